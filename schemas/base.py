@@ -1,0 +1,32 @@
+"""Two attitudes to unknown input: our own messages are read strictly, other people's tolerantly."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+
+
+class Strict(BaseModel):
+    """A message of ours: an unknown field or a wrong type is the sender's mistake, and is said."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Tolerant(BaseModel):
+    """A message that is not ours to define: fields that we do not know are left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 with offset, as every time on the wire is written."""
+    return moment.isoformat()
+
+
+Time = Annotated[AwareDatetime, PlainSerializer(iso, return_type=str)]
+"""A moment: ISO 8601 in UTC with offset."""
+
+Seconds = Annotated[float, Field(gt=0, le=604_800)]
+"""A duration in seconds: more than nothing, a week at most."""
+
+Json = dict[str, Any]

@@ -1,0 +1,58 @@
+"""The normalised call event: what every telephony platform's event becomes before anything is decided."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from schemas.base import Json, Strict, Time
+from schemas.ids import CallId, CallIdField
+
+
+class CallKind(StrEnum):
+    """What an event says of a call's life.
+
+    ``progress`` (ringing, answered, a tool asked for) means that the call is up: it counts as the start when there
+    was none, and touches the call's sessions otherwise.
+    """
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    ENDED = "ended"
+
+
+Direction = Literal["inbound", "outbound", "internal"]
+
+
+class CallEvent(Strict):
+    """One normalised call event; the body of ``call.started``, ``call.progress`` and ``call.ended``.
+
+    ``source`` names the translator (``relay``, ``freeswitch``, ...), ``end_reason`` is the platform's own word,
+    ``attributes`` holds whatever else of the event a route may want to match on, as text.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    call_id: CallIdField
+    kind: CallKind
+    source: str = "custom"
+    direction: Direction | None = None
+    from_: str | None = Field(default=None, alias="from")
+    to: str | None = None
+    end_reason: str | None = None
+    parent_call_id: CallIdField | None = None
+    occurred_at: Time | None = None
+    attributes: Json = Field(default_factory=dict)
+
+    @property
+    def message_type(self) -> str:
+        """The AMQP ``type`` that this event travels under."""
+        return f"call.{self.kind.value}"
+
+
+def normal_reason(reason: str) -> str:
+    """An end reason as it is compared: platforms disagree on case, ``_`` and ``-`` (``noAnswer``, ``NO_ANSWER``)."""
+    return reason.replace("_", "").replace("-", "").replace(" ", "").casefold()
+
+
+__all__ = ["CallEvent", "CallId", "CallKind", "Direction", "normal_reason"]

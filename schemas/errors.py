@@ -1,0 +1,221 @@
+"""One tree for everything that can go wrong, and the code that each error has on the wire.
+
+::
+
+    SessionsError
+    ├── InvalidMessage          INVALID_MESSAGE          what was sent cannot be read; names the field
+    ├── UnknownType             UNKNOWN_TYPE             no message type of ours
+    ├── SessionNotFound         SESSION_NOT_FOUND
+    ├── SessionExists           SESSION_EXISTS           if_exists = "reject"
+    ├── ServiceNotFound         SERVICE_NOT_FOUND        also a ValueError
+    ├── ServiceDisabled         SERVICE_DISABLED         also a ValueError
+    ├── LimitReached                                     also a RuntimeError
+    │   ├── SessionLimit        SESSION_LIMIT            the worker's max_total_sessions
+    │   ├── ServiceSessionLimit SERVICE_SESSION_LIMIT    the service's max_sessions_per_service
+    │   └── Capacity            CAPACITY                 every worker is full
+    ├── StartFailed             START_FAILED             exit code and last lines of stderr in details
+    ├── StartTimeout            START_TIMEOUT
+    ├── ToolNotFound            TOOL_NOT_FOUND
+    ├── ToolTimeout             TOOL_TIMEOUT
+    ├── McpError                MCP_ERROR                the server's own JSON-RPC error in details
+    ├── SessionDied             SESSION_DIED
+    ├── DeadlineExceeded        DEADLINE_EXCEEDED        waited past the caller's patience, not executed
+    ├── OutcomeUnknown          OUTCOME_UNKNOWN          sent, and nobody can say whether it was executed
+    ├── ShuttingDown            SHUTTING_DOWN
+    └── Internal                INTERNAL
+
+The message of an error is written for the person who reads it in a reply or a log; ``details`` is for programs.
+"""
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from schemas.base import Json, Strict
+
+
+class ErrorCode(StrEnum):
+    """Every code that a reply's ``error.code`` can have."""
+
+    INVALID_MESSAGE = "INVALID_MESSAGE"
+    UNKNOWN_TYPE = "UNKNOWN_TYPE"
+    SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
+    SESSION_EXISTS = "SESSION_EXISTS"
+    SERVICE_NOT_FOUND = "SERVICE_NOT_FOUND"
+    SERVICE_DISABLED = "SERVICE_DISABLED"
+    SESSION_LIMIT = "SESSION_LIMIT"
+    SERVICE_SESSION_LIMIT = "SERVICE_SESSION_LIMIT"
+    CAPACITY = "CAPACITY"
+    START_FAILED = "START_FAILED"
+    START_TIMEOUT = "START_TIMEOUT"
+    TOOL_NOT_FOUND = "TOOL_NOT_FOUND"
+    TOOL_TIMEOUT = "TOOL_TIMEOUT"
+    MCP_ERROR = "MCP_ERROR"
+    SESSION_DIED = "SESSION_DIED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    INTERNAL = "INTERNAL"
+
+
+class ErrorBody(Strict):
+    """The ``error`` of a reply that is not ``ok``; ``retryable`` says whether the same request may succeed later."""
+
+    code: ErrorCode
+    message: str
+    retryable: bool = False
+    details: Json = {}
+
+
+class SessionsError(Exception):
+    """An error with a wire code.
+
+    ``message`` is a sentence for people, ``details`` become ``error.details`` of the reply.
+    """
+
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: Json = details
+
+    def body(self) -> ErrorBody:
+        """This error as it stands in a reply."""
+        return ErrorBody(code=self.code, message=self.message, retryable=self.retryable, details=self.details)
+
+
+class InvalidMessage(SessionsError):
+    """What was sent cannot be read; the message names the field."""
+
+    code = ErrorCode.INVALID_MESSAGE
+
+
+class UnknownType(SessionsError):
+    """The AMQP ``type`` property names no message type of ours."""
+
+    code = ErrorCode.UNKNOWN_TYPE
+
+
+class SessionNotFound(SessionsError):
+    """There is no such session: never opened, closed, expired or died."""
+
+    code = ErrorCode.SESSION_NOT_FOUND
+
+
+class SessionExists(SessionsError):
+    """A session of that id is open and the request said ``if_exists: reject``."""
+
+    code = ErrorCode.SESSION_EXISTS
+
+
+class ServiceNotFound(SessionsError, ValueError):
+    """No service of that name is configured."""
+
+    code = ErrorCode.SERVICE_NOT_FOUND
+
+
+class ServiceDisabled(SessionsError, ValueError):
+    """The service is configured with ``enabled = false``."""
+
+    code = ErrorCode.SERVICE_DISABLED
+
+
+class LimitReached(SessionsError, RuntimeError):
+    """A limit on the number of sessions is reached."""
+
+    retryable = True
+
+
+class SessionLimit(LimitReached):
+    """The worker has ``max_total_sessions`` sessions."""
+
+    code = ErrorCode.SESSION_LIMIT
+
+
+class ServiceSessionLimit(LimitReached):
+    """The service has ``max_sessions_per_service`` sessions."""
+
+    code = ErrorCode.SERVICE_SESSION_LIMIT
+
+
+class Capacity(LimitReached):
+    """No worker had room within ``admission_wait``."""
+
+    code = ErrorCode.CAPACITY
+
+
+class StartFailed(SessionsError):
+    """The MCP server ended or misbehaved while it was starting; details: ``exit_code``, ``signal``, ``stderr``."""
+
+    code = ErrorCode.START_FAILED
+
+
+class StartTimeout(SessionsError):
+    """The MCP server did not finish its handshake within ``start_timeout``; details: ``stderr``."""
+
+    code = ErrorCode.START_TIMEOUT
+    retryable = True
+
+
+class ToolNotFound(SessionsError):
+    """The session's server lists no tool of that name."""
+
+    code = ErrorCode.TOOL_NOT_FOUND
+
+
+class ToolTimeout(SessionsError):
+    """The call ran past its deadline and was cancelled at the server."""
+
+    code = ErrorCode.TOOL_TIMEOUT
+
+
+class McpError(SessionsError):
+    """The MCP server answered with a JSON-RPC error; details: ``code``, ``data``."""
+
+    code = ErrorCode.MCP_ERROR
+
+
+class SessionDied(SessionsError):
+    """The session's process has ended; details: ``exit_code``, ``signal``, ``stderr``."""
+
+    code = ErrorCode.SESSION_DIED
+
+
+class DeadlineExceeded(SessionsError):
+    """The request waited longer than its caller's patience and was not executed."""
+
+    code = ErrorCode.DEADLINE_EXCEEDED
+
+
+class OutcomeUnknown(SessionsError):
+    """The call was sent to the server, and nobody can say whether it was executed."""
+
+    code = ErrorCode.OUTCOME_UNKNOWN
+
+
+class ShuttingDown(SessionsError):
+    """The worker is leaving; ask again, another one will answer."""
+
+    code = ErrorCode.SHUTTING_DOWN
+    retryable = True
+
+
+class Internal(SessionsError):
+    """A defect of ours; the log has the traceback."""
+
+    code = ErrorCode.INTERNAL
+
+
+def _tree(root: type[SessionsError]) -> dict[ErrorCode, type[SessionsError]]:
+    found = {}
+    for child in root.__subclasses__():
+        if "code" in vars(child):
+            found[child.code] = child
+        found.update(_tree(child))
+    return found
+
+
+def from_body(body: ErrorBody) -> SessionsError:
+    """The exception for an error that came in a reply: what a client raises."""
+    return _tree(SessionsError).get(body.code, Internal)(body.message, **body.details)

@@ -1,0 +1,106 @@
+"""What happened to sessions and workers: CloudEvents 1.0 in structured JSON, on the topic exchange ``events``.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md. The routing key of a session's
+event is ``session.<what>.<service_name>``, of a worker's ``worker.<what>``.
+"""
+
+import uuid
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.base import Json, Strict, Time
+from schemas.ids import WorkerId
+from schemas.sessions import SessionInfo
+
+CONTENT_TYPE = "application/cloudevents+json"
+
+
+class SessionEventType(StrEnum):
+    """What can happen to a session: ``created``, then exactly one of ``closed expired died lost``.
+
+    ``rejected`` tells of a start that could not be served; there is no session then.
+    """
+
+    CREATED = "created"
+    CLOSED = "closed"
+    EXPIRED = "expired"
+    DIED = "died"
+    LOST = "lost"
+    REJECTED = "rejected"
+
+
+TERMINAL = frozenset({SessionEventType.CLOSED, SessionEventType.EXPIRED, SessionEventType.DIED, SessionEventType.LOST})
+"""The types of which each created session gets exactly one."""
+
+
+class EndReason(StrEnum):
+    """Why a session ended: ``data.reason`` of its terminal event."""
+
+    CALL_ENDED = "call_ended"
+    REQUESTED = "requested"
+    REPLACED = "replaced"
+    WORKER_SHUTDOWN = "worker_shutdown"
+    SUPERSEDED = "superseded"
+    IDLE = "idle"
+    MAX_LIFETIME = "max_lifetime"
+    PROCESS_EXIT = "process_exit"
+    WORKER_GONE = "worker_gone"
+    CRASH_LOOP = "crash_loop"
+
+    @property
+    def event_type(self) -> SessionEventType:
+        """The type of the terminal event that carries this reason."""
+        match self:
+            case EndReason.IDLE | EndReason.MAX_LIFETIME:
+                return SessionEventType.EXPIRED
+            case EndReason.PROCESS_EXIT | EndReason.CRASH_LOOP:
+                return SessionEventType.DIED
+            case EndReason.WORKER_GONE:
+                return SessionEventType.LOST
+            case _:
+                return SessionEventType.CLOSED
+
+
+WorkerEventType = Literal["started", "draining", "stopped"]
+
+
+class CloudEvent(Strict):
+    """A CloudEvents 1.0 envelope; ``id`` stays the same when an event is published a second time."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    source: str
+    type: str
+    subject: str | None = None
+    time: Time = Field(default_factory=lambda: datetime.now(UTC))
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: Json
+
+    def dump(self) -> bytes:
+        """The event as a message body."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+def source_of(worker_id: WorkerId) -> str:
+    """The CloudEvents ``source`` of what a worker publishes."""
+    return f"/mcp-sessions/{worker_id}"
+
+
+def session_event(worker_id: WorkerId, what: SessionEventType, info: SessionInfo, **data: object) -> CloudEvent:
+    """The event that says ``what`` happened to a session; ``data`` is session info and what belongs to the event."""
+    return CloudEvent(
+        source=source_of(worker_id),
+        type=f"mcp.session.{what.value}",
+        subject=info.session_id,
+        data={**info.model_dump(mode="json"), **data},
+    )
+
+
+def worker_event(worker_id: WorkerId, what: WorkerEventType, **data: object) -> CloudEvent:
+    """The event that says what a worker does."""
+    return CloudEvent(
+        source=source_of(worker_id), type=f"mcp.worker.{what}", subject=worker_id, data={"worker_id": worker_id, **data}
+    )

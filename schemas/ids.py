@@ -1,0 +1,65 @@
+"""The identities that cross the wire, and how one is derived from another.
+
+A *call* is one call leg under the id its telephony platform gave it. A *session* is one MCP server process of a
+call. ``session_id`` is the ``call_id`` for a call's first service and ``<call_id>#<service_name>`` for each further
+one, so everything after the first ``#`` of a session id is ours and everything before it is the platform's.
+"""
+
+import hashlib
+from typing import Annotated, NewType
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+CallId = NewType("CallId", str)
+SessionId = NewType("SessionId", str)
+ServiceName = NewType("ServiceName", str)
+WorkerId = NewType("WorkerId", str)
+
+SEPARATOR = "#"
+MAX_ID_BYTES = 255
+"""Longest id in bytes of UTF-8. Kazoo allows 255, FreeSWITCH cuts at 256, nobody sends more."""
+
+MAX_ROUTING_KEY_BYTES = 200
+"""AMQP 0-9-1 routing keys are short strings (255 bytes); this leaves room for what a policy may prepend."""
+
+
+def _bounded(value: str) -> str:
+    size = len(value.encode("utf-8", "surrogatepass"))
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise ValueError(f"must be 1 to {MAX_ID_BYTES} bytes long, is {size}")
+    return value
+
+
+def _escaped(value: object) -> object:
+    return value.replace(SEPARATOR, "%23") if isinstance(value, str) else value
+
+
+CallIdField = Annotated[CallId, BeforeValidator(_escaped), AfterValidator(_bounded)]
+"""A call id as it is read from a message: a ``#`` of the platform becomes ``%23``, 1 to 255 bytes."""
+
+SessionIdField = Annotated[SessionId, AfterValidator(_bounded)]
+"""A session id as it is read from a message: opaque, 1 to 255 bytes."""
+
+ServiceNameField = Annotated[ServiceName, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A configured service: one word, because it is a word of the event's routing key ``session.<what>.<service_name>``."""
+
+
+def escape_call_id(platform_id: str) -> CallId:
+    """The ``call_id`` for an id as the platform spells it."""
+    return CallId(platform_id.replace(SEPARATOR, "%23"))
+
+
+def call_id_of(session_id: str) -> CallId:
+    """The call that a session belongs to: what stands before the first ``#``."""
+    return CallId(session_id.partition(SEPARATOR)[0])
+
+
+def session_id_of(call_id: CallId, service_name: ServiceName, *, first: bool) -> SessionId:
+    """The id of a call's session on ``service_name``; ``first`` when it is the call's first service."""
+    return SessionId(call_id if first else f"{call_id}{SEPARATOR}{service_name}")
+
+
+def routing_key(call_id: CallId) -> str:
+    """The AMQP routing key of a call: its id, or ``sha256:<hex>`` when that is over 200 bytes long."""
+    raw = call_id.encode("utf-8", "surrogatepass")
+    return call_id if len(raw) <= MAX_ROUTING_KEY_BYTES else f"sha256:{hashlib.sha256(raw).hexdigest()}"

@@ -1,0 +1,80 @@
+"""Messages that workers send each other. They are part of the wire contract between versions of the worker."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from schemas.base import Json, Strict, Time
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.sessions import SessionInfo, WorkerInfo
+
+
+class SessionRecipe(Strict):
+    """What is needed to open one session again, and to report it lost."""
+
+    session_id: SessionId
+    service_name: ServiceName
+    created_at: Time
+    last_accessed: Time
+    timeout: float
+    metadata: Json
+    restores: int = 0
+
+
+class Recipe(Strict):
+    """What is needed to open a call's sessions again; held unacknowledged in the owner's inbox while the call lives.
+
+    ``revision`` counts up within an owner, so that an older recipe is known when both come back.
+    """
+
+    type: ClassVar[str] = "call.recipe"
+    call_id: CallId
+    worker_id: WorkerId
+    revision: int
+    sessions: list[SessionRecipe]
+
+
+class OwnerCheck(Strict):
+    """A worker that was away asks, under the call's routing key, who owns the call now."""
+
+    type: ClassVar[str] = "owner.check"
+    call_id: CallId
+    worker_id: WorkerId
+    revision: int
+
+
+class Presence(Strict):
+    """What a worker tells all others: that it is there, and its load.
+
+    ``placements`` maps a placer to the highest of its placement numbers that this load already counts, so that the
+    placer can add what is still on its way.
+    """
+
+    type: ClassVar[str] = "worker.presence"
+    worker: WorkerInfo
+    placements: dict[WorkerId, int] = Field(default_factory=dict)
+
+
+class PresenceRequest(Strict):
+    """A worker that has just come, or has just become the placer, asks everybody to report."""
+
+    type: ClassVar[str] = "worker.report"
+    worker_id: WorkerId
+
+
+class SessionsScatter(Strict):
+    """``sessions.list`` on its way to every worker; each answers with what it has after ``after``, by id."""
+
+    type: ClassVar[str] = "worker.sessions"
+    service_name: ServiceName | None = None
+    call_id: CallId | None = None
+    limit: int | None = None
+    after: SessionId | None = None
+
+
+class SessionsGather(Strict):
+    """One worker's part of ``sessions.list``."""
+
+    type: ClassVar[str] = "worker.sessions.reply"
+    worker_id: WorkerId
+    sessions: dict[SessionId, SessionInfo]

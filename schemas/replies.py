@@ -1,0 +1,122 @@
+"""Replies: ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": {...}}``, and the shapes of the results."""
+
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from schemas.base import Json, Strict, Tolerant
+from schemas.errors import ErrorBody, Internal, SessionsError, from_body
+from schemas.ids import ServiceName, SessionId, WorkerId
+from schemas.sessions import ServiceInfo, SessionInfo, WorkerInfo
+
+REPLY_SUFFIX = ".reply"
+"""The ``type`` of a reply is the type of its request with this behind it."""
+
+
+class Reply(Strict):
+    """The answer to a request; exactly one of ``result`` and ``error`` is there."""
+
+    ok: bool
+    result: Json | None = None
+    error: ErrorBody | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Reply":
+        if self.ok in (self.error is not None, self.result is None):
+            raise ValueError("a reply has a result when it is ok, and an error when it is not")
+        return self
+
+    def dump(self) -> bytes:
+        """The reply as a message body."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    def unwrap(self) -> Json:
+        """The result.
+
+        Raises:
+            SessionsError: the error of the reply, as the class of its code.
+        """
+        if self.error is not None:
+            raise from_body(self.error)
+        return self.result or {}
+
+
+def succeeded(result: Json) -> Reply:
+    """A reply with a result."""
+    return Reply(ok=True, result=result)
+
+
+def failed(error: SessionsError) -> Reply:
+    """A reply with an error."""
+    return Reply(ok=False, error=error.body())
+
+
+def parse_reply(body: bytes) -> Reply:
+    """Read a reply.
+
+    Raises:
+        Internal: the body is no reply.
+    """
+    try:
+        return Reply.model_validate_json(body)
+    except ValidationError as error:
+        raise Internal(f"what came back is not a reply: {error.error_count()} faults") from error
+
+
+class CloseResult(Strict):
+    """Result of ``session.close``: whether anything was closed, and what."""
+
+    closed: bool
+    sessions: list[SessionId]
+
+
+class EndResult(Strict):
+    """Result of ``call.ended``: the sessions that it closed."""
+
+    closed: list[SessionId]
+
+
+class SessionsPage(Strict):
+    """Result of ``sessions.list``; ``complete`` is false when a present worker did not answer in time."""
+
+    sessions: dict[SessionId, SessionInfo]
+    complete: bool
+    missing_workers: list[WorkerId]
+    next_cursor: str | None = None
+
+
+class ServicesResult(Strict):
+    """Result of ``services.list``."""
+
+    services: dict[ServiceName, ServiceInfo]
+
+
+class ServiceTools(Strict):
+    """Result of ``services.tools``: MCP ``Tool`` objects as the server lists them."""
+
+    service_name: ServiceName
+    tools: list[Json]
+
+
+class WorkersResult(Strict):
+    """Result of ``workers.list``."""
+
+    workers: list[WorkerInfo]
+
+
+class ToolsResult(Strict):
+    """Result of ``tools.list``: MCP ``Tool`` objects as the server lists them."""
+
+    tools: list[Json]
+
+
+class ToolCallResult(Tolerant):
+    """Result of ``tools.call``: MCP ``CallToolResult`` as it is, with the session it ran in and its text."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+    session_id: SessionId
+    text: str
+    content: list[Json]
+    structured_content: Any = Field(default=None, alias="structuredContent")
+    is_error: bool = Field(default=False, alias="isError")

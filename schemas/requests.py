@@ -1,0 +1,236 @@
+"""The requests: one strict model for each message type, and the union that is told apart by the AMQP ``type``.
+
+Requests that are addressed to a call carry a ``session_id`` and travel under the routing key of its call. Requests
+that are addressed to the cluster go to the ``queries`` queue and are answered by any worker.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from schemas.base import Json, Seconds, Strict
+from schemas.calls import CallEvent
+from schemas.errors import InvalidMessage, UnknownType
+from schemas.ids import CallId, CallIdField, ServiceNameField, SessionIdField, WorkerId, call_id_of
+
+
+class CallRequest(Strict):
+    """A request that is addressed to a call."""
+
+    type: ClassVar[str]
+    session_id: SessionIdField
+
+    @property
+    def call_id(self) -> CallId:
+        """The call that the addressed session belongs to."""
+        return call_id_of(self.session_id)
+
+
+class SessionCreate(CallRequest):
+    """Open a session; ``timeout`` is its idle timeout (s). Result: session info."""
+
+    type: ClassVar[str] = "session.create"
+    service_name: ServiceNameField
+    timeout: Seconds | None = None
+    metadata: Json | None = None
+    if_exists: Literal["replace", "keep", "reject"] = "replace"
+
+
+class SessionGet(CallRequest):
+    """Look at a session, which counts as a use of it. Result: session info."""
+
+    type: ClassVar[str] = "session.get"
+
+
+class SessionTouch(CallRequest):
+    """Count a use of the session. Result: session info."""
+
+    type: ClassVar[str] = "session.touch"
+
+
+class SessionClose(CallRequest):
+    """Close a session; a bare call id closes all sessions of the call. Result: ``closed``, ``sessions``."""
+
+    type: ClassVar[str] = "session.close"
+
+
+class ToolsList(CallRequest):
+    """The tools of a session's server, all pages. Result: ``tools``."""
+
+    type: ClassVar[str] = "tools.list"
+    service_name: ServiceNameField | None = None
+
+
+class ToolsCall(CallRequest):
+    """Call a tool, at most once for each ``idempotency_key`` (default: the message id).
+
+    With a ``service_name`` the session is opened when there is none. ``timeout`` (s) is the caller's patience.
+    Result: MCP ``CallToolResult`` with ``session_id`` and a plain ``text``.
+    """
+
+    type: ClassVar[str] = "tools.call"
+    service_name: ServiceNameField | None = None
+    name: str = Field(min_length=1)
+    arguments: Json = Field(default_factory=dict)
+    timeout: Seconds | None = None
+    meta: Json | None = None
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
+
+
+class _McpParams(CallRequest):
+    service_name: ServiceNameField | None = None
+    timeout: Seconds | None = None
+
+
+class ResourcesList(_McpParams):
+    """MCP ``resources/list``: one page."""
+
+    type: ClassVar[str] = "resources.list"
+    cursor: str | None = None
+
+
+class ResourcesRead(_McpParams):
+    """MCP ``resources/read``."""
+
+    type: ClassVar[str] = "resources.read"
+    uri: str = Field(min_length=1)
+
+
+class PromptsList(_McpParams):
+    """MCP ``prompts/list``: one page."""
+
+    type: ClassVar[str] = "prompts.list"
+    cursor: str | None = None
+
+
+class PromptsGet(_McpParams):
+    """MCP ``prompts/get``."""
+
+    type: ClassVar[str] = "prompts.get"
+    name: str = Field(min_length=1)
+    arguments: dict[str, str] = Field(default_factory=dict)
+
+
+class SessionsList(Strict):
+    """List sessions of all present workers, in the order of their ids; ``cursor`` continues a limited list."""
+
+    type: ClassVar[str] = "sessions.list"
+    service_name: ServiceNameField | None = None
+    call_id: CallIdField | None = None
+    worker_id: WorkerId | None = None
+    limit: int | None = Field(default=None, ge=1, le=10_000)
+    cursor: str | None = None
+
+
+class ServicesList(Strict):
+    """List the configured services."""
+
+    type: ClassVar[str] = "services.list"
+
+
+class ServicesTools(Strict):
+    """The tools of a service, without a session being opened."""
+
+    type: ClassVar[str] = "services.tools"
+    service_name: ServiceNameField
+
+
+class WorkersList(Strict):
+    """List the workers that are present."""
+
+    type: ClassVar[str] = "workers.list"
+
+
+class CallStarted(CallEvent):
+    """``call.started``: a call has begun; opens the sessions of its route."""
+
+    type: ClassVar[str] = "call.started"
+    model_config = ConfigDict(title="call.started")
+
+
+class CallProgress(CallEvent):
+    """``call.progress``: the call is up; a start when there was none, a touch otherwise."""
+
+    type: ClassVar[str] = "call.progress"
+    model_config = ConfigDict(title="call.progress")
+
+
+class CallEnded(CallEvent):
+    """``call.ended``: the call is over; closes every session of it. Result: ``closed``."""
+
+    type: ClassVar[str] = "call.ended"
+    model_config = ConfigDict(title="call.ended")
+
+
+Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnded
+"""What opens, changes or ends a call: the durable lane."""
+
+Use = SessionGet | SessionTouch | ToolsList | ToolsCall | ResourcesList | ResourcesRead | PromptsList | PromptsGet
+"""What uses a session that is there: the fast lane."""
+
+ClusterRequest = SessionsList | ServicesList | ServicesTools | WorkersList
+"""What any worker answers."""
+
+CallAddressed = Lifecycle | Use
+Request = CallAddressed | ClusterRequest
+
+REQUESTS: dict[str, type[Request]] = {
+    model.type: model
+    for model in (
+        SessionCreate,
+        SessionGet,
+        SessionTouch,
+        SessionClose,
+        ToolsList,
+        ToolsCall,
+        ResourcesList,
+        ResourcesRead,
+        PromptsList,
+        PromptsGet,
+        SessionsList,
+        ServicesList,
+        ServicesTools,
+        WorkersList,
+        CallStarted,
+        CallProgress,
+        CallEnded,
+    )
+}
+"""Every request by its message type."""
+
+
+def explain(error: ValidationError) -> tuple[str, list[Json]]:
+    """A validation error as one sentence that names the fields, and as a list for programs."""
+    faults: list[dict[str, Any]] = [
+        {"field": ".".join(str(part) for part in fault["loc"]) or "body", "problem": fault["msg"]}
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return "; ".join(f"{fault['field']}: {fault['problem']}" for fault in faults), faults
+
+
+def parse_request(message_type: str | None, body: bytes) -> Request:
+    """Read a request.
+
+    Raises:
+        UnknownType: the AMQP ``type`` property is missing or names no request.
+        InvalidMessage: the body is not JSON or does not fit; the message names every field at fault.
+    """
+    model = REQUESTS.get(message_type or "")
+    if model is None:
+        known = ", ".join(sorted(REQUESTS))
+        told = f"unknown type {message_type!r}" if message_type else "the AMQP property 'type' is missing"
+        raise UnknownType(f"{told}; it must be one of: {known}", type=message_type)
+    try:
+        request = model.model_validate_json(body)
+    except ValidationError as error:
+        sentence, faults = explain(error)
+        raise InvalidMessage(f"{message_type}: {sentence}", type=message_type, faults=faults) from error
+    if isinstance(request, CallEvent) and request.message_type != message_type:
+        raise InvalidMessage(
+            f"{message_type}: kind: must be {message_type.partition('.')[2]!r} in a message of this type"
+            if message_type
+            else "kind does not fit the type",
+            type=message_type,
+            faults=[{"field": "kind", "problem": "does not fit the message type"}],
+        )
+    return request

@@ -1,0 +1,61 @@
+"""What is told about a session, a service and a worker."""
+
+from typing import Literal
+
+from schemas.base import Json, Strict, Time
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+
+
+class SessionInfo(Strict):
+    """A session as replies and events show it. Times are ISO 8601 in UTC, durations are seconds."""
+
+    session_id: SessionId
+    call_id: CallId
+    service_name: ServiceName
+    worker_id: WorkerId
+    created_at: Time
+    last_accessed: Time
+    timeout: float
+    time_remaining: float
+    metadata: Json
+    is_alive: bool
+    is_expired: bool
+    restored: bool = False
+
+
+class ServiceInfo(Strict):
+    """A configured service as ``services.list`` shows it; ``sessions`` counts those of the present workers."""
+
+    description: str = ""
+    enabled: bool = True
+    transport: Literal["stdio", "http"] = "stdio"
+    sessions: int = 0
+    max_sessions: int = 0
+
+
+WorkerState = Literal["starting", "ready", "draining", "stopped"]
+
+
+class ServiceLoad(Strict):
+    """One service on one worker: sessions open or opening, the limit, and warm processes that wait."""
+
+    sessions: int = 0
+    max_sessions: int = 0
+    warm: int = 0
+    enabled: bool = True
+    description: str = ""
+    transport: Literal["stdio", "http"] = "stdio"
+
+
+class WorkerInfo(Strict):
+    """A worker as ``workers.list`` shows it; ``sessions`` counts open and opening ones against ``capacity``."""
+
+    worker_id: WorkerId
+    host: str
+    pid: int
+    version: str
+    state: WorkerState
+    started_at: Time
+    sessions: int
+    capacity: int
+    services: dict[ServiceName, ServiceLoad]
