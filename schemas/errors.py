@@ -30,6 +30,8 @@ The message of an error is written for the person who reads it in a reply or a l
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from schemas.base import Json, Strict
 
 
@@ -63,7 +65,7 @@ class ErrorBody(Strict):
     code: ErrorCode
     message: str
     retryable: bool = False
-    details: Json = {}
+    details: Json = Field(default_factory=dict)
 
 
 class SessionsError(Exception):

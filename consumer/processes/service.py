@@ -1,11 +1,30 @@
 """A configured MCP server: what ``[services.<name>]`` says."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 from schemas.base import Seconds
 from schemas.ids import ServiceName, ServiceNameField
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_FLAG = TypeAdapter(bool)
+
+
+def parse_size(value: object) -> object:
+    """Bytes of ``"512M"``, ``"1.5G"``, ``"64KiB"``; anything that is no text is left to the field's own check."""
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise ValueError('give a number of bytes or a size such as "512M" or "2G"')
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+"""Bytes, also written ``"512M"``; units are powers of 1024."""
 
 
 class Warm(BaseModel):
@@ -28,18 +47,46 @@ class Sandbox(BaseModel):
     """How a server process is kept apart; sizes are bytes (``"512M"`` is understood), ``cpu_seconds`` a whole life.
 
     ``enabled``, ``resource_limits``, ``restricted_env``, ``working_dir``, ``allowed_paths`` and ``note`` are the keys
-    of SignalWire's gateway.
+    of SignalWire's gateway, read as it means them: ``enabled = false`` and ``resource_limits = false`` are the kind
+    ``none``. One thing differs: the environment is always the minimal one, also with ``restricted_env = false``,
+    because the worker's own holds the broker's password. ``allowed_paths`` are what a bubblewrapped server may read
+    and write beside its own folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["limits", "bubblewrap", "none"] = "limits"
-    memory: Annotated[int, Field(gt=0)] | None = None
+    memory: Size | None = None
     cpu_seconds: Annotated[int, Field(gt=0)] | None = None
     processes: Annotated[int, Field(gt=0)] | None = None
-    file_size: Annotated[int, Field(gt=0)] | None = None
+    file_size: Size | None = None
     network: bool = True
     working_dir: str | None = None
+    allowed_paths: list[str] = Field(default_factory=list)
+    restricted_env: bool = True
+    note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switches(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        rest = dict(data)
+        switched_on = [_FLAG.validate_python(rest.pop(key)) for key in ("enabled", "resource_limits") if key in rest]
+        if not all(switched_on):
+            if rest.get("kind", "none") != "none":
+                raise ValueError(f"kind = {rest['kind']!r} contradicts enabled = false or resource_limits = false")
+            rest["kind"] = "none"
+        return rest
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        if not self.network and self.kind != "bubblewrap":
+            raise ValueError('network = false needs kind = "bubblewrap"')
+        limits = (self.memory, self.cpu_seconds, self.processes, self.file_size)
+        if self.kind == "none" and any(limit is not None for limit in limits):
+            raise ValueError('limits need kind = "limits" or "bubblewrap"')
+        return self
 
 
 class MCPService(BaseModel):

@@ -1,0 +1,195 @@
+"""One channel: declaring, binding and consuming, with what makes aiormq's channels bite made harmless.
+
+* A cancelled RPC closes its channel, so every RPC runs shielded in a task of its own.
+* A delivery may be settled twice in our code (a tool call is acknowledged before it is executed); the broker would
+  close the channel for it, so the second time does nothing.
+* Delivery callbacks are tasks of the channel and are cancelled with it, so a handler only takes the delivery over.
+* Any loss (closed channel, consumer cancelled by the broker) is a loss of the whole link: there is one way to recover.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any, TypeVar
+
+import structlog
+from aio_pika.abc import AbstractChannel as PikaChannel
+from aiormq import Channel as RawChannel
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
+
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.message import Delivery, Handler, Message
+from consumer.broker.topology import Binding, Exchange, Queue
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+RPC_TIMEOUT = 30.0
+"""How long (s) the broker may take to answer a declare, bind or consume; quorum queues elect a leader first."""
+
+
+class Channel:
+    """A channel of the consuming connection."""
+
+    def __init__(self, pika: PikaChannel, raw: RawChannel, on_loss: Callable[[str], None]) -> None:
+        self._pika = pika  # held, or it is collected and closes under us
+        self._raw = raw
+        self._on_loss = on_loss
+        self._closed_by_us = False
+        self._running: set[asyncio.Task[Any]] = set()
+        raw.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
+        raw.closing.add_done_callback(self._closed)
+
+    def _closed(self, _: object) -> None:
+        if not self._closed_by_us:
+            self._on_loss("a channel was closed")
+
+    def _consumer_cancelled(self, frame: spec.Basic.Cancel) -> None:
+        self._on_loss(f"the broker cancelled consumer {frame.consumer_tag}")
+
+    async def _rpc(self, call: Coroutine[Any, Any, T]) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(RPC_TIMEOUT):
+                return await call
+
+        task = asyncio.create_task(bounded(), name="broker-rpc")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            return await asyncio.shield(task)
+        except Exception as error:
+            raise BrokerUnavailable(f"the broker did not do as asked: {error!r}") from error
+
+    async def declare_exchange(self, exchange: Exchange, *, passive: bool = False) -> None:
+        """Declare an exchange; idempotent, and an error when one of that name differs."""
+        await self._rpc(
+            self._raw.exchange_declare(
+                exchange.name,
+                exchange_type=exchange.type,
+                durable=True,
+                passive=passive,
+                arguments=dict(exchange.arguments),
+            )
+        )
+
+    async def declare_queue(self, queue: Queue, *, passive: bool = False) -> int:
+        """Declare a queue; idempotent, and an error when one of that name differs. Returns its ready messages."""
+        declared = await self._rpc(
+            self._raw.queue_declare(
+                queue.name,
+                durable=not queue.exclusive,
+                exclusive=queue.exclusive,
+                passive=passive,
+                arguments=dict(queue.arguments),
+            )
+        )
+        return declared.message_count or 0
+
+    async def bind(self, binding: Binding) -> None:
+        """Bind a queue; idempotent."""
+        await self._rpc(
+            self._raw.queue_bind(
+                binding.queue,
+                binding.source,
+                routing_key=binding.routing_key,
+                arguments=dict(binding.arguments),
+            )
+        )
+
+    async def unbind(self, binding: Binding) -> None:
+        """Take a binding away; idempotent."""
+        await self._rpc(
+            self._raw.queue_unbind(
+                binding.queue,
+                binding.source,
+                routing_key=binding.routing_key,
+                arguments=dict(binding.arguments),
+            )
+        )
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with whatever is in it; idempotent."""
+        await self._rpc(self._raw.queue_delete(name))
+
+    async def delete_exchange(self, name: str) -> None:
+        """Delete an exchange; idempotent."""
+        await self._rpc(self._raw.exchange_delete(name))
+
+    async def purge_queue(self, name: str) -> int:
+        """Empty a queue; returns how many messages were in it."""
+        purged = await self._rpc(self._raw.queue_purge(name))
+        return purged.message_count or 0
+
+    async def prefetch(self, count: int) -> None:
+        """At most ``count`` unacknowledged deliveries for each consumer that is started from now on; 0: no limit."""
+        await self._rpc(self._raw.basic_qos(prefetch_count=count))
+
+    async def consume(self, queue: str, handler: Handler, *, no_ack: bool = False) -> str:
+        """Start to consume; returns the consumer tag."""
+        loop = asyncio.get_running_loop()
+
+        async def take(delivered: DeliveredMessage) -> None:
+            handler(self._delivery(delivered, queue, loop.time(), no_ack=no_ack))
+
+        started = await self._rpc(self._raw.basic_consume(queue, take, no_ack=no_ack))
+        assert started.consumer_tag is not None
+        return started.consumer_tag
+
+    async def cancel(self, consumer_tag: str) -> None:
+        """Stop a consumer; what it was given stays with it."""
+        await self._rpc(self._raw.basic_cancel(consumer_tag))
+
+    async def close(self) -> None:
+        """Close the channel, which is no loss; the broker requeues what was not acknowledged."""
+        self._closed_by_us = True
+        await self._rpc(self._raw.close())
+
+    def _delivery(self, delivered: DeliveredMessage, queue: str, now: float, *, no_ack: bool) -> Delivery:
+        tag = delivered.delivery_tag
+        settled = False
+
+        async def settle(*, requeue: bool | None) -> None:
+            nonlocal settled
+            if settled or self._raw.is_closed or tag is None:
+                return  # settled before, or the broker has it back already
+            settled = True
+            try:
+                if requeue is None:
+                    await self._raw.basic_ack(tag, wait=False)
+                else:
+                    await self._raw.basic_nack(tag, requeue=requeue, wait=False)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the broker has the message back
+                log.debug("delivery.settled_too_late", queue=queue, error=repr(error))
+
+        return Delivery(
+            message=_message(delivered),
+            queue=queue,
+            exchange=delivered.exchange or "",
+            routing_key=delivered.routing_key or "",
+            redelivered=bool(delivered.redelivered),
+            received_at=now,
+            settle=None if no_ack else settle,
+        )
+
+
+def _message(delivered: DeliveredMessage) -> Message:
+    properties = delivered.header.properties
+    timestamp = properties.timestamp
+    return Message(
+        body=bytes(delivered.body),
+        type=properties.message_type,
+        message_id=properties.message_id or "",
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=_milliseconds(properties.expiration),
+        headers=dict(properties.headers or {}),
+        content_type=properties.content_type,
+        timestamp=timestamp if isinstance(timestamp, datetime) else None,
+        persistent=properties.delivery_mode == 2,
+    )
+
+
+def _milliseconds(expiration: str | None) -> int | None:
+    return int(expiration) if expiration is not None and expiration.isdigit() else None

@@ -1,0 +1,61 @@
+"""Declaring and verifying the topology."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+
+from consumer.broker.channel import Channel
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.link import Link
+from consumer.broker.topology import Exchange, Queue, Topology
+
+State = Literal["ok", "missing", "differs", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the broker has under a name, against what we need."""
+
+    kind: Literal["exchange", "queue"]
+    name: str
+    state: State
+    detail: str = ""
+
+
+async def apply(channel: Channel, topology: Topology) -> None:
+    """Declare everything; idempotent. The broker's error tells what differs from what is there already."""
+    for exchange in topology.exchanges:
+        await channel.declare_exchange(exchange)
+    for queue in topology.queues:
+        await channel.declare_queue(queue)
+    for binding in topology.bindings:
+        await channel.bind(binding)
+
+
+async def _state(link: Link, thing: Exchange | Queue) -> tuple[State, str]:
+    # Passive first, because only that never creates; then for real, because only that compares the arguments.
+    for passive in (True, False):
+        try:
+            async with link.scratch() as channel:
+                if isinstance(thing, Exchange):
+                    await channel.declare_exchange(thing, passive=passive)
+                else:
+                    await channel.declare_queue(thing, passive=passive)
+        except BrokerUnavailable as error:
+            match error.__cause__:
+                case ChannelNotFoundEntity():
+                    return "missing", "run 'mcp-sessions topology apply'"
+                case ChannelPreconditionFailed() as difference:
+                    return "differs", f"{difference}; delete it (when it is empty), then apply"
+                case ChannelClosed() as refusal:
+                    return "refused", str(refusal)
+                case _:
+                    raise
+    return "ok", ""
+
+
+async def verify(link: Link, topology: Topology) -> list[Finding]:
+    """Compare what the broker has with the topology; changes nothing. Bindings cannot be read over AMQP."""
+    exchanges = [Finding("exchange", one.name, *await _state(link, one)) for one in topology.exchanges]
+    return exchanges + [Finding("queue", one.name, *await _state(link, one)) for one in topology.queues]

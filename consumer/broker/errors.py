@@ -1,0 +1,30 @@
+"""What can go wrong between the worker and the broker.
+
+::
+
+    BrokerError
+    ├── BrokerUnreachable   nobody answered at start for longer than allowed
+    ├── BrokerUnavailable   there is no connection at the moment
+    ├── PublishFailed       returned or refused: the message is certainly not in a queue
+    └── PublishUnknown      no confirmation in time: the message may be in a queue or not
+"""
+
+
+class BrokerError(Exception):
+    """The broker, or the way to it, has failed."""
+
+
+class BrokerUnreachable(BrokerError):
+    """Nobody answered at start for longer than allowed."""
+
+
+class BrokerUnavailable(BrokerError):
+    """There is no connection at the moment; it is being restored."""
+
+
+class PublishFailed(BrokerError):
+    """The broker returned or refused the message: it is certainly not in a queue."""
+
+
+class PublishUnknown(BrokerError):
+    """No confirmation came: the message may be in a queue or not, and will be delivered if it is."""

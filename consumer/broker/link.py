@@ -1,0 +1,115 @@
+"""A link: one life of the worker's two connections, and the first thing in it that fails ends it as a whole.
+
+Consuming and publishing have a connection each: in a memory or disk alarm the broker blocks a connection that
+publishes entirely, acknowledgements included. Plain ``aio_pika.connect`` under a supervisor of our own: with the
+robust classes one queue that cannot be restored blocks the restoration of all.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel as RawChannel
+from yarl import URL
+
+from consumer.broker.channel import Channel
+from consumer.broker.publisher import PublishingChannels
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 3.0
+CONFIRM_CHANNELS = 2
+
+
+async def _opened(pika: AbstractChannel) -> RawChannel:
+    await pika.initialize()
+    raw = await pika.get_underlay_channel()
+    assert isinstance(raw, RawChannel), "aio_pika speaks through aiormq"
+    return raw
+
+
+def connection_url(url: str, heartbeat: float) -> URL:
+    """``url`` with our heartbeat (s), unless it names one; aiormq ignores the server's and would take 60 s."""
+    parsed = URL(url)
+    return parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=str(max(1, round(heartbeat))))
+
+
+class Link:
+    """Two connections that live and end together."""
+
+    def __init__(self, url: str, name: str, *, heartbeat: float = 10.0) -> None:
+        self._url = connection_url(url, heartbeat)
+        self._name = name
+        self._connections: list[AbstractConnection] = []
+        self._consuming: AbstractConnection | None = None
+        self.token = secrets.token_hex(3)
+        """A word of its own for each link: exclusive queues have it in their names."""
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when the link can no longer be used."""
+
+    async def open(self) -> None:
+        """Open the consuming connection; the caller closes the link, also when this fails."""
+        self._consuming = await self._connect("consume")
+
+    async def _connect(self, role: str) -> AbstractConnection:
+        connection = await aio_pika.connect(
+            self._url,
+            timeout=CONNECT_TIMEOUT,
+            client_properties={"connection_name": f"{self._name} {role}"},
+        )
+        self._connections.append(connection)
+        connection.close_callbacks.add(lambda *_: self.fail(f"the {role} connection was closed"))
+        return connection
+
+    def fail(self, reason: str) -> None:
+        """Declare the link lost; the first reason counts."""
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    async def channel(self, *, prefetch: int = 0) -> Channel:
+        """A channel of the consuming connection, whose loss is the link's loss."""
+        assert self._consuming is not None, "open the link first"
+        pika = self._consuming.channel(publisher_confirms=False)
+        channel = Channel(pika, await _opened(pika), self.fail)
+        if prefetch:
+            await channel.prefetch(prefetch)
+        return channel
+
+    @contextlib.asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Channel]:
+        """A channel that may fail: a 404, 405 or 406 of the broker closes the channel that it answers on."""
+        assert self._consuming is not None, "open the link first"
+        pika = self._consuming.channel(publisher_confirms=False)
+        try:
+            yield Channel(pika, await _opened(pika), lambda _: None)
+        finally:
+            with contextlib.suppress(Exception):
+                await pika.close()
+
+    async def publishing(self) -> PublishingChannels:
+        """Open the publishing connection and its channels."""
+        connection = await self._connect("publish")
+        opened = []
+        for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False):
+            pika = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            raw = await _opened(pika)
+            raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
+            opened.append((pika, raw))
+        *confirm, outbox, fast = (raw for _, raw in opened)
+        return PublishingChannels(tuple(pika for pika, _ in opened), tuple(confirm), outbox, fast)
+
+    async def close(self) -> None:
+        """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""
+        self.fail("closed by us")
+        connections, self._connections = self._connections, []
+        for connection in reversed(connections):
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await connection.close()
+            except Exception as error:  # noqa: BLE001 - a dead connection cannot be closed politely
+                log.debug("link.close_failed", error=repr(error))

@@ -1,0 +1,99 @@
+"""A message, apart from the library that carries it."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, Self
+
+Headers = dict[str, Any]
+
+JSON: Final = "application/json"
+
+CALL_HEADER: Final = "x-mcp-call"
+"""The call of a message that goes straight to a queue, where the routing key is the queue's name."""
+
+_BROKER_HEADERS: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths"})
+_BROKER_PREFIXES: Final = ("x-first-death-", "x-last-death-")
+
+
+def own_headers(headers: Headers) -> Headers:
+    """``headers`` without the broker's.
+
+    RabbitMQ 3.10 believes the ``x-death`` that a client publishes, and drops a message on its second lap silently.
+    """
+    return {
+        name: value
+        for name, value in headers.items()
+        if name not in _BROKER_HEADERS and not name.startswith(_BROKER_PREFIXES)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Body and properties (AMQP 0-9-1, section 4.2.6); ``expiration`` is the caller's patience in milliseconds."""
+
+    body: bytes
+    type: str | None = None
+    message_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: int | None = None
+    headers: Headers = field(default_factory=dict)
+    content_type: str | None = JSON
+    timestamp: datetime | None = field(default_factory=lambda: datetime.now(UTC))
+    persistent: bool = True
+
+    def with_headers(self, headers: Headers) -> Self:
+        """The same message with more headers."""
+        return replace(self, headers=self.headers | headers)
+
+    def again(self) -> Self:
+        """The same message as it may be published a second time: without the broker's headers.
+
+        Its ``expiration`` is left out as well: it would count from anew, and a message that expires in a quorum queue
+        is dead-lettered. The patience travels in the body or in a header.
+        """
+        return replace(self, headers=own_headers(self.headers), expiration=None)
+
+
+class Settled(Protocol):
+    """How a delivery is given back to the broker; both are idle when its channel has gone."""
+
+    def __call__(self, *, requeue: bool | None) -> Awaitable[None]:
+        """Acknowledge (``requeue`` is None), requeue (True) or reject (False)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """A message that came from a queue; it is the broker's until it is settled."""
+
+    message: Message
+    queue: str
+    exchange: str
+    routing_key: str
+    redelivered: bool
+    received_at: float
+    """The event loop's clock at arrival."""
+    settle: Settled | None
+    """None on a queue that is consumed without acknowledgements."""
+
+    @property
+    def type(self) -> str | None:
+        """The AMQP ``type``."""
+        return self.message.type
+
+    async def ack(self) -> None:
+        """Tell the broker that the message has been dealt with."""
+        if self.settle is not None:
+            await self.settle(requeue=None)
+
+    async def requeue(self) -> None:
+        """Give the message back, to be delivered again."""
+        if self.settle is not None:
+            await self.settle(requeue=True)
+
+
+Handler = Callable[[Delivery], None]
+"""Takes a delivery over: it must not block, and hands what takes time to a task of its own."""

@@ -1,0 +1,79 @@
+"""The outbox: what must be published, in order, whenever the broker is there to take it."""
+
+import asyncio
+from collections import deque
+from itertools import islice
+
+import structlog
+
+from consumer.broker.errors import BrokerError
+from consumer.broker.message import Message
+from consumer.broker.publisher import Publisher
+
+log = structlog.get_logger(__name__)
+
+WINDOW = 128
+"""How many messages wait for their confirmation at once."""
+
+RETRY_DELAY = 0.2
+
+
+class Outbox:
+    """Publishes with confirms and in the order of ``put``, on a channel that nothing else uses.
+
+    When a link is lost, what it had not confirmed is sent again in the same order: a consumer may see a message a
+    second time, under the same message id, and never an older one after a newer.
+    """
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._waiting: deque[tuple[Message, str, str]] = deque()
+        self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, message: Message, exchange: str, routing_key: str) -> None:
+        """Publish this after everything that was put before."""
+        self._waiting.append((message, exchange, routing_key))
+        self._empty.clear()
+        self._filled.set()
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until everything is confirmed, ``timeout`` seconds at most; returns whether it is."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Publish for ever; cancel it to stop."""
+        while True:
+            await self._filled.wait()
+            await self._publisher.wait_attached()
+            batch = list(islice(self._waiting, WINDOW))
+            results = await asyncio.gather(
+                *(
+                    self._publisher.confirmed(message, exchange, key, mandatory=False, outbox=True)
+                    for message, exchange, key in batch
+                ),
+                return_exceptions=True,
+            )
+            confirmed = 0
+            for result in results:
+                if isinstance(result, BrokerError):
+                    log.warning("outbox.retrying", waiting=len(self._waiting), error=str(result))
+                    await asyncio.sleep(RETRY_DELAY)
+                    break
+                if isinstance(result, BaseException):
+                    raise result
+                confirmed += 1
+            for _ in range(confirmed):
+                self._waiting.popleft()
+            if not self._waiting:
+                self._filled.clear()
+                self._empty.set()

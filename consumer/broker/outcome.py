@@ -1,0 +1,52 @@
+"""What may become of a delivery. Handlers decide by returning one of these; ``settling`` acts, in one place."""
+
+from dataclasses import dataclass, field
+
+from consumer.broker.message import Message
+from schemas.replies import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Dealt with; who asked, if anybody, gets ``reply``."""
+
+    reply: Reply | None = None
+    what: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """It is somebody else's: publish it on, then let go of it."""
+
+    exchange: str
+    routing_key: str
+    message: Message
+    what: str = "forwarded"
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """It cannot be handled: to the parking lot with the reason, and the error to who asked."""
+
+    reason: str
+    problem: str
+    reply: Reply | None = None
+    what: str = field(default="parked", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """It stays unacknowledged, on purpose; somebody keeps the delivery and settles it later."""
+
+    what: str = field(default="held", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """It could not be dealt with now: back to the queue."""
+
+    problem: str
+    what: str = field(default="requeued", init=False)
+
+
+Outcome = Done | Forward | Park | Hold | Requeue

@@ -1,0 +1,131 @@
+"""Publishing, through whichever link is alive.
+
+Three lanes: with confirms (the message is in a queue when the call returns), fast (no confirms: replies, presence and
+whatever goes to exchanges that exclusive queues are bound to, which nack while a cluster node is down), and a lane of
+its own for the outbox, whose order must be kept.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+from aio_pika.abc import AbstractChannel as PikaChannel
+from aiormq import Channel as RawChannel
+from aiormq import spec
+from aiormq.exceptions import DeliveryError, PublishError
+
+from consumer.broker.errors import BrokerUnavailable, PublishFailed, PublishUnknown
+from consumer.broker.message import Message
+
+CONFIRM_TIMEOUT = 30.0
+"""How long (s) a confirmation may take; a broker in a memory or disk alarm takes its time."""
+
+Lane = Literal["confirm", "outbox", "fast"]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishingChannels:
+    """The channels of a publishing connection."""
+
+    pika: tuple[PikaChannel, ...]
+    confirm: tuple[RawChannel, ...]
+    outbox: RawChannel
+    fast: RawChannel
+
+
+def _properties(message: Message) -> spec.Basic.Properties:
+    return spec.Basic.Properties(
+        content_type=message.content_type,
+        headers=message.headers or None,
+        delivery_mode=2 if message.persistent else 1,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
+        expiration=None if message.expiration is None else str(message.expiration),
+        message_id=message.message_id,
+        timestamp=message.timestamp,
+        message_type=message.type,
+    )
+
+
+class Publisher:
+    """Publishes through the current link; there may be none for a while."""
+
+    def __init__(self) -> None:
+        self._channels: PublishingChannels | None = None
+        self._attached = asyncio.Event()
+        self._turn = 0
+
+    def attach(self, channels: PublishingChannels) -> None:
+        """Publish through these channels from now on."""
+        self._channels = channels
+        self._attached.set()
+
+    def detach(self) -> None:
+        """There is no link for the moment."""
+        self._channels = None
+        self._attached.clear()
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a link."""
+        return self._channels is not None
+
+    async def wait_attached(self) -> None:
+        """Wait until there is a link."""
+        await self._attached.wait()
+
+    def _get(self) -> PublishingChannels:
+        if self._channels is None:
+            raise BrokerUnavailable("the connection to the broker is being restored")
+        return self._channels
+
+    async def confirmed(
+        self, message: Message, exchange: str, routing_key: str, *, mandatory: bool = True, outbox: bool = False
+    ) -> None:
+        """Publish, and return when the broker has taken the message over.
+
+        Raises:
+            BrokerUnavailable: there is no link; nothing was sent.
+            PublishFailed: returned (no queue to route to) or refused: the message is in no queue.
+            PublishUnknown: the link was lost or the confirmation did not come in time.
+        """
+        channels = self._get()
+        if outbox:
+            channel = channels.outbox
+        else:
+            self._turn = (self._turn + 1) % len(channels.confirm)
+            channel = channels.confirm[self._turn]
+        try:
+            await channel.basic_publish(
+                message.body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=_properties(message),
+                mandatory=mandatory,
+                timeout=CONFIRM_TIMEOUT,
+                wait=False,
+            )
+        except PublishError as error:
+            raise PublishFailed(f"no queue takes {routing_key!r} from exchange {exchange!r}") from error
+        except DeliveryError as error:
+            raise PublishFailed(f"the broker refused a message for {exchange!r} {routing_key!r}") from error
+        except Exception as error:  # a lost channel rejects its futures with whatever closed it
+            raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {error!r}") from error
+
+    async def fast(self, message: Message, exchange: str, routing_key: str) -> None:
+        """Publish without a confirmation: what is lost with the link is lost.
+
+        Raises:
+            BrokerUnavailable: there is no link.
+        """
+        channel = self._get().fast
+        try:
+            await channel.basic_publish(
+                message.body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=_properties(message),
+                wait=False,
+            )
+        except Exception as error:
+            raise BrokerUnavailable(f"the connection was lost: {error!r}") from error

@@ -1,0 +1,233 @@
+"""The topology as data: every exchange, queue and binding, and why it is as it is.
+
+Declaring, verifying and printing all read this module and nothing else. ``cluster`` is what all workers share,
+``WorkerQueues`` names what belongs to one worker.
+
+Every quorum queue says four things out loud, because their defaults differ between versions or lose messages: a
+positive delivery limit (none before RabbitMQ 4.0, where 3.10 also requeues to the back), a dead-letter exchange,
+at-least-once dead-lettering (the default is at most once; needs ``reject-publish``), and how long 4.3 and later wait
+for a consumer on a lost node (60 s otherwise).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from schemas.ids import WorkerId
+
+ExchangeType = Literal["direct", "topic", "fanout", "headers"]
+Arguments = dict[str, Any]
+
+DELIVERY_LIMIT = 20
+INBOX_TTL_MS = 1_000
+"""How long a message waits in an inbox that nobody consumes before it is an orphan."""
+
+INBOX_EXPIRES_MS = 1_800_000
+"""When an inbox without a consumer is deleted; long after its last message has become an orphan."""
+
+QUERY_TTL_MS = 30_000
+"""When a question to the cluster is dropped: nobody waits for its answer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    type: ExchangeType
+    why: str
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable queue, or an exclusive one that goes with its connection."""
+
+    name: str
+    why: str
+    arguments: Arguments = field(default_factory=dict)
+    exclusive: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Quorum, classic or exclusive, for people."""
+        return "exclusive" if self.exclusive else str(self.arguments.get("x-queue-type", "classic"))
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A queue that gets what ``source`` routes under ``routing_key``."""
+
+    source: str
+    queue: str
+    routing_key: str = ""
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CallExchange:
+    """An exchange of a telephony platform whose events are call events, as ``worker.call_exchanges`` names it."""
+
+    exchange: str
+    type: ExchangeType = "topic"
+    routing_key: str = "#"
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What is declared, in the order in which it can be."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names on the wire, under one prefix."""
+
+    prefix: str = "mcp"
+
+    def _name(self, *parts: str) -> str:
+        return ".".join((self.prefix, *parts))
+
+    @property
+    def calls(self) -> str:
+        """Exchange and queue of raw call events."""
+        return self._name("calls")
+
+    @property
+    def sessions(self) -> str:
+        """Exchange of the durable lane."""
+        return self._name("sessions")
+
+    @property
+    def requests(self) -> str:
+        """Exchange of the fast lane."""
+        return self._name("requests")
+
+    @property
+    def unowned(self) -> str:
+        """Exchange and queue of what is addressed to a call that nobody owns."""
+        return self._name("unowned")
+
+    @property
+    def orphans(self) -> str:
+        """Exchange and queue of what an inbox has given up."""
+        return self._name("orphans")
+
+    @property
+    def queries(self) -> str:
+        """Queue of what any worker answers."""
+        return self._name("queries")
+
+    @property
+    def workers(self) -> str:
+        """Exchange that reaches every worker."""
+        return self._name("workers")
+
+    @property
+    def events(self) -> str:
+        """Exchange of what happened to sessions."""
+        return self._name("events")
+
+    @property
+    def dead(self) -> str:
+        """Exchange and queue of what cannot be handled."""
+        return self._name("dead")
+
+    def inbox(self, worker_id: WorkerId) -> str:
+        """A worker's inbox."""
+        return self._name("inbox", worker_id)
+
+    def worker_of_inbox(self, queue: str) -> WorkerId | None:
+        """The worker whose inbox ``queue`` is, if it is one."""
+        start = self._name("inbox", "")
+        return WorkerId(queue.removeprefix(start)) if queue.startswith(start) else None
+
+    def requests_of(self, worker_id: WorkerId, connection: str) -> str:
+        """A worker's fast lane on one of its connections."""
+        return self._name("requests", worker_id, connection)
+
+    def worker(self, worker_id: WorkerId, connection: str) -> str:
+        """Where a worker hears the other workers and the answers to its own questions."""
+        return self._name("workers", worker_id, connection)
+
+
+def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
+    arguments: Arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-overflow": "reject-publish",
+        "x-consumer-disconnected-timeout": 10_000,
+    }
+    if dead_letter_exchange is not None:
+        arguments["x-dead-letter-exchange"] = dead_letter_exchange
+        arguments["x-dead-letter-strategy"] = "at-least-once"
+    return arguments | more
+
+
+def cluster(names: Names, *, grace: float = 5.0, call_exchanges: Iterable[CallExchange] = ()) -> Topology:
+    """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
+    extra = tuple(call_exchanges)
+    unowned = {"alternate-exchange": names.unowned}
+    return Topology(
+        exchanges=(
+            Exchange(names.dead, "fanout", "messages that cannot be handled, with the reason in headers"),
+            Exchange(names.unowned, "fanout", "messages for calls that nobody owns"),
+            Exchange(names.orphans, "fanout", "what a worker held or did not take in time"),
+            Exchange(names.calls, "topic", "raw call events of telephony platforms"),
+            Exchange(names.sessions, "direct", "the durable lane: what opens, changes or ends a call", unowned),
+            Exchange(names.requests, "direct", "the fast lane: tool calls and reads", unowned),
+            Exchange(names.workers, "fanout", "presence, scatter and gather"),
+            Exchange(names.events, "topic", "what happened to sessions: session.<what>.<service_name>"),
+            *(Exchange(one.exchange, one.type, "a telephony platform's own exchange") for one in extra),
+        ),
+        queues=(
+            Queue(names.dead, "the parking lot", _quorum(names.dead)),
+            Queue(names.calls, "raw call events, competing consumers", _quorum(names.dead)),
+            Queue(
+                names.unowned,
+                "to the placer: the one active consumer, elected and replaced by the broker",
+                _quorum(names.dead, **{"x-single-active-consumer": True}),
+            ),
+            Queue(
+                names.orphans,
+                "no consumer: time for a worker that only lost its connection to come back",
+                _quorum(names.unowned, **{"x-message-ttl": round(grace * 1000)}),
+            ),
+            # No dead-lettering: a question that nobody waits for is no poison.
+            Queue(names.queries, "questions that any worker answers", _quorum(None, **{"x-message-ttl": QUERY_TTL_MS})),
+        ),
+        bindings=(
+            Binding(names.dead, names.dead),
+            Binding(names.calls, names.calls, "#"),
+            Binding(names.unowned, names.unowned),
+            Binding(names.orphans, names.orphans),
+            *(Binding(one.exchange, names.calls, one.routing_key, one.arguments) for one in extra),
+        ),
+    )
+
+
+def inbox(names: Names, worker_id: WorkerId) -> Queue:
+    """A worker's inbox; bound to the durable lane once for each call that it owns."""
+    return Queue(
+        names.inbox(worker_id),
+        "what changes the life of a worker's calls",
+        _quorum(names.orphans, **{"x-message-ttl": INBOX_TTL_MS, "x-expires": INBOX_EXPIRES_MS}),
+    )
+
+
+def requests_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
+    """A worker's fast lane; bound once for each call that it owns.
+
+    Classic: a quorum queue would cost 0.8 ms a tool call. A new name for each connection: from 4.2 an exclusive queue
+    stays locked while its cluster node is down.
+    """
+    return Queue(names.requests_of(worker_id, connection), "tool calls and reads for a worker's calls", exclusive=True)
+
+
+def worker_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
+    """Where a worker hears the others; bound to the fanout of all workers."""
+    return Queue(names.worker(worker_id, connection), "presence, scatter and gather, answers", exclusive=True)

@@ -1,0 +1,94 @@
+"""What the parts of this room share: who this worker is, what it is configured for, and how it speaks."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from consumer.broker.publisher import Publisher
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Names
+from consumer.calls.presence import Presence
+from consumer.calls.reporting import Reporter
+from consumer.calls.routes import Route
+from consumer.sessions import SessionProcess
+from schemas.base import Json
+from schemas.errors import ServiceDisabled, ServiceNotFound
+from schemas.ids import ServiceName, WorkerId
+
+
+class Service(Protocol):
+    """What this room needs to know of a configured service; durations are seconds."""
+
+    @property
+    def enabled(self) -> bool: ...  # noqa: D102 - the keys are explained in the settings
+    @property
+    def timeout(self) -> float | None: ...  # noqa: D102
+    @property
+    def call_timeout(self) -> float: ...  # noqa: D102
+    @property
+    def restore(self) -> bool: ...  # noqa: D102
+
+
+class ToolProcess(SessionProcess, Protocol):
+    """A session's MCP client, as far as requests are concerned."""
+
+    async def call_tool(
+        self, name: str, arguments: Json, *, timeout: float | None = None, meta: Json | None = None
+    ) -> Json:
+        """MCP ``tools/call``; the ``CallToolResult`` as it is."""
+        ...
+
+    async def call_method(self, method: str, params: Json, *, timeout: float | None = None) -> Json:
+        """Any other MCP request; its result as it is."""
+        ...
+
+    def get_tools(self) -> list[Json]:
+        """The tools that the server lists, all pages."""
+        ...
+
+
+Starter = Callable[[ServiceName], Awaitable[ToolProcess]]
+"""Starts a server process for a new session; raises ``StartFailed``, ``StartTimeout``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Durations in seconds; see the settings."""
+
+    tombstone: float = 30.0
+    admission_wait: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One worker's identity, configuration and voice."""
+
+    worker_id: WorkerId
+    names: Names
+    publisher: Publisher
+    settler: Settler
+    reporter: Reporter
+    presence: Presence
+    services: Mapping[ServiceName, Service]
+    routes: Sequence[Route]
+    timings: Timings
+
+    def service(self, name: ServiceName) -> Service:
+        """A service that sessions can be opened on.
+
+        Raises:
+            ServiceNotFound: none of that name is configured.
+            ServiceDisabled: it is not enabled.
+        """
+        service: Any = self.services.get(name)
+        if service is None:
+            known = ", ".join(self.services) or "none"
+            raise ServiceNotFound(f"there is no service {name!r}; configured: {known}", service_name=name)
+        if not service.enabled:
+            raise ServiceDisabled(f"service {name!r} is disabled in the configuration", service_name=name)
+        return service  # type: ignore[no-any-return]
+
+    def restores(self, name: ServiceName) -> bool:
+        """Whether a session on this service is opened again when its worker has gone."""
+        service = self.services.get(name)
+        return service is not None and service.enabled and service.restore

@@ -1,0 +1,34 @@
+"""Headers that messages between placer and owners carry."""
+
+import dataclasses
+from typing import Any, Final
+
+from consumer.broker.message import Message
+
+PLACEMENT: Final = "x-mcp-placement"
+"""``<placer>/<number>``: the call has just been bound to the inbox that this message goes to."""
+
+RETURNED: Final = "x-mcp-returned"
+"""The worker that got the message and does not own the call (any more)."""
+
+REFUSED: Final = "x-mcp-refused"
+"""The worker that the call was placed on and that had no room after all."""
+
+RESENT: Final = "x-mcp-resent"
+"""Sent through the durable lane a second time, so that it would have reached an owner if there were one."""
+
+ADMISSION: Final = "x-mcp-admission-until"
+"""When (ms since the epoch) a start that found no room is rejected; set by the placer that saw it first."""
+
+TRACEPARENT: Final = "traceparent"
+"""W3C Trace Context, level 1, section 3.2."""
+
+_MARKS: Final = frozenset({PLACEMENT, RETURNED, REFUSED, RESENT})
+"""What is true of one hop only."""
+
+
+def onward(message: Message, marks: dict[str, Any]) -> Message:
+    """``message`` as it is sent on to the next hop: without the marks of the last one, with those of this one."""
+    again = message.again()
+    kept = {name: value for name, value in again.headers.items() if name not in _MARKS}
+    return dataclasses.replace(again, headers=kept | marks)

@@ -1,0 +1,176 @@
+"""What this worker owns: its calls, the bindings that lead to them, and the recipes that outlive it.
+
+A call is owned from the moment the placer has bound it to the inbox until it is released. While it has sessions, its
+recipe stands unacknowledged in the inbox: should the worker die, the broker hands it back and the call is placed anew.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from consumer.broker.channel import Channel
+from consumer.broker.message import CALL_HEADER, Delivery, Message
+from consumer.broker.topology import Binding
+from consumer.calls.context import Context, ToolProcess
+from consumer.sessions import Session
+from schemas.ids import CallId, SessionId, routing_key
+from schemas.internal import OwnerCheck, Recipe, SessionRecipe
+
+log = structlog.get_logger(__name__)
+
+RENEW_AFTER = 600.0
+"""When a recipe is written anew (s): the broker's ``consumer_timeout`` is 30 minutes, and closes the channel."""
+
+CallSession = Session[ToolProcess]
+
+
+@dataclass(slots=True, eq=False)
+class OwnedCall:
+    """A call of this worker."""
+
+    call_id: CallId
+    sessions: dict[SessionId, CallSession] = field(default_factory=dict)
+    opened_by: dict[SessionId, str] = field(default_factory=dict)
+    """The message that opened each session: delivered again, it opens nothing."""
+    restores: int = 0
+    dirty: bool = False
+    """Whether the sessions differ from what the recipe says."""
+    revision: int = 0
+    written_at: float = 0.0
+    held: Delivery | None = None
+    """The recipe, as the broker keeps it for us."""
+    bound_to: str | None = None
+    """The fast lane's queue that is bound to the call."""
+    ended: asyncio.TimerHandle | None = None
+    """Set when the call has ended: the tombstone's timer."""
+
+
+class Holdings:
+    """The calls of this worker, and their traces in the broker."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.calls: dict[CallId, OwnedCall] = {}
+        self._channel: Channel | None = None
+        self._requests_queue = ""
+
+    @property
+    def inbox(self) -> str:
+        """The name of this worker's inbox."""
+        return self._context.names.inbox(self._context.worker_id)
+
+    def attach(self, channel: Channel, requests_queue: str) -> None:
+        """A new link: its channel, and its queue of the fast lane."""
+        self._channel = channel
+        self._requests_queue = requests_queue
+
+    def detach(self) -> None:
+        """The link is lost; exclusive queues and their bindings have gone with it."""
+        self._channel = None
+
+    def own(self, call_id: CallId) -> OwnedCall:
+        """Take a call on; the placer has bound it."""
+        return self.calls.setdefault(call_id, OwnedCall(call_id))
+
+    def _requests_binding(self, call: OwnedCall, queue: str) -> Binding:
+        return Binding(self._context.names.requests, queue, routing_key(call.call_id))
+
+    async def bind_requests(self, call: OwnedCall) -> None:
+        """Have the fast lane lead to the call; does nothing without a link, where ``attach`` leads to it again."""
+        queue = self._requests_queue
+        if self._channel is not None and call.bound_to != queue:
+            await self._channel.bind(self._requests_binding(call, queue))
+            call.bound_to = queue
+
+    async def release(self, call: OwnedCall) -> None:
+        """Own a call no longer: what comes for it now reaches the placer. Idempotent."""
+        if self.calls.pop(call.call_id, None) is None:
+            return
+        if call.ended is not None:
+            call.ended.cancel()
+        await self.drop_recipe(call)
+        await self.unbind(call)
+
+    async def unbind(self, call: OwnedCall) -> None:
+        """Take both bindings away; without a link the one of the inbox stays, and its messages are sent on."""
+        if self._channel is None:
+            return
+        await self._channel.unbind(Binding(self._context.names.sessions, self.inbox, routing_key(call.call_id)))
+        if call.bound_to == self._requests_queue:
+            await self._channel.unbind(self._requests_binding(call, call.bound_to))
+        call.bound_to = None
+
+    def recipe(self, call: OwnedCall) -> Recipe:
+        """The call's recipe as of now."""
+        return Recipe(
+            call_id=call.call_id,
+            worker_id=self._context.worker_id,
+            revision=call.revision,
+            sessions=[
+                SessionRecipe(
+                    session_id=session.session_id,
+                    service_name=session.service_name,
+                    created_at=session.created_at,
+                    last_accessed=session.last_accessed,
+                    timeout=session.timeout,
+                    metadata=session.metadata,
+                    restores=call.restores,
+                )
+                for session in call.sessions.values()
+            ],
+        )
+
+    async def write_recipe(self, call: OwnedCall) -> None:
+        """Put the recipe into the inbox; when this returns, a dead worker's call can be restored."""
+        call.revision += 1
+        call.dirty = False
+        call.written_at = asyncio.get_running_loop().time()
+        try:
+            await self._context.publisher.confirmed(self.recipe_message(call), "", self.inbox)
+        except BaseException:
+            call.dirty = True
+            raise
+
+    def recipe_message(self, call: OwnedCall) -> Message:
+        """The recipe as a message."""
+        return Message(
+            body=self.recipe(call).model_dump_json().encode(), type=Recipe.type, headers={CALL_HEADER: call.call_id}
+        )
+
+    def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
+        """Keep a recipe of ours that came back; returns the delivery that can be let go of instead."""
+        call = self.calls.get(recipe.call_id)
+        if call is None or not call.sessions or recipe.revision != call.revision:
+            return delivery
+        call.held, before = delivery, call.held
+        return before
+
+    async def drop_recipe(self, call: OwnedCall) -> None:
+        """The call can no longer be restored; a recipe that is still on its way is outdated by the revision."""
+        call.revision += 1
+        call.dirty = False
+        held, call.held = call.held, None
+        if held is not None:
+            await held.ack()
+
+    def to_renew(self) -> list[OwnedCall]:
+        """Calls whose recipe the broker has been waiting for an answer about for long."""
+        due = asyncio.get_running_loop().time() - RENEW_AFTER
+        return [call for call in self.calls.values() if call.sessions and call.written_at <= due]
+
+    async def check(self, call: OwnedCall) -> None:
+        """Ask under the call's own key who owns it, after we were away; the answer comes to the worker's queue."""
+        names = self._context.names
+        question = OwnerCheck(call_id=call.call_id, worker_id=self._context.worker_id, revision=call.revision)
+        await self._context.publisher.confirmed(
+            Message(
+                body=question.model_dump_json().encode(),
+                type=OwnerCheck.type,
+                headers={CALL_HEADER: call.call_id},
+                reply_to=names.worker(self._context.worker_id, self._requests_queue.rpartition(".")[2]),
+                correlation_id=call.call_id,
+            ),
+            names.sessions,
+            routing_key(call.call_id),
+        )

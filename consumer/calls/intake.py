@@ -1,0 +1,93 @@
+"""The intake: raw call events of telephony platforms become messages that are addressed to calls."""
+
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from consumer.broker.message import Delivery, Message
+from consumer.broker.outcome import Done, Outcome, Park
+from consumer.calls import headers
+from consumer.broker.asking import Asker
+from consumer.calls.context import Context
+from consumer.calls.lanes import Lanes
+from consumer.calls.tasks import Tasks
+from consumer.telephony import Ignored, Translated, Unrecognised, translate
+from schemas.calls import CallEvent, CallKind
+from schemas.ids import routing_key
+
+log = structlog.get_logger(__name__)
+
+END_ANSWER_TIMEOUT = 15.0
+"""How long (s) an end waits for its taker before it is sent again; covers the take-over of a dead owner's calls."""
+
+
+class Intake:
+    """Takes deliveries of the queue of raw events.
+
+    A raw event is acknowledged when its effect is safe: a start when the broker has confirmed it, an end when its
+    taker has answered. Events of one call keep their order, as far as this worker got them.
+    """
+
+    def __init__(self, context: Context, asker: Asker, counted: Callable[[str, str], None]) -> None:
+        self._context = context
+        self._asker = asker
+        self._counted = counted
+        self._lanes = Lanes("intake")
+        self._tasks = Tasks()
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a raw event over."""
+        message = delivery.message
+        translation = translate(
+            message.body,
+            content_type=message.content_type,
+            headers=message.headers,
+            routing_key=delivery.routing_key,
+        )
+        match translation:
+            case Translated(event=event):
+                self._lanes.submit(event.call_id, partial(self._settle, delivery, event))
+            case Ignored(source=source, what=what):
+                self._counted(source, what)
+                self._tasks.start(self._finish(delivery, Done(what="ignored")), "intake-ignore")
+            case Unrecognised(problem=problem):
+                self._tasks.start(self._finish(delivery, Park("unrecognised", problem)), "intake-park")
+
+    async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
+        async def decided() -> Outcome:
+            return outcome
+
+        await self._context.settler.settle(delivery, decided())
+
+    async def _settle(self, delivery: Delivery, event: CallEvent) -> None:
+        with_trace = delivery.message.headers.get(headers.TRACEPARENT)
+        await self._context.settler.settle(delivery, self._pass_on(event, with_trace))
+
+    async def _pass_on(self, event: CallEvent, trace: object) -> Outcome:
+        message = Message(
+            body=event.model_dump_json().encode(),
+            type=event.message_type,
+            headers={headers.TRACEPARENT: trace} if isinstance(trace, str) else {},
+        )
+        names = self._context.names
+        key = routing_key(event.call_id)
+        if event.kind is not CallKind.ENDED:
+            await self._context.publisher.confirmed(message, names.sessions, key)
+            return Done(what=f"{event.source}.{event.kind.value}")
+        while True:
+            try:
+                await self._asker.ask(message, names.sessions, key, timeout=END_ANSWER_TIMEOUT)
+            except TimeoutError:
+                log.warning("intake.end_unanswered", call_id=event.call_id)
+            else:
+                return Done(what=f"{event.source}.{event.kind.value}")
+
+    async def detach(self) -> None:
+        """The link is lost: the broker has all of it back."""
+        await self._lanes.abandon()
+        await self._tasks.cancel()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until what has been taken is passed on."""
+        return await self._lanes.drain(timeout) and await self._tasks.drain(timeout)

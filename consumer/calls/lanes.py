@@ -1,0 +1,85 @@
+"""Lanes: what concerns one call happens one after the other, what concerns different calls at once."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Work = Callable[[], Awaitable[None]]
+
+
+class Lanes:
+    """A first-in, first-out lane for each key that has work; an idle key costs nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lanes: dict[str, deque[tuple[str, Work]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def submit(self, key: str, work: Work, *, tag: str = "") -> None:
+        """Do ``work`` after everything that was submitted under ``key`` before; ``tag`` is for ``waiting``."""
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.append((tag, work))
+            return
+        self._lanes[key] = lane = deque([(tag, work)])
+        task = asyncio.create_task(self._run(key, lane), name=f"{self._name}-lane")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, key: str, lane: deque[tuple[str, Work]]) -> None:
+        try:
+            while lane:
+                _, work = lane.popleft()
+                try:
+                    await work()
+                except Exception:  # a lane outlives a defect in what runs on it
+                    log.exception("lane.defect", lane=self._name, key=key)
+        finally:
+            del self._lanes[key]
+
+    def busy(self, key: str) -> bool:
+        """Whether something of this key runs or waits."""
+        return key in self._lanes
+
+    def waiting(self, key: str) -> set[str]:
+        """The tags of what waits behind that which runs now."""
+        return {tag for tag, _ in self._lanes.get(key, ())}
+
+    async def turn(self, key: str) -> None:
+        """Wait until everything that was submitted under ``key`` before this call is done."""
+        if key not in self._lanes:
+            return
+        reached = asyncio.get_running_loop().create_future()
+
+        async def reach() -> None:
+            if not reached.done():
+                reached.set_result(None)
+
+        self.submit(key, reach)
+        await reached
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until all lanes are idle, ``timeout`` seconds at most; returns whether they are."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._tasks:
+                    await asyncio.wait(set(self._tasks))
+        except TimeoutError:
+            return False
+        return True
+
+    async def abandon(self) -> None:
+        """Stop everything that runs or waits; deliveries that it held stay unsettled."""
+        for lane in self._lanes.values():
+            lane.clear()
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,40 @@
+"""What the placer remembers for a while: ended calls and recent placements."""
+
+import asyncio
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Memory(Generic[V]):
+    """A mapping whose entries are forgotten ``keep`` seconds after they were set."""
+
+    def __init__(self, keep: float) -> None:
+        self._keep = keep
+        self._entries: OrderedDict[str, tuple[float, V]] = OrderedDict()
+
+    def set(self, key: str, value: V) -> None:
+        """Remember, counted from now."""
+        self._forget_old()
+        self._entries.pop(key, None)
+        self._entries[key] = (asyncio.get_running_loop().time() + self._keep, value)
+
+    def get(self, key: str) -> V | None:
+        """What is remembered, if anything is."""
+        self._forget_old()
+        entry = self._entries.get(key)
+        return entry[1] if entry else None
+
+    def drop(self, key: str) -> None:
+        """Forget now."""
+        self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
+    def _forget_old(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._entries and next(iter(self._entries.values()))[0] <= now:
+            self._entries.popitem(last=False)

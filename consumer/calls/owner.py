@@ -1,0 +1,400 @@
+"""The owner: lives the calls that are bound to this worker's inbox.
+
+What changes a call's life is handled on the call's lane, one after the other, and acknowledged when its effect is
+safe; what uses its sessions waits for the lane and then runs beside everything else.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, assert_never
+
+import structlog
+
+from consumer.broker.errors import BrokerError
+from consumer.broker.message import Delivery, Message
+from consumer.broker.outcome import Done, Forward, Hold, Outcome
+from consumer.calls import headers
+from consumer.calls.context import Context, Starter, ToolProcess
+from consumer.calls.holdings import CallSession, Holdings, OwnedCall
+from consumer.calls.lanes import Lanes
+from consumer.calls.opening import Opening, Wanted, wanted_by
+from consumer.calls.reading import Addressed, read_addressed, refused
+from consumer.calls.reporting import session_info
+from consumer.calls.routes import plan
+from consumer.calls.tasks import Tasks
+from consumer.calls.uses import Uses
+from consumer.sessions import SessionCreated, SessionEnded, SessionManager
+from schemas.base import Json
+from schemas.calls import CallEvent, CallKind
+from schemas.errors import LimitReached, SessionNotFound, SessionsError
+from schemas.events import EndReason
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
+from schemas.internal import OwnerCheck, Recipe
+from schemas.replies import CloseResult, EndResult, failed, succeeded
+from schemas.requests import (
+    CallEnded,
+    CallProgress,
+    CallStarted,
+    Lifecycle,
+    SessionClose,
+    SessionCreate,
+    ToolsCall,
+    Use,
+)
+
+log = structlog.get_logger(__name__)
+
+RENEW_EVERY = 30.0
+
+
+class Owner:
+    """Takes deliveries of the inbox and of the fast lane; both lanes accept every message type."""
+
+    def __init__(self, context: Context, sessions: SessionManager[ToolProcess], start: Starter) -> None:
+        self._context = context
+        self._sessions = sessions
+        self._opening = Opening(context, sessions, start)
+        self._uses = Uses(context)
+        self._lanes = Lanes("owner")
+        self._tasks = Tasks()
+        self._leaving = False
+        self.holdings = Holdings(context)
+        self.placements: dict[WorkerId, int] = {}
+        """The highest placement number seen of each placer, for our reports."""
+
+    # What the session core tells; synchronous, and in order.
+
+    def on_session(self, event: SessionCreated[ToolProcess] | SessionEnded[ToolProcess]) -> None:
+        """Note and report the beginning or the end of a session."""
+        session = event.session
+        call = self.holdings.calls.get(session.call_id)
+        match event:
+            case SessionCreated():
+                self._context.reporter.created(session)
+                if call is not None:
+                    call.sessions[session.session_id] = session
+                    call.dirty = True
+            case SessionEnded(reason=reason, exit=exit_):
+                details: Json = {"tools": session.record.summary()}
+                if exit_ is not None:
+                    details |= {"exit_code": exit_.exit_code, "signal": exit_.signal, "stderr": exit_.stderr}
+                self._context.reporter.ended(session, reason, details)
+                if call is not None and call.sessions.get(session.session_id) is session:
+                    del call.sessions[session.session_id]
+                    call.dirty = True
+                    self._lanes.submit(session.call_id, partial(self._keep_books, session.call_id))
+
+    # What the broker brings.
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a delivery of the inbox or of the fast lane over."""
+        try:
+            call_id, message = read_addressed(delivery)
+        except SessionsError as error:
+            self._settle(delivery, _decided(refused(error)))
+            return
+        if placement := delivery.message.headers.get(headers.PLACEMENT):
+            placer, _, number = str(placement).rpartition("/")
+            self.placements[WorkerId(placer)] = max(int(number), self.placements.get(WorkerId(placer), 0))
+            self.holdings.own(call_id)
+        if isinstance(message, Recipe) and message.worker_id == self._context.worker_id:
+            self._keep_recipe(delivery, message)
+        elif isinstance(message, Use):
+            self._settle(delivery, self._use(delivery, call_id, message))
+        else:
+            self._lanes.submit(call_id, partial(self._settled, delivery, call_id, message))
+
+    def _keep_recipe(self, delivery: Delivery, recipe: Recipe) -> None:
+        freed = self.holdings.recipe_arrived(delivery, recipe)
+        if freed is not delivery:
+            self._settle(delivery, _decided(Hold()))
+        if freed is not None:
+            self._tasks.start(freed.ack(), "recipe-ack")
+
+    def _settle(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
+        self._tasks.start(self._context.settler.settle(delivery, deciding), f"settle {delivery.type}")
+
+    async def _settled(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> None:
+        await self._context.settler.settle(delivery, self._change(delivery, call_id, message))
+
+    def _not_mine(self, delivery: Delivery, call_id: CallId, mark: str = headers.RETURNED) -> Forward:
+        message = headers.onward(delivery.message, {mark: self._context.worker_id})
+        return Forward(self._context.names.unowned, routing_key(call_id), message, what="returned")
+
+    # What uses a session.
+
+    async def _use(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
+        await self._lanes.turn(call_id)
+        call = self.holdings.calls.get(call_id)
+        if call is None:
+            return self._not_mine(delivery, call_id)
+        try:
+            session = find(call, request) or await self._ensure(call, request)
+        except LimitReached as error:
+            return Done(failed(error))
+        except SessionsError as error:
+            return Done(failed(error))
+        await delivery.ack()  # from here on it is at most once
+        return Done(await self._uses.run(session, request))
+
+    async def _ensure(self, call: OwnedCall, request: Use) -> CallSession:
+        """The session that a ``tools.call`` with a service name asks for; opened on the call's lane if need be."""
+        if not isinstance(request, ToolsCall) or request.service_name is None or call.ended or self._leaving:
+            raise SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
+        service = request.service_name
+        opened: asyncio.Future[CallSession] = asyncio.get_running_loop().create_future()
+        session_id = SessionId(request.session_id)
+        if session_id in call.sessions:
+            session_id = session_id_of(call.call_id, service, first=False)
+
+        async def open_it() -> None:
+            try:
+                found = find(call, request) or await self._open_one(call, Wanted(session_id, service))
+                await self._keep_books(call.call_id)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the requester's task raises it
+                opened.set_exception(error)
+            else:
+                opened.set_result(found)
+
+        self._lanes.submit(call.call_id, open_it)
+        return await opened
+
+    # What changes a call's life; on its lane.
+
+    async def _change(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
+        call = self.holdings.calls.get(call_id)
+        if call is None or (self._leaving and not isinstance(message, CallEnded | SessionClose)):
+            if call is not None and not call.sessions:
+                await self.holdings.release(call)
+            return self._not_mine(delivery, call_id)
+        try:
+            outcome = await self._changed(delivery, call, message)
+        except LimitReached as error:
+            if call.sessions or headers.PLACEMENT not in delivery.message.headers:
+                outcome = Done(failed(error))
+            else:  # the placer was mistaken about our room: it may know a better place
+                await self.holdings.release(call)
+                return self._not_mine(delivery, call_id, headers.REFUSED)
+        except SessionsError as error:
+            outcome = Done(failed(error))
+        await self._keep_books(call_id)
+        return outcome
+
+    async def _changed(self, delivery: Delivery, call: OwnedCall, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
+        match message:
+            case SessionCreate():
+                return await self._create(delivery, call, message)
+            case SessionClose(session_id=session_id):
+                closed = await self._close(call, session_id)
+                return Done(succeeded(CloseResult(closed=bool(closed), sessions=closed).model_dump()))
+            case CallStarted() | CallProgress():
+                return await self._start(call, message)
+            case CallEnded():
+                closed = await self._end(call)
+                return Done(succeeded(EndResult(closed=closed).model_dump()))
+            case Recipe():
+                return await self._restore(call, message)
+            case OwnerCheck(worker_id=asker) if asker == self._context.worker_id:
+                call.dirty = bool(call.sessions)  # still ours: write a new recipe, let go of the old one
+                return Done(what="still_owner")
+            case OwnerCheck():
+                return Done(succeeded({"call_id": call.call_id, "owner": self._context.worker_id}))
+            case _:
+                assert_never(message)
+
+    async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
+        self._context.service(request.service_name)
+        again = call.opened_by.get(request.session_id) == delivery.message.message_id != ""
+        session = await self._open_one(
+            call,
+            Wanted(request.session_id, request.service_name, request.timeout, request.metadata or {}),
+            if_exists="keep" if again else request.if_exists,
+            fails_alone=True,
+        )
+        call.opened_by = {request.session_id: delivery.message.message_id} | {
+            known: by for known, by in call.opened_by.items() if known in call.sessions
+        }
+        call.dirty = True
+        if call.ended is not None:  # an explicit command of somebody who knows better lifts the tombstone
+            call.ended.cancel()
+            call.ended = None
+        return Done(succeeded(session_info(self._context.worker_id, session).model_dump(mode="json")))
+
+    async def _open_one(
+        self, call: OwnedCall, wanted: Wanted, *, if_exists: str = "replace", fails_alone: bool = False
+    ) -> CallSession:
+        (result,) = await self._open(call, [wanted], if_exists=if_exists, fails_alone=fails_alone)
+        if isinstance(result, SessionsError):
+            raise result
+        return result
+
+    async def _open(
+        self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str = "replace", fails_alone: bool = False
+    ) -> list[CallSession | SessionsError]:
+        # The bindings of both lanes are there before anybody is told of the session.
+        bound, results = await asyncio.gather(
+            self.holdings.bind_requests(call),
+            self._opening.open_all(wanted, if_exists=if_exists),
+            return_exceptions=True,
+        )
+        if isinstance(results, BaseException):
+            raise results
+        if isinstance(bound, BrokerError):
+            log.info("owner.binding_later", call_id=call.call_id, error=str(bound))
+        elif isinstance(bound, BaseException):
+            raise bound
+        refusals = [result for result in results if isinstance(result, SessionsError)]
+        if not call.sessions and refusals and all(isinstance(refusal, LimitReached) for refusal in refusals):
+            raise refusals[0]
+        for one, result in zip(wanted, results, strict=True):
+            if isinstance(result, SessionsError) and not (fails_alone and isinstance(result, LimitReached)):
+                self._context.reporter.rejected(call.call_id, one.session_id, one.service_name, result, one.metadata)
+        return results
+
+    async def _start(self, call: OwnedCall, event: CallStarted | CallProgress) -> Outcome:
+        if call.ended is not None:
+            return Done(succeeded({"sessions": []}), what="ended_before")
+        if call.sessions:
+            for session in call.sessions.values():
+                session.touch()
+            return Done(succeeded({"sessions": sorted(call.sessions)}), what="touched")
+        chosen = plan(event, self._context.routes, self._context.services)
+        results = await self._open(call, wanted_by(event, chosen), if_exists="keep")
+        opened = [result.session_id for result in results if not isinstance(result, SessionsError)]
+        return Done(succeeded({"sessions": opened}), what="opened" if opened else "not_opened")
+
+    async def _end(self, call: OwnedCall) -> list[SessionId]:
+        if call.ended is None:
+            call.ended = asyncio.get_running_loop().call_later(
+                self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._bury, call)
+            )
+        return await self._close_all(call, EndReason.CALL_ENDED)
+
+    async def _bury(self, call: OwnedCall) -> None:
+        if call.ended is not None and self.holdings.calls.get(call.call_id) is call:
+            await self.holdings.release(call)
+
+    async def _close(self, call: OwnedCall, session_id: str) -> list[SessionId]:
+        if session_id == call.call_id:
+            return await self._close_all(call, EndReason.REQUESTED)
+        closed = await self._sessions.close_session(SessionId(session_id), EndReason.REQUESTED)
+        return [SessionId(session_id)] if closed else []
+
+    async def _close_all(self, call: OwnedCall, reason: EndReason) -> list[SessionId]:
+        sessions = list(call.sessions)
+        closed = await asyncio.gather(*(self._sessions.close_session(one, reason) for one in sessions))
+        return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
+
+    async def _restore(self, call: OwnedCall, recipe: Recipe) -> Outcome:
+        if call.ended is not None or call.sessions:
+            return Done(what="restore_not_needed")
+        call.restores = max((one.restores for one in recipe.sessions), default=0) + 1
+        wanted = [
+            Wanted(
+                one.session_id, one.service_name, one.timeout, one.metadata, restored=True, created_at=one.created_at
+            )
+            for one in recipe.sessions
+            if (service := self._context.services.get(one.service_name)) and service.enabled and service.restore
+        ]
+        await self._open(call, wanted, if_exists="keep")
+        return Done(what="restored")
+
+    async def _keep_books(self, call_id: CallId) -> None:
+        """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
+        call = self.holdings.calls.get(call_id)
+        if call is None:
+            return
+        if call.sessions:
+            if call.dirty:
+                await self.holdings.write_recipe(call)
+        elif call.ended is not None:
+            await self.holdings.drop_recipe(call)
+        else:
+            await self.holdings.release(call)
+
+    # The worker's life.
+
+    def reattached(self) -> None:
+        """After a new link: bind the fast lane again and ask for each call whether it is still ours."""
+        for call in list(self.holdings.calls.values()):
+            self._lanes.submit(call.call_id, partial(self._check, call))
+
+    async def _check(self, call: OwnedCall) -> None:
+        try:
+            await self.holdings.bind_requests(call)
+            await self.holdings.check(call)
+        except BrokerError as error:
+            log.info("owner.check_later", call_id=call.call_id, error=str(error))
+
+    def give_up(self, call_id: CallId, reason: EndReason) -> None:
+        """The call is no longer ours: another worker owns it (``SUPERSEDED``), or it ended while we were away."""
+        call = self.holdings.calls.get(call_id)
+        if call is not None:
+            self._lanes.submit(call_id, partial(self._give_up, call, reason))
+
+    async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
+        await self._close_all(call, reason)
+        await self.holdings.release(call)
+
+    async def renew(self) -> None:
+        """Write recipes anew before the broker loses patience; for ever."""
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            for call in self.holdings.to_renew():
+                call.dirty = True
+                self._lanes.submit(call.call_id, partial(self._keep_books, call.call_id))
+
+    async def leave(self, hand_over: bool, timeout: float) -> bool:
+        """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
+        self._leaving = True
+        for call in list(self.holdings.calls.values()):
+            self._lanes.submit(call.call_id, partial(self._leave, call, hand_over=hand_over))
+        return await self._lanes.drain(timeout)
+
+    async def _leave(self, call: OwnedCall, *, hand_over: bool) -> None:
+        try:
+            legacy = self._legacy(call, hand_over=hand_over)
+            await self.holdings.unbind(call)
+            await self._close_all(call, EndReason.WORKER_SHUTDOWN)
+            if legacy is not None:
+                await self._context.publisher.confirmed(
+                    headers.onward(legacy, {headers.RETURNED: self._context.worker_id}),
+                    self._context.names.sessions,
+                    routing_key(call.call_id),
+                )
+            await self.holdings.release(call)
+        except BrokerError as error:  # without a broker the recipe stays in the inbox, and is placed as an orphan
+            log.warning("owner.left_without_broker", call_id=call.call_id, error=str(error))
+
+    def _legacy(self, call: OwnedCall, *, hand_over: bool) -> Message | None:
+        """What the placer must know of a call that we leave: its recipe, or that it has ended."""
+        if call.ended is not None:
+            event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
+            return Message(body=event.model_dump_json().encode(), type=event.message_type)
+        return self.holdings.recipe_message(call) if hand_over and call.sessions else None
+
+    async def stop(self, timeout: float) -> None:
+        """Wait for what runs, then stop it."""
+        await self._tasks.drain(timeout)
+        await self._lanes.abandon()
+        await self._tasks.cancel()
+        for call in self.holdings.calls.values():
+            if call.ended is not None:
+                call.ended.cancel()
+
+
+async def _decided(outcome: Outcome) -> Outcome:
+    return outcome
+
+
+def find(call: OwnedCall, request: Use) -> CallSession | None:
+    """The session that a request means: by its id, or with a service name by the service within the call."""
+    service: ServiceName | None = getattr(request, "service_name", None)
+    session = call.sessions.get(SessionId(request.session_id))
+    if service is None or (session is not None and session.service_name == service):
+        return session
+    return next((one for one in call.sessions.values() if one.service_name == service), None)
+
+
+__all__ = ["Addressed", "Owner", "find"]

@@ -1,0 +1,295 @@
+"""The placer: finds an owner for messages of calls that have none.
+
+It is the worker that the broker has made the single active consumer of the unowned queue, and nothing else makes it
+so. It binds on the channel that it consumes on: a placer that the broker has given up cannot bind any more.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import assert_never
+
+import structlog
+
+from consumer.broker.channel import Channel
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
+from consumer.broker.outcome import Done, Forward, Outcome
+from consumer.broker.topology import Binding
+from consumer.calls import headers
+from consumer.calls.admission import Admission
+from consumer.calls.context import Context
+from consumer.calls.lanes import Lanes
+from consumer.calls.memory import Memory
+from consumer.calls.opening import Wanted, wanted_by
+from consumer.calls.reading import Addressed, read_addressed, refused
+from consumer.calls.routes import plan
+from consumer.calls.tasks import Tasks
+from schemas.errors import Capacity, LimitReached, SessionNotFound, SessionsError
+from schemas.ids import CallId, WorkerId, routing_key
+from schemas.internal import OwnerCheck, PresenceRequest, Recipe
+from schemas.replies import CloseResult, EndResult, failed, succeeded
+from schemas.requests import (
+    CallEnded,
+    CallProgress,
+    CallStarted,
+    PromptsGet,
+    PromptsList,
+    ResourcesList,
+    ResourcesRead,
+    SessionClose,
+    SessionCreate,
+    SessionGet,
+    SessionTouch,
+    ToolsCall,
+    ToolsList,
+)
+
+log = structlog.get_logger(__name__)
+
+REMEMBER = 10.0
+"""How long (s) a placement is remembered for messages that were routed before the binding took effect."""
+
+REORDER = 0.2
+"""How long (s) an end that nobody owns waits for its start.
+
+Competing consumers of raw events may swap two that were published milliseconds apart.
+"""
+
+JUDGEMENT_DELAY = 1.0
+"""How long (s) a new placer lets everybody report before it judges who is dead."""
+
+_STARTS = {CallStarted.type, CallProgress.type, SessionCreate.type}
+
+
+@dataclass(frozen=True, slots=True)
+class _Reign:
+    """One time as the placer: from the first unowned message on a channel until that channel is lost."""
+
+    channel: Channel
+    judges_from: float
+
+
+class Placer:
+    """Takes deliveries of the unowned queue."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._admission = Admission(context.presence)
+        self._lanes = Lanes("placer")
+        self._tasks = Tasks()
+        self._tombstones: Memory[bool] = Memory(context.timings.tombstone)
+        self._placements: Memory[WorkerId] = Memory(REMEMBER)
+        self._channel: Channel | None = None
+        self._reign: _Reign | None = None
+
+    def attach(self, channel: Channel) -> None:
+        """A new link: the channel that the unowned queue will be consumed on."""
+        self._channel = channel
+        self._reign = None
+        self._placements.clear()  # another worker may have placed in the meantime; tombstones only ever hold
+
+    async def detach(self) -> None:
+        """The link is lost: what was under way will be delivered again, to whoever is the placer then."""
+        self._channel = None
+        self._reign = None
+        await self._lanes.abandon()
+        await self._tasks.cancel()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until what has been taken is placed."""
+        return await self._lanes.drain(timeout) and await self._tasks.drain(timeout)
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a delivery of the unowned queue over."""
+        reign = self._reigning()
+        try:
+            call_id, message = read_addressed(delivery)
+        except SessionsError as error:
+            self._tasks.start(self._context.settler.settle(delivery, _decided(refused(error))), "placer-refuse")
+            return
+        self._lanes.submit(call_id, partial(self._settle, delivery, call_id, message, reign), tag=delivery.type or "")
+
+    def _reigning(self) -> _Reign:
+        if self._reign is None:
+            assert self._channel is not None, "deliveries come on a channel"
+            log.info("placer.elected")
+            now = asyncio.get_running_loop().time()
+            self._reign = _Reign(self._channel, now + JUDGEMENT_DELAY)
+            self._tasks.start(self._ask_for_reports(), "placer-roll-call")
+        return self._reign
+
+    async def _ask_for_reports(self) -> None:
+        question = PresenceRequest(worker_id=self._context.worker_id)
+        message = Message(body=question.model_dump_json().encode(), type=PresenceRequest.type, persistent=False)
+        await self._context.publisher.fast(message, self._context.names.workers, "")
+
+    async def _settle(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> None:
+        await self._context.settler.settle(delivery, self._place(delivery, call_id, message, reign))
+
+    # Whose is it?
+
+    async def _place(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
+        given = delivery.message.headers
+        dead = await self._buried(delivery, call_id, reign)
+        if isinstance(dead, Forward):
+            return dead
+        for mark in (headers.RETURNED, headers.REFUSED):
+            if given.get(mark) == self._placements.get(call_id):
+                self._placements.drop(call_id)
+        if (owner := self._placements.get(call_id)) is not None:
+            return self._to_inbox(owner, call_id, delivery.message)
+        if delivery.redelivered and dead is None and headers.RESENT not in given:
+            # The former placer may have bound the call already: sent once more, it would reach its owner.
+            return self._resend(delivery, call_id)
+        if dead is not None and isinstance(message, Recipe):
+            self._context.reporter.lost(message)
+        return await self._decide(delivery, call_id, message, reign)
+
+    async def _buried(self, delivery: Delivery, call_id: CallId, reign: _Reign) -> WorkerId | Forward | None:
+        """Whose inbox gave the message up: nobody's, a living worker's (it goes back), or a dead one's (unbound)."""
+        worker = self._given_up_by(delivery)
+        if worker is None:
+            return None
+        wait = reign.judges_from - asyncio.get_running_loop().time()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        if self._context.presence.alive(worker):
+            return self._to_inbox(worker, call_id, delivery.message)
+        names = self._context.names
+        await reign.channel.unbind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
+        if self._placements.get(call_id) == worker:
+            self._placements.drop(call_id)
+        return worker
+
+    def _given_up_by(self, delivery: Delivery) -> WorkerId | None:
+        deaths = delivery.message.headers.get("x-death")
+        for death in deaths if isinstance(deaths, list) else ():
+            queue = death.get("queue") if isinstance(death, dict) else None
+            if isinstance(queue, str) and (worker := self._context.names.worker_of_inbox(queue)) is not None:
+                return worker
+        return None
+
+    def _to_inbox(self, worker: WorkerId, call_id: CallId, message: Message) -> Forward:
+        return Forward("", self._context.names.inbox(worker), headers.onward(message, {CALL_HEADER: call_id}))
+
+    def _resend(self, delivery: Delivery, call_id: CallId) -> Forward:
+        message = headers.onward(delivery.message, {headers.RESENT: True})
+        return Forward(self._context.names.sessions, routing_key(call_id), message, what="resent")
+
+    # What becomes of it, when it is nobody's?
+
+    async def _decide(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
+        ended = self._tombstones.get(call_id) is not None
+        try:
+            match message:
+                case CallStarted() | CallProgress():
+                    if ended:
+                        return Done(succeeded({"sessions": []}), what="ended_before")
+                    wanted = wanted_by(message, plan(message, self._context.routes, self._context.services))
+                    if not wanted:
+                        return Done(succeeded({"sessions": []}), what="no_route")
+                    return await self._admit(delivery, call_id, wanted, reign)
+                case SessionCreate(session_id=session_id, service_name=service, metadata=metadata):
+                    self._check_service(message)
+                    self._tombstones.drop(call_id)
+                    return await self._admit(
+                        delivery, call_id, [Wanted(session_id, service, metadata=metadata or {})], reign
+                    )
+                case ToolsCall(session_id=session_id, service_name=service) if service is not None and not ended:
+                    self._check_service(message)
+                    return await self._admit(delivery, call_id, [Wanted(session_id, service)], reign)
+                case CallEnded():
+                    return await self._end(delivery, call_id)
+                case SessionClose():
+                    return Done(succeeded(CloseResult(closed=False, sessions=[]).model_dump()))
+                case Recipe():
+                    return await self._restore(delivery, call_id, message, reign, ended=ended)
+                case OwnerCheck(worker_id=asker):
+                    return await self._confirm_owner(delivery, call_id, asker, reign, ended=ended)
+                case (
+                    SessionGet()
+                    | SessionTouch()
+                    | ToolsCall()
+                    | ToolsList()
+                    | ResourcesList()
+                    | ResourcesRead()
+                    | PromptsList()
+                    | PromptsGet()
+                ):
+                    raise SessionNotFound(f"there is no session {message.session_id!r}", session_id=message.session_id)
+                case _:
+                    assert_never(message)
+        except SessionsError as error:
+            return Done(failed(error))
+
+    def _check_service(self, request: SessionCreate | ToolsCall) -> None:
+        service = request.service_name
+        # Another worker may be configured for a service that this one does not know.
+        if service is not None and self._context.presence.load_of(service) is None:
+            self._context.service(service)
+
+    async def _admit(self, delivery: Delivery, call_id: CallId, wanted: list[Wanted], reign: _Reign) -> Outcome:
+        services = tuple(one.service_name for one in wanted)
+        given = delivery.message.headers
+        now = time.time()
+        until = float(given.get(headers.ADMISSION) or (now + self._context.timings.admission_wait) * 1000) / 1000
+        without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
+        loop_until = asyncio.get_running_loop().time() + until - now
+        try:
+            if without and until <= now:
+                raise Capacity("every worker is full; the room that there seemed to be was taken")
+            worker, number = await self._admission.admit(services, until=loop_until, without=without)
+        except LimitReached as error:
+            partly = [one for one in wanted if self._context.presence.choose((one.service_name,), without)]
+            if 0 < len(partly) < len(wanted):
+                return await self._admit(delivery, call_id, partly, reign)  # the owner rejects what it cannot open
+            for one in wanted:
+                self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
+            raise
+        return await self._bind(delivery, call_id, worker, number, reign, {headers.ADMISSION: str(round(until * 1000))})
+
+    async def _bind(
+        self, delivery: Delivery, call_id: CallId, worker: WorkerId, number: int, reign: _Reign, marks: Headers
+    ) -> Forward:
+        names = self._context.names
+        await reign.channel.bind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
+        if self._reign is not reign:
+            raise BrokerUnavailable("this worker is no longer the placer")
+        self._placements.set(call_id, worker)
+        forward = self._to_inbox(worker, call_id, delivery.message)
+        placed = forward.message.with_headers({headers.PLACEMENT: f"{self._context.worker_id}/{number}"} | marks)
+        return Forward(forward.exchange, forward.routing_key, placed, what="placed")
+
+    async def _end(self, delivery: Delivery, call_id: CallId) -> Outcome:
+        if headers.RESENT not in delivery.message.headers and self._tombstones.get(call_id) is None:
+            await asyncio.sleep(REORDER)
+            if self._lanes.waiting(call_id) & _STARTS:
+                return self._resend(delivery, call_id)  # behind the start, which is placed next
+        self._tombstones.set(call_id, True)
+        return Done(succeeded(EndResult(closed=[]).model_dump()), what="tombstone")
+
+    async def _restore(
+        self, delivery: Delivery, call_id: CallId, recipe: Recipe, reign: _Reign, *, ended: bool
+    ) -> Outcome:
+        wanted = [
+            Wanted(one.session_id, one.service_name, metadata=one.metadata)
+            for one in recipe.sessions
+            if self._context.restores(one.service_name)
+        ]
+        if ended or not wanted:
+            return Done(what="not_restored")
+        return await self._admit(delivery, call_id, wanted, reign)
+
+    async def _confirm_owner(
+        self, delivery: Delivery, call_id: CallId, asker: WorkerId, reign: _Reign, *, ended: bool
+    ) -> Outcome:
+        if ended:
+            return Done(succeeded({"call_id": call_id, "ended": True}))
+        number = self._context.presence.place(asker, ())
+        return await self._bind(delivery, call_id, asker, number, reign, {})
+
+
+async def _decided(outcome: Outcome) -> Outcome:
+    return outcome

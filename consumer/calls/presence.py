@@ -1,0 +1,120 @@
+"""Who is there, and how much room each has.
+
+Every worker tells all others about itself: when it comes, when its load changes, and every ``INTERVAL`` seconds. What
+the placer has placed since a worker's last report is added to that report, so that placing is as exact as counting.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+from schemas.ids import ServiceName, WorkerId
+from schemas.internal import Presence as PresenceMessage
+from schemas.sessions import ServiceLoad, WorkerInfo
+
+INTERVAL = 1.0
+"""How often (s) a worker reports when nothing changes; several fit into the grace."""
+
+SETTLE = 0.05
+"""How long (s) changes of load are gathered into one report."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """A worker as it was last heard."""
+
+    info: WorkerInfo
+    heard_at: float
+    placed: deque[tuple[int, tuple[ServiceName, ...]]] = field(default_factory=deque)
+    """What was placed on it since, by number: on its way, and not in ``info`` yet."""
+
+    def on_the_way(self, service: ServiceName | None = None) -> int:
+        """Sessions placed and not reported yet, of one service or all."""
+        return sum(len(services) if service is None else services.count(service) for _, services in self.placed)
+
+    def total_room(self) -> int:
+        """How many more sessions it may have."""
+        return self.info.capacity - self.info.sessions - self.on_the_way()
+
+    def service_room(self, service: ServiceName) -> int:
+        """How many more sessions of ``service`` it may have."""
+        load = self.info.services.get(service)
+        if load is None or not load.enabled:
+            return 0
+        return load.max_sessions - load.sessions - self.on_the_way(service)
+
+    def warm(self, services: Collection[ServiceName]) -> int:
+        """Processes that wait for a call on these services."""
+        return sum(self.info.services.get(service, ServiceLoad()).warm for service in services)
+
+
+class Presence:
+    """The table of workers."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._table: dict[WorkerId, Seen] = {}
+        self._number = 0
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a report has come: there may be room now."""
+
+    def heard(self, message: PresenceMessage, placer: WorkerId) -> None:
+        """Take a report; ``placer`` is the worker whose placements are kept here, which is this one."""
+        worker = message.worker
+        if worker.state == "stopped":
+            self._table.pop(worker.worker_id, None)
+        else:
+            known = self._table.get(worker.worker_id)
+            seen = Seen(worker, asyncio.get_running_loop().time(), known.placed if known else deque())
+            counted = message.placements.get(placer, 0)
+            while seen.placed and seen.placed[0][0] <= counted:
+                seen.placed.popleft()
+            self._table[worker.worker_id] = seen
+        self.changed()
+
+    def alive(self, worker_id: WorkerId) -> bool:
+        """Whether the worker was heard of within the grace."""
+        seen = self._table.get(worker_id)
+        return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self._grace
+
+    def workers(self) -> Iterator[WorkerInfo]:
+        """Everybody who was heard of within the grace."""
+        return (seen.info for worker_id, seen in sorted(self._table.items()) if self.alive(worker_id))
+
+    def _ready(self, without: Collection[WorkerId] = ()) -> Iterator[Seen]:
+        for worker_id, seen in self._table.items():
+            if seen.info.state == "ready" and worker_id not in without and self.alive(worker_id):
+                yield seen
+
+    def others_ready(self, worker_id: WorkerId) -> bool:
+        """Whether somebody else could take calls over."""
+        return any(True for _ in self._ready({worker_id}))
+
+    def load_of(self, service: ServiceName) -> ServiceLoad | None:
+        """What any ready worker says of a service; None when none has it."""
+        return next((seen.info.services[service] for seen in self._ready() if service in seen.info.services), None)
+
+    def choose(self, services: Collection[ServiceName], without: Collection[WorkerId] = ()) -> WorkerId | None:
+        """The worker with most room for one more session of each of ``services``; warm processes count as room."""
+        best: tuple[int, int, WorkerId] | None = None
+        for seen in self._ready(without):
+            room = min((seen.service_room(service) for service in services), default=0)
+            total = seen.total_room()
+            if room < 1 or total < len(services):
+                continue
+            candidate = (min(room, total) + seen.warm(services), -len(seen.placed), seen.info.worker_id)
+            best = candidate if best is None else max(best, candidate)
+        return best[2] if best else None
+
+    def any_total_room(self, without: Collection[WorkerId] = ()) -> bool:
+        """Whether some worker could have more sessions of something."""
+        return any(seen.total_room() > 0 for seen in self._ready(without))
+
+    def place(self, worker_id: WorkerId, services: Collection[ServiceName]) -> int:
+        """Count a placement in, ahead of the worker's own report; returns its number."""
+        self._number += 1
+        seen = self._table.get(worker_id)
+        if seen is not None:
+            seen.placed.append((self._number, tuple(services)))
+        return self._number

@@ -1,0 +1,187 @@
+"""Answering for the cluster: who is there, which services there are, and which sessions are open anywhere."""
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import assert_never
+
+from pydantic import ValidationError
+
+from consumer.broker.message import Delivery, Message
+from consumer.broker.outcome import Done, Outcome
+from consumer.broker.asking import Asker
+from consumer.calls.context import Context, ToolProcess
+from consumer.calls.reading import refused
+from consumer.calls.reporting import session_info
+from consumer.calls.tasks import Tasks
+from consumer.sessions import SessionManager
+from schemas.base import Json
+from schemas.errors import InvalidMessage, SessionsError
+from schemas.ids import ServiceName, SessionId, call_id_of
+from schemas.internal import SessionsGather, SessionsScatter
+from schemas.replies import (
+    ServicesResult,
+    ServiceTools,
+    SessionsPage,
+    WorkersResult,
+    failed,
+    parse_reply,
+    succeeded,
+)
+from schemas.requests import (
+    ClusterRequest,
+    ServicesList,
+    ServicesTools,
+    SessionsList,
+    WorkersList,
+    parse_request,
+)
+from schemas.sessions import ServiceInfo, SessionInfo
+
+GATHER_TIMEOUT = 1.0
+"""How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
+
+ToolCatalogue = Callable[[ServiceName], Awaitable[list[Json]]]
+
+
+class Queries:
+    """Takes deliveries of the queries queue, and the other workers' questions."""
+
+    def __init__(
+        self, context: Context, sessions: SessionManager[ToolProcess], tools: ToolCatalogue, asker: Asker
+    ) -> None:
+        self._context = context
+        self._sessions = sessions
+        self._tools = tools
+        self._asker = asker
+        self._tasks = Tasks()
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a question to the cluster over."""
+        self._tasks.start(self._context.settler.settle(delivery, self._answer(delivery)), f"query {delivery.type}")
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until what has been taken is answered."""
+        return await self._tasks.drain(timeout)
+
+    async def detach(self) -> None:
+        """The link is lost: the broker has the questions back."""
+        await self._tasks.cancel()
+
+    async def _answer(self, delivery: Delivery) -> Outcome:
+        try:
+            request = parse_request(delivery.type, delivery.message.body)
+            if not isinstance(request, ClusterRequest):
+                raise InvalidMessage(
+                    f"{delivery.type} is addressed to a call: publish it to {self._context.names.sessions!r} or "
+                    f"{self._context.names.requests!r} under the routing key of the call",
+                    type=delivery.type,
+                )
+        except SessionsError as error:
+            return refused(error)
+        try:
+            return Done(succeeded(await self._result(request)))
+        except SessionsError as error:
+            return Done(failed(error))
+
+    async def _result(self, request: ClusterRequest) -> Json:
+        match request:
+            case SessionsList():
+                return (await self._list(request)).model_dump(mode="json", exclude_none=True)
+            case ServicesList():
+                return ServicesResult(services=self._services()).model_dump(mode="json")
+            case ServicesTools(service_name=service):
+                self._context.service(service)
+                return ServiceTools(service_name=service, tools=await self._tools(service)).model_dump(mode="json")
+            case WorkersList():
+                workers = list(self._context.presence.workers())
+                return WorkersResult(workers=workers).model_dump(mode="json")
+            case _:
+                assert_never(request)
+
+    def _services(self) -> dict[ServiceName, ServiceInfo]:
+        found: dict[ServiceName, ServiceInfo] = {}
+        for worker in self._context.presence.workers():
+            for name, load in worker.services.items():
+                before = found.get(name, ServiceInfo())
+                found[name] = ServiceInfo(
+                    description=load.description,
+                    enabled=load.enabled,
+                    transport=load.transport,
+                    sessions=before.sessions + load.sessions,
+                    max_sessions=before.max_sessions + load.max_sessions,
+                )
+        return dict(sorted(found.items()))
+
+    async def _list(self, request: SessionsList) -> SessionsPage:
+        scatter = SessionsScatter(
+            service_name=request.service_name,
+            call_id=request.call_id,
+            limit=None if request.limit is None else request.limit + 1,
+            after=None if request.cursor is None else _after(request.cursor),
+        )
+        asked = {worker.worker_id for worker in self._context.presence.workers()}
+        if request.worker_id is not None:
+            asked &= {request.worker_id}
+        others = asked - {self._context.worker_id}
+        found = self.own_sessions(scatter) if self._context.worker_id in asked else {}
+        if others:
+            message = Message(body=scatter.model_dump_json().encode(), type=SessionsScatter.type, persistent=False)
+            # Everybody hears the fanout, we ourselves included: we do not answer ourselves.
+            answers = await self._asker.gather(
+                message, self._context.names.workers, "", expected=len(others), timeout=GATHER_TIMEOUT
+            )
+            for answer in answers:
+                part = SessionsGather.model_validate(parse_reply(answer.message.body).unwrap(), strict=False)
+                others.discard(part.worker_id)
+                if part.worker_id in asked:
+                    found |= part.sessions
+        ids = sorted(found)
+        more = request.limit is not None and len(ids) > request.limit
+        page = ids[: request.limit] if more else ids
+        return SessionsPage.model_construct(
+            sessions={session_id: found[session_id] for session_id in page},
+            complete=not others,
+            missing_workers=sorted(others),
+            next_cursor=_cursor(page[-1]) if more else None,
+        )
+
+    def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, SessionInfo]:
+        """This worker's sessions that fit, in the order of their ids."""
+        fitting = sorted(
+            session_id
+            for session_id, session in self._sessions.sessions.items()
+            if (scatter.service_name is None or session.service_name == scatter.service_name)
+            and (scatter.call_id is None or call_id_of(session_id) == scatter.call_id)
+            and (scatter.after is None or session_id > scatter.after)
+        )
+        sessions = self._sessions.sessions
+        return {
+            session_id: session_info(self._context.worker_id, sessions[session_id])
+            for session_id in fitting[: scatter.limit]
+        }
+
+    def take_scatter(self, delivery: Delivery) -> None:
+        """Another worker gathers sessions."""
+        self._tasks.start(self._context.settler.settle(delivery, self._gathered(delivery)), "query-scatter")
+
+    async def _gathered(self, delivery: Delivery) -> Outcome:
+        try:
+            scatter = SessionsScatter.model_validate_json(delivery.message.body)
+        except ValidationError as error:  # a newer worker's question: it will miss our answer, and say so
+            return refused(InvalidMessage(str(error)))
+        part = SessionsGather.model_construct(worker_id=self._context.worker_id, sessions=self.own_sessions(scatter))
+        return Done(succeeded(part.model_dump(mode="json")))
+
+
+def _cursor(session_id: SessionId) -> str:
+    return base64.urlsafe_b64encode(session_id.encode("utf-8", "surrogatepass")).decode()
+
+
+def _after(cursor: str) -> SessionId:
+    try:
+        return SessionId(base64.urlsafe_b64decode(cursor.encode()).decode("utf-8", "surrogatepass"))
+    except (binascii.Error, UnicodeError) as error:
+        raise InvalidMessage(
+            "sessions.list: cursor: is not one that an earlier page gave", faults=[{"field": "cursor"}]
+        ) from error

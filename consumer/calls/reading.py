@@ -1,0 +1,43 @@
+"""Reading what is addressed to a call."""
+
+from pydantic import ValidationError
+
+from consumer.broker.message import Delivery
+from consumer.broker.outcome import Park
+from schemas.calls import CallEvent
+from schemas.errors import InvalidMessage, SessionsError
+from schemas.ids import CallId
+from schemas.internal import OwnerCheck, Recipe
+from schemas.replies import failed
+from schemas.requests import CallAddressed, CallRequest, explain, parse_request
+
+Addressed = CallAddressed | Recipe | OwnerCheck
+
+_INTERNAL: dict[str, type[Recipe] | type[OwnerCheck]] = {Recipe.type: Recipe, OwnerCheck.type: OwnerCheck}
+
+
+def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
+    """What a message says, and of which call.
+
+    Raises:
+        UnknownType: its type is none of ours.
+        InvalidMessage: it does not fit its type, or is a question to the cluster that was sent to a call.
+    """
+    internal = _INTERNAL.get(delivery.type or "")
+    if internal is not None:
+        try:
+            message = internal.model_validate_json(delivery.message.body)
+        except ValidationError as error:
+            raise InvalidMessage(f"{delivery.type}: {explain(error)[0]}", type=delivery.type) from error
+        return message.call_id, message
+    request = parse_request(delivery.type, delivery.message.body)
+    if isinstance(request, CallRequest | CallEvent):
+        return request.call_id, request
+    raise InvalidMessage(
+        f"{delivery.type} is a question to the cluster: send it to the 'queries' queue", type=delivery.type
+    )
+
+
+def refused(error: SessionsError) -> Park:
+    """What becomes of a message that cannot be read: parked, and its sender told."""
+    return Park(error.code.value.lower(), error.message, failed(error))

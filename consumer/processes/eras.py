@@ -1,0 +1,151 @@
+"""Two eras of MCP on one wire: finding out which one a server speaks, and writing requests for it.
+
+Up to 2025-11-25 a connection begins with the ``initialize`` handshake. From 2026-07-28 on there is no handshake:
+``server/discover`` tells what a server can do, and every request carries version, client and capabilities in its
+``_meta`` (basic/versioning of that revision), over HTTP also in headers.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from mcp.client.session import ClientSession
+from mcp.shared.dispatcher import CallOptions
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import (
+    MCP_METHOD_HEADER,
+    MCP_NAME_HEADER,
+    MCP_PROTOCOL_VERSION_HEADER,
+    NAME_BEARING_METHODS,
+    encode_header_value,
+    find_invalid_x_mcp_header,
+    mcp_param_headers,
+    x_mcp_header_map,
+)
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    CONNECTION_CLOSED,
+    PROTOCOL_VERSION_META_KEY,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    DiscoverResult,
+    Implementation,
+    UnsupportedProtocolVersionErrorData,
+)
+from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+
+from consumer import __version__
+
+PROBE_TIMEOUT = 2.5
+"""Seconds for the answer to ``server/discover``; a server that is silent on what it does not know is old."""
+
+CLIENT_INFO = Implementation(name="mcp-sessions", version=__version__)
+CAPABILITIES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
+"""What we offer to servers: to ask our callers. Neither sampling nor roots."""
+
+log = structlog.get_logger(__name__)
+
+
+class Era(StrEnum):
+    """How a server begins a conversation."""
+
+    HANDSHAKE = "handshake"
+    """Up to 2025-11-25: ``initialize``."""
+
+    MODERN = "modern"
+    """From 2026-07-28: every request stands alone."""
+
+
+async def negotiate(session: ClientSession, *, known: Era | None = None) -> Era:
+    """Find out what the server speaks and set ``session`` up for it.
+
+    Whatever goes wrong with the question means "old", except that the connection is gone. A server that was only slow
+    to start answers the handshake that follows with "too late, I am modern" and is asked once more.
+    """
+    if known is not Era.HANDSHAKE and await _discover(session, LATEST_MODERN_VERSION):
+        return Era.MODERN
+    try:
+        await session.initialize()
+    except MCPError as refusal:
+        mutual = _mutual(refusal)
+        if mutual is None or not await _discover(session, mutual):
+            raise
+        return Era.MODERN
+    return Era.HANDSHAKE
+
+
+async def _discover(session: ClientSession, version: str) -> bool:
+    try:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                raw = await session.send_discover(version)
+        except MCPError as refusal:
+            if refusal.code == CONNECTION_CLOSED:
+                raise
+            mutual = _mutual(refusal)
+            if mutual is None:
+                return False
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                raw = await session.send_discover(mutual)
+        found = DiscoverResult.model_validate(raw)
+    except (TimeoutError, ValidationError) as reason:
+        log.debug("era.old", reason=type(reason).__name__)
+        return False
+    except MCPError as refusal:
+        if refusal.code == CONNECTION_CLOSED:
+            raise
+        return False
+    if not set(MODERN_PROTOCOL_VERSIONS) & set(found.supported_versions):
+        return False
+    session.adopt(found)
+    return True
+
+
+def _mutual(refusal: MCPError) -> str | None:
+    """The modern version that a server names in its refusal and that we speak, too."""
+    if refusal.code != UNSUPPORTED_PROTOCOL_VERSION:
+        return None
+    try:
+        supported = UnsupportedProtocolVersionErrorData.model_validate(refusal.data).supported
+    except ValidationError:
+        return None
+    return next((version for version in reversed(MODERN_PROTOCOL_VERSIONS) if version in supported), None)
+
+
+class Envelope:
+    """Writes what each request carries beside its own parameters, for the era and the version agreed on."""
+
+    def __init__(self, era: Era, version: str) -> None:
+        self.era = era
+        self._version = version
+        self._meta = {
+            PROTOCOL_VERSION_META_KEY: version,
+            CLIENT_INFO_META_KEY: CLIENT_INFO.model_dump(by_alias=True, mode="json", exclude_none=True),
+            CLIENT_CAPABILITIES_META_KEY: CAPABILITIES,
+        }
+        self._header_maps: dict[str, dict[tuple[str, ...], str]] = {}
+
+    def admit(self, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The tools that may be used; 2026-07-28 demands to drop those with invalid ``x-mcp-header`` annotations."""
+        if self.era is Era.HANDSHAKE:
+            return tools
+        admitted = [tool for tool in tools if find_invalid_x_mcp_header(tool.get("inputSchema")) is None]
+        self._header_maps = {tool["name"]: x_mcp_header_map(tool.get("inputSchema")) for tool in admitted}
+        return admitted
+
+    def seal(self, method: str, params: Mapping[str, Any], opts: CallOptions) -> dict[str, Any]:
+        """``params`` as they are sent; the headers that HTTP needs are put into ``opts``."""
+        headers = opts.setdefault("headers", {})
+        headers[MCP_PROTOCOL_VERSION_HEADER] = self._version
+        if self.era is Era.HANDSHAKE:
+            return dict(params)
+        headers[MCP_METHOD_HEADER] = method
+        named = params.get(NAME_BEARING_METHODS.get(method, ""))
+        if isinstance(named, str):
+            headers[MCP_NAME_HEADER] = encode_header_value(named)
+        if method == "tools/call" and isinstance(named, str):
+            headers |= mcp_param_headers(self._header_maps.get(named, {}), params.get("arguments") or {})
+        return {**params, "_meta": {**params.get("_meta", {}), **self._meta}}

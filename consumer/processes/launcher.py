@@ -1,0 +1,156 @@
+"""Starting and clearing away server processes: folder, environment, exec chain, warden.
+
+:class:`Launcher` is the seam for other ways to come by a process (a fork server); :class:`LocalLauncher` starts one
+from the service's command.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol, cast
+
+import structlog
+
+from consumer.processes.environment import make_base, make_folder, minimal_environment, remove_tree, search_path
+from consumer.processes.process import ServerProcess
+from consumer.processes.sandbox import exec_chain, own_user
+from consumer.processes.service import MCPService
+from consumer.processes.warden import Warden
+from schemas.errors import StartFailed
+
+log = structlog.get_logger(__name__)
+
+
+class Launcher(Protocol):
+    """Gives a service's client a process; when the block is left, the process and all that is its own are gone."""
+
+    def launch(self, service: MCPService) -> AbstractAsyncContextManager[ServerProcess]:
+        """Start a process whose pipes speak MCP for ``service``."""
+
+
+class LocalLauncher:
+    """Starts servers from their commands, below one base folder, watched by one warden.
+
+    Use it from the main thread only: the death signal of the children follows the thread that forked them.
+    ``ignore_term`` starts servers with SIGTERM ignored, for platforms that send it to every process and not only to
+    the worker; by default that is done where ``DYNO`` tells that this is Heroku.
+    """
+
+    def __init__(self, *, parent: Path | None = None, ignore_term: bool | None = None) -> None:
+        self.marker = secrets.token_hex(8)
+        self._parent = parent
+        self._ignore_term = "DYNO" in os.environ if ignore_term is None else ignore_term
+        self._base: Path | None = None
+        self._warden: Warden | None = None
+
+    @property
+    def base(self) -> Path | None:
+        """The folder that holds the sessions' folders, once there was one."""
+        return self._base
+
+    @property
+    def warden_pid(self) -> int | None:
+        """The process that clears up when the worker is killed, while it runs."""
+        return self._warden.pid if self._warden is not None else None
+
+    @asynccontextmanager
+    async def launch(self, service: MCPService) -> AsyncIterator[ServerProcess]:
+        """Start ``service``'s command; on leaving, end its process group and remove its folder.
+
+        Raises :class:`StartFailed` for a command that cannot be started whatever one tries, :class:`OSError` where
+        another try may help.
+        """
+        command = resolve_command(service)
+        if self._base is None or self._warden is None:
+            self._base = make_base(self._parent or Path(tempfile.gettempdir()))
+            self._warden = Warden(self._base, self.marker)
+        await self._warden.ready()
+        folder = make_folder(self._base)
+        try:
+            process = await self._spawn(service, command, folder)
+            self._warden.add(process.pid)
+            try:
+                yield process
+            finally:
+                await process.end()
+                self._warden.remove(process.pid)
+        finally:
+            await asyncio.to_thread(remove_tree, folder)
+
+    async def _spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
+        loop = asyncio.get_running_loop()
+        cwd = Path(service.sandbox.working_dir).expanduser().absolute() if service.sandbox.working_dir else folder
+        if not cwd.is_dir():
+            raise StartFailed(f"{service.name}: its working_dir {cwd} is no folder; create it or correct the setting")
+        user = own_user(service.sandbox)
+        if user is not None:
+            os.chown(folder, user, user)
+        environment = minimal_environment(folder, service.env, self.marker)
+        chain = await exec_chain(service, command, folder, cwd, user=user, ignore_term=self._ignore_term)
+        theirs, ours = os.pipe()
+        duplicate = os.dup(ours)
+        # A pipe of our own rather than subprocess.PIPE: for ServerProcess.has_read, on every event loop.
+        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(ours, "wb", buffering=0))  # noqa: PTH123, SIM115
+        try:
+            _, process = await loop.subprocess_exec(
+                lambda: ServerProcess(obeys_term=not self._ignore_term),
+                *chain,
+                stdin=theirs,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=str(cwd),
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            stdin.close()
+            os.close(duplicate)
+            raise
+        finally:
+            os.close(theirs)
+        process.attach_stdin(cast("asyncio.WriteTransport", stdin), duplicate)
+        return process
+
+    async def close(self) -> None:
+        """End the warden, which sweeps up what is left, and remove the base folder. Call when all launches are over."""
+        if self._warden is not None:
+            await self._warden.close()
+        if self._base is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(remove_tree, self._base)
+        self._warden = self._base = None
+
+
+def resolve_command(service: MCPService) -> list[str]:
+    """The service's command with the program as an absolute path; :class:`StartFailed` when there is no such program.
+
+    A server runs in a folder of its own, so words that name a file relative to the worker's folder (SignalWire's
+    ``["python3", "./todo_mcp.py"]``) are made absolute as well.
+    """
+    assert service.command is not None
+    program, *words = service.command
+    path = service.env.get("PATH") or search_path()
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise StartFailed(
+            f"{service.name}: there is no program {program!r}. Install it, or give its full path in the service's "
+            f"command (searched: {path})",
+            exit_code=None,
+            signal=None,
+            stderr="",
+        )
+    if service.sandbox.working_dir is None:
+        words = [str(Path(word).absolute()) if _names_file(word) else word for word in words]
+    return [str(Path(found).absolute()), *words]
+
+
+def _names_file(word: str) -> bool:
+    if word.startswith("-") or Path(word).is_absolute():
+        return False
+    return ("/" in word or Path(word).suffix in {".py", ".js", ".mjs", ".cjs"}) and Path(word).is_file()

@@ -1,0 +1,232 @@
+"""One server process: its pipes, its exit, and its end.
+
+The process leads a session and a process group of its own, so that what it started can be ended with it. It is made
+by a launcher (see :mod:`consumer.processes.launcher`); this module knows nothing of MCP.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal as signals
+import struct
+import termios
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+
+from consumer.processes.tail import Tail
+from consumer.sessions.session import ProcessExit
+
+EOF_PATIENCE = 1.5
+"""Seconds that a server has to leave after its stdin was closed (MCP 2025-11-25, basic/lifecycle, shutdown)."""
+
+TERM_PATIENCE = 1.0
+"""Seconds that it then has after SIGTERM."""
+
+KILL_PATIENCE = 2.0
+"""Seconds in which the kernel must have told us of a SIGKILLed process; only one that hangs in the kernel takes more."""
+
+LAST_WORDS = 0.25
+"""Seconds after the exit in which a pipe that somebody outside the group still holds is read on."""
+
+log = structlog.get_logger(__name__)
+
+
+class ServerProcess(asyncio.SubprocessProtocol):
+    """A running server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
+
+    ``obeys_term`` is false when the process was started with SIGTERM ignored; ``hurry`` makes its end a short one;
+    ``fault`` says why we ended it ourselves. Everything runs in the event loop.
+    """
+
+    def __init__(self, *, obeys_term: bool = True) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid = 0
+        self.returncode: int | None = None
+        self.fault: str | None = None
+        self.stderr = Tail()
+        self.hurry = False
+        self._ending = False
+        self._obeys_term = obeys_term
+        self._loop = loop
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdin: asyncio.WriteTransport | None = None
+        self._stdin_fd = -1
+        self._exited: asyncio.Future[None] = loop.create_future()
+        self._gone: asyncio.Future[ProcessExit] = loop.create_future()
+        self._open_pipes = {1, 2}
+        self._on_stdout: Callable[[bytes], None] = lambda _data: None
+        self._on_stdout_end: Callable[[], None] = lambda: None
+
+    # What asyncio tells us.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio: the process runs."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+        self.pid = self._transport.get_pid()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Asyncio: the process wrote something."""
+        if fd == 2:
+            self.stderr.feed(data)
+        else:
+            self._on_stdout(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Asyncio: a pipe has ended."""
+        self._open_pipes.discard(fd)
+        if fd == 1:
+            self._on_stdout_end()
+            if self.returncode is None and not self._ending:
+                # Nothing can be asked any more of a server without stdout. It has a moment to leave by itself.
+                self._loop.call_later(LAST_WORDS, self.condemn, "it closed its stdout")
+        if self.returncode is not None and not self._open_pipes:
+            self._settle()
+
+    def process_exited(self) -> None:
+        """Asyncio: the process has ended and was waited for."""
+        assert self._transport is not None
+        self.returncode = self._transport.get_returncode()
+        # At once, while the number of the group cannot have been given to somebody else: whatever it started.
+        self.kill_group()
+        if not self._exited.done():
+            self._exited.set_result(None)
+        if self._open_pipes:
+            self.resume_stdout()
+            self._loop.call_later(LAST_WORDS, self._settle)
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._gone.done():
+            return
+        assert self._transport is not None
+        code = self.returncode if self.returncode is not None else -signals.SIGKILL
+        text = self.stderr.text()
+        self._gone.set_result(
+            ProcessExit(exit_code=code, signal=None, stderr=text)
+            if code >= 0
+            else ProcessExit(exit_code=None, signal=-code, stderr=text)
+        )
+        self._on_stdout_end()
+        self._transport.close()
+
+    # What its owner does with it.
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        """How it ended; ``None`` while it runs."""
+        return self._gone.result() if self._gone.done() else None
+
+    def poll(self) -> int | None:
+        """The exit code, ``-n`` for signal n, ``None`` while it runs."""
+        return self.returncode
+
+    def attach_stdin(self, transport: asyncio.WriteTransport, fd: int) -> None:
+        """The launcher hands over our end of the server's stdin, and a duplicate of it for :meth:`has_read`."""
+        self._stdin, self._stdin_fd = transport, fd
+
+    def attach_stdout(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        """Who reads the server's stdout. Attach before the event loop runs again after the launch."""
+        self._on_stdout, self._on_stdout_end = on_data, on_end
+
+    def add_done_callback(self, callback: Callable[[ProcessExit], None]) -> None:
+        """Have ``callback`` called in the loop when the process has ended and its last words are read."""
+        self._gone.add_done_callback(lambda gone: callback(gone.result()))
+
+    async def wait_gone(self, timeout: float) -> ProcessExit | None:
+        """Wait at most ``timeout`` seconds for the end; how it ended, or ``None`` when it has not."""
+        await asyncio.wait({self._gone}, timeout=timeout)
+        return self.exit
+
+    def has_read(self, written: int) -> bool:
+        """Whether any of the first ``written`` bytes on its stdin was read; asked while it starts or after it died."""
+        if self._stdin_fd < 0:
+            return True
+        try:
+            (unread,) = struct.unpack("i", fcntl.ioctl(self._stdin_fd, termios.FIONREAD, b"\0" * 4))
+        except OSError:
+            return True
+        return bool(unread < written)
+
+    def forget_stdin_duplicate(self) -> None:
+        """Close the duplicate that :meth:`has_read` uses; while it is open the server cannot see the end of stdin."""
+        if self._stdin_fd >= 0:
+            os.close(self._stdin_fd)
+            self._stdin_fd = -1
+
+    def write(self, data: bytes) -> None:
+        """Queue ``data`` for its stdin; never waits. Once the pipe is broken, data is dropped."""
+        if self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.write(data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait because the server does not read its stdin."""
+        return self._stdin.get_write_buffer_size() if self._stdin is not None else 0
+
+    def pause_stdout(self) -> None:
+        """Stop reading what it writes."""
+        self._stdout_transport("pause_reading")
+
+    def resume_stdout(self) -> None:
+        """Read on."""
+        self._stdout_transport("resume_reading")
+
+    def _stdout_transport(self, action: str) -> None:
+        pipe = self._transport.get_pipe_transport(1) if self._transport is not None else None
+        if pipe is not None and not pipe.is_closing():
+            getattr(pipe, action)()
+
+    def condemn(self, reason: str) -> None:
+        """End the process now, because of ``reason``, which its ``stderr`` will tell."""
+        if self.returncode is None and self.fault is None and not self._ending:
+            self.fault = reason
+            self.stderr.note(f"the server was ended because {reason}")
+            log.warning("process.condemned", pid=self.pid, reason=reason)
+            self.kill_group()
+
+    def kill_group(self) -> None:
+        """SIGKILL for the process and everything in its group; harmless when there is nobody left."""
+        self._signal_group(signals.SIGKILL)
+
+    def _signal_group(self, number: signals.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def close_stdin(self) -> None:
+        """Let the server see the end of its input; what it has not read by now it will not get."""
+        self.forget_stdin_duplicate()
+        if self._stdin is not None:
+            if self._stdin.get_write_buffer_size():
+                self._stdin.abort()
+            else:
+                self._stdin.close()
+
+    async def end(self) -> None:
+        """Close stdin, then TERM, then KILL, each wait bounded; afterwards nothing of its process group is left.
+
+        With ``hurry`` set it starts with KILL. When it is cancelled it kills the group and lets go.
+        """
+        self._ending = True
+        try:
+            self.close_stdin()
+            self.resume_stdout()
+            if not self.hurry and not await self._left_within(EOF_PATIENCE) and self._obeys_term:
+                self._signal_group(signals.SIGTERM)
+                await self._left_within(TERM_PATIENCE)
+            if not self._exited.done():
+                self.kill_group()
+                if not await self._left_within(KILL_PATIENCE):
+                    log.error("process.unkillable", pid=self.pid)
+            await asyncio.wait({self._gone}, timeout=2 * LAST_WORDS)
+        finally:
+            if self.returncode is None:
+                self.kill_group()
+            self._settle()
+
+    async def _left_within(self, seconds: float) -> bool:
+        await asyncio.wait({self._exited}, timeout=seconds)
+        return self._exited.done()

@@ -1,0 +1,117 @@
+"""How a server is kept apart: the chain of small programs that end in an ``exec`` of its command.
+
+::
+
+    env --ignore-signal=TERM  setpriv --no-new-privs --pdeathsig KILL --  prlimit --core=0 ... --  [bwrap ... --]  command
+
+Nothing runs between ``fork`` and ``exec`` in Python. A tool that the machine lacks is left out, with one warning, as
+long as nobody asked for what it does; a kind or a limit that was asked for and cannot be had refuses the service.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import structlog
+
+from consumer.processes.bubblewrap import bubblewrap_arguments, bubblewrap_refusal
+from consumer.processes.service import MCPService, Sandbox
+from schemas.errors import StartFailed
+
+DEFAULT_MEMORY = 4 << 30
+"""Bytes of RLIMIT_DATA when a service names none: stops a runaway, lets Node start (it needs far less)."""
+
+DEFAULT_FILE_SIZE = 1 << 30
+"""Bytes of RLIMIT_FSIZE when a service names none."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Where the links of the chain are; ``None`` for what the machine lacks."""
+
+    setpriv: str | None
+    prlimit: str | None
+    env: str | None
+    bwrap: str | None
+
+
+@cache
+def tools() -> Tools:
+    """What the machine has, looked up once; lacks are logged then."""
+    found = Tools(*(shutil.which(name) for name in ("setpriv", "prlimit", "env", "bwrap")))
+    missing = [name for name in ("setpriv", "prlimit") if getattr(found, name) is None]
+    if missing:
+        log.warning("sandbox.tools_missing", tools=missing, hint="install util-linux; servers run without limits")
+    return found
+
+
+def limit_arguments(sandbox: Sandbox) -> list[str]:
+    """The options of prlimit for ``sandbox``.
+
+    RLIMIT_DATA rather than RLIMIT_AS: Node reserves gigabytes of address space that it never touches.
+    """
+    if sandbox.kind == "none":
+        return []
+    values = {
+        "core": 0,
+        "data": sandbox.memory or DEFAULT_MEMORY,
+        "fsize": sandbox.file_size or DEFAULT_FILE_SIZE,
+        "cpu": sandbox.cpu_seconds,
+        "nproc": sandbox.processes,
+    }
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
+async def exec_chain(
+    service: MCPService, command: list[str], folder: Path, cwd: Path, *, user: int | None, ignore_term: bool
+) -> list[str]:
+    """The argument vector that starts ``command`` (its program an absolute path) as ``service.sandbox`` says.
+
+    ``user`` is a user id of its own to run under. Raises :class:`StartFailed` for what cannot be had here.
+    """
+    sandbox, have = service.sandbox, tools()
+    chain: list[str] = []
+    if ignore_term and have.env is not None:
+        chain += [have.env, "--ignore-signal=TERM"]
+    if have.setpriv is not None:
+        chain.append(have.setpriv)
+        if user is not None:
+            chain += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        if sandbox.kind == "limits":
+            chain.append("--no-new-privs")  # bubblewrap sets it itself, and may have to be setuid until it has
+        chain += ["--pdeathsig", "KILL", "--"]
+    if limits := limit_arguments(sandbox):
+        if have.prlimit is not None:
+            chain += [have.prlimit, *limits, "--"]
+        elif any((sandbox.memory, sandbox.file_size, sandbox.cpu_seconds, sandbox.processes)):
+            raise StartFailed(f"{service.name}: its limits need prlimit (util-linux), which is not installed here")
+    if sandbox.kind == "bubblewrap":
+        if refusal := await bubblewrap_refusal(have.bwrap):
+            raise StartFailed(f"{service.name}: sandbox kind bubblewrap cannot be had here: {refusal}")
+        assert have.bwrap is not None
+        chain += [have.bwrap, *bubblewrap_arguments(sandbox, command, folder, cwd), "--"]
+    return chain + command
+
+
+_users = iter(range(0))
+
+
+def own_user(sandbox: Sandbox) -> int | None:
+    """A user id for a server whose number of processes is limited by a worker that is root; otherwise ``None``.
+
+    The kernel counts processes by user and exempts root, so under root the limit bites only another user. The id
+    belongs to nobody and is used for one server.
+    """
+    global _users  # noqa: PLW0603 - a plain counter
+    if sandbox.processes is None or os.geteuid() != 0 or tools().setpriv is None:
+        return None
+    user = next(_users, None)
+    if user is None:
+        _users = iter(range(1_900_000_000, 1_999_999_999))
+        user = next(_users)
+    return user
+

@@ -1,0 +1,120 @@
+"""Why a start did not succeed, and whether another try can help."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
+
+import httpx2
+from tenacity import AsyncRetrying, RetryCallState, wait_exponential
+
+from consumer.processes.process import ServerProcess
+from consumer.processes.service import MCPService
+from consumer.sessions.session import ProcessExit
+from schemas.errors import SessionsError, StartFailed, StartTimeout
+
+MAX_TRIES = 5
+_BUSY = {EAGAIN, EMFILE, ENFILE, ENOMEM}
+
+
+class Again(Enum):
+    """Whether to try once more."""
+
+    NO = auto()
+    """A missing command, a crash with a traceback, a refusal: the same would happen again."""
+
+    ONCE = auto()
+    """The server was ended by a signal: somebody may have been short of memory."""
+
+    AS_OLD = auto()
+    """The server read the question which era it speaks and left: ask it no such thing, at once."""
+
+    WHILE_TIME = auto()
+    """No process could be forked, nobody listens at the URL yet."""
+
+
+@dataclass
+class Setback(Exception):
+    """One try to start a server has failed with ``error``."""
+
+    error: SessionsError
+    again: Again = Again.NO
+
+
+def tries(pause: Callable[[float], Awaitable[None]], deadline_passed: Callable[[], bool]) -> AsyncRetrying:
+    """The policy: tries at the start of one client, all of them before its deadline. Raises the last setback."""
+
+    def another_helps(state: RetryCallState) -> bool:
+        setback = state.outcome.exception() if state.outcome is not None else None
+        if not isinstance(setback, Setback) or deadline_passed():
+            return False
+        at_most = {Again.NO: 1, Again.ONCE: 2}.get(setback.again, MAX_TRIES)
+        return state.attempt_number < at_most
+
+    def wait(state: RetryCallState) -> float:
+        setback = state.outcome.exception() if state.outcome is not None else None
+        at_once = isinstance(setback, Setback) and setback.again is Again.AS_OLD
+        return 0.0 if at_once else backoff(state)
+
+    backoff = wait_exponential(multiplier=0.1, max=2)
+    return AsyncRetrying(retry=another_helps, wait=wait, sleep=pause, reraise=True)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first real exception inside exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def ended_while_starting(service: MCPService, exit: ProcessExit, process: ServerProcess) -> StartFailed:  # noqa: A002 - the field's name
+    """The error for a server that was gone before it was ready."""
+    how = f"signal {exit.signal}" if exit.signal is not None else f"exit code {exit.exit_code}"
+    why = f": {last}" if (last := process.stderr.last_line()) else ", without a word on stderr"
+    return StartFailed(
+        f"{service.name}: the server ended while it was starting ({how}){why}",
+        exit_code=exit.exit_code,
+        signal=exit.signal,
+        stderr=exit.stderr,
+    )
+
+
+def refused(service: MCPService, fault: BaseException, process: ServerProcess | None) -> StartFailed:
+    """The error for a server that answered, but not so that one could go on."""
+    return StartFailed(
+        f"{service.name}: the server did not complete the handshake: {type(fault).__name__}: {fault}",
+        exit_code=None,
+        signal=None,
+        stderr=process.stderr.text() if process is not None else "",
+    )
+
+
+def stopped(service: MCPService) -> StartFailed:
+    """The error for a start that somebody called off."""
+    return StartFailed(f"{service.name}: stopped while it was starting", exit_code=None, signal=None, stderr="")
+
+
+def too_slow(service: MCPService, process: ServerProcess | None) -> StartTimeout:
+    """The error for a handshake that did not come to an end in time."""
+    return StartTimeout(
+        f"{service.name}: the server did not finish its handshake within {service.start_timeout:g} s",
+        stderr=process.stderr.text() if process is not None else "",
+    )
+
+
+def setback_of(service: MCPService, error: BaseException) -> Setback:
+    """What an exception from outside the protocol means: no process, no connection."""
+    cause = root_cause(error)
+    if isinstance(cause, Setback):
+        return cause
+    if isinstance(cause, SessionsError):
+        return Setback(cause)
+    details = {"exit_code": None, "signal": None, "stderr": ""}
+    if isinstance(cause, (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)):
+        again = Again.WHILE_TIME if isinstance(cause, httpx2.ConnectError) else Again.NO
+        what = f"{service.name}: cannot reach {service.url}: {cause or type(cause).__name__}"
+        return Setback(StartFailed(what, **details), again)
+    if isinstance(cause, OSError):
+        again = Again.WHILE_TIME if cause.errno in _BUSY else Again.NO
+        return Setback(StartFailed(f"{service.name}: the process cannot be started: {cause}", **details), again)
+    raise error

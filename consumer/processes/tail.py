@@ -1,0 +1,31 @@
+"""The last words of a server: a bounded tail of what it wrote to stderr."""
+
+MAX_BYTES = 16 * 1024
+MAX_LINES = 64
+
+
+class Tail:
+    """Keeps the end of a stream of bytes, at most 16 KiB and 64 lines of it, whatever the amount that flows by."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next chunk."""
+        self._kept += data[-MAX_BYTES:]
+        if len(self._kept) > 2 * MAX_BYTES:
+            del self._kept[:-MAX_BYTES]
+
+    def note(self, sentence: str) -> None:
+        """Add a line of our own: why we ended the server."""
+        start = b"" if not self._kept or self._kept.endswith(b"\n") else b"\n"
+        self.feed(start + f"mcp-sessions: {sentence}\n".encode())
+
+    def text(self) -> str:
+        """The tail as text, undecodable bytes replaced, without the final line end."""
+        lines = bytes(self._kept[-MAX_BYTES:]).decode("utf-8", "replace").splitlines()
+        return "\n".join(lines[-MAX_LINES:])
+
+    def last_line(self) -> str:
+        """The last line that says something: of a Python traceback the exception itself."""
+        return next((line.strip() for line in reversed(self.text().splitlines()) if line.strip()), "")

@@ -1,0 +1,181 @@
+"""A session: one MCP server process of a call, and how long it may still live.
+
+Decisions are made on the monotonic clock, so neither a corrected system time nor a daylight change ends anybody's
+session; ``created_at`` and ``last_accessed`` are wall clock, in UTC, for people and for the wire.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import inf
+from typing import Generic, Protocol, TypeVar
+
+from consumer.sessions.record import ToolRecord
+from schemas.base import Json
+from schemas.events import EndReason
+from schemas.ids import CallId, ServiceName, SessionId, call_id_of
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExit:
+    """How a process ended: its exit code or the number of the signal that ended it, and the tail of its stderr."""
+
+    exit_code: int | None
+    signal: int | None
+    stderr: str
+
+
+class SessionProcess(Protocol):
+    """What a session needs of its MCP client; a remote server without a process of ours fits as well."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether calls can still be served."""
+
+    def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:
+        """Have ``callback`` called once, in the event loop, when the process ends without ``stop`` having been asked.
+
+        It is called soon when the process has already ended.
+        """
+
+    async def stop(self) -> None:
+        """End the process and free what belongs to it. Idempotent; bounded by itself, however stubborn the server."""
+
+
+P = TypeVar("P", bound=SessionProcess)
+
+
+def utc_now() -> datetime:
+    """The wall clock, for display."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True, eq=False)
+class Session(Generic[P]):
+    """An open session; compared by identity, because a replaced session has its successor's id.
+
+    ``timeout`` and ``max_lifetime`` are seconds. A ``created_at`` of before (a restored session) counts towards
+    ``max_lifetime``, a ``last_accessed`` of before towards ``timeout``; what is assigned to the two later changes
+    only what is shown. Whoever makes calls does so within ``in_use``.
+    """
+
+    session_id: SessionId
+    service_name: ServiceName
+    process: P = field(repr=False)
+    created_at: datetime = field(default_factory=utc_now)
+    last_accessed: datetime = field(default_factory=utc_now)
+    timeout: float = 300
+    metadata: Json = field(default_factory=dict, repr=False)  # a caller's number is nobody's business in a log
+    max_lifetime: float | None = field(default=None, kw_only=True)
+    restored: bool = field(default=False, kw_only=True)
+    record: ToolRecord = field(default_factory=ToolRecord, kw_only=True, repr=False)
+    in_flight: int = field(default=0, init=False)
+    end_reason: EndReason | None = field(default=None, init=False)
+    exit: ProcessExit | None = field(default=None, init=False)
+    _ended: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
+    _ends_at: float = field(init=False, repr=False)
+    _touched: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        now, wall = time.monotonic(), utc_now()
+        self.created_at = self.created_at.astimezone(UTC)
+        self.last_accessed = self.last_accessed.astimezone(UTC)
+        # A moment ahead of us is another machine's clock: that session is new, not from the future.
+        self._touched = now - max(0.0, (wall - self.last_accessed).total_seconds())
+        born = now - max(0.0, (wall - self.created_at).total_seconds())
+        self._ends_at = inf if self.max_lifetime is None else born + self.max_lifetime
+
+    @property
+    def call_id(self) -> CallId:
+        """The call that the session belongs to."""
+        return call_id_of(self.session_id)
+
+    @property
+    def deadline(self) -> float:
+        """The earliest moment, on the monotonic clock, at which the session can expire; ``touch`` moves it away."""
+        return min(self._idle_at(time.monotonic()), self._ends_at)
+
+    @property
+    def time_remaining(self) -> float:
+        """Seconds that are left if nothing touches it; idle time has not begun while a call is in flight."""
+        now = time.monotonic()
+        return max(0.0, min(self._idle_at(now), self._ends_at) - now)
+
+    @property
+    def expired_because(self) -> EndReason | None:
+        """``IDLE`` or ``MAX_LIFETIME``, whichever came first, once the session has expired."""
+        now = time.monotonic()
+        idle_at = self._idle_at(now)
+        if min(idle_at, self._ends_at) > now:
+            return None
+        return EndReason.IDLE if idle_at <= self._ends_at else EndReason.MAX_LIFETIME
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether its time is over, be it noticed yet or not."""
+        return self.expired_because is not None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process can serve a call."""
+        return self.process.is_alive
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its manager has ended it; ``end_reason`` says why, ``exit`` how its process died if it did."""
+        return self.end_reason is not None
+
+    async def wait_ended(self) -> None:
+        """Wait until the manager has ended it; its process may still be stopping."""
+        await self._ended.wait()
+
+    def touch(self) -> None:
+        """Start the idle time anew. Costs the same however often it is called."""
+        self._touched = time.monotonic()
+        self.last_accessed = utc_now()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the session from going idle while a call runs; idle time counts from the end of the last one.
+
+        ``max_lifetime`` and a dying process end the session all the same: ``end_reason`` then tells the caller why.
+        """
+        self.in_flight += 1
+        self.touch()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self.touch()
+
+    def mark_ended(self, reason: EndReason, exit: ProcessExit | None) -> None:  # noqa: A002 - the field's name
+        """For the manager: note the end and wake who waits for it."""
+        self.end_reason, self.exit = reason, exit
+        self._ended.set()
+
+    def _idle_at(self, now: float) -> float:
+        # With a call in flight the earliest end is a timeout from now, should the call return this instant. That is
+        # what lets the ordered set of deadlines look again in time without being told when calls begin and end.
+        return (now if self.in_flight else self._touched) + self.timeout
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCreated(Generic[P]):
+    """A session can be used from now on."""
+
+    session: Session[P]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded(Generic[P]):
+    """A session cannot be used any more; ``exit`` is known when the process died of itself.
+
+    What the session did is in ``session.record.summary()``.
+    """
+
+    session: Session[P]
+    reason: EndReason
+    exit: ProcessExit | None = None

@@ -1,0 +1,77 @@
+"""From bytes to an object, before any translator looks: JSON, else a form.
+
+The content type is believed only where the bytes leave a choice. FreeSWITCH says ``text/json``, bridges forward HTTP
+bodies without any type or under a wrong one, and charset parameters are everywhere; what is sent is UTF-8.
+"""
+
+import json
+import re
+from urllib.parse import parse_qsl
+
+from consumer.telephony.outcome import Payload, Unusable
+
+MAX_QUOTING = 3
+"""How often a body may be JSON inside a JSON string: bridges that encode what is encoded already do it once."""
+
+MAX_FORM_FIELDS = 1000
+
+_JSON_OPENINGS = ("{", "[", '"')
+_FORM = re.compile(r"\??[A-Za-z_][\w.\-\[\]%+]*=\S*")
+_JSON_NAMES = {list: "an array", str: "text", bool: "true or false", int: "a number", float: "a number"}
+
+
+def decode(body: bytes, content_type: str | None = None) -> Payload:
+    """The object that a body holds.
+
+    A key that comes twice keeps its last value: FreeSWITCH's CHANNEL_HANGUP_COMPLETE has ``Hangup-Cause`` twice.
+
+    Raises:
+        Unusable: not UTF-8, broken, nested too deep, or no object.
+    """
+    try:
+        found: object = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unusable(f"the body is not UTF-8 (byte {error.start})") from error
+    for _ in range(1 + MAX_QUOTING):
+        if not isinstance(found, str):
+            break
+        found = _parsed(found.strip().removeprefix("\ufeff"), content_type)
+    if not isinstance(found, dict):
+        raise Unusable(f"the body must be a JSON object or a form, is {json_name(found)}")
+    return found
+
+
+def json_name(value: object) -> str:
+    """What a JSON value is called in a sentence."""
+    return "null" if value is None else _JSON_NAMES.get(type(value), "an object")
+
+
+def _parsed(text: str, content_type: str | None) -> object:
+    if not text:
+        raise Unusable("the body is empty")
+    if not text.startswith(_JSON_OPENINGS) and (_FORM.fullmatch(text) or _declares_form(content_type)):
+        return _form(text)
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise Unusable("the body is JSON nested too deep to read") from error
+    except json.JSONDecodeError as error:
+        expected = "broken JSON" if text.startswith(_JSON_OPENINGS) else "neither JSON nor a form"
+        raise Unusable(f"the body is {expected}: {error.msg} at character {error.pos}") from error
+    except ValueError as error:
+        raise Unusable(f"the body is JSON with a value that cannot be read: {error}") from error
+
+
+def _declares_form(content_type: str | None) -> bool:
+    return content_type is not None and "x-www-form-urlencoded" in content_type.casefold()
+
+
+def _form(text: str) -> dict[str, str]:
+    """The fields of a form, or of the query of a GET; escapes that are not UTF-8 (a caller's name) are replaced."""
+    try:
+        pairs = parse_qsl(
+            text.removeprefix("?"), keep_blank_values=True, errors="replace", max_num_fields=MAX_FORM_FIELDS
+        )
+    except ValueError as error:
+        raise Unusable(f"the body is a form that cannot be read: {error}") from error
+    return dict(pairs)

@@ -1,0 +1,1 @@
+"""One module for each telephony platform; the registry lists them."""

@@ -1,0 +1,40 @@
+"""Our own normalised event (design, section 6), sent by a bridge that has done the translating itself.
+
+The message is ours to define, so it is read strictly: a field that we do not know or of a wrong type is refused, and
+named. It keeps its own ``source``.
+"""
+
+import json
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from schemas.calls import CallEvent, CallKind
+
+SOURCE = "custom"
+
+MAX_ERRORS_SHOWN = 3
+MAX_SHOWN = 100
+
+
+def recognises(payload: Payload) -> bool:
+    """Whether there is a ``kind`` with a ``call_id``, or a ``kind`` of ours without one, to be told what is missing."""
+    return "kind" in payload and ("call_id" in payload or payload["kind"] in list(CallKind))
+
+
+def translate(payload: Payload) -> Translated | Ignored:
+    """The event as it is."""
+    try:
+        # by way of JSON, because only there strict reading takes text for kinds and times
+        return Translated(CallEvent.model_validate_json(json.dumps(payload)))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        shown = [_sentence(one) for one in found[:MAX_ERRORS_SHOWN]]
+        raise Unusable("; ".join(shown)) from error
+
+
+def _sentence(error: ErrorDetails) -> str:
+    field = ".".join(map(str, error["loc"]))[:MAX_SHOWN] or "the event"
+    said = "there is no such field" if error["type"] == "extra_forbidden" else error["msg"]
+    return f"{field}: {said}"

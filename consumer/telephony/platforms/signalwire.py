@@ -1,0 +1,162 @@
+"""What RELAY events and SWML webhooks share: the envelope, the call states, the call object.
+
+Sources: signalwire-python ``relay/client.py``, ``relay/event.py``, ``relay/constants.py``; developer.signalwire.com
+``sdks/realtime-sdk/voice/call-state``; signalwire/docs ``swml/.../connect/index.mdx`` (StatusCallbacks),
+``calls/models/requests.tsp`` and ``webhooks/calling/models/inbound-call.tsp``.
+
+``ending`` is progress, though an early end would be allowed: it carries no ``end_reason`` on recorded frames and the
+first end wins, so taking it would lose the reason; tools that are in flight get the time until ``ended``; and it is
+``ended`` that the SDKs drop a call on. An ``ending`` that comes after ``ended`` is stopped by the tombstone.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from consumer.telephony import times, values
+from consumer.telephony.decode import json_name
+from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from schemas.calls import CallKind
+
+STATES = {
+    # queued and initiated: calling-rpc/openrpc.yaml, an older list of the REST dial's status_events
+    "queued": CallKind.STARTED,
+    "initiated": CallKind.STARTED,
+    "created": CallKind.STARTED,
+    "ringing": CallKind.PROGRESS,
+    "answered": CallKind.PROGRESS,
+    "ending": CallKind.PROGRESS,
+    "ended": CallKind.ENDED,
+}
+
+FAMILIES = (
+    "calling.", "call.", "messaging.", "message.", "signalwire.", "queuing.", "tasking.", "task.", "provisioning.",
+    "video.", "room.", "member.", "chat.", "conversation.", "webrtc.", "subscriber.",
+)  # fmt: skip
+"""What the event types of SignalWire begin with; anything else with an ``event_type`` is not theirs."""
+
+_DEEPEST = 3
+"""A JSON-RPC frame has the envelope at ``params``, a legacy ``blade.broadcast`` one level deeper."""
+
+_OF_THE_ENVELOPE = (
+    ("event", "event_type"),
+    ("event_channel", "event_channel"),
+    ("project_id", "project_id"),
+    ("space_id", "space_id"),
+    ("context", "context"),
+)
+_OF_THE_CALL = (
+    ("call_state", "call_state"),
+    ("node_id", "node_id"),
+    ("segment_id", "segment_id"),
+    ("tag", "tag"),
+    ("project_id", "project_id"),
+    ("space_id", "space_id"),
+    ("context", "context"),
+    ("context", "protocol"),  # what the context was called before
+    ("device_type", "type"),
+    ("created_by", "created_by"),
+    ("dial_winner", "dial_winner"),
+)
+
+
+def envelope_of(payload: Payload) -> Payload | None:
+    """The object that has the ``event_type``: the body itself, or its ``params``, however the bridge cut the frame."""
+    found = payload
+    for _ in range(_DEEPEST):
+        event_type = found.get("event_type")
+        if isinstance(event_type, str):
+            return found if event_type.startswith(FAMILIES) else None
+        inner = found.get("params")
+        if not isinstance(inner, dict):
+            return None
+        found = inner
+    return None
+
+
+def is_call(value: object) -> bool:
+    """Whether this is an object that identifies a call or tells its state."""
+    return isinstance(value, dict) and ("call_id" in value or "call_state" in value)
+
+
+def event_in(source: str, envelope: Payload) -> Translated | Ignored:
+    """The event of an envelope.
+
+    The call's fields are in ``params``, or beside the ``event_type`` if the bridge forwarded the inner object only.
+    Everything but a call's state, its receipt and an answered dial is about something else (play, record, connect
+    of the parent call, messages, authorization).
+    """
+    event_type = str(envelope["event_type"])
+    family, _, verb = event_type.rpartition("call.")
+    if family not in ("calling.", ""):
+        return Ignored(source, values.what(event_type))
+    if verb in STATES:
+        return call_event(source, _inner(envelope), envelope, kind=STATES[verb])
+    if verb == "state":
+        return call_event(source, _inner(envelope), envelope)
+    if verb in ("receive", "received"):
+        # an inbound call is received before its first state, and only it
+        call = _inner(envelope)
+        inbound = {**call, "direction": call.get("direction") or "inbound"}
+        return call_event(source, inbound, envelope, kind=CallKind.STARTED)
+    if verb == "dial":
+        return _dial(source, _inner(envelope), envelope)
+    return Ignored(source, values.what(event_type))
+
+
+def call_event(source: str, call: Payload, envelope: Payload, kind: CallKind | None = None) -> Translated | Ignored:
+    """What a call object says, by its ``call_state`` if no ``kind`` is given."""
+    if kind is None:
+        state = values.text(call.get("call_state"))
+        kind = STATES.get((state or "").casefold())
+        if kind is None:
+            return Ignored(source, values.what("call state", state or "unknown"))
+    device = values.mapping(call.get("device"))
+    party = values.mapping(device.get("params")) or device
+    return values.translated(
+        source,
+        kind,
+        values.call_id(call, "call_id"),
+        direction=call.get("direction"),
+        from_=values.first(party, "from_number", "from") or values.first(call, "from", "from_number"),
+        to=values.first(party, "to_number", "to") or values.first(call, "to", "to_number"),
+        end_reason=call.get("end_reason"),
+        parent=values.parent_id(values.mapping(call.get("parent")), "call_id"),
+        occurred_at=_occurred_at(call, envelope, kind),
+        about=_about(call, envelope, device, party),
+    )
+
+
+def _inner(envelope: Payload) -> Payload:
+    inner = envelope.get("params", envelope)
+    if not isinstance(inner, dict):
+        raise Unusable(f"params must be an object, is {json_name(inner)}")
+    nested = values.mapping(inner.get("call"))
+    return nested if is_call(nested) and "call_id" not in inner and "dial_state" not in inner else inner
+
+
+def _dial(source: str, dial: Payload, envelope: Payload) -> Translated | Ignored:
+    """An answered dial names the winning leg, which is up; any other dial has no call yet, or never."""
+    state = values.text(dial.get("dial_state")) or "unknown"
+    call = values.mapping(dial.get("call"))
+    if state.casefold() != "answered" or "call_id" not in call:
+        return Ignored(source, values.what("calling.call.dial", state))
+    return call_event(source, {"tag": dial.get("tag"), **call}, envelope, kind=CallKind.PROGRESS)
+
+
+def _occurred_at(call: Payload, envelope: Payload, kind: CallKind) -> datetime | None:
+    stamps = (envelope.get("timestamp"), call.get("timestamp"))
+    for stamp in stamps:
+        if found := times.seconds(stamp) or times.iso(stamp):
+            return found
+    own = {CallKind.STARTED: "start_time", CallKind.ENDED: "end_time"}.get(kind, "answer_time")
+    return times.milliseconds(call.get(own))
+
+
+def _about(call: Payload, envelope: Payload, device: Payload, party: Payload) -> Iterator[tuple[str, object]]:
+    yield from values.picked(call, _OF_THE_CALL)
+    yield from values.picked(envelope, _OF_THE_ENVELOPE)
+    yield "device_type", device.get("type")
+    yield "caller_name", party.get("from_name")
+    yield "peer_call_id", values.mapping(call.get("peer")).get("call_id")
+    yield from values.sip_headers(party.get("headers"))
+    yield from values.sip_headers(call.get("headers"))

@@ -1,0 +1,89 @@
+"""Wazo: call events of the exchange ``wazo-headers``, published by wazo-calld.
+
+Sources: wazo-bus ``resources/calls/event.py``, ``mixins.py``; wazo-calld ``calls/notifier.py``, ``schemas.py``. One
+event for each user's leg; the legs of a conversation share ``conversation_id``, which is the id of its oldest channel
+and, after a transfer, not one that made this leg: an attribute, not a parent.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from consumer.telephony import times, values
+from consumer.telephony.decode import json_name
+from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from schemas.calls import CallKind
+
+SOURCE = "wazo"
+
+EVENTS = {
+    "call_created": CallKind.STARTED,
+    "call_answered": CallKind.PROGRESS,
+    "call_ended": CallKind.ENDED,
+}
+
+_MARKS = ("origin_uuid", "tenant_uuid", "required_acl", "required_access")
+
+_ATTRIBUTES = (
+    ("event", "name"),
+    ("tenant_uuid", "tenant_uuid"),
+    ("origin_uuid", "origin_uuid"),
+)
+_OF_THE_CALL = (
+    ("conversation_id", "conversation_id"),
+    ("user_uuid", "user_uuid"),
+    ("status", "status"),
+    ("is_caller", "is_caller"),
+    ("is_video", "is_video"),
+    ("dialed_extension", "dialed_extension"),
+    ("line_id", "line_id"),
+    ("caller_name", "caller_id_name"),
+    ("peer_name", "peer_caller_id_name"),
+    ("sip_call_id", "sip_call_id"),
+)
+
+
+def recognises(payload: Payload) -> bool:
+    """Whether there is a named event with data and a mark of the Wazo bus."""
+    return "name" in payload and "data" in payload and any(mark in payload for mark in _MARKS)
+
+
+def translate(payload: Payload) -> Translated | Ignored:
+    """The leg's event; ``call_updated`` (hold, mute, caller names) and all that is not calls is ignored."""
+    name = values.text(payload["name"])
+    kind = EVENTS.get(name or "")
+    if kind is None:
+        return Ignored(SOURCE, values.what(name))
+    data = payload["data"]
+    if not isinstance(data, dict):
+        raise Unusable(f"data must be an object, is {json_name(data)}")
+    from_, to = _parties(data)
+    return values.translated(
+        SOURCE,
+        kind,
+        values.call_id(data, "call_id"),
+        direction=data.get("direction"),
+        from_=from_,
+        to=to,
+        end_reason=data.get("reason_code"),
+        occurred_at=_occurred_at(payload, data, kind),
+        about=_about(payload, data),
+    )
+
+
+def _parties(data: Payload) -> tuple[str | None, str | None]:
+    """Who called whom: the caller id is that of the leg's own user, who is the caller or the called one."""
+    own = values.first(data, "caller_id_number")
+    peer = values.first(data, "peer_caller_id_number")
+    dialed = values.first(data, "dialed_extension")
+    return (peer, own or dialed) if data.get("is_caller") is False else (own, dialed or peer)
+
+
+def _occurred_at(payload: Payload, data: Payload, kind: CallKind) -> datetime | None:
+    """The event's time, written without an offset in UTC; else the leg's, written with one."""
+    own = {CallKind.STARTED: "creation_time", CallKind.ENDED: "hangup_time"}.get(kind, "answer_time")
+    return times.iso(payload.get("timestamp")) or times.iso(data.get(own))
+
+
+def _about(payload: Payload, data: Payload) -> Iterator[tuple[str, object]]:
+    yield from values.picked(payload, _ATTRIBUTES)
+    yield from values.picked(data, _OF_THE_CALL)

@@ -1,0 +1,75 @@
+"""The topology: what is declared, on a real broker."""
+
+import pytest
+
+from consumer.broker.declare import apply, verify
+from consumer.broker.link import Link
+from consumer.broker.topology import CallExchange, Names, Queue, cluster, inbox
+from schemas.ids import WorkerId
+from tests.harness import remove_everything
+
+
+@pytest.fixture
+async def link(amqp_url, prefix):
+    opened = Link(amqp_url, "test")
+    await opened.open()
+    yield opened
+    await opened.close()
+    await remove_everything(amqp_url, prefix, [])
+
+
+async def test_applying_twice_is_the_same_as_applying_once(link, prefix):
+    topology = cluster(Names(prefix), call_exchanges=[CallExchange(f"{prefix}.TAP.Events")])
+    channel = await link.channel()
+    await apply(channel, topology)
+    await apply(channel, topology)
+    assert {finding.state for finding in await verify(link, topology)} == {"ok"}
+    await channel.delete_exchange(f"{prefix}.TAP.Events")
+
+
+async def test_verify_names_what_is_missing_and_creates_nothing(link, prefix):
+    topology = cluster(Names(prefix))
+    for _ in range(2):
+        findings = await verify(link, topology)
+        assert {finding.state for finding in findings} == {"missing"}
+        assert len(findings) == len(topology.exchanges) + len(topology.queues)
+
+
+async def test_verify_tells_a_queue_that_differs(link, prefix):
+    names = Names(prefix)
+    channel = await link.channel()
+    await apply(channel, cluster(names, grace=5))
+    (differing,) = [one for one in await verify(link, cluster(names, grace=6)) if one.state != "ok"]
+    assert (differing.name, differing.state) == (names.orphans, "differs")
+    assert "x-message-ttl" in differing.detail
+
+
+def test_every_quorum_queue_says_what_its_defaults_would_not():
+    names = Names()
+    queues = [*cluster(names).queues, inbox(names, WorkerId("w"))]
+    for queue in queues:
+        assert queue.arguments["x-queue-type"] == "quorum"
+        assert queue.arguments["x-delivery-limit"] > 0
+        assert queue.arguments["x-overflow"] == "reject-publish"
+        assert queue.arguments["x-consumer-disconnected-timeout"] == 10_000
+        if queue.name != names.queries:
+            assert queue.arguments["x-dead-letter-exchange"]
+            assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
+
+
+def test_names_are_those_of_the_contract():
+    names = Names()
+    assert names.inbox(WorkerId("w-1")) == "mcp.inbox.w-1"
+    assert names.worker_of_inbox("mcp.inbox.w-1") == "w-1"
+    assert names.worker_of_inbox("mcp.unowned") is None
+    assert names.requests_of(WorkerId("w-1"), "a1") == "mcp.requests.w-1.a1"
+    assert Queue("q", "why").kind == "classic"
+
+
+async def test_taking_a_binding_from_a_queue_that_is_gone_is_harmless(link, prefix):
+    from consumer.broker.topology import Binding
+
+    channel = await link.channel()
+    await apply(channel, cluster(Names(prefix)))
+    await channel.unbind(Binding(f"{prefix}.sessions", f"{prefix}.inbox.nobody", "c-1"))
+    await channel.unbind(Binding(f"{prefix}.sessions", f"{prefix}.inbox.nobody", "c-1"))

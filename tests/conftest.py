@@ -1,0 +1,36 @@
+"""A real RabbitMQ for every test, and a prefix of its own for each."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from infra.broker import open_broker
+from tests.harness import Cluster, cluster
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> Iterator[str]:
+    with open_broker() as url:
+        yield url
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"t{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def mcp(amqp_url: str, prefix: str) -> AsyncIterator[Cluster]:
+    async with cluster(amqp_url, prefix) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = {task for task in asyncio.all_tasks() - before if not task.done()} - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"

@@ -1,0 +1,213 @@
+"""Real workers for tests: processes of ``python -m consumer`` on a prefix of their own, and what they told."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from consumer.broker.link import Link
+from consumer.broker.topology import Names
+from consumer.broker.topology import cluster as topology
+from consumer.client import SessionClient
+from schemas.events import CloudEvent
+from schemas.ids import WorkerId
+
+WAIT = 20.0
+"""The bound (s) of every wait for something that should happen soon."""
+
+ROOT = Path(__file__).resolve().parents[1]
+ECHO = [sys.executable, "-S", str(ROOT / "tests" / "servers" / "echo_server.py")]
+
+
+def config(**sections: Any) -> dict[str, Any]:
+    """A configuration with one fast service ``echo``, unless ``services`` says otherwise."""
+    return {"services": {"echo": {"command": ECHO}}} | sections
+
+
+class WorkerProcess:
+    """A worker in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self._log = log
+        self.records: list[dict[str, Any]] = []
+        self._changed = asyncio.Event()
+        self._reading = asyncio.create_task(self._read(), name="worker-log")
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self._log.open("w") as log:
+            async for line in self.process.stderr:
+                log.write(line.decode())
+                log.flush()
+                try:
+                    self.records.append(json.loads(line))
+                except ValueError:
+                    self.records.append({"event": line.decode().rstrip()})
+                self._changed.set()
+        self._changed.set()
+
+    async def logged(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Wait for a log record."""
+        async with asyncio.timeout(WAIT):
+            while True:
+                self._changed.clear()
+                for record in self.records:
+                    if record.get("event") == event and all(record.get(k) == v for k, v in fields.items()):
+                        return record
+                if self._reading.done():
+                    raise AssertionError(f"the worker ended without {event}:\n{self._log.read_text()}")
+                await self._changed.wait()
+
+    @property
+    def worker_id(self) -> str:
+        return next(str(one["worker_id"]) for one in self.records if one.get("event") == "worker.ready")
+
+    def children(self) -> list[psutil.Process]:
+        """Every process below the worker, as of now."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    async def terminate(self) -> int:
+        """SIGTERM, and its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def kill(self) -> int:
+        if self.process.returncode is None:
+            self.process.kill()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(40):
+            code = await self.process.wait()
+            await self._reading
+        return code
+
+
+class Cluster:
+    """Workers that share a prefix, a client, and every event that they published."""
+
+    def __init__(self, url: str, prefix: str, folder: Path) -> None:
+        self.url = url
+        self.prefix = prefix
+        self.folder = folder
+        self.workers: list[WorkerProcess] = []
+        self.events: list[CloudEvent] = []
+        self._changed = asyncio.Event()
+        self.client: SessionClient
+
+    async def start(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
+        """Start a worker and wait until it is ready."""
+        worker = await self.spawn(configuration, **env)
+        await worker.logged("worker.ready")
+        return worker
+
+    async def spawn(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
+        """Start a worker and do not wait."""
+        number = len(self.workers)
+        path = self.folder / f"worker-{number}.json"
+        path.write_text(json.dumps(configuration or config()))
+        settings = {
+            "AMQP_URL": self.url,
+            "MCP_SESSIONS_CONFIG": str(path),
+            "MCP_SESSIONS_PREFIX": self.prefix,
+            "MCP_SESSIONS_LOG_FORMAT": "json",
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "consumer",
+            env={**os.environ, **settings, **env},
+            cwd=self.folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+        worker = WorkerProcess(process, self.folder / f"worker-{number}.log")
+        self.workers.append(worker)
+        return worker
+
+    async def follow(self, queue: "asyncio.Queue[CloudEvent]") -> None:
+        while True:
+            self.events.append(await queue.get())
+            self._changed.set()
+
+    def of(self, what: str, **data: Any) -> list[CloudEvent]:
+        """The events of a type whose data has these values."""
+        return [
+            event
+            for event in self.events
+            if event.type.endswith(f".{what}") and all(event.data.get(key) == value for key, value in data.items())
+        ]
+
+    async def until(self, condition: Callable[[], Any], *, within: float = WAIT) -> Any:
+        """Wait until what the events tell makes ``condition`` true; returns its value."""
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    self._changed.clear()
+                    if value := condition():
+                        return value
+                    await self._changed.wait()
+        except TimeoutError:
+            told = "\n".join(f"{event.type} {event.subject} {event.data.get('reason', '')}" for event in self.events)
+            raise AssertionError(f"it did not happen within {within} s; events so far:\n{told}") from None
+
+    async def event(self, what: str, *, within: float = WAIT, **data: Any) -> CloudEvent:
+        """Wait for an event."""
+        found: CloudEvent = (await self.until(lambda: self.of(what, **data), within=within))[0]
+        return found
+
+
+@asynccontextmanager
+async def cluster(url: str, prefix: str) -> AsyncIterator[Cluster]:
+    """A prefix of its own, with a client that hears every event; nothing of it is left at the end."""
+    with tempfile.TemporaryDirectory(prefix="mcp-sessions-test-") as folder:
+        made = Cluster(url, prefix, Path(folder))
+        async with SessionClient(url, prefix=prefix) as made.client:
+            async with made.client.following("#") as queue:
+                following = asyncio.create_task(made.follow(queue), name="follow")
+                try:
+                    yield made
+                finally:
+                    left = []
+                    for worker in made.workers:
+                        left += worker.children()
+                        await worker.kill()
+                    _, alive = psutil.wait_procs(left, timeout=5)
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
+                    await remove_everything(url, prefix, [worker_id_of(worker) for worker in made.workers])
+            assert not alive, f"processes left behind: {alive}"
+
+
+async def remove_everything(url: str, prefix: str, workers: list[str]) -> None:
+    """Delete every queue and exchange of a prefix."""
+    names = Names(prefix)
+    shared = topology(names)
+    link = Link(url, "cleanup")
+    await link.open()
+    try:
+        channel = await link.channel()
+        for queue in [*(queue.name for queue in shared.queues), *(names.inbox(WorkerId(worker)) for worker in workers)]:
+            await channel.delete_queue(queue)
+        for exchange in shared.exchanges:
+            await channel.delete_exchange(exchange.name)
+    finally:
+        await link.close()
+
+
+def worker_id_of(worker: WorkerProcess) -> str:
+    return next((str(one["worker_id"]) for one in worker.records if one.get("event") == "worker.starting"), "")

@@ -1,0 +1,200 @@
+"""The broker helper: a RabbitMQ of our own that is there quickly and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pika
+import psutil
+import pytest
+
+from infra.broker import PrivateBroker, find_server, open_broker, private_broker
+from infra.rabbitmq_find import version_of
+
+HELPER = Path(__file__).resolve().parents[2] / "infra" / "broker.py"
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(find_server() is None, reason="no rabbitmq-server here: the broker comes from elsewhere"),
+]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[PrivateBroker]:
+    with private_broker() as node:
+        yield node
+
+
+def connects(url: str) -> bool:
+    try:
+        pika.BlockingConnection(pika.URLParameters(url)).close()
+    except pika.exceptions.AMQPError:
+        return False
+    return True
+
+
+def eventually(condition: Callable[[], bool], within: float = 10.0) -> bool:
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def processes_of(mark: str) -> list[psutil.Process]:
+    """Living processes that were started for the node whose folder is named ``mark``."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if process.info["status"] != psutil.STATUS_ZOMBIE
+        and any(mark in word for word in process.info["cmdline"] or [])
+    ]
+
+
+def keep_a_message(url: str) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
+    channel.basic_publish("", "kept", b"still here", pika.BasicProperties(delivery_mode=2))
+    connection.close()
+
+
+def fetch_the_message(url: str) -> bytes | None:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    body: bytes | None
+    _, _, body = connection.channel().basic_get("kept", auto_ack=True)
+    connection.close()
+    return body
+
+
+def test_a_private_node_is_on_loopback_only_and_answers(broker: PrivateBroker) -> None:
+    assert connects(broker.url)
+    listening = {
+        entry.laddr.ip
+        for entry in psutil.Process(broker.pid).net_connections("tcp")
+        if entry.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_it_loads_no_plugin_and_reads_nothing_of_the_system(broker: PrivateBroker) -> None:
+    assert broker.rabbitmqctl("list_users", "--silent", "--no-table-headers").split()[0] == "guest"
+    log = (broker.home / "console.log").read_text()
+    assert "completed with 0 plugins" in log
+    assert "/etc/rabbitmq" not in log
+
+
+def test_stop_app_cuts_clients_off_and_start_app_lets_them_in_again(broker: PrivateBroker) -> None:
+    broker.stop_app()
+    assert not connects(broker.url)
+    broker.start_app()
+    assert connects(broker.url)
+
+
+@pytest.mark.timeout(60)
+def test_what_was_confirmed_outlives_a_kill(broker: PrivateBroker) -> None:
+    keep_a_message(broker.url)
+    broker.sync()
+    broker.kill()
+    assert broker.pid is None
+    assert not connects(broker.url)
+    broker.start()
+    assert fetch_the_message(broker.url) == b"still here"
+
+
+def test_a_node_with_a_peer_joins_its_cluster(broker: PrivateBroker) -> None:
+    with private_broker(peer=broker) as second:
+        second.join_cluster(broker)
+        members = broker.rabbitmqctl("cluster_status")
+        assert broker.node in members
+        assert second.node in members
+        broker.rabbitmqctl("await_online_nodes", "2")
+        second.kill()
+        broker.rabbitmqctl("forget_cluster_node", second.node)
+
+
+def test_nothing_is_left_of_a_closed_node() -> None:
+    with private_broker() as node:
+        home, url = node.home, node.url
+        assert processes_of(home.name)
+    assert not home.exists()
+    assert not connects(url)
+    assert eventually(lambda: not processes_of(home.name))
+
+
+def test_nothing_is_left_when_the_helper_itself_is_killed() -> None:
+    helper = subprocess.Popen(
+        [sys.executable, str(HELPER), "url"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "AMQP_URL"},
+    )
+    try:
+        assert helper.stdout
+        url = helper.stdout.readline().strip()
+        assert connects(url)
+        mark = f"mcp-{helper.pid}-"
+        assert processes_of(mark)
+    finally:
+        helper.kill()
+        helper.communicate()
+    assert eventually(lambda: not connects(url))
+    assert eventually(lambda: not processes_of(mark))
+    assert eventually(lambda: not list(HELPER.parents[1].glob(f".rabbitmq/{mark}*")))
+
+
+def test_a_url_that_is_given_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_URL", "amqp://elsewhere/")
+    with open_broker() as url:
+        assert url == "amqp://elsewhere/"
+
+
+def run_helper(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HELPER), "run", "--", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "AMQP_URL": "amqp://given/"},
+    )
+
+
+def test_the_command_gets_the_url_and_gives_the_exit_code() -> None:
+    helper = run_helper("sh", "-c", "echo $AMQP_URL; exit 7")
+    assert helper.communicate()[0] == "amqp://given/\n"
+    assert helper.returncode == 7
+
+
+def test_a_command_that_dies_of_a_signal_gives_the_shells_exit_code() -> None:
+    helper = run_helper("sh", "-c", "kill -KILL $$")
+    helper.communicate()
+    assert helper.returncode == 128 + signal.SIGKILL
+
+
+def test_signals_reach_the_command() -> None:
+    helper = run_helper("sh", "-c", "trap 'echo drained; exit 3' TERM; echo up; while :; do sleep 0.05; done")
+    assert helper.stdout
+    assert helper.stdout.readline() == "up\n"
+    helper.send_signal(signal.SIGTERM)
+    assert helper.communicate()[0] == "drained\n"
+    assert helper.returncode == 3
+
+
+def test_a_command_that_does_not_exist_is_127() -> None:
+    helper = run_helper("no-such-command-anywhere")
+    helper.communicate()
+    assert helper.returncode == 127
+
+
+def test_a_rabbitmq_that_is_too_old_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = tmp_path / "sbin" / "rabbitmq-server"
+    server.parent.mkdir()
+    server.touch(mode=0o755)
+    (tmp_path / "plugins" / "rabbit-3.9.13").mkdir(parents=True)
+    monkeypatch.setenv("RABBITMQ_SERVER", str(server))
+    assert version_of(server) == (3, 9, 13)
+    assert find_server() is None

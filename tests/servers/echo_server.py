@@ -1,0 +1,456 @@
+"""A small, correct MCP server in the standard library: starts in about 40 ms, keeps state, does what a test asks.
+
+It speaks the handshake revisions of MCP (up to 2025-11-25) on stdio. Slow tools run in threads, so calls overlap and
+can be cancelled. ``TOOLS`` below is the list of what it can do. Switches make it misbehave in one point each, while
+the rest stays correct::
+
+    --slow-start SECONDS    sleep before reading anything
+    --silent                never answer a method that it does not know (so: not the modern era's probe)
+    --die-on-probe          exit with code 3 on ``server/discover``
+    --no-capabilities       tell no capabilities in the handshake, but serve tools all the same
+    --ignore-eof            stay when stdin ends
+    --ignore-term           ignore SIGTERM
+    --noise LINES           begin with that many lines on stdout that are not JSON-RPC
+    --stderr BYTES          begin with that many bytes on stderr
+    --grandchild            begin by starting a child that ignores TERM and EOF; tool ``grandchildren`` tells its pid
+    --collide               send a ping with the id of the call before answering it
+    --pages N               list the tools in pages of one, N of them
+    --repeat-cursor         let every page of the listing have the same next cursor
+
+No import of anything outside the standard library, and no import of this project.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+PROTOCOL_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+STUBBORN = "import signal,time\nfor s in (1,2,15): signal.signal(s, signal.SIG_IGN)\nwhile True: time.sleep(1000)\n"
+
+
+class Failure(Exception):
+    """A JSON-RPC error."""
+
+    def __init__(self, code, message, data=None):
+        super().__init__(message)
+        self.code, self.data = code, data
+
+
+class Call:
+    """A tool call in flight: its request, whether it was cancelled, and the way back."""
+
+    def __init__(self, server, request_id, params):
+        self.server, self.request_id = server, request_id
+        self.meta = params.get("_meta") or {}
+        self.cancelled = threading.Event()
+
+    def progress(self, done, total, message=None):
+        token = self.meta.get("progressToken")
+        if token is not None:
+            params = {"progressToken": token, "progress": done, "total": total}
+            self.server.notify("notifications/progress", {**params, **({"message": message} if message else {})})
+
+
+class Server:
+    """State and wire of one session."""
+
+    def __init__(self, options):
+        self.options = options
+        self.counter = 0
+        self.cancelled_ids = []
+        self.grandchildren = []
+        self.extra_tools = []
+        self.calls = {}
+        self.answers = {}
+        self.next_id = 1000
+        self.lock = threading.Lock()
+
+    def send(self, message):
+        self.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+
+    def write(self, data):
+        with self.lock:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+    def notify(self, method, params=None):
+        self.send({"method": method, **({"params": params} if params is not None else {})})
+
+    def ask(self, method, params, request_id=None):
+        """Send a request to the client and wait for its answer."""
+        with self.lock:
+            self.next_id += 1
+            request_id = self.next_id if request_id is None else request_id
+        answered = threading.Event()
+        self.answers[request_id] = [answered, None]
+        self.send({"id": request_id, "method": method, "params": params})
+        answered.wait(30)
+        return self.answers.pop(request_id)[1]
+
+    def take(self, message):
+        method, request_id = message.get("method"), message.get("id")
+        if method is None:
+            if request_id in self.answers:
+                self.answers[request_id][1] = message
+                self.answers[request_id][0].set()
+        elif request_id is None:
+            if method == "notifications/cancelled":
+                cancelled = message["params"]["requestId"]
+                self.cancelled_ids.append(cancelled)
+                if cancelled in self.calls:
+                    self.calls[cancelled].cancelled.set()
+        else:
+            self.answer(request_id, method, message.get("params") or {})
+
+    def answer(self, request_id, method, params):
+        if method == "tools/call" and params.get("name") in SLOW:
+            call = self.calls[request_id] = Call(self, request_id, params)
+            threading.Thread(target=self.run, args=(request_id, call, params), daemon=True).start()
+        elif method == "tools/call":
+            self.run(request_id, Call(self, request_id, params), params)
+        else:
+            self.reply(request_id, lambda: self.method(method, params))
+
+    def run(self, request_id, call, params):
+        if self.options.collide:
+            self.ask("ping", {}, request_id=request_id)
+        self.reply(request_id, lambda: self.tool(call, params), call)
+        self.calls.pop(request_id, None)
+
+    def reply(self, request_id, work, call=None):
+        try:
+            outcome = {"result": work()}
+        except Failure as fault:
+            data = {} if fault.data is None else {"data": fault.data}
+            outcome = {"error": {"code": fault.code, "message": str(fault), **data}}
+        if outcome.get("result", 0) is not None and not (call and call.cancelled.is_set()):
+            self.send({"id": request_id, **outcome})
+
+    def method(self, method, params):
+        if method == "initialize":
+            wanted = params.get("protocolVersion")
+            return {
+                "protocolVersion": wanted if wanted in PROTOCOL_VERSIONS else PROTOCOL_VERSIONS[-1],
+                "capabilities": {}
+                if self.options.no_capabilities
+                else {"tools": {"listChanged": True}, "resources": {}, "prompts": {}},
+                "serverInfo": {"name": "echo", "version": "1.0"},
+            }
+        if method == "ping":
+            return {}
+        if method == "tools/list":
+            return self.list_tools(params.get("cursor"))
+        if method == "resources/list":
+            return {"resources": [{"uri": "note://one", "name": "one", "mimeType": "text/plain"}]}
+        if method == "resources/templates/list":
+            return {"resourceTemplates": [{"uriTemplate": "note://{name}", "name": "note"}]}
+        if method == "resources/read":
+            return {"contents": [{"uri": params["uri"], "mimeType": "text/plain", "text": f"text of {params['uri']}"}]}
+        if method == "prompts/list":
+            return {"prompts": [{"name": "greet", "arguments": [{"name": "who", "required": True}]}]}
+        if method == "prompts/get":
+            text = f"Hello {params['arguments']['who']}"
+            return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
+        if method == "server/discover" and self.options.die_on_probe:
+            os._exit(3)
+        if self.options.silent:
+            return None
+        raise Failure(-32601, f"Method not found: {method}")
+
+    def list_tools(self, cursor):
+        listed = [
+            {"name": name, "description": tool.__doc__, "inputSchema": {"type": "object"}, **EXTRA.get(name, {})}
+            for name, tool in TOOLS.items()
+        ]
+        listed += [{"name": name, "inputSchema": {"type": "object"}} for name in self.extra_tools]
+        if self.options.pages or self.options.repeat_cursor:
+            at = int(cursor or 0)
+            more = self.options.repeat_cursor or at + 1 < self.options.pages
+            following = "0" if self.options.repeat_cursor else str(at + 1)
+            one = listed[at] if at < len(listed) else {**listed[0], "name": f"tool{at}"}
+            return {"tools": [one], **({"nextCursor": following} if more else {})}
+        return {"tools": listed}
+
+    def tool(self, call, params):
+        name = params.get("name")
+        work = TOOLS.get(name) or (tool_echo if name in self.extra_tools else None)
+        if work is None:
+            raise Failure(-32602, f"Unknown tool: {name}")
+        result = work(call, **(params.get("arguments") or {}))
+        if isinstance(result, str):
+            result = {"content": [{"type": "text", "text": result}]}
+        elif result is not None and "content" not in result:
+            text = json.dumps(result)
+            result = {"content": [{"type": "text", "text": text}], "structuredContent": result}
+        return result
+
+
+def tool_echo(call, text="", **more):
+    """The text it is given."""
+    return str(text)
+
+
+def tool_meta(call, **more):
+    """The ``_meta`` of this very call."""
+    return {"meta": call.meta}
+
+
+def tool_env(call):
+    """All environment variables."""
+    return {"env": dict(os.environ)}
+
+
+def tool_cwd(call):
+    """The working directory, and this process and its parent."""
+    return {"cwd": os.getcwd(), "pid": os.getpid(), "ppid": os.getppid(), "pgid": os.getpgid(0), "uid": os.getuid()}
+
+
+def tool_counter(call):
+    """Counts its own calls: the state of a session."""
+    call.server.counter += 1
+    return {"count": call.server.counter}
+
+
+def tool_sleep(call, seconds=1.0):
+    """Answers after so many seconds, unless cancelled."""
+    call.cancelled.wait(seconds)
+    return f"slept {seconds}"
+
+
+def tool_cancelled(call):
+    """The ids of requests that were cancelled."""
+    return {"ids": call.server.cancelled_ids}
+
+
+def tool_progress(call, steps=5, interval=0.0):
+    """Reports progress that many times, with pauses of ``interval`` seconds."""
+    for step in range(1, steps + 1):
+        call.progress(step, steps, f"step {step}")
+        if interval:
+            time.sleep(interval)
+    return f"{steps} steps"
+
+
+def tool_fail(call, message="it failed"):
+    """A result with isError."""
+    return {"content": [{"type": "text", "text": message}], "isError": True}
+
+
+def tool_error(call, code=-32000, message="refused", data=None):
+    """A JSON-RPC error."""
+    raise Failure(code, message, data)
+
+
+def tool_big(call, size=1000):
+    """A text of that many characters."""
+    return "x" * size
+
+
+def tool_die(call, code=None, signal_number=None, stderr=""):
+    """Ends the server, with an exit code or by a signal, without an answer."""
+    sys.stderr.write(stderr)
+    sys.stderr.flush()
+    if signal_number is not None:
+        os.kill(os.getpid(), signal_number)
+        time.sleep(5)
+    os._exit(code or 0)
+
+
+def tool_stderr(call, size=1000, last="the end"):
+    """Floods stderr with that many bytes and a last line."""
+    sys.stderr.write(("e" * 99 + "\n") * (size // 100) + last + "\n")
+    sys.stderr.flush()
+    return f"{size} bytes on stderr"
+
+
+def tool_stdout(call, line="nonsense", times=1):
+    """Writes lines to stdout that are not JSON-RPC, then answers."""
+    call.server.write((line + "\n").encode("utf-8", "surrogateescape") * times)
+    return "done"
+
+
+def tool_invalid_utf8(call):
+    """Answers with a byte that is not UTF-8."""
+    answer = {"jsonrpc": "2.0", "id": call.request_id, "result": {"content": [{"type": "text", "text": "a?z"}]}}
+    call.server.write(json.dumps(answer).encode().replace(b"?", b"\xff") + b"\n")
+
+
+def tool_surrogate(call):
+    """Answers with a lone surrogate, as JavaScript's JSON.stringify writes it."""
+    return "a\ud800z"
+
+
+def tool_content(call):
+    """Every kind of content there is, and a ``_meta``."""
+    return {
+        "content": [
+            {"type": "text", "text": "t", "annotations": {"audience": ["user"], "priority": 0.5}},
+            {"type": "image", "data": PIXEL, "mimeType": "image/png"},
+            {"type": "audio", "data": "AAAA", "mimeType": "audio/wav"},
+            {"type": "resource_link", "uri": "note://one", "name": "one"},
+            {"type": "resource", "resource": {"uri": "note://one", "text": "text", "mimeType": "text/plain"}},
+            {"type": "from-the-future", "anything": [1, 2.5, None, {"x": "y"}]},
+        ],
+        "structuredContent": {"answer": 42, "nested": {"list": [1, 2, 3]}},
+        "_meta": {"example.com/trace": "abc"},
+        "unknownField": True,
+    }
+
+
+def tool_hostile(call):
+    """Structured content that its output schema checks with a pattern of exponential time."""
+    return {"word": "a" * 40 + "!"}
+
+
+def tool_ask(call, question="Really?"):
+    """Asks the caller back (elicitation) and tells the answer."""
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    reply = call.server.ask("elicitation/create", {"message": question, "requestedSchema": schema})
+    return {"reply": {key: value for key, value in (reply or {}).items() if key in {"result", "error"}}}
+
+
+def tool_request(call, method="roots/list", params=None):
+    """Sends any request to the client and tells the answer."""
+    reply = call.server.ask(method, params or {})
+    return {"reply": {key: value for key, value in (reply or {}).items() if key in {"result", "error"}}}
+
+
+def tool_add_tool(call, name):
+    """From now on there is one tool more, which echoes; announced by list_changed."""
+    call.server.extra_tools.append(name)
+    call.server.notify("notifications/tools/list_changed")
+    return f"added {name}"
+
+
+def tool_write_file(call, path, text=""):
+    """Writes a file."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return os.path.abspath(path)
+
+
+def tool_read_file(call, path):
+    """Reads a file, or tells why not."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError as fault:
+        return {"content": [{"type": "text", "text": str(fault)}], "isError": True}
+
+
+def tool_list_files(call, path="."):
+    """Lists a folder, or tells why not."""
+    try:
+        return {"names": sorted(os.listdir(path))}
+    except OSError as fault:
+        return {"content": [{"type": "text", "text": str(fault)}], "isError": True}
+
+
+def tool_lock_files(call):
+    """Leaves a read-only folder with a read-only file behind."""
+    os.mkdir("locked")
+    tool_write_file(call, "locked/file", "x")
+    os.chmod("locked/file", 0o400)
+    os.chmod("locked", 0o500)
+    return "locked"
+
+
+def tool_connect(call, host, port):
+    """Opens a TCP connection, or tells why not."""
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError as fault:
+        return {"content": [{"type": "text", "text": str(fault)}], "isError": True}
+    return "connected"
+
+
+def tool_allocate(call, size):
+    """Allocates that many bytes, or tells that it could not."""
+    try:
+        block = bytearray(size)
+    except MemoryError:
+        return {"content": [{"type": "text", "text": "MemoryError"}], "isError": True}
+    return f"{len(block)} bytes"
+
+
+def tool_burn(call, seconds=10.0):
+    """Uses the processor for that long."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return f"burnt {seconds}"
+
+
+def tool_spawn(call, count=1, stubborn=False, escape=False):
+    """Starts children that sleep; ``escape`` gives each a session of its own. Tells their pids, or why it could not."""
+    code = STUBBORN if stubborn else "import time; time.sleep(1000)"
+    null = subprocess.DEVNULL
+    pids = []
+    try:
+        for _ in range(count):
+            child = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-I", "-S", "-c", code], stdin=null, stdout=null, stderr=null, start_new_session=escape
+            )
+            call.server.grandchildren.append(child)
+            pids.append(child.pid)
+    except OSError as fault:
+        return {"content": [{"type": "text", "text": str(fault)}], "isError": True, "structuredContent": {"pids": pids}}
+    return {"pids": pids}
+
+
+def tool_grandchildren(call):
+    """The pids of all children."""
+    return {"pids": [child.pid for child in call.server.grandchildren]}
+
+
+TOOLS = {name[5:]: tool for name, tool in list(globals().items()) if name.startswith("tool_")}
+SLOW = {"sleep", "progress", "ask", "request", "burn", "stderr"}
+EXTRA = {
+    "hostile": {
+        "outputSchema": {"type": "object", "properties": {"word": {"type": "string", "pattern": "^(a+)+$"}}},
+    },
+    "echo": {
+        "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}},
+        "annotations": {"readOnlyHint": True},
+    },
+}
+
+
+def main():
+    """Serve stdin until it ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--slow-start", type=float, default=0)
+    for name in ("silent", "die-on-probe", "no-capabilities", "ignore-eof", "ignore-term", "grandchild", "collide"):
+        parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--repeat-cursor", action="store_true")
+    for name in ("noise", "stderr", "pages"):
+        parser.add_argument(f"--{name}", type=int, default=0)
+    options = parser.parse_args()
+    if options.ignore_term:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    server = Server(options)
+    if options.grandchild:
+        tool_spawn(Call(server, None, {}), stubborn=True)
+    if options.stderr:
+        tool_stderr(None, options.stderr)
+    if options.noise:
+        server.write(b"Listening on stdio...\n" * options.noise)
+    time.sleep(options.slow_start)
+    for line in sys.stdin.buffer:
+        with contextlib.suppress(ValueError):
+            server.take(json.loads(line))
+    while options.ignore_eof:
+        time.sleep(1000)
+    os._exit(0)  # daemon threads may be in the middle of a write
+
+
+if __name__ == "__main__":
+    main()
