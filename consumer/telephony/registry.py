@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from consumer.telephony.decode import decode
 from consumer.telephony.outcome import Payload, Translation, Translator, Unrecognised, Unusable
 from consumer.telephony.platforms import asterisk, cxml, freeswitch, kazoo, own, relay, swaig, swml, wazo
+from consumer.telephony.values import one_line
 
 TRANSLATORS: tuple[Translator, ...] = (
     own,
@@ -29,6 +30,7 @@ TRANSLATORS: tuple[Translator, ...] = (
 
 MAX_KEYS_SHOWN = 8
 MAX_SHOWN = 60
+MAX_PROBLEM_BYTES = 600
 
 
 def translate(
@@ -47,16 +49,21 @@ def translate(
     try:
         payload = decode(body, content_type or _header_content_type(headers))
     except Unusable as error:
-        return Unrecognised(str(error))
+        return _parked(str(error))
     for translator in TRANSLATORS:
         try:
             if translator.recognises(payload):
                 return translator.translate(payload)
         except Unusable as error:
-            return Unrecognised(f"{translator.SOURCE}: {error}")
+            return _parked(f"{translator.SOURCE}: {error}")
         except Exception as error:  # noqa: BLE001 - a defect of one translator must park one message, not stop a worker
-            return Unrecognised(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
-    return Unrecognised(_nobody_knows(payload, routing_key))
+            return _parked(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
+    return _parked(_nobody_knows(payload, routing_key))
+
+
+def _parked(problem: str) -> Unrecognised:
+    """The problem as one bounded line of valid text: it travels in a header, and may quote names out of the body."""
+    return Unrecognised(one_line(problem, MAX_PROBLEM_BYTES))
 
 
 def _header_content_type(headers: Mapping[str, object] | None) -> str | None:

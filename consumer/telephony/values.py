@@ -56,7 +56,12 @@ def first(payload: Payload, *names: str) -> str | None:
 
 def what(*words: object) -> str:
     """The name of an ignored event."""
-    return " ".join(filter(None, (text(word, MAX_WHAT_BYTES) for word in words))) or "untyped"
+    return one_line(" ".join(filter(None, (text(word, MAX_WHAT_BYTES) for word in words)))) or "untyped"
+
+
+def one_line(words: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """Text for a log, a label or a header: valid, bounded, without line breaks."""
+    return " ".join((text(words, limit) or "").split())
 
 
 def call_id(payload: Payload, name: str) -> CallId:

@@ -17,11 +17,12 @@ _EVENT_METHODS = ("signalwire.event", "blade.broadcast")
 
 
 def recognises(payload: Payload) -> bool:
-    """Whether this is an event of RELAY, one of its JSON-RPC frames, or the bare object of a call with its device."""
+    """Whether this is an event of RELAY, one of its JSON-RPC frames, or the bare object of a call or a dial."""
     return (
         envelope_of(payload) is not None
         or _is_frame(payload)
         or ("call_id" in payload and "call_state" in payload and "device" in payload)
+        or ("dial_state" in payload and "tag" in payload)
     )
 
 
@@ -32,6 +33,8 @@ def translate(payload: Payload) -> Translated | Ignored:
         return event_in(SOURCE, envelope)
     if _is_frame(payload):
         return _frame(payload)
+    if "dial_state" in payload:
+        return event_in(SOURCE, {"event_type": "calling.call.dial", **payload})
     return call_event(SOURCE, payload, payload)
 
 

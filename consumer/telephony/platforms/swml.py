@@ -20,7 +20,7 @@ _CHANNEL = "swml:"
 
 def recognises(payload: Payload) -> bool:
     """Whether this is an event on a ``swml:`` channel, a document fetch, or a flat status."""
-    if is_call(payload.get("call")) or _is_message(payload):
+    if _is_fetch(payload) or _is_message(payload):
         return True
     envelope = envelope_of(payload)
     if envelope is None:
@@ -31,8 +31,8 @@ def recognises(payload: Payload) -> bool:
 
 def translate(payload: Payload) -> Translated | Ignored:
     """The call's state, or the start that a document fetch stands for."""
-    call = payload.get("call")
-    if isinstance(call, dict) and is_call(call):
+    if _is_fetch(payload):
+        call = values.mapping(payload.get("call"))
         return call_event(SOURCE, call, payload, kind=_kind_of_fetch(call))
     if _is_message(payload):
         return Ignored(SOURCE, "message")
@@ -44,6 +44,11 @@ def _kind_of_fetch(call: Payload) -> CallKind:
     """A fetch is a start unless the call is known to be further on: it is ringing ("typically") when it is fetched."""
     state = (values.text(call.get("call_state")) or "created").casefold()
     return CallKind.STARTED if state == "ringing" else STATES.get(state, CallKind.STARTED)
+
+
+def _is_fetch(payload: Payload) -> bool:
+    """A ``call`` of its own: the inner object of a RELAY dial has one too."""
+    return is_call(payload.get("call")) and "event_type" not in payload and "dial_state" not in payload
 
 
 def _is_flat(payload: Payload) -> bool:

@@ -1,0 +1,1 @@
+"""Telephony translators: what platforms really send, and what becomes of it."""
