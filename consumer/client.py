@@ -37,6 +37,9 @@ from schemas.events import CloudEvent
 from schemas.ids import CallId, call_id_of, routing_key
 from schemas.replies import parse_reply
 from schemas.requests import (
+    CallEnded,
+    CallProgress,
+    CallStarted,
     PromptsGet,
     PromptsList,
     ResourcesList,
@@ -56,7 +59,7 @@ from schemas.requests import (
 DEFAULT_PATIENCE = 30.0
 """How long (s) a request may take, unless its caller says otherwise."""
 
-_DURABLE = {SessionCreate.type, SessionClose.type}
+_DURABLE = {SessionCreate.type, SessionClose.type, CallStarted.type, CallProgress.type, CallEnded.type}
 _CLUSTER = {SessionsList.type, ServicesList.type, ServicesTools.type, WorkersList.type}
 
 
@@ -75,7 +78,7 @@ class SessionClient:
         self._connect_timeout = connect_timeout
         self._publisher = Publisher()
         self._asker = Asker(self._publisher)
-        self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel]] = {}
+        self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
         self._link: Link | None = None
         self._supervisor = Supervisor(
             url, "mcp-sessions client", self._publisher, attach=self._attach, detached=self._detached
@@ -111,8 +114,8 @@ class SessionClient:
         await channel.declare_queue(answers)
         await channel.consume(answers.name, self._heard, no_ack=True)
         self._asker.attach(answers.name)
-        for events, (pattern, _) in self._followed.items():
-            self._followed[events] = (pattern, await self._follow(link, events, pattern))
+        for events, (pattern, _, _) in self._followed.items():
+            self._followed[events] = (pattern, *await self._follow(link, events, pattern))
 
     async def _detached(self) -> None:
         self._link = None
@@ -286,12 +289,13 @@ class SessionClient:
         events: asyncio.Queue[CloudEvent] = asyncio.Queue()
         if self._link is None:
             raise BrokerUnavailable("the connection to the broker is being restored")
-        self._followed[events] = (pattern, await self._follow(self._link, events, pattern))
+        self._followed[events] = (pattern, *await self._follow(self._link, events, pattern))
         try:
             yield events
         finally:
-            _, channel = self._followed.pop(events)
+            _, channel, consumer_tag = self._followed.pop(events)
             with contextlib.suppress(BrokerUnavailable):  # then its queue has gone with the connection
+                await channel.cancel(consumer_tag)
                 await channel.delete_queue(self._events_queue(events))
                 await channel.close()
 
@@ -304,7 +308,7 @@ class SessionClient:
     def _events_queue(self, events: asyncio.Queue[CloudEvent]) -> str:
         return f"{self.names.prefix}.following.{self._link.token if self._link else ''}.{id(events):x}"
 
-    async def _follow(self, link: Link, events: asyncio.Queue[CloudEvent], pattern: str) -> Channel:
+    async def _follow(self, link: Link, events: asyncio.Queue[CloudEvent], pattern: str) -> tuple[Channel, str]:
         def heard(delivery: Delivery) -> None:
             with contextlib.suppress(ValidationError):
                 events.put_nowait(CloudEvent.model_validate_json(delivery.message.body))
@@ -313,5 +317,4 @@ class SessionClient:
         name = self._events_queue(events)
         await channel.declare_queue(Queue(name, "events for a client", exclusive=True))
         await channel.bind(Binding(self.names.events, name, pattern))
-        await channel.consume(name, heard, no_ack=True)
-        return channel
+        return channel, await channel.consume(name, heard, no_ack=True)

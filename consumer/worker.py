@@ -28,6 +28,7 @@ import structlog
 from pydantic import ValidationError
 
 from consumer import __version__
+from consumer.broker.asking import Asker
 from consumer.broker.channel import Channel
 from consumer.broker.declare import apply
 from consumer.broker.errors import BrokerError, BrokerUnreachable
@@ -38,7 +39,6 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, CallExchange, Names, cluster, inbox, requests_queue, worker_queue
-from consumer.broker.asking import Asker
 from consumer.calls.context import Context, Timings, ToolProcess
 from consumer.calls.intake import Intake
 from consumer.calls.owner import Owner
@@ -47,7 +47,7 @@ from consumer.calls.presence import INTERVAL, SETTLE, Presence
 from consumer.calls.queries import Queries
 from consumer.calls.reporting import Reporter
 from consumer.calls.tasks import Tasks
-from consumer.processes import MCPManager
+from consumer.processes.manager import MCPManager
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from consumer.settings import Settings
 from schemas.events import EndReason
@@ -117,6 +117,7 @@ class Worker:
         )
         self._channels: dict[str, Channel] = {}
         self._consumers: dict[str, str] = {}
+        self._inbox_consumer = ""
         self._tasks = Tasks()
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -190,7 +191,7 @@ class Worker:
         self._owner.holdings.attach(control, fast.name)
         self._channels = {"control": control}
         await control.consume(mine.name, self._hear, no_ack=True)
-        await control.consume(self._owner.holdings.inbox, self._owner.take)
+        self._inbox_consumer = await control.consume(self._owner.holdings.inbox, self._owner.take)
         requests = await self._channel(link, "requests")
         await requests.consume(fast.name, self._owner.take, no_ack=True)
         await self._ask_for_reports()
@@ -362,6 +363,7 @@ class Worker:
             await self._owner.stop(1.0)
             queue = inbox(self.names, self.worker_id)
             if not await control.declare_queue(queue):  # quorum queues know no "delete if empty"
+                await control.cancel(self._inbox_consumer)
                 await control.delete_queue(queue.name)
 
 

@@ -35,8 +35,9 @@ def config(**sections: Any) -> dict[str, Any]:
 class WorkerProcess:
     """A worker in a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, changed: Callable[[], None]) -> None:
         self.process = process
+        self._told = changed
         self._log = log
         self.records: list[dict[str, Any]] = []
         self._changed = asyncio.Event()
@@ -53,6 +54,7 @@ class WorkerProcess:
                 except ValueError:
                     self.records.append({"event": line.decode().rstrip()})
                 self._changed.set()
+                self._told()
         self._changed.set()
 
     async def logged(self, event: str, **fields: Any) -> dict[str, Any]:
@@ -135,7 +137,7 @@ class Cluster:
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
         )
-        worker = WorkerProcess(process, self.folder / f"worker-{number}.log")
+        worker = WorkerProcess(process, self.folder / f"worker-{number}.log", self._changed.set)
         self.workers.append(worker)
         return worker
 
@@ -150,6 +152,15 @@ class Cluster:
             event
             for event in self.events
             if event.type.endswith(f".{what}") and all(event.data.get(key) == value for key, value in data.items())
+        ]
+
+    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """The log records of all workers with these values."""
+        return [
+            record
+            for worker in self.workers
+            for record in worker.records
+            if record.get("event") == event and all(record.get(key) == value for key, value in fields.items())
         ]
 
     async def until(self, condition: Callable[[], Any], *, within: float = WAIT) -> Any:

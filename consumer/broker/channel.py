@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
@@ -128,10 +129,9 @@ class Channel:
 
     async def consume(self, queue: str, handler: Handler, *, no_ack: bool = False) -> str:
         """Start to consume; returns the consumer tag."""
-        loop = asyncio.get_running_loop()
 
         async def take(delivered: DeliveredMessage) -> None:
-            handler(self._delivery(delivered, queue, loop.time(), no_ack=no_ack))
+            handler(self._delivery(delivered, queue, no_ack=no_ack))
 
         started = await self._rpc(self._raw.basic_consume(queue, take, no_ack=no_ack))
         assert started.consumer_tag is not None
@@ -146,7 +146,7 @@ class Channel:
         self._closed_by_us = True
         await self._rpc(self._raw.close())
 
-    def _delivery(self, delivered: DeliveredMessage, queue: str, now: float, *, no_ack: bool) -> Delivery:
+    def _delivery(self, delivered: DeliveredMessage, queue: str, *, no_ack: bool) -> Delivery:
         tag = delivered.delivery_tag
         settled = False
 
@@ -169,7 +169,7 @@ class Channel:
             exchange=delivered.exchange or "",
             routing_key=delivered.routing_key or "",
             redelivered=bool(delivered.redelivered),
-            received_at=now,
+            received_at=time.monotonic(),
             settle=None if no_ack else settle,
         )
 

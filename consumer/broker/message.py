@@ -75,7 +75,7 @@ class Delivery:
     routing_key: str
     redelivered: bool
     received_at: float
-    """The event loop's clock at arrival."""
+    """The monotonic clock at arrival; uvloop's own has whole milliseconds only."""
     settle: Settled | None
     """None on a queue that is consumed without acknowledgements."""
 
@@ -83,6 +83,12 @@ class Delivery:
     def type(self) -> str | None:
         """The AMQP ``type``."""
         return self.message.type
+
+    @property
+    def call(self) -> str | None:
+        """The call that the message is addressed to, for logs."""
+        named = self.message.headers.get(CALL_HEADER)
+        return str(named) if named else (self.routing_key if self.exchange else None) or None
 
     async def ack(self) -> None:
         """Tell the broker that the message has been dealt with."""
@@ -95,5 +101,5 @@ class Delivery:
             await self.settle(requeue=True)
 
 
-Handler = Callable[[Delivery], None]
+Handler = Callable[[Delivery], object]
 """Takes a delivery over: it must not block, and hands what takes time to a task of its own."""

@@ -1,6 +1,6 @@
 """Settling deliveries, each exactly once, and the one canonical log line of each."""
 
-import asyncio
+import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import assert_never
@@ -24,6 +24,10 @@ QUEUE_HEADER = "x-mcp-queue"
 PARKED_AT_HEADER = "x-mcp-parked-at"
 
 
+def _defect(problem: str) -> Park:
+    return Park("defect", problem, failed(Internal("this request met a defect of the worker; its log tells more")))
+
+
 class Settler:
     """Carries out outcomes."""
 
@@ -41,28 +45,33 @@ class Settler:
         outcome: Outcome
         try:
             outcome = await deciding
-        except BrokerError as error:
-            outcome = Requeue(repr(error))
-        except Exception as error:
-            log.exception("delivery.defect", type=delivery.type, queue=delivery.queue)
-            outcome = Park(
-                "defect", repr(error), failed(Internal("this request met a defect of the worker; its log tells more"))
-            )
-        try:
             await self._carry_out(delivery, outcome)
         except BrokerError as error:
-            problem = repr(error)
+            outcome = Requeue(repr(error))
             await delivery.requeue()
-        took = asyncio.get_running_loop().time() - delivery.received_at
+        except Exception as error:
+            log.exception("delivery.defect", type=delivery.type, queue=delivery.queue)
+            outcome = _defect(repr(error))
+            problem = await self._carried_out(delivery, outcome)
+        took = time.monotonic() - delivery.received_at
         level = log.warning if problem or isinstance(outcome, Park | Requeue) else log.info
         level(
             "delivery",
             type=delivery.type,
             queue=delivery.queue,
             outcome="requeued" if problem else outcome.what,
+            call_id=delivery.call,
             ms=round(took * 1000, 1),
             **_details(delivery, outcome, problem),
         )
+
+    async def _carried_out(self, delivery: Delivery, outcome: Outcome) -> str | None:
+        try:
+            await self._carry_out(delivery, outcome)
+        except BrokerError as error:
+            await delivery.requeue()
+            return repr(error)
+        return None
 
     async def _carry_out(self, delivery: Delivery, outcome: Outcome) -> None:
         match outcome:

@@ -42,7 +42,7 @@ class ToolProcess(SessionProcess, Protocol):
         """Any other MCP request; its result as it is."""
         ...
 
-    def get_tools(self) -> list[Json]:
+    async def get_tools(self) -> list[Json]:
         """The tools that the server lists, all pages."""
         ...
 

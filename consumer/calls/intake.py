@@ -5,10 +5,10 @@ from functools import partial
 
 import structlog
 
+from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, Park
 from consumer.calls import headers
-from consumer.broker.asking import Asker
 from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
 from consumer.calls.tasks import Tasks

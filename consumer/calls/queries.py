@@ -7,9 +7,9 @@ from typing import assert_never
 
 from pydantic import ValidationError
 
+from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome
-from consumer.broker.asking import Asker
 from consumer.calls.context import Context, ToolProcess
 from consumer.calls.reading import refused
 from consumer.calls.reporting import session_info

@@ -47,7 +47,7 @@ class Uses:
                 session.touch()
                 return session_info(self._context.worker_id, session).model_dump(mode="json")
             case ToolsList():
-                return {"tools": session.process.get_tools()}
+                return {"tools": await session.process.get_tools()}
             case ToolsCall(name=name, arguments=arguments, timeout=timeout, meta=meta):
                 patience = timeout or self._context.services[session.service_name].call_timeout
                 result = await session.process.call_tool(name, arguments, timeout=patience, meta=meta)

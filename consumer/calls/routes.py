@@ -1,0 +1,112 @@
+"""Which services a starting call gets: the first route that matches decides. Pure.
+
+A route matches when every one of its conditions does. A condition is one pattern or several of which one must fit;
+patterns are those of the shell (``*``, ``?``, ``[seq]``, ``[!seq]``), compared with regard to case. A field that the
+event does not have matches no pattern, so ``"*"`` asks that it is there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Protocol
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from schemas.base import Json, Seconds
+from schemas.calls import CallEvent
+from schemas.ids import ServiceName, ServiceNameField
+
+CALL_KEY = "call"
+"""The key of a session's metadata that holds the call event; a route cannot set it."""
+
+
+def _as_patterns(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _without_repetition(names: tuple[ServiceName, ...]) -> tuple[ServiceName, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(twice)} twice; a call has one session on a service")
+    return names
+
+
+def _without_call(metadata: Json) -> Json:
+    if CALL_KEY in metadata:
+        raise ValueError(f"the key {CALL_KEY!r} is kept for the call event; choose another")
+    return metadata
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_length=1)]
+"""One glob pattern, or several of which one must fit."""
+
+
+class Route(BaseModel):
+    """What calls of one kind get.
+
+    ``match`` maps ``direction``, ``to``, ``from``, ``source``, ``call_id``, ``parent_call_id`` or any attribute of the
+    event to patterns; none matches every call. The first of ``services`` gets the bare call id as its session id; an
+    empty list makes an exception: these calls get nothing. ``timeout`` (s) goes before the service's own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: dict[str, Patterns] = Field(default_factory=dict)
+    services: Annotated[tuple[ServiceNameField, ...], AfterValidator(_without_repetition)]
+    timeout: Seconds | None = None
+    metadata: Annotated[Json, AfterValidator(_without_call)] = Field(default_factory=dict)
+
+    def matches(self, event: CallEvent) -> bool:
+        """Whether every condition fits the event."""
+        return all(_fits(_value(event, name), patterns) for name, patterns in self.match.items())
+
+
+class Service(Protocol):
+    """What planning needs to know of a configured service."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether sessions can be opened on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a starting call gets; no services: nothing. ``timeout`` (s) None leaves it to each service."""
+
+    services: tuple[ServiceName, ...] = ()
+    timeout: float | None = None
+    metadata: Json = field(default_factory=dict)
+
+
+def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, Service]) -> Plan:
+    """What the call gets.
+
+    Without routes every service, in the order of the configuration; with routes what the first that matches says, and
+    nothing when none does. Disabled services are left out. The order is that of the sessions: the first of the plan's
+    services gets the bare call id.
+    """
+    enabled = [name for name, service in services.items() if service.enabled]
+    if not routes:
+        return Plan(tuple(enabled))
+    for route in routes:
+        if route.matches(event):
+            return Plan(tuple(name for name in route.services if name in enabled), route.timeout, dict(route.metadata))
+    return Plan()
+
+
+def _fits(text: str | None, patterns: Sequence[str]) -> bool:
+    return text is not None and any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+def _value(event: CallEvent, name: str) -> str | None:
+    """What the event says under this name, as text; a field of ours goes before an attribute of that name."""
+    match name:
+        case "from":
+            return event.from_
+        case "direction" | "to" | "source" | "call_id" | "parent_call_id":
+            found: Any = getattr(event, name)
+        case _:
+            found = event.attributes.get(name)
+    if isinstance(found, bool):
+        return str(found).lower()
+    return str(found) if isinstance(found, str | int | float) else None

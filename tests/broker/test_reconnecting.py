@@ -1,0 +1,104 @@
+"""Links are lost, and come back; what must be published is published, in order."""
+
+import asyncio
+
+import pytest
+from aiomisc.pytest import TCPProxy
+from yarl import URL
+
+from consumer.broker.declare import apply
+from consumer.broker.errors import BrokerUnreachable
+from consumer.broker.message import Message
+from consumer.broker.outbox import Outbox
+from consumer.broker.publisher import Publisher
+from consumer.broker.supervisor import Supervisor
+from consumer.broker.topology import Binding, Names, Queue, cluster
+from tests.broker.conftest import Kept, running
+
+
+@pytest.fixture
+async def proxy(amqp_url):
+    url = URL(amqp_url)
+    async with TCPProxy(url.host, url.port) as made:
+        yield made
+
+
+async def nothing():
+    pass
+
+
+async def test_the_outbox_delivers_everything_in_order_across_cut_connections(amqp_url, prefix, proxy, link):
+    names = Names(prefix)
+    kept = Kept()
+    side = await link.channel()
+    await side.declare_queue(Queue(f"{prefix}.heard", "", exclusive=True))
+    await side.bind(Binding(names.events, f"{prefix}.heard", "#"))
+    await side.consume(f"{prefix}.heard", kept, no_ack=True)
+
+    publisher = Publisher()
+    outbox = Outbox(publisher)
+
+    async def attach(opened):
+        await apply(await opened.channel(), cluster(names))
+
+    through = str(URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
+    supervisor = Supervisor(through, "test", publisher, attach=attach, detached=nothing)
+    async with running(supervisor.run(connect_timeout=10)), running(outbox.run()):
+        seen = []
+        await supervisor.up.wait()
+        for number in range(1, 601):
+            outbox.put(Message(str(number).encode()), names.events, "session.created.x")
+        while len(set(seen)) < 600:
+            seen.append(int((await kept.next()).message.body))
+            if len(seen) in (50, 300):
+                await proxy.disconnect_all()
+        assert await outbox.flush(10)
+        assert supervisor.reconnects >= 1
+    firsts = list(dict.fromkeys(seen))
+    assert firsts == sorted(firsts), "a later event came before an earlier one"
+
+
+async def test_a_lost_link_is_told_once_and_replaced(amqp_url, proxy):
+    publisher = Publisher()
+    attached: asyncio.Queue = asyncio.Queue()
+    lost: asyncio.Queue = asyncio.Queue()
+
+    async def attach(opened):
+        attached.put_nowait(opened)
+
+    async def detached():
+        lost.put_nowait(None)
+
+    through = str(URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
+    supervisor = Supervisor(through, "test", publisher, attach=attach, detached=detached)
+    async with running(supervisor.run(connect_timeout=10)), asyncio.timeout(20):
+        first = await attached.get()
+        await supervisor.up.wait()
+        await proxy.disconnect_all()
+        await lost.get()
+        second = await attached.get()
+        await supervisor.up.wait()
+        assert first.token != second.token
+        assert lost.empty()
+
+
+async def test_no_broker_at_start_is_an_error_that_names_it_without_its_password(unused_port):
+    async def attach(opened):
+        raise AssertionError
+
+    supervisor = Supervisor(
+        f"amqp://someone:secret@127.0.0.1:{unused_port}/", "test", Publisher(), attach=attach, detached=nothing
+    )
+    with pytest.raises(BrokerUnreachable) as caught:
+        await supervisor.run(connect_timeout=0.5)
+    assert str(unused_port) in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture
+def unused_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

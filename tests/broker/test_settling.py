@@ -1,0 +1,133 @@
+"""What becomes of a delivery: exactly one thing, on a real broker."""
+
+import asyncio
+
+import pytest
+
+from consumer.broker.asking import Asker
+from consumer.broker.errors import BrokerUnavailable, PublishFailed
+from consumer.broker.message import Message
+from consumer.broker.outcome import Done, Forward, Hold, Park, Requeue
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Queue
+from schemas.replies import succeeded
+
+
+@pytest.fixture
+def settler(publisher, names):
+    return Settler(publisher, names.dead)
+
+
+async def decide(outcome):
+    return outcome
+
+
+async def sent(link, publisher, names, inbox, **properties):
+    """A message that was published to the raw calls and delivered."""
+    channel = await link.channel()
+    await channel.consume(names.calls, inbox)
+    await publisher.confirmed(Message(b'{"a": 1}', **properties), names.calls, "some.key")
+    return channel, await inbox.next()
+
+
+async def counts(link, queue):
+    async with link.scratch() as channel:
+        return await channel.declare_queue(Queue(queue, ""), passive=True)
+
+
+async def test_done_answers_who_asked_and_takes_the_message_from_the_queue(link, publisher, names, inbox, settler):
+    asker = Asker(publisher)
+    answers = Queue(f"{names.prefix}.answers", "", exclusive=True)
+    side = await link.channel()
+    await side.declare_queue(answers)
+    await side.consume(answers.name, asker.heard, no_ack=True)
+    asker.attach(answers.name)
+    channel = await link.channel()
+    await channel.consume(names.calls, inbox)
+    asking = asyncio.create_task(asker.ask(Message(b"{}", type="some.question"), names.calls, "", timeout=10))
+    delivery = await inbox.next()
+    await settler.settle(delivery, decide(Done(succeeded({"answer": 42}))))
+    answer = await asking
+    assert answer.type == "some.question.reply"
+    assert answer.message.body == b'{"ok":true,"result":{"answer":42}}'
+    await channel.close()
+    assert await counts(link, names.calls) == 0
+
+
+async def test_parked_messages_carry_their_reason_and_where_they_came_from(link, publisher, names, inbox, settler):
+    _, delivery = await sent(link, publisher, names, inbox, type="odd", headers={"mine": 1, "x-death": []})
+    parked_in = type(inbox)()
+    side = await link.channel()
+    await side.consume(names.dead, parked_in)
+    await settler.settle(delivery, decide(Park("unrecognised", "no platform sends this")))
+    parked = await parked_in.next()
+    await parked.ack()
+    assert parked.message.body == b'{"a": 1}'
+    assert parked.message.type == "odd"
+    assert parked.message.headers.pop("x-mcp-parked-at")
+    assert parked.message.headers == {
+        "mine": 1,
+        "x-mcp-reason": "unrecognised",
+        "x-mcp-error": "no platform sends this",
+        "x-mcp-exchange": names.calls,
+        "x-mcp-routing-key": "some.key",
+        "x-mcp-queue": names.calls,
+    }
+
+
+async def test_a_decision_that_raises_parks_the_message_and_the_worker_lives_on(link, publisher, names, inbox, settler):
+    async def defect():
+        raise ZeroDivisionError
+
+    _, delivery = await sent(link, publisher, names, inbox)
+    await settler.settle(delivery, defect())
+    side = await link.channel()
+    parked_in = type(inbox)()
+    await side.consume(names.dead, parked_in)
+    parked = await parked_in.next()
+    await parked.ack()
+    assert parked.message.headers["x-mcp-reason"] == "defect"
+
+
+async def test_a_held_delivery_is_back_when_its_channel_has_gone(link, publisher, names, inbox, settler):
+    channel, delivery = await sent(link, publisher, names, inbox)
+    await settler.settle(delivery, decide(Hold()))
+    await channel.close()
+    again = await link.channel()
+    await again.consume(names.calls, inbox)
+    delivery = await inbox.next()
+    assert delivery.redelivered
+    await settler.settle(delivery, decide(Requeue("not now")))
+    third = await inbox.next()
+    await third.ack()
+
+
+async def test_a_failed_forward_requeues(link, publisher, names, inbox, settler):
+    _, delivery = await sent(link, publisher, names, inbox)
+    await settler.settle(delivery, decide(Forward("", f"{names.prefix}.nowhere", delivery.message.again())))
+    again = await inbox.next()
+    assert again.redelivered
+    await again.ack()
+
+
+async def test_settling_twice_does_not_cost_the_channel(link, publisher, names, inbox):
+    channel, delivery = await sent(link, publisher, names, inbox)
+    await delivery.ack()
+    await delivery.ack()
+    await delivery.requeue()
+    assert await channel.declare_queue(Queue(names.calls, ""), passive=True) == 0
+    assert not link.lost.done()
+
+
+async def test_a_publish_that_no_queue_takes_fails_loudly(publisher, names):
+    with pytest.raises(PublishFailed, match="no queue takes"):
+        await publisher.confirmed(Message(b""), names.events, "session.created.x")
+    await publisher.confirmed(Message(b""), names.events, "session.created.x", mandatory=False)
+
+
+async def test_without_a_link_publishing_says_so(publisher):
+    publisher.detach()
+    with pytest.raises(BrokerUnavailable):
+        await publisher.confirmed(Message(b""), "", "q")
+    with pytest.raises(BrokerUnavailable):
+        await publisher.fast(Message(b""), "", "q")
