@@ -100,7 +100,7 @@ class Worker:
             routes=settings.routes,
             timings=Timings(tombstone=own.tombstone, admission_wait=own.admission_wait),
         )
-        self._mcp = MCPManager(settings.services)
+        self._mcp = MCPManager({str(name): service for name, service in settings.services.items()})
         self._sessions: SessionManager[ToolProcess] = SessionManager(settings.session, on_event=self._on_session)
         self._asker = Asker(self._publisher)
         self._owner = Owner(self._context, self._sessions, self._mcp.create_client)
@@ -108,7 +108,7 @@ class Worker:
         self._intake = Intake(self._context, self._asker, self._ignored)
         self._queries = Queries(self._context, self._sessions, self._mcp.get_service_tools, self._asker)
         self._supervisor = Supervisor(
-            settings.amqp_url,
+            settings.amqp_url.get_secret_value(),
             f"mcp-sessions {self.worker_id}",
             self._publisher,
             attach=self._attach,

@@ -113,8 +113,9 @@ def _apt_has_it(as_root: list[str]) -> bool:
 def compose_broker(start_timeout: float = 180.0) -> Iterator[str | None]:
     """The URL of a broker in a container, removed on exit; None where Docker Compose or its engine is missing."""
     port = free_port()
+    ports = {"MCP_BROKER_PORT": str(port), "MCP_MANAGEMENT_PORT": str(free_port())}
     compose = ["docker", "compose", "-p", f"mcp-sessions-{secrets.token_hex(4)}", "-f", str(COMPOSE_FILE)]
-    environment = {**os.environ, "MCP_BROKER_PORT": str(port)}
+    environment = {**os.environ, **ports}
     if not shutil.which("docker") or any(
         subprocess.run(probe, capture_output=True, check=False).returncode
         for probe in (["docker", "info"], ["docker", "compose", "version"])

@@ -1,7 +1,6 @@
 """Admission: starts that wait for room, first come, first served, and not for long."""
 
 import asyncio
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -29,7 +28,7 @@ class Admission:
 
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
-        self._lines: dict[Services, deque[_Waiter]] = {}
+        self._lines: dict[Services, dict[_Waiter, None]] = {}
         presence.changed = self.look
 
     async def admit(
@@ -47,32 +46,29 @@ class Admission:
         if not line and (worker := self._presence.choose(services, without)) is not None:
             return worker, self._presence.place(worker, services)
         waiter = _Waiter(without)
-        self._lines.setdefault(services, deque()).append(waiter)
+        self._lines.setdefault(services, {})[waiter] = None
         try:
             async with asyncio.timeout_at(until):
                 return await waiter.turn
         except TimeoutError:
             raise self._refusal(services, without) from None
         finally:
-            line = self._lines[services]
-            if waiter.turn.cancelled() or not waiter.turn.done():
-                line.remove(waiter)
+            line = self._lines.get(services, {})
+            line.pop(waiter, None)
             if not line:
-                del self._lines[services]
+                self._lines.pop(services, None)
 
     def look(self) -> None:
         """Give room that has appeared to those who wait longest."""
         for services, line in self._lines.items():
             while line:
-                waiter = line[0]
-                if waiter.turn.done():
-                    line.popleft()
-                    continue
-                worker = self._presence.choose(services, waiter.without)
-                if worker is None:
+                waiter = next(iter(line))
+                worker = None if waiter.turn.done() else self._presence.choose(services, waiter.without)
+                if worker is not None:
+                    waiter.turn.set_result((worker, self._presence.place(worker, services)))
+                elif not waiter.turn.done():
                     break
-                line.popleft()
-                waiter.turn.set_result((worker, self._presence.place(worker, services)))
+                del line[waiter]
 
     def _refusal(self, services: Services, without: Collection[WorkerId]) -> LimitReached:
         if self._presence.any_total_room(without):

@@ -11,6 +11,9 @@ PLACEMENT: Final = "x-mcp-placement"
 RETURNED: Final = "x-mcp-returned"
 """The worker that got the message and does not own the call (any more)."""
 
+RETURNS: Final = "x-mcp-returns"
+"""How often the message has been returned. Once may only mean that it overtook the one that was placed."""
+
 REFUSED: Final = "x-mcp-refused"
 """The worker that the call was placed on and that had no room after all."""
 

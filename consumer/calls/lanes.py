@@ -18,6 +18,7 @@ class Lanes:
         self._name = name
         self._lanes: dict[str, deque[tuple[str, Work]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns: set[asyncio.Future[None]] = set()
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -53,10 +54,12 @@ class Lanes:
         return {tag for tag, _ in self._lanes.get(key, ())}
 
     async def turn(self, key: str) -> None:
-        """Wait until everything that was submitted under ``key`` before this call is done."""
+        """Wait until everything that was submitted under ``key`` before this call is done; ``abandon`` cancels it."""
         if key not in self._lanes:
             return
-        reached = asyncio.get_running_loop().create_future()
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.add(reached)
+        reached.add_done_callback(self._turns.discard)
 
         async def reach() -> None:
             if not reached.done():
@@ -79,6 +82,8 @@ class Lanes:
         """Stop everything that runs or waits; deliveries that it held stay unsettled."""
         for lane in self._lanes.values():
             lane.clear()
+        for turn in list(self._turns):
+            turn.cancel()
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

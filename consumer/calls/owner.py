@@ -16,6 +16,7 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Forward, Hold, Outcome
 from consumer.calls import headers
 from consumer.calls.context import Context, Starter, ToolProcess
+from consumer.calls.early import Early
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from consumer.calls.opening import Opening, Wanted, wanted_by
@@ -58,6 +59,7 @@ class Owner:
         self._uses = Uses(context)
         self._lanes = Lanes("owner")
         self._tasks = Tasks()
+        self._early = Early()
         self._leaving = False
         self.holdings = Holdings(context)
         self.placements: dict[WorkerId, int] = {}
@@ -98,6 +100,15 @@ class Owner:
             placer, _, number = str(placement).rpartition("/")
             self.placements[WorkerId(placer)] = max(int(number), self.placements.get(WorkerId(placer), 0))
             self.holdings.own(call_id)
+            self._hand_on(delivery, call_id, message)
+            self._early.admit(call_id)
+        elif call_id not in self.holdings.calls and delivery.exchange == self._context.names.sessions:
+            # The binding is there before the message that was placed: what comes through it waits for that one.
+            self._early.wait(call_id, partial(self._hand_on, delivery, call_id, message))
+        else:
+            self._hand_on(delivery, call_id, message)
+
+    def _hand_on(self, delivery: Delivery, call_id: CallId, message: Addressed) -> None:
         if isinstance(message, Recipe) and message.worker_id == self._context.worker_id:
             self._keep_recipe(delivery, message)
         elif isinstance(message, Use):
@@ -119,7 +130,8 @@ class Owner:
         await self._context.settler.settle(delivery, self._change(delivery, call_id, message))
 
     def _not_mine(self, delivery: Delivery, call_id: CallId, mark: str = headers.RETURNED) -> Forward:
-        message = headers.onward(delivery.message, {mark: self._context.worker_id})
+        returns = int(delivery.message.headers.get(headers.RETURNS, 0)) + 1
+        message = headers.onward(delivery.message, {mark: self._context.worker_id, headers.RETURNS: returns})
         return Forward(self._context.names.unowned, routing_key(call_id), message, what="returned")
 
     # What uses a session.
@@ -376,6 +388,7 @@ class Owner:
 
     async def stop(self, timeout: float) -> None:
         """Wait for what runs, then stop it."""
+        self._early.stop()
         await self._tasks.drain(timeout)
         await self._lanes.abandon()
         await self._tasks.cancel()

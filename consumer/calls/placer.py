@@ -135,9 +135,7 @@ class Placer:
         dead = await self._buried(delivery, call_id, reign)
         if isinstance(dead, Forward):
             return dead
-        for mark in (headers.RETURNED, headers.REFUSED):
-            if given.get(mark) == self._placements.get(call_id):
-                self._placements.drop(call_id)
+        await self._disowned(given, call_id, reign)
         if (owner := self._placements.get(call_id)) is not None:
             return self._to_inbox(owner, call_id, delivery.message)
         if delivery.redelivered and dead is None and headers.RESENT not in given:
@@ -157,11 +155,27 @@ class Placer:
             await asyncio.sleep(wait)
         if self._context.presence.alive(worker):
             return self._to_inbox(worker, call_id, delivery.message)
-        names = self._context.names
-        await reign.channel.unbind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
+        await self._unbind(call_id, worker, reign)
         if self._placements.get(call_id) == worker:
             self._placements.drop(call_id)
         return worker
+
+    async def _disowned(self, given: Headers, call_id: CallId, reign: _Reign) -> None:
+        """A worker says that the call is not its own: believe it, and see that nothing more leads there."""
+        returned = given.get(headers.RETURNED) or given.get(headers.REFUSED)
+        if returned is None:
+            return
+        worker = WorkerId(str(returned))
+        placed = self._placements.get(call_id) == worker
+        if placed and headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < 2:
+            return  # it may have come through the binding before that which was placed
+        if placed:
+            self._placements.drop(call_id)
+        await self._unbind(call_id, worker, reign)
+
+    async def _unbind(self, call_id: CallId, worker: WorkerId, reign: _Reign) -> None:
+        names = self._context.names
+        await reign.channel.unbind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
 
     def _given_up_by(self, delivery: Delivery) -> WorkerId | None:
         deaths = delivery.message.headers.get("x-death")
@@ -226,8 +240,8 @@ class Placer:
 
     def _check_service(self, request: SessionCreate | ToolsCall) -> None:
         service = request.service_name
-        # Another worker may be configured for a service that this one does not know.
-        if service is not None and self._context.presence.load_of(service) is None:
+        # Another worker may be configured for a service that this one does not know, or has disabled.
+        if service is not None and not self._context.presence.offers(service):
             self._context.service(service)
 
     async def _admit(self, delivery: Delivery, call_id: CallId, wanted: list[Wanted], reign: _Reign) -> Outcome:

@@ -91,9 +91,10 @@ class Presence:
         """Whether somebody else could take calls over."""
         return any(True for _ in self._ready({worker_id}))
 
-    def load_of(self, service: ServiceName) -> ServiceLoad | None:
-        """What any ready worker says of a service; None when none has it."""
-        return next((seen.info.services[service] for seen in self._ready() if service in seen.info.services), None)
+    def offers(self, service: ServiceName) -> bool | None:
+        """Whether some ready worker has the service enabled; None when none knows it."""
+        known = [seen.info.services[service].enabled for seen in self._ready() if service in seen.info.services]
+        return any(known) if known else None
 
     def choose(self, services: Collection[ServiceName], without: Collection[WorkerId] = ()) -> WorkerId | None:
         """The worker with most room for one more session of each of ``services``; warm processes count as room."""

@@ -180,7 +180,9 @@ def _cursor(session_id: SessionId) -> str:
 
 def _after(cursor: str) -> SessionId:
     try:
-        return SessionId(base64.urlsafe_b64decode(cursor.encode()).decode("utf-8", "surrogatepass"))
+        return SessionId(
+            base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("utf-8", "surrogatepass")
+        )
     except (binascii.Error, UnicodeError) as error:
         raise InvalidMessage(
             "sessions.list: cursor: is not one that an earlier page gave", faults=[{"field": "cursor"}]

@@ -21,6 +21,8 @@ CALL_KEY = "call"
 
 
 def _as_patterns(value: object) -> object:
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("must be a pattern in quotes, or a list of them")
     return [value] if isinstance(value, str) else value
 
 

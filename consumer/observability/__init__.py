@@ -1,0 +1,16 @@
+"""Logs, metrics, traces: known by all, knows nobody."""
+
+from consumer.observability.logs import LogFormat, LogLevel, bound, configure_logging, get_logger
+from consumer.observability.masking import MASK, is_secret_key, mask_text, masked
+
+__all__ = [
+    "MASK",
+    "LogFormat",
+    "LogLevel",
+    "bound",
+    "configure_logging",
+    "get_logger",
+    "is_secret_key",
+    "mask_text",
+    "masked",
+]

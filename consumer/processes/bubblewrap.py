@@ -18,9 +18,26 @@ PROBE_TIMEOUT = 5.0
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
 _ETC = (
-    "alternatives ca-certificates gai.conf group host.conf hosts ld.so.cache ld.so.conf ld.so.conf.d localtime "
-    "mime.types nsswitch.conf passwd pki protocols resolv.conf services ssl timezone"
-).split()
+    "alternatives",
+    "ca-certificates",
+    "gai.conf",
+    "group",
+    "host.conf",
+    "hosts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "passwd",
+    "pki",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "ssl",
+    "timezone",
+)
 _TOO_WIDE = {Path("/"), Path("/home"), Path("/root"), Path("/tmp"), Path("/var"), Path("/work"), Path("/etc")}  # noqa: S108
 
 _probes: dict[str, asyncio.Task[str]] = {}
@@ -66,8 +83,8 @@ def bubblewrap_arguments(sandbox: Sandbox, command: list[str], folder: Path, cwd
     if sandbox.working_dir is not None:
         arguments += ["--ro-bind-try", str(cwd), str(cwd)]
     for allowed in sandbox.allowed_paths:
-        path = str(Path(allowed).expanduser().absolute())
-        arguments += ["--bind-try", path, path]
+        writable = str(Path(allowed).expanduser().absolute())
+        arguments += ["--bind-try", writable, writable]
     return [*arguments, "--bind", str(folder), str(folder), "--chdir", str(cwd)]
 
 

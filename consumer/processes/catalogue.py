@@ -41,10 +41,19 @@ class Catalogue:
 
     def __init__(self) -> None:
         self.tools: list[dict[str, Any]] = []
-        self.stale = False
+        self._stale = False
         self._names: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._listings = 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether the server has announced a change that is not listed yet."""
+        return self._stale or self._lock.locked()
+
+    def note_change(self) -> None:
+        """The server has announced a change."""
+        self._stale = True
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -59,5 +68,5 @@ class Catalogue:
         seen = self._listings
         async with self._lock:
             if self._listings == seen:
-                self.stale = False
+                self._stale = False  # before the question: what changes from here on is news
                 self.set(await fetch())

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from mcp.shared.dispatcher import CallOptions
+from mcp.shared.dispatcher import CallOptions, ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
@@ -21,6 +21,9 @@ OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 MAX_ROUNDS = 10
 """Most questions in a row that a modern server may ask before it has to answer."""
+
+_LOST = ("Connection closed", "SSE stream")
+"""How the SDK begins what it says of a connection that broke under a request."""
 
 _IDLE_ROUND = 0.05
 """First pause before a call is sent again to a server that asked for nothing but a little time; doubles to 0.25."""
@@ -76,7 +79,7 @@ class Exchange:
         if timeout is not None:
             opts["timeout"] = timeout
         if on_progress is not None:
-            opts["on_progress"] = on_progress
+            opts["on_progress"] = _told(on_progress)
         return await self._dispatcher.send_raw_request(method, self.envelope.seal(method, params, opts), opts)
 
     async def _rounds(
@@ -118,19 +121,26 @@ class Exchange:
         named = _named(method, params)
         if fault.code == REQUEST_TIMEOUT and fault.message == f"Request {method!r} timed out":
             return _timed_out(named, timeout, "it was cancelled at the server")
-        if fault.code == CONNECTION_CLOSED:
-            # Code -32000 is also what many servers answer with: only without a connection it is the SDK's own.
-            exit = await self._fate()  # noqa: A001 - the field's name
-            if exit is not None:
-                return OutcomeUnknown(
-                    f"{named}: the server was gone before it answered; nobody can say whether it was executed",
-                    exit_code=exit.exit_code,
-                    signal=exit.signal,
-                    stderr=exit.stderr,
-                )
+        # Code -32000 is also what many servers answer with; the SDK's own are told apart by their words.
+        lost = fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
+        exit = await self._fate() if lost else None  # noqa: A001 - the field's name
+        if exit is not None:
+            return OutcomeUnknown(
+                f"{named}: the server was gone before it answered; nobody can say whether it was executed",
+                exit_code=exit.exit_code,
+                signal=exit.signal,
+                stderr=exit.stderr,
+            )
         if fault.code == INVALID_REQUEST and fault.message == "Session terminated":
             return SessionDied(f"{named}: the server has forgotten the session", exit_code=None, signal=None, stderr="")
         return McpError(fault.message, code=fault.code, data=fault.data)
+
+
+def _told(on_progress: OnProgress) -> ProgressFnT:
+    async def told(progress: float, total: float | None, message: str | None) -> None:
+        await on_progress(progress, total, message)
+
+    return told
 
 
 def _named(method: str, params: Mapping[str, Any]) -> str:

@@ -13,14 +13,15 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import structlog
 
 from consumer.processes.environment import make_base, make_folder, minimal_environment, remove_tree, search_path
 from consumer.processes.process import ServerProcess
-from consumer.processes.sandbox import exec_chain, own_user
+from consumer.processes.sandbox import environment_of_limits, exec_chain, own_user
 from consumer.processes.service import MCPService
+from consumer.processes.spawn import fork
 from consumer.processes.warden import Warden
 from schemas.errors import StartFailed
 
@@ -84,37 +85,26 @@ class LocalLauncher:
             await asyncio.to_thread(remove_tree, folder)
 
     async def _spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
-        loop = asyncio.get_running_loop()
-        cwd = Path(service.sandbox.working_dir).expanduser().absolute() if service.sandbox.working_dir else folder
-        if not cwd.is_dir():
-            raise StartFailed(f"{service.name}: its working_dir {cwd} is no folder; create it or correct the setting")
+        cwd = working_directory(service, folder)
         user = own_user(service.sandbox)
         if user is not None:
             os.chown(folder, user, user)
-        environment = minimal_environment(folder, service.env, self.marker)
+        extra = {**environment_of_limits(service.sandbox), **service.env}
+        environment = minimal_environment(folder, extra, self.marker)
         chain = await exec_chain(service, command, folder, cwd, user=user, ignore_term=self._ignore_term)
-        theirs, ours = os.pipe()
-        duplicate = os.dup(ours)
-        # A pipe of our own rather than subprocess.PIPE: for ServerProcess.has_read, on every event loop.
-        stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(ours, "wb", buffering=0))  # noqa: PTH123, SIM115
+        process = ServerProcess(obeys_term=not self._ignore_term)
+        (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = os.pipe(), os.pipe(), os.pipe()
         try:
-            _, process = await loop.subprocess_exec(
-                lambda: ServerProcess(obeys_term=not self._ignore_term),
-                *chain,
-                stdin=theirs,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=str(cwd),
-                env=environment,
-                start_new_session=True,
-            )
+            await process.connect(our_stdin, our_stdout, our_stderr)
+            # From here on nothing waits: a start that is cancelled has either no process or one that is looked after.
+            child = fork(chain, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=str(cwd))
         except BaseException:
-            stdin.close()
-            os.close(duplicate)
+            process.disconnect()
             raise
         finally:
-            os.close(theirs)
-        process.attach_stdin(cast("asyncio.WriteTransport", stdin), duplicate)
+            for descriptor in (stdin, stdout, stderr):
+                os.close(descriptor)
+        process.adopt(child)
         return process
 
     async def close(self) -> None:
@@ -125,6 +115,16 @@ class LocalLauncher:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(remove_tree, self._base)
         self._warden = self._base = None
+
+
+def working_directory(service: MCPService, folder: Path) -> Path:
+    """Where the server runs: its private ``folder``, or what its ``working_dir`` says."""
+    if service.sandbox.working_dir is None:
+        return folder
+    cwd = Path(service.sandbox.working_dir).expanduser().absolute()
+    if not cwd.is_dir():
+        raise StartFailed(f"{service.name}: its working_dir {cwd} is no folder; create it or correct the setting")
+    return cwd
 
 
 def resolve_command(service: MCPService) -> list[str]:

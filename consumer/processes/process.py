@@ -10,12 +10,13 @@ import fcntl
 import os
 import signal as signals
 import struct
+import subprocess
 import termios
 from collections.abc import Callable
-from typing import cast
 
 import structlog
 
+from consumer.processes.spawn import reader, watch, writer
 from consumer.processes.tail import Tail
 from consumer.sessions.session import ProcessExit
 
@@ -26,7 +27,7 @@ TERM_PATIENCE = 1.0
 """Seconds that it then has after SIGTERM."""
 
 KILL_PATIENCE = 2.0
-"""Seconds in which the kernel must have told us of a SIGKILLed process; only one that hangs in the kernel takes more."""
+"""Seconds in which a SIGKILLed process must be gone; only one that hangs in the kernel takes more."""
 
 LAST_WORDS = 0.25
 """Seconds after the exit in which a pipe that somebody outside the group still holds is read on."""
@@ -34,15 +35,28 @@ LAST_WORDS = 0.25
 log = structlog.get_logger(__name__)
 
 
-class ServerProcess(asyncio.SubprocessProtocol):
-    """A running server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
+class _Pipe(asyncio.Protocol):
+    """Our end of the server's stdout or stderr."""
 
-    ``obeys_term`` is false when the process was started with SIGTERM ignored; ``hurry`` makes its end a short one;
-    ``fault`` says why we ended it ourselves. Everything runs in the event loop.
+    def __init__(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        self._on_data, self._on_end = on_data, on_end
+
+    def data_received(self, data: bytes) -> None:
+        self._on_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._on_end()
+
+
+class ServerProcess:
+    """A server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
+
+    ``obeys_term`` is false when it is started with SIGTERM ignored; ``hurry`` makes its end a short one; ``fault``
+    says why we ended it ourselves. Everything runs in the event loop.
     """
 
     def __init__(self, *, obeys_term: bool = True) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self.pid = 0
         self.returncode: int | None = None
         self.fault: str | None = None
@@ -50,49 +64,60 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self.hurry = False
         self._ending = False
         self._obeys_term = obeys_term
-        self._loop = loop
-        self._transport: asyncio.SubprocessTransport | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._stdin: asyncio.WriteTransport | None = None
-        self._stdin_fd = -1
-        self._exited: asyncio.Future[None] = loop.create_future()
-        self._gone: asyncio.Future[ProcessExit] = loop.create_future()
+        self._stdin_duplicate = -1
+        self._outputs: dict[int, asyncio.ReadTransport] = {}
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[ProcessExit] = self._loop.create_future()
         self._open_pipes = {1, 2}
         self._on_stdout: Callable[[bytes], None] = lambda _data: None
         self._on_stdout_end: Callable[[], None] = lambda: None
 
-    # What asyncio tells us.
+    # What the launcher does with it.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asyncio: the process runs."""
-        self._transport = cast("asyncio.SubprocessTransport", transport)
-        self.pid = self._transport.get_pid()
+    async def connect(self, stdin: int, stdout: int, stderr: int) -> None:
+        """Take over our ends of the three pipes, before there is a process."""
+        # A duplicate, because the transport closes its own as soon as the server is gone; see has_read.
+        self._stdin_duplicate = os.dup(stdin)
+        self._stdin, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, writer(stdin))
+        for number, descriptor, feed in ((1, stdout, self._stdout_data), (2, stderr, self.stderr.feed)):
+            pipe = _Pipe(feed, lambda number=number: self._pipe_ended(number))  # type: ignore[misc]
+            self._outputs[number], _ = await self._loop.connect_read_pipe(lambda pipe=pipe: pipe, reader(descriptor))
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Asyncio: the process wrote something."""
-        if fd == 2:
-            self.stderr.feed(data)
-        else:
-            self._on_stdout(data)
+    def adopt(self, child: subprocess.Popen[bytes]) -> None:
+        """The process runs; ``child`` has the other ends."""
+        self._child, self.pid = child, child.pid
+        watch(child, self._exit_noticed)
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Asyncio: a pipe has ended."""
-        self._open_pipes.discard(fd)
-        if fd == 1:
+    def disconnect(self) -> None:
+        """Let go of all pipes."""
+        self.forget_stdin_duplicate()
+        for pipe in (self._stdin, *self._outputs.values()):
+            if pipe is not None:
+                pipe.abort() if isinstance(pipe, asyncio.WriteTransport) else pipe.close()
+
+    # What the pipes and the kernel tell.
+
+    def _stdout_data(self, data: bytes) -> None:
+        self._on_stdout(data)
+
+    def _pipe_ended(self, number: int) -> None:
+        self._open_pipes.discard(number)
+        if number == 1:
             self._on_stdout_end()
-            if self.returncode is None and not self._ending:
+            if self._child is not None and self.returncode is None and not self._ending:
                 # Nothing can be asked any more of a server without stdout. It has a moment to leave by itself.
                 self._loop.call_later(LAST_WORDS, self.condemn, "it closed its stdout")
         if self.returncode is not None and not self._open_pipes:
             self._settle()
 
-    def process_exited(self) -> None:
-        """Asyncio: the process has ended and was waited for."""
-        assert self._transport is not None
-        self.returncode = self._transport.get_returncode()
-        # At once, while the number of the group cannot have been given to somebody else: whatever it started.
+    def _exit_noticed(self) -> None:
+        assert self._child is not None
+        # Before it is reaped, while the number of the group is certainly its own: whatever it started.
         self.kill_group()
-        if not self._exited.done():
-            self._exited.set_result(None)
+        self.returncode = self._child.wait()
+        self._exited.set_result(None)
         if self._open_pipes:
             self.resume_stdout()
             self._loop.call_later(LAST_WORDS, self._settle)
@@ -102,7 +127,6 @@ class ServerProcess(asyncio.SubprocessProtocol):
     def _settle(self) -> None:
         if self._gone.done():
             return
-        assert self._transport is not None
         code = self.returncode if self.returncode is not None else -signals.SIGKILL
         text = self.stderr.text()
         self._gone.set_result(
@@ -111,7 +135,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
             else ProcessExit(exit_code=None, signal=-code, stderr=text)
         )
         self._on_stdout_end()
-        self._transport.close()
+        self.disconnect()
 
     # What its owner does with it.
 
@@ -120,13 +144,14 @@ class ServerProcess(asyncio.SubprocessProtocol):
         """How it ended; ``None`` while it runs."""
         return self._gone.result() if self._gone.done() else None
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has ended or is about to: nothing more will come from it."""
+        return self.returncode is not None or self.fault is not None or 1 not in self._open_pipes
+
     def poll(self) -> int | None:
         """The exit code, ``-n`` for signal n, ``None`` while it runs."""
         return self.returncode
-
-    def attach_stdin(self, transport: asyncio.WriteTransport, fd: int) -> None:
-        """The launcher hands over our end of the server's stdin, and a duplicate of it for :meth:`has_read`."""
-        self._stdin, self._stdin_fd = transport, fd
 
     def attach_stdout(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         """Who reads the server's stdout. Attach before the event loop runs again after the launch."""
@@ -143,19 +168,19 @@ class ServerProcess(asyncio.SubprocessProtocol):
 
     def has_read(self, written: int) -> bool:
         """Whether any of the first ``written`` bytes on its stdin was read; asked while it starts or after it died."""
-        if self._stdin_fd < 0:
+        if self._stdin_duplicate < 0:
             return True
         try:
-            (unread,) = struct.unpack("i", fcntl.ioctl(self._stdin_fd, termios.FIONREAD, b"\0" * 4))
+            (unread,) = struct.unpack("i", fcntl.ioctl(self._stdin_duplicate, termios.FIONREAD, b"\0" * 4))
         except OSError:
             return True
         return bool(unread < written)
 
     def forget_stdin_duplicate(self) -> None:
-        """Close the duplicate that :meth:`has_read` uses; while it is open the server cannot see the end of stdin."""
-        if self._stdin_fd >= 0:
-            os.close(self._stdin_fd)
-            self._stdin_fd = -1
+        """Close what :meth:`has_read` looks at; while it is open the server cannot see the end of its stdin."""
+        if self._stdin_duplicate >= 0:
+            os.close(self._stdin_duplicate)
+            self._stdin_duplicate = -1
 
     def write(self, data: bytes) -> None:
         """Queue ``data`` for its stdin; never waits. Once the pipe is broken, data is dropped."""
@@ -169,16 +194,13 @@ class ServerProcess(asyncio.SubprocessProtocol):
 
     def pause_stdout(self) -> None:
         """Stop reading what it writes."""
-        self._stdout_transport("pause_reading")
+        if not self._outputs[1].is_closing():
+            self._outputs[1].pause_reading()
 
     def resume_stdout(self) -> None:
         """Read on."""
-        self._stdout_transport("resume_reading")
-
-    def _stdout_transport(self, action: str) -> None:
-        pipe = self._transport.get_pipe_transport(1) if self._transport is not None else None
-        if pipe is not None and not pipe.is_closing():
-            getattr(pipe, action)()
+        if not self._outputs[1].is_closing():
+            self._outputs[1].resume_reading()
 
     def condemn(self, reason: str) -> None:
         """End the process now, because of ``reason``, which its ``stderr`` will tell."""
@@ -193,10 +215,11 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self._signal_group(signals.SIGKILL)
 
     def _signal_group(self, number: signals.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        if self._child is not None and self.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
-    def close_stdin(self) -> None:
+    def _close_stdin(self) -> None:
         """Let the server see the end of its input; what it has not read by now it will not get."""
         self.forget_stdin_duplicate()
         if self._stdin is not None:
@@ -212,7 +235,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
         """
         self._ending = True
         try:
-            self.close_stdin()
+            self._close_stdin()
             self.resume_stdout()
             if not self.hurry and not await self._left_within(EOF_PATIENCE) and self._obeys_term:
                 self._signal_group(signals.SIGTERM)
@@ -223,8 +246,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
                     log.error("process.unkillable", pid=self.pid)
             await asyncio.wait({self._gone}, timeout=2 * LAST_WORDS)
         finally:
-            if self.returncode is None:
-                self.kill_group()
+            self.kill_group()
             self._settle()
 
     async def _left_within(self, seconds: float) -> bool:

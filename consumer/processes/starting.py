@@ -8,7 +8,6 @@ from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 import httpx2
 from tenacity import AsyncRetrying, RetryCallState, wait_exponential
 
-from consumer.processes.process import ServerProcess
 from consumer.processes.service import MCPService
 from consumer.sessions.session import ProcessExit
 from schemas.errors import SessionsError, StartFailed, StartTimeout
@@ -67,10 +66,10 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def ended_while_starting(service: MCPService, exit: ProcessExit, process: ServerProcess) -> StartFailed:  # noqa: A002 - the field's name
+def ended_while_starting(service: MCPService, exit: ProcessExit, last_line: str) -> StartFailed:  # noqa: A002 - the field's name
     """The error for a server that was gone before it was ready."""
     how = f"signal {exit.signal}" if exit.signal is not None else f"exit code {exit.exit_code}"
-    why = f": {last}" if (last := process.stderr.last_line()) else ", without a word on stderr"
+    why = f": {last_line}" if last_line else ", without a word on stderr"
     return StartFailed(
         f"{service.name}: the server ended while it was starting ({how}){why}",
         exit_code=exit.exit_code,
@@ -79,13 +78,13 @@ def ended_while_starting(service: MCPService, exit: ProcessExit, process: Server
     )
 
 
-def refused(service: MCPService, fault: BaseException, process: ServerProcess | None) -> StartFailed:
+def refused(service: MCPService, fault: BaseException, stderr: str) -> StartFailed:
     """The error for a server that answered, but not so that one could go on."""
     return StartFailed(
         f"{service.name}: the server did not complete the handshake: {type(fault).__name__}: {fault}",
         exit_code=None,
         signal=None,
-        stderr=process.stderr.text() if process is not None else "",
+        stderr=stderr,
     )
 
 
@@ -94,11 +93,11 @@ def stopped(service: MCPService) -> StartFailed:
     return StartFailed(f"{service.name}: stopped while it was starting", exit_code=None, signal=None, stderr="")
 
 
-def too_slow(service: MCPService, process: ServerProcess | None) -> StartTimeout:
+def too_slow(service: MCPService, stderr: str) -> StartTimeout:
     """The error for a handshake that did not come to an end in time."""
     return StartTimeout(
         f"{service.name}: the server did not finish its handshake within {service.start_timeout:g} s",
-        stderr=process.stderr.text() if process is not None else "",
+        stderr=stderr,
     )
 
 

@@ -1,0 +1,19 @@
+"""Configuration: a file, the environment over it, and every fault named at once. Knows no broker, starts nothing."""
+
+from consumer.settings.broker_url import BrokerUrl
+from consumer.settings.describe import describe
+from consumer.settings.faults import ConfigurationError, Fault
+from consumer.settings.load import load_settings
+from consumer.settings.models import CallExchange, SessionSettings, Settings, WorkerSettings
+
+__all__ = [
+    "BrokerUrl",
+    "CallExchange",
+    "ConfigurationError",
+    "Fault",
+    "SessionSettings",
+    "Settings",
+    "WorkerSettings",
+    "describe",
+    "load_settings",
+]

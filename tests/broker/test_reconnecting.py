@@ -19,7 +19,7 @@ from tests.broker.conftest import Kept, running
 @pytest.fixture
 async def proxy(amqp_url):
     url = URL(amqp_url)
-    async with TCPProxy(url.host, url.port) as made:
+    async with TCPProxy(str(url.host), int(url.port or 5672)) as made:
         yield made
 
 
@@ -44,7 +44,7 @@ async def test_the_outbox_delivers_everything_in_order_across_cut_connections(am
     through = str(URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
     supervisor = Supervisor(through, "test", publisher, attach=attach, detached=nothing)
     async with running(supervisor.run(connect_timeout=10)), running(outbox.run()):
-        seen = []
+        seen: list[int] = []
         await supervisor.up.wait()
         for number in range(1, 601):
             outbox.put(Message(str(number).encode()), names.events, "session.created.x")

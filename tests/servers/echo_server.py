@@ -30,6 +30,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
 
 PROTOCOL_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -39,7 +44,7 @@ STUBBORN = "import signal,time\nfor s in (1,2,15): signal.signal(s, signal.SIG_I
 class Failure(Exception):
     """A JSON-RPC error."""
 
-    def __init__(self, code, message, data=None):
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
         super().__init__(message)
         self.code, self.data = code, data
 
@@ -47,12 +52,12 @@ class Failure(Exception):
 class Call:
     """A tool call in flight: its request, whether it was cancelled, and the way back."""
 
-    def __init__(self, server, request_id, params):
+    def __init__(self, server: "Server", request_id: Any, params: Json) -> None:
         self.server, self.request_id = server, request_id
         self.meta = params.get("_meta") or {}
         self.cancelled = threading.Event()
 
-    def progress(self, done, total, message=None):
+    def progress(self, done: float, total: float, message: str | None = None) -> None:
         token = self.meta.get("progressToken")
         if token is not None:
             params = {"progressToken": token, "progress": done, "total": total}
@@ -62,45 +67,46 @@ class Call:
 class Server:
     """State and wire of one session."""
 
-    def __init__(self, options):
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.counter = 0
-        self.cancelled_ids = []
-        self.grandchildren = []
-        self.extra_tools = []
-        self.calls = {}
-        self.answers = {}
+        self.cancelled_ids: list[Any] = []
+        self.grandchildren: list[subprocess.Popen[bytes]] = []
+        self.extra_tools: list[str] = []
+        self.calls: dict[Any, Call] = {}
+        self.answers: dict[Any, tuple[threading.Event, list[Json]]] = {}
         self.next_id = 1000
         self.lock = threading.Lock()
 
-    def send(self, message):
+    def send(self, message: Json) -> None:
         self.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         with self.lock:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 
-    def notify(self, method, params=None):
+    def notify(self, method: str, params: Json | None = None) -> None:
         self.send({"method": method, **({"params": params} if params is not None else {})})
 
-    def ask(self, method, params, request_id=None):
+    def ask(self, method: str, params: Json, request_id: Any = None) -> Json:
         """Send a request to the client and wait for its answer."""
         with self.lock:
             self.next_id += 1
             request_id = self.next_id if request_id is None else request_id
-        answered = threading.Event()
-        self.answers[request_id] = [answered, None]
+        answered, replies = self.answers[request_id] = (threading.Event(), [])
         self.send({"id": request_id, "method": method, "params": params})
         answered.wait(30)
-        return self.answers.pop(request_id)[1]
+        del self.answers[request_id]
+        return {key: value for reply in replies for key, value in reply.items() if key in {"result", "error"}}
 
-    def take(self, message):
+    def take(self, message: Json) -> None:
         method, request_id = message.get("method"), message.get("id")
         if method is None:
             if request_id in self.answers:
-                self.answers[request_id][1] = message
-                self.answers[request_id][0].set()
+                answered, replies = self.answers[request_id]
+                replies.append(message)
+                answered.set()
         elif request_id is None:
             if method == "notifications/cancelled":
                 cancelled = message["params"]["requestId"]
@@ -110,7 +116,7 @@ class Server:
         else:
             self.answer(request_id, method, message.get("params") or {})
 
-    def answer(self, request_id, method, params):
+    def answer(self, request_id: Any, method: str, params: Json) -> None:
         if method == "tools/call" and params.get("name") in SLOW:
             call = self.calls[request_id] = Call(self, request_id, params)
             threading.Thread(target=self.run, args=(request_id, call, params), daemon=True).start()
@@ -119,13 +125,14 @@ class Server:
         else:
             self.reply(request_id, lambda: self.method(method, params))
 
-    def run(self, request_id, call, params):
+    def run(self, request_id: Any, call: Call, params: Json) -> None:
         if self.options.collide:
             self.ask("ping", {}, request_id=request_id)
         self.reply(request_id, lambda: self.tool(call, params), call)
         self.calls.pop(request_id, None)
 
-    def reply(self, request_id, work, call=None):
+    def reply(self, request_id: Any, work: Callable[[], Json | None], call: Call | None = None) -> None:
+        outcome: Json
         try:
             outcome = {"result": work()}
         except Failure as fault:
@@ -134,7 +141,7 @@ class Server:
         if outcome.get("result", 0) is not None and not (call and call.cancelled.is_set()):
             self.send({"id": request_id, **outcome})
 
-    def method(self, method, params):
+    def method(self, method: str, params: Json) -> Json | None:
         if method == "initialize":
             wanted = params.get("protocolVersion")
             return {
@@ -165,8 +172,8 @@ class Server:
             return None
         raise Failure(-32601, f"Method not found: {method}")
 
-    def list_tools(self, cursor):
-        listed = [
+    def list_tools(self, cursor: str | None) -> Json:
+        listed: list[Json] = [
             {"name": name, "description": tool.__doc__, "inputSchema": {"type": "object"}, **EXTRA.get(name, {})}
             for name, tool in TOOLS.items()
         ]
@@ -179,9 +186,9 @@ class Server:
             return {"tools": [one], **({"nextCursor": following} if more else {})}
         return {"tools": listed}
 
-    def tool(self, call, params):
+    def tool(self, call: Call, params: Json) -> Json | None:
         name = params.get("name")
-        work = TOOLS.get(name) or (tool_echo if name in self.extra_tools else None)
+        work = tool_echo if name in self.extra_tools else TOOLS.get(str(name))
         if work is None:
             raise Failure(-32602, f"Unknown tool: {name}")
         result = work(call, **(params.get("arguments") or {}))
@@ -193,44 +200,48 @@ class Server:
         return result
 
 
-def tool_echo(call, text="", **more):
+def failed(fault: BaseException | str) -> Json:
+    return {"content": [{"type": "text", "text": str(fault)}], "isError": True}
+
+
+def tool_echo(call: Call, text: Any = "", **more: Any) -> str:
     """The text it is given."""
     return str(text)
 
 
-def tool_meta(call, **more):
+def tool_meta(call: Call, **more: Any) -> Json:
     """The ``_meta`` of this very call."""
     return {"meta": call.meta}
 
 
-def tool_env(call):
+def tool_env(call: Call) -> Json:
     """All environment variables."""
     return {"env": dict(os.environ)}
 
 
-def tool_cwd(call):
+def tool_cwd(call: Call) -> Json:
     """The working directory, and this process and its parent."""
-    return {"cwd": os.getcwd(), "pid": os.getpid(), "ppid": os.getppid(), "pgid": os.getpgid(0), "uid": os.getuid()}
+    return {"cwd": str(Path.cwd()), "pid": os.getpid(), "ppid": os.getppid(), "pgid": os.getpgid(0), "uid": os.getuid()}
 
 
-def tool_counter(call):
+def tool_counter(call: Call) -> Json:
     """Counts its own calls: the state of a session."""
     call.server.counter += 1
     return {"count": call.server.counter}
 
 
-def tool_sleep(call, seconds=1.0):
+def tool_sleep(call: Call, seconds: float = 1.0) -> str:
     """Answers after so many seconds, unless cancelled."""
     call.cancelled.wait(seconds)
     return f"slept {seconds}"
 
 
-def tool_cancelled(call):
+def tool_cancelled(call: Call) -> Json:
     """The ids of requests that were cancelled."""
     return {"ids": call.server.cancelled_ids}
 
 
-def tool_progress(call, steps=5, interval=0.0):
+def tool_progress(call: Call, steps: int = 5, interval: float = 0.0) -> str:
     """Reports progress that many times, with pauses of ``interval`` seconds."""
     for step in range(1, steps + 1):
         call.progress(step, steps, f"step {step}")
@@ -239,56 +250,56 @@ def tool_progress(call, steps=5, interval=0.0):
     return f"{steps} steps"
 
 
-def tool_fail(call, message="it failed"):
+def tool_fail(call: Call, message: str = "it failed") -> Json:
     """A result with isError."""
-    return {"content": [{"type": "text", "text": message}], "isError": True}
+    return failed(message)
 
 
-def tool_error(call, code=-32000, message="refused", data=None):
+def tool_error(call: Call, code: int = -32000, message: str = "refused", data: Any = None) -> Json:
     """A JSON-RPC error."""
     raise Failure(code, message, data)
 
 
-def tool_big(call, size=1000):
+def tool_big(call: Call, size: int = 1000) -> str:
     """A text of that many characters."""
     return "x" * size
 
 
-def tool_die(call, code=None, signal_number=None, stderr=""):
+def tool_die(call: Call, code: int = 0, signal_number: int | None = None, stderr: str = "") -> Json:
     """Ends the server, with an exit code or by a signal, without an answer."""
     sys.stderr.write(stderr)
     sys.stderr.flush()
     if signal_number is not None:
         os.kill(os.getpid(), signal_number)
         time.sleep(5)
-    os._exit(code or 0)
+    os._exit(code)
 
 
-def tool_stderr(call, size=1000, last="the end"):
+def tool_stderr(call: Call, size: int = 1000, last: str = "the end") -> str:
     """Floods stderr with that many bytes and a last line."""
     sys.stderr.write(("e" * 99 + "\n") * (size // 100) + last + "\n")
     sys.stderr.flush()
     return f"{size} bytes on stderr"
 
 
-def tool_stdout(call, line="nonsense", times=1):
+def tool_stdout(call: Call, line: str = "nonsense", times: int = 1) -> str:
     """Writes lines to stdout that are not JSON-RPC, then answers."""
-    call.server.write((line + "\n").encode("utf-8", "surrogateescape") * times)
+    call.server.write((line + "\n").encode("latin-1") * times)
     return "done"
 
 
-def tool_invalid_utf8(call):
+def tool_invalid_utf8(call: Call) -> None:
     """Answers with a byte that is not UTF-8."""
     answer = {"jsonrpc": "2.0", "id": call.request_id, "result": {"content": [{"type": "text", "text": "a?z"}]}}
     call.server.write(json.dumps(answer).encode().replace(b"?", b"\xff") + b"\n")
 
 
-def tool_surrogate(call):
+def tool_surrogate(call: Call) -> str:
     """Answers with a lone surrogate, as JavaScript's JSON.stringify writes it."""
     return "a\ud800z"
 
 
-def tool_content(call):
+def tool_content(call: Call) -> Json:
     """Every kind of content there is, and a ``_meta``."""
     return {
         "content": [
@@ -305,83 +316,79 @@ def tool_content(call):
     }
 
 
-def tool_hostile(call):
+def tool_hostile(call: Call) -> Json:
     """Structured content that its output schema checks with a pattern of exponential time."""
     return {"word": "a" * 40 + "!"}
 
 
-def tool_ask(call, question="Really?"):
+def tool_ask(call: Call, question: str = "Really?") -> Json:
     """Asks the caller back (elicitation) and tells the answer."""
     schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-    reply = call.server.ask("elicitation/create", {"message": question, "requestedSchema": schema})
-    return {"reply": {key: value for key, value in (reply or {}).items() if key in {"result", "error"}}}
+    return {"reply": call.server.ask("elicitation/create", {"message": question, "requestedSchema": schema})}
 
 
-def tool_request(call, method="roots/list", params=None):
+def tool_request(call: Call, method: str = "roots/list", params: Json | None = None) -> Json:
     """Sends any request to the client and tells the answer."""
-    reply = call.server.ask(method, params or {})
-    return {"reply": {key: value for key, value in (reply or {}).items() if key in {"result", "error"}}}
+    return {"reply": call.server.ask(method, params or {})}
 
 
-def tool_add_tool(call, name):
+def tool_add_tool(call: Call, name: str) -> str:
     """From now on there is one tool more, which echoes; announced by list_changed."""
     call.server.extra_tools.append(name)
     call.server.notify("notifications/tools/list_changed")
     return f"added {name}"
 
 
-def tool_write_file(call, path, text=""):
+def tool_write_file(call: Call, path: str, text: str = "") -> str:
     """Writes a file."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    return os.path.abspath(path)
+    Path(path).write_text(text, encoding="utf-8")
+    return str(Path(path).absolute())
 
 
-def tool_read_file(call, path):
+def tool_read_file(call: Call, path: str) -> str | Json:
     """Reads a file, or tells why not."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as fault:
-        return {"content": [{"type": "text", "text": str(fault)}], "isError": True}
+        return failed(fault)
 
 
-def tool_list_files(call, path="."):
+def tool_list_files(call: Call, path: str = ".") -> Json:
     """Lists a folder, or tells why not."""
     try:
-        return {"names": sorted(os.listdir(path))}
+        return {"names": sorted(entry.name for entry in Path(path).iterdir())}
     except OSError as fault:
-        return {"content": [{"type": "text", "text": str(fault)}], "isError": True}
+        return failed(fault)
 
 
-def tool_lock_files(call):
+def tool_lock_files(call: Call) -> str:
     """Leaves a read-only folder with a read-only file behind."""
-    os.mkdir("locked")
+    Path("locked").mkdir()
     tool_write_file(call, "locked/file", "x")
-    os.chmod("locked/file", 0o400)
-    os.chmod("locked", 0o500)
+    Path("locked/file").chmod(0o400)
+    Path("locked").chmod(0o500)
     return "locked"
 
 
-def tool_connect(call, host, port):
+def tool_connect(call: Call, host: str, port: int) -> str | Json:
     """Opens a TCP connection, or tells why not."""
     try:
         socket.create_connection((host, port), timeout=2).close()
     except OSError as fault:
-        return {"content": [{"type": "text", "text": str(fault)}], "isError": True}
+        return failed(fault)
     return "connected"
 
 
-def tool_allocate(call, size):
+def tool_allocate(call: Call, size: int) -> str | Json:
     """Allocates that many bytes, or tells that it could not."""
     try:
         block = bytearray(size)
     except MemoryError:
-        return {"content": [{"type": "text", "text": "MemoryError"}], "isError": True}
+        return failed("MemoryError")
     return f"{len(block)} bytes"
 
 
-def tool_burn(call, seconds=10.0):
+def tool_burn(call: Call, seconds: float = 10.0) -> str:
     """Uses the processor for that long."""
     end = time.process_time() + seconds
     while time.process_time() < end:
@@ -389,31 +396,38 @@ def tool_burn(call, seconds=10.0):
     return f"burnt {seconds}"
 
 
-def tool_spawn(call, count=1, stubborn=False, escape=False):
+def tool_spawn(call: Call, count: int = 1, stubborn: bool = False, escape: bool = False) -> Json:
     """Starts children that sleep; ``escape`` gives each a session of its own. Tells their pids, or why it could not."""
     code = STUBBORN if stubborn else "import time; time.sleep(1000)"
     null = subprocess.DEVNULL
     pids = []
     try:
         for _ in range(count):
-            child = subprocess.Popen(  # noqa: S603
+            child = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", code], stdin=null, stdout=null, stderr=null, start_new_session=escape
             )
             call.server.grandchildren.append(child)
             pids.append(child.pid)
     except OSError as fault:
-        return {"content": [{"type": "text", "text": str(fault)}], "isError": True, "structuredContent": {"pids": pids}}
+        return {**failed(fault), "structuredContent": {"pids": pids}}
     return {"pids": pids}
 
 
-def tool_grandchildren(call):
+def tool_close_stdout(call: Call) -> None:
+    """Closes stdout, but stays."""
+    os.close(1)
+
+
+def tool_grandchildren(call: Call) -> Json:
     """The pids of all children."""
     return {"pids": [child.pid for child in call.server.grandchildren]}
 
 
-TOOLS = {name[5:]: tool for name, tool in list(globals().items()) if name.startswith("tool_")}
+TOOLS: dict[str, Callable[..., Any]] = {
+    name[5:]: tool for name, tool in list(globals().items()) if name.startswith("tool_")
+}
 SLOW = {"sleep", "progress", "ask", "request", "burn", "stderr"}
-EXTRA = {
+EXTRA: dict[str, Json] = {
     "hostile": {
         "outputSchema": {"type": "object", "properties": {"word": {"type": "string", "pattern": "^(a+)+$"}}},
     },
@@ -424,7 +438,7 @@ EXTRA = {
 }
 
 
-def main():
+def main() -> None:
     """Serve stdin until it ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--slow-start", type=float, default=0)
@@ -440,7 +454,7 @@ def main():
     if options.grandchild:
         tool_spawn(Call(server, None, {}), stubborn=True)
     if options.stderr:
-        tool_stderr(None, options.stderr)
+        tool_stderr(Call(server, None, {}), options.stderr)
     if options.noise:
         server.write(b"Listening on stdio...\n" * options.noise)
     time.sleep(options.slow_start)

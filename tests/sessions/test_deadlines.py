@@ -95,3 +95,12 @@ def test_ten_thousand_touches_leave_one_entry_and_removed_keys_leave_none() -> N
         deadlines.add(number)
         deadlines.discard(number)
         assert deadlines.entries < 100
+
+
+def test_what_is_discarded_after_a_peak_is_let_go() -> None:
+    deadlines = Deadlines[int](float)
+    for number in range(1_000):
+        deadlines.add(number)
+    for number in range(1_000):
+        deadlines.discard(number)
+    assert deadlines.entries < 100

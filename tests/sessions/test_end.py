@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -135,12 +136,43 @@ async def test_a_process_that_has_died_before_it_was_handed_over_ends_its_sessio
     assert events.story() == [("a", "created"), ("a", "process_exit")]
 
 
+async def test_an_exit_notice_that_comes_after_the_end_changes_nothing(manager: Manager, events: Events) -> None:
+    class Talkative(Child):
+        """Tells of its exit although it was stopped, and more than once."""
+
+        def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:
+            self.callback = callback
+
+        async def before_telling(self) -> None:
+            self.callback(ProcessExit(0, None, ""))
+            self.callback(ProcessExit(1, None, ""))
+
+    old = await opened(manager, "a", start=Talkative.start)
+    new = await opened(manager, "a")
+    async with asyncio.timeout(5):
+        await old.process.gone()
+    assert manager.get_session(sid("a")) is new
+    assert manager.count() == 1
+    dying = await opened(manager, "b", start=Talkative.start)
+    dying.process.process.kill()
+    await ended(dying)
+    assert dying.exit == ProcessExit(0, None, "")
+    assert events.story() == [
+        ("a", "created"),
+        ("a", "replaced"),
+        ("a", "created"),
+        ("b", "created"),
+        ("b", "process_exit"),
+    ]
+
+
 async def test_a_dead_session_is_not_given_out_and_its_end_waits_for_the_exit_notice(
     manager: Manager, events: Events
 ) -> None:
-    session = await opened(manager, "a", start=lambda: Tardy.start("sh", "-c", "echo last words >&2; read x"))
+    session = await opened(manager, "a", start=lambda: Tardy.start("sh", "-c", "echo last words >&2; exec cat"))
     tardy = session.process
     assert isinstance(tardy, Tardy)
+    assert await tardy.ask("have you said them?")
     tardy.process.kill()
     async with asyncio.timeout(5):
         await tardy.died.wait()

@@ -13,6 +13,28 @@ from .processes import TODO, Child, Events, Gate, ended, opened, sid
 Manager = SessionManager[Child]
 
 
+class Tidying:
+    """A start that never comes to its end, takes its time to tidy up when cancelled, and may have a process then."""
+
+    def __init__(self, process: Child | None = None) -> None:
+        self.process = process
+        self.begun, self.cancelled, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.ended = False
+
+    async def __call__(self) -> Child:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            await self.may_end.wait()
+            self.ended = True
+            if self.process is None:
+                raise
+        assert self.process is not None
+        return self.process
+
+
 async def test_a_process_that_runs_already_can_be_made_a_session(manager: Manager, events: Events) -> None:
     process = await Child.start()
     session = await manager.create_session(sid("a"), TODO, process, 60, {"tenant": "acme"})
@@ -46,8 +68,10 @@ async def test_the_duration_of_the_start_is_recorded(manager: Manager, events: E
 async def test_keep_tells_that_it_kept_and_starts_nothing(manager: Manager) -> None:
     first = await manager.open_session(sid("a"), TODO, Child.start, if_exists="keep")
     gate = Gate()
+    accessed = first.session.last_accessed
     second = await manager.open_session(sid("a"), TODO, gate.start, if_exists="keep")
     assert first.created
+    assert second.session.last_accessed > accessed
     assert second == (first.session, False)
     assert gate.starts == 0
 
@@ -77,50 +101,57 @@ async def test_openings_of_one_id_take_turns_and_those_of_others_do_not_wait(man
 
 
 async def test_a_cancelled_opening_waits_for_its_start_and_gives_the_place_back(manager: Manager) -> None:
-    cleaned = asyncio.Event()
-    begun = asyncio.Event()
-
-    async def start() -> Child:
-        try:
-            begun.set()
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0)
-            cleaned.set()
-        raise AssertionError
-
+    start = Tidying()
     opening = asyncio.create_task(opened(manager, "a", start=start))
     async with asyncio.timeout(5):
-        await begun.wait()
+        await start.begun.wait()
         opening.cancel()
+        await start.cancelled.wait()
+        assert manager.count() == 1
+        start.may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
-    assert cleaned.is_set()
+    assert start.ended
     assert manager.count() == manager.opening == 0
+
+
+async def test_a_start_is_cancelled_only_once_and_shutdown_waits_for_it(events: Events) -> None:
+    manager = Manager(on_event=events)
+    start = Tidying(await Child.start())
+    opening = asyncio.create_task(opened(manager, "a", start=start))
+    async with asyncio.timeout(5):
+        await start.begun.wait()
+        opening.cancel()
+        await start.cancelled.wait()
+        opening.cancel()  # impatient: this one does not wait for the start
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        leaving = asyncio.create_task(manager.shutdown())
+        await asyncio.sleep(0)
+        assert not start.ended
+        assert not leaving.done()
+        start.may_end.set()
+        await leaving
+    assert start.ended
+    assert start.process is not None
+    assert not start.process.is_alive
+    assert events == []
 
 
 async def test_a_process_that_came_although_its_start_was_cancelled_is_stopped(
     manager: Manager, events: Events
 ) -> None:
-    begun = asyncio.Event()
-    stubborn: list[Child] = []
-
-    async def start() -> Child:
-        try:
-            begun.set()
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            stubborn.append(await Child.start())
-        return stubborn[0]
-
+    process = await Child.start()
+    start = Tidying(process)
     opening = asyncio.create_task(opened(manager, "a", start=start))
     async with asyncio.timeout(5):
-        await begun.wait()
+        await start.begun.wait()
         opening.cancel()
+        start.may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        await stubborn[0].gone()
-    assert stubborn[0].stops == 1
+        await process.gone()
+    assert process.stops == 1
     assert events == []
 
 
@@ -184,21 +215,21 @@ async def test_shutdown_calls_off_what_is_being_opened(events: Events) -> None:
     assert manager.count() == manager.opening == 0
 
 
-async def test_shutdown_stops_a_process_whose_start_ended_in_that_moment(events: Events) -> None:
+async def test_shutdown_stops_a_process_whose_start_has_ended_and_whose_opener_does_not_know(events: Events) -> None:
     manager = Manager(on_event=events)
     process = await Child.start()
-    done = asyncio.Event()
+    leaving: list[asyncio.Task[None]] = []
 
     async def start() -> Child:
-        done.set()
+        # The shutdown's first step comes after the start's task is done, and before its waiter is woken.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: leaving.append(loop.create_task(manager.shutdown())))
         return process
 
-    opening = asyncio.create_task(opened(manager, "a", start=start))
     async with asyncio.timeout(5):
-        await done.wait()
-        await manager.shutdown()
         with pytest.raises(ShuttingDown):
-            await opening
+            await opened(manager, "a", start=start)
+        await leaving[0]
     assert not process.is_alive
     assert process.stops == 1
     assert events == []

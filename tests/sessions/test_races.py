@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumer.sessions import Session, SessionCreated, SessionEnded, SessionManager
+from consumer.sessions import Session, SessionCreated, SessionEnded, SessionLimits, SessionManager
 from schemas.errors import LimitReached, SessionExists, ShuttingDown
 from schemas.events import EndReason
 from schemas.ids import ServiceName
@@ -26,13 +26,10 @@ class Storm:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.events = Events()
-        section = {
-            "max_total_sessions": 3,
-            "max_sessions_per_service": 2,
-            "cleanup_interval": 0.02,
-            "max_lifetime": 0.03,
-        }
-        self.manager = SessionManager[Child]({"session": section}, on_event=self.events)
+        limits = SessionLimits(
+            max_total_sessions=3, max_sessions_per_service=2, cleanup_interval=0.02, max_lifetime=0.03
+        )
+        self.manager = SessionManager[Child](limits, on_event=self.events)
         self.children: list[Child] = []
         self.closed = 0
 
@@ -132,5 +129,7 @@ async def test_each_created_session_ends_exactly_once_and_nothing_is_left(seed: 
 
     reasons = Counter(event.reason for event in storm.events if isinstance(event, SessionEnded))
     assert reasons[EndReason.CALL_ENDED] == storm.closed
-    assert storm.manager.count() == storm.manager.opening == len(storm.manager._turns) == len(storm.manager._stops) == 0
+    manager = storm.manager
+    assert manager.count() == manager.opening == len(manager.sessions) == 0
+    assert len(manager._turns) == len(manager._stops) == len(manager._expiry._deadlines) == len(manager._dying) == 0
     assert [(child.is_alive, child.stops) for child in storm.children] == [(False, 1)] * len(storm.children)

@@ -71,6 +71,12 @@ def test_percentiles_of_many_calls_are_within_two_percent(few: list[float], shar
     assert record.longest == max(durations)
 
 
+def test_half_of_many_calls_are_as_fast_as_the_median() -> None:
+    record = record_of([1.0, 10.0] * EXACT_CALLS)
+    assert record.percentile(0.5) == pytest.approx(1.0, rel=0.021)
+    assert record.percentile(0.501) == pytest.approx(10.0, rel=0.021)
+
+
 def test_a_duration_of_nothing_is_a_duration() -> None:
     record = record_of([0.0] * (EXACT_CALLS + 1))
     assert record.percentile(0.5) == 0.0

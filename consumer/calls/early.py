@@ -1,0 +1,41 @@
+"""What comes through a call's new binding before the message that the placer sent on."""
+
+import asyncio
+from collections.abc import Callable
+
+PATIENCE = 0.5
+"""How long (s) early messages wait; then the call is not ours (any more), and they are sent back to the placer."""
+
+
+class Early:
+    """Messages of calls that are not owned yet, each call's in order.
+
+    The placer binds first, on the channel that proves it to be the placer, and then sends the opening message on. A
+    message that is published between the two is in the inbox earlier than the one that it belongs behind.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[asyncio.TimerHandle, list[Callable[[], None]]]] = {}
+
+    def wait(self, call_id: str, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` when the call has been placed here, or when patience is over."""
+        known = self._waiting.get(call_id)
+        if known is not None:
+            known[1].append(go_on)
+            return
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self.admit, call_id)
+        self._waiting[call_id] = (timer, [go_on])
+
+    def admit(self, call_id: str) -> None:
+        """Let everything of a call go on, in order."""
+        timer, waiting = self._waiting.pop(call_id, (None, []))
+        if timer is not None:
+            timer.cancel()
+        for go_on in waiting:
+            go_on()
+
+    def stop(self) -> None:
+        """Forget everything; the deliveries stay unsettled, and are the broker's again with their channel."""
+        for timer, _ in self._waiting.values():
+            timer.cancel()
+        self._waiting.clear()

@@ -1,0 +1,14 @@
+"""The command line: ``mcp-sessions``.
+
+``command`` has what all commands share, ``screen`` what people see, ``failures`` what is told when something goes
+wrong; every other module is a command or a group of them.
+"""
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line (default: that of the process) and exit with its code."""
+    from consumer.cli.app import app  # noqa: PLC0415 - importing this package costs nothing
+
+    app(args=None if arguments is None else list(arguments), prog_name="mcp-sessions")

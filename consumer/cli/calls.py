@@ -1,0 +1,97 @@
+"""``mcp-sessions calls``: telephony events by hand, from files."""
+# ruff: noqa: PLC0415 - commands import what is heavy when they run
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consumer.cli.command import Invocation, command
+from consumer.cli.screen import answers, say, state, table, write_json
+
+app = typer.Typer(help="Events of telephony platforms, sent by hand.", no_args_is_help=True)
+
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One file on its way, and what a worker will make of it."""
+
+    file: str
+    exchange: str
+    routing_key: str
+    content_type: str
+    size: int
+    source: str | None
+    kind: str
+    call_id: str | None
+    note: str
+
+
+@command(
+    app, "send", epilog="Example: mcp-sessions calls send tests/samples/call-events/relay/receive_created_phone.json"
+)
+async def send(
+    invocation: Invocation,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="An event as a platform sends it; - is stdin.",
+            allow_dash=True,
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    exchange: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Else the exchange of call events, PREFIX.calls.")
+    ] = None,
+    routing_key: Annotated[str, typer.Option(metavar="KEY", help="For an exchange that looks at it.")] = "",
+    content_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Else JSON or a form, as the content looks.")
+    ] = None,
+) -> None:
+    """Publish call events from files, and tell what a worker makes of each.
+
+    The order is kept, and each is confirmed by the broker before the next is sent.
+    """
+    bodies = [(str(file), sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()) for file in files]
+    sent: list[Sent] = []
+    try:
+        async with invocation.client() as client:
+            for file, body in bodies:
+                as_type = content_type or guessed_type(body)
+                await client.publish_call_event(body, content_type=as_type, exchange=exchange, routing_key=routing_key)
+                sent.append(_sent(file, body, exchange or client.names.calls, routing_key, as_type))
+    finally:
+        if 0 < len(sent) < len(bodies):
+            say(f"{len(sent)} of {len(bodies)} were sent, the last of them {sent[-1].file}.", style="yellow")
+    if invocation.json:
+        write_json({"sent": [asdict(one) for one in sent]})
+        return
+    rows = [[Path(one.file).name, one.source or "", state(one.kind), one.call_id or one.note] for one in sent]
+    answers().print(table("SENT", "SOURCE", "SAYS", "CALL", rows=rows, whole=["CALL"]))
+
+
+def guessed_type(body: bytes) -> str:
+    """The content type that a body looks like."""
+    start = body.lstrip()[:1]
+    return JSON if start in {b"{", b"[", b'"', b"\xef"} or b"=" not in body else FORM
+
+
+def _sent(file: str, body: bytes, exchange: str, routing_key: str, content_type: str) -> Sent:
+    from consumer.telephony import Ignored, Translated, Unrecognised, translate
+
+    source, kind, call_id, note = None, "", None, ""
+    match translate(body, content_type=content_type, routing_key=routing_key or None):
+        case Translated(event=event):
+            source, kind, call_id = event.source, event.kind.value, event.call_id
+        case Ignored(source=source, what=what):
+            kind, note = "ignored", f"{what} does not concern the life of a call"
+        case Unrecognised(problem=problem):
+            kind, note = "unrecognised", f"it will be parked: {problem}"
+    return Sent(file, exchange, routing_key, content_type, len(body), source, kind, call_id, note)

@@ -1,0 +1,191 @@
+"""What all commands share: where the broker is, in what form the answer comes, and what the exit code says.
+
+Exit codes::
+
+    0    done
+    1    the answer is an error: its code and message are on stderr (with --json it is the JSON on stdout)
+    2    wrong usage or configuration
+    3    the broker cannot be reached
+    130  Ctrl-C
+
+Commands import what is heavy when they run, so that ``--help`` and completion are quick.
+"""
+# ruff: noqa: PLC0415 - see above
+
+import asyncio
+import inspect
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from consumer.client import SessionClient
+    from consumer.settings import Settings
+
+CONNECT_TIMEOUT = 1.0
+"""How long (s) a command goes on knocking at a broker that refuses; a slow one gets what a connection takes."""
+
+_PANEL = "Everywhere"
+
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Broker (else AMQP_URL, CLOUDAMQP_URL, RABBITMQ_URL).",
+        metavar="AMQP_URL",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Prefix: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        help="First word of every name on the broker.",
+        metavar="WORD",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Configuration (else mcp-sessions.toml).",
+        metavar="FILE",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on stdout.", rich_help_panel=_PANEL)]
+
+_EVERYWHERE: dict[str, tuple[Any, Any]] = {
+    "url": (Url, None),
+    "prefix": (Prefix, None),
+    "config": (Config, None),
+    "json": (Json, False),
+}
+
+
+class ExitCode(IntEnum):
+    """What a command ends with; ``worker`` has codes of its own beside these."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The options that every command takes, before its name or behind it."""
+
+    url: str | None = None
+    prefix: str | None = None
+    config: Path | None = None
+    json: bool = False
+
+    def over(self, before: "Invocation") -> "Invocation":
+        """What was given behind the command over what was given before it."""
+        return Invocation(
+            url=self.url or before.url,
+            prefix=self.prefix or before.prefix,
+            config=self.config or before.config,
+            json=self.json or before.json,
+        )
+
+    def settings(self) -> "Settings":
+        """The settings: the options over the environment, and that over the file.
+
+        Raises:
+            ConfigurationError: with every fault in it.
+        """
+        from consumer.settings import load_settings
+
+        given = {"AMQP_URL": self.url, "MCP_SESSIONS_PREFIX": self.prefix}
+        return load_settings(self.config, dict(os.environ) | {name: value for name, value in given.items() if value})
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator["SessionClient"]:
+        """A connection to the workers."""
+        from consumer.client import SessionClient
+
+        settings = self.settings()
+        url = settings.amqp_url.get_secret_value()
+        async with SessionClient(url, prefix=settings.worker.prefix, connect_timeout=CONNECT_TIMEOUT) as client:
+            yield client
+
+
+C = TypeVar("C", bound=Callable[..., Coroutine[Any, Any, None] | None])
+
+
+def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
+    """Make a function a command: a coroutine or not, whose first parameter is the ``Invocation``.
+
+    Its errors become exit codes. The options that every command takes are added to its signature, which is what
+    typer reads.
+    """
+
+    def register(function: C) -> C:
+        def run(context: typer.Context, **arguments: Any) -> None:
+            behind = Invocation(**{option: arguments.pop(option) for option in _EVERYWHERE})
+            before = context.find_root().obj
+            invocation = behind.over(before) if isinstance(before, Invocation) else behind
+            _guarded(invocation, lambda: function(invocation, **arguments))
+
+        _, *own = inspect.signature(function).parameters.values()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter("context", keyword, annotation=typer.Context),
+            *(parameter.replace(kind=keyword) for parameter in own),
+            *(
+                inspect.Parameter(option, keyword, default=default, annotation=annotation)
+                for option, (annotation, default) in _EVERYWHERE.items()
+            ),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__doc__ = function.__doc__
+        app.command(name, **more)(run)
+        return function
+
+    return register
+
+
+def _guarded(invocation: Invocation, call: Callable[[], Coroutine[Any, Any, None] | None]) -> None:
+    """Run a command; raises ``typer.Exit`` with the code of what went wrong, after having said it."""
+    try:
+        running = call()
+        if running is not None:
+            _quiet_logs()
+            asyncio.run(running)
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except Exception as error:
+        from consumer.cli.failures import failure_of, tell
+
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        tell(failure, as_json=invocation.json)
+        raise typer.Exit(failure.exit_code) from None
+
+
+def _quiet_logs() -> None:
+    """Logs of a command: on stderr, and only what a person should know."""
+    import logging
+
+    from consumer.observability import configure_logging
+
+    configure_logging("warning", "console")
+    for library in ("aiormq", "aio_pika"):  # they log what they raise
+        logging.getLogger(library).setLevel(logging.CRITICAL)

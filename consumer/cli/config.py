@@ -1,0 +1,67 @@
+"""``mcp-sessions config``: what a configuration says, before a worker is started with it."""
+# ruff: noqa: PLC0415 - commands import what is heavy when they run
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from consumer.cli.command import Invocation, command
+from consumer.cli.screen import answers, facts, say, state, table, write_json
+
+app = typer.Typer(help="The configuration: check it, see what it says.", no_args_is_help=True)
+
+
+@command(app, "check", epilog="Example: mcp-sessions config check mcp-sessions.toml")
+def check(
+    invocation: Invocation,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Else what a worker here would read.")] = None,
+) -> None:
+    """Read a configuration as a worker would, and tell what it says or everything that is wrong with it.
+
+    Exit code 2 when something is wrong. Secrets are not shown. SignalWire's config.json is understood.
+    """
+    from consumer.settings import describe
+
+    told = describe((replace(invocation, config=file) if file else invocation).settings())
+    if invocation.json:
+        write_json(told)
+        return
+    screen = answers()
+    worker = told["worker"]
+    screen.print(
+        facts(
+            ("file", told["path"] or "none"),
+            ("broker", told["broker"]),
+            ("prefix", worker["prefix"]),
+            *((key, str(value)) for key, value in told["session"].items() if value is not None),
+        )
+    )
+    screen.print()
+    screen.print(table("SERVICE", "STATE", "STARTED BY", "ROUTES", rows=_services(told)))
+    for warning in told["warnings"]:
+        say(f"warning: {warning}", style="yellow")
+    say("The configuration is good.", style="green")
+
+
+def _services(told: dict[str, Any]) -> list[list[Any]]:
+    routes: list[dict[str, Any]] = told["routes"]
+    return [
+        [
+            name,
+            state("ok" if service["enabled"] else "disabled"),
+            service["url"] or " ".join(service["command"]),
+            _routes_to(name, routes) if routes else "every call",
+        ]
+        for name, service in told["services"].items()
+    ]
+
+
+def _routes_to(service: str, routes: list[dict[str, Any]]) -> str:
+    matches = [
+        " ".join(f"{key}={value}" for key, value in route["match"].items()) or "every call"
+        for route in routes
+        if service in route["services"]
+    ]
+    return "\n".join(matches) or "none"

@@ -1,0 +1,84 @@
+"""``mcp-sessions events``: what happens to sessions, as it happens."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from consumer.cli.command import Invocation, command
+from consumer.cli.screen import answers, duration, say, shown, state, write_json
+
+if TYPE_CHECKING:
+    from schemas.events import CloudEvent
+
+TYPE_WIDTH = len("rejected")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "events", epilog="Example: mcp-sessions events 'session.closed.*' --count 1 --json")(follow_events)
+
+
+async def follow_events(
+    invocation: Invocation,
+    pattern: Annotated[
+        str,
+        typer.Argument(
+            metavar="[PATTERN]",
+            help="Topic pattern for session.WHAT.SERVICE and worker.WHAT, or only WHAT: created, closed, ...",
+            show_default=False,
+        ),
+    ] = "#",
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many.")] = None,
+) -> None:
+    """Follow what happens to sessions and workers, until Ctrl-C.
+
+    With --json, each event is a CloudEvents 1.0 object on a line of its own.
+    """
+    async with invocation.client() as client, client.following(topic(pattern)) as events:
+        if not invocation.json:
+            say("Following; Ctrl-C ends it.", style="dim")
+        screen, left = answers(), count
+        while left is None or left > 0:
+            event = await events.get()
+            if invocation.json:
+                write_json(event.model_dump(mode="json", exclude_none=True), line=True)
+            else:
+                screen.print(event_line(event), soft_wrap=True)
+            left = None if left is None else left - 1
+
+
+def topic(pattern: str) -> str:
+    """A topic pattern; one word that is no wildcard says what happened: ``closed`` is ``*.closed.#``."""
+    return pattern if "." in pattern or pattern in {"#", "*"} else f"*.{pattern}.#"
+
+
+def event_line(event: "CloudEvent") -> Text:
+    """An event as a line for people."""
+    what = event.type.rpartition(".")[2]
+    line = Text.assemble(
+        (event.time.astimezone().strftime("%H:%M:%S"), "dim"),
+        " ",
+        state(what.ljust(TYPE_WIDTH)),
+        " ",
+        shown(event.subject or ""),
+    )
+    line.append(f"  {shown(about(event))}", style="dim")
+    return line
+
+
+def about(event: "CloudEvent") -> str:
+    """What a person wants to know of an event besides its type and its subject."""
+    data: dict[str, Any] = event.data
+    if event.type.startswith("mcp.worker."):
+        return " ".join(f"{key}={data[key]}" for key in ("host", "pid", "version") if key in data)
+    words = [str(data.get("service_name", ""))]
+    if data.get("restored") and event.type.endswith(".created"):
+        words.append("restored")
+    if "reason" in data:
+        words.append(str(data["reason"]))
+    if data.get("created_at") and not event.type.endswith(".created"):
+        words.append(f"after {duration((event.time - datetime.fromisoformat(data['created_at'])).total_seconds())}")
+    words.append(f"on {data.get('worker_id', '')}")
+    return " ".join(words)

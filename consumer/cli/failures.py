@@ -1,0 +1,78 @@
+"""Expected errors, as a command tells them: a code, a sentence, what to do next; never a traceback."""
+
+import json
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+from consumer.broker.errors import BrokerError, BrokerUnreachable, PublishFailed
+from consumer.cli.command import ExitCode
+from consumer.cli.screen import problems, shown, write_json
+from consumer.settings import ConfigurationError
+from schemas.base import Json
+from schemas.errors import ErrorCode, SessionsError
+
+HINTS = {
+    ErrorCode.SESSION_NOT_FOUND: "'mcp-sessions sessions list' shows what is open.",
+    ErrorCode.SERVICE_NOT_FOUND: "'mcp-sessions services list' shows what the workers offer.",
+    ErrorCode.TOOL_NOT_FOUND: "'mcp-sessions tools list SESSION' shows what there is.",
+    ErrorCode.DEADLINE_EXCEEDED: "Is a worker running? 'mcp-sessions workers' tells.",
+    ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
+    ErrorCode.CAPACITY: "'mcp-sessions workers' shows how full they are.",
+}
+UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
+NOT_ROUTED_HINT = "Has a worker ever run under this prefix? Start one: mcp-sessions worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error that a person can do something about."""
+
+    exit_code: ExitCode
+    code: str
+    message: str
+    retryable: bool = False
+    details: Json = field(default_factory=dict)
+    hint: str = ""
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """What to tell of an error; None when it is a defect of ours."""
+    match error:
+        case SessionsError(code=code, message=message):
+            return Failure(ExitCode.ERROR, code.value, message, error.retryable, error.details, HINTS.get(code, ""))
+        case ConfigurationError():
+            faults = [{"key": fault.key, "problem": fault.problem} for fault in error.faults]
+            return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", str(error), details={"faults": faults})
+        case BrokerUnreachable():
+            return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
+        case PublishFailed():
+            return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), hint=NOT_ROUTED_HINT)
+        case BrokerError():
+            return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
+        case _:
+            return None
+
+
+def tell(failure: Failure, *, as_json: bool) -> None:
+    """Say it: on stderr for people, on stdout for programs."""
+    if as_json:
+        error = {
+            "code": failure.code,
+            "message": failure.message,
+            "retryable": failure.retryable,
+            "details": failure.details,
+        }
+        write_json({"error": error})
+        return
+    screen = problems()
+    screen.print(Text.assemble((failure.code, "bold red"), ": ", shown(failure.message)), soft_wrap=True)
+    for name, value in failure.details.items():
+        if name == "faults" or str(value) in failure.message:
+            continue  # said already
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        separator = "\n    " if "\n" in text.strip() else " "
+        indented = shown(text.strip(), lines=True).replace("\n", "\n    ")
+        screen.print(Text.assemble((f"  {name}:", "dim"), separator, indented), soft_wrap=True)
+    if failure.hint:
+        screen.print(Text(failure.hint, style="dim"), soft_wrap=True)

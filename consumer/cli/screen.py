@@ -1,0 +1,203 @@
+"""What people read: tables that fit 80 columns, times as ages, and nothing cut that somebody wants to copy.
+
+Answers go to stdout, everything else to stderr. What comes from telephony or from an MCP server may hold anything:
+it is never read as markup, and its control characters are shown, not obeyed.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+UNBOUNDED = 1000
+"""Columns of a screen that is none: what is piped into another program is not folded."""
+
+BAR = 5
+
+GAP = 2
+"""Between columns."""
+
+NARROW = 10
+"""The narrowest that a column is folded to."""
+
+WHOLE = 44
+"""How wide a column of ids is kept while another one can be folded: a UUID, and some more."""
+
+STYLES = {
+    "ready": "green",
+    "alive": "green",
+    "ok": "green",
+    "works": "green",
+    "created": "green",
+    "started": "green",
+    "restored": "cyan",
+    "closed": "blue",
+    "starting": "yellow",
+    "draining": "yellow",
+    "expired": "yellow",
+    "missing": "yellow",
+    "differs": "red",
+    "refused": "red",
+    "fails": "red",
+    "died": "red",
+    "lost": "red",
+    "rejected": "red",
+    "dead": "red",
+    "disabled": "dim",
+    "stopped": "dim",
+}
+
+
+def _console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else UNBOUNDED
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def answers() -> Console:
+    """The screen for what was asked: stdout."""
+    return _console()
+
+
+def problems() -> Console:
+    """The screen for everything else: stderr."""
+    return _console(stderr=True)
+
+
+def write_json(value: Any, *, line: bool = False) -> None:
+    """JSON for programs: on a ``line`` of its own, or indented. ASCII, so that no locale can spoil it."""
+    sys.stdout.write(json.dumps(value, indent=None if line else 2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def write_text(text: str) -> None:
+    """Text for people and pipes: as it is into a pipe, with its control characters shown on a terminal."""
+    told = shown(text, lines=True) if sys.stdout.isatty() else text
+    sys.stdout.buffer.write(f"{told}\n".encode("utf-8", "backslashreplace"))
+    sys.stdout.flush()
+
+
+def shown(text: object, *, lines: bool = False) -> str:
+    """A text with what would drive the terminal spelled out; ``lines`` keeps line ends and tabs."""
+    kept = "\n\t" if lines else ""
+    return "".join(one if one.isprintable() or one in kept else repr(one)[1:-1] for one in str(text))
+
+
+def say(sentence: str, *, style: str = "") -> None:
+    """A sentence beside the answer, on stderr."""
+    problems().print(Text(shown(sentence, lines=True), style=style), soft_wrap=True)
+
+
+def state(word: str) -> Text:
+    """A state in its colour."""
+    return Text(word, style=STYLES.get(word, ""))
+
+
+def table(
+    *columns: str,
+    rows: Iterable[Sequence[str | Text]],
+    right: Iterable[str] = (),
+    whole: Iterable[str] = (),
+    width: int | None = None,
+) -> Table:
+    """A table of rows, ``width`` wide at most (default: the screen). What does not fit is folded, never cut off.
+
+    The columns named in ``whole`` are folded last: they hold what somebody wants to copy.
+    """
+    given = [list(row) for row in rows]
+    widths = fit(
+        [
+            Width.of(column, [row[number] for row in given], whole=column in whole)
+            for number, column in enumerate(columns)
+        ],
+        (answers().width if width is None else width) - GAP * (len(columns) - 1),
+    )
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column, wide in zip(columns, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        made.add_column(column, overflow="fold", justify=justify, width=wide)
+    for row in given:
+        made.add_row(*(Text(shown(cell, lines=True)) if isinstance(cell, str) else cell for cell in row))
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """How wide a column would be, and how narrow it may get: in a first round, and when that is not enough."""
+
+    natural: int
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, header: str, cells: Sequence[str | Text], *, whole: bool) -> Self:
+        """The width of a column; bars and states (``Text``) are never folded."""
+        lines = [line for cell in cells for line in str(cell).split("\n")]
+        natural = max(map(cell_len, (header, *lines)))
+        if any(isinstance(cell, Text) for cell in cells):
+            return cls(natural, natural, natural)
+        last = min(natural, max(cell_len(header), NARROW))
+        return cls(natural, max(last, min(natural, WHOLE)) if whole else last, last)
+
+
+def fit(columns: Sequence[Width], available: int) -> list[int]:
+    """Widths that fit into ``available``, the widest narrowed first; more than that only when nothing can give."""
+    widths = [column.natural for column in columns]
+    for bounds in ([column.first for column in columns], [column.last for column in columns]):
+        while sum(widths) > available:
+            most = max(range(len(widths)), key=lambda one: (widths[one] > bounds[one], widths[one]), default=None)
+            if most is None or widths[most] <= bounds[most]:
+                break
+            widths[most] -= 1
+    return widths
+
+
+def age(moment: str) -> str:
+    """How long ago a moment was, in its biggest unit: ``42s``, ``3m``, ``2h``. The other host's clock may be ahead."""
+    seconds = max(0, round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them, in the two biggest units at most: ``840ms``, ``42s``, ``3m05s``, ``2h10m``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms" if seconds else "0s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f}s" if seconds < 10 and seconds % 1 >= 0.05 else f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
+
+
+def bar(part: float, whole: float, label: str, *, full_is_bad: bool = False) -> Text:
+    """A small bar with its figure behind it: how much of a whole is there, or is left."""
+    share = min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
+    filled = round(share * BAR)
+    danger = share if full_is_bad else 1 - share
+    style = "red" if danger > 0.9 else "yellow" if danger > 0.7 else "green"
+    return Text.assemble(("━" * filled, style), ("─" * (BAR - filled), "dim"), f" {label}")
+
+
+def facts(*rows: tuple[str, RenderableType]) -> Table:
+    """Names and values, one below the other."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, Text(value) if isinstance(value, str) else value)
+    return made

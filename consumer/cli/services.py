@@ -1,0 +1,97 @@
+"""``mcp-sessions services``: the MCP servers that sessions can be opened on."""
+# ruff: noqa: PLC0415 - commands import what is heavy when they run
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.screen import answers, bar, duration, say, state, table, write_json
+
+app = typer.Typer(help="The configured MCP servers: what the workers offer, and trying them out.", no_args_is_help=True)
+
+
+@command(app, "list", epilog="Example: mcp-sessions services list --json")
+async def list_services(invocation: Invocation) -> None:
+    """List the services that the running workers offer, and how much room is left."""
+    async with invocation.client() as client:
+        services = await client.list_services()
+    if invocation.json:
+        write_json({"services": services})
+    elif services:
+        rows = [
+            [
+                name,
+                state("ready" if service["enabled"] else "disabled"),
+                bar(
+                    service["sessions"],
+                    service["max_sessions"],
+                    f"{service['sessions']}/{service['max_sessions']}",
+                    full_is_bad=True,
+                ),
+                service["transport"],
+                service["description"],
+            ]
+            for name, service in services.items()
+        ]
+        answers().print(table("SERVICE", "STATE", "SESSIONS", "BY", "DESCRIPTION", rows=rows))
+    else:
+        say("The workers have no services. Configure one: see mcp-sessions config check")
+
+
+@command(app, "tools", epilog="Example: mcp-sessions services tools todo")
+async def service_tools(
+    invocation: Invocation,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its name; see 'services list'.")],
+) -> None:
+    """List the tools of a service, without opening a session."""
+    from consumer.cli.tools import tools_table
+
+    async with invocation.client() as client:
+        tools = await client.service_tools(service)
+    if invocation.json:
+        write_json({"service_name": service, "tools": tools})
+    elif tools:
+        answers().print(tools_table(tools))
+    else:
+        say(f"The service {service} has no tools.")
+
+
+@command(app, "check", epilog="Example: mcp-sessions services check --config mcp-sessions.toml")
+async def check_services(invocation: Invocation) -> None:
+    """Start every enabled service once on this machine, and tell what works. Needs no broker.
+
+    Exit code 1 when one of them does not work.
+    """
+    from consumer.processes.manager import MCPManager
+
+    settings = invocation.settings()
+    started = time.monotonic()
+    async with MCPManager(settings.services) as manager:
+        checks = await manager.validate_services()
+    took = time.monotonic() - started
+    failed = sorted(name for name, check in checks.items() if check.error is not None)
+    disabled = sorted(name for name in settings.services if name not in checks)
+    if invocation.json:
+        write_json({"services": {name: _as_json(check) for name, check in checks.items()}, "disabled": disabled})
+    else:
+        rows = [[name, state("fails" if check.error else "works"), _found(check)] for name, check in checks.items()]
+        rows += [[name, state("disabled"), "not tried"] for name in disabled]
+        answers().print(table("SERVICE", "STATE", "FOUND", rows=rows))
+        say(f"{len(checks) - len(failed)} of {len(checks)} work; tried in {duration(took)}.")
+    if failed:
+        raise typer.Exit(ExitCode.ERROR)
+
+
+def _found(check: Any) -> str:
+    if check.error is None:
+        return f"{len(check.tools)} tools: {', '.join(tool['name'] for tool in check.tools)}"
+    stderr = str(check.error.details.get("stderr") or "").strip()
+    return f"{check.error.code.value}: {check.error.message}" + (f"\n{stderr}" if stderr else "")
+
+
+def _as_json(check: Any) -> dict[str, Any]:
+    if check.error is None:
+        return {"ok": True, "tools": check.tools}
+    return {"ok": False, "error": check.error.body().model_dump(mode="json")}

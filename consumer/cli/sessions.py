@@ -1,0 +1,143 @@
+"""``mcp-sessions sessions``: what is open, and opening and closing it by hand."""
+
+import json
+from typing import Annotated, Any, Literal
+
+import typer
+
+from consumer.cli.command import Invocation, command
+from consumer.cli.parsing import json_object
+from consumer.cli.screen import age, answers, bar, duration, facts, say, shown, state, table, write_json
+
+app = typer.Typer(help="What is open on all workers; opening and closing by hand.", no_args_is_help=True)
+
+SessionArgument = Annotated[
+    str, typer.Argument(metavar="SESSION", help="Its id: CALL, or CALL#SERVICE for a further service of the call.")
+]
+Session = dict[str, Any]
+"""Session info as replies have it."""
+
+
+@command(app, "list", epilog="Example: mcp-sessions sessions list --service todo")
+async def list_sessions(
+    invocation: Invocation,
+    service: Annotated[str | None, typer.Option(metavar="SERVICE", help="Only of this service.")] = None,
+    call: Annotated[str | None, typer.Option(metavar="CALL", help="Only of this call.")] = None,
+    worker: Annotated[str | None, typer.Option(metavar="WORKER", help="Only on this worker.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=10_000, metavar="N", help="At most so many.")] = None,
+    cursor: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a limited list ended.")] = None,
+) -> None:
+    """List the open sessions, their age, and how long each may stay unused."""
+    filters = {"service_name": service, "call_id": call, "worker_id": worker, "limit": limit, "cursor": cursor}
+    async with invocation.client() as client:
+        page = await client.list_sessions(**filters)
+    if invocation.json:
+        write_json(page)
+        return
+    if page["sessions"]:
+        answers().print(sessions_table(list(page["sessions"].values())))
+    elif any(filters.values()):
+        say("No open session fits. Without options all are listed: mcp-sessions sessions list")
+    else:
+        say("No session is open. Open one: mcp-sessions sessions create CALL SERVICE")
+    if not page["complete"]:
+        say(f"Not complete: no answer from {', '.join(page['missing_workers'])}.", style="yellow")
+    if page.get("next_cursor"):
+        say(f"There are more: --cursor {page['next_cursor']}")
+
+
+@command(app, "get", epilog="Example: mcp-sessions sessions get c3f1b5d3-98db-45a6-a20b-2cf0dd311efa")
+async def get_session(invocation: Invocation, session_id: SessionArgument) -> None:
+    """Show everything about a session. Counts as a use of it."""
+    async with invocation.client() as client:
+        _tell(invocation, await client.get(session_id))
+
+
+@command(app, "create", epilog="Example: mcp-sessions sessions create my-call todo --timeout 600")
+async def create_session(
+    invocation: Invocation,
+    session_id: SessionArgument,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Which MCP server; see 'services list'.")],
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long it may stay unused; else what is configured.")
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option(metavar="JSON", help="An object that is kept with it and shown in events.")
+    ] = None,
+    if_exists: Annotated[
+        Literal["replace", "keep", "reject"], typer.Option(help="What to do with an open one of that id.")
+    ] = "replace",
+) -> None:
+    """Open a session, as the start of a call would."""
+    about = None if metadata is None else json_object(metadata, "--metadata")
+    async with invocation.client() as client:
+        _tell(
+            invocation,
+            await client.create(session_id, service, timeout=timeout, metadata=about, if_exists=if_exists),
+        )
+
+
+@command(app, "close", epilog="Example: mcp-sessions sessions close my-call")
+async def close_session(invocation: Invocation, session_id: SessionArgument) -> None:
+    """Close a session, or with the id of a call all sessions of it."""
+    async with invocation.client() as client:
+        result = await client.close(session_id)
+    if invocation.json:
+        write_json(result)
+    elif result["closed"]:
+        say(f"Closed: {', '.join(result['sessions'])}")
+    else:
+        say("Nothing was open under this id.")
+
+
+def sessions_table(sessions: list[Session]) -> Any:
+    """A table of sessions; the state is a column only where there is something to say."""
+    stateful = any(state_of(session) != "alive" for session in sessions)
+    rows = [
+        [
+            session["session_id"],
+            session["service_name"],
+            session["worker_id"],
+            age(session["created_at"]),
+            time_left(session),
+            *([state(state_of(session))] if stateful else []),
+        ]
+        for session in sessions
+    ]
+    columns = ("SESSION", "SERVICE", "WORKER", "AGE", "LEFT", *(["STATE"] if stateful else []))
+    return table(*columns, rows=rows, right=["AGE"], whole=["SESSION"])
+
+
+def state_of(session: Session) -> str:
+    """One word for how a session is."""
+    if session["is_expired"]:
+        return "expired"
+    if not session["is_alive"]:
+        return "dead"
+    return "restored" if session.get("restored") else "alive"
+
+
+def time_left(session: Session) -> Any:
+    """How long a session may stay unused from now on, as a part of how long it may at all."""
+    left = max(0.0, session["time_remaining"])
+    return bar(left, session["timeout"], duration(left))
+
+
+def _tell(invocation: Invocation, session: Session) -> None:
+    if invocation.json:
+        write_json(session)
+        return
+    metadata = json.dumps(session["metadata"], ensure_ascii=False, indent=2) if session["metadata"] else "none"
+    answers().print(
+        facts(
+            ("session", session["session_id"]),
+            ("call", session["call_id"]),
+            ("service", session["service_name"]),
+            ("worker", session["worker_id"]),
+            ("state", state(state_of(session))),
+            ("opened", f"{age(session['created_at'])} ago"),
+            ("last used", f"{age(session['last_accessed'])} ago"),
+            ("left", time_left(session) + f" of {duration(session['timeout'])}"),
+            ("metadata", shown(metadata, lines=True)),
+        )
+    )

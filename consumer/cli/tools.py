@@ -1,0 +1,111 @@
+"""``mcp-sessions tools``: what a session's MCP server can do, and doing it."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.parsing import tool_arguments, wants_schema
+from consumer.cli.screen import answers, say, table, write_json, write_text
+from consumer.cli.sessions import SessionArgument
+
+if TYPE_CHECKING:
+    from consumer.client import SessionClient
+
+app = typer.Typer(help="The tools of a session: list them, call them.", no_args_is_help=True)
+
+Tool = dict[str, Any]
+"""A tool as its MCP server lists it."""
+
+DEFAULT_TIMEOUT = 30.0
+
+
+@command(app, "list", epilog="Example: mcp-sessions tools list my-call")
+async def list_tools(
+    invocation: Invocation,
+    session_id: SessionArgument,
+    service: Annotated[
+        str | None, typer.Option(metavar="SERVICE", help="Which of the call's services; else its first.")
+    ] = None,
+) -> None:
+    """List the tools of a session."""
+    async with invocation.client() as client:
+        tools = await client.list_tools(session_id, service_name=service)
+    if invocation.json:
+        write_json({"tools": tools})
+    elif tools:
+        answers().print(tools_table(tools))
+    else:
+        say("This session's server has no tools.")
+
+
+@command(app, "call", epilog="Example: mcp-sessions tools call my-call add_todo text='call back'")
+async def call_tool(
+    invocation: Invocation,
+    session_id: SessionArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The tool.")],
+    given: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGS", help="A JSON object, or key=value pairs.")
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option(metavar="SERVICE", help="Open the session on it if there is none.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="How long it may take.")] = (
+        DEFAULT_TIMEOUT
+    ),
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Idempotency key: repeated with it, the tool runs once.")
+    ] = None,
+) -> None:
+    """Call a tool of a session, and print what it says.
+
+    A value of key=value is read as the tool's input schema says, and is text where that says nothing.
+    """
+    arguments = tool_arguments(given or [])  # a mistake in them needs no broker
+    async with invocation.client() as client:
+        if wants_schema(given or []):
+            schema = await _input_schema(client, session_id, name, service)
+            arguments = tool_arguments(given or [], schema)
+        result = await client.call_tool(
+            session_id, name, arguments, service_name=service, timeout=timeout, idempotency_key=key
+        )
+    if invocation.json:
+        write_json(result)
+    else:
+        write_text(result["text"] or _structured(result))
+    if result.get("isError"):
+        if not invocation.json:
+            say(f"{name} answered with an error.", style="red")
+        raise typer.Exit(ExitCode.ERROR)
+
+
+def tools_table(tools: Sequence[Tool]) -> Any:
+    """A table of tools, with what they take."""
+    rows = [[_signature(tool), str(tool.get("description") or tool.get("title") or "").strip()] for tool in tools]
+    return table("TOOL", "WHAT IT DOES", rows=rows)
+
+
+def _signature(tool: Tool) -> str:
+    schema = tool.get("inputSchema")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    required = schema.get("required") if isinstance(schema, dict) else None
+    names = list(properties) if isinstance(properties, dict) else []
+    needed = required if isinstance(required, list) else []
+    return f"{tool['name']}({', '.join(name if name in needed else f'{name}?' for name in names)})"
+
+
+async def _input_schema(
+    client: "SessionClient", session_id: str, name: str, service: str | None
+) -> dict[str, Any] | None:
+    """What a tool takes. With a ``service`` there may be no session yet: its own listing opens none."""
+    tools = await (client.service_tools(service) if service else client.list_tools(session_id))
+    schema = next((tool.get("inputSchema") for tool in tools if tool.get("name") == name), None)
+    return schema if isinstance(schema, dict) else None
+
+
+def _structured(result: dict[str, Any]) -> str:
+    """What to show of a result without text."""
+    shown = result.get("structuredContent") or result.get("content") or "(no content)"
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, indent=2)

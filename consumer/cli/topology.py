@@ -1,0 +1,134 @@
+"""``mcp-sessions topology``: what is declared on the broker, as data, for real, and the one against the other."""
+# ruff: noqa: PLC0415 - commands import what is heavy when they run
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.screen import answers, say, state, table, write_json
+
+if TYPE_CHECKING:
+    from consumer.broker.declare import Finding
+    from consumer.broker.link import Link
+    from consumer.broker.topology import Queue, Topology
+    from consumer.settings import Settings
+
+app = typer.Typer(help="The exchanges and queues on the broker: show, declare, compare.", no_args_is_help=True)
+
+
+@command(app, "show", epilog="Example: mcp-sessions topology show --prefix mcp")
+def show(invocation: Invocation) -> None:
+    """Show every exchange, queue and binding that is needed, and why. Needs no broker."""
+    settings = invocation.settings()
+    topology, per_worker = _needed(settings), _per_worker(settings)
+    if invocation.json:
+        write_json(asdict(topology) | {"worker_queues": [asdict(queue) for queue in per_worker]})
+        return
+    rows = [["exchange", exchange.name, exchange.type, exchange.why] for exchange in topology.exchanges]
+    rows += [["queue", queue.name, queue.kind, queue.why] for queue in (*topology.queues, *per_worker)]
+    screen = answers()
+    screen.print(table("KIND", "NAME", "TYPE", "WHY", rows=rows))
+    screen.print()
+    bindings = [[one.source, one.queue, one.routing_key or "(all)"] for one in topology.bindings]
+    screen.print(table("FROM EXCHANGE", "TO QUEUE", "ROUTING KEY", rows=bindings))
+
+
+@command(app, "apply", epilog="Example: mcp-sessions topology apply --url amqp://admin:...@broker/")
+async def apply(invocation: Invocation) -> None:
+    """Declare what all workers share. Harmless when it is there; nothing is ever deleted.
+
+    A worker does this by itself when it starts; it is a command for users who may declare where workers may not.
+    """
+    from consumer.broker import declare
+    from consumer.broker.errors import BrokerUnavailable
+
+    topology = _needed(invocation.settings())
+    async with _link(invocation) as link:
+        try:
+            async with link.scratch() as channel:
+                await declare.apply(channel, topology)
+        except BrokerUnavailable as error:
+            problems = [one for one in await declare.verify(link, topology) if one.state not in {"ok", "missing"}]
+            if not problems:
+                raise
+            if invocation.json:
+                write_json({"applied": False, "findings": [asdict(one) for one in problems]})
+            else:
+                answers().print(_findings(problems))
+                say("Not applied: what is there is something else.", style="red")
+            raise typer.Exit(ExitCode.ERROR) from error
+    if invocation.json:
+        write_json({"applied": True, "exchanges": len(topology.exchanges), "queues": len(topology.queues)})
+    else:
+        say(f"{len(topology.exchanges)} exchanges and {len(topology.queues)} queues are as they should be.")
+
+
+@command(app, "verify", epilog="Example: mcp-sessions topology verify")
+async def verify(invocation: Invocation) -> None:
+    """Compare the broker with what is needed, and change nothing. Exit code 1 when something differs.
+
+    Bindings cannot be read over AMQP and are not compared.
+    """
+    from consumer.broker import declare
+
+    topology = _needed(invocation.settings())
+    async with _link(invocation) as link:
+        findings = await declare.verify(link, topology)
+    good = all(one.state == "ok" for one in findings)
+    if invocation.json:
+        write_json({"ok": good, "findings": [asdict(one) for one in findings]})
+    else:
+        answers().print(_findings(findings))
+    if not good:
+        raise typer.Exit(ExitCode.ERROR)
+
+
+def _needed(settings: "Settings") -> "Topology":
+    from consumer.broker.topology import CallExchange, Names, cluster
+
+    own = settings.worker
+    extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
+    return cluster(Names(own.prefix), grace=own.grace, call_exchanges=extra)
+
+
+def _per_worker(settings: "Settings") -> list["Queue"]:
+    from consumer.broker.topology import Names, inbox, requests_queue, worker_queue
+    from schemas.ids import WorkerId
+
+    names, anybody = Names(settings.worker.prefix), WorkerId("<worker_id>")
+    return [
+        inbox(names, anybody),
+        requests_queue(names, anybody, "<connection>"),
+        worker_queue(names, anybody, "<connection>"),
+    ]
+
+
+def _findings(findings: list["Finding"]) -> Any:
+    rows = [[one.kind, one.name, state(one.state), one.detail] for one in findings]
+    return table("KIND", "NAME", "STATE", "WHAT TO DO" if any(one.detail for one in findings) else "", rows=rows)
+
+
+@asynccontextmanager
+async def _link(invocation: Invocation) -> AsyncIterator["Link"]:
+    """A connection that declares nothing by itself, unlike the client's.
+
+    Raises:
+        BrokerUnreachable: there is no broker.
+    """
+    from consumer.broker.errors import BrokerUnreachable
+    from consumer.broker.link import Link
+
+    url = invocation.settings().amqp_url
+    link = Link(url.get_secret_value(), "mcp-sessions topology")
+    try:
+        try:
+            await link.open()
+        except Exception as error:
+            raise BrokerUnreachable(f"no RabbitMQ at {url}: {error}") from error
+        yield link
+    finally:
+        await link.close()

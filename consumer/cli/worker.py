@@ -1,0 +1,41 @@
+"""``mcp-sessions worker``, the same as ``python -m consumer``."""
+# ruff: noqa: PLC0415 - the configuration is checked before what takes long is imported
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import typer
+
+from consumer.cli.command import Invocation, command
+
+if TYPE_CHECKING:
+    from consumer.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "worker", epilog="Example: mcp-sessions worker --config mcp-sessions.toml")(work)
+
+
+def work(invocation: Invocation) -> None:
+    """Run a worker until SIGTERM or Ctrl-C; a second one hurries.
+
+    Exit codes: 0 drained, 2 bad configuration, 3 broker unreachable for longer than allowed, 4 drain ran out of time.
+    """
+    from consumer.observability import configure_logging, get_logger
+
+    settings = invocation.settings()
+    configure_logging(settings.worker.log_level, settings.worker.log_format)
+    for warning in settings.warnings:
+        get_logger(__name__).warning("settings.warning", text=warning)
+    raise typer.Exit(_run(settings))
+
+
+def _run(settings: "Settings") -> int:
+    from consumer.worker import run_worker
+
+    try:
+        import uvloop
+    except ImportError:  # where there is none, asyncio's own loop does as well
+        return asyncio.run(run_worker(settings))
+    return uvloop.run(run_worker(settings))

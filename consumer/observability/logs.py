@@ -1,0 +1,127 @@
+"""Logs are events: ``log.info("session.created", call_id=..., service=...)``, one line each, on standard error.
+
+Readable on a terminal, JSON otherwise; times are ISO 8601 in UTC. What libraries log goes through the same renderer,
+from WARNING up. Secrets are masked and huge values cut in every line, whoever wrote it. A line that cannot be written
+is dropped: the worker outlives whoever read its logs.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Any, Literal, cast
+
+import structlog
+from structlog.contextvars import bound_contextvars
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from consumer.observability.masking import MAX_LONG_TEXT, mask_text, masked
+
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+bound = bound_contextvars
+"""``with bound(call_id=...):`` every line of this task inside it carries the values: once for each delivery."""
+
+_FIRST = ("timestamp", "level", "event")
+_LONG = ("exception", "stack")
+
+
+class _StandardError:
+    """Writes a line to whatever ``sys.stderr`` is now, so that a test can capture it."""
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a closed pipe, a closed file
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = warn = error = critical = fatal = failure = exception = log = msg
+
+
+class _Handler(logging.Handler):
+    """What libraries log, to the same place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _StandardError().msg(self.format(record))
+        except Exception:  # noqa: BLE001 - logging's own rule: never fail the caller
+            self.handleError(record)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger; may be made before ``configure_logging``, which it then follows."""
+    return cast("FilteringBoundLogger", structlog.get_logger(name))
+
+
+def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto") -> None:
+    """Set up all logging of the process; called again, the last call counts.
+
+    Args:
+        level: the lowest level of our own lines; those of libraries are shown from WARNING up, or higher.
+        fmt: ``auto`` is ``console`` when standard error is a terminal and ``json`` otherwise.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    chain = _chain()
+    rendering = _console() if fmt == "console" or (fmt == "auto" and sys.stderr.isatty()) else _json()
+    structlog.configure(
+        processors=[*chain, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: _StandardError(),
+        cache_logger_on_first_use=False,
+    )
+    handler = _Handler(max(number, logging.WARNING))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *chain],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [*(one for one in root.handlers if not isinstance(one, _Handler)), handler]
+    root.setLevel(max(number, logging.WARNING))
+    logging.captureWarnings(capture=True)
+
+
+def _chain() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        mask_secrets,
+    ]
+
+
+def _json() -> list[Processor]:
+    return [_in_order, structlog.processors.JSONRenderer()]
+
+
+def _console() -> list[Processor]:
+    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    plain = structlog.dev.plain_traceback  # the pretty one prints local variables, and with them secrets
+    return [_printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+
+
+def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A processor: no secrets, no floods. Private keys of the standard library's formatter pass as they are."""
+    kept = {key: value for key, value in event.items() if key.startswith("_")}
+    long = {key: mask_text(str(event[key]), MAX_LONG_TEXT) for key in _LONG if key in event}
+    told: MutableMapping[str, Any] = masked({key: value for key, value in event.items() if key not in kept | long})
+    return {**told, **long, **kept}
+
+
+def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {**{key: event[key] for key in _FIRST if key in event}, **event}
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Control characters as escapes: an id from a platform must not forge lines or drive the terminal."""
+    return {
+        key: value if key in _LONG or not isinstance(value, str) else _escaped(value) for key, value in event.items()
+    }
+
+
+def _escaped(text: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,0 +1,110 @@
+"""Secrets out of what is told, and bounds on its size. Pure.
+
+What counts as a secret: the value of a key that is named like one (``password``, ``auth_token``, ``X-Api-Key``,
+``clientSecret``), the password in a URL, a bearer or basic credential, ``password=...`` in a text. Masking never
+fails and never grows what it is given: whatever it does not know becomes its masked ``repr``.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Set
+from enum import Enum
+from typing import Any
+
+MASK = "***"
+MAX_TEXT = 2_000
+MAX_LONG_TEXT = 10_000
+"""For texts whose end matters as much as their start: tracebacks."""
+
+MAX_ITEMS = 50
+MAX_DEPTH = 6
+MAX_VALUES = 500
+"""How many values one masked value may have, over all its levels."""
+
+_NAMES = (
+    "password|passwd|passphrase|pwd|secret|token|authorization|api_?key|access_?key|private_?key|credentials?|cookie"
+)
+_SECRET_KEY = re.compile(rf"(?:^|_)(?:{_NAMES})$")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_IN_TEXT = (
+    (re.compile(r"""(://[^\s:/@"']*:)[^\s/"'<>]*@"""), rf"\g<1>{MASK}@"),
+    (re.compile(r"""(://[^\s:/@"']*:)[^\s/"'<>]*(?=…\(\+)"""), rf"\g<1>{MASK}"),  # cut before its @
+    (re.compile(r"""(?<=\)…)[^\s/"'<>]*@"""), f"{MASK}@"),  # cut after its ://
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\g<1> {MASK}"),
+    (re.compile(rf"""(?i)\b((?:\w+[_-])?(?:{_NAMES})(?:=|["']\s*:\s*["']))[^\s"'&,;]+"""), rf"\g<1>{MASK}"),
+)
+
+
+def is_secret_key(key: object) -> bool:
+    """Whether a value under this key is one to hide."""
+    words = _CAMEL.sub("_", str(key)[:200]).replace("-", "_").replace(".", "_").lower()
+    return _SECRET_KEY.search(words) is not None
+
+
+def mask_text(text: str, limit: int = MAX_TEXT) -> str:
+    """The text without secrets, its middle left out when it is longer than ``limit``."""
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}…(+{len(text) - 2 * half})…{text[-half:]}"
+    for pattern, replacement in _IN_TEXT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def masked(value: Any) -> Any:
+    """A copy to print: JSON's types only, no secrets, bounded in depth, width and length."""
+    return _Masking().value(value, MAX_DEPTH)
+
+
+class _Masking:
+    """One value on its way; counts what it has let through."""
+
+    def __init__(self) -> None:
+        self._left = MAX_VALUES
+
+    def value(self, value: Any, depth: int) -> Any:
+        self._left -= 1
+        match value:
+            case Enum():
+                return self.value(value.value, depth)
+            case None | bool() | int():
+                return value
+            case float():
+                return value if math.isfinite(value) else str(value)
+            case str():
+                return mask_text(str(value))
+            case bytes() | bytearray() | memoryview():
+                return f"<{len(value)} bytes>"
+            case Mapping() | list() | tuple() | Set() if depth <= 0:
+                return "…"
+            case Mapping():
+                return self._mapping(value, depth)
+            case list() | tuple() | Set():
+                return self._items(value, depth)
+        return mask_text(_told(value))
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        for key, item in value.items():
+            if len(told) >= MAX_ITEMS or self._left <= 0:
+                told["…"] = f"+{len(value) - len(told)}"
+                break
+            hide = item is not None and is_secret_key(key)
+            told[mask_text(str(key), 200)] = MASK if hide else self.value(item, depth - 1)
+        return told
+
+    def _items(self, value: list[Any] | tuple[Any, ...] | Set[Any], depth: int) -> list[Any]:
+        told: list[Any] = []
+        for item in value:
+            if len(told) >= MAX_ITEMS or self._left <= 0:
+                told.append(f"…(+{len(value) - len(told)})")
+                break
+            told.append(self.value(item, depth - 1))
+        return told
+
+
+def _told(value: object) -> str:
+    try:
+        return str(value) if isinstance(value, BaseException) else repr(value)
+    except Exception as error:  # noqa: BLE001 - somebody else's repr; a log line must not fail
+        return f"<{type(value).__name__}: {type(error).__name__} in its repr>"

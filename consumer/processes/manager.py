@@ -1,0 +1,122 @@
+"""The configured services and the clients that are made of them: SignalWire's ``MCPManager``, in asyncio."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from consumer.processes.client import MCPClient
+from consumer.processes.service import MCPService
+from consumer.processes.starter import ColdStarter, Starter
+from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCheck:
+    """What a trial start of a service found: its tools, or the error."""
+
+    error: SessionsError | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+
+
+class MCPManager:
+    """Makes clients for services by name.
+
+    ``services`` maps names to services, or is a configuration as SignalWire's gateway has it, with a ``services``
+    object in it; pydantic's ``ValidationError`` tells what is wrong with it. Use it from the main thread.
+    """
+
+    def __init__(
+        self, services: Mapping[str, MCPService] | Mapping[str, Any], *, starter: Starter | None = None
+    ) -> None:
+        self.services = read_services(services)
+        self._starter: Starter = starter or ColdStarter()
+        self._tools: dict[str, list[dict[str, Any]]] = {}
+        self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+        self._closing: asyncio.Task[None] | None = None
+
+    def get_service(self, service_name: str) -> MCPService:
+        """The service of that name; :class:`ServiceNotFound`, :class:`ServiceDisabled` (both ``ValueError``)."""
+        service = self.services.get(service_name)
+        if service is None:
+            known = ", ".join(sorted(self.services)) or "none"
+            raise ServiceNotFound(f"there is no service {service_name!r}; configured: {known}", service=service_name)
+        if not service.enabled:
+            raise ServiceDisabled(f"service {service_name!r} is disabled", service=service_name)
+        return service
+
+    def list_services(self) -> dict[str, dict[str, Any]]:
+        """All services and what may be told about them, also the disabled ones."""
+        return {name: service.public() for name, service in self.services.items()}
+
+    async def create_client(self, service_name: str) -> MCPClient:
+        """A started client of its own; the caller stops it. Errors as :meth:`MCPClient.start` and ``get_service``."""
+        service = self.get_service(service_name)
+        if self._closing is not None:
+            raise ShuttingDown("the worker is leaving")
+        client = await self._starter.start(service)
+        self._tools[service_name] = client.tools
+        return client
+
+    async def get_service_tools(self, service_name: str) -> list[dict[str, Any]]:
+        """The service's tools as they were listed last; a client is started for it only when there is no listing.
+
+        Any number of callers at once start one client together.
+        """
+        self.get_service(service_name)
+        if service_name in self._tools:
+            return self._tools[service_name]
+        listing = self._listings.get(service_name)
+        if listing is None:
+            listing = asyncio.create_task(self._list(service_name), name=f"list-tools-{service_name}")
+            self._listings[service_name] = listing
+            listing.add_done_callback(lambda _done: self._listings.pop(service_name, None))
+        return await asyncio.shield(listing)
+
+    async def _list(self, service_name: str) -> list[dict[str, Any]]:
+        client = await self.create_client(service_name)
+        await client.stop()
+        return client.tools
+
+    async def validate_services(self) -> dict[str, ServiceCheck]:
+        """Start each enabled service once, all at the same time, and tell what came of it. Never raises."""
+        names = [name for name, service in self.services.items() if service.enabled]
+        return dict(zip(names, await asyncio.gather(*map(self._check, names)), strict=True))
+
+    async def _check(self, service_name: str) -> ServiceCheck:
+        try:
+            return ServiceCheck(tools=await self._list(service_name))
+        except SessionsError as error:
+            return ServiceCheck(error=error)
+
+    async def shutdown(self) -> None:
+        """Stop all clients at once and remove what they left. Idempotent, bounded, never raises."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._starter.close(), name="mcp-manager-shutdown")
+        await asyncio.wait({self._closing})
+        if self._closing.exception() is not None:
+            log.error("manager.shutdown_failed", exc_info=self._closing.exception())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+
+def read_services(services: Mapping[str, MCPService] | Mapping[str, Any]) -> dict[str, MCPService]:
+    """Services by name, from services or from a SignalWire gateway's configuration."""
+    inner = services.get("services")
+    if isinstance(inner, Mapping):
+        services = inner
+    return {
+        name: service if isinstance(service, MCPService) else MCPService.model_validate({"name": name, **service})
+        for name, service in services.items()
+    }

@@ -1,0 +1,49 @@
+"""Settings as they may be shown: what ``config check`` prints."""
+
+from typing import Any
+
+from consumer.observability import MASK, is_secret_key, mask_text
+from consumer.processes.service import MCPService
+from consumer.settings.models import Settings
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Everything that is configured, as JSON, without secrets: of a service's environment only the names are shown."""
+    return {
+        "path": str(settings.path) if settings.path else None,
+        "broker": str(settings.amqp_url),
+        "session": settings.session.model_dump(mode="json"),
+        "services": {name: _service(service) for name, service in settings.services.items()},
+        "routes": [_without_secrets(route.model_dump(mode="json")) for route in settings.routes],
+        "worker": _without_secrets(settings.worker.model_dump(mode="json")),
+        "warnings": list(settings.warnings),
+    }
+
+
+def _service(service: MCPService) -> dict[str, Any]:
+    told: dict[str, Any] = _without_secrets(service.model_dump(mode="json", exclude={"name"}))
+    told["env"] = dict.fromkeys(service.env, MASK)
+    told["headers"] = dict.fromkeys(service.headers, MASK)
+    if service.command:
+        told["command"] = _command(service.command)
+    return told
+
+
+def _command(command: list[str]) -> list[str]:
+    """The command, with ``--token=...`` and what follows ``--token`` masked."""
+    told: list[str] = []
+    for word in command:
+        hide = bool(told) and told[-1].startswith("-") and is_secret_key(told[-1].lstrip("-"))
+        told.append(MASK if hide else mask_text(word))
+    return told
+
+
+def _without_secrets(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: MASK if item and is_secret_key(key) else _without_secrets(item) for key, item in value.items()}
+        case list():
+            return [_without_secrets(item) for item in value]
+        case str():
+            return mask_text(value)
+    return value

@@ -1,0 +1,57 @@
+"""``MCP_SESSIONS_<NAME>``: any single setting of ``[session]`` and ``[worker]``, over what the file says."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from consumer.settings.faults import Fault, unknown
+from consumer.settings.faults import Path as Keys
+from consumer.settings.files import Table
+from consumer.settings.models import SessionSettings, WorkerSettings
+
+PREFIX = "MCP_SESSIONS_"
+NOT_SETTINGS = ("MCP_SESSIONS_CONFIG", "MCP_SESSIONS_WORKER")
+"""Variables with our prefix that are no settings: where the file is, and the mark of what a worker started."""
+
+_AS_JSON = ("call_exchanges", "services", "routes")
+
+
+def variables() -> dict[str, Keys]:
+    """Every variable, and the setting that it sets."""
+    sections: dict[str, type[BaseModel]] = {"session": SessionSettings, "worker": WorkerSettings}
+    paths: list[Keys] = [(section, name) for section, model in sections.items() for name in model.model_fields]
+    return {f"{PREFIX}{str(keys[-1]).upper()}": keys for keys in [*paths, ("services",), ("routes",)]}
+
+
+def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> dict[Keys, str]:
+    """Write what the environment says into ``table``; returns which variable each setting came from.
+
+    A variable that is empty counts as not set. A list or table replaces that of the file as a whole.
+    """
+    known = variables()
+    written: dict[Keys, str] = {}
+    for name in sorted(env):
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS or not env[name]:
+            continue
+        keys = known.get(name)
+        if keys is None:
+            fault(Fault(name, unknown(name, [*known, NOT_SETTINGS[0]], PREFIX)))
+            continue
+        value: Any = env[name]
+        if keys[-1] in _AS_JSON:
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                fault(Fault(name, f"is no JSON: {error.msg} (at column {error.pos + 1})"))
+                continue
+        if len(keys) == 1:
+            table[str(keys[0])] = value
+        else:
+            section = table.setdefault(str(keys[0]), {})
+            if not isinstance(section, dict):
+                continue  # a fault of the file, found when its table is checked
+            section[str(keys[1])] = value
+        written[keys] = name
+    return written

@@ -1,0 +1,120 @@
+"""Everything that is wrong with a configuration, told in one go and by key."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from consumer.observability import is_secret_key, mask_text
+
+Path = tuple[str | int, ...]
+"""Where a value stands: ``("services", "todo", "command")``."""
+
+_HIDDEN = ("env", "headers", "url", "command")
+"""Keys of a service whose values are not repeated in an error: they may hold secrets."""
+
+_SAYS = {
+    "missing": "is missing",
+    "string_type": "must be text in quotes",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "list_type": "must be a list: [...]",
+    "tuple_type": "must be a list: [...]",
+    "dict_type": "must be a table: [section] in TOML, {...} in JSON",
+    "model_type": "must be a table: [section] in TOML, {...} in JSON",
+    "model_attributes_type": "must be a table: [section] in TOML, {...} in JSON",
+    "string_pattern_mismatch": "must be one word of letters, digits, - and _, of 64 at most",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: the key as the person wrote it, and what to write instead."""
+
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}"
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; ``faults`` has everything that is wrong with it."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(dict.fromkeys(faults))
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__("\n  ".join((f"the configuration has {count}:", *map(str, self.faults))))
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: ``routes[0].services``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "the file"
+
+
+def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to say of a key that is none of ``known``; what all have in front counts for no likeness."""
+    known = sorted(known)
+    words = {name.removeprefix(prefix).lower(): name for name in known}
+    near = [words[word] for word in get_close_matches(key.removeprefix(prefix).lower(), words, n=3, cutoff=0.6)]
+    if near:
+        return f"is unknown; did you mean {' or '.join(near)}?"
+    return f"is unknown; known: {', '.join(known)}" if known else "is unknown"
+
+
+def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[Path, str]) -> Iterator[Fault]:
+    """Pydantic's faults in our words; ``written`` maps paths to the variables that their values came from."""
+    for fault in error.errors(include_url=False):
+        path: Path = tuple(part for part in fault["loc"] if part != "[key]")
+        if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):
+            continue  # the name comes from the key, which has a fault of its own
+        if fault["type"] == "extra_forbidden":
+            problem = unknown(str(path[-1]), _keys_at(model, path[:-1]))
+        else:
+            problem = _problem(path, fault["type"], fault["msg"], fault.get("input"))
+        yield Fault(_key(path, written), problem)
+
+
+def _key(path: Path, written: Mapping[Path, str]) -> str:
+    for length in range(len(path), 0, -1):
+        name = written.get(path[:length])
+        if name is not None:
+            rest = dotted(path[length:]) if path[length:] else ""
+            return f"{name} ({rest})" if rest else name
+    return dotted(path)
+
+
+def _problem(path: Path, kind: str, message: str, given: Any) -> str:
+    said = _SAYS.get(kind) or message.removeprefix("Value error, ").replace("Input should", "must", 1)
+    hidden = any(is_secret_key(part) or part in _HIDDEN for part in path)
+    if kind == "missing" or hidden or not isinstance(given, str | int | float):
+        return said
+    return f"{said}; it is {mask_text(repr(given), 80)}"
+
+
+def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
+    """The keys that a model has at a path inside it; none when the path leads nowhere we know."""
+    if not path:
+        return list(model.model_fields)
+    found = model.model_fields.get(str(path[0]))
+    inside = next(_models_in(found.annotation), None) if found else None
+    if found is None or inside is None:
+        return []
+    rest = path[1:]
+    while rest and rest[0] not in inside.model_fields:  # the index of a list, the name in a table of tables
+        rest = rest[1:]
+    return _keys_at(inside, rest)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,109 @@
+"""A configuration file as a table: TOML or JSON, variables filled in, SignalWire's sections understood."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from consumer.settings.faults import ConfigurationError, Fault, dotted, unknown
+from consumer.settings.faults import Path as Keys
+
+DEFAULT_FILE = "mcp-sessions.toml"
+OURS = ("session", "services", "routes", "worker")
+
+_VARIABLE = re.compile(r"\$\{([^}|]*)(?:\|([^}]*))?\}")
+_NOT_OURS = {
+    "server": "there is no HTTP server here: calls and requests come through RabbitMQ",
+    "security": "there is no HTTP server here: access is by the users and permissions of RabbitMQ",
+    "rate_limiting": "there are no rates here: sessions are limited by [session], waiting messages by RabbitMQ",
+}
+"""Sections of SignalWire's gateway that mean nothing here, and why."""
+
+Table = dict[str, Any]
+
+
+def find_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
+    """The file to read: the one that is asked for, else the default one if it is there."""
+    named = path or (Path(env["MCP_SESSIONS_CONFIG"]) if env.get("MCP_SESSIONS_CONFIG") else None)
+    default = Path(DEFAULT_FILE)
+    return named or (default if default.exists() else None)
+
+
+def read_file(path: Path) -> Table:
+    """The file's table.
+
+    Raises:
+        ConfigurationError: there is no such file, it cannot be read, or it is neither TOML nor JSON; with the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise _useless(path, "there is no such file; it is named by --config or MCP_SESSIONS_CONFIG") from None
+    except (OSError, UnicodeError) as error:
+        raise _useless(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    is_json = path.suffix.lower() == ".json" or (path.suffix.lower() != ".toml" and text.lstrip().startswith("{"))
+    try:
+        table = json.loads(text) if is_json else tomllib.loads(text)
+    except json.JSONDecodeError as error:
+        raise _useless(path, f"is no JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise _useless(path, f"is no TOML: {error}") from error
+    if not isinstance(table, dict):
+        raise _useless(path, "must be a table of sections: {...}")
+    return table
+
+
+def _useless(path: Path, problem: str) -> ConfigurationError:
+    return ConfigurationError([Fault(str(path), problem)])
+
+
+def understood(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> tuple[Table, list[str]]:
+    """What of a file's table is for us, with ``${VARIABLE|default}`` filled in, and warnings about the rest.
+
+    The format of SignalWire's gateway is ours with other sections beside it: ``logging.level`` is our ``log_level``,
+    what has no meaning here is named in a warning and otherwise left alone, variables in it included.
+    """
+    warnings = [f"{key}: ignored; {why}" for key, why in _NOT_OURS.items() if key in table]
+    for key in table:
+        if key not in (*OURS, *_NOT_OURS, "logging"):
+            fault(Fault(key, unknown(key, OURS)))
+    ours = {key: _filled(table[key], env, (key,), fault) for key in OURS if key in table}
+    if "logging" in table:
+        warnings += _logging(_filled(table["logging"], env, ("logging",), fault), ours)
+    return ours, warnings
+
+
+def _logging(section: Any, ours: Table) -> list[str]:
+    """Take the level over into ``worker``, unless that has its own."""
+    section = section if isinstance(section, dict) else {}
+    worker = ours.setdefault("worker", {})
+    if "level" in section and isinstance(worker, dict):
+        worker.setdefault("log_level", section["level"])
+    rest = [f"logging.{key}" for key in section if key != "level"]
+    return [f"{', '.join(rest)}: ignored; logs go to standard error"] if rest else []
+
+
+def _filled(value: Any, env: Mapping[str, str], keys: Keys, fault: Callable[[Fault], None]) -> Any:
+    match value:
+        case str():
+
+            def fill(found: re.Match[str]) -> str:
+                name, default = found[1].strip(), found[2]
+                given = env.get(name, default)
+                if given is None:
+                    fault(
+                        Fault(
+                            dotted(keys),
+                            f"${{{name}}} is not set in the environment; set it or write ${{{name}|default}}",
+                        )
+                    )
+                return found[0] if given is None else given
+
+            return _VARIABLE.sub(fill, value)
+        case dict():
+            return {key: _filled(item, env, (*keys, str(key)), fault) for key, item in value.items()}
+        case list():
+            return [_filled(item, env, (*keys, number), fault) for number, item in enumerate(value)]
+    return value

@@ -1,0 +1,89 @@
+"""From a file and the environment to settings, or to everything that is wrong with them."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from consumer.settings.broker_url import DEFAULT, problem_of, variable_of
+from consumer.settings.environment import apply_environment
+from consumer.settings.faults import ConfigurationError, Fault, faults_of
+from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
+from consumer.settings.models import Settings, built_in_services
+
+
+def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """The settings.
+
+    Args:
+        path: the configuration file; None takes ``MCP_SESSIONS_CONFIG``, else ``mcp-sessions.toml`` in the working
+            directory if it is there, else a built-in ``todo`` service, with a warning.
+        env: the environment; None takes that of the process.
+
+    Raises:
+        ConfigurationError: something is wrong; it names everything that is.
+    """
+    env = os.environ if env is None else env
+    faults: list[Fault] = []
+    table, warnings = _read(path, env, faults)
+    written = apply_environment(table, env, faults.append)
+    file = find_file(path, env)
+    if file is None and not table.get("services"):
+        table["services"] = built_in_services()
+        warnings.append(f"no configuration: there is no {DEFAULT_FILE} here, so calls get the built-in service todo")
+    faults += _routes_without_service(table)
+    url_variable = variable_of(env)
+    table["amqp_url"] = env[url_variable].strip() if url_variable else DEFAULT
+    problem = problem_of(table["amqp_url"])
+    if url_variable and problem:
+        faults.append(Fault(url_variable, problem))
+    try:
+        settings = Settings(**table, warnings=tuple(warnings), path=file)
+    except ValidationError as error:
+        told = {fault.key for fault in faults}
+        faults += [fault for fault in faults_of(error, Settings, written) if fault.key not in told]
+    if faults:
+        raise ConfigurationError(faults)
+    return _with_second_thoughts(settings)
+
+
+def _read(path: Path | None, env: Mapping[str, str], faults: list[Fault]) -> tuple[Table, list[str]]:
+    file = find_file(path, env)
+    if file is None:
+        return {}, []
+    try:
+        return understood(read_file(file), env, faults.append)
+    except ConfigurationError as error:  # the environment may have faults too
+        faults += error.faults
+        return {}, []
+
+
+def _routes_without_service(table: Table) -> Iterator[Fault]:
+    """Looked for in the table as it was written, so that faults elsewhere do not hide these."""
+    services: Any = table.get("services", {})
+    routes: Any = table.get("routes", [])
+    if not isinstance(services, dict) or not isinstance(routes, list):
+        return
+    for number, route in enumerate(routes):
+        named = route.get("services") if isinstance(route, dict) else None
+        for name in named if isinstance(named, list) else []:
+            if isinstance(name, str) and name not in services:
+                known = ", ".join(services) or "none"
+                yield Fault(f"routes[{number}].services", f"there is no service {name!r}; configured: {known}")
+
+
+def _with_second_thoughts(settings: Settings) -> Settings:
+    """Add warnings about what is allowed and still hardly meant."""
+    thoughts = list(settings.warnings)
+    enabled = {name for name, service in settings.services.items() if service.enabled}
+    if not enabled:
+        thoughts.append("no service is enabled: calls open nothing")
+    for number, route in enumerate(settings.routes):
+        off = [name for name in route.services if name not in enabled]
+        if off:
+            thoughts.append(f"routes[{number}].services: {', '.join(off)} is disabled and left out")
+        if not route.match and number < len(settings.routes) - 1:
+            thoughts.append(f"routes[{number}] matches every call: the routes after it are never reached")
+    return settings.model_copy(update={"warnings": tuple(thoughts)})

@@ -1,0 +1,73 @@
+"""Leaving: asked, and killed."""
+
+import asyncio
+import time
+
+import psutil
+
+from tests.harness import ECHO, Cluster, config
+
+
+async def open_fifty(mcp: Cluster) -> None:
+    await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(50)))
+
+
+async def test_sigterm_closes_every_session_and_exits_cleanly(mcp: Cluster):
+    worker = await mcp.start()
+    await open_fifty(mcp)
+    children = worker.children()
+    assert len(children) >= 50
+    began = time.monotonic()
+    assert await worker.terminate() == 0
+    assert time.monotonic() - began < 15
+    await mcp.until(lambda: len(mcp.of("closed", reason="worker_shutdown")) == 50)
+    await mcp.until(lambda: mcp.of("stopped"))
+    order = [event.type for event in mcp.events if event.type.startswith("mcp.worker")]
+    assert order == ["mcp.worker.started", "mcp.worker.draining", "mcp.worker.stopped"]
+    _, alive = psutil.wait_procs(children, timeout=3)
+    assert alive == []
+
+
+async def test_sigkill_leaves_no_server_behind(mcp: Cluster):
+    worker = await mcp.start({"services": {"echo": {"command": [*ECHO, "--ignore-eof"]}}})
+    await open_fifty(mcp)
+    children = worker.children()
+    await worker.kill()
+    _, alive = psutil.wait_procs(children, timeout=3)
+    assert alive == []
+
+
+async def test_the_calls_of_a_worker_that_leaves_live_on_at_another(mcp: Cluster):
+    first = await mcp.start()
+    await mcp.client.create("kept", "echo", metadata={"tenant": "acme"})
+    await mcp.start()
+    await mcp.until(lambda: len(mcp.of("started")) == 2)
+    assert await first.terminate() == 0
+    await mcp.event("closed", session_id="kept", reason="worker_shutdown")
+    again = await mcp.event("created", session_id="kept", restored=True)
+    assert again.data["metadata"] == {"tenant": "acme"}
+    assert (await mcp.client.call_tool("kept", "echo", {"text": "still here"}))["text"] == "still here"
+
+
+async def test_a_session_of_a_service_that_shall_not_be_restored_is_only_closed(mcp: Cluster):
+    configuration = {"services": {"echo": {"command": ECHO, "restore": False}}}
+    first = await mcp.start(configuration)
+    await mcp.client.create("left", "echo")
+    await mcp.start(configuration)
+    await mcp.until(lambda: len(mcp.of("started")) == 2)
+    assert await first.terminate() == 0
+    await mcp.event("closed", session_id="left", reason="worker_shutdown")
+    await mcp.event("stopped")
+    assert (await mcp.client.list_sessions())["sessions"] == {}
+    assert len(mcp.of("created")) == 1
+
+
+async def test_the_sessions_of_a_killed_worker_are_lost_and_restored(mcp: Cluster):
+    first = await mcp.start(config(worker={"grace": 2}))
+    await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(5)))
+    await mcp.start(config(worker={"grace": 2}))
+    await mcp.until(lambda: len(mcp.of("started")) == 2)
+    await first.kill()
+    await mcp.until(lambda: len(mcp.of("created", restored=True)) == 5)
+    assert len(mcp.of("lost", reason="worker_gone")) == 5
+    assert (await mcp.client.call_tool("s-3", "echo", {"text": "still here"}))["text"] == "still here"

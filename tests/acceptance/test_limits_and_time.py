@@ -1,0 +1,77 @@
+"""Expiry when it is due, capacity when there is none, and speed as ratios."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from schemas.errors import Capacity, ServiceSessionLimit
+from tests.harness import ECHO, Cluster, config
+
+
+async def test_a_session_expires_when_it_is_due_and_not_at_the_next_round(mcp: Cluster):
+    await mcp.start(config(session={"cleanup_interval": 60}))
+    info = await mcp.client.create("idle", "echo", timeout=0.7)
+    due = datetime.fromisoformat(info["last_accessed"]).timestamp() + 0.7
+    expired = await mcp.event("expired", session_id="idle")
+    late = datetime.now(UTC).timestamp() - due
+    assert expired.data["reason"] == "idle"
+    assert 0 <= late < 0.5
+
+
+async def test_a_call_in_flight_keeps_its_session_and_the_idle_time_counts_from_its_end(mcp: Cluster):
+    await mcp.start()
+    await mcp.client.create("busy", "echo", timeout=0.4)
+    answer = await mcp.client.call_tool("busy", "sleep", {"seconds": 1.2})
+    assert not answer.get("isError")
+    assert mcp.of("expired") == []
+    assert (await mcp.event("expired", session_id="busy")).data["reason"] == "idle"
+
+
+async def test_a_life_is_never_longer_than_max_lifetime(mcp: Cluster):
+    await mcp.start(config(session={"max_lifetime": 1.0}))
+    await mcp.client.create("long", "echo", timeout=60)
+    expired = await mcp.event("expired", session_id="long")
+    assert expired.data["reason"] == "max_lifetime"
+
+
+@pytest.mark.parametrize(
+    ("session", "error"),
+    [({"max_total_sessions": 2}, Capacity), ({"max_sessions_per_service": 2}, ServiceSessionLimit)],
+    ids=["every worker is full", "only that service is full"],
+)
+async def test_without_room_a_start_is_refused_in_time_and_reported(mcp: Cluster, session, error):
+    wait = 0.6
+    configuration = config(session=session, worker={"admission_wait": wait})
+    for _ in range(2):
+        await mcp.start(configuration)
+    for number in range(4):
+        await mcp.client.create(f"full-{number}", "echo")
+    began = time.monotonic()
+    with pytest.raises(error):
+        await mcp.client.create("one-more", "echo")
+    assert wait <= time.monotonic() - began < wait + 0.5
+    rejected = await mcp.event("rejected", session_id="one-more")
+    assert rejected.data["code"] == error.code
+
+    await mcp.client.publish_call_event({"call_id": "event", "kind": "started"})
+    assert (await mcp.event("rejected", session_id="event")).data["code"] == error.code
+
+    # What ends is not held up, and what ends makes room for those who wait.
+    waiting = asyncio.create_task(mcp.client.create("patient", "echo"))
+    await mcp.client.close("full-0")
+    assert (await waiting)["session_id"] == "patient"
+
+
+async def test_thirty_two_sessions_close_at_once_in_the_time_of_a_few(mcp: Cluster):
+    slow = [*ECHO, "--ignore-eof"]
+    await mcp.start({"services": {"echo": {"command": slow}}})
+    await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(33)))
+    began = time.monotonic()
+    await mcp.client.close("s-32")
+    one = time.monotonic() - began
+    began = time.monotonic()
+    await asyncio.gather(*(mcp.client.close(f"s-{number}") for number in range(32)))
+    assert time.monotonic() - began <= 3 * one
+    assert one >= 0.5, "the server left at once: the comparison says nothing"

@@ -1,0 +1,141 @@
+"""Races between events, commands and workers: the outcome is always one that somebody could have wanted."""
+
+import asyncio
+import random
+from collections import Counter
+
+from schemas.events import TERMINAL
+from tests.harness import Cluster, config
+
+ENDS = {kind.value for kind in TERMINAL}
+
+
+def lives(mcp: Cluster) -> tuple[Counter, Counter]:
+    """How many lives each session began and ended."""
+    began: Counter = Counter()
+    ended: Counter = Counter()
+    for event in mcp.events:
+        what = event.type.rpartition(".")[2]
+        if what == "created":
+            began[event.subject] += 1
+        elif what in ENDS and event.type.startswith("mcp.session."):
+            ended[event.subject] += 1
+    return began, ended
+
+
+async def test_a_start_repeated_on_several_workers_opens_one_session(mcp: Cluster):
+    await mcp.start()
+    await mcp.start()
+    start = {"call_id": "often", "kind": "started"}
+    await asyncio.gather(*(mcp.client.publish_call_event(start) for _ in range(20)))
+    await mcp.until(lambda: len(mcp.logged("delivery", queue=f"{mcp.prefix}.calls")) == 20)
+    await mcp.client.publish_call_event({"call_id": "often", "kind": "ended"})
+    await mcp.event("closed", session_id="often")
+    assert len(mcp.of("created")) == 1
+    assert len(mcp.of("closed")) == 1
+
+
+async def test_a_start_behind_its_end_opens_nothing(mcp: Cluster):
+    await mcp.start()
+    await mcp.client.publish_call_event({"call_id": "late", "kind": "ended"})
+    await mcp.until(lambda: mcp.logged("delivery", queue=f"{mcp.prefix}.calls", outcome="custom.ended"))
+    await mcp.client.publish_call_event({"call_id": "late", "kind": "started"})
+    await mcp.until(lambda: mcp.logged("delivery", outcome="ended_before"))
+    assert mcp.events == []
+
+
+async def test_a_hundred_calls_at_once_on_two_workers(mcp: Cluster):
+    await mcp.start()
+    await mcp.start()
+    calls = [f"call-{number}" for number in range(100)]
+    await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "started"}) for c in calls))
+    await mcp.until(lambda: len(mcp.of("created")) == 100, within=40)
+    by_worker = Counter(event.data["worker_id"] for event in mcp.of("created"))
+    assert sorted(by_worker) == sorted(worker.worker_id for worker in mcp.workers)
+    assert min(by_worker.values()) >= 30, by_worker
+    listed = await mcp.client.list_sessions()
+    assert sorted(listed["sessions"]) == sorted(calls)
+    assert listed["complete"]
+    await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "ended"}) for c in calls))
+    await mcp.until(lambda: len(mcp.of("closed")) == 100)
+    assert (await mcp.client.list_sessions())["sessions"] == {}
+
+
+async def test_replacing_under_load_leaves_one_session_and_ends_every_other_once(mcp: Cluster):
+    await mcp.start()
+    answers = await asyncio.gather(*(mcp.client.create("same", "echo") for _ in range(20)))
+    assert {answer["session_id"] for answer in answers} == {"same"}
+    await mcp.until(lambda: len(mcp.of("created")) == 20)
+    await mcp.until(lambda: len(mcp.of("closed", reason="replaced")) == 19)
+    assert list((await mcp.client.list_sessions())["sessions"]) == ["same"]
+
+
+async def test_the_placer_is_killed_in_mid_flight_and_no_call_is_lost(mcp: Cluster):
+    for _ in range(3):
+        await mcp.start()
+    calls = [f"call-{number}" for number in range(60)]
+    await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "started"}) for c in calls))
+    placer = next(w for w in mcp.workers if any(one.get("event") == "placer.elected" for one in w.records))
+    await mcp.until(lambda: len(mcp.of("created")) > 5)
+    await placer.kill()
+
+    def everybody_lives() -> bool:
+        began, ended = lives(mcp)
+        return all(began[call] - ended[call] == 1 for call in calls)
+
+    await mcp.until(everybody_lives, within=40)
+    survivors = {worker.worker_id for worker in mcp.workers if worker is not placer}
+    listed = await mcp.client.list_sessions()
+    assert sorted(listed["sessions"]) == sorted(calls)
+    assert {info["worker_id"] for info in listed["sessions"].values()} <= survivors
+    await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "ended"}) for c in calls))
+    await mcp.until(lambda: lives(mcp)[0] == lives(mcp)[1])
+
+
+async def test_five_hundred_calls_with_races_have_exactly_one_terminal_event_each(mcp: Cluster):
+    limits = {"default_timeout": 1.0, "max_sessions_per_service": 200}
+    await mcp.start(config(session=limits))
+    await mcp.start(config(session=limits))
+    chance = random.Random(7)
+    room = asyncio.Semaphore(40)
+
+    async def live(number: int) -> None:
+        call = f"race-{number}"
+
+        async def event(kind: str) -> None:
+            await mcp.client.publish_call_event({"call_id": call, "kind": kind})
+
+        async def quietly(work) -> None:
+            await asyncio.gather(work, return_exceptions=True)
+
+        steps = [event("started"), event("progress")]
+        match chance.randrange(6):
+            case 0:
+                steps += [event("ended"), event("ended")]
+            case 1:
+                steps += [quietly(mcp.client.close(call)), event("ended")]
+            case 2:
+                steps += [quietly(mcp.client.create(call, "echo")), quietly(mcp.client.create(call, "echo"))]
+            case 3:
+                steps += [quietly(mcp.client.call_tool(call, "die", service_name="echo", timeout=5))]
+            case 4:
+                steps += [quietly(mcp.client.call_tool(call, "echo", {"text": "x"}, service_name="echo", timeout=10))]
+            case _:
+                pass  # expires by itself
+        chance.shuffle(steps)
+        async with room:
+            await asyncio.gather(*steps)
+
+    await asyncio.gather(*(live(number) for number in range(500)))
+
+    def all_over() -> bool:
+        began, ended = lives(mcp)
+        return len(began) > 400 and began == ended
+
+    await mcp.until(all_over, within=50)
+    began, ended = lives(mcp)
+    assert began == ended
+    reasons = Counter(str(event.data.get("reason")) for event in mcp.events)
+    print(f"{sum(began.values())} lives of {len(began)} calls, reasons: {dict(reasons)}")  # noqa: T201
+    assert {"idle", "call_ended", "replaced", "process_exit"} <= set(reasons)
+    assert (await mcp.client.list_sessions())["sessions"] == {}

@@ -1,0 +1,77 @@
+"""A real streamable HTTP server on the SDK's server side; prints its port on stdout once it listens.
+
+``--port N`` takes that port instead of a free one, ``--later SECONDS`` waits before it begins to listen.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import socket
+import time
+from typing import Any
+
+import uvicorn
+from mcp.server.mcpserver import Context, MCPServer
+from pydantic import BaseModel
+
+server = MCPServer("http", log_level="ERROR")
+count = 0
+
+
+class Answer(BaseModel):
+    answer: str
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """The sum."""
+    return a + b
+
+
+@server.tool()
+def counter() -> int:
+    """Counts its own calls."""
+    global count  # noqa: PLW0603
+    count += 1
+    return count
+
+
+@server.tool()
+async def sleep(seconds: float) -> str:
+    """Answers later."""
+    await asyncio.sleep(seconds)
+    return f"slept {seconds}"
+
+
+@server.tool()
+def headers(ctx: Context[Any, Any]) -> dict[str, str]:
+    """The headers of this very request."""
+    return dict(ctx.request_context.request.headers)  # type: ignore[union-attr]
+
+
+@server.tool()
+async def progress(ctx: Context[Any, Any]) -> str:
+    """Three steps."""
+    for step in (1, 2, 3):
+        await ctx.report_progress(step, 3, f"step {step}")
+    return "done"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--later", type=float, default=0)
+    options = parser.parse_args()
+    app = server.streamable_http_app()
+    time.sleep(options.later)
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", options.port))
+    listening.listen()
+    print(listening.getsockname()[1], flush=True)  # noqa: T201
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

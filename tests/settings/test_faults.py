@@ -1,0 +1,189 @@
+"""A wrong configuration stops the start with every fault named, by key, in one go."""
+
+from pathlib import Path
+
+import pytest
+
+from consumer.settings import ConfigurationError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def faults(text: str | None = None, name: str = "mcp-sessions.toml", **env: str) -> dict[str, str]:
+    if text is not None:
+        Path(name).write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(Path(name) if text is not None else None, env=env)
+    return {fault.key: fault.problem for fault in caught.value.faults}
+
+
+def test_all_faults_of_file_and_environment_come_at_once() -> None:
+    found = faults(
+        """
+        [sesion]
+        default_timeout = 3
+        [session]
+        defalt_timeout = 3
+        max_total_sessions = "many"
+        [services.todo]
+        comand = ["x"]
+        [services.both]
+        command = ["x"]
+        url = "https://x"
+        start_timeout = -1
+        [services.two]
+        url = "https://y"
+        sandbox = { memory = "lots" }
+        [[routes]]
+        services = ["todo", "tood"]
+        timeout = "soon"
+        match = { to = 5 }
+        [[routes]]
+        match = {}
+        [worker]
+        call_exchanges = [{ exchnge = "TAP.Events" }]
+        """,
+        MCP_SESSIONS_PREFX="x",
+        MCP_SESSIONS_HEARTBEAT="fast",
+        AMQP_URL="http://user:hunter2@host",
+    )
+    assert found.keys() == {
+        "sesion",
+        "session.defalt_timeout",
+        "session.max_total_sessions",
+        "services.todo.comand",
+        "services.both.start_timeout",
+        "services.two.sandbox.memory",
+        "routes[0].services",
+        "routes[0].timeout",
+        "routes[0].match.to",
+        "routes[1].services",
+        "worker.call_exchanges[0].exchnge",
+        "worker.call_exchanges[0].exchange",
+        "MCP_SESSIONS_PREFX",
+        "MCP_SESSIONS_HEARTBEAT",
+        "AMQP_URL",
+    }
+    assert "did you mean session?" in found["sesion"]
+    assert "did you mean default_timeout?" in found["session.defalt_timeout"]
+    assert "did you mean command?" in found["services.todo.comand"]
+    assert "did you mean exchange?" in found["worker.call_exchanges[0].exchnge"]
+    assert "did you mean MCP_SESSIONS_PREFIX?" in found["MCP_SESSIONS_PREFX"]
+    assert found["routes[0].services"] == "there is no service 'tood'; configured: todo, both, two"
+    assert found["session.max_total_sessions"] == "must be a whole number; it is 'many'"
+    assert found["routes[1].services"] == "is missing"
+
+
+def test_the_error_is_a_list_for_people() -> None:
+    Path("mcp-sessions.toml").write_text("[worker]\nprefix = 5\ngrace = 0\n[services.a]\ncommand=['x']")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env={})
+    assert str(caught.value).splitlines() == [
+        "the configuration has 2 faults:",
+        "  worker.prefix: must be text in quotes; it is 5",
+        "  worker.grace: must be greater than 0; it is 0",
+    ]
+
+
+def test_a_service_needs_one_way_in() -> None:
+    found = faults('[services.none]\n[services.both]\ncommand = ["x"]\nurl = "https://x"')
+    assert found == {"services.none": "give either command or url", "services.both": "give either command or url"}
+
+
+def test_the_name_of_a_service_is_one_word() -> None:
+    found = faults('[services."my service"]\ncommand = ["x"]')
+    assert list(found) == ["services.my service"]
+    assert "one word" in found["services.my service"]
+
+
+def test_a_service_cannot_call_itself_otherwise_than_its_key() -> None:
+    assert "calls itself 'b'" in faults('[services.a]\nname = "b"\ncommand = ["x"]')["services"]
+
+
+def test_broken_toml_is_named_with_its_line() -> None:
+    found = faults("[session]\ndefault_timeout = \n")
+    assert "at line 2" in found["mcp-sessions.toml"]
+
+
+def test_broken_json_is_named_with_its_line() -> None:
+    found = faults('{\n  "session": {,}\n}', name="config.json")
+    assert "at line 2" in found["config.json"]
+
+
+def test_json_that_is_no_table_is_told_so() -> None:
+    assert "table" in faults("[1, 2]", name="config.json")["config.json"]
+
+
+def test_bytes_that_are_no_text_are_told_so() -> None:
+    Path("mcp-sessions.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_settings(env={})
+
+
+def test_a_file_that_is_not_there_is_a_fault_only_when_it_was_named() -> None:
+    assert "no such file" in faults(MCP_SESSIONS_CONFIG="/nowhere/x.toml")["/nowhere/x.toml"]
+    assert load_settings(env={}).path is None
+
+
+def test_an_unreadable_file_does_not_hide_the_faults_of_the_environment() -> None:
+    assert faults("[", MCP_SESSIONS_GRACE="-1").keys() == {"mcp-sessions.toml", "MCP_SESSIONS_GRACE"}
+
+
+def test_json_in_the_environment_is_checked_like_the_file() -> None:
+    found = faults(
+        MCP_SESSIONS_SERVICES='{"a": {"comand": ["x"]}}',
+        MCP_SESSIONS_CALL_EXCHANGES='[{"exchange": "x"',
+        MCP_SESSIONS_ROUTES='[{"services": ["b"]}]',
+    )
+    assert "did you mean command?" in found["MCP_SESSIONS_SERVICES (a.comand)"]
+    assert "is no JSON" in found["MCP_SESSIONS_CALL_EXCHANGES"]
+    assert "there is no service 'b'" in found["routes[0].services"]
+
+
+def test_sections_of_the_wrong_shape_are_told_so() -> None:
+    found = faults("session = 5\nservices = 'x'\nroutes = 1\nworker = []", MCP_SESSIONS_PREFIX="p")
+    assert found.keys() >= {"session", "services", "routes", "worker"}
+
+
+def test_a_route_cannot_name_a_service_twice_or_take_the_key_of_the_call() -> None:
+    found = faults(
+        '[services.a]\ncommand = ["x"]\n[[routes]]\nservices = ["a", "a"]\n[[routes]]\nservices = []\n'
+        "metadata = { call = 1 }"
+    )
+    assert "names a twice" in found["routes[0].services"]
+    assert "kept for the call event" in found["routes[1].metadata"]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("rabbit.example", "must begin with amqp://"),
+        ("amqp://", "names no host"),
+        ("amqp://user:p@ss/word@host:x/", "%2F"),
+        ("amqp://host:0/", "port 0"),
+        ("amqp://host/a/b", "written %2F"),
+    ],
+)
+def test_a_broker_url_that_cannot_be_used_is_explained(url: str, says: str) -> None:
+    assert says in faults(AMQP_URL=url)["AMQP_URL"]
+
+
+def test_no_fault_repeats_a_secret() -> None:
+    text = """
+    [services.a]
+    command = "run --token hunter2"
+    env = { API_KEY = 12345678, PASSWORD = ["hunter2"] }
+    headers = { Authorization = 12345678 }
+    [worker]
+    prefix = "amqp://u:hunter2@h/"
+    """
+    Path("mcp-sessions.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env={"AMQP_URL": "amqp://user:hunter2@host:port/"})
+    assert "hunter2" not in str(caught.value)
+    assert "12345678" not in str(caught.value)
+    assert len(caught.value.faults) == 6

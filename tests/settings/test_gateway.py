@@ -1,0 +1,118 @@
+"""The configuration of SignalWire's MCP gateway is read as it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.settings import ConfigurationError, load_settings
+from schemas.ids import ServiceName
+
+SAMPLE: dict[str, Any] = {
+    "server": {
+        "host": "${MCP_HOST|0.0.0.0}",
+        "port": "${MCP_PORT|8100}",
+        "auth_user": "${MCP_AUTH_USER|admin}",
+        "auth_password": "${MCP_AUTH_PASSWORD|changeme}",
+        "auth_token": "${MCP_AUTH_TOKEN|}",
+    },
+    "services": {
+        "todo": {
+            "command": ["python3", "./test/todo_mcp.py"],
+            "description": "Simple todo list",
+            "enabled": True,
+            "sandbox": {"enabled": True, "resource_limits": True, "restricted_env": True},
+        },
+        "example_shell": {
+            "command": ["python3", "./shell_mcp.py"],
+            "enabled": False,
+            "sandbox": {"enabled": False, "note": "needs the whole system"},
+        },
+        "example_filesystem": {
+            "command": ["python3", "./files_mcp.py"],
+            "enabled": False,
+            "sandbox": {
+                "enabled": True,
+                "resource_limits": True,
+                "restricted_env": False,
+                "allowed_paths": ["/home/user/documents", "/tmp"],
+                "working_dir": "/home/user",
+                "note": "reads the user's files",
+            },
+        },
+    },
+    "session": {
+        "default_timeout": "${MCP_SESSION_TIMEOUT|300}",
+        "max_sessions_per_service": "${MCP_MAX_SESSIONS|100}",
+        "cleanup_interval": "${MCP_CLEANUP_INTERVAL|60}",
+        "sandbox_dir": "./sandbox",
+    },
+    "rate_limiting": {
+        "default_limits": ["200 per day", "50 per hour"],
+        "tools_limit": "30 per minute",
+        "storage_uri": "memory://",
+    },
+    "logging": {"level": "${MCP_LOG_LEVEL|INFO}", "file": "${MCP_LOG_FILE|gateway.log}"},
+}
+
+
+def written(tmp_path: Path, table: dict[str, Any]) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(table))
+    return path
+
+
+def test_the_sample_is_read_with_its_defaults(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, SAMPLE), env={})
+    assert settings.session.default_timeout == 300
+    assert settings.session.max_sessions_per_service == 100
+    assert settings.session.cleanup_interval == 60
+    assert settings.session.sandbox_dir == Path("sandbox")
+    assert settings.services[ServiceName("todo")].command == ["python3", "./test/todo_mcp.py"]
+    assert [name for name, service in settings.services.items() if service.enabled] == ["todo"]
+    assert settings.services[ServiceName("example_filesystem")].sandbox.working_dir == "/home/user"
+    assert settings.worker.log_level == "info"
+
+
+def test_its_variables_are_filled_in(tmp_path: Path) -> None:
+    env = {"MCP_SESSION_TIMEOUT": "45.5", "MCP_MAX_SESSIONS": "3", "MCP_LOG_LEVEL": "DEBUG"}
+    settings = load_settings(written(tmp_path, SAMPLE), env=env)
+    assert settings.session.default_timeout == 45.5
+    assert settings.session.max_sessions_per_service == 3
+    assert settings.worker.log_level == "debug"
+
+
+def test_what_has_no_meaning_here_is_named_in_a_warning(tmp_path: Path) -> None:
+    warnings = load_settings(written(tmp_path, SAMPLE), env={}).warnings
+    assert [line.partition(":")[0] for line in warnings] == ["server", "rate_limiting", "logging.file"]
+    assert not any("changeme" in line for line in warnings)
+
+
+def test_a_variable_in_the_middle_of_a_text_is_filled_in(tmp_path: Path) -> None:
+    table = {"services": {"a": {"command": ["run", "${BASE|/opt}/tools/${NAME}.py"], "env": {"PORT": "${PORT|80}"}}}}
+    service = load_settings(written(tmp_path, table), env={"NAME": "todo"}).services[ServiceName("a")]
+    assert service.command == ["run", "/opt/tools/todo.py"]
+    assert service.env == {"PORT": "80"}
+
+
+def test_a_variable_that_is_set_but_empty_is_empty(tmp_path: Path) -> None:
+    table = {"services": {"a": {"command": ["x"], "description": "${ABOUT|nothing}"}}}
+    assert load_settings(written(tmp_path, table), env={"ABOUT": ""}).services[ServiceName("a")].description == ""
+
+
+def test_a_variable_that_is_nowhere_is_a_fault_where_it_is_used(tmp_path: Path) -> None:
+    table = {
+        "services": {"a": {"command": ["x", "${TOKEN}"], "env": {"KEY": "${KEY}"}}},
+        "server": {"auth_password": "${UNUSED}"},
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(written(tmp_path, table), env={})
+    assert [fault.key for fault in caught.value.faults] == ["services.a.command[1]", "services.a.env.KEY"]
+    assert "write ${TOKEN|default}" in str(caught.value)
+
+
+def test_our_own_level_goes_before_the_gateways(tmp_path: Path) -> None:
+    table = {**SAMPLE, "worker": {"log_level": "error"}}
+    assert load_settings(written(tmp_path, table), env={}).worker.log_level == "error"
+    assert load_settings(written(tmp_path, table), env={"MCP_SESSIONS_LOG_LEVEL": "debug"}).worker.log_level == "debug"
