@@ -110,7 +110,7 @@ class PrivateBroker:
         self.epmd_port: int = peer.epmd_port if peer else free_port()
         self._pick_ports()
         name = f"mcp-{os.getpid()}-{secrets.token_hex(3)}"
-        self.node = f"{name}@localhost"
+        self.node = f"{name}@{LOOPBACK}"  # an address: nothing has to be looked up
         self.home = self._make_home(name)
 
     @staticmethod
@@ -329,6 +329,7 @@ class PrivateBroker:
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_USE_LONGNAME": "true",
             "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),

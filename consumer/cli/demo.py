@@ -1,15 +1,74 @@
-"""``mcp-sessions demo``."""
+"""``mcp-sessions demo``: two workers, calls of several platforms, a live table; and nothing of it left afterwards."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
+
+import asyncio
+import secrets
+import signal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.command import Invocation, command
+from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.screen import answers, problems, say, write_json
+
+if TYPE_CHECKING:
+    from consumer.demo.story import View
+    from consumer.demo.watch import Summary
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "demo", epilog="Example: mcp-sessions demo")(demo)
+    command(app, "demo", epilog="Example: mcp-sessions demo --url amqp://localhost")(demo)
 
 
-def demo(invocation: Invocation) -> None:
-    """See it work."""
+async def demo(
+    invocation: Invocation,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live table.")] = False,
+) -> None:
+    """See it work: two workers, calls of seven platforms, tools, an expiry. About 20 seconds.
+
+    Everything is under a prefix of its own, and gone afterwards. Exit code 1 when something did not come true.
+    """
+    from consumer.cli.demo_screen import LiveView, PlainView, figures
+    from consumer.demo.story import play
+    from consumer.demo.watch import DemoFailed
+
+    settings = invocation.settings()
+    screen = problems() if invocation.json else answers()
+    prefix = f"{settings.worker.prefix}.demo-{secrets.token_hex(3)}"
+    view: View = PlainView(screen) if plain or not screen.is_terminal else LiveView(screen)
+    stopped = _stop_on_signals()
+    try:
+        with view:
+            summary = await play(settings.amqp_url.get_secret_value(), prefix, view)
+    except DemoFailed as failure:
+        say(f"The demo failed: {failure}", style="bold red")
+        raise typer.Exit(ExitCode.ERROR) from None
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        raise typer.Exit(128 + stopped[0]) from None
+    if invocation.json:
+        write_json(asdict(summary))
+    else:
+        screen.print(figures(summary))
+
+
+def _stop_on_signals() -> list[int]:
+    """Let the first signal end the demo in good order, and ignore more of them; returns the signals that came."""
+    came: list[int] = []
+    running = asyncio.current_task()
+    assert running is not None, "a command runs in a task"
+
+    def stop(number: int) -> None:
+        if not came:
+            say("Stopping; a moment.", style="dim")
+            running.cancel()
+        came.append(number)
+
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    return came

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import termios
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -81,9 +82,12 @@ class ServerProcess:
         # A duplicate, because the transport closes its own as soon as the server is gone; see has_read.
         self._stdin_duplicate = os.dup(stdin)
         self._stdin, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, writer(stdin))
-        for number, descriptor, feed in ((1, stdout, self._stdout_data), (2, stderr, self.stderr.feed)):
-            pipe = _Pipe(feed, lambda number=number: self._pipe_ended(number))  # type: ignore[misc]
-            self._outputs[number], _ = await self._loop.connect_read_pipe(lambda pipe=pipe: pipe, reader(descriptor))
+        self._outputs[1] = await self._read(stdout, _Pipe(self._stdout_data, partial(self._pipe_ended, 1)))
+        self._outputs[2] = await self._read(stderr, _Pipe(self.stderr.feed, partial(self._pipe_ended, 2)))
+
+    async def _read(self, descriptor: int, pipe: _Pipe) -> asyncio.ReadTransport:
+        transport, _ = await self._loop.connect_read_pipe(lambda: pipe, reader(descriptor))
+        return transport
 
     def adopt(self, child: subprocess.Popen[bytes]) -> None:
         """The process runs; ``child`` has the other ends."""
@@ -91,11 +95,15 @@ class ServerProcess:
         watch(child, self._exit_noticed)
 
     def disconnect(self) -> None:
-        """Let go of all pipes."""
+        """Let go of all pipes; :meth:`end` does it for a process that ran."""
         self.forget_stdin_duplicate()
-        for pipe in (self._stdin, *self._outputs.values()):
-            if pipe is not None:
-                pipe.abort() if isinstance(pipe, asyncio.WriteTransport) else pipe.close()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        if self._stdin is not None and not self._stdin.is_closing():  # plain asyncio minds an abort after a close
+            self._stdin.abort()
+        for pipe in self._outputs.values():
+            pipe.close()
 
     # What the pipes and the kernel tell.
 
@@ -135,7 +143,7 @@ class ServerProcess:
             else ProcessExit(exit_code=None, signal=-code, stderr=text)
         )
         self._on_stdout_end()
-        self.disconnect()
+        self._close_pipes()
 
     # What its owner does with it.
 

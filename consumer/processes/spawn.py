@@ -56,9 +56,9 @@ def _watch_by_thread(
 
 def writer(descriptor: int) -> BinaryIO:
     """A file for ``connect_write_pipe``, whose transport closes it."""
-    return open(descriptor, "wb", buffering=0)  # noqa: PTH123 - a descriptor has no path
+    return open(descriptor, "wb", buffering=0)
 
 
 def reader(descriptor: int) -> BinaryIO:
     """A file for ``connect_read_pipe``, whose transport closes it."""
-    return open(descriptor, "rb", buffering=0)  # noqa: PTH123 - a descriptor has no path
+    return open(descriptor, "rb", buffering=0)

@@ -104,7 +104,7 @@ class Warden:
         self._child.wait()
         self._child = None
         self._ended.set()
-        if self._pipe is not None:
+        if self._pipe is not None and not self._pipe.is_closing():
             self._pipe.abort()
         if self._closing:
             return

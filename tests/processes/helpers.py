@@ -84,8 +84,8 @@ class Exits:
         self.seen: list[ProcessExit] = []
         self._first = asyncio.Event()
 
-    def __call__(self, exit: ProcessExit) -> None:
-        self.seen.append(exit)
+    def __call__(self, seen: ProcessExit) -> None:
+        self.seen.append(seen)
         self._first.set()
 
     async def first(self, timeout: float = 5.0) -> ProcessExit:

@@ -107,18 +107,18 @@ async def test_death_is_noticed_when_it_happens(start: Start) -> None:
     client.on_exit(exits)
     assert client.process is not None
     psutil.Process(client.process.pid).kill()
-    exit = await exits.first(timeout=1.0)
-    assert (exit.exit_code, exit.signal) == (None, 9)
+    seen = await exits.first(timeout=1.0)
+    assert (seen.exit_code, seen.signal) == (None, 9)
     assert not client.is_alive
-    assert client.exit == exit
+    assert client.exit == seen
     with pytest.raises(SessionDied, match="signal 9") as caught:
         await client.call_tool("echo")
     assert caught.value.details["signal"] == 9
     late = Exits()
     client.on_exit(late)
-    assert await late.first() == exit
+    assert await late.first() == seen
     await client.stop()
-    assert exits.seen == [exit]
+    assert exits.seen == [seen]
 
 
 async def test_a_call_under_which_the_server_died_has_an_unknown_outcome(start: Start) -> None:
@@ -158,8 +158,8 @@ async def test_a_line_over_the_cap_ends_the_session_and_says_so(launcher: LocalL
     client.on_exit(exits)
     with pytest.raises(OutcomeUnknown, match="big"):
         await client.call_tool("big", {"size": 200_000})
-    exit = await exits.first()
-    assert exit.stderr.endswith("because it wrote a line of more than 100000 bytes to stdout")
+    seen = await exits.first()
+    assert seen.stderr.endswith("because it wrote a line of more than 100000 bytes to stdout")
     await client.stop()
 
 

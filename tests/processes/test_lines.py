@@ -1,5 +1,6 @@
 """Bytes to messages."""
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -86,10 +87,8 @@ def test_nonsense_is_called_nonsense(line: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_at_all_do_more_than_that(line: bytes) -> None:
-    try:
+    with contextlib.suppress(NotJsonRpc):
         parse(line)
-    except NotJsonRpc:
-        pass
 
 
 def test_notifications_that_nobody_hears_cost_nothing() -> None:

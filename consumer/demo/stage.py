@@ -1,0 +1,181 @@
+"""What the demo needs around it: two workers as processes, their configuration, names of its own on the broker.
+
+Whatever way the demo ends, all of it is gone afterwards: the workers are asked to leave, and ended when they do not;
+the queues and exchanges are deleted; the folder is removed. If the demo itself is killed outright, the kernel asks the
+workers to leave where ``setpriv`` is there to arrange for that.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from consumer.broker.errors import BrokerError
+from consumer.broker.link import Link
+from consumer.broker.topology import CallExchange, Names, cluster
+from consumer.demo.script import PARTS, SHORT_TIMEOUT, TIMEOUT
+from consumer.demo.watch import DemoFailed, Watch
+from schemas.ids import WorkerId
+
+WORKERS = ("demo-1", "demo-2")
+LEAVING = 15.0
+"""How long (s) a worker may take to leave before it is ended."""
+
+LOG_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the demo plays."""
+
+    url: str
+    prefix: str
+    folder: Path
+
+    def exchange(self, name: str) -> str:
+        """A platform's exchange, under our prefix: the real one may be on the same broker."""
+        return f"{self.prefix}.{name}"
+
+    def call_exchanges(self) -> list[CallExchange]:
+        """The platforms' exchanges, as the workers are to bind them."""
+        return [
+            CallExchange(self.exchange(part.exchange.name), part.exchange.type, "#")  # type: ignore[arg-type]
+            for part in PARTS
+            if part.exchange
+        ]
+
+
+def configuration(place: Place) -> dict[str, object]:
+    """What the workers are configured with: the bundled todo server, and two routes."""
+    quiet = [part.source for part in PARTS if part.expires]
+    return {
+        "session": {"default_timeout": TIMEOUT},
+        "services": {
+            "todo": {
+                "command": [sys.executable, "-m", "consumer.processes.todo_server"],
+                "description": "A todo list for each call",
+            }
+        },
+        "routes": [
+            {"match": {"source": quiet}, "services": ["todo"], "timeout": SHORT_TIMEOUT},
+            {"services": ["todo"], "metadata": {"played_by": "mcp-sessions demo"}},
+        ],
+        "worker": {
+            "prefix": place.prefix,
+            "call_exchanges": [
+                {"exchange": one.exchange, "type": one.type, "routing_key": one.routing_key}
+                for one in place.call_exchanges()
+            ],
+        },
+    }
+
+
+class Worker:
+    """One of the demo's workers: a process of its own, which outlives no demo."""
+
+    def __init__(self, worker_id: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.worker_id = worker_id
+        self.process = process
+        self._log = log
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n".join(f"  {line}" for line in lines) or "  (it has logged nothing)"
+
+    async def leave(self) -> int:
+        """Ask it to leave and return its exit code; it is ended when it takes too long."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(LEAVING):
+                return await self.process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            return await self.process.wait()
+
+
+async def _start(place: Place, worker_id: str) -> Worker:
+    log = place.folder / f"{worker_id}.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SESSIONS_")} | {
+        "AMQP_URL": place.url,
+        "MCP_SESSIONS_CONFIG": str(place.folder / "config.json"),
+        "MCP_SESSIONS_WORKER_ID": worker_id,
+        "MCP_SESSIONS_LOG_FORMAT": "json",
+    }
+    setpriv = shutil.which("setpriv")
+    guard = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *guard,
+            sys.executable,
+            "-m",
+            "consumer",
+            env=environment,
+            cwd=place.folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C is for the demo, which then asks them to leave
+        )
+    return Worker(worker_id, process, log)
+
+
+@contextlib.asynccontextmanager
+async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
+    """A folder with the configuration, and names on the broker that are deleted in the end."""
+    with tempfile.TemporaryDirectory(prefix="mcp-sessions-demo-") as folder:
+        place = Place(url, prefix, Path(folder))
+        (place.folder / "config.json").write_text(json.dumps(configuration(place), indent=2))
+        try:
+            yield place
+        finally:
+            await _remove_names(place)
+
+
+@contextlib.asynccontextmanager
+async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[Worker]]:
+    """Two workers; one that ends before its time is a failure of the demo."""
+    workers: list[Worker] = []
+    watching: list[asyncio.Task[None]] = []
+    try:
+        for worker_id in WORKERS:
+            workers.append(await _start(place, worker_id))
+            watching.append(asyncio.create_task(_report_end(workers[-1], watch), name=f"watch-{worker_id}"))
+        yield workers
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+        await asyncio.gather(*(worker.leave() for worker in workers))
+
+
+async def _report_end(worker: Worker, watch: Watch) -> None:
+    code = await worker.process.wait()
+    watch.fail(
+        DemoFailed(f"worker {worker.worker_id} ended with exit code {code}; its last words:\n{worker.last_words()}")
+    )
+
+
+async def _remove_names(place: Place) -> None:
+    names = Names(place.prefix)
+    topology = cluster(names, call_exchanges=place.call_exchanges())
+    link = Link(place.url, "mcp-sessions demo cleanup")
+    with contextlib.suppress(BrokerError, OSError):  # without a broker there is nothing left to delete
+        try:
+            await link.open()
+            async with link.scratch() as channel:
+                for queue in (*(queue.name for queue in topology.queues), *map(names.inbox, map(WorkerId, WORKERS))):
+                    await channel.delete_queue(queue)
+                for exchange in topology.exchanges:
+                    await channel.delete_exchange(exchange.name)
+        finally:
+            await link.close()

@@ -1,0 +1,214 @@
+"""What happens in the demo, from the first call to the last, and what has to come true."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from consumer.broker.errors import BrokerError
+from consumer.client import SessionClient
+from consumer.demo.script import PARTS, SHORT_TIMEOUT
+from consumer.demo.stage import Place, Worker, place_for, workers_at
+from consumer.demo.watch import Call, DemoFailed, Summary, ToolCall, Watch, summary_of
+from schemas.errors import SessionsError
+from schemas.events import CloudEvent
+
+STARTING = 30.0
+"""How long (s) the workers, and then a session, may take to start: an MCP server takes a second of CPU."""
+
+ENDING = 10.0
+BETWEEN_CALLS = 0.25
+LOOK = 0.5
+"""How often (s) the workers are asked what is open."""
+
+DRAW = 0.125
+
+
+class View(Protocol):
+    """Where the demo is watched."""
+
+    def say(self, sentence: str) -> None:
+        """What is done now."""
+
+    def event(self, event: CloudEvent, watch: Watch) -> None:
+        """What a worker has published."""
+
+    def draw(self, watch: Watch) -> None:
+        """How things stand; called several times a second."""
+
+
+async def play(url: str, prefix: str, view: View) -> Summary:
+    """Play everything and return the figures of the run; leaves nothing behind, however it ends.
+
+    Raises:
+        DemoFailed: something did not come true.
+        BrokerUnreachable: there is no broker.
+    """
+    began, watch = time.monotonic(), Watch()
+    async with (
+        SessionClient(url, prefix=prefix, connect_timeout=3.0) as client,
+        place_for(url, prefix) as place,
+        client.following("#") as events,
+        _in_background(_take_in(events, watch, view), _keep_drawing(watch, view)),
+    ):
+        view.say("Two workers are starting.")
+        async with workers_at(place, watch) as workers:
+            await _started(workers, watch)
+            async with _in_background(_keep_looking(client, watch)):
+                await _calls(client, place, watch, view)
+            view.say("The workers leave.")
+            await _leave(workers, watch)
+        return summary_of(watch, workers=len(workers), took=time.monotonic() - began)
+
+
+async def _started(workers: Sequence[Worker], watch: Watch) -> None:
+    def up() -> set[str]:
+        return {str(event.subject) for event in watch.events if event.type == "mcp.worker.started"}
+
+    wanted = {worker.worker_id for worker in workers}
+    await watch.until(lambda: wanted <= up(), "the workers did not start", within=STARTING)
+
+
+async def _calls(client: SessionClient, place: Place, watch: Watch, view: View) -> None:
+    view.say(f"{len(PARTS)} calls come in, each from another platform.")
+    for part in PARTS:
+        call_id = part.fresh_id()
+        watch.calls[call_id] = Call(part, call_id)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for call in watch.calls.values():
+                group.create_task(_talk(client, place, call, watch), name=f"call-{call.part.source}")
+                await asyncio.sleep(BETWEEN_CALLS)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    await _compare_listing(client, watch, view)
+    await _let_expire(watch, view)
+    view.say("The calls end.")
+    for call in watch.calls.values():
+        await _publish(client, place, call, call.part.ended)
+        await asyncio.sleep(BETWEEN_CALLS / 2)
+    await watch.until(
+        lambda: all(call.ended for call in watch.calls.values()),
+        "not every session was closed when its call had ended",
+        within=ENDING,
+    )
+    _check_ends(watch)
+
+
+async def _talk(client: SessionClient, place: Place, call: Call, watch: Watch) -> None:
+    """One call from its start to the end of what its agent does with its tools."""
+    call.published = time.monotonic()
+    await _publish(client, place, call, call.part.started)
+    await watch.until(
+        lambda: call.opened is not None,
+        f"no session was opened for the {call.part.platform} call {call.call_id}",
+        within=STARTING,
+    )
+    for text in call.part.todos:
+        await _tool(client, call, watch, "add_todo", {"text": text})
+        call.todos += 1
+    result = await _tool(client, call, watch, "list_todos", {})
+    found = [todo["text"] for todo in (result.get("structuredContent") or {}).get("todos", [])]
+    if found != list(call.part.todos):
+        raise DemoFailed(f"the {call.part.platform} call put {list(call.part.todos)} on its list and found {found}")
+
+
+async def _tool(
+    client: SessionClient, call: Call, watch: Watch, name: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    began = time.monotonic()
+    result = await client.call_tool(call.call_id, name, arguments)
+    watch.tool_calls.append(ToolCall(call.call_id, name, time.monotonic() - began))
+    if result.get("isError"):
+        raise DemoFailed(f"{name} of the {call.part.platform} call answered: {result['text']}")
+    return result
+
+
+async def _publish(client: SessionClient, place: Place, call: Call, event: str) -> None:
+    part = call.part
+    await client.publish_call_event(
+        part.body(event, call.call_id),
+        content_type=part.content_type,
+        exchange=place.exchange(part.exchange.name) if part.exchange else None,
+        routing_key=part.routing_key(call.call_id),
+    )
+
+
+async def _compare_listing(client: SessionClient, watch: Watch, view: View) -> None:
+    """What the workers list over RPC must be what their events tell, whichever of both is heard first."""
+    before = watch.open_calls()
+    page = await client.list_sessions()
+    listed = set(page["sessions"])
+    workers = {session["worker_id"] for session in page["sessions"].values()}
+    view.say(f"sessions.list names {len(listed)} sessions on {len(workers)} workers.")
+    await watch.until(
+        lambda: watch.open_calls() <= listed <= before,
+        f"the workers list {sorted(listed)}, and tell by their events of {sorted(watch.open_calls())}",
+        within=ENDING,
+    )
+
+
+async def _let_expire(watch: Watch, view: View) -> None:
+    quiet = [call for call in watch.calls.values() if call.part.expires]
+    names = ", ".join(call.part.platform for call in quiet)
+    view.say(f"Nobody uses the session of the {names} call: it expires after {SHORT_TIMEOUT:g} s.")
+    await watch.until(
+        lambda: all(call.ended == "expired" for call in quiet),
+        f"the session of the {names} call did not expire",
+        within=SHORT_TIMEOUT + ENDING,
+    )
+
+
+def _check_ends(watch: Watch) -> None:
+    for call in watch.calls.values():
+        wanted = "expired" if call.part.expires else "closed"
+        if call.ended != wanted:
+            raise DemoFailed(
+                f"the session of the {call.part.platform} call is {call.ended} ({call.reason}), not {wanted}"
+            )
+    if watch.count("created") != len(watch.calls):
+        raise DemoFailed(f"{len(watch.calls)} calls opened {watch.count('created')} sessions, not one each")
+
+
+async def _leave(workers: Sequence[Worker], watch: Watch) -> None:
+    codes = await asyncio.gather(*(worker.leave() for worker in workers))
+    for worker, code in zip(workers, codes, strict=True):
+        if code != 0:
+            raise DemoFailed(
+                f"worker {worker.worker_id} left with exit code {code}; its last words:\n{worker.last_words()}"
+            )
+
+
+# Beside the story.
+
+
+@contextlib.asynccontextmanager
+async def _in_background(*work: Any) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _take_in(events: asyncio.Queue[CloudEvent], watch: Watch, view: View) -> None:
+    while True:
+        event = await events.get()
+        watch.note(event)
+        view.event(event, watch)
+
+
+async def _keep_drawing(watch: Watch, view: View) -> None:
+    while True:
+        view.draw(watch)
+        await asyncio.sleep(DRAW)
+
+
+async def _keep_looking(client: SessionClient, watch: Watch) -> None:
+    while True:
+        with contextlib.suppress(SessionsError, BrokerError):
+            watch.note_listing((await client.list_sessions())["sessions"])
+        await asyncio.sleep(LOOK)

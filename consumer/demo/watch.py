@@ -1,0 +1,158 @@
+"""What is seen of the calls: noted as it happens, and nothing noted that was not seen."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from consumer.demo.script import Part
+from schemas.events import TERMINAL, CloudEvent
+
+TERMINAL_TYPES = frozenset(f"mcp.session.{what.value}" for what in TERMINAL)
+CREATED = "mcp.session.created"
+
+
+class DemoFailed(Exception):
+    """Something did not come true; the message is a sentence about it."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, as far as it has come. Moments are of the monotonic clock."""
+
+    part: Part
+    call_id: str
+    published: float | None = None
+    opened: float | None = None
+    worker_id: str = ""
+    todos: int = 0
+    listed: dict[str, Any] | None = None
+    """Its session as the workers listed it last; None when they did not."""
+    ended: str = ""
+    """The word of its session's terminal event."""
+    reason: str = ""
+
+    @property
+    def state(self) -> str:
+        """One word for people."""
+        if self.ended:
+            return self.ended
+        if self.opened is not None:
+            return "open"
+        return "waiting" if self.published is None else "starting"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One tool call, and how long its answer took (s), as its caller sees it."""
+
+    call_id: str
+    tool: str
+    took: float
+
+
+@dataclass(slots=True)
+class Watch:
+    """Everything that was seen in one run."""
+
+    calls: dict[str, Call] = field(default_factory=dict)
+    events: list[CloudEvent] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    _failure: DemoFailed | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, event: CloudEvent) -> None:
+        """Take an event in."""
+        self.events.append(event)
+        call = self.calls.get(str(event.data.get("call_id")))
+        if call is not None and event.type == CREATED:
+            call.opened = call.opened or time.monotonic()
+            call.worker_id = str(event.data["worker_id"])
+        elif call is not None and event.type in TERMINAL_TYPES:
+            call.ended, call.reason = event.type.rpartition(".")[2], str(event.data.get("reason"))
+        self._changed.set()
+
+    def note_listing(self, sessions: dict[str, dict[str, Any]]) -> None:
+        """Take in what the workers list."""
+        for call_id, call in self.calls.items():
+            call.listed = sessions.get(call_id)
+        self._changed.set()
+
+    def fail(self, failure: DemoFailed) -> None:
+        """End every wait; the first failure counts."""
+        self._failure = self._failure or failure
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool], what: str, *, within: float) -> None:
+        """Wait for something to be seen.
+
+        Raises:
+            DemoFailed: it was not, within so many seconds; ``what`` says what was waited for. Or ``fail`` was called.
+        """
+        try:
+            async with asyncio.timeout(within):
+                while not condition():
+                    if self._failure is not None:
+                        raise self._failure
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise DemoFailed(f"{what} (waited {within:g} s)") from None
+
+    def open_calls(self) -> set[str]:
+        """The calls whose session is open, by what the events told."""
+        return {call_id for call_id, call in self.calls.items() if call.opened is not None and not call.ended}
+
+    def count(self, what: str) -> int:
+        """How many events of a type were seen of the calls that are played."""
+        return sum(
+            event.type == f"mcp.session.{what}" and str(event.data.get("call_id")) in self.calls
+            for event in self.events
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run in figures; durations are seconds."""
+
+    calls: int
+    platforms: int
+    workers: int
+    sessions_opened: int
+    sessions_closed: int
+    sessions_expired: int
+    tool_calls: int
+    first_session: float
+    """From the publishing of the first call's start to the first session's ``created``."""
+    slowest_session: float
+    """The longest from the publishing of a start to its ``created``."""
+    slowest_tool_call: float
+    slowest_tool: str
+    median_tool_call: float
+    took: float
+
+
+def summary_of(watch: Watch, *, workers: int, took: float) -> Summary:
+    """The figures of a run in which every call had its session and every session a tool call."""
+    calls = list(watch.calls.values())
+    starts = [call.published for call in calls if call.published is not None]
+    opened = [call.opened for call in calls if call.opened is not None]
+    opening = [call.opened - call.published for call in calls if call.opened is not None and call.published is not None]
+    durations = sorted(call.took for call in watch.tool_calls)
+    slowest = max(watch.tool_calls, key=lambda call: call.took)
+    return Summary(
+        calls=len(calls),
+        platforms=len({call.part.platform for call in calls}),
+        workers=workers,
+        sessions_opened=watch.count("created"),
+        sessions_closed=watch.count("closed"),
+        sessions_expired=watch.count("expired"),
+        tool_calls=len(watch.tool_calls),
+        first_session=min(opened) - min(starts),
+        slowest_session=max(opening),
+        slowest_tool_call=slowest.took,
+        slowest_tool=slowest.tool,
+        median_tool_call=durations[len(durations) // 2],
+        took=took,
+    )
