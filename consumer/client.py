@@ -16,7 +16,7 @@ same ``idempotency_key``. Errors of a worker are raised as the classes of ``sche
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,11 +35,14 @@ from schemas.calls import CallEvent
 from schemas.errors import DeadlineExceeded
 from schemas.events import CloudEvent
 from schemas.ids import CallId, call_id_of, routing_key
+from schemas.interim import INTERIM, InputRequired, Interim, ToolsPending, ToolsProgress
 from schemas.replies import parse_reply
 from schemas.requests import (
     CallEnded,
     CallProgress,
+    CallRequest,
     CallStarted,
+    InputAnswer,
     PromptsGet,
     PromptsList,
     ResourcesList,
@@ -55,6 +58,8 @@ from schemas.requests import (
     ToolsList,
     WorkersList,
 )
+
+OnInterim = Callable[[Interim], Awaitable[None]]
 
 DEFAULT_PATIENCE = 30.0
 """How long (s) a request may take, unless its caller says otherwise."""
@@ -127,9 +132,17 @@ class SessionClient:
     # Requests.
 
     async def request(
-        self, message_type: str, body: Json, *, call_id: str | None = None, timeout: float = DEFAULT_PATIENCE
+        self,
+        message_type: str,
+        body: Json,
+        *,
+        call_id: str | None = None,
+        timeout: float = DEFAULT_PATIENCE,
+        on_interim: OnInterim | None = None,
     ) -> Json:
         """Send any request and return its result; without a ``call_id`` it goes to the cluster.
+
+        ``on_interim`` is given what comes before the reply: ``tools.progress``, ``tools.pending``, ``input.required``.
 
         Raises:
             SessionsError: the worker's error, as the class of its code.
@@ -148,15 +161,37 @@ class SessionClient:
             expiration=None if durable else round(timeout * 1000),
             persistent=durable,
         )
+
+        async def interim(delivery: Delivery) -> None:
+            model = INTERIM.get(delivery.type or "")
+            if on_interim is not None and model is not None:
+                await on_interim(model.model_validate_json(delivery.message.body))
+
         try:
-            answer = await self._asker.ask(message, exchange, key, timeout=timeout)
+            # What exclusive queues are bound to is published without confirms; see ``publisher``.
+            confirmed = exchange != self.names.requests
+            answer = await self._asker.ask(
+                message, exchange, key, timeout=timeout, confirmed=confirmed, interim=interim
+            )
         except TimeoutError:
             raise DeadlineExceeded(f"nobody answered {message_type} within {timeout:g} s") from None
         return parse_reply(answer.message.body).unwrap()
 
-    async def _session(self, model: type[Any], session_id: str, *, patience: float, **more: Any) -> Json:
+    async def _session(
+        self,
+        model: type[CallRequest],
+        session_id: str,
+        *,
+        patience: float,
+        on_interim: OnInterim | None = None,
+        **more: Any,
+    ) -> Json:
         return await self.request(
-            model.type, {"session_id": session_id, **more}, call_id=call_id_of(session_id), timeout=patience
+            model.type,
+            {"session_id": session_id, **more},
+            call_id=call_id_of(session_id),
+            timeout=patience,
+            on_interim=on_interim,
         )
 
     async def create(
@@ -207,26 +242,52 @@ class SessionClient:
         timeout: float = DEFAULT_PATIENCE,
         meta: Json | None = None,
         idempotency_key: str | None = None,
+        pending_after: float | None = None,
+        on_progress: Callable[[ToolsProgress], Awaitable[None]] | None = None,
+        on_pending: Callable[[ToolsPending], Awaitable[None]] | None = None,
+        on_question: Callable[[InputRequired], Awaitable[Json]] | None = None,
     ) -> Json:
         """Call a tool; with a ``service_name`` the session is opened when there is none.
 
+        ``on_question`` returns ``{"action": "accept" | "decline" | "cancel", "content": {...}}``.
         Returns MCP's ``CallToolResult`` with ``session_id`` and ``text``; an ``isError`` result is a result.
         """
+
+        async def interim(message: Interim) -> None:
+            match message:
+                case ToolsProgress() if on_progress is not None:
+                    await on_progress(message)
+                case ToolsPending() if on_pending is not None:
+                    await on_pending(message)
+                case InputRequired() if on_question is not None:
+                    answer = await on_question(message)
+                    await self._session(
+                        InputAnswer, session_id, patience=message.timeout, input_id=message.input_id, **answer
+                    )
+                case _:
+                    pass
+
         return await self._session(
             ToolsCall,
             session_id,
             patience=timeout + 1.0,  # the worker's own answer says more than our silence
+            on_interim=interim,
             service_name=service_name,
             name=name,
             arguments=arguments or {},
             timeout=timeout,
             meta=meta,
             idempotency_key=idempotency_key,
+            pending_after=pending_after,
+            progress=on_progress is not None or None,
+            questions=on_question is not None or None,
         )
 
-    async def list_resources(self, session_id: str, *, cursor: str | None = None) -> Json:
-        """MCP ``resources/list`` of a session, one page."""
-        return await self._session(ResourcesList, session_id, patience=DEFAULT_PATIENCE, cursor=cursor)
+    async def list_resources(self, session_id: str, *, cursor: str | None = None, templates: bool = False) -> Json:
+        """MCP ``resources/list`` (or ``resources/templates/list``) of a session, one page."""
+        return await self._session(
+            ResourcesList, session_id, patience=DEFAULT_PATIENCE, cursor=cursor, templates=templates or None
+        )
 
     async def read_resource(self, session_id: str, uri: str) -> Json:
         """MCP ``resources/read`` of a session."""

@@ -284,6 +284,7 @@ class Worker:
         self._tasks.start(self._keep_announcing(), "presence")
         self._tasks.start(self._outbox.run(), "outbox")
         self._tasks.start(self._owner.renew(), "recipe-renewal")
+        self._tasks.start(self._owner.heartbeat.run(), "heartbeat")
         supervising = asyncio.create_task(
             self._supervisor.run(connect_timeout=self.settings.worker.connect_timeout), name="supervisor"
         )

@@ -24,8 +24,9 @@ from types import FrameType
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from infra.loopback import BrokerFailed
 from infra.rabbitmq_find import compose_broker, find_server, install_server, say, version_of
-from infra.rabbitmq_node import BrokerFailed, PrivateBroker
+from infra.rabbitmq_node import PrivateBroker
 
 __all__ = ["BrokerFailed", "PrivateBroker", "find_server", "open_broker", "private_broker"]
 

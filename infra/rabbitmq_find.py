@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.rabbitmq_node import LOOPBACK, BrokerFailed, free_port, speaks_amqp
+from infra.loopback import LOOPBACK, BrokerFailed, free_port, speaks_amqp
 
 COMPOSE_FILE = Path(__file__).with_name("compose.yaml")
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/home/linuxbrew/.linuxbrew/sbin")
@@ -31,7 +31,7 @@ if [ ! -e "$policy" ]; then
     chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq -o DPkg::Lock::Timeout=120 install -y --no-install-recommends rabbitmq-server
+apt-get -qq -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install -y --no-install-recommends rabbitmq-server
 if [ -d /run/systemd/system ]; then systemctl --quiet disable rabbitmq-server || true; fi
 """
 

@@ -2,18 +2,12 @@
 
 A node has its own ports, node name, Erlang cookie, epmd, data and log folder, loads no plugin and reads no file of
 ``/etc/rabbitmq``. Works as root and as a normal user. Needs the standard library only.
-
-The ports lie below the range that the kernel gives to outgoing connections. In that range a client that retries a
-stopped broker may be handed the broker's own port as its source and connect to itself.
 """
 
 import contextlib
 import os
-import random
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,67 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from infra.loopback import LOOPBACK, BrokerFailed, Guard, end_group, epmd_program, free_port, speaks_amqp
+
 ROOT = Path(__file__).resolve().parents[1]
-LOOPBACK = "127.0.0.1"
 KEEP_OUT = "{127,0,0,1}"
-
-# Ends and removes everything when this process is gone, however it went: its end of the pipe closes then. Each line
-# it reads replaces the process groups to end; an empty line says that there is nothing left to do.
-GUARD = """
-while read -r groups; do [ -n "$groups" ] || exit 0; ours=$groups; done
-for group in $ours; do kill -s KILL -- "-$group"; done 2>/dev/null
-rm -rf -- "$1"
-"""
-
-
-class BrokerFailed(RuntimeError):
-    """A node did not start, or rabbitmqctl failed; the message ends with what it said last."""
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on and no outgoing connection is given."""
-    for port in random.SystemRandom().sample(range(12_000, 32_000), k=100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((LOOPBACK, port))
-            return port
-    raise BrokerFailed("no free TCP port between 12000 and 32000")
-
-
-def speaks_amqp(port: int) -> bool:
-    """Whether a broker answers the protocol header on this port of loopback."""
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=2) as peer:
-        peer.sendall(b"AMQP\x00\x00\x09\x01")
-        return peer.recv(1) == b"\x01"  # a method frame: connection.start
-    return False
-
-
-def _end_group(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
-    """SIGKILL a process with its group, and return when none of the group is left."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            break
-        except PermissionError:  # macOS says so of a group that holds only zombies
-            pass
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.02)
-        time.sleep(0.01)
-    process.wait(timeout=1)
-
-
-def _epmd_program() -> str:
-    found = shutil.which("epmd")
-    if found:
-        return found
-    asked = ["erl", "-noinput", "-eval", 'io:format("~ts",[code:root_dir()]),halt().']
-    root = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
-    for program in (Path(root, "bin", "epmd"), *Path(root).glob("erts-*/bin/epmd")):
-        if program.exists():
-            return str(program)
-    raise BrokerFailed(f"Erlang at {root} has no epmd")
 
 
 class PrivateBroker:
@@ -105,7 +42,7 @@ class PrivateBroker:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         self.cookie: str = peer.cookie if peer else secrets.token_hex(16)
         self.epmd_port: int = peer.epmd_port if peer else free_port()
         self._pick_ports()
@@ -174,7 +111,7 @@ class PrivateBroker:
         has not yet written is lost with the node, and its queue never finds a leader again.
         """
         if self._process:
-            _end_group(self._process)
+            end_group(self._process)
             self._process = None
             self._tell_guard()
 
@@ -187,11 +124,10 @@ class PrivateBroker:
         """End the node, its epmd and its data at once. Harmless when repeated."""
         self.kill()
         if self._epmd:
-            _end_group(self._epmd)
+            end_group(self._epmd)
             self._epmd = None
         if self._guard:
-            with contextlib.suppress(BrokenPipeError):
-                self._guard.communicate(b"\n", timeout=5)
+            self._guard.dismiss()
             self._guard = None
         shutil.rmtree(self.home, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -247,17 +183,10 @@ class PrivateBroker:
 
     def _open(self) -> None:
         self._write_files()
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, "guard", str(self.home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,
-        )
+        self._guard = Guard(self.home)
         if self._peer is None:
             self._epmd = subprocess.Popen(
-                [_epmd_program(), "-port", str(self.epmd_port), "-address", LOOPBACK],
+                [epmd_program(), "-port", str(self.epmd_port), "-address", LOOPBACK],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -311,11 +240,8 @@ class PrivateBroker:
         raise BrokerFailed(f"RabbitMQ did not answer within {self.start_timeout:g} s:\n{self.log_tail()}")
 
     def _tell_guard(self) -> None:
-        groups = [str(process.pid) for process in (self._epmd, self._process) if process]
-        if self._guard and self._guard.stdin and groups:
-            with contextlib.suppress(BrokenPipeError):
-                self._guard.stdin.write(" ".join(groups).encode() + b"\n")
-                self._guard.stdin.flush()
+        if self._guard:
+            self._guard.watch([process.pid for process in (self._epmd, self._process) if process])
 
     def _environment(self) -> dict[str, str]:
         inherited = ("PATH", "LANG", "LC_ALL", "TMPDIR", "ERLANG_HOME")

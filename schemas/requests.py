@@ -65,6 +65,8 @@ class ToolsCall(CallRequest):
     """Call a tool, at most once for each ``idempotency_key`` (default: the message id).
 
     With a ``service_name`` the session is opened when there is none. ``timeout`` (s) is the caller's patience.
+    ``progress`` asks for ``tools.progress`` messages, ``pending_after`` (s) for one ``tools.pending`` when it takes
+    longer, and ``questions`` says that ``input.required`` will be answered; all of them come to the reply address.
     Result: MCP ``CallToolResult`` with ``session_id`` and a plain ``text``.
     """
 
@@ -75,6 +77,18 @@ class ToolsCall(CallRequest):
     timeout: Seconds | None = None
     meta: Json | None = None
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
+    progress: bool = False
+    pending_after: Seconds | None = None
+    questions: bool = False
+
+
+class InputAnswer(CallRequest):
+    """Answer an ``input.required``; the first answer counts. Result: ``accepted``."""
+
+    type: ClassVar[str] = "input.answer"
+    input_id: str = Field(min_length=1, max_length=255)
+    action: Literal["accept", "decline", "cancel"]
+    content: Json | None = None
 
 
 class _McpParams(CallRequest):
@@ -83,10 +97,11 @@ class _McpParams(CallRequest):
 
 
 class ResourcesList(_McpParams):
-    """MCP ``resources/list``: one page."""
+    """MCP ``resources/list``, or with ``templates`` ``resources/templates/list``: one page."""
 
     type: ClassVar[str] = "resources.list"
     cursor: str | None = None
+    templates: bool = False
 
 
 class ResourcesRead(_McpParams):
@@ -165,7 +180,17 @@ class CallEnded(CallEvent):
 Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnded
 """What opens, changes or ends a call: the durable lane."""
 
-Use = SessionGet | SessionTouch | ToolsList | ToolsCall | ResourcesList | ResourcesRead | PromptsList | PromptsGet
+Use = (
+    SessionGet
+    | SessionTouch
+    | ToolsList
+    | ToolsCall
+    | InputAnswer
+    | ResourcesList
+    | ResourcesRead
+    | PromptsList
+    | PromptsGet
+)
 """What uses a session that is there: the fast lane."""
 
 ClusterRequest = SessionsList | ServicesList | ServicesTools | WorkersList
@@ -183,6 +208,7 @@ REQUESTS: dict[str, type[Request]] = {
         SessionClose,
         ToolsList,
         ToolsCall,
+        InputAnswer,
         ResourcesList,
         ResourcesRead,
         PromptsList,

@@ -2,11 +2,13 @@
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
+from schemas.replies import REPLY_SUFFIX
 
 
 class Asker:
@@ -35,8 +37,19 @@ class Asker:
         answers.put_nowait(delivery)
         return True
 
-    async def ask(self, message: Message, exchange: str, routing_key: str, *, timeout: float) -> Delivery:
-        """Ask one; the question is confirmed by the broker.
+    async def ask(
+        self,
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        timeout: float,
+        confirmed: bool = True,
+        interim: Callable[[Delivery], Awaitable[None]] | None = None,
+    ) -> Delivery:
+        """Ask one, and have the broker confirm the question unless told otherwise.
+
+        What comes before the reply (its type does not end in ``.reply``) is given to ``interim``.
 
         Raises:
             TimeoutError: nobody answered within ``timeout`` seconds.
@@ -45,9 +58,16 @@ class Asker:
         question = self._question(message)
         answers = self._asked[question.correlation_id or ""] = asyncio.Queue()
         try:
-            await self._publisher.confirmed(question, exchange, routing_key)
+            if confirmed:
+                await self._publisher.confirmed(question, exchange, routing_key)
+            else:
+                await self._publisher.fast(question, exchange, routing_key)
             async with asyncio.timeout(timeout):
-                return _present(await answers.get())
+                while True:
+                    answer = _present(await answers.get())
+                    if interim is None or (answer.type or "").endswith(REPLY_SUFFIX):
+                        return answer
+                    await interim(answer)
         finally:
             del self._asked[question.correlation_id or ""]
 

@@ -8,9 +8,9 @@ from schemas.replies import Reply
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Dealt with; who asked, if anybody, gets ``reply``."""
+    """Dealt with; who asked, if anybody, gets ``reply``: a reply, or the body of one that is written already."""
 
-    reply: Reply | None = None
+    reply: Reply | bytes | None = None
     what: str = "done"
 
 

@@ -92,14 +92,15 @@ class Settler:
             case _:
                 assert_never(outcome)
 
-    async def reply(self, delivery: Delivery, reply: Reply | None) -> None:
+    async def reply(self, delivery: Delivery, reply: Reply | bytes | None) -> None:
         """Answer who asked, if anybody did and waits under an address."""
         request = delivery.message
         if reply is None or not request.reply_to:
             return
-        await self.answer(request, reply.dump())
+        body = reply if isinstance(reply, bytes) else reply.dump()
+        await self.answer(request, body, f"{request.type or 'unknown'}{REPLY_SUFFIX}")
 
-    async def answer(self, request: Message, body: bytes, *, suffix: str = REPLY_SUFFIX) -> None:
+    async def answer(self, request: Message, body: bytes, message_type: str) -> None:
         """Send ``body`` to the reply address of ``request``, without confirms and without ``mandatory``.
 
         A mandatory publish to a direct reply-to address is returned although it arrives (up to 4.1).
@@ -108,7 +109,7 @@ class Settler:
         await self._publisher.fast(
             Message(
                 body=body,
-                type=f"{request.type or 'unknown'}{suffix}",
+                type=message_type,
                 correlation_id=request.correlation_id,
                 persistent=False,
             ),

@@ -27,19 +27,52 @@ class Service(Protocol):
     def call_timeout(self) -> float: ...  # noqa: D102
     @property
     def restore(self) -> bool: ...  # noqa: D102
+    @property
+    def retry(self) -> bool: ...  # noqa: D102
+    @property
+    def pending_after(self) -> float | None: ...  # noqa: D102
+    @property
+    def question_timeout(self) -> float: ...  # noqa: D102
+    @property
+    def bind(self) -> Mapping[str, str]: ...  # noqa: D102
+    @property
+    def max_calls(self) -> int: ...  # noqa: D102
+    @property
+    def max_arguments(self) -> int: ...  # noqa: D102
+    @property
+    def max_result(self) -> int: ...  # noqa: D102
+
+
+OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
+"""Told ``progress``, ``total`` and ``message``."""
+
+OnQuestion = Callable[[Json], Awaitable[Json]]
+"""Given the parameters of ``elicitation/create``, returns its result."""
 
 
 class ToolProcess(SessionProcess, Protocol):
     """A session's MCP client, as far as requests are concerned."""
 
     async def call_tool(
-        self, name: str, arguments: Json, *, timeout: float | None = None, meta: Json | None = None
+        self,
+        name: str,
+        arguments: Json,
+        *,
+        timeout: float | None = None,
+        meta: Json | None = None,
+        on_progress: OnProgress | None = None,
+        on_question: OnQuestion | None = None,
     ) -> Json:
         """MCP ``tools/call``; the ``CallToolResult`` as it is."""
         ...
 
     async def call_method(self, method: str, params: Json, *, timeout: float | None = None) -> Json:
         """Any other MCP request; its result as it is."""
+        ...
+
+    @property
+    def tools(self) -> list[Json]:
+        """The tools as they were listed last."""
         ...
 
     async def get_tools(self) -> list[Json]:
@@ -60,6 +93,14 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one worker takes on at once."""
+
+    max_calls: int = 512
+    """Tool calls in flight, of all sessions."""
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """One worker's identity, configuration and voice."""
 
@@ -72,6 +113,7 @@ class Context:
     services: Mapping[ServiceName, Service]
     routes: Sequence[Route]
     timings: Timings
+    bounds: Bounds = Bounds()
 
     def service(self, name: ServiceName) -> Service:
         """A service that sessions can be opened on.

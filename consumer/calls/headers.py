@@ -1,6 +1,7 @@
 """Headers that messages between placer and owners carry."""
 
 import dataclasses
+import time
 from typing import Any, Final
 
 from consumer.broker.message import Message
@@ -23,6 +24,9 @@ RESENT: Final = "x-mcp-resent"
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the placer that saw it first."""
 
+DEADLINE: Final = "x-mcp-deadline"
+"""When (ms since the epoch) the caller of a request stops waiting; stands for ``expiration`` on further hops."""
+
 TRACEPARENT: Final = "traceparent"
 """W3C Trace Context, level 1, section 3.2."""
 
@@ -34,4 +38,6 @@ def onward(message: Message, marks: dict[str, Any]) -> Message:
     """``message`` as it is sent on to the next hop: without the marks of the last one, with those of this one."""
     again = message.again()
     kept = {name: value for name, value in again.headers.items() if name not in _MARKS}
+    if message.expiration is not None:
+        kept.setdefault(DEADLINE, str(round(time.time() * 1000) + message.expiration))
     return dataclasses.replace(again, headers=kept | marks)

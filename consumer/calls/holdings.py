@@ -12,6 +12,7 @@ import structlog
 from consumer.broker.channel import Channel
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.topology import Binding
+from consumer.calls.answers import Answers
 from consumer.calls.context import Context, ToolProcess
 from consumer.sessions import Session
 from schemas.ids import CallId, SessionId, routing_key
@@ -44,6 +45,18 @@ class OwnedCall:
     """The fast lane's queue that is bound to the call."""
     ended: asyncio.TimerHandle | None = None
     """Set when the call has ended: the tombstone's timer."""
+    answers: Answers = field(default_factory=Answers)
+    """What its tool calls were answered."""
+    users: int = 0
+    """Tool calls that are being run, or wait for their session."""
+    lingers: asyncio.TimerHandle | None = None
+    """Set while the call is owned for its answers' sake only."""
+
+    def stop_timers(self) -> None:
+        """Neither tombstone nor lingering ends any more."""
+        for timer in (self.ended, self.lingers):
+            if timer is not None:
+                timer.cancel()
 
 
 class Holdings:
@@ -87,8 +100,7 @@ class Holdings:
         """Own a call no longer: what comes for it now reaches the placer. Idempotent."""
         if self.calls.pop(call.call_id, None) is None:
             return
-        if call.ended is not None:
-            call.ended.cancel()
+        call.stop_timers()
         await self.drop_recipe(call)
         await self.unbind(call)
 

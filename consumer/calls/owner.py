@@ -5,6 +5,7 @@ safe; what uses its sessions waits for the lane and then runs beside everything 
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, assert_never
@@ -20,10 +21,12 @@ from consumer.calls.early import Early
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from consumer.calls.opening import Opening, Wanted, wanted_by
+from consumer.calls.patience import Heartbeat, deadline_of
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.reporting import session_info
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
+from consumer.calls.toolcalls import Asked, ToolCalls
 from consumer.calls.uses import Uses
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas.base import Json
@@ -32,7 +35,7 @@ from schemas.errors import LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import CloseResult, EndResult, failed, succeeded
+from schemas.replies import CloseResult, EndResult, Reply, failed, succeeded
 from schemas.requests import (
     CallEnded,
     CallProgress,
@@ -48,6 +51,12 @@ log = structlog.get_logger(__name__)
 
 RENEW_EVERY = 30.0
 
+DEFAULT_PATIENCE = 30.0
+"""How long (s) a tool call may take when neither its requester nor a service says so."""
+
+DEATH_NOTICE = 5.0
+"""How long (s) the session core may take to notice a death that a tool call has noticed."""
+
 
 class Owner:
     """Takes deliveries of the inbox and of the fast lane; both lanes accept every message type."""
@@ -56,7 +65,9 @@ class Owner:
         self._context = context
         self._sessions = sessions
         self._opening = Opening(context, sessions, start)
-        self._uses = Uses(context)
+        self._tool_calls = ToolCalls(context)
+        self._uses = Uses(context, self._tool_calls)
+        self.heartbeat = Heartbeat()
         self._lanes = Lanes("owner")
         self._tasks = Tasks()
         self._early = Early()
@@ -141,33 +152,78 @@ class Owner:
         call = self.holdings.calls.get(call_id)
         if call is None:
             return self._not_mine(delivery, call_id)
-        try:
-            session = find(call, request) or await self._ensure(call, request)
-        except LimitReached as error:
-            return Done(failed(error))
-        except SessionsError as error:
-            return Done(failed(error))
         await delivery.ack()  # from here on it is at most once
-        return Done(await self._uses.run(session, request))
+        if isinstance(request, ToolsCall):
+            return Done(await self._call_tool(delivery, call, request))
+        session = find(call, request)
+        if session is None:
+            return Done(failed(_no_session(request)))
+        patience = getattr(request, "timeout", None) or self._context.services[session.service_name].call_timeout
+        left = deadline_of(delivery, patience, self.heartbeat) - time.monotonic()
+        return Done(await self._uses.run(session, request, left))
 
-    async def _ensure(self, call: OwnedCall, request: Use) -> CallSession:
-        """The session that a ``tools.call`` with a service name asks for; opened on the call's lane if need be."""
-        if not isinstance(request, ToolsCall) or request.service_name is None or call.ended or self._leaving:
-            raise SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
-        service = request.service_name
+    async def _call_tool(self, delivery: Delivery, call: OwnedCall, request: ToolsCall) -> Reply | bytes:
+        asked = Asked(request, delivery.message, deadline_of(delivery, self._patience(call, request), self.heartbeat))
+        died: CallSession | None = None
+
+        async def session() -> CallSession:
+            nonlocal died
+            if died is not None:  # asked for again: it died under the call
+                async with asyncio.timeout(DEATH_NOTICE):
+                    await died.wait_ended()
+            died = find(call, request) or await self._ensure(call, request, died)
+            return died
+
+        call.users += 1
+        try:
+            answer = await call.answers.once(
+                asked.key, delivery.message.body, partial(self._tool_calls.answer, asked, session)
+            )
+        except SessionsError as error:
+            return failed(error)
+        else:
+            return answer.body
+        finally:
+            call.users -= 1
+            if not call.sessions:
+                self._lanes.submit(call.call_id, partial(self._keep_books, call.call_id))
+
+    def _patience(self, call: OwnedCall, request: ToolsCall) -> float:
+        if request.timeout is not None:
+            return request.timeout
+        session = find(call, request)
+        name = session.service_name if session is not None else request.service_name
+        service = self._context.services.get(name) if name is not None else None
+        return service.call_timeout if service is not None else DEFAULT_PATIENCE
+
+    async def _ensure(self, call: OwnedCall, request: ToolsCall, died: CallSession | None) -> CallSession:
+        """The session that a ``tools.call`` with a service name asks for; opened on the call's lane if need be.
+
+        ``died`` is the one that was there and is to be replaced, for a call that may be repeated.
+        """
+        service = died.service_name if died is not None else request.service_name
+        if service is None or call.ended or self._leaving:
+            raise _no_session(request)
+        if died is not None:
+            wanted = Wanted(died.session_id, service, died.timeout, died.metadata)
+        else:
+            taken = request.session_id in call.sessions
+            own = session_id_of(call.call_id, service, first=False)
+            wanted = Wanted(own if taken else request.session_id, service)
         opened: asyncio.Future[CallSession] = asyncio.get_running_loop().create_future()
-        session_id = SessionId(request.session_id)
-        if session_id in call.sessions:
-            session_id = session_id_of(call.call_id, service, first=False)
 
         async def open_it() -> None:
             try:
-                found = find(call, request) or await self._open_one(call, Wanted(session_id, service))
-                await self._keep_books(call.call_id)
+                if self.holdings.calls.get(call.call_id) is not call:
+                    raise _no_session(request)
+                found = find(call, request) or await self._open_one(call, wanted)
             except Exception as error:  # noqa: BLE001 - whatever it is, the requester's task raises it
-                opened.set_exception(error)
+                if not opened.done():
+                    opened.set_exception(error)
             else:
-                opened.set_result(found)
+                await self._keep_books(call.call_id)
+                if not opened.done():
+                    opened.set_result(found)
 
         self._lanes.submit(call.call_id, open_it)
         return await opened
@@ -183,9 +239,9 @@ class Owner:
         try:
             outcome = await self._changed(delivery, call, message)
         except LimitReached as error:
-            if call.sessions or headers.PLACEMENT not in delivery.message.headers:
+            if call.sessions:
                 outcome = Done(failed(error))
-            else:  # the placer was mistaken about our room: it may know a better place
+            else:  # the placer was mistaken about our room, or the call lingered here: it may know a better place
                 await self.holdings.release(call)
                 return self._not_mine(delivery, call_id, headers.REFUSED)
         except SessionsError as error:
@@ -322,7 +378,24 @@ class Owner:
                 await self.holdings.write_recipe(call)
         elif call.ended is not None:
             await self.holdings.drop_recipe(call)
+        elif (call.users or call.answers) and not self._leaving:
+            # A repeated tool call must find the answer that was given, not another owner that executes it again.
+            await self.holdings.drop_recipe(call)
+            self._linger(call)
         else:
+            await self.holdings.release(call)
+
+    def _linger(self, call: OwnedCall) -> None:
+        if call.lingers is None:
+            call.lingers = asyncio.get_running_loop().call_later(
+                self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._linger_no_more, call)
+            )
+
+    async def _linger_no_more(self, call: OwnedCall) -> None:
+        call.lingers = None
+        if call.users:
+            self._linger(call)
+        elif not call.sessions and call.ended is None and self.holdings.calls.get(call.call_id) is call:
             await self.holdings.release(call)
 
     # The worker's life.
@@ -393,12 +466,15 @@ class Owner:
         await self._lanes.abandon()
         await self._tasks.cancel()
         for call in self.holdings.calls.values():
-            if call.ended is not None:
-                call.ended.cancel()
+            call.stop_timers()
 
 
 async def _decided(outcome: Outcome) -> Outcome:
     return outcome
+
+
+def _no_session(request: Use) -> SessionNotFound:
+    return SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
 
 
 def find(call: OwnedCall, request: Use) -> CallSession | None:

@@ -34,6 +34,7 @@ from schemas.requests import (
     CallEnded,
     CallProgress,
     CallStarted,
+    InputAnswer,
     PromptsGet,
     PromptsList,
     ResourcesList,
@@ -213,7 +214,7 @@ class Placer:
                     )
                 case ToolsCall(session_id=session_id, service_name=service) if service is not None and not ended:
                     self._check_service(message)
-                    return await self._admit(delivery, call_id, [Wanted(session_id, service)], reign)
+                    return await self._admit(delivery, call_id, [Wanted(session_id, service)], reign, message.timeout)
                 case CallEnded():
                     return await self._end(delivery, call_id)
                 case SessionClose():
@@ -226,6 +227,7 @@ class Placer:
                     SessionGet()
                     | SessionTouch()
                     | ToolsCall()
+                    | InputAnswer()
                     | ToolsList()
                     | ResourcesList()
                     | ResourcesRead()
@@ -244,13 +246,22 @@ class Placer:
         if service is not None and not self._context.presence.offers(service):
             self._context.service(service)
 
-    async def _admit(self, delivery: Delivery, call_id: CallId, wanted: list[Wanted], reign: _Reign) -> Outcome:
+    async def _admit(
+        self,
+        delivery: Delivery,
+        call_id: CallId,
+        wanted: list[Wanted],
+        reign: _Reign,
+        patience: float | None = None,
+    ) -> Outcome:
         services = tuple(one.service_name for one in wanted)
         given = delivery.message.headers
         now = time.time()
         until = float(given.get(headers.ADMISSION) or (now + self._context.timings.admission_wait) * 1000) / 1000
         without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
         loop_until = asyncio.get_running_loop().time() + until - now
+        # The wait for room is part of the caller's patience.
+        deadline = {} if patience is None else {headers.DEADLINE: str(round((now + patience) * 1000))}
         try:
             if without and until <= now:
                 raise Capacity("every worker is full; the room that there seemed to be was taken")
@@ -258,11 +269,13 @@ class Placer:
         except LimitReached as error:
             partly = [one for one in wanted if self._context.presence.choose((one.service_name,), without)]
             if 0 < len(partly) < len(wanted):
-                return await self._admit(delivery, call_id, partly, reign)  # the owner rejects what it cannot open
+                # The owner rejects what it cannot open.
+                return await self._admit(delivery, call_id, partly, reign, patience)
             for one in wanted:
                 self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise
-        return await self._bind(delivery, call_id, worker, number, reign, {headers.ADMISSION: str(round(until * 1000))})
+        marks = {headers.ADMISSION: str(round(until * 1000))} | deadline
+        return await self._bind(delivery, call_id, worker, number, reign, marks)
 
     async def _bind(
         self, delivery: Delivery, call_id: CallId, worker: WorkerId, number: int, reign: _Reign, marks: Headers

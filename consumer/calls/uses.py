@@ -1,74 +1,69 @@
-"""Running what uses a session: looking at it, its tools, its resources, its prompts."""
+"""Running what uses a session, but for tool calls: looking at it, its tools, its resources, its prompts."""
 
-from typing import Any, assert_never
+from typing import assert_never
 
+from consumer.calls.binding import public_tools
 from consumer.calls.context import Context
 from consumer.calls.holdings import CallSession
 from consumer.calls.reporting import session_info
+from consumer.calls.toolcalls import ToolCalls
 from schemas.base import Json
-from schemas.errors import SessionsError
+from schemas.errors import DeadlineExceeded, SessionsError
 from schemas.replies import Reply, failed, succeeded
 from schemas.requests import (
+    InputAnswer,
     PromptsGet,
     PromptsList,
     ResourcesList,
     ResourcesRead,
     SessionGet,
     SessionTouch,
-    ToolsCall,
     ToolsList,
-    Use,
 )
 
-
-def text_of(result: Json) -> str:
-    """The text of a tool's answer: its text contents, a line each."""
-    content: list[Any] = result.get("content") or []
-    return "\n".join(part["text"] for part in content if part.get("type") == "text" and "text" in part)
+Look = SessionGet | SessionTouch | ToolsList | InputAnswer | ResourcesList | ResourcesRead | PromptsList | PromptsGet
+"""Every use of a session that is no tool call."""
 
 
 class Uses:
     """Runs requests on sessions that are there."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, tool_calls: ToolCalls) -> None:
         self._context = context
+        self._tool_calls = tool_calls
 
-    async def run(self, session: CallSession, request: Use) -> Reply:
-        """Run a request; errors become replies."""
+    async def run(self, session: CallSession, request: Look, left: float) -> Reply:
+        """Run a request whose caller waits ``left`` more seconds; errors become replies."""
         try:
+            if left <= 0:
+                raise DeadlineExceeded(f"{request.type}: waited longer than its caller; it was not executed")
             with session.in_use():
-                return succeeded(await self._result(session, request))
+                return succeeded(await self._result(session, request, left))
         except SessionsError as error:
             return failed(error)
 
-    async def _result(self, session: CallSession, request: Use) -> Json:
+    async def _result(self, session: CallSession, request: Look, left: float) -> Json:
+        call = session.process.call_method
         match request:
             case SessionGet() | SessionTouch():
-                session.touch()
                 return session_info(self._context.worker_id, session).model_dump(mode="json")
             case ToolsList():
-                return {"tools": await session.process.get_tools()}
-            case ToolsCall(name=name, arguments=arguments, timeout=timeout, meta=meta):
-                patience = timeout or self._context.services[session.service_name].call_timeout
-                result = await session.process.call_tool(name, arguments, timeout=patience, meta=meta)
-                return result | {"session_id": session.session_id, "text": text_of(result)}
-            case ResourcesList(cursor=cursor):
-                return await self._method(session, request, "resources/list", {"cursor": cursor} if cursor else {})
+                bind = self._context.services[session.service_name].bind
+                return {"tools": public_tools(bind, await session.process.get_tools())}
+            case InputAnswer():
+                return self._tool_calls.take_answer(request)
+            case ResourcesList(cursor=cursor, templates=templates):
+                method = "resources/templates/list" if templates else "resources/list"
+                return await call(method, _page(cursor), timeout=left)
             case ResourcesRead(uri=uri):
-                return await self._method(session, request, "resources/read", {"uri": uri})
+                return await call("resources/read", {"uri": uri}, timeout=left)
             case PromptsList(cursor=cursor):
-                return await self._method(session, request, "prompts/list", {"cursor": cursor} if cursor else {})
+                return await call("prompts/list", _page(cursor), timeout=left)
             case PromptsGet(name=name, arguments=arguments):
-                return await self._method(session, request, "prompts/get", {"name": name, "arguments": arguments})
+                return await call("prompts/get", {"name": name, "arguments": arguments}, timeout=left)
             case _:
                 assert_never(request)
 
-    async def _method(
-        self,
-        session: CallSession,
-        request: ResourcesList | ResourcesRead | PromptsList | PromptsGet,
-        method: str,
-        params: Json,
-    ) -> Json:
-        patience = request.timeout or self._context.services[session.service_name].call_timeout
-        return await session.process.call_method(method, params, timeout=patience)
+
+def _page(cursor: str | None) -> Json:
+    return {} if cursor is None else {"cursor": cursor}

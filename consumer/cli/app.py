@@ -34,7 +34,7 @@ def root(
     prefix: Prefix = None,
     config: Config = None,
     json: Json = False,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.command import Invocation, command
-from consumer.cli.screen import answers, say, state, table, write_json
+from consumer.cli.screen import Row, answers, say, state, table, write_json
 
 app = typer.Typer(help="Events of telephony platforms, sent by hand.", no_args_is_help=True)
 
@@ -26,9 +26,9 @@ class Sent:
     routing_key: str
     content_type: str
     size: int
-    source: str | None
+    source: str
     kind: str
-    call_id: str | None
+    call_id: str
     note: str
 
 
@@ -37,16 +37,7 @@ class Sent:
 )
 async def send(
     invocation: Invocation,
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE...",
-            help="An event as a platform sends it; - is stdin.",
-            allow_dash=True,
-            exists=True,
-            dir_okay=False,
-        ),
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="An event as a platform sends it; - is stdin.")],
     exchange: Annotated[
         str | None, typer.Option(metavar="NAME", help="Else the exchange of call events, PREFIX.calls.")
     ] = None,
@@ -59,7 +50,7 @@ async def send(
 
     The order is kept, and each is confirmed by the broker before the next is sent.
     """
-    bodies = [(str(file), sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()) for file in files]
+    bodies = [(file, _read(file)) for file in files]  # a name that is wrong is told before anything is sent
     sent: list[Sent] = []
     try:
         async with invocation.client() as client:
@@ -73,8 +64,20 @@ async def send(
     if invocation.json:
         write_json({"sent": [asdict(one) for one in sent]})
         return
-    rows = [[Path(one.file).name, one.source or "", state(one.kind), one.call_id or one.note] for one in sent]
+    rows: list[Row] = [[Path(one.file).name, one.source, state(one.kind), one.call_id] for one in sent]
     answers().print(table("SENT", "SOURCE", "SAYS", "CALL", rows=rows, whole=["CALL"]))
+    for one in sent:
+        if one.note:
+            say(f"{Path(one.file).name}: {one.note}", style="dim")
+
+
+def _read(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
 
 
 def guessed_type(body: bytes) -> str:
@@ -86,12 +89,13 @@ def guessed_type(body: bytes) -> str:
 def _sent(file: str, body: bytes, exchange: str, routing_key: str, content_type: str) -> Sent:
     from consumer.telephony import Ignored, Translated, Unrecognised, translate
 
-    source, kind, call_id, note = None, "", None, ""
     match translate(body, content_type=content_type, routing_key=routing_key or None):
         case Translated(event=event):
-            source, kind, call_id = event.source, event.kind.value, event.call_id
-        case Ignored(source=source, what=what):
-            kind, note = "ignored", f"{what} does not concern the life of a call"
+            source, kind, call_id, note = event.source, event.kind.value, str(event.call_id), ""
+        case Ignored() as ignored:
+            source, kind, call_id = ignored.source, "ignored", ""
+            note = f"{ignored.what} does not concern the life of a call."
         case Unrecognised(problem=problem):
-            kind, note = "unrecognised", f"it will be parked: {problem}"
+            source, kind, call_id = "", "unrecognised", ""
+            note = f"no worker knows it, and it will be parked: {problem}"
     return Sent(file, exchange, routing_key, content_type, len(body), source, kind, call_id, note)

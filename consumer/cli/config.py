@@ -35,7 +35,7 @@ def check(
             ("file", told["path"] or "none"),
             ("broker", told["broker"]),
             ("prefix", worker["prefix"]),
-            *((key, str(value)) for key, value in told["session"].items() if value is not None),
+            *((key, f"{value:g}") for key, value in told["session"].items() if isinstance(value, int | float)),
         )
     )
     screen.print()
@@ -60,7 +60,7 @@ def _services(told: dict[str, Any]) -> list[list[Any]]:
 
 def _routes_to(service: str, routes: list[dict[str, Any]]) -> str:
     matches = [
-        " ".join(f"{key}={value}" for key, value in route["match"].items()) or "every call"
+        " ".join(f"{key}={'|'.join(patterns)}" for key, patterns in route["match"].items()) or "every call"
         for route in routes
         if service in route["services"]
     ]

@@ -14,7 +14,6 @@ from consumer.cli.screen import answers, problems, say, write_json
 
 if TYPE_CHECKING:
     from consumer.demo.story import View
-    from consumer.demo.watch import Summary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -40,7 +39,7 @@ async def demo(
     screen = problems() if invocation.json else answers()
     prefix = f"{settings.worker.prefix}.demo-{secrets.token_hex(3)}"
     view: View = PlainView(screen) if plain or not screen.is_terminal else LiveView(screen)
-    stopped = _stop_on_signals()
+    stopped = _stop_on_signals(view)
     try:
         with view:
             summary = await play(settings.amqp_url.get_secret_value(), prefix, view)
@@ -54,10 +53,11 @@ async def demo(
     if invocation.json:
         write_json(asdict(summary))
     else:
+        screen.print()
         screen.print(figures(summary))
 
 
-def _stop_on_signals() -> list[int]:
+def _stop_on_signals(view: "View") -> list[int]:
     """Let the first signal end the demo in good order, and ignore more of them; returns the signals that came."""
     came: list[int] = []
     running = asyncio.current_task()
@@ -65,7 +65,7 @@ def _stop_on_signals() -> list[int]:
 
     def stop(number: int) -> None:
         if not came:
-            say("Stopping; a moment.", style="dim")
+            view.say("Stopping; a moment.")
             running.cancel()
         came.append(number)
 

@@ -1,26 +1,33 @@
 """How the demo is watched: a live table on a terminal, lines anywhere else."""
 
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from consumer.cli.events import about, event_line
-from consumer.cli.screen import bar, duration, facts, shown, state, table
+from consumer.cli.events import about, event_line, line_of, what_of
+from consumer.cli.screen import Row, duration, facts, state, table
+from consumer.cli.sessions import sessions_table, time_left
+from consumer.demo.script import PARTS
 from consumer.demo.watch import Call, Summary, Watch
 from schemas.events import CloudEvent
 
-AROUND = 8
-"""Lines of the live screen that are neither a call nor an event."""
+AROUND = 6
+"""Lines of the live screen that are neither a call nor something that happened."""
 
-FEWEST_EVENTS = 3
+BELOW = 8
+"""Lines that the last picture leaves for the figures below it."""
+
+FEWEST_LINES = 3
+PLATFORM_WIDTH = max(len(part.platform) for part in PARTS)
 
 
-class PlainView:
-    """Lines, each final once it is written."""
+class _View:
+    """What both have in common: entering and leaving, which here does nothing."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
@@ -33,25 +40,43 @@ class PlainView:
     ) -> None:
         pass
 
+
+class PlainView(_View):
+    """Lines, each final once it is written."""
+
     def say(self, sentence: str) -> None:
         """What is done now."""
-        self._screen.print(Text(f"→ {sentence}", style="bold"), soft_wrap=True)
+        self._print(Text(f"→ {sentence}", style="bold"))
 
     def event(self, event: CloudEvent, watch: Watch) -> None:  # noqa: ARG002 - the other view wants it
         """What a worker has published."""
-        self._screen.print(event_line(event), soft_wrap=True)
+        self._print(event_line(event))
+
+    def todos(self, call: Call, todos: list[str]) -> None:
+        """What a call has found on its list."""
+        self._print(_line("todos", call.call_id, "; ".join(todos)))
+
+    def listing(self, sessions: list[dict[str, Any]]) -> None:
+        """What the workers list."""
+        self._print(sessions_table(sessions, width=self._screen.width))
 
     def draw(self, watch: Watch) -> None:
         """Nothing: lines do not change."""
 
+    def _print(self, what: Text | Table) -> None:
+        self._screen.print(what, soft_wrap=isinstance(what, Text))
 
-class LiveView:
-    """A table of the calls, and the latest events below it."""
+
+class LiveView(_View):
+    """A table of the calls, and below it what happened last."""
 
     def __init__(self, screen: Console) -> None:
-        self._screen = screen
+        super().__init__(screen)
         self._live = Live(console=screen, auto_refresh=False, vertical_overflow="crop")
         self._doing = ""
+        self._lines: list[Text] = []
+        self._last: Watch | None = None
+        self._below = 0
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -60,23 +85,36 @@ class LiveView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._last is not None:
+            self._below = BELOW
+            self.draw(self._last)
         self._live.stop()
 
     def say(self, sentence: str) -> None:
         """What is done now."""
         self._doing = sentence
 
-    def event(self, event: CloudEvent, watch: Watch) -> None:  # noqa: ARG002 - the other view wants it
-        """What a worker has published."""
+    def event(self, event: CloudEvent, watch: Watch) -> None:
+        """What a worker has published; the call's id stands in the table, so its platform names it here."""
+        call = watch.calls.get(str(event.data.get("call_id")))
+        who = call.part.platform if call else event.subject or ""
+        self._lines.append(_line(what_of(event), who.ljust(PLATFORM_WIDTH), about(event), event.time))
         self.draw(watch)
+
+    def todos(self, call: Call, todos: list[str]) -> None:
+        """What a call has found on its list."""
+        self._lines.append(_line("todos", call.part.platform.ljust(PLATFORM_WIDTH), "; ".join(todos)))
+
+    def listing(self, sessions: list[dict[str, Any]]) -> None:
+        """What the workers list is in the table already."""
 
     def draw(self, watch: Watch) -> None:
         """The screen as of now."""
-        latest = max(FEWEST_EVENTS, self._screen.height - AROUND - len(watch.calls))
-        lines = [_short_line(event, watch) for event in watch.events[-latest:]]
+        self._last = watch
+        latest = max(FEWEST_LINES, self._screen.height - AROUND - self._below - len(watch.calls))
         doing = Text(f"→ {self._doing}", style="bold", no_wrap=True, overflow="ellipsis")
-        parts = [doing, Text(), _calls(watch), Text(), *lines] if watch.calls else [doing, Text(), *lines]
-        self._live.update(Group(*parts), refresh=True)
+        calls: list[RenderableType] = [_calls(watch), Text()] if watch.calls else []
+        self._live.update(Group(doing, Text(), *calls, *self._lines[-latest:]), refresh=True)
 
 
 def figures(summary: Summary) -> Table:
@@ -95,7 +133,7 @@ def figures(summary: Summary) -> Table:
 
 
 def _calls(watch: Watch) -> Table:
-    rows = [
+    rows: list[Row] = [
         [call.call_id, call.part.platform, call.worker_id, str(call.todos or ""), _session(call)]
         for call in watch.calls.values()
     ]
@@ -106,21 +144,10 @@ def _session(call: Call) -> Text:
     """The time that an open session has left, or what became of it."""
     if call.state != "open" or call.listed is None:
         return state(call.state)
-    left: float = max(0.0, call.listed["time_remaining"])
-    return bar(left, call.listed["timeout"], duration(left))
+    return time_left(call.listed)
 
 
-def _short_line(event: CloudEvent, watch: Watch) -> Text:
-    """An event with the platform's name in place of the call's id, which stands in the table."""
-    call: Any = watch.calls.get(str(event.data.get("call_id")))
-    what = event.type.rpartition(".")[2]
-    line = Text.assemble(
-        (event.time.astimezone().strftime("%H:%M:%S"), "dim"),
-        " ",
-        state(what.ljust(8)),
-        " ",
-        (call.part.platform if call else shown(event.subject or "")).ljust(10),
-        (f"  {shown(about(event))}", "dim"),
-    )
+def _line(what: str, who: str, more: str, when: datetime | None = None) -> Text:
+    line = line_of(when or datetime.now(UTC), what, who, more)
     line.no_wrap, line.overflow = True, "ellipsis"
     return line

@@ -56,16 +56,19 @@ def topic(pattern: str) -> str:
 
 def event_line(event: "CloudEvent") -> Text:
     """An event as a line for people."""
-    what = event.type.rpartition(".")[2]
-    line = Text.assemble(
-        (event.time.astimezone().strftime("%H:%M:%S"), "dim"),
-        " ",
-        state(what.ljust(TYPE_WIDTH)),
-        " ",
-        shown(event.subject or ""),
-    )
-    line.append(f"  {shown(about(event))}", style="dim")
-    return line
+    return line_of(event.time, what_of(event), event.subject or "", about(event))
+
+
+def line_of(when: datetime, what: str, who: str, more: str) -> Text:
+    """A line about something that happened."""
+    clock = when.astimezone().strftime("%H:%M:%S")
+    line = Text.assemble((clock, "dim"), " ", state(what.ljust(TYPE_WIDTH)), " ", shown(who))
+    return line.append(f"  {shown(more)}", style="dim") if more else line
+
+
+def what_of(event: "CloudEvent") -> str:
+    """What happened, in one word."""
+    return event.type.rpartition(".")[2]
 
 
 def about(event: "CloudEvent") -> str:

@@ -43,7 +43,7 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, code.value, message, error.retryable, error.details, HINTS.get(code, ""))
         case ConfigurationError():
             faults = [{"key": fault.key, "problem": fault.problem} for fault in error.faults]
-            return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", str(error), details={"faults": faults})
+            return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details={"faults": faults})
         case BrokerUnreachable():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
         case PublishFailed():
@@ -52,6 +52,10 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
         case _:
             return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].removesuffix(":")
 
 
 def tell(failure: Failure, *, as_json: bool) -> None:
@@ -68,8 +72,12 @@ def tell(failure: Failure, *, as_json: bool) -> None:
     screen = problems()
     screen.print(Text.assemble((failure.code, "bold red"), ": ", shown(failure.message)), soft_wrap=True)
     for name, value in failure.details.items():
-        if name == "faults" or str(value) in failure.message:
+        if str(value) in failure.message:
             continue  # said already
+        if name == "faults":
+            for fault in value:
+                screen.print(Text(shown(f"  {fault['key']}: {fault['problem']}")), soft_wrap=True)
+            continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         separator = "\n    " if "\n" in text.strip() else " "
         indented = shown(text.strip(), lines=True).replace("\n", "\n    ")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from rich import box
 from rich.cells import cell_len
@@ -23,6 +23,9 @@ UNBOUNDED = 1000
 
 BAR = 5
 
+Row: TypeAlias = Sequence[str | Text]
+"""The cells of a row; a ``Text`` is never folded."""
+
 GAP = 2
 """Between columns."""
 
@@ -34,6 +37,7 @@ WHOLE = 44
 
 STYLES = {
     "ready": "green",
+    "open": "green",
     "alive": "green",
     "ok": "green",
     "works": "green",
@@ -54,6 +58,8 @@ STYLES = {
     "dead": "red",
     "disabled": "dim",
     "stopped": "dim",
+    "waiting": "dim",
+    "todos": "magenta",
 }
 
 
@@ -104,7 +110,7 @@ def state(word: str) -> Text:
 
 def table(
     *columns: str,
-    rows: Iterable[Sequence[str | Text]],
+    rows: Iterable[Row],
     right: Iterable[str] = (),
     whole: Iterable[str] = (),
     width: int | None = None,
@@ -172,11 +178,11 @@ def age(moment: str) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them, in the two biggest units at most: ``840ms``, ``42s``, ``3m05s``, ``2h10m``."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms" if seconds else "0s"
-    whole = round(seconds)
+    milliseconds, tenths, whole = round(seconds * 1000), round(seconds, 1), round(seconds)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds else "0s"
     if whole < 60:
-        return f"{seconds:.1f}s" if seconds < 10 and seconds % 1 >= 0.05 else f"{whole}s"
+        return f"{tenths:g}s" if tenths < 10 else f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02}s"
     if whole < 86_400:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from consumer.cli.command import ExitCode, Invocation, command
-from consumer.cli.screen import answers, bar, duration, say, state, table, write_json
+from consumer.cli.screen import Row, answers, bar, duration, say, state, table, write_json
 
 app = typer.Typer(help="The configured MCP servers: what the workers offer, and trying them out.", no_args_is_help=True)
 
@@ -68,7 +68,7 @@ async def check_services(invocation: Invocation) -> None:
 
     settings = invocation.settings()
     started = time.monotonic()
-    async with MCPManager(settings.services) as manager:
+    async with MCPManager({str(name): service for name, service in settings.services.items()}) as manager:
         checks = await manager.validate_services()
     took = time.monotonic() - started
     failed = sorted(name for name, check in checks.items() if check.error is not None)
@@ -76,7 +76,9 @@ async def check_services(invocation: Invocation) -> None:
     if invocation.json:
         write_json({"services": {name: _as_json(check) for name, check in checks.items()}, "disabled": disabled})
     else:
-        rows = [[name, state("fails" if check.error else "works"), _found(check)] for name, check in checks.items()]
+        rows: list[Row] = [
+            [name, state("fails" if check.error else "works"), _found(check)] for name, check in checks.items()
+        ]
         rows += [[name, state("disabled"), "not tried"] for name in disabled]
         answers().print(table("SERVICE", "STATE", "FOUND", rows=rows))
         say(f"{len(checks) - len(failed)} of {len(checks)} work; tried in {duration(took)}.")

@@ -4,6 +4,8 @@ import json
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from consumer.cli.command import Invocation, command
 from consumer.cli.parsing import json_object
@@ -90,7 +92,7 @@ async def close_session(invocation: Invocation, session_id: SessionArgument) -> 
         say("Nothing was open under this id.")
 
 
-def sessions_table(sessions: list[Session]) -> Any:
+def sessions_table(sessions: list[Session], *, width: int | None = None) -> Table:
     """A table of sessions; the state is a column only where there is something to say."""
     stateful = any(state_of(session) != "alive" for session in sessions)
     rows = [
@@ -105,7 +107,7 @@ def sessions_table(sessions: list[Session]) -> Any:
         for session in sessions
     ]
     columns = ("SESSION", "SERVICE", "WORKER", "AGE", "LEFT", *(["STATE"] if stateful else []))
-    return table(*columns, rows=rows, right=["AGE"], whole=["SESSION"])
+    return table(*columns, rows=rows, right=["AGE"], whole=["SESSION"], width=width)
 
 
 def state_of(session: Session) -> str:
@@ -117,10 +119,10 @@ def state_of(session: Session) -> str:
     return "restored" if session.get("restored") else "alive"
 
 
-def time_left(session: Session) -> Any:
+def time_left(session: Session) -> Text:
     """How long a session may stay unused from now on, as a part of how long it may at all."""
-    left = max(0.0, session["time_remaining"])
-    return bar(left, session["timeout"], duration(left))
+    left: float = max(0.0, session["time_remaining"])
+    return bar(left, session["timeout"], f"{left:.1f}s" if left < 10 else duration(left))
 
 
 def _tell(invocation: Invocation, session: Session) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from consumer.cli.command import ExitCode, Invocation, command
 from consumer.cli.parsing import tool_arguments, wants_schema
@@ -81,7 +82,7 @@ async def call_tool(
         raise typer.Exit(ExitCode.ERROR)
 
 
-def tools_table(tools: Sequence[Tool]) -> Any:
+def tools_table(tools: Sequence[Tool]) -> Table:
     """A table of tools, with what they take."""
     rows = [[_signature(tool), str(tool.get("description") or tool.get("title") or "").strip()] for tool in tools]
     return table("TOOL", "WHAT IT DOES", rows=rows)

@@ -4,12 +4,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
+from rich.table import Table
 
 from consumer.cli.command import ExitCode, Invocation, command
-from consumer.cli.screen import answers, say, state, table, write_json
+from consumer.cli.screen import Row, answers, say, state, table, write_json
 
 if TYPE_CHECKING:
     from consumer.broker.declare import Finding
@@ -28,7 +29,7 @@ def show(invocation: Invocation) -> None:
     if invocation.json:
         write_json(asdict(topology) | {"worker_queues": [asdict(queue) for queue in per_worker]})
         return
-    rows = [["exchange", exchange.name, exchange.type, exchange.why] for exchange in topology.exchanges]
+    rows: list[Row] = [["exchange", exchange.name, exchange.type, exchange.why] for exchange in topology.exchanges]
     rows += [["queue", queue.name, queue.kind, queue.why] for queue in (*topology.queues, *per_worker)]
     screen = answers()
     screen.print(table("KIND", "NAME", "TYPE", "WHY", rows=rows))
@@ -107,8 +108,8 @@ def _per_worker(settings: "Settings") -> list["Queue"]:
     ]
 
 
-def _findings(findings: list["Finding"]) -> Any:
-    rows = [[one.kind, one.name, state(one.state), one.detail] for one in findings]
+def _findings(findings: list["Finding"]) -> Table:
+    rows: list[Row] = [[one.kind, one.name, state(one.state), one.detail] for one in findings]
     return table("KIND", "NAME", "STATE", "WHAT TO DO" if any(one.detail for one in findings) else "", rows=rows)
 
 

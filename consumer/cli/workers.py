@@ -3,6 +3,7 @@
 from typing import Any
 
 import typer
+from rich.table import Table
 
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import age, answers, bar, say, state, table, write_json
@@ -25,7 +26,7 @@ async def list_workers(invocation: Invocation) -> None:
         say("No worker is present. Start one: mcp-sessions worker")
 
 
-def workers_table(workers: list[dict[str, Any]]) -> Any:
+def workers_table(workers: list[dict[str, Any]]) -> Table:
     """A table of workers."""
     rows = [
         [

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from consumer.broker.errors import BrokerError
 from consumer.client import SessionClient
@@ -26,13 +27,24 @@ DRAW = 0.125
 
 
 class View(Protocol):
-    """Where the demo is watched."""
+    """Where the demo is watched; entered before it begins."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     def say(self, sentence: str) -> None:
         """What is done now."""
 
     def event(self, event: CloudEvent, watch: Watch) -> None:
         """What a worker has published."""
+
+    def todos(self, call: Call, todos: list[str]) -> None:
+        """What a call has found on its todo list."""
+
+    def listing(self, sessions: list[dict[str, Any]]) -> None:
+        """What the workers list as open."""
 
     def draw(self, watch: Watch) -> None:
         """How things stand; called several times a second."""
@@ -52,13 +64,13 @@ async def play(url: str, prefix: str, view: View) -> Summary:
         client.following("#") as events,
         _in_background(_take_in(events, watch, view), _keep_drawing(watch, view)),
     ):
-        view.say("Two workers are starting.")
+        view.say(f"Two workers are starting under the prefix {prefix}.")
         async with workers_at(place, watch) as workers:
             await _started(workers, watch)
             async with _in_background(_keep_looking(client, watch)):
                 await _calls(client, place, watch, view)
             view.say("The workers leave.")
-            await _leave(workers, watch)
+            await _leave(workers)
         return summary_of(watch, workers=len(workers), took=time.monotonic() - began)
 
 
@@ -78,7 +90,7 @@ async def _calls(client: SessionClient, place: Place, watch: Watch, view: View) 
     try:
         async with asyncio.TaskGroup() as group:
             for call in watch.calls.values():
-                group.create_task(_talk(client, place, call, watch), name=f"call-{call.part.source}")
+                group.create_task(_talk(client, place, call, watch, view), name=f"call-{call.part.source}")
                 await asyncio.sleep(BETWEEN_CALLS)
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
@@ -96,7 +108,7 @@ async def _calls(client: SessionClient, place: Place, watch: Watch, view: View) 
     _check_ends(watch)
 
 
-async def _talk(client: SessionClient, place: Place, call: Call, watch: Watch) -> None:
+async def _talk(client: SessionClient, place: Place, call: Call, watch: Watch, view: View) -> None:
     """One call from its start to the end of what its agent does with its tools."""
     call.published = time.monotonic()
     await _publish(client, place, call, call.part.started)
@@ -110,6 +122,7 @@ async def _talk(client: SessionClient, place: Place, call: Call, watch: Watch) -
         call.todos += 1
     result = await _tool(client, call, watch, "list_todos", {})
     found = [todo["text"] for todo in (result.get("structuredContent") or {}).get("todos", [])]
+    view.todos(call, found)
     if found != list(call.part.todos):
         raise DemoFailed(f"the {call.part.platform} call put {list(call.part.todos)} on its list and found {found}")
 
@@ -142,6 +155,7 @@ async def _compare_listing(client: SessionClient, watch: Watch, view: View) -> N
     listed = set(page["sessions"])
     workers = {session["worker_id"] for session in page["sessions"].values()}
     view.say(f"sessions.list names {len(listed)} sessions on {len(workers)} workers.")
+    view.listing(list(page["sessions"].values()))
     await watch.until(
         lambda: watch.open_calls() <= listed <= before,
         f"the workers list {sorted(listed)}, and tell by their events of {sorted(watch.open_calls())}",
@@ -171,7 +185,7 @@ def _check_ends(watch: Watch) -> None:
         raise DemoFailed(f"{len(watch.calls)} calls opened {watch.count('created')} sessions, not one each")
 
 
-async def _leave(workers: Sequence[Worker], watch: Watch) -> None:
+async def _leave(workers: Sequence[Worker]) -> None:
     codes = await asyncio.gather(*(worker.leave() for worker in workers))
     for worker, code in zip(workers, codes, strict=True):
         if code != 0:

@@ -11,6 +11,7 @@ from schemas.events import TERMINAL, CloudEvent
 
 TERMINAL_TYPES = frozenset(f"mcp.session.{what.value}" for what in TERMINAL)
 CREATED = "mcp.session.created"
+REJECTED = "mcp.session.rejected"
 
 
 class DemoFailed(Exception):
@@ -71,6 +72,8 @@ class Watch:
             call.worker_id = str(event.data["worker_id"])
         elif call is not None and event.type in TERMINAL_TYPES:
             call.ended, call.reason = event.type.rpartition(".")[2], str(event.data.get("reason"))
+        elif call is not None and event.type == REJECTED:
+            self.fail(DemoFailed(f"the {call.part.platform} call got no session: {event.data.get('message')}"))
         self._changed.set()
 
     def note_listing(self, sessions: dict[str, dict[str, Any]]) -> None:

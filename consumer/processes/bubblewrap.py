@@ -6,8 +6,6 @@ namespace, so nothing that it starts survives it, wherever it hides.
 """
 
 import asyncio
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,13 +77,17 @@ def bubblewrap_arguments(sandbox: Sandbox, command: list[str], folder: Path, cwd
     """The options of bwrap for ``command``; ``folder`` and ``allowed_paths`` are writable, all else is read-only."""
     arguments = [*_tree(), *_namespaces(network=sandbox.network)]
     for path in dict.fromkeys(needed_paths(command)):
-        arguments += ["--ro-bind", str(path), str(path)]
+        arguments += _bound("--ro-bind", path)
     if sandbox.working_dir is not None:
-        arguments += ["--ro-bind-try", str(cwd), str(cwd)]
+        arguments += _bound("--ro-bind", cwd)
     for allowed in sandbox.allowed_paths:
-        writable = str(Path(allowed).expanduser().absolute())
-        arguments += ["--bind-try", writable, writable]
-    return [*arguments, "--bind", str(folder), str(folder), "--chdir", str(cwd)]
+        arguments += _bound("--bind-try", Path(allowed).expanduser().absolute())
+    return [*arguments, *_bound("--bind", folder), "--remount-ro", "/"]
+
+
+def _bound(how: str, path: Path) -> list[str]:
+    # Left to itself, bwrap lets only root enter the directories that it makes above ``path``.
+    return ["--dir", str(path.parent), how, str(path), str(path)]
 
 
 def _tree() -> list[str]:
@@ -103,29 +105,40 @@ def _namespaces(*, network: bool) -> list[str]:
 def needed_paths(command: list[str]) -> Iterator[Path]:
     """What of the file tree outside the system's directories ``command`` cannot start without.
 
-    Looked at are the program, the script that it is given, and for Python servers the environments around them.
+    Looked at are the program and the script that it is given, through symbolic links: what they were installed with
+    (a virtualenv and its base, a ``node_modules``, the prefix above a ``bin``), or else the directory they lie in.
     """
-    program = Path(command[0])
-    script = next((Path(word) for word in command[1:] if not word.startswith("-") and Path(word).is_file()), None)
-    for start in (program, script):
-        if start is None:
-            continue
-        for path in dict.fromkeys((start, start.resolve())):
-            yield from _outside_system(_home_of(path))
-    if program.absolute().parent == Path(sys.executable).parent or program.resolve() == Path(sys.executable).resolve():
-        for prefix in (sys.prefix, sys.base_prefix, sysconfig.get_path("purelib")):
-            yield from _outside_system(Path(prefix))
-        if any(word.startswith("consumer.") for word in command[1:]):
-            yield from _outside_system(Path(consumer.__file__).parent)
+    script = next((word for word in command[1:] if not word.startswith("-") and Path(word).is_file()), None)
+    for word in (command[0], *([script] if script is not None else [])):
+        for path in (Path(word).absolute(), Path(word).resolve()):
+            for home in _homes(path):
+                yield from _outside_system(home)
+    if any(word.startswith("consumer.") for word in command[1:]):
+        yield from _outside_system(Path(consumer.__file__).parent)
 
 
-def _home_of(path: Path) -> Path:
-    """The smallest directory that a program needs: its ``node_modules``, its virtualenv, or the one it lies in."""
+def _homes(path: Path) -> Iterator[Path]:
     for parent in path.parents:
-        if parent.name == "node_modules" or (parent / "pyvenv.cfg").is_file():
-            return parent
-    parent = path.parent
-    return path if parent in _TOO_WIDE or parent == Path.home() or parent == Path.cwd() else parent
+        if parent.name == "node_modules":
+            yield parent
+            return
+        if (parent / "pyvenv.cfg").is_file():
+            yield parent
+            yield from _homes(_interpreter_of(parent / "pyvenv.cfg"))
+            return
+    directory = path.parent
+    prefix = directory.parent if directory.name in {"bin", "sbin"} else directory
+    yield next((home for home in (prefix, directory) if not _too_wide(home)), path)
+
+
+def _interpreter_of(configuration: Path) -> Path:
+    lines = (line.partition("=") for line in configuration.read_text("utf-8", "replace").splitlines())
+    homes = [Path(value.strip()) for key, _, value in lines if key.strip() == "home"]
+    return (homes[0] if homes else Path("/usr/bin")) / "python"
+
+
+def _too_wide(directory: Path) -> bool:
+    return directory in _TOO_WIDE or directory in {Path.home(), Path.cwd()}
 
 
 def _outside_system(path: Path) -> Iterator[Path]:

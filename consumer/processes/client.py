@@ -120,17 +120,18 @@ class MCPClient(ClientLife):
     def _living(self) -> Exchange:
         if self._exchange is not None and self.is_alive:
             return self._exchange
-        exit = self._exit or (self.process.exit if self.process is not None else None)  # noqa: A001 - the field's name
-        if exit is None or self._stopping:
-            raise SessionDied(f"{self.service.name}: the session is closed", exit_code=None, signal=None, stderr="")
+        name, seen = self.service.name, self._exit
+        if self._stopping or not self._started:
+            raise SessionDied(f"{name}: the session is closed", exit_code=None, signal=None, stderr="")
+        if seen is None:  # its last words are still being read
+            words = self.process.stderr.text() if self.process is not None else ""
+            raise SessionDied(f"{name}: the server has just ended", exit_code=None, signal=None, stderr=words)
         how = "the connection was lost"
-        if exit.signal is not None:
-            how = f"the server was ended by signal {exit.signal}"
-        elif exit.exit_code is not None:
-            how = f"the server has ended with exit code {exit.exit_code}"
-        raise SessionDied(
-            f"{self.service.name}: {how}", exit_code=exit.exit_code, signal=exit.signal, stderr=exit.stderr
-        )
+        if seen.signal is not None:
+            how = f"the server was ended by signal {seen.signal}"
+        elif seen.exit_code is not None:
+            how = f"the server has ended with exit code {seen.exit_code}"
+        raise SessionDied(f"{name}: {how}", exit_code=seen.exit_code, signal=seen.signal, stderr=seen.stderr)
 
     async def _look_for(self, name: str) -> None:
         capabilities = self.session.server_capabilities

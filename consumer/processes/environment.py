@@ -48,7 +48,7 @@ def make_folder(base: Path) -> Path:
 def make_base(parent: Path) -> Path:
     """A new base folder for the sessions' folders; it cannot be listed, so no server finds the others by looking."""
     base = parent / f"mcp-sessions-{secrets.token_hex(8)}"
-    base.mkdir(mode=0o300)
+    base.mkdir(mode=0o311)
     return base
 
 

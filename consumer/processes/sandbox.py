@@ -86,10 +86,9 @@ async def exec_chain(
         chain += [have.env, "--ignore-signal=TERM"]
     if have.setpriv is not None:
         chain.append(have.setpriv)
-        if user is not None:
-            chain += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         if sandbox.kind == "limits":
             chain.append("--no-new-privs")  # bubblewrap sets it itself, and may have to be setuid until it has
+            chain += _as_user(user, can_read=_may_read_all())
         chain += ["--pdeathsig", "KILL", "--"]
     if limits := limit_arguments(sandbox):
         if have.prlimit is not None:
@@ -100,8 +99,29 @@ async def exec_chain(
         if refusal := await bubblewrap_refusal(have.bwrap):
             raise StartFailed(f"{service.name}: sandbox kind bubblewrap cannot be had here: {refusal}")
         assert have.bwrap is not None
-        chain += [have.bwrap, *bubblewrap_arguments(sandbox, command, folder, cwd), "--"]
+        chain += [have.bwrap, *bubblewrap_arguments(sandbox, command, folder, cwd)]
+        if user is None or have.setpriv is None or have.env is None:
+            chain += ["--chdir", str(cwd), "--"]
+        else:  # inside, because bwrap has to be root to begin with; without its powers it cannot enter the folder
+            chain += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--"]
+            chain += [have.setpriv, *_as_user(user, can_read=False), "--", have.env, f"--chdir={cwd}"]
     return chain + command
+
+
+def _as_user(user: int | None, *, can_read: bool) -> list[str]:
+    """Options of setpriv for running as ``user``, who may read what root can: his program may lie in root's home."""
+    if user is None:
+        return []
+    capabilities = "+dac_read_search" if can_read else "-all"
+    who = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [*who, f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"]
+
+
+def _may_read_all() -> bool:
+    """Whether we have CAP_DAC_READ_SEARCH (2); root in a container often has not."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), "0")
+    return bool(int(effective, 16) >> 2 & 1)
 
 
 _users = iter(range(0))

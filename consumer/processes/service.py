@@ -93,6 +93,10 @@ class MCPService(BaseModel):
     """One service: a command that speaks MCP on stdio, or the URL of a streamable HTTP server.
 
     Durations are seconds. ``timeout`` is the idle timeout of its sessions (default: ``session.default_timeout``).
+    ``bind`` pins arguments of its tools, ``{name}`` standing for what the session's metadata has under that name.
+    ``max_calls`` is how many calls of one session may run at once, ``max_arguments`` and ``max_result`` are bytes of a
+    request and of a reply. With ``retry`` a tool that says of itself that it may be repeated (``readOnlyHint``,
+    ``idempotentHint``) is called once more, on a fresh process, when the first one died under the call.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,6 +112,13 @@ class MCPService(BaseModel):
     call_timeout: Seconds = 30.0
     timeout: Seconds | None = None
     restore: bool = True
+    retry: bool = False
+    pending_after: Seconds | None = None
+    question_timeout: Seconds = 30.0
+    bind: dict[str, str] = Field(default_factory=dict)
+    max_calls: int = Field(default=16, ge=1)
+    max_arguments: Size = 1 << 20
+    max_result: Size = 8 << 20
     warm: Warm | None = None
     sandbox: Sandbox = Field(default_factory=Sandbox)
 

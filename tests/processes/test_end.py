@@ -126,6 +126,7 @@ async def test_a_call_under_which_the_server_died_has_an_unknown_outcome(start: 
     exits = Exits()
     client.on_exit(exits)
     other = asyncio.create_task(client.call_tool("sleep", {"seconds": 30}))
+    await client.call_tool("echo")  # behind it in the pipe
     with pytest.raises(OutcomeUnknown, match="tools/call die") as caught:
         await client.call_tool("die", {"code": 7, "stderr": "out of luck"})
     assert caught.value.details == {"exit_code": 7, "signal": None, "stderr": "out of luck"}

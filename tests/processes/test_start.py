@@ -40,7 +40,7 @@ async def test_a_server_lives_in_a_folder_of_its_own(start: Start, temporary: Pa
         home = Path(environment["HOME"])
         assert {environment[name] for name in ("TMPDIR", "TMP", "TEMP")} == {str(home)} == {seen["cwd"]}
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
-        assert stat.S_IMODE(home.parent.stat().st_mode) == 0o300
+        assert stat.S_IMODE(home.parent.stat().st_mode) == 0o311
         homes.append(home)
     assert homes[0] != homes[1]
     await one.call_tool("write_file", {"path": "mine", "text": "x"})

@@ -339,9 +339,12 @@ def tool_add_tool(call: Call, name: str) -> str:
     return f"added {name}"
 
 
-def tool_write_file(call: Call, path: str, text: str = "") -> str:
-    """Writes a file."""
-    Path(path).write_text(text, encoding="utf-8")
+def tool_write_file(call: Call, path: str, text: str = "") -> str | Json:
+    """Writes a file, or tells why not."""
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as fault:
+        return failed(fault)
     return str(Path(path).absolute())
 
 

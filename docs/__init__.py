@@ -1,0 +1,1 @@
+"""The documentation; ``python -m docs.generate`` brings its tables in line with the code."""

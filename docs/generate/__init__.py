@@ -1,0 +1,48 @@
+"""The parts of the documentation that the code knows better than people: written by it, kept equal by a test.
+
+A page holds them between two comments; everything else on it is written by hand::
+
+    <!-- generated: errors -->
+    ...
+    <!-- end -->
+
+``python -m docs.generate`` writes every part anew, ``python -m docs.generate --check`` only tells what is outdated.
+A message, field, setting or command that is new and about which nothing has been written stops it with a
+``Undocumented`` that names it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from docs.generate import commands, settings, wire
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS}
+"""What can stand on a page, by the name in its opening comment."""
+
+_REGION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """Every page of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def parts_of(text: str) -> Iterator[str]:
+    """The names of the parts on a page."""
+    return (found["name"] for found in _REGION.finditer(text))
+
+
+def renewed(text: str) -> str:
+    """The page with its generated parts as the code is now."""
+    return _REGION.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]().strip()}\n\n{found[4]}", text)
+
+
+def outdated() -> Iterator[tuple[Path, str]]:
+    """The pages that differ from the code, each with what it should be."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (new := renewed(text)) != text:
+            yield page, new

@@ -1,0 +1,285 @@
+"""Tool calls at a phone call's pace: deadlines, once and only once, progress, questions, limits."""
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from schemas.errors import (
+    Capacity,
+    DeadlineExceeded,
+    InvalidMessage,
+    McpError,
+    OutcomeUnknown,
+    SessionDied,
+    SessionNotFound,
+    ToolNotFound,
+    ToolTimeout,
+)
+from schemas.interim import InputRequired, ToolsPending, ToolsProgress
+from tests.harness import ECHO, Cluster, config
+
+
+@pytest.fixture
+async def call(mcp: Cluster):
+    """A worker, and a session ``c`` on it."""
+    await mcp.start()
+    await mcp.client.create("c", "echo")
+    return mcp
+
+
+async def test_every_kind_of_content_comes_through_unharmed(call):
+    answer = await call.client.call_tool("c", "content")
+    kinds = [part["type"] for part in answer["content"]]
+    assert kinds == ["text", "image", "audio", "resource_link", "resource", "from-the-future"]
+    assert answer["content"][0]["annotations"] == {"audience": ["user"], "priority": 0.5}
+    assert answer["content"][5]["anything"] == [1, 2.5, None, {"x": "y"}]
+    assert answer["structuredContent"] == {"answer": 42, "nested": {"list": [1, 2, 3]}}
+    assert answer["_meta"] == {"example.com/trace": "abc"}
+    assert answer["unknownField"] is True
+    assert (answer["text"], answer["session_id"]) == ("t", "c")
+
+
+async def test_an_error_of_the_tool_is_a_result_and_an_error_of_the_server_is_an_error(call):
+    failed = await call.client.call_tool("c", "fail", {"message": "out of stock"})
+    assert failed["isError"]
+    assert failed["text"] == "out of stock"
+    with pytest.raises(McpError, match="refused") as caught:
+        await call.client.call_tool("c", "error", {"code": -32050, "data": {"why": "x"}})
+    assert caught.value.details == {"code": -32050, "data": {"why": "x"}}
+    with pytest.raises(ToolNotFound, match="no tool 'nonsense'"):
+        await call.client.call_tool("c", "nonsense")
+
+
+async def test_every_call_carries_the_call_and_the_session_beside_the_callers_own_meta(call):
+    answer = await call.client.call_tool("c", "meta", meta={"tenant": "acme"})
+    meta = answer["structuredContent"]["meta"]
+    assert (meta["call_id"], meta["session_id"], meta["tenant"]) == ("c", "c", "acme")
+
+
+async def test_resources_and_prompts_are_the_servers_own(call):
+    listed = await call.client.list_resources("c")
+    assert listed["resources"][0]["uri"] == "note://one"
+    templates = await call.client.list_resources("c", templates=True)
+    assert templates["resourceTemplates"][0]["uriTemplate"] == "note://{name}"
+    read = await call.client.read_resource("c", "note://one")
+    assert read["contents"][0]["text"] == "text of note://one"
+    assert (await call.client.list_prompts("c"))["prompts"][0]["name"] == "greet"
+    greeting = await call.client.get_prompt("c", "greet", {"who": "Ada"})
+    assert "Ada" in greeting["messages"][0]["content"]["text"]
+
+
+async def test_a_tool_call_with_a_service_opens_the_session_that_is_missing(mcp: Cluster):
+    await mcp.start({"services": {"echo": {"command": ECHO}, "other": {"command": ECHO}}})
+    with pytest.raises(SessionNotFound):
+        await mcp.client.call_tool("new", "counter")
+    first = await mcp.client.call_tool("new", "counter", service_name="echo")
+    assert (first["session_id"], first["structuredContent"]) == ("new", {"count": 1})
+    second = await mcp.client.call_tool("new", "counter", service_name="other")
+    assert (second["session_id"], second["structuredContent"]) == ("new#other", {"count": 1})
+    again = await mcp.client.call_tool("new", "counter", service_name="echo")
+    assert again["structuredContent"] == {"count": 2}
+    assert len(mcp.of("created")) == 2
+
+
+async def test_a_call_past_its_deadline_is_cancelled_at_the_server_and_the_session_stays(call):
+    began = time.monotonic()
+    with pytest.raises(ToolTimeout):
+        await call.client.call_tool("c", "sleep", {"seconds": 30}, timeout=0.5)
+    assert time.monotonic() - began < 5
+    cancelled = await call.client.call_tool("c", "cancelled")
+    assert len(cancelled["structuredContent"]["ids"]) == 1
+    assert (await call.client.call_tool("c", "echo", {"text": "alive"}))["text"] == "alive"
+
+
+async def test_a_request_that_waited_past_its_deadline_is_not_executed(mcp: Cluster):
+    await mcp.start({"services": {"echo": {"command": [*ECHO, "--slow-start", "1.5"]}}})
+    creating = asyncio.create_task(mcp.client.create("late", "echo"))
+    await mcp.until(lambda: mcp.logged("delivery", outcome="placed"))
+    with pytest.raises(DeadlineExceeded, match="not executed"):  # it waits for the opening in front of it
+        await mcp.client.call_tool("late", "counter", service_name="echo", timeout=0.6)
+    await creating
+    answer = await mcp.client.call_tool("late", "counter")
+    assert answer["structuredContent"] == {"count": 1}
+
+
+async def test_a_repeated_key_joins_the_call_in_flight_or_gets_its_answer(call):
+    async def count(key):
+        return await call.client.call_tool("c", "counter", idempotency_key=key)
+
+    answers = await asyncio.gather(*(count("once") for _ in range(10)))
+    assert [answer["structuredContent"]["count"] for answer in answers] == [1] * 10
+    assert (await count("once"))["structuredContent"] == {"count": 1}
+    assert (await count("twice"))["structuredContent"] == {"count": 2}
+    with pytest.raises(InvalidMessage, match="idempotency_key"):
+        await call.client.call_tool("c", "echo", idempotency_key="once")
+
+
+async def test_what_was_not_executed_may_be_tried_again_under_its_key(call):
+    with pytest.raises(ToolNotFound):
+        await call.client.call_tool("c", "extra", idempotency_key="k")
+    await call.client.call_tool("c", "add_tool", {"name": "extra"})
+    assert not (await call.client.call_tool("c", "extra", idempotency_key="k")).get("isError")
+
+
+async def test_a_call_whose_server_died_is_of_unknown_outcome_and_never_executed_again(call):
+    with pytest.raises(OutcomeUnknown) as caught:
+        await call.client.call_tool("c", "die", {"code": 3, "stderr": "oops\n"}, idempotency_key="fatal")
+    assert caught.value.details["exit_code"] == 3
+    died = await call.event("died", session_id="c")
+    assert died.data["exit_code"] == 3
+    assert "oops" in died.data["stderr"]
+    # The same key, now with leave to open a session: the answer is remembered, nothing is opened or executed.
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            await call.client.call_tool("c", "die", {"code": 3, "stderr": "oops\n"}, idempotency_key="fatal")
+    with pytest.raises((SessionNotFound, SessionDied)):
+        await call.client.call_tool("c", "counter")
+    assert len(call.of("created")) == 1
+    fresh = await call.client.call_tool("c", "counter", service_name="echo")
+    assert fresh["structuredContent"] == {"count": 1}
+
+
+async def test_a_read_only_tool_is_repeated_on_a_fresh_process_where_the_service_allows_it(mcp: Cluster):
+    await mcp.start({"services": {"echo": {"command": ECHO, "retry": True}}})
+    await mcp.client.create("c", "echo", metadata={"tenant": "acme"})
+    sleeping = asyncio.create_task(mcp.client.call_tool("c", "nap", {"seconds": 1.0}))
+    await mcp.until(lambda: mcp.of("created"))
+    pid = (await mcp.client.call_tool("c", "cwd"))["structuredContent"]["pid"]
+    import os
+    import signal
+
+    os.kill(pid, signal.SIGKILL)
+    answer = await sleeping
+    assert answer["text"] == "slept 1.0"
+    assert (await mcp.event("died", session_id="c")).data["signal"] == 9
+    assert len(mcp.of("created")) == 2
+    assert mcp.of("created")[1].data["metadata"] == {"tenant": "acme"}
+
+
+async def test_progress_and_pending_reach_the_caller_in_order_before_the_answer(call):
+    heard: list[object] = []
+
+    async def hear(message):
+        heard.append(message)
+
+    answer = await call.client.call_tool(
+        "c", "progress", {"steps": 10, "interval": 0.02}, on_progress=hear, on_pending=hear, pending_after=0.05
+    )
+    assert answer["text"] == "10 steps"
+    steps = [message.progress for message in heard if isinstance(message, ToolsProgress)]
+    assert steps == [float(step) for step in range(1, 11)]
+    assert len([message for message in heard if isinstance(message, ToolsPending)]) == 1
+
+
+async def test_a_quick_call_tells_nothing_before_its_answer(call):
+    heard = []
+
+    async def hear(message):
+        heard.append(message)
+
+    await call.client.call_tool("c", "echo", on_pending=hear, pending_after=5)
+    assert heard == []
+
+
+async def test_a_servers_question_is_answered_by_the_caller(call):
+    async def reply(question: InputRequired):
+        assert question.params["message"] == "Which size?"
+        return {"action": "accept", "content": {"answer": "large"}}
+
+    answer = await call.client.call_tool("c", "ask", {"question": "Which size?"}, on_question=reply)
+    told = answer["structuredContent"]["reply"]["result"]
+    assert told == {"action": "accept", "content": {"answer": "large"}}
+
+
+async def test_a_question_is_declined_where_nobody_offered_to_answer(call):
+    answer = await call.client.call_tool("c", "ask")
+    assert answer["structuredContent"]["reply"]["result"]["action"] == "decline"
+
+
+async def test_a_question_that_nobody_answers_is_cancelled_in_time(mcp: Cluster):
+    await mcp.start({"services": {"echo": {"command": ECHO, "question_timeout": 0.3}}})
+    await mcp.client.create("c", "echo")
+    asked = []
+
+    async def ignore(question):
+        asked.append(question)
+        return {"action": "cancel"} if len(asked) > 1 else await asyncio.sleep(1, {"action": "accept"})
+
+    with pytest.raises(InvalidMessage, match="no question"):  # the late answer is refused, by name
+        await mcp.client.call_tool("c", "ask", on_question=ignore)
+    with pytest.raises(InvalidMessage, match="input_id"):
+        await mcp.client.request(
+            "input.answer", {"session_id": "c", "input_id": "none", "action": "accept"}, call_id="c"
+        )
+
+
+async def test_bound_arguments_are_pinned_and_not_shown(mcp: Cluster):
+    bind = {"text": "{from} of {tenant}"}
+    await mcp.start(config(services={"echo": {"command": ECHO, "bind": bind}},
+                           routes=[{"services": ["echo"], "metadata": {"tenant": "acme"}}]))  # fmt: skip
+    await mcp.client.publish_call_event({"call_id": "b", "kind": "started", "from": "+15551230001"})
+    await mcp.event("created", session_id="b")
+    echo = next(tool for tool in await mcp.client.list_tools("b") if tool["name"] == "echo")
+    assert echo["inputSchema"]["properties"] == {}
+    answer = await mcp.client.call_tool("b", "echo", {"text": "something else"})
+    assert answer["text"] == "+15551230001 of acme"
+    meta = await mcp.client.call_tool("b", "meta", {"text": "kept: this tool has no such argument"})
+    assert not meta.get("isError")
+
+
+async def test_limits_are_told_with_their_sizes(mcp: Cluster):
+    limits = {"max_calls": 2, "max_arguments": "10K", "max_result": "20K"}
+    await mcp.start({"services": {"echo": {"command": ECHO, **limits}}})
+    await mcp.client.create("c", "echo")
+    with pytest.raises(InvalidMessage, match="max_arguments"):
+        await mcp.client.call_tool("c", "echo", {"text": "x" * 11_000})
+    with pytest.raises(McpError, match=r"max_result") as caught:
+        await mcp.client.call_tool("c", "big", {"size": 30_000})
+    assert caught.value.details["size"] > 30_000
+    assert caught.value.details["limit"] == 20 * 1024
+    running = [asyncio.create_task(mcp.client.call_tool("c", "sleep", {"seconds": 5})) for _ in range(2)]
+    for _ in range(100):
+        try:
+            await mcp.client.call_tool("c", "echo", {"text": "x"})
+        except Capacity:
+            break
+    else:
+        raise AssertionError("a third call at once was let in")
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_a_session_survives_floods_and_nonsense(call):
+    await call.client.call_tool("c", "stderr", {"size": 256 * 1024})
+    big = await call.client.call_tool("c", "big", {"size": 5 << 20})
+    assert len(big["text"]) == 5 << 20
+    heard = []
+
+    async def hear(message):
+        heard.append(message.progress)
+
+    await call.client.call_tool("c", "progress", {"steps": 50, "interval": 0.005}, on_progress=hear)
+    assert len(heard) == 50
+    await call.client.call_tool("c", "stdout", {"line": "not json", "times": 20})
+    with pytest.raises(ToolTimeout):  # the answer itself was not readable
+        await call.client.call_tool("c", "invalid_utf8", timeout=1)
+    assert json.dumps(await call.client.call_tool("c", "surrogate"))
+    assert (await call.client.call_tool("c", "counter"))["structuredContent"] == {"count": 1}
+    assert call.of("died") == []
+
+
+async def test_the_end_of_a_session_tells_what_its_tools_did(call):
+    for _ in range(3):
+        await call.client.call_tool("c", "echo", {"text": "x"})
+    await call.client.call_tool("c", "fail")
+    await call.client.close("c")
+    record = (await call.event("closed", session_id="c")).data["tools"]
+    assert (record["calls"], record["errors"]) == (4, 1)
+    assert 0 < record["p50"] <= record["p95"] <= record["longest"]
+    assert record["bytes_in"] > 0
+    assert record["bytes_out"] > 0
+    assert record["start"] == "cold"
+    assert record["start_duration"] > 0

@@ -1,0 +1,144 @@
+"""Services, workers, events, call events and topology from the command line, on a real worker."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+
+from consumer.broker.link import Link
+from consumer.broker.topology import Names, Queue
+from schemas.events import CloudEvent
+from tests.cli.conftest import SAMPLES, Cli
+from tests.harness import Cluster, remove_everything
+
+RELAY = str(SAMPLES / "relay" / "receive_created_phone.json")
+RELAY_CALL = "c3f1b5d3-98db-45a6-a20b-2cf0dd311efa"
+FORM = str(SAMPLES / "cxml" / "initiated.form.txt")
+FORM_CALL = "990cfb21-7c52-4cc7-825c-8e9b40f448db"
+
+
+async def test_services_and_workers_are_listed(cli: Cli, mcp: Cluster):
+    services = await cli("services", "list")
+    assert services.code == 0
+    assert "Things to do" in services.out
+    assert "0/100" in services.out
+    assert set((await cli("services", "list", "--json")).json["services"]) == {"todo", "echo"}
+    tools = await cli("services", "tools", "todo", "--json")
+    assert tools.json["service_name"] == "todo"
+    assert "add_todo" in {tool["name"] for tool in tools.json["tools"]}
+
+    workers = await cli("workers")
+    assert mcp.workers[0].worker_id in workers.out
+    assert str(mcp.workers[0].process.pid) in workers.out
+    worker = (await cli("workers", "--json")).json["workers"][0]
+    assert (worker["state"], worker["pid"]) == ("ready", mcp.workers[0].process.pid)
+
+
+async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mcp: Cluster):
+    ran = await cli("calls", "send", RELAY, FORM)
+    assert ran.code == 0
+    for shown in ("relay", "started", RELAY_CALL, "cxml", FORM_CALL):
+        assert shown in ran.out
+    for call_id in (RELAY_CALL, FORM_CALL):
+        await mcp.event("created", call_id=call_id)
+
+    ran = await cli("calls", "send", "-", "--json", stdin=b'{"call_id": "c-1", "kind": "started"}')
+    assert ran.code == 0
+    [sent] = ran.json["sent"]
+    assert (sent["source"], sent["kind"], sent["call_id"]) == ("custom", "started", "c-1")
+    assert (sent["exchange"], sent["content_type"]) == (f"{mcp.prefix}.calls", "application/json")
+    await mcp.event("created", call_id="c-1")
+
+    ran = await cli("calls", "send", "-", stdin=b'{"what": "is this"}')
+    assert ran.code == 0
+    assert "it will be parked" in ran.err
+
+
+async def test_events_are_followed_as_cloud_events_one_a_line(cli: Cli, mcp: Cluster):
+    following = await cli.start("events", "closed", "--count", "2", "--json")
+    assert following.stdout is not None
+    first = asyncio.create_task(following.stdout.readline())
+    while not first.done():  # until the follower has bound its queue, what happens is not for it
+        await cli("sessions", "create", "c-1", "echo")
+        await cli("sessions", "close", "c-1")
+        await asyncio.wait({first}, timeout=0.1)
+    await cli("sessions", "create", "c-2", "echo")
+    await cli("sessions", "close", "c-2")
+    async with asyncio.timeout(20):
+        second = await following.stdout.readline()
+        assert await following.wait() == 0
+    events = [CloudEvent.model_validate_json(line) for line in (await first, second)]
+    assert {event.type for event in events} == {"mcp.session.closed"}
+    assert events[0].subject == "c-1"
+    assert (await following.communicate())[1] == b""
+
+
+async def test_ctrl_c_ends_following_without_a_word(cli: Cli):
+    following = await cli.start("events")
+    assert following.stderr is not None
+    async with asyncio.timeout(20):
+        assert b"Following" in await following.stderr.readline()
+        following.send_signal(signal.SIGINT)
+        out, err = await following.communicate()
+    assert (following.returncode, out, err) == (130, b"", b"")
+
+
+async def test_a_reader_that_goes_away_is_no_error(cli: Cli):
+    following = await cli.start("events", "--json")
+    assert following.stdout is not None
+    first = asyncio.create_task(following.stdout.readline())
+    while not first.done():
+        await cli("sessions", "create", "c-1", "echo")
+        await asyncio.wait({first}, timeout=0.1)
+    following.stdout._transport.close()  # type: ignore[attr-defined]
+    while following.returncode is None:
+        await cli("sessions", "create", "c-1", "echo")
+    assert following.stderr is not None
+    assert b"Traceback" not in await following.stderr.read()
+
+
+async def test_without_any_worker_the_next_step_is_told(at: Callable[[str], Cli], prefix: str, amqp_url: str):
+    cli = at(prefix)
+    try:
+        ran = await cli("sessions", "list")
+        assert (ran.code, ran.out) == (1, "")
+        assert "mcp-sessions worker" in ran.err
+        assert (await cli("workers", "--json")).error["code"] == "NOT_ROUTED"
+    finally:
+        await remove_everything(amqp_url, prefix, [])
+
+
+async def test_the_topology_is_compared_and_declared(at: Callable[[str], Cli], prefix: str, amqp_url: str):
+    cli = at(prefix)
+    try:
+        ran = await cli("topology", "verify", "--json")
+        assert (ran.code, ran.json["ok"]) == (1, False)
+        assert {finding["state"] for finding in ran.json["findings"]} == {"missing"}
+        assert (await cli("topology", "apply", "--json")).json["applied"] is True
+        ran = await cli("topology", "verify")
+        assert ran.code == 0
+        assert "missing" not in ran.out
+
+        link = Link(amqp_url, "test")
+        await link.open()
+        channel = await link.channel()
+        await channel.delete_queue(Names(prefix).dead)
+        await channel.declare_queue(Queue(Names(prefix).dead, "something else"))
+        ran = await cli("topology", "verify", "--json")
+        different = [finding["name"] for finding in ran.json["findings"] if finding["state"] != "ok"]
+        assert (ran.code, different) == (1, [f"{prefix}.dead"])
+        ran = await cli("topology", "apply")
+        assert ran.code == 1
+        assert f"{prefix}.dead" in ran.out
+        assert "Not applied" in ran.err
+        await link.close()
+    finally:
+        await remove_everything(amqp_url, prefix, [])
+
+
+async def test_the_topology_is_shown_without_a_broker(offline: Cli):
+    ran = await offline("topology", "show", "--prefix", "acme")
+    assert ran.code == 0
+    assert "acme.inbox.<worker_id>" in ran.out
+    shown = json.loads((await offline("topology", "show", "--prefix", "acme", "--json")).out)
+    assert "acme.unowned" in {queue["name"] for queue in shown["queues"]}

@@ -1,0 +1,74 @@
+"""Tables fit the screen and lose nothing; times and bars say what they should. No broker, no process."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
+
+from consumer.cli.screen import Width, age, bar, duration, fit, shown, table
+
+WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=120)
+
+
+def printed(made: object, width: int) -> list[str]:
+    screen = Console(file=io.StringIO(), width=width, color_system=None)
+    screen.print(made)
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue().splitlines()
+
+
+@given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=4), st.integers(50, 130))
+def test_a_table_fits_and_loses_no_letter(rows: list[tuple[str, str, str]], width: int):
+    lines = printed(table("ID", "B", "C", rows=rows, whole=["ID"], width=width), width)
+    assert max(map(len, lines)) <= width
+    letters = sorted("".join("".join(row) for row in rows))
+    assert sorted("".join(lines[2:]).replace(" ", "")) == letters
+
+
+def test_a_call_id_stays_in_one_piece_while_another_column_can_be_folded():
+    call_id = "c3f1b5d3-98db-45a6-a20b-2cf0dd311efa"
+    row = (call_id, "todo", "a-rather-long-host-name-of-a-worker-4711-abcdef", Text("━━━━━ 4m58s"))
+    lines = printed(table("SESSION", "SERVICE", "WORKER", "LEFT", rows=[row], whole=["SESSION"], width=80), 80)
+    assert any(line.startswith(call_id) and "━━━━━ 4m58s" in line for line in lines)
+
+
+def test_columns_are_narrowed_from_the_widest_on_and_ids_last():
+    id_column, text, fixed = Width(50, 44, 10), Width(40, 10, 10), Width(8, 8, 8)
+    assert fit([id_column, text, fixed], 98) == [50, 40, 8]
+    assert fit([id_column, text, fixed], 80) == [44, 28, 8]
+    assert fit([id_column, text, fixed], 50) == [32, 10, 8]
+    assert fit([id_column, text, fixed], 5) == [10, 10, 8], "and no narrower than can be read"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0s"), (0.0123, "12ms"), (0.9996, "1s"), (1.26, "1.3s"), (9.0, "9s"), (9.99, "10s"), (42.4, "42s"),
+     (59.7, "1m00s"), (300, "5m00s"), (3599.8, "1h00m"), (7800, "2h10m"), (90_000, "1d01h")],
+)  # fmt: skip
+def test_durations_are_said_in_two_units_at_most(seconds: float, said: str):
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("ago", "said"), [(-5, "0s"), (42, "42s"), (119, "119s"), (150, "2m"), (7300, "2h"), (2e5, "2d")]
+)
+def test_ages_are_said_in_one_unit(ago: float, said: str):
+    assert age((datetime.now(UTC) - timedelta(seconds=ago)).isoformat()) == said
+
+
+def test_a_bar_shows_a_part_of_a_whole():
+    assert bar(300, 300, "5m").plain == "━━━━━ 5m"
+    assert bar(0, 300, "0s").plain == "───── 0s"
+    assert bar(150, 300, "x").plain.count("━") in (2, 3)
+    assert bar(7, 0, "7/0").plain == "───── 7/0"
+    assert bar(400, 300, "x").plain == "━━━━━ x"
+
+
+def test_what_would_drive_the_terminal_is_spelled_out():
+    assert shown("a\x1b[31mb\r\n\u202ec") == "a\\x1b[31mb\\r\\n\\u202ec"
+    assert shown("a\nb\tc\x07", lines=True) == "a\nb\tc\\x07"
+    assert shown("+49 é 日本") == "+49 é 日本"

@@ -1,0 +1,109 @@
+"""Wrong input and missing brokers: one clear answer, the right exit code, and never a traceback."""
+
+import json
+import sys
+
+import pytest
+
+from tests.cli.conftest import TODO, Cli
+
+BROKEN = """
+[session]
+default_timeout = "soon"
+max_sesions = 3
+[services.todo]
+comand = ["todo"]
+[[routes]]
+match = { to = "+1*" }
+services = ["nothing"]
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tools", "call", "c-1", "add_todo", '{"text": '),
+        ("tools", "call", "c-1", "add_todo", '{"text": "x"}', "more"),
+        ("tools", "call", "c-1", "add_todo", "text"),
+        ("sessions", "create", "c-1", "todo", "--metadata", "[1]"),
+        ("sessions", "create", "c-1", "todo", "--if-exists", "maybe"),
+        ("sessions", "list", "--limit", "0"),
+        ("calls", "send", "no-such-file.json"),
+        ("no-such-command",),
+    ],
+)
+async def test_wrong_usage_is_told_without_asking_a_broker(offline: Cli, arguments: tuple[str, ...]):
+    ran = await offline(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "Error: " in ran.err
+    assert "BROKER" not in ran.err
+
+
+async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli):
+    for command in (("sessions", "list"), ("calls", "send", "-"), ("topology", "verify"), ("demo",)):
+        ran = await offline(*command, stdin=b"{}")
+        assert (ran.code, ran.out) == (3, ""), ran
+        assert ran.err.startswith("BROKER_UNREACHABLE: no RabbitMQ at amqp://")
+        assert "127.0.0.1:1/" in ran.err
+        assert "--url" in ran.err
+        assert "hush" not in ran.err
+    ran = await offline("workers", "--json")
+    assert (ran.code, ran.err, ran.error["code"]) == (3, "", "BROKER_UNREACHABLE")
+
+
+@pytest.mark.parametrize("program", [(), (sys.executable, "-m", "consumer")])
+async def test_a_worker_names_every_fault_of_its_configuration(offline: Cli, program: tuple[str, ...]):
+    (offline.folder / "mcp-sessions.toml").write_text(BROKEN)
+    ran = await (offline(program=program) if program else offline("worker"))
+    assert (ran.code, ran.out) == (2, "")
+    for key in ("session.default_timeout", "session.max_sesions", "services.todo.comand", "routes[0].services"):
+        assert key in ran.err
+
+
+async def test_a_worker_without_a_broker_gives_up_in_the_time_it_has(offline: Cli):
+    offline.environment["MCP_SESSIONS_CONNECT_TIMEOUT"] = "0.5"
+    ran = await offline(program=(sys.executable, "-m", "consumer"))
+    assert ran.code == 3
+    assert "broker.unreachable" in ran.err
+    assert "hush" not in ran.err
+
+
+async def test_a_configuration_is_checked(offline: Cli):
+    bad = offline.folder / "bad.toml"
+    bad.write_text(BROKEN)
+    ran = await offline("config", "check", str(bad), "--json")
+    assert (ran.code, ran.err, ran.error["code"]) == (2, "", "BAD_CONFIGURATION")
+    assert len(ran.error["details"]["faults"]) >= 4
+
+    good = offline.folder / "good.json"
+    service = {"command": TODO, "env": {"API_KEY": "hush"}}
+    good.write_text(json.dumps({"services": {"todo": service}, "worker": {"prefix": "acme"}}))
+    ran = await offline("config", "check", str(good))
+    assert ran.code == 0
+    assert "todo" in ran.out
+    assert "acme" in ran.out
+    assert "hush" not in ran.out
+    ran = await offline("config", "check", str(good), "--json")
+    assert (ran.err, ran.json["worker"]["prefix"]) == ("", "acme")
+
+
+async def test_services_are_tried_on_this_machine(offline: Cli):
+    services = {
+        "todo": {"command": TODO},
+        "broken": {"command": ["sh", "-c", "echo oh no >&2; exit 3"]},
+        "off": {"url": "http://127.0.0.1:1/mcp", "enabled": False},
+    }
+    (offline.folder / "mcp-sessions.toml").write_text("")
+    config = offline.folder / "services.json"
+    config.write_text(json.dumps({"services": services}))
+    ran = await offline("services", "check", "--config", str(config))
+    assert ran.code == 1
+    assert "add_todo" in ran.out
+    assert "oh no" in ran.out
+    assert "1 of 2 work" in ran.err
+    ran = await offline("services", "check", "--config", str(config), "--json")
+    assert ran.code == 1
+    found = ran.json["services"]
+    assert (found["todo"]["ok"], found["broken"]["ok"]) == (True, False)
+    assert found["broken"]["error"]["code"] == "START_FAILED"
+    assert ran.json["disabled"] == ["off"]

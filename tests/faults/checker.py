@@ -1,0 +1,280 @@
+"""The checker: reads everything that was told of a run, and asserts what must be true of every run.
+
+1. Every accepted start has a life or a ``rejected``; every life has exactly one terminal event.
+2. Every end closes its call: nothing of it is alive afterwards.
+3. No two workers live one session at the same time, but for one that was cut off: it was reported ``lost``, or says
+   itself that it was ``superseded``.
+4. Nothing is left: no process, no folder, no queue but the shared ones, no message, no recipe, no binding of a call.
+5. The parking lot holds only what was poison.
+"""
+
+import asyncio
+import itertools
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import psutil
+
+from consumer.broker.link import Link
+from consumer.broker.message import Delivery
+from consumer.broker.topology import cluster as topology
+from schemas.events import TERMINAL, CloudEvent
+from tests.faults.stage import Stage
+from tests.harness import worker_id_of
+
+TERMINAL_WORDS = {kind.value for kind in TERMINAL}
+EXPECTED_REASONS = {"unrecognised", "invalid_message", "unknown_type"}
+CLOCK = 0.05
+"""Times of different processes on one machine: an event's time is taken a moment after what it tells of."""
+
+
+def word(event: CloudEvent) -> str:
+    return event.type.rpartition(".")[2]
+
+
+@dataclass
+class Life:
+    """One life of a session on one worker."""
+
+    session_id: str
+    worker_id: str
+    created: CloudEvent
+    terminals: list[CloudEvent] = field(default_factory=list)
+
+    @property
+    def began(self) -> float:
+        return self.created.time.timestamp()
+
+    @property
+    def ended(self) -> float:
+        return min((event.time.timestamp() for event in self.terminals), default=float("inf"))
+
+    @property
+    def reasons(self) -> list[str]:
+        return [str(event.data.get("reason")) for event in self.terminals]
+
+
+@dataclass
+class Report:
+    """The counts of a run."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {count}" for name, count in self.counts.items())
+        return told + ("\n  " + "\n  ".join(self.problems) if self.problems else "")
+
+
+def lives_of(stage: Stage, report: Report) -> dict[str, list[Life]]:
+    """Put terminal events to the lives that they end: a worker lives a session id one life after the other."""
+    lives: dict[str, list[Life]] = defaultdict(list)
+    orphans: list[CloudEvent] = []
+    for event in stage.events:
+        if not event.type.startswith("mcp.session."):
+            continue
+        session_id, worker_id = str(event.subject), str(event.data["worker_id"])
+        what = word(event)
+        report.counts[what] += 1
+        if what == "created":
+            lives[session_id].append(Life(session_id, worker_id, event))
+        elif what in TERMINAL_WORDS:
+            report.counts[f"reason:{event.data.get('reason')}"] += 1
+            own = [life for life in lives[session_id] if life.worker_id == worker_id]
+            # A worker's own events come in order; what others report of it may come before its own are sent.
+            life = next((life for life in own if not life.terminals), own[-1] if own else None)
+            if life is None:
+                orphans.append(event)
+            else:
+                life.terminals.append(event)
+    for event in orphans:  # reported lost before its own `created` came
+        own = [life for life in lives[str(event.subject)] if life.worker_id == event.data["worker_id"]]
+        if own:
+            own[0].terminals.append(event)
+        else:
+            report.problems.append(f"{event.subject}: {word(event)} of {event.data['worker_id']} without a created")
+    return lives
+
+
+def check_lives(stage: Stage, report: Report) -> None:
+    lives = lives_of(stage, report)
+    rejected = {str(event.data["call_id"]) for event in stage.of("rejected")}
+    for call in sorted(stage.accepted):
+        if call not in rejected and not any(s.partition("#")[0] == call for s in lives):
+            # An end that came before its start opens nothing, and that is right.
+            if call in stage.ended:
+                report.counts["ended before it began"] += 1
+            else:
+                report.problems.append(f"{call}: its start was accepted, and nothing became of it")
+    for session_id, several in lives.items():
+        for life in several:
+            check_terminals(stage, life, report)
+        several.sort(key=lambda life: life.began)
+        for one, other in itertools.pairwise(several):
+            if one.worker_id == other.worker_id or one.ended <= other.began + CLOCK:
+                continue
+            if {"superseded", "worker_gone"} & set(one.reasons + other.reasons):
+                report.counts["overlaps of a worker that was cut off"] += 1
+            else:
+                report.problems.append(
+                    f"{session_id}: lived on {one.worker_id} and {other.worker_id} at the same time: {one.reasons} "
+                    f"at {one.ended:.3f}, began {other.began:.3f}"
+                )
+
+
+def check_terminals(stage: Stage, life: Life, report: Report) -> None:
+    where = f"{life.session_id!r} on {life.worker_id} from {life.created.time.isoformat()}"
+    reasons = life.reasons
+    report.counts["lives"] += 1
+    if len(reasons) == 1:
+        return
+    if not reasons:
+        report.problems.append(f"{where}: no terminal event")
+    elif "worker_gone" in reasons and len(reasons) == 2 and life.worker_id in stage.frozen:
+        report.counts["lost, and then told of by the worker that was cut off"] += 1
+    elif "worker_gone" in reasons and len(reasons) == 2 and life.worker_id in stage.killed:
+        report.counts["ended in the instant of the kill, and reported lost"] += 1
+    else:
+        report.problems.append(f"{where}: {len(reasons)} terminal events: {reasons}")
+
+
+async def dead_letters(stage: Stage) -> list[Delivery]:
+    """What the parking lot holds."""
+    link = Link(stage.url, "checker")
+    await link.open()
+    found: list[Delivery] = []
+    try:
+        channel = await link.channel()
+        queue = next(queue for queue in topology(stage.names).queues if queue.name == stage.names.dead)
+        expected = await channel.declare_queue(queue, passive=True)
+        arrived = asyncio.Event()
+
+        def take(delivery: Delivery) -> None:
+            found.append(delivery)
+            if len(found) >= expected:
+                arrived.set()
+
+        await channel.consume(queue.name, take)
+        if expected:
+            async with asyncio.timeout(10):
+                await arrived.wait()
+    finally:
+        await link.close()  # nothing was acknowledged: all of it stays
+    return found
+
+
+async def check_parking_lot(stage: Stage, report: Report) -> None:
+    parked = await dead_letters(stage)
+    report.counts["parked"] = len(parked)
+    for delivery in parked:
+        reason = delivery.message.headers.get("x-mcp-reason")
+        if reason not in EXPECTED_REASONS:
+            report.problems.append(
+                f"parked, and no poison: {delivery.type} reason={reason} {delivery.message.headers} "
+                f"{delivery.message.body[:200]!r}"
+            )
+    if len(parked) != stage.poison:
+        report.problems.append(f"{stage.poison} poisonous messages were sent, {len(parked)} are parked")
+
+
+def broker_lists(stage: Stage) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The queues of the stage's prefix, and the bindings of its calls."""
+    queues = json.loads(
+        stage.broker.rabbitmqctl("list_queues", "name", "messages", "consumers", "--formatter", "json", "--silent")
+    )
+    bindings = json.loads(
+        stage.broker.rabbitmqctl(
+            "list_bindings", "source_name", "destination_name", "routing_key", "--formatter", "json", "--silent"
+        )
+    )
+    lanes = {stage.names.sessions, stage.names.requests}
+    return (
+        [queue for queue in queues if queue["name"].startswith(f"{stage.prefix}.")],
+        [binding for binding in bindings if binding["source_name"] in lanes],
+    )
+
+
+async def check_broker(stage: Stage, report: Report) -> None:
+    queues, bindings = await asyncio.to_thread(broker_lists, stage)
+    shared = {queue.name for queue in topology(stage.names).queues} | {stage.log.queue.name}
+    own = {f"{stage.prefix}.replies.", f"{stage.prefix}.following."}
+    unclean = {stage.names.inbox(worker) for worker in stage.killed}  # type: ignore[arg-type]
+    for queue in queues:
+        name, messages = queue["name"], queue["messages"]
+        if name in shared:
+            if messages and name not in (stage.names.dead, stage.log.queue.name):
+                report.problems.append(f"{messages} messages are left in {name}")
+        elif name in unclean:
+            report.counts["inboxes of killed workers, which the broker will remove"] += 1
+            if messages:
+                report.problems.append(f"{messages} messages are left in {name}")
+        elif not any(name.startswith(start) for start in own):
+            report.problems.append(f"a queue is left: {name} with {messages} messages, {queue['consumers']} consumers")
+    if bindings:
+        report.problems.append(f"{len(bindings)} bindings are left: {bindings[:3]}")
+
+
+async def check_processes(stage: Stage, report: Report) -> None:
+    _, alive = await asyncio.to_thread(partial(psutil.wait_procs, list(stage.servers.values()), timeout=5))
+    report.counts["processes seen"] = len(stage.servers)
+    report.problems += [f"a process is left: {process}" for process in alive]
+    left = list((stage.folder / "sandbox").glob("*/*"))
+    report.problems += [f"a folder is left: {path}" for path in left[:5]]
+
+
+def check_logs(stage: Stage, report: Report) -> None:
+    for worker in stage.workers:
+        for record in worker.records:
+            if record.get("level") in ("error", "critical") or record.get("event") in (
+                "delivery.defect",
+                "lane.defect",
+            ):
+                told = {key: value for key, value in record.items() if key not in ("timestamp", "exception")}
+                last = str(record.get("exception", "")).strip().splitlines()[-1:]
+                report.problems.append(f"{worker_id_of(worker)} logged {told} {last}")
+    report.counts["workers"] = len(stage.workers)
+
+
+def everything_is_over(stage: Stage) -> bool:
+    """Whether every life that began has ended, as far as the log tells."""
+    began: Counter[str] = Counter()
+    ended: Counter[str] = Counter()
+    for event in stage.events:
+        life = f"{event.subject}\0{event.data.get('worker_id')}"
+        if word(event) == "created":
+            began[life] += 1
+        elif event.type.startswith("mcp.session.") and word(event) in TERMINAL_WORDS:
+            ended[life] += 1
+    return all(ended[life] >= count for life, count in began.items())
+
+
+async def check(stage: Stage, title: str, *, leave: bool = True) -> Report:
+    """Wait until the run is over, send the workers home, and assert every invariant; prints the counts."""
+    report = Report()
+    try:
+        await stage.until(lambda: everything_is_over(stage), within=60)
+    except AssertionError:
+        report.problems.append("some lives did not end")
+    open_sessions = await stage.sessions() if stage.alive else {}
+    report.problems += [f"{one!r} is open, though its call has ended" for one in list(open_sessions)[:10]]
+    if leave:
+        codes = await stage.leave()
+        if any(codes):
+            report.problems.append(f"workers left with {codes}")
+        check_lives(stage, report)
+        await check_parking_lot(stage, report)
+        await check_broker(stage, report)
+        await check_processes(stage, report)
+        check_logs(stage, report)
+    report.counts["requests"] = len(stage.counting.answers)
+    report.counts["answered twice"] = stage.counting.answered_twice
+    report.counts["duplicates of events"] = stage.log.duplicates
+    report.counts["calls"] = len(stage.accepted)
+    if stage.counting.answered_twice:
+        report.problems.append("requests were answered twice")
+    print(f"\n[{title}] {report}")  # noqa: T201
+    assert not report.problems, f"{title}: {len(report.problems)} problems\n" + "\n".join(report.problems[:30])
+    return report

@@ -1,0 +1,280 @@
+"""The stage of a fault run: a broker that may be broken, workers, and a log of events that misses nothing."""
+
+import asyncio
+import os
+import secrets
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from consumer.broker.declare import apply
+from consumer.broker.errors import BrokerError
+from consumer.broker.link import Link
+from consumer.broker.message import Delivery, Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.supervisor import Supervisor
+from consumer.broker.topology import Binding, Names, Queue
+from consumer.broker.topology import cluster as topology
+from consumer.client import SessionClient
+from infra.broker import PrivateBroker
+from schemas.errors import SessionsError
+from schemas.events import CloudEvent
+from tests.harness import ECHO, Cluster, WorkerProcess, worker_id_of
+
+GRACE = 2.0
+HEARTBEAT = 2
+
+
+def faulty(**sections: Any) -> dict[str, Any]:
+    """A configuration with short grace and heartbeat; sections are merged over it."""
+    base: dict[str, Any] = {
+        "services": {"echo": {"command": ECHO}},
+        "session": {"max_sessions_per_service": 400, "max_total_sessions": 400},
+        "worker": {"grace": GRACE, "heartbeat": HEARTBEAT, "admission_wait": 5, "drain_timeout": 20},
+    }
+    return {name: base.get(name, {}) | sections.get(name, {}) for name in base | sections}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An event, and when it came to the log (monotonic)."""
+
+    event: CloudEvent
+    at: float
+
+
+class EventLog:
+    """Reads a durable queue that was bound before everything; at least once, over any number of connections."""
+
+    def __init__(self, url: str, names: Names, changed: Any) -> None:
+        self.heard: list[Heard] = []
+        self._ids: set[str] = set()
+        self.duplicates = 0
+        self._names = names
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.queue = Queue(f"{names.prefix}.test-log", "every event", {"x-queue-type": "quorum"})
+        self._supervisor = Supervisor(
+            url, "event log", Publisher(), attach=self._attach, detached=self._detached, heartbeat=5
+        )
+        self._running: asyncio.Task[None] | None = None
+        self.caught_up = asyncio.Event()
+
+    @property
+    def events(self) -> list[CloudEvent]:
+        return [one.event for one in self.heard]
+
+    async def start(self) -> None:
+        self._running = asyncio.create_task(self._supervisor.run(connect_timeout=30), name="event-log")
+        async with asyncio.timeout(30):
+            await self._supervisor.up.wait()
+
+    async def stop(self) -> None:
+        assert self._running is not None
+        self._running.cancel()
+        await asyncio.gather(self._running, *self._tasks, return_exceptions=True)
+
+    async def _attach(self, link: Link) -> None:
+        channel = await link.channel()
+        await apply(channel, topology(self._names, grace=GRACE))
+        await channel.declare_queue(self.queue)
+        await channel.bind(Binding(self._names.events, self.queue.name, "#"))
+        await channel.consume(self.queue.name, self._take)
+
+    async def _detached(self) -> None:
+        pass
+
+    def _take(self, delivery: Delivery) -> None:
+        event = CloudEvent.model_validate_json(delivery.message.body)
+        if event.id in self._ids:
+            self.duplicates += 1
+        else:
+            self._ids.add(event.id)
+            self.heard.append(Heard(event, asyncio.get_running_loop().time()))
+        task = asyncio.create_task(delivery.ack(), name="event-log-ack")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._changed()
+
+
+class CountingClient(SessionClient):
+    """A client that counts how often each of its requests is answered."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        super().__init__(url, prefix=prefix, connect_timeout=30)
+        self.answers: Counter[str] = Counter()
+
+    def _heard(self, delivery: Delivery) -> None:
+        if delivery.message.correlation_id:
+            self.answers[delivery.message.correlation_id] += 1
+        super()._heard(delivery)
+
+    @property
+    def answered_twice(self) -> int:
+        return sum(count > 1 for count in self.answers.values())
+
+
+class Stage(Cluster):
+    """Workers on a broker that the test may break."""
+
+    def __init__(self, broker: PrivateBroker, prefix: str, folder: Path) -> None:
+        super().__init__(broker.url, prefix, folder)
+        self.broker = broker
+        self.names = Names(prefix)
+        self.log = EventLog(broker.url, self.names, self._note)
+        self.servers: dict[int, psutil.Process] = {}
+        """Every MCP server that was ever seen below a worker."""
+        self.killed: set[str] = set()
+        """Workers that were ended without being asked."""
+        self.frozen: set[str] = set()
+        """Workers that were stopped, or cut off, for longer than the broker waits."""
+        self.counting = CountingClient(broker.url, prefix)
+        self.client = self.counting
+        self.accepted: set[str] = set()
+        """Calls whose start the broker has confirmed."""
+        self.ended: set[str] = set()
+        """Calls whose end the broker has confirmed."""
+        self.poison = 0
+
+    def _note(self) -> None:
+        self.events = self.log.events
+        self._changed.set()
+
+    @property
+    def alive(self) -> list[WorkerProcess]:
+        return [worker for worker in self.workers if worker.process.returncode is None]
+
+    async def spawn(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
+        made = configuration or faulty()
+        sandbox = self.folder / "sandbox"
+        sandbox.mkdir(exist_ok=True)
+        made = made | {"session": made.get("session", {}) | {"sandbox_dir": str(sandbox)}}
+        return await super().spawn(made, **env)
+
+    def look(self) -> None:
+        """Remember the processes that are there now."""
+        for worker in self.alive:
+            for child in worker.children():
+                self.servers.setdefault(child.pid, child)
+
+    # Calls.
+
+    async def publish(self, call_id: str, kind: str, **more: Any) -> None:
+        """Publish a call event until the broker has it, as a telephony backend would."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await self.client.publish_call_event({"call_id": call_id, "kind": kind, **more})
+                    break
+                except BrokerError:
+                    await asyncio.sleep(0.1)  # the platform's own retry
+        (self.ended if kind == "ended" else self.accepted).add(call_id)
+
+    async def start_calls(self, calls: list[str]) -> None:
+        await asyncio.gather(*(self.publish(call, "started") for call in calls))
+        await self.until(lambda: {e.subject for e in self.of("created")} >= set(calls), within=60)
+        self.look()
+
+    async def end_calls(self, calls: list[str]) -> None:
+        await asyncio.gather(*(self.publish(call, "ended") for call in calls))
+
+    async def try_tool(self, call_id: str, name: str, arguments: Any = None, *, timeout: float = 5) -> Any:
+        """The tool's result, or the error."""
+        try:
+            return await self.client.call_tool(call_id, name, arguments, timeout=timeout)
+        except (SessionsError, BrokerError) as error:
+            return error
+
+    async def counts(self, calls: list[str]) -> dict[str, Any]:
+        """What each session's counter says: it counts its own calls, so it tells whether the state was kept."""
+        answers = await asyncio.gather(*(self.try_tool(call, "counter", timeout=20) for call in calls))
+        return {
+            call: answer if isinstance(answer, Exception) else answer["structuredContent"]["count"]
+            for call, answer in zip(calls, answers, strict=True)
+        }
+
+    async def sessions(self) -> dict[str, Any]:
+        """Every open session, once all present workers have answered."""
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(SessionsError, BrokerError):
+                    listed = await self.client.list_sessions()
+                    if listed["complete"]:
+                        return dict(listed["sessions"])
+                await asyncio.sleep(0.2)
+
+    async def send_poison(self, bodies: list[tuple[str, str, str | None, bytes]]) -> None:
+        """Publish (exchange, routing key, type, body), each of which must end in the parking lot."""
+        for exchange, key, kind, body in bodies:
+            await self.client._publisher.confirmed(Message(body=body, type=kind), exchange, key)
+            self.poison += 1
+
+    # Workers.
+
+    async def kill_worker(self, worker: WorkerProcess) -> None:
+        self.look()
+        self.killed.add(worker_id_of(worker))
+        await worker.kill()
+
+    def freeze(self, worker: WorkerProcess) -> None:
+        self.look()
+        self.frozen.add(worker_id_of(worker))
+        worker.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, worker: WorkerProcess) -> None:
+        with suppress(ProcessLookupError):
+            worker.process.send_signal(signal.SIGCONT)
+
+    async def break_down(self, method: str) -> None:
+        """Call a (blocking) method of the broker."""
+        await asyncio.to_thread(getattr(self.broker, method))
+
+    async def leave(self) -> list[int]:
+        """SIGTERM to all that are left, one after the other has ended; their exit codes."""
+        self.look()
+        return [await worker.terminate() for worker in self.alive]
+
+
+@asynccontextmanager
+async def stage(broker: PrivateBroker, *, prefix: str | None = None) -> AsyncIterator[Stage]:
+    """A stage; whatever the test did, no process of it is left."""
+    prefix = prefix or f"f{os.getpid()}-{secrets.token_hex(3)}"
+    with tempfile.TemporaryDirectory(prefix="mcp-sessions-fault-") as folder:
+        made = Stage(broker, prefix, Path(folder))
+        await made.log.start()
+        try:
+            async with made.client:
+                try:
+                    yield made
+                finally:
+                    for worker in made.alive:
+                        made.thaw(worker)
+                        await worker.kill()
+                    _, alive = await asyncio.to_thread(
+                        partial(psutil.wait_procs, list(made.servers.values()), timeout=5)
+                    )
+                    for process in alive:
+                        with suppress(psutil.NoSuchProcess):
+                            process.kill()
+        finally:
+            await made.log.stop()
+            if keep := os.environ.get("KEEP_FAULT_LOGS"):
+                keep_logs(made, Path(keep))
+
+
+def keep_logs(made: Stage, folder: Path) -> None:
+    """Copy what the workers logged and what happened, to look at after a failure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in made.folder.glob("worker-*.log"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    with (folder / "events.jsonl").open("wb") as out:
+        for event in made.events:
+            out.write(event.dump() + b"\n")

@@ -1,0 +1,43 @@
+"""The server that comes with the worker."""
+
+import pytest
+
+from consumer.processes.eras import Era
+
+from .helpers import Start, structured, text
+
+COMMAND = ["python3", "-m", "consumer.processes.todo_server"]
+
+
+async def test_a_list_for_a_call(start: Start) -> None:
+    client = await start(command=COMMAND)
+    assert [tool["name"] for tool in client.tools] == [
+        *("add_todo", "list_todos", "complete_todo", "delete_todo", "clear_todos"),
+    ]
+    assert all(tool["description"] and tool["outputSchema"] for tool in client.tools)
+    assert structured(await client.call_tool("add_todo", {"text": " milk "})) == {
+        "id": 1,
+        "text": "milk",
+        "done": False,
+    }
+    await client.call_tool("add_todo", {"text": "bread"})
+    assert structured(await client.call_tool("complete_todo", {"id": 1}))["done"] is True
+    listed = structured(await client.call_tool("list_todos"))
+    assert [todo["text"] for todo in listed["todos"]] == ["milk", "bread"]
+    assert listed["open"] == 1
+    assert len(structured(await client.call_tool("delete_todo", {"id": 1}))["todos"]) == 1
+    assert structured(await client.call_tool("clear_todos")) == {"todos": [], "open": 0}
+    assert structured(await client.call_tool("add_todo", {"text": "eggs"}))["id"] == 3  # ids are not used twice
+
+
+@pytest.mark.parametrize(("tool", "arguments"), [("complete_todo", {"id": 9}), ("add_todo", {"text": " "})])
+async def test_mistakes_are_told_in_words(start: Start, tool: str, arguments: dict[str, object]) -> None:
+    client = await start(command=COMMAND)
+    result = await client.call_tool(tool, arguments)
+    assert result["isError"] is True
+    assert "todo 9" in text(result) or "empty" in text(result)
+
+
+async def test_it_speaks_both_eras(start: Start) -> None:
+    client = await start(command=COMMAND)
+    assert client.era is Era.MODERN
