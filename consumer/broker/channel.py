@@ -34,10 +34,17 @@ RPC_TIMEOUT = 30.0
 class Channel:
     """A channel of the consuming connection."""
 
-    def __init__(self, pika: PikaChannel, raw: RawChannel, on_loss: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        pika: PikaChannel,
+        raw: RawChannel,
+        on_loss: Callable[[str], None],
+        is_lost: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._pika = pika  # held, or it is collected and closes under us
         self._raw = raw
         self._on_loss = on_loss
+        self._is_lost = is_lost
         self._closed_by_us = False
         self._running: set[asyncio.Task[Any]] = set()
         raw.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
@@ -131,7 +138,8 @@ class Channel:
         """Start to consume; returns the consumer tag."""
 
         async def take(delivered: DeliveredMessage) -> None:
-            handler(self._delivery(delivered, queue, no_ack=no_ack))
+            if not self._is_lost():  # what it brings now may be another's already
+                handler(self._delivery(delivered, queue, no_ack=no_ack))
 
         started = await self._rpc(self._raw.basic_consume(queue, take, no_ack=no_ack))
         assert started.consumer_tag is not None

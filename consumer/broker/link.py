@@ -25,6 +25,10 @@ CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
 CONFIRM_CHANNELS = 2
 
+TICK = 0.5
+STALL = 1.5
+"""After a standstill of this many heartbeats the broker may have given us up, and what we owned to others."""
+
 
 async def _opened(pika: AbstractChannel) -> RawChannel:
     await pika.initialize()
@@ -44,6 +48,7 @@ class Link:
 
     def __init__(self, url: str, name: str, *, heartbeat: float = 10.0) -> None:
         self._url = connection_url(url, heartbeat)
+        self._stall = STALL * float(self._url.query["heartbeat"])
         self._name = name
         self._connections: list[AbstractConnection] = []
         self._consuming: AbstractConnection | None = None
@@ -55,6 +60,7 @@ class Link:
     async def open(self) -> None:
         """Open the consuming connection; the caller closes the link, also when this fails."""
         self._consuming = await self._connect("consume")
+        self._tick(asyncio.get_running_loop().time())
 
     async def _connect(self, role: str) -> AbstractConnection:
         connection = await aio_pika.connect(
@@ -66,6 +72,16 @@ class Link:
         connection.close_callbacks.add(lambda *_: self.fail(f"the {role} connection was closed"))
         return connection
 
+    def _tick(self, last: float) -> None:
+        """Notice a standstill of ours (SIGSTOP, a sleeping machine) before anything that came meanwhile is handled."""
+        if self.lost.done():
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() - last > self._stall:
+            self.fail(f"this process stood still for {loop.time() - last:.1f} s")
+        else:
+            loop.call_later(TICK, self._tick, loop.time())
+
     def fail(self, reason: str) -> None:
         """Declare the link lost; the first reason counts."""
         if not self.lost.done():
@@ -75,7 +91,7 @@ class Link:
         """A channel of the consuming connection, whose loss is the link's loss."""
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
-        channel = Channel(pika, await _opened(pika), self.fail)
+        channel = Channel(pika, await _opened(pika), self.fail, self.lost.done)
         if prefetch:
             await channel.prefetch(prefetch)
         return channel

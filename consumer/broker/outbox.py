@@ -31,6 +31,8 @@ class Outbox:
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._put = 0
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -38,8 +40,16 @@ class Outbox:
     def put(self, message: Message, exchange: str, routing_key: str) -> None:
         """Publish this after everything that was put before."""
         self._waiting.append((message, exchange, routing_key))
+        self._put += 1
         self._empty.clear()
         self._filled.set()
+
+    async def settled(self) -> None:
+        """Wait until everything that has been put so far is confirmed, however long there is no broker."""
+        if self._waiting:
+            reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((self._put, reached))
+            await reached
 
     async def flush(self, timeout: float) -> bool:
         """Wait until everything is confirmed, ``timeout`` seconds at most; returns whether it is."""
@@ -74,6 +84,10 @@ class Outbox:
                 confirmed += 1
             for _ in range(confirmed):
                 self._waiting.popleft()
+            while self._waiters and self._waiters[0][0] <= self._put - len(self._waiting):
+                _, reached = self._waiters.popleft()
+                if not reached.done():
+                    reached.set_result(None)
             if not self._waiting:
                 self._filled.clear()
                 self._empty.set()

@@ -12,7 +12,7 @@ from typing import Literal
 from aio_pika.abc import AbstractChannel as PikaChannel
 from aiormq import Channel as RawChannel
 from aiormq import spec
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from consumer.broker.message import Message
@@ -109,6 +109,8 @@ class Publisher:
             raise PublishFailed(f"no queue takes {routing_key!r} from exchange {exchange!r}") from error
         except DeliveryError as error:
             raise PublishFailed(f"the broker refused a message for {exchange!r} {routing_key!r}") from error
+        except ChannelNotFoundEntity as error:
+            raise PublishFailed(f"there is no exchange {exchange!r}: {error}") from error
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
             raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {error!r}") from error
 

@@ -1,5 +1,6 @@
 """Settling deliveries, each exactly once, and the one canonical log line of each."""
 
+import asyncio
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
@@ -22,6 +23,9 @@ EXCHANGE_HEADER = "x-mcp-exchange"
 ROUTING_KEY_HEADER = "x-mcp-routing-key"
 QUEUE_HEADER = "x-mcp-queue"
 PARKED_AT_HEADER = "x-mcp-parked-at"
+
+PAUSE = 0.3
+"""How long (s) a message rests that the broker refused: the delivery limit must outlast a queue's election."""
 
 
 def _defect(problem: str) -> Park:
@@ -48,6 +52,7 @@ class Settler:
             await self._carry_out(delivery, outcome)
         except BrokerError as error:
             outcome = Requeue(repr(error))
+            await asyncio.sleep(PAUSE)
             await delivery.requeue()
         except Exception as error:
             log.exception("delivery.defect", type=delivery.type, queue=delivery.queue)
@@ -69,6 +74,7 @@ class Settler:
         try:
             await self._carry_out(delivery, outcome)
         except BrokerError as error:
+            await asyncio.sleep(PAUSE)
             await delivery.requeue()
             return repr(error)
         return None

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import tenacity
+from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, ProbableAuthenticationError
 from yarl import URL
 
 from consumer.broker.errors import BrokerUnreachable
@@ -16,8 +17,13 @@ from consumer.broker.publisher import Publisher
 
 log = structlog.get_logger(__name__)
 
-BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2)
+BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
+"""Stays well under the grace: a worker that is late after a restart of the broker is taken for dead."""
+
 ATTACH_TIMEOUT = 60.0
+
+REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
+"""What a broker says that will not say otherwise in a minute: a wrong user, password or vhost."""
 
 
 class Supervisor:
@@ -54,7 +60,11 @@ class Supervisor:
             BrokerUnreachable: no first link within ``connect_timeout`` seconds.
         """
         first = tenacity.AsyncRetrying(
-            wait=BACK_OFF, stop=tenacity.stop_after_delay(connect_timeout), before_sleep=self._tell, reraise=True
+            wait=BACK_OFF,
+            stop=tenacity.stop_after_delay(connect_timeout),
+            retry=tenacity.retry_if_not_exception_type(REFUSALS),
+            before_sleep=self._tell,
+            reraise=True,
         )
         try:
             link: Link = await first(self._open)

@@ -87,9 +87,12 @@ class Answers:
     def _forget(self) -> None:
         """Let the oldest go that are too old or too many; calls in flight stay."""
         horizon = time.monotonic() - KEEP
-        for key, entry in list(self._entries.items()):
+        while self._entries:
+            key, entry = next(iter(self._entries.items()))
             crowded = len(self._entries) > MAX_ANSWERS or self._bytes > MAX_BYTES
-            if entry.given_at and (crowded or entry.given_at < horizon):
-                self._drop(key)
-            elif not crowded:
-                break
+            if not entry.given_at:
+                self._entries.move_to_end(key)  # in flight: it is as young as the newest
+                return
+            if not crowded and entry.given_at >= horizon:
+                return
+            self._drop(key)

@@ -11,6 +11,7 @@ from consumer.calls.presence import Presence
 from consumer.calls.reporting import Reporter
 from consumer.calls.routes import Route
 from consumer.sessions import SessionProcess
+from consumer.sessions.record import StartKind
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound
 from schemas.ids import ServiceName, WorkerId
@@ -52,6 +53,11 @@ OnQuestion = Callable[[Json], Awaitable[Json]]
 
 class ToolProcess(SessionProcess, Protocol):
     """A session's MCP client, as far as requests are concerned."""
+
+    @property
+    def start_kind(self) -> StartKind:
+        """Whether it was started for its session, or waited for it."""
+        ...
 
     async def call_tool(
         self,

@@ -15,11 +15,17 @@ RETURNED: Final = "x-mcp-returned"
 RETURNS: Final = "x-mcp-returns"
 """How often the message has been returned. Once may only mean that it overtook the one that was placed."""
 
+FOR_GOOD: Final = 2
+"""As many returns as it takes to be believed."""
+
 REFUSED: Final = "x-mcp-refused"
 """The worker that the call was placed on and that had no room after all."""
 
 RESENT: Final = "x-mcp-resent"
 """Sent through the durable lane a second time, so that it would have reached an owner if there were one."""
+
+DEATHS: Final = "x-mcp-deaths"
+"""How many workers have died with this message in their inbox; stays with the message."""
 
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the placer that saw it first."""

@@ -5,11 +5,13 @@ recipe stands unacknowledged in the inbox: should the worker die, the broker han
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
 from consumer.broker.channel import Channel
+from consumer.broker.errors import BrokerError
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.topology import Binding
 from consumer.calls.answers import Answers
@@ -23,6 +25,9 @@ log = structlog.get_logger(__name__)
 RENEW_AFTER = 600.0
 """When a recipe is written anew (s): the broker's ``consumer_timeout`` is 30 minutes, and closes the channel."""
 
+LIVED = 60.0
+"""How long (s) a restored call must live before the workers that died with it are forgotten."""
+
 CallSession = Session[ToolProcess]
 
 
@@ -35,6 +40,14 @@ class OwnedCall:
     opened_by: dict[SessionId, str] = field(default_factory=dict)
     """The message that opened each session: delivered again, it opens nothing."""
     restores: int = 0
+    """How many workers in a row have died with it."""
+    restored_at: float = 0.0
+    untold: list[CallSession] = field(default_factory=list)
+    """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
+    unconfirmed: bool = False
+    """Whether the broker may not have the event of a session's end yet, which the recipe must outlast."""
+    unchecked: bool = False
+    """Whether we were away, and do not know yet that the call is still ours."""
     dirty: bool = False
     """Whether the sessions differ from what the recipe says."""
     revision: int = 0
@@ -65,6 +78,8 @@ class Holdings:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.calls: dict[CallId, OwnedCall] = {}
+        self.leaked: set[CallId] = set()
+        """Calls that are not ours any more, whose binding could not be taken away."""
         self._channel: Channel | None = None
         self._requests_queue = ""
 
@@ -102,18 +117,31 @@ class Holdings:
             return
         call.stop_timers()
         await self.drop_recipe(call)
-        await self.unbind(call)
+        try:
+            await self._unbind(call)
+        except BrokerError:
+            self.leaked.add(call.call_id)
 
-    async def unbind(self, call: OwnedCall) -> None:
-        """Take both bindings away; without a link the one of the inbox stays, and its messages are sent on."""
+    async def _unbind(self, call: OwnedCall) -> None:
         if self._channel is None:
+            self.leaked.add(call.call_id)  # until the next link; what comes through it is sent on
             return
-        await self._channel.unbind(Binding(self._context.names.sessions, self.inbox, routing_key(call.call_id)))
-        if call.bound_to == self._requests_queue:
-            await self._channel.unbind(self._requests_binding(call, call.bound_to))
-        call.bound_to = None
+        bound_to, call.bound_to = call.bound_to, None
+        await self._channel.unbind(self._inbox_binding(call.call_id))
+        if bound_to == self._requests_queue:
+            await self._channel.unbind(self._requests_binding(call, bound_to))
 
-    def recipe(self, call: OwnedCall) -> Recipe:
+    async def unbind_leaked(self, call_id: CallId) -> None:
+        """Take away the binding of a call that is not ours, if it still is not."""
+        if self._channel is not None and call_id in self.leaked:
+            self.leaked.discard(call_id)
+            if call_id not in self.calls:
+                await self._channel.unbind(self._inbox_binding(call_id))
+
+    def _inbox_binding(self, call_id: CallId) -> Binding:
+        return Binding(self._context.names.sessions, self.inbox, routing_key(call_id))
+
+    def recipe(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Recipe:
         """The call's recipe as of now."""
         return Recipe(
             call_id=call.call_id,
@@ -129,7 +157,7 @@ class Holdings:
                     metadata=session.metadata,
                     restores=call.restores,
                 )
-                for session in call.sessions.values()
+                for session in sessions
             ],
         )
 
@@ -139,15 +167,18 @@ class Holdings:
         call.dirty = False
         call.written_at = asyncio.get_running_loop().time()
         try:
-            await self._context.publisher.confirmed(self.recipe_message(call), "", self.inbox)
+            message = self.recipe_message(call, call.sessions.values())
+            await self._context.publisher.confirmed(message, "", self.inbox)
         except BaseException:
             call.dirty = True
             raise
 
-    def recipe_message(self, call: OwnedCall) -> Message:
+    def recipe_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
         """The recipe as a message."""
         return Message(
-            body=self.recipe(call).model_dump_json().encode(), type=Recipe.type, headers={CALL_HEADER: call.call_id}
+            body=self.recipe(call, sessions).model_dump_json().encode(),
+            type=Recipe.type,
+            headers={CALL_HEADER: call.call_id},
         )
 
     def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
@@ -167,9 +198,15 @@ class Holdings:
             await held.ack()
 
     def to_renew(self) -> list[OwnedCall]:
-        """Calls whose recipe the broker has been waiting for an answer about for long."""
-        due = asyncio.get_running_loop().time() - RENEW_AFTER
-        return [call for call in self.calls.values() if call.sessions and call.written_at <= due]
+        """Calls whose recipe is out of date, or is one that the broker has been waiting long to get back."""
+        now = asyncio.get_running_loop().time()
+        for call in self.calls.values():
+            if call.restores and call.restored_at <= now - LIVED:
+                call.restores = 0
+                call.dirty = True
+            elif call.sessions and call.written_at <= now - RENEW_AFTER:
+                call.dirty = True
+        return [call for call in self.calls.values() if call.dirty and call.sessions]
 
     async def check(self, call: OwnedCall) -> None:
         """Ask under the call's own key who owns it, after we were away; the answer comes to the worker's queue."""

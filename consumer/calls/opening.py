@@ -65,4 +65,6 @@ class Opening:
             )
         except SessionsError as error:
             return error
+        if opened.created:
+            opened.session.record.start_kind = opened.session.process.start_kind
         return opened.session

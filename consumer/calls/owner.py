@@ -13,13 +13,15 @@ from typing import Any, assert_never
 import structlog
 
 from consumer.broker.errors import BrokerError
-from consumer.broker.message import Delivery, Message
+from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Forward, Hold, Outcome
 from consumer.calls import headers
+from consumer.calls.books import Books
 from consumer.calls.context import Context, Starter, ToolProcess
 from consumer.calls.early import Early
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
+from consumer.calls.leaving import Leaving
 from consumer.calls.opening import Opening, Wanted, wanted_by
 from consumer.calls.patience import Heartbeat, deadline_of
 from consumer.calls.reading import Addressed, read_addressed, refused
@@ -30,7 +32,6 @@ from consumer.calls.toolcalls import Asked, ToolCalls
 from consumer.calls.uses import Uses
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas.base import Json
-from schemas.calls import CallEvent, CallKind
 from schemas.errors import LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
@@ -49,7 +50,8 @@ from schemas.requests import (
 
 log = structlog.get_logger(__name__)
 
-RENEW_EVERY = 30.0
+STOP_PATIENCE = 5.0
+"""What leaving keeps (s) of its time for stopping processes, when tool calls do not come to an end."""
 
 DEFAULT_PATIENCE = 30.0
 """How long (s) a tool call may take when neither its requester nor a service says so."""
@@ -73,6 +75,7 @@ class Owner:
         self._early = Early()
         self._leaving = False
         self.holdings = Holdings(context)
+        self._books = Books(context, self.holdings, self._lanes)
         self.placements: dict[WorkerId, int] = {}
         """The highest placement number seen of each placer, for our reports."""
 
@@ -84,19 +87,23 @@ class Owner:
         call = self.holdings.calls.get(session.call_id)
         match event:
             case SessionCreated():
-                self._context.reporter.created(session)
-                if call is not None:
+                if call is None:
+                    self._context.reporter.created(session, 0)
+                else:
                     call.sessions[session.session_id] = session
+                    call.untold.append(session)
                     call.dirty = True
             case SessionEnded(reason=reason, exit=exit_):
                 details: Json = {"tools": session.record.summary()}
                 if exit_ is not None:
                     details |= {"exit_code": exit_.exit_code, "signal": exit_.signal, "stderr": exit_.stderr}
+                if call is not None:
+                    self._books.tell_created(call)  # in their order
                 self._context.reporter.ended(session, reason, details)
                 if call is not None and call.sessions.get(session.session_id) is session:
                     del call.sessions[session.session_id]
-                    call.dirty = True
-                    self._lanes.submit(session.call_id, partial(self._keep_books, session.call_id))
+                    call.dirty = call.unconfirmed = True
+                    self._books.keep_later(session.call_id)
 
     # What the broker brings.
 
@@ -186,7 +193,7 @@ class Owner:
         finally:
             call.users -= 1
             if not call.sessions:
-                self._lanes.submit(call.call_id, partial(self._keep_books, call.call_id))
+                self._books.keep_later(call.call_id)
 
     def _patience(self, call: OwnedCall, request: ToolsCall) -> float:
         if request.timeout is not None:
@@ -221,7 +228,7 @@ class Owner:
                 if not opened.done():
                     opened.set_exception(error)
             else:
-                await self._keep_books(call.call_id)
+                await self._books.keep(call.call_id)
                 if not opened.done():
                     opened.set_result(found)
 
@@ -246,7 +253,7 @@ class Owner:
                 return self._not_mine(delivery, call_id, headers.REFUSED)
         except SessionsError as error:
             outcome = Done(failed(error))
-        await self._keep_books(call_id)
+        await self._books.keep(call_id)
         return outcome
 
     async def _changed(self, delivery: Delivery, call: OwnedCall, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
@@ -262,8 +269,10 @@ class Owner:
                 closed = await self._end(call)
                 return Done(succeeded(EndResult(closed=closed).model_dump()))
             case Recipe():
-                return await self._restore(call, message)
+                return await self._restore(call, message, died=headers.DEATHS in delivery.message.headers)
             case OwnerCheck(worker_id=asker) if asker == self._context.worker_id:
+                await self.holdings.bind_requests(call)
+                call.unchecked = False
                 call.dirty = bool(call.sessions)  # still ours: write a new recipe, let go of the old one
                 return Done(what="still_owner")
             case OwnerCheck():
@@ -354,10 +363,11 @@ class Owner:
         closed = await asyncio.gather(*(self._sessions.close_session(one, reason) for one in sessions))
         return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
 
-    async def _restore(self, call: OwnedCall, recipe: Recipe) -> Outcome:
+    async def _restore(self, call: OwnedCall, recipe: Recipe, *, died: bool) -> Outcome:
         if call.ended is not None or call.sessions:
             return Done(what="restore_not_needed")
-        call.restores = max((one.restores for one in recipe.sessions), default=0) + 1
+        call.restores = max((one.restores for one in recipe.sessions), default=0) + died
+        call.restored_at = asyncio.get_running_loop().time()
         wanted = [
             Wanted(
                 one.session_id, one.service_name, one.timeout, one.metadata, restored=True, created_at=one.created_at
@@ -368,49 +378,11 @@ class Owner:
         await self._open(call, wanted, if_exists="keep")
         return Done(what="restored")
 
-    async def _keep_books(self, call_id: CallId) -> None:
-        """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
-        call = self.holdings.calls.get(call_id)
-        if call is None:
-            return
-        if call.sessions:
-            if call.dirty:
-                await self.holdings.write_recipe(call)
-        elif call.ended is not None:
-            await self.holdings.drop_recipe(call)
-        elif (call.users or call.answers) and not self._leaving:
-            # A repeated tool call must find the answer that was given, not another owner that executes it again.
-            await self.holdings.drop_recipe(call)
-            self._linger(call)
-        else:
-            await self.holdings.release(call)
-
-    def _linger(self, call: OwnedCall) -> None:
-        if call.lingers is None:
-            call.lingers = asyncio.get_running_loop().call_later(
-                self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._linger_no_more, call)
-            )
-
-    async def _linger_no_more(self, call: OwnedCall) -> None:
-        call.lingers = None
-        if call.users:
-            self._linger(call)
-        elif not call.sessions and call.ended is None and self.holdings.calls.get(call.call_id) is call:
-            await self.holdings.release(call)
-
     # The worker's life.
 
     def reattached(self) -> None:
-        """After a new link: bind the fast lane again and ask for each call whether it is still ours."""
-        for call in list(self.holdings.calls.values()):
-            self._lanes.submit(call.call_id, partial(self._check, call))
-
-    async def _check(self, call: OwnedCall) -> None:
-        try:
-            await self.holdings.bind_requests(call)
-            await self.holdings.check(call)
-        except BrokerError as error:
-            log.info("owner.check_later", call_id=call.call_id, error=str(error))
+        """After a new link: see what is still ours."""
+        self._books.reattached()
 
     def give_up(self, call_id: CallId, reason: EndReason) -> None:
         """The call is no longer ours: another worker owns it (``SUPERSEDED``), or it ended while we were away."""
@@ -423,41 +395,17 @@ class Owner:
         await self.holdings.release(call)
 
     async def renew(self) -> None:
-        """Write recipes anew before the broker loses patience; for ever."""
-        while True:
-            await asyncio.sleep(RENEW_EVERY)
-            for call in self.holdings.to_renew():
-                call.dirty = True
-                self._lanes.submit(call.call_id, partial(self._keep_books, call.call_id))
+        """Look after the books; for ever."""
+        await self._books.run()
 
     async def leave(self, hand_over: bool, timeout: float) -> bool:
         """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
-        self._leaving = True
+        self._leaving = self._books.leaving = True
+        until = asyncio.get_running_loop().time() + timeout - STOP_PATIENCE
+        leaving = Leaving(self._context, self.holdings, partial(self._close_all, reason=EndReason.WORKER_SHUTDOWN))
         for call in list(self.holdings.calls.values()):
-            self._lanes.submit(call.call_id, partial(self._leave, call, hand_over=hand_over))
+            self._lanes.submit(call.call_id, partial(leaving.give_away, call, until=until, hand_over=hand_over))
         return await self._lanes.drain(timeout)
-
-    async def _leave(self, call: OwnedCall, *, hand_over: bool) -> None:
-        try:
-            legacy = self._legacy(call, hand_over=hand_over)
-            await self.holdings.unbind(call)
-            await self._close_all(call, EndReason.WORKER_SHUTDOWN)
-            if legacy is not None:
-                await self._context.publisher.confirmed(
-                    headers.onward(legacy, {headers.RETURNED: self._context.worker_id}),
-                    self._context.names.sessions,
-                    routing_key(call.call_id),
-                )
-            await self.holdings.release(call)
-        except BrokerError as error:  # without a broker the recipe stays in the inbox, and is placed as an orphan
-            log.warning("owner.left_without_broker", call_id=call.call_id, error=str(error))
-
-    def _legacy(self, call: OwnedCall, *, hand_over: bool) -> Message | None:
-        """What the placer must know of a call that we leave: its recipe, or that it has ended."""
-        if call.ended is not None:
-            event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
-            return Message(body=event.model_dump_json().encode(), type=event.message_type)
-        return self.holdings.recipe_message(call) if hand_over and call.sessions else None
 
     async def stop(self, timeout: float) -> None:
         """Wait for what runs, then stop it."""

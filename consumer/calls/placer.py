@@ -5,6 +5,7 @@ so. It binds on the channel that it consumes on: a placer that the broker has gi
 """
 
 import asyncio
+import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ import structlog
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
-from consumer.broker.outcome import Done, Forward, Outcome
+from consumer.broker.outcome import Done, Forward, Outcome, Park
 from consumer.broker.topology import Binding
 from consumer.calls import headers
 from consumer.calls.admission import Admission
@@ -26,7 +27,8 @@ from consumer.calls.opening import Wanted, wanted_by
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
-from schemas.errors import Capacity, LimitReached, SessionNotFound, SessionsError
+from schemas.errors import Capacity, Internal, LimitReached, SessionNotFound, SessionsError
+from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId, routing_key
 from schemas.internal import OwnerCheck, PresenceRequest, Recipe
 from schemas.replies import CloseResult, EndResult, failed, succeeded
@@ -58,8 +60,8 @@ REORDER = 0.2
 Competing consumers of raw events may swap two that were published milliseconds apart.
 """
 
-JUDGEMENT_DELAY = 1.0
-"""How long (s) a new placer lets everybody report before it judges who is dead."""
+MAX_DEATHS = 4
+"""How many workers in a row may die with a call, before the call is taken for the cause."""
 
 _STARTS = {CallStarted.type, CallProgress.type, SessionCreate.type}
 
@@ -69,7 +71,6 @@ class _Reign:
     """One time as the placer: from the first unowned message on a channel until that channel is lost."""
 
     channel: Channel
-    judges_from: float
 
 
 class Placer:
@@ -82,6 +83,8 @@ class Placer:
         self._tasks = Tasks()
         self._tombstones: Memory[bool] = Memory(context.timings.tombstone)
         self._placements: Memory[WorkerId] = Memory(REMEMBER)
+        self._bereft: Memory[WorkerId] = Memory(REMEMBER)
+        """The dead worker that an opening message came back from, by call."""
         self._channel: Channel | None = None
         self._reign: _Reign | None = None
 
@@ -116,8 +119,7 @@ class Placer:
         if self._reign is None:
             assert self._channel is not None, "deliveries come on a channel"
             log.info("placer.elected")
-            now = asyncio.get_running_loop().time()
-            self._reign = _Reign(self._channel, now + JUDGEMENT_DELAY)
+            self._reign = _Reign(self._channel)
             self._tasks.start(self._ask_for_reports(), "placer-roll-call")
         return self._reign
 
@@ -136,24 +138,43 @@ class Placer:
         dead = await self._buried(delivery, call_id, reign)
         if isinstance(dead, Forward):
             return dead
+        if dead is not None:
+            deaths = int(given.get(headers.DEATHS, 0)) + 1
+            delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.DEATHS: deaths}))
+            if isinstance(message, Recipe):
+                self._report_lost(message, dead)
+            elif not isinstance(message, CallEnded | OwnerCheck):
+                self._bereft.set(call_id, dead)
+                if deaths >= MAX_DEATHS:
+                    return self._deadly(delivery, call_id)
         await self._disowned(given, call_id, reign)
         if (owner := self._placements.get(call_id)) is not None:
-            return self._to_inbox(owner, call_id, delivery.message)
+            if self._context.presence.knows(owner):
+                return self._to_inbox(owner, call_id, delivery.message)
+            self._placements.drop(call_id)  # it has left, and its inbox with it
         if delivery.redelivered and dead is None and headers.RESENT not in given:
             # The former placer may have bound the call already: sent once more, it would reach its owner.
             return self._resend(delivery, call_id)
-        if dead is not None and isinstance(message, Recipe):
-            self._context.reporter.lost(message)
         return await self._decide(delivery, call_id, message, reign)
+
+    def _report_lost(self, recipe: Recipe, dead: WorkerId) -> None:
+        # The message that opened it came back as well: its worker may have died before it told of the session.
+        untold = self._bereft.get(recipe.call_id) == dead
+        reason = EndReason.CRASH_LOOP if _in_a_crash_loop(recipe) else EndReason.WORKER_GONE
+        self._context.reporter.lost(recipe, reason, untold=untold)
+
+    def _deadly(self, delivery: Delivery, call_id: CallId) -> Park:
+        problem = f"{MAX_DEATHS} workers have died with this message"
+        log.error("placer.deadly", call_id=call_id, type=delivery.type)
+        return Park("crash_loop", problem, failed(Internal(problem)))
 
     async def _buried(self, delivery: Delivery, call_id: CallId, reign: _Reign) -> WorkerId | Forward | None:
         """Whose inbox gave the message up: nobody's, a living worker's (it goes back), or a dead one's (unbound)."""
         worker = self._given_up_by(delivery)
         if worker is None:
             return None
-        wait = reign.judges_from - asyncio.get_running_loop().time()
-        if wait > 0:
-            await asyncio.sleep(wait)
+        while (wait := self._context.presence.deaf_for()) > 0:  # noqa: ASYNC110 - the moment moves, by the clock
+            await asyncio.sleep(min(wait, 0.2))
         if self._context.presence.alive(worker):
             return self._to_inbox(worker, call_id, delivery.message)
         await self._unbind(call_id, worker, reign)
@@ -168,7 +189,7 @@ class Placer:
             return
         worker = WorkerId(str(returned))
         placed = self._placements.get(call_id) == worker
-        if placed and headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < 2:
+        if placed and headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < headers.FOR_GOOD:
             return  # it may have come through the binding before that which was placed
         if placed:
             self._placements.drop(call_id)
@@ -234,6 +255,8 @@ class Placer:
                     | PromptsList()
                     | PromptsGet()
                 ):
+                    if headers.RESENT not in delivery.message.headers:
+                        return self._resend(delivery, call_id)  # its owner may not have bound the fast lane yet
                     raise SessionNotFound(f"there is no session {message.session_id!r}", session_id=message.session_id)
                 case _:
                     assert_never(message)
@@ -305,7 +328,7 @@ class Placer:
             for one in recipe.sessions
             if self._context.restores(one.service_name)
         ]
-        if ended or not wanted:
+        if ended or not wanted or (_in_a_crash_loop(recipe) and headers.DEATHS in delivery.message.headers):
             return Done(what="not_restored")
         return await self._admit(delivery, call_id, wanted, reign)
 
@@ -314,8 +337,15 @@ class Placer:
     ) -> Outcome:
         if ended:
             return Done(succeeded({"call_id": call_id, "ended": True}))
+        if not self._context.presence.alive(asker):
+            return Done(what="asker_gone")
         number = self._context.presence.place(asker, ())
         return await self._bind(delivery, call_id, asker, number, reign, {})
+
+
+def _in_a_crash_loop(recipe: Recipe) -> bool:
+    """Whether the worker that has just died with these sessions was one too many; see ``holdings.LIVED``."""
+    return max((one.restores for one in recipe.sessions), default=0) + 1 >= MAX_DEATHS
 
 
 async def _decided(outcome: Outcome) -> Outcome:

@@ -16,6 +16,12 @@ from schemas.sessions import ServiceLoad, WorkerInfo
 INTERVAL = 1.0
 """How often (s) a worker reports when nothing changes; several fit into the grace."""
 
+LISTEN = 1.0
+"""How long (s) one must have listened before somebody's silence means something."""
+
+FORGET = 60.0
+"""When (s) a worker that is silent is no longer in the table."""
+
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
 
@@ -56,17 +62,24 @@ class Presence:
         self._grace = grace
         self._table: dict[WorkerId, Seen] = {}
         self._number = 0
+        self._spoke_at = 0.0
+        self._listening_since = 0.0
         self.changed: Callable[[], None] = lambda: None
         """Called when a report has come: there may be room now."""
 
     def heard(self, message: PresenceMessage, placer: WorkerId) -> None:
         """Take a report; ``placer`` is the worker whose placements are kept here, which is this one."""
         worker = message.worker
+        now = asyncio.get_running_loop().time()
+        if worker.worker_id == placer:
+            if now - self._spoke_at > 2 * INTERVAL:
+                self._listening_since = now  # we had no link, or stood still
+            self._spoke_at = now
         if worker.state == "stopped":
             self._table.pop(worker.worker_id, None)
         else:
             known = self._table.get(worker.worker_id)
-            seen = Seen(worker, asyncio.get_running_loop().time(), known.placed if known else deque())
+            seen = Seen(worker, now, known.placed if known else deque())
             counted = message.placements.get(placer, 0)
             while seen.placed and seen.placed[0][0] <= counted:
                 seen.placed.popleft()
@@ -77,6 +90,17 @@ class Presence:
         """Whether the worker was heard of within the grace."""
         seen = self._table.get(worker_id)
         return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self._grace
+
+    def deaf_for(self) -> float:
+        """How many more seconds to listen before a worker that is not heard can be taken for dead."""
+        now = asyncio.get_running_loop().time()
+        since = now if now - self._spoke_at > 2 * INTERVAL else self._listening_since
+        return since + LISTEN - now
+
+    def knows(self, worker_id: WorkerId) -> bool:
+        """Whether the worker may be there: it was heard of in the last minute, and has not said that it has gone."""
+        seen = self._table.get(worker_id)
+        return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= FORGET
 
     def workers(self) -> Iterator[WorkerInfo]:
         """Everybody who was heard of within the grace."""

@@ -24,6 +24,7 @@ from schemas.errors import (
     InvalidMessage,
     McpError,
     OutcomeUnknown,
+    SessionDied,
     SessionNotFound,
     SessionsError,
     ToolNotFound,
@@ -34,7 +35,7 @@ from schemas.requests import InputAnswer, ToolsCall
 
 log = structlog.get_logger(__name__)
 
-_UNTRIED = (Capacity, DeadlineExceeded, InvalidMessage, SessionNotFound, ToolNotFound)
+_UNTRIED = (Capacity, DeadlineExceeded, InvalidMessage, SessionDied, SessionNotFound, ToolNotFound)
 """Errors that are certain to come before anything was executed."""
 
 
@@ -94,8 +95,10 @@ class ToolCalls:
             try:
                 found = await session()
                 return self._answered(asked, found, await self._run(asked, found))
-            except OutcomeUnknown as error:
-                if not self._may_repeat(asked, found):
+            except (OutcomeUnknown, SessionDied) as error:
+                # A session that was dead before has executed nothing: who named a service gets a fresh one.
+                untried = isinstance(error, SessionDied) and asked.request.service_name is not None
+                if not (untried or self._may_repeat(asked, found)):
                     raise
                 log.info("tool.repeated", session_id=found.session_id, name=asked.request.name, after=error.message)
                 found = await session()

@@ -73,6 +73,10 @@ _EVERYWHERE: dict[str, tuple[Any, Any]] = {
 }
 
 
+_OPTIONS = {"AMQP_URL": "--url", "MCP_SESSIONS_PREFIX": "--prefix"}
+"""The variables that options stand for."""
+
+
 class ExitCode(IntEnum):
     """What a command ends with; ``worker`` has codes of its own beside these."""
 
@@ -107,10 +111,17 @@ class Invocation:
         Raises:
             ConfigurationError: with every fault in it.
         """
-        from consumer.settings import load_settings
+        from consumer.settings import ConfigurationError, Fault, load_settings
 
         given = {"AMQP_URL": self.url, "MCP_SESSIONS_PREFIX": self.prefix}
-        return load_settings(self.config, dict(os.environ) | {name: value for name, value in given.items() if value})
+        env = dict(os.environ) | {name: value for name, value in given.items() if value}
+        try:
+            return load_settings(self.config, env)
+        except ConfigurationError as error:
+            option = {name: option for name, option in _OPTIONS.items() if given[name]}
+            raise ConfigurationError(
+                Fault(option.get(fault.key, fault.key), fault.problem) for fault in error.faults
+            ) from None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator["SessionClient"]:

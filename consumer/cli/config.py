@@ -39,7 +39,7 @@ def check(
         )
     )
     screen.print()
-    screen.print(table("SERVICE", "STATE", "STARTED BY", "ROUTES", rows=_services(told)))
+    screen.print(table("SERVICE", "STATE", "SERVER", "ROUTES", rows=_services(told)))
     for warning in told["warnings"]:
         say(f"warning: {warning}", style="yellow")
     say("The configuration is good.", style="green")

@@ -81,6 +81,7 @@ def about(event: "CloudEvent") -> str:
         words.append("restored")
     if "reason" in data:
         words.append(str(data["reason"]))
+    words += [f"{key.replace('_', ' ')} {data[key]}" for key in ("exit_code", "signal") if data.get(key) is not None]
     if data.get("created_at") and not event.type.endswith(".created"):
         words.append(f"after {duration((event.time - datetime.fromisoformat(data['created_at'])).total_seconds())}")
     words.append(f"on {data.get('worker_id', '')}")

@@ -20,8 +20,8 @@ HINTS = {
     ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
     ErrorCode.CAPACITY: "'mcp-sessions workers' shows how full they are.",
 }
-UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
-NOT_ROUTED_HINT = "Has a worker ever run under this prefix? Start one: mcp-sessions worker"
+UNREACHABLE_HINT = "Is it running, and are user and vhost right? Name another one with --url or AMQP_URL."
+NOT_ROUTED_HINT = "A worker binds its queues when it starts: mcp-sessions worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details={"faults": faults})
         case BrokerUnreachable():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
+        case PublishFailed() if "there is no exchange" in str(error):
+            return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), hint=NOT_ROUTED_HINT)
         case PublishFailed():
             return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), hint=NOT_ROUTED_HINT)
         case BrokerError():
@@ -70,7 +72,7 @@ def tell(failure: Failure, *, as_json: bool) -> None:
         write_json({"error": error})
         return
     screen = problems()
-    screen.print(Text.assemble((failure.code, "bold red"), ": ", shown(failure.message)), soft_wrap=True)
+    screen.print(Text.assemble((failure.code, "bold red"), ": ", shown(failure.message, lines=True)), soft_wrap=True)
     for name, value in failure.details.items():
         if str(value) in failure.message:
             continue  # said already

@@ -22,6 +22,7 @@ UNBOUNDED = 1000
 """Columns of a screen that is none: what is piped into another program is not folded."""
 
 BAR = 5
+"""Letters of a bar."""
 
 Row: TypeAlias = Sequence[str | Text]
 """The cells of a row; a ``Text`` is never folded."""
@@ -87,8 +88,7 @@ def write_json(value: Any, *, line: bool = False) -> None:
 
 def write_text(text: str) -> None:
     """Text for people and pipes: as it is into a pipe, with its control characters shown on a terminal."""
-    told = shown(text, lines=True) if sys.stdout.isatty() else text
-    sys.stdout.buffer.write(f"{told}\n".encode("utf-8", "backslashreplace"))
+    sys.stdout.write(f"{shown(text, lines=True) if sys.stdout.isatty() else text}\n")
     sys.stdout.flush()
 
 
@@ -205,5 +205,5 @@ def facts(*rows: tuple[str, RenderableType]) -> Table:
     made.add_column(style="dim", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in rows:
-        made.add_row(name, Text(value) if isinstance(value, str) else value)
+        made.add_row(name, Text(shown(value, lines=True)) if isinstance(value, str) else value)
     return made

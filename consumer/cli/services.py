@@ -9,7 +9,7 @@ import typer
 from consumer.cli.command import ExitCode, Invocation, command
 from consumer.cli.screen import Row, answers, bar, duration, say, state, table, write_json
 
-app = typer.Typer(help="The configured MCP servers: what the workers offer, and trying them out.", no_args_is_help=True)
+app = typer.Typer(help="The MCP servers that the workers offer; trying them out.", no_args_is_help=True)
 
 
 @command(app, "list", epilog="Example: mcp-sessions services list --json")

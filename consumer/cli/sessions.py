@@ -9,7 +9,7 @@ from rich.text import Text
 
 from consumer.cli.command import Invocation, command
 from consumer.cli.parsing import json_object
-from consumer.cli.screen import age, answers, bar, duration, facts, say, shown, state, table, write_json
+from consumer.cli.screen import age, answers, bar, duration, facts, say, state, table, write_json
 
 app = typer.Typer(help="What is open on all workers; opening and closing by hand.", no_args_is_help=True)
 
@@ -140,6 +140,6 @@ def _tell(invocation: Invocation, session: Session) -> None:
             ("opened", f"{age(session['created_at'])} ago"),
             ("last used", f"{age(session['last_accessed'])} ago"),
             ("left", time_left(session) + f" of {duration(session['timeout'])}"),
-            ("metadata", shown(metadata, lines=True)),
+            ("metadata", metadata),
         )
     )

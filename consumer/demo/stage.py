@@ -160,9 +160,8 @@ async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[Worke
 
 async def _report_end(worker: Worker, watch: Watch) -> None:
     code = await worker.process.wait()
-    watch.fail(
-        DemoFailed(f"worker {worker.worker_id} ended with exit code {code}; its last words:\n{worker.last_words()}")
-    )
+    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    watch.fail(DemoFailed(f"worker {worker.worker_id} ended with {how}; its last words:\n{worker.last_words()}"))
 
 
 async def _remove_names(place: Place) -> None:

@@ -15,10 +15,11 @@ from consumer.demo.watch import Call, DemoFailed, Summary, ToolCall, Watch, summ
 from schemas.errors import SessionsError
 from schemas.events import CloudEvent
 
-STARTING = 30.0
+STARTING = 20.0
 """How long (s) the workers, and then a session, may take to start: an MCP server takes a second of CPU."""
 
 ENDING = 10.0
+CONNECT_TIMEOUT = 1.0
 BETWEEN_CALLS = 0.25
 LOOK = 0.5
 """How often (s) the workers are asked what is open."""
@@ -59,7 +60,7 @@ async def play(url: str, prefix: str, view: View) -> Summary:
     """
     began, watch = time.monotonic(), Watch()
     async with (
-        SessionClient(url, prefix=prefix, connect_timeout=3.0) as client,
+        SessionClient(url, prefix=prefix, connect_timeout=CONNECT_TIMEOUT) as client,
         place_for(url, prefix) as place,
         client.following("#") as events,
         _in_background(_take_in(events, watch, view), _keep_drawing(watch, view)),
@@ -205,7 +206,9 @@ async def _in_background(*work: Any) -> AsyncIterator[None]:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
 
 
 async def _take_in(events: asyncio.Queue[CloudEvent], watch: Watch, view: View) -> None:

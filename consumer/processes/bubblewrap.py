@@ -5,14 +5,12 @@ directory of the program or script, and the virtualenv or ``node_modules`` aroun
 namespace, so nothing that it starts survives it, wherever it hides.
 """
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import consumer
+from consumer.processes.probing import failure_of
 from consumer.processes.service import Sandbox
-
-PROBE_TIMEOUT = 5.0
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
 _ETC = (
@@ -38,39 +36,17 @@ _ETC = (
 )
 _TOO_WIDE = {Path("/"), Path("/home"), Path("/root"), Path("/tmp"), Path("/var"), Path("/work"), Path("/etc")}  # noqa: S108
 
-_probes: dict[str, asyncio.Task[str]] = {}
+_refusals: dict[str, str] = {}
 
 
 async def bubblewrap_refusal(bwrap: str | None) -> str:
     """Why bubblewrap does not work here, as a sentence; empty when it does. Found out once."""
     if bwrap is None:
         return "bwrap is not installed"
-    if bwrap not in _probes or _probes[bwrap].cancelled():
-        _probes[bwrap] = asyncio.create_task(_probe(bwrap), name="bubblewrap-probe")
-    return await asyncio.shield(_probes[bwrap])
-
-
-async def _probe(bwrap: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        bwrap,
-        *_tree(),
-        *_namespaces(network=False),
-        "--",
-        "true",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        _, stderr = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return "bwrap does not answer"
-    if process.returncode == 0:
-        return ""
-    said = stderr.decode("utf-8", "replace").strip() or f"bwrap ended with {process.returncode}"
-    return f"{said} (are user namespaces allowed?)"
+    if bwrap not in _refusals:
+        failure = await failure_of(bwrap, *_tree(), *_namespaces(network=False), "--", "true")
+        _refusals[bwrap] = f"{failure} (are user namespaces allowed?)" if failure else ""
+    return _refusals[bwrap]
 
 
 def bubblewrap_arguments(sandbox: Sandbox, command: list[str], folder: Path, cwd: Path) -> list[str]:

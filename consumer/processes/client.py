@@ -22,6 +22,7 @@ from consumer.processes.life import ClientLife
 from consumer.processes.lines import DEFAULT_LINE_CAP
 from consumer.processes.questions import OnQuestion
 from consumer.processes.service import MCPService
+from consumer.sessions.record import StartKind
 from schemas.errors import McpError, SessionDied, ToolNotFound
 
 
@@ -39,6 +40,7 @@ class MCPClient(ClientLife):
         super().__init__(service, launcher=launcher, known_era=known_era, line_cap=line_cap)
         self._catalogue = Catalogue()
         self._exchange: Exchange | None = None
+        self.start_kind: StartKind = "cold"
 
     async def _meet(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], era: Era) -> None:
         version = session.protocol_version

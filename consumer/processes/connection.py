@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 
 from consumer.processes.launcher import Launcher
@@ -14,6 +14,9 @@ from consumer.processes.lines import DEFAULT_LINE_CAP
 from consumer.processes.process import ServerProcess
 from consumer.processes.service import MCPService
 from consumer.processes.transport import Outbox, stdio_transport
+
+if TYPE_CHECKING:
+    from mcp.shared._stream_protocols import ReadStream, WriteStream  # only the SDK's typing names them
 
 HTTP_TIMEOUT = httpx2.Timeout(10.0, read=600.0)
 """Connecting, writing and waiting for a free connection; how long a call may take is the call's own business."""
@@ -23,8 +26,8 @@ HTTP_TIMEOUT = httpx2.Timeout(10.0, read=600.0)
 class Connection:
     """What a session is built on; ``process`` and ``outbox`` are those of stdio."""
 
-    read: ReadStream[SessionMessage | Exception]
-    write: WriteStream[SessionMessage]
+    read: "ReadStream[SessionMessage | Exception]"
+    write: "WriteStream[SessionMessage]"
     process: ServerProcess | None = None
     outbox: Outbox | None = None
 

@@ -123,13 +123,13 @@ class Exchange:
             return _timed_out(named, timeout, "it was cancelled at the server")
         # Code -32000 is also what many servers answer with; the SDK's own are told apart by their words.
         lost = fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
-        exit = await self._fate() if lost else None  # noqa: A001 - the field's name
-        if exit is not None:
+        ending = await self._fate() if lost else None
+        if ending is not None:
             return OutcomeUnknown(
                 f"{named}: the server was gone before it answered; nobody can say whether it was executed",
-                exit_code=exit.exit_code,
-                signal=exit.signal,
-                stderr=exit.stderr,
+                exit_code=ending.exit_code,
+                signal=ending.signal,
+                stderr=ending.stderr,
             )
         if fault.code == INVALID_REQUEST and fault.message == "Session terminated":
             return SessionDied(f"{named}: the server has forgotten the session", exit_code=None, signal=None, stderr="")

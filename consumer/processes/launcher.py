@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -71,7 +72,7 @@ class LocalLauncher:
         if self._base is None or self._warden is None:
             self._base = make_base(self._parent or Path(tempfile.gettempdir()))
             self._warden = Warden(self._base, self.marker)
-        await self._warden.ready()
+        self._warden.ensure()
         folder = make_folder(self._base)
         try:
             process = await self._spawn(service, command, folder)
@@ -80,7 +81,8 @@ class LocalLauncher:
                 yield process
             finally:
                 await process.end()
-                self._warden.remove(process.pid)
+                if process.returncode is not None:
+                    self._warden.remove(process.pid)
         finally:
             await asyncio.to_thread(remove_tree, folder)
 
@@ -91,13 +93,12 @@ class LocalLauncher:
             os.chown(folder, user, user)
         extra = {**environment_of_limits(service.sandbox), **service.env}
         environment = minimal_environment(folder, extra, self.marker)
-        chain = await exec_chain(service, command, folder, cwd, user=user, ignore_term=self._ignore_term)
+        argv = await exec_chain(service, command, folder, cwd, user=user, ignore_term=self._ignore_term)
         process = ServerProcess(obeys_term=not self._ignore_term)
-        (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = os.pipe(), os.pipe(), os.pipe()
+        (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = _pipes(3)
         try:
-            await process.connect(our_stdin, our_stdout, our_stderr)
-            # From here on nothing waits: a start that is cancelled has either no process or one that is looked after.
-            child = fork(chain, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=str(cwd))
+            process.connect(our_stdin, our_stdout, our_stderr)
+            child = fork(argv, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=str(cwd))
         except BaseException:
             process.disconnect()
             raise
@@ -154,3 +155,15 @@ def _names_file(word: str) -> bool:
     if word.startswith("-") or Path(word).is_absolute():
         return False
     return ("/" in word or Path(word).suffix in {".py", ".js", ".mjs", ".cjs"}) and Path(word).is_file()
+
+
+def _pipes(count: int) -> list[tuple[int, int]]:
+    """That many pipes, or none: running out of descriptors must not cost those that were left."""
+    made: list[tuple[int, int]] = []
+    try:
+        made += (os.pipe() for _ in range(count))
+    except OSError:
+        for descriptor in chain.from_iterable(made):
+            os.close(descriptor)
+        raise
+    return made

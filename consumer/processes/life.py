@@ -241,17 +241,17 @@ class ClientLife:
         process = link.process
         if process is None:
             return Setback(refused(self.service, fault, ""))
-        exit = await process.wait_gone(1.0) if process.is_ending else None  # noqa: A001 - the field's name
-        if exit is None:
+        ending = await process.wait_gone(1.0) if process.is_ending else None
+        if ending is None:
             process.hurry = True
             return Setback(refused(self.service, fault, process.stderr.text()))
-        error = ended_while_starting(self.service, exit, process.stderr.last_line())
+        error = ended_while_starting(self.service, ending, process.stderr.last_line())
         if process.fault is not None:
             return Setback(error)
-        if self.era is None and exit.signal is None and link.probe_was_read:
+        if self.era is None and ending.signal is None and link.probe_was_read:
             self.era = Era.HANDSHAKE
             return Setback(error, Again.AS_OLD)
-        return Setback(error, Again.ONCE if exit.signal is not None else Again.NO)
+        return Setback(error, Again.ONCE if ending.signal is not None else Again.NO)
 
     def _setback(self, error: BaseException, link: Connection | None) -> Setback:
         if self._stopping:
@@ -269,14 +269,14 @@ class ClientLife:
             link.process.forget_stdin_duplicate()
             link.process.add_done_callback(self._gone)
 
-    def _gone(self, exit: ProcessExit) -> None:  # noqa: A002 - the field's name
-        self._exit = exit
+    def _gone(self, ending: ProcessExit) -> None:
+        self._exit = ending
         self._over.set()
         if self._stopping:
             return
         for callback in self._exit_callbacks:
             try:
-                callback(exit)
+                callback(ending)
             except Exception:
                 log.exception("client.exit_callback_failed", service=self.service.name)
 
@@ -290,8 +290,8 @@ class ClientLife:
 
     async def _fate(self) -> ProcessExit | None:
         """How the server ended, if it did or does so in a moment; a stop that was asked is an end, too."""
-        if self.process is not None and (exit := await self.process.wait_gone(0.5)) is not None:  # noqa: A001
-            return exit
+        if self.process is not None and (ending := await self.process.wait_gone(0.5)) is not None:
+            return ending
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await self._over.wait()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -75,8 +76,13 @@ class MCPManager:
         if listing is None:
             listing = asyncio.create_task(self._list(service_name), name=f"list-tools-{service_name}")
             self._listings[service_name] = listing
-            listing.add_done_callback(lambda _done: self._listings.pop(service_name, None))
+            listing.add_done_callback(partial(self._listed, service_name))
         return await asyncio.shield(listing)
+
+    def _listed(self, service_name: str, listing: asyncio.Task[list[dict[str, Any]]]) -> None:
+        del self._listings[service_name]
+        if not listing.cancelled() and listing.exception() is not None:
+            log.info("service.not_listed", service=service_name, error=str(listing.exception()))
 
     async def _list(self, service_name: str) -> list[dict[str, Any]]:
         client = await self.create_client(service_name)

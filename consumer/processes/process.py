@@ -17,7 +17,8 @@ from functools import partial
 
 import structlog
 
-from consumer.processes.spawn import reader, watch, writer
+from consumer.processes.pipes import PipeReader, PipeWriter
+from consumer.processes.spawn import watch
 from consumer.processes.tail import Tail
 from consumer.sessions.session import ProcessExit
 
@@ -34,19 +35,6 @@ LAST_WORDS = 0.25
 """Seconds after the exit in which a pipe that somebody outside the group still holds is read on."""
 
 log = structlog.get_logger(__name__)
-
-
-class _Pipe(asyncio.Protocol):
-    """Our end of the server's stdout or stderr."""
-
-    def __init__(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
-        self._on_data, self._on_end = on_data, on_end
-
-    def data_received(self, data: bytes) -> None:
-        self._on_data(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._on_end()
 
 
 class ServerProcess:
@@ -66,9 +54,10 @@ class ServerProcess:
         self._ending = False
         self._obeys_term = obeys_term
         self._child: subprocess.Popen[bytes] | None = None
-        self._stdin: asyncio.WriteTransport | None = None
+        self._stdin: PipeWriter | None = None
+        self._stdout: PipeReader | None = None
+        self._stderr: PipeReader | None = None
         self._stdin_duplicate = -1
-        self._outputs: dict[int, asyncio.ReadTransport] = {}
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[ProcessExit] = self._loop.create_future()
         self._open_pipes = {1, 2}
@@ -77,17 +66,13 @@ class ServerProcess:
 
     # What the launcher does with it.
 
-    async def connect(self, stdin: int, stdout: int, stderr: int) -> None:
+    def connect(self, stdin: int, stdout: int, stderr: int) -> None:
         """Take over our ends of the three pipes, before there is a process."""
-        # A duplicate, because the transport closes its own as soon as the server is gone; see has_read.
+        self._stdin = PipeWriter(stdin)
+        self._stdout = PipeReader(stdout, self._stdout_data, partial(self._pipe_ended, 1))
+        self._stderr = PipeReader(stderr, self.stderr.feed, partial(self._pipe_ended, 2))
+        # Our own end is closed as soon as the server is gone; see has_read.
         self._stdin_duplicate = os.dup(stdin)
-        self._stdin, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, writer(stdin))
-        self._outputs[1] = await self._read(stdout, _Pipe(self._stdout_data, partial(self._pipe_ended, 1)))
-        self._outputs[2] = await self._read(stderr, _Pipe(self.stderr.feed, partial(self._pipe_ended, 2)))
-
-    async def _read(self, descriptor: int, pipe: _Pipe) -> asyncio.ReadTransport:
-        transport, _ = await self._loop.connect_read_pipe(lambda: pipe, reader(descriptor))
-        return transport
 
     def adopt(self, child: subprocess.Popen[bytes]) -> None:
         """The process runs; ``child`` has the other ends."""
@@ -100,10 +85,9 @@ class ServerProcess:
         self._close_pipes()
 
     def _close_pipes(self) -> None:
-        if self._stdin is not None and not self._stdin.is_closing():  # plain asyncio minds an abort after a close
-            self._stdin.abort()
-        for pipe in self._outputs.values():
-            pipe.close()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            if pipe is not None:
+                pipe.close()
 
     # What the pipes and the kernel tell.
 
@@ -192,23 +176,23 @@ class ServerProcess:
 
     def write(self, data: bytes) -> None:
         """Queue ``data`` for its stdin; never waits. Once the pipe is broken, data is dropped."""
-        if self._stdin is not None and not self._stdin.is_closing():
+        if self._stdin is not None:
             self._stdin.write(data)
 
     @property
     def unsent(self) -> int:
         """Bytes that wait because the server does not read its stdin."""
-        return self._stdin.get_write_buffer_size() if self._stdin is not None else 0
+        return self._stdin.unsent if self._stdin is not None else 0
 
     def pause_stdout(self) -> None:
         """Stop reading what it writes."""
-        if not self._outputs[1].is_closing():
-            self._outputs[1].pause_reading()
+        if self._stdout is not None:
+            self._stdout.pause()
 
     def resume_stdout(self) -> None:
         """Read on."""
-        if not self._outputs[1].is_closing():
-            self._outputs[1].resume_reading()
+        if self._stdout is not None:
+            self._stdout.resume()
 
     def condemn(self, reason: str) -> None:
         """End the process now, because of ``reason``, which its ``stderr`` will tell."""
@@ -231,10 +215,7 @@ class ServerProcess:
         """Let the server see the end of its input; what it has not read by now it will not get."""
         self.forget_stdin_duplicate()
         if self._stdin is not None:
-            if self._stdin.get_write_buffer_size():
-                self._stdin.abort()
-            else:
-                self._stdin.close()
+            self._stdin.close()
 
     async def end(self) -> None:
         """Close stdin, then TERM, then KILL, each wait bounded; afterwards nothing of its process group is left.

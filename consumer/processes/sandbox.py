@@ -9,14 +9,12 @@ long as nobody asked for what it does; a kind or a limit that was asked for and 
 """
 
 import os
-import shutil
-from dataclasses import dataclass
-from functools import cache
+import resource
+import secrets
 from pathlib import Path
 
-import structlog
-
 from consumer.processes.bubblewrap import bubblewrap_arguments, bubblewrap_refusal
+from consumer.processes.probing import tools
 from consumer.processes.service import MCPService, Sandbox
 from schemas.errors import StartFailed
 
@@ -25,28 +23,6 @@ DEFAULT_MEMORY = 2 << 30
 
 DEFAULT_FILE_SIZE = 1 << 30
 """Bytes of RLIMIT_FSIZE when a service names none."""
-
-log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """Where the links of the chain are; ``None`` for what the machine lacks."""
-
-    setpriv: str | None
-    prlimit: str | None
-    env: str | None
-    bwrap: str | None
-
-
-@cache
-def tools() -> Tools:
-    """What the machine has, looked up once; lacks are logged then."""
-    found = Tools(*(shutil.which(name) for name in ("setpriv", "prlimit", "env", "bwrap")))
-    missing = [name for name in ("setpriv", "prlimit") if getattr(found, name) is None]
-    if missing:
-        log.warning("sandbox.tools_missing", tools=missing, hint="install util-linux; servers run without limits")
-    return found
 
 
 def limit_arguments(sandbox: Sandbox) -> list[str]:
@@ -57,13 +33,19 @@ def limit_arguments(sandbox: Sandbox) -> list[str]:
     if sandbox.kind == "none":
         return []
     values = {
-        "core": 0,
-        "data": sandbox.memory or DEFAULT_MEMORY,
-        "fsize": sandbox.file_size or DEFAULT_FILE_SIZE,
-        "cpu": sandbox.cpu_seconds,
-        "nproc": sandbox.processes,
+        "core": (resource.RLIMIT_CORE, 0),
+        "data": (resource.RLIMIT_DATA, sandbox.memory or DEFAULT_MEMORY),
+        "fsize": (resource.RLIMIT_FSIZE, sandbox.file_size or DEFAULT_FILE_SIZE),
+        "cpu": (resource.RLIMIT_CPU, sandbox.cpu_seconds),
+        "nproc": (resource.RLIMIT_NPROC, sandbox.processes),
     }
-    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return [f"--{name}={_allowed(*limit)}" for name, limit in values.items() if limit[1] is not None]
+
+
+def _allowed(which: int, value: int | None) -> int | None:
+    """``value``, or the hard limit that we live under ourselves: only root could raise it."""
+    _, hard = resource.getrlimit(which)
+    return value if value is None or hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def environment_of_limits(sandbox: Sandbox) -> dict[str, str]:
@@ -80,7 +62,7 @@ async def exec_chain(
 
     ``user`` is a user id of its own to run under. Raises :class:`StartFailed` for what cannot be had here.
     """
-    sandbox, have = service.sandbox, tools()
+    sandbox, have = service.sandbox, await tools()
     chain: list[str] = []
     if ignore_term and have.env is not None:
         chain += [have.env, "--ignore-signal=TERM"]
@@ -90,6 +72,8 @@ async def exec_chain(
             chain.append("--no-new-privs")  # bubblewrap sets it itself, and may have to be setuid until it has
             chain += _as_user(user, can_read=_may_read_all())
         chain += ["--pdeathsig", "KILL", "--"]
+    elif user is not None:
+        raise StartFailed(f"{service.name}: a limit of processes under root needs setpriv (util-linux)")
     if limits := limit_arguments(sandbox):
         if have.prlimit is not None:
             chain += [have.prlimit, *limits, "--"]
@@ -124,20 +108,12 @@ def _may_read_all() -> bool:
     return bool(int(effective, 16) >> 2 & 1)
 
 
-_users = iter(range(0))
-
-
 def own_user(sandbox: Sandbox) -> int | None:
     """A user id for a server whose number of processes is limited by a worker that is root; otherwise ``None``.
 
     The kernel counts processes by user and exempts root, so under root the limit bites only another user. The id
-    belongs to nobody and is used for one server.
+    belongs to nobody.
     """
-    global _users  # noqa: PLW0603 - a plain counter
-    if sandbox.processes is None or os.geteuid() != 0 or tools().setpriv is None:
+    if sandbox.processes is None or os.geteuid() != 0:
         return None
-    user = next(_users, None)
-    if user is None:
-        _users = iter(range(1_900_000_000, 1_999_999_999))
-        user = next(_users)
-    return user
+    return 1_900_000_000 + secrets.randbelow(90_000_000)

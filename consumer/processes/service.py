@@ -118,7 +118,7 @@ class MCPService(BaseModel):
     bind: dict[str, str] = Field(default_factory=dict)
     max_calls: int = Field(default=16, ge=1)
     max_arguments: Size = 1 << 20
-    max_result: Size = 8 << 20
+    max_result: Size = 12 << 20
     warm: Warm | None = None
     sandbox: Sandbox = Field(default_factory=Sandbox)
 

@@ -12,7 +12,6 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
 
 
 def fork(
@@ -52,13 +51,3 @@ def _watch_by_thread(
             loop.call_soon_threadsafe(on_exit)
 
     threading.Thread(target=wait, name=f"wait-{child.pid}", daemon=True).start()
-
-
-def writer(descriptor: int) -> BinaryIO:
-    """A file for ``connect_write_pipe``, whose transport closes it."""
-    return open(descriptor, "wb", buffering=0)
-
-
-def reader(descriptor: int) -> BinaryIO:
-    """A file for ``connect_read_pipe``, whose transport closes it."""
-    return open(descriptor, "rb", buffering=0)

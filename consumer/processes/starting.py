@@ -66,15 +66,15 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def ended_while_starting(service: MCPService, exit: ProcessExit, last_line: str) -> StartFailed:  # noqa: A002 - the field's name
+def ended_while_starting(service: MCPService, ending: ProcessExit, last_line: str) -> StartFailed:
     """The error for a server that was gone before it was ready."""
-    how = f"signal {exit.signal}" if exit.signal is not None else f"exit code {exit.exit_code}"
+    how = f"signal {ending.signal}" if ending.signal is not None else f"exit code {ending.exit_code}"
     why = f": {last_line}" if last_line else ", without a word on stderr"
     return StartFailed(
         f"{service.name}: the server ended while it was starting ({how}){why}",
-        exit_code=exit.exit_code,
-        signal=exit.signal,
-        stderr=exit.stderr,
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        stderr=ending.stderr,
     )
 
 

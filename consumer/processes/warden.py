@@ -16,7 +16,8 @@ import structlog
 
 from consumer.processes import warden_child
 from consumer.processes.environment import MARKER
-from consumer.processes.spawn import fork, watch, writer
+from consumer.processes.pipes import PipeWriter
+from consumer.processes.spawn import fork, watch
 
 MAX_DEATHS = 5
 """Wardens that may die on us before we go on without; somebody kills them on purpose then."""
@@ -33,8 +34,7 @@ class Warden:
         self._argv = [sys.executable, "-I", "-S", warden_child.__file__, str(base), f"{MARKER}={marker}"]
         self._groups: set[int] = set()
         self._child: subprocess.Popen[bytes] | None = None
-        self._pipe: asyncio.WriteTransport | None = None
-        self._starting: asyncio.Task[None] | None = None
+        self._pipe: PipeWriter | None = None
         self._ended = asyncio.Event()
         self._deaths = 0
         self._closing = False
@@ -44,12 +44,10 @@ class Warden:
         """The helper's process id while it runs."""
         return self._child.pid if self._child is not None else None
 
-    async def ready(self) -> None:
-        """Wait until there is a helper; to be called before a server is started."""
+    def ensure(self) -> None:
+        """See to it that there is a helper; to be called before a server is started."""
         if self._child is None and not self._closing and self._deaths < MAX_DEATHS:
-            if self._starting is None:
-                self._starting = asyncio.create_task(self._start(), name="warden-start")
-            await asyncio.shield(self._starting)
+            self._start()
 
     def add(self, group: int) -> None:
         """From now on ``group`` dies with the worker."""
@@ -65,8 +63,6 @@ class Warden:
     async def close(self) -> None:
         """End the helper, which sweeps up and removes the base folder as its last act. Bounded; idempotent."""
         self._closing = True
-        if self._starting is not None:
-            await asyncio.wait({self._starting}, timeout=END_PATIENCE)
         if self._pipe is not None:
             self._pipe.close()
         for end in (None, signal.SIGKILL):
@@ -78,9 +74,9 @@ class Warden:
                     async with asyncio.timeout(END_PATIENCE):
                         await self._ended.wait()
 
-    async def _start(self) -> None:
+    def _start(self) -> None:
         theirs, ours = os.pipe()
-        self._pipe, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, writer(ours))
+        self._pipe = PipeWriter(ours)
         null = subprocess.DEVNULL
         try:
             self._child = fork(self._argv, stdin=theirs, stdout=null, stderr=null, environment={})
@@ -90,13 +86,12 @@ class Warden:
             return
         finally:
             os.close(theirs)
-            self._starting = None
         self._ended.clear()
         watch(self._child, self._exited)
         self._tell("".join(f"+{group}\n" for group in sorted(self._groups)))
 
     def _tell(self, text: str) -> None:
-        if self._pipe is not None and not self._pipe.is_closing():
+        if self._pipe is not None:
             self._pipe.write(text.encode())
 
     def _exited(self) -> None:
@@ -104,11 +99,9 @@ class Warden:
         self._child.wait()
         self._child = None
         self._ended.set()
-        if self._pipe is not None and not self._pipe.is_closing():
-            self._pipe.abort()
-        if self._closing:
-            return
-        self._deaths += 1
-        log.warning("warden.died", deaths=self._deaths)
-        if self._deaths < MAX_DEATHS:
-            self._starting = asyncio.get_running_loop().create_task(self._start(), name="warden-restart")
+        if self._pipe is not None:
+            self._pipe.close()
+        if not self._closing:
+            self._deaths += 1
+            log.warning("warden.died", deaths=self._deaths)
+            self.ensure()

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROUNDS = 20
@@ -28,8 +29,8 @@ def carriers(marker: bytes) -> list[int]:
     return found
 
 
-def kill(action, number: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - os.kill or os.killpg
-    """Send SIGKILL; that there is nobody left is the aim."""
+def kill(action: Callable[[int, int], None], number: int) -> None:
+    """Send SIGKILL by ``os.kill`` or ``os.killpg``; that there is nobody left is the aim."""
     try:
         action(number, signal.SIGKILL)
     except OSError:

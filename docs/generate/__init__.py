@@ -22,12 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS}
 """What can stand on a page, by the name in its opening comment."""
 
+TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
 _REGION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
     """Every page of the documentation."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def parts_of(text: str) -> Iterator[str]:

@@ -67,10 +67,10 @@ def described(known: Iterable[str], written: Mapping[str, str], what: str) -> di
 
 
 def fields(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    """Name, type in words and default of each field as it is on the wire; the default of a needed one is "needed"."""
+    """Name, type in words and default of each field as it is on the wire; a field that must be there is ``required``."""
     schema = model.model_json_schema(by_alias=True)
     for name, inner in schema.get("properties", {}).items():
-        default = "needed" if name in schema.get("required", ()) else _default(inner)
+        default = "required" if name in schema.get("required", ()) else _default(inner)
         yield name, type_of(inner, schema.get("$defs", {})), default
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -147,9 +149,6 @@ async def test_a_read_only_tool_is_repeated_on_a_fresh_process_where_the_service
     sleeping = asyncio.create_task(mcp.client.call_tool("c", "nap", {"seconds": 1.0}))
     await mcp.until(lambda: mcp.of("created"))
     pid = (await mcp.client.call_tool("c", "cwd"))["structuredContent"]["pid"]
-    import os
-    import signal
-
     os.kill(pid, signal.SIGKILL)
     answer = await sleeping
     assert answer["text"] == "slept 1.0"
@@ -239,17 +238,19 @@ async def test_limits_are_told_with_their_sizes(mcp: Cluster):
         await mcp.client.call_tool("c", "big", {"size": 30_000})
     assert caught.value.details["size"] > 30_000
     assert caught.value.details["limit"] == 20 * 1024
-    running = [asyncio.create_task(mcp.client.call_tool("c", "sleep", {"seconds": 5})) for _ in range(2)]
-    for _ in range(100):
-        try:
-            await mcp.client.call_tool("c", "echo", {"text": "x"})
-        except Capacity:
-            break
-    else:
-        raise AssertionError("a third call at once was let in")
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    pending: asyncio.Queue = asyncio.Queue()
+    running = [
+        asyncio.create_task(
+            mcp.client.call_tool("c", "sleep", {"seconds": 2}, pending_after=0.01, on_pending=pending.put)
+        )
+        for _ in range(2)
+    ]
+    async with asyncio.timeout(10):
+        await pending.get()
+        await pending.get()
+    with pytest.raises(Capacity, match="max_calls"):
+        await mcp.client.call_tool("c", "echo", {"text": "x"})
+    assert [answer["text"] for answer in await asyncio.gather(*running)] == ["slept 2"] * 2
 
 
 async def test_a_session_survives_floods_and_nonsense(call):
@@ -264,8 +265,7 @@ async def test_a_session_survives_floods_and_nonsense(call):
     await call.client.call_tool("c", "progress", {"steps": 50, "interval": 0.005}, on_progress=hear)
     assert len(heard) == 50
     await call.client.call_tool("c", "stdout", {"line": "not json", "times": 20})
-    with pytest.raises(ToolTimeout):  # the answer itself was not readable
-        await call.client.call_tool("c", "invalid_utf8", timeout=1)
+    assert (await call.client.call_tool("c", "invalid_utf8"))["text"] == "a\ufffdz"
     assert json.dumps(await call.client.call_tool("c", "surrogate"))
     assert (await call.client.call_tool("c", "counter"))["structuredContent"] == {"count": 1}
     assert call.of("died") == []

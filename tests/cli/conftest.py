@@ -33,7 +33,8 @@ class Ran:
 
     @property
     def error(self) -> dict[str, Any]:
-        return self.json["error"]
+        error: dict[str, Any] = self.json["error"]
+        return error
 
 
 class Cli:

@@ -49,6 +49,8 @@ async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mc
     assert (sent["exchange"], sent["content_type"]) == (f"{mcp.prefix}.calls", "application/json")
     await mcp.event("created", call_id="c-1")
 
+    ran = await cli("calls", "send", RELAY, "--exchange", "nobody-declared-this")
+    assert (ran.code, ran.out, ran.err.split(":")[0]) == (1, "", "NO_EXCHANGE")
     ran = await cli("calls", "send", "-", stdin=b'{"what": "is this"}')
     assert ran.code == 0
     assert "it will be parked" in ran.err

@@ -40,7 +40,7 @@ async def test_wrong_usage_is_told_without_asking_a_broker(offline: Cli, argumen
 
 
 async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli):
-    for command in (("sessions", "list"), ("calls", "send", "-"), ("topology", "verify"), ("demo",)):
+    for command in (("sessions", "list"), ("topology", "verify"), ("demo",)):
         ran = await offline(*command, stdin=b"{}")
         assert (ran.code, ran.out) == (3, ""), ran
         assert ran.err.startswith("BROKER_UNREACHABLE: no RabbitMQ at amqp://")
@@ -49,6 +49,13 @@ async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli)
         assert "hush" not in ran.err
     ran = await offline("workers", "--json")
     assert (ran.code, ran.err, ran.error["code"]) == (3, "", "BROKER_UNREACHABLE")
+
+
+async def test_faults_of_options_are_told_by_the_names_of_the_options(offline: Cli):
+    ran = await offline("workers", "--url", "http://host/", "--prefix", "two words")
+    assert (ran.code, ran.out) == (2, "")
+    assert "  --url: must begin with amqp://" in ran.err
+    assert "  --prefix: must be one word" in ran.err
 
 
 @pytest.mark.parametrize("program", [(), (sys.executable, "-m", "consumer")])

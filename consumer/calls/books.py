@@ -1,0 +1,127 @@
+"""The books of an owner: that the broker's recipes and bindings, and what was told, agree with the sessions.
+
+The order is what makes them true when a worker dies in between. A session is told of when its recipe is written, so
+whatever was ``created`` can be told ``lost``; a recipe goes when the session's end has been told, so no life ends
+untold. What cannot be done without a broker is caught up when it is back, or at the next look.
+"""
+
+import asyncio
+from functools import partial
+
+import structlog
+
+from consumer.broker.errors import BrokerError
+from consumer.calls.context import Context
+from consumer.calls.holdings import Holdings, OwnedCall
+from consumer.calls.lanes import Lanes
+from schemas.ids import CallId
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 5.0
+"""How often (s) the books are looked through: recipes to renew, questions that nobody answered."""
+
+
+class Books:
+    """Keeps the books of the calls that a worker holds; everything of one call on the call's lane."""
+
+    def __init__(self, context: Context, holdings: Holdings, lanes: Lanes) -> None:
+        self._context = context
+        self._holdings = holdings
+        self._lanes = lanes
+        self.leaving = False
+        """No call stays for the sake of repeated tool calls any more."""
+
+    async def keep(self, call_id: CallId) -> None:
+        """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
+        call = self._holdings.calls.get(call_id)
+        if call is None:
+            return
+        await self._confirmed(call)
+        if call.sessions:
+            if call.dirty:
+                await self._holdings.write_recipe(call)
+            self.tell_created(call)
+            await self._confirmed(call)
+        elif call.ended is not None:
+            await self._holdings.drop_recipe(call)
+        elif (call.users or call.answers) and not self.leaving:
+            # A repeated tool call must find the answer that was given, not another owner that executes it again.
+            await self._holdings.drop_recipe(call)
+            self._linger(call)
+        else:
+            await self._holdings.release(call)
+
+    def keep_later(self, call_id: CallId) -> None:
+        """Keep the books when it is the call's turn, and again later if the broker fails."""
+        self._lanes.submit(call_id, partial(self._keep_or_leave_it, call_id))
+
+    async def _keep_or_leave_it(self, call_id: CallId) -> None:
+        try:
+            await self.keep(call_id)
+        except BrokerError as error:
+            log.info("books.later", call_id=call_id, error=str(error))
+
+    def tell_created(self, call: OwnedCall) -> None:
+        """Tell of the sessions that have waited for their recipe, or have ended without one."""
+        for session in call.untold:
+            self._context.reporter.created(session, call.restores)
+            call.unconfirmed = True
+        call.untold.clear()
+
+    async def _confirmed(self, call: OwnedCall) -> None:
+        while call.unconfirmed:
+            call.unconfirmed = False
+            await self._context.reporter.settled()
+
+    def _linger(self, call: OwnedCall) -> None:
+        if call.lingers is None:
+            call.lingers = asyncio.get_running_loop().call_later(
+                self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._linger_no_more, call)
+            )
+
+    async def _linger_no_more(self, call: OwnedCall) -> None:
+        call.lingers = None
+        if call.users:
+            self._linger(call)
+        elif not call.sessions and call.ended is None and self._holdings.calls.get(call.call_id) is call:
+            await self._holdings.release(call)
+
+    # After we were away.
+
+    def reattached(self) -> None:
+        """After a new link: ask for each call whether it is still ours, and let go of what is not.
+
+        The fast lane leads here again when that is known: two workers that are bound to it would both answer.
+        """
+        for call in self._holdings.calls.values():
+            call.unchecked = True
+        self._look()
+
+    async def run(self) -> None:
+        """Write recipes anew before the broker loses patience, and catch up with what failed; for ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._look()
+
+    def _look(self) -> None:
+        for call in self._holdings.to_renew():
+            self.keep_later(call.call_id)
+        for call in self._holdings.calls.values():
+            if call.unchecked:
+                self._lanes.submit(call.call_id, partial(self._check, call))
+        for call_id in self._holdings.leaked:
+            self._lanes.submit(call_id, partial(self._let_go, call_id))
+
+    async def _check(self, call: OwnedCall) -> None:
+        try:
+            if call.unchecked and self._holdings.calls.get(call.call_id) is call:
+                await self._holdings.check(call)
+        except BrokerError as error:  # it stays unchecked
+            log.info("books.check_later", call_id=call.call_id, error=str(error))
+
+    async def _let_go(self, call_id: CallId) -> None:
+        try:
+            await self._holdings.unbind_leaked(call_id)
+        except BrokerError:
+            self._holdings.leaked.add(call_id)

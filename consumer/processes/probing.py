@@ -1,0 +1,64 @@
+"""Finding out what of the machine's tools works, by using it once."""
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+
+import structlog
+
+PROBE_PATIENCE = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Where the small programs are that servers are started with; ``None`` for what the machine lacks.
+
+    Busybox has a setpriv that does not know the death signal, so being there is not enough.
+    """
+
+    setpriv: str | None
+    prlimit: str | None
+    env: str | None
+    bwrap: str | None
+
+
+_USES = {
+    "setpriv": ["--no-new-privs", "--pdeathsig", "KILL", "--", "true"],
+    "prlimit": ["--core=0", "--", "true"],
+    "env": ["--ignore-signal=TERM", "true"],
+}
+_found: list[Tools] = []
+
+
+async def tools() -> Tools:
+    """What the machine has and what works of it; looked up once, and what is missing is logged then."""
+    if not _found:
+        setpriv, prlimit, env = await asyncio.gather(*(_usable(name, use) for name, use in _USES.items()))
+        _found.append(Tools(setpriv, prlimit, env, shutil.which("bwrap")))
+        missing = [name for name, path in (("setpriv", setpriv), ("prlimit", prlimit)) if path is None]
+        if missing:
+            log.warning("sandbox.tools_missing", tools=missing, hint="install util-linux; servers run without limits")
+    return _found[0]
+
+
+async def _usable(name: str, use: list[str]) -> str | None:
+    path = shutil.which(name)
+    return path if path is not None and not await failure_of(path, *use) else None
+
+
+async def failure_of(*argv: str) -> str:
+    """Run a command that should succeed at once; what went wrong, or nothing."""
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        _, stderr = await asyncio.wait_for(process.communicate(), PROBE_PATIENCE)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return f"{argv[0]} does not answer"
+    if process.returncode == 0:
+        return ""
+    return stderr.decode("utf-8", "replace").strip() or f"{argv[0]} ended with {process.returncode}"

@@ -1,0 +1,197 @@
+"""The tables of the configuration, from the settings models: key, variable, type, default; meanings are written here."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from consumer.calls.routes import Route
+from consumer.processes.service import MCPService, Sandbox, Warm
+from consumer.settings import CallExchange, SessionSettings, WorkerSettings
+from consumer.settings.broker_url import DEFAULT, VARIABLES
+from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
+from docs.generate.markdown import code, described, fields, literal, table
+
+SESSION = {
+    "default_timeout": "How long a session may stay unused before it expires. A tool call in flight counts as use.",
+    "cleanup_interval": "The longest that a worker goes without looking for dead processes. Expiry does not wait for it.",
+    "max_sessions_per_service": "Sessions of one service on one worker.",
+    "max_total_sessions": "Sessions on one worker.",
+    "max_lifetime": "How long a session may live, however busy it is. `0`: for ever.",
+    "sandbox_dir": "Where the private folders of the server processes are made. Without it: the system's folder for "
+    "temporary files.",
+}
+
+SERVICE = {
+    "command": "The program and its arguments; it speaks MCP on stdin and stdout. Either this or `url`.",
+    "url": "Address of a streamable HTTP server. Either this or `command`.",
+    "description": "For people; `services.list` shows it.",
+    "enabled": "With `false` no session is opened on it.",
+    "env": "Variables for the process. It gets these and a minimal environment, never the worker's own.",
+    "headers": "HTTP headers for a `url`.",
+    "start_timeout": "How long starting and the handshake may take.",
+    "call_timeout": "How long a tool call may take when its caller does not say.",
+    "timeout": "Idle timeout of this service's sessions. Without it: `session.default_timeout`.",
+    "restore": "Whether its sessions are opened again when their worker has gone.",
+    "retry": "Whether a tool that says of itself that it may be repeated (`readOnlyHint`, `idempotentHint`) is called "
+    "once more, on a fresh process, when the process died under the call.",
+    "pending_after": "When a tool call takes longer, its caller gets one `tools.pending`. A request may say another "
+    "time.",
+    "question_timeout": "How long a question of the server to the caller (`input.required`) waits for its answer.",
+    "bind": "Arguments that are set for every call of a tool that has them, over what the caller gives. `{name}` stands "
+    "for what the session's metadata has under that name.",
+    "max_calls": "How many tool calls of one session may run at once.",
+    "max_arguments": "The most bytes that a request's body may have.",
+    "max_result": "The most bytes that a result may have.",
+    "warm": "Processes that are started ahead of calls.",
+    "sandbox": "How the process is kept apart.",
+}
+
+SANDBOX = {
+    "kind": "`limits`: resource limits and no new privileges; `bubblewrap`: its own file system and namespaces as well; "
+    "`none`: neither.",
+    "memory": "Bytes of data; `\"512M\"` is understood.",
+    "cpu_seconds": "Seconds of processor time, over the whole life.",
+    "processes": "How many processes and threads.",
+    "file_size": "The largest file in bytes; `\"1G\"` is understood.",
+    "network": "Whether it has a network. `false` needs `bubblewrap`.",
+    "working_dir": "Where the command starts. Without it: its private folder, or the worker's own folder where a relative "
+    "path in `command` needs that.",
+    "allowed_paths": "What it may read and write beside its own folder, with `bubblewrap`.",
+    "restricted_env": "Key of the gateway; changes nothing, the environment is always the minimal one.",
+    "note": "For people.",
+}
+
+WARM = {
+    "min": "At least so many wait.",
+    "max": "At most so many wait.",
+    "idle_ttl": "How old one may become while it waits.",
+}
+
+ROUTE = {
+    "match": "Conditions that all must fit: `direction`, `to`, `from`, `source`, `call_id`, `parent_call_id` or any "
+    "attribute of the event, each with one shell pattern or a list of them. Empty: every call.",
+    "services": "What such a call gets. The first one's session has the call's id as its own. Empty: nothing.",
+    "timeout": "Idle timeout of these sessions, before the service's own.",
+    "metadata": "Added to the sessions' metadata.",
+}
+
+WORKER = {
+    "prefix": "The first word of every name on the broker.",
+    "worker_id": "Must be unique. Without it each start makes its own.",
+    "tombstone": "How long an ended call is remembered, so that a late start opens nothing.",
+    "grace": "How long a worker that lost its connection may take to come back before its calls are placed elsewhere. The "
+    "same on all workers of a prefix: it is part of a queue.",
+    "admission_wait": "How long a start waits for room.",
+    "drain_timeout": "How long handing over or closing the calls may take when the worker leaves.",
+    "heartbeat": "Seconds between AMQP heartbeats.",
+    "connect_timeout": "How long a broker that cannot be reached is tried at the start.",
+    "calls_prefetch": "Raw call events in work at once.",
+    "call_exchanges": "Exchanges of telephony platforms that are bound to the queue of call events.",
+    "log_level": "Lowest level of the log.",
+    "log_format": "`auto`: for people on a terminal, JSON otherwise.",
+}
+
+EXCHANGE = {
+    "exchange": "Its name.",
+    "type": "Its type; it is declared durable, as FreeSWITCH does.",
+    "routing_key": "What to bind.",
+    "arguments": "Arguments of the binding, for a headers exchange.",
+}
+
+SECTIONS: dict[str, tuple[type[BaseModel], Mapping[str, str]]] = {
+    "session": (SessionSettings, SESSION),
+    "worker": (WorkerSettings, WORKER),
+    "service": (MCPService, SERVICE),
+    "sandbox": (Sandbox, SANDBOX),
+    "warm": (Warm, WARM),
+    "route": (Route, ROUTE),
+    "call-exchange": (CallExchange, EXCHANGE),
+}
+
+IMPORTANT = (
+    ("session", "default_timeout"),
+    ("session", "max_lifetime"),
+    ("session", "max_sessions_per_service"),
+    ("session", "max_total_sessions"),
+    ("worker", "prefix"),
+    ("worker", "grace"),
+    ("worker", "tombstone"),
+    ("worker", "admission_wait"),
+    ("worker", "drain_timeout"),
+    ("worker", "heartbeat"),
+)
+"""What the README shows; the rest is in the reference."""
+
+_LINKS = {"[Sandbox](#sandbox)": "[table](#sandbox)", "[Warm](#warm)": "[table](#warm-processes)"}
+
+
+def _type(kind: str) -> str:
+    kind = _LINKS.get(kind, kind)
+    return "list of [tables](#exchanges-of-telephony-platforms)" if "CallExchange" in kind else kind
+
+
+def _rows(section: str) -> list[tuple[str, str, str, str]]:
+    model, written = SECTIONS[section]
+    known = [(name, kind, default) for name, kind, default in fields(model) if name != "name"]
+    meanings = described((name for name, _, _ in known), written, f"settings of [{section}]")
+    return [(name, _type(kind), _shown(model, name, default), meanings[name]) for name, kind, default in known]
+
+
+def _shown(model: type[BaseModel], name: str, default: str) -> str:
+    value: Any = model.model_fields[name].default
+    if isinstance(value, float) and value.is_integer():
+        return literal(int(value))
+    return "" if default in ('`""`', "`[]`", "`{}`") or isinstance(value, BaseModel) else default
+
+
+def _with_variables(section: str) -> Callable[[], str]:
+    def part() -> str:
+        rows = [
+            (code(name), kind, default, f"`{PREFIX}{name.upper()}`", meaning)
+            for name, kind, default, meaning in _rows(section)
+        ]
+        return table(("key", "type", "default", "variable", "meaning"), rows)
+
+    return part
+
+
+def _without(section: str) -> Callable[[], str]:
+    def part() -> str:
+        rows = [(code(name), kind, default, meaning) for name, kind, default, meaning in _rows(section)]
+        return table(("key", "type", "default", "meaning"), rows)
+
+    return part
+
+
+def short() -> str:
+    """What most people set."""
+    found = {(section, row[0]): row for section in ("session", "worker") for row in _rows(section)}
+    rows = [
+        (code(f"{section}.{name}"), found[section, name][2], found[section, name][3]) for section, name in IMPORTANT
+    ]
+    return table(("setting", "default", "meaning"), rows)
+
+
+def environment() -> str:
+    """Every variable that is read."""
+    config, _marker = NOT_SETTINGS
+    rows = [(", then ".join(code(one) for one in VARIABLES), f"Where the broker is. Without any: `{DEFAULT}`.")]
+    rows.append((code(config), "Path of the configuration. Without it: `mcp-sessions.toml` in the working directory."))
+    others = {name: keys for name, keys in variables().items() if len(keys) == 1}
+    rows += [(code(name), f"The whole of `{keys[0]}`, as JSON.") for name, keys in others.items()]
+    rows.append((code(f"{PREFIX}<NAME>"), "Any single setting of `[session]` and `[worker]`; see the tables below."))
+    return table(("variable", "meaning"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "environment": environment,
+    "settings": short,
+    "session-settings": _with_variables("session"),
+    "worker-settings": _with_variables("worker"),
+    "service-settings": _without("service"),
+    "sandbox-settings": _without("sandbox"),
+    "warm-settings": _without("warm"),
+    "route-settings": _without("route"),
+    "call-exchange-settings": _without("call-exchange"),
+}

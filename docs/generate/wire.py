@@ -1,0 +1,260 @@
+"""The wire reference: messages, replies, errors, events and topology, from ``schemas`` and the topology."""
+
+from collections.abc import Callable, Iterator, Mapping
+from inspect import getdoc
+from typing import get_args
+
+from pydantic import BaseModel
+
+from consumer.broker import settling
+from consumer.broker.topology import Names, Queue, cluster, inbox, requests_queue, worker_queue
+from consumer.telephony.registry import TRANSLATORS
+from docs.generate.markdown import Undocumented, code, described, fields, literal, prose, table
+from schemas import calls, errors, events, interim, internal, replies, requests, sessions
+from schemas.ids import WorkerId
+
+NAMES = Names()
+QUEUES = f"the default exchange, key `{NAMES.queries}`"
+
+RESULTS: dict[str, str] = {
+    "session.create": "[SessionInfo](#sessioninfo)",
+    "session.get": "[SessionInfo](#sessioninfo)",
+    "session.touch": "[SessionInfo](#sessioninfo)",
+    "session.close": "[CloseResult](#closeresult)",
+    "tools.list": "[ToolsResult](#toolsresult)",
+    "tools.call": "[ToolCallResult](#toolcallresult)",
+    "input.answer": "`accepted`: true or false",
+    "resources.list": "the MCP result, as it is",
+    "resources.read": "the MCP result, as it is",
+    "prompts.list": "the MCP result, as it is",
+    "prompts.get": "the MCP result, as it is",
+    "sessions.list": "[SessionsPage](#sessionspage)",
+    "services.list": "[ServicesResult](#servicesresult)",
+    "services.tools": "[ServiceTools](#servicetools)",
+    "workers.list": "[WorkersResult](#workersresult)",
+    "call.started": "`sessions`: the ids of the call's sessions",
+    "call.progress": "`sessions`: the ids of the call's sessions",
+    "call.ended": "[EndResult](#endresult)",
+}
+
+WHAT_HAPPENED = {
+    "created": "The session is open; `data.restored` is true when it replaces one that was lost or handed over.",
+    "closed": "Somebody ended it.",
+    "expired": "Its time was over.",
+    "died": "Its process ended by itself; `data` has `exit_code`, `signal` and `stderr`, the last lines of it.",
+    "lost": "Its worker has gone without a word. Told by another worker, with a bare session info.",
+    "rejected": "A start could not be served and there is no session: `data` has `code`, `message` and `details`.",
+    "started": "The worker takes calls.",
+    "draining": "The worker is leaving.",
+    "stopped": "The worker has left; its last message.",
+}
+
+WHY = {
+    "call_ended": "the call is over",
+    "requested": "`session.close`",
+    "replaced": "`session.create` over an open session",
+    "worker_shutdown": "its worker left; another one may have taken the call over",
+    "superseded": "its worker was away, and another one owns the call now",
+    "idle": "nobody used it for `timeout` seconds",
+    "max_lifetime": "it lived for `session.max_lifetime` seconds",
+    "process_exit": "the process ended",
+    "crash_loop": "the process ended again and again",
+    "worker_gone": "the worker was killed, or nobody can reach it",
+}
+
+PARKED = {
+    "x-mcp-reason": "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, `defect`",
+    "x-mcp-error": "the sentence that says what is wrong",
+    "x-mcp-exchange": "where it was published",
+    "x-mcp-routing-key": "and under which routing key",
+    "x-mcp-queue": "the queue that it was taken from",
+    "x-mcp-parked-at": "when it was parked",
+}
+
+SHAPES: tuple[type[BaseModel], ...] = (
+    sessions.SessionInfo,
+    replies.ToolCallResult,
+    replies.ToolsResult,
+    replies.CloseResult,
+    replies.EndResult,
+    replies.SessionsPage,
+    replies.ServicesResult,
+    sessions.ServiceInfo,
+    replies.ServiceTools,
+    replies.WorkersResult,
+    sessions.WorkerInfo,
+    sessions.ServiceLoad,
+)
+
+
+FEW = 3
+"""Up to so many fields are told in a sentence."""
+
+
+def _body(model: type[BaseModel], title: str) -> str:
+    """A message that is sent to us, with what it may leave out."""
+    rows = [(code(name), kind, default) for name, kind, default in fields(model)]
+    told = [f"{name} ({', '.join(filter(None, (kind, default)))})" for name, kind, default in rows]
+    body = table(("field", "type", "default"), rows) if len(rows) > FEW else f"Body: {', '.join(told) or '`{}`'}."
+    return f"### {title}\n\n{prose(model)}\n\n{body}"
+
+
+def _shape(model: type[BaseModel], title: str = "") -> str:
+    """What we send, with what may be missing."""
+    rows = [(code(name), kind + ("" if default else ", may be missing")) for name, kind, default in fields(model)]
+    told = [f"{name} ({kind})" for name, kind in rows]
+    body = table(("field", "type"), rows) if len(rows) > FEW else f"Fields: {', '.join(told)}."
+    return f"### {title or model.__name__}\n\n{prose(model)}\n\n{body}"
+
+
+def _lane(message_type: str) -> str:
+    model = requests.REQUESTS[message_type]
+    if model in get_args(requests.ClusterRequest):
+        return QUEUES
+    exchange = NAMES.sessions if model in get_args(requests.Lifecycle) else NAMES.requests
+    return f"`{exchange}`, key: the call"
+
+
+def overview() -> str:
+    """Every request: where it goes, what comes back."""
+    results = described(requests.REQUESTS, RESULTS, "results of requests")
+    rows = [(f"[`{one}`](#{one.replace('.', '')})", _lane(one), results[one]) for one in requests.REQUESTS]
+    return table(("`type`", "publish to", "`result` of the reply"), rows)
+
+
+def bodies() -> str:
+    """The body of every request; the call events share one."""
+    found = [_body(model, code(kind)) for kind, model in requests.REQUESTS.items() if not kind.startswith("call.")]
+    events_ = [code(kind) for kind in requests.REQUESTS if kind.startswith("call.")]
+    anchors = "".join(f'<a id="{kind.replace(".", "")}"></a>' for kind in requests.REQUESTS if kind.startswith("call."))
+    return "\n\n".join([*found, f"### {', '.join(events_)}\n\n{anchors}The body is a [CallEvent](#callevent)."])
+
+
+def shapes() -> str:
+    """What results are made of."""
+    return "\n\n".join(_shape(model) for model in SHAPES)
+
+
+def meanwhile() -> str:
+    """What comes to a reply address before the reply."""
+    return "\n\n".join(_shape(model, code(kind)) for kind, model in interim.INTERIM.items())
+
+
+def call_event() -> str:
+    """The normalised call event."""
+    return _body(calls.CallEvent, "CallEvent")
+
+
+def sources() -> str:
+    """The names of the translators."""
+    return ", ".join(code(translator.SOURCE) for translator in TRANSLATORS)
+
+
+def _error_classes() -> Mapping[errors.ErrorCode, type[errors.SessionsError]]:
+    found: dict[errors.ErrorCode, type[errors.SessionsError]] = {}
+    waiting = [errors.SessionsError]
+    while waiting:
+        one = waiting.pop()
+        waiting += one.__subclasses__()
+        if one is not errors.SessionsError and "code" in vars(one):
+            found[one.code] = one
+    return found
+
+
+def error_codes() -> str:
+    """Every error code, its meaning, and whether the same request may succeed later."""
+    classes = _error_classes()
+    if missing := [one.value for one in errors.ErrorCode if one not in classes]:
+        raise Undocumented(f"no class of schemas.errors has the code {', '.join(missing)}")
+    rows = [
+        (code(one.value), prose(classes[one]).split("\n\n")[0], "yes" if classes[one].retryable else "no")
+        for one in errors.ErrorCode
+    ]
+    return table(("`error.code`", "meaning", "retryable"), rows)
+
+
+def event_types() -> str:
+    """Every event, and the reasons that it may have."""
+    kinds = [*(one.value for one in events.SessionEventType), *get_args(events.WorkerEventType)]
+    meaning = described(kinds, WHAT_HAPPENED, "events")
+    why = described([one.value for one in events.EndReason], WHY, "reasons")
+    reasons: dict[str, list[str]] = {}
+    for reason in events.EndReason:
+        reasons.setdefault(reason.event_type.value, []).append(f"`{reason.value}`: {why[reason.value]}")
+    of_sessions = [
+        (f"`mcp.session.{one}`", f"`session.{one}.<service_name>`", meaning[one], "; ".join(reasons.get(one, ())))
+        for one in (kind.value for kind in events.SessionEventType)
+    ]
+    of_workers = [
+        (f"`mcp.worker.{one}`", f"`worker.{one}`", meaning[one], "") for one in get_args(events.WorkerEventType)
+    ]
+    return table(("`type`", "routing key", "meaning", "`data.reason`"), [*of_sessions, *of_workers])
+
+
+def exchanges() -> str:
+    """Every exchange."""
+    rows = [
+        (code(one.name), one.type, one.why, _arguments(one.arguments)) for one in cluster(NAMES).exchanges
+    ]
+    return table(("exchange", "type", "what goes there", "arguments"), rows)
+
+
+def queues() -> str:
+    """Every queue."""
+    anybody = WorkerId("<worker_id>")
+    own = [inbox(NAMES, anybody), *(make(NAMES, anybody, "<connection>") for make in (requests_queue, worker_queue))]
+    rows = [(code(one.name), one.kind, one.why, _arguments(_special(one))) for one in (*cluster(NAMES).queues, *own)]
+    common = next(one for one in cluster(NAMES).queues if one.name == NAMES.calls).arguments
+    said = {name: value for name, value in common.items() if name not in _VARIES}
+    note = f"Every quorum queue also has {_arguments(said)}."
+    return f"{table(('queue', 'kind', 'what is in it', 'arguments'), rows)}\n\n{note}"
+
+
+_VARIES = ("x-dead-letter-exchange", "x-dead-letter-strategy")
+
+
+def _special(queue: Queue) -> dict[str, object]:
+    common = ("x-queue-type", "x-delivery-limit", "x-overflow", "x-consumer-disconnected-timeout")
+    return {name: value for name, value in queue.arguments.items() if name not in common}
+
+
+def _arguments(arguments: Mapping[str, object]) -> str:
+    return ", ".join(f"`{name}`: {literal(value)}" for name, value in arguments.items())
+
+
+def parking() -> str:
+    """The headers of a parked message."""
+    known = [value for name, value in vars(settling).items() if name.endswith("_HEADER") and isinstance(value, str)]
+    written = described(known, PARKED, "headers of parked messages")
+    return table(("header", "meaning"), [(code(name), meaning) for name, meaning in written.items()])
+
+
+def between_workers() -> str:
+    """The messages that are not for others."""
+    return table(("`type`", "what it says"), [(code(model.type), _first(model)) for model in _internal()])
+
+
+def _internal() -> Iterator[type]:
+    for one in vars(internal).values():
+        if isinstance(one, type) and issubclass(one, BaseModel) and isinstance(getattr(one, "type", None), str):
+            yield one
+
+
+def _first(thing: object) -> str:
+    return prose(thing).split("\n\n")[0] if getdoc(thing) else ""
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "requests": overview,
+    "bodies": bodies,
+    "shapes": shapes,
+    "meanwhile": meanwhile,
+    "call-event": call_event,
+    "sources": sources,
+    "errors": error_codes,
+    "events": event_types,
+    "exchanges": exchanges,
+    "queues": queues,
+    "parking": parking,
+    "between-workers": between_workers,
+}

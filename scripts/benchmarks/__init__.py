@@ -1,0 +1,1 @@
+"""Measurements, each beside a reference that was measured in the same run: machines differ, ratios tell."""

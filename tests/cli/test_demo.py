@@ -1,0 +1,125 @@
+"""The demo from end to end, as it is started by people, and what is left of it: nothing."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from consumer.demo.script import PARTS
+from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.timeout(90)
+
+
+class Demo:
+    """A demo that runs: what it says, line by line, and which processes it has had."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.seen: set[psutil.Process] = set()
+
+    async def until(self, word: str) -> str:
+        """Wait for a line on stderr with this word in it."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(45):
+            while line := (await self.process.stderr.readline()).decode():
+                self.lines.append(line.rstrip())
+                self._look()
+                if word in line:
+                    return line
+        raise AssertionError("\n".join(self.lines))
+
+    def _look(self) -> None:
+        self.seen.update(psutil.Process(self.process.pid).children(recursive=True))
+
+    @property
+    def prefix(self) -> str:
+        found = re.search(r"under the prefix (\S+)\.$", "\n".join(self.lines), re.MULTILINE)
+        assert found is not None
+        return found[1]
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return [process for process in self.seen if process.is_running() and process.ppid() == self.process.pid]
+
+    async def ended(self) -> tuple[int, str]:
+        """Its exit code, and all of stdout."""
+        async with asyncio.timeout(45):
+            out, err = await self.process.communicate()
+        self.lines += err.decode().splitlines()
+        assert self.process.returncode is not None
+        return self.process.returncode, out.decode()
+
+
+@pytest.fixture
+def demo(at: Callable[[str], Cli], tmp_path: Path) -> Callable[[], AbstractAsyncContextManager[Demo]]:
+    """Starts a demo; whatever a test does to it, nothing of it may be left at the end."""
+
+    @asynccontextmanager
+    async def started() -> AsyncIterator[Demo]:
+        cli = at("demo-test")
+        cli.environment["TMPDIR"] = str(tmp_path)
+        demo = Demo(await cli.start("demo", "--json"))
+        try:
+            yield demo
+        finally:
+            if demo.process.returncode is None:
+                demo.process.kill()
+                await demo.process.communicate()
+        assert demo.seen, "it should have started processes"
+        _, alive = psutil.wait_procs(demo.seen, timeout=5)
+        assert not alive
+        assert not list(tmp_path.glob("mcp-sessions-demo-*"))
+        verified = await cli("topology", "verify", "--prefix", demo.prefix, "--json")
+        assert {finding["state"] for finding in verified.json["findings"]} == {"missing"}
+
+    return started
+
+
+async def test_the_demo_runs_to_its_summary(demo, at: Callable[[str], Cli]):
+    async with demo() as running:
+        await running.until("sessions.list names")
+        seen_from_elsewhere = await at(running.prefix)("sessions", "list", "--json")
+        code, out = await running.ended()
+        assert code == 0, running.lines
+    summary = json.loads(out)
+    assert summary["calls"] == summary["platforms"] == len(PARTS)
+    assert summary["sessions_opened"] == len(PARTS)
+    assert (summary["sessions_closed"], summary["sessions_expired"]) == (len(PARTS) - 1, 1)
+    assert summary["tool_calls"] == sum(len(part.todos) + 1 for part in PARTS)
+    assert 0 < summary["first_session"] <= summary["slowest_session"] < summary["took"] < 45
+    assert 0 < summary["median_tool_call"] <= summary["slowest_tool_call"]
+    told = "\n".join(running.lines)
+    for call_id in seen_from_elsewhere.json["sessions"]:
+        assert len(re.findall(rf"\b(?:closed|expired) +{re.escape(call_id)}\b", told)) == 1
+    for part in PARTS:
+        assert "; ".join(part.todos) in told, "each call finds its own todos, and only those"
+
+
+async def test_ctrl_c_ends_it_and_everything_it_started(demo):
+    async with demo() as running:
+        await running.until("created")
+        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(signal.SIGINT)  # somebody is impatient
+        code, out = await running.ended()
+    assert (code, out) == (130, "")
+    assert "Traceback" not in "\n".join(running.lines)
+
+
+async def test_a_worker_that_dies_makes_it_fail_with_a_sentence(demo):
+    async with demo() as running:
+        await running.until("created")
+        os.kill(running.workers[0].pid, signal.SIGKILL)
+        code, out = await running.ended()
+    assert code == 1
+    error = json.loads(out)["error"]
+    assert error["code"] == "DEMO_FAILED"
+    assert re.match(r"worker demo-\d ended with SIGKILL; its last words:\n", error["message"])

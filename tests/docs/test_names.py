@@ -1,0 +1,113 @@
+"""Every name that the documentation gives exists, and nothing that exists is missing from the references."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from consumer.broker.topology import Names, cluster
+from consumer.settings.broker_url import VARIABLES
+from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
+from consumer.telephony.registry import TRANSLATORS
+from docs.generate import PARTS, outdated, parts_of
+from docs.generate.commands import PROGRAM, commands
+from schemas import internal
+from schemas.errors import ErrorCode
+from schemas.events import EndReason, SessionEventType
+from schemas.interim import INTERIM
+from schemas.requests import REQUESTS
+from tests.docs.blocks import HANDMADE, PAGES, anchors, links, spans
+from tests.harness import ROOT
+
+pages = pytest.mark.parametrize("page", HANDMADE)
+
+KINDS = {*REQUESTS, *INTERIM, *(one.type for one in vars(internal).values() if isinstance(getattr(one, "type", 0), str))}
+EVENTS = {f"session.{one.value}" for one in SessionEventType} | {"worker.started", "worker.draining", "worker.stopped"}
+SETTINGS = {".".join(map(str, keys)) for keys in variables().values()}
+FAMILIES = {name.partition(".")[0] for name in KINDS | EVENTS | SETTINGS}
+NOT_NAMES = {"session.record", "worker.py"}
+"""Spans that look like a message, an event or a setting and are none."""
+
+FROM_ELSEWHERE = {
+    *("TAP", "CHANNEL_CREATE", "CHANNEL_ANSWER", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY"),
+    *("PATH", "HOME", "TMPDIR", "LANG", "TERM", "SOURCE", "TRANSLATORS", "REQUESTS", "RABBITMQ_SERVER", "NAME"),
+}
+"""Words in capitals that are neither error codes nor variables of ours."""
+
+
+def test_the_generated_parts_are_as_the_code_is():
+    found = [str(page.relative_to(ROOT)) for page, _ in outdated()]
+    assert not found, f"run python -m docs.generate: {', '.join(found)} is not what the code says"
+
+
+def test_every_generated_part_is_on_a_page():
+    used = {name for page in PAGES.values() for name in parts_of(page.read_text())}
+    assert used == set(PARTS)
+
+
+def test_the_references_are_complete():
+    wire = PAGES["docs/wire.md"].read_text()
+    for name in [*KINDS, *(f"mcp.{event}" for event in EVENTS), *(code.value for code in ErrorCode), *EndReason]:
+        assert f"`{name}`" in wire, f"docs/wire.md says nothing about {name}"
+    for one in cluster(Names()).exchanges + cluster(Names()).queues:
+        assert f"`{one.name}`" in wire
+    for translator in TRANSLATORS:
+        assert f"`{translator.SOURCE}`" in wire
+    settings = PAGES["docs/configuration.md"].read_text()
+    for name in [*variables(), *VARIABLES, NOT_SETTINGS[0]]:
+        assert f"`{name}`" in settings, f"docs/configuration.md says nothing about {name}"
+    cli = PAGES["docs/cli.md"].read_text()
+    for words, _ in commands():
+        assert f"### {words}\n" in cli
+
+
+@pages
+def test_names_in_the_text_exist(page: str):
+    for span in spans(page):
+        assert known(span), f"{page} names {span!r}, which does not exist"
+
+
+def known(span: str) -> bool:
+    """Whether a span that looks like a name of ours is one."""
+    if re.fullmatch(r"[a-z]+\.[a-z_]+", span) and span.partition(".")[0] in FAMILIES:
+        return span in KINDS | EVENTS | SETTINGS | NOT_NAMES
+    if found := re.fullmatch(r"mcp\.((?:session|worker)\.[a-z]+)", span):
+        return found[1] in EVENTS
+    if re.fullmatch(r"mcp\.[a-z]+", span):
+        return span in {one.name for one in cluster(Names()).exchanges + cluster(Names()).queues}
+    if re.fullmatch(r"[A-Z][A-Z_]{3,}", span):
+        variables_ = {*variables(), *VARIABLES, *NOT_SETTINGS}
+        return span in ErrorCode.__members__ or span in variables_ or span in FROM_ELSEWHERE
+    if span.startswith(PREFIX):
+        return span == f"{PREFIX}<NAME>" or span.partition("=")[0] in variables()
+    if span.startswith(f"{PROGRAM} "):
+        words = span.split()
+        return "--" in span or any(path.split() == words[: len(path.split())] for path, _ in commands())
+    if re.match(r"(consumer|schemas|tests|docs|infra|scripts)/[\w./-]+$", span):
+        return (ROOT / span).exists()
+    return True
+
+
+@pages
+def test_links_lead_somewhere(page: str):
+    for link in links(page):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (PAGES[page].parent / path).resolve() if path else PAGES[page]
+        assert target.exists() or target == ROOT / "docs" / "servers.md", f"{page}: {link} leads nowhere"
+        name = str(target.relative_to(ROOT))
+        if anchor and name in PAGES:
+            assert anchor in anchors(name), f"{page}: {name} has no #{anchor}; it has {sorted(anchors(name))}"
+
+
+@pages
+def test_nothing_of_the_workshop_is_on_a_page(page: str):
+    text = PAGES[page].read_text()
+    assert "/work/" not in text
+    assert str(Path.home()) not in text
+    assert "TODO" not in text
+
+
+def test_the_readme_can_be_read_in_one_sitting():
+    assert len(PAGES["README.md"].read_text().splitlines()) <= 300

@@ -1,0 +1,151 @@
+"""What the documentation shows and is not run can be read, loaded and parsed, and names what exists."""
+
+import json
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from consumer.settings import load_settings
+from consumer.telephony import Translated, translate
+from docs.generate.commands import commands
+from schemas.events import CloudEvent
+from schemas.replies import parse_reply
+from schemas.requests import REQUESTS, parse_request
+from tests.docs.blocks import Block, all_blocks
+from tests.harness import ROOT
+
+LANGUAGES = {"python", "sh", "js", "json", "toml", "xml", "mermaid", "text"}
+NOT_OURS = {"amqp-publish", "bash", "cd", "curl", "docker", "heroku", "git", "python", "rabbitmqadmin", "source"}
+"""Programs that a reader has or installs."""
+
+
+def each(*languages: str) -> Any:
+    return pytest.mark.parametrize("block", all_blocks(*languages), ids=lambda block: block.where)
+
+
+def test_every_block_says_what_it_is():
+    for block in all_blocks():
+        assert block.language in LANGUAGES, f"{block.where} is {block.language!r}"
+
+
+@each("toml")
+def test_a_toml_block_is_a_configuration(block: Block, tmp_path: Path):
+    path = tmp_path / "mcp-sessions.toml"
+    path.write_text(block.text)
+    settings = load_settings(path, env={})
+    assert {str(name) for name in settings.services} == set(tomllib.loads(block.text).get("services", {}))
+
+
+@each("json")
+def test_a_json_block_is_what_is_said_of_it(block: Block, tmp_path: Path):
+    body = block.text.encode()
+    match block.says:
+        case {"message": kind}:
+            parse_request(kind, body)
+        case {"reply": kind}:
+            assert kind in REQUESTS
+            parse_reply(body)
+        case {"event": _}:
+            CloudEvent.model_validate_json(body)
+        case {"call event": _}:
+            assert isinstance(translate(body), Translated)
+        case {"config": _}:
+            path = tmp_path / "config.json"
+            path.write_text(block.text)
+            assert load_settings(path, env={}).services
+        case _:
+            pytest.fail(f"{block.where} does not say what it is")
+
+
+@each("xml")
+def test_an_xml_block_is_well_formed(block: Block):
+    ET.fromstring(block.text)
+
+
+@each("python")
+def test_a_python_block_is_python(block: Block):
+    compile(block.text, block.where, "exec")
+
+
+@each("js")
+def test_a_javascript_block_is_javascript(block: Block, tmp_path: Path):
+    if (node := shutil.which("node")) is None:
+        pytest.skip("there is no node")
+    path = tmp_path / "block.js"
+    path.write_text(block.text)
+    subprocess.run([node, "--check", str(path)], check=True, timeout=30)
+
+
+@each("mermaid")
+def test_a_picture_is_a_flow_or_a_sequence(block: Block):
+    lines = [line.strip() for line in block.text.splitlines() if line.strip()]
+    assert re.match(r"flowchart (LR|TB)|sequenceDiagram", lines[0])
+    assert sum(line.startswith("subgraph") for line in lines) == lines.count("end")
+    assert block.text.count("[") == block.text.count("]")
+
+
+# Shell.
+
+
+def command_lines(block: Block) -> list[list[str]]:
+    """The commands of a block, without variables that are set for one of them."""
+    found = []
+    for line in block.text.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words = words[1:]
+            found.append(words)
+    return found
+
+
+def shell_blocks() -> list[Block]:
+    return all_blocks("sh")
+
+
+@pytest.mark.parametrize("block", shell_blocks(), ids=lambda block: block.where)
+def test_the_commands_of_a_shell_block_exist(block: Block):
+    if "-d '" in block.text and "\n" in block.text.partition("-d '")[2]:
+        return  # a quoted text over several lines, for curl
+    for words in command_lines(block):
+        if words[0] == "mcp-sessions":
+            assert known_command(words), f"{block.where}: there is no {' '.join(words)}"
+        elif words[0].startswith("scripts/"):
+            assert executable(ROOT / words[0]), f"{block.where}: {words[0]} is no program"
+        else:
+            assert words[0] in NOT_OURS, f"{block.where}: what is {words[0]}?"
+
+
+def known_command(words: list[str]) -> bool:
+    """Whether there is such a command, and it has such options."""
+    for path, command in commands():
+        parts = path.split()
+        if words[: len(parts)] == parts:
+            options = {one for parameter in command.params for one in (*parameter.opts, *parameter.secondary_opts)}
+            return all(word.partition("=")[0] in options for word in words if word.startswith("--"))
+    return False
+
+
+def executable(path: Path) -> bool:
+    return path.is_file() and bool(path.stat().st_mode & stat.S_IXUSR)
+
+
+def test_the_scripts_that_the_readme_names_are_there():
+    named = set(re.findall(r"`(scripts/\w+)`", (ROOT / "README.md").read_text()))
+    assert {f"scripts/{name}" for name in ("setup", "check", "test", "demo", "bench")} <= named
+    assert all(executable(ROOT / name) for name in named)
+
+
+def test_the_variables_of_app_json_are_read():
+    """What the README says of Heroku is true of its files."""
+    table = json.loads((ROOT / "app.json").read_text())
+    env = {name: value["value"] for name, value in table["env"].items() if "value" in value}
+    assert load_settings(None, env=env).session.max_total_sessions == 20
+    assert (ROOT / "Procfile").read_text().strip() == "worker: python -m consumer"

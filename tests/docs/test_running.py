@@ -1,0 +1,190 @@
+"""What the documentation shows does what it says: its Python, shell and JavaScript are run on a real worker."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.blocks import HANDMADE, PAGES, Block, all_blocks, blocks
+from tests.harness import ROOT, WAIT, Cluster
+
+LOCALHOST = "amqp://guest:guest@localhost:5672/"
+RUNNERS = ("python", "sh", "js")
+SERVICES = {"todo": {"command": [sys.executable, "-m", "consumer.processes.todo_server"]}}
+SAMPLES = ROOT / "tests" / "samples" / "call-events"
+
+
+def adapted(text: str, mcp: Cluster) -> str:
+    """A block as it is for this test: on its broker, under its prefix."""
+    text = text.replace(f'SessionClient("{LOCALHOST}"', f'SessionClient("{mcp.url}", prefix="{mcp.prefix}"')
+    text = text.replace(LOCALHOST, mcp.url).replace(LOCALHOST.rstrip("/"), mcp.url.rstrip("/"))
+    return re.sub(r"\bmcp\.(calls|sessions|requests|queries|events)\b", rf"{mcp.prefix}.\1", text)
+
+
+def environment(mcp: Cluster) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONWARNINGS": "error",
+        "AMQP_URL": mcp.url,
+        "MCP_SESSIONS_PREFIX": mcp.prefix,
+        "COLUMNS": "120",
+    }
+
+
+async def output_of(command: list[str], mcp: Cluster, where: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment(mcp),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(2 * WAIT):
+            told, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        told, _ = await process.communicate()
+        pytest.fail(f"{where} did not end; it said:\n{told.decode()}")
+    assert process.returncode == 0, f"{where} failed:\n{told.decode()}"
+    return told.decode()
+
+
+async def run(block: Block, mcp: Cluster) -> None:
+    text = adapted(block.text, mcp)
+    match block.language:
+        case "python":
+            told = await output_of([sys.executable, "-c", text], mcp, block.where)
+        case "sh":
+            told = await output_of(["bash", "-euo", "pipefail", "-c", text], mcp, block.where)
+        case _:
+            found = f"module.paths.push({json.dumps(amqplib())});{text}"
+            told = await output_of(["node", "-e", found], mcp, block.where)
+    for words in filter(None, block.says.get("prints", "").split(", ")):
+        assert words in told, f"{block.where} does not print {words!r} but:\n{told}"
+    if "then" in block.says:
+        what, subject = block.says["then"].split()
+        await mcp.event(what.rpartition(".")[2], session_id=subject)
+
+
+def amqplib() -> str | None:
+    """The folder that amqplib is in, if it is anywhere."""
+    places = [ROOT / "node_modules", *(Path(one) for one in os.environ.get("NODE_PATH", "").split(os.pathsep) if one)]
+    return next((str(place) for place in places if (place / "amqplib").is_dir()), None)
+
+
+def special(block: Block) -> bool:
+    """Whether a block needs what is not on every machine."""
+    return block.language == "js" or "needs" in block.says
+
+
+def story(page: str) -> list[Block]:
+    """The blocks that a reader runs one after the other."""
+    return [one for one in blocks(page) if one.runs and one.language in RUNNERS and not special(one)]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("page", [page for page in HANDMADE if story(page)])
+async def test_the_blocks_of_a_page_do_one_after_the_other_what_they_say(page: str, mcp: Cluster):
+    readme = page == "README.md"
+    await mcp.start(configuration_of(page) if readme else {"services": SERVICES})
+    for block in story(page):
+        await run(block, mcp)
+    if readme:
+        first = mcp.of("created")[0].data
+        assert (first["metadata"]["tenant"], first["timeout"]) == ("acme", 600)
+
+
+@pytest.mark.parametrize("block", [one for one in all_blocks() if one.runs and special(one)], ids=lambda one: one.where)
+async def test_a_block_that_needs_more_does_what_it_says(block: Block, mcp: Cluster):
+    if block.language == "js" and (shutil.which("node") is None or amqplib() is None):
+        pytest.skip("needs node and amqplib: npm install amqplib, and NODE_PATH if it is not here")
+    if shutil.which(block.says.get("needs", "bash")) is None:
+        pytest.skip(f"needs {block.says['needs']}")
+    await mcp.start({"services": SERVICES})
+    await run(block, mcp)
+
+
+def configuration_of(page: str) -> dict[str, Any]:
+    """The first configuration that a page shows."""
+    table = tomllib.loads(next(block.text for block in blocks(page) if block.language == "toml"))
+    table["worker"].pop("prefix")  # the test has its own
+    return table
+
+
+async def test_the_bridge_of_the_signalwire_guide_forwards_and_calls_tools(mcp: Cluster):
+    await mcp.start({"services": SERVICES})
+    (block,) = [block for block in all_blocks("python") if "serves" in block.says]
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        Path(folder, block.says["serves"]).write_text(adapted(block.text, mcp))
+        bridge = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "bridge:app", "--port", str(port), "--log-level", "warning"),
+            env=environment(mcp),
+            cwd=folder,
+        )
+        try:
+            await answering(port)
+            for folder_, name in (("cxml", "initiated.form.txt"), ("relay", "receive_created_phone.json")):
+                body = (SAMPLES / folder_ / name).read_bytes()
+                kind = "application/x-www-form-urlencoded" if name.endswith(".txt") else "application/json"
+                assert (await post(port, "/events", body, kind))[0] == 204
+            query = (SAMPLES / "cxml" / "completed.form.txt").read_text().strip()
+            assert (await post(port, f"/events?{query}", b"", ""))[0] == 204
+            closed = await mcp.event("closed", reason="call_ended")
+            assert closed.data["metadata"]["call"]["source"] == "cxml"
+            await mcp.until(lambda: len(mcp.of("created")) == 2)
+            asked = {"function": "add_todo", "call_id": "s-1", "argument": {"parsed": [{"text": "call back"}]}}
+            status, answer = await post(port, "/swaig", json.dumps(asked).encode(), "application/json")
+            assert (status, "call back" in json.loads(answer)["response"]) == (200, True)
+            wrong = {"function": "no_such", "call_id": "s-1", "argument": {}}
+            status, answer = await post(port, "/swaig", json.dumps(wrong).encode(), "application/json")
+            assert "did not work" in json.loads(answer)["response"]
+        finally:
+            bridge.terminate()
+            await bridge.wait()
+
+
+async def answering(port: int) -> None:
+    async with asyncio.timeout(WAIT):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+
+
+async def post(port: int, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
+    """An HTTP request by hand; returns the status and the body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    kind = f"Content-Type: {content_type}\r\n" if content_type else ""
+    head = f"POST {path} HTTP/1.1\r\nHost: bridge\r\nConnection: close\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await writer.drain()
+    async with asyncio.timeout(2 * WAIT):
+        told = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    top, _, rest = told.partition(b"\r\n\r\n")
+    return int(top.split()[1]), rest
+
+
+def test_every_page_is_read():
+    assert {"README.md", "CONTRIBUTING.md", "docs/wire.md", "docs/guides/publishing.md"} <= set(PAGES)

@@ -1,0 +1,103 @@
+"""The table of ``docs/servers.md``: what a run of these tests has seen."""
+
+import os
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from .servers import Server
+
+HEAD = """\
+# Servers that were not written here
+
+Each was started as a session of a worker on a real RabbitMQ, and used through `SessionClient`; made by
+`scripts/realservers`, do not edit. The figures are those of one run on {day}, on a machine of {cores} cores with Python
+{python}, rounded: they tell orders of magnitude. *Start* is from `session.create` to its answer: placing, process,
+handshake and the list of tools. *Memory* is the share of a session's processes (PSS) after its calls, *end* from
+`session.close` until no process is left. Protocol 2026-07-28 is the era without a handshake.
+
+"""
+COLUMNS = (
+    "server",
+    "version",
+    "SDK",
+    "by",
+    "protocol",
+    "start",
+    "tools",
+    "resources",
+    "prompts",
+    "called",
+    "memory",
+    "processes",
+    "end",
+    "result",
+)
+OF_ITSELF = 1.5
+"""Seconds that a server has to leave by itself after the end of its input; then it is told to."""
+
+
+@dataclass(slots=True)
+class Row:
+    """What was seen of one server."""
+
+    server: Server
+    protocol: str = ""
+    start: float | None = None
+    tools: int | None = None
+    resources: int | None = None
+    prompts: int | None = None
+    called: list[str] = field(default_factory=list)
+    memory: int | None = None
+    processes: int | None = None
+    end: float | None = None
+    result: str = "did not get to its end"
+
+    def cells(self) -> list[str]:
+        """The cells, in the order of ``COLUMNS``."""
+        return [
+            f"`{self.server.package}`",
+            self.server.version,
+            self.server.sdk,
+            self.server.by,
+            self.protocol,
+            _seconds(self.start),
+            _count(self.tools),
+            _count(self.resources),
+            _count(self.prompts),
+            ", ".join(f"`{name}`" for name in dict.fromkeys(self.called)),
+            "" if self.memory is None else f"{round(self.memory, -6) // 1_000_000} MB",
+            _count(self.processes),
+            _seconds(self.end),
+            self.result,
+        ]
+
+
+class Table:
+    """The rows, in the order of the tests."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def markdown(self) -> str:
+        """The whole page."""
+        day = datetime.now(UTC).date().isoformat()
+        head = HEAD.format(day=day, cores=os.cpu_count(), python=platform.python_version())
+        lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in self.rows)]
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        notes = dict.fromkeys(f"- `{row.server.name}` {row.server.note}." for row in self.rows if row.server.note)
+        slow = [f"`{row.server.name}`" for row in self.rows if (row.end or 0.0) >= OF_ITSELF]
+        ends = (
+            f"{', '.join(slow)} ignored the end of its input and was told to leave"
+            if slow
+            else "all left of themselves"
+        )
+        return f"{head}{table}\nWhen their input ended, {ends}.\n\n## Worth knowing\n\n" + "\n".join(notes) + "\n"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else str(value)
