@@ -149,6 +149,7 @@ class Worker:
                 name: ServiceLoad(
                     sessions=self._sessions.count(name),
                     max_sessions=limits.per_service.get(name, limits.max_sessions_per_service),
+                    warm=self._mcp.warm(name),
                     **service.public(),
                 )
                 for name, service in self.settings.services.items()
@@ -281,6 +282,7 @@ class Worker:
     async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
         """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
         log.info("worker.starting", worker_id=self.worker_id, version=__version__, prefix=self.names.prefix)
+        self._mcp.warm_up(self._news.set)
         self._tasks.start(self._keep_announcing(), "presence")
         self._tasks.start(self._outbox.run(), "outbox")
         self._tasks.start(self._owner.renew(), "recipe-renewal")
@@ -318,6 +320,7 @@ class Worker:
     async def _drain(self) -> Exit:
         self.state = "draining"
         self._reporter.worker("draining")
+        self._tasks.start(self._mcp.cool_down(), "cool-down")
         await self._announce()
         for name, tag in self._consumers.items():
             with suppress(BrokerError, KeyError):

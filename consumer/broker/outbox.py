@@ -6,7 +6,7 @@ from itertools import islice
 
 import structlog
 
-from consumer.broker.errors import BrokerError
+from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.message import Message
 from consumer.broker.publisher import Publisher
 
@@ -45,8 +45,14 @@ class Outbox:
         self._filled.set()
 
     async def settled(self) -> None:
-        """Wait until everything that has been put so far is confirmed, however long there is no broker."""
+        """Wait until everything that has been put so far is confirmed.
+
+        Raises:
+            BrokerError: there is no link, or it was lost; what was put will be published all the same.
+        """
         if self._waiting:
+            if not self._publisher.attached:
+                raise BrokerUnavailable("the connection to the broker is being restored")
             reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((self._put, reached))
             await reached
@@ -59,6 +65,12 @@ class Outbox:
         except TimeoutError:
             return False
         return True
+
+    def _disappoint(self, error: BrokerError) -> None:
+        waiters, self._waiters = self._waiters, deque()
+        for _, reached in waiters:
+            if not reached.done():
+                reached.set_exception(error)
 
     async def run(self) -> None:
         """Publish for ever; cancel it to stop."""
@@ -77,6 +89,7 @@ class Outbox:
             for result in results:
                 if isinstance(result, BrokerError):
                     log.warning("outbox.retrying", waiting=len(self._waiting), error=str(result))
+                    self._disappoint(result)
                     await asyncio.sleep(RETRY_DELAY)
                     break
                 if isinstance(result, BaseException):

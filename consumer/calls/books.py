@@ -1,8 +1,8 @@
 """The books of an owner: that the broker's recipes and bindings, and what was told, agree with the sessions.
 
-The order is what makes them true when a worker dies in between. A session is told of when its recipe is written, so
-whatever was ``created`` can be told ``lost``; a recipe goes when the session's end has been told, so no life ends
-untold. What cannot be done without a broker is caught up when it is back, or at the next look.
+The order is what makes them true when a worker dies in between. A session is told of when its recipe is written, and
+the two leave together, so whatever was ``created`` can be told ``lost``; a recipe goes when the session's end has been
+told, so no life ends untold. What cannot be done without a broker is caught up when it is back, or at the next look.
 """
 
 import asyncio
@@ -40,7 +40,8 @@ class Books:
         await self._confirmed(call)
         if call.sessions:
             if call.dirty:
-                await self._holdings.write_recipe(call)
+                self._holdings.write_recipe(call)
+                call.unconfirmed = True
             self.tell_created(call)
             await self._confirmed(call)
         elif call.ended is not None:
@@ -65,14 +66,14 @@ class Books:
     def tell_created(self, call: OwnedCall) -> None:
         """Tell of the sessions that have waited for their recipe, or have ended without one."""
         for session in call.untold:
-            self._context.reporter.created(session, call.restores)
+            self._context.reporter.created(session)
             call.unconfirmed = True
         call.untold.clear()
 
     async def _confirmed(self, call: OwnedCall) -> None:
-        while call.unconfirmed:
-            call.unconfirmed = False
+        if call.unconfirmed:
             await self._context.reporter.settled()
+            call.unconfirmed = False  # what ends meanwhile has its own turn on the lane
 
     def _linger(self, call: OwnedCall) -> None:
         if call.lingers is None:

@@ -45,7 +45,7 @@ class OwnedCall:
     untold: list[CallSession] = field(default_factory=list)
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
     unconfirmed: bool = False
-    """Whether the broker may not have the event of a session's end yet, which the recipe must outlast."""
+    """Whether the broker may not have yet what was last told of it, or its recipe."""
     unchecked: bool = False
     """Whether we were away, and do not know yet that the call is still ours."""
     dirty: bool = False
@@ -161,17 +161,12 @@ class Holdings:
             ],
         )
 
-    async def write_recipe(self, call: OwnedCall) -> None:
-        """Put the recipe into the inbox; when this returns, a dead worker's call can be restored."""
+    def write_recipe(self, call: OwnedCall) -> None:
+        """Put the recipe into the inbox; when the reporter has settled, a dead worker's call can be restored."""
         call.revision += 1
         call.dirty = False
         call.written_at = asyncio.get_running_loop().time()
-        try:
-            message = self.recipe_message(call, call.sessions.values())
-            await self._context.publisher.confirmed(message, "", self.inbox)
-        except BaseException:
-            call.dirty = True
-            raise
+        self._context.reporter.keep(self.recipe_message(call, call.sessions.values()), self.inbox)
 
     def recipe_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
         """The recipe as a message."""

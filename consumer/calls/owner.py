@@ -28,7 +28,7 @@ from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.reporting import session_info
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
-from consumer.calls.toolcalls import Asked, ToolCalls
+from consumer.calls.toolcalls import Asked, ToolCalls, too_late
 from consumer.calls.uses import Uses
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas.base import Json
@@ -88,7 +88,7 @@ class Owner:
         match event:
             case SessionCreated():
                 if call is None:
-                    self._context.reporter.created(session, 0)
+                    self._context.reporter.created(session)
                 else:
                     call.sessions[session.session_id] = session
                     call.untold.append(session)
@@ -155,22 +155,35 @@ class Owner:
     # What uses a session.
 
     async def _use(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
-        await self._lanes.turn(call_id)
+        deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
+        if self._lanes.busy(call_id):
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._lanes.turn(call_id)
+            except TimeoutError:
+                return Done(failed(too_late(request)))
         call = self.holdings.calls.get(call_id)
         if call is None:
             return self._not_mine(delivery, call_id)
         await delivery.ack()  # from here on it is at most once
         if isinstance(request, ToolsCall):
-            return Done(await self._call_tool(delivery, call, request))
+            return Done(await self._call_tool(Asked(request, delivery.message, deadline), call))
         session = find(call, request)
         if session is None:
             return Done(failed(_no_session(request)))
-        patience = getattr(request, "timeout", None) or self._context.services[session.service_name].call_timeout
-        left = deadline_of(delivery, patience, self.heartbeat) - time.monotonic()
-        return Done(await self._uses.run(session, request, left))
+        return Done(await self._uses.run(session, request, deadline - time.monotonic()))
 
-    async def _call_tool(self, delivery: Delivery, call: OwnedCall, request: ToolsCall) -> Reply | bytes:
-        asked = Asked(request, delivery.message, deadline_of(delivery, self._patience(call, request), self.heartbeat))
+    def _patience(self, call_id: CallId, request: Use) -> float:
+        timeout: float | None = getattr(request, "timeout", None)
+        if timeout is not None:
+            return timeout
+        call = self.holdings.calls.get(call_id)
+        session = find(call, request) if call is not None else None
+        name = session.service_name if session is not None else getattr(request, "service_name", None)
+        service = self._context.services.get(name) if name is not None else None
+        return service.call_timeout if service is not None else DEFAULT_PATIENCE
+
+    async def _call_tool(self, asked: Asked, call: OwnedCall) -> Reply | bytes:
         died: CallSession | None = None
 
         async def session() -> CallSession:
@@ -178,13 +191,17 @@ class Owner:
             if died is not None:  # asked for again: it died under the call
                 async with asyncio.timeout(DEATH_NOTICE):
                     await died.wait_ended()
-            died = find(call, request) or await self._ensure(call, request, died)
+            try:
+                async with asyncio.timeout(asked.deadline - time.monotonic()):
+                    died = find(call, asked.request) or await self._ensure(call, asked.request, died)
+            except TimeoutError:
+                raise too_late(asked.request) from None
             return died
 
         call.users += 1
         try:
             answer = await call.answers.once(
-                asked.key, delivery.message.body, partial(self._tool_calls.answer, asked, session)
+                asked.key, asked.message.body, partial(self._tool_calls.answer, asked, session)
             )
         except SessionsError as error:
             return failed(error)
@@ -194,14 +211,6 @@ class Owner:
             call.users -= 1
             if not call.sessions:
                 self._books.keep_later(call.call_id)
-
-    def _patience(self, call: OwnedCall, request: ToolsCall) -> float:
-        if request.timeout is not None:
-            return request.timeout
-        session = find(call, request)
-        name = session.service_name if session is not None else request.service_name
-        service = self._context.services.get(name) if name is not None else None
-        return service.call_timeout if service is not None else DEFAULT_PATIENCE
 
     async def _ensure(self, call: OwnedCall, request: ToolsCall, died: CallSession | None) -> CallSession:
         """The session that a ``tools.call`` with a service name asks for; opened on the call's lane if need be.

@@ -83,8 +83,6 @@ class Placer:
         self._tasks = Tasks()
         self._tombstones: Memory[bool] = Memory(context.timings.tombstone)
         self._placements: Memory[WorkerId] = Memory(REMEMBER)
-        self._bereft: Memory[WorkerId] = Memory(REMEMBER)
-        """The dead worker that an opening message came back from, by call."""
         self._channel: Channel | None = None
         self._reign: _Reign | None = None
 
@@ -142,11 +140,10 @@ class Placer:
             deaths = int(given.get(headers.DEATHS, 0)) + 1
             delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.DEATHS: deaths}))
             if isinstance(message, Recipe):
-                self._report_lost(message, dead)
-            elif not isinstance(message, CallEnded | OwnerCheck):
-                self._bereft.set(call_id, dead)
-                if deaths >= MAX_DEATHS:
-                    return self._deadly(delivery, call_id)
+                reason = EndReason.CRASH_LOOP if _in_a_crash_loop(message) else EndReason.WORKER_GONE
+                self._context.reporter.lost(message, reason)
+            elif deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck):
+                return self._deadly(delivery, call_id)
         await self._disowned(given, call_id, reign)
         if (owner := self._placements.get(call_id)) is not None:
             if self._context.presence.knows(owner):
@@ -156,12 +153,6 @@ class Placer:
             # The former placer may have bound the call already: sent once more, it would reach its owner.
             return self._resend(delivery, call_id)
         return await self._decide(delivery, call_id, message, reign)
-
-    def _report_lost(self, recipe: Recipe, dead: WorkerId) -> None:
-        # The message that opened it came back as well: its worker may have died before it told of the session.
-        untold = self._bereft.get(recipe.call_id) == dead
-        reason = EndReason.CRASH_LOOP if _in_a_crash_loop(recipe) else EndReason.WORKER_GONE
-        self._context.reporter.lost(recipe, reason, untold=untold)
 
     def _deadly(self, delivery: Delivery, call_id: CallId) -> Park:
         problem = f"{MAX_DEATHS} workers have died with this message"

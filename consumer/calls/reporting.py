@@ -1,7 +1,6 @@
 """Telling the world: session info, events, and the outbox that they leave through."""
 
 import hashlib
-from datetime import datetime
 from typing import Any
 
 from consumer.broker.message import Message
@@ -21,7 +20,7 @@ from schemas.events import (
     worker_event,
 )
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, call_id_of
-from schemas.internal import Recipe
+from schemas.internal import Recipe, SessionRecipe
 from schemas.sessions import SessionInfo
 
 
@@ -43,11 +42,9 @@ def session_info(worker_id: WorkerId, session: Session[Any]) -> SessionInfo:
     )
 
 
-def life_event_id(
-    what: SessionEventType, worker_id: WorkerId, session_id: SessionId, created_at: datetime, restores: int
-) -> str:
-    """The id of an event of one life of a session that several workers may tell: the same, whoever tells it."""
-    life = "\0".join((what.value, worker_id, session_id, created_at.isoformat(), str(restores)))
+def lost_event_id(recipe: Recipe, one: SessionRecipe) -> str:
+    """The id of the ``lost`` event of one life of a session: the same, whichever placer reports it."""
+    life = "\0".join((recipe.worker_id, one.session_id, one.created_at.isoformat(), str(one.restores)))
     return hashlib.sha256(life.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -68,19 +65,21 @@ class Reporter:
     def _publish_session(self, what: SessionEventType, event: CloudEvent, service: ServiceName) -> None:
         self._publish(event, f"session.{what.value}.{service}")
 
+    def keep(self, message: Message, queue: str) -> None:
+        """Put a message into a queue, between what was told before and what is told after.
+
+        Neighbours leave through one socket, one right behind the other: who is killed has sent both or neither.
+        """
+        self._outbox.put(message, "", queue)
+
     async def settled(self) -> None:
         """Wait until the broker has everything that was told so far."""
         await self._outbox.settled()
 
-    def created(self, session: Session[Any], restores: int) -> None:
+    def created(self, session: Session[Any]) -> None:
         """A session is open."""
-        self._created(session_info(self._worker_id, session), restores)
-
-    def _created(self, info: SessionInfo, restores: int) -> None:
-        what = SessionEventType.CREATED
-        event = session_event(info.worker_id, what, info)
-        named = life_event_id(what, info.worker_id, info.session_id, info.created_at, restores)
-        self._publish_session(what, event.model_copy(update={"id": named}), ServiceName(info.service_name))
+        event = session_event(self._worker_id, SessionEventType.CREATED, session_info(self._worker_id, session))
+        self._publish_session(SessionEventType.CREATED, event, ServiceName(session.service_name))
 
     def ended(self, session: Session[Any], reason: EndReason, details: Json) -> None:
         """A session is over: the one terminal event of its life."""
@@ -89,11 +88,8 @@ class Reporter:
         event = session_event(self._worker_id, what, info, reason=reason.value, **details)
         self._publish_session(what, event, ServiceName(session.service_name))
 
-    def lost(self, recipe: Recipe, reason: EndReason, *, untold: bool) -> None:
-        """A worker has gone with the sessions of a recipe, for the first time or (``CRASH_LOOP``) once too often.
-
-        ``untold``: it may have gone before it told that they were open, so this is told again, under the same id.
-        """
+    def lost(self, recipe: Recipe, reason: EndReason) -> None:
+        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``)."""
         for one in recipe.sessions:
             info = SessionInfo(
                 session_id=one.session_id,
@@ -109,12 +105,9 @@ class Reporter:
                 is_expired=False,
                 restored=one.restores > 0,
             )
-            if untold:
-                self._created(info, one.restores)
             what = reason.event_type
             event = session_event(self._worker_id, what, info, reason=reason.value)
-            named = life_event_id(SessionEventType.LOST, recipe.worker_id, one.session_id, one.created_at, one.restores)
-            self._publish_session(what, event.model_copy(update={"id": named}), one.service_name)
+            self._publish_session(what, event.model_copy(update={"id": lost_event_id(recipe, one)}), one.service_name)
 
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json

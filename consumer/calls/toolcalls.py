@@ -31,7 +31,7 @@ from schemas.errors import (
 )
 from schemas.interim import InputRequired, Interim, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
-from schemas.requests import InputAnswer, ToolsCall
+from schemas.requests import InputAnswer, ToolsCall, Use
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +43,12 @@ def text_of(result: Json) -> str:
     """The text of a tool's answer: its text contents, a line each."""
     texts = (part.get("text") for part in result.get("content") or () if part.get("type") == "text")
     return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def too_late(request: Use) -> DeadlineExceeded:
+    """The error for a request that nobody waits for any more."""
+    named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
+    return DeadlineExceeded(f"{named}: waited longer than its caller; it was not executed")
 
 
 def _written(reply: Json) -> bytes:
@@ -74,10 +80,7 @@ class Asked:
         """
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise DeadlineExceeded(
-                f"tools.call {self.request.name}: waited longer than its caller; it was not executed",
-                name=self.request.name,
-            )
+            raise too_late(self.request)
         return left
 
 

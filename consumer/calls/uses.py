@@ -6,9 +6,9 @@ from consumer.calls.binding import public_tools
 from consumer.calls.context import Context
 from consumer.calls.holdings import CallSession
 from consumer.calls.reporting import session_info
-from consumer.calls.toolcalls import ToolCalls
+from consumer.calls.toolcalls import ToolCalls, too_late
 from schemas.base import Json
-from schemas.errors import DeadlineExceeded, SessionsError
+from schemas.errors import SessionsError
 from schemas.replies import Reply, failed, succeeded
 from schemas.requests import (
     InputAnswer,
@@ -36,7 +36,7 @@ class Uses:
         """Run a request whose caller waits ``left`` more seconds; errors become replies."""
         try:
             if left <= 0:
-                raise DeadlineExceeded(f"{request.type}: waited longer than its caller; it was not executed")
+                raise too_late(request)
             with session.in_use():
                 return succeeded(await self._result(session, request, left))
         except SessionsError as error:

@@ -1,7 +1,7 @@
 """The configured services and the clients that are made of them: SignalWire's ``MCPManager``, in asyncio."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Any, Self
 import structlog
 
 from consumer.processes.client import MCPClient
+from consumer.processes.pool import WarmPool
 from consumer.processes.service import MCPService
 from consumer.processes.starter import ColdStarter, Starter
 from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown
@@ -36,7 +37,8 @@ class MCPManager:
         self, services: Mapping[str, MCPService] | Mapping[str, Any], *, starter: Starter | None = None
     ) -> None:
         self.services = read_services(services)
-        self._starter: Starter = starter or ColdStarter()
+        self._pool = WarmPool(starter or ColdStarter(), started=self._note_tools)
+        self._sources = {name: _source(service) for name, service in self.services.items()}
         self._tools: dict[str, list[dict[str, Any]]] = {}
         self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -55,14 +57,27 @@ class MCPManager:
         """All services and what may be told about them, also the disabled ones."""
         return {name: service.public() for name, service in self.services.items()}
 
+    def warm_up(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Begin to start clients ahead, for services that say ``warm``; ``changed`` hears when their number changes."""
+        self._pool.warm_up(self.services.values(), changed)
+
+    async def cool_down(self) -> None:
+        """Start nothing ahead any more and stop the clients that wait. Idempotent, bounded."""
+        await self._pool.cool_down()
+
+    def warm(self, service_name: str) -> int:
+        """How many clients of the service have been started ahead and wait."""
+        return self._pool.waiting(service_name)
+
     async def create_client(self, service_name: str) -> MCPClient:
         """A started client of its own; the caller stops it. Errors as :meth:`MCPClient.start` and ``get_service``."""
         service = self.get_service(service_name)
         if self._closing is not None:
             raise ShuttingDown("the worker is leaving")
-        client = await self._starter.start(service)
-        self._tools[service_name] = client.tools
-        return client
+        return await self._pool.take(service)
+
+    def _note_tools(self, client: MCPClient) -> None:
+        self._tools[_source(client.service)] = client.tools
 
     async def get_service_tools(self, service_name: str) -> list[dict[str, Any]]:
         """The service's tools as they were listed last; a client is started for it only when there is no listing.
@@ -70,8 +85,8 @@ class MCPManager:
         Any number of callers at once start one client together.
         """
         self.get_service(service_name)
-        if service_name in self._tools:
-            return self._tools[service_name]
+        if (tools := self._tools.get(self._sources[service_name])) is not None:
+            return tools
         listing = self._listings.get(service_name)
         if listing is None:
             listing = asyncio.create_task(self._list(service_name), name=f"list-tools-{service_name}")
@@ -103,7 +118,7 @@ class MCPManager:
     async def shutdown(self) -> None:
         """Stop all clients at once and remove what they left. Idempotent, bounded, never raises."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._starter.close(), name="mcp-manager-shutdown")
+            self._closing = asyncio.create_task(self._pool.close(), name="mcp-manager-shutdown")
         await asyncio.wait({self._closing})
         if self._closing.exception() is not None:
             log.error("manager.shutdown_failed", exc_info=self._closing.exception())
@@ -115,6 +130,11 @@ class MCPManager:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.shutdown()
+
+
+def _source(service: MCPService) -> str:
+    """What a listing of tools holds for: services that differ in nothing of this share it."""
+    return service.model_dump_json(include={"command", "url", "env", "headers", "sandbox"})
 
 
 def read_services(services: Mapping[str, MCPService] | Mapping[str, Any]) -> dict[str, MCPService]:

@@ -67,7 +67,7 @@ def described(known: Iterable[str], written: Mapping[str, str], what: str) -> di
 
 
 def fields(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    """Name, type in words and default of each field as it is on the wire; a field that must be there is ``required``."""
+    """Name, type in words and default of each field as it is on the wire; ``required`` is one that must be there."""
     schema = model.model_json_schema(by_alias=True)
     for name, inner in schema.get("properties", {}).items():
         default = "required" if name in schema.get("required", ()) else _default(inner)

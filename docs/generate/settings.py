@@ -1,4 +1,4 @@
-"""The tables of the configuration, from the settings models: key, variable, type, default; meanings are written here."""
+"""The tables of the configuration, from the settings models; only the meanings are written here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from docs.generate.markdown import code, described, fields, literal, table
 
 SESSION = {
     "default_timeout": "How long a session may stay unused before it expires. A tool call in flight counts as use.",
-    "cleanup_interval": "The longest that a worker goes without looking for dead processes. Expiry does not wait for it.",
+    "cleanup_interval": "The longest that a worker does not look for dead processes. Expiry does not wait for it.",
     "max_sessions_per_service": "Sessions of one service on one worker.",
     "max_total_sessions": "Sessions on one worker.",
     "max_lifetime": "How long a session may live, however busy it is. `0`: for ever.",
@@ -38,8 +38,8 @@ SERVICE = {
     "pending_after": "When a tool call takes longer, its caller gets one `tools.pending`. A request may say another "
     "time.",
     "question_timeout": "How long a question of the server to the caller (`input.required`) waits for its answer.",
-    "bind": "Arguments that are set for every call of a tool that has them, over what the caller gives. `{name}` stands "
-    "for what the session's metadata has under that name.",
+    "bind": "Arguments that are set for every call of a tool that has them, over what the caller gives. `{name}` "
+    "stands for what the session's metadata has under that name.",
     "max_calls": "How many tool calls of one session may run at once.",
     "max_arguments": "The most bytes that a request's body may have.",
     "max_result": "The most bytes that a result may have.",
@@ -48,15 +48,15 @@ SERVICE = {
 }
 
 SANDBOX = {
-    "kind": "`limits`: resource limits and no new privileges; `bubblewrap`: its own file system and namespaces as well; "
-    "`none`: neither.",
-    "memory": "Bytes of data; `\"512M\"` is understood.",
+    "kind": "`limits`: resource limits and no new privileges; `bubblewrap`: its own file system and namespaces as "
+    "well; `none`: neither.",
+    "memory": 'Bytes of data; `"512M"` is understood.',
     "cpu_seconds": "Seconds of processor time, over the whole life.",
     "processes": "How many processes and threads.",
-    "file_size": "The largest file in bytes; `\"1G\"` is understood.",
+    "file_size": 'The largest file in bytes; `"1G"` is understood.',
     "network": "Whether it has a network. `false` needs `bubblewrap`.",
-    "working_dir": "Where the command starts. Without it: its private folder, or the worker's own folder where a relative "
-    "path in `command` needs that.",
+    "working_dir": "Where the command starts. Without it: its private folder, and words of `command` that name a file "
+    "below the worker's folder are made absolute.",
     "allowed_paths": "What it may read and write beside its own folder, with `bubblewrap`.",
     "restricted_env": "Key of the gateway; changes nothing, the environment is always the minimal one.",
     "note": "For people.",
@@ -80,8 +80,8 @@ WORKER = {
     "prefix": "The first word of every name on the broker.",
     "worker_id": "Must be unique. Without it each start makes its own.",
     "tombstone": "How long an ended call is remembered, so that a late start opens nothing.",
-    "grace": "How long a worker that lost its connection may take to come back before its calls are placed elsewhere. The "
-    "same on all workers of a prefix: it is part of a queue.",
+    "grace": "How long a worker that lost its connection may take to come back before its calls are placed elsewhere. "
+    "The same on all workers of a prefix: it is part of a queue.",
     "admission_wait": "How long a start waits for room.",
     "drain_timeout": "How long handing over or closing the calls may take when the worker leaves.",
     "heartbeat": "Seconds between AMQP heartbeats.",

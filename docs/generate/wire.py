@@ -193,9 +193,7 @@ def event_types() -> str:
 
 def exchanges() -> str:
     """Every exchange."""
-    rows = [
-        (code(one.name), one.type, one.why, _arguments(one.arguments)) for one in cluster(NAMES).exchanges
-    ]
+    rows = [(code(one.name), one.type, one.why, _arguments(one.arguments)) for one in cluster(NAMES).exchanges]
     return table(("exchange", "type", "what goes there", "arguments"), rows)
 
 
@@ -231,13 +229,13 @@ def parking() -> str:
 
 def between_workers() -> str:
     """The messages that are not for others."""
-    return table(("`type`", "what it says"), [(code(model.type), _first(model)) for model in _internal()])
+    return table(("`type`", "what it says"), [(code(kind), _first(model)) for kind, model in _internal()])
 
 
-def _internal() -> Iterator[type]:
+def _internal() -> Iterator[tuple[str, type[BaseModel]]]:
     for one in vars(internal).values():
-        if isinstance(one, type) and issubclass(one, BaseModel) and isinstance(getattr(one, "type", None), str):
-            yield one
+        if isinstance(one, type) and issubclass(one, BaseModel) and isinstance(kind := getattr(one, "type", None), str):
+            yield kind, one
 
 
 def _first(thing: object) -> str:

@@ -7,9 +7,11 @@ What a comment above a block can say::
     <!-- prints: THIS, THAT -->    its output has these words
     <!-- then: EVENT SUBJECT -->   after it, this event comes, as ``session.created c-1``
     <!-- serves: FILE -->          it is a web application with a test of its own
-    <!-- message: TYPE -->         JSON: the body of a request; likewise ``reply: TYPE``, ``event``, ``call event``, ``config``
+    <!-- message: TYPE -->         JSON that is the body of a request; likewise ``reply: TYPE``, ``event``,
+                                  ``call event`` and ``config``
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -94,7 +96,7 @@ def anchors(page: str) -> set[str]:
     """What a link into a page can name: its headings, as GitHub makes ids of them, and ids in its HTML."""
     found: set[str] = set()
     listed = tokens(page)
-    for token, after in zip(listed, listed[1:], strict=False):
+    for token, after in itertools.pairwise(listed):
         if token.type == "heading_open":
             text = "".join(child.content for child in after.children or () if child.type in ("text", "code_inline"))
             found.add(slug(text))

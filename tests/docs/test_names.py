@@ -21,7 +21,11 @@ from tests.harness import ROOT
 
 pages = pytest.mark.parametrize("page", HANDMADE)
 
-KINDS = {*REQUESTS, *INTERIM, *(one.type for one in vars(internal).values() if isinstance(getattr(one, "type", 0), str))}
+KINDS = {
+    *REQUESTS,
+    *INTERIM,
+    *(one.type for one in vars(internal).values() if isinstance(getattr(one, "type", 0), str)),
+}
 EVENTS = {f"session.{one.value}" for one in SessionEventType} | {"worker.started", "worker.draining", "worker.stopped"}
 SETTINGS = {".".join(map(str, keys)) for keys in variables().values()}
 FAMILIES = {name.partition(".")[0] for name in KINDS | EVENTS | SETTINGS}

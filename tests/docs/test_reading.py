@@ -8,7 +8,6 @@ import stat
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -27,7 +26,7 @@ NOT_OURS = {"amqp-publish", "bash", "cd", "curl", "docker", "heroku", "git", "py
 """Programs that a reader has or installs."""
 
 
-def each(*languages: str) -> Any:
+def each(*languages: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", all_blocks(*languages), ids=lambda block: block.where)
 
 

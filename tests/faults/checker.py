@@ -13,6 +13,7 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -197,6 +198,29 @@ def broker_lists(stage: Stage) -> tuple[list[str], list[dict[str, Any]]]:
     )
 
 
+async def until_all_is_handled(stage: Stage, report: Report) -> None:
+    """Wait until no call event and no unowned message is ready or in anybody's hands."""
+    names = stage.names
+    watched = {names.calls, names.unowned, names.orphans}
+    seen_at = asyncio.get_running_loop().time()
+    busy: dict[str, int] = {}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(60):
+            while True:
+                told = await asyncio.to_thread(
+                    stage.broker.rabbitmqctl, "list_queues", "name", "messages", "--formatter", "json", "--silent"
+                )
+                queues = {queue["name"]: queue["messages"] for queue in json.loads(told)}
+                busy = {name: queues[name] for name in watched if queues.get(name)}
+                now = asyncio.get_running_loop().time()
+                if busy:
+                    seen_at = now
+                elif now - seen_at >= stage.statistics_age:
+                    return
+                await asyncio.sleep(0.3)
+    report.problems.append(f"messages that nobody settles: {busy}")
+
+
 async def check_broker(stage: Stage, report: Report) -> None:
     queues, bindings = await asyncio.to_thread(broker_lists, stage)
     shared = {queue.name for queue in topology(stage.names).queues} | {stage.log.queue.name}
@@ -213,6 +237,8 @@ async def check_broker(stage: Stage, report: Report) -> None:
             report.counts["inboxes of killed workers, which the broker will remove"] += 1
         elif name not in shared:
             report.problems.append(f"a queue is left: {name}")
+    # A worker that is killed leaves the bindings of the calls that it remembers as ended; they go with its inbox.
+    bindings = [one for one in bindings if one["destination_name"] not in unclean]
     if bindings:
         report.problems.append(f"{len(bindings)} bindings are left: {bindings[:3]}")
 
@@ -260,6 +286,8 @@ async def check(stage: Stage, title: str, *, leave: bool = True) -> Report:
         await stage.until(lambda: everything_is_over(stage), within=60)
     except AssertionError:
         report.problems.append("some lives did not end")
+    if stage.alive:
+        await until_all_is_handled(stage, report)
     open_sessions = await stage.sessions() if stage.alive else {}
     report.problems += [f"{one!r} is open, though its call has ended" for one in list(open_sessions)[:10]]
     if leave:

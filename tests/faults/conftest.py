@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from infra.broker import PrivateBroker, find_server, private_broker
-from tests.faults.stage import Stage, stage
+from tests.faults.stage import Stage, quick_statistics, stage
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,7 @@ def fault_broker() -> Iterator[PrivateBroker]:
     if find_server() is None:
         pytest.skip("no rabbitmq-server here: a broker that comes from elsewhere is not ours to break")
     with private_broker() as node:
+        quick_statistics(node)
         yield node
 
 

@@ -10,11 +10,13 @@ from .servers import Server
 HEAD = """\
 # Servers that were not written here
 
-Each was started as a session of a worker on a real RabbitMQ, and used through `SessionClient`; made by
-`scripts/realservers`, do not edit. The figures are those of one run on {day}, on a machine of {cores} cores with Python
-{python}, rounded: they tell orders of magnitude. *Start* is from `session.create` to its answer: placing, process,
-handshake and the list of tools. *Memory* is the share of a session's processes (PSS) after its calls, *end* from
-`session.close` until no process is left. Protocol 2026-07-28 is the era without a handshake.
+Each was started as a session of a worker on a real RabbitMQ, used through `SessionClient` and closed, without the
+internet. Made by `scripts/realservers`, not by hand. The figures are of one run on {day}, on a machine of {cores} cores
+with Python {python}: they are rounded, and tell orders of magnitude.
+
+*Start* is from `session.create` to its answer: placing, process, handshake, list of tools. *Memory* is the share of a
+session's processes (PSS) after its calls. *End* is from `session.close` until no process is left. Protocol 2026-07-28
+is the era without a handshake. A dash stands for what a server does not offer, or is not ours to see.
 
 """
 COLUMNS = (
@@ -33,6 +35,7 @@ COLUMNS = (
     "end",
     "result",
 )
+NOTHING = "-"
 OF_ITSELF = 1.5
 """Seconds that a server has to leave by itself after the end of its input; then it is told to."""
 
@@ -60,13 +63,13 @@ class Row:
             self.server.version,
             self.server.sdk,
             self.server.by,
-            self.protocol,
+            self.protocol or NOTHING,
             _seconds(self.start),
             _count(self.tools),
             _count(self.resources),
             _count(self.prompts),
-            ", ".join(f"`{name}`" for name in dict.fromkeys(self.called)),
-            "" if self.memory is None else f"{round(self.memory, -6) // 1_000_000} MB",
+            ", ".join(f"`{name}`" for name in dict.fromkeys(self.called)) or NOTHING,
+            _megabytes(self.memory),
             _count(self.processes),
             _seconds(self.end),
             self.result,
@@ -85,19 +88,25 @@ class Table:
         head = HEAD.format(day=day, cores=os.cpu_count(), python=platform.python_version())
         lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in self.rows)]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        notes = dict.fromkeys(f"- `{row.server.name}` {row.server.note}." for row in self.rows if row.server.note)
+        return f"{head}{table}\n## Worth knowing\n\n" + "".join(f"- {note}.\n" for note in self.notes())
+
+    def notes(self) -> list[str]:
+        """What is worth knowing, of each server once."""
         slow = [f"`{row.server.name}`" for row in self.rows if (row.end or 0.0) >= OF_ITSELF]
-        ends = (
-            f"{', '.join(slow)} ignored the end of its input and was told to leave"
-            if slow
-            else "all left of themselves"
-        )
-        return f"{head}{table}\nWhen their input ended, {ends}.\n\n## Worth knowing\n\n" + "\n".join(notes) + "\n"
+        ended = f"{', '.join(slow)} had to be told to leave" if slow else "all of them left"
+        said = dict.fromkeys(f"`{row.server.name}` {row.server.note}" for row in self.rows if row.server.note)
+        return [f"When their input ended, {ended}", *said]
 
 
 def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} s"
+    if value is None:
+        return NOTHING
+    return f"{value:.1f} s" if value >= 0.05 else "under 0.1 s"
 
 
 def _count(value: int | None) -> str:
-    return "" if value is None else str(value)
+    return NOTHING if value is None else str(value)
+
+
+def _megabytes(value: int | None) -> str:
+    return NOTHING if value is None else f"{round(value / 1e6)} MB"

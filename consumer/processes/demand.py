@@ -1,0 +1,39 @@
+"""How many processes should wait for calls: a sum, without a clock or a process of its own."""
+
+from math import exp, inf, sqrt
+
+from consumer.processes.service import Warm
+
+MEMORIES = (3.0, 60.0)
+"""Seconds over which arrivals are remembered: the short one sees a burst at once, the long one the hour's pace."""
+
+
+class Demand:
+    """Arrivals and start times of one service; every ``now`` is in seconds on one clock that does not go back."""
+
+    def __init__(self, warm: Warm) -> None:
+        self._warm = warm
+        self._levels = dict.fromkeys(MEMORIES, 0.0)
+        self._last = -inf
+        self._start_time = 0.0
+
+    def arrived(self, now: float) -> None:
+        """Somebody wants a client, whether one waits or not."""
+        self._levels = {memory: level + 1.0 for memory, level in self._faded(now).items()}
+        self._last = now
+
+    def took(self, seconds: float) -> None:
+        """A start ahead took this long, from the decision to the day that a call could have it."""
+        self._start_time = (self._start_time + seconds) / 2 if self._start_time else seconds
+
+    def wanted(self, now: float) -> int:
+        """How many should wait: what arrives while one is started, and twice its spread for those that come together.
+
+        (Arrivals that know nothing of each other spread by the square root of their number.)
+        """
+        rate = max(level / memory for memory, level in self._faded(now).items())
+        expected = rate * self._start_time
+        return min(self._warm.max, max(self._warm.min, round(expected + 2 * sqrt(expected))))
+
+    def _faded(self, now: float) -> dict[float, float]:
+        return {memory: level * exp((self._last - now) / memory) for memory, level in self._levels.items()}

@@ -1,0 +1,70 @@
+"""The warm pool: sessions get clients that were started, initialised and listed before they were asked for.
+
+Each client serves one session and is never returned. Where none waits, a session starts its own, as without a pool;
+such starts go before those that fill the pool.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from consumer.processes.client import MCPClient
+from consumer.processes.service import MCPService
+from consumer.processes.shelf import Shelf
+from consumer.processes.starter import Starter
+
+
+class WarmPool:
+    """Gives sessions their clients, from a shelf for each service that wants one; ``starter`` is its own from now on.
+
+    ``started`` is told of every client that was started, for a call or ahead of one. Nothing is started ahead until
+    :meth:`warm_up`.
+    """
+
+    def __init__(self, starter: Starter, *, started: Callable[[MCPClient], None] = lambda _client: None) -> None:
+        self._starter = starter
+        self._started = started
+        self._shelves: dict[str, Shelf] = {}
+
+    def warm_up(self, services: Iterable[MCPService], changed: Callable[[], None] = lambda: None) -> None:
+        """Begin to start clients of those services that say ``warm``; returns at once.
+
+        ``changed`` is called in the loop whenever the number of clients that wait changes.
+        """
+        for service in services:
+            if service.enabled and service.warm is not None and service.warm.max:
+                self._shelves[service.name] = Shelf(service, service.warm, self._start_ahead, changed)
+
+    def waiting(self, service_name: str) -> int:
+        """How many clients of the service wait for a call."""
+        shelf = self._shelves.get(service_name)
+        return len(shelf) if shelf is not None else 0
+
+    async def take(self, service: MCPService) -> MCPClient:
+        """A client that waited, at once, or one that is started now; it is the caller's."""
+        shelf = self._shelves.get(service.name)
+        if shelf is None:
+            return await self._start(service)
+        if (client := shelf.take()) is not None:
+            return client
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        client = await self._start(service)
+        shelf.note_start(loop.time() - began)
+        return client
+
+    async def _start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
+        client = await self._starter.start(service, ahead=ahead)
+        self._started(client)
+        return client
+
+    async def _start_ahead(self, service: MCPService) -> MCPClient:
+        return await self._start(service, ahead=True)
+
+    async def cool_down(self) -> None:
+        """Start nothing ahead any more and stop the clients that wait; sessions are served on. Idempotent."""
+        shelves, self._shelves = list(self._shelves.values()), {}
+        await asyncio.gather(*(shelf.close() for shelf in shelves))
+
+    async def close(self) -> None:
+        """End every client that was given out or waits. Idempotent, bounded, never raises."""
+        await asyncio.gather(self.cool_down(), self._starter.close())

@@ -1,0 +1,59 @@
+"""The warm pool of a worker: who calls does not wait for a start, and nobody is left behind."""
+
+import asyncio
+
+import psutil
+
+from tests.harness import ECHO, WAIT, Cluster
+
+WARM = {"services": {"echo": {"command": ECHO, "warm": {"min": 2, "max": 4}}}}
+
+
+async def has_warm(mcp: Cluster, count: int) -> None:
+    """Ask until the workers that are present tell of so many."""
+    async with asyncio.timeout(WAIT):
+        while True:
+            workers = await mcp.client.workers()
+            if [worker["services"]["echo"]["warm"] for worker in workers] == [count]:
+                return
+
+
+async def test_sessions_are_served_from_the_pool_which_refills(mcp: Cluster):
+    await mcp.start(WARM)
+    await has_warm(mcp, 2)
+    for number in range(3):
+        await mcp.client.create(f"call-{number}", "echo")
+        assert (await mcp.client.call_tool(f"call-{number}", "counter"))["structuredContent"] == {"count": 1}
+        await mcp.client.close_session(f"call-{number}")
+        closed = await mcp.event("closed", session_id=f"call-{number}")
+        assert closed.data["tools"]["start"] == "warm"
+        await has_warm(mcp, 2)
+
+
+async def test_the_catalogue_is_there_before_any_session(mcp: Cluster):
+    worker = await mcp.start(WARM)
+    await has_warm(mcp, 2)
+    before = {child.pid for child in worker.children()}
+    assert "echo" in {tool["name"] for tool in await mcp.client.service_tools("echo")}
+    assert {child.pid for child in worker.children()} == before
+
+
+async def test_sigterm_leaves_none_of_the_pool(mcp: Cluster):
+    worker = await mcp.start(WARM)
+    await has_warm(mcp, 2)
+    await mcp.client.create("call", "echo")
+    children = worker.children()
+    assert len(children) >= 3
+    assert await worker.terminate() == 0
+    _, alive = psutil.wait_procs(children, timeout=1)
+    assert alive == []
+    assert not worker.children()
+
+
+async def test_sigkill_leaves_none_of_the_pool(mcp: Cluster):
+    worker = await mcp.start({"services": {"echo": {**WARM["services"]["echo"], "command": [*ECHO, "--ignore-eof"]}}})
+    await has_warm(mcp, 2)
+    children = worker.children()
+    await worker.kill()
+    _, alive = psutil.wait_procs(children, timeout=3)
+    assert alive == []
