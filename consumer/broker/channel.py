@@ -64,11 +64,16 @@ class Channel:
 
         task = asyncio.create_task(bounded(), name="broker-rpc")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._done)
         try:
             return await asyncio.shield(task)
         except Exception as error:
             raise BrokerUnavailable(f"the broker did not do as asked: {error!r}") from error
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # who asked may have been cancelled: then nobody else retrieves it
 
     async def declare_exchange(self, exchange: Exchange, *, passive: bool = False) -> None:
         """Declare an exchange; idempotent, and an error when one of that name differs."""

@@ -18,6 +18,9 @@ from schemas.ids import CallId
 
 log = structlog.get_logger(__name__)
 
+CHECK_EVERY = 30.0
+"""How often (s) a call is asked for though we were never away: what misleads its messages is found out."""
+
 LOOK_EVERY = 5.0
 """How often (s) the books are looked through: recipes to renew, questions that nobody answered."""
 
@@ -55,9 +58,10 @@ class Books:
 
     def keep_later(self, call_id: CallId) -> None:
         """Keep the books when it is the call's turn, and again later if the broker fails."""
-        self._lanes.submit(call_id, partial(self._keep_or_leave_it, call_id))
+        self._lanes.submit(call_id, partial(self.keep_or_leave_it, call_id))
 
-    async def _keep_or_leave_it(self, call_id: CallId) -> None:
+    async def keep_or_leave_it(self, call_id: CallId) -> None:
+        """Keep the books, or later if the broker fails."""
         try:
             await self.keep(call_id)
         except BrokerError as error:
@@ -108,15 +112,16 @@ class Books:
     def _look(self) -> None:
         for call in self._holdings.to_renew():
             self.keep_later(call.call_id)
+        due = asyncio.get_running_loop().time() - CHECK_EVERY
         for call in self._holdings.calls.values():
-            if call.unchecked:
+            if call.unchecked or (call.sessions and call.checked_at <= due):
                 self._lanes.submit(call.call_id, partial(self._check, call))
         for call_id in self._holdings.leaked:
             self._lanes.submit(call_id, partial(self._let_go, call_id))
 
     async def _check(self, call: OwnedCall) -> None:
         try:
-            if call.unchecked and self._holdings.calls.get(call.call_id) is call:
+            if self._holdings.calls.get(call.call_id) is call:
                 await self._holdings.check(call)
         except BrokerError as error:  # it stays unchecked
             log.info("books.check_later", call_id=call.call_id, error=str(error))

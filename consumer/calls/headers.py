@@ -9,6 +9,12 @@ from consumer.broker.message import Message
 PLACEMENT: Final = "x-mcp-placement"
 """``<placer>/<number>``: the call has just been bound to the inbox that this message goes to."""
 
+BELIEVED: Final = "x-mcp-believed"
+"""``<placer>/<number>``: the placement by which the placer believes the call to be owned here."""
+
+DISOWNED: Final = "x-mcp-disowned"
+"""The placement that a message came back by; one that has been made since says something else."""
+
 RETURNED: Final = "x-mcp-returned"
 """The worker that got the message and does not own the call (any more)."""
 
@@ -36,7 +42,7 @@ DEADLINE: Final = "x-mcp-deadline"
 TRACEPARENT: Final = "traceparent"
 """W3C Trace Context, level 1, section 3.2."""
 
-_MARKS: Final = frozenset({PLACEMENT, RETURNED, REFUSED, RESENT})
+_MARKS: Final = frozenset({PLACEMENT, BELIEVED, DISOWNED, RETURNED, REFUSED, RESENT})
 """What is true of one hop only."""
 
 

@@ -46,6 +46,8 @@ class OwnedCall:
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
     unconfirmed: bool = False
     """Whether the broker may not have yet what was last told of it, or its recipe."""
+    checked_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    """When it was last known that messages for the call come here."""
     unchecked: bool = False
     """Whether we were away, and do not know yet that the call is still ours."""
     dirty: bool = False

@@ -148,8 +148,11 @@ class Owner:
         await self._context.settler.settle(delivery, self._change(delivery, call_id, message))
 
     def _not_mine(self, delivery: Delivery, call_id: CallId, mark: str = headers.RETURNED) -> Forward:
-        returns = int(delivery.message.headers.get(headers.RETURNS, 0)) + 1
-        message = headers.onward(delivery.message, {mark: self._context.worker_id, headers.RETURNS: returns})
+        given = delivery.message.headers
+        returns = int(given.get(headers.RETURNS, 0)) + 1
+        placement = given.get(headers.PLACEMENT) or given.get(headers.BELIEVED) or ""
+        marks = {mark: self._context.worker_id, headers.RETURNS: returns, headers.DISOWNED: placement}
+        message = headers.onward(delivery.message, marks)
         return Forward(self._context.names.unowned, routing_key(call_id), message, what="returned")
 
     # What uses a session.
@@ -237,7 +240,7 @@ class Owner:
                 if not opened.done():
                     opened.set_exception(error)
             else:
-                await self._books.keep(call.call_id)
+                await self._books.keep_or_leave_it(call.call_id)
                 if not opened.done():
                     opened.set_result(found)
 
@@ -281,8 +284,10 @@ class Owner:
                 return await self._restore(call, message, died=headers.DEATHS in delivery.message.headers)
             case OwnerCheck(worker_id=asker) if asker == self._context.worker_id:
                 await self.holdings.bind_requests(call)
+                # Still ours. After a new link the broker counts one delivery more of the recipe: write a new one.
+                call.dirty = call.dirty or (call.unchecked and bool(call.sessions))
                 call.unchecked = False
-                call.dirty = bool(call.sessions)  # still ours: write a new recipe, let go of the old one
+                call.checked_at = asyncio.get_running_loop().time()
                 return Done(what="still_owner")
             case OwnerCheck():
                 return Done(succeeded({"call_id": call.call_id, "owner": self._context.worker_id}))

@@ -82,7 +82,7 @@ class Placer:
         self._lanes = Lanes("placer")
         self._tasks = Tasks()
         self._tombstones: Memory[bool] = Memory(context.timings.tombstone)
-        self._placements: Memory[WorkerId] = Memory(REMEMBER)
+        self._placements: Memory[tuple[WorkerId, int]] = Memory(REMEMBER)
         self._channel: Channel | None = None
         self._reign: _Reign | None = None
 
@@ -145,9 +145,11 @@ class Placer:
             elif deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck):
                 return self._deadly(delivery, call_id)
         await self._disowned(given, call_id, reign)
-        if (owner := self._placements.get(call_id)) is not None:
+        if (placement := self._placements.get(call_id)) is not None:
+            owner, number = placement
             if self._context.presence.knows(owner):
-                return self._to_inbox(owner, call_id, delivery.message)
+                believed = {headers.BELIEVED: self._named(number)}
+                return self._to_inbox(owner, call_id, delivery.message, believed)
             self._placements.drop(call_id)  # it has left, and its inbox with it
         if delivery.redelivered and dead is None and headers.RESENT not in given:
             # The former placer may have bound the call already: sent once more, it would reach its owner.
@@ -169,7 +171,8 @@ class Placer:
         if self._context.presence.alive(worker):
             return self._to_inbox(worker, call_id, delivery.message)
         await self._unbind(call_id, worker, reign)
-        if self._placements.get(call_id) == worker:
+        owner, _ = self._placements.get(call_id) or (None, 0)
+        if owner == worker:
             self._placements.drop(call_id)
         return worker
 
@@ -179,10 +182,12 @@ class Placer:
         if returned is None:
             return
         worker = WorkerId(str(returned))
-        placed = self._placements.get(call_id) == worker
-        if placed and headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < headers.FOR_GOOD:
-            return  # it may have come through the binding before that which was placed
-        if placed:
+        owner, number = self._placements.get(call_id) or (None, 0)
+        if owner == worker:
+            if headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < headers.FOR_GOOD:
+                return  # it may have come through the binding before that which was placed
+            if given.get(headers.DISOWNED, "") not in ("", self._named(number)):
+                return  # the call has been placed there again since
             self._placements.drop(call_id)
         await self._unbind(call_id, worker, reign)
 
@@ -198,8 +203,12 @@ class Placer:
                 return worker
         return None
 
-    def _to_inbox(self, worker: WorkerId, call_id: CallId, message: Message) -> Forward:
-        return Forward("", self._context.names.inbox(worker), headers.onward(message, {CALL_HEADER: call_id}))
+    def _named(self, number: int) -> str:
+        return f"{self._context.worker_id}/{number}"
+
+    def _to_inbox(self, worker: WorkerId, call_id: CallId, message: Message, marks: Headers | None = None) -> Forward:
+        onward = headers.onward(message, {CALL_HEADER: call_id, **(marks or {})})
+        return Forward("", self._context.names.inbox(worker), onward)
 
     def _resend(self, delivery: Delivery, call_id: CallId) -> Forward:
         message = headers.onward(delivery.message, {headers.RESENT: True})
@@ -298,9 +307,9 @@ class Placer:
         await reign.channel.bind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
         if self._reign is not reign:
             raise BrokerUnavailable("this worker is no longer the placer")
-        self._placements.set(call_id, worker)
+        self._placements.set(call_id, (worker, number))
         forward = self._to_inbox(worker, call_id, delivery.message)
-        placed = forward.message.with_headers({headers.PLACEMENT: f"{self._context.worker_id}/{number}"} | marks)
+        placed = forward.message.with_headers({headers.PLACEMENT: self._named(number)} | marks)
         return Forward(forward.exchange, forward.routing_key, placed, what="placed")
 
     async def _end(self, delivery: Delivery, call_id: CallId) -> Outcome:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +23,7 @@ from consumer.processes.environment import make_base, make_folder, minimal_envir
 from consumer.processes.process import ServerProcess
 from consumer.processes.sandbox import environment_of_limits, exec_chain, own_user
 from consumer.processes.service import MCPService
-from consumer.processes.spawn import fork
+from consumer.processes.spawn import fork, watch
 from consumer.processes.warden import Warden
 from schemas.errors import StartFailed
 
@@ -105,7 +106,7 @@ class LocalLauncher:
         finally:
             for descriptor in (stdin, stdout, stderr):
                 os.close(descriptor)
-        process.adopt(child)
+        process.adopt(child, partial(watch, child))
         return process
 
     async def close(self) -> None:

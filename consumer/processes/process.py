@@ -10,15 +10,14 @@ import fcntl
 import os
 import signal as signals
 import struct
-import subprocess
 import termios
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import structlog
 
 from consumer.processes.pipes import PipeReader, PipeWriter
-from consumer.processes.spawn import watch
 from consumer.processes.tail import Tail
 from consumer.sessions.session import ProcessExit
 
@@ -37,23 +36,36 @@ LAST_WORDS = 0.25
 log = structlog.get_logger(__name__)
 
 
+class Child(Protocol):
+    """A process of which somebody is told when it has ended, and whose number nobody else has until ``wait``."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its group's."""
+
+    def wait(self) -> int:
+        """After its end: the exit code, ``-n`` for signal n."""
+
+
 class ServerProcess:
     """A server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
 
-    ``obeys_term`` is false when it is started with SIGTERM ignored; ``hurry`` makes its end a short one; ``fault``
-    says why we ended it ourselves. Everything runs in the event loop.
+    ``obeys_term`` is false when it is started with SIGTERM ignored; ``forked`` when it is the fork of a process that
+    had imported the server; ``hurry`` makes its end a short one; ``fault`` says why we ended it ourselves. Everything
+    runs in the event loop.
     """
 
-    def __init__(self, *, obeys_term: bool = True) -> None:
+    def __init__(self, *, obeys_term: bool = True, forked: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self.pid = 0
         self.returncode: int | None = None
         self.fault: str | None = None
         self.stderr = Tail()
         self.hurry = False
+        self.forked = forked
         self._ending = False
         self._obeys_term = obeys_term
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._stdin: PipeWriter | None = None
         self._stdout: PipeReader | None = None
         self._stderr: PipeReader | None = None
@@ -74,10 +86,10 @@ class ServerProcess:
         # Our own end is closed as soon as the server is gone; see has_read.
         self._stdin_duplicate = os.dup(stdin)
 
-    def adopt(self, child: subprocess.Popen[bytes]) -> None:
-        """The process runs; ``child`` has the other ends."""
+    def adopt(self, child: Child, watch: Callable[[Callable[[], None]], None]) -> None:
+        """The process runs; ``child`` has the other ends. ``watch`` is given what to call, once, when it has ended."""
         self._child, self.pid = child, child.pid
-        watch(child, self._exit_noticed)
+        watch(self._exit_noticed)
 
     def disconnect(self) -> None:
         """Let go of all pipes; :meth:`end` does it for a process that ran."""

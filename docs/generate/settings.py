@@ -18,8 +18,8 @@ SESSION = {
     "max_sessions_per_service": "Sessions of one service on one worker.",
     "max_total_sessions": "Sessions on one worker.",
     "max_lifetime": "How long a session may live, however busy it is. `0`: for ever.",
-    "sandbox_dir": "Where the private folders of the server processes are made. Without it: the system's folder for "
-    "temporary files.",
+    "sandbox_dir": "Meant for the private folders of the server processes. Not in force yet: they are made in the "
+    "system's folder for temporary files.",
 }
 
 SERVICE = {
@@ -43,7 +43,7 @@ SERVICE = {
     "max_calls": "How many tool calls of one session may run at once.",
     "max_arguments": "The most bytes that a request's body may have.",
     "max_result": "The most bytes that a result may have.",
-    "warm": "Processes that are started ahead of calls.",
+    "warm": "Processes that are started ahead of calls, as many as calls come in while one starts.",
     "sandbox": "How the process is kept apart.",
 }
 
@@ -63,9 +63,9 @@ SANDBOX = {
 }
 
 WARM = {
-    "min": "At least so many wait.",
-    "max": "At most so many wait.",
-    "idle_ttl": "How old one may become while it waits.",
+    "min": "At least so many wait for a call.",
+    "max": "At most so many wait. `0`: none is started ahead.",
+    "idle_ttl": "How old one may become while it waits; then another takes its place.",
 }
 
 ROUTE = {

@@ -41,7 +41,8 @@ WHAT_HAPPENED = {
     "created": "The session is open; `data.restored` is true when it replaces one that was lost or handed over.",
     "closed": "Somebody ended it.",
     "expired": "Its time was over.",
-    "died": "Its process ended by itself; `data` has `exit_code`, `signal` and `stderr`, the last lines of it.",
+    "died": "Its process ended by itself, or took its workers with it; `data` has `exit_code`, `signal` and the last "
+    "lines of `stderr`.",
     "lost": "Its worker has gone without a word. Told by another worker, with a bare session info.",
     "rejected": "A start could not be served and there is no session: `data` has `code`, `message` and `details`.",
     "started": "The worker takes calls.",
@@ -58,12 +59,13 @@ WHY = {
     "idle": "nobody used it for `timeout` seconds",
     "max_lifetime": "it lived for `session.max_lifetime` seconds",
     "process_exit": "the process ended",
-    "crash_loop": "the process ended again and again",
+    "crash_loop": "four workers died while they had it; it is not opened any more",
     "worker_gone": "the worker was killed, or nobody can reach it",
 }
 
 PARKED = {
-    "x-mcp-reason": "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, `defect`",
+    "x-mcp-reason": "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
+    "`crash_loop` (four workers died with it), `defect` (of ours; the log has the traceback)",
     "x-mcp-error": "the sentence that says what is wrong",
     "x-mcp-exchange": "where it was published",
     "x-mcp-routing-key": "and under which routing key",

@@ -13,7 +13,7 @@ async def has_warm(mcp: Cluster, count: int) -> None:
     """Ask until the workers that are present tell of so many."""
     async with asyncio.timeout(WAIT):
         while True:
-            workers = await mcp.client.workers()
+            workers = await mcp.client.list_workers()
             if [worker["services"]["echo"]["warm"] for worker in workers] == [count]:
                 return
 
@@ -24,7 +24,7 @@ async def test_sessions_are_served_from_the_pool_which_refills(mcp: Cluster):
     for number in range(3):
         await mcp.client.create(f"call-{number}", "echo")
         assert (await mcp.client.call_tool(f"call-{number}", "counter"))["structuredContent"] == {"count": 1}
-        await mcp.client.close_session(f"call-{number}")
+        await mcp.client.close(f"call-{number}")
         closed = await mcp.event("closed", session_id=f"call-{number}")
         assert closed.data["tools"]["start"] == "warm"
         await has_warm(mcp, 2)

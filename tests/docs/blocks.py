@@ -7,6 +7,8 @@ What a comment above a block can say::
     <!-- prints: THIS, THAT -->    its output has these words
     <!-- then: EVENT SUBJECT -->   after it, this event comes, as ``session.created c-1``
     <!-- serves: FILE -->          it is a web application with a test of its own
+    <!-- file: FILE -->            it is written to this file, in the folder where the worker of the page runs
+    <!-- configures -->            TOML: the page is tried with this configuration
     <!-- message: TYPE -->         JSON that is the body of a request; likewise ``reply: TYPE``, ``event``,
                                   ``call event`` and ``config``
 """
@@ -24,7 +26,20 @@ from docs.generate import pages
 from tests.harness import ROOT
 
 _COMMENT = re.compile(r"<!--\s*([a-z ]+?)(?::\s*(.*?))?\s*-->")
-KNOWN = {"not run", "needs", "prints", "then", "serves", "message", "reply", "event", "call event", "config"}
+KNOWN = {
+    "not run",
+    "needs",
+    "prints",
+    "then",
+    "serves",
+    "file",
+    "configures",
+    "message",
+    "reply",
+    "event",
+    "call event",
+    "config",
+}
 
 PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
 HANDMADE = [name for name in PAGES if name != "docs/servers.md"]
@@ -47,7 +62,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return "not run" not in self.says and "serves" not in self.says
+        return not {"not run", "serves", "file"} & set(self.says)
 
 
 def tokens(page: str) -> list[Token]:

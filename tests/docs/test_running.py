@@ -97,11 +97,13 @@ def story(page: str) -> list[Block]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("page", [page for page in HANDMADE if story(page)])
 async def test_the_blocks_of_a_page_do_one_after_the_other_what_they_say(page: str, mcp: Cluster):
-    readme = page == "README.md"
-    await mcp.start(configuration_of(page) if readme else {"services": SERVICES})
+    for block in blocks(page):
+        if "file" in block.says:
+            (mcp.folder / block.says["file"]).write_text(block.text)
+    await mcp.start(configuration_of(page) or {"services": SERVICES})
     for block in story(page):
         await run(block, mcp)
-    if readme:
+    if page == "README.md":
         first = mcp.of("created")[0].data
         assert (first["metadata"]["tenant"], first["timeout"]) == ("acme", 600)
 
@@ -116,10 +118,11 @@ async def test_a_block_that_needs_more_does_what_it_says(block: Block, mcp: Clus
     await run(block, mcp)
 
 
-def configuration_of(page: str) -> dict[str, Any]:
-    """The first configuration that a page shows."""
-    table = tomllib.loads(next(block.text for block in blocks(page) if block.language == "toml"))
-    table["worker"].pop("prefix")  # the test has its own
+def configuration_of(page: str) -> dict[str, Any] | None:
+    """The configuration that a page is to be tried with, if it says so."""
+    table = next((tomllib.loads(block.text) for block in blocks(page) if "configures" in block.says), None)
+    if table is not None:
+        table.get("worker", {}).pop("prefix", None)  # the test has its own
     return table
 
 

@@ -111,15 +111,20 @@ class CountingClient(SessionClient):
     def __init__(self, url: str, prefix: str) -> None:
         super().__init__(url, prefix=prefix, connect_timeout=30)
         self.answers: Counter[str] = Counter()
+        self._tool_calls: set[str] = set()
 
     def _heard(self, delivery: Delivery) -> None:
         if delivery.message.correlation_id:
             self.answers[delivery.message.correlation_id] += 1
+            if delivery.type == "tools.call.reply":
+                self._tool_calls.add(delivery.message.correlation_id)
         super()._heard(delivery)
 
     @property
-    def answered_twice(self) -> int:
-        return sum(count > 1 for count in self.answers.values())
+    def answered_twice(self) -> tuple[int, int]:
+        """How many tool calls, and how many other requests: a command whose worker dies is repeated on another."""
+        twice = {asked for asked, count in self.answers.items() if count > 1}
+        return len(twice & self._tool_calls), len(twice - self._tool_calls)
 
 
 class Stage(Cluster):
@@ -159,7 +164,7 @@ class Stage(Cluster):
         sandbox = self.folder / "sandbox"
         sandbox.mkdir(exist_ok=True)
         made = made | {"session": made.get("session", {}) | {"sandbox_dir": str(sandbox)}}
-        return await super().spawn(made, **env)
+        return await super().spawn(made, TMPDIR=str(sandbox), **env)
 
     def look(self) -> None:
         """Remember the processes that are there now."""

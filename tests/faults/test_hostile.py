@@ -1,0 +1,163 @@
+"""What is sent to hurt: ids, bodies, floods, and servers that take their worker along."""
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import Capacity
+from schemas.ids import escape_call_id
+from tests.faults.checker import check
+from tests.faults.stage import Stage, faulty
+from tests.harness import ECHO, worker_id_of
+
+pytestmark = pytest.mark.timeout(240)
+
+HOSTILE = [
+    "../../x",
+    "/etc/passwd",
+    "🙂" * 63 + "abc",
+    "é" * 127,
+    "#",
+    "a#b#c",
+    "#echo",
+    "'; rm -rf / #",
+    '"quoted" and \\backslashed\\',
+    "two\nlines\r\nand\ttabs",
+    "$(reboot) `reboot` ${IFS}",
+    "\x00nul\x00",
+    "*.#.*",
+    "%23",
+    "sha256:0",
+    " ",
+    "-rf",
+    "x" * 255,
+    "mcp.inbox.somebody",
+    "1741788930.12",
+    "a84b4c76e66710@pc33.example.com;tag=[1]+:",
+]
+
+
+async def test_hostile_call_ids_live_a_whole_life(scene: Stage):
+    assert all(len(one.encode()) <= 255 for one in HOSTILE)
+    first = await scene.start()
+    calls = list(dict.fromkeys(escape_call_id(one) for one in HOSTILE))
+    await asyncio.gather(*(scene.publish(one, "started") for one in HOSTILE))
+    # An id and its escaped form are one call.
+    await scene.until(lambda: {e.subject for e in scene.of("created")} == set(calls))
+    answers = await asyncio.gather(*(scene.client.call_tool(one, "echo", {"text": one}) for one in calls))
+    assert [answer["text"] for answer in answers] == calls
+    assert set((await scene.sessions()).keys()) == set(calls)
+    second = await scene.start()
+    await scene.kill_worker(first)
+    await scene.until(lambda: {e.subject for e in scene.of("created", restored=True)} == set(calls), within=30)
+    assert {e.subject for e in scene.of("lost")} == set(calls)
+    answers = await asyncio.gather(*(scene.client.call_tool(one, "cwd") for one in calls))
+    folders = {answer["structuredContent"]["cwd"] for answer in answers}
+    assert len(folders) == len(calls)
+    assert all(scene.folder / "sandbox" in Path(folder).resolve().parents for folder in folders)
+    assert {info["worker_id"] for info in (await scene.sessions()).values()} == {second.worker_id}
+    scene.accepted = set(calls)
+    scene.ended = set()
+    await asyncio.gather(*(scene.publish(one, "ended") for one in HOSTILE))
+    await scene.until(lambda: {e.subject for e in scene.of("closed", reason="call_ended")} == set(calls))
+    await check(scene, "hostile call ids")
+
+
+async def test_poison_is_parked_with_its_reason_and_stops_nothing(scene: Stage):
+    await scene.start()
+    await scene.start()
+    names = scene.names
+    await scene.start_calls(["healthy"])
+    poison = [
+        (names.calls, "", None, b"{"),
+        (names.calls, "", None, b""),
+        (names.calls, "", None, b"\x00\xff" * 1000),
+        (names.calls, "", None, b"[" * 100_000),
+        (names.calls, "", None, b'{"call_id": null}'),
+        (names.sessions, "healthy", "session.create", b"not json"),
+        (names.sessions, "healthy", "session.create", b'{"session_id": "healthy"}'),
+        (names.sessions, "healthy", "session.destroy", b"{}"),
+        (names.sessions, "healthy", "call.recipe", b'{"call_id": "healthy"}'),
+        (names.sessions, "nobody", "call.started", b'{"call_id": "x", "kind": "ended"}'),
+        (names.requests, "healthy", "tools.call", b"[]"),
+        (names.requests, "nobody", None, b"{}"),
+        ("", names.queries, "sessions.list", b'{"limit": -1}'),
+        ("", names.queries, "session.get", b'{"session_id": "x"}'),
+        ("", names.inbox(worker_id_of(scene.workers[0])), "owner.check", b"{}"),  # type: ignore[arg-type]
+    ]
+    await scene.send_poison(poison)
+    await scene.until(lambda: len(scene.logged("delivery", outcome="parked")) == len(poison))
+    assert (await scene.try_tool("healthy", "echo", {"text": "well"}))["text"] == "well"
+    await scene.end_calls(["healthy"])
+    report = await check(scene, "poison")
+    assert report.counts["parked"] == len(poison)
+
+
+async def test_with_all_workers_full_starts_are_rejected_in_time_and_ends_still_close(scene: Stage):
+    wait, room = 1.0, 20
+    configuration = faulty(
+        session={"max_total_sessions": room, "max_sessions_per_service": room}, worker={"admission_wait": wait}
+    )
+    for _ in range(2):
+        await scene.start(configuration)
+    living = [f"live-{number}" for number in range(2 * room)]
+    await scene.start_calls(living)
+    beyond = [f"beyond-{number}" for number in range(200)]
+    began = time.monotonic()
+    await asyncio.gather(*(scene.publish(call, "started") for call in beyond))
+    published = time.monotonic()
+    tool = asyncio.create_task(scene.client.call_tool("live-7", "echo", {"text": "still answered"}))
+    with pytest.raises(Capacity):
+        await scene.client.create("command", "echo")
+    assert (await tool)["text"] == "still answered"
+    await scene.until(lambda: {e.data["call_id"] for e in scene.of("rejected")} >= {*beyond, "command"}, within=10)
+    took = time.monotonic() - published
+    print(f"\n200 starts beyond capacity rejected {took:.1f} s after the last, wait {wait} s")  # noqa: T201
+    assert took < wait + 2
+    assert {e.data["code"] for e in scene.of("rejected")} <= {"CAPACITY", "SERVICE_SESSION_LIMIT"}
+    assert time.monotonic() - began >= wait
+    # What ends makes room, in the same moment for those who wait.
+    waiting = [f"patient-{number}" for number in range(5)]
+    await asyncio.gather(*(scene.publish(call, "started") for call in waiting))
+    began = time.monotonic()
+    await scene.end_calls(living[:5])
+    await scene.until(lambda: {e.subject for e in scene.of("closed")} >= set(living[:5]))
+    print(f"ends took {time.monotonic() - began:.2f} s")  # noqa: T201
+    await scene.until(lambda: {e.subject for e in scene.of("created")} >= set(waiting))
+    await scene.end_calls([*living[5:], *waiting, *beyond])
+    report = await check(scene, "all workers full")
+    assert report.counts["rejected"] == len(beyond) + 1
+
+
+async def test_a_call_that_keeps_killing_its_worker_is_given_up(scene: Stage):
+    await scene.start()
+    await scene.start_calls(["deadly"])
+
+    def over(lives: int) -> bool:
+        return len(scene.of("lost")) + len(scene.of("died")) == lives
+
+    for life in range(1, 5):  # opened once, restored three times
+        await scene.until(lambda life=life: len(scene.of("created")) == life)
+        await scene.start()
+        owner = (await scene.sessions())["deadly"]["worker_id"]
+        await scene.kill_worker(next(worker for worker in scene.alive if worker_id_of(worker) == owner))
+        await scene.until(partial(over, life))
+    assert scene.of("died", reason="crash_loop")
+    await scene.end_calls(["deadly"])
+    report = await check(scene, "crash loop")
+    assert (report.counts["created"], report.counts["lost"], report.counts["died"]) == (4, 3, 1)
+
+
+async def test_servers_that_die_at_random_take_nobody_along(scene: Stage):
+    await scene.start({**faulty(), "services": {"echo": {"command": [*ECHO, "--grandchild"]}}})
+    calls = [f"call-{number}" for number in range(30)]
+    await scene.start_calls(calls)
+    await asyncio.gather(*(scene.try_tool(call, "die", {"signal_number": 9}) for call in calls[::2]))
+    await scene.until(lambda: {e.subject for e in scene.of("died")} == set(calls[::2]))
+    assert set(await scene.sessions()) == set(calls[1::2])
+    assert set((await scene.counts(calls[1::2])).values()) == {1}
+    await scene.end_calls(calls)
+    await check(scene, "servers die")
