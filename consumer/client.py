@@ -30,6 +30,7 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster
+from consumer.observability.logs import quiet_unless_configured
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.errors import DeadlineExceeded
@@ -79,6 +80,7 @@ class SessionClient:
     def __init__(
         self, url: str = "amqp://guest:guest@localhost:5672/", *, prefix: str = "mcp", connect_timeout: float = 10.0
     ) -> None:
+        quiet_unless_configured()
         self.names = Names(prefix)
         self._connect_timeout = connect_timeout
         self._publisher = Publisher()

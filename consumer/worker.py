@@ -5,7 +5,7 @@ Leaving is a written sequence, with budgets (s) whose sum stays under Heroku's 3
 1. say so: presence and ``worker.draining``                        at once
 2. stop consuming raw events, unowned messages and questions      1
 3. wait for what has been taken of them                           3
-4. hand over or close every call                                  ``drain_timeout`` (18)
+4. hand over or close every call                                  ``drain_timeout`` (15)
 5. stop every MCP process that is left                            in 4
 6. flush the events, ``worker.stopped`` the last of them          2
 7. empty the inbox and delete it, close channels and connections  2

@@ -54,6 +54,15 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
+def quiet_unless_configured() -> None:
+    """For use as a library: warnings only, on standard error, until the program that we are part of says otherwise."""
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=lambda *_: _StandardError(),
+        )
+
+
 def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto") -> None:
     """Set up all logging of the process; called again, the last call counts.
 

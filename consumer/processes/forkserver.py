@@ -96,9 +96,9 @@ class ForkServer:
         return self._child.pid if self._child is not None else 0
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it can be asked for forks."""
-        return self._connection is not None and self._ready.done()
+    def was_ready(self) -> bool:
+        """Whether it has ever imported the server."""
+        return self._ready.done() and self._ready.exception() is None
 
     async def start(self, argv: list[str], environment: Mapping[str, str], cwd: str, *, patience: float) -> None:
         """Start the helper and wait until it has imported the server; :class:`CannotFork` if that fails."""

@@ -1,7 +1,7 @@
 """Starting and clearing away server processes: folder, environment, exec chain, warden.
 
-:class:`Launcher` is the seam for other ways to come by a process (a fork server); :class:`LocalLauncher` starts one
-from the service's command.
+:class:`LocalLauncher` starts a process from the service's command; :class:`~consumer.processes.forking.ForkLauncher`
+knows a quicker way for some.
 """
 
 import asyncio
@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 class Launcher(Protocol):
     """Gives a service's client a process; when the block is left, the process and all that is its own are gone."""
 
+    def prepare(self, service: MCPService) -> None:
+        """Begin what would make the first launch of ``service`` slower than the others; returns at once."""
+
     def launch(self, service: MCPService) -> AbstractAsyncContextManager[ServerProcess]:
         """Start a process whose pipes speak MCP for ``service``."""
 
@@ -48,7 +51,7 @@ class LocalLauncher:
     def __init__(self, *, parent: Path | None = None, ignore_term: bool | None = None) -> None:
         self.marker = secrets.token_hex(8)
         self._parent = parent
-        self._ignore_term = "DYNO" in os.environ if ignore_term is None else ignore_term
+        self.ignore_term = "DYNO" in os.environ if ignore_term is None else ignore_term
         self._base: Path | None = None
         self._warden: Warden | None = None
 
@@ -62,6 +65,9 @@ class LocalLauncher:
         """The process that clears up when the worker is killed, while it runs."""
         return self._warden.pid if self._warden is not None else None
 
+    def prepare(self, service: MCPService) -> None:
+        """Nothing has to be prepared to start a command."""
+
     @asynccontextmanager
     async def launch(self, service: MCPService) -> AsyncIterator[ServerProcess]:
         """Start ``service``'s command; on leaving, end its process group and remove its folder.
@@ -70,33 +76,39 @@ class LocalLauncher:
         another try may help.
         """
         command = resolve_command(service)
-        if self._base is None or self._warden is None:
-            self._base = make_base(self._parent or Path(tempfile.gettempdir()))
-            self._warden = Warden(self._base, self.marker)
-        self._warden.ensure()
-        folder = make_folder(self._base)
+        base, warden = self.ground()
+        folder = make_folder(base)
         try:
-            process = await self._spawn(service, command, folder)
-            self._warden.add(process.pid)
+            process = await self.spawn(service, command, folder)
+            warden.add(process.pid)
             try:
                 yield process
             finally:
                 await process.end()
                 if process.returncode is not None:
-                    self._warden.remove(process.pid)
+                    warden.remove(process.pid)
         finally:
             await asyncio.to_thread(remove_tree, folder)
 
-    async def _spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
+    def ground(self) -> tuple[Path, Warden]:
+        """The base folder, and a warden that runs."""
+        if self._base is None or self._warden is None:
+            self._base = make_base(self._parent or Path(tempfile.gettempdir()))
+            self._warden = Warden(self._base, self.marker)
+        self._warden.ensure()
+        return self._base, self._warden
+
+    async def spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
+        """A process for ``service``, which resolves to ``command``, in ``folder``; nobody has to end it yet."""
         cwd = working_directory(service, folder)
         user = own_user(service.sandbox)
         if user is not None:
             os.chown(folder, user, user)
         extra = {**environment_of_limits(service.sandbox), **service.env}
         environment = minimal_environment(folder, extra, self.marker)
-        argv = await exec_chain(service, command, folder, cwd, user=user, ignore_term=self._ignore_term)
-        process = ServerProcess(obeys_term=not self._ignore_term)
-        (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = _pipes(3)
+        argv = await exec_chain(service, command, folder, cwd, user=user, ignore_term=self.ignore_term)
+        process = ServerProcess(obeys_term=not self.ignore_term)
+        (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = pipes(3)
         try:
             process.connect(our_stdin, our_stdout, our_stderr)
             child = fork(argv, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=str(cwd))
@@ -158,7 +170,7 @@ def _names_file(word: str) -> bool:
     return ("/" in word or Path(word).suffix in {".py", ".js", ".mjs", ".cjs"}) and Path(word).is_file()
 
 
-def _pipes(count: int) -> list[tuple[int, int]]:
+def pipes(count: int) -> list[tuple[int, int]]:
     """That many pipes, or none: running out of descriptors must not cost those that were left."""
     made: list[tuple[int, int]] = []
     try:

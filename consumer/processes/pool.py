@@ -26,11 +26,13 @@ class WarmPool:
         self._shelves: dict[str, Shelf] = {}
 
     def warm_up(self, services: Iterable[MCPService], changed: Callable[[], None] = lambda: None) -> None:
-        """Begin to start clients of those services that say ``warm``; returns at once.
+        """Begin to start clients of those services that say ``warm``, and fork servers; returns at once.
 
         ``changed`` is called in the loop whenever the number of clients that wait changes.
         """
         for service in services:
+            if service.enabled:
+                self._starter.prepare(service)
             if service.enabled and service.warm is not None and service.warm.max:
                 self._shelves[service.name] = Shelf(service, service.warm, self._start_ahead, changed)
 

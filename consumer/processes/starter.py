@@ -10,7 +10,8 @@ from typing import Protocol
 
 from consumer.processes.client import MCPClient
 from consumer.processes.eras import Era
-from consumer.processes.launcher import Launcher, LocalLauncher
+from consumer.processes.forking import ForkLauncher
+from consumer.processes.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.processes.slots import Slots
 from schemas.errors import ShuttingDown
@@ -21,6 +22,9 @@ CPU_BOUND = 5.0
 
 class Starter(Protocol):
     """Starts clients."""
+
+    def prepare(self, service: MCPService) -> None:
+        """Begin what would make the first start of ``service`` slower than the others; returns at once."""
 
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
         """A started client of ``service``, for one session: ``ahead`` of its call, or while that waits."""
@@ -36,8 +40,8 @@ class ColdStarter:
     """
 
     def __init__(self, launcher: Launcher | None = None, *, most_at_once: int | None = None) -> None:
-        self._own_launcher = LocalLauncher() if launcher is None else None
-        self._launcher: Launcher = launcher if launcher is not None else self._own_launcher or LocalLauncher()
+        self._own_launcher = ForkLauncher() if launcher is None else None
+        self._launcher: Launcher = launcher if launcher is not None else self._own_launcher or ForkLauncher()
         processors = os.cpu_count() or 1
         self._slots = Slots(most_at_once or 2 * processors, processors)
         self._eras: dict[tuple[str, ...], Era] = {}
@@ -48,6 +52,10 @@ class ColdStarter:
     def clients(self) -> frozenset[MCPClient]:
         """The clients of which something is left: starting, serving or stopping."""
         return frozenset(self._clients)
+
+    def prepare(self, service: MCPService) -> None:
+        """Have the launcher do what it can do once for all."""
+        self._launcher.prepare(service)
 
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
         """Start a client. Waiting for a slot, in which calls go first, does not count towards ``start_timeout``."""
@@ -63,6 +71,8 @@ class ColdStarter:
                 await client.start()
             finally:
                 client.add_done_callback(self._clients.discard)
+        if client.process is not None and client.process.forked:
+            client.start_kind = "forked"
         assert client.era is not None
         self._eras[key] = client.era
         return client

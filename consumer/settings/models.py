@@ -71,7 +71,7 @@ class WorkerSettings(_Section):
     tombstone: Seconds = 30.0
     grace: Seconds = 5.0
     admission_wait: Seconds = 2.0
-    drain_timeout: Seconds = 20.0
+    drain_timeout: Seconds = 15.0
     heartbeat: float = Field(default=10.0, ge=1, le=300)
     connect_timeout: Seconds = 60.0
     calls_prefetch: int = Field(default=100, ge=1, le=65_535)
