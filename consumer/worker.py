@@ -40,7 +40,9 @@ from consumer.broker.settling import Settler
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, CallExchange, Names, cluster, inbox, requests_queue, worker_queue
 from consumer.calls.context import Context, Timings, ToolProcess
+from consumer.calls.endings import Endings
 from consumer.calls.intake import Intake
+from consumer.calls.liveness import Liveness
 from consumer.calls.owner import Owner
 from consumer.calls.placer import Placer
 from consumer.calls.presence import INTERVAL, SETTLE, Presence
@@ -52,6 +54,7 @@ from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from consumer.settings import Settings
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId
+from schemas.internal import Endings as EndingsMessage
 from schemas.internal import OwnerCheck, PresenceRequest, SessionsScatter
 from schemas.internal import Presence as PresenceMessage
 from schemas.replies import REPLY_SUFFIX, parse_reply
@@ -96,6 +99,7 @@ class Worker:
             settler=Settler(self._publisher, self.names.dead),
             reporter=self._reporter,
             presence=self._presence,
+            endings=Endings(self.worker_id, self.names, self._publisher, own.tombstone),
             services=settings.services,
             routes=settings.routes,
             timings=Timings(tombstone=own.tombstone, admission_wait=own.admission_wait),
@@ -115,6 +119,9 @@ class Worker:
             detached=self._detached,
             heartbeat=own.heartbeat,
         )
+        self._liveness = Liveness(self._publisher, self._owner.holdings.inbox, self._restart_link)
+        self._owner.probed = self._liveness.heard
+        self._link: Link | None = None
         self._channels: dict[str, Channel] = {}
         self._consumers: dict[str, str] = {}
         self._inbox_consumer = ""
@@ -178,7 +185,17 @@ class Worker:
 
     # Links.
 
+    @property
+    def healthy(self) -> bool:
+        """Whether a call can be given to this worker; see ``consumer.calls.liveness``."""
+        return self._liveness.healthy and self._publisher.attached
+
+    def _restart_link(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.fail(reason)
+
     async def _attach(self, link: Link) -> None:
+        self._link = link
         own = self.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
@@ -242,6 +259,9 @@ class Worker:
                 self._hear_presence(delivery)
             case PresenceRequest.type:
                 self._news.set()
+                self._context.endings.tell_all()
+            case EndingsMessage.type:
+                self._context.endings.hear(delivery)
             case SessionsScatter.type:
                 if delivery.message.reply_to != self._asker.reply_to:  # or it is our own question to everybody
                     self._queries.take_scatter(delivery)
@@ -285,6 +305,7 @@ class Worker:
         self._mcp.warm_up(self._news.set)
         self._tasks.start(self._keep_announcing(), "presence")
         self._tasks.start(self._outbox.run(), "outbox")
+        self._tasks.start(self._liveness.run(), "liveness")
         self._tasks.start(self._owner.renew(), "recipe-renewal")
         self._tasks.start(self._owner.heartbeat.run(), "heartbeat")
         supervising = asyncio.create_task(
@@ -307,6 +328,7 @@ class Worker:
             await self._mcp.shutdown()
             await _cancelled(supervising)
             await self._owner.stop(0)
+            await self._context.endings.stop()
             await self._tasks.cancel()
 
     def _gave_up(self, supervising: asyncio.Task[None]) -> Exit:

@@ -62,6 +62,15 @@ class PresenceRequest(Strict):
     worker_id: WorkerId
 
 
+class Endings(Strict):
+    """Calls that have ended a moment ago, and calls that were opened again though they had."""
+
+    type: ClassVar[str] = "worker.endings"
+    worker_id: WorkerId
+    ended: list[CallId]
+    lifted: list[CallId] = Field(default_factory=list)
+
+
 class SessionsScatter(Strict):
     """``sessions.list`` on its way to every worker; each answers with what it has after ``after``, by id."""
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
+from consumer.calls.endings import Endings
 from consumer.calls.presence import Presence
 from consumer.calls.reporting import Reporter
 from consumer.calls.routes import Route
@@ -116,6 +117,7 @@ class Context:
     settler: Settler
     reporter: Reporter
     presence: Presence
+    endings: Endings
     services: Mapping[ServiceName, Service]
     routes: Sequence[Route]
     timings: Timings

@@ -33,6 +33,9 @@ RESENT: Final = "x-mcp-resent"
 DEATHS: Final = "x-mcp-deaths"
 """How many workers have died with this message in their inbox; stays with the message."""
 
+LATE: Final = "x-mcp-late"
+"""The message has been an orphan: what was sent after it may have come before it."""
+
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the placer that saw it first."""
 
@@ -42,7 +45,7 @@ DEADLINE: Final = "x-mcp-deadline"
 TRACEPARENT: Final = "traceparent"
 """W3C Trace Context, level 1, section 3.2."""
 
-_MARKS: Final = frozenset({PLACEMENT, BELIEVED, DISOWNED, RETURNED, REFUSED, RESENT})
+_MARKS: Final = frozenset({PLACEMENT, BELIEVED, DISOWNED, RETURNED, REFUSED, RESENT, LATE})
 """What is true of one hop only."""
 
 

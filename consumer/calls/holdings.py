@@ -125,13 +125,14 @@ class Holdings:
             self.leaked.add(call.call_id)
 
     async def _unbind(self, call: OwnedCall) -> None:
-        if self._channel is None:
+        channel = self._channel
+        if channel is None:
             self.leaked.add(call.call_id)  # until the next link; what comes through it is sent on
             return
         bound_to, call.bound_to = call.bound_to, None
-        await self._channel.unbind(self._inbox_binding(call.call_id))
+        await channel.unbind(self._inbox_binding(call.call_id))
         if bound_to == self._requests_queue:
-            await self._channel.unbind(self._requests_binding(call, bound_to))
+            await channel.unbind(self._requests_binding(call, bound_to))
 
     async def unbind_leaked(self, call_id: CallId) -> None:
         """Take away the binding of a call that is not ours, if it still is not."""

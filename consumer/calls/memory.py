@@ -26,6 +26,11 @@ class Memory(Generic[V]):
         entry = self._entries.get(key)
         return entry[1] if entry else None
 
+    def remembered(self) -> list[str]:
+        """Whatever something is remembered of."""
+        self._forget_old()
+        return list(self._entries)
+
     def drop(self, key: str) -> None:
         """Forget now."""
         self._entries.pop(key, None)

@@ -6,7 +6,7 @@ safe; what uses its sessions waits for the lane and then runs beside everything 
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, assert_never
 
@@ -22,6 +22,7 @@ from consumer.calls.early import Early
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from consumer.calls.leaving import Leaving
+from consumer.calls.liveness import PROBE
 from consumer.calls.opening import Opening, Wanted, wanted_by
 from consumer.calls.patience import Heartbeat, deadline_of
 from consumer.calls.reading import Addressed, read_addressed, refused
@@ -76,6 +77,8 @@ class Owner:
         self._leaving = False
         self.holdings = Holdings(context)
         self._books = Books(context, self.holdings, self._lanes)
+        self.probed: Callable[[Delivery], None] = lambda _: None
+        """Called with each probe that came back."""
         self.placements: dict[WorkerId, int] = {}
         """The highest placement number seen of each placer, for our reports."""
 
@@ -109,6 +112,10 @@ class Owner:
 
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the inbox or of the fast lane over."""
+        if delivery.type == PROBE:
+            self.probed(delivery)
+            self._tasks.start(delivery.ack(), "probe-ack")
+            return
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:
@@ -297,6 +304,9 @@ class Owner:
     async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
         self._context.service(request.service_name)
         again = call.opened_by.get(request.session_id) == delivery.message.message_id != ""
+        late = call.ended is not None and headers.LATE in delivery.message.headers
+        if late or (again and request.session_id not in call.sessions):  # what it asked for has been, and is over
+            raise SessionNotFound(f"session {request.session_id!r} has ended", session_id=request.session_id)
         session = await self._open_one(
             call,
             Wanted(request.session_id, request.service_name, request.timeout, request.metadata or {}),
@@ -307,6 +317,7 @@ class Owner:
             known: by for known, by in call.opened_by.items() if known in call.sessions
         }
         call.dirty = True
+        self._context.endings.lift(call.call_id)
         if call.ended is not None:  # an explicit command of somebody who knows better lifts the tombstone
             call.ended.cancel()
             call.ended = None
@@ -356,6 +367,7 @@ class Owner:
         return Done(succeeded({"sessions": opened}), what="opened" if opened else "not_opened")
 
     async def _end(self, call: OwnedCall) -> list[SessionId]:
+        self._context.endings.note(call.call_id)
         if call.ended is None:
             call.ended = asyncio.get_running_loop().call_later(
                 self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._bury, call)

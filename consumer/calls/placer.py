@@ -22,6 +22,7 @@ from consumer.calls import headers
 from consumer.calls.admission import Admission
 from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
+from consumer.calls.liveness import PROBE
 from consumer.calls.memory import Memory
 from consumer.calls.opening import Wanted, wanted_by
 from consumer.calls.reading import Addressed, read_addressed, refused
@@ -81,7 +82,6 @@ class Placer:
         self._admission = Admission(context.presence)
         self._lanes = Lanes("placer")
         self._tasks = Tasks()
-        self._tombstones: Memory[bool] = Memory(context.timings.tombstone)
         self._placements: Memory[tuple[WorkerId, int]] = Memory(REMEMBER)
         self._channel: Channel | None = None
         self._reign: _Reign | None = None
@@ -106,6 +106,9 @@ class Placer:
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the unowned queue over."""
         reign = self._reigning()
+        if delivery.type == PROBE:  # somebody's, that was too late
+            self._tasks.start(delivery.ack(), "placer-probe")
+            return
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:
@@ -169,7 +172,7 @@ class Placer:
         while (wait := self._context.presence.deaf_for()) > 0:  # noqa: ASYNC110 - the moment moves, by the clock
             await asyncio.sleep(min(wait, 0.2))
         if self._context.presence.alive(worker):
-            return self._to_inbox(worker, call_id, delivery.message)
+            return self._to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
         await self._unbind(call_id, worker, reign)
         owner, _ = self._placements.get(call_id) or (None, 0)
         if owner == worker:
@@ -217,7 +220,7 @@ class Placer:
     # What becomes of it, when it is nobody's?
 
     async def _decide(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
-        ended = self._tombstones.get(call_id) is not None
+        ended = call_id in self._context.endings
         try:
             match message:
                 case CallStarted() | CallProgress():
@@ -229,7 +232,9 @@ class Placer:
                     return await self._admit(delivery, call_id, wanted, reign)
                 case SessionCreate(session_id=session_id, service_name=service, metadata=metadata):
                     self._check_service(message)
-                    self._tombstones.drop(call_id)
+                    if ended and headers.DEATHS in delivery.message.headers:
+                        raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
+                    self._context.endings.lift(call_id)
                     return await self._admit(
                         delivery, call_id, [Wanted(session_id, service, metadata=metadata or {})], reign
                     )
@@ -313,11 +318,11 @@ class Placer:
         return Forward(forward.exchange, forward.routing_key, placed, what="placed")
 
     async def _end(self, delivery: Delivery, call_id: CallId) -> Outcome:
-        if headers.RESENT not in delivery.message.headers and self._tombstones.get(call_id) is None:
+        if headers.RESENT not in delivery.message.headers and call_id not in self._context.endings:
             await asyncio.sleep(REORDER)
             if self._lanes.waiting(call_id) & _STARTS:
                 return self._resend(delivery, call_id)  # behind the start, which is placed next
-        self._tombstones.set(call_id, True)
+        self._context.endings.note(call_id)
         return Done(succeeded(EndResult(closed=[]).model_dump()), what="tombstone")
 
     async def _restore(

@@ -123,7 +123,7 @@ class ForkLauncher(LocalLauncher):
         folder = make_folder(base)
         environment = minimal_environment(folder, service.env, self.marker)
         assert service.fork_server is not None
-        argv = [*python.interpreter, forkserver_child.__file__, service.fork_server, python.folder]
+        argv = [*python.interpreter, forkserver_child.__file__, service.fork_server, python.folder, *python.argv]
         helper = ForkServer(partial(self._ended, service))
         try:
             # The start has its own deadline, and what is left of it must do for starting without us.

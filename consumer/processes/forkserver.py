@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -133,7 +134,8 @@ class ForkServer:
             raise CannotFork("it has ended")
         self._last_id += 1
         message = {"id": self._last_id, **{name: getattr(job, name) for name in Job.__slots__}}
-        asked = self._asked[self._last_id] = self._loop.create_future()
+        asked: asyncio.Future[ForkedChild] = self._loop.create_future()
+        self._asked[self._last_id] = asked
         try:
             socket.send_fds(self._connection, [json.dumps(message).encode()], [stdin, stdout, stderr])
         except OSError as cause:
@@ -151,6 +153,8 @@ class ForkServer:
         self._disconnect("it was closed")
         if self._child is None:
             return
+        if not self.was_ready:  # it is in the middle of an import and does not listen
+            self._child.kill()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_PATIENCE):
                 await self._ended.wait()
@@ -217,18 +221,24 @@ class ForkServer:
         self._connection = None
         if self._stderr is not None:
             self._stderr.close()
-        for waiting in (self._ready, *self._asked.values()):
-            if not waiting.done():
-                waiting.set_exception(CannotFork(why))
-        self._ready.exception()
+        if not self._ready.done():
+            self._ready.set_exception(CannotFork(why))
+            self._ready.exception()  # nobody has to want to know
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_exception(CannotFork(why))
         self._asked.clear()
         children, self._children = list(self._children.values()), {}
         for child in children:
             child.ended(-signal.SIGKILL)
 
 
+def _forget(child: ForkedChild) -> None:
+    child.wait()
+
+
 def _drop(child: ForkedChild) -> None:
     """End a process whose owner has gone."""
-    child.watch(child.wait)
+    child.watch(partial(_forget, child))
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(child.pid, signal.SIGKILL)

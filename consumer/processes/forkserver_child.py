@@ -1,7 +1,7 @@
 """The fork server itself: imports a Python server once and forks a process of it per session. Standard library only.
 
-Run by the server's own interpreter as ``python forkserver_child.py <module:function> <folder for sys.path or "">``,
-with one end of a SOCK_SEQPACKET pair as standard input. Each message is a JSON object::
+Run by the server's own interpreter as ``python forkserver_child.py <module:function> <folder> <sys.argv> ...``, where
+``folder`` is put into ``sys.path`` unless it is empty, with one end of a SOCK_SEQPACKET pair as standard input. Each message is a JSON object::
 
     it says    {"ready": pid}                       the import is done
                {"failed": "why"}                    it cannot be; the process ends
@@ -16,6 +16,7 @@ The end of its input means that the worker is gone; it ends then, and the kernel
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -24,21 +25,43 @@ import json
 import os
 import random
 import resource
+import select
 import selectors
 import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 MESSAGE_SIZE = 1 << 20
+
+REHEARSAL_PATIENCE = 3
+"""Seconds that the rehearsal may take; a server that does not leave when its input ends takes them all."""
+
+_CLIENT = {"name": "mcp-sessions", "version": "0"}
+_MODERN = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": _CLIENT,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+_HANDSHAKE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "mcp-sessions", "version": "0"},
+}
+CONVERSATION: list[tuple[str, dict[str, Any]]] = [
+    ("server/discover", {"_meta": _MODERN}),
+    ("initialize", _HANDSHAKE),
+    ("notifications/initialized", {}),
+    ("tools/list", {"_meta": _MODERN}),
+]
+"""How any session begins, in either era of MCP; what does not fit is answered with an error."""
 
 Job = dict[str, Any]
 """``id argv env cwd limits no_new_privs ignore_term``; ``limits`` maps names as RLIMIT_CORE to both limits."""
@@ -47,7 +70,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, value: Any) -> None:
-    """prctl(2); raises OSError."""
+    """Set one thing of this process, as the manual of prctl says; raises OSError."""
     if _libc.prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl {option}")
 
@@ -62,6 +85,7 @@ class Helper:
         self.pidfds: dict[int, int] = {}
 
     def say(self, **message: Any) -> None:
+        """Send one message."""
         self.connection.send(json.dumps(message).encode())
 
     def serve(self) -> Job:
@@ -78,7 +102,7 @@ class Helper:
         data, descriptors, _, _ = socket.recv_fds(self.connection, MESSAGE_SIZE, 3)
         if not data:
             os._exit(0)
-        message = json.loads(data)
+        message: Job = json.loads(data)
         if "reap" in message:
             os.waitpid(message["reap"], 0)
             return None
@@ -107,6 +131,7 @@ class Helper:
         self.selector.unregister(pidfd)
         os.close(pidfd)
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
         by_itself = ended.si_code == os.CLD_EXITED
         self.say(exit=pid, code=ended.si_status if by_itself else None, signal=None if by_itself else ended.si_status)
 
@@ -160,15 +185,84 @@ def load(target: str) -> Callable[[], Any]:
         found = getattr(found, name)
     if not callable(found):
         raise TypeError(f"{target} is no function")
-    threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names are all we want
-    if threads > 1 or threading.active_count() > 1:
-        raise RuntimeError(f"importing {module} starts threads, which a fork would lose")
+    be_alone()
+    rehearse(found)
+    be_alone()
     return found  # type: ignore[no-any-return]
+
+
+def be_alone() -> None:
+    """Raise RuntimeError when what was imported has started threads, which a fork would lose."""
+    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - names are all we want
+        raise RuntimeError("importing it starts threads, which a fork would lose")
+
+
+def rehearse(function: Callable[[], Any]) -> None:
+    """Import what the function imports only when it runs (a third of a start): a fork tries it on a short session.
+
+    That fork talks to nobody and ends with its input; it has the helper's environment and folder.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _rehearse(function, writing)
+    os.close(writing)
+    names = b""
+    while select.select([reading], [], [], REHEARSAL_PATIENCE + 1)[0] and (more := os.read(reading, 65536)):
+        names += more
+    os.close(reading)
+    for signalled in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            signalled(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for name in names.decode().split():
+        with contextlib.suppress(Exception):  # it may only be there under some condition
+            importlib.import_module(name)
+
+
+def _rehearse(function: Callable[[], Any], writing: int) -> NoReturn:
+    before = set(sys.modules)
+    end = os._exit
+
+    def leave(status: int = 0, *_: object) -> NoReturn:  # noqa: ARG001 - it is called as os._exit and by a signal
+        os.write(writing, "\n".join(name for name in list(sys.modules) if name not in before).encode())
+        end(0)
+
+    try:
+        os._exit = leave  # the way out of servers whose threads still wait for input
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGALRM, leave)
+        signal.alarm(REHEARSAL_PATIENCE)
+        theirs, ours = os.pipe()
+        for number, (method, params) in enumerate(CONVERSATION):
+            message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+            if not method.startswith("notifications/"):
+                message["id"] = number
+            os.write(ours, json.dumps(message).encode() + b"\n")
+        os.close(ours)
+        os.dup2(theirs, 0)
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 1)
+            os.dup2(nothing.fileno(), 2)
+        run(function)
+    finally:
+        leave()
+
+
+def run(function: Callable[[], Any]) -> Any:
+    """Call the function as a console script does, or run it when it is a coroutine function."""
+    outcome = function()
+    if inspect.iscoroutine(outcome):
+        import asyncio  # noqa: PLC0415 - a server that is not asynchronous need not have it
+
+        outcome = asyncio.run(outcome)
+    return outcome
 
 
 def main() -> None:
     """Import, fork when told, and in the forks run the function as a console script does."""
-    target, folder = sys.argv[1:]
+    target, folder, *sys.argv = sys.argv[1:]
     here = str(Path(__file__).parent)
     sys.path[:] = [*([folder] if folder else []), *(path for path in sys.path if path != here)]
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -178,7 +272,6 @@ def main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     helper = Helper(connection)
-    sys.argv = [target]
     try:
         function = load(target)
     except BaseException as error:
@@ -192,12 +285,7 @@ def main() -> None:
     sys.stderr.flush()
     helper.say(ready=os.getpid())
     helper.serve()
-    outcome = function()
-    if inspect.iscoroutine(outcome):
-        import asyncio  # noqa: PLC0415 - a server that is not asynchronous need not have it
-
-        outcome = asyncio.run(outcome)
-    sys.exit(outcome)
+    sys.exit(run(function))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class MCPManager:
     ) -> None:
         self.services = read_services(services)
         self._pool = WarmPool(starter or ColdStarter(), started=self._note_tools)
-        self._sources = {name: _source(service) for name, service in self.services.items()}
+        self._sources = {name: service.source for name, service in self.services.items()}
         self._tools: dict[str, list[dict[str, Any]]] = {}
         self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class MCPManager:
         return await self._pool.take(service)
 
     def _note_tools(self, client: MCPClient) -> None:
-        self._tools[_source(client.service)] = client.tools
+        self._tools[client.service.source] = client.tools
 
     async def get_service_tools(self, service_name: str) -> list[dict[str, Any]]:
         """The service's tools as they were listed last; a client is started for it only when there is no listing.
@@ -130,11 +130,6 @@ class MCPManager:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.shutdown()
-
-
-def _source(service: MCPService) -> str:
-    """What a listing of tools holds for: services that differ in nothing of this share it."""
-    return service.model_dump_json(include={"command", "url", "env", "headers", "sandbox"})
 
 
 def read_services(services: Mapping[str, MCPService] | Mapping[str, Any]) -> dict[str, MCPService]:

@@ -25,13 +25,13 @@ DEFAULT_FILE_SIZE = 1 << 30
 """Bytes of RLIMIT_FSIZE when a service names none."""
 
 
-def limit_arguments(sandbox: Sandbox) -> list[str]:
-    """The options of prlimit for ``sandbox``.
+def limits(sandbox: Sandbox) -> dict[str, int]:
+    """The limits for ``sandbox``, by the names that prlimit has for them.
 
     RLIMIT_DATA rather than RLIMIT_AS: Node reserves gigabytes of address space that it never touches.
     """
     if sandbox.kind == "none":
-        return []
+        return {}
     values = {
         "core": (resource.RLIMIT_CORE, 0),
         "data": (resource.RLIMIT_DATA, sandbox.memory or DEFAULT_MEMORY),
@@ -39,13 +39,18 @@ def limit_arguments(sandbox: Sandbox) -> list[str]:
         "cpu": (resource.RLIMIT_CPU, sandbox.cpu_seconds),
         "nproc": (resource.RLIMIT_NPROC, sandbox.processes),
     }
-    return [f"--{name}={_allowed(*limit)}" for name, limit in values.items() if limit[1] is not None]
+    return {name: _allowed(which, value) for name, (which, value) in values.items() if value is not None}
 
 
-def _allowed(which: int, value: int | None) -> int | None:
+def limit_arguments(sandbox: Sandbox) -> list[str]:
+    """The options of prlimit for ``sandbox``."""
+    return [f"--{name}={value}" for name, value in limits(sandbox).items()]
+
+
+def _allowed(which: int, value: int) -> int:
     """``value``, or the hard limit that we live under ourselves: only root could raise it."""
     _, hard = resource.getrlimit(which)
-    return value if value is None or hard == resource.RLIM_INFINITY else min(value, hard)
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def environment_of_limits(sandbox: Sandbox) -> dict[str, str]:

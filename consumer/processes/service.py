@@ -10,6 +10,7 @@ from schemas.ids import ServiceName, ServiceNameField
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_FUNCTION = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$"
 _FLAG = TypeAdapter(bool)
 
 
@@ -97,6 +98,12 @@ class MCPService(BaseModel):
     ``max_calls`` is how many calls of one session may run at once, ``max_arguments`` and ``max_result`` are bytes of a
     request and of a reply. With ``retry`` a tool that says of itself that it may be repeated (``readOnlyHint``,
     ``idempotentHint``) is called once more, on a fresh process, when the first one died under the call.
+
+    ``fork_server`` names what a Python server runs as ``module:function`` (its ``main``, as a console script has it).
+    A helper process then imports the module once, with the interpreter of ``command``, and forks for each session,
+    which saves the time of the import; the arguments of ``command`` are the function's ``sys.argv``. What the module
+    makes of environment and folder while it is imported, all sessions share. Where that cannot be done the server is
+    started by ``command``, with a warning.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -120,6 +127,7 @@ class MCPService(BaseModel):
     max_arguments: Size = 1 << 20
     max_result: Size = 12 << 20
     warm: Warm | None = None
+    fork_server: Annotated[str, Field(pattern=_FUNCTION)] | None = None
     sandbox: Sandbox = Field(default_factory=Sandbox)
 
     @model_validator(mode="after")
@@ -128,12 +136,22 @@ class MCPService(BaseModel):
             raise ValueError("give either command or url")
         if self.command is not None and not (self.command and all(self.command)):
             raise ValueError("command must name a program")
+        if self.fork_server is not None and self.command is None:
+            raise ValueError("fork_server needs a command, for when it cannot be had")
+        if self.fork_server is not None and self.sandbox.kind == "bubblewrap":
+            raise ValueError('fork_server cannot be had with sandbox kind = "bubblewrap"')
         return self
 
     @property
     def transport(self) -> Literal["stdio", "http"]:
         """How the server is reached."""
         return "http" if self.url else "stdio"
+
+    @property
+    def source(self) -> str:
+        """What its server is made of: services that differ in nothing of it offer the same tools."""
+        made_of = {"command", "url", "env", "headers", "fork_server", "sandbox"}
+        return self.model_dump_json(include=made_of)
 
     def public(self) -> dict[str, Any]:
         """What may be told about the service: neither environment nor headers, which hold secrets."""

@@ -148,6 +148,8 @@ class Stage(Cluster):
         self.ended: set[str] = set()
         """Calls whose end the broker has confirmed."""
         self.poison = 0
+        self.poison_repeated = 0
+        self.outages = 0
         self.statistics_age = 1.0
         """How old (s) what the broker tells of its queues may be."""
 
@@ -221,8 +223,14 @@ class Stage(Cluster):
     async def send_poison(self, bodies: list[tuple[str, str, str | None, bytes]]) -> None:
         """Publish (exchange, routing key, type, body), each of which must end in the parking lot."""
         for exchange, key, kind, body in bodies:
-            await self.client._publisher.confirmed(Message(body=body, type=kind), exchange, key)
             self.poison += 1
+            while True:
+                try:
+                    await self.client._publisher.confirmed(Message(body=body, type=kind), exchange, key)
+                    break
+                except BrokerError:
+                    self.poison_repeated += 1  # whether it arrived is unknown
+                    await asyncio.sleep(0.1)
 
     # Workers.
 
@@ -243,6 +251,7 @@ class Stage(Cluster):
     async def break_down(self, method: str) -> None:
         """Call a (blocking) method of the broker."""
         self.statistics_age = 6.0
+        self.outages += 1
         await asyncio.to_thread(getattr(self.broker, method))
 
     async def leave(self) -> list[int]:

@@ -136,11 +136,14 @@ async def test_a_call_that_keeps_killing_its_worker_is_given_up(scene: Stage):
     await scene.start()
     await scene.start_calls(["deadly"])
 
+    def opened(lives: int) -> bool:
+        return len(scene.of("created")) == lives
+
     def over(lives: int) -> bool:
         return len(scene.of("lost")) + len(scene.of("died")) == lives
 
     for life in range(1, 5):  # opened once, restored three times
-        await scene.until(lambda life=life: len(scene.of("created")) == life)
+        await scene.until(partial(opened, life))
         await scene.start()
         owner = (await scene.sessions())["deadly"]["worker_id"]
         await scene.kill_worker(next(worker for worker in scene.alive if worker_id_of(worker) == owner))

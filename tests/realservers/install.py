@@ -108,7 +108,12 @@ def _node() -> tuple[Path, Path, Path]:
     node, npm = _node_of_this_machine() or _node_from_pypi()
     program = [str(node), str(npm)] if npm.suffix else [str(npm)]
     options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-    patience = ["--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
+    patience = [
+        "--prefer-offline",
+        "--fetch-retries=2",
+        "--fetch-retry-mintimeout=1000",
+        "--fetch-retry-maxtimeout=5000",
+    ]
 
     def make() -> None:
         (folder / "package.json").write_text('{"private": true}\n')

@@ -106,8 +106,8 @@ class Servers:
     def calculator(self) -> Server:
         return replace(
             self._of_pypi("before", "mcp-server-calculator"),
-            note="and all others on mcp 1.x write some sixty lines to stderr when they are asked which era they speak "
-            "(`server/discover`), and answer all the same; a worker asks once for each service",
+            note="and all others on mcp 1.x write a hundred lines and more to stderr when they are asked which era "
+            "they speak (`server/discover`), and answer all the same; a worker asks once for each service",
         )
 
     def shell(self, *allowed: str) -> Server:

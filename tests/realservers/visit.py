@@ -138,8 +138,9 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def memory_of(processes: list[psutil.Process]) -> int:
-    """Bytes: what these processes have for themselves, and their share of what they share."""
-    return sum(process.memory_full_info().pss for process in processes)
+    """Bytes: what these processes have for themselves, and their share of what they share, where the system tells."""
+    infos = [process.memory_full_info() for process in processes]
+    return sum(int(getattr(info, "pss", info.rss)) for info in infos)
 
 
 async def all_gone(processes: list[psutil.Process]) -> None:

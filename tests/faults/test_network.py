@@ -1,0 +1,137 @@
+"""The way to the broker: cut, slow, and black holes."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from aiomisc.pytest import TCPProxy
+from yarl import URL
+
+from tests.faults.checker import check
+from tests.faults.load import Load
+from tests.faults.stage import Stage, faulty
+from tests.harness import WorkerProcess, worker_id_of
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+async def proxy(fault_broker) -> AsyncIterator[TCPProxy]:
+    url = URL(fault_broker.url)
+    async with TCPProxy(str(url.host), int(url.port or 5672)) as made:
+        yield made
+
+
+def through(scene: Stage, proxy: TCPProxy) -> str:
+    return str(URL(scene.url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
+
+
+async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, proxy: TCPProxy):
+    cut = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    await scene.start()
+    calls = [f"call-{number}" for number in range(40)]
+    await scene.start_calls(calls)
+    before = await scene.sessions()
+    victims = sorted(call for call, info in before.items() if info["worker_id"] == cut.worker_id)
+    assert set((await scene.counts(calls)).values()) == {1}
+    for times in range(1, 4):
+        await proxy.disconnect_all()
+        await scene.until(lambda: len(scene.logged("broker.lost")) >= times)  # noqa: B023
+        await scene.until(lambda: len([r for r in cut.records if r.get("event") == "broker.attached"]) > times)  # noqa: B023
+        await scene.until(lambda: len(scene.logged("delivery", outcome="still_owner")) >= times * len(victims))  # noqa: B023
+        assert set((await scene.counts(calls)).values()) == {1 + times}, "state was lost"
+    after = await scene.sessions()
+    assert {call: info["worker_id"] for call, info in after.items()} == {
+        call: info["worker_id"] for call, info in before.items()
+    }
+    assert not scene.of("lost")
+    assert not scene.of("closed")
+    await scene.end_calls(calls)
+    await check(scene, "TCP cut")
+
+
+async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(scene: Stage, proxy: TCPProxy):
+    """A black hole: nothing is closed, nothing arrives; both sides notice by their heartbeats."""
+    cut = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    other = await scene.start()
+    calls = [f"call-{number}" for number in range(20)]
+    await scene.start_calls(calls)
+    victims = {call for call, info in (await scene.sessions()).items() if info["worker_id"] == cut.worker_id}
+    scene.frozen.add(worker_id_of(cut))
+    hole = asyncio.Event()
+
+    async def swallow(chunk: bytes) -> bytes:
+        await hole.wait()
+        return chunk
+
+    def dig(processor) -> None:
+        proxy.read_processor = proxy.write_processor = processor
+        for client in proxy.clients:
+            client.read_processor = client.write_processor = processor
+
+    dig(swallow)
+    dug_at = time.monotonic()
+    await scene.until(lambda: {e.subject for e in scene.of("created", restored=True)} == victims, within=60)
+    print(f"\nrestored {time.monotonic() - dug_at:.1f} s after the cable was pulled")  # noqa: T201
+    dig(None)
+    hole.set()
+    await proxy.disconnect_all()
+    await scene.until(lambda: {e.subject for e in scene.of("closed", reason="superseded")} == victims, within=60)
+    after = await scene.sessions()
+    assert set(after) == set(calls)
+    assert {info["worker_id"] for info in after.values()} == {other.worker_id}
+    await scene.end_calls(calls)
+    await check(scene, "black hole")
+
+
+async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
+    slow = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    scene.frozen.add(worker_id_of(slow))  # so slow that it may not be back within the grace
+    await scene.start()
+    for client in proxy.clients:
+        client.read_delay.timeout = client.write_delay.timeout = 0.15
+    proxy.read_delay = proxy.write_delay = 0.15
+    load = Load(scene, random.Random(1), pace=0.5)
+    await load.run(60, at_once=15)
+    await proxy.disconnect_all()
+    await load.run(30, at_once=15, name="after")
+    print(f"\nuses: {dict(load.outcomes)}")  # noqa: T201
+    await check(scene, "slow network")
+
+
+async def test_a_placer_that_changes_every_few_seconds_under_load(scene: Stage):
+    for _ in range(3):
+        await scene.start()
+    load = Load(scene, random.Random(3), pace=0.5)
+    done = asyncio.Event()
+
+    async def depose() -> int:
+        deposed = 0
+        while not done.is_set():
+            if (placer := _placer(scene)) is not None:
+                await scene.start()
+                await placer.terminate()
+                deposed += 1
+            await asyncio.sleep(0.5)
+        return deposed
+
+    deposing = asyncio.create_task(depose())
+    while not deposing.done() and len(scene.logged("placer.elected")) < 5:
+        await load.run(40, at_once=15, name=f"call-{len(scene.accepted)}")
+    done.set()
+    print(f"\n{await deposing} placers deposed, uses: {dict(load.outcomes)}")  # noqa: T201
+    await check(scene, "changing placer")
+
+
+def _placer(scene: Stage) -> WorkerProcess | None:
+    """The worker that was elected last, if it is still there."""
+    elected = [
+        (record["timestamp"], index)
+        for index, worker in enumerate(scene.workers)
+        for record in worker.records
+        if record.get("event") == "placer.elected"
+    ]
+    worker = scene.workers[max(elected)[1]] if elected else None
+    return worker if worker in scene.alive else None
