@@ -50,6 +50,7 @@ from consumer.calls.queries import Queries
 from consumer.calls.reporting import Reporter
 from consumer.calls.tasks import Tasks
 from consumer.processes.manager import MCPManager
+from consumer.processes.starter import ColdStarter
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from consumer.settings import Settings
 from schemas.events import EndReason
@@ -104,7 +105,10 @@ class Worker:
             routes=settings.routes,
             timings=Timings(tombstone=own.tombstone, admission_wait=own.admission_wait),
         )
-        self._mcp = MCPManager({str(name): service for name, service in settings.services.items()})
+        self._mcp = MCPManager(
+            {str(name): service for name, service in settings.services.items()},
+            starter=ColdStarter(folder=settings.session.sandbox_dir),
+        )
         self._sessions: SessionManager[ToolProcess] = SessionManager(settings.session, on_event=self._on_session)
         self._asker = Asker(self._publisher)
         self._owner = Owner(self._context, self._sessions, self._mcp.create_client)
@@ -175,7 +179,7 @@ class Worker:
 
     async def _keep_announcing(self) -> None:
         while True:
-            await self._publisher.wait_attached()
+            await self._supervisor.up.wait()  # before, the exchange may not be there
             self._news.clear()
             await self._announce()
             with suppress(TimeoutError):
@@ -199,7 +203,7 @@ class Worker:
         own = self.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
-        await apply(control, cluster(self.names, grace=own.grace, call_exchanges=extra))
+        await apply(control, cluster(self.names, grace=own.grace, call_exchanges=extra), link=link)
         mine = worker_queue(self.names, self.worker_id, link.token)
         fast = requests_queue(self.names, self.worker_id, link.token)
         for queue in (inbox(self.names, self.worker_id), fast, mine):

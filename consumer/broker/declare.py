@@ -23,19 +23,35 @@ class Finding:
     detail: str = ""
 
 
-async def apply(channel: Channel, topology: Topology) -> None:
-    """Declare everything; idempotent. The broker's error tells what differs from what is there already."""
+async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
+    """Declare everything; idempotent. The broker's error tells what differs from what is there already.
+
+    A platform's own exchange is taken as it is when it is there: Kazoo's are not durable, and ours would differ.
+    """
     for exchange in topology.exchanges:
-        await channel.declare_exchange(exchange)
+        if not (exchange.foreign and await _exists(link, exchange)):
+            await channel.declare_exchange(exchange)
     for queue in topology.queues:
         await channel.declare_queue(queue)
     for binding in topology.bindings:
         await channel.bind(binding)
 
 
+async def _exists(link: Link, exchange: Exchange) -> bool:
+    try:
+        async with link.scratch() as channel:
+            await channel.declare_exchange(exchange, passive=True)
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, ChannelNotFoundEntity):
+            return False
+        raise
+    return True
+
+
 async def _state(link: Link, thing: Exchange | Queue) -> tuple[State, str]:
     # Passive first, because only that never creates; then for real, because only that compares the arguments.
-    for passive in (True, False):
+    foreign = isinstance(thing, Exchange) and thing.foreign
+    for passive in (True,) if foreign else (True, False):
         try:
             async with link.scratch() as channel:
                 if isinstance(thing, Exchange):

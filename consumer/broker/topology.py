@@ -31,12 +31,13 @@ QUERY_TTL_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A durable exchange."""
+    """A durable exchange; a ``foreign`` one is its platform's, and declared only where it is missing."""
 
     name: str
     type: ExchangeType
     why: str
     arguments: Arguments = field(default_factory=dict)
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ def cluster(names: Names, *, grace: float = 5.0, call_exchanges: Iterable[CallEx
             Exchange(names.requests, "direct", "the fast lane: tool calls and reads", unowned),
             Exchange(names.workers, "fanout", "presence, scatter and gather"),
             Exchange(names.events, "topic", "what happened to sessions: session.<what>.<service_name>"),
-            *(Exchange(one.exchange, one.type, "a telephony platform's own exchange") for one in extra),
+            *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
         ),
         queues=(
             Queue(names.dead, "the parking lot", _quorum(names.dead)),

@@ -51,7 +51,7 @@ async def apply(invocation: Invocation) -> None:
     async with _link(invocation) as link:
         try:
             async with link.scratch() as channel:
-                await declare.apply(channel, topology)
+                await declare.apply(channel, topology, link=link)
         except BrokerUnavailable as error:
             problems = [one for one in await declare.verify(link, topology) if one.state not in {"ok", "missing"}]
             if not problems:

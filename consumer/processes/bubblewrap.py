@@ -34,7 +34,7 @@ _ETC = (
     "ssl",
     "timezone",
 )
-_TOO_WIDE = {Path("/"), Path("/home"), Path("/root"), Path("/tmp"), Path("/var"), Path("/work"), Path("/etc")}  # noqa: S108
+_TOO_WIDE = {Path("/"), Path("/home"), Path("/root"), Path("/tmp"), Path("/var"), Path("/etc")}  # noqa: S108
 
 _refusals: dict[str, str] = {}
 

@@ -47,6 +47,8 @@ def make_folder(base: Path) -> Path:
 
 def make_base(parent: Path) -> Path:
     """A new base folder for the sessions' folders; it cannot be listed, so no server finds the others by looking."""
+    parent = parent.absolute()
+    parent.mkdir(parents=True, exist_ok=True)
     base = parent / f"mcp-sessions-{secrets.token_hex(8)}"
     base.mkdir(mode=0o311)
     return base

@@ -49,6 +49,15 @@ CAPABILITIES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 log = structlog.get_logger(__name__)
 
 
+_LOST = ("Connection closed", "SSE stream")
+"""How the SDK begins what it says of a connection that broke under a request."""
+
+
+def connection_lost(fault: MCPError) -> bool:
+    """Whether the connection broke; -32000 alone is also what many servers answer with, the SDK's words are not."""
+    return fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
+
+
 class Era(StrEnum):
     """How a server begins a conversation."""
 
@@ -83,7 +92,7 @@ async def _discover(session: ClientSession, version: str) -> bool:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 raw = await session.send_discover(version)
         except MCPError as refusal:
-            if refusal.code == CONNECTION_CLOSED:
+            if connection_lost(refusal):
                 raise
             mutual = _mutual(refusal)
             if mutual is None:
@@ -95,7 +104,7 @@ async def _discover(session: ClientSession, version: str) -> bool:
         log.debug("era.old", reason=type(reason).__name__)
         return False
     except MCPError as refusal:
-        if refusal.code == CONNECTION_CLOSED:
+        if connection_lost(refusal):
             raise
         return False
     if not set(MODERN_PROTOCOL_VERSIONS) & set(found.supported_versions):

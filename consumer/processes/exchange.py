@@ -8,9 +8,9 @@ from typing import Any
 from mcp.shared.dispatcher import CallOptions, ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
-from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
+from mcp_types import INVALID_REQUEST, REQUEST_TIMEOUT
 
-from consumer.processes.eras import Envelope, Era
+from consumer.processes.eras import Envelope, Era, connection_lost
 from consumer.processes.questions import OnQuestion, Questions, answers
 from consumer.processes.transport import InputBlocked, Unsendable
 from consumer.sessions.session import ProcessExit
@@ -21,9 +21,6 @@ OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 MAX_ROUNDS = 10
 """Most questions in a row that a modern server may ask before it has to answer."""
-
-_LOST = ("Connection closed", "SSE stream")
-"""How the SDK begins what it says of a connection that broke under a request."""
 
 _IDLE_ROUND = 0.05
 """First pause before a call is sent again to a server that asked for nothing but a little time; doubles to 0.25."""

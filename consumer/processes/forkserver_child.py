@@ -1,7 +1,8 @@
 """The fork server itself: imports a Python server once and forks a process of it per session. Standard library only.
 
 Run by the server's own interpreter as ``python forkserver_child.py <module:function> <folder> <sys.argv> ...``, where
-``folder`` is put into ``sys.path`` unless it is empty, with one end of a SOCK_SEQPACKET pair as standard input. Each message is a JSON object::
+``folder`` is put into ``sys.path`` unless it is empty, with one end of a SOCK_SEQPACKET pair as standard input.
+Each message is a JSON object::
 
     it says    {"ready": pid}                       the import is done
                {"failed": "why"}                    it cannot be; the process ends

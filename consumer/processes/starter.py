@@ -6,6 +6,7 @@ above it; a fork server is another :class:`~consumer.processes.launcher.Launcher
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Protocol
 
 from consumer.processes.client import MCPClient
@@ -36,12 +37,15 @@ class Starter(Protocol):
 class ColdStarter:
     """Starts a process for each session, as many at once as the processors can use.
 
-    Those are twice their number for calls, and their number for clients that are started ahead of calls.
+    Those are twice their number for calls, and their number for clients that are started ahead of calls. ``folder``
+    is where the folder of this worker's sessions is made, unless a launcher is given (and left to who gave it).
     """
 
-    def __init__(self, launcher: Launcher | None = None, *, most_at_once: int | None = None) -> None:
-        self._own_launcher = ForkLauncher() if launcher is None else None
-        self._launcher: Launcher = launcher if launcher is not None else self._own_launcher or ForkLauncher()
+    def __init__(
+        self, launcher: Launcher | None = None, *, most_at_once: int | None = None, folder: Path | None = None
+    ) -> None:
+        self._own_launcher = ForkLauncher(parent=folder) if launcher is None else None
+        self._launcher: Launcher = launcher or self._own_launcher or ForkLauncher(parent=folder)
         processors = os.cpu_count() or 1
         self._slots = Slots(most_at_once or 2 * processors, processors)
         self._eras: dict[tuple[str, ...], Era] = {}

@@ -18,8 +18,8 @@ SESSION = {
     "max_sessions_per_service": "Sessions of one service on one worker.",
     "max_total_sessions": "Sessions on one worker.",
     "max_lifetime": "How long a session may live, however busy it is. `0`: for ever.",
-    "sandbox_dir": "Meant for the private folders of the server processes. Not in force yet: they are made in the "
-    "system's folder for temporary files.",
+    "sandbox_dir": "Where the private folders of the server processes are made; without it, the system's folder for "
+    "temporary files.",
 }
 
 SERVICE = {

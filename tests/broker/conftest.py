@@ -20,7 +20,7 @@ async def link(amqp_url, prefix):
     """A link on a broker where the topology of the prefix is declared."""
     opened = Link(amqp_url, "test")
     await opened.open()
-    await apply(await opened.channel(), cluster(Names(prefix)))
+    await apply(await opened.channel(), cluster(Names(prefix)), link=opened)
     yield opened
     await opened.close()
     await remove_everything(amqp_url, prefix, [])

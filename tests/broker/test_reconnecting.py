@@ -39,7 +39,7 @@ async def test_the_outbox_delivers_everything_in_order_across_cut_connections(am
     outbox = Outbox(publisher)
 
     async def attach(opened):
-        await apply(await opened.channel(), cluster(names))
+        await apply(await opened.channel(), cluster(names), link=opened)
 
     through = str(URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
     supervisor = Supervisor(through, "test", publisher, attach=attach, detached=nothing)

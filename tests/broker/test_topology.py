@@ -21,8 +21,8 @@ async def link(amqp_url, prefix):
 async def test_applying_twice_is_the_same_as_applying_once(link, prefix):
     topology = cluster(Names(prefix), call_exchanges=[CallExchange(f"{prefix}.TAP.Events")])
     channel = await link.channel()
-    await apply(channel, topology)
-    await apply(channel, topology)
+    await apply(channel, topology, link=link)
+    await apply(channel, topology, link=link)
     assert {finding.state for finding in await verify(link, topology)} == {"ok"}
     await channel.delete_exchange(f"{prefix}.TAP.Events")
 
@@ -38,7 +38,7 @@ async def test_verify_names_what_is_missing_and_creates_nothing(link, prefix):
 async def test_verify_tells_a_queue_that_differs(link, prefix):
     names = Names(prefix)
     channel = await link.channel()
-    await apply(channel, cluster(names, grace=5))
+    await apply(channel, cluster(names, grace=5), link=link)
     (differing,) = [one for one in await verify(link, cluster(names, grace=6)) if one.state != "ok"]
     assert (differing.name, differing.state) == (names.orphans, "differs")
     assert "x-message-ttl" in differing.detail
@@ -70,6 +70,19 @@ async def test_taking_a_binding_from_a_queue_that_is_gone_is_harmless(link, pref
     from consumer.broker.topology import Binding
 
     channel = await link.channel()
-    await apply(channel, cluster(Names(prefix)))
+    await apply(channel, cluster(Names(prefix)), link=link)
     await channel.unbind(Binding(f"{prefix}.sessions", f"{prefix}.inbox.nobody", "c-1"))
     await channel.unbind(Binding(f"{prefix}.sessions", f"{prefix}.inbox.nobody", "c-1"))
+
+
+async def test_a_platforms_own_exchange_is_taken_as_it_is(link, prefix):
+    """Kazoo's are not durable."""
+    import aio_pika
+
+    connection = await aio_pika.connect(link._url)
+    async with connection:
+        channel = await connection.channel()
+        await channel.declare_exchange(f"{prefix}.callevt", "topic", durable=False, auto_delete=True)
+        topology = cluster(Names(prefix), call_exchanges=[CallExchange(f"{prefix}.callevt")])
+        await apply(await link.channel(), topology, link=link)
+        assert {finding.state for finding in await verify(link, topology)} == {"ok"}

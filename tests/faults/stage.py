@@ -84,7 +84,7 @@ class EventLog:
 
     async def _attach(self, link: Link) -> None:
         channel = await link.channel()
-        await apply(channel, topology(self._names, grace=GRACE))
+        await apply(channel, topology(self._names, grace=GRACE), link=link)
         await channel.declare_queue(self.queue)
         await channel.bind(Binding(self._names.events, self.queue.name, "#"))
         await channel.consume(self.queue.name, self._take)

@@ -1,4 +1,4 @@
-"""Sessions that are forked from a helper which has imported the server: alike to others in all but the time it takes."""
+"""Sessions that are forked from a helper which has imported the server: like others in all but their start."""
 
 import asyncio
 import os
