@@ -118,9 +118,7 @@ class Exchange:
         named = _named(method, params)
         if fault.code == REQUEST_TIMEOUT and fault.message == f"Request {method!r} timed out":
             return _timed_out(named, timeout, "it was cancelled at the server")
-        # Code -32000 is also what many servers answer with; the SDK's own are told apart by their words.
-        lost = fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
-        ending = await self._fate() if lost else None
+        ending = await self._fate() if connection_lost(fault) else None
         if ending is not None:
             return OutcomeUnknown(
                 f"{named}: the server was gone before it answered; nobody can say whether it was executed",
