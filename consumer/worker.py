@@ -250,6 +250,7 @@ class Worker:
     async def _detached(self) -> None:
         self._channels, self._consumers = {}, {}
         self._asker.detach()
+        self._presence.deafened()
         self._owner.holdings.detach()
         await self._placer.detach()
         await self._intake.detach()
@@ -348,12 +349,16 @@ class Worker:
         self._reporter.worker("draining")
         self._tasks.start(self._mcp.cool_down(), "cool-down")
         await self._announce()
+        # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
+        await self._placer.resign(0.5)
+        await self._give_back("unowned")
+        self._consumers.pop("unowned", None)
         for name, tag in self._consumers.items():
             with suppress(BrokerError, KeyError):
                 await self._channels[name].cancel(tag)
-        for room in (self._intake, self._placer, self._queries):
+        for room in (self._intake, self._queries):
             await room.drain(1.0)
-        await self._give_back("calls", "unowned", "queries")
+        await self._give_back("calls", "queries")
         in_time = await self._until_hurried(
             self._owner.leave(self._presence.others_ready(self.worker_id), self.settings.worker.drain_timeout)
         )

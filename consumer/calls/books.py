@@ -6,6 +6,7 @@ told, so no life ends untold. What cannot be done without a broker is caught up 
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -32,6 +33,8 @@ class Books:
         self._context = context
         self._holdings = holdings
         self._lanes = lanes
+        self.over: Callable[[CallId], None] = lambda _: None
+        """Called with each call that has ended elsewhere, and has a session here all the same."""
         self.leaving = False
         """No call stays for the sake of repeated tool calls any more."""
 
@@ -112,6 +115,9 @@ class Books:
     def _look(self) -> None:
         for call in self._holdings.to_renew():
             self.keep_later(call.call_id)
+        for call in self._holdings.calls.values():
+            if call.sessions and call.ended is None and call.call_id in self._context.endings:
+                self.over(call.call_id)
         due = asyncio.get_running_loop().time() - CHECK_EVERY
         for call in self._holdings.calls.values():
             if call.unchecked or (call.sessions and call.checked_at <= due):

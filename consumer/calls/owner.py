@@ -77,6 +77,7 @@ class Owner:
         self._leaving = False
         self.holdings = Holdings(context)
         self._books = Books(context, self.holdings, self._lanes)
+        self._books.over = partial(self.give_up, reason=EndReason.CALL_ENDED)
         self.probed: Callable[[Delivery], None] = lambda _: None
         """Called with each probe that came back."""
         self.placements: dict[WorkerId, int] = {}

@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 REMEMBER = 10.0
 """How long (s) a placement is remembered for messages that were routed before the binding took effect."""
 
-REORDER = 0.2
+REORDER = 0.5
 """How long (s) an end that nobody owns waits for its start.
 
 Competing consumers of raw events may swap two that were published milliseconds apart.
@@ -99,12 +99,16 @@ class Placer:
         await self._lanes.abandon()
         await self._tasks.cancel()
 
-    async def drain(self, timeout: float) -> bool:
-        """Wait until what has been taken is placed."""
-        return await self._lanes.drain(timeout) and await self._tasks.drain(timeout)
+    async def resign(self, timeout: float) -> None:
+        """Take nothing more, and let what is being passed on be settled; the rest goes back with the channel."""
+        self._channel = None
+        await self._lanes.drain(timeout)
+        await self.detach()
 
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the unowned queue over."""
+        if self._channel is None:
+            return  # given back with its channel
         reign = self._reigning()
         if delivery.type == PROBE:  # somebody's, that was too late
             self._tasks.start(delivery.ack(), "placer-probe")
@@ -145,6 +149,8 @@ class Placer:
             if isinstance(message, Recipe):
                 reason = EndReason.CRASH_LOOP if _in_a_crash_loop(message) else EndReason.WORKER_GONE
                 self._context.reporter.lost(message, reason)
+            elif isinstance(message, ToolsCall):
+                return Done(what="not_repeated")  # it may have been executed: at most once
             elif deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck):
                 return self._deadly(delivery, call_id)
         await self._disowned(given, call_id, reign)

@@ -5,6 +5,7 @@ the placer has placed since a worker's last report is added to that report, so t
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -15,9 +16,6 @@ from schemas.sessions import ServiceLoad, WorkerInfo
 
 INTERVAL = 1.0
 """How often (s) a worker reports when nothing changes; several fit into the grace."""
-
-LISTEN = 1.0
-"""How long (s) one must have listened before somebody's silence means something."""
 
 FORGET = 60.0
 """When (s) a worker that is silent is no longer in the table."""
@@ -62,7 +60,7 @@ class Presence:
         self._grace = grace
         self._table: dict[WorkerId, Seen] = {}
         self._number = 0
-        self._spoke_at = 0.0
+        self._spoke_at = -math.inf
         self._listening_since = 0.0
         self.changed: Callable[[], None] = lambda: None
         """Called when a report has come: there may be room now."""
@@ -92,10 +90,17 @@ class Presence:
         return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self._grace
 
     def deaf_for(self) -> float:
-        """How many more seconds to listen before a worker that is not heard can be taken for dead."""
+        """How many more seconds to listen before a worker that is not heard can be taken for dead.
+
+        A whole grace: when the broker itself was away, everybody was, and its clocks ran on.
+        """
         now = asyncio.get_running_loop().time()
         since = now if now - self._spoke_at > 2 * INTERVAL else self._listening_since
-        return since + LISTEN - now
+        return since + self._grace - now
+
+    def deafened(self) -> None:
+        """The link is lost: nobody can be heard."""
+        self._spoke_at = -math.inf
 
     def knows(self, worker_id: WorkerId) -> bool:
         """Whether the worker may be there: it was heard of in the last minute, and has not said that it has gone."""

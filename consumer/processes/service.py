@@ -102,7 +102,8 @@ class MCPService(BaseModel):
     ``fork_server`` names what a Python server runs as ``module:function`` (its ``main``, as a console script has it).
     A helper process then imports the module once, with the interpreter of ``command``, and forks for each session,
     which saves the time of the import; the arguments of ``command`` are the function's ``sys.argv``. What the module
-    makes of environment and folder while it is imported, all sessions share. Where that cannot be done the server is
+    makes of environment and folder while it is imported, all sessions share. The helper runs the function once on the
+    beginning of a session of its own, to know what it imports late. Where that cannot be done the server is
     started by ``command``, with a warning.
     """
 

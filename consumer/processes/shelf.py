@@ -21,6 +21,9 @@ from schemas.errors import SessionDied
 BACKOFF = wait_exponential(multiplier=0.5, max=60) + wait_random(0, 0.5)
 """Seconds between tries while starts fail; an episode of trouble ends when a client was good for something."""
 
+COURTESY = 0.05
+"""Seconds between the news and what is done about it: whoever took a client answers its call first."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -105,6 +108,7 @@ class Shelf:
                 task.add_done_callback(self._starting.discard)
                 task.add_done_callback(lambda _task: self._news.set())
             await self._news.wait()
+            await asyncio.sleep(COURTESY)
             self._news.clear()
             if self._failure is not None:
                 raise self._failure

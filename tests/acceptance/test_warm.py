@@ -10,24 +10,28 @@ WARM = {"services": {"echo": {"command": ECHO, "warm": {"min": 2, "max": 4}}}}
 
 
 async def has_warm(mcp: Cluster, count: int) -> None:
-    """Ask until the workers that are present tell of so many."""
+    """Ask until the worker tells of so many or, when calls come quickly, of more."""
     async with asyncio.timeout(WAIT):
         while True:
             workers = await mcp.client.list_workers()
-            if [worker["services"]["echo"]["warm"] for worker in workers] == [count]:
+            if any(worker["services"]["echo"]["warm"] >= count for worker in workers):
                 return
 
 
 async def test_sessions_are_served_from_the_pool_which_refills(mcp: Cluster):
-    await mcp.start(WARM)
+    worker = await mcp.start(WARM)
     await has_warm(mcp, 2)
-    for number in range(3):
-        await mcp.client.create(f"call-{number}", "echo")
-        assert (await mcp.client.call_tool(f"call-{number}", "counter"))["structuredContent"] == {"count": 1}
-        await mcp.client.close(f"call-{number}")
-        closed = await mcp.event("closed", session_id=f"call-{number}")
-        assert closed.data["tools"]["start"] == "warm"
-        await has_warm(mcp, 2)
+    first = {child.pid for child in worker.children()}
+    for call in ("one", "two"):
+        await mcp.client.create(call, "echo")
+        result = await mcp.client.call_tool(call, "cwd")
+        assert result["structuredContent"]["pid"] in first
+        await mcp.client.close(call)
+        assert (await mcp.event("closed", session_id=call)).data["tools"]["start"] == "warm"
+    async with asyncio.timeout(WAIT):
+        while len({child.pid for child in worker.children()} - first) < 2:
+            await asyncio.sleep(0.02)
+    await has_warm(mcp, 2)
 
 
 async def test_the_catalogue_is_there_before_any_session(mcp: Cluster):

@@ -46,7 +46,7 @@ class Load:
                 pass
             case "used" | "busy":
                 for _ in range(chance.randrange(1, 8)):
-                    await self._use(call, "echo", {"text": "x"})
+                    await self._use(call, "counter", None)  # no two executions have the same answer
                     await asyncio.sleep(chance.random() * self._pace * (0.5 if style == "used" else 0.05))
             case "dying":
                 await self._use(call, "die", {"code": 3})

@@ -6,7 +6,7 @@ import secrets
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -111,20 +111,25 @@ class CountingClient(SessionClient):
     def __init__(self, url: str, prefix: str) -> None:
         super().__init__(url, prefix=prefix, connect_timeout=30)
         self.answers: Counter[str] = Counter()
-        self._tool_calls: set[str] = set()
+        self._tool_calls: dict[str, set[bytes]] = {}
 
     def _heard(self, delivery: Delivery) -> None:
         if delivery.message.correlation_id:
             self.answers[delivery.message.correlation_id] += 1
             if delivery.type == "tools.call.reply":
-                self._tool_calls.add(delivery.message.correlation_id)
+                self._tool_calls.setdefault(delivery.message.correlation_id, set()).add(delivery.message.body)
         super()._heard(delivery)
 
     @property
     def answered_twice(self) -> tuple[int, int]:
-        """How many tool calls, and how many other requests: a command whose worker dies is repeated on another."""
+        """How many tool calls, and how many other requests.
+
+        The same answer once more is none: its worker lost the link, and does not know whether it arrived. A command
+        whose worker dies is repeated on another.
+        """
         twice = {asked for asked, count in self.answers.items() if count > 1}
-        return len(twice & self._tool_calls), len(twice - self._tool_calls)
+        tool_calls = sum(len(answers) > 1 for answers in self._tool_calls.values())
+        return tool_calls, len(twice - self._tool_calls.keys())
 
 
 class Stage(Cluster):
@@ -219,6 +224,16 @@ class Stage(Cluster):
                     if listed["complete"]:
                         return dict(listed["sessions"])
                 await asyncio.sleep(0.2)
+
+    async def sessions_are(self, calls: Collection[str]) -> dict[str, Any]:
+        """The open sessions, when they are these; workers that were away are heard of one after the other."""
+        listed: dict[str, Any] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(15):
+                while set(listed := await self.sessions()) != set(calls):
+                    await asyncio.sleep(0.3)
+        assert set(listed) == set(calls)
+        return listed
 
     async def send_poison(self, bodies: list[tuple[str, str, str | None, bytes]]) -> None:
         """Publish (exchange, routing key, type, body), each of which must end in the parking lot."""

@@ -267,8 +267,9 @@ async def test_warm_forks(manager: MCPManager) -> None:
 
 async def test_a_killed_worker_leaves_no_helper_and_no_fork(temporary: Path) -> None:
     code = f"""
-import asyncio
+import asyncio, structlog
 from consumer.processes.manager import MCPManager
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
 async def main():
     async with MCPManager({{"svc": {{
         "command": {command("echo_server", "--ignore-eof", "--grandchild")!r}, "fork_server": {ECHO!r},
@@ -283,10 +284,12 @@ asyncio.run(main())
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env={"TMPDIR": str(temporary)}
     )
     assert worker.stdout is not None
-    kind, *pids = (await asyncio.wait_for(worker.stdout.readline(), 20)).split()
+    try:
+        kind, *pids = (await asyncio.wait_for(worker.stdout.readline(), 20)).split()
+    finally:
+        worker.kill()
+        await worker.wait()
     assert kind == b"forked"
-    worker.kill()
-    await worker.wait()
     await until(lambda: not any(runs(int(pid)) for pid in pids), "a fork or its child lives", timeout=3.0)
     await until(lambda: not list(temporary.glob("mcp-sessions-*")), "a folder is left")
 
