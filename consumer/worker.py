@@ -123,7 +123,7 @@ class Worker:
             detached=self._detached,
             heartbeat=own.heartbeat,
         )
-        self._liveness = Liveness(self._publisher, self._owner.holdings.inbox, self._restart_link)
+        self._liveness = Liveness(self._publisher, self._supervisor.up, self._owner.holdings.inbox, self._restart_link)
         self._owner.probed = self._liveness.heard
         self._link: Link | None = None
         self._channels: dict[str, Channel] = {}

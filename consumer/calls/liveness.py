@@ -27,8 +27,9 @@ PATIENCE = 5.0
 class Liveness:
     """Sends probes; when one does not come back, the broker's side of the worker is to be started anew."""
 
-    def __init__(self, publisher: Publisher, inbox: str, restart: Callable[[str], None]) -> None:
+    def __init__(self, publisher: Publisher, up: asyncio.Event, inbox: str, restart: Callable[[str], None]) -> None:
         self._publisher = publisher
+        self._up = up  # set while a link is attached, inbox and all
         self._inbox = inbox
         self._restart = restart
         self._expected = ""
@@ -44,7 +45,7 @@ class Liveness:
     async def run(self, every: float = EVERY, patience: float = PATIENCE) -> None:
         """Probe for ever; cancel it to stop."""
         while True:
-            await self._publisher.wait_attached()
+            await self._up.wait()
             self.healthy = await self._probe(patience)
             await asyncio.sleep(every)
 
@@ -60,7 +61,7 @@ class Liveness:
             log.warning("liveness.unknown", error=str(error))
             return False
         except TimeoutError:
-            if self._publisher.attached:
+            if self._up.is_set():
                 log.error("liveness.lost", inbox=self._inbox, patience_s=patience)
                 self._restart(f"a message to ourselves did not come back within {patience:g} s")
             return False

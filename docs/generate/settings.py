@@ -47,8 +47,8 @@ SERVICE = {
     "fork_server": "What a Python server runs, as `module:function`. A helper imports the module once and forks itself "
     "for each session, which saves the time of the import; the arguments of `command` are its `sys.argv`. What the "
     "module makes of environment and folder while it is imported, all sessions share. Where it cannot be done, "
-    "`command` is started, with a warning. The helper rehearses the function once, in a throw-away fork, so a server that "
-    "does something at its start does it one time more.",
+    "`command` is started, with a warning. The helper rehearses the function once, in a throw-away fork, so a server "
+    "that does something at its start does it one time more.",
     "sandbox": "How the process is kept apart.",
 }
 

@@ -37,7 +37,7 @@ async def test_each_node_stopped_in_turn_under_load_loses_no_event_and_no_sessio
     scene: Stage, nodes: list[PrivateBroker]
 ):
     for node in nodes:
-        await scene.start(faulty(worker={"grace": 4}), AMQP_URL=node.url)
+        await scene.start(faulty(), AMQP_URL=node.url)
     lasting = [f"lasting-{number}" for number in range(30)]
     await scene.start_calls(lasting)
     load = Load(scene, random.Random(5), pace=1.0)

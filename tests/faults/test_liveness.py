@@ -18,9 +18,11 @@ async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_
     await channel.declare_queue(queue)
     publisher = Publisher()
     publisher.attach(await link.publishing())
+    up = asyncio.Event()
+    up.set()
     restarted: asyncio.Queue[str] = asyncio.Queue()
     probed: asyncio.Queue[bool] = asyncio.Queue()
-    liveness = Liveness(publisher, queue.name, restarted.put_nowait)
+    liveness = Liveness(publisher, up, queue.name, restarted.put_nowait)
 
     def take(delivery) -> None:
         liveness.heard(delivery)
