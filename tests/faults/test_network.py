@@ -52,6 +52,7 @@ async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, 
     await check(scene, "TCP cut")
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(scene: Stage, proxy: TCPProxy):
     """A black hole: nothing is closed, nothing arrives; both sides notice by their heartbeats."""
     cut = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
@@ -86,6 +87,7 @@ async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(sc
     await check(scene, "black hole")
 
 
+@pytest.mark.long
 async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
     slow = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
     scene.frozen.add(worker_id_of(slow))  # so slow that it may not be back within the grace
@@ -101,6 +103,7 @@ async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
     await check(scene, "slow network")
 
 
+@pytest.mark.long
 async def test_a_placer_that_changes_every_few_seconds_under_load(scene: Stage):
     for _ in range(3):
         await scene.start()
