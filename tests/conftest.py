@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 
 from infra.broker import open_broker
 from tests.harness import Cluster, cluster
@@ -26,6 +27,12 @@ def prefix() -> str:
 async def mcp(amqp_url: str, prefix: str) -> AsyncIterator[Cluster]:
     async with cluster(amqp_url, prefix) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_comes() -> None:
+    """No test hears more or less of the logs because another one ran before it in this process."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import structlog
 
-from consumer.observability.logs import quiet_unless_configured
 from consumer.processes.client import MCPClient
 from consumer.processes.pool import WarmPool
 from consumer.processes.service import MCPService
@@ -37,7 +36,6 @@ class MCPManager:
     def __init__(
         self, services: Mapping[str, MCPService] | Mapping[str, Any], *, starter: Starter | None = None
     ) -> None:
-        quiet_unless_configured()
         self.services = read_services(services)
         self._pool = WarmPool(starter or ColdStarter(), started=self._note_tools)
         self._sources = {name: service.source for name, service in self.services.items()}
