@@ -108,7 +108,7 @@ def test_links_lead_somewhere(page: str):
 @pages
 def test_nothing_of_the_workshop_is_on_a_page(page: str):
     text = PAGES[page].read_text()
-    assert "/work/" not in text
+    assert f"{ROOT}/" not in text
     assert str(Path.home()) not in text
     assert "TODO" not in text
 
