@@ -7,7 +7,7 @@ import structlog
 
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
-from consumer.broker.outcome import Done, Outcome, Park
+from consumer.broker.outcome import Done, Outcome, Park, decided
 from consumer.calls import headers
 from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
@@ -55,10 +55,7 @@ class Intake:
                 self._tasks.start(self._finish(delivery, Park("unrecognised", problem)), "intake-park")
 
     async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        async def decided() -> Outcome:
-            return outcome
-
-        await self._context.settler.settle(delivery, decided())
+        await self._context.settler.settle(delivery, decided(outcome))
 
     async def _settle(self, delivery: Delivery, event: CallEvent) -> None:
         with_trace = delivery.message.headers.get(headers.TRACEPARENT)

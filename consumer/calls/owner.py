@@ -14,7 +14,7 @@ import structlog
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery
-from consumer.broker.outcome import Done, Forward, Hold, Outcome
+from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided
 from consumer.calls import headers
 from consumer.calls.books import Books
 from consumer.calls.context import Context, Starter, ToolProcess
@@ -120,7 +120,7 @@ class Owner:
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:
-            self._settle(delivery, _decided(refused(error)))
+            self._settle(delivery, decided(refused(error)))
             return
         if placement := delivery.message.headers.get(headers.PLACEMENT):
             placer, _, number = str(placement).rpartition("/")
@@ -145,7 +145,7 @@ class Owner:
     def _keep_recipe(self, delivery: Delivery, recipe: Recipe) -> None:
         freed = self.holdings.recipe_arrived(delivery, recipe)
         if freed is not delivery:
-            self._settle(delivery, _decided(Hold()))
+            self._settle(delivery, decided(Hold()))
         if freed is not None:
             self._tasks.start(freed.ack(), "recipe-ack")
 
@@ -442,10 +442,6 @@ class Owner:
         await self._tasks.cancel()
         for call in self.holdings.calls.values():
             call.stop_timers()
-
-
-async def _decided(outcome: Outcome) -> Outcome:
-    return outcome
 
 
 def _no_session(request: Use) -> SessionNotFound:

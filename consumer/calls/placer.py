@@ -16,7 +16,7 @@ import structlog
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
-from consumer.broker.outcome import Done, Forward, Outcome, Park
+from consumer.broker.outcome import Done, Forward, Outcome, Park, decided
 from consumer.broker.topology import Binding
 from consumer.calls import headers
 from consumer.calls.admission import Admission
@@ -116,7 +116,7 @@ class Placer:
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:
-            self._tasks.start(self._context.settler.settle(delivery, _decided(refused(error))), "placer-refuse")
+            self._tasks.start(self._context.settler.settle(delivery, decided(refused(error))), "placer-refuse")
             return
         self._lanes.submit(call_id, partial(self._settle, delivery, call_id, message, reign), tag=delivery.type or "")
 
@@ -357,7 +357,3 @@ class Placer:
 def _in_a_crash_loop(recipe: Recipe) -> bool:
     """Whether the worker that has just died with these sessions was one too many; see ``holdings.LIVED``."""
     return max((one.restores for one in recipe.sessions), default=0) + 1 >= MAX_DEATHS
-
-
-async def _decided(outcome: Outcome) -> Outcome:
-    return outcome

@@ -10,8 +10,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
+from consumer.broker.message import Message
+from consumer.broker.publisher import Publisher
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import Presence as PresenceMessage
+from schemas.internal import PresenceRequest
 from schemas.sessions import ServiceLoad, WorkerInfo
 
 INTERVAL = 1.0
@@ -148,3 +151,10 @@ class Presence:
         if seen is not None:
             seen.placed.append((self._number, tuple(services)))
         return self._number
+
+
+async def call_the_roll(publisher: Publisher, workers_exchange: str, worker_id: WorkerId) -> None:
+    """Ask everybody to report now; the reports come to each worker's own queue."""
+    question = PresenceRequest(worker_id=worker_id)
+    message = Message(body=question.model_dump_json().encode(), type=PresenceRequest.type, persistent=False)
+    await publisher.fast(message, workers_exchange, "")
