@@ -25,13 +25,14 @@ from consumer.calls.lanes import Lanes
 from consumer.calls.liveness import PROBE
 from consumer.calls.memory import Memory
 from consumer.calls.opening import Wanted, wanted_by
+from consumer.calls.presence import call_the_roll
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
 from schemas.errors import Capacity, Internal, LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId, routing_key
-from schemas.internal import OwnerCheck, PresenceRequest, Recipe
+from schemas.internal import OwnerCheck, Recipe
 from schemas.replies import CloseResult, EndResult, failed, succeeded
 from schemas.requests import (
     CallEnded,
@@ -125,13 +126,10 @@ class Placer:
             assert self._channel is not None, "deliveries come on a channel"
             log.info("placer.elected")
             self._reign = _Reign(self._channel)
-            self._tasks.start(self._ask_for_reports(), "placer-roll-call")
+            context = self._context
+            roll_call = call_the_roll(context.publisher, context.names.workers, context.worker_id)
+            self._tasks.start(roll_call, "placer-roll-call")
         return self._reign
-
-    async def _ask_for_reports(self) -> None:
-        question = PresenceRequest(worker_id=self._context.worker_id)
-        message = Message(body=question.model_dump_json().encode(), type=PresenceRequest.type, persistent=False)
-        await self._context.publisher.fast(message, self._context.names.workers, "")
 
     async def _settle(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> None:
         await self._context.settler.settle(delivery, self._place(delivery, call_id, message, reign))

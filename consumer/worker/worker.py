@@ -1,0 +1,132 @@
+"""The life of a worker: it comes, it lives until it is told to leave, it leaves."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from consumer import __version__
+from consumer.broker.errors import BrokerUnreachable
+from consumer.broker.link import Link
+from consumer.broker.supervisor import Supervisor
+from consumer.calls.liveness import Liveness
+from consumer.calls.tasks import Tasks
+from consumer.settings import Settings
+from consumer.worker.exits import Exit
+from consumer.worker.leaving import cancelled, leave
+from consumer.worker.others import Others
+from consumer.worker.parts import Parts
+from consumer.worker.stations import Stations
+from schemas.ids import WorkerId
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """One worker. ``run`` lives until it is told to ``leave``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._parts = parts = Parts(settings)
+        self._others = Others(parts)
+        self._stations = Stations(parts, self._others.hear)
+        self._supervisor = Supervisor(
+            settings.amqp_url.get_secret_value(),
+            f"mcp-sessions {parts.worker_id}",
+            parts.publisher,
+            attach=self._attach,
+            detached=self._stations.detached,
+            heartbeat=settings.worker.heartbeat,
+        )
+        self._liveness = Liveness(
+            parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, self._stations.restart
+        )
+        parts.owner.probed = self._liveness.heard
+        self._tasks = Tasks()
+        self._leaving = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._attached_before = False
+
+    @property
+    def worker_id(self) -> WorkerId:
+        """Its id, by which the others know it."""
+        return self._parts.worker_id
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a call can be given to this worker; see ``consumer.calls.liveness``."""
+        return self._liveness.healthy and self._parts.publisher.attached
+
+    async def _attach(self, link: Link) -> None:
+        parts = self._parts
+        staying = not self._leaving.is_set()
+        await self._stations.attach(link, shared=staying)
+        if staying and parts.state == "starting":
+            parts.state = "ready"
+            parts.reporter.worker("started", version=__version__, host=socket.gethostname(), pid=os.getpid())
+        await self._others.announce()
+        if self._attached_before:
+            parts.owner.reattached()
+        self._attached_before = True
+
+    def leave(self) -> None:
+        """Begin to leave; a second time: hurry. For signal handlers."""
+        if self._leaving.is_set():
+            log.warning("worker.hurrying")
+            self._hurry.set()
+        else:
+            log.info("worker.leaving")
+            self._leaving.set()
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
+        """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
+        parts = self._parts
+        log.info("worker.starting", worker_id=parts.worker_id, version=__version__, prefix=parts.names.prefix)
+        parts.mcp.warm_up(parts.news.set)
+        self._tasks.start(self._others.keep_announcing(self._supervisor.up), "presence")
+        self._tasks.start(parts.outbox.run(), "outbox")
+        self._tasks.start(self._liveness.run(), "liveness")
+        self._tasks.start(parts.owner.renew(), "recipe-renewal")
+        self._tasks.start(parts.owner.heartbeat.run(), "heartbeat")
+        supervising = asyncio.create_task(
+            self._supervisor.run(connect_timeout=parts.settings.worker.connect_timeout), name="supervisor"
+        )
+        leaving = asyncio.create_task(self._leaving.wait(), name="leaving")
+        attached = asyncio.create_task(self._supervisor.up.wait(), name="attached")
+        try:
+            await asyncio.wait({supervising, leaving, attached}, return_when=asyncio.FIRST_COMPLETED)
+            if attached.done():
+                ready()
+                log.info("worker.ready", worker_id=parts.worker_id)
+            await asyncio.wait({supervising, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if supervising.done():
+                return _gave_up(supervising)
+            return await leave(parts, self._others, self._stations, self._tasks, self._hurry)
+        finally:
+            await cancelled(leaving, attached)
+            await parts.sessions.shutdown()
+            await parts.mcp.shutdown()
+            await cancelled(supervising)
+            await parts.owner.stop(0)
+            await parts.endings.stop()
+            await self._tasks.cancel()
+
+
+def _gave_up(supervising: asyncio.Task[None]) -> Exit:
+    error = supervising.exception()
+    if isinstance(error, BrokerUnreachable):
+        log.error("broker.unreachable", error=str(error))
+        return Exit.BROKER_UNREACHABLE
+    assert error is not None, "the supervisor never ends by itself"
+    raise error
+
+
+async def run_worker(settings: Settings) -> Exit:
+    """Run a worker until SIGTERM or SIGINT; the second signal hurries."""
+    worker = Worker(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.leave)
+    return await worker.run()
