@@ -5,6 +5,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,13 +46,9 @@ def make_folder(base: Path) -> Path:
     return folder
 
 
-def make_base(parent: Path) -> Path:
-    """A new base folder for the sessions' folders; it cannot be listed, so no server finds the others by looking."""
-    parent = parent.absolute()
-    parent.mkdir(parents=True, exist_ok=True)
-    base = parent / f"mcp-sessions-{secrets.token_hex(8)}"
-    base.mkdir(mode=0o311)
-    return base
+def parent_of_bases(sandbox_dir: Path | None) -> Path:
+    """Where workers make their base folders: the setting, or the system's folder for temporary files."""
+    return (sandbox_dir or Path(tempfile.gettempdir())).absolute()
 
 
 def remove_tree(folder: Path) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -19,7 +18,14 @@ from typing import Protocol
 
 import structlog
 
-from consumer.processes.environment import make_base, make_folder, minimal_environment, remove_tree, search_path
+from consumer.processes.base import Base
+from consumer.processes.environment import (
+    make_folder,
+    minimal_environment,
+    parent_of_bases,
+    remove_tree,
+    search_path,
+)
 from consumer.processes.process import ServerProcess
 from consumer.processes.sandbox import environment_of_limits, exec_chain, own_user
 from consumer.processes.service import MCPService
@@ -52,13 +58,13 @@ class LocalLauncher:
         self.marker = secrets.token_hex(8)
         self._parent = parent
         self.ignore_term = "DYNO" in os.environ if ignore_term is None else ignore_term
-        self._base: Path | None = None
+        self._base: Base | None = None
         self._warden: Warden | None = None
 
     @property
     def base(self) -> Path | None:
         """The folder that holds the sessions' folders, once there was one."""
-        return self._base
+        return self._base.path if self._base is not None else None
 
     @property
     def warden_pid(self) -> int | None:
@@ -93,10 +99,10 @@ class LocalLauncher:
     def ground(self) -> tuple[Path, Warden]:
         """The base folder, and a warden that runs."""
         if self._base is None or self._warden is None:
-            self._base = make_base(self._parent or Path(tempfile.gettempdir()))
-            self._warden = Warden(self._base, self.marker)
+            self._base = Base(parent_of_bases(self._parent), self.marker)
+            self._warden = Warden(self._base.path, self.marker)
         self._warden.ensure()
-        return self._base, self._warden
+        return self._base.path, self._warden
 
     async def spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
         """A process for ``service``, which resolves to ``command``, in ``folder``; nobody has to end it yet."""
@@ -127,7 +133,8 @@ class LocalLauncher:
             await self._warden.close()
         if self._base is not None:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(remove_tree, self._base)
+                await asyncio.to_thread(remove_tree, self._base.path)
+            self._base.forget()
         self._warden = self._base = None
 
 

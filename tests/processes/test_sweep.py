@@ -1,0 +1,64 @@
+"""What a killed worker has left is found by its mark and removed by the next one on the same host."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from consumer.processes import base as bases
+from tests.harness import ECHO, Cluster, config
+
+
+def folders(sandbox: Path) -> set[Path]:
+    return set(sandbox.glob(f"{bases.NAME}*"))
+
+
+async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_warden(mcp: Cluster):
+    sandbox = mcp.folder / "sandbox"
+    configuration = config(
+        services={"echo": {"command": [*ECHO, "--grandchild"]}}, session={"sandbox_dir": str(sandbox)}
+    )
+    victim, living = await mcp.start(configuration), await mcp.start(configuration)
+    await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(6)))
+    await mcp.until(lambda: len(mcp.of("created")) == 6)
+    left = victim.children()
+    kept = living.children()
+    before = folders(sandbox)
+    assert len(before) == 2
+
+    # The container ran out of memory: worker and warden are gone before either can clear up.
+    wardens = [process for process in left if "warden_child" in " ".join(process.cmdline())]
+    assert len(wardens) == 1
+    os.kill(victim.process.pid, signal.SIGSTOP)
+    wardens[0].kill()
+    await victim.kill()
+    outlived = [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert outlived, "grandchildren, which the death signal does not reach"
+    assert folders(sandbox) == before
+
+    third = await mcp.start(configuration)
+    found = await third.logged("sweep.found")
+    _, alive = await asyncio.to_thread(psutil.wait_procs, outlived, timeout=10)
+    assert alive == []
+    await mcp.until(lambda: not Path(found["folder"]).exists())
+    # Nothing of a living worker is touched.
+    assert all(process.is_running() for process in kept)
+    assert before - folders(sandbox) == {Path(found["folder"])}
+
+
+def test_a_folder_of_another_host_or_of_a_living_worker_is_left_alone(tmp_path: Path, monkeypatch):
+    mine = bases.Base(tmp_path, "m1")
+    foreign = bases.Base(tmp_path, "m2")
+    foreign.forget()
+    (foreign.path / bases.OWNER).write_text('{"host": "another.example.com", "marker": "m2"}')
+    unrelated = tmp_path / f"{bases.NAME}unrelated"
+    unrelated.mkdir()
+    try:
+        bases.sweep(tmp_path)
+        assert folders(tmp_path) == {mine.path, foreign.path, unrelated}
+    finally:
+        mine.forget()
+    bases.sweep(tmp_path)
+    assert folders(tmp_path) == {foreign.path, unrelated}
