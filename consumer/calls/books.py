@@ -13,7 +13,7 @@ import structlog
 
 from consumer.broker.errors import BrokerError
 from consumer.calls.context import Context
-from consumer.calls.holdings import Holdings, OwnedCall
+from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from schemas.ids import CallId
 
@@ -41,8 +41,8 @@ class Books:
     async def keep(self, call_id: CallId) -> None:
         """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
         call = self._holdings.calls.get(call_id)
-        if call is None:
-            return
+        if call is None or call.untold_ends:
+            return  # not ours, or not known to be: the recipe stays until its owner has told of the end
         await self._confirmed(call)
         if call.sessions:
             if call.dirty:
@@ -71,11 +71,25 @@ class Books:
             log.info("books.later", call_id=call_id, error=str(error))
 
     def tell_created(self, call: OwnedCall) -> None:
-        """Tell of the sessions that have waited for their recipe, or have ended without one."""
+        """Tell of the sessions that have waited for their recipe."""
         for session in call.untold:
             self._context.reporter.created(session)
             call.unconfirmed = True
         call.untold.clear()
+
+    def note_end(self, call: OwnedCall, session: CallSession, tell: Callable[[], None]) -> None:
+        """A session has ended, which ``tell`` tells of; and first of all, if nobody has, that it was created."""
+        if session in call.untold:
+            call.untold.remove(session)
+            call.untold_ends.append(partial(self._context.reporter.created, session))
+        call.untold_ends.append(tell)
+
+    def tell_ended(self, call: OwnedCall) -> None:
+        """Tell of the ends that have been noted: the call is ours."""
+        for tell in call.untold_ends:
+            tell()
+            call.unconfirmed = True
+        call.untold_ends.clear()
 
     async def _confirmed(self, call: OwnedCall) -> None:
         if call.unconfirmed:
@@ -102,8 +116,6 @@ class Books:
 
         The fast lane leads here again when that is known: two workers that are bound to it would both answer.
         """
-        for call in self._holdings.calls.values():
-            call.unchecked = True
         self._look()
 
     async def run(self) -> None:

@@ -5,7 +5,7 @@ recipe stands unacknowledged in the inbox: should the worker die, the broker han
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -44,12 +44,14 @@ class OwnedCall:
     restored_at: float = 0.0
     untold: list[CallSession] = field(default_factory=list)
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
+    untold_ends: list[Callable[[], None]] = field(default_factory=list)
+    """Tells of the ends that wait until it is known whether the call is ours: if not, they were told ``lost``."""
     unconfirmed: bool = False
     """Whether the broker may not have yet what was last told of it, or its recipe."""
     checked_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     """When it was last known that messages for the call come here."""
     unchecked: bool = False
-    """Whether we were away, and do not know yet that the call is still ours."""
+    """Whether we are or were away, and do not know that the call is still ours."""
     dirty: bool = False
     """Whether the sessions differ from what the recipe says."""
     revision: int = 0
@@ -96,8 +98,11 @@ class Holdings:
         self._requests_queue = requests_queue
 
     def detach(self) -> None:
-        """The link is lost; exclusive queues and their bindings have gone with it."""
+        """The link is lost; exclusive queues and their bindings have gone with it, and the broker has the recipes."""
         self._channel = None
+        for call in self.calls.values():
+            call.unchecked = True
+            call.held = None
 
     def own(self, call_id: CallId) -> OwnedCall:
         """Take a call on; the placer has bound it."""

@@ -1,6 +1,8 @@
 """Telling the world: session info, events, and the outbox that they leave through."""
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from consumer.broker.message import Message
@@ -81,12 +83,12 @@ class Reporter:
         event = session_event(self._worker_id, SessionEventType.CREATED, session_info(self._worker_id, session))
         self._publish_session(SessionEventType.CREATED, event, ServiceName(session.service_name))
 
-    def ended(self, session: Session[Any], reason: EndReason, details: Json) -> None:
-        """A session is over: the one terminal event of its life."""
+    def ending(self, session: Session[Any], reason: EndReason, details: Json) -> Callable[[], None]:
+        """A session is over: what tells the one terminal event of its life, whenever it is called."""
         what = reason.event_type
         info = session_info(self._worker_id, session)
         event = session_event(self._worker_id, what, info, reason=reason.value, **details)
-        self._publish_session(what, event, ServiceName(session.service_name))
+        return partial(self._publish_session, what, event, ServiceName(session.service_name))
 
     def lost(self, recipe: Recipe, reason: EndReason) -> None:
         """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``)."""

@@ -138,8 +138,6 @@ def check_terminals(stage: Stage, life: Life, report: Report) -> None:
         return
     if not reasons:
         report.problems.append(f"{where}: no terminal event")
-    elif "worker_gone" in reasons and len(reasons) == 2 and life.worker_id in stage.frozen:
-        report.counts["lost, and then told of by the worker that was cut off"] += 1
     elif "worker_gone" in reasons and len(reasons) == 2 and life.worker_id in stage.killed:
         report.counts["ended in the instant of the kill, and reported lost"] += 1
     else:
