@@ -56,6 +56,11 @@ class ToolProcess(SessionProcess, Protocol):
     """A session's MCP client, as far as requests are concerned."""
 
     @property
+    def service(self) -> Service:
+        """The service as it was configured when the process was started."""
+        ...
+
+    @property
     def start_kind(self) -> StartKind:
         """Whether it was started for its session, or waited for it."""
         ...
@@ -99,6 +104,15 @@ class Timings:
     admission_wait: float = 2.0
 
 
+@dataclass(slots=True)
+class Configured:
+    """What a reload of the configuration may change, for calls that start from then on."""
+
+    services: Mapping[ServiceName, Service]
+    routes: Sequence[Route] = ()
+    timings: Timings = Timings()
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What one worker takes on at once."""
@@ -118,10 +132,23 @@ class Context:
     reporter: Reporter
     presence: Presence
     endings: Endings
-    services: Mapping[ServiceName, Service]
-    routes: Sequence[Route]
-    timings: Timings
+    configured: Configured
     bounds: Bounds = Bounds()
+
+    @property
+    def services(self) -> Mapping[ServiceName, Service]:
+        """The services by name; a session's own is its process's, whatever has been configured since."""
+        return self.configured.services
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """The routes, the first that matches counts."""
+        return self.configured.routes
+
+    @property
+    def timings(self) -> Timings:
+        """Durations."""
+        return self.configured.timings
 
     def service(self, name: ServiceName) -> Service:
         """A service that sessions can be opened on.

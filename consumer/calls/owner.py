@@ -80,6 +80,8 @@ class Owner:
         self._books.over = partial(self.give_up, reason=EndReason.CALL_ENDED)
         self.probed: Callable[[Delivery], None] = lambda _: None
         """Called with each probe that came back."""
+        self.session_ended = asyncio.Event()
+        """Set with each end of a session."""
         self.placements: dict[WorkerId, int] = {}
         """The highest placement number seen of each placer, for our reports."""
 
@@ -101,12 +103,17 @@ class Owner:
                 details: Json = {"tools": session.record.summary()}
                 if exit_ is not None:
                     details |= {"exit_code": exit_.exit_code, "signal": exit_.signal, "stderr": exit_.stderr}
-                if call is not None:
-                    self._books.tell_created(call)  # in their order
-                self._context.reporter.ended(session, reason, details)
-                if call is not None and call.sessions.get(session.session_id) is session:
+                tell = self._context.reporter.ending(session, reason, details)
+                if call is None:
+                    tell()
+                    return
+                self.session_ended.set()
+                self._books.note_end(call, session, tell)
+                if self._leaving or not call.unchecked:
+                    self._books.tell_ended(call)
+                if call.sessions.get(session.session_id) is session:
                     del call.sessions[session.session_id]
-                    call.dirty = call.unconfirmed = True
+                    call.dirty = True
                     self._books.keep_later(session.call_id)
 
     # What the broker brings.
@@ -172,6 +179,7 @@ class Owner:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     await self._lanes.turn(call_id)
             except TimeoutError:
+                await delivery.ack()
                 return Done(failed(too_late(request)))
         call = self.holdings.calls.get(call_id)
         if call is None:
@@ -190,8 +198,9 @@ class Owner:
             return timeout
         call = self.holdings.calls.get(call_id)
         session = find(call, request) if call is not None else None
-        name = session.service_name if session is not None else getattr(request, "service_name", None)
-        service = self._context.services.get(name) if name is not None else None
+        name: ServiceName | None = getattr(request, "service_name", None)
+        configured = self._context.services.get(name) if name is not None else None
+        service = session.process.service if session is not None else configured
         return service.call_timeout if service is not None else DEFAULT_PATIENCE
 
     async def _call_tool(self, asked: Asked, call: OwnedCall) -> Reply | bytes:
@@ -295,6 +304,7 @@ class Owner:
                 # Still ours. After a new link the broker counts one delivery more of the recipe: write a new one.
                 call.dirty = call.dirty or (call.unchecked and bool(call.sessions))
                 call.unchecked = False
+                self._books.tell_ended(call)
                 call.checked_at = asyncio.get_running_loop().time()
                 return Done(what="still_owner")
             case OwnerCheck():
@@ -418,7 +428,13 @@ class Owner:
             self._lanes.submit(call_id, partial(self._give_up, call, reason))
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
+        was_away, told_lost = call.unchecked, call.unchecked and call.held is None
         await self._close_all(call, reason)
+        if told_lost:  # our recipe has not come back: the placer had it, and has told of its sessions
+            log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.untold_ends))
+            call.untold_ends.clear()
+        elif was_away:
+            self._books.tell_ended(call)
         await self.holdings.release(call)
 
     async def renew(self) -> None:

@@ -49,6 +49,7 @@ from schemas.requests import (
     SessionTouch,
     ToolsCall,
     ToolsList,
+    Use,
 )
 
 log = structlog.get_logger(__name__)
@@ -132,7 +133,14 @@ class Placer:
         return self._reign
 
     async def _settle(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> None:
-        await self._context.settler.settle(delivery, self._place(delivery, call_id, message, reign))
+        await self._context.settler.settle(delivery, self._once(delivery, call_id, message, reign))
+
+    async def _once(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
+        outcome = await self._place(delivery, call_id, message, reign)
+        if isinstance(message, Use) and isinstance(outcome, Done):
+            # Answered at most once: the next placer, who might find the call's owner, must not get it as well.
+            await delivery.ack()
+        return outcome
 
     # Whose is it?
 
@@ -147,6 +155,7 @@ class Placer:
             if isinstance(message, Recipe):
                 reason = EndReason.CRASH_LOOP if _in_a_crash_loop(message) else EndReason.WORKER_GONE
                 self._context.reporter.lost(message, reason)
+                await self._context.reporter.settled()  # before the recipe, which alone could tell it again, goes on
             elif isinstance(message, ToolsCall):
                 return Done(what="not_repeated")  # it may have been executed: at most once
             elif deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck):

@@ -111,14 +111,14 @@ class ToolCalls:
 
     def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
         """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
-        service = self._context.services[session.service_name]
+        service = session.process.service
         tool = next((one for one in session.process.tools if one.get("name") == asked.request.name), {})
         hints: Json = tool.get("annotations") or {}
         return service.retry and bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
 
     async def _run(self, asked: Asked, session: CallSession) -> Json:
         request = asked.request
-        service = self._context.services[session.service_name]
+        service = session.process.service
         self._admit(asked, session, service)
         tools = await session.process.get_tools() if service.bind else []
         arguments = bound_arguments(service.bind, session.metadata, tools, request.name, request.arguments)
@@ -152,7 +152,7 @@ class ToolCalls:
             whole["restored"] = True  # said once: what the session remembered is gone
         body = _written({"ok": True, "result": whole})
         session.record.bytes_out += len(body)
-        limit = self._context.services[session.service_name].max_result
+        limit = session.process.service.max_result
         if len(body) > limit:
             raise McpError(
                 f"{asked.request.name}: its result has {len(body)} bytes, {limit} are allowed (max_result)",

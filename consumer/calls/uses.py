@@ -48,7 +48,7 @@ class Uses:
             case SessionGet() | SessionTouch():
                 return session_info(self._context.worker_id, session).model_dump(mode="json")
             case ToolsList():
-                bind = self._context.services[session.service_name].bind
+                bind = session.process.service.bind
                 return {"tools": public_tools(bind, await session.process.get_tools())}
             case InputAnswer():
                 return self._tool_calls.take_answer(request)

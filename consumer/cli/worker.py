@@ -9,6 +9,8 @@ import typer
 from consumer.cli.command import Invocation, command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from consumer.settings import Settings
 
 
@@ -18,24 +20,28 @@ def register(app: typer.Typer) -> None:
 
 
 def work(invocation: Invocation) -> None:
-    """Run a worker until SIGTERM or Ctrl-C; a second one hurries.
+    """Run a worker until SIGTERM or Ctrl-C; a second one hurries. SIGHUP reads the configuration again.
 
     Exit codes: 0 drained, 2 bad configuration, 3 broker unreachable for longer than allowed, 4 drain ran out of time.
     """
     from consumer.observability import configure_logging, get_logger
 
-    settings = invocation.settings()
-    configure_logging(settings.worker.log_level, settings.worker.log_format)
-    for warning in settings.warnings:
-        get_logger(__name__).warning("settings.warning", text=warning)
-    raise typer.Exit(_run(settings))
+    def load() -> "Settings":
+        settings = invocation.settings()
+        configure_logging(settings.worker.log_level, settings.worker.log_format)
+        for warning in settings.warnings:
+            get_logger(__name__).warning("settings.warning", text=warning)
+        return settings
+
+    raise typer.Exit(_run(load))
 
 
-def _run(settings: "Settings") -> int:
+def _run(load: "Callable[[], Settings]") -> int:
+    settings = load()
     from consumer.worker import run_worker
 
     try:
         import uvloop
     except ImportError:  # where there is none, asyncio's own loop does as well
-        return asyncio.run(run_worker(settings))
-    return uvloop.run(run_worker(settings))
+        return asyncio.run(run_worker(settings, load))
+    return uvloop.run(run_worker(settings, load))

@@ -43,6 +43,11 @@ class MCPManager:
         self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self._closing: asyncio.Task[None] | None = None
 
+    def reconfigure(self, services: Mapping[str, MCPService]) -> None:
+        """Other services, for clients that are created from now on; those that live keep what they were made of."""
+        self.services = dict(services)
+        self._sources = {name: service.source for name, service in self.services.items()}
+
     def get_service(self, service_name: str) -> MCPService:
         """The service of that name; :class:`ServiceNotFound`, :class:`ServiceDisabled` (both ``ValueError``)."""
         service = self.services.get(service_name)

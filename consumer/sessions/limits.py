@@ -92,7 +92,7 @@ class Places:
     """Places taken, by sessions that are open and by sessions that are being opened. Refuses, never waits."""
 
     def __init__(self, limits: SessionLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._taken: Counter[ServiceName] = Counter()
         self._total = 0
 
@@ -104,10 +104,10 @@ class Places:
             ServiceSessionLimit: The service has all it may have.
         """
         total = self._total - (freed is not None)
-        if total >= (most := self._limits.max_total_sessions):
+        if total >= (most := self.limits.max_total_sessions):
             raise SessionLimit(f"maximum session limit ({most}) reached", sessions=total, limit=most)
         count = self._taken[service_name] - (freed == service_name)
-        if count >= (most := self._limits.max_sessions_of(service_name)):
+        if count >= (most := self.limits.max_sessions_of(service_name)):
             raise ServiceSessionLimit(
                 f"maximum session limit ({most}) reached for service {service_name}",
                 service_name=service_name,

@@ -55,16 +55,24 @@ class SessionManager(Generic[P]):
         *,
         on_event: Callable[[SessionCreated[P] | SessionEnded[P]], None] | None = None,
     ) -> None:
-        self.limits = SessionLimits.from_config(config)
         self._on_event = on_event
         self._sessions: dict[SessionId, Session[P]] = {}
-        self._places = Places(self.limits)
+        self._places = Places(SessionLimits.from_config(config))
         self._turns = Turns()
         self._expiry = Expiry[P](self.limits.cleanup_interval, self._end, self._sweep)
         self._dying: dict[Session[P], asyncio.TimerHandle] = {}
         self._stops = Stops()
         self._starts = Starts[P](self._stops)
         self._leaving = False
+
+    @property
+    def limits(self) -> SessionLimits:
+        """The limits in force; others hold from the next opening on, and close nothing that is open."""
+        return self._places.limits
+
+    @limits.setter
+    def limits(self, limits: SessionLimits) -> None:
+        self._places.limits = limits
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -9,11 +9,16 @@
 7. empty the inbox and delete it, close channels and connections  2
 
 A second signal hurries: running tool calls are given up, and so is whatever waits.
+
+With ``drain = "wait"`` the calls are first left to end by themselves, as long as ``drain_timeout`` leaves time to hand
+the rest over. Meanwhile the worker places nothing and is given no call, and everything else it does as before: ends
+reach it as raw events that only it may be there to take. Here a second signal ends the waiting, and a third hurries.
 """
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import structlog
 
@@ -33,6 +38,10 @@ OTHER_NODES = 0.3
 """How long (s) other nodes of a cluster may route by a binding that has been taken away."""
 
 INBOX_PATIENCE = 1.0
+HAND_OVER = 15.0
+"""What waiting for calls to end keeps (s) of ``drain_timeout`` for those that do not; at most half of it."""
+
+T = TypeVar("T")
 
 
 async def leave(parts: Parts, others: Others, stations: Stations, tasks: Tasks, hurry: asyncio.Event) -> Exit:
@@ -42,10 +51,11 @@ async def leave(parts: Parts, others: Others, stations: Stations, tasks: Tasks, 
     tasks.start(parts.mcp.cool_down(), "cool-down")
     await others.announce()
     await stations.stop_placing()
+    budget = parts.settings.worker.drain_timeout
+    if parts.settings.worker.drain == "wait":
+        budget -= await _wait_for_calls(parts, budget - min(HAND_OVER, budget / 2), hurry)
     await stations.stop_taking(TAKEN_PATIENCE)
-    in_time = await _until_hurried(
-        parts.owner.leave(parts.presence.others_ready(parts.worker_id), parts.settings.worker.drain_timeout), hurry
-    )
+    in_time = bool(await _until_hurried(parts.owner.leave(parts.presence.others_ready(parts.worker_id), budget), hurry))
     await parts.sessions.shutdown()
     parts.state = "stopped"
     parts.reporter.worker("stopped")
@@ -59,15 +69,34 @@ async def leave(parts: Parts, others: Others, stations: Stations, tasks: Tasks, 
     return Exit.DRAINED if in_time else Exit.DRAIN_TIMED_OUT
 
 
-async def _until_hurried(work: Coroutine[Any, Any, bool], hurry: asyncio.Event) -> bool:
+async def _wait_for_calls(parts: Parts, timeout: float, hurry: asyncio.Event) -> float:
+    """Wait until no session is left, ``timeout`` seconds at most; returns how many it took."""
+
+    async def none_left() -> None:
+        while parts.sessions.count():
+            parts.owner.session_ended.clear()
+            await parts.owner.session_ended.wait()
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    log.info("worker.waiting", sessions=parts.sessions.count(), timeout_s=timeout)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await _until_hurried(none_left(), hurry)
+    hurry.clear()
+    log.info("worker.waited", sessions=parts.sessions.count())
+    return loop.time() - began
+
+
+async def _until_hurried(work: Coroutine[Any, Any, T], hurry: asyncio.Event) -> T | None:
+    """The result of ``work``, or None as soon as there is hurry."""
     doing = asyncio.create_task(work, name="leaving-calls")
     hurried = asyncio.create_task(hurry.wait(), name="hurried")
-    await asyncio.wait({doing, hurried}, return_when=asyncio.FIRST_COMPLETED)
-    await cancelled(hurried)
-    if doing.done():
-        return doing.result()
-    await cancelled(doing)
-    return False
+    try:
+        await asyncio.wait({doing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        await cancelled(doing, hurried)
 
 
 async def cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -13,7 +13,7 @@ from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
-from consumer.calls.context import Context, Timings, ToolProcess
+from consumer.calls.context import Configured, Context, Timings, ToolProcess
 from consumer.calls.endings import Endings
 from consumer.calls.intake import Intake
 from consumer.calls.owner import Owner
@@ -22,11 +22,15 @@ from consumer.calls.presence import Presence
 from consumer.calls.queries import Queries
 from consumer.calls.reporting import Reporter
 from consumer.processes.manager import MCPManager
+from consumer.processes.service import MCPService
 from consumer.processes.starter import ColdStarter
-from consumer.sessions import SessionCreated, SessionEnded, SessionManager
+from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerState
+
+RELOADED = ("admission_wait", "drain", "drain_timeout", "log_level", "log_format")
+"""Settings of ``[worker]`` that a running worker takes on; the others are in names, queues and connections."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +39,15 @@ def new_worker_id() -> WorkerId:
     """An id that no other worker has ever had, and that is a valid part of a queue name."""
     host = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())[:40]
     return WorkerId(f"{host}-{os.getpid()}-{secrets.token_hex(3)}")
+
+
+def _configured(settings: Settings) -> Configured:
+    timings = Timings(tombstone=settings.worker.tombstone, admission_wait=settings.worker.admission_wait)
+    return Configured(settings.services, settings.routes, timings)
+
+
+def _services(settings: Settings) -> dict[str, MCPService]:
+    return {str(name): service for name, service in settings.services.items()}
 
 
 class Parts:
@@ -62,20 +75,34 @@ class Parts:
             reporter=self.reporter,
             presence=self.presence,
             endings=self.endings,
-            services=settings.services,
-            routes=settings.routes,
-            timings=Timings(tombstone=own.tombstone, admission_wait=own.admission_wait),
+            configured=_configured(settings),
         )
-        self.mcp = MCPManager(
-            {str(name): service for name, service in settings.services.items()},
-            starter=ColdStarter(folder=settings.session.sandbox_dir),
-        )
+        self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(settings.session, on_event=self._on_session)
         self.asker = Asker(self.publisher)
         self.owner = Owner(self.context, self.sessions, self.mcp.create_client)
         self.placer = Placer(self.context)
         self.intake = Intake(self.context, self.asker, self._ignored)
         self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Take other settings on, for calls that start from now on; returns the names of those that need a restart."""
+        fixed, given = self.settings.worker, settings.worker
+        changes = {name: getattr(given, name) for name in RELOADED}
+        worker = fixed.model_copy(update=changes)
+        kept = [f"worker.{name}" for name in type(fixed).model_fields if getattr(worker, name) != getattr(given, name)]
+        if settings.amqp_url != self.settings.amqp_url:
+            kept.append("AMQP_URL")
+        if settings.session.sandbox_dir != self.settings.session.sandbox_dir:
+            kept.append("session.sandbox_dir")
+        self.settings = settings.model_copy(update={"worker": worker, "amqp_url": self.settings.amqp_url})
+        new = _configured(self.settings)
+        configured = self.context.configured
+        configured.services, configured.routes, configured.timings = new.services, new.routes, new.timings
+        self.sessions.limits = SessionLimits.from_config(settings.session)
+        self.mcp.reconfigure(_services(settings))
+        self.news.set()
+        return kept
 
     def _on_session(self, event: SessionCreated[ToolProcess] | SessionEnded[ToolProcess]) -> None:
         self.owner.on_session(event)

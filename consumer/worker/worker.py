@@ -14,7 +14,8 @@ from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
 from consumer.calls.liveness import Liveness
 from consumer.calls.tasks import Tasks
-from consumer.settings import Settings
+from consumer.processes.base import sweep
+from consumer.settings import ConfigurationError, Settings
 from consumer.worker.exits import Exit
 from consumer.worker.leaving import cancelled, leave
 from consumer.worker.others import Others
@@ -71,6 +72,20 @@ class Worker:
             parts.owner.reattached()
         self._attached_before = True
 
+    def reload(self, load: Callable[[], Settings]) -> None:
+        """Take the configuration on anew, for calls that start from now on; a wrong one changes nothing."""
+        try:
+            settings = load()
+        except ConfigurationError as error:
+            for fault in error.faults:
+                log.error("settings.fault", key=fault.key, problem=fault.problem)
+            log.error("settings.not_reloaded", faults=len(error.faults), hint="correct them and send SIGHUP again")
+            return
+        needs_restart = self._parts.reload(settings)
+        log.info("settings.reloaded", services=sorted(settings.services), routes=len(settings.routes))
+        if needs_restart:
+            log.warning("settings.need_restart", settings=needs_restart)
+
     def leave(self) -> None:
         """Begin to leave; a second time: hurry. For signal handlers."""
         if self._leaving.is_set():
@@ -84,6 +99,8 @@ class Worker:
         """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
         parts = self._parts
         log.info("worker.starting", worker_id=parts.worker_id, version=__version__, prefix=parts.names.prefix)
+        sweeping = asyncio.to_thread(sweep, parts.settings.session.sandbox_dir)
+        self._tasks.start(sweeping, "sweep")
         parts.mcp.warm_up(parts.news.set)
         self._tasks.start(self._others.keep_announcing(self._supervisor.up), "presence")
         self._tasks.start(parts.outbox.run(), "outbox")
@@ -123,10 +140,11 @@ def _gave_up(supervising: asyncio.Task[None]) -> Exit:
     raise error
 
 
-async def run_worker(settings: Settings) -> Exit:
-    """Run a worker until SIGTERM or SIGINT; the second signal hurries."""
+async def run_worker(settings: Settings, load: Callable[[], Settings]) -> Exit:
+    """Run a worker until SIGTERM or SIGINT; the second signal hurries. SIGHUP takes on what ``load`` returns."""
     worker = Worker(settings)
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, worker.reload, load)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.leave)
     return await worker.run()

@@ -88,6 +88,8 @@ WORKER = {
     "grace": "How long a worker that lost its connection may take to come back before its calls are placed elsewhere. "
     "The same on all workers of a prefix: it is part of a queue.",
     "admission_wait": "How long a start waits for room.",
+    "drain": "What a worker that leaves does with its calls: it hands them over to the others at once "
+    '(`"hand_over"`), or keeps them until they end or `drain_timeout` is nearly over (`"wait"`).',
     "drain_timeout": "How long handing over or closing the calls may take when the worker leaves.",
     "heartbeat": "Seconds between AMQP heartbeats.",
     "connect_timeout": "How long a broker that cannot be reached is tried at the start.",
