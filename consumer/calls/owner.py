@@ -7,6 +7,7 @@ safe; what uses its sessions waits for the lane and then runs beside everything 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
 
@@ -368,14 +369,17 @@ class Owner:
     async def _start(self, call: OwnedCall, event: CallStarted | CallProgress) -> Outcome:
         if call.ended is not None:
             return Done(succeeded({"sessions": []}), what="ended_before")
-        if call.sessions:
-            for session in call.sessions.values():
-                session.touch()
+        for session in call.sessions.values():
+            session.touch()
+        if any("call" in session.metadata for session in call.sessions.values()):
             return Done(succeeded({"sessions": sorted(call.sessions)}), what="touched")
-        chosen = plan(event, self._context.routes, self._context.services)
-        results = await self._open(call, wanted_by(event, chosen), if_exists="keep")
+        chosen = wanted_by(event, plan(event, self._context.routes, self._context.services))
+        # Sessions that somebody opened ahead of the call's start become the start's: the order makes no difference.
+        missing = [_under_free_id(call, one) for one in chosen if not _adopted(call, one)]
+        results = await self._open(call, missing, if_exists="keep")
         opened = [result.session_id for result in results if not isinstance(result, SessionsError)]
-        return Done(succeeded({"sessions": opened}), what="opened" if opened else "not_opened")
+        what = "opened" if opened else "touched" if call.sessions else "not_opened"
+        return Done(succeeded({"sessions": sorted(call.sessions)}), what=what)
 
     async def _end(self, call: OwnedCall) -> list[SessionId]:
         self._context.endings.note(call.call_id)
@@ -458,6 +462,22 @@ class Owner:
         await self._tasks.cancel()
         for call in self.holdings.calls.values():
             call.stop_timers()
+
+
+def _under_free_id(call: OwnedCall, wanted: Wanted) -> Wanted:
+    if wanted.session_id not in call.sessions:
+        return wanted
+    return replace(wanted, session_id=session_id_of(call.call_id, wanted.service_name, first=False))
+
+
+def _adopted(call: OwnedCall, wanted: Wanted) -> bool:
+    """Whether the call has a session on that service; it then carries the start's metadata below its own."""
+    session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
+    if session is None:
+        return False
+    session.metadata = wanted.metadata | session.metadata
+    call.dirty = True
+    return True
 
 
 def _no_session(request: Use) -> SessionNotFound:

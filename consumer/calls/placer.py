@@ -228,6 +228,8 @@ class Placer:
 
     def _resend(self, delivery: Delivery, call_id: CallId) -> Forward:
         message = headers.onward(delivery.message, {headers.RESENT: True})
+        if delivery.type in _STARTS:  # its wait for room began with the placer that had it first
+            message = message.with_headers({headers.ADMISSION: _milliseconds(self._admitted_until(message.headers))})
         return Forward(self._context.names.sessions, routing_key(call_id), message, what="resent")
 
     # What becomes of it, when it is nobody's?
@@ -287,6 +289,12 @@ class Placer:
         if service is not None and not self._context.presence.offers(service):
             self._context.service(service)
 
+    def _admitted_until(self, given: Headers) -> float:
+        """Until when (s since the epoch) a start may wait for room; whoever saw it first has said so."""
+        if headers.ADMISSION in given:
+            return float(given[headers.ADMISSION]) / 1000
+        return time.time() + self._context.timings.admission_wait
+
     async def _admit(
         self,
         delivery: Delivery,
@@ -298,11 +306,11 @@ class Placer:
         services = tuple(one.service_name for one in wanted)
         given = delivery.message.headers
         now = time.time()
-        until = float(given.get(headers.ADMISSION) or (now + self._context.timings.admission_wait) * 1000) / 1000
+        until = self._admitted_until(given)
         without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
         loop_until = asyncio.get_running_loop().time() + until - now
         # The wait for room is part of the caller's patience.
-        deadline = {} if patience is None else {headers.DEADLINE: str(round((now + patience) * 1000))}
+        deadline = {} if patience is None else {headers.DEADLINE: _milliseconds(now + patience)}
         try:
             if without and until <= now:
                 raise Capacity("every worker is full; the room that there seemed to be was taken")
@@ -315,7 +323,7 @@ class Placer:
             for one in wanted:
                 self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise
-        marks = {headers.ADMISSION: str(round(until * 1000))} | deadline
+        marks = {headers.ADMISSION: _milliseconds(until)} | deadline
         return await self._bind(delivery, call_id, worker, number, reign, marks)
 
     async def _bind(
@@ -359,6 +367,10 @@ class Placer:
             return Done(what="asker_gone")
         number = self._context.presence.place(asker, ())
         return await self._bind(delivery, call_id, asker, number, reign, {})
+
+
+def _milliseconds(moment: float) -> str:
+    return str(round(moment * 1000))
 
 
 def _in_a_crash_loop(recipe: Recipe) -> bool:

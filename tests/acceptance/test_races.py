@@ -5,7 +5,7 @@ import random
 from collections import Counter
 
 from schemas.events import TERMINAL
-from tests.harness import Cluster, config
+from tests.harness import ECHO, Cluster, config
 
 ENDS = {kind.value for kind in TERMINAL}
 
@@ -140,3 +140,24 @@ async def test_five_hundred_calls_with_races_have_exactly_one_terminal_event_eac
     print(f"{sum(began.values())} lives of {len(began)} calls, reasons: {dict(reasons)}")  # noqa: T201
     assert {"idle", "call_ended", "replaced", "process_exit"} <= set(reasons)
     assert (await mcp.client.list_sessions())["sessions"] == {}
+
+
+async def test_a_start_that_comes_after_a_tool_call_opens_what_is_missing_and_adopts_what_is_there(mcp: Cluster):
+    await mcp.start({"services": {"first": {"command": ECHO}, "second": {"command": ECHO}}})
+    answer = await mcp.client.call_tool("early", "counter", service_name="second")
+    assert answer["session_id"] == "early"
+    await mcp.client.publish_call_event({"call_id": "early", "kind": "started", "from": "+15550100"})
+    await mcp.event("created", session_id="early#first")
+    opened = (await mcp.client.list_sessions(call_id="early"))["sessions"]
+    assert {session_id: info["service_name"] for session_id, info in opened.items()} == {
+        "early": "second",
+        "early#first": "first",
+    }
+    assert {info["metadata"]["call"]["from"] for info in opened.values()} == {"+15550100"}
+    # Its state was kept, and a second start opens nothing.
+    answer = await mcp.client.call_tool("early", "counter", service_name="second")
+    assert answer["structuredContent"]["count"] == 2
+    await mcp.client.publish_call_event({"call_id": "early", "kind": "started"})
+    await mcp.client.publish_call_event({"call_id": "early", "kind": "ended"})
+    await mcp.until(lambda: len(mcp.of("closed", reason="call_ended")) == 2)
+    assert len(mcp.of("created")) == 2

@@ -11,7 +11,7 @@ from schemas.errors import Capacity
 from schemas.ids import escape_call_id
 from tests.faults.checker import check
 from tests.faults.stage import Stage, faulty
-from tests.harness import ECHO, worker_id_of
+from tests.harness import ECHO, WorkerProcess, worker_id_of
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -130,6 +130,68 @@ async def test_with_all_workers_full_starts_are_rejected_in_time_and_ends_still_
     await scene.end_calls([*living[5:], *waiting, *beyond])
     report = await check(scene, "all workers full")
     assert report.counts["rejected"] == len(beyond) + 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_ten_thousand_waiting_starts_hold_up_nobody_and_none_vanishes(scene: Stage):
+    """With a worker that has fallen silent, and a placer that is replaced while they wait."""
+    room, count = 20, 10_000
+    configuration = faulty(
+        session={"max_total_sessions": room, "max_sessions_per_service": room}, worker={"admission_wait": 120}
+    )
+    for _ in range(4):
+        await scene.start(configuration)
+    living = [f"live-{number}" for number in range(4 * room)]
+    await scene.start_calls(living)
+    frozen = next(worker for worker in scene.alive if not _places(worker))
+    its_own = {call for call, info in (await scene.sessions()).items() if info["worker_id"] == frozen.worker_id}
+    scene.freeze(frozen)
+    waiting = [f"waiting-{number}" for number in range(count)]
+    began = time.monotonic()
+    for part in range(0, count, 500):
+        await asyncio.gather(*(scene.publish(call, "started") for call in waiting[part : part + 500]))
+    print(f"\n{count} starts published in {time.monotonic() - began:.1f} s")  # noqa: T201
+
+    async def live(calls: list[str]) -> float:
+        """Use, close and end live calls while all the others wait; each end makes room for one that waits."""
+        began = time.monotonic()
+        answers = await asyncio.gather(*(scene.client.call_tool(call, "echo", {"text": "hm"}) for call in calls))
+        assert {answer["text"] for answer in answers} == {"hm"}
+        assert (await scene.client.close(calls[0]))["closed"]
+        opened = len(scene.of("created"))
+        await scene.end_calls(calls[1:])
+        await scene.until(lambda: {e.subject for e in scene.of("closed")} >= set(calls), within=60)
+        await scene.until(lambda: len(scene.of("created")) >= opened + len(calls), within=60)
+        return time.monotonic() - began
+
+    others = [call for call in living if call not in its_own]
+    took = [await live(others[:10])]
+    for turn in (1, 2):  # whoever places now is replaced, and everything that waits goes to the next one
+        placer = next(worker for worker in scene.alive if worker is not frozen and _places(worker))
+        await scene.kill_worker(placer)
+        await scene.start(configuration)
+        await scene.until(lambda: len(scene.of("started")) == 4 + turn)  # noqa: B023
+        still = [call for call in await scene.sessions() if call in living and call not in its_own]
+        took.append(await live(still[:5]))
+    print(f"live calls were served in {[round(one, 1) for one in took]} s beside them")  # noqa: T201
+    scene.thaw(frozen)
+
+    def over() -> bool:
+        rejected = {e.data["call_id"] for e in scene.of("rejected")}
+        return rejected | {str(e.subject) for e in scene.of("created")} >= set(waiting)
+
+    await scene.until(over, within=300)
+    print(f"all were rejected or opened {time.monotonic() - began:.0f} s after the first")  # noqa: T201
+    assert {e.data["code"] for e in scene.of("rejected")} <= {"CAPACITY", "SERVICE_SESSION_LIMIT"}
+    for part in range(0, count, 500):
+        await scene.end_calls(waiting[part : part + 500])
+    await scene.end_calls(living)
+    await check(scene, "ten thousand waiting")
+
+
+def _places(worker: WorkerProcess) -> bool:
+    return any(record.get("event") == "placer.elected" for record in worker.records)
 
 
 async def test_a_call_that_keeps_killing_its_worker_is_given_up(scene: Stage):
