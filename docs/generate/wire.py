@@ -6,6 +6,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
+from consumer.asyncapi.headers import PARKED
 from consumer.broker import settling
 from consumer.broker.topology import Names, Queue, cluster, inbox, requests_queue, worker_queue
 from consumer.telephony.registry import TRANSLATORS
@@ -61,16 +62,6 @@ WHY = {
     "process_exit": "the process ended",
     "crash_loop": "four workers died while they had it; it is not opened any more",
     "worker_gone": "the worker was killed, or nobody can reach it",
-}
-
-PARKED = {
-    "x-mcp-reason": "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
-    "`crash_loop` (four workers died with it), `defect` (of ours; the log has the traceback)",
-    "x-mcp-error": "the sentence that says what is wrong",
-    "x-mcp-exchange": "where it was published",
-    "x-mcp-routing-key": "and under which routing key",
-    "x-mcp-queue": "the queue that it was taken from",
-    "x-mcp-parked-at": "when it was parked",
 }
 
 SHAPES: tuple[type[BaseModel], ...] = (
