@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, Schema
+from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY, Schema
 from consumer.broker.topology import Binding, Exchange, Names, Queue, Topology, inbox, requests_queue, worker_queue
 from schemas.event_data import EVENTS
 from schemas.ids import WorkerId
@@ -81,7 +81,7 @@ class _Channels:
                 yield self._exchange(exchange, tuple(arriving[_exchange(exchange.name)]))
         for queue in self.queues:
             yield self._queue(queue, tuple(arriving[_queue(queue.name)]))
-        replies = (*(f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS), *INTERIM)
+        replies = (*(f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS), UNKNOWN_REPLY, *INTERIM)
         told = "Where a request says that its answer goes, by way of the default exchange."
         yield Channel(REPLIES, told, None, _routed("", "default"), replies)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_EVENTS, Channel
 from consumer.asyncapi.messages import tag_of
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT
+from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, Endings, OwnerCheck, Presence, PresenceRequest, Probe, Recipe, SessionsScatter
 from schemas.replies import REPLY_SUFFIX
@@ -42,6 +42,7 @@ def operations(channels: tuple[Channel, ...]) -> dict[str, Operation]:
             found[channel.name] = _operation("send", channel.name, channel.messages, channel.description)
     meanwhile = f"What comes to the reply address of a `{ToolsCall.type}` before its reply."
     found[f"{ToolsCall.type}.interim"] = _operation("send", REPLIES, tuple(INTERIM), meanwhile, durable=False)
+    found["refuse"] = _operation("send", REPLIES, (UNKNOWN_REPLY,), "Refuse what is no request.", durable=False)
     found["park"] = _operation("send", "exchange.dead", (PARKED,), "What cannot be handled is kept, with the reason.")
     return found | dict(_between_workers())
 

@@ -31,6 +31,9 @@ PLATFORM_EVENT = "platform.event"
 PARKED = "parked"
 """Messages that have no AMQP ``type`` of their own, under the names that they have here."""
 
+UNKNOWN_REPLY = f"unknown{REPLY_SUFFIX}"
+"""The answer to a message without a type; to one of an unknown type it is ``<type>.reply``."""
+
 _FAILED = "Failed"
 _BUILT = {CloudEvent.__name__}
 """Models that only serve to build others."""
@@ -58,7 +61,7 @@ def message_types() -> tuple[str, ...]:
     """Every message by its type, or by what stands for one."""
     replies = [f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS]
     between = [*(model.type for model in INTERNAL), *(model.type for model in ANSWERS)]
-    return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, *INTERIM, *EVENTS, PARKED, *between
+    return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, UNKNOWN_REPLY, *INTERIM, *EVENTS, PARKED, *between
 
 
 def schemas() -> dict[str, Schema]:
@@ -179,6 +182,8 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
                 "required": list(event["properties"]),
             },
         )
+    told = "The answer to a message whose type is missing; to one of an unknown type it is `<type>.reply`."
+    yield UNKNOWN_REPLY, {"title": name_of(UNKNOWN_REPLY), "description": told, "allOf": [_ref(_FAILED)]}
     yield (
         PLATFORM_EVENT,
         {
