@@ -143,20 +143,9 @@ def sources() -> str:
     return ", ".join(code(translator.SOURCE) for translator in TRANSLATORS)
 
 
-def _error_classes() -> Mapping[errors.ErrorCode, type[errors.SessionsError]]:
-    found: dict[errors.ErrorCode, type[errors.SessionsError]] = {}
-    waiting = [errors.SessionsError]
-    while waiting:
-        one = waiting.pop()
-        waiting += one.__subclasses__()
-        if one is not errors.SessionsError and "code" in vars(one):
-            found[one.code] = one
-    return found
-
-
 def error_codes() -> str:
     """Every error code, its meaning, and whether the same request may succeed later."""
-    classes = _error_classes()
+    classes = errors.by_code()
     if missing := [one.value for one in errors.ErrorCode if one not in classes]:
         raise Undocumented(f"no class of schemas.errors has the code {', '.join(missing)}")
     rows = [

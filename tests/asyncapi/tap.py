@@ -126,7 +126,8 @@ class Tap:
             return
         task = asyncio.create_task(self._serve(reader, writer), name="tap")
         self._served.add(task)
-        task.add_done_callback(lambda done: (self._served.discard(done), writer.close()))
+        task.add_done_callback(self._served.discard)
+        task.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

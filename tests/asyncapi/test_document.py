@@ -107,11 +107,10 @@ def test_every_message_is_in_a_channel_and_every_channel_but_a_queue_in_an_opera
 
 
 def test_what_passes_between_workers_is_marked():
+    between = {one.type for one in (*INTERNAL, *ANSWERS)}
     for part in ("channels", "operations"):
         for name, one in MADE[part].items():
-            public = set(re.findall(r"messages/([\w.]+)", json.dumps(one))) - {
-                one.type for one in (*INTERNAL, *ANSWERS)
-            }
+            public = set(re.findall(r"messages/([\w.]+)", json.dumps(one))) - between
             assert one.get("x-internal") or public, name
     assert MADE["components"]["messages"]["call.recipe"]["x-internal"]
     assert MADE["channels"]["queue.inbox"]["x-internal"]
@@ -145,7 +144,7 @@ def test_a_schema_file_stands_alone_and_names_no_place(name: str):
     assert schema["$id"] == f"urn:mcp-sessions:schema:{name.removesuffix('.json')}"
     assert re.findall(r"https?://[^\s\"]+", json.dumps(schema)) == [schema["$schema"]]
     assert schema["title"] == name_of(name.removesuffix(".json"))
-    assert {one for one in references(schema)} == {f"#/definitions/{one}" for one in schema.get("definitions", {})}
+    assert set(references(schema)) == {f"#/definitions/{one}" for one in schema.get("definitions", {})}
 
 
 @pytest.mark.parametrize(
