@@ -1,7 +1,7 @@
 """What no other tool looks at: lengths of files, and what operators and package managers read.
 
 ``python infra/checks.py`` prints what is wrong and exits with 1, or says what was checked. Tests call the same
-functions. Docker Compose checks its own file where it is installed.
+functions. Docker Compose checks its own file where it is installed, AsyncAPI's own parser our document where npm is.
 """
 
 import json
@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from consumer.settings.environment import PREFIX, variables
+from infra import npm
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_LINES = 500
@@ -132,6 +133,23 @@ def scripts(root: Path = ROOT) -> Faults:
             yield f"{path.relative_to(root)}: {done.stderr.strip()}"
 
 
+def asyncapi(root: Path = ROOT) -> Faults:
+    """AsyncAPI's own parser takes our document; without npm it is told that nobody has asked it."""
+    for name in ("package-lock.json", ".npmrc"):
+        if re.search(r"resolved\"|registry=", (root / "infra" / "node" / name).read_text()):
+            yield f"infra/node/{name}: names a place to fetch from"
+    if not npm.available():
+        print("docs/asyncapi.json: AsyncAPI's parser has not seen it, for want of npm", file=sys.stderr)
+        return
+    try:
+        done = npm.run("asyncapi.mjs", str(root / "docs" / "asyncapi.json"))
+    except npm.NpmFailed as error:
+        yield f"infra/node: npm cannot install what package-lock.json says: {error}"
+        return
+    if done.returncode:
+        yield from (f"docs/asyncapi.json: {line}" for line in (done.stdout or done.stderr).splitlines())
+
+
 CHECKS: tuple[Callable[[], Faults], ...] = (
     files_too_long,
     lock,
@@ -140,6 +158,7 @@ CHECKS: tuple[Callable[[], Faults], ...] = (
     dockerfile,
     compose,
     scripts,
+    asyncapi,
 )
 
 

@@ -209,15 +209,16 @@ class Internal(SessionsError):
     code = ErrorCode.INTERNAL
 
 
-def _tree(root: type[SessionsError]) -> dict[ErrorCode, type[SessionsError]]:
+def by_code(root: type[SessionsError] = SessionsError) -> dict[ErrorCode, type[SessionsError]]:
+    """The class of each code, below ``root``; its docstring says what the code means."""
     found = {}
     for child in root.__subclasses__():
         if "code" in vars(child):
             found[child.code] = child
-        found.update(_tree(child))
+        found.update(by_code(child))
     return found
 
 
 def from_body(body: ErrorBody) -> SessionsError:
     """The exception for an error that came in a reply: what a client raises."""
-    return _tree(SessionsError).get(body.code, Internal)(body.message, **body.details)
+    return by_code().get(body.code, Internal)(body.message, **body.details)

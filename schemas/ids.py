@@ -34,10 +34,13 @@ def _escaped(value: object) -> object:
     return value.replace(SEPARATOR, "%23") if isinstance(value, str) else value
 
 
-CallIdField = Annotated[CallId, BeforeValidator(_escaped), AfterValidator(_bounded)]
+_LENGTH = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_BYTES})
+"""The bound as JSON Schema can say it, which counts letters and not bytes."""
+
+CallIdField = Annotated[CallId, BeforeValidator(_escaped), AfterValidator(_bounded), _LENGTH]
 """A call id as it is read from a message: a ``#`` of the platform becomes ``%23``, 1 to 255 bytes."""
 
-SessionIdField = Annotated[SessionId, AfterValidator(_bounded)]
+SessionIdField = Annotated[SessionId, AfterValidator(_bounded), _LENGTH]
 """A session id as it is read from a message: opaque, 1 to 255 bytes."""
 
 ServiceNameField = Annotated[ServiceName, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]

@@ -43,6 +43,21 @@ class OwnerCheck(Strict):
     revision: int
 
 
+class OwnerAnswer(Strict):
+    """Result of ``owner.check``: who owns the call, or that it has ended."""
+
+    type: ClassVar[str] = "owner.check.reply"
+    call_id: CallId
+    owner: WorkerId | None = None
+    ended: bool = False
+
+
+class Probe(Strict):
+    """A worker's message to itself through its inbox, which proves that it can still be given a call."""
+
+    type: ClassVar[str] = "worker.probe"
+
+
 class Presence(Strict):
     """What a worker tells all others: that it is there, and its load.
 
@@ -87,3 +102,18 @@ class SessionsGather(Strict):
     type: ClassVar[str] = "worker.sessions.reply"
     worker_id: WorkerId
     sessions: dict[SessionId, SessionInfo]
+
+
+INTERNAL: tuple[type[Recipe | OwnerCheck | Probe | Presence | PresenceRequest | Endings | SessionsScatter], ...] = (
+    Recipe,
+    OwnerCheck,
+    Probe,
+    Presence,
+    PresenceRequest,
+    Endings,
+    SessionsScatter,
+)
+"""What workers send each other unasked."""
+
+ANSWERS: tuple[type[OwnerAnswer | SessionsGather], ...] = (OwnerAnswer, SessionsGather)
+"""What workers answer each other: each the ``result`` of a reply of its type."""

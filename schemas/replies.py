@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.base import Json, Strict, Tolerant
 from schemas.errors import ErrorBody, Internal, SessionsError, from_body
@@ -70,6 +70,12 @@ class CloseResult(Strict):
     sessions: list[SessionId]
 
 
+class StartResult(Strict):
+    """Result of ``call.started`` and ``call.progress``: the sessions that the call has."""
+
+    sessions: list[SessionId]
+
+
 class EndResult(Strict):
     """Result of ``call.ended``: the sessions that it closed."""
 
@@ -110,8 +116,23 @@ class ToolsResult(Strict):
     tools: list[Json]
 
 
+class AnswerResult(Strict):
+    """Result of ``input.answer``."""
+
+    accepted: bool
+
+
+class McpResult(Tolerant):
+    """The result of the MCP server as it is; the MCP specification says what is in it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
 class ToolCallResult(Tolerant):
-    """Result of ``tools.call``: MCP ``CallToolResult`` as it is, with the session it ran in and its text."""
+    """Result of ``tools.call``: MCP ``CallToolResult`` as it is, with the session it ran in and its text.
+
+    ``restored`` is true in the first answer of a session that replaces a lost one: what that remembered is gone.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
@@ -120,3 +141,27 @@ class ToolCallResult(Tolerant):
     content: list[Json]
     structured_content: Any = Field(default=None, alias="structuredContent")
     is_error: bool = Field(default=False, alias="isError")
+    restored: bool = False
+
+
+RESULTS: dict[str, type[BaseModel]] = {
+    "session.create": SessionInfo,
+    "session.get": SessionInfo,
+    "session.touch": SessionInfo,
+    "session.close": CloseResult,
+    "tools.list": ToolsResult,
+    "tools.call": ToolCallResult,
+    "input.answer": AnswerResult,
+    "resources.list": McpResult,
+    "resources.read": McpResult,
+    "prompts.list": McpResult,
+    "prompts.get": McpResult,
+    "sessions.list": SessionsPage,
+    "services.list": ServicesResult,
+    "services.tools": ServiceTools,
+    "workers.list": WorkersResult,
+    "call.started": StartResult,
+    "call.progress": StartResult,
+    "call.ended": EndResult,
+}
+"""What is in ``result`` of a good reply, by the type of the request."""

@@ -11,11 +11,12 @@ import structlog
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
+from schemas.internal import Probe
 
 log = structlog.get_logger(__name__)
 
-PROBE = "worker.probe"
-"""The message type; only its sender means anything by it."""
+PROBE = Probe.type
+"""Only its sender means anything by it."""
 
 EVERY = 10.0
 """How often (s) a probe is sent."""

@@ -25,7 +25,7 @@ app = typer.Typer(help="The exchanges and queues on the broker: show, declare, c
 def show(invocation: Invocation) -> None:
     """Show every exchange, queue and binding that is needed, and why. Needs no broker."""
     settings = invocation.settings()
-    topology, per_worker = _needed(settings), _per_worker(settings)
+    topology, per_worker = needed(settings), _per_worker(settings)
     if invocation.json:
         write_json(asdict(topology) | {"worker_queues": [asdict(queue) for queue in per_worker]})
         return
@@ -47,7 +47,7 @@ async def apply(invocation: Invocation) -> None:
     from consumer.broker import declare
     from consumer.broker.errors import BrokerUnavailable
 
-    topology = _needed(invocation.settings())
+    topology = needed(invocation.settings())
     async with _link(invocation) as link:
         try:
             async with link.scratch() as channel:
@@ -76,7 +76,7 @@ async def verify(invocation: Invocation) -> None:
     """
     from consumer.broker import declare
 
-    topology = _needed(invocation.settings())
+    topology = needed(invocation.settings())
     async with _link(invocation) as link:
         findings = await declare.verify(link, topology)
     good = all(one.state == "ok" for one in findings)
@@ -88,7 +88,8 @@ async def verify(invocation: Invocation) -> None:
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _needed(settings: "Settings") -> "Topology":
+def needed(settings: "Settings") -> "Topology":
+    """The topology that these settings make."""
     from consumer.broker.topology import CallExchange, Names, cluster
 
     own = settings.worker

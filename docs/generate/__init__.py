@@ -6,7 +6,10 @@ A page holds them between two comments; everything else on it is written by hand
     ...
     <!-- end -->
 
-``python -m docs.generate`` writes every part anew, ``python -m docs.generate --check`` only tells what is outdated.
+Beside the pages stands the contract for programs, which is generated as a whole: ``docs/asyncapi.json`` and a JSON
+Schema of each message in ``docs/schemas``.
+
+``python -m docs.generate`` writes all of it anew, ``python -m docs.generate --check`` only tells what is outdated.
 A message, field, setting or command that is new and about which nothing has been written stops it with a
 ``Undocumented`` that names it.
 """
@@ -15,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docs.generate import commands, settings, wire
+from docs.generate import commands, contract, settings, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,9 +45,17 @@ def renewed(text: str) -> str:
     return _REGION.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]().strip()}\n\n{found[4]}", text)
 
 
-def outdated() -> Iterator[tuple[Path, str]]:
-    """The pages that differ from the code, each with what it should be."""
+def outdated() -> Iterator[tuple[Path, str | None]]:
+    """The files that differ from the code, each with what it should be; None when it should not be there."""
     for page in pages():
         text = page.read_text(encoding="utf-8")
         if (new := renewed(text)) != text:
             yield page, new
+    wanted = contract.files()
+    for name, new in wanted.items():
+        path = ROOT / name
+        if not path.exists() or path.read_text(encoding="utf-8") != new:
+            yield path, new
+    for path in sorted((ROOT / contract.SCHEMAS).glob("*")):
+        if str(path.relative_to(ROOT)) not in wanted:
+            yield path, None

@@ -6,6 +6,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
+from consumer.asyncapi.headers import PARKED
 from consumer.broker import settling
 from consumer.broker.topology import Names, Queue, cluster, inbox, requests_queue, worker_queue
 from consumer.telephony.registry import TRANSLATORS
@@ -61,16 +62,6 @@ WHY = {
     "process_exit": "the process ended",
     "crash_loop": "four workers died while they had it; it is not opened any more",
     "worker_gone": "the worker was killed, or nobody can reach it",
-}
-
-PARKED = {
-    "x-mcp-reason": "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
-    "`crash_loop` (four workers died with it), `defect` (of ours; the log has the traceback)",
-    "x-mcp-error": "the sentence that says what is wrong",
-    "x-mcp-exchange": "where it was published",
-    "x-mcp-routing-key": "and under which routing key",
-    "x-mcp-queue": "the queue that it was taken from",
-    "x-mcp-parked-at": "when it was parked",
 }
 
 SHAPES: tuple[type[BaseModel], ...] = (
@@ -152,20 +143,9 @@ def sources() -> str:
     return ", ".join(code(translator.SOURCE) for translator in TRANSLATORS)
 
 
-def _error_classes() -> Mapping[errors.ErrorCode, type[errors.SessionsError]]:
-    found: dict[errors.ErrorCode, type[errors.SessionsError]] = {}
-    waiting = [errors.SessionsError]
-    while waiting:
-        one = waiting.pop()
-        waiting += one.__subclasses__()
-        if one is not errors.SessionsError and "code" in vars(one):
-            found[one.code] = one
-    return found
-
-
 def error_codes() -> str:
     """Every error code, its meaning, and whether the same request may succeed later."""
-    classes = _error_classes()
+    classes = errors.by_code()
     if missing := [one.value for one in errors.ErrorCode if one not in classes]:
         raise Undocumented(f"no class of schemas.errors has the code {', '.join(missing)}")
     rows = [

@@ -11,7 +11,19 @@ from consumer.cli.app import app
 from tests.cli.conftest import PROGRAM
 
 GROUPS = {
-    (): {"worker", "demo", "workers", "events", "sessions", "tools", "services", "calls", "topology", "config"},
+    (): {
+        "worker",
+        "demo",
+        "workers",
+        "events",
+        "asyncapi",
+        "sessions",
+        "tools",
+        "services",
+        "calls",
+        "topology",
+        "config",
+    },
     ("sessions",): {"list", "get", "create", "close"},
     ("tools",): {"list", "call"},
     ("services",): {"list", "tools", "check"},
@@ -19,7 +31,7 @@ GROUPS = {
     ("topology",): {"show", "apply", "verify"},
     ("config",): {"check"},
 }
-SINGLE = {"worker", "demo", "workers", "events"}
+SINGLE = {"worker", "demo", "workers", "events", "asyncapi"}
 COMMANDS = [(*group, name) for group, names in GROUPS.items() for name in sorted(names) if group or name in SINGLE]
 HEAVY = (
     "pydantic",

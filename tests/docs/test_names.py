@@ -34,7 +34,19 @@ NOT_NAMES = {"session.record", "worker.py"}
 
 FROM_ELSEWHERE = {
     *("TAP", "CHANNEL_CREATE", "CHANNEL_ANSWER", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY"),
-    *("PATH", "HOME", "TMPDIR", "LANG", "TERM", "SOURCE", "TRANSLATORS", "REQUESTS", "RABBITMQ_SERVER", "NAME"),
+    *(
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "LANG",
+        "TERM",
+        "SOURCE",
+        "TRANSLATORS",
+        "REQUESTS",
+        "RESULTS",
+        "RABBITMQ_SERVER",
+        "NAME",
+    ),
 }
 """Words in capitals that are neither error codes nor variables of ours."""
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from infra import checks
+from infra import checks, npm
 
 FILES = [
     "pyproject.toml", "requirements.lock", "requirements.txt", "Procfile", "app.json", ".python-version", "README.md",
     "LICENSE", "infra/Dockerfile", "infra/Dockerfile.dockerignore", "infra/compose.yaml", "scripts/test", ".ci/run",
+    "infra/node/package-lock.json", "infra/node/.npmrc", "docs/asyncapi.json",
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(300)  # npm may have to install
 @pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
 def test_the_files_are_right(check: Callable[[], Iterator[str]]) -> None:
     assert list(check()) == []
@@ -52,8 +54,18 @@ def copy(tmp_path: Path) -> Path:
         ("infra/Dockerfile", "COPY consumer", "COPY consumers", checks.dockerfile, "consumers"),
         ("infra/compose.yaml", "AMQP_URL", "AMQP", checks.compose, "AMQP_URL"),
         ("scripts/test", "if [[", "if if [[", checks.scripts, "scripts/test"),
+        ("infra/node/.npmrc", "audit", "registry=x\naudit", checks.asyncapi, "a place to fetch from"),
+        pytest.param(
+            "docs/asyncapi.json",
+            "#/channels/replies/messages/tools.call.reply",
+            "#/channels/replies/messages/tools.calls.reply",
+            checks.asyncapi,
+            "tools.calls.reply",
+            marks=pytest.mark.skipif(not npm.available(), reason="AsyncAPI's parser needs npm"),
+        ),
     ],
 )
+@pytest.mark.timeout(300)
 def test_the_checks_find_what_is_wrong(
     copy: Path, name: str, right: str, wrong: str, check: Callable[[Path], Iterator[str]], told: str
 ) -> None:

@@ -1,0 +1,109 @@
+"""The document, put together."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from consumer import __version__
+from consumer.asyncapi.channels import PARAMETERS, Channel, channels
+from consumer.asyncapi.headers import HEADERS
+from consumer.asyncapi.messages import CORRELATION, messages
+from consumer.asyncapi.operations import operations
+from consumer.asyncapi.payloads import schemas
+from consumer.broker.topology import Names, Topology
+
+VERSION = "3.1.0"
+"""Of AsyncAPI."""
+
+_DESCRIPTION = """\
+Gives each phone call an MCP server process of its own, a *session*. Telephony publishes what happens to calls; agents
+and backends ask for tool calls; whoever listens hears what became of sessions.
+
+The document speaks from the side of a worker: it receives requests and sends events. Who generates a client turns that
+round. Channels named `exchange.` are published to and bound to, channels named `queue.` are consumed or, by way of the
+default exchange, published to. AMQP properties stand among the headers and are marked with `x-amqp-property`.
+
+A request names its type in the AMQP property `type`. Its reply has the type of the request with `.reply` behind it and
+the same `correlation_id`, and goes to `reply_to`. Both lanes take every message that is addressed to a call; the
+operation of a request names the lane that is meant for it. What is marked with `x-internal` passes between workers and
+is of no use to others.
+"""
+
+_TAGS = {
+    "calls": "What happens to calls.",
+    "sessions": "Opening, closing and looking at sessions.",
+    "tools": "Tools, resources and prompts of a session's MCP server.",
+    "cluster": "Questions that any worker answers.",
+    "events": "What happened to sessions and workers: CloudEvents 1.0.",
+    "parked": "Messages that could not be handled.",
+    "internal": "Between workers; it may change with any version.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the broker is, as far as everybody may know."""
+
+    host: str = "localhost:5672"
+    vhost: str = "/"
+    tls: bool = False
+
+    @classmethod
+    def of_url(cls, url: str) -> Self:
+        """The broker of an AMQP URL, without its user and password."""
+        parts = urlsplit(url)
+        tls = parts.scheme == "amqps"
+        name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return cls(f"{name}:{parts.port or (5671 if tls else 5672)}", unquote(parts.path[1:]) or "/", tls=tls)
+
+
+def document(names: Names, topology: Topology, server: Server = Server()) -> dict[str, Any]:
+    """An AsyncAPI document of everything that crosses the wire under a prefix."""
+    bodies = schemas()
+    found = channels(names, topology)
+    return {
+        "asyncapi": VERSION,
+        "info": {
+            "title": "mcp-sessions",
+            "version": __version__,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT"},
+            "tags": [{"name": name, "description": told} for name, told in _TAGS.items()],
+        },
+        "defaultContentType": "application/json",
+        "servers": {"broker": _server(server)},
+        "channels": {one.name: _channel(one, server) for one in found},
+        "operations": operations(found),
+        "components": {
+            "messages": messages(bodies),
+            "schemas": bodies | HEADERS,
+            "correlationIds": {CORRELATION: {"location": "$message.header#/correlation_id"}},
+            "securitySchemes": {"user": {"type": "userPassword", "description": "A user of RabbitMQ."}},
+        },
+    }
+
+
+def _server(server: Server) -> dict[str, Any]:
+    return {
+        "host": server.host,
+        "protocol": "amqps" if server.tls else "amqp",
+        "protocolVersion": "0.9.1",
+        "pathname": f"/{server.vhost.removeprefix('/')}",
+        "description": "RabbitMQ 3.10 or newer.",
+        "security": [{"$ref": "#/components/securitySchemes/user"}],
+    }
+
+
+def _channel(channel: Channel, server: Server) -> dict[str, Any]:
+    named = re.findall(r"\{(\w+)\}", channel.address or "")
+    kind = "exchange" if "exchange" in channel.binding else "queue"
+    binding = channel.binding | {kind: channel.binding[kind] | {"vhost": server.vhost}}
+    return {
+        "address": channel.address,
+        "description": channel.description,
+        "messages": {one: {"$ref": f"#/components/messages/{one}"} for one in channel.messages},
+        **({"parameters": {name: {"description": PARAMETERS[name]} for name in named}} if named else {}),
+        "bindings": {"amqp": binding},
+        **({"x-internal": True} if channel.internal else {}),
+    }

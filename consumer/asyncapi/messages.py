@@ -1,0 +1,83 @@
+"""Messages: each with its headers, its body, and where it stands."""
+
+from typing import Any
+
+from consumer.asyncapi.channels import BINDING
+from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, REF, Schema, first_paragraph, message_types
+from consumer.asyncapi.payloads import name_of as schema_of
+from schemas.event_data import EVENTS
+from schemas.events import CONTENT_TYPE
+from schemas.interim import INTERIM
+from schemas.internal import ANSWERS, INTERNAL
+from schemas.replies import REPLY_SUFFIX
+
+UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, PARKED})
+"""Messages that are not known by their AMQP ``type``."""
+
+BETWEEN_WORKERS = frozenset({*(one.type for one in INTERNAL), *(one.type for one in ANSWERS)})
+
+CORRELATION = "correlation"
+
+
+def tag_of(kind: str) -> str:
+    """The part of the document that a message belongs to."""
+    if kind in BETWEEN_WORKERS:
+        return "internal"
+    if kind in EVENTS:
+        return "events"
+    if kind in UNTYPED:
+        return "parked" if kind == PARKED else "calls"
+    return {
+        "session": "sessions",
+        "call": "calls",
+        "sessions": "cluster",
+        "services": "cluster",
+        "workers": "cluster",
+    }.get(kind.partition(".")[0], "tools")
+
+
+def messages(schemas: dict[str, Schema]) -> dict[str, Any]:
+    """Every message by its type."""
+    return {kind: _message(kind, schemas[schema_of(kind)]) for kind in message_types()}
+
+
+def _message(kind: str, schema: Schema) -> dict[str, Any]:
+    family = _headers_of(kind)
+    told = schema["description"]
+    typed = kind not in UNTYPED
+    return {
+        "name": kind,
+        "title": schema_of(kind),
+        "summary": first_paragraph(told),
+        "description": told,
+        **({"contentType": CONTENT_TYPE if kind in EVENTS else "application/json"} if kind != PARKED else {}),
+        "headers": {"$ref": f"{REF}{family}"}
+        if not typed
+        else {
+            "type": "object",
+            "allOf": [{"$ref": f"{REF}{family}"}],
+            "properties": {"type": {"const": kind}},
+            "required": ["type"],
+        },
+        **({"correlationId": {"$ref": f"#/components/correlationIds/{CORRELATION}"}} if _correlated(family) else {}),
+        "payload": {"$ref": f"{REF}{schema_of(kind)}"},
+        "tags": [{"name": tag_of(kind)}],
+        "bindings": {"amqp": {**({"messageType": kind} if typed else {}), "bindingVersion": BINDING}},
+        **({"x-internal": True} if kind in BETWEEN_WORKERS else {}),
+    }
+
+
+def _headers_of(kind: str) -> str:
+    if kind == PARKED:
+        return "ParkedHeaders"
+    if kind in UNTYPED:
+        return "RawHeaders"
+    if kind in EVENTS:
+        return "EventHeaders"
+    if kind in INTERIM or kind.endswith(REPLY_SUFFIX):
+        return "ReplyHeaders"
+    return "InternalHeaders" if kind in BETWEEN_WORKERS else "RequestHeaders"
+
+
+def _correlated(family: str) -> bool:
+    return family in {"RequestHeaders", "ReplyHeaders"}

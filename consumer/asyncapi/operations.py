@@ -1,0 +1,94 @@
+"""Operations: what a worker receives and answers, and what it sends."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_EVENTS, Channel
+from consumer.asyncapi.messages import tag_of
+from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY
+from schemas.interim import INTERIM
+from schemas.internal import ANSWERS, Endings, OwnerCheck, Presence, PresenceRequest, Probe, Recipe, SessionsScatter
+from schemas.replies import REPLY_SUFFIX
+from schemas.requests import REQUESTS, ClusterRequest, Lifecycle, ToolsCall
+
+Action = Literal["send", "receive"]
+Operation = dict[str, Any]
+
+_SENT_BETWEEN_WORKERS = {
+    Recipe.type: "queue.inbox",
+    Probe.type: "queue.inbox",
+    OwnerCheck.type: "exchange.sessions",
+    Presence.type: "exchange.workers",
+    PresenceRequest.type: "exchange.workers",
+    Endings.type: "exchange.workers",
+    SessionsScatter.type: "exchange.workers",
+}
+_ANSWERED = {OwnerCheck.type, SessionsScatter.type}
+
+
+def operations(channels: tuple[Channel, ...]) -> dict[str, Operation]:
+    """Every operation by its name: a request is its type."""
+    found = dict(_requests())
+    found["calls"] = _operation("receive", "exchange.calls", (CALL_EVENT, PLATFORM_EVENT), "What happens to calls.")
+    for channel in channels:
+        if (
+            PLATFORM_EVENT in channel.messages
+            and channel.name.startswith("exchange.")
+            and channel.name != "exchange.calls"
+        ):
+            name = f"calls.{channel.name.removeprefix('exchange.')}"
+            found[name] = _operation("receive", channel.name, (PLATFORM_EVENT,), "What a platform publishes by itself.")
+        if channel.name in {SESSION_EVENTS, WORKER_EVENTS}:
+            found[channel.name] = _operation("send", channel.name, channel.messages, channel.description)
+    meanwhile = f"What comes to the reply address of a `{ToolsCall.type}` before its reply."
+    found[f"{ToolsCall.type}.interim"] = _operation("send", REPLIES, tuple(INTERIM), meanwhile, durable=False)
+    found["refuse"] = _operation("send", REPLIES, (UNKNOWN_REPLY,), "Refuse what is no request.", durable=False)
+    found["park"] = _operation("send", "exchange.dead", (PARKED,), "What cannot be handled is kept, with the reason.")
+    return found | dict(_between_workers())
+
+
+def _requests() -> Iterator[tuple[str, Operation]]:
+    for kind, model in REQUESTS.items():
+        durable = model in get_args(Lifecycle)
+        channel = "exchange.sessions" if durable else "exchange.requests"
+        if model in get_args(ClusterRequest):
+            channel = "queue.queries"
+        told = f"Serve `{kind}`."
+        answer = _reply(REPLIES, f"{kind}{REPLY_SUFFIX}")
+        yield kind, _operation("receive", channel, (kind,), told, durable=durable) | {"reply": answer}
+
+
+def _between_workers() -> Iterator[tuple[str, Operation]]:
+    for kind, channel in _SENT_BETWEEN_WORKERS.items():
+        durable = kind in {Recipe.type, OwnerCheck.type}
+        answer = {"reply": _reply("queue.worker", _answer(kind))} if kind in _ANSWERED else {}
+        for action in get_args(Action):
+            told = f"Workers {action} `{kind}`."
+            yield f"{kind}.{action}", _operation(action, channel, (kind,), told, durable=durable) | answer
+
+
+def _answer(kind: str) -> str:
+    return next(one.type for one in ANSWERS if one.type == f"{kind}{REPLY_SUFFIX}")
+
+
+def _operation(
+    action: Action, channel: str, kinds: tuple[str, ...], summary: str, *, durable: bool = True
+) -> Operation:
+    tag = tag_of(kinds[0])
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "tags": [{"name": tag}],
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{kind}"} for kind in kinds],
+        "bindings": {"amqp": {"deliveryMode": 2 if durable else 1, "timestamp": True, "bindingVersion": BINDING}},
+        **({"x-internal": True} if tag == "internal" else {}),
+    }
+
+
+def _reply(channel: str, kind: str) -> dict[str, Any]:
+    return {
+        "address": {"location": "$message.header#/reply_to", "description": "The AMQP property of the request."},
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{kind}"}],
+    }

@@ -1,0 +1,195 @@
+"""Bodies as JSON Schemas, draft 7: what AsyncAPI is made of, and what generators of every language can read.
+
+What is sent to us is closed, because we refuse a field that we do not know. What we tell is open: a newer worker may
+say more, and who reads it must not stumble over that.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from schemas.calls import CallEvent
+from schemas.errors import ErrorBody, by_code
+from schemas.event_data import EVENTS, SessionOver
+from schemas.events import CloudEvent, EndReason
+from schemas.interim import INTERIM
+from schemas.internal import ANSWERS, INTERNAL
+from schemas.replies import REPLY_SUFFIX, RESULTS
+from schemas.requests import REQUESTS
+
+Schema = dict[str, Any]
+
+REF = "#/components/schemas/"
+
+CALL_EVENT = "call.event"
+PLATFORM_EVENT = "platform.event"
+PARKED = "parked"
+"""Messages that have no AMQP ``type`` of their own, under the names that they have here."""
+
+UNKNOWN_REPLY = f"unknown{REPLY_SUFFIX}"
+"""The answer to a message without a type; to one of an unknown type it is ``<type>.reply``."""
+
+_FAILED = "Failed"
+_BUILT = {CloudEvent.__name__}
+"""Models that only serve to build others."""
+
+
+class _Plain(GenerateJsonSchema):
+    """Titles for types only: generators make a type of everything that has one."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        del schema
+        return False
+
+
+def name_of(message_type: str) -> str:
+    """The name of the schema of a message's body."""
+    models: dict[str, type[BaseModel]] = {CALL_EVENT: CallEvent, **REQUESTS, **INTERIM, **{m.type: m for m in INTERNAL}}
+    if message_type in models:
+        return models[message_type].__name__
+    if message_type in EVENTS:
+        return f"{EVENTS[message_type].__name__}Event"
+    return "".join(word.capitalize() for word in re.split(r"[._]", message_type))
+
+
+def message_types() -> tuple[str, ...]:
+    """Every message by its type, or by what stands for one."""
+    replies = [f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS]
+    between = [*(model.type for model in INTERNAL), *(model.type for model in ANSWERS)]
+    return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, UNKNOWN_REPLY, *INTERIM, *EVENTS, PARKED, *between
+
+
+def schemas() -> dict[str, Schema]:
+    """Every schema by its name; a reference from one to another begins with ``REF``."""
+    read: list[type[BaseModel]] = [CallEvent, *REQUESTS.values(), *INTERNAL]
+    told: list[type[BaseModel]] = [
+        *(ErrorBody, CloudEvent),
+        *(*RESULTS.values(), *INTERIM.values(), *EVENTS.values(), *ANSWERS),
+    ]
+    _, made = models_json_schema(
+        [(model, "validation") for model in dict.fromkeys([*read, *told])],
+        schema_generator=_Plain,
+        ref_template=f"{REF}{{model}}",
+    )
+    found: dict[str, Schema] = {name: _tidy(schema) for name, schema in made["$defs"].items()}
+    for name in reachable({model.__name__ for model in told}, found):
+        if found[name].get("additionalProperties") is False:
+            del found[name]["additionalProperties"]
+    _narrow(found)
+    found[_FAILED] = _object("A request that was not served.", ok={"const": False}, error=_ref(ErrorBody.__name__))
+    found |= {name_of(kind): schema for kind, schema in _built(found)}
+    return {name: found[name] for name in sorted(set(found) - _BUILT)}
+
+
+def reachable(names: set[str], among: Mapping[str, Schema]) -> set[str]:
+    """The schemas that these ones are made of, themselves included."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += _referred(among[name])
+    return seen
+
+
+def _referred(schema: Any) -> Iterator[str]:
+    match schema:
+        case {"$ref": str(ref)}:
+            yield ref.removeprefix(REF)
+        case dict():
+            for inner in schema.values():
+                yield from _referred(inner)
+        case list():
+            for inner in schema:
+                yield from _referred(inner)
+        case _:
+            pass
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"{REF}{name}"}
+
+
+def _object(description: str, **properties: Schema) -> Schema:
+    return {"type": "object", "description": description, "properties": properties, "required": list(properties)}
+
+
+def _tidy(schema: Any) -> Any:
+    """Docstrings become Markdown, and a reference stands alone: in draft 7 what stands beside it does not count."""
+    match schema:
+        case {"$ref": _, **beside} if beside:
+            return {"allOf": [{"$ref": schema["$ref"]}], **_tidy(beside)}
+        case dict():
+            return {
+                key: markdown(value) if key == "description" and isinstance(value, str) else _tidy(value)
+                for key, value in schema.items()
+            }
+        case list():
+            return [_tidy(inner) for inner in schema]
+        case _:
+            return schema
+
+
+def markdown(text: str) -> str:
+    """A docstring as CommonMark: a paragraph is a line."""
+    paragraphs = re.sub(r"``(.+?)``", r"`\1`", inspect.cleandoc(text)).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def first_paragraph(text: str) -> str:
+    """What a docstring says first."""
+    return text.partition("\n\n")[0]
+
+
+def _narrow(found: dict[str, Schema]) -> None:
+    """What the type of a message says about its body."""
+    for kind, request in REQUESTS.items():
+        if issubclass(request, CallEvent):
+            found[request.__name__] |= {"title": request.__name__}
+            found[request.__name__]["properties"]["kind"] = {"const": kind.partition(".")[2]}
+    for kind, data in EVENTS.items():
+        if issubclass(data, SessionOver):
+            reasons = [one.value for one in EndReason if kind == f"mcp.session.{one.event_type.value}"]
+            found[data.__name__]["properties"]["reason"] = {"type": "string", "enum": reasons}
+    codes = found["ErrorCode"]
+    classes = {code.value: one for code, one in by_code().items()}
+    codes["x-enum-descriptions"] = [markdown(classes[code].__doc__ or "") for code in codes["enum"]]
+    codes["x-retryable"] = [code for code in codes["enum"] if classes[code].retryable]
+
+
+def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
+    """The bodies that no model describes as a whole."""
+    results = {**{f"{kind}{REPLY_SUFFIX}": model for kind, model in RESULTS.items()}, **{m.type: m for m in ANSWERS}}
+    for kind, result in results.items():
+        good = _object("A request that was served.", ok={"const": True}, result=_ref(result.__name__))
+        told = f"The answer to `{kind.removesuffix(REPLY_SUFFIX)}`."
+        yield kind, {"title": name_of(kind), "description": told, "oneOf": [good, _ref(_FAILED)]}
+    for kind, data in EVENTS.items():
+        event = deepcopy(found[CloudEvent.__name__])
+        event["properties"] |= {"type": {"const": kind}, "data": _ref(data.__name__)}
+        yield (
+            kind,
+            event
+            | {
+                "title": name_of(kind),
+                "description": found[data.__name__]["description"],
+                "required": list(event["properties"]),
+            },
+        )
+    told = "The answer to a message whose type is missing; to one of an unknown type it is `<type>.reply`."
+    yield UNKNOWN_REPLY, {"title": name_of(UNKNOWN_REPLY), "description": told, "allOf": [_ref(_FAILED)]}
+    yield (
+        PLATFORM_EVENT,
+        {
+            "title": name_of(PLATFORM_EVENT),
+            "description": "What a telephony platform publishes, as it is. Its shape is the platform's to define.",
+            "type": "object",
+        },
+    )
+    yield PARKED, {"title": name_of(PARKED), "description": "The body as it was published: it may be no JSON at all."}

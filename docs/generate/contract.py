@@ -1,0 +1,14 @@
+"""The contract for programs: the AsyncAPI document and the JSON Schemas, as files that others can fetch."""
+
+from consumer.asyncapi import as_json, document, schema_files
+from consumer.broker.topology import Names, cluster
+
+DOCUMENT = "docs/asyncapi.json"
+SCHEMAS = "docs/schemas"
+
+
+def files() -> dict[str, str]:
+    """What the files have in them, by name; with the names of the default prefix."""
+    names = Names()
+    schemas = {f"{SCHEMAS}/{name}": as_json(schema) for name, schema in schema_files().items()}
+    return {DOCUMENT: as_json(document(names, cluster(names))), **schemas}

@@ -1,0 +1,47 @@
+"""Validators that only exist for Node.js: ``infra/node`` has their versions and the scripts that run them.
+
+They are installed when they are first needed, into ``infra/node/node_modules``. Nothing of the product needs them.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "node"
+INSTALL_TIMEOUT = 300.0
+RUN_TIMEOUT = 60.0
+
+
+class NpmFailed(Exception):
+    """The validators cannot be installed; the message is npm's."""
+
+
+def available() -> bool:
+    """Whether there is an npm."""
+    return shutil.which("npm") is not None and shutil.which("node") is not None
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of ``infra/node`` with Node.js.
+
+    Raises:
+        NpmFailed: what it needs cannot be installed.
+    """
+    _install()
+    return subprocess.run(
+        ["node", str(FOLDER / script), *arguments], capture_output=True, text=True, check=False, timeout=RUN_TIMEOUT
+    )
+
+
+def _install() -> None:
+    wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
+    stamp = FOLDER / "node_modules" / ".installed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    done = subprocess.run(
+        ["npm", "ci", "--no-progress"], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT
+    )
+    if done.returncode:
+        raise NpmFailed(done.stderr.strip() or done.stdout.strip())
+    stamp.write_text(wanted)

@@ -1,0 +1,108 @@
+"""The ``data`` of each event. Events are built from what is there; these models say what that is."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from schemas.base import Json, Strict
+from schemas.errors import ErrorCode
+from schemas.events import EndReason
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.sessions import SessionInfo
+
+
+class ToolsRecord(Strict):
+    """The tool calls of one session: how many, how long (s), how much; and how its process was started."""
+
+    calls: int
+    errors: int
+    p50: float | None = None
+    p95: float | None = None
+    longest: float | None = None
+    time_in_flight: float
+    bytes_in: int
+    bytes_out: int
+    start: Literal["cold", "warm", "forked"] | None = None
+    start_duration: float | None = None
+
+
+class SessionCreated(SessionInfo):
+    """The session is open; ``restored`` is true when it replaces one that was lost or handed over."""
+
+
+class SessionOver(SessionInfo):
+    """A session info with the reason, and what its tool calls were, as far as that is known."""
+
+    reason: EndReason
+    tools: ToolsRecord | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    stderr: str | None = None
+
+
+class SessionClosed(SessionOver):
+    """Somebody ended the session; ``reason`` says why."""
+
+
+class SessionExpired(SessionOver):
+    """The session's time was over: idle for too long, or as old as one may be."""
+
+
+class SessionDied(SessionOver):
+    """The session's process ended by itself, or took its workers with it.
+
+    ``exit_code`` or ``signal`` and the last lines of ``stderr`` are those of the process.
+    """
+
+
+class SessionLost(SessionOver):
+    """The session's worker has gone without a word; another one tells."""
+
+
+class SessionRejected(Strict):
+    """A start could not be served, and there is no session; ``reason`` is the code."""
+
+    session_id: SessionId
+    call_id: CallId
+    service_name: ServiceName
+    worker_id: WorkerId
+    metadata: Json
+    reason: ErrorCode
+    code: ErrorCode
+    message: str
+    details: Json
+
+
+class WorkerStarted(Strict):
+    """The worker takes calls."""
+
+    worker_id: WorkerId
+    version: str
+    host: str
+    pid: int
+
+
+class WorkerDraining(Strict):
+    """The worker is leaving."""
+
+    worker_id: WorkerId
+
+
+class WorkerStopped(Strict):
+    """The worker has left; its last message."""
+
+    worker_id: WorkerId
+
+
+EVENTS: dict[str, type[BaseModel]] = {
+    "mcp.session.created": SessionCreated,
+    "mcp.session.closed": SessionClosed,
+    "mcp.session.expired": SessionExpired,
+    "mcp.session.died": SessionDied,
+    "mcp.session.lost": SessionLost,
+    "mcp.session.rejected": SessionRejected,
+    "mcp.worker.started": WorkerStarted,
+    "mcp.worker.draining": WorkerDraining,
+    "mcp.worker.stopped": WorkerStopped,
+}
+"""What is in ``data`` of an event, by its type."""

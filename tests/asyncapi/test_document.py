@@ -1,0 +1,230 @@
+"""The document and the schemas: whole, closed where we refuse, open where we tell, and the same from the command."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator
+from pydantic import BaseModel, ValidationError
+
+from consumer.asyncapi import Server, as_json, as_yaml, document, schema_files
+from consumer.asyncapi.headers import HEADERS
+from consumer.asyncapi.payloads import message_types, name_of
+from consumer.broker import message, settling
+from consumer.broker.topology import CallExchange, Names, cluster
+from consumer.calls import headers
+from schemas import interim, internal
+from schemas.errors import ErrorCode
+from schemas.event_data import EVENTS
+from schemas.events import EndReason, SessionEventType, WorkerEventType
+from schemas.interim import INTERIM
+from schemas.internal import ANSWERS, INTERNAL
+from schemas.replies import RESULTS
+from schemas.requests import REQUESTS, InputAnswer, SessionCreate, SessionsList, ToolsCall
+from tests.cli.conftest import PROGRAM
+from tests.harness import ROOT
+
+NAMES = Names("p")
+MADE = document(NAMES, cluster(NAMES))
+FILES = schema_files()
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        yield from (value for key, value in part.items() if key == "$ref")
+        for value in part.values():
+            yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def at(whole: Any, reference: str) -> Any:
+    for step in reference.removeprefix("#/").split("/"):
+        whole = whole[step]
+    return whole
+
+
+def test_every_reference_leads_somewhere():
+    for whole in (MADE, *FILES.values()):
+        for reference in references(whole):
+            assert reference.startswith("#/")
+            assert at(whole, reference)
+
+
+def test_nothing_that_there_is_is_missing():
+    assert set(MADE["components"]["messages"]) == set(message_types())
+    assert set(FILES) == {f"{kind}.json" for kind in message_types()}
+    assert set(RESULTS) == set(REQUESTS)
+    events = {f"mcp.session.{one.value}" for one in SessionEventType}
+    assert set(EVENTS) == events | {f"mcp.worker.{one}" for one in get_args(WorkerEventType)}
+    models = {one for one in vars(internal).values() if isinstance(one, type) and issubclass(one, BaseModel)}
+    typed = {one for one in models if one.__module__ == internal.__name__ and hasattr(one, "type")}
+    assert typed == {*INTERNAL, *ANSWERS}
+    assert set(INTERIM.values()) == set(get_args(interim.Interim))
+
+
+def test_every_exchange_and_queue_is_a_channel_with_its_type_and_arguments():
+    foreign = CallExchange("TAP.Events", "topic", "#")
+    topology = cluster(NAMES, grace=7, call_exchanges=[foreign])
+    made = document(NAMES, topology)
+    bindings = [channel["bindings"]["amqp"] for channel in made["channels"].values()]
+    exchanges = {one["exchange"]["name"]: one["exchange"] for one in bindings if one["is"] == "routingKey"}
+    queues = {one["queue"]["name"]: one["queue"] for one in bindings if one["is"] == "queue"}
+    assert set(exchanges) == {"", *(one.name for one in topology.exchanges)}
+    for exchange in topology.exchanges:
+        told = exchanges[exchange.name]
+        assert (told["type"], told.get("x-arguments", {})) == (exchange.type, exchange.arguments)
+    own = {"p.inbox.{worker_id}", "p.requests.{worker_id}.{connection}", "p.workers.{worker_id}.{connection}"}
+    assert set(queues) == own | {one.name for one in topology.queues}
+    for queue in topology.queues:
+        assert queues[queue.name]["x-arguments"] == queue.arguments
+    assert queues["p.orphans"]["x-arguments"]["x-message-ttl"] == 7000
+    assert {"exchange": "TAP.Events", "routing_key": "#"} in queues["p.calls"]["x-bindings"]
+    assert made["operations"]["calls.TAP.Events"]["action"] == "receive"
+
+
+def test_every_request_is_received_and_answered_where_it_asks():
+    for kind in REQUESTS:
+        operation = MADE["operations"][kind]
+        assert operation["action"] == "receive"
+        assert operation["reply"]["address"]["location"] == "$message.header#/reply_to"
+        (answer,) = operation["reply"]["messages"]
+        assert at(MADE, answer["$ref"]) == {"$ref": f"#/components/messages/{kind}.reply"}
+
+
+def test_every_message_is_in_a_channel_and_every_channel_but_a_queue_in_an_operation():
+    used = {one for channel in MADE["channels"].values() for one in channel["messages"]}
+    assert used == set(message_types())
+    operated = {operation["channel"]["$ref"].rpartition("/")[2] for operation in MADE["operations"].values()}
+    passing = {"exchange.unowned", "exchange.orphans"}  # where messages get by themselves
+    assert {name for name in MADE["channels"] if not name.startswith("queue.")} - passing <= operated | {"replies"}
+
+
+def test_what_passes_between_workers_is_marked():
+    between = {one.type for one in (*INTERNAL, *ANSWERS)}
+    for part in ("channels", "operations"):
+        for name, one in MADE[part].items():
+            public = set(re.findall(r"messages/([\w.]+)", json.dumps(one))) - between
+            assert one.get("x-internal") or public, name
+    assert MADE["components"]["messages"]["call.recipe"]["x-internal"]
+    assert MADE["channels"]["queue.inbox"]["x-internal"]
+    assert "x-internal" not in MADE["channels"]["exchange.sessions"]
+
+
+def test_every_header_is_described():
+    told = {name for one in HEADERS.values() for name in one["properties"]}
+    ours = {value for value in vars(headers).values() if isinstance(value, str) and value.startswith("x-mcp-")}
+    parked = {value for name, value in vars(settling).items() if name.endswith("_HEADER")}
+    assert ours | parked | {message.CALL_HEADER, headers.TRACEPARENT} <= told
+
+
+def test_errors_and_reasons_are_told_with_their_meaning():
+    codes = MADE["components"]["schemas"]["ErrorCode"]
+    assert codes["enum"] == [one.value for one in ErrorCode]
+    assert all(codes["x-enum-descriptions"])
+    assert {"CAPACITY", "SHUTTING_DOWN"} <= set(codes["x-retryable"])
+    told = {
+        reason
+        for what in ("Closed", "Expired", "Died", "Lost")
+        for reason in MADE["components"]["schemas"][f"Session{what}"]["properties"]["reason"]["enum"]
+    }
+    assert told == {one.value for one in EndReason}
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_schema_file_stands_alone_and_names_no_place(name: str):
+    schema = FILES[name]
+    Draft7Validator.check_schema(schema)
+    assert schema["$id"] == f"urn:mcp-sessions:schema:{name.removesuffix('.json')}"
+    assert re.findall(r"https?://[^\s\"]+", json.dumps(schema)) == [schema["$schema"]]
+    assert schema["title"] == name_of(name.removesuffix(".json"))
+    assert set(references(schema)) == {f"#/definitions/{one}" for one in schema.get("definitions", {})}
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (SessionCreate, {"session_id": "c", "service_name": "echo"}),
+        (SessionCreate, {"session_id": "c", "service_name": "echo", "timeout": 0}),
+        (SessionCreate, {"session_id": "c", "service_name": "not a word"}),
+        (SessionCreate, {"session_id": "", "service_name": "echo"}),
+        (SessionCreate, {"session_id": "c", "service_name": "echo", "if_exists": "perhaps"}),
+        (ToolsCall, {"session_id": "c", "name": "echo", "arguments": {"a": [1]}, "timeout": 2.5, "progress": True}),
+        (ToolsCall, {"session_id": "c", "name": "echo", "argument": {}}),
+        (ToolsCall, {"session_id": "c", "name": "echo", "progress": "yes"}),
+        (ToolsCall, {"session_id": "c"}),
+        (InputAnswer, {"session_id": "c", "input_id": "x", "action": "accept", "content": None}),
+        (SessionsList, {"limit": 10_001}),
+        (SessionsList, {"limit": 10, "cursor": "x"}),
+    ],
+)
+def test_a_schema_takes_and_refuses_what_we_do(model: type[BaseModel], body: dict[str, Any]):
+    schema = FILES[f"{model.type}.json"]  # type: ignore[attr-defined]
+    try:
+        model.model_validate_json(json.dumps(body))
+    except ValidationError:
+        taken = False
+    else:
+        taken = True
+    assert Draft7Validator(schema).is_valid(body) == taken
+
+
+def test_what_we_tell_may_grow_and_what_we_are_told_may_not():
+    info = {"services": {"echo": {"description": "", "enabled": True, "a newer worker": "says more"}}}
+    reply = Draft7Validator(FILES["services.list.reply.json"])
+    assert reply.is_valid({"ok": True, "result": info, "more": 1})
+    assert not reply.is_valid({"ok": False, "result": info})
+    assert not Draft7Validator(FILES["services.list.json"]).is_valid({"more": 1})
+
+
+def test_json_and_yaml_are_the_same():
+    assert json.loads(as_json(MADE)) == yaml.safe_load(as_yaml(MADE)) == MADE
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("amqp://guest:guest@localhost:5672/", Server("localhost:5672", "/")),
+        ("amqps://u:p@broker.test/a%2Fb", Server("broker.test:5671", "a/b", tls=True)),
+        ("amqp://[::1]/%2F", Server("[::1]:5672", "/")),
+    ],
+)
+def test_a_server_has_neither_user_nor_password(url: str, server: Server):
+    assert Server.of_url(url) == server
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, "asyncapi", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_command_prints_the_committed_document(tmp_path: Path):
+    url = "amqp://secret:secret@localhost:5672/"
+    printed = run(tmp_path, "--json", "--url", url)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert printed.stdout == (ROOT / "docs" / "asyncapi.json").read_text(encoding="utf-8")
+    plain = run(tmp_path, "--url", url)
+    assert yaml.safe_load(plain.stdout) == json.loads(printed.stdout)
+    assert plain.stdout == run(tmp_path, "--yaml", "--url", url).stdout
+
+
+def test_the_command_writes_a_file_under_another_prefix(tmp_path: Path):
+    wrote = run(tmp_path, "--prefix", "other", "--url", "amqp://localhost", "--output", "made.json")
+    assert wrote.returncode == 0
+    assert wrote.stdout == ""
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert made["channels"]["queue.calls"]["address"] == "other.calls"
+
+
+def test_the_command_says_what_it_cannot(tmp_path: Path):
+    both = run(tmp_path, "--json", "--yaml")
+    assert both.returncode == 2
+    assert "exclude each other" in both.stderr
+    nowhere = run(tmp_path, "--output", "no/such/folder.yaml")
+    assert nowhere.returncode == 2
+    assert "cannot be written" in nowhere.stderr
