@@ -84,13 +84,6 @@ class Books:
             call.untold_ends.append(partial(self._context.reporter.created, session))
         call.untold_ends.append(tell)
 
-    def tell_ended(self, call: OwnedCall) -> None:
-        """Tell of the ends that have been noted: the call is ours."""
-        for tell in call.untold_ends:
-            tell()
-            call.unconfirmed = True
-        call.untold_ends.clear()
-
     async def _confirmed(self, call: OwnedCall) -> None:
         if call.unconfirmed:
             await self._context.reporter.settled()
@@ -104,7 +97,7 @@ class Books:
 
     async def _linger_no_more(self, call: OwnedCall) -> None:
         call.lingers = None
-        if call.users:
+        if call.users or call.untold_ends:
             self._linger(call)
         elif not call.sessions and call.ended is None and self._holdings.calls.get(call.call_id) is call:
             await self._holdings.release(call)
@@ -125,6 +118,8 @@ class Books:
             self._look()
 
     def _look(self) -> None:
+        if not self._holdings.attached:
+            return
         for call in self._holdings.to_renew():
             self.keep_later(call.call_id)
         for call in self._holdings.calls.values():

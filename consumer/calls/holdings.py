@@ -69,6 +69,13 @@ class OwnedCall:
     lingers: asyncio.TimerHandle | None = None
     """Set while the call is owned for its answers' sake only."""
 
+    def tell_ends(self) -> None:
+        """Tell of the ends that have been noted: the call is ours, or nobody else can tell."""
+        for tell in self.untold_ends:
+            tell()
+            self.unconfirmed = True
+        self.untold_ends.clear()
+
     def stop_timers(self) -> None:
         """Neither tombstone nor lingering ends any more."""
         for timer in (self.ended, self.lingers):
@@ -104,6 +111,11 @@ class Holdings:
             call.unchecked = True
             call.held = None
 
+    @property
+    def attached(self) -> bool:
+        """Whether there is a link."""
+        return self._channel is not None
+
     def own(self, call_id: CallId) -> OwnedCall:
         """Take a call on; the placer has bound it."""
         return self.calls.setdefault(call_id, OwnedCall(call_id))
@@ -123,6 +135,7 @@ class Holdings:
         if self.calls.pop(call.call_id, None) is None:
             return
         call.stop_timers()
+        call.tell_ends()
         await self.drop_recipe(call)
         try:
             await self._unbind(call)

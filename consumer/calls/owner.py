@@ -111,7 +111,7 @@ class Owner:
                 self.session_ended.set()
                 self._books.note_end(call, session, tell)
                 if self._leaving or not call.unchecked:
-                    self._books.tell_ended(call)
+                    call.tell_ends()
                 if call.sessions.get(session.session_id) is session:
                     del call.sessions[session.session_id]
                     call.dirty = True
@@ -305,7 +305,7 @@ class Owner:
                 # Still ours. After a new link the broker counts one delivery more of the recipe: write a new one.
                 call.dirty = call.dirty or (call.unchecked and bool(call.sessions))
                 call.unchecked = False
-                self._books.tell_ended(call)
+                call.tell_ends()
                 call.checked_at = asyncio.get_running_loop().time()
                 return Done(what="still_owner")
             case OwnerCheck():
@@ -384,13 +384,18 @@ class Owner:
     async def _end(self, call: OwnedCall) -> list[SessionId]:
         self._context.endings.note(call.call_id)
         if call.ended is None:
-            call.ended = asyncio.get_running_loop().call_later(
-                self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._bury, call)
-            )
+            self._entomb(call)
         return await self._close_all(call, EndReason.CALL_ENDED)
 
+    def _entomb(self, call: OwnedCall) -> None:
+        call.ended = asyncio.get_running_loop().call_later(
+            self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._bury, call)
+        )
+
     async def _bury(self, call: OwnedCall) -> None:
-        if call.ended is not None and self.holdings.calls.get(call.call_id) is call:
+        if call.untold_ends:  # we are away, and shall know whose it was
+            self._entomb(call)
+        elif call.ended is not None and self.holdings.calls.get(call.call_id) is call:
             await self.holdings.release(call)
 
     async def _close(self, call: OwnedCall, session_id: str) -> list[SessionId]:
@@ -432,13 +437,11 @@ class Owner:
             self._lanes.submit(call_id, partial(self._give_up, call, reason))
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
-        was_away, told_lost = call.unchecked, call.unchecked and call.held is None
+        told_lost = call.unchecked and call.held is None
         await self._close_all(call, reason)
         if told_lost:  # our recipe has not come back: the placer had it, and has told of its sessions
             log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.untold_ends))
             call.untold_ends.clear()
-        elif was_away:
-            self._books.tell_ended(call)
         await self.holdings.release(call)
 
     async def renew(self) -> None:
@@ -451,6 +454,7 @@ class Owner:
         until = asyncio.get_running_loop().time() + timeout - STOP_PATIENCE
         leaving = Leaving(self._context, self.holdings, partial(self._close_all, reason=EndReason.WORKER_SHUTDOWN))
         for call in list(self.holdings.calls.values()):
+            call.tell_ends()
             self._lanes.submit(call.call_id, partial(leaving.give_away, call, until=until, hand_over=hand_over))
         return await self._lanes.drain(timeout)
 
