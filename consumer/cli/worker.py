@@ -28,7 +28,21 @@ def work(invocation: Invocation) -> None:
     configure_logging(settings.worker.log_level, settings.worker.log_format)
     for warning in settings.warnings:
         get_logger(__name__).warning("settings.warning", text=warning)
-    raise typer.Exit(_run(settings))
+    raise typer.Exit(_traced(settings))
+
+
+def _traced(settings: "Settings") -> int:
+    from consumer import __version__
+    from consumer.observability import get_logger
+    from consumer.observability.exporting import NoExporter, exporting
+    from consumer.worker.exits import Exit
+
+    try:
+        with exporting("mcp-sessions", __version__):
+            return _run(settings)
+    except NoExporter as error:
+        get_logger(__name__).error("tracing.no_exporter", error=str(error))
+        return Exit.BAD_CONFIGURATION
 
 
 def _run(settings: "Settings") -> int:

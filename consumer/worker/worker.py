@@ -14,12 +14,14 @@ from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
 from consumer.calls.liveness import Liveness
 from consumer.calls.tasks import Tasks
+from consumer.observability import metrics
 from consumer.settings import Settings
 from consumer.worker.exits import Exit
 from consumer.worker.leaving import cancelled, leave
 from consumer.worker.others import Others
 from consumer.worker.parts import Parts
 from consumer.worker.stations import Stations
+from consumer.worker.telling import CannotListen, Telling
 from schemas.ids import WorkerId
 
 log = structlog.get_logger(__name__)
@@ -37,13 +39,14 @@ class Worker:
             f"mcp-sessions {parts.worker_id}",
             parts.publisher,
             attach=self._attach,
-            detached=self._stations.detached,
+            detached=self._detached,
             heartbeat=settings.worker.heartbeat,
         )
         self._liveness = Liveness(
             parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, self._stations.restart
         )
         parts.owner.probed = self._liveness.heard
+        self.telling = Telling(parts, self._others, self._supervisor.up.is_set, lambda: self._liveness.healthy)
         self._tasks = Tasks()
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -68,8 +71,13 @@ class Worker:
             parts.reporter.worker("started", version=__version__, host=socket.gethostname(), pid=os.getpid())
         await self._others.announce()
         if self._attached_before:
+            metrics.RECONNECTS.inc()
             parts.owner.reattached()
         self._attached_before = True
+
+    async def _detached(self) -> None:
+        self._liveness.lost()
+        await self._stations.detached()
 
     def leave(self) -> None:
         """Begin to leave; a second time: hurry. For signal handlers."""
@@ -124,9 +132,14 @@ def _gave_up(supervising: asyncio.Task[None]) -> Exit:
 
 
 async def run_worker(settings: Settings) -> Exit:
-    """Run a worker until SIGTERM or SIGINT; the second signal hurries."""
+    """Run a worker until SIGTERM or SIGINT; the second signal hurries. Whether it is ready is told to the end."""
     worker = Worker(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.leave)
-    return await worker.run()
+    try:
+        async with worker.telling.running():
+            return await worker.run()
+    except CannotListen as error:
+        log.error("http.cannot_listen", error=str(error))
+        return Exit.BAD_CONFIGURATION
