@@ -1,8 +1,9 @@
 """A worker that is asked over HTTP."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
@@ -21,6 +22,8 @@ class Watched:
 
     worker: WorkerProcess
     http: httpx2.AsyncClient
+    seen: dict[str, set[float]] = field(default_factory=lambda: defaultdict(set))
+    """The values that each series has had, its labels summed up, as often as somebody looked."""
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
         answer = await self.http.get("/readyz")
@@ -39,12 +42,18 @@ class Watched:
         """Every series of the worker's own metrics, with its value."""
         answer = await self.http.get("/metrics")
         assert answer.status_code == 200
-        return {
+        found = {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(answer.text)
             for sample in family.samples
             if sample.name.startswith("mcp_sessions_")
         }
+        sums: dict[str, float] = defaultdict(float)
+        for (name, _), value in found.items():
+            sums[name] += value
+        for name, value in sums.items():
+            self.seen[name].add(value)
+        return found
 
     async def value(self, name: str, **labels: str) -> float:
         return (await self.series()).get((f"mcp_sessions_{name}", frozenset(labels.items())), 0.0)
@@ -55,9 +64,6 @@ class Watched:
             while not condition(value := await self.value(name, **labels)):
                 await asyncio.sleep(0.02)
         return value
-
-
-Watch = Callable[..., Any]
 
 
 async def watched(
