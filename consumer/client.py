@@ -83,7 +83,7 @@ class SessionClient:
         quiet_unless_configured()
         self.names = Names(prefix)
         self._connect_timeout = connect_timeout
-        self._publisher = Publisher()
+        self._publisher = Publisher(begins_traces=True)
         self._asker = Asker(self._publisher)
         self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
         self._link: Link | None = None

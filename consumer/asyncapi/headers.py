@@ -45,7 +45,10 @@ _TYPE = _property("string", "The message type.")
 _ID = _property("string", "Unique; a message that is sent again keeps it.")
 _CORRELATION = _property("string", "Comes back with the reply.")
 _TIMESTAMP = _property("integer", "When it was sent, in seconds since the epoch.")
-_TRACE = _header("W3C Trace Context, level 1, section 3.2; handed on to the MCP server.")
+_TRACE: dict[str, Schema] = {
+    "traceparent": _header("W3C Trace Context, level 1, section 3.2; handed on to the MCP server."),
+    "tracestate": _header("W3C Trace Context, level 1, section 3.3."),
+}
 
 
 def _content(content_type: str) -> Schema:
@@ -53,7 +56,12 @@ def _content(content_type: str) -> Schema:
 
 
 def _headers(description: str, required: tuple[str, ...] = (), **properties: Schema) -> Schema:
-    return {"type": "object", "description": description, "properties": properties, "required": list(required)}
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {**properties, **_TRACE},
+        "required": list(required),
+    }
 
 
 HEADERS: dict[str, Schema] = {
@@ -62,7 +70,6 @@ HEADERS: dict[str, Schema] = {
         content_type=_property("string", "JSON if it is missing; form-encoded bodies say so."),
         message_id=_ID,
         timestamp=_TIMESTAMP,
-        traceparent=_TRACE,
     ),
     "RequestHeaders": _headers(
         "A request. Without a reply address it is served and not answered.",
@@ -78,7 +85,6 @@ HEADERS: dict[str, Schema] = {
             "string", "How long (ms) its sender waits, in digits. Leave it out on the durable lane.", pattern="^[0-9]+$"
         ),
         timestamp=_TIMESTAMP,
-        traceparent=_TRACE,
     ),
     "ReplyHeaders": _headers(
         "What comes to the reply address of a request, with the correlation id of the request.",

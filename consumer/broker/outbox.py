@@ -1,7 +1,9 @@
 """The outbox: what must be published, in order, whenever the broker is there to take it."""
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 import structlog
@@ -22,12 +24,14 @@ class Outbox:
     """Publishes with confirms and in the order of ``put``, on a channel that nothing else uses.
 
     When a link is lost, what it had not confirmed is sent again in the same order: a consumer may see a message a
-    second time, under the same message id, and never an older one after a newer.
+    second time, under the same message id, and never an older one after a newer. ``confirmed`` is told of each message
+    that the broker has, and how many seconds after its ``put``.
     """
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, confirmed: Callable[[Message, float], None] = lambda *_: None) -> None:
         self._publisher = publisher
-        self._waiting: deque[tuple[Message, str, str]] = deque()
+        self._confirmed = confirmed
+        self._waiting: deque[tuple[Message, str, str, float]] = deque()
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -39,7 +43,7 @@ class Outbox:
 
     def put(self, message: Message, exchange: str, routing_key: str) -> None:
         """Publish this after everything that was put before."""
-        self._waiting.append((message, exchange, routing_key))
+        self._waiting.append((message, exchange, routing_key, time.monotonic()))
         self._put += 1
         self._empty.clear()
         self._filled.set()
@@ -81,7 +85,7 @@ class Outbox:
             results = await asyncio.gather(
                 *(
                     self._publisher.confirmed(message, exchange, key, mandatory=False, outbox=True)
-                    for message, exchange, key in batch
+                    for message, exchange, key, _ in batch
                 ),
                 return_exceptions=True,
             )
@@ -95,8 +99,10 @@ class Outbox:
                 if isinstance(result, BaseException):
                     raise result
                 confirmed += 1
+            now = time.monotonic()
             for _ in range(confirmed):
-                self._waiting.popleft()
+                message, _, _, put_at = self._waiting.popleft()
+                self._confirmed(message, now - put_at)
             while self._waiters and self._waiters[0][0] <= self._put - len(self._waiting):
                 _, reached = self._waiters.popleft()
                 if not reached.done():

@@ -6,6 +6,7 @@ its own for the outbox, whose order must be kept.
 """
 
 import asyncio
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,8 @@ from aiormq import spec
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, PublishUnknown
-from consumer.broker.message import Message
+from consumer.broker.message import Headers, Message
+from consumer.observability import tracing
 
 CONFIRM_TIMEOUT = 30.0
 """How long (s) a confirmation may take; a broker in a memory or disk alarm takes its time."""
@@ -33,10 +35,10 @@ class PublishingChannels:
     fast: RawChannel
 
 
-def _properties(message: Message) -> spec.Basic.Properties:
+def _properties(message: Message, trace: Headers) -> spec.Basic.Properties:
     return spec.Basic.Properties(
         content_type=message.content_type,
-        headers=message.headers or None,
+        headers={**message.headers, **trace} or None,
         delivery_mode=2 if message.persistent else 1,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,
@@ -48,9 +50,13 @@ def _properties(message: Message) -> spec.Basic.Properties:
 
 
 class Publisher:
-    """Publishes through the current link; there may be none for a while."""
+    """Publishes through the current link; there may be none for a while.
 
-    def __init__(self) -> None:
+    What is published while something is traced becomes part of that trace; with ``begins_traces`` everything is traced.
+    """
+
+    def __init__(self, *, begins_traces: bool = False) -> None:
+        self._begins_traces = begins_traces
         self._channels: PublishingChannels | None = None
         self._attached = asyncio.Event()
         self._turn = 0
@@ -79,6 +85,9 @@ class Publisher:
             raise BrokerUnavailable("the connection to the broker is being restored")
         return self._channels
 
+    def _traced(self, message: Message, exchange: str, key: str) -> AbstractContextManager[Headers]:
+        return tracing.publishing(message.type, exchange, key, message.message_id, begin=self._begins_traces)
+
     async def confirmed(
         self, message: Message, exchange: str, routing_key: str, *, mandatory: bool = True, outbox: bool = False
     ) -> None:
@@ -96,15 +105,16 @@ class Publisher:
             self._turn = (self._turn + 1) % len(channels.confirm)
             channel = channels.confirm[self._turn]
         try:
-            await channel.basic_publish(
-                message.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=_properties(message),
-                mandatory=mandatory,
-                timeout=CONFIRM_TIMEOUT,
-                wait=False,
-            )
+            with self._traced(message, exchange, routing_key) as trace:
+                await channel.basic_publish(
+                    message.body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=_properties(message, trace),
+                    mandatory=mandatory,
+                    timeout=CONFIRM_TIMEOUT,
+                    wait=False,
+                )
         except PublishError as error:
             raise PublishFailed(f"no queue takes {routing_key!r} from exchange {exchange!r}") from error
         except DeliveryError as error:
@@ -122,12 +132,13 @@ class Publisher:
         """
         channel = self._get().fast
         try:
-            await channel.basic_publish(
-                message.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=_properties(message),
-                wait=False,
-            )
+            with self._traced(message, exchange, routing_key) as trace:
+                await channel.basic_publish(
+                    message.body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=_properties(message, trace),
+                    wait=False,
+                )
         except Exception as error:
             raise BrokerUnavailable(f"the connection was lost: {error!r}") from error

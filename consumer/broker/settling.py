@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import assert_never
 
@@ -12,6 +12,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message, own_headers
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, Park, Requeue
 from consumer.broker.publisher import Publisher
+from consumer.observability import metrics, tracing
 from schemas.errors import Internal
 from schemas.replies import REPLY_SUFFIX, Reply, failed
 
@@ -33,11 +34,22 @@ def _defect(problem: str) -> Park:
 
 
 class Settler:
-    """Carries out outcomes."""
+    """Carries out outcomes.
 
-    def __init__(self, publisher: Publisher, dead_exchange: str) -> None:
+    ``kind_of`` calls deliveries by one of few names, to count them under; those of a ``quiet`` kind begin no trace.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        dead_exchange: str,
+        kind_of: Callable[[Delivery], str] = lambda _: metrics.OTHER,
+        quiet: Collection[str] = (),
+    ) -> None:
         self._publisher = publisher
         self._dead = dead_exchange
+        self._kind_of = kind_of
+        self._quiet = quiet
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out; never raises, but for cancellation.
@@ -45,6 +57,22 @@ class Settler:
         A decision that raises is a defect of ours: the message is parked, who asked gets ``INTERNAL``. A broker that
         fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere.
         """
+        kind = self._kind_of(delivery)
+        message = delivery.message
+        with tracing.processing(
+            kind,
+            message.headers,
+            delivery.queue,
+            message.message_id,
+            delivery.received_at,
+            begin=kind not in self._quiet,
+        ) as span:
+            word = await self._settle(delivery, deciding, kind)
+            span.set_attribute("mcp_sessions.outcome", word)
+            if word in ("failed", "parked", "requeued"):
+                tracing.failed(span, word)
+
+    async def _settle(self, delivery: Delivery, deciding: Awaitable[Outcome], kind: str) -> str:
         problem: str | None = None
         outcome: Outcome
         try:
@@ -59,6 +87,9 @@ class Settler:
             outcome = _defect(repr(error))
             problem = await self._carried_out(delivery, outcome)
         took = time.monotonic() - delivery.received_at
+        word = "requeued" if problem else _word(outcome)
+        metrics.of(metrics.DELIVERIES, kind, word).inc()
+        metrics.of(metrics.DELIVERY, kind).observe(took)
         level = log.warning if problem or isinstance(outcome, Park | Requeue) else log.info
         level(
             "delivery",
@@ -69,6 +100,7 @@ class Settler:
             ms=round(took * 1000, 1),
             **_details(delivery, outcome, problem),
         )
+        return word
 
     async def _carried_out(self, delivery: Delivery, outcome: Outcome) -> str | None:
         try:
@@ -143,6 +175,22 @@ class Settler:
             timestamp=message.timestamp,
         )
         await self._publisher.confirmed(parked, self._dead, "")
+        metrics.of(metrics.PARKED, reason).inc()
+
+
+def _word(outcome: Outcome) -> str:
+    """What became of a delivery, in a word; the body of a reply that is written already does not tell errors."""
+    match outcome:
+        case Done(reply=Reply(error=error)) if error is not None:
+            return "failed"
+        case Done():
+            return "done"
+        case Forward():
+            return "forwarded"
+        case Park() | Hold() | Requeue():
+            return outcome.what
+        case _:
+            assert_never(outcome)
 
 
 def _details(delivery: Delivery, outcome: Outcome, problem: str | None) -> dict[str, object]:

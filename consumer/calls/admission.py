@@ -58,6 +58,10 @@ class Admission:
             if not line:
                 self._lines.pop(services, None)
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._lines.values()))
+
     def look(self) -> None:
         """Give room that has appeared to those who wait longest."""
         for services, line in self._lines.items():

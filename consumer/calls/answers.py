@@ -26,6 +26,8 @@ class Answer:
 
     body: bytes
     executed: bool = True
+    outcome: str = "ok"
+    """``ok``, ``tool_error``, or the error's code in lower case."""
 
 
 @dataclass(slots=True, eq=False)

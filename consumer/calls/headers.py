@@ -42,9 +42,6 @@ ADMISSION: Final = "x-mcp-admission-until"
 DEADLINE: Final = "x-mcp-deadline"
 """When (ms since the epoch) the caller of a request stops waiting; stands for ``expiration`` on further hops."""
 
-TRACEPARENT: Final = "traceparent"
-"""W3C Trace Context, level 1, section 3.2."""
-
 _MARKS: Final = frozenset({PLACEMENT, BELIEVED, DISOWNED, RETURNED, REFUSED, RESENT, LATE})
 """What is true of one hop only."""
 

@@ -1,6 +1,5 @@
 """The intake: raw call events of telephony platforms become messages that are addressed to calls."""
 
-from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -8,11 +7,11 @@ import structlog
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, Park, decided
-from consumer.calls import headers
 from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
 from consumer.calls.tasks import Tasks
-from consumer.telephony import Ignored, Translated, Unrecognised, translate
+from consumer.observability import metrics
+from consumer.telephony import SOURCES, Ignored, Translated, Unrecognised, translate
 from schemas.calls import CallEvent, CallKind
 from schemas.ids import routing_key
 
@@ -22,6 +21,11 @@ END_ANSWER_TIMEOUT = 15.0
 """How long (s) an end waits for its taker before it is sent again; covers the take-over of a dead owner's calls."""
 
 
+def _count(source: str, kind: str) -> None:
+    known = source if source in SOURCES else metrics.OTHER  # an event of our own shape names any source
+    metrics.of(metrics.CALL_EVENTS, known, kind).inc()
+
+
 class Intake:
     """Takes deliveries of the queue of raw events.
 
@@ -29,10 +33,9 @@ class Intake:
     taker has answered. Events of one call keep their order, as far as this worker got them.
     """
 
-    def __init__(self, context: Context, asker: Asker, counted: Callable[[str, str], None]) -> None:
+    def __init__(self, context: Context, asker: Asker) -> None:
         self._context = context
         self._asker = asker
-        self._counted = counted
         self._lanes = Lanes("intake")
         self._tasks = Tasks()
 
@@ -47,26 +50,24 @@ class Intake:
         )
         match translation:
             case Translated(event=event):
+                _count(event.source, event.kind.value)
                 self._lanes.submit(event.call_id, partial(self._settle, delivery, event))
             case Ignored(source=source, what=what):
-                self._counted(source, what)
+                _count(source, "ignored")
+                log.debug("call_event.ignored", source=source, what=what)
                 self._tasks.start(self._finish(delivery, Done(what="ignored")), "intake-ignore")
             case Unrecognised(problem=problem):
+                _count(metrics.OTHER, "unrecognised")
                 self._tasks.start(self._finish(delivery, Park("unrecognised", problem)), "intake-park")
 
     async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         await self._context.settler.settle(delivery, decided(outcome))
 
     async def _settle(self, delivery: Delivery, event: CallEvent) -> None:
-        with_trace = delivery.message.headers.get(headers.TRACEPARENT)
-        await self._context.settler.settle(delivery, self._pass_on(event, with_trace))
+        await self._context.settler.settle(delivery, self._pass_on(event))
 
-    async def _pass_on(self, event: CallEvent, trace: object) -> Outcome:
-        message = Message(
-            body=event.model_dump_json().encode(),
-            type=event.message_type,
-            headers={headers.TRACEPARENT: trace} if isinstance(trace, str) else {},
-        )
+    async def _pass_on(self, event: CallEvent) -> Outcome:
+        message = Message(body=event.model_dump_json().encode(), type=event.message_type)
         names = self._context.names
         key = routing_key(event.call_id)
         if event.kind is not CallKind.ENDED:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 import structlog
 
@@ -30,7 +31,8 @@ class Lanes:
             lane.append((tag, work))
             return
         self._lanes[key] = lane = deque([(tag, work)])
-        task = asyncio.create_task(self._run(key, lane), name=f"{self._name}-lane")
+        # An empty context: a lane works for many, and is not a part of the trace of who came first.
+        task = asyncio.create_task(self._run(key, lane), name=f"{self._name}-lane", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -5,6 +5,7 @@ An open socket proves nothing: a consumer that the broker has forgotten, or an i
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -35,6 +36,7 @@ class Liveness:
         self._restart = restart
         self._expected = ""
         self._back = asyncio.Event()
+        self._lost = asyncio.Event()
         self.healthy = False
         """Whether the last probe came back."""
 
@@ -43,12 +45,21 @@ class Liveness:
         if delivery.message.message_id == self._expected:
             self._back.set()
 
+    def lost(self) -> None:
+        """The link is lost: nothing is known until a probe has come back on the next one."""
+        self.healthy = False
+        self._lost.set()
+
     async def run(self, every: float = EVERY, patience: float = PATIENCE) -> None:
         """Probe for ever; cancel it to stop."""
         while True:
             await self._up.wait()
-            self.healthy = await self._probe(patience)
-            await asyncio.sleep(every)
+            self._lost.clear()
+            came_back = await self._probe(patience)
+            self.healthy = came_back and not self._lost.is_set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await self._lost.wait()
 
     async def _probe(self, patience: float) -> bool:
         probe = Message(body=b"{}", type=PROBE, persistent=False)

@@ -1,13 +1,16 @@
 """Opening sessions: from a plan, a command or a recipe to processes that run."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Literal, cast
 
 from consumer.calls.context import Context, Starter, ToolProcess
 from consumer.calls.holdings import CallSession
 from consumer.calls.routes import Plan
+from consumer.observability import metrics, tracing
 from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.calls import CallEvent
@@ -56,7 +59,7 @@ class Opening:
             opened = await self._sessions.open_session(
                 wanted.session_id,
                 wanted.service_name,
-                lambda: self._start(wanted.service_name),
+                partial(self._started, wanted.service_name),
                 wanted.timeout or service.timeout,
                 wanted.metadata,
                 if_exists=if_exists,
@@ -68,3 +71,17 @@ class Opening:
         if opened.created:
             opened.session.record.start_kind = opened.session.process.start_kind
         return opened.session
+
+    async def _started(self, service: ServiceName) -> ToolProcess:
+        began = time.monotonic()
+        with tracing.span(f"start {service}") as span:
+            try:
+                process = await self._start(service)
+            except SessionsError as error:  # one that waited, or was to be forked and could not be, does not fail
+                metrics.of(metrics.STARTS, service, "cold", error.code.value.lower()).inc()
+                tracing.failed(span, error.code.value.lower(), error.message)
+                raise
+            span.set_attribute("mcp_sessions.start_kind", process.start_kind)
+        metrics.of(metrics.STARTS, service, process.start_kind, "ok").inc()
+        metrics.of(metrics.START, service, process.start_kind).observe(time.monotonic() - began)
+        return process

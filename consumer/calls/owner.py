@@ -32,6 +32,7 @@ from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
 from consumer.calls.toolcalls import Asked, ToolCalls, too_late
 from consumer.calls.uses import Uses
+from consumer.observability import tracing
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas.base import Json
 from schemas.errors import LimitReached, SessionNotFound, SessionsError
@@ -85,6 +86,11 @@ class Owner:
         """Set with each end of a session."""
         self.placements: dict[WorkerId, int] = {}
         """The highest placement number seen of each placer, for our reports."""
+
+    @property
+    def tool_calls_in_flight(self) -> int:
+        """How many tool calls MCP servers are busy with."""
+        return self._tool_calls.in_flight
 
     # What the session core tells; synchronous, and in order.
 
@@ -262,7 +268,7 @@ class Owner:
                 if not opened.done():
                     opened.set_result(found)
 
-        self._lanes.submit(call.call_id, open_it)
+        self._lanes.submit(call.call_id, tracing.carried(open_it))
         return await opened
 
     # What changes a call's life; on its lane.

@@ -29,11 +29,12 @@ from consumer.calls.presence import call_the_roll
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
+from consumer.observability import metrics, tracing
 from schemas.errors import Capacity, Internal, LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId, routing_key
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import CloseResult, EndResult, failed, succeeded
+from schemas.replies import CloseResult, EndResult, Reply, failed, succeeded
 from schemas.requests import (
     CallEnded,
     CallProgress,
@@ -107,6 +108,16 @@ class Placer:
         await self._lanes.drain(timeout)
         await self.detach()
 
+    @property
+    def reigns(self) -> bool:
+        """Whether this worker is the placer, as far as it has noticed: the broker tells by what it delivers."""
+        return self._reign is not None
+
+    @property
+    def waiting(self) -> int:
+        """How many starts wait for room."""
+        return len(self._admission)
+
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the unowned queue over."""
         if self._channel is None:
@@ -133,13 +144,21 @@ class Placer:
         return self._reign
 
     async def _settle(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> None:
-        await self._context.settler.settle(delivery, self._once(delivery, call_id, message, reign))
+        await self._context.settler.settle(delivery, self._placed(delivery, call_id, message, reign))
 
-    async def _once(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
-        outcome = await self._place(delivery, call_id, message, reign)
+    async def _placed(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
+        with tracing.span("place", {"mcp_sessions.call_id": call_id}):
+            outcome = await self._place(delivery, call_id, message, reign)
         if isinstance(message, Use) and isinstance(outcome, Done):
             # Answered at most once: the next placer, who might find the call's owner, must not get it as well.
             await delivery.ack()
+        what = outcome.what
+        if what == "placed":
+            metrics.PLACEMENT.observe(time.monotonic() - delivery.received_at)
+            what = "restored" if isinstance(message, Recipe) else what
+        elif isinstance(outcome, Done) and isinstance(outcome.reply, Reply) and not outcome.reply.ok:
+            what = "refused"
+        metrics.of(metrics.PLACEMENTS, what).inc()
         return outcome
 
     # Whose is it?

@@ -4,12 +4,14 @@ from pydantic import ValidationError
 
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Park
+from consumer.broker.topology import Names
+from consumer.observability import metrics
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionsError
 from schemas.ids import CallId
-from schemas.internal import OwnerCheck, Recipe
+from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
-from schemas.requests import CallAddressed, CallRequest, explain, parse_request
+from schemas.requests import REQUESTS, CallAddressed, CallRequest, explain, parse_request
 
 Addressed = CallAddressed | Recipe | OwnerCheck
 
@@ -36,6 +38,20 @@ def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
     raise InvalidMessage(
         f"{delivery.type} is a question to the cluster: send it to the 'queries' queue", type=delivery.type
     )
+
+
+_KNOWN = frozenset({*REQUESTS, *_INTERNAL, SessionsScatter.type})
+
+
+AMONG_WORKERS = frozenset({OwnerCheck.type, SessionsScatter.type})
+"""What workers ask each other of their own accord."""
+
+
+def kind_of(delivery: Delivery, names: Names) -> str:
+    """What a delivery is called where only few names will do: its type if it is one of ours, or ``call_event``."""
+    if delivery.queue == names.calls:
+        return "call_event"
+    return delivery.type if delivery.type in _KNOWN else metrics.OTHER
 
 
 def refused(error: SessionsError) -> Park:

@@ -1,6 +1,7 @@
 """Telling the world: session info, events, and the outbox that they leave through."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from consumer.broker.message import Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.topology import Names
+from consumer.observability import metrics, tracing
 from consumer.sessions import Session
 from schemas.base import Json
 from schemas.errors import SessionsError
@@ -50,6 +52,13 @@ def lost_event_id(recipe: Recipe, one: SessionRecipe) -> str:
     return hashlib.sha256(life.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def published(message: Message, seconds: float) -> None:
+    """Count an event that the broker has confirmed, ``seconds`` after it happened."""
+    if message.content_type == CONTENT_TYPE:  # recipes leave through the same outbox
+        metrics.of(metrics.EVENTS_PUBLISHED, message.type or metrics.OTHER).inc()
+        metrics.EVENT_DELAY.observe(seconds)
+
+
 class Reporter:
     """Publishes what happened to sessions, in order."""
 
@@ -60,7 +69,12 @@ class Reporter:
 
     def _publish(self, event: CloudEvent, routing_key: str) -> None:
         message = Message(
-            body=event.dump(), type=event.type, message_id=event.id, content_type=CONTENT_TYPE, timestamp=event.time
+            body=event.dump(),
+            type=event.type,
+            message_id=event.id,
+            headers=tracing.carrier(),
+            content_type=CONTENT_TYPE,
+            timestamp=event.time,
         )
         self._outbox.put(message, self._names.events, routing_key)
 
@@ -72,7 +86,7 @@ class Reporter:
 
         Neighbours leave through one socket, one right behind the other: who is killed has sent both or neither.
         """
-        self._outbox.put(message, "", queue)
+        self._outbox.put(message.with_headers(tracing.carrier()), "", queue)
 
     async def settled(self) -> None:
         """Wait until the broker has everything that was told so far."""
@@ -80,11 +94,18 @@ class Reporter:
 
     def created(self, session: Session[Any]) -> None:
         """A session is open."""
+        metrics.of(metrics.CREATED, session.service_name, str(session.restored).lower()).inc()
         event = session_event(self._worker_id, SessionEventType.CREATED, session_info(self._worker_id, session))
         self._publish_session(SessionEventType.CREATED, event, ServiceName(session.service_name))
 
     def ending(self, session: Session[Any], reason: EndReason, details: Json) -> Callable[[], None]:
-        """A session is over: what tells the one terminal event of its life, whenever it is called."""
+        """A session is over: what tells the one terminal event of its life, whenever it is called.
+
+        Ask for it at once: an expiry is as late as this is.
+        """
+        metrics.of(metrics.ENDED, session.service_name, reason.value).inc()
+        if reason.event_type is SessionEventType.EXPIRED:
+            metrics.EXPIRY_LATENESS.observe(max(0.0, time.monotonic() - session.deadline))
         what = reason.event_type
         info = session_info(self._worker_id, session)
         event = session_event(self._worker_id, what, info, reason=reason.value, **details)
@@ -93,6 +114,7 @@ class Reporter:
     def lost(self, recipe: Recipe, reason: EndReason) -> None:
         """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``)."""
         for one in recipe.sessions:
+            metrics.of(metrics.LOST, one.service_name).inc()
             info = SessionInfo(
                 session_id=one.session_id,
                 call_id=recipe.call_id,
@@ -115,6 +137,7 @@ class Reporter:
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json
     ) -> None:
         """A start could not be served; there is no session."""
+        metrics.of(metrics.REJECTED, error.code.value.lower()).inc()
         event = CloudEvent(
             source=source_of(self._worker_id),
             type=f"mcp.session.{SessionEventType.REJECTED.value}",

@@ -12,11 +12,11 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Message
-from consumer.calls import headers
 from consumer.calls.answers import Answer
 from consumer.calls.binding import bound_arguments
 from consumer.calls.context import Context, Service
 from consumer.calls.holdings import CallSession
+from consumer.observability import metrics, tracing
 from schemas.base import Json
 from schemas.errors import (
     Capacity,
@@ -94,6 +94,23 @@ class ToolCalls:
 
     async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]]) -> Answer:
         """Run one call, on the session that ``session`` gives when it is its turn; errors become replies."""
+        request = asked.request
+        service = request.service_name if request.service_name in self._context.services else None
+
+        async def named() -> CallSession:
+            nonlocal service
+            found = await session()
+            service = found.service_name
+            return found
+
+        with tracing.span(f"tools/call {request.name}", {"mcp_sessions.session_id": request.session_id}) as span:
+            answer = await self._answer(asked, named)
+            if answer.outcome != "ok":
+                tracing.failed(span, answer.outcome)
+        metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
+        return answer
+
+    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]]) -> Answer:
         try:
             try:
                 found = await session()
@@ -107,7 +124,8 @@ class ToolCalls:
                 found = await session()
                 return self._answered(asked, found, await self._run(asked, found))
         except SessionsError as error:
-            return Answer(failed(error).dump(), executed=not isinstance(error, _UNTRIED))
+            code = error.code.value.lower()
+            return Answer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
 
     def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
         """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
@@ -143,7 +161,9 @@ class ToolCalls:
             self.in_flight -= 1
             if pending is not None:
                 pending.cancel()
-            session.record.add(time.monotonic() - began, error=failure, bytes_in=len(asked.message.body))
+            took = time.monotonic() - began
+            metrics.of(metrics.TOOL_CALL, session.service_name).observe(took)
+            session.record.add(took, error=failure, bytes_in=len(asked.message.body))
         return result
 
     def _answered(self, asked: Asked, session: CallSession, result: Json) -> Answer:
@@ -159,7 +179,7 @@ class ToolCalls:
                 size=len(body),
                 limit=limit,
             )
-        return Answer(body)
+        return Answer(body, outcome="tool_error" if result.get("isError") else "ok")
 
     def _admit(self, asked: Asked, session: CallSession, service: Service) -> None:
         size = len(asked.message.body)
@@ -178,9 +198,8 @@ class ToolCalls:
             raise Capacity("the worker has as many tool calls in flight as it takes on", limit=self.in_flight)
 
     def _meta(self, asked: Asked, session: CallSession) -> Json:
-        meta = {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id}
-        trace = asked.message.headers.get(headers.TRACEPARENT)
-        return meta | {headers.TRACEPARENT: trace} if isinstance(trace, str) else meta
+        # The MCP SDK adds the context of the trace, below a span of its own.
+        return {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id}
 
     # What the caller hears before the reply.
 

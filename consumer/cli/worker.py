@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from consumer.cli.command import Invocation, command
+from consumer.cli.command import ExitCode, Invocation, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,9 @@ def work(invocation: Invocation) -> None:
 
     Exit codes: 0 drained, 2 bad configuration, 3 broker unreachable for longer than allowed, 4 drain ran out of time.
     """
+    from consumer import __version__
     from consumer.observability import configure_logging, get_logger
+    from consumer.observability.exporting import NoExporter, exporting
 
     def load() -> "Settings":
         settings = invocation.settings()
@@ -33,11 +35,17 @@ def work(invocation: Invocation) -> None:
             get_logger(__name__).warning("settings.warning", text=warning)
         return settings
 
-    raise typer.Exit(_run(load))
-
-
-def _run(load: "Callable[[], Settings]") -> int:
     settings = load()
+    try:
+        with exporting("mcp-sessions", __version__):
+            code = _run(settings, load)
+    except NoExporter as error:
+        get_logger(__name__).error("tracing.no_exporter", error=str(error))
+        code = ExitCode.USAGE
+    raise typer.Exit(code)
+
+
+def _run(settings: "Settings", load: "Callable[[], Settings]") -> int:
     from consumer.worker import run_worker
 
     try:

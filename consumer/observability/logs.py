@@ -8,7 +8,7 @@ is dropped: the worker outlives whoever read its logs.
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any, Literal, cast
 
@@ -23,6 +23,8 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 bound = bound_contextvars
 """``with bound(call_id=...):`` every line of this task inside it carries the values: once for each delivery."""
+
+_also: list[Callable[[], Mapping[str, str]]] = []
 
 _FIRST = ("timestamp", "level", "event")
 _LONG = ("exception", "stack")
@@ -92,9 +94,21 @@ def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto") -> None
     logging.captureWarnings(capture=True)
 
 
+def also_log(fields: Callable[[], Mapping[str, str]]) -> None:
+    """Have every line of our own carry these fields as well, as they are when it is written."""
+    _also.append(fields)
+
+
+def _with_more(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for fields in _also:
+        event.update(fields())
+    return event
+
+
 def _chain() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        _with_more,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),

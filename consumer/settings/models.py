@@ -64,7 +64,8 @@ class WorkerSettings(_Section):
     to come back, ``admission_wait`` how long a start waits for room, ``connect_timeout`` how long a broker that cannot
     be reached is tried at the start. A worker that leaves hands its calls over at once, or with ``drain = "wait"``
     keeps them until they end; ``drain_timeout`` bounds both. ``calls_prefetch`` bounds the raw events in work at once.
-    ``worker_id`` must be unique; without one each start makes its own.
+    ``worker_id`` must be unique; without one each start makes its own. Without an ``http_port`` nothing listens; 0 lets
+    the system choose one, and the log tells it.
     """
 
     prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"
@@ -78,6 +79,8 @@ class WorkerSettings(_Section):
     connect_timeout: Seconds = 60.0
     calls_prefetch: int = Field(default=100, ge=1, le=65_535)
     call_exchanges: tuple[CallExchange, ...] = ()
+    http_port: int | None = Field(default=None, ge=0, le=65_535)
+    http_host: str = Field(default="127.0.0.1", min_length=1, max_length=255)
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = "info"
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = "auto"
 

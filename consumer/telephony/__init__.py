@@ -6,6 +6,6 @@ mod_amqp, Kazoo, Wazo, or our own normalised event) into ``Translated`` with a `
 """
 
 from consumer.telephony.outcome import Ignored, Translated, Translation, Unrecognised
-from consumer.telephony.registry import translate
+from consumer.telephony.registry import SOURCES, translate
 
-__all__ = ["Ignored", "Translated", "Translation", "Unrecognised", "translate"]
+__all__ = ["SOURCES", "Ignored", "Translated", "Translation", "Unrecognised", "translate"]

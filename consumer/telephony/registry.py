@@ -28,6 +28,9 @@ TRANSLATORS: tuple[Translator, ...] = (
     asterisk,
 )
 
+SOURCES = frozenset(translator.SOURCE for translator in TRANSLATORS)
+"""The names of all platforms."""
+
 MAX_KEYS_SHOWN = 8
 MAX_SHOWN = 60
 MAX_PROBLEM_BYTES = 600

@@ -5,8 +5,7 @@ import os
 import secrets
 import socket
 from datetime import UTC, datetime
-
-import structlog
+from functools import partial
 
 from consumer.broker.asking import Asker
 from consumer.broker.outbox import Outbox
@@ -20,7 +19,8 @@ from consumer.calls.owner import Owner
 from consumer.calls.placer import Placer
 from consumer.calls.presence import Presence
 from consumer.calls.queries import Queries
-from consumer.calls.reporting import Reporter
+from consumer.calls.reading import AMONG_WORKERS, kind_of
+from consumer.calls.reporting import Reporter, published
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService
 from consumer.processes.starter import ColdStarter
@@ -31,8 +31,6 @@ from schemas.sessions import WorkerState
 
 RELOADED = ("admission_wait", "drain", "drain_timeout", "log_level", "log_format")
 """Settings of ``[worker]`` that a running worker takes on; the others are in names, queues and connections."""
-
-log = structlog.get_logger(__name__)
 
 
 def new_worker_id() -> WorkerId:
@@ -63,7 +61,7 @@ class Parts:
         self.news = asyncio.Event()
         """Set when there is something that the other workers should know."""
         self.publisher = Publisher()
-        self.outbox = Outbox(self.publisher)
+        self.outbox = Outbox(self.publisher, published)
         self.presence = Presence(own.grace)
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)
@@ -71,7 +69,7 @@ class Parts:
             worker_id=self.worker_id,
             names=self.names,
             publisher=self.publisher,
-            settler=Settler(self.publisher, self.names.dead),
+            settler=Settler(self.publisher, self.names.dead, partial(kind_of, names=self.names), AMONG_WORKERS),
             reporter=self.reporter,
             presence=self.presence,
             endings=self.endings,
@@ -82,7 +80,7 @@ class Parts:
         self.asker = Asker(self.publisher)
         self.owner = Owner(self.context, self.sessions, self.mcp.create_client)
         self.placer = Placer(self.context)
-        self.intake = Intake(self.context, self.asker, self._ignored)
+        self.intake = Intake(self.context, self.asker)
         self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)
 
     def reload(self, settings: Settings) -> list[str]:
@@ -107,6 +105,3 @@ class Parts:
     def _on_session(self, event: SessionCreated[ToolProcess] | SessionEnded[ToolProcess]) -> None:
         self.owner.on_session(event)
         self.news.set()
-
-    def _ignored(self, source: str, what: str) -> None:
-        log.debug("call_event.ignored", source=source, what=what)

@@ -14,6 +14,7 @@ from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
 from consumer.calls.liveness import Liveness
 from consumer.calls.tasks import Tasks
+from consumer.observability import metrics
 from consumer.processes.base import sweep
 from consumer.settings import ConfigurationError, Settings
 from consumer.worker.exits import Exit
@@ -21,6 +22,7 @@ from consumer.worker.leaving import cancelled, leave
 from consumer.worker.others import Others
 from consumer.worker.parts import Parts
 from consumer.worker.stations import Stations
+from consumer.worker.telling import CannotListen, Telling
 from schemas.ids import WorkerId
 
 log = structlog.get_logger(__name__)
@@ -38,13 +40,14 @@ class Worker:
             f"mcp-sessions {parts.worker_id}",
             parts.publisher,
             attach=self._attach,
-            detached=self._stations.detached,
+            detached=self._detached,
             heartbeat=settings.worker.heartbeat,
         )
         self._liveness = Liveness(
             parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, self._stations.restart
         )
         parts.owner.probed = self._liveness.heard
+        self.telling = Telling(parts, self._others, self._supervisor.up.is_set, lambda: self._liveness.healthy)
         self._tasks = Tasks()
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -69,6 +72,7 @@ class Worker:
             parts.reporter.worker("started", version=__version__, host=socket.gethostname(), pid=os.getpid())
         await self._others.announce()
         if self._attached_before:
+            metrics.RECONNECTS.inc()
             parts.owner.reattached()
         self._attached_before = True
 
@@ -85,6 +89,10 @@ class Worker:
         log.info("settings.reloaded", services=sorted(settings.services), routes=len(settings.routes))
         if needs_restart:
             log.warning("settings.need_restart", settings=needs_restart)
+
+    async def _detached(self) -> None:
+        self._liveness.lost()
+        await self._stations.detached()
 
     def leave(self) -> None:
         """Begin to leave; a second time: hurry. For signal handlers."""
@@ -141,10 +149,18 @@ def _gave_up(supervising: asyncio.Task[None]) -> Exit:
 
 
 async def run_worker(settings: Settings, load: Callable[[], Settings]) -> Exit:
-    """Run a worker until SIGTERM or SIGINT; the second signal hurries. SIGHUP takes on what ``load`` returns."""
+    """Run a worker until SIGTERM or SIGINT; the second signal hurries. SIGHUP takes on what ``load`` returns.
+
+    Whether it is ready is told to the end.
+    """
     worker = Worker(settings)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, worker.reload, load)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.leave)
-    return await worker.run()
+    try:
+        async with worker.telling.running():
+            return await worker.run()
+    except CannotListen as error:
+        log.error("http.cannot_listen", error=str(error))
+        return Exit.BAD_CONFIGURATION

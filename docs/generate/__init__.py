@@ -18,11 +18,11 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docs.generate import commands, contract, settings, wire
+from docs.generate import commands, contract, metrics, settings, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS}
+PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS, **metrics.PARTS}
 """What can stand on a page, by the name in its opening comment."""
 
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")

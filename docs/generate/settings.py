@@ -95,6 +95,10 @@ WORKER = {
     "connect_timeout": "How long a broker that cannot be reached is tried at the start.",
     "calls_prefetch": "Raw call events in work at once.",
     "call_exchanges": "Exchanges of telephony platforms that are bound to the queue of call events.",
+    "http_port": "Where `/livez`, `/readyz` and `/metrics` are served, see "
+    "[observability](operations/observability.md). Without it: nowhere. `0`: a port of the system's choice, which the "
+    "log tells.",
+    "http_host": "On which address. The default is for this machine only; `0.0.0.0` is every address.",
     "log_level": "Lowest level of the log.",
     "log_format": "`auto`: for people on a terminal, JSON otherwise.",
 }

@@ -22,7 +22,7 @@ from tests.docs.blocks import Block, all_blocks
 from tests.harness import ROOT
 
 LANGUAGES = {"python", "sh", "js", "json", "toml", "xml", "mermaid", "text"}
-NOT_OURS = {"amqp-publish", "bash", "cd", "curl", "docker", "heroku", "git", "python", "rabbitmqadmin", "source"}
+NOT_OURS = {"amqp-publish", "bash", "cd", "curl", "docker", "heroku", "git", "pip", "python", "rabbitmqadmin", "source"}
 """Programs that a reader has or installs."""
 
 

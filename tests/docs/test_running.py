@@ -9,6 +9,8 @@ import socket
 import sys
 import tempfile
 import tomllib
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +102,11 @@ async def test_the_blocks_of_a_page_do_one_after_the_other_what_they_say(page: s
     for block in blocks(page):
         if "file" in block.says:
             (mcp.folder / block.says["file"]).write_text(block.text)
-    await mcp.start(configuration_of(page) or {"services": SERVICES})
+    configuration = configuration_of(page) or {"services": SERVICES}
+    ports = with_a_free_port(configuration)
+    await mcp.start(configuration)
     for block in story(page):
-        await run(block, mcp)
+        await run(replace(block, text=reduce(lambda text, port: text.replace(*port), ports, block.text)), mcp)
     if page == "README.md":
         first = mcp.of("created")[0].data
         assert (first["metadata"]["tenant"], first["timeout"]) == ("acme", 600)
@@ -124,6 +128,16 @@ def configuration_of(page: str) -> dict[str, Any] | None:
     if table is not None:
         table.get("worker", {}).pop("prefix", None)  # the test has its own
     return table
+
+
+def with_a_free_port(configuration: dict[str, Any]) -> list[tuple[str, str]]:
+    """Have the worker listen on a free port instead of the page's; returns what is to be replaced on the page."""
+    worker = configuration.get("worker", {})
+    if "http_port" not in worker:
+        return []
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        written, worker["http_port"] = worker["http_port"], probe.getsockname()[1]
+    return [(f"localhost:{written}", f"localhost:{worker['http_port']}")]
 
 
 async def test_the_bridge_of_the_signalwire_guide_forwards_and_calls_tools(mcp: Cluster):

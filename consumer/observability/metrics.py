@@ -1,0 +1,197 @@
+"""What a worker counts and measures, for Prometheus: every metric, each as the sentence that it answers.
+
+Labels have few values, known beforehand; nothing is labelled by call. Durations are seconds. What only has to be
+looked at (how many sessions are open, who is there) is not kept in step by hand: ``STATE`` asks its worker when
+somebody collects.
+
+A child of a labelled metric is looked up once and then remembered, see ``of``: counting costs a tool call about a
+hundredth of what it costs anyway.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Literal, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+REGISTRY = CollectorRegistry()
+"""Every metric below, and nothing else."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, to say when the worker started
+
+OTHER = "other"
+"""The label of whatever has a name of its own that is not ours."""
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A metric as it was declared, for who writes about it or draws it."""
+
+    name: str
+    kind: Literal["counter", "histogram", "gauge"]
+    labels: tuple[str, ...]
+    sentence: str
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names of its series, as queries use them."""
+        parts = ("_bucket", "_sum", "_count") if self.kind == "histogram" else ("",)
+        return tuple(self.name + part for part in parts)
+
+
+DECLARED: list[Declared] = []
+"""Every metric, in the order of this module."""
+
+
+def _declare(kind: Literal["counter", "histogram", "gauge"], name: str, sentence: str, *labels: str) -> Declared:
+    DECLARED.append(Declared(f"mcp_sessions_{name}", kind, labels, sentence))
+    return DECLARED[-1]
+
+
+def _counter(name: str, sentence: str, *labels: str) -> Counter:
+    return Counter(_declare("counter", name, sentence, *labels).name, sentence, labels, registry=REGISTRY)
+
+
+def _seconds(name: str, sentence: str, *labels: str) -> Histogram:
+    name = _declare("histogram", f"{name}_seconds", sentence, *labels).name
+    return Histogram(name, sentence, labels, registry=REGISTRY, buckets=_BUCKETS)
+
+
+def _look(name: str, sentence: str, *labels: str) -> dict[str, Declared]:
+    return {"gauge": _declare("gauge", name, sentence, *labels)}
+
+
+# What comes in.
+
+DELIVERIES = _counter(
+    "deliveries_total",
+    "How many messages were taken from queues, by what became of them: done, failed (answered with an error), "
+    "forwarded, parked, held (a recipe) or requeued",
+    "type",
+    "outcome",
+)
+DELIVERY = _seconds("delivery", "How long messages took from their arrival until they were settled", "type")
+CALL_EVENTS = _counter(
+    "call_events_total",
+    "How many raw call events came in, by platform and by what they say: started, progress, ended, ignored (does not "
+    "concern the life of a call) or unrecognised",
+    "source",
+    "kind",
+)
+PARKED = _counter("parked_total", "How many messages went to the parking lot, by reason", "reason")
+
+# Finding a worker.
+
+PLACEMENTS = _counter(
+    "placements_total",
+    "How many messages for calls that nobody owned this worker decided about as the placer, by decision",
+    "outcome",
+)
+PLACEMENT = _seconds("placement", "How long calls waited until the placer had a worker for them, admission included")
+REJECTED = _counter("rejected_total", "How many sessions could not be opened for want of room or otherwise", "code")
+LOST = _counter("lost_total", "How many sessions went with their worker, as this worker told as the placer", "service")
+
+# Sessions.
+
+STARTS = _counter(
+    "starts_total",
+    "How many servers were started for sessions: cold, taken from the warm ones, or forked; and how it came out: ok "
+    "or the code of the error",
+    "service",
+    "kind",
+    "outcome",
+)
+START = _seconds("start", "How long sessions waited for their server", "service", "kind")
+CREATED = _counter(
+    "created_total", "How many sessions were opened, and whether in place of one that was lost", "service", "restored"
+)
+ENDED = _counter("ended_total", "How many sessions ended, by reason", "service", "reason")
+EXPIRY_LATENESS = _seconds("expiry_lateness", "How late sessions expired")
+
+# Tool calls.
+
+TOOL_CALLS = _counter(
+    "tool_calls_total",
+    "How many tool calls were answered: ok, tool_error (the tool itself said so) or the code of the error",
+    "service",
+    "outcome",
+)
+TOOL_CALL = _seconds("tool_call", "How long MCP servers took for tool calls", "service")
+
+# What goes out, and how the worker feels.
+
+EVENTS_PUBLISHED = _counter("events_published_total", "How many events the broker has confirmed", "type")
+EVENT_DELAY = _seconds("event_delay", "How long events took until the broker had confirmed them")
+RECONNECTS = _counter("reconnects_total", "How many times a link to the broker was restored")
+LOOP_LAG = _seconds("loop_lag", "How late the event loop is with what is due")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How things stand with a worker: a gauge each, one value, or one for each value of its label."""
+
+    open: Mapping[str, int] = field(metadata=_look("open", "How many sessions are open on this worker", "service"))
+    capacity: Mapping[str, int] = field(
+        metadata=_look("capacity", "How many sessions may be open on this worker", "service")
+    )
+    warm: Mapping[str, int] = field(metadata=_look("warm", "How many processes wait for a call", "service"))
+    tool_calls_in_flight: int = field(metadata=_look("tool_calls_in_flight", "How many tool calls are being executed"))
+    admission_waiting: int = field(metadata=_look("admission_waiting", "How many starts wait for room at this placer"))
+    link_up: bool = field(metadata=_look("link_up", "1 while there is a link to the broker"))
+    events_waiting: int = field(metadata=_look("events_waiting", "How many events wait for the broker"))
+    placer: bool = field(
+        metadata=_look("placer", "1 while messages for calls that nobody owns come to this worker: it is the placer")
+    )
+    workers: Mapping[str, int] = field(
+        metadata=_look("workers", "How many workers this one hears of, itself included", "state")
+    )
+    healthy: bool = field(metadata=_look("healthy", "1 while what the worker sends itself comes back through RabbitMQ"))
+
+
+class _States(Collector):
+    """Gauges that are read when they are collected; without a worker they have no values."""
+
+    def __init__(self) -> None:
+        self.look: Callable[[], State] | None = None
+
+    def describe(self) -> Iterator[Metric]:
+        for one in fields(State):
+            yield _gauge(one.metadata["gauge"])
+
+    def collect(self) -> Iterator[Metric]:
+        state = self.look() if self.look is not None else None
+        for one in fields(State):
+            gauge = _gauge(one.metadata["gauge"])
+            match getattr(state, one.name, None):
+                case None:
+                    pass
+                case Mapping() as values:
+                    for label, value in values.items():
+                        gauge.add_metric([label], value)
+                case value:
+                    gauge.add_metric([], value)
+            yield gauge
+
+
+def _gauge(declared: Declared) -> GaugeMetricFamily:
+    return GaugeMetricFamily(declared.name, declared.sentence, labels=declared.labels)
+
+
+STATE = _States()
+"""The gauges; the worker of this process sets ``look``."""
+
+REGISTRY.register(STATE)
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+@cache
+def of(metric: M, *values: str) -> M:
+    """The child of a labelled metric for these values, in the order of its labels; give only known, few values."""
+    return metric.labels(*values)

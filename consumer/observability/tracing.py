@@ -1,0 +1,136 @@
+"""Spans on the way of a call: who publishes, each hop over the broker, placing, starting, the tool call.
+
+On OpenTelemetry's API, which the MCP SDK brings; the names follow its conventions for messaging. The context travels
+as W3C ``traceparent`` and ``tracestate`` in AMQP headers, and the MCP SDK hands it on in ``_meta``. Without an SDK that
+is configured there are no spans: a message without a context costs two look-ups, one with a context keeps it.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from consumer.observability.logs import also_log
+
+Headers = Mapping[str, object]
+Attributes = Mapping[str, AttributeValue]
+
+_tracer = trace.get_tracer("mcp-sessions")
+
+
+def _configured() -> bool:
+    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
+
+
+def _traced() -> bool:
+    return trace.get_current_span().get_span_context().is_valid
+
+
+def carrier() -> dict[str, str]:
+    """The headers that carry the context of what runs now."""
+    found: dict[str, str] = {}
+    if _traced():
+        propagate.inject(found)
+    return found
+
+
+@contextmanager
+def span(name: str, attributes: Attributes | None = None) -> Iterator[Span]:
+    """A piece of work of our own, below what runs now."""
+    if not _configured():
+        yield INVALID_SPAN
+        return
+    with trace.use_span(_tracer.start_span(name, attributes=attributes), end_on_exit=True) as current:
+        yield current
+
+
+@contextmanager
+def publishing(
+    message_type: str | None, exchange: str, routing_key: str, message_id: str, *, begin: bool
+) -> Iterator[dict[str, str]]:
+    """Publish within this, with the headers that it gives; a trace is begun here only with ``begin``."""
+    if not _configured() or not (begin or _traced()):
+        yield carrier()
+        return
+    publish = _tracer.start_span(
+        f"publish {exchange or message_type}",  # queues of one worker or one client are too many names
+        kind=SpanKind.PRODUCER,
+        attributes={
+            "messaging.system": "rabbitmq",
+            "messaging.operation.name": "publish",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": exchange or routing_key,
+            "messaging.rabbitmq.destination.routing_key": routing_key,
+            "messaging.message.id": message_id,
+        },
+    )
+    with trace.use_span(publish, end_on_exit=True):
+        yield carrier()
+
+
+@contextmanager
+def processing(
+    kind: str, headers: Headers, queue: str, message_id: str, received_at: float, *, begin: bool
+) -> Iterator[Span]:
+    """Deal with a delivery of ``received_at`` (monotonic) within this; without a context it has to ``begin`` one."""
+    came = {
+        name: value for name in propagate.get_global_textmap().fields if isinstance(value := headers.get(name), str)
+    }
+    configured = _configured()
+    if not came and not (configured and begin):
+        yield INVALID_SPAN
+        return
+    waited = time.monotonic() - received_at
+    process = _tracer.start_span(
+        f"process {kind}",
+        context=propagate.extract(came, context=Context()),
+        kind=SpanKind.CONSUMER,
+        attributes={
+            "messaging.system": "rabbitmq",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": queue,
+            "messaging.message.id": message_id,
+        }
+        if configured
+        else None,
+        start_time=time.time_ns() - round(waited * 1e9),
+    )
+    with trace.use_span(process, end_on_exit=True) as current:
+        yield current
+
+
+def failed(current: Span, error_type: str, problem: str = "") -> None:
+    """Mark what runs as failed; ``error_type`` is one of few words."""
+    current.set_attribute("error.type", error_type)
+    current.set_status(Status(StatusCode.ERROR, problem or error_type))
+
+
+def carried(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """``work``, to be done by another task in the context of what runs now."""
+    if not _traced():
+        return work
+    here = context.get_current()
+
+    async def carry() -> None:
+        token = context.attach(here)
+        try:
+            await work()
+        finally:
+            context.detach(token)
+
+    return carry
+
+
+def _ids() -> Mapping[str, str]:
+    found = trace.get_current_span().get_span_context()
+    if not found.is_valid:
+        return {}
+    return {"trace_id": trace.format_trace_id(found.trace_id), "span_id": trace.format_span_id(found.span_id)}
+
+
+also_log(_ids)

@@ -1,0 +1,114 @@
+"""``/livez``, ``/readyz`` and ``/metrics`` over HTTP; the only module that imports starlette and uvicorn.
+
+It serves in the worker's own loop, so that an answer proves that the loop runs, and takes no signals.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Mapping
+
+import structlog
+import uvicorn
+from prometheus_client import ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from consumer.observability.metrics import REGISTRY
+
+log = structlog.get_logger(__name__)
+
+CLOSE_PATIENCE = 1.0
+"""How long (s) closing may take; whoever is being answered has so long to take the answer."""
+
+
+class _Everything(Collector):
+    """Our own metrics and those of the process: its memory, processor time and descriptors."""
+
+    def __init__(self) -> None:
+        self._process = ProcessCollector(registry=CollectorRegistry())
+
+    def collect(self) -> Iterator[Metric]:
+        yield from REGISTRY.collect()
+        yield from self._process.collect()
+
+
+class _Server(uvicorn.Server):
+    """Without signal handlers: the worker has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Web:
+    """Serves from ``open`` to ``close``; ``readiness`` tells under ``ready`` whether the worker is, and why."""
+
+    def __init__(self, host: str, port: int, readiness: Callable[[], Mapping[str, object]]) -> None:
+        self._host = host
+        self._port = port
+        self._readiness = readiness
+        everything = CollectorRegistry()
+        everything.register(_Everything())
+        self._registry = everything
+        app = Starlette(
+            routes=[
+                Route("/livez", self._live),
+                Route("/readyz", self._ready),
+                Route("/metrics", self._metrics),
+            ]
+        )
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=round(CLOSE_PATIENCE),
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            OSError: the address is somebody else's, or none of this machine's.
+        """
+        listening = self._listen()
+        host, port = listening.getsockname()[:2]
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]), name="http")
+        log.info("http.listening", host=host, port=port)
+
+    def _listen(self) -> socket.socket:
+        family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+
+    async def close(self) -> None:
+        """Answer who has asked, and listen no more; bounded."""
+        assert self._serving is not None
+        self._server.should_exit = True
+        _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_PATIENCE)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def _live(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _ready(self, _: Request) -> Response:
+        told = self._readiness()
+        return JSONResponse(dict(told), status_code=200 if told["ready"] else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"content-type": content_type})
