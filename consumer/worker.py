@@ -56,7 +56,7 @@ from consumer.settings import Settings
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId
 from schemas.internal import Endings as EndingsMessage
-from schemas.internal import OwnerCheck, PresenceRequest, SessionsScatter
+from schemas.internal import FiguresScatter, OwnerCheck, PresenceRequest, SessionsScatter
 from schemas.internal import Presence as PresenceMessage
 from schemas.replies import REPLY_SUFFIX, parse_reply
 from schemas.sessions import ServiceLoad, WorkerInfo, WorkerState
@@ -105,6 +105,7 @@ class Worker:
             routes=settings.routes,
             timings=Timings(tombstone=own.tombstone, admission_wait=own.admission_wait),
         )
+        self._context.settler.parked = self._context.figures.parked
         self._mcp = MCPManager(
             {str(name): service for name, service in settings.services.items()},
             starter=ColdStarter(folder=settings.session.sandbox_dir),
@@ -267,7 +268,7 @@ class Worker:
                 self._context.endings.tell_all()
             case EndingsMessage.type:
                 self._context.endings.hear(delivery)
-            case SessionsScatter.type:
+            case SessionsScatter.type | FiguresScatter.type:
                 if delivery.message.reply_to != self._asker.reply_to:  # or it is our own question to everybody
                     self._queries.take_scatter(delivery)
             case kind if kind == OwnerCheck.type + REPLY_SUFFIX:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Json, Strict, Time
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
-from schemas.sessions import SessionInfo, WorkerInfo
+from schemas.sessions import SessionInfo, WorkerFigures, WorkerInfo
 
 
 class SessionRecipe(Strict):
@@ -87,3 +87,16 @@ class SessionsGather(Strict):
     type: ClassVar[str] = "worker.sessions.reply"
     worker_id: WorkerId
     sessions: dict[SessionId, SessionInfo]
+
+
+class FiguresScatter(Strict):
+    """``workers.figures`` on its way to every worker. A message of its own: older workers take no notice of it."""
+
+    type: ClassVar[str] = "worker.figures"
+
+
+class FiguresGather(Strict):
+    """One worker's part of ``workers.figures``."""
+
+    type: ClassVar[str] = "worker.figures.reply"
+    figures: WorkerFigures

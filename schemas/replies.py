@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from schemas.base import Json, Strict, Tolerant
 from schemas.errors import ErrorBody, Internal, SessionsError, from_body
 from schemas.ids import ServiceName, SessionId, WorkerId
-from schemas.sessions import ServiceInfo, SessionInfo, WorkerInfo
+from schemas.sessions import ServiceInfo, SessionInfo, WorkerFigures, WorkerInfo
 
 REPLY_SUFFIX = ".reply"
 """The ``type`` of a reply is the type of its request with this behind it."""
@@ -102,6 +102,13 @@ class WorkersResult(Strict):
     """Result of ``workers.list``."""
 
     workers: list[WorkerInfo]
+
+
+class FiguresResult(Strict):
+    """Result of ``workers.figures``; a present worker that did not answer in time, or is too old to, is missing."""
+
+    workers: list[WorkerFigures]
+    missing_workers: list[WorkerId]
 
 
 class ToolsResult(Strict):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import assert_never
 
@@ -38,6 +38,8 @@ class Settler:
     def __init__(self, publisher: Publisher, dead_exchange: str) -> None:
         self._publisher = publisher
         self._dead = dead_exchange
+        self.parked: Callable[[str], None] = lambda _: None
+        """Called with the reason of each message that has been parked."""
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out; never raises, but for cancellation.
@@ -143,6 +145,7 @@ class Settler:
             timestamp=message.timestamp,
         )
         await self._publisher.confirmed(parked, self._dead, "")
+        self.parked(reason)
 
 
 def _details(delivery: Delivery, outcome: Outcome, problem: str | None) -> dict[str, object]:

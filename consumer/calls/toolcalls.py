@@ -143,7 +143,9 @@ class ToolCalls:
             self.in_flight -= 1
             if pending is not None:
                 pending.cancel()
-            session.record.add(time.monotonic() - began, error=failure, bytes_in=len(asked.message.body))
+            took = time.monotonic() - began
+            session.record.add(took, error=failure, bytes_in=len(asked.message.body))
+            self._context.figures.called(session.service_name, took, error=failure)
         return result
 
     def _answered(self, asked: Asked, session: CallSession, result: Json) -> Answer:

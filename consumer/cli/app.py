@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from consumer import __version__
-from consumer.cli import calls, config, demo, events, services, sessions, tools, topology, worker, workers
+from consumer.cli import calls, config, demo, events, services, sessions, tools, top, topology, worker, workers
 from consumer.cli.command import Config, Invocation, Json, Prefix, Url
 
 app = typer.Typer(
@@ -55,3 +55,4 @@ for name, group in (
     app.add_typer(group, name=name)
 workers.register(app)
 events.register(app)
+top.register(app)
