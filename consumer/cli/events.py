@@ -62,7 +62,7 @@ def event_line(event: "CloudEvent") -> Text:
 def line_of(when: datetime, what: str, who: str, more: str) -> Text:
     """A line about something that happened."""
     clock = when.astimezone().strftime("%H:%M:%S")
-    line = Text.assemble((clock, "dim"), " ", state(what.ljust(TYPE_WIDTH)), " ", shown(who))
+    line = Text.assemble((clock, "dim"), " ", state(what), " " * (TYPE_WIDTH - len(what)), " ", shown(who))
     return line.append(f"  {shown(more)}", style="dim") if more else line
 
 

@@ -114,7 +114,7 @@ def _sessions(known: Known, view: View, rows: Sequence[Session], width: int, roo
     ]
     made = lines(_SESSIONS, cells, width)
     if at is not None and first <= at < first + len(drawn):
-        made[1 + at - first].stylize("reverse")
+        made[1 + at - first] = Text(made[1 + at - first].plain, style="reverse", no_wrap=True)
     return [*made, line(_note(known, view, rows, first, len(drawn)), width)]
 
 
@@ -143,5 +143,9 @@ def _events(known: Known, width: int, most: int | None) -> list[Text]:
     if most is None:
         return []
     last = list(known.events)[-most:]
-    told = [line(Text("EVENTS", style="bold"), width), *(line(event_line(one), width) for one in last)]
+    told = [
+        line(Text(), width),
+        line(Text("EVENTS", style="bold"), width),
+        *(line(event_line(one), width) for one in last),
+    ]
     return [*told, *[line(Text(), width)] * (most - len(last))]
