@@ -120,6 +120,7 @@ async def _picture(mcp: Cluster, columns: int, lines: int, keys: str, *words: st
         if keys:
             screen.press(keys)
         await screen.shows(*words)
+        await screen.quiet()
         svg = drawn(screen.screen, f"mcp-sessions top {columns}x{lines}")
         screen.press("nq")  # whatever was asked, no
         await screen.ended()

@@ -114,6 +114,14 @@ class Terminal:
     async def hides(self, *words: str) -> None:
         await self.until(lambda: not any(word in self.text for word in words))
 
+    async def quiet(self, seconds: float = 0.05) -> None:
+        """Wait until nothing has been written for a while: what is on the screen is one picture then."""
+        with suppress(TimeoutError):
+            while True:
+                self._changed.clear()
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+
     async def ended(self) -> int:
         """Wait for the program's end; its exit code, as the shell tells it."""
         found = await self.until(lambda: re.search(r"ended with (\d+)\.", self.text))
