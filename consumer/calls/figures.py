@@ -99,5 +99,5 @@ class Figures:
 
 
 def _told(calls: _Calls) -> ToolFigures:
-    durations = [(float(f"{middle_of(bucket):.3g}"), count) for bucket, count in sorted(calls.durations.items())]
+    durations = [(float(f"{middle_of(bucket):.4g}"), count) for bucket, count in sorted(calls.durations.items())]
     return ToolFigures(calls=calls.count, errors=calls.errors, durations=durations)

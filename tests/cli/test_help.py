@@ -11,7 +11,7 @@ from consumer.cli.app import app
 from tests.cli.conftest import PROGRAM
 
 GROUPS = {
-    (): {"worker", "demo", "workers", "events", "sessions", "tools", "services", "calls", "topology", "config"},
+    (): {"worker", "demo", "workers", "events", "top", "sessions", "tools", "services", "calls", "topology", "config"},
     ("sessions",): {"list", "get", "create", "close"},
     ("tools",): {"list", "call"},
     ("services",): {"list", "tools", "check"},
@@ -19,7 +19,7 @@ GROUPS = {
     ("topology",): {"show", "apply", "verify"},
     ("config",): {"check"},
 }
-SINGLE = {"worker", "demo", "workers", "events"}
+SINGLE = {"worker", "demo", "workers", "events", "top"}
 COMMANDS = [(*group, name) for group, names in GROUPS.items() for name in sorted(names) if group or name in SINGLE]
 HEAVY = (
     "pydantic",
