@@ -57,6 +57,7 @@ from schemas.requests import (
     SessionTouch,
     ToolsCall,
     ToolsList,
+    WorkersFigures,
     WorkersList,
 )
 
@@ -66,7 +67,7 @@ DEFAULT_PATIENCE = 30.0
 """How long (s) a request may take, unless its caller says otherwise."""
 
 _DURABLE = {SessionCreate.type, SessionClose.type, CallStarted.type, CallProgress.type, CallEnded.type}
-_CLUSTER = {SessionsList.type, ServicesList.type, ServicesTools.type, WorkersList.type}
+_CLUSTER = {SessionsList.type, ServicesList.type, ServicesTools.type, WorkersFigures.type, WorkersList.type}
 
 
 def _body(values: Json) -> bytes:
@@ -320,6 +321,28 @@ class SessionClient:
     async def list_workers(self) -> list[Json]:
         """The workers that are present."""
         return list((await self.request(WorkersList.type, {}))["workers"])
+
+    async def worker_figures(self) -> Json:
+        """``workers.figures``: what each worker did in the last minute, and which one places calls."""
+        return await self.request(WorkersFigures.type, {})
+
+    # The broker.
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at the moment; it is restored by itself."""
+        return self._supervisor.up.is_set()
+
+    async def parked(self) -> int:
+        """How many messages are in the parking lot. Looks without touching any.
+
+        Raises:
+            BrokerUnavailable: there is no connection at the moment, or no parking lot because no worker ever was.
+        """
+        if self._link is None:
+            raise BrokerUnavailable("the connection to the broker is being restored")
+        async with self._link.scratch() as scratch:
+            return await scratch.declare_queue(Queue(self.names.dead, "the parking lot"), passive=True)
 
     # Events.
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Json, Strict, Time
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
-from schemas.sessions import SessionInfo, WorkerInfo
+from schemas.sessions import SessionInfo, WorkerFigures, WorkerInfo
 
 
 class SessionRecipe(Strict):
@@ -104,7 +104,22 @@ class SessionsGather(Strict):
     sessions: dict[SessionId, SessionInfo]
 
 
-INTERNAL: tuple[type[Recipe | OwnerCheck | Probe | Presence | PresenceRequest | Endings | SessionsScatter], ...] = (
+class FiguresScatter(Strict):
+    """``workers.figures`` on its way to every worker. A message of its own: older workers take no notice of it."""
+
+    type: ClassVar[str] = "worker.figures"
+
+
+class FiguresGather(Strict):
+    """One worker's part of ``workers.figures``."""
+
+    type: ClassVar[str] = "worker.figures.reply"
+    figures: WorkerFigures
+
+
+INTERNAL: tuple[
+    type[Recipe | OwnerCheck | Probe | Presence | PresenceRequest | Endings | SessionsScatter | FiguresScatter], ...
+] = (
     Recipe,
     OwnerCheck,
     Probe,
@@ -112,8 +127,9 @@ INTERNAL: tuple[type[Recipe | OwnerCheck | Probe | Presence | PresenceRequest | 
     PresenceRequest,
     Endings,
     SessionsScatter,
+    FiguresScatter,
 )
 """What workers send each other unasked."""
 
-ANSWERS: tuple[type[OwnerAnswer | SessionsGather], ...] = (OwnerAnswer, SessionsGather)
+ANSWERS: tuple[type[OwnerAnswer | SessionsGather | FiguresGather], ...] = (OwnerAnswer, SessionsGather, FiguresGather)
 """What workers answer each other: each the ``result`` of a reply of its type."""

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.base import Json, Strict, Tolerant
 from schemas.errors import ErrorBody, Internal, SessionsError, from_body
 from schemas.ids import ServiceName, SessionId, WorkerId
-from schemas.sessions import ServiceInfo, SessionInfo, WorkerInfo
+from schemas.sessions import ServiceInfo, SessionInfo, WorkerFigures, WorkerInfo
 
 REPLY_SUFFIX = ".reply"
 """The ``type`` of a reply is the type of its request with this behind it."""
@@ -110,6 +110,13 @@ class WorkersResult(Strict):
     workers: list[WorkerInfo]
 
 
+class FiguresResult(Strict):
+    """Result of ``workers.figures``; a present worker that did not answer in time, or is too old to, is missing."""
+
+    workers: list[WorkerFigures]
+    missing_workers: list[WorkerId]
+
+
 class ToolsResult(Strict):
     """Result of ``tools.list``: MCP ``Tool`` objects as the server lists them."""
 
@@ -160,6 +167,7 @@ RESULTS: dict[str, type[BaseModel]] = {
     "services.list": ServicesResult,
     "services.tools": ServiceTools,
     "workers.list": WorkersResult,
+    "workers.figures": FiguresResult,
     "call.started": StartResult,
     "call.progress": StartResult,
     "call.ended": EndResult,

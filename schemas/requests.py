@@ -156,6 +156,12 @@ class WorkersList(Strict):
     type: ClassVar[str] = "workers.list"
 
 
+class WorkersFigures(Strict):
+    """What the workers did in the last minute: starts, ends, tool calls and how long they took."""
+
+    type: ClassVar[str] = "workers.figures"
+
+
 class CallStarted(CallEvent):
     """``call.started``: a call has begun; opens the sessions of its route."""
 
@@ -193,7 +199,7 @@ Use = (
 )
 """What uses a session that is there: the fast lane."""
 
-ClusterRequest = SessionsList | ServicesList | ServicesTools | WorkersList
+ClusterRequest = SessionsList | ServicesList | ServicesTools | WorkersList | WorkersFigures
 """What any worker answers."""
 
 CallAddressed = Lifecycle | Use
@@ -217,6 +223,7 @@ REQUESTS: dict[str, type[Request]] = {
         ServicesList,
         ServicesTools,
         WorkersList,
+        WorkersFigures,
         CallStarted,
         CallProgress,
         CallEnded,

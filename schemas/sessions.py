@@ -59,3 +59,27 @@ class WorkerInfo(Strict):
     sessions: int
     capacity: int
     services: dict[ServiceName, ServiceLoad]
+
+
+class ToolFigures(Strict):
+    """Tool calls of one service; ``durations`` are pairs of a duration (s, within 2 %) and how many calls took it."""
+
+    calls: int
+    errors: int
+    durations: list[tuple[float, int]]
+
+
+class WorkerFigures(Strict):
+    """What one worker did in the last ``seconds``: a minute, or less when it is younger.
+
+    ``starts`` and ``ends`` count sessions, ``parked`` the messages that it put into the parking lot, by reason.
+    ``placer`` says whether it is the one that places calls at the moment.
+    """
+
+    worker_id: WorkerId
+    placer: bool
+    seconds: float
+    starts: int
+    ends: int
+    tools: dict[ServiceName, ToolFigures]
+    parked: dict[str, int]

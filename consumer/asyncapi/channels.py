@@ -14,7 +14,17 @@ from consumer.broker.topology import Binding, Exchange, Names, Queue, Topology, 
 from schemas.event_data import EVENTS
 from schemas.ids import WorkerId
 from schemas.interim import INTERIM
-from schemas.internal import ANSWERS, Endings, OwnerCheck, Presence, PresenceRequest, Probe, Recipe, SessionsScatter
+from schemas.internal import (
+    ANSWERS,
+    Endings,
+    FiguresScatter,
+    OwnerCheck,
+    Presence,
+    PresenceRequest,
+    Probe,
+    Recipe,
+    SessionsScatter,
+)
 from schemas.replies import REPLY_SUFFIX
 from schemas.requests import REQUESTS, CallEnded, ClusterRequest, Lifecycle, Use
 
@@ -134,7 +144,7 @@ class _Channels:
     def _sent(self) -> dict[str, list[str]]:
         """Where messages are published first."""
         names = self.names
-        workers = [one.type for one in (Presence, PresenceRequest, Endings, SessionsScatter)]
+        workers = [one.type for one in (Presence, PresenceRequest, Endings, SessionsScatter, FiguresScatter)]
         return {
             _exchange(names.calls): [CALL_EVENT, PLATFORM_EVENT],
             _exchange(names.sessions): [*(one.type for one in get_args(Lifecycle)), OwnerCheck.type],

@@ -110,6 +110,7 @@ HEADERS: dict[str, Schema] = {
             "type": _property("string", "The message type, if it had one."),
             "content_type": _property("string", "MIME type of the body, if it had one."),
             **{name: _header(told) for name, told in PARKED.items()},
+            **_TRACE,
         },
         "required": list(PARKED),
     },
@@ -126,6 +127,7 @@ HEADERS: dict[str, Schema] = {
             **{
                 name: {"description": told, "type": ["string", "integer", "boolean"]} for name, told in _PLACING.items()
             },
+            **_TRACE,
         },
         "required": ["type"],
     },

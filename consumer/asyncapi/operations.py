@@ -7,7 +7,17 @@ from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_
 from consumer.asyncapi.messages import tag_of
 from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY
 from schemas.interim import INTERIM
-from schemas.internal import ANSWERS, Endings, OwnerCheck, Presence, PresenceRequest, Probe, Recipe, SessionsScatter
+from schemas.internal import (
+    ANSWERS,
+    Endings,
+    FiguresScatter,
+    OwnerCheck,
+    Presence,
+    PresenceRequest,
+    Probe,
+    Recipe,
+    SessionsScatter,
+)
 from schemas.replies import REPLY_SUFFIX
 from schemas.requests import REQUESTS, ClusterRequest, Lifecycle, ToolsCall
 
@@ -22,8 +32,9 @@ _SENT_BETWEEN_WORKERS = {
     PresenceRequest.type: "exchange.workers",
     Endings.type: "exchange.workers",
     SessionsScatter.type: "exchange.workers",
+    FiguresScatter.type: "exchange.workers",
 }
-_ANSWERED = {OwnerCheck.type, SessionsScatter.type}
+_ANSWERED = {OwnerCheck.type, SessionsScatter.type, FiguresScatter.type}
 
 
 def operations(channels: tuple[Channel, ...]) -> dict[str, Operation]:

@@ -50,6 +50,8 @@ class Settler:
         self._dead = dead_exchange
         self._kind_of = kind_of
         self._quiet = quiet
+        self.parked: Callable[[str], None] = lambda _: None
+        """Called with the reason of each message that has been parked."""
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out; never raises, but for cancellation.
@@ -176,6 +178,7 @@ class Settler:
         )
         await self._publisher.confirmed(parked, self._dead, "")
         metrics.of(metrics.PARKED, reason).inc()
+        self.parked(reason)
 
 
 def _word(outcome: Outcome) -> str:

@@ -1,13 +1,14 @@
 """What the parts of this room share: who this worker is, what it is configured for, and how it speaks."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.endings import Endings
+from consumer.calls.figures import Figures
 from consumer.calls.presence import Presence
 from consumer.calls.reporting import Reporter
 from consumer.calls.routes import Route
@@ -134,6 +135,7 @@ class Context:
     endings: Endings
     configured: Configured
     bounds: Bounds = Bounds()
+    figures: Figures = field(default_factory=Figures)
 
     @property
     def services(self) -> Mapping[ServiceName, Service]:

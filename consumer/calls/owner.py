@@ -100,6 +100,7 @@ class Owner:
         call = self.holdings.calls.get(session.call_id)
         match event:
             case SessionCreated():
+                self._context.figures.started()
                 if call is None:
                     self._context.reporter.created(session)
                 else:
@@ -107,6 +108,7 @@ class Owner:
                     call.untold.append(session)
                     call.dirty = True
             case SessionEnded(reason=reason, exit=exit_):
+                self._context.figures.ended()
                 details: Json = {"tools": session.record.summary()}
                 if exit_ is not None:
                     details |= {"exit_code": exit_.exit_code, "signal": exit_.signal, "stderr": exit_.stderr}

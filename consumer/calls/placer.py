@@ -88,6 +88,7 @@ class Placer:
         self._placements: Memory[tuple[WorkerId, int]] = Memory(REMEMBER)
         self._channel: Channel | None = None
         self._reign: _Reign | None = None
+        context.figures.placing = lambda: self._reign is not None
 
     def attach(self, channel: Channel) -> None:
         """A new link: the channel that the unowned queue will be consumed on."""

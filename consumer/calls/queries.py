@@ -18,8 +18,9 @@ from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.errors import InvalidMessage, SessionsError
 from schemas.ids import ServiceName, SessionId, call_id_of
-from schemas.internal import SessionsGather, SessionsScatter
+from schemas.internal import FiguresGather, FiguresScatter, SessionsGather, SessionsScatter
 from schemas.replies import (
+    FiguresResult,
     ServicesResult,
     ServiceTools,
     SessionsPage,
@@ -33,6 +34,7 @@ from schemas.requests import (
     ServicesList,
     ServicesTools,
     SessionsList,
+    WorkersFigures,
     WorkersList,
     parse_request,
 )
@@ -40,6 +42,8 @@ from schemas.sessions import ServiceInfo, SessionInfo
 
 GATHER_TIMEOUT = 1.0
 """How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
+
+Scatter = SessionsScatter | FiguresScatter
 
 ToolCatalogue = Callable[[ServiceName], Awaitable[list[Json]]]
 
@@ -96,6 +100,8 @@ class Queries:
             case WorkersList():
                 workers = list(self._context.presence.workers())
                 return WorkersResult(workers=workers).model_dump(mode="json")
+            case WorkersFigures():
+                return (await self._figures()).model_dump(mode="json")
             case _:
                 assert_never(request)
 
@@ -125,17 +131,11 @@ class Queries:
             asked &= {request.worker_id}
         others = asked - {self._context.worker_id}
         found = self.own_sessions(scatter) if self._context.worker_id in asked else {}
-        if others:
-            message = Message(body=scatter.model_dump_json().encode(), type=SessionsScatter.type, persistent=False)
-            # Everybody hears the fanout, we ourselves included: we do not answer ourselves.
-            answers = await self._asker.gather(
-                message, self._context.names.workers, "", expected=len(others), timeout=GATHER_TIMEOUT
-            )
-            for answer in answers:
-                part = SessionsGather.model_validate(parse_reply(answer.message.body).unwrap(), strict=False)
-                others.discard(part.worker_id)
-                if part.worker_id in asked:
-                    found |= part.sessions
+        for answer in await self._ask_others(scatter, len(others)):
+            part = SessionsGather.model_validate(answer, strict=False)
+            others.discard(part.worker_id)
+            if part.worker_id in asked:
+                found |= part.sessions
         ids = sorted(found)
         more = request.limit is not None and len(ids) > request.limit
         page = ids[: request.limit] if more else ids
@@ -145,6 +145,27 @@ class Queries:
             missing_workers=sorted(others),
             next_cursor=_cursor(page[-1]) if more else None,
         )
+
+    async def _figures(self) -> FiguresResult:
+        mine = self._context.worker_id
+        missing = {worker.worker_id for worker in self._context.presence.workers()} - {mine}
+        found = {mine: self._context.figures.last_minute(mine)}
+        for answer in await self._ask_others(FiguresScatter(), len(missing)):
+            figures = FiguresGather.model_validate(answer, strict=False).figures
+            missing.discard(figures.worker_id)
+            found[figures.worker_id] = figures
+        return FiguresResult(workers=[found[worker] for worker in sorted(found)], missing_workers=sorted(missing))
+
+    async def _ask_others(self, question: Scatter, expected: int) -> list[Json]:
+        """Ask all other workers; returns what has been answered when so many have, or the time is over."""
+        if not expected:
+            return []
+        message = Message(body=question.model_dump_json().encode(), type=question.type, persistent=False)
+        # Everybody hears the fanout, we ourselves included: we do not answer ourselves.
+        answers = await self._asker.gather(
+            message, self._context.names.workers, "", expected=expected, timeout=GATHER_TIMEOUT
+        )
+        return [parse_reply(answer.message.body).unwrap() for answer in answers]
 
     def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, SessionInfo]:
         """This worker's sessions that fit, in the order of their ids."""
@@ -162,15 +183,19 @@ class Queries:
         }
 
     def take_scatter(self, delivery: Delivery) -> None:
-        """Another worker gathers sessions."""
+        """Another worker gathers."""
         self._tasks.start(self._context.settler.settle(delivery, self._gathered(delivery)), "query-scatter")
 
     async def _gathered(self, delivery: Delivery) -> Outcome:
+        mine = self._context.worker_id
+        if delivery.type == FiguresScatter.type:
+            figures = FiguresGather.model_construct(figures=self._context.figures.last_minute(mine))
+            return Done(succeeded(figures.model_dump(mode="json")))
         try:
             scatter = SessionsScatter.model_validate_json(delivery.message.body)
         except ValidationError as error:  # a newer worker's question: it will miss our answer, and say so
             return refused(InvalidMessage(str(error)))
-        part = SessionsGather.model_construct(worker_id=self._context.worker_id, sessions=self.own_sessions(scatter))
+        part = SessionsGather.model_construct(worker_id=mine, sessions=self.own_sessions(scatter))
         return Done(succeeded(part.model_dump(mode="json")))
 
 

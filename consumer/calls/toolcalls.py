@@ -164,6 +164,7 @@ class ToolCalls:
             took = time.monotonic() - began
             metrics.of(metrics.TOOL_CALL, session.service_name).observe(took)
             session.record.add(took, error=failure, bytes_in=len(asked.message.body))
+            self._context.figures.called(session.service_name, took, error=failure)
         return result
 
     def _answered(self, asked: Asked, session: CallSession, result: Json) -> Answer:

@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from consumer import __version__
-from consumer.cli import asyncapi, calls, config, demo, events, services, sessions, tools, topology, worker, workers
+from consumer.cli import (
+    asyncapi,
+    calls,
+    config,
+    demo,
+    events,
+    services,
+    sessions,
+    tools,
+    top,
+    topology,
+    worker,
+    workers,
+)
 from consumer.cli.command import Config, Invocation, Json, Prefix, Url
 
 app = typer.Typer(
@@ -56,3 +69,4 @@ for name, group in (
 workers.register(app)
 events.register(app)
 asyncapi.register(app)
+top.register(app)

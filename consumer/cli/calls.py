@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from consumer.cli import completing
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import Row, answers, say, state, table, write_json
 
@@ -37,7 +38,12 @@ class Sent:
 )
 async def send(
     invocation: Invocation,
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="An event as a platform sends it; - is stdin.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE", help="An event as a platform sends it; - is stdin.", autocompletion=completing.files
+        ),
+    ],
     exchange: Annotated[
         str | None, typer.Option(metavar="NAME", help="Else the exchange of call events, PREFIX.calls.")
     ] = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from consumer.cli import completing
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import answers, duration, say, shown, state, write_json
 
@@ -28,6 +29,7 @@ async def follow_events(
             metavar="[PATTERN]",
             help="Topic pattern for session.WHAT.SERVICE and worker.WHAT, or only WHAT: created, closed, ...",
             show_default=False,
+            autocompletion=completing.event_patterns,
         ),
     ] = "#",
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many.")] = None,
@@ -62,7 +64,7 @@ def event_line(event: "CloudEvent") -> Text:
 def line_of(when: datetime, what: str, who: str, more: str) -> Text:
     """A line about something that happened."""
     clock = when.astimezone().strftime("%H:%M:%S")
-    line = Text.assemble((clock, "dim"), " ", state(what.ljust(TYPE_WIDTH)), " ", shown(who))
+    line = Text.assemble((clock, "dim"), " ", state(what), " " * (TYPE_WIDTH - len(what)), " ", shown(who))
     return line.append(f"  {shown(more)}", style="dim") if more else line
 
 

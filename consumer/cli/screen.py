@@ -169,7 +169,12 @@ def fit(columns: Sequence[Width], available: int) -> list[int]:
 
 def age(moment: str) -> str:
     """How long ago a moment was, in its biggest unit: ``42s``, ``3m``, ``2h``. The other host's clock may be ahead."""
-    seconds = max(0, round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+    return age_of((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+
+
+def age_of(past: float) -> str:
+    """An age in seconds, in its biggest unit."""
+    seconds = max(0, round(past))
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"

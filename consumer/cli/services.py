@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from consumer.cli import completing
 from consumer.cli.command import ExitCode, Invocation, command
 from consumer.cli.screen import Row, answers, bar, duration, say, state, table, write_json
 
@@ -43,7 +44,12 @@ async def list_services(invocation: Invocation) -> None:
 @command(app, "tools", epilog="Example: mcp-sessions services tools todo")
 async def service_tools(
     invocation: Invocation,
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Its name; see 'services list'.")],
+    service: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE", help="Its name; see 'services list'.", autocompletion=completing.service_names
+        ),
+    ],
 ) -> None:
     """List the tools of a service, without opening a session."""
     from consumer.cli.tools import tools_table

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from consumer.cli import completing
 from consumer.cli.command import Invocation, command
 from consumer.cli.parsing import json_object
 from consumer.cli.screen import age, answers, bar, duration, facts, say, state, table, write_json
@@ -14,7 +15,12 @@ from consumer.cli.screen import age, answers, bar, duration, facts, say, state, 
 app = typer.Typer(help="What is open on all workers; opening and closing by hand.", no_args_is_help=True)
 
 SessionArgument = Annotated[
-    str, typer.Argument(metavar="SESSION", help="Its id: CALL, or CALL#SERVICE for a further service of the call.")
+    str,
+    typer.Argument(
+        metavar="SESSION",
+        help="Its id: CALL, or CALL#SERVICE for a further service of the call.",
+        autocompletion=completing.session_ids,
+    ),
 ]
 Session = dict[str, Any]
 """Session info as replies have it."""
@@ -23,9 +29,16 @@ Session = dict[str, Any]
 @command(app, "list", epilog="Example: mcp-sessions sessions list --service todo")
 async def list_sessions(
     invocation: Invocation,
-    service: Annotated[str | None, typer.Option(metavar="SERVICE", help="Only of this service.")] = None,
-    call: Annotated[str | None, typer.Option(metavar="CALL", help="Only of this call.")] = None,
-    worker: Annotated[str | None, typer.Option(metavar="WORKER", help="Only on this worker.")] = None,
+    service: Annotated[
+        str | None,
+        typer.Option(metavar="SERVICE", help="Only of this service.", autocompletion=completing.service_names),
+    ] = None,
+    call: Annotated[
+        str | None, typer.Option(metavar="CALL", help="Only of this call.", autocompletion=completing.call_ids)
+    ] = None,
+    worker: Annotated[
+        str | None, typer.Option(metavar="WORKER", help="Only on this worker.", autocompletion=completing.worker_ids)
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, max=10_000, metavar="N", help="At most so many.")] = None,
     cursor: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a limited list ended.")] = None,
 ) -> None:
@@ -59,7 +72,14 @@ async def get_session(invocation: Invocation, session_id: SessionArgument) -> No
 async def create_session(
     invocation: Invocation,
     session_id: SessionArgument,
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Which MCP server; see 'services list'.")],
+    service: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE",
+            help="Which MCP server; see 'services list'.",
+            autocompletion=completing.service_names,
+        ),
+    ],
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long it may stay unused; else what is configured.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from consumer.cli import completing
 from consumer.cli.command import ExitCode, Invocation, command
 from consumer.cli.parsing import tool_arguments, wants_schema
 from consumer.cli.screen import answers, say, table, write_json, write_text
@@ -28,7 +29,12 @@ async def list_tools(
     invocation: Invocation,
     session_id: SessionArgument,
     service: Annotated[
-        str | None, typer.Option(metavar="SERVICE", help="Which of the call's services; else its first.")
+        str | None,
+        typer.Option(
+            metavar="SERVICE",
+            help="Which of the call's services; else its first.",
+            autocompletion=completing.service_names,
+        ),
     ] = None,
 ) -> None:
     """List the tools of a session."""
@@ -46,12 +52,17 @@ async def list_tools(
 async def call_tool(
     invocation: Invocation,
     session_id: SessionArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The tool.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The tool.", autocompletion=completing.tool_names)],
     given: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS", help="A JSON object, or key=value pairs.")
     ] = None,
     service: Annotated[
-        str | None, typer.Option(metavar="SERVICE", help="Open the session on it if there is none.")
+        str | None,
+        typer.Option(
+            metavar="SERVICE",
+            help="Open the session on it if there is none.",
+            autocompletion=completing.service_names,
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="How long it may take.")] = (
         DEFAULT_TIMEOUT

@@ -59,11 +59,11 @@ class ToolRecord:
         self.bytes_in += bytes_in
         self.bytes_out += bytes_out
         if self._buckets is not None:
-            self._buckets[_bucket(seconds)] += 1
+            self._buckets[bucket_of(seconds)] += 1
             return
         self._durations.append(seconds)
         if len(self._durations) > EXACT_CALLS:
-            self._buckets = Counter(map(_bucket, self._durations))
+            self._buckets = Counter(map(bucket_of, self._durations))
             self._durations = array("d")
 
     def percentile(self, share: float) -> float | None:
@@ -76,7 +76,7 @@ class ToolRecord:
         for bucket in sorted(self._buckets):
             rank -= self._buckets[bucket]
             if rank <= 0:
-                return min(math.exp(bucket * _GROWTH), self.longest)
+                return min(middle_of(bucket), self.longest)
         return self.longest
 
     def summary(self) -> dict[str, Any]:
@@ -95,8 +95,14 @@ class ToolRecord:
         }
 
 
-def _bucket(seconds: float) -> int:
+def bucket_of(seconds: float) -> int:
+    """The logarithmic bucket that a duration falls into."""
     return round(math.log(max(seconds, _SHORTEST)) / _GROWTH)
+
+
+def middle_of(bucket: int) -> float:
+    """The duration (s) that a bucket stands for, within 2 % of what fell into it."""
+    return math.exp(bucket * _GROWTH)
 
 
 def _rounded(seconds: float | None) -> float | None:

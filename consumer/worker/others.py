@@ -16,7 +16,7 @@ from consumer.worker.parts import Parts
 from schemas.events import EndReason
 from schemas.ids import CallId
 from schemas.internal import Endings as EndingsMessage
-from schemas.internal import OwnerCheck, PresenceRequest, SessionsScatter
+from schemas.internal import FiguresScatter, OwnerCheck, PresenceRequest, SessionsScatter
 from schemas.internal import Presence as PresenceMessage
 from schemas.replies import REPLY_SUFFIX, parse_reply
 from schemas.sessions import ServiceLoad, WorkerInfo
@@ -89,7 +89,7 @@ class Others:
                 parts.endings.tell_all()
             case EndingsMessage.type:
                 parts.endings.hear(delivery)
-            case SessionsScatter.type:
+            case SessionsScatter.type | FiguresScatter.type:
                 if delivery.message.reply_to != parts.asker.reply_to:  # or it is our own question to everybody
                     parts.queries.take_scatter(delivery)
             case kind if kind == OwnerCheck.type + REPLY_SUFFIX:

@@ -75,6 +75,7 @@ class Parts:
             endings=self.endings,
             configured=_configured(settings),
         )
+        self.context.settler.parked = self.context.figures.parked
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(settings.session, on_event=self._on_session)
         self.asker = Asker(self.publisher)

@@ -33,6 +33,7 @@ RESULTS: dict[str, str] = {
     "services.list": "[ServicesResult](#servicesresult)",
     "services.tools": "[ServiceTools](#servicetools)",
     "workers.list": "[WorkersResult](#workersresult)",
+    "workers.figures": "[FiguresResult](#figuresresult)",
     "call.started": "`sessions`: the ids of the call's sessions",
     "call.progress": "`sessions`: the ids of the call's sessions",
     "call.ended": "[EndResult](#endresult)",
@@ -77,6 +78,9 @@ SHAPES: tuple[type[BaseModel], ...] = (
     replies.WorkersResult,
     sessions.WorkerInfo,
     sessions.ServiceLoad,
+    replies.FiguresResult,
+    sessions.WorkerFigures,
+    sessions.ToolFigures,
 )
 
 

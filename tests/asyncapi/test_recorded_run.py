@@ -172,6 +172,7 @@ async def questions_to_the_cluster(client: SessionClient) -> None:
     await client.list_services()
     await client.service_tools("echo")
     await client.list_workers()
+    await client.worker_figures()
 
 
 async def what_is_refused(client: SessionClient, mcp: Cluster) -> None:

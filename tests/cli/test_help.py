@@ -17,6 +17,7 @@ GROUPS = {
         "workers",
         "events",
         "asyncapi",
+        "top",
         "sessions",
         "tools",
         "services",
@@ -31,7 +32,7 @@ GROUPS = {
     ("topology",): {"show", "apply", "verify"},
     ("config",): {"check"},
 }
-SINGLE = {"worker", "demo", "workers", "events", "asyncapi"}
+SINGLE = {"worker", "demo", "workers", "events", "asyncapi", "top"}
 COMMANDS = [(*group, name) for group, names in GROUPS.items() for name in sorted(names) if group or name in SINGLE]
 HEAVY = (
     "pydantic",

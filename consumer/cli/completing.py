@@ -1,0 +1,141 @@
+"""What a shell completes: sessions, calls, services, workers and tools, as the running workers have them.
+
+It is quick or silent: who presses Tab waits for ``BOUND`` at most, and is told nothing of a broker that is not there.
+Nothing counts as a use of a session.
+
+The scripts of bash and zsh evaluate what they are offered, and call ids come from whoever calls. So only words of
+letters that no shell cares about are offered, and everything else is left to be typed.
+"""
+# ruff: noqa: PLC0415 - see consumer.cli.command
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import typer
+
+from consumer.cli.command import Invocation
+
+if TYPE_CHECKING:
+    from consumer.client import SessionClient
+
+BOUND = 0.7
+"""How long (s) the broker and the workers have."""
+
+MOST = 200
+"""How many words are offered at most."""
+
+LISTED = 2000
+"""How many sessions are looked through."""
+
+_HARMLESS = re.compile(r"[A-Za-z0-9_.@+:/#%,-]+")
+_NO_WORDS = re.compile(r"[^A-Za-z0-9_.,/ -]+")
+HELP = 60
+
+Offers = list[tuple[str, str]]
+"""Words, each with a few words about it; bash shows only the words."""
+
+Question = Callable[["SessionClient"], Awaitable[Offers]]
+
+
+def session_ids(context: typer.Context, incomplete: str) -> Offers:
+    """Open sessions."""
+    return _offers(context, incomplete, _sessions)
+
+
+def call_ids(context: typer.Context, incomplete: str) -> Offers:
+    """Calls that have open sessions."""
+    return _offers(context, incomplete, _calls)
+
+
+def service_names(context: typer.Context, incomplete: str) -> Offers:
+    """Services that the workers offer."""
+    return _offers(context, incomplete, _services)
+
+
+def worker_ids(context: typer.Context, incomplete: str) -> Offers:
+    """Workers that are present."""
+    return _offers(context, incomplete, _workers)
+
+
+def tool_names(context: typer.Context, incomplete: str) -> Offers:
+    """The tools of the service, or else of the session, that has been named before."""
+    named = partial(_tools, context.params.get("session_id"), context.params.get("service"))
+    return _offers(context, incomplete, named)
+
+
+async def _sessions(client: "SessionClient") -> Offers:
+    found = (await client.list_sessions(limit=LISTED))["sessions"].values()
+    return [(one["session_id"], f"{one['service_name']} on {one['worker_id']}") for one in found]
+
+
+async def _calls(client: "SessionClient") -> Offers:
+    found = (await client.list_sessions(limit=LISTED))["sessions"].values()
+    return [(one["call_id"], "") for one in found]
+
+
+async def _services(client: "SessionClient") -> Offers:
+    return [(name, service["description"]) for name, service in (await client.list_services()).items()]
+
+
+async def _workers(client: "SessionClient") -> Offers:
+    return [(one["worker_id"], f"{one['state']} on {one['host']}") for one in await client.list_workers()]
+
+
+async def _tools(session_id: str | None, service: str | None, client: "SessionClient") -> Offers:
+    if service is None and session_id is not None:  # asked for its tools, the session would count that as a use
+        from schemas.ids import call_id_of
+
+        sessions = (await client.list_sessions(call_id=call_id_of(session_id)))["sessions"]
+        service = sessions[session_id]["service_name"]
+    tools = await client.service_tools(service) if service else []
+    return [(str(one["name"]), str(one.get("description") or "")) for one in tools]
+
+
+def event_patterns(incomplete: str) -> list[str]:
+    """What can happen to a session or a worker."""
+    from typing import get_args
+
+    from schemas.events import SessionEventType, WorkerEventType
+
+    known = [*(one.value for one in SessionEventType), *get_args(WorkerEventType)]
+    return [one for one in known if one.startswith(incomplete)]
+
+
+def files(incomplete: str) -> list[str]:  # noqa: ARG001 - typer asks for it
+    """Nothing: a shell completes files by itself when it is offered nothing, and does it better."""
+    return []
+
+
+def _offers(context: typer.Context, incomplete: str, question: Question) -> Offers:
+    from consumer.observability import configure_logging
+
+    configure_logging("critical", "console")
+    try:
+        answered = asyncio.run(_bounded(_invocation(context), question))
+    except Exception:  # noqa: BLE001 - whatever it is: the lines of a traceback would be taken for words
+        return []
+    fitting = {
+        word: " ".join(_NO_WORDS.sub(" ", about).split())[:HELP]
+        for word, about in answered
+        if word.startswith(incomplete) and _HARMLESS.fullmatch(word)
+    }
+    return sorted(fitting.items())[:MOST]
+
+
+async def _bounded(invocation: Invocation, question: Question) -> Offers:
+    async with asyncio.timeout(BOUND), invocation.client() as client:
+        return await question(client)
+
+
+def _invocation(context: typer.Context) -> Invocation:
+    """The options that have been typed so far, before the command's name and behind it."""
+    found, at = Invocation(), context
+    while True:
+        given = at.params
+        found = found.over(Invocation(given.get("url"), given.get("prefix"), given.get("config")))
+        if at.parent is None:
+            return found
+        at = cast("typer.Context", at.parent)

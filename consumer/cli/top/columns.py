@@ -1,0 +1,89 @@
+"""Lines of columns that fit a width exactly: what matters least is left out first, then what is long is shortened."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from consumer.cli.screen import GAP, Width, fit
+
+ELLIPSIS = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: ``least`` is how narrow it may get, ``rank`` when it is left out (0: never, the highest first)."""
+
+    title: str
+    least: int = 0
+    rank: int = 0
+    right: bool = False
+    middle: bool = False
+    """Whether it is shortened in its middle: ids differ at their ends."""
+
+
+def shortened(text: Text, width: int, *, middle: bool = False) -> Text:
+    """The text in ``width`` cells at most."""
+    if cell_len(text.plain) <= width:
+        return text
+    if not middle or width < 3:
+        cut = text.copy()
+        cut.truncate(width, overflow="ellipsis")
+        return cut
+    tail = (width - 1) // 2
+    head = set_cell_size(text.plain, width - 1 - tail).rstrip("\0")
+    end = text.plain[-tail:]
+    while cell_len(end) > tail:
+        end = end[1:]
+    return Text(f"{head}{ELLIPSIS}{end}", style=text.style)
+
+
+def line(text: Text, width: int) -> Text:
+    """One line, filled to ``width``."""
+    made = text.copy()
+    made.truncate(width, overflow="ellipsis", pad=True)
+    made.no_wrap = True
+    return made
+
+
+def lines(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[Text]:
+    """A line of titles and one for each row, none wider than ``width``."""
+    widths = _widths(columns, rows, width)
+    titles = [Text(column.title, style="bold") for column in columns]
+    return [_row(columns, cells, widths, width) for cells in (titles, *rows)]
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[int]:
+    """How wide each column is; 0 when it is left out."""
+    natural = [
+        max(cell_len(cell.plain) for cell in cells)
+        for cells in zip(*([Text(column.title) for column in columns], *rows), strict=True)
+    ]
+    kept = list(range(len(columns)))
+    while True:
+        given = [
+            Width(natural[number], narrow, narrow)
+            for number in kept
+            if (narrow := min(natural[number], columns[number].least or natural[number]))
+        ]
+        room = width - GAP * (len(kept) - 1)
+        least = sum(one.last for one in given)
+        out = max(kept, key=lambda number: columns[number].rank)
+        if least <= room or not columns[out].rank:
+            break
+        kept.remove(out)
+    return [dict(zip(kept, fit(given, room), strict=True)).get(number, 0) for number in range(len(columns))]
+
+
+def _row(columns: Sequence[Column], cells: Iterable[Text], widths: Sequence[int], width: int) -> Text:
+    made = Text()
+    for column, cell, wide in zip(columns, cells, widths, strict=True):
+        if not wide:
+            continue
+        if made:
+            made.append(" " * GAP)
+        text = shortened(cell, wide, middle=column.middle)
+        space = " " * (wide - cell_len(text.plain))
+        made.append_text(Text.assemble(space, text) if column.right else Text.assemble(text, space))
+    return line(made, width)

@@ -1,0 +1,127 @@
+"""What stands above and below the tables: the state of things in three lines, the keys in one, and the help; pure."""
+
+from rich.text import Text
+
+from consumer.cli.screen import age_of, duration, shown
+from consumer.cli.top.columns import line, shortened
+from consumer.cli.top.known import Known, Minute, Now, minute
+from consumer.cli.top.view import SORTS, View
+
+Piece = str | tuple[str, str]
+"""A part of a line, with a style or without."""
+
+STALE = 5.0
+"""After how long (s) without an answer it is told how old the picture is."""
+
+_HELP = """
+  ↑ ↓ k j            select a session; Page Up, Page Down, Home, End
+  x or Enter         close the selected session; asks first
+  /                  filter by call, session, service or worker; Enter keeps it
+  Esc                forget filter and selection
+  s, r               sort by {sorts}; turn the order round
+  p or space         hold the picture, and let it go on
+  q or Ctrl-C        leave
+
+  SESSIONS of a worker: a bar of open ones and how many it may have. WARM: servers
+  that wait for a call. LEFT: how long a session may stay unused from now on.
+  Rates and durations are those of the last minute. PARKED: messages that nobody
+  could handle; mcp-sessions events and the log of the workers tell more.
+
+  Any key goes back.
+"""
+
+
+def head(known: Known, width: int, now: Now, *, paused: bool) -> list[Text]:
+    """Where, whether connected, and the figures of the last minute."""
+    figures = known.listing.figures
+    happened = minute(figures or ())
+    first = Text.assemble(("mcp-sessions top", "bold"), "  ", known.where, "  ", _link(known, now))
+    if paused:
+        first.append("  paused", style="bold yellow")
+    clock = now.date.astimezone().strftime("%H:%M:%S")
+    space = width - len(clock) - first.cell_len
+    if space > 1:
+        first.append(" " * space).append(clock, style="dim")
+    full = known.open / known.capacity if known.capacity else 0.0
+    sessions = Text.assemble(
+        *_figure("sessions", f"{known.open}/{known.capacity}", "red" if full > 0.9 else "bold"),
+        *_figure("starts", _rate(happened.starts, figures)),
+        *_figure("ends", _rate(happened.ends, figures)),
+        *_parked(known.listing.parked, happened),
+    )
+    calls = Text.assemble(
+        *_figure("tool calls", _rate(happened.calls, figures)),
+        *_figure("failed", _rate(happened.errors, figures), "red" if happened.errors else "bold"),
+        *_figure("p50", took(happened.p50)),
+        *_figure("p95", took(happened.p95)),
+        ("in the last minute", "dim"),
+    )
+    return [line(first, width), line(sessions, width), line(calls, width)]
+
+
+def _link(known: Known, now: Now) -> Text:
+    if not known.connected:
+        told = Text("no connection", style="bold red")
+    elif known.problem:
+        told = Text(shown(known.problem), style="yellow")
+    else:
+        told = Text("connected", style="green")
+    silent = now.ticks - known.heard_at
+    if STALE < silent < float("inf"):
+        told.append(f", as of {age_of(silent)} ago", style="yellow")
+    return told
+
+
+def _figure(name: str, value: str, style: str = "bold") -> tuple[Piece, ...]:
+    return (name, "dim"), " ", (value, style), "   "
+
+
+def _rate(value: float, figures: object) -> str:
+    return "-" if figures is None else f"{value:.1f}/s" if value < 100 else f"{value:.0f}/s"
+
+
+def took(seconds: float | None) -> str:
+    """A duration that may not be known."""
+    return "-" if seconds is None else duration(seconds)
+
+
+def _parked(count: int | None, happened: Minute) -> list[Piece]:
+    told: list[Piece] = list(_figure("parked", "-" if count is None else str(count), "bold red" if count else "bold"))
+    if happened.parked:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(happened.parked.items()))
+        told.append((f"new: {reasons}", "red"))
+    return told
+
+
+def foot(view: View, ticks: float, *, paused: bool) -> Text:
+    """What can be pressed, what is being typed or asked, or what was just done."""
+    match view.mode:
+        case "filtering":
+            return Text.assemble(
+                ("filter ", "bold"), shown(view.filter), ("▏", "bold"), ("  Enter keeps, Esc clears", "dim")
+            )
+        case "asking":
+            name, count = view.asked
+            what = f"all {count} sessions of call " if count > 1 else "session "
+            short = shortened(Text(shown(name)), 40, middle=True)
+            return Text.assemble(
+                (f"Close {what}", "bold red"), short, ("? y closes, any other key does not", "bold red")
+            )
+        case _ if view.said and ticks < view.said_until:
+            return Text(shown(view.said), style="bold")
+        case _:
+            keys = (
+                ("q", "quit"),
+                ("/", "filter"),
+                ("s", "sort"),
+                ("↑↓", "select"),
+                ("x", "close"),
+                ("p", "go on" if paused else "pause"),
+                ("?", "help"),
+            )
+            return Text("  ").join(Text.assemble((key, "bold cyan"), " ", (what, "dim")) for key, what in keys)
+
+
+def help_lines(width: int) -> list[Text]:
+    """What the keys do and the words mean."""
+    return [line(Text(row), width) for row in _HELP.format(sorts=", ".join(SORTS)).strip("\n").split("\n")]

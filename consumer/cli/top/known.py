@@ -1,0 +1,166 @@
+"""What is known of the cluster at a moment: workers, sessions, the figures of the last minute, and what happened last.
+
+Pure. A listing is a picture of a moment that has passed when it arrives: what events have told since it was asked for
+is applied to it once more, so that nothing closed comes back for a second, and nothing new is missing for one.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from schemas.events import CloudEvent
+
+EVENTS = 200
+"""How many events are kept for the screen."""
+
+
+class Now(NamedTuple):
+    """A moment: of this process's own clock (s), and of the calendar."""
+
+    ticks: float
+    date: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open session; ``runs_out`` (on our own clock, s) is when it expires if nobody uses it."""
+
+    session_id: str
+    call_id: str
+    service: str
+    worker: str
+    created_at: datetime
+    timeout: float
+    runs_out: float
+    restored: bool
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any], ticks: float) -> "Session":
+        """A session as a worker told of it at ``ticks``."""
+        return cls(
+            session_id=info["session_id"],
+            call_id=info["call_id"],
+            service=info["service_name"],
+            worker=info["worker_id"],
+            created_at=datetime.fromisoformat(info["created_at"]),
+            timeout=info["timeout"],
+            runs_out=ticks + info["time_remaining"],
+            restored=bool(info.get("restored")),
+        )
+
+    def left(self, ticks: float) -> float:
+        """How long (s) it may stay unused from ``ticks`` on."""
+        return min(self.timeout, max(0.0, self.runs_out - ticks))
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the workers answered to one round of questions."""
+
+    workers: Sequence[Mapping[str, Any]]
+    sessions: Mapping[str, Mapping[str, Any]]
+    missing: Sequence[str] = ()
+    """Workers that did not tell their sessions in time."""
+    more: bool = False
+    """Whether there are more sessions than were fetched."""
+    figures: Sequence[Mapping[str, Any]] | None = None
+    """What each worker did in the last minute; None when the workers are too old to tell."""
+    parked: int | None = None
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of the cluster."""
+
+    where: str
+    connected: bool = True
+    problem: str = ""
+    """Why what is shown is not up to date."""
+    listing: Listing = field(default_factory=lambda: Listing((), {}))
+    heard_at: float = -math.inf
+    """When the workers answered last, on our own clock (s)."""
+    sessions: dict[str, Session] = field(default_factory=dict)
+    events: "deque[CloudEvent]" = field(default_factory=lambda: deque(maxlen=EVENTS))
+
+    def listed(self, listing: Listing, ticks: float, since: "Iterable[CloudEvent]" = ()) -> None:
+        """Take in what the workers answered; ``since`` are the events that came after they were asked."""
+        self.listing, self.heard_at, self.problem = listing, ticks, ""
+        self.sessions = {name: Session.of(info, ticks) for name, info in listing.sessions.items()}
+        for event in since:
+            self._apply(event, ticks)
+
+    def happened(self, event: "CloudEvent", ticks: float) -> None:
+        """Take in an event."""
+        self.events.append(event)
+        self._apply(event, ticks)
+
+    def _apply(self, event: "CloudEvent", ticks: float) -> None:
+        family, _, what = event.type.removeprefix("mcp.").partition(".")
+        if family != "session" or event.subject is None:
+            return
+        if what == "created":
+            self.sessions[event.subject] = Session.of(event.data, ticks)
+        elif what != "rejected":
+            known = self.sessions.get(event.subject)
+            if known is not None and known.worker == event.data.get("worker_id"):  # else it has been replaced already
+                del self.sessions[event.subject]
+
+    @property
+    def open(self) -> int:
+        """How many sessions are open, also of those that were not fetched."""
+        counted = sum(worker["sessions"] for worker in self.listing.workers)
+        return max(counted, len(self.sessions)) if self.listing.more else len(self.sessions)
+
+    @property
+    def capacity(self) -> int:
+        """How many sessions all workers may have."""
+        return sum(worker["capacity"] for worker in self.listing.workers)
+
+    @property
+    def placer(self) -> str | None:
+        """The worker that places calls, once it has placed one."""
+        return next((one["worker_id"] for one in self.listing.figures or () if one["placer"]), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What happened in the last minute: rates are per second, durations seconds."""
+
+    starts: float = 0.0
+    ends: float = 0.0
+    calls: float = 0.0
+    errors: float = 0.0
+    p50: float | None = None
+    p95: float | None = None
+    parked: Mapping[str, int] = field(default_factory=dict)
+
+
+def minute(figures: Iterable[Mapping[str, Any]]) -> Minute:
+    """The figures of several workers as one."""
+    starts = ends = calls = errors = 0.0
+    durations: Counter[float] = Counter()
+    parked: Counter[str] = Counter()
+    for one in figures:
+        seconds = max(1.0, one["seconds"])
+        starts += one["starts"] / seconds
+        ends += one["ends"] / seconds
+        parked.update(one["parked"])
+        for tool in one["tools"].values():
+            calls += tool["calls"] / seconds
+            errors += tool["errors"] / seconds
+            for duration, count in tool["durations"]:
+                durations[duration] += count
+    return Minute(starts, ends, calls, errors, _percentile(durations, 0.50), _percentile(durations, 0.95), parked)
+
+
+def _percentile(durations: Mapping[float, int], share: float) -> float | None:
+    rank = math.ceil(share * sum(durations.values()))
+    for duration in sorted(durations):
+        rank -= durations[duration]
+        if rank <= 0:
+            return duration
+    return None

@@ -1,0 +1,151 @@
+"""The picture of a moment: lines that fit the screen, from what is known and what is chosen; pure.
+
+Only what fits is drawn, however many sessions there are.
+"""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from consumer.cli.events import event_line
+from consumer.cli.screen import age_of, bar, duration, shown, state
+from consumer.cli.top.columns import Column, line, lines
+from consumer.cli.top.head import foot, head, help_lines, took
+from consumer.cli.top.known import Known, Now, Session, minute
+from consumer.cli.top.view import View, chosen, position
+
+FEWEST = 3
+"""Lines of workers, and of events, that a screen has at least."""
+
+_WORKERS = (
+    Column("WORKER", least=12, middle=True),
+    Column("STATE"),
+    Column("SESSIONS"),
+    Column("WARM", rank=1, right=True),
+    Column("CALLS/S", rank=2, right=True),
+    Column("P95", rank=2, right=True),
+    Column("UP", right=True),
+    Column("HOST", least=8, rank=3, middle=True),
+    Column("VERSION", rank=4),
+)
+_SESSIONS = (
+    Column("SESSION", least=16, middle=True),
+    Column("SERVICE", least=8),
+    Column("WORKER", least=10, rank=1, middle=True),
+    Column("AGE", right=True),
+    Column("LEFT"),
+)
+
+
+def picture(known: Known, view: View, width: int, height: int | None, now: Now, *, paused: bool = False) -> list[Text]:
+    """The lines of a screen; without a ``height`` there are as many as there are things to tell."""
+    above = [*head(known, width, now, paused=paused), line(Text(), width)]
+    if view.mode == "help":
+        return _filled([*above, *help_lines(width)], [], width, height)
+    rows = chosen(known.sessions.values(), view)
+    if height is None:
+        workers, events = _workers(known, width, now), _events(known, width, None)
+        return [*above, *workers, line(Text(), width), *_sessions(known, view, rows, width, None, now), *events]
+    below = [line(foot(view, now.ticks, paused=paused), width)]
+    rest = max(0, height - len(above) - len(below))
+    workers = _workers(known, width, now, most=max(FEWEST, rest // 4))
+    events = _events(known, width, max(FEWEST, rest // 4))
+    room = rest - len(workers) - 1 - len(events)
+    if room < 3:  # a screen of a few lines: the sessions are what somebody looks for
+        events, room = [], rest - len(workers) - 1
+    body = [*workers, line(Text(), width), *_sessions(known, view, rows, width, room, now)]
+    return _filled([*above, *body], [*events, *below], width, height)
+
+
+def _filled(upper: list[Text], lower: list[Text], width: int, height: int | None) -> list[Text]:
+    if height is None:
+        return upper
+    upper = upper[: max(0, height - len(lower))]
+    return [*upper, *[line(Text(), width)] * (height - len(upper) - len(lower)), *lower][:height]
+
+
+def _workers(known: Known, width: int, now: Now, most: int | None = None) -> list[Text]:
+    figures = {one["worker_id"]: minute([one]) for one in known.listing.figures or ()}
+    workers = known.listing.workers
+    drawn = workers if most is None or len(workers) <= most else workers[: most - 1]
+    rows = []
+    for worker in drawn:
+        own = figures.get(worker["worker_id"])
+        count, capacity = worker["sessions"], worker["capacity"]
+        rows.append(
+            [
+                Text(shown(worker["worker_id"])),
+                state(worker["state"]) + (Text(" placer", "cyan") if worker["worker_id"] == known.placer else Text()),
+                bar(count, capacity, f"{count}/{capacity}", full_is_bad=True),
+                Text(str(sum(load["warm"] for load in worker["services"].values()))),
+                Text(f"{own.calls:.1f}" if own else "-"),
+                Text(took(own.p95 if own else None)),
+                Text(_age(worker["started_at"], now)),
+                Text(shown(worker["host"])),
+                Text(shown(worker["version"])),
+            ]
+        )
+    made = lines(_WORKERS, rows, width)
+    if not workers:
+        made.append(line(Text("No worker is present. Start one: mcp-sessions worker", style="yellow"), width))
+    if len(drawn) < len(workers):
+        made.append(line(Text(f"… and {len(workers) - len(drawn)} more", style="dim"), width))
+    return made
+
+
+def _age(moment: str, now: Now) -> str:
+    return age_of((now.date - type(now.date).fromisoformat(moment)).total_seconds())
+
+
+def _sessions(known: Known, view: View, rows: Sequence[Session], width: int, room: int | None, now: Now) -> list[Text]:
+    at = position(view, rows)
+    space = len(rows) if room is None else max(0, room - 2)
+    first = 0 if at is None else max(0, min(at - space // 2, len(rows) - space))
+    drawn = rows[first : first + space]
+    cells = [
+        [
+            Text(shown(one.session_id)),
+            Text(shown(one.service)) + (Text(" restored", "cyan") if one.restored else Text()),
+            Text(shown(one.worker)),
+            Text(age_of((now.date - one.created_at).total_seconds())),
+            _left(one, now.ticks),
+        ]
+        for one in drawn
+    ]
+    made = lines(_SESSIONS, cells, width)
+    if at is not None and first <= at < first + len(drawn):
+        made[1 + at - first] = Text(made[1 + at - first].plain, style="reverse", no_wrap=True)
+    return [*made, line(_note(known, view, rows, first, len(drawn)), width)]
+
+
+def _left(session: Session, ticks: float) -> Text:
+    left = session.left(ticks)
+    return bar(left, session.timeout, f"{left:.1f}s" if left < 10 else duration(left))
+
+
+def _note(known: Known, view: View, rows: Sequence[Session], first: int, drawn: int) -> Text:
+    """What the list does not show by itself."""
+    if not rows:
+        return Text("Nothing fits the filter." if known.sessions else "No session is open.", style="dim")
+    parts = [f"{first + 1}-{first + drawn} of {len(rows)}" if drawn < len(rows) else f"{len(rows)}"]
+    if view.filter:
+        parts.append(f"that fit “{shown(view.filter)}”")
+    if known.listing.more:
+        parts.append(f"of the first {len(known.sessions)} (there are {known.open})")
+    parts.append(f"by {view.sort}{', turned round' if view.reverse else ''}")
+    told = Text(" ".join(parts), style="dim")
+    if known.listing.missing:
+        told.append(f"   no answer from {', '.join(known.listing.missing)}", style="yellow")
+    return told
+
+
+def _events(known: Known, width: int, most: int | None) -> list[Text]:
+    if most is None:
+        return []
+    last = list(known.events)[-most:]
+    told = [
+        line(Text(), width),
+        line(Text("EVENTS", style="bold"), width),
+        *(line(event_line(one), width) for one in last),
+    ]
+    return [*told, *[line(Text(), width)] * (most - len(last))]

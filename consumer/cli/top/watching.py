@@ -1,0 +1,160 @@
+"""Asking the workers, and following what happens: fills ``Known``, at a rate that they do not feel.
+
+A round of questions is asked at most once in ``interval`` seconds, and never takes more than a fifth of the time:
+where listing thousands of sessions takes long, it is done less often. In between, events keep the picture right.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from consumer.broker.errors import BrokerError, BrokerUnavailable, PublishFailed
+from consumer.cli.top.known import Known, Listing
+from schemas.base import Json
+from schemas.errors import DeadlineExceeded, SessionsError, UnknownType
+from schemas.requests import SessionsList, WorkersFigures, WorkersList
+
+if TYPE_CHECKING:
+    from consumer.client import SessionClient
+    from schemas.events import CloudEvent
+
+PAGE = 1000
+MOST = 5000
+"""How many sessions are fetched at most: more than anybody reads, and what a filter finds something in."""
+
+PATIENCE = 3.0
+"""How long (s) the workers have to answer."""
+
+SHARE = 5
+"""A round may take one part in so many of the time."""
+
+
+class Watcher:
+    """Watches a cluster through a client, for a screen."""
+
+    def __init__(self, client: "SessionClient", known: Known, changed: Callable[[], None]) -> None:
+        self._client = client
+        self.known = known
+        self._changed = changed
+        self._since: list[CloudEvent] = []
+        self._wanted = asyncio.Event()
+        self._tells_figures = True
+        self._held: list[CloudEvent] | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether what is known stays as it is; see ``hold``."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Let what is known stay as it is; what happens meanwhile comes with ``go_on``."""
+        self._held = []
+
+    def go_on(self) -> None:
+        """Catch up, and ask at once."""
+        held, self._held = self._held or [], None
+        for event in held:
+            self.known.happened(event, _ticks())
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask now instead of later."""
+        self._wanted.set()
+
+    async def fetch(self) -> Listing:
+        """Ask one round of questions.
+
+        Raises:
+            SessionsError, BrokerError: the workers or the broker did not answer.
+        """
+        workers, (sessions, missing, more), figures, parked = await asyncio.gather(
+            self._request(WorkersList.type, {}), self._sessions(), self._figures(), self._parked()
+        )
+        return Listing(workers["workers"], sessions, missing, more, figures, parked)
+
+    async def _request(self, message_type: str, body: Json) -> Json:
+        return await self._client.request(message_type, body, timeout=PATIENCE)
+
+    async def _sessions(self) -> tuple[Json, list[str], bool]:
+        sessions: Json = {}
+        missing: set[str] = set()
+        cursor = None
+        while len(sessions) < MOST:
+            page = await self._request(SessionsList.type, {"limit": PAGE, "cursor": cursor})
+            sessions |= page["sessions"]
+            missing |= set(page["missing_workers"])
+            if (cursor := page.get("next_cursor")) is None:
+                break
+        return sessions, sorted(missing), cursor is not None
+
+    async def _figures(self) -> list[Json] | None:
+        """What the workers did; None when there is one that does not know the question: it parks it, so once only."""
+        if not self._tells_figures:
+            return None
+        try:
+            return list((await self._request(WorkersFigures.type, {}))["workers"])
+        except UnknownType:
+            self._tells_figures = False
+            return None
+
+    async def _parked(self) -> int | None:
+        with contextlib.suppress(BrokerUnavailable):  # a user that may not look there sees the rest
+            return await self._client.parked()
+        return None
+
+    async def watch(self, interval: float) -> None:
+        """Ask again and again, for ever."""
+        while True:
+            self._wanted.clear()
+            began = _ticks()
+            if not self.held:
+                await self._round()
+            took = _ticks() - began
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(interval, SHARE * took)):
+                    await self._wanted.wait()
+
+    async def _round(self) -> None:
+        self._since = []
+        try:
+            listing = await self.fetch()
+        except PublishFailed:
+            self.known.problem = "no worker has ever been here"
+        except DeadlineExceeded:
+            self.known.problem = "no worker answers"
+        except (SessionsError, BrokerError) as error:
+            self.known.problem = str(error)
+        else:
+            if not self.held:
+                self.known.listed(listing, _ticks(), self._since)
+        self._changed()
+
+    async def follow(self) -> None:
+        """Take in what happens, for ever."""
+        async with self._client.following("#") as events:
+            while True:
+                event = await events.get()
+                self._since.append(event)
+                if self._held is None:
+                    self.known.happened(event, _ticks())
+                    self._changed()
+                else:
+                    self._held.append(event)
+
+    def look(self) -> None:
+        """Note how the connection is."""
+        self.known.connected = self._client.connected
+
+    async def close(self, session_id: str) -> str:
+        """Close a session; returns what became of it, in a sentence."""
+        try:
+            result = await self._client.close(session_id)
+        except (SessionsError, BrokerError) as error:
+            return f"Not closed: {error}"
+        self.ask()
+        return f"Closed: {', '.join(result['sessions'])}" if result["closed"] else f"{session_id} was closed already."
+
+
+def _ticks() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,166 @@
+"""The parts of top that need neither a worker nor a terminal: what is known, what a key does, and what is drawn."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.calls.figures import SPAN, Figures
+from consumer.cli.top.keys import Keys
+from consumer.cli.top.known import Known, Listing, Now, Session, minute
+from consumer.cli.top.picture import picture
+from consumer.cli.top.view import Close, Quit, View, chosen, pressed
+from schemas.events import CloudEvent
+from schemas.ids import WorkerId
+
+NOW = Now(1000.0, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+
+
+def info(session_id: str, *, service: str = "todo", worker: str = "w-1", age: float = 60, left: float = 30) -> Any:
+    created = (NOW.date - timedelta(seconds=age)).isoformat()
+    return {
+        "session_id": session_id,
+        "call_id": session_id.partition("#")[0],
+        "service_name": service,
+        "worker_id": worker,
+        "created_at": created,
+        "timeout": 300.0,
+        "time_remaining": left,
+        "restored": False,
+    }
+
+
+def event(what: str, session_id: str, **more: Any) -> CloudEvent:
+    return CloudEvent(
+        source="/mcp-sessions/w-1", type=f"mcp.session.{what}", subject=session_id, data=info(session_id, **more)
+    )
+
+
+def worker(worker_id: str, sessions: int = 3) -> dict[str, Any]:
+    return {
+        "worker_id": worker_id,
+        "host": "a-host-with-a-long-name.example.com",
+        "version": "0.1.0",
+        "state": "ready",
+        "started_at": NOW.date.isoformat(),
+        "sessions": sessions,
+        "capacity": 500,
+        "services": {"todo": {"warm": 2}},
+    }
+
+
+def known(sessions: list[str], workers: int = 2) -> Known:
+    made = Known("mcp on localhost:5672")
+    listing = Listing(
+        [worker(f"host-{n}-{'x' * 20}-{n}") for n in range(workers)], {one: info(one) for one in sessions}
+    )
+    made.listed(listing, NOW.ticks)
+    return made
+
+
+@given(
+    width=st.integers(20, 220),
+    height=st.integers(1, 70),
+    sessions=st.lists(st.text(min_size=1, max_size=80), max_size=40, unique=True),
+    workers=st.integers(0, 30),
+    events=st.integers(0, 20),
+    keys=st.lists(
+        st.sampled_from(["DOWN", "UP", "END", "PAGE_DOWN", "x", "/", "a", "s", "r", "?", "ENTER"]), max_size=6
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_picture_has_the_size_of_its_screen_whatever_is_on_it(
+    width: int, height: int, sessions: list[str], workers: int, events: int, keys: list[str]
+):
+    told, view = known(sessions, workers), View()
+    for number in range(events):
+        told.happened(event("created", f"event-{number}"), NOW.ticks)
+    for key in keys:
+        view, _ = pressed(view, key, told.sessions)
+    drawn = picture(told, view, width, height, NOW)
+    assert len(drawn) == height
+    assert {line.cell_len for line in drawn} == {width}
+    assert all(line.plain.isprintable() for line in drawn)
+
+
+def test_thousands_of_sessions_are_drawn_as_far_as_they_fit_and_the_selected_one_is_among_them():
+    told, view = known([f"call-{number:05}" for number in range(5000)]), View(sort="session")
+    for key in ["END", "UP"]:
+        view, _ = pressed(view, key, told.sessions)
+    text = "\n".join(line.plain for line in picture(told, view, 100, 30, NOW))
+    assert "call-04998" in text
+    assert "-5000 of 5000" in text
+    assert text.count("call-0") < 30
+
+
+def test_what_happened_after_a_listing_was_asked_for_is_not_undone_by_it():
+    told = known([])
+    ended, created = event("closed", "gone"), event("created", "new")
+    told.happened(ended, NOW.ticks)
+    told.happened(created, NOW.ticks)
+    told.listed(Listing([], {"gone": info("gone")}), NOW.ticks, [ended, created])
+    assert list(told.sessions) == ["new"]
+
+
+def test_the_end_of_a_former_life_does_not_end_the_next_one():
+    told = known([])
+    told.happened(event("created", "call-1", worker="w-2"), NOW.ticks)
+    told.happened(event("lost", "call-1", worker="w-1"), NOW.ticks)
+    told.happened(event("rejected", "call-1"), NOW.ticks)
+    assert told.sessions["call-1"].worker == "w-2"
+
+
+def test_a_session_that_goes_leaves_the_selection_where_it_was():
+    told, view = known(["a", "b", "c"]), View(sort="session")
+    for key in ["DOWN", "DOWN"]:
+        view, _ = pressed(view, key, told.sessions)
+    told.happened(event("closed", "b"), NOW.ticks)
+    view, _ = pressed(view, "x", told.sessions)
+    assert view.asked == ("c", 1)
+    assert pressed(view, "n", told.sessions)[1] is None
+    assert pressed(view, "y", told.sessions)[1] == Close("c")
+    assert pressed(view, "q", told.sessions)[1] is None
+    assert pressed(View(), "q", told.sessions)[1] == Quit()
+
+
+def test_every_order_is_an_order_of_all():
+    told = known([])
+    for name, service, on, age, left in (("a", "z", "w-2", 1, 9), ("b", "y", "w-3", 2, 8), ("c", "x", "w-1", 3, 7)):
+        told.sessions[name] = Session.of(info(name, service=service, worker=on, age=age, left=left), NOW.ticks)
+    orders, view = {}, View()
+    for _ in range(5):
+        orders[view.sort] = "".join(one.session_id for one in chosen(told.sessions.values(), view))
+        view, _action = pressed(view, "s", told.sessions)
+    assert orders == {"age": "abc", "left": "cba", "service": "cba", "worker": "cab", "session": "abc"}
+    assert view.sort == "age"
+
+
+@pytest.mark.parametrize("cut", range(1, 20))
+def test_keys_are_read_wherever_their_bytes_are_cut(cut: int):
+    data = "a\x1b[Aé\x1bOB\x1b[5~\x1b[99~\r\x7f\x1b".encode()
+    keys = Keys()
+    assert keys.feed(data[:cut]) + keys.feed(data[cut:]) == ["a", "UP", "é", "DOWN", "PAGE_UP", "ENTER", "BACKSPACE"]
+    assert keys.waiting
+    assert keys.flush() == ["ESCAPE"]
+
+
+def test_figures_are_those_of_the_last_minute():
+    at = 100.0
+    figures = Figures(lambda: at)
+    figures.started()
+    for took in (0.010, 0.010, 0.010, 2.0):
+        figures.called("todo", took, error=took > 1)
+    figures.parked("unrecognised")
+    at += 30
+    told = figures.last_minute(WorkerId("w-1"))
+    assert (told.seconds, told.starts, told.ends, told.parked) == (30, 1, 0, {"unrecognised": 1})
+    total = minute([told.model_dump(mode="json")])
+    assert (total.calls, total.errors) == (4 / 30, 1 / 30)
+    assert total.p50 == pytest.approx(0.010, rel=0.02)
+    assert total.p95 == pytest.approx(2.0, rel=0.02)
+    at += SPAN
+    figures.ended()
+    told = figures.last_minute(WorkerId("w-1"))
+    assert (told.starts, told.ends, told.tools, told.parked) == (0, 1, {}, {})
