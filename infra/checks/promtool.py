@@ -1,5 +1,6 @@
 """Prometheus's own checker: found on this machine, or taken out of Debian's package without installing that."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -38,6 +39,8 @@ def _take_from_package(target: Path) -> None:
             (package,) = folder.glob("prometheus_*.deb")
             subprocess.run(["dpkg-deb", "--extract", package, folder / "out"], capture_output=True, check=True)
             target.parent.mkdir(exist_ok=True)
-            shutil.move(folder / "out" / "usr" / "bin" / "promtool", target)
+            arriving = target.with_name(f"promtool-{os.getpid()}")  # another check may be doing the same
+            shutil.copy(folder / "out" / "usr" / "bin" / "promtool", arriving)
+            arriving.replace(target)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             note(f"taking promtool out of Debian's package failed: {error}")

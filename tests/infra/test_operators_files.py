@@ -113,8 +113,9 @@ def test_the_metrics_of_an_expression_are_found_wherever_they_are() -> None:
     assert monitoring.metrics_of(expr) == {"a_total", "b", "c"}
 
 
-@pytest.mark.skipif(promtool.find_promtool() is None, reason="there is no promtool")
 def test_an_alert_that_does_not_fire_when_it_should_is_named(copy: Path) -> None:
+    if promtool.find_promtool() is None:
+        pytest.skip("there is no promtool")
     path = copy / ALERTS
     path.write_text(path.read_text().replace("mcp_sessions_link_up == 0\n", "mcp_sessions_link_up == 2\n"))
     assert any("McpSessionsLinkDown" in fault for fault in monitoring.alerts(copy))
