@@ -1,1 +1,4 @@
-"""What operators and developers use around the worker; its Python is tooling and needs the standard library only."""
+"""What operators and developers use around the worker: deployments, dashboard and alerts, checks of them, a broker.
+
+The broker helper needs the standard library only, the checks what the development dependencies bring.
+"""

@@ -1,12 +1,14 @@
-"""How a worker leaves: a written sequence, with budgets (s) whose sum stays under Heroku's 30.
+"""How a worker leaves: a written sequence, with budgets (s) that ``consumer.worker.budgets`` adds up.
 
 1. say so: presence and ``worker.draining``                        at once
 2. stop placing; stop consuming raw events and questions          1
-3. wait for what has been taken of them                           2
+3. wait for what has been taken of them                           3
 4. hand over or close every call                                  ``drain_timeout`` (15)
 5. stop every MCP process that is left                            in 4
 6. flush the events, ``worker.stopped`` the last of them          2
 7. empty the inbox and delete it, close channels and connections  2
+
+Their sum with the default ``drain_timeout`` stays under the 30 s that Heroku gives.
 
 A second signal hurries: running tool calls are given up, and so is whatever waits.
 
@@ -23,6 +25,7 @@ from typing import Any, TypeVar
 import structlog
 
 from consumer.calls.tasks import Tasks
+from consumer.worker.budgets import FLUSH_PATIENCE, INBOX_PATIENCE, OTHER_NODES, TAKEN_PATIENCE
 from consumer.worker.exits import Exit
 from consumer.worker.others import Others
 from consumer.worker.parts import Parts
@@ -30,14 +33,6 @@ from consumer.worker.stations import Stations
 
 log = structlog.get_logger(__name__)
 
-TAKEN_PATIENCE = 1.0
-"""How long (s) the raw events that were taken may be on their way, and as long again the questions."""
-
-FLUSH_PATIENCE = 2.0
-OTHER_NODES = 0.3
-"""How long (s) other nodes of a cluster may route by a binding that has been taken away."""
-
-INBOX_PATIENCE = 1.0
 HAND_OVER = 15.0
 """What waiting for calls to end keeps (s) of ``drain_timeout`` for those that do not; at most half of it."""
 

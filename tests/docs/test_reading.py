@@ -22,7 +22,10 @@ from tests.docs.blocks import Block, all_blocks
 from tests.harness import ROOT
 
 LANGUAGES = {"python", "sh", "js", "json", "toml", "xml", "mermaid", "text"}
-NOT_OURS = {"amqp-publish", "bash", "cd", "curl", "docker", "heroku", "git", "pip", "python", "rabbitmqadmin", "source"}
+NOT_OURS = {
+    *("amqp-publish", "bash", "cd", "curl", "docker", "git", "heroku", "install", "kubectl", "pip", "python"),
+    *("rabbitmqadmin", "source", "systemctl", "/opt/mcp-sessions/bin/pip"),
+}
 """Programs that a reader has or installs."""
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from infra import checks, npm
+from infra.checks import contract, environment, manifests, monitoring, platforms, promtool, repository
 
 FILES = [
     "pyproject.toml", "requirements.lock", "requirements.txt", "Procfile", "app.json", ".python-version", "README.md",
-    "LICENSE", "infra/Dockerfile", "infra/Dockerfile.dockerignore", "infra/compose.yaml", "scripts/test", ".ci/run",
-    "infra/node/package-lock.json", "infra/node/.npmrc", "docs/asyncapi.json",
+    "LICENSE", "scripts/test", ".ci/run", "docs/operations/alerts.md", "docs/asyncapi.json",
 ]  # fmt: skip
+
+Check = Callable[[Path], Iterator[str]]
 
 
 @pytest.mark.timeout(300)  # npm may have to install
@@ -27,60 +29,114 @@ def copy(tmp_path: Path) -> Path:
     for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(checks.ROOT / name, tmp_path / name)
+    shutil.copytree(checks.ROOT / "infra", tmp_path / "infra", ignore=shutil.ignore_patterns("__pycache__"))
     for folder in ("schemas", "consumer"):
         (tmp_path / folder).mkdir()
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     return tmp_path
 
 
+COMPOSE = "infra/compose.yaml"
+DEPLOYMENT = "infra/kubernetes/deployment.yaml"
+SCALED = "infra/kubernetes/scaledobject.yaml"
+UNIT = "infra/systemd/mcp-sessions@.service"
+ALERTS = "infra/prometheus/alerts.yaml"
+BOARD = "infra/grafana/dashboards/mcp-sessions.json"
+
+
 @pytest.mark.parametrize(
     ("name", "right", "wrong", "check", "told"),
     [
-        ("Procfile", "worker", "web", checks.heroku, "Procfile"),
-        ("app.json", "cloudamqp:lemur", "heroku-redis", checks.heroku, "no broker"),
+        ("Procfile", "worker", "web", platforms.heroku, "Procfile"),
+        ("app.json", "cloudamqp:lemur", "heroku-redis", platforms.heroku, "no broker"),
+        (".python-version", "3.11", "3.11.7", platforms.heroku, ".python-version"),
+        ("requirements.txt", "-c requirements.lock", "", platforms.heroku, "requirements.txt"),
+        ("requirements.lock", "tenacity==9", "tenacity==1", repository.lock, "tenacity"),
+        ("requirements.lock", "structlog==", "structlog @ https://", repository.lock, "a place to fetch from"),
+        ("scripts/test", "if [[", "if if [[", repository.scripts, "scripts/test"),
+        ("infra/Dockerfile", "USER 10001", "USER root", platforms.dockerfile, "USER"),
+        ("infra/Dockerfile", "FROM python:3.11-slim\n", "FROM python:3.9\n", platforms.dockerfile, "FROM"),
+        ("infra/Dockerfile", "COPY consumer", "COPY consumers", platforms.dockerfile, "consumers"),
+        (COMPOSE, "AMQP_URL", "AMQP", platforms.compose, "AMQP_URL"),
+        (COMPOSE, "restart: unless-stopped", "restarts: unless-stopped", platforms.compose, "restarts"),
+        (COMPOSE, "./prometheus/alerts.yaml:", "./prometheus/alarms.yaml:", platforms.compose, "alarms.yaml"),
+        (UNIT, "-m consumer", "-m consumers", platforms.systemd, "starts no worker"),
+        (UNIT, "KillMode=mixed", "KillMode=control-group", platforms.systemd, "SIGTERM"),
+        ("app.json", '"15"', '"20"', environment.time_to_leave, "app.json: gives 30 s"),
+        (COMPOSE, "stop_grace_period: 30s", "stop_grace_period: 20s", environment.time_to_leave, "gives 20 s"),
+        (DEPLOYMENT, "PeriodSeconds: 140", "PeriodSeconds: 60", environment.time_to_leave, "may take 132"),
+        (UNIT, "TimeoutStopSec=40", "TimeoutStopSec=10", environment.time_to_leave, "gives 10 s"),
+        (DEPLOYMENT, "readOnlyRootFilesystem", "readOnlyRoot", manifests.kubernetes, "readOnlyRoot"),
+        (DEPLOYMENT, "replicas: 2", 'replicas: "2"', manifests.kubernetes, "deployment.yaml: spec.replicas"),
+        (DEPLOYMENT, 'value: "8080"', 'value: "9090"', manifests.kubernetes, "listens on 9090"),
+        (SCALED, 'threshold: "35"', "threshold: 35", manifests.kubernetes, "$.spec.triggers"),
+        (SCALED, 'threshold: "35"', 'threshold: "50"', manifests.kubernetes, "no room"),
+        (SCALED, "stabilizationWindowSeconds: 1800", "stabilisationWindow: 1800", manifests.kubernetes, "isation"),
+        (SCALED, "value: 1, periodSeconds: 300", "value: 1, periodSeconds: 60", manifests.kubernetes, "after 60 s"),
+        (SCALED, "queueName: mcp.calls", "queueName: calls", manifests.kubernetes, "no queue calls"),
         (
-            "app.json",
-            "MCP_SESSIONS_PREFIX",
-            "MCP_SESSIONS_PREFFIX",
-            checks.variables_that_exist,
-            "MCP_SESSIONS_PREFFIX",
+            ALERTS,
+            "expr: sum(mcp_sessions_placer) == 0",
+            "expr: sum(mcp_sessions_placer == 0",
+            monitoring.alerts,
+            "paren",
         ),
-        (".python-version", "3.11", "3.11.7", checks.heroku, ".python-version"),
-        ("requirements.txt", "-c requirements.lock", "", checks.heroku, "requirements.txt"),
-        ("requirements.lock", "tenacity==9", "tenacity==1", checks.lock, "tenacity"),
-        ("requirements.lock", "structlog==", "structlog @ https://", checks.lock, "a place to fetch from"),
-        ("infra/Dockerfile", "USER worker", "USER root", checks.dockerfile, "USER"),
-        ("infra/Dockerfile", "FROM python:3.11-slim\n", "FROM python:3.9\n", checks.dockerfile, "FROM"),
-        ("infra/Dockerfile", "COPY consumer", "COPY consumers", checks.dockerfile, "consumers"),
-        ("infra/compose.yaml", "AMQP_URL", "AMQP", checks.compose, "AMQP_URL"),
-        ("scripts/test", "if [[", "if if [[", checks.scripts, "scripts/test"),
-        ("infra/node/.npmrc", "audit", "registry=x\naudit", checks.asyncapi, "a place to fetch from"),
+        (ALERTS, "rate(mcp_sessions_loop", "abs(mcp_sessions_loop", monitoring.alerts, "LoopLag"),
+        (ALERTS, "#mcpsessionslost", "#lost", monitoring.alerts, "McpSessionsLost does not say where to look"),
+        (ALERTS, "alert: McpSessionsDying", "alert: McpSessionsDead", monitoring.runbook, "McpSessionsDead"),
+        ("docs/operations/alerts.md", "### McpSessionsLost", "### Lost", monitoring.runbook, "McpSessionsLost"),
+        (BOARD, '"uid": "prometheus"', '"uid": "other"', monitoring.dashboard, "asks other"),
+        (BOARD, "sum(rate(", "sum(rat(", monitoring.dashboard, "rat"),
+        ("infra/node/.npmrc", "audit", "registry=x\naudit", contract.asyncapi, "a place to fetch from"),
         pytest.param(
             "docs/asyncapi.json",
             "#/channels/replies/messages/tools.call.reply",
             "#/channels/replies/messages/tools.calls.reply",
-            checks.asyncapi,
+            contract.asyncapi,
             "tools.calls.reply",
             marks=pytest.mark.skipif(not npm.available(), reason="AsyncAPI's parser needs npm"),
         ),
     ],
 )
 @pytest.mark.timeout(300)
-def test_the_checks_find_what_is_wrong(
-    copy: Path, name: str, right: str, wrong: str, check: Callable[[Path], Iterator[str]], told: str
-) -> None:
+def test_the_checks_find_what_is_wrong(copy: Path, name: str, right: str, wrong: str, check: Check, told: str) -> None:
     path = copy / name
-    assert list(check(copy)) == []
     assert right in path.read_text()
     path.write_text(path.read_text().replace(right, wrong))
     assert any(told in fault for fault in check(copy))
 
 
+def test_a_variable_that_is_no_setting_is_named(copy: Path) -> None:
+    path = copy / "app.json"
+    path.write_text(path.read_text().replace("MCP_SESSIONS_PREFIX", "MCP_SESSIONS_PREFFIX"))
+    assert "app.json: there is no setting MCP_SESSIONS_PREFFIX" in environment.variables_that_exist(copy)
+
+
+@pytest.mark.skipif(monitoring.worker_metrics() is None, reason="the worker has no metrics yet")
+def test_a_metric_that_does_not_exist_is_named(copy: Path) -> None:
+    path = copy / ALERTS
+    path.write_text(path.read_text().replace("sum(mcp_sessions_placer)", "sum(mcp_sessions_placers)"))
+    assert f"{ALERTS}: there is no metric mcp_sessions_placers" in monitoring.metrics_that_exist(copy)
+
+
+def test_the_metrics_of_an_expression_are_found_wherever_they_are() -> None:
+    expr = 'sum(rate(a_total{x="y"}[5m])) / (b unless b offset 5m) > on () group_left max_over_time(c[5m:1m])'
+    assert monitoring.metrics_of(expr) == {"a_total", "b", "c"}
+
+
+def test_an_alert_that_does_not_fire_when_it_should_is_named(copy: Path) -> None:
+    if promtool.find_promtool() is None:
+        pytest.skip("there is no promtool")
+    path = copy / ALERTS
+    path.write_text(path.read_text().replace("mcp_sessions_link_up == 0\n", "mcp_sessions_link_up == 2\n"))
+    assert any("McpSessionsLinkDown" in fault for fault in monitoring.alerts(copy))
+
+
 def test_a_file_that_is_too_long_is_named(copy: Path) -> None:
     (copy / "consumer" / "long.py").write_text("x = 1\n" * 501)
-    assert list(checks.files_too_long(copy)) == ["consumer/long.py: 501 lines; 500 are the most"]
+    assert list(repository.files_too_long(copy)) == ["consumer/long.py: 501 lines; 500 are the most"]
 
 
 def test_a_script_that_cannot_be_run_is_named(copy: Path) -> None:
     (copy / "scripts" / "test").chmod(0o644)
-    assert list(checks.scripts(copy)) == ["scripts/test: is not executable"]
+    assert list(repository.scripts(copy)) == ["scripts/test: is not executable"]

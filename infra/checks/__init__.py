@@ -1,0 +1,37 @@
+"""What no other tool looks at: lengths of files, and what operators and package managers read.
+
+``python -m infra.checks`` prints what is wrong and exits with 1, or says what was checked. Tests call the same
+functions. A tool that has to be installed by the system (Docker Compose, systemd-analyze, kubectl) is asked where it
+is there; AsyncAPI's parser where npm is; the
+other validators come with the development dependencies.
+"""
+
+from collections.abc import Callable
+
+from infra.checks.common import ROOT, Faults
+from infra.checks.contract import asyncapi
+from infra.checks.environment import time_to_leave, variables_that_exist
+from infra.checks.manifests import kubernetes
+from infra.checks.monitoring import alerts, dashboard, metrics_that_exist, runbook
+from infra.checks.platforms import compose, dockerfile, heroku, systemd
+from infra.checks.repository import files_too_long, lock, scripts
+
+CHECKS: tuple[Callable[[], Faults], ...] = (
+    files_too_long,
+    lock,
+    scripts,
+    heroku,
+    dockerfile,
+    compose,
+    systemd,
+    kubernetes,
+    variables_that_exist,
+    time_to_leave,
+    alerts,
+    runbook,
+    dashboard,
+    metrics_that_exist,
+    asyncapi,
+)
+
+__all__ = ["CHECKS", "ROOT", "Faults"]

@@ -1,0 +1,16 @@
+"""``python -m infra.checks``: run all checks."""
+
+import sys
+
+from infra.checks import CHECKS
+
+
+def main() -> int:
+    """Print what is wrong; 1 if something is."""
+    faults = [fault for check in CHECKS for fault in check()]
+    print("\n".join(faults) or f"{len(CHECKS)} checks of files: nothing to complain about")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The manifests: by the schemas of Kubernetes, and that they speak of each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+from jsonschema import Draft202012Validator
+
+from consumer.broker.topology import Names
+from consumer.settings import Settings, load_settings
+from infra.checks.common import ROOT, Faults, complaints, read_yaml, works
+
+VERSIONS = ("1.29", "1.37")
+"""Of Kubernetes: the oldest and the newest that the manifests are for."""
+
+FOLDER = Path("infra") / "kubernetes"
+SCALED_OBJECT = json.loads(Path(__file__).with_name("scaledobject.schema.json").read_text())
+SCALED_OBJECT_VALIDATOR = Draft202012Validator(SCALED_OBJECT)
+
+
+def kubernetes(root: Path = ROOT) -> Faults:
+    """Kubernetes takes every manifest, and together they make a deployment."""
+    folder = root / FOLDER
+    manifests = {path.name: read_yaml(path) for path in sorted(folder.glob("*.yaml"))}
+    listed = manifests.pop("kustomization.yaml")["resources"]
+    if sorted(listed) != sorted(manifests):
+        yield f"{FOLDER}/kustomization.yaml: lists {sorted(listed)}, and there are {sorted(manifests)}"
+    for name, manifest in manifests.items():
+        yield from (f"{FOLDER}/{name}: {fault}" for fault in _manifest(manifest))
+    if works("kubectl", "version", "--client"):
+        yield from complaints(f"{FOLDER}/kustomization.yaml", "kubectl", "kustomize", folder)
+    by_kind = {manifest["kind"]: manifest for manifest in manifests.values()}
+    yield from (f"{FOLDER}: {fault}" for fault in _together(by_kind))
+    settings = load_settings(folder / "mcp-sessions.toml", env={})
+    yield from (f"{FOLDER}/scaledobject.yaml: {fault}" for fault in _scaling(by_kind, settings))
+
+
+def _manifest(manifest: dict[str, Any]) -> Faults:
+    if manifest["kind"] == "ScaledObject":
+        for error in SCALED_OBJECT_VALIDATOR.iter_errors(manifest):
+            yield f"{error.json_path}: {error.message}"
+        manifest = _autoscaler(manifest)
+    for version in VERSIONS:
+        try:
+            kubernetes_validate.validate(manifest, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            where = ".".join(str(part) for part in error.path)
+            yield f"{where}: {error.message} (Kubernetes {version})"
+
+
+def _autoscaler(scaled: dict[str, Any]) -> dict[str, Any]:
+    """The HorizontalPodAutoscaler that KEDA makes, without what only KEDA knows."""
+    spec = scaled["spec"]
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": scaled["metadata"]["name"]},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", **spec["scaleTargetRef"]},
+            "minReplicas": spec["minReplicaCount"],
+            "maxReplicas": spec["maxReplicaCount"],
+            "behavior": spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"],
+        },
+    }
+
+
+def _together(by_kind: dict[str, dict[str, Any]]) -> Faults:
+    deployment = by_kind["Deployment"]
+    pods = deployment["spec"]["template"]
+    labels = pods["metadata"]["labels"]
+    selectors = {
+        "Deployment": deployment["spec"]["selector"],
+        "PodDisruptionBudget": by_kind["PodDisruptionBudget"]["spec"]["selector"],
+        "NetworkPolicy": by_kind["NetworkPolicy"]["spec"]["podSelector"],
+    }
+    for kind, selector in selectors.items():
+        if not selector["matchLabels"].items() <= labels.items():
+            yield f"{kind} selects {selector['matchLabels']}, and the pods are {labels}"
+    if by_kind["ScaledObject"]["spec"]["scaleTargetRef"]["name"] != deployment["metadata"]["name"]:
+        yield "the ScaledObject scales something else than the Deployment"
+    if pods["spec"]["serviceAccountName"] != by_kind["ServiceAccount"]["metadata"]["name"]:
+        yield "the pods run under another ServiceAccount"
+    (container,) = pods["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    if str(ports["http"]) != variables["MCP_SESSIONS_HTTP_PORT"]:
+        yield f"the port http is {ports['http']}, and the worker listens on {variables['MCP_SESSIONS_HTTP_PORT']}"
+    if pods["metadata"]["annotations"]["prometheus.io/port"] != str(ports["http"]):
+        yield "Prometheus is told another port than http"
+
+
+def _scaling(by_kind: dict[str, dict[str, Any]], settings: Settings) -> Faults:
+    spec = by_kind["ScaledObject"]["spec"]
+    for trigger in spec["triggers"]:
+        metadata = trigger["metadata"]
+        if trigger["type"] == "prometheus" and float(metadata["threshold"]) >= settings.session.max_total_sessions:
+            yield f"with {metadata['threshold']} sessions for each worker there is no room while one starts or leaves"
+        names = Names(settings.worker.prefix)
+        if trigger["type"] == "rabbitmq" and metadata["queueName"] not in (names.calls, names.unowned):
+            yield f"there is no queue {metadata['queueName']} whose length tells of too few workers"
+    down = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+    grace = by_kind["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    if [policy["type"] for policy in down["policies"]] != ["Pods"] or down["policies"][0]["value"] != 1:
+        yield "more than one worker at a time goes, and its calls go to one that may be next"
+    if (period := down["policies"][0]["periodSeconds"]) < grace:
+        yield f"the next worker goes after {period} s, and one may take {grace} s to leave"

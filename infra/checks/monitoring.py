@@ -1,0 +1,152 @@
+"""Alerts and dashboard: they are what Prometheus and Grafana read, and ask for metrics that there are."""
+
+import importlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+
+from infra.checks.common import ROOT, Faults, complaints, note, read_yaml
+from infra.checks.promtool import find_promtool
+from infra.grafana import dashboard as made
+from infra.grafana.panels import NOT_SHOWN
+
+ALERTS = Path("infra/prometheus/alerts.yaml")
+CONFIG = Path("infra/prometheus/prometheus.yaml")
+TRIED = Path("infra/prometheus/alerts.test.yaml")
+DASHBOARD = Path("infra/grafana/dashboards/mcp-sessions.json")
+SCALING = Path("infra/kubernetes/scaledobject.yaml")
+PAGE = Path("docs/operations/alerts.md")
+
+METRICS = "consumer.observability.metrics"
+OURS = "mcp_sessions_"
+OTHERS = {
+    "up",
+    "rabbitmq_detailed_queue_consumers",
+    "rabbitmq_detailed_queue_messages_ready",
+    "rabbitmq_detailed_queue_messages_unacked",
+}
+"""What Prometheus says itself, and RabbitMQ at ``/metrics/detailed``; read off 4.0.5."""
+
+VARIABLES = {"$__rate_interval": "5m", "$instance": ".+"}
+"""What Grafana puts in."""
+
+
+def rules(root: Path = ROOT) -> Iterator[dict[str, Any]]:
+    """Every alert."""
+    for group in read_yaml(root / ALERTS)["groups"]:
+        yield from group["rules"]
+
+
+def alerts(root: Path = ROOT) -> Faults:
+    """Every alert can be read, is tried out, and says where to look."""
+    tried = (root / TRIED).read_text()
+    for rule in rules(root):
+        name = rule["alert"]
+        if set(rule) - {"alert", "expr", "for", "labels", "annotations"}:
+            yield f"{ALERTS}: {name} has more than an alert has"
+        if rule["labels"].get("severity") not in ("critical", "warning"):
+            yield f"{ALERTS}: {name} is neither critical nor a warning"
+        if rule["annotations"].get("runbook_url") != f"{PAGE}#{name.lower()}":
+            yield f"{ALERTS}: {name} does not say where to look"
+        try:
+            promql_parser.parse(rule["expr"])
+        except ValueError as error:
+            yield f"{ALERTS}: {name}: {error}"
+        if name not in tried:
+            yield f"{TRIED}: {name} is never seen firing"
+    if promtool := find_promtool():
+        yield from complaints(str(CONFIG), promtool, "check", "config", root / CONFIG)
+        yield from complaints(str(TRIED), promtool, "test", "rules", root / TRIED)
+
+
+def runbook(root: Path = ROOT) -> Faults:
+    """Every alert has its section on the page, and every section its alert."""
+    named = [rule["alert"] for rule in rules(root)]
+    told = re.findall(r"^### (\w+)$", (root / PAGE).read_text(), re.MULTILINE)
+    if named != told:
+        odd = sorted(set(named) ^ set(told)) or "the same in another order"
+        yield f"{PAGE}: its sections are not the alerts: {odd}"
+
+
+def dashboard(root: Path = ROOT) -> Faults:
+    """The dashboard is what ``infra/grafana`` makes, its questions can be read, and its data source is provisioned."""
+    if (root / DASHBOARD).read_text() != made.text():
+        yield f"{DASHBOARD}: is not what panels.py says: python -m infra.grafana.dashboard"
+    sources = read_yaml(root / "infra/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
+    for where, source, expr in questions(root):
+        if source not in {one["uid"] for one in sources}:
+            yield f"{DASHBOARD}: {where} asks {source}, which is not provisioned"
+        try:
+            promql_parser.parse(expr)
+        except ValueError as error:
+            yield f"{DASHBOARD}: {where}: {error}"
+    (provider,) = read_yaml(root / "infra/grafana/provisioning/dashboards/mcp-sessions.yaml")["providers"]
+    mounted = read_yaml(root / "infra/compose.yaml")["services"]["grafana"]["volumes"]
+    if f"./grafana/dashboards:{provider['options']['path']}:ro" not in mounted:
+        yield "infra/compose.yaml: the dashboard is not mounted where Grafana is told to look"
+
+
+def questions(root: Path = ROOT) -> Iterator[tuple[str, str, str]]:
+    """Every question of the dashboard: the panel, the data source, the expression."""
+    for panel in json.loads((root / DASHBOARD).read_text())["panels"]:
+        for target in panel.get("targets", []):
+            expr = target["expr"]
+            for variable, value in VARIABLES.items():
+                expr = expr.replace(variable, value)
+            yield panel["title"], target["datasource"]["uid"], expr
+
+
+def metrics_that_exist(root: Path = ROOT) -> Faults:
+    """Alerts, dashboard and scaling ask for metrics that there are, and the dashboard for all of ours."""
+    shown = {name for _, _, expr in questions(root) for name in metrics_of(expr)}
+    alerting = {name for rule in rules(root) for name in metrics_of(rule["expr"])}
+    triggers = read_yaml(root / SCALING)["spec"]["triggers"]
+    scaling = {name for one in triggers if one["type"] == "prometheus" for name in metrics_of(one["metadata"]["query"])}
+    families = worker_metrics()
+    if families is None:
+        note(f"{METRICS} is not here yet, so the metrics of dashboard and alerts were not compared with it")
+        return
+    there = OTHERS | {name for names in families.values() for name in names}
+    for file, asked in ((DASHBOARD, shown), (ALERTS, alerting), (SCALING, scaling)):
+        for name in sorted(asked - there):
+            yield f"{file}: there is no metric {name}"
+    for family, names in families.items():
+        if not (names & shown) and family not in NOT_SHOWN:
+            yield f"{DASHBOARD}: does not show {family}"
+    for family in sorted(set(NOT_SHOWN) - set(families)):
+        yield f"infra/grafana/panels.py: leaves out {family}, which does not exist"
+
+
+def metrics_of(expr: str) -> set[str]:
+    """The metrics that an expression asks for."""
+    found: set[str] = set()
+
+    def visit(node: promql_parser.Expr) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.add(str(node.name))
+        elif isinstance(node, promql_parser.MatrixSelector):
+            found.add(str(node.vector_selector.name))
+
+    promql_parser.walk(promql_parser.parse(expr), visit)
+    return found
+
+
+def worker_metrics() -> dict[str, set[str]] | None:
+    """Our metrics by family, each with the names of its series; None when there are none yet."""
+    if importlib.util.find_spec(METRICS) is None:
+        return None
+    client = importlib.import_module("prometheus_client")
+    module = importlib.import_module(METRICS)
+    registries = [client.REGISTRY, *(one for one in vars(module).values() if isinstance(one, client.CollectorRegistry))]
+    endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    return {
+        family.name: {family.name + ending for ending in endings.get(family.type, ("",))}
+        for registry in registries
+        for family in registry.collect()
+        if family.name.startswith(OURS)
+    }

@@ -1,0 +1,107 @@
+"""Heroku, the image, Compose and systemd."""
+
+import configparser
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from infra.checks.common import ROOT, Faults, complaints, note, read_yaml, tool, works
+
+UNIT = "mcp-sessions@.service"
+
+
+def heroku(root: Path = ROOT) -> Faults:
+    """The worker is what the Procfile starts, with a broker and settings that exist."""
+    procfile = (root / "Procfile").read_text()
+    if procfile.strip() != "worker: python -m consumer":
+        yield f"Procfile: says {procfile.strip()!r}"
+    app = json.loads((root / "app.json").read_text())
+    if not any(addon.get("plan", "").startswith("cloudamqp") for addon in app.get("addons", [])):
+        yield "app.json: has no CloudAMQP add-on, so there is no broker"
+    if app.get("formation", {}).get("worker", {}).get("quantity", 0) < 1:
+        yield "app.json: its formation starts no worker"
+    if not re.fullmatch(r"3\.\d+\n", (root / ".python-version").read_text()):
+        yield ".python-version: must be a major and a minor version, so that patches come by themselves"
+    if (root / "requirements.txt").read_text().splitlines()[-2:] != ["-c requirements.lock", "."]:
+        yield "requirements.txt: must install this package at the versions of the lock"
+
+
+def dockerfile(root: Path = ROOT) -> Faults:
+    """The image runs the worker, not as root, on the Python that the tests run on, with the pinned versions."""
+    path = root / "infra" / "Dockerfile"
+    if hadolint := tool("hadolint"):
+        yield from complaints("infra/Dockerfile", hadolint, "--no-color", path)
+    else:
+        note("hadolint is not here, the Dockerfile was only looked at")
+    text = path.read_text()
+    python = (root / ".python-version").read_text().strip()
+    if set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) != {f"python:{python}-slim"}:
+        yield f"infra/Dockerfile: must be FROM python:{python}-slim, as .python-version says"
+    wanted = (
+        r"^USER (?!root|0$)",
+        r"^CMD \[\"python\", \"-m\", \"consumer\"\]",
+        r"-c requirements\.lock",
+        "^HEALTHCHECK",
+    )
+    for needed in wanted:
+        if not re.search(needed, text, re.MULTILINE):
+            yield f"infra/Dockerfile: has nothing like {needed}"
+    ignored = (root / "infra" / "Dockerfile.dockerignore").read_text().splitlines()
+    for source in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE):
+        for name in source.split():
+            if f"!{name}" not in ignored or not (root / name).exists():
+                yield f"infra/Dockerfile: copies {name}, which is not there or is in Dockerfile.dockerignore"
+
+
+def compose(root: Path = ROOT) -> Faults:
+    """The file is one of the Compose specification, and has what the broker helper and the worker rely on."""
+    name = "infra/compose.yaml"
+    path = root / name
+    schema = ("check_jsonschema", "--builtin-schema", "vendor.compose-spec")
+    yield from complaints(name, sys.executable, "-m", *schema, path)
+    if works("docker", "compose", "version"):
+        yield from complaints(name, "docker", "compose", "--file", path, "config", "--quiet")
+    services = read_yaml(path)["services"]
+    if "${MCP_BROKER_PORT:-5672}:5672" not in " ".join(services["rabbitmq"]["ports"]):
+        yield f"{name}: the broker helper cannot choose the port of rabbitmq"
+    if "AMQP_URL" not in services["worker"]["environment"]:
+        yield f"{name}: the worker gets no AMQP_URL"
+    if services["worker"]["deploy"]["replicas"] < 2:
+        yield f"{name}: one worker alone has nobody to give its calls to"
+    for service, told in services.items():
+        for volume in told.get("volumes", []):
+            source = volume.partition(":")[0]
+            if source.startswith(".") and not (path.parent / source).exists():
+                yield f"{name}: {service} mounts {source}, which is not there"
+
+
+def unit(root: Path = ROOT) -> configparser.SectionProxy:
+    """The section ``[Service]`` of the unit; of an option that is there twice, the last."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(root / "infra" / "systemd" / UNIT)
+    return parser["Service"]
+
+
+def systemd(root: Path = ROOT) -> Faults:
+    """The unit is one that systemd can read, and a stop reaches the worker first."""
+    name = f"infra/systemd/{UNIT}"
+    service = unit(root)
+    program, _, arguments = service["ExecStart"].partition(" ")
+    if arguments != "-m consumer":
+        yield f"{name}: starts no worker but {service['ExecStart']!r}"
+    if service["KillMode"] != "mixed":
+        yield f"{name}: SIGTERM must reach the worker alone, which ends its MCP servers itself"
+    if not shutil.which("systemd-analyze"):
+        note("systemd-analyze is not here, the unit was only looked at")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / UNIT  # with a program that is here
+        copy.write_text((root / name).read_text().replace(f"ExecStart={program}", f"ExecStart={sys.executable}"))
+        yield from complaints(name, "systemd-analyze", "verify", "--man=no", copy)
+        yield from complaints(
+            name, "systemd-analyze", "security", "--offline=yes", "--threshold=50", "--no-pager", copy
+        )

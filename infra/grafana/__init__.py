@@ -1,0 +1,1 @@
+"""The dashboard, and how Grafana is told of it."""

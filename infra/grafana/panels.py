@@ -1,0 +1,169 @@
+"""What the dashboard shows: its rows, and their panels as questions to Prometheus. ``dashboard`` draws them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.events import EndReason, SessionEventType
+
+OURS = 'instance=~"$instance"'
+"""A panel follows the choice of workers at the top of the dashboard."""
+
+RATE = "[$__rate_interval]"
+QUANTILES = (0.5, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question to Prometheus, and the name of each line of the answer."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel. ``unit`` is a unit of Grafana, ``width`` of 24; ``red`` is where the colour turns."""
+
+    title: str
+    queries: tuple[Query, ...]
+    unit: str = "short"
+    about: str = ""
+    kind: Literal["timeseries", "stat"] = "timeseries"
+    width: int = 8
+    red: float | None = None
+    bad_when: Literal["above", "below"] = "above"
+    stacked: bool = False
+
+
+def gauge(metric: str, by: str = "") -> Query:
+    """The sum of a gauge, for each of ``by``."""
+    return Query(_sum(f"{metric}{{{OURS}}}", by), _legend(by) or "all workers")
+
+
+def rate(metric: str, by: str = "", where: str = "", legend: str = "") -> Query:
+    """How often a second, for each of ``by``."""
+    chosen = ", ".join(filter(None, (OURS, where)))
+    return Query(_sum(f"rate({metric}{{{chosen}}}{RATE})", by), legend or _legend(by) or "all workers")
+
+
+def quantiles(metric: str, by: str = "", shares: tuple[float, ...] = QUANTILES) -> tuple[Query, ...]:
+    """How long it takes for the median, and for the slow ones."""
+    rates = _sum(f"rate({metric}_bucket{{{OURS}}}{RATE})", f"{by}, le" if by else "le")
+    return tuple(
+        Query(f"histogram_quantile({share}, {rates})", f"{_legend(by)} p{share * 100:g}".strip()) for share in shares
+    )
+
+
+def _sum(expr: str, by: str) -> str:
+    return f"sum by ({by}) ({expr})" if by else f"sum({expr})"
+
+
+def _legend(by: str) -> str:
+    return " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")) if by else ""
+
+
+def _ended(event: SessionEventType, legend: str) -> Query:
+    reasons = "|".join(reason.value for reason in EndReason if reason.event_type is event)
+    return rate("mcp_sessions_ended_total", where=f'reason=~"{reasons}"', legend=legend)
+
+
+def _depth(metric: str) -> Query:
+    return Query(
+        f'sum by (queue) (rabbitmq_detailed_{metric}{{queue!~".+\\\\.(requests|workers)\\\\..+|amq\\\\..+"}})',
+        "{{queue}}",
+    )
+
+
+def _share_in_use() -> Query:
+    return Query(f"sum(mcp_sessions_open{{{OURS}}}) / sum(mcp_sessions_capacity{{{OURS}}})", "in use")
+
+
+ROWS: dict[str, tuple[Panel, ...]] = {
+    "Now": (
+        Panel("Sessions open", (gauge("mcp_sessions_open"),), kind="stat", width=4),
+        Panel("In use", (_share_in_use(),), "percentunit", "Of all sessions that there may be.", "stat", 4, red=0.85),
+        Panel("Workers ready", (Query('max(mcp_sessions_workers{state="ready"})', "ready"),), kind="stat", width=4),
+        Panel(
+            "Connected to RabbitMQ",
+            (Query(f"min(mcp_sessions_link_up{{{OURS}}})", "all of them"),),
+            about="1: every worker.",
+            kind="stat",
+            width=4,
+            red=1,
+            bad_when="below",
+        ),
+        Panel(
+            "Healthy",
+            (Query(f"min(mcp_sessions_healthy{{{OURS}}})", "all of them"),),
+            about="1: a message to itself comes back to every worker.",
+            kind="stat",
+            width=4,
+            red=1,
+            bad_when="below",
+        ),
+        Panel(
+            "Placers",
+            (Query("sum(mcp_sessions_placer)", "placers"),),
+            about="Exactly one worker places calls; none for a moment when it changes.",
+            kind="stat",
+            width=4,
+            red=1,
+            bad_when="below",
+        ),
+    ),
+    "Calls and sessions": (
+        Panel("Sessions open", (gauge("mcp_sessions_open", "service"),), stacked=True),
+        Panel("Sessions opened and ended", (rate("mcp_sessions_created_total", legend="opened"),
+              rate("mcp_sessions_ended_total", "reason")), "ops"),
+        Panel("Call events", (rate("mcp_sessions_call_events_total", "source, kind"),), "ops"),
+        Panel("Starts of servers", (rate("mcp_sessions_starts_total", "kind, outcome"),), "ops"),
+        Panel("Start of a server", quantiles("mcp_sessions_start_seconds", "kind"), "s"),
+        Panel("Servers that wait for a call", (gauge("mcp_sessions_warm", "service"),)),
+        Panel("Ends that nobody asked for", (
+            _ended(SessionEventType.EXPIRED, "expired"),
+            _ended(SessionEventType.DIED, "died"),
+            rate("mcp_sessions_lost_total", legend="lost"),
+        ), "ops", "Expired: idle, or too old. Died: the server ended. Lost: the worker ended."),
+        Panel("Restored sessions", (rate("mcp_sessions_created_total", "service", 'restored="true"'),), "ops",
+              "Opened anew, on another worker."),
+        Panel("How late sessions expire", quantiles("mcp_sessions_expiry_lateness_seconds"), "s"),
+    ),
+    "Tool calls": (
+        Panel("Tool calls", (rate("mcp_sessions_tool_calls_total", "service, outcome"),), "ops"),
+        Panel("Duration of a tool call", quantiles("mcp_sessions_tool_call_seconds", "service"), "s"),
+        Panel("Tool calls in flight", (gauge("mcp_sessions_tool_calls_in_flight", "instance"),), stacked=True),
+    ),
+    "Placing": (
+        Panel("Placements", (rate("mcp_sessions_placements_total", "outcome"),), "ops"),
+        Panel("Wait for a place", quantiles("mcp_sessions_placement_seconds"), "s", "Waiting for room included."),
+        Panel("Rejected and waiting", (
+            rate("mcp_sessions_rejected_total", "code"),
+            Query("sum(mcp_sessions_admission_waiting)", "starts that wait for room"),
+        ), about="Rejected starts a second, and starts that wait now."),
+    ),
+    "Messages": (
+        Panel("Deliveries", (rate("mcp_sessions_deliveries_total", "type, outcome"),), "ops"),
+        Panel("From arrival to settling, p95", quantiles("mcp_sessions_delivery_seconds", "type", (0.95,)), "s"),
+        Panel("Parked", (rate("mcp_sessions_parked_total", "reason"),), "ops", "Messages that cannot be handled."),
+        Panel("Session events", (rate("mcp_sessions_events_published_total", "type"),), "ops"),
+        Panel("Delay of a session event", quantiles("mcp_sessions_event_delay_seconds"), "s",
+              "Until RabbitMQ has confirmed it."),
+        Panel("Session events that wait for RabbitMQ", (gauge("mcp_sessions_events_waiting", "instance"),)),
+    ),
+    "Workers": (
+        Panel("Reconnects", (rate("mcp_sessions_reconnects_total", "instance"),), "ops"),
+        Panel("How late the event loop is", quantiles("mcp_sessions_loop_lag_seconds", "instance", (0.5, 0.99)), "s"),
+        Panel("Workers by state", (Query("max by (state) (mcp_sessions_workers)", "{{state}}"),),
+              about="As the worker that hears of most of them sees it."),
+    ),
+    "RabbitMQ": (
+        Panel("Messages that wait", (_depth("queue_messages_ready"),)),
+        Panel("Messages that are held", (_depth("queue_messages_unacked"),),
+              about="An inbox holds one message for each call of its worker: the call's recipe."),
+        Panel("Consumers", (_depth("queue_consumers"),)),
+    ),
+}  # fmt: skip
+"""Each metric of a worker is here, or in ``NOT_SHOWN``; ``infra/checks`` compares them with what there is."""
+
+NOT_SHOWN: dict[str, str] = {}
+"""Metrics that no panel asks for, each with the reason."""
