@@ -103,5 +103,5 @@ def _scaling(by_kind: dict[str, dict[str, Any]], settings: Settings) -> Faults:
     grace = by_kind["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     if [policy["type"] for policy in down["policies"]] != ["Pods"] or down["policies"][0]["value"] != 1:
         yield "more than one worker at a time goes, and its calls go to one that may be next"
-    if (period := down["policies"][0]["periodSeconds"]) < grace:
+    if settings.worker.drain == "hand_over" and (period := down["policies"][0]["periodSeconds"]) < grace:
         yield f"the next worker goes after {period} s, and one may take {grace} s to leave"

@@ -64,7 +64,7 @@ BOARD = "infra/grafana/dashboards/mcp-sessions.json"
         (UNIT, "KillMode=mixed", "KillMode=control-group", platforms.systemd, "SIGTERM"),
         ("app.json", '"15"', '"20"', environment.time_to_leave, "app.json: gives 30 s"),
         (COMPOSE, "stop_grace_period: 30s", "stop_grace_period: 20s", environment.time_to_leave, "gives 20 s"),
-        (DEPLOYMENT, "PeriodSeconds: 140", "PeriodSeconds: 60", environment.time_to_leave, "may take 132"),
+        (DEPLOYMENT, "PeriodSeconds: 3630", "PeriodSeconds: 3600", environment.time_to_leave, "may take 3612"),
         (UNIT, "TimeoutStopSec=40", "TimeoutStopSec=10", environment.time_to_leave, "gives 10 s"),
         (DEPLOYMENT, "readOnlyRootFilesystem", "readOnlyRoot", manifests.kubernetes, "readOnlyRoot"),
         (DEPLOYMENT, "replicas: 2", 'replicas: "2"', manifests.kubernetes, "deployment.yaml: spec.replicas"),
@@ -72,7 +72,8 @@ BOARD = "infra/grafana/dashboards/mcp-sessions.json"
         (SCALED, 'threshold: "35"', "threshold: 35", manifests.kubernetes, "$.spec.triggers"),
         (SCALED, 'threshold: "35"', 'threshold: "50"', manifests.kubernetes, "no room"),
         (SCALED, "stabilizationWindowSeconds: 1800", "stabilisationWindow: 1800", manifests.kubernetes, "isation"),
-        (SCALED, "value: 1, periodSeconds: 300", "value: 1, periodSeconds: 60", manifests.kubernetes, "after 60 s"),
+        (SCALED, "value: 1, periodSeconds", "value: 2, periodSeconds", manifests.kubernetes, "more than one worker"),
+        ("infra/kubernetes/mcp-sessions.toml", '"wait"', '"hand_over"', manifests.kubernetes, "one may take 3630 s"),
         (SCALED, "queueName: mcp.calls", "queueName: calls", manifests.kubernetes, "no queue calls"),
         (
             ALERTS,
