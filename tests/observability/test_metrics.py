@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from consumer.broker.message import Message
@@ -111,10 +112,12 @@ async def death(mcp: Cluster, worker: Watched) -> None:
 
 async def outage(mcp: Cluster, worker: Watched, broker: PrivateBroker) -> None:
     """The broker goes away, something happens meanwhile, and it is back."""
-    await mcp.client.create("meanwhile", "echo", timeout=5)
+    await mcp.client.create("meanwhile", "echo")
+    server = psutil.Process((await mcp.client.call_tool("meanwhile", "cwd"))["structuredContent"]["pid"])
     await asyncio.to_thread(broker.stop_app)
     try:
         await worker.until(lambda value: value == 0, "link_up")
+        server.kill()  # its end is told when the broker is back
         await worker.until(lambda value: value > 0, "events_waiting")
     finally:
         await asyncio.to_thread(broker.start_app)
