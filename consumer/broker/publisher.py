@@ -6,6 +6,7 @@ its own for the outbox, whose order must be kept.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,7 @@ from aiormq import spec
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, PublishUnknown
-from consumer.broker.message import Headers, Message
+from consumer.broker.message import Message
 from consumer.observability import tracing
 
 CONFIRM_TIMEOUT = 30.0
@@ -35,7 +36,7 @@ class PublishingChannels:
     fast: RawChannel
 
 
-def _properties(message: Message, trace: Headers) -> spec.Basic.Properties:
+def _properties(message: Message, trace: Mapping[str, str]) -> spec.Basic.Properties:
     return spec.Basic.Properties(
         content_type=message.content_type,
         headers={**message.headers, **trace} or None,
@@ -85,7 +86,7 @@ class Publisher:
             raise BrokerUnavailable("the connection to the broker is being restored")
         return self._channels
 
-    def _traced(self, message: Message, exchange: str, key: str) -> AbstractContextManager[Headers]:
+    def _traced(self, message: Message, exchange: str, key: str) -> AbstractContextManager[Mapping[str, str]]:
         return tracing.publishing(message.type, exchange, key, message.message_id, begin=self._begins_traces)
 
     async def confirmed(

@@ -4,8 +4,8 @@ Labels have few values, known beforehand; nothing is labelled by call. Durations
 looked at (how many sessions are open, who is there) is not kept in step by hand: ``STATE`` asks its worker when
 somebody collects.
 
-A child of a labelled metric is looked up once and then remembered, see ``of``: counting costs a tool call about a
-hundredth of what it costs anyway.
+A child of a labelled metric is looked up once and then remembered, see ``of``: counting costs a tool call a few
+microseconds.
 """
 
 from collections.abc import Callable, Iterator, Mapping

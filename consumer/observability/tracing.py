@@ -2,12 +2,12 @@
 
 On OpenTelemetry's API, which the MCP SDK brings; the names follow its conventions for messaging. The context travels
 as W3C ``traceparent`` and ``tracestate`` in AMQP headers, and the MCP SDK hands it on in ``_meta``. Without an SDK that
-is configured there are no spans: a message without a context costs two look-ups, one with a context keeps it.
+is configured there are no spans: a message without a context costs a few look-ups, one with a context keeps it.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
@@ -20,6 +20,9 @@ Headers = Mapping[str, object]
 Attributes = Mapping[str, AttributeValue]
 
 _tracer = trace.get_tracer("mcp-sessions")
+_FIELDS = tuple(propagate.get_global_textmap().fields)
+_NO_SPAN: AbstractContextManager[Span] = nullcontext(INVALID_SPAN)
+_NO_HEADERS: AbstractContextManager[Mapping[str, str]] = nullcontext({})
 
 
 def _configured() -> bool:
@@ -38,24 +41,19 @@ def carrier() -> dict[str, str]:
     return found
 
 
-@contextmanager
-def span(name: str, attributes: Attributes | None = None) -> Iterator[Span]:
+def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[Span]:
     """A piece of work of our own, below what runs now."""
-    if not _configured():
-        yield INVALID_SPAN
-        return
-    with trace.use_span(_tracer.start_span(name, attributes=attributes), end_on_exit=True) as current:
-        yield current
+    if not _traced():
+        return _NO_SPAN
+    return trace.use_span(_tracer.start_span(name, attributes=attributes), end_on_exit=True)
 
 
-@contextmanager
 def publishing(
     message_type: str | None, exchange: str, routing_key: str, message_id: str, *, begin: bool
-) -> Iterator[dict[str, str]]:
+) -> AbstractContextManager[Mapping[str, str]]:
     """Publish within this, with the headers that it gives; a trace is begun here only with ``begin``."""
-    if not _configured() or not (begin or _traced()):
-        yield carrier()
-        return
+    if not _traced() and not (begin and _configured()):
+        return _NO_HEADERS
     publish = _tracer.start_span(
         f"publish {exchange or message_type}",  # queues of one worker or one client are too many names
         kind=SpanKind.PRODUCER,
@@ -68,23 +66,22 @@ def publishing(
             "messaging.message.id": message_id,
         },
     )
+    return _within(publish)
+
+
+@contextmanager
+def _within(publish: Span) -> Iterator[Mapping[str, str]]:
     with trace.use_span(publish, end_on_exit=True):
         yield carrier()
 
 
-@contextmanager
 def processing(
     kind: str, headers: Headers, queue: str, message_id: str, received_at: float, *, begin: bool
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """Deal with a delivery of ``received_at`` (monotonic) within this; without a context it has to ``begin`` one."""
-    came = {
-        name: value for name in propagate.get_global_textmap().fields if isinstance(value := headers.get(name), str)
-    }
-    configured = _configured()
-    if not came and not (configured and begin):
-        yield INVALID_SPAN
-        return
-    waited = time.monotonic() - received_at
+    came = {name: value for name in _FIELDS if isinstance(value := headers.get(name), str)} if headers else {}
+    if not came and not (begin and _configured()):
+        return _NO_SPAN
     process = _tracer.start_span(
         f"process {kind}",
         context=propagate.extract(came, context=Context()),
@@ -95,13 +92,10 @@ def processing(
             "messaging.operation.type": "process",
             "messaging.destination.name": queue,
             "messaging.message.id": message_id,
-        }
-        if configured
-        else None,
-        start_time=time.time_ns() - round(waited * 1e9),
+        },
+        start_time=time.time_ns() - round((time.monotonic() - received_at) * 1e9),
     )
-    with trace.use_span(process, end_on_exit=True) as current:
-        yield current
+    return trace.use_span(process, end_on_exit=True)
 
 
 def failed(current: Span, error_type: str, problem: str = "") -> None:

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from consumer.broker.message import Message
 from consumer.observability.metrics import DECLARED, Declared
 from infra.broker import PrivateBroker
 from schemas.errors import McpError, OutcomeUnknown, SessionsError, StartFailed
@@ -41,11 +43,14 @@ async def calls(mcp: Cluster, worker: Watched) -> None:
         await mcp.client.publish_call_event({"call_id": "c-1", "kind": kind})
         await worker.until(lambda value: value == 1, "call_events_total", source="custom", kind=kind)
     await mcp.event("closed", session_id="c-1")
-    await mcp.client.publish_call_event({"call_id": "c-2", "kind": "started", "to": "nowhere"})
+    await mcp.client.publish_call_event({"call_id": "c-2", "kind": "started", "to": "nowhere", "source": "pbx-17"})
     await worker.until(lambda value: value == 1, "placements_total", outcome="no_route")
+    assert await worker.value("call_events_total", source="other", kind="started") == 1
     await mcp.client.publish_call_event(b"nonsense")
     await worker.until(lambda value: value == 1, "parked_total", reason="unrecognised")
     assert await worker.value("call_events_total", source="other", kind="unrecognised") == 1
+    await mcp.client._publisher.confirmed(Message(b"{}", type="no.such.type"), mcp.client.names.sessions, "c-3")
+    await worker.until(lambda value: value == 1, "deliveries_total", type="other", outcome="parked")
 
 
 async def sessions(mcp: Cluster, worker: Watched) -> None:
@@ -107,10 +112,12 @@ async def death(mcp: Cluster, worker: Watched) -> None:
 
 async def outage(mcp: Cluster, worker: Watched, broker: PrivateBroker) -> None:
     """The broker goes away, something happens meanwhile, and it is back."""
-    await mcp.client.create("meanwhile", "echo", timeout=5)
+    await mcp.client.create("meanwhile", "echo")
+    server = psutil.Process((await mcp.client.call_tool("meanwhile", "cwd"))["structuredContent"]["pid"])
     await asyncio.to_thread(broker.stop_app)
     try:
         await worker.until(lambda value: value == 0, "link_up")
+        server.kill()  # its end is told when the broker is back
         await worker.until(lambda value: value > 0, "events_waiting")
     finally:
         await asyncio.to_thread(broker.start_app)
