@@ -29,7 +29,7 @@ async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
     A platform's own exchange is taken as it is when it is there: Kazoo's are not durable, and ours would differ.
     """
     for exchange in topology.exchanges:
-        if not (exchange.foreign and await _exists(link, exchange)):
+        if not (exchange.foreign and await exists(link, exchange)):
             await channel.declare_exchange(exchange)
     for queue in topology.queues:
         await channel.declare_queue(queue)
@@ -37,7 +37,8 @@ async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
         await channel.bind(binding)
 
 
-async def _exists(link: Link, exchange: Exchange) -> bool:
+async def exists(link: Link, exchange: Exchange) -> bool:
+    """Whether the broker has an exchange of that name, of whatever kind."""
     try:
         async with link.scratch() as channel:
             await channel.declare_exchange(exchange, passive=True)

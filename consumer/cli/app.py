@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from consumer import __version__
-from consumer.cli import calls, config, demo, events, services, sessions, tools, topology, worker, workers
+from consumer.cli import calls, config, dead, demo, events, services, sessions, tools, topology, worker, workers
 from consumer.cli.command import Config, Invocation, Json, Prefix, Url
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ for name, group in (
     ("tools", tools.app),
     ("services", services.app),
     ("calls", calls.app),
+    ("dead", dead.app),
     ("topology", topology.app),
     ("config", config.app),
 ):

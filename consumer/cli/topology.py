@@ -1,8 +1,6 @@
 """``mcp-sessions topology``: what is declared on the broker, as data, for real, and the one against the other."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,6 @@ from consumer.cli.screen import Row, answers, say, state, table, write_json
 
 if TYPE_CHECKING:
     from consumer.broker.declare import Finding
-    from consumer.broker.link import Link
     from consumer.broker.topology import Queue, Topology
     from consumer.settings import Settings
 
@@ -48,7 +45,7 @@ async def apply(invocation: Invocation) -> None:
     from consumer.broker.errors import BrokerUnavailable
 
     topology = _needed(invocation.settings())
-    async with _link(invocation) as link:
+    async with invocation.link("topology") as link:
         try:
             async with link.scratch() as channel:
                 await declare.apply(channel, topology, link=link)
@@ -77,7 +74,7 @@ async def verify(invocation: Invocation) -> None:
     from consumer.broker import declare
 
     topology = _needed(invocation.settings())
-    async with _link(invocation) as link:
+    async with invocation.link("topology") as link:
         findings = await declare.verify(link, topology)
     good = all(one.state == "ok" for one in findings)
     if invocation.json:
@@ -111,25 +108,3 @@ def _per_worker(settings: "Settings") -> list["Queue"]:
 def _findings(findings: list["Finding"]) -> Table:
     rows: list[Row] = [[one.kind, one.name, state(one.state), one.detail] for one in findings]
     return table("KIND", "NAME", "STATE", "WHAT TO DO" if any(one.detail for one in findings) else "", rows=rows)
-
-
-@asynccontextmanager
-async def _link(invocation: Invocation) -> AsyncIterator["Link"]:
-    """A connection that declares nothing by itself, unlike the client's.
-
-    Raises:
-        BrokerUnreachable: there is no broker.
-    """
-    from consumer.broker.errors import BrokerUnreachable
-    from consumer.broker.link import Link
-
-    url = invocation.settings().amqp_url
-    link = Link(url.get_secret_value(), "mcp-sessions topology")
-    try:
-        try:
-            await link.open()
-        except Exception as error:
-            raise BrokerUnreachable(f"no RabbitMQ at {url}: {error}") from error
-        yield link
-    finally:
-        await link.close()

@@ -11,11 +11,12 @@ from consumer.cli.app import app
 from tests.cli.conftest import PROGRAM
 
 GROUPS = {
-    (): {"worker", "demo", "workers", "events", "sessions", "tools", "services", "calls", "topology", "config"},
+    (): {"worker", "demo", "workers", "events", "sessions", "tools", "services", "calls", "dead", "topology", "config"},
     ("sessions",): {"list", "get", "create", "close"},
     ("tools",): {"list", "call"},
     ("services",): {"list", "tools", "check"},
     ("calls",): {"send"},
+    ("dead",): {"list", "show", "replay", "drop"},
     ("topology",): {"show", "apply", "verify"},
     ("config",): {"check"},
 }

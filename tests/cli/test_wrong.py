@@ -29,6 +29,11 @@ services = ["nothing"]
         ("sessions", "create", "c-1", "todo", "--if-exists", "maybe"),
         ("sessions", "list", "--limit", "0"),
         ("calls", "send", "no-such-file.json"),
+        ("dead", "drop"),
+        ("dead", "replay"),
+        ("dead", "drop", "3f9c", "--all"),
+        ("dead", "replay", "--all", "--reason", "defect"),
+        ("dead", "list", "--since", "yesterday"),
         ("no-such-command",),
     ],
 )
