@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from consumer import __version__
 from consumer.broker.asking import Asker
 from consumer.broker.channel import Channel
-from consumer.broker.declare import apply
+from consumer.broker.declare import ensure
 from consumer.broker.errors import BrokerError, BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
@@ -41,6 +41,7 @@ from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, CallExchange, Names, cluster, inbox, requests_queue, worker_queue
 from consumer.calls.context import Context, Timings, ToolProcess
 from consumer.calls.endings import Endings
+from consumer.calls.gate import Gate
 from consumer.calls.intake import Intake
 from consumer.calls.liveness import Liveness
 from consumer.calls.owner import Owner
@@ -130,6 +131,7 @@ class Worker:
         self._consumers: dict[str, str] = {}
         self._inbox_consumer = ""
         self._tasks = Tasks()
+        self._gate = Gate(self._context.settler, own.max_message, self._tasks.start)
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
         self._news = asyncio.Event()
@@ -203,7 +205,7 @@ class Worker:
         own = self.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
-        await apply(control, cluster(self.names, grace=own.grace, call_exchanges=extra), link=link)
+        await ensure(link, cluster(self.names, grace=own.grace, call_exchanges=extra))
         mine = worker_queue(self.names, self.worker_id, link.token)
         fast = requests_queue(self.names, self.worker_id, link.token)
         for queue in (inbox(self.names, self.worker_id), fast, mine):
@@ -213,9 +215,9 @@ class Worker:
         self._owner.holdings.attach(control, fast.name)
         self._channels = {"control": control}
         await control.consume(mine.name, self._hear, no_ack=True)
-        self._inbox_consumer = await control.consume(self._owner.holdings.inbox, self._owner.take)
+        self._inbox_consumer = await control.consume(self._owner.holdings.inbox, self._gate.before(self._owner.take))
         requests = await self._channel(link, "requests")
-        await requests.consume(fast.name, self._owner.take, no_ack=True)
+        await requests.consume(fast.name, self._gate.before(self._owner.take), no_ack=True)
         await self._ask_for_reports()
         if not self._leaving.is_set():
             await self._consume_shared(link)
@@ -237,9 +239,9 @@ class Worker:
         calls = await self._channel(link, "calls", prefetch=self.settings.worker.calls_prefetch)
         queries = await self._channel(link, "queries", prefetch=self.settings.worker.calls_prefetch)
         self._consumers = {
-            "unowned": await unowned.consume(self.names.unowned, self._placer.take),
-            "calls": await calls.consume(self.names.calls, self._intake.take),
-            "queries": await queries.consume(self.names.queries, self._queries.take),
+            "unowned": await unowned.consume(self.names.unowned, self._gate.before(self._placer.take)),
+            "calls": await calls.consume(self.names.calls, self._gate.before(self._intake.take)),
+            "queries": await queries.consume(self.names.queries, self._gate.before(self._queries.take)),
         }
 
     async def _ask_for_reports(self) -> None:

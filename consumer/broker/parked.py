@@ -21,6 +21,9 @@ ROUTING_KEY_HEADER = "x-mcp-routing-key"
 QUEUE_HEADER = "x-mcp-queue"
 PARKED_AT_HEADER = "x-mcp-parked-at"
 
+HEADERS = (REASON_HEADER, ERROR_HEADER, EXCHANGE_HEADER, ROUTING_KEY_HEADER, QUEUE_HEADER, PARKED_AT_HEADER)
+"""What a worker writes onto a message that it parks."""
+
 _OURS = "x-mcp-"
 """How the name of every header begins that workers write, for each other or for people."""
 

@@ -44,6 +44,11 @@ def problem_of(url: str) -> str | None:
     return None
 
 
+def vhost_of(url: str) -> str:
+    """The vhost that a URL names; without one it is ``/``."""
+    return unquote(urlsplit(url).path.removeprefix("/")) or "/"
+
+
 def without_password(url: str) -> str:
     """The URL as it may be shown: no password, no query (which may hold the path of a key)."""
     try:

@@ -9,10 +9,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from consumer.calls.routes import Route
 from consumer.observability import LogFormat, LogLevel
-from consumer.processes.service import MCPService
+from consumer.processes.service import MCPService, Size
 from consumer.settings.broker_url import DEFAULT, BrokerUrl
 from schemas.base import Seconds
 from schemas.ids import ServiceName, ServiceNameField
+from schemas.internal import MAX_RECIPE
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 AmqpName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@#,/+ -]{1,200}$")]
@@ -63,7 +64,8 @@ class WorkerSettings(_Section):
     ``tombstone`` is how long an ended call is remembered, ``grace`` how long a worker that lost its connection may take
     to come back, ``admission_wait`` how long a start waits for room, ``drain_timeout`` how long leaving may take,
     ``connect_timeout`` how long a broker that cannot be reached is tried at the start. ``calls_prefetch`` bounds the
-    raw events in work at once. ``worker_id`` must be unique; without one each start makes its own.
+    raw events in work at once, ``max_message`` the bytes of a body that is read at all.
+    ``worker_id`` must be unique; without one each start makes its own.
     """
 
     prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"
@@ -75,6 +77,7 @@ class WorkerSettings(_Section):
     heartbeat: float = Field(default=10.0, ge=1, le=300)
     connect_timeout: Seconds = 60.0
     calls_prefetch: int = Field(default=100, ge=1, le=65_535)
+    max_message: Annotated[Size, Field(ge=1 << 10, le=MAX_RECIPE)] = 4 << 20
     call_exchanges: tuple[CallExchange, ...] = ()
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = "info"
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = "auto"

@@ -92,6 +92,8 @@ WORKER = {
     "heartbeat": "Seconds between AMQP heartbeats.",
     "connect_timeout": "How long a broker that cannot be reached is tried at the start.",
     "calls_prefetch": "Raw call events in work at once.",
+    "max_message": 'Bytes of the body of an event or a request, also written `"1M"`; what is larger is parked unread. '
+    "12 MiB at most: what is kept of a call must fit into a message of RabbitMQ.",
     "call_exchanges": "Exchanges of telephony platforms that are bound to the queue of call events.",
     "log_level": "Lowest level of the log.",
     "log_format": "`auto`: for people on a terminal, JSON otherwise.",

@@ -65,6 +65,7 @@ WHY = {
 
 PARKED = {
     "x-mcp-reason": "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
+    "`too_large` (`worker.max_message`), "
     "`crash_loop` (four workers died with it), `defect` (of ours; the log has the traceback)",
     "x-mcp-error": "the sentence that says what is wrong",
     "x-mcp-exchange": "where it was published",
@@ -225,8 +226,7 @@ def _arguments(arguments: Mapping[str, object]) -> str:
 
 def parking() -> str:
     """The headers of a parked message."""
-    known = [value for name, value in vars(parked).items() if name.endswith("_HEADER") and isinstance(value, str)]
-    written = described(known, PARKED, "headers of parked messages")
+    written = described(parked.HEADERS, PARKED, "headers of parked messages")
     return table(("header", "meaning"), [(code(name), meaning) for name, meaning in written.items()])
 
 

@@ -8,12 +8,13 @@ import pytest
 from consumer.broker import parking
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
-from consumer.broker.message import CALL_HEADER, Message
+from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.outcome import Park
 from consumer.broker.parked import Filter, Parked
-from consumer.broker.parking import NotParked, ParkingLot
+from consumer.broker.parking import NotParked, ParkingLot, Replayed
+from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
-from consumer.broker.topology import DELIVERY_LIMIT, Names, Queue
+from consumer.broker.topology import DELIVERY_LIMIT, Exchange, Names, Queue
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def calls(link, names):
     """What is in the queue of raw calls, in order."""
 
     async def emptied():
-        kept, channel = asyncio.Queue(), await link.channel()
+        channel = await link.channel()
+        kept: asyncio.Queue[Delivery] = asyncio.Queue()
         count = await channel.declare_queue(Queue(names.calls, ""), passive=True)
         tag = await channel.consume(names.calls, kept.put_nowait)
         async with asyncio.timeout(20):
@@ -46,7 +48,8 @@ async def decide(outcome):
 
 async def park(link, publisher, names, bodies, *, reason="unrecognised", **properties):
     """Messages that were published to the raw calls, and parked from there as a worker does it."""
-    settler, kept, channel = Settler(publisher, names.dead), asyncio.Queue(), await link.channel()
+    settler, channel = Settler(publisher, names.dead), await link.channel()
+    kept: asyncio.Queue[Delivery] = asyncio.Queue()
     tag = await channel.consume(names.calls, kept.put_nowait)
     for body in bodies:
         await publisher.confirmed(Message(body, **properties), names.calls, "some.key")
@@ -74,7 +77,7 @@ async def test_looking_neither_takes_nor_reorders_however_often(link, publisher,
     bodies = numbered(120)
     await park(link, publisher, names, bodies)
     for turn in range(DELIVERY_LIMIT + 5):
-        seen = []
+        seen: list[bytes] = []
 
         def visit(parked, seen=seen, stop=(1, 50, 119, 120)[turn % 4]):
             seen.append(parked.message.body)
@@ -141,7 +144,7 @@ async def test_replayed_messages_are_as_they_were_and_parked_no_more(link, publi
     )
     (parked,) = await lot.named(["m-1"])
     assert (parked.reason, parked.error, parked.size) == ("unrecognised", "it is unrecognised", 10)
-    done = []
+    done: list[Replayed] = []
     await lot.replay([parked.id], publisher, done.append)
     assert [(one.exchange, one.routing_key, one.problem) for one in done] == [(names.calls, "some.key", "")]
     (back,) = await calls()
@@ -184,7 +187,7 @@ async def test_a_replay_of_many_holds_few_bodies_and_keeps_their_order(link, pub
     await park(link, publisher, names, bodies)
     everything = {one.id for one in await lot.fitting(Filter())}
     assert len(everything) == 30
-    done = []
+    done: list[Replayed] = []
     await lot.replay(everything, publisher, done.append)
     assert [delivery.message.body for delivery in await calls()] == bodies
     assert len(done) == 30
@@ -197,7 +200,7 @@ async def test_a_replay_that_is_cut_off_loses_nothing(link, publisher, names, am
     everything = {one.id for one in await lot.fitting(Filter())}
     other = Link(amqp_url, "interrupted")
     await other.open()
-    done = []
+    done: list[Replayed] = []
 
     def count(replayed):
         done.append(replayed)
@@ -207,7 +210,7 @@ async def test_a_replay_that_is_cut_off_loses_nothing(link, publisher, names, am
             done_cutting.append(cut)
 
     done_cutting: list[asyncio.Task] = []
-    away = parking.Publisher()
+    away = Publisher()
     away.attach(await other.publishing())
     with pytest.raises(BrokerError):
         await ParkingLot(other, names).replay(everything, away, count)
@@ -229,8 +232,8 @@ async def test_what_no_queue_takes_stays_parked_and_the_rest_goes_on(link, publi
         headers = {"x-mcp-reason": "defect", "x-mcp-exchange": exchange, "x-mcp-routing-key": "k"}
         await publisher.confirmed(Message(b"%d" % number, headers=headers), names.dead, "")
     channel = await link.channel()
-    await channel.declare_exchange(parking.Exchange(deaf, "topic", ""))
-    done = []
+    await channel.declare_exchange(Exchange(deaf, "topic", ""))
+    done: list[Replayed] = []
     await lot.replay({one.id for one in await lot.fitting(Filter())}, publisher, done.append)
     await channel.delete_exchange(deaf)
     assert [bool(one.problem) for one in done] == [True, True, False]
@@ -244,7 +247,7 @@ async def test_only_what_was_named_is_dropped(link, publisher, names, lot):
     await park(link, publisher, names, numbered(3))
     await park(link, publisher, names, [b"bad"], reason="invalid_message", type="session.create")
     first, second, third, bad = await lot.fitting(Filter())
-    dropped = []
+    dropped: list[Parked] = []
     await lot.drop({second.id, bad.id}, dropped.append)
     assert [one.id for one in dropped] == [second.id, bad.id]
     assert [one.id for one in await lot.fitting(Filter())] == [first.id, third.id]

@@ -17,7 +17,7 @@ GROUPS = {
     ("services",): {"list", "tools", "check"},
     ("calls",): {"send"},
     ("dead",): {"list", "show", "replay", "drop"},
-    ("topology",): {"show", "apply", "verify"},
+    ("topology",): {"show", "apply", "verify", "permissions"},
     ("config",): {"check"},
 }
 SINGLE = {"worker", "demo", "workers", "events"}
