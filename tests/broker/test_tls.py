@@ -1,5 +1,7 @@
 """``amqps`` is verified, by the certificate's issuer and by its host name, on a real TLS listener."""
 
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,22 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
         )
     )
     with private_broker(config=config):
+        await_listener(port)
         yield made
+
+
+def await_listener(port: int) -> None:
+    """The node answers on its other port first."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection((LOOPBACK, port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 async def fails(url: str) -> str:
