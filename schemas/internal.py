@@ -8,6 +8,9 @@ from schemas.base import Json, Strict, Time
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.sessions import SessionInfo, WorkerFigures, WorkerInfo
 
+MAX_RECIPE = 12 << 20
+"""The most bytes of a recipe: from 4.0 RabbitMQ takes no message over 16 MiB, and closes the channel for one."""
+
 
 class SessionRecipe(Strict):
     """What is needed to open one session again, and to report it lost."""

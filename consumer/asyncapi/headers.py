@@ -4,17 +4,18 @@ AsyncAPI knows headers only. A property of AMQP 0-9-1 (basic class) is one with 
 """
 
 from consumer.asyncapi.payloads import Schema
-from consumer.broker import message, settling
+from consumer.broker import message, parked
 from consumer.calls import headers
 
 PARKED: dict[str, str] = {
-    settling.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
-    "`crash_loop` (four workers died with it), `defect` (of ours; the log has the traceback)",
-    settling.ERROR_HEADER: "the sentence that says what is wrong",
-    settling.EXCHANGE_HEADER: "where it was published",
-    settling.ROUTING_KEY_HEADER: "and under which routing key",
-    settling.QUEUE_HEADER: "the queue that it was taken from",
-    settling.PARKED_AT_HEADER: "when it was parked",
+    parked.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
+    "`too_large` (`worker.max_message`), `crash_loop` (four workers died with it), `defect` (of ours; the log has the "
+    "traceback)",
+    parked.ERROR_HEADER: "the sentence that says what is wrong",
+    parked.EXCHANGE_HEADER: "where it was published",
+    parked.ROUTING_KEY_HEADER: "and under which routing key",
+    parked.QUEUE_HEADER: "the queue that it was taken from",
+    parked.PARKED_AT_HEADER: "when it was parked",
 }
 
 _PLACING: dict[str, str] = {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
@@ -27,9 +27,12 @@ async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
     """Declare everything; idempotent. The broker's error tells what differs from what is there already.
 
     A platform's own exchange is taken as it is when it is there: Kazoo's are not durable, and ours would differ.
+
+    Raises:
+        BrokerUnavailable: something differs, or may not be declared.
     """
     for exchange in topology.exchanges:
-        if not (exchange.foreign and await _exists(link, exchange)):
+        if not (exchange.foreign and await exists(link, exchange)):
             await channel.declare_exchange(exchange)
     for queue in topology.queues:
         await channel.declare_queue(queue)
@@ -37,7 +40,39 @@ async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
         await channel.bind(binding)
 
 
-async def _exists(link: Link, exchange: Exchange) -> bool:
+async def ensure(link: Link, topology: Topology) -> None:
+    """Have everything there: declared, or found when this user may not declare it (then bindings are taken on trust).
+
+    Raises:
+        BrokerUnavailable: something differs, or is missing and may not be declared.
+    """
+    try:
+        async with link.scratch() as channel:
+            await apply(channel, topology, link=link)
+    except BrokerUnavailable as error:
+        if not isinstance(error.__cause__, ChannelAccessRefused):
+            raise
+        missing = [one.name for one in topology.exchanges if not await exists(link, one)]
+        missing += [one.name for one in topology.queues if not await _queue_exists(link, one)]
+        if missing:
+            raise BrokerUnavailable(
+                f"this user may not declare {', '.join(missing)}: run 'mcp-sessions topology apply' as one who may"
+            ) from error
+
+
+async def _queue_exists(link: Link, queue: Queue) -> bool:
+    try:
+        async with link.scratch() as channel:
+            await channel.declare_queue(queue, passive=True)
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, ChannelNotFoundEntity):
+            return False
+        raise
+    return True
+
+
+async def exists(link: Link, exchange: Exchange) -> bool:
+    """Whether the broker has an exchange of that name, of whatever kind."""
     try:
         async with link.scratch() as channel:
             await channel.declare_exchange(exchange, passive=True)

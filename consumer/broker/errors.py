@@ -4,6 +4,7 @@
 
     BrokerError
     ├── BrokerUnreachable   nobody answered at start for longer than allowed
+    ├── BrokerUntrusted     TLS does not prove that it is the broker
     ├── BrokerUnavailable   there is no connection at the moment
     ├── PublishFailed       returned or refused: the message is certainly not in a queue
     └── PublishUnknown      no confirmation in time: the message may be in a queue or not
@@ -16,6 +17,10 @@ class BrokerError(Exception):
 
 class BrokerUnreachable(BrokerError):
     """Nobody answered at start for longer than allowed."""
+
+
+class BrokerUntrusted(BrokerError):
+    """TLS does not prove that it is the broker, or what to prove it by cannot be read; nothing secret was sent."""
 
 
 class BrokerUnavailable(BrokerError):

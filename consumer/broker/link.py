@@ -8,6 +8,7 @@ robust classes one queue that cannot be restored blocks the restoration of all.
 import asyncio
 import contextlib
 import secrets
+import ssl
 from collections.abc import AsyncIterator
 
 import aio_pika
@@ -17,6 +18,7 @@ from aiormq import Channel as RawChannel
 from yarl import URL
 
 from consumer.broker.channel import Channel
+from consumer.broker.errors import BrokerUntrusted
 from consumer.broker.publisher import PublishingChannels
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,27 @@ def connection_url(url: str, heartbeat: float) -> URL:
     return parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=str(max(1, round(heartbeat))))
 
 
+def _distrust(error: BaseException | None, url: URL) -> str | None:
+    """What is wrong with the broker's certificate or with our files, if that is what an error is about."""
+    while error is not None:
+        match error:
+            case ssl.SSLCertVerificationError():
+                return (
+                    f"the certificate of {url.host}:{url.port} is not trusted: {error.verify_message.rstrip('.')}; "
+                    "the URL names the file of a private CA with ?cafile=, and the host as the certificate has it"
+                )
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return None  # it has hung up, and may not the next time
+            case ssl.SSLError() | FileNotFoundError() | PermissionError() | IsADirectoryError():
+                files = ", ".join(f"{name}={url.query[name]}" for name in _FILES if name in url.query) or "no files"
+                return f"TLS with {url.host}:{url.port} failed: {error} ({files})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_FILES = ("cafile", "capath", "certfile", "keyfile")
+
+
 class Link:
     """Two connections that live and end together."""
 
@@ -63,11 +86,16 @@ class Link:
         self._tick(asyncio.get_running_loop().time())
 
     async def _connect(self, role: str) -> AbstractConnection:
-        connection = await aio_pika.connect(
-            self._url,
-            timeout=CONNECT_TIMEOUT,
-            client_properties={"connection_name": f"{self._name} {role}"},
-        )
+        try:
+            connection = await aio_pika.connect(
+                self._url,
+                timeout=CONNECT_TIMEOUT,
+                client_properties={"connection_name": f"{self._name} {role}"},
+            )
+        except Exception as error:
+            if self._url.scheme == "amqps" and (problem := _distrust(error, self._url)) is not None:
+                raise BrokerUntrusted(problem) from error
+            raise
         self._connections.append(connection)
         connection.close_callbacks.add(lambda *_: self.fail(f"the {role} connection was closed"))
         return connection

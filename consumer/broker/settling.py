@@ -3,27 +3,20 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from datetime import UTC, datetime
 from typing import assert_never
 
 import structlog
 
 from consumer.broker.errors import BrokerError
-from consumer.broker.message import Delivery, Message, own_headers
+from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, Park, Requeue
+from consumer.broker.parked import parked
 from consumer.broker.publisher import Publisher
 from consumer.observability import metrics, tracing
 from schemas.errors import Internal
 from schemas.replies import REPLY_SUFFIX, Reply, failed
 
 log = structlog.get_logger(__name__)
-
-REASON_HEADER = "x-mcp-reason"
-ERROR_HEADER = "x-mcp-error"
-EXCHANGE_HEADER = "x-mcp-exchange"
-ROUTING_KEY_HEADER = "x-mcp-routing-key"
-QUEUE_HEADER = "x-mcp-queue"
-PARKED_AT_HEADER = "x-mcp-parked-at"
 
 PAUSE = 0.3
 """How long (s) a message rests that the broker refused: the delivery limit must outlast a queue's election."""
@@ -158,25 +151,7 @@ class Settler:
         )
 
     async def _park(self, delivery: Delivery, reason: str, problem: str) -> None:
-        message = delivery.message
-        parked = Message(
-            body=message.body,
-            type=message.type,
-            message_id=message.message_id or Message(b"").message_id,
-            correlation_id=message.correlation_id,
-            headers=own_headers(message.headers)
-            | {
-                REASON_HEADER: reason,
-                ERROR_HEADER: problem[:2000],
-                EXCHANGE_HEADER: delivery.exchange,
-                ROUTING_KEY_HEADER: delivery.routing_key,
-                QUEUE_HEADER: delivery.queue,
-                PARKED_AT_HEADER: datetime.now(UTC).isoformat(),
-            },
-            content_type=message.content_type,
-            timestamp=message.timestamp,
-        )
-        await self._publisher.confirmed(parked, self._dead, "")
+        await self._publisher.confirmed(parked(delivery, reason, problem), self._dead, "")
         metrics.of(metrics.PARKED, reason).inc()
         self.parked(reason)
 

@@ -11,7 +11,7 @@ import tenacity
 from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, ProbableAuthenticationError
 from yarl import URL
 
-from consumer.broker.errors import BrokerUnreachable
+from consumer.broker.errors import BrokerUnreachable, BrokerUntrusted
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
 
@@ -22,8 +22,8 @@ BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
 
 ATTACH_TIMEOUT = 60.0
 
-REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
-"""What a broker says that will not say otherwise in a minute: a wrong user, password or vhost."""
+REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed, BrokerUntrusted)
+"""What a broker says that will not say otherwise in a minute: a wrong user, password, vhost or certificate."""
 
 
 class Supervisor:
@@ -70,7 +70,8 @@ class Supervisor:
             link: Link = await first(self._open)
         except Exception as error:
             where = URL(self._url).with_user(None).with_password(None).with_query(None)
-            raise BrokerUnreachable(f"no RabbitMQ at {where} within {connect_timeout:g} s: {error}") from error
+            within = "" if isinstance(error, REFUSALS) else f" within {connect_timeout:g} s"
+            raise BrokerUnreachable(f"no RabbitMQ at {where}{within}: {error}") from error
         while True:
             await self._watch(link)
             self.reconnects += 1

@@ -19,6 +19,13 @@ ExchangeType = Literal["direct", "topic", "fanout", "headers"]
 Arguments = dict[str, Any]
 
 DELIVERY_LIMIT = 20
+NO_LIMIT = 2**31 - 1
+"""For the parking lot: looking at a message counts as a delivery, and nobody handles what is in there.
+
+What is over the limit would be dead-lettered, there into the queue itself; RabbitMQ takes that for a cycle and neither
+delivers nor counts the message any more.
+"""
+
 INBOX_TTL_MS = 1_000
 """How long a message waits in an inbox that nobody consumes before it is an orphan."""
 
@@ -186,7 +193,7 @@ def cluster(names: Names, *, grace: float = 5.0, call_exchanges: Iterable[CallEx
             *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
         ),
         queues=(
-            Queue(names.dead, "the parking lot", _quorum(names.dead)),
+            Queue(names.dead, "the parking lot", _quorum(names.dead, **{"x-delivery-limit": NO_LIMIT})),
             Queue(names.calls, "raw call events, competing consumers", _quorum(names.dead)),
             Queue(
                 names.unowned,

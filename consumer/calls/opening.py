@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Literal, cast
+
+from pydantic_core import to_json
 
 from consumer.calls.context import Context, Starter, ToolProcess
 from consumer.calls.holdings import CallSession
@@ -14,8 +17,12 @@ from consumer.observability import metrics, tracing
 from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.calls import CallEvent
-from schemas.errors import SessionsError
+from schemas.errors import InvalidMessage, SessionsError
 from schemas.ids import ServiceName, SessionId, session_id_of
+from schemas.internal import MAX_RECIPE
+
+BESIDE_METADATA = 1024
+"""Bytes of a session in a recipe that are not its metadata, at most."""
 
 IfExists = Literal["replace", "keep", "reject"]
 
@@ -41,6 +48,15 @@ def wanted_by(event: CallEvent, chosen: Plan) -> list[Wanted]:
     ]
 
 
+def _weight(metadata: Json) -> int:
+    return len(to_json(metadata)) + BESIDE_METADATA
+
+
+async def _refused(wanted: Wanted, weight: int, room: int) -> InvalidMessage:
+    problem = f"metadata of {weight} bytes is too much for {wanted.session_id!r}: its call has room for {max(0, room)}"
+    return InvalidMessage(problem, size=weight, limit=max(0, room))
+
+
 class Opening:
     """Opens sessions, those of one call at once."""
 
@@ -49,9 +65,24 @@ class Opening:
         self._sessions = sessions
         self._start = start
 
-    async def open_all(self, wanted: list[Wanted], *, if_exists: str) -> list[CallSession | SessionsError]:
-        """Open all, or as many as can be: the result has a session or an error for each."""
-        return list(await asyncio.gather(*(self._open(one, cast("IfExists", if_exists)) for one in wanted)))
+    async def open_all(
+        self, wanted: list[Wanted], *, if_exists: str, beside: Iterable[CallSession] = ()
+    ) -> list[CallSession | SessionsError]:
+        """Open all, or as many as can be: the result has a session or an error for each.
+
+        ``beside`` are the sessions that the call has already: one recipe must hold them all.
+        """
+        names = {one.session_id for one in wanted}
+        room = MAX_RECIPE - sum(_weight(one.metadata) for one in beside if one.session_id not in names)
+        opening: list[Awaitable[CallSession | SessionsError]] = []
+        for one in wanted:
+            weight = _weight(one.metadata)
+            if weight > room:
+                opening.append(_refused(one, weight, room))
+            else:
+                room -= weight
+                opening.append(self._open(one, cast("IfExists", if_exists)))
+        return list(await asyncio.gather(*opening))
 
     async def _open(self, wanted: Wanted, if_exists: IfExists) -> CallSession | SessionsError:
         try:

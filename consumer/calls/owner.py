@@ -357,7 +357,7 @@ class Owner:
         # The bindings of both lanes are there before anybody is told of the session.
         bound, results = await asyncio.gather(
             self.holdings.bind_requests(call),
-            self._opening.open_all(wanted, if_exists=if_exists),
+            self._opening.open_all(wanted, if_exists=if_exists, beside=list(call.sessions.values())),
             return_exceptions=True,
         )
         if isinstance(results, BaseException):

@@ -9,6 +9,7 @@ from consumer.cli import (
     asyncapi,
     calls,
     config,
+    dead,
     demo,
     events,
     services,
@@ -62,6 +63,7 @@ for name, group in (
     ("tools", tools.app),
     ("services", services.app),
     ("calls", calls.app),
+    ("dead", dead.app),
     ("topology", topology.app),
     ("config", config.app),
 ):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from consumer.broker.link import Link
     from consumer.client import SessionClient
     from consumer.settings import Settings
 
@@ -133,6 +134,27 @@ class Invocation:
         async with SessionClient(url, prefix=settings.worker.prefix, connect_timeout=CONNECT_TIMEOUT) as client:
             yield client
 
+    @asynccontextmanager
+    async def link(self, name: str) -> AsyncIterator["Link"]:
+        """A connection that declares nothing by itself, unlike the client's.
+
+        Raises:
+            BrokerUnreachable: there is no broker, or it lets nobody in.
+        """
+        from consumer.broker.errors import BrokerUnreachable
+        from consumer.broker.link import Link
+
+        url = self.settings().amqp_url
+        link = Link(url.get_secret_value(), f"mcp-sessions {name}")
+        try:
+            try:
+                await link.open()
+            except Exception as error:
+                raise BrokerUnreachable(f"no RabbitMQ at {url}: {error}") from error
+            yield link
+        finally:
+            await link.close()
+
 
 C = TypeVar("C", bound=Callable[..., Coroutine[Any, Any, None] | None])
 
@@ -175,8 +197,7 @@ def _guarded(invocation: Invocation, call: Callable[[], Coroutine[Any, Any, None
     try:
         running = call()
         if running is not None:
-            _quiet_logs()
-            asyncio.run(running)
+            run(running)
     except typer.Exit:
         raise
     except KeyboardInterrupt:
@@ -189,6 +210,15 @@ def _guarded(invocation: Invocation, call: Callable[[], Coroutine[Any, Any, None
             raise
         tell(failure, as_json=invocation.json)
         raise typer.Exit(failure.exit_code) from None
+
+
+R = TypeVar("R")
+
+
+def run(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine of a command that is none itself, because it asks a person in between."""
+    _quiet_logs()
+    return asyncio.run(work)
 
 
 def _quiet_logs() -> None:

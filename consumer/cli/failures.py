@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from rich.text import Text
 
 from consumer.broker.errors import BrokerError, BrokerUnreachable, PublishFailed
+from consumer.broker.parking import NotParked
 from consumer.cli.command import ExitCode
 from consumer.cli.screen import problems, shown, write_json
 from consumer.settings import ConfigurationError
@@ -21,6 +22,7 @@ HINTS = {
     ErrorCode.CAPACITY: "'mcp-sessions workers' shows how full they are.",
 }
 UNREACHABLE_HINT = "Is it running, and are user and vhost right? Name another one with --url or AMQP_URL."
+NOT_PARKED_HINT = "'mcp-sessions dead list' shows what is parked."
 NOT_ROUTED_HINT = "A worker binds its queues when it starts: mcp-sessions worker"
 
 
@@ -50,6 +52,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), hint=NOT_ROUTED_HINT)
         case PublishFailed():
             return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), hint=NOT_ROUTED_HINT)
+        case NotParked():
+            return Failure(ExitCode.ERROR, "NOT_PARKED", str(error), hint=NOT_PARKED_HINT)
         case BrokerError():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
         case _:

@@ -1,10 +1,14 @@
 """What is typed on a command line, as values."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import typer
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:
@@ -20,6 +24,20 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{what} must be a JSON object, is {text}")
     return value
+
+
+def moment(text: str, what: str) -> datetime:
+    """A point in time: ISO 8601 (without an offset: of this machine), or how long ago, as ``90s``, ``10m``, ``2h``.
+
+    Raises:
+        typer.BadParameter: neither the one nor the other.
+    """
+    if found := re.fullmatch(r"(\d{1,9})([smhd])", text.strip()):
+        return datetime.now(UTC) - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{what} must be a time such as 2026-01-31T12:00 or an age such as 2h") from None
 
 
 def tool_arguments(given: Sequence[str], schema: Mapping[str, Any] | None = None) -> dict[str, Any]:

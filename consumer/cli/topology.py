@@ -1,22 +1,21 @@
 """``mcp-sessions topology``: what is declared on the broker, as data, for real, and the one against the other."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 from rich.table import Table
 
 from consumer.cli.command import ExitCode, Invocation, command
-from consumer.cli.screen import Row, answers, say, state, table, write_json
+from consumer.cli.screen import Row, answers, say, state, table, write_json, write_text
 
 if TYPE_CHECKING:
     from consumer.broker.declare import Finding
-    from consumer.broker.link import Link
     from consumer.broker.topology import Queue, Topology
     from consumer.settings import Settings
+
+Role: TypeAlias = Literal["publisher", "client", "worker", "operator"]
 
 app = typer.Typer(help="The exchanges and queues on the broker: show, declare, compare.", no_args_is_help=True)
 
@@ -48,7 +47,7 @@ async def apply(invocation: Invocation) -> None:
     from consumer.broker.errors import BrokerUnavailable
 
     topology = needed(invocation.settings())
-    async with _link(invocation) as link:
+    async with invocation.link("topology") as link:
         try:
             async with link.scratch() as channel:
                 await declare.apply(channel, topology, link=link)
@@ -77,7 +76,7 @@ async def verify(invocation: Invocation) -> None:
     from consumer.broker import declare
 
     topology = needed(invocation.settings())
-    async with _link(invocation) as link:
+    async with invocation.link("topology") as link:
         findings = await declare.verify(link, topology)
     good = all(one.state == "ok" for one in findings)
     if invocation.json:
@@ -86,6 +85,35 @@ async def verify(invocation: Invocation) -> None:
         answers().print(_findings(findings))
     if not good:
         raise typer.Exit(ExitCode.ERROR)
+
+
+@command(app, "permissions", epilog="Example: mcp-sessions topology permissions --role publisher")
+def show_permissions(
+    invocation: Invocation,
+    role: Annotated[Role | None, typer.Option(help="Only for this one; else for all.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Else PREFIX-ROLE; {role} in it stands for the role.")
+    ] = None,
+    vhost: Annotated[str | None, typer.Option(metavar="VHOST", help="Else that of the broker's URL.")] = None,
+) -> None:
+    """Print the rabbitmqctl commands that give each role what it needs and no more. Needs no broker.
+
+    With --json, definitions for "rabbitmqctl import_definitions".
+    """
+    from consumer.broker.permissions import commands, definitions, permissions
+    from consumer.broker.topology import Names
+    from consumer.settings.broker_url import vhost_of
+
+    settings = invocation.settings()
+    own = settings.worker
+    foreign = [one.exchange for one in own.call_exchanges]
+    given = [one for one in permissions(Names(own.prefix), call_exchanges=foreign) if role in (None, one.role)]
+    where = vhost_of(settings.amqp_url.get_secret_value()) if vhost is None else vhost
+    name = f"{own.prefix}-{{role}}" if user is None else user
+    if invocation.json:
+        write_json(definitions(given, vhost=where, user=name))
+    else:
+        write_text("\n".join(commands(given, vhost=where, user=name)))
 
 
 def needed(settings: "Settings") -> "Topology":
@@ -112,25 +140,3 @@ def _per_worker(settings: "Settings") -> list["Queue"]:
 def _findings(findings: list["Finding"]) -> Table:
     rows: list[Row] = [[one.kind, one.name, state(one.state), one.detail] for one in findings]
     return table("KIND", "NAME", "STATE", "WHAT TO DO" if any(one.detail for one in findings) else "", rows=rows)
-
-
-@asynccontextmanager
-async def _link(invocation: Invocation) -> AsyncIterator["Link"]:
-    """A connection that declares nothing by itself, unlike the client's.
-
-    Raises:
-        BrokerUnreachable: there is no broker.
-    """
-    from consumer.broker.errors import BrokerUnreachable
-    from consumer.broker.link import Link
-
-    url = invocation.settings().amqp_url
-    link = Link(url.get_secret_value(), "mcp-sessions topology")
-    try:
-        try:
-            await link.open()
-        except Exception as error:
-            raise BrokerUnreachable(f"no RabbitMQ at {url}: {error}") from error
-        yield link
-    finally:
-        await link.close()

@@ -1,7 +1,7 @@
 """Where the broker is: a URL that is never printed with its password."""
 
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
@@ -37,11 +37,25 @@ def problem_of(url: str) -> str | None:
         return f"must begin with amqp:// or amqps://; {example}"
     if not parts.hostname:
         return f"names no host; {example}"
+    # aiormq takes everything but a 0 for a yes, a "false" too.
+    if parse_qs(parts.query, keep_blank_values=True).get("no_verify_ssl", ["0"])[-1] not in ("0", "1"):
+        return "says no_verify_ssl with something else than 0 or 1; leave it out, and certificates are verified"
     if port == 0:
         return f"has port 0; {example}"
     if "/" in unquote(parts.path).lstrip("/") and "%2f" not in parts.path.lower():
         return "names a vhost with a / in it, which is written %2F"
     return None
+
+
+def vhost_of(url: str) -> str:
+    """The vhost that a URL names; without one it is ``/``."""
+    return unquote(urlsplit(url).path.removeprefix("/")) or "/"
+
+
+def is_unverified(url: str) -> bool:
+    """Whether the URL asks for TLS that proves nothing about who answers."""
+    parts = urlsplit(url)
+    return parts.scheme == "amqps" and parse_qs(parts.query).get("no_verify_ssl", ["0"])[-1] != "0"
 
 
 def without_password(url: str) -> str:

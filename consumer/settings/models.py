@@ -9,10 +9,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from consumer.calls.routes import Route
 from consumer.observability import LogFormat, LogLevel
-from consumer.processes.service import MCPService
+from consumer.processes.service import MCPService, Size
 from consumer.settings.broker_url import DEFAULT, BrokerUrl
 from schemas.base import Seconds
 from schemas.ids import ServiceName, ServiceNameField
+from schemas.internal import MAX_RECIPE
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 AmqpName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@#,/+ -]{1,200}$")]
@@ -63,7 +64,8 @@ class WorkerSettings(_Section):
     ``tombstone`` is how long an ended call is remembered, ``grace`` how long a worker that lost its connection may take
     to come back, ``admission_wait`` how long a start waits for room, ``connect_timeout`` how long a broker that cannot
     be reached is tried at the start. A worker that leaves hands its calls over at once, or with ``drain = "wait"``
-    keeps them until they end; ``drain_timeout`` bounds both. ``calls_prefetch`` bounds the raw events in work at once.
+    keeps them until they end; ``drain_timeout`` bounds both. ``calls_prefetch`` bounds the raw events in work at once,
+    ``max_message`` the bytes of a body that is read at all.
     ``worker_id`` must be unique; without one each start makes its own. Without an ``http_port`` nothing listens; 0 lets
     the system choose one, and the log tells it.
     """
@@ -78,6 +80,7 @@ class WorkerSettings(_Section):
     heartbeat: float = Field(default=10.0, ge=1, le=300)
     connect_timeout: Seconds = 60.0
     calls_prefetch: int = Field(default=100, ge=1, le=65_535)
+    max_message: Annotated[Size, Field(ge=1 << 10, le=MAX_RECIPE)] = 4 << 20
     call_exchanges: tuple[CallExchange, ...] = ()
     http_port: int | None = Field(default=None, ge=0, le=65_535)
     http_host: str = Field(default="127.0.0.1", min_length=1, max_length=255)

@@ -14,6 +14,7 @@ from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.context import Configured, Context, Timings, ToolProcess
 from consumer.calls.endings import Endings
+from consumer.calls.gate import Gate
 from consumer.calls.intake import Intake
 from consumer.calls.owner import Owner
 from consumer.calls.placer import Placer
@@ -21,6 +22,7 @@ from consumer.calls.presence import Presence
 from consumer.calls.queries import Queries
 from consumer.calls.reading import AMONG_WORKERS, kind_of
 from consumer.calls.reporting import Reporter, published
+from consumer.calls.tasks import Tasks
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService
 from consumer.processes.starter import ColdStarter
@@ -83,6 +85,8 @@ class Parts:
         self.placer = Placer(self.context)
         self.intake = Intake(self.context, self.asker)
         self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)
+        self.tasks = Tasks()
+        self.gate = Gate(self.context.settler, own.max_message, self.tasks.start)
 
     def reload(self, settings: Settings) -> list[str]:
         """Take other settings on, for calls that start from now on; returns the names of those that need a restart."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 import structlog
 
 from consumer.broker.channel import Channel
-from consumer.broker.declare import apply
+from consumer.broker.declare import ensure
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import Handler
@@ -34,7 +34,7 @@ class Stations:
         own = parts.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
-        await apply(control, cluster(parts.names, grace=own.grace, call_exchanges=extra), link=link)
+        await ensure(link, cluster(parts.names, grace=own.grace, call_exchanges=extra))
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
         for queue in (inbox(parts.names, parts.worker_id), fast, mine):
@@ -44,9 +44,9 @@ class Stations:
         parts.owner.holdings.attach(control, fast.name)
         self._channels = {"control": control}
         await control.consume(mine.name, self._hear, no_ack=True)
-        self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.owner.take)
+        self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(parts.owner.take))
         requests = await self._channel(link, "requests")
-        await requests.consume(fast.name, parts.owner.take, no_ack=True)
+        await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
         await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
         if shared:
             await self._consume_shared(link)
@@ -63,9 +63,9 @@ class Stations:
         calls = await self._channel(link, "calls", prefetch=prefetch)
         queries = await self._channel(link, "queries", prefetch=prefetch)
         self._consumers = {
-            "unowned": await unowned.consume(parts.names.unowned, parts.placer.take),
-            "calls": await calls.consume(parts.names.calls, parts.intake.take),
-            "queries": await queries.consume(parts.names.queries, parts.queries.take),
+            "unowned": await unowned.consume(parts.names.unowned, parts.gate.before(parts.placer.take)),
+            "calls": await calls.consume(parts.names.calls, parts.gate.before(parts.intake.take)),
+            "queries": await queries.consume(parts.names.queries, parts.gate.before(parts.queries.take)),
         }
 
     async def detached(self) -> None:

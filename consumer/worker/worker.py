@@ -13,7 +13,6 @@ from consumer.broker.errors import BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
 from consumer.calls.liveness import Liveness
-from consumer.calls.tasks import Tasks
 from consumer.observability import metrics
 from consumer.processes.base import sweep
 from consumer.settings import ConfigurationError, Settings
@@ -48,7 +47,7 @@ class Worker:
         )
         parts.owner.probed = self._liveness.heard
         self.telling = Telling(parts, self._others, self._supervisor.up.is_set, lambda: self._liveness.healthy)
-        self._tasks = Tasks()
+        self._tasks = parts.tasks
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
         self._attached_before = False

@@ -94,6 +94,8 @@ WORKER = {
     "heartbeat": "Seconds between AMQP heartbeats.",
     "connect_timeout": "How long a broker that cannot be reached is tried at the start.",
     "calls_prefetch": "Raw call events in work at once.",
+    "max_message": 'Bytes of the body of an event or a request, also written `"1M"`; what is larger is parked unread. '
+    "12 MiB at most: what is kept of a call must fit into a message of RabbitMQ.",
     "call_exchanges": "Exchanges of telephony platforms that are bound to the queue of call events.",
     "http_port": "Where `/livez`, `/readyz` and `/metrics` are served, see "
     "[observability](operations/observability.md). Without it: nowhere. `0`: a port of the system's choice, which the "

@@ -7,8 +7,8 @@ from typing import get_args
 from pydantic import BaseModel
 
 from consumer.asyncapi.headers import PARKED
-from consumer.broker import settling
-from consumer.broker.topology import Names, Queue, cluster, inbox, requests_queue, worker_queue
+from consumer.broker import parked
+from consumer.broker.topology import DELIVERY_LIMIT, Names, Queue, cluster, inbox, requests_queue, worker_queue
 from consumer.telephony.registry import TRANSLATORS
 from docs.generate.markdown import Undocumented, code, described, fields, literal, prose, table
 from schemas import calls, errors, events, interim, internal, replies, requests, sessions
@@ -189,17 +189,18 @@ def queues() -> str:
     own = [inbox(NAMES, anybody), *(make(NAMES, anybody, "<connection>") for make in (requests_queue, worker_queue))]
     rows = [(code(one.name), one.kind, one.why, _arguments(_special(one))) for one in (*cluster(NAMES).queues, *own)]
     common = next(one for one in cluster(NAMES).queues if one.name == NAMES.calls).arguments
-    said = {name: value for name, value in common.items() if name not in _VARIES}
+    said = {name: value for name, value in common.items() if name in _COMMON}
     note = f"Every quorum queue also has {_arguments(said)}."
     return f"{table(('queue', 'kind', 'what is in it', 'arguments'), rows)}\n\n{note}"
 
 
-_VARIES = ("x-dead-letter-exchange", "x-dead-letter-strategy")
+_COMMON = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} | dict.fromkeys(
+    ("x-overflow", "x-consumer-disconnected-timeout")
+)
 
 
 def _special(queue: Queue) -> dict[str, object]:
-    common = ("x-queue-type", "x-delivery-limit", "x-overflow", "x-consumer-disconnected-timeout")
-    return {name: value for name, value in queue.arguments.items() if name not in common}
+    return {name: value for name, value in queue.arguments.items() if _COMMON.get(name, value) not in (None, value)}
 
 
 def _arguments(arguments: Mapping[str, object]) -> str:
@@ -208,8 +209,7 @@ def _arguments(arguments: Mapping[str, object]) -> str:
 
 def parking() -> str:
     """The headers of a parked message."""
-    known = [value for name, value in vars(settling).items() if name.endswith("_HEADER") and isinstance(value, str)]
-    written = described(known, PARKED, "headers of parked messages")
+    written = described(parked.HEADERS, PARKED, "headers of parked messages")
     return table(("header", "meaning"), [(code(name), meaning) for name, meaning in written.items()])
 
 

@@ -1,9 +1,8 @@
 """What no other tool looks at: lengths of files, and what operators and package managers read.
 
 ``python -m infra.checks`` prints what is wrong and exits with 1, or says what was checked. Tests call the same
-functions. A tool that has to be installed by the system (Docker Compose, systemd-analyze, kubectl) is asked where it
-is there; AsyncAPI's parser where npm is; the
-other validators come with the development dependencies.
+functions. A tool that the system has to bring (Docker Compose, systemd-analyze, kubectl, npm) is asked where it is
+there; the other validators come with the development dependencies.
 """
 
 from collections.abc import Callable

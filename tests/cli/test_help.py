@@ -22,6 +22,7 @@ GROUPS = {
         "tools",
         "services",
         "calls",
+        "dead",
         "topology",
         "config",
     },
@@ -29,7 +30,8 @@ GROUPS = {
     ("tools",): {"list", "call"},
     ("services",): {"list", "tools", "check"},
     ("calls",): {"send"},
-    ("topology",): {"show", "apply", "verify"},
+    ("dead",): {"list", "show", "replay", "drop"},
+    ("topology",): {"show", "apply", "verify", "permissions"},
     ("config",): {"check"},
 }
 SINGLE = {"worker", "demo", "workers", "events", "asyncapi", "top"}

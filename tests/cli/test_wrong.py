@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from consumer.broker.permissions import ROLES
 from tests.cli.conftest import TODO, Cli
 
 BROKEN = """
@@ -29,6 +30,11 @@ services = ["nothing"]
         ("sessions", "create", "c-1", "todo", "--if-exists", "maybe"),
         ("sessions", "list", "--limit", "0"),
         ("calls", "send", "no-such-file.json"),
+        ("dead", "drop"),
+        ("dead", "replay"),
+        ("dead", "drop", "3f9c", "--all"),
+        ("dead", "replay", "--all", "--reason", "defect"),
+        ("dead", "list", "--since", "yesterday"),
         ("no-such-command",),
     ],
 )
@@ -114,3 +120,15 @@ async def test_services_are_tried_on_this_machine(offline: Cli):
     assert (found["todo"]["ok"], found["broken"]["ok"]) == (True, False)
     assert found["broken"]["error"]["code"] == "START_FAILED"
     assert ran.json["disabled"] == ["off"]
+
+
+async def test_permissions_are_printed_for_a_shell_and_for_an_import(offline: Cli):
+    ran = await offline("topology", "permissions", "--role", "publisher", "--prefix", "acme", "--vhost", "phones")
+    assert (ran.code, ran.err) == (0, "")
+    add, give, *topics = ran.out.splitlines()
+    assert add == "rabbitmqctl add_user acme-publisher"
+    assert give == r"rabbitmqctl set_permissions -p phones acme-publisher '^$' '^(acme\.calls)$' '^$'"
+    assert [line.split()[:4] for line in topics] == [["rabbitmqctl", "set_topic_permissions", "-p", "phones"]] * 2
+    ran = await offline("topology", "permissions", "--json")
+    assert {one["user"] for one in ran.json["permissions"]} == {f"mcp-{role}" for role in ROLES}
+    assert {one["vhost"] for one in ran.json["topic_permissions"]} == {"/"}

@@ -166,6 +166,7 @@ def test_a_route_cannot_name_a_service_twice_or_take_the_key_of_the_call() -> No
         ("amqp://user:p@ss/word@host:x/", "%2F"),
         ("amqp://host:0/", "port 0"),
         ("amqp://host/a/b", "written %2F"),
+        ("amqps://host/?no_verify_ssl=false", "no_verify_ssl"),
     ],
 )
 def test_a_broker_url_that_cannot_be_used_is_explained(url: str, says: str) -> None:

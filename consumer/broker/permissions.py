@@ -1,0 +1,156 @@
+"""Who may do what on the broker: RabbitMQ's permissions for each role, as data.
+
+RabbitMQ checks names against three regular expressions: what a user may declare or delete (``configure``), publish to
+or bind a queue (``write``), consume or bind from (``read``). An exchange and a queue of one name cannot be told apart
+by them, and neither can routing keys of the default exchange: who may ask ``<prefix>.queries`` may write into any queue
+of the vhost. So a vhost of its own is for those who share one prefix. Topic permissions hold at topic exchanges only,
+for the routing keys of what is published (``write``) and of bindings (``read``).
+"""
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from consumer.broker.topology import Names
+
+Role = Literal["publisher", "client", "worker", "operator"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+NOTHING = "^$"
+ANY_KEY = "^.*$"
+DEFAULT_EXCHANGE = "amq.default"
+"""What permissions call the exchange that has no name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPermission:
+    """Routing keys at one topic exchange."""
+
+    exchange: str
+    write: str
+    read: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What one role may do in a vhost."""
+
+    role: Role
+    why: str
+    configure: str
+    write: str
+    read: str
+    topics: tuple[TopicPermission, ...]
+
+
+def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Permissions, ...]:
+    """Every role; ``call_exchanges`` are the telephony platforms' own, as ``worker.call_exchanges`` names them."""
+    foreign = tuple(call_exchanges)
+    deaf = TopicPermission(names.events, NOTHING, NOTHING)
+    mute = TopicPermission(names.calls, NOTHING, NOTHING)
+    of_client = _below(names, "replies", "following")
+    of_worker = _below(names, "inbox", "requests", "workers")
+    return (
+        Permissions(
+            "publisher",
+            "publishes call events",
+            configure=NOTHING,
+            write=_any(names.calls, *foreign),
+            read=NOTHING,
+            topics=(TopicPermission(names.calls, ANY_KEY, NOTHING), deaf),
+        ),
+        Permissions(
+            "client",
+            "asks for sessions and tools, and follows events",
+            configure=_any(below=(*of_client, _SERVER_NAMED)),
+            write=_any(DEFAULT_EXCHANGE, names.sessions, names.requests, below=(*of_client, _SERVER_NAMED)),
+            read=_any(names.events, below=(*of_client, _SERVER_NAMED)),
+            topics=(mute, TopicPermission(names.events, NOTHING, ANY_KEY)),
+        ),
+        Permissions(
+            "worker",
+            "takes calls; on what an operator has declared",
+            configure=_any(below=of_worker),
+            write=_any(
+                DEFAULT_EXCHANGE,
+                names.sessions,
+                names.requests,
+                names.unowned,
+                names.orphans,
+                names.workers,
+                names.events,
+                names.dead,
+                below=of_worker,
+            ),
+            read=_any(
+                names.calls,
+                names.sessions,
+                names.requests,
+                names.unowned,
+                names.queries,
+                names.workers,
+                below=of_worker,
+            ),
+            topics=(mute, TopicPermission(names.events, r"^(session|worker)\..+$", NOTHING)),
+        ),
+        Permissions(
+            "operator",
+            "declares the topology, looks at everything, replays and drops what is parked",
+            configure=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),
+            write=_any(DEFAULT_EXCHANGE, *foreign, below=(re.escape(f"{names.prefix}."),)),
+            read=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),
+            topics=(TopicPermission(names.calls, ANY_KEY, ANY_KEY), TopicPermission(names.events, ANY_KEY, ANY_KEY)),
+        ),
+    )
+
+
+_SERVER_NAMED = r"amq\.gen"
+"""Exclusive queues whose names the broker makes up; clients in other languages have their answers sent there."""
+
+
+def _below(names: Names, *words: str) -> tuple[str, ...]:
+    return tuple(re.escape(f"{names.prefix}.{word}.") for word in words)
+
+
+def _any(*exact: str, below: Iterable[str] = ()) -> str:
+    """Matches these names, and what begins with one of ``below`` (regular expressions)."""
+    alternatives = [*map(re.escape, exact), *(f"{start}.+" for start in below)]
+    return f"^({'|'.join(alternatives)})$"
+
+
+def commands(given: Iterable[Permissions], *, vhost: str, user: str) -> list[str]:
+    """What to run; ``{role}`` in ``user`` stands for the role. ``add_user`` asks for the password."""
+    lines: list[str] = []
+    for one in given:
+        name = _name(user, one.role)
+        lines.append(_line("add_user", name))
+        lines.append(_line("set_permissions", "-p", vhost, name, one.configure, one.write, one.read))
+        lines += [
+            _line("set_topic_permissions", "-p", vhost, name, topic.exchange, topic.write, topic.read)
+            for topic in one.topics
+        ]
+    return lines
+
+
+def _name(user: str, role: Role) -> str:
+    return user.replace("{role}", role)
+
+
+def _line(*words: str) -> str:
+    return shlex.join(("rabbitmqctl", *words))
+
+
+def definitions(given: Iterable[Permissions], *, vhost: str, user: str) -> dict[str, Any]:
+    """The same as definitions that ``rabbitmqctl import_definitions`` takes; the users must exist."""
+    listed = [(_name(user, one.role), one) for one in given]
+    return {
+        "permissions": [
+            {"user": name, "vhost": vhost, "configure": one.configure, "write": one.write, "read": one.read}
+            for name, one in listed
+        ],
+        "topic_permissions": [
+            {"user": name, "vhost": vhost, **asdict(topic)} for name, one in listed for topic in one.topics
+        ],
+    }

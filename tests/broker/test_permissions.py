@@ -1,0 +1,247 @@
+"""Least privilege, with real users on a node of our own: each role can do its work, and nothing else."""
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from aiormq.exceptions import ChannelAccessRefused
+
+from consumer.broker.declare import apply, verify
+from consumer.broker.errors import BrokerError
+from consumer.broker.link import Link
+from consumer.broker.message import Message
+from consumer.broker.parked import Filter, Parked
+from consumer.broker.parking import ParkingLot, Replayed
+from consumer.broker.permissions import ROLES, Role, commands, definitions, permissions
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Binding, Names, Queue, cluster, inbox
+from consumer.client import SessionClient
+from infra.broker import PrivateBroker, find_server, private_broker
+from schemas.ids import WorkerId
+from tests.harness import Cluster, config
+from tests.harness import cluster as running
+
+NAMES = Names("acme.mcp")
+DEAD_WORKER = WorkerId("w-dead")
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(find_server() is None, reason="no rabbitmq-server here: the broker comes from elsewhere"),
+]
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[PrivateBroker]:
+    """A node with one user for each role, whose password is the role."""
+    with private_broker() as node:
+        made = definitions(permissions(NAMES), vhost="/", user="{role}")
+        users = [{"name": role, "password": role, "tags": ""} for role in ROLES]
+        path = node.home / "definitions.json"
+        path.write_text(json.dumps({"users": users, **made}))
+        path.chmod(0o644)
+        node.rabbitmqctl("import_definitions", str(path))
+        yield node
+
+
+def url_of(node: PrivateBroker, role: Role) -> str:
+    return node.url.replace("guest:guest", f"{role}:{role}")
+
+
+@pytest.fixture
+async def mcp(node: PrivateBroker):
+    """What an operator has declared, and who looks after it; workers are started as ``worker``."""
+    async with running(node.url, NAMES.prefix) as made:
+        link = Link(url_of(node, "operator"), "operator")
+        await link.open()
+        await apply(await link.channel(), cluster(NAMES), link=link)
+        await (await link.channel()).declare_queue(inbox(NAMES, DEAD_WORKER))
+        yield made
+        await (await link.channel()).delete_queue(NAMES.inbox(DEAD_WORKER))
+        await link.close()
+
+
+Act = Callable[[Link, Publisher], Awaitable[object]]
+
+
+async def refused(url: str, act: Act) -> bool:
+    """Whether the broker refuses this; on a connection of its own, because it may cost the connection."""
+    link, publisher = Link(url, "test"), Publisher()
+    await link.open()
+    try:
+        publisher.attach(await link.publishing())
+        await act(link, publisher)
+    except BrokerError as error:
+        if not isinstance(error.__cause__, ChannelAccessRefused):
+            raise
+        return True
+    else:
+        return False
+    finally:
+        await link.close()
+
+
+def publish(exchange: str, key: str = "") -> Act:
+    return lambda _, publisher: publisher.confirmed(Message(b"{}"), exchange, key, mandatory=False)
+
+
+def consume(queue: str) -> Act:
+    async def act(link: Link, _: Publisher) -> None:
+        await (await link.channel()).consume(queue, lambda _: None)
+
+    return act
+
+
+def bind(exchange: str, key: str, *, queue: str | None = None) -> Act:
+    async def act(link: Link, _: Publisher) -> None:
+        channel = await link.channel()
+        name = queue or f"{NAMES.prefix}.following.{link.token}"
+        if queue is None:
+            await channel.declare_queue(Queue(name, "", exclusive=True))
+        await channel.bind(Binding(exchange, name, key))
+
+    return act
+
+
+def declare(queue: str) -> Act:
+    async def act(link: Link, _: Publisher) -> None:
+        await (await link.channel()).declare_queue(Queue(queue, "", exclusive=True))
+
+    return act
+
+
+def delete(queue: str) -> Act:
+    async def act(link: Link, _: Publisher) -> None:
+        await (await link.channel()).delete_queue(queue)
+
+    return act
+
+
+INBOX = NAMES.inbox(DEAD_WORKER)
+EVENT = "session.created.echo"
+FORBIDDEN: dict[Role, dict[str, Act]] = {
+    "publisher": {
+        "ask": publish("", NAMES.queries),
+        "open sessions": publish(NAMES.sessions, "c-1"),
+        "call tools": publish(NAMES.requests, "c-1"),
+        "make events up": publish(NAMES.events, EVENT),
+        "park": publish(NAMES.dead),
+        "take calls": consume(NAMES.calls),
+        "declare a queue": declare(f"{NAMES.prefix}.replies.x"),
+        "delete a queue": delete(NAMES.calls),
+    },
+    "client": {
+        "publish call events": publish(NAMES.calls, "k"),
+        "make events up": publish(NAMES.events, EVENT),
+        "reach the placer": publish(NAMES.unowned, "c-1"),
+        "pretend to be a worker": publish(NAMES.workers),
+        "listen to calls": bind(NAMES.sessions, "c-1"),
+        "listen to requests": bind(NAMES.requests, "c-1"),
+        "listen to raw events": bind(NAMES.calls, "#"),
+        "listen to workers": bind(NAMES.workers, ""),
+        "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
+        "take calls": consume(NAMES.calls),
+        "take an inbox": consume(INBOX),
+        "take what is parked": consume(NAMES.dead),
+        "declare an inbox": declare(NAMES.inbox(WorkerId("w-false"))),
+        "delete an inbox": delete(INBOX),
+        "declare anything": declare("elsewhere"),
+    },
+    "worker": {
+        "publish call events": publish(NAMES.calls, "k"),
+        "publish other keys": publish(NAMES.events, "else.what"),
+        "follow events": bind(NAMES.events, "#", queue=INBOX),
+        "take what is parked": consume(NAMES.dead),
+        "take orphans": consume(NAMES.orphans),
+        "delete the parking lot": delete(NAMES.dead),
+        "declare anything": declare("elsewhere"),
+    },
+    "operator": {
+        "declare beside the prefix": declare("acme.mcpx"),
+        "publish beside the prefix": publish("amq.topic", "k"),
+        "consume beside the prefix": consume("elsewhere"),
+    },
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_role_can_do_nothing_else(node: PrivateBroker, mcp: Cluster, role: Role):
+    allowed = [what for what, act in FORBIDDEN[role].items() if not await refused(url_of(node, role), act)]
+    assert allowed == []
+
+
+async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: Cluster):
+    first = await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    publisher, link = Publisher(), Link(url_of(node, "publisher"), "publisher")
+    await link.open()
+    publisher.attach(await link.publishing())
+    async with SessionClient(url_of(node, "client"), prefix=NAMES.prefix) as client, client.following("#") as events:
+        await publisher.confirmed(Message(b'{"call_id": "c-1", "kind": "started"}'), NAMES.calls, "k")
+        created = await events.get()
+        assert (created.type, created.subject) == ("mcp.session.created", "c-1")
+        await client.create("c-2", "echo")
+        assert (await client.call_tool("c-1", "echo", {"text": "hello"}))["text"] == "hello"
+        assert set((await client.list_sessions())["sessions"]) == {"c-1", "c-2"}
+        assert await client.list_tools("c-2")
+        assert list(await client.list_services()) == ["echo"]
+        assert len(await client.list_workers()) == 1
+
+        second = await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+        await first.kill()  # the placer has to take the dead worker's bindings away
+        for call_id in ("c-1", "c-2"):
+            await mcp.event("created", call_id=call_id, restored=True, within=60)
+        await publisher.confirmed(Message(b'{"call_id": "c-1", "kind": "ended"}'), NAMES.calls, "k")
+        await mcp.event("closed", call_id="c-1", reason="call_ended")
+
+        await publisher.confirmed(Message(b"no event"), NAMES.calls, "k")
+        await mcp.until(lambda: mcp.logged("delivery", outcome="parked", reason="unrecognised"))
+        await operates(url_of(node, "operator"))
+        assert (await client.close("c-2"))["closed"]
+    assert await second.terminate() == 0
+    assert mcp.logged("broker.lost") == []
+    await link.close()
+
+
+async def operates(url: str) -> None:
+    """What an operator does with a parked message."""
+    link, publisher = Link(url, "operator"), Publisher()
+    await link.open()
+    publisher.attach(await link.publishing())
+    assert {finding.state for finding in await verify(link, cluster(NAMES))} == {"ok"}
+    lot = ParkingLot(link, NAMES)
+    (parked,) = await lot.fitting(Filter())
+    replayed: list[Replayed] = []
+    dropped: list[Parked] = []
+    await lot.replay([parked.id], publisher, replayed.append)
+    assert [one.problem for one in replayed] == [""]
+    await lot.drop({one.id for one in await lot.fitting(Filter())}, dropped.append)
+    await link.close()
+
+
+async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: PrivateBroker):
+    async with running(node.url, NAMES.prefix) as mcp:
+        worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "worker"))
+        told = await worker.logged("broker.unreachable")
+        assert f"may not declare {NAMES.dead}" in told["error"]
+        assert "topology apply" in told["error"]
+        assert await worker.ended() == 3
+
+
+def test_names_beside_the_prefix_fit_no_role():
+    import re
+
+    for one in permissions(NAMES, call_exchanges=["TAP.Events"]):
+        for pattern in (one.configure, one.write, one.read):
+            for name in (
+                "acmexmcp.calls",
+                "acme.mcp",
+                "acme.mcpx.calls",
+                "x.acme.mcp.calls",
+                "tap.events",
+                "TAPxEvents",
+            ):
+                assert not re.search(pattern, name), (one.role, pattern, name)
+
+
+def test_commands_are_safe_to_paste(node: PrivateBroker):
+    lines = commands([permissions(NAMES)[0]], vhost="/", user="it's {role}")
+    assert lines[0] == """rabbitmqctl add_user 'it'"'"'s publisher'"""
+    assert len(lines) == 4
