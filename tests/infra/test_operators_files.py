@@ -12,6 +12,7 @@ from infra import checks
 FILES = [
     "pyproject.toml", "requirements.lock", "requirements.txt", "Procfile", "app.json", ".python-version", "README.md",
     "LICENSE", "infra/Dockerfile", "infra/Dockerfile.dockerignore", "infra/compose.yaml", "scripts/test", ".ci/run",
+    "infra/rabbitmq_of_debian",
 ]  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def copy(tmp_path: Path) -> Path:
         ("infra/Dockerfile", "COPY consumer", "COPY consumers", checks.dockerfile, "consumers"),
         ("infra/compose.yaml", "AMQP_URL", "AMQP", checks.compose, "AMQP_URL"),
         ("scripts/test", "if [[", "if if [[", checks.scripts, "scripts/test"),
+        ("infra/rabbitmq_of_debian", "if [[", "if if [[", checks.scripts, "infra/rabbitmq_of_debian"),
     ],
 )
 def test_the_checks_find_what_is_wrong(
