@@ -14,8 +14,8 @@ from aiormq import Channel as RawChannel
 from aiormq import spec
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
-from consumer.broker.errors import BrokerUnavailable, PublishFailed, PublishUnknown
-from consumer.broker.message import Message
+from consumer.broker.errors import BrokerUnavailable, MessageTooLarge, PublishFailed, PublishUnknown
+from consumer.broker.message import MAX_BODY, Message
 
 CONFIRM_TIMEOUT = 30.0
 """How long (s) a confirmation may take; a broker in a memory or disk alarm takes its time."""
@@ -119,7 +119,10 @@ class Publisher:
 
         Raises:
             BrokerUnavailable: there is no link.
+            MessageTooLarge: no broker takes it.
         """
+        if len(message.body) > MAX_BODY:
+            raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
         channel = self._get().fast
         try:
             await channel.basic_publish(
