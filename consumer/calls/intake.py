@@ -11,7 +11,6 @@ from consumer.broker.outcome import Done, Outcome, Park, decided
 from consumer.calls import headers
 from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
-from consumer.calls.reading import MAX_OPENING
 from consumer.calls.tasks import Tasks
 from consumer.telephony import Ignored, Translated, Unrecognised, translate
 from schemas.calls import CallEvent, CallKind
@@ -40,11 +39,6 @@ class Intake:
     def take(self, delivery: Delivery) -> None:
         """Take a raw event over."""
         message = delivery.message
-        size = len(message.body)
-        if size > MAX_OPENING:
-            too_large = Park("unrecognised", f"{size} bytes, {MAX_OPENING} are the most of a call event")
-            self._tasks.start(self._finish(delivery, too_large), "intake-park")
-            return
         translation = translate(
             message.body,
             content_type=message.content_type,
