@@ -62,12 +62,15 @@ async def test_recipes_outlive_more_lost_links_than_the_delivery_limit(scene: St
     await scene.start_calls(calls)
     assert set((await scene.counts(calls)).values()) == {1}
     other = await scene.start()
+    attached = partial(scene.logged, "broker.attached")
     heard = partial(scene.logged, "delivery", outcome="still_owner")
     for _ in range(DELIVERY_LIMIT + 5):
-        before = len(heard())
+        links = len(attached())
         await proxy.disconnect_all()
+        await scene.until(lambda: len(attached()) > links)  # noqa: B023
         # It is heard again, so nobody takes it for dead; most of its calls are still being looked after.
-        await scene.until(lambda: len(heard()) > before)  # noqa: B023
+        known = len(heard())
+        await scene.until(lambda: len(heard()) > known)  # noqa: B023
     assert set((await scene.counts(calls)).values()) == {2}, "state was lost"
     assert not scene.of("lost")
     # What it would take to bring them back is still there.
