@@ -4,13 +4,11 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 from aiomisc.pytest import TCPProxy
 from yarl import URL
 
-from consumer.broker.topology import DELIVERY_LIMIT
 from tests.faults.checker import check
 from tests.faults.load import Load
 from tests.faults.stage import Stage, faulty
@@ -52,33 +50,6 @@ async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, 
     assert not scene.of("closed")
     await scene.end_calls(calls)
     await check(scene, "TCP cut")
-
-
-@pytest.mark.long
-async def test_recipes_outlive_more_lost_links_than_the_delivery_limit(scene: Stage, proxy: TCPProxy):
-    """Each lost link counts as a delivery of what was held, on every version; nothing of it may be given up."""
-    flapping = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
-    calls = [f"call-{number}" for number in range(10)]
-    await scene.start_calls(calls)
-    assert set((await scene.counts(calls)).values()) == {1}
-    other = await scene.start()
-    attached = partial(scene.logged, "broker.attached")
-    heard = partial(scene.logged, "delivery", outcome="still_owner")
-    for _ in range(DELIVERY_LIMIT + 5):
-        links = len(attached())
-        await proxy.disconnect_all()
-        await scene.until(lambda: len(attached()) > links)  # noqa: B023
-        # It is heard again, so nobody takes it for dead; most of its calls are still being looked after.
-        known = len(heard())
-        await scene.until(lambda: len(heard()) > known)  # noqa: B023
-    assert set((await scene.counts(calls)).values()) == {2}, "state was lost"
-    assert not scene.of("lost")
-    # What it would take to bring them back is still there.
-    await scene.kill_worker(flapping)
-    await scene.until(lambda: {e.subject for e in scene.of("created", restored=True)} == set(calls), within=30)
-    assert {info["worker_id"] for info in (await scene.sessions_are(calls)).values()} == {other.worker_id}
-    await scene.end_calls(calls)
-    await check(scene, "more lost links than the delivery limit")
 
 
 @pytest.mark.long
