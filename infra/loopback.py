@@ -63,13 +63,13 @@ def end_group(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
     process.wait(timeout=1)
 
 
-def epmd_program() -> str:
-    """The Erlang port mapper: on the PATH, else where Erlang itself is.
+def epmd_program(server: Path) -> str:
+    """The Erlang port mapper: beside ``server``, else on the PATH, else where Erlang itself is.
 
     Raises:
         BrokerFailed: there is none.
     """
-    found = shutil.which("epmd")
+    found = shutil.which("epmd", path=str(server.parent)) or shutil.which("epmd")
     if found:
         return found
     asked = ["erl", "-noinput", "-eval", 'io:format("~ts",[code:root_dir()]),halt().']

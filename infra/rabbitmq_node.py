@@ -186,7 +186,7 @@ class PrivateBroker:
         self._guard = Guard(self.home)
         if self._peer is None:
             self._epmd = subprocess.Popen(
-                [epmd_program(), "-port", str(self.epmd_port), "-address", LOOPBACK],
+                [epmd_program(self.server), "-port", str(self.epmd_port), "-address", LOOPBACK],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

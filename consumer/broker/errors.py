@@ -7,7 +7,8 @@
     ├── BrokerUntrusted     TLS does not prove that it is the broker
     ├── BrokerUnavailable   there is no connection at the moment
     ├── PublishFailed       returned or refused: the message is certainly not in a queue
-    └── PublishUnknown      no confirmation in time: the message may be in a queue or not
+    ├── PublishUnknown      no confirmation in time: the message may be in a queue or not
+    └── MessageTooLarge     the broker would close the channel for it: nothing was sent
 """
 
 
@@ -33,3 +34,7 @@ class PublishFailed(BrokerError):
 
 class PublishUnknown(BrokerError):
     """No confirmation came: the message may be in a queue or not, and will be delivered if it is."""
+
+
+class MessageTooLarge(BrokerError):
+    """The broker would close the channel for a message of this size: nothing was sent, and trying again is no use."""

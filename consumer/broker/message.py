@@ -10,6 +10,12 @@ Headers = dict[str, Any]
 
 JSON: Final = "application/json"
 
+MAX_BODY: Final = 16 << 20
+"""What RabbitMQ takes in one message from 4.0 on (128 MiB before), in bytes.
+
+It answers a larger one by closing the channel, and the link is lost with it: sent again, it would be lost for ever.
+"""
+
 CALL_HEADER: Final = "x-mcp-call"
 """The call of a message that goes straight to a queue, where the routing key is the queue's name."""
 

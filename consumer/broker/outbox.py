@@ -9,7 +9,7 @@ from itertools import islice
 import structlog
 
 from consumer.broker.errors import BrokerError, BrokerUnavailable
-from consumer.broker.message import Message
+from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.publisher import Publisher
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,13 @@ class Outbox:
         return len(self._waiting)
 
     def put(self, message: Message, exchange: str, routing_key: str) -> None:
-        """Publish this after everything that was put before."""
+        """Publish this after everything that was put before.
+
+        What no broker takes is left out, and logged as an error: it would keep back all that is put after it.
+        """
+        if len(message.body) > MAX_BODY:
+            log.error("outbox.too_large", type=message.type, bytes=len(message.body), limit=MAX_BODY)
+            return
         self._waiting.append((message, exchange, routing_key, time.monotonic()))
         self._put += 1
         self._empty.clear()

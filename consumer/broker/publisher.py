@@ -16,8 +16,8 @@ from aiormq import Channel as RawChannel
 from aiormq import spec
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
-from consumer.broker.errors import BrokerUnavailable, PublishFailed, PublishUnknown
-from consumer.broker.message import Message
+from consumer.broker.errors import BrokerUnavailable, MessageTooLarge, PublishFailed, PublishUnknown
+from consumer.broker.message import MAX_BODY, Message
 from consumer.observability import tracing
 
 CONFIRM_TIMEOUT = 30.0
@@ -130,7 +130,10 @@ class Publisher:
 
         Raises:
             BrokerUnavailable: there is no link.
+            MessageTooLarge: no broker takes it.
         """
+        if len(message.body) > MAX_BODY:
+            raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
         channel = self._get().fast
         try:
             with self._traced(message, exchange, routing_key) as trace:

@@ -7,13 +7,13 @@ from typing import assert_never
 
 import structlog
 
-from consumer.broker.errors import BrokerError
+from consumer.broker.errors import BrokerError, MessageTooLarge
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, Park, Requeue
 from consumer.broker.parked import parked
 from consumer.broker.publisher import Publisher
 from consumer.observability import metrics, tracing
-from schemas.errors import Internal
+from schemas.errors import Internal, InvalidMessage
 from schemas.replies import REPLY_SUFFIX, Reply, failed
 
 log = structlog.get_logger(__name__)
@@ -131,12 +131,21 @@ class Settler:
         if reply is None or not request.reply_to:
             return
         body = reply if isinstance(reply, bytes) else reply.dump()
-        await self.answer(request, body, f"{request.type or 'unknown'}{REPLY_SUFFIX}")
+        message_type = f"{request.type or 'unknown'}{REPLY_SUFFIX}"
+        try:
+            await self.answer(request, body, message_type)
+        except MessageTooLarge as error:
+            refusal = InvalidMessage(f"the answer is too large, ask for less at a time: {error}")
+            await self.answer(request, failed(refusal).dump(), message_type)
 
     async def answer(self, request: Message, body: bytes, message_type: str) -> None:
         """Send ``body`` to the reply address of ``request``, without confirms and without ``mandatory``.
 
         A mandatory publish to a direct reply-to address is returned although it arrives (up to 4.1).
+
+        Raises:
+            BrokerUnavailable: there is no link.
+            MessageTooLarge: no broker takes it.
         """
         assert request.reply_to is not None
         await self._publisher.fast(

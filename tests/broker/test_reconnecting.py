@@ -8,7 +8,7 @@ from yarl import URL
 
 from consumer.broker.declare import apply
 from consumer.broker.errors import BrokerUnreachable
-from consumer.broker.message import Message
+from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
@@ -56,6 +56,21 @@ async def test_the_outbox_delivers_everything_in_order_across_cut_connections(am
         assert supervisor.reconnects >= 1
     firsts = list(dict.fromkeys(seen))
     assert firsts == sorted(firsts), "a later event came before an earlier one"
+
+
+async def test_the_outbox_leaves_out_what_no_broker_takes(publisher, names, link):
+    kept = Kept()
+    side = await link.channel()
+    await side.declare_queue(Queue(f"{names.prefix}.heard", "", exclusive=True))
+    await side.bind(Binding(names.events, f"{names.prefix}.heard", "#"))
+    await side.consume(f"{names.prefix}.heard", kept, no_ack=True)
+    outbox = Outbox(publisher)
+    async with running(outbox.run()):
+        outbox.put(Message(b"x" * (MAX_BODY + 1)), names.events, "session.created.x")
+        outbox.put(Message(b"next"), names.events, "session.created.x")
+        assert (await kept.next()).message.body == b"next"
+        assert await outbox.flush(10)
+    assert not link.lost.done()
 
 
 async def test_a_lost_link_is_told_once_and_replaced(amqp_url, proxy):

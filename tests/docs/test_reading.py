@@ -119,7 +119,7 @@ def test_the_commands_of_a_shell_block_exist(block: Block):
     for words in command_lines(block):
         if words[0] == "mcp-sessions":
             assert known_command(words), f"{block.where}: there is no {' '.join(words)}"
-        elif words[0].startswith("scripts/"):
+        elif words[0].startswith(("scripts/", "infra/")):
             assert executable(ROOT / words[0]), f"{block.where}: {words[0]} is no program"
         else:
             assert words[0] in NOT_OURS, f"{block.where}: what is {words[0]}?"

@@ -145,24 +145,24 @@ def check_terminals(stage: Stage, life: Life, report: Report) -> None:
 
 
 async def peek(stage: Stage, queue: str) -> list[Delivery]:
-    """The ready messages of a queue, as the queue itself says; ``rabbitmqctl`` tells what was seconds ago."""
+    """The ready messages of a queue, as the queue itself says; ``rabbitmqctl`` tells what was seconds ago.
+
+    One whose caller's patience has ended counts as ready until it would be delivered, and then it is not.
+    """
     link = Link(stage.url, "checker")
     await link.open()
     found: list[Delivery] = []
     try:
         channel = await link.channel()
-        expected = await channel.declare_queue(Queue(queue, ""), passive=True)
-        arrived = asyncio.Event()
-
-        def take(delivery: Delivery) -> None:
-            found.append(delivery)
-            if len(found) >= expected:
-                arrived.set()
-
-        if expected:
-            await channel.consume(queue, take)
-            async with asyncio.timeout(10):
-                await arrived.wait()
+        ready = await channel.declare_queue(Queue(queue, ""), passive=True)
+        if ready:
+            await channel.consume(queue, found.append)
+            seen = -1
+            async with asyncio.timeout(30):
+                while ready or seen < len(found):
+                    seen = len(found)
+                    await asyncio.sleep(0.3)
+                    ready = await channel.declare_queue(Queue(queue, ""), passive=True)
     finally:
         await link.close()  # nothing was acknowledged: all of it stays
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import Capacity
+from schemas.errors import Capacity, InvalidMessage
 from schemas.ids import escape_call_id
 from tests.faults.checker import check
 from tests.faults.stage import Stage, faulty
@@ -94,6 +94,26 @@ async def test_poison_is_parked_with_its_reason_and_stops_nothing(scene: Stage):
     await scene.end_calls(["healthy"])
     report = await check(scene, "poison")
     assert report.counts["parked"] == len(poison)
+
+
+async def test_an_answer_of_any_size_costs_nobody_the_connection(scene: Stage):
+    """RabbitMQ takes 16 MiB from 4.0 on, and closes the channel for more."""
+    await scene.start({**faulty(), "services": {"echo": {"command": ECHO, "max_result": "32M"}}})
+    await scene.start_calls(["healthy"])
+    # Its text comes twice in the answer.
+    with pytest.raises(InvalidMessage, match="too large"):
+        await scene.client.call_tool("healthy", "big", {"size": 9 << 20}, timeout=60)
+    large = [f"large-{number}" for number in range(20)]
+    metadata = {"note": "x" * (1 << 20)}
+    await asyncio.gather(*(scene.client.create(one, "echo", metadata=metadata, patience=60) for one in large))
+    with pytest.raises(InvalidMessage, match="ask for less"):
+        await scene.client.list_sessions()
+    page = await scene.client.list_sessions(limit=5)
+    assert len(page["sessions"]) == 5
+    await scene.end_calls(["healthy", *large])
+    await scene.until(lambda: {e.subject for e in scene.of("closed")} == {"healthy", *large})
+    assert not scene.logged("broker.lost")
+    await check(scene, "answers of any size")
 
 
 async def test_with_all_workers_full_starts_are_rejected_in_time_and_ends_still_close(scene: Stage):

@@ -98,16 +98,18 @@ async def test_a_rolling_restart_under_live_calls_and_tool_calls(scene: Stage, c
 
     asking = [asyncio.create_task(ask(calls[one::8])) for one in range(8)]
     took = []
-    for worker in list(scene.workers):
-        began = time.monotonic()
-        scene.look()
-        code = await worker.terminate()
-        took.append(round(time.monotonic() - began, 1))
-        assert code == 0
-        await scene.start()
-    await scene.until(lambda: len(scene.of("started")) == 6)
-    done.set()
-    await asyncio.gather(*asking)
+    try:
+        for worker in list(scene.workers):
+            began = time.monotonic()
+            scene.look()
+            code = await worker.terminate()
+            took.append(round(time.monotonic() - began, 1))
+            assert code == 0
+            await scene.start()
+        await scene.until(lambda: len(scene.of("started")) == 6)
+    finally:  # without a link they would ask for ever, and never wait
+        done.set()
+        await asyncio.gather(*asking)
     kinds = {type(error).__name__: sum(type(e) is type(error) for _, e in failures) for _, error in failures}
     print(f"\n{answered} tool calls answered, {len(failures)} failed {kinds}; leaving took {took} s")  # noqa: T201
     await scene.until(lambda: len(scene.of("created")) - len(scene.of("closed")) == count, within=20)

@@ -13,9 +13,11 @@ import psutil
 import pytest
 
 from infra.broker import PrivateBroker, find_server, open_broker, private_broker
+from infra.loopback import epmd_program
 from infra.rabbitmq_find import version_of
 
 HELPER = Path(__file__).resolve().parents[2] / "infra" / "broker.py"
+OF_DEBIAN = HELPER.with_name("rabbitmq_of_debian")
 pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.skipif(find_server() is None, reason="no rabbitmq-server here: the broker comes from elsewhere"),
@@ -198,3 +200,33 @@ def test_a_rabbitmq_that_is_too_old_is_left_alone(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("RABBITMQ_SERVER", str(server))
     assert version_of(server) == (3, 9, 13)
     assert find_server() is None
+
+
+def test_a_server_brings_its_own_port_mapper(tmp_path: Path) -> None:
+    own = tmp_path / "epmd"
+    own.touch(mode=0o755)
+    assert epmd_program(tmp_path / "rabbitmq-server") == str(own)
+
+
+@pytest.fixture
+def another_debian(tmp_path: Path) -> Path:
+    """The server that the script makes of a Debian in a folder; the Debian is this one, which costs no download."""
+    if not Path("/usr/lib/rabbitmq/bin").exists() or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("needs Debian's rabbitmq-server and the right to mount")
+    (tmp_path / "root").symlink_to("/")
+    made = subprocess.run([str(OF_DEBIAN), "sid", str(tmp_path)], capture_output=True, text=True, check=True)
+    return Path(made.stdout.strip().removeprefix("RABBITMQ_SERVER="))
+
+
+def test_a_rabbitmq_in_a_folder_runs_as_one_of_the_system(
+    another_debian: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RABBITMQ_SERVER", str(another_debian))
+    assert find_server() == another_debian
+    with private_broker() as node:
+        told = ".".join(map(str, version_of(another_debian) or ()))
+        assert f"RabbitMQ {told}" in (node.home / "console.log").read_text()
+        assert node.node in node.rabbitmqctl("cluster_status")
+        assert psutil.Process(node.pid).name() == "beam.smp"  # our signals reach the node itself
+        assert str(another_debian.parents[1]) not in Path("/proc/self/mounts").read_text()
+    assert eventually(lambda: not processes_of(node.home.name))
