@@ -1,41 +1,15 @@
 """Opening sessions: from a plan, a command or a recipe to processes that run."""
 
 import asyncio
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Literal, cast
 
 from consumer.calls.context import Context, Starter, ToolProcess
-from consumer.calls.holdings import CallSession
-from consumer.calls.routes import Plan
+from consumer.calls.holdings import CallSession, OwnedCall
+from consumer.calls.wanted import Wanted
 from consumer.sessions import SessionManager
-from schemas.base import Json
-from schemas.calls import CallEvent
 from schemas.errors import SessionsError
-from schemas.ids import ServiceName, SessionId, session_id_of
 
 IfExists = Literal["replace", "keep", "reject"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A session that shall be open; ``timeout`` (s) None takes the service's, then the worker's."""
-
-    session_id: SessionId
-    service_name: ServiceName
-    timeout: float | None = None
-    metadata: Json = field(default_factory=dict)
-    restored: bool = False
-    created_at: datetime | None = None
-
-
-def wanted_by(event: CallEvent, chosen: Plan) -> list[Wanted]:
-    """The sessions of a starting call; each carries the event as ``metadata.call``."""
-    metadata = {**chosen.metadata, "call": event.model_dump(mode="json")}
-    return [
-        Wanted(session_id_of(event.call_id, service, first=not index), service, chosen.timeout, metadata)
-        for index, service in enumerate(chosen.services)
-    ]
 
 
 class Opening:
@@ -46,13 +20,16 @@ class Opening:
         self._sessions = sessions
         self._start = start
 
-    async def open_all(self, wanted: list[Wanted], *, if_exists: str) -> list[CallSession | SessionsError]:
+    async def open_all(
+        self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str
+    ) -> list[CallSession | SessionsError]:
         """Open all, or as many as can be: the result has a session or an error for each."""
-        return list(await asyncio.gather(*(self._open(one, cast("IfExists", if_exists)) for one in wanted)))
+        return list(await asyncio.gather(*(self._open(call, one, cast("IfExists", if_exists)) for one in wanted)))
 
-    async def _open(self, wanted: Wanted, if_exists: IfExists) -> CallSession | SessionsError:
+    async def _open(self, call: OwnedCall, wanted: Wanted, if_exists: IfExists) -> CallSession | SessionsError:
         try:
             service = self._context.service(wanted.service_name)
+            reserved = call.rings.reserved(wanted.service_name) if call.rings is not None else None
             opened = await self._sessions.open_session(
                 wanted.session_id,
                 wanted.service_name,
@@ -62,9 +39,11 @@ class Opening:
                 if_exists=if_exists,
                 restored=wanted.restored,
                 created_at=wanted.created_at,
+                reserved=reserved,
             )
         except SessionsError as error:
             return error
         if opened.created:
-            opened.session.record.start_kind = opened.session.process.start_kind
+            kept = reserved is not None and reserved.kept
+            opened.session.record.start_kind = "reserved" if kept else opened.session.process.start_kind
         return opened.session

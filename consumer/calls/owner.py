@@ -17,20 +17,22 @@ from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided
 from consumer.calls import headers
 from consumer.calls.books import Books
-from consumer.calls.context import Context, Starter, ToolProcess
+from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.early import Early
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from consumer.calls.leaving import Leaving
 from consumer.calls.liveness import PROBE
-from consumer.calls.opening import Opening, Wanted, wanted_by
+from consumer.calls.opening import Opening
 from consumer.calls.patience import Heartbeat, deadline_of
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.reporting import session_info
+from consumer.calls.ringing import Ringer
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
 from consumer.calls.toolcalls import Asked, ToolCalls, too_late
 from consumer.calls.uses import Uses
+from consumer.calls.wanted import Wanted, wanted_by
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas.base import Json
 from schemas.errors import LimitReached, SessionNotFound, SessionsError
@@ -64,10 +66,13 @@ DEATH_NOTICE = 5.0
 class Owner:
     """Takes deliveries of the inbox and of the fast lane; both lanes accept every message type."""
 
-    def __init__(self, context: Context, sessions: SessionManager[ToolProcess], start: Starter) -> None:
+    def __init__(
+        self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack
+    ) -> None:
         self._context = context
         self._sessions = sessions
         self._opening = Opening(context, sessions, start)
+        self._ringer = Ringer(context, sessions, start, take_back)
         self._tool_calls = ToolCalls(context)
         self._uses = Uses(context, self._tool_calls)
         self.heartbeat = Heartbeat()
@@ -338,7 +343,7 @@ class Owner:
         # The bindings of both lanes are there before anybody is told of the session.
         bound, results = await asyncio.gather(
             self.holdings.bind_requests(call),
-            self._opening.open_all(wanted, if_exists=if_exists),
+            self._opening.open_all(call, wanted, if_exists=if_exists),
             return_exceptions=True,
         )
         if isinstance(results, BaseException):
@@ -358,17 +363,32 @@ class Owner:
     async def _start(self, call: OwnedCall, event: CallStarted | CallProgress) -> Outcome:
         if call.ended is not None:
             return Done(succeeded({"sessions": []}), what="ended_before")
-        if call.sessions:
+        if call.rings is not None and event.is_answered:
+            has = {session.service_name for session in call.sessions.values()}
+            wanted = [one for one in call.rings.wanted if one.service_name not in has]
+        elif call.sessions or call.rings is not None:
             for session in call.sessions.values():
                 session.touch()
             return Done(succeeded({"sessions": sorted(call.sessions)}), what="touched")
-        chosen = plan(event, self._context.routes, self._context.services)
-        results = await self._open(call, wanted_by(event, chosen), if_exists="keep")
+        else:
+            chosen = plan(event, self._context.routes, self._context.services)
+            wanted = wanted_by(event, chosen)
+            if chosen.rings:
+                call.rings = self._ringer.ring(wanted, partial(self._stop_ringing, call))
+                await self.holdings.bind_requests(call)
+                return Done(succeeded({"sessions": []}), what="reserved")
+        results = await self._open(call, wanted, if_exists="keep")
+        call.rings_no_more()
         opened = [result.session_id for result in results if not isinstance(result, SessionsError)]
         return Done(succeeded({"sessions": opened}), what="opened" if opened else "not_opened")
 
+    def _stop_ringing(self, call: OwnedCall) -> None:
+        call.rings_no_more()
+        self._books.keep_later(call.call_id)
+
     async def _end(self, call: OwnedCall) -> list[SessionId]:
         self._context.endings.note(call.call_id)
+        call.rings_no_more()
         if call.ended is None:
             call.ended = asyncio.get_running_loop().call_later(
                 self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._bury, call)
@@ -441,7 +461,7 @@ class Owner:
         await self._lanes.abandon()
         await self._tasks.cancel()
         for call in self.holdings.calls.values():
-            call.stop_timers()
+            call.let_go()
 
 
 def _no_session(request: Use) -> SessionNotFound:

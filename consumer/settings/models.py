@@ -61,9 +61,10 @@ class WorkerSettings(_Section):
     """``[worker]``: this program on the broker.
 
     ``tombstone`` is how long an ended call is remembered, ``grace`` how long a worker that lost its connection may take
-    to come back, ``admission_wait`` how long a start waits for room, ``drain_timeout`` how long leaving may take,
-    ``connect_timeout`` how long a broker that cannot be reached is tried at the start. ``calls_prefetch`` bounds the
-    raw events in work at once. ``worker_id`` must be unique; without one each start makes its own.
+    to come back, ``admission_wait`` how long a start waits for room, ``ring_timeout`` how long something is held for a
+    call that rings, ``drain_timeout`` how long leaving may take, ``connect_timeout`` how long a broker that cannot be
+    reached is tried at the start. ``calls_prefetch`` bounds the raw events in work at once. ``worker_id`` must be
+    unique; without one each start makes its own.
     """
 
     prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"
@@ -71,6 +72,7 @@ class WorkerSettings(_Section):
     tombstone: Seconds = 30.0
     grace: Seconds = 5.0
     admission_wait: Seconds = 2.0
+    ring_timeout: Seconds = 120.0
     drain_timeout: Seconds = 15.0
     heartbeat: float = Field(default=10.0, ge=1, le=300)
     connect_timeout: Seconds = 60.0

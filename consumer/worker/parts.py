@@ -64,7 +64,7 @@ class Parts:
             endings=self.endings,
             services=settings.services,
             routes=settings.routes,
-            timings=Timings(tombstone=own.tombstone, admission_wait=own.admission_wait),
+            timings=Timings(tombstone=own.tombstone, admission_wait=own.admission_wait, ring_timeout=own.ring_timeout),
         )
         self.mcp = MCPManager(
             {str(name): service for name, service in settings.services.items()},
@@ -72,7 +72,7 @@ class Parts:
         )
         self.sessions: SessionManager[ToolProcess] = SessionManager(settings.session, on_event=self._on_session)
         self.asker = Asker(self.publisher)
-        self.owner = Owner(self.context, self.sessions, self.mcp.create_client)
+        self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
         self.placer = Placer(self.context)
         self.intake = Intake(self.context, self.asker, self._ignored)
         self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)
