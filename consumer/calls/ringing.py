@@ -9,15 +9,11 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-import structlog
-
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.wanted import Wanted
 from consumer.sessions import Reservation, SessionManager
 from schemas.errors import LimitReached
 from schemas.ids import ServiceName
-
-log = structlog.get_logger(__name__)
 
 
 class Ringing:

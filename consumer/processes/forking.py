@@ -71,6 +71,12 @@ def _shebang(script: Path) -> tuple[str, ...]:
     return tuple(words) if words and Path(words[0]).name.startswith("python") else ()
 
 
+def _started(starting: asyncio.Task[ForkServer]) -> ForkServer | None:
+    """The helper, if it has come to one."""
+    failed = not starting.done() or starting.cancelled() or starting.exception() is not None
+    return None if failed else starting.result()
+
+
 class ForkLauncher(LocalLauncher):
     """A :class:`LocalLauncher` for services that may have a ``fork_server``; one helper for each, when it is needed."""
 
@@ -98,10 +104,10 @@ class ForkLauncher(LocalLauncher):
             starting.add_done_callback(self._retire)
 
     def _retire(self, starting: asyncio.Task[ForkServer]) -> None:
-        if starting.cancelled() or starting.exception() is not None:
-            self._leaving.discard(starting)
+        if (helper := _started(starting)) is not None:
+            helper.retire()
         else:
-            starting.result().retire()
+            self._leaving.discard(starting)
 
     async def spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
         """A fork where there can be one, else a process started from ``command``."""
@@ -157,7 +163,7 @@ class ForkLauncher(LocalLauncher):
     def _ended(self, service: MCPService, helper: ForkServer) -> None:
         if self._warden is not None:
             self._warden.remove(helper.pid)
-        self._leaving = {one for one in self._leaving if not one.done() or one.result() is not helper}
+        self._leaving = {one for one in self._leaving if _started(one) is not helper}
         if not self._closing and not helper.retired and helper.was_ready:
             self._rest(service, "its helper has died, and all sessions that were forked from it")
 

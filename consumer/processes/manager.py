@@ -99,17 +99,17 @@ class MCPManager:
         service = self.get_service(service_name)
         if (tools := self._known.fresh(service)) is not None:
             return tools
-        listing = self._listings.get(service_name)
+        listing = self._listings.get(service.source)
         if listing is None:
             listing = asyncio.create_task(self._renew(service_name, service), name=f"list-tools-{service_name}")
-            self._listings[service_name] = listing
-            listing.add_done_callback(partial(self._listed, service_name))
+            self._listings[service.source] = listing
+            listing.add_done_callback(partial(self._listed, service))
         return await asyncio.shield(listing)
 
-    def _listed(self, service_name: str, listing: asyncio.Task[list[dict[str, Any]]]) -> None:
-        del self._listings[service_name]
+    def _listed(self, service: MCPService, listing: asyncio.Task[list[dict[str, Any]]]) -> None:
+        del self._listings[service.source]
         if not listing.cancelled() and listing.exception() is not None:
-            log.info("service.not_listed", service=service_name, error=str(listing.exception()))
+            log.info("service.not_listed", service=service.name, error=str(listing.exception()))
 
     async def _renew(self, service_name: str, service: MCPService) -> list[dict[str, Any]]:
         tools = await self._known.renewed(service)
