@@ -21,6 +21,12 @@ class CallKind(StrEnum):
     ENDED = "ended"
 
 
+CALL_STATE = "call_state"
+"""The attribute that tells how far a call is: ``created``, ``ringing``, ``answered``, or the platform's own word."""
+
+UNANSWERED = frozenset({"queued", "initiated", "created", "ringing", "ending"})
+"""Words for a call that nobody has answered; ``ending`` because a call ends that way, answered or not."""
+
 Direction = Literal["inbound", "outbound", "internal"]
 
 
@@ -28,7 +34,9 @@ class CallEvent(Strict):
     """One normalised call event; the body of ``call.started``, ``call.progress`` and ``call.ended``.
 
     ``source`` names the translator (``relay``, ``freeswitch``, ...), ``end_reason`` is the platform's own word,
-    ``attributes`` holds whatever else of the event a route may want to match on, as text.
+    ``attributes`` holds whatever else of the event a route may want to match on, as text. One of them has a meaning
+    of its own: ``call_state`` tells how far the call is (``created``, ``ringing``, ``answered``), where the platform
+    does.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -45,6 +53,11 @@ class CallEvent(Strict):
     attributes: Json = Field(default_factory=dict)
 
     @property
+    def is_answered(self) -> bool:
+        """Whether somebody has answered; what does not tell counts as answered, so that nothing waits for ever."""
+        return str(self.attributes.get(CALL_STATE)).casefold() not in UNANSWERED
+
+    @property
     def message_type(self) -> str:
         """The AMQP ``type`` that this event travels under."""
         return f"call.{self.kind.value}"
@@ -55,4 +68,4 @@ def normal_reason(reason: str) -> str:
     return reason.replace("_", "").replace("-", "").replace(" ", "").casefold()
 
 
-__all__ = ["CallEvent", "CallId", "CallKind", "Direction", "normal_reason"]
+__all__ = ["CALL_STATE", "CallEvent", "CallId", "CallKind", "Direction", "normal_reason"]

@@ -50,7 +50,7 @@ class Books:
                 call.unconfirmed = True
             self.tell_created(call)
             await self._confirmed(call)
-        elif call.ended is not None:
+        elif call.ended is not None or call.rings is not None:
             await self._holdings.drop_recipe(call)
         elif (call.users or call.answers) and not self.leaving:
             # A repeated tool call must find the answer that was given, not another owner that executes it again.
@@ -99,7 +99,7 @@ class Books:
         call.lingers = None
         if call.users or call.untold_ends:
             self._linger(call)
-        elif not call.sessions and call.ended is None and self._holdings.calls.get(call.call_id) is call:
+        elif not (call.sessions or call.ended or call.rings) and self._holdings.calls.get(call.call_id) is call:
             await self._holdings.release(call)
 
     # After we were away.
@@ -123,7 +123,7 @@ class Books:
         for call in self._holdings.to_renew():
             self.keep_later(call.call_id)
         for call in self._holdings.calls.values():
-            if call.sessions and call.ended is None and call.call_id in self._context.endings:
+            if (call.sessions or call.rings) and call.ended is None and call.call_id in self._context.endings:
                 self.over(call.call_id)
         due = asyncio.get_running_loop().time() - CHECK_EVERY
         for call in self._holdings.calls.values():

@@ -96,6 +96,9 @@ class ToolProcess(SessionProcess, Protocol):
 Starter = Callable[[ServiceName], Awaitable[ToolProcess]]
 """Starts a server process for a new session; raises ``StartFailed``, ``StartTimeout``."""
 
+TakeBack = Callable[[Any], bool]
+"""Given a process that was started for a session and never used; returns whether it has taken it for another one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -103,6 +106,7 @@ class Timings:
 
     tombstone: float = 30.0
     admission_wait: float = 2.0
+    ring_timeout: float = 120.0
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.topology import Binding
 from consumer.calls.answers import Answers
 from consumer.calls.context import Context, ToolProcess
+from consumer.calls.ringing import Ringing
 from consumer.sessions import Session
 from schemas.ids import CallId, SessionId, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
@@ -68,6 +69,8 @@ class OwnedCall:
     """Tool calls that are being run, or wait for their session."""
     lingers: asyncio.TimerHandle | None = None
     """Set while the call is owned for its answers' sake only."""
+    rings: Ringing | None = None
+    """Set while it rings: the call is owned for the sake of what is held for it."""
 
     def tell_ends(self) -> None:
         """Tell of the ends that have been noted: the call is ours, or nobody else can tell."""
@@ -76,8 +79,15 @@ class OwnedCall:
             self.unconfirmed = True
         self.untold_ends.clear()
 
-    def stop_timers(self) -> None:
-        """Neither tombstone nor lingering ends any more."""
+    def rings_no_more(self) -> None:
+        """It was answered, or will not be: what is still held for it is given back."""
+        if self.rings is not None:
+            self.rings.over()
+            self.rings = None
+
+    def let_go(self) -> None:
+        """It is ours no longer: no timer rings any more, nothing is held for it."""
+        self.rings_no_more()
         for timer in (self.ended, self.lingers):
             if timer is not None:
                 timer.cancel()
@@ -134,7 +144,7 @@ class Holdings:
         """Own a call no longer: what comes for it now reaches the placer. Idempotent."""
         if self.calls.pop(call.call_id, None) is None:
             return
-        call.stop_timers()
+        call.let_go()
         call.tell_ends()
         await self.drop_recipe(call)
         try:

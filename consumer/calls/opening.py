@@ -2,50 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Awaitable
 from functools import partial
 from typing import Literal, cast
 
 from pydantic_core import to_json
 
 from consumer.calls.context import Context, Starter, ToolProcess
-from consumer.calls.holdings import CallSession
-from consumer.calls.routes import Plan
+from consumer.calls.holdings import CallSession, OwnedCall
+from consumer.calls.wanted import Wanted
 from consumer.observability import metrics, tracing
 from consumer.sessions import SessionManager
 from schemas.base import Json
-from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionsError
-from schemas.ids import ServiceName, SessionId, session_id_of
+from schemas.ids import ServiceName
 from schemas.internal import MAX_RECIPE
 
 BESIDE_METADATA = 1024
 """Bytes of a session in a recipe that are not its metadata, at most."""
 
 IfExists = Literal["replace", "keep", "reject"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A session that shall be open; ``timeout`` (s) None takes the service's, then the worker's."""
-
-    session_id: SessionId
-    service_name: ServiceName
-    timeout: float | None = None
-    metadata: Json = field(default_factory=dict)
-    restored: bool = False
-    created_at: datetime | None = None
-
-
-def wanted_by(event: CallEvent, chosen: Plan) -> list[Wanted]:
-    """The sessions of a starting call; each carries the event as ``metadata.call``."""
-    metadata = {**chosen.metadata, "call": event.model_dump(mode="json")}
-    return [
-        Wanted(session_id_of(event.call_id, service, first=not index), service, chosen.timeout, metadata)
-        for index, service in enumerate(chosen.services)
-    ]
 
 
 def _weight(metadata: Json) -> int:
@@ -66,14 +42,15 @@ class Opening:
         self._start = start
 
     async def open_all(
-        self, wanted: list[Wanted], *, if_exists: str, beside: Iterable[CallSession] = ()
+        self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str
     ) -> list[CallSession | SessionsError]:
         """Open all, or as many as can be: the result has a session or an error for each.
 
-        ``beside`` are the sessions that the call has already: one recipe must hold them all.
+        One recipe must hold them all, and the sessions that the call has already.
         """
         names = {one.session_id for one in wanted}
-        room = MAX_RECIPE - sum(_weight(one.metadata) for one in beside if one.session_id not in names)
+        beside = [session for session in call.sessions.values() if session.session_id not in names]
+        room = MAX_RECIPE - sum(_weight(session.metadata) for session in beside)
         opening: list[Awaitable[CallSession | SessionsError]] = []
         for one in wanted:
             weight = _weight(one.metadata)
@@ -81,12 +58,13 @@ class Opening:
                 opening.append(_refused(one, weight, room))
             else:
                 room -= weight
-                opening.append(self._open(one, cast("IfExists", if_exists)))
+                opening.append(self._open(call, one, cast("IfExists", if_exists)))
         return list(await asyncio.gather(*opening))
 
-    async def _open(self, wanted: Wanted, if_exists: IfExists) -> CallSession | SessionsError:
+    async def _open(self, call: OwnedCall, wanted: Wanted, if_exists: IfExists) -> CallSession | SessionsError:
         try:
             service = self._context.service(wanted.service_name)
+            reserved = call.rings.reserved(wanted.service_name) if call.rings is not None else None
             opened = await self._sessions.open_session(
                 wanted.session_id,
                 wanted.service_name,
@@ -96,11 +74,13 @@ class Opening:
                 if_exists=if_exists,
                 restored=wanted.restored,
                 created_at=wanted.created_at,
+                reserved=reserved,
             )
         except SessionsError as error:
             return error
         if opened.created:
-            opened.session.record.start_kind = opened.session.process.start_kind
+            kept = reserved is not None and reserved.kept
+            opened.session.record.start_kind = "reserved" if kept else opened.session.process.start_kind
         return opened.session
 
     async def _started(self, service: ServiceName) -> ToolProcess:

@@ -7,31 +7,28 @@ safe; what uses its sessions waits for the lane and then runs beside everything 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
-from typing import Any, assert_never
+from typing import Any
 
 import structlog
 
-from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided
 from consumer.calls import headers
 from consumer.calls.books import Books
-from consumer.calls.context import Context, Starter, ToolProcess
+from consumer.calls.changes import Changes
+from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.early import Early
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from consumer.calls.leaving import Leaving
 from consumer.calls.liveness import PROBE
-from consumer.calls.opening import Opening, Wanted, wanted_by
 from consumer.calls.patience import Heartbeat, deadline_of
 from consumer.calls.reading import Addressed, read_addressed, refused
-from consumer.calls.reporting import session_info
-from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
 from consumer.calls.toolcalls import Asked, ToolCalls, too_late
 from consumer.calls.uses import Uses
+from consumer.calls.wanted import Wanted
 from consumer.observability import tracing
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas.base import Json
@@ -39,14 +36,11 @@ from schemas.errors import LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import CloseResult, EndResult, Reply, failed, succeeded
+from schemas.replies import Reply, failed
 from schemas.requests import (
     CallEnded,
-    CallProgress,
-    CallStarted,
     Lifecycle,
     SessionClose,
-    SessionCreate,
     ToolsCall,
     Use,
 )
@@ -66,10 +60,10 @@ DEATH_NOTICE = 5.0
 class Owner:
     """Takes deliveries of the inbox and of the fast lane; both lanes accept every message type."""
 
-    def __init__(self, context: Context, sessions: SessionManager[ToolProcess], start: Starter) -> None:
+    def __init__(
+        self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack
+    ) -> None:
         self._context = context
-        self._sessions = sessions
-        self._opening = Opening(context, sessions, start)
         self._tool_calls = ToolCalls(context)
         self._uses = Uses(context, self._tool_calls)
         self.heartbeat = Heartbeat()
@@ -79,6 +73,9 @@ class Owner:
         self._leaving = False
         self.holdings = Holdings(context)
         self._books = Books(context, self.holdings, self._lanes)
+        self._changes = Changes(
+            context, sessions, start, take_back, holdings=self.holdings, books=self._books, lanes=self._lanes
+        )
         self._books.over = partial(self.give_up, reason=EndReason.CALL_ENDED)
         self.probed: Callable[[Delivery], None] = lambda _: None
         """Called with each probe that came back."""
@@ -261,7 +258,7 @@ class Owner:
             try:
                 if self.holdings.calls.get(call.call_id) is not call:
                     raise _no_session(request)
-                found = find(call, request) or await self._open_one(call, wanted)
+                found = find(call, request) or await self._changes.open_one(call, wanted)
             except Exception as error:  # noqa: BLE001 - whatever it is, the requester's task raises it
                 if not opened.done():
                     opened.set_exception(error)
@@ -282,7 +279,7 @@ class Owner:
                 await self.holdings.release(call)
             return self._not_mine(delivery, call_id)
         try:
-            outcome = await self._changed(delivery, call, message)
+            outcome = await self._changes.carry_out(delivery, call, message)
         except LimitReached as error:
             if call.sessions:
                 outcome = Done(failed(error))
@@ -293,144 +290,6 @@ class Owner:
             outcome = Done(failed(error))
         await self._books.keep(call_id)
         return outcome
-
-    async def _changed(self, delivery: Delivery, call: OwnedCall, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
-        match message:
-            case SessionCreate():
-                return await self._create(delivery, call, message)
-            case SessionClose(session_id=session_id):
-                closed = await self._close(call, session_id)
-                return Done(succeeded(CloseResult(closed=bool(closed), sessions=closed).model_dump()))
-            case CallStarted() | CallProgress():
-                return await self._start(call, message)
-            case CallEnded():
-                closed = await self._end(call)
-                return Done(succeeded(EndResult(closed=closed).model_dump()))
-            case Recipe():
-                return await self._restore(call, message, died=headers.DEATHS in delivery.message.headers)
-            case OwnerCheck(worker_id=asker) if asker == self._context.worker_id:
-                await self.holdings.bind_requests(call)
-                # Still ours. After a new link the broker counts one delivery more of the recipe: write a new one.
-                call.dirty = call.dirty or (call.unchecked and bool(call.sessions))
-                call.unchecked = False
-                call.tell_ends()
-                call.checked_at = asyncio.get_running_loop().time()
-                return Done(what="still_owner")
-            case OwnerCheck():
-                return Done(succeeded({"call_id": call.call_id, "owner": self._context.worker_id}))
-            case _:
-                assert_never(message)
-
-    async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
-        self._context.service(request.service_name)
-        again = call.opened_by.get(request.session_id) == delivery.message.message_id != ""
-        late = call.ended is not None and headers.LATE in delivery.message.headers
-        if late or (again and request.session_id not in call.sessions):  # what it asked for has been, and is over
-            raise SessionNotFound(f"session {request.session_id!r} has ended", session_id=request.session_id)
-        session = await self._open_one(
-            call,
-            Wanted(request.session_id, request.service_name, request.timeout, request.metadata or {}),
-            if_exists="keep" if again else request.if_exists,
-            fails_alone=True,
-        )
-        call.opened_by = {request.session_id: delivery.message.message_id} | {
-            known: by for known, by in call.opened_by.items() if known in call.sessions
-        }
-        call.dirty = True
-        self._context.endings.lift(call.call_id)
-        if call.ended is not None:  # an explicit command of somebody who knows better lifts the tombstone
-            call.ended.cancel()
-            call.ended = None
-        return Done(succeeded(session_info(self._context.worker_id, session).model_dump(mode="json")))
-
-    async def _open_one(
-        self, call: OwnedCall, wanted: Wanted, *, if_exists: str = "replace", fails_alone: bool = False
-    ) -> CallSession:
-        (result,) = await self._open(call, [wanted], if_exists=if_exists, fails_alone=fails_alone)
-        if isinstance(result, SessionsError):
-            raise result
-        return result
-
-    async def _open(
-        self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str = "replace", fails_alone: bool = False
-    ) -> list[CallSession | SessionsError]:
-        # The bindings of both lanes are there before anybody is told of the session.
-        bound, results = await asyncio.gather(
-            self.holdings.bind_requests(call),
-            self._opening.open_all(wanted, if_exists=if_exists, beside=list(call.sessions.values())),
-            return_exceptions=True,
-        )
-        if isinstance(results, BaseException):
-            raise results
-        if isinstance(bound, BrokerError):
-            log.info("owner.binding_later", call_id=call.call_id, error=str(bound))
-        elif isinstance(bound, BaseException):
-            raise bound
-        refusals = [result for result in results if isinstance(result, SessionsError)]
-        if not call.sessions and refusals and all(isinstance(refusal, LimitReached) for refusal in refusals):
-            raise refusals[0]
-        for one, result in zip(wanted, results, strict=True):
-            if isinstance(result, SessionsError) and not (fails_alone and isinstance(result, LimitReached)):
-                self._context.reporter.rejected(call.call_id, one.session_id, one.service_name, result, one.metadata)
-        return results
-
-    async def _start(self, call: OwnedCall, event: CallStarted | CallProgress) -> Outcome:
-        if call.ended is not None:
-            return Done(succeeded({"sessions": []}), what="ended_before")
-        for session in call.sessions.values():
-            session.touch()
-        if any("call" in session.metadata for session in call.sessions.values()):
-            return Done(succeeded({"sessions": sorted(call.sessions)}), what="touched")
-        chosen = wanted_by(event, plan(event, self._context.routes, self._context.services))
-        # Sessions that somebody opened ahead of the call's start become the start's: the order makes no difference.
-        missing = [_under_free_id(call, one) for one in chosen if not _adopted(call, one)]
-        results = await self._open(call, missing, if_exists="keep")
-        opened = [result.session_id for result in results if not isinstance(result, SessionsError)]
-        what = "opened" if opened else "touched" if call.sessions else "not_opened"
-        return Done(succeeded({"sessions": sorted(call.sessions)}), what=what)
-
-    async def _end(self, call: OwnedCall) -> list[SessionId]:
-        self._context.endings.note(call.call_id)
-        if call.ended is None:
-            self._entomb(call)
-        return await self._close_all(call, EndReason.CALL_ENDED)
-
-    def _entomb(self, call: OwnedCall) -> None:
-        call.ended = asyncio.get_running_loop().call_later(
-            self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._bury, call)
-        )
-
-    async def _bury(self, call: OwnedCall) -> None:
-        if call.untold_ends:  # we are away, and shall know whose it was
-            self._entomb(call)
-        elif call.ended is not None and self.holdings.calls.get(call.call_id) is call:
-            await self.holdings.release(call)
-
-    async def _close(self, call: OwnedCall, session_id: str) -> list[SessionId]:
-        if session_id == call.call_id:
-            return await self._close_all(call, EndReason.REQUESTED)
-        closed = await self._sessions.close_session(SessionId(session_id), EndReason.REQUESTED)
-        return [SessionId(session_id)] if closed else []
-
-    async def _close_all(self, call: OwnedCall, reason: EndReason) -> list[SessionId]:
-        sessions = list(call.sessions)
-        closed = await asyncio.gather(*(self._sessions.close_session(one, reason) for one in sessions))
-        return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
-
-    async def _restore(self, call: OwnedCall, recipe: Recipe, *, died: bool) -> Outcome:
-        if call.ended is not None or call.sessions:
-            return Done(what="restore_not_needed")
-        call.restores = max((one.restores for one in recipe.sessions), default=0) + died
-        call.restored_at = asyncio.get_running_loop().time()
-        wanted = [
-            Wanted(
-                one.session_id, one.service_name, one.timeout, one.metadata, restored=True, created_at=one.created_at
-            )
-            for one in recipe.sessions
-            if (service := self._context.services.get(one.service_name)) and service.enabled and service.restore
-        ]
-        await self._open(call, wanted, if_exists="keep")
-        return Done(what="restored")
 
     # The worker's life.
 
@@ -446,7 +305,7 @@ class Owner:
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
         told_lost = call.unchecked and call.held is None
-        await self._close_all(call, reason)
+        await self._changes.close_all(call, reason)
         if told_lost:  # our recipe has not come back: the placer had it, and has told of its sessions
             log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.untold_ends))
             call.untold_ends.clear()
@@ -460,7 +319,9 @@ class Owner:
         """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
         self._leaving = self._books.leaving = True
         until = asyncio.get_running_loop().time() + timeout - STOP_PATIENCE
-        leaving = Leaving(self._context, self.holdings, partial(self._close_all, reason=EndReason.WORKER_SHUTDOWN))
+        leaving = Leaving(
+            self._context, self.holdings, partial(self._changes.close_all, reason=EndReason.WORKER_SHUTDOWN)
+        )
         for call in list(self.holdings.calls.values()):
             call.tell_ends()
             self._lanes.submit(call.call_id, partial(leaving.give_away, call, until=until, hand_over=hand_over))
@@ -473,23 +334,7 @@ class Owner:
         await self._lanes.abandon()
         await self._tasks.cancel()
         for call in self.holdings.calls.values():
-            call.stop_timers()
-
-
-def _under_free_id(call: OwnedCall, wanted: Wanted) -> Wanted:
-    if wanted.session_id not in call.sessions:
-        return wanted
-    return replace(wanted, session_id=session_id_of(call.call_id, wanted.service_name, first=False))
-
-
-def _adopted(call: OwnedCall, wanted: Wanted) -> bool:
-    """Whether the call has a session on that service; it then carries the start's metadata below its own."""
-    session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
-    if session is None:
-        return False
-    session.metadata = wanted.metadata | session.metadata
-    call.dirty = True
-    return True
+            call.let_go()
 
 
 def _no_session(request: Use) -> SessionNotFound:

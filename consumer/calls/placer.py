@@ -24,11 +24,11 @@ from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
 from consumer.calls.liveness import PROBE
 from consumer.calls.memory import Memory
-from consumer.calls.opening import Wanted, wanted_by
 from consumer.calls.presence import call_the_roll
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
+from consumer.calls.wanted import Wanted, wanted_by
 from consumer.observability import metrics, tracing
 from schemas.errors import Capacity, Internal, LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason

@@ -8,7 +8,7 @@ event does not have matches no pattern, so ``"*"`` asks that it is there.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -48,13 +48,15 @@ class Route(BaseModel):
 
     ``match`` maps ``direction``, ``to``, ``from``, ``source``, ``call_id``, ``parent_call_id`` or any attribute of the
     event to patterns; none matches every call. The first of ``services`` gets the bare call id as its session id; an
-    empty list makes an exception: these calls get nothing. ``timeout`` (s) goes before the service's own.
+    empty list makes an exception: these calls get nothing. ``timeout`` (s) goes before the service's own. ``start``
+    says when the sessions open: with the first event of the call, or when it is answered, made ready while it rings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: dict[str, Patterns] = Field(default_factory=dict)
     services: Annotated[tuple[ServiceNameField, ...], AfterValidator(_without_repetition)]
+    start: Literal["ringing", "answered"] = "ringing"
     timeout: Seconds | None = None
     metadata: Annotated[Json, AfterValidator(_without_call)] = Field(default_factory=dict)
 
@@ -73,11 +75,15 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a starting call gets; no services: nothing. ``timeout`` (s) None leaves it to each service."""
+    """What a starting call gets; no services: nothing. ``timeout`` (s) None leaves it to each service.
+
+    ``rings``: not yet, but when it is answered.
+    """
 
     services: tuple[ServiceName, ...] = ()
     timeout: float | None = None
     metadata: Json = field(default_factory=dict)
+    rings: bool = False
 
 
 def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, Service]) -> Plan:
@@ -92,7 +98,9 @@ def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceNam
         return Plan(tuple(enabled))
     for route in routes:
         if route.matches(event):
-            return Plan(tuple(name for name in route.services if name in enabled), route.timeout, dict(route.metadata))
+            chosen = tuple(name for name in route.services if name in enabled)
+            rings = bool(chosen) and route.start == "answered" and not event.is_answered
+            return Plan(chosen, route.timeout, dict(route.metadata), rings)
     return Plan()
 
 

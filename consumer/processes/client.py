@@ -7,14 +7,15 @@ run in our loop (a hostile pattern blocked it for 0.9 s) and the first costs mor
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mcp.client.session import ClientSession
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp_types import HEADER_MISMATCH
 
-from consumer.processes.catalogue import Catalogue, all_tools
+from consumer.processes.catalogue import Catalogue, Listing, all_tools
 from consumer.processes.eras import PROBE_TIMEOUT, Envelope, Era
 from consumer.processes.exchange import Exchange, OnProgress
 from consumer.processes.launcher import Launcher
@@ -40,6 +41,8 @@ class MCPClient(ClientLife):
         super().__init__(service, launcher=launcher, known_era=known_era, line_cap=line_cap)
         self._catalogue = Catalogue()
         self._exchange: Exchange | None = None
+        self.on_tools: Callable[[MCPClient], None] = lambda _client: None
+        """Called when the tools were listed again, or the server has announced that they have changed."""
         self.start_kind: StartKind = "cold"
 
     async def _meet(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], era: Era) -> None:
@@ -56,18 +59,33 @@ class MCPClient(ClientLife):
                 self._catalogue.set(await self._list_tools())
 
     def _tools_changed(self) -> None:
-        self._catalogue.note_change()
+        self._catalogue.changed = True
+        self.on_tools(self)
+
+    @property
+    def listing(self) -> Listing:
+        """The tools as they were listed last."""
+        return self._catalogue.listing
+
+    @property
+    def tools_changed(self) -> bool:
+        """Whether the server has announced a change since."""
+        return self._catalogue.changed
 
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The tools as they were listed last, as the server wrote them."""
-        return self._catalogue.tools
+        return self._catalogue.listing.tools
 
     async def get_tools(self) -> list[dict[str, Any]]:
-        """All tools; listed again when the server said that they have changed."""
-        if self._catalogue.stale:
-            await self._catalogue.renew(self._list_tools)
-        return self._catalogue.tools
+        """All tools; listed again when the server said that they have changed, or that they hold no longer."""
+        return await self.list_again() if self._catalogue.stale else self.tools
+
+    async def list_again(self) -> list[dict[str, Any]]:
+        """All tools, asked for now."""
+        await self._catalogue.renew(self._list_tools)
+        self.on_tools(self)
+        return self.tools
 
     async def call_tool(
         self,
@@ -101,7 +119,7 @@ class MCPClient(ClientLife):
             if refusal.details.get("code") != HEADER_MISMATCH or exchange.envelope.era is Era.HANDSHAKE:
                 raise
             # 2026-07-28 over HTTP: the tool's schema has changed since it was listed, and with it its headers.
-            await self._catalogue.renew(self._list_tools)
+            await self.list_again()
             result = await exchange.send(
                 "tools/call", params, timeout=patience, on_progress=on_progress, on_question=on_question
             )
@@ -140,12 +158,12 @@ class MCPClient(ClientLife):
         may_change = bool(capabilities and capabilities.tools and capabilities.tools.list_changed)
         # A modern server announces changes only to who listens, which costs a request per session: look instead.
         if self._catalogue.stale or (may_change and self.era is Era.MODERN):
-            await self._catalogue.renew(self._list_tools)
+            await self.list_again()
         if name not in self._catalogue:
             known = ", ".join(sorted(tool["name"] for tool in self.tools)[:20]) or "none"
             raise ToolNotFound(f"{self.service.name} has no tool {name!r}; it has: {known}", name=name)
 
-    async def _list_tools(self) -> list[dict[str, Any]]:
+    async def _list_tools(self) -> Listing:
         exchange = self._exchange
         assert exchange is not None
 
@@ -156,4 +174,5 @@ class MCPClient(ClientLife):
                 "tools/list", params, timeout=self.service.call_timeout if self._started else None
             )
 
-        return exchange.envelope.admit(await all_tools(page))
+        listing = await all_tools(page)
+        return replace(listing, tools=exchange.envelope.admit(listing.tools))

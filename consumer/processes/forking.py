@@ -71,6 +71,12 @@ def _shebang(script: Path) -> tuple[str, ...]:
     return tuple(words) if words and Path(words[0]).name.startswith("python") else ()
 
 
+def _started(starting: asyncio.Task[ForkServer]) -> ForkServer | None:
+    """The helper, if it has come to one."""
+    failed = not starting.done() or starting.cancelled() or starting.exception() is not None
+    return None if failed else starting.result()
+
+
 class ForkLauncher(LocalLauncher):
     """A :class:`LocalLauncher` for services that may have a ``fork_server``; one helper for each, when it is needed."""
 
@@ -78,20 +84,39 @@ class ForkLauncher(LocalLauncher):
         super().__init__(parent=parent, ignore_term=ignore_term)
         self._helpers: dict[str, asyncio.Task[ForkServer]] = {}
         self._resting: dict[str, float] = {}
+        self._retired: set[str] = set()
+        """What is started from its command, if it still is: no service has it any more."""
+        self._leaving: set[asyncio.Task[ForkServer]] = set()
         self._closing = False
 
     def prepare(self, service: MCPService) -> None:
         """Begin to start the helper that the first session would wait for."""
         if service.fork_server is not None and sys.platform == "linux":
+            self._retired.discard(service.source)
             self._helper(service)
+
+    def retire(self, service: MCPService) -> None:
+        """End the helper when the last of its forks has ended."""
+        self._resting.pop(service.source, None)
+        self._retired.add(service.source)
+        if (starting := self._helpers.pop(service.source, None)) is not None:
+            self._leaving.add(starting)
+            starting.add_done_callback(self._retire)
+
+    def _retire(self, starting: asyncio.Task[ForkServer]) -> None:
+        if (helper := _started(starting)) is not None:
+            helper.retire()
+        else:
+            self._leaving.discard(starting)
 
     async def spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
         """A fork where there can be one, else a process started from ``command``."""
-        if service.fork_server is not None and not self._rests(service):
+        if service.fork_server is not None and not self._rests(service) and service.source not in self._retired:
             try:
                 return await self._fork(service, command, folder)
             except CannotFork as why:
-                self._rest(service, str(why))
+                if service.source not in self._retired:
+                    self._rest(service, str(why))
         return await super().spawn(service, command, folder)
 
     def _rests(self, service: MCPService) -> bool:
@@ -138,7 +163,8 @@ class ForkLauncher(LocalLauncher):
     def _ended(self, service: MCPService, helper: ForkServer) -> None:
         if self._warden is not None:
             self._warden.remove(helper.pid)
-        if not self._closing and helper.was_ready:
+        self._leaving = {one for one in self._leaving if _started(one) is not helper}
+        if not self._closing and not helper.retired and helper.was_ready:
             self._rest(service, "its helper has died, and all sessions that were forked from it")
 
     async def _fork(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
@@ -174,7 +200,7 @@ class ForkLauncher(LocalLauncher):
     async def close(self) -> None:
         """End the helpers, then what :class:`LocalLauncher` has."""
         self._closing = True
-        helpers, self._helpers = list(self._helpers.values()), {}
+        helpers, self._helpers = [*self._helpers.values(), *self._leaving], {}
         for starting in helpers:
             starting.cancel()
         for result in await asyncio.gather(*helpers, return_exceptions=True):

@@ -89,6 +89,8 @@ class ForkServer:
         self._ended = asyncio.Event()
         self._asked: dict[int, asyncio.Future[ForkedChild]] = {}
         self._children: dict[int, ForkedChild] = {}
+        self.retired = False
+        """Whether it ends with its last fork."""
         self._last_id = 0
 
     @property
@@ -148,6 +150,15 @@ class ForkServer:
                 _drop(asked.result())
             raise
 
+    def retire(self) -> None:
+        """Fork no more than was asked for, and end when the last fork has gone; at once, if there is none."""
+        self.retired = True
+        self._leave_when_idle()
+
+    def _leave_when_idle(self) -> None:
+        if self.retired and not self._children and not self._asked:
+            self._disconnect("its service has been configured anew")
+
     async def close(self) -> None:
         """End the helper and with it all its forks. Bounded; idempotent."""
         self._disconnect("it was closed")
@@ -192,6 +203,7 @@ class ForkServer:
             case {"exit": int(pid), "code": code, "signal": number}:
                 if (child := self._children.pop(pid, None)) is not None:
                     child.ended(code if number is None else -number)
+        self._leave_when_idle()
 
     def _forked(self, asked: "asyncio.Future[ForkedChild]", pid: int) -> None:
         child = self._children[pid] = ForkedChild(pid, self._reap)

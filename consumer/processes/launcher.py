@@ -42,6 +42,9 @@ class Launcher(Protocol):
     def prepare(self, service: MCPService) -> None:
         """Begin what would make the first launch of ``service`` slower than the others; returns at once."""
 
+    def retire(self, service: MCPService) -> None:
+        """Nothing of ``service`` will be launched any more: let go of what was prepared, when it is not needed."""
+
     def launch(self, service: MCPService) -> AbstractAsyncContextManager[ServerProcess]:
         """Start a process whose pipes speak MCP for ``service``."""
 
@@ -73,6 +76,9 @@ class LocalLauncher:
 
     def prepare(self, service: MCPService) -> None:
         """Nothing has to be prepared to start a command."""
+
+    def retire(self, service: MCPService) -> None:
+        """Nothing was prepared."""
 
     @asynccontextmanager
     async def launch(self, service: MCPService) -> AsyncIterator[ServerProcess]:
@@ -169,6 +175,27 @@ def resolve_command(service: MCPService) -> list[str]:
     if service.sandbox.working_dir is None:
         words = [str(Path(word).absolute()) if _names_file(word) else word for word in words]
     return [str(Path(found).absolute()), *words]
+
+
+Program = tuple[tuple[str, int, int], ...]
+"""Path, modification time (ns) and size of each file that a command names."""
+
+
+def program_of(service: MCPService) -> Program:
+    """The files of the service's command as they are now; nothing where there is none, be it for a URL."""
+    if service.command is None:
+        return ()
+    try:
+        command = resolve_command(service)
+    except StartFailed:
+        return ()
+    found = []
+    for word in command:
+        if word.startswith("/"):
+            with contextlib.suppress(OSError):
+                seen = Path(word).stat()
+                found.append((word, seen.st_mtime_ns, seen.st_size))
+    return tuple(found)
 
 
 def _names_file(word: str) -> bool:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from consumer.processes.connection import Connection, connect
 from consumer.processes.eras import CLIENT_INFO, Era, negotiate
-from consumer.processes.launcher import Launcher, LocalLauncher
+from consumer.processes.launcher import Launcher, LocalLauncher, Program, program_of
 from consumer.processes.lines import DEFAULT_LINE_CAP
 from consumer.processes.process import ServerProcess
 from consumer.processes.questions import Questions
@@ -66,6 +66,8 @@ class ClientLife:
     ) -> None:
         self.service = service
         self.era = known_era
+        self.program: Program = ()
+        """Its program's file as it was at the start."""
         self._questions = Questions()
         self._own_launcher = LocalLauncher() if launcher is None else None
         self._launcher: Launcher = launcher if launcher is not None else self._own_launcher or LocalLauncher()
@@ -99,6 +101,7 @@ class ClientLife:
         """
         if self._owner is not None:
             raise RuntimeError("a client is started once")
+        self.program = program_of(self.service)
         self._ready = asyncio.get_running_loop().create_future()
         self._owner = asyncio.create_task(self._own(), name=f"mcp-client-{self.service.name}")
         _owners.add(self._owner)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import structlog
 
 from consumer.processes.client import MCPClient
+from consumer.processes.listings import Listings
 from consumer.processes.pool import WarmPool
 from consumer.processes.service import MCPService
 from consumer.processes.starter import ColdStarter, Starter
@@ -37,16 +38,10 @@ class MCPManager:
         self, services: Mapping[str, MCPService] | Mapping[str, Any], *, starter: Starter | None = None
     ) -> None:
         self.services = read_services(services)
-        self._pool = WarmPool(starter or ColdStarter(), started=self._note_tools)
-        self._sources = {name: service.source for name, service in self.services.items()}
-        self._tools: dict[str, list[dict[str, Any]]] = {}
+        self._known = Listings()
+        self._pool = WarmPool(starter or ColdStarter(), started=self._known.started)
         self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self._closing: asyncio.Task[None] | None = None
-
-    def reconfigure(self, services: Mapping[str, MCPService]) -> None:
-        """Other services, for clients that are created from now on; those that live keep what they were made of."""
-        self.services = dict(services)
-        self._sources = {name: service.source for name, service in self.services.items()}
 
     def get_service(self, service_name: str) -> MCPService:
         """The service of that name; :class:`ServiceNotFound`, :class:`ServiceDisabled` (both ``ValueError``)."""
@@ -66,6 +61,16 @@ class MCPManager:
         """Begin to start clients ahead, for services that say ``warm``; ``changed`` hears when their number changes."""
         self._pool.warm_up(self.services.values(), changed)
 
+    def reconfigure(self, services: Mapping[str, MCPService]) -> None:
+        """Use these services for what is started from now on; returns at once.
+
+        Clients that wait on services which are changed or gone are stopped, and others started where that is wanted.
+        Clients that were given out live on, with the service that they were started with.
+        """
+        before, self.services = self.services, read_services(services)
+        self._pool.reconfigure(before, self.services)
+        self._known.keep(self.services)
+
     async def cool_down(self) -> None:
         """Start nothing ahead any more and stop the clients that wait. Idempotent, bounded."""
         await self._pool.cool_down()
@@ -81,28 +86,34 @@ class MCPManager:
             raise ShuttingDown("the worker is leaving")
         return await self._pool.take(service)
 
-    def _note_tools(self, client: MCPClient) -> None:
-        self._tools[client.service.source] = client.tools
+    def take_back(self, client: MCPClient) -> bool:
+        """Keep a client that no session ever used, for another one; ``False`` when the caller has to stop it."""
+        return self._closing is None and self._pool.take_back(client)
 
     async def get_service_tools(self, service_name: str) -> list[dict[str, Any]]:
-        """The service's tools as they were listed last; a client is started for it only when there is no listing.
+        """The service's tools as they were listed last, by any of its clients.
 
-        Any number of callers at once start one client together.
+        Without a listing that holds, a client that runs is asked, and only if there is none is one started; any number
+        of callers at once do that together.
         """
-        self.get_service(service_name)
-        if (tools := self._tools.get(self._sources[service_name])) is not None:
+        service = self.get_service(service_name)
+        if (tools := self._known.fresh(service)) is not None:
             return tools
-        listing = self._listings.get(service_name)
+        listing = self._listings.get(service.source)
         if listing is None:
-            listing = asyncio.create_task(self._list(service_name), name=f"list-tools-{service_name}")
-            self._listings[service_name] = listing
-            listing.add_done_callback(partial(self._listed, service_name))
+            listing = asyncio.create_task(self._renew(service_name, service), name=f"list-tools-{service_name}")
+            self._listings[service.source] = listing
+            listing.add_done_callback(partial(self._listed, service))
         return await asyncio.shield(listing)
 
-    def _listed(self, service_name: str, listing: asyncio.Task[list[dict[str, Any]]]) -> None:
-        del self._listings[service_name]
+    def _listed(self, service: MCPService, listing: asyncio.Task[list[dict[str, Any]]]) -> None:
+        del self._listings[service.source]
         if not listing.cancelled() and listing.exception() is not None:
-            log.info("service.not_listed", service=service_name, error=str(listing.exception()))
+            log.info("service.not_listed", service=service.name, error=str(listing.exception()))
+
+    async def _renew(self, service_name: str, service: MCPService) -> list[dict[str, Any]]:
+        tools = await self._known.renewed(service)
+        return tools if tools is not None else await self._list(service_name)
 
     async def _list(self, service_name: str) -> list[dict[str, Any]]:
         client = await self.create_client(service_name)

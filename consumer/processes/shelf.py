@@ -68,6 +68,13 @@ class Shelf:
         self._news.set()
         return taken
 
+    def put_back(self, client: MCPClient) -> bool:
+        """Have a client that was taken and never used wait again; ``False``, and nothing done, when there is no use."""
+        if client.service != self._service or not client.is_alive or len(self._waiting) >= self._warm.max:
+            return False
+        self._put(client)
+        return True
+
     def note_start(self, seconds: float) -> None:
         """A call had to start its own client, which took this long."""
         self._demand.took(seconds)
@@ -128,13 +135,16 @@ class Shelf:
             self._failure = failure
             return
         self._demand.took(loop.time() - began)
-        # Not all that were started together shall go together.
-        age = self._warm.idle_ttl * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
-        self._waiting[client] = loop.call_later(age, self._too_old, client)
-        client.on_exit(partial(self._died, client))
-        self._changed()
+        self._put(client)
 
     # What happens to those that wait.
+
+    def _put(self, client: MCPClient) -> None:
+        # Not all that were started together shall go together.
+        age = self._warm.idle_ttl * random.uniform(0.9, 1.0)  # noqa: S311 - no secret
+        self._waiting[client] = asyncio.get_running_loop().call_later(age, self._too_old, client)
+        client.on_exit(partial(self._died, client))
+        self._changed()
 
     def _remove(self, client: MCPClient) -> None:
         self._waiting.pop(client).cancel()

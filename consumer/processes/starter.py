@@ -27,6 +27,9 @@ class Starter(Protocol):
     def prepare(self, service: MCPService) -> None:
         """Begin what would make the first start of ``service`` slower than the others; returns at once."""
 
+    def retire(self, service: MCPService) -> None:
+        """``service`` will not be started any more; its clients live on."""
+
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
         """A started client of ``service``, for one session: ``ahead`` of its call, or while that waits."""
 
@@ -60,6 +63,10 @@ class ColdStarter:
     def prepare(self, service: MCPService) -> None:
         """Have the launcher do what it can do once for all."""
         self._launcher.prepare(service)
+
+    def retire(self, service: MCPService) -> None:
+        """Have the launcher let go of what only this service needs."""
+        self._launcher.retire(service)
 
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
         """Start a client. Waiting for a slot, in which calls go first, does not count towards ``start_timeout``."""

@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, NamedTuple, Self, assert_never
 from consumer.sessions.expiry import Expiry
 from consumer.sessions.limits import Places, SessionLimits, SessionSettings
 from consumer.sessions.record import ToolRecord
+from consumer.sessions.reservations import Reservation
 from consumer.sessions.session import P, ProcessExit, Session, SessionCreated, SessionEnded, utc_now
 from consumer.sessions.starts import Starts
 from consumer.sessions.stops import Stops
@@ -63,6 +64,8 @@ class SessionManager(Generic[P]):
         self._dying: dict[Session[P], asyncio.TimerHandle] = {}
         self._stops = Stops()
         self._starts = Starts[P](self._stops)
+        self._reservations: set[Reservation[P]] = set()
+        self._starting_ahead: set[asyncio.Task[P]] = set()
         self._leaving = False
 
     @property
@@ -97,9 +100,11 @@ class SessionManager(Generic[P]):
         self._leaving = True
         self._expiry.stop()
         self._starts.call_off()
+        for reservation in list(self._reservations):
+            reservation.give_back()
         for session in list(self._sessions.values()):
             self._end(session, reason)
-        while pending := self._starts.pending | self._stops.tasks:
+        while pending := self._starts.pending | self._starting_ahead | self._stops.tasks:
             await asyncio.wait(pending)
 
     async def create_session(
@@ -148,13 +153,17 @@ class SessionManager(Generic[P]):
         if_exists: IfExists = "replace",
         restored: bool = False,
         created_at: datetime | None = None,
+        reserved: Reservation[P] | None = None,
     ) -> Opened[P]:
-        """Reserve a place, start a process and open a session on it.
+        """Take a place, start a process and open a session on it.
 
         Openings of one id take turns. ``start`` runs in a task of the manager, is asked for only when there is a
         place, and owns its process until it returns. ``replace`` ends the old session before the new process starts,
         uses its place, and does not wait for its process to stop. ``keep`` touches the session that it finds and
         leaves it as it is, whatever service, timeout and metadata were asked for.
+
+        What is ``reserved`` is used up, or given back if it was not needed: its place is this session's, and its
+        process, if it lives, saves the ``start``.
 
         When it raises, no session was opened, the place is given back and a process that was started is being
         stopped; a session that was there is untouched if a limit refused, and gone if ``start`` failed. Cancelling
@@ -166,40 +175,75 @@ class SessionManager(Generic[P]):
             ShuttingDown: The manager is leaving or has left.
             Exception: What ``start`` raised, as it is.
         """
-        timeout = self._timeout(timeout)
-        async with self._turns.of(session_id):
-            existing = await self._present(session_id)
-            self._refuse_when_leaving()
-            if existing is not None:
-                match if_exists:
-                    case "keep":
-                        existing.touch()
-                        return Opened(existing, created=False)
-                    case "reject":
-                        raise SessionExists(f"session {session_id} is open", session_id=session_id)
-                    case "replace":
-                        pass
-                    case _:
-                        assert_never(if_exists)
-            self._make_room(service_name, existing)
-            began = time.monotonic()
-            self._places.take(service_name)
-            try:
-                process = await self._starts.run(session_id, start)
-            finally:
-                self._places.give_back(service_name)
-            # Nothing is awaited from here on, so the place just given back is still free and nobody can cancel us.
-            session = self._add(
-                session_id,
-                service_name,
-                process,
-                timeout=timeout,
-                metadata=metadata,
-                restored=restored,
-                created_at=created_at,
-                start_duration=time.monotonic() - began,
-            )
-            return Opened(session, created=True)
+        try:
+            timeout = self._timeout(timeout)
+            async with self._turns.of(session_id):
+                existing = await self._present(session_id)
+                self._refuse_when_leaving()
+                if existing is not None:
+                    match if_exists:
+                        case "keep":
+                            existing.touch()
+                            return Opened(existing, created=False)
+                        case "reject":
+                            raise SessionExists(f"session {session_id} is open", session_id=session_id)
+                        case "replace":
+                            pass
+                        case _:
+                            assert_never(if_exists)
+                if reserved is not None:
+                    reserved.free_place()
+                    start = reserved.claim
+                self._make_room(service_name, existing)
+                began = time.monotonic()
+                self._places.take(service_name)
+                try:
+                    process = await self._starts.run(session_id, start)
+                finally:
+                    self._places.give_back(service_name)
+                # Nothing is awaited from here on: the place just given back is still free and nobody can cancel us.
+                session = self._add(
+                    session_id,
+                    service_name,
+                    process,
+                    timeout=timeout,
+                    metadata=metadata,
+                    restored=restored,
+                    created_at=created_at,
+                    start_duration=time.monotonic() - began,
+                )
+                return Opened(session, created=True)
+        finally:
+            if reserved is not None:
+                reserved.give_back()
+
+    def reserve(
+        self,
+        service_name: ServiceName,
+        start: Callable[[], Awaitable[P]],
+        take_back: Callable[[P], bool] = lambda _process: False,
+    ) -> Reservation[P]:
+        """Take a place and begin to start a process, for a session that may be opened soon; returns at once.
+
+        Give it to ``open_session``, or give it back. A process that was not needed is offered to ``take_back``, and
+        stopped unless that says that it has it.
+
+        Raises:
+            LimitReached: ``SessionLimit`` or ``ServiceSessionLimit``; nothing was started.
+            ShuttingDown: The manager is leaving or has left.
+        """
+        self._refuse_when_leaving()
+        self._places.check(service_name)
+
+        def unused(process: P) -> None:
+            if self._leaving or not take_back(process):
+                self._stops.begin(SessionId(f"reserved {service_name}"), process)
+
+        reservation = Reservation(service_name, start, self._places, unused=unused, over=self._reservations.discard)
+        self._reservations.add(reservation)
+        self._starting_ahead.add(reservation.starting)
+        reservation.starting.add_done_callback(self._starting_ahead.discard)
+        return reservation
 
     def get_session(self, session_id: SessionId) -> Session[P] | None:
         """The session, touched; None when there is none that can be used.
@@ -263,7 +307,7 @@ class SessionManager(Generic[P]):
         return sum(session.is_alive and not session.is_expired for session in sessions)
 
     def count(self, service_name: ServiceName | None = None) -> int:
-        """Places taken, of one service or in all: sessions that are open and those being opened."""
+        """Places taken, of one service or in all: sessions that are open, being opened or reserved."""
         return self._places.count(service_name)
 
     @property

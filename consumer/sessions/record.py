@@ -9,7 +9,8 @@ from array import array
 from collections import Counter
 from typing import Any, Literal
 
-StartKind = Literal["cold", "warm", "forked"]
+StartKind = Literal["cold", "warm", "forked", "reserved"]
+"""How a session came by its process: started for it, taken from those that waited, forked, or got at the ring."""
 
 EXACT_CALLS = 256
 _GROWTH = math.log(1.04)

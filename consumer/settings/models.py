@@ -62,12 +62,12 @@ class WorkerSettings(_Section):
     """``[worker]``: this program on the broker.
 
     ``tombstone`` is how long an ended call is remembered, ``grace`` how long a worker that lost its connection may take
-    to come back, ``admission_wait`` how long a start waits for room, ``connect_timeout`` how long a broker that cannot
-    be reached is tried at the start. A worker that leaves hands its calls over at once, or with ``drain = "wait"``
-    keeps them until they end; ``drain_timeout`` bounds both. ``calls_prefetch`` bounds the raw events in work at once,
-    ``max_message`` the bytes of a body that is read at all.
-    ``worker_id`` must be unique; without one each start makes its own. Without an ``http_port`` nothing listens; 0 lets
-    the system choose one, and the log tells it.
+    to come back, ``admission_wait`` how long a start waits for room, ``ring_timeout`` how long something is held for a
+    call that rings, ``connect_timeout`` how long a broker that cannot be reached is tried at the start. A worker that
+    leaves hands its calls over at once, or with ``drain = "wait"`` keeps them until they end; ``drain_timeout`` bounds
+    both. ``calls_prefetch`` bounds the raw events in work at once, ``max_message`` the bytes of a body that is read at
+    all. ``worker_id`` must be unique; without one each start makes its own. Without an ``http_port`` nothing listens; 0
+    lets the system choose one, and the log tells it.
     """
 
     prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"
@@ -75,6 +75,7 @@ class WorkerSettings(_Section):
     tombstone: Seconds = 30.0
     grace: Seconds = 5.0
     admission_wait: Seconds = 2.0
+    ring_timeout: Seconds = 120.0
     drain: Literal["hand_over", "wait"] = "hand_over"
     drain_timeout: Seconds = 15.0
     heartbeat: float = Field(default=10.0, ge=1, le=300)

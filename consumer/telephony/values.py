@@ -13,7 +13,7 @@ from typing import Final, cast
 from consumer.telephony.decode import json_name
 from consumer.telephony.outcome import Payload, Translated, Unusable
 from schemas.base import Json
-from schemas.calls import CallEvent, CallId, CallKind, Direction
+from schemas.calls import CALL_STATE, CallEvent, CallId, CallKind, Direction
 from schemas.ids import MAX_ID_BYTES, escape_call_id
 
 MAX_TEXT_BYTES = 1024
@@ -154,12 +154,14 @@ def translated(
     end_reason: object = None,
     parent: CallId | None = None,
     occurred_at: datetime | None = None,
+    state: str | None = None,
     about: Iterable[tuple[str, object]] = (),
 ) -> Translated:
     """The normalised event.
 
     An end reason is kept of an end only, the platform's word for a direction that is not ours as the attribute
-    ``platform_direction``, and a call is never its own parent.
+    ``platform_direction``, and a call is never its own parent. ``state`` (``created``, ``ringing``, ``answered``) is
+    how far the call is, as far as the event tells.
     """
     known = direction_of(direction)
     word = text(direction)
@@ -175,6 +177,6 @@ def translated(
             end_reason=text(end_reason) if kind is CallKind.ENDED else None,
             parent_call_id=None if parent == call else parent,
             occurred_at=occurred_at,
-            attributes=attributes(chain([("platform_direction", other_word)], about)),
+            attributes=attributes(chain([(CALL_STATE, state), ("platform_direction", other_word)], about)),
         )
     )

@@ -31,7 +31,7 @@ from consumer.settings import Settings
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerState
 
-RELOADED = ("admission_wait", "drain", "drain_timeout", "log_level", "log_format")
+RELOADED = ("admission_wait", "ring_timeout", "drain", "drain_timeout", "log_level", "log_format")
 """Settings of ``[worker]`` that a running worker takes on; the others are in names, queues and connections."""
 
 
@@ -42,7 +42,8 @@ def new_worker_id() -> WorkerId:
 
 
 def _configured(settings: Settings) -> Configured:
-    timings = Timings(tombstone=settings.worker.tombstone, admission_wait=settings.worker.admission_wait)
+    own = settings.worker
+    timings = Timings(tombstone=own.tombstone, admission_wait=own.admission_wait, ring_timeout=own.ring_timeout)
     return Configured(settings.services, settings.routes, timings)
 
 
@@ -81,7 +82,7 @@ class Parts:
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(settings.session, on_event=self._on_session)
         self.asker = Asker(self.publisher)
-        self.owner = Owner(self.context, self.sessions, self.mcp.create_client)
+        self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
         self.placer = Placer(self.context)
         self.intake = Intake(self.context, self.asker)
         self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)

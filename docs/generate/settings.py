@@ -77,6 +77,8 @@ ROUTE = {
     "match": "Conditions that all must fit: `direction`, `to`, `from`, `source`, `call_id`, `parent_call_id` or any "
     "attribute of the event, each with one shell pattern or a list of them. Empty: every call.",
     "services": "What such a call gets. The first one's session has the call's id as its own. Empty: nothing.",
+    "start": "`ringing`: the sessions open with the first event of the call. `answered`: when it is answered; while it "
+    "rings, their places and processes are held for it.",
     "timeout": "Idle timeout of these sessions, before the service's own.",
     "metadata": "Added to the sessions' metadata.",
 }
@@ -88,6 +90,8 @@ WORKER = {
     "grace": "How long a worker that lost its connection may take to come back before its calls are placed elsewhere. "
     "The same on all workers of a prefix: it is part of a queue.",
     "admission_wait": "How long a start waits for room.",
+    "ring_timeout": "How long a place and a process are held for a call that rings, on a route with "
+    '`start = "answered"`.',
     "drain": "What a worker that leaves does with its calls: it hands them over to the others at once "
     '(`"hand_over"`), or keeps them until they end or `drain_timeout` is nearly over (`"wait"`).',
     "drain_timeout": "How long handing over or closing the calls may take when the worker leaves.",

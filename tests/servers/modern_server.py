@@ -5,6 +5,7 @@ answering ``input_required``. Switches::
 
     --slow-start SECONDS    sleep before reading anything
     --versions A,B          the versions that it says it supports (default 2026-07-28)
+    --ttl MS                how long its tools may be kept (default 0, which is what the SDKs write)
 """
 
 import argparse
@@ -21,6 +22,7 @@ VERSION = "2026-07-28"
 CANCELLED: list[Any] = []
 IN_FLIGHT: dict[Any, threading.Event] = {}
 ADDED: list[str] = []
+TTL_MS = [0]
 LOCK = threading.Lock()
 TOOLS = ("echo", "meta", "ask", "ask_forever", "wait", "sample", "sleep", "cancelled", "add_tool", "progress")
 
@@ -106,7 +108,7 @@ def answer(request_id: Any, method: str, params: Json, versions: list[str]) -> J
     if method == "tools/list":
         tools = [{"name": name, "inputSchema": {"type": "object"}} for name in (*TOOLS, *ADDED)]
         bad = {"name": "bad_header", "inputSchema": {"type": "object", "properties": {"a": {"x-mcp-header": 1}}}}
-        return {"resultType": "complete", "tools": [*tools, bad], "ttlMs": 0, "cacheScope": "private"}
+        return {"resultType": "complete", "tools": [*tools, bad], "ttlMs": TTL_MS[-1], "cacheScope": "private"}
     if method == "tools/call":
         return call(request_id, params)
     raise Failure(-32601, f"Method not found: {method}")
@@ -126,7 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--slow-start", type=float, default=0)
     parser.add_argument("--versions", default=VERSION)
+    parser.add_argument("--ttl", type=int, default=0)
     options = parser.parse_args()
+    TTL_MS.append(options.ttl)
     time.sleep(options.slow_start)
     for line in sys.stdin:
         message = json.loads(line)

@@ -126,3 +126,20 @@ def test_a_plan_has_the_routes_timeout_and_metadata() -> None:
 def test_a_route_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Route.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("start", "state", "rings"),
+    [
+        ("ringing", "ringing", False),
+        ("answered", "created", True),
+        ("answered", "ringing", True),
+        ("answered", "answered", False),
+        ("answered", None, False),
+    ],
+)
+def test_a_route_may_wait_for_the_answer(start: str, state: str | None, rings: bool) -> None:
+    event = call(attributes={"call_state": state} if state else {})
+    assert plan(event, [route("todo", start=start)], SERVICES).rings is rings
+    assert not plan(event, [route("off", start=start)], SERVICES).rings
+    assert not plan(event, [], SERVICES).rings

@@ -28,6 +28,14 @@ STATUSES = {
 }
 """Call statuses as ``normal_reason`` spells them."""
 
+STATES = {
+    "queued": "created",
+    "initiated": "created",
+    "ringing": "ringing",
+    "answered": "answered",
+    "inprogress": "answered",
+}
+
 _OTHERS = {
     "RecordingStatus": "recording status",
     "TranscriptionSid": "transcription",
@@ -98,6 +106,7 @@ def translate(payload: Payload) -> Translated | Ignored:
         to=values.first(fields, "To", "Called"),
         end_reason=status,
         parent=values.parent_id(fields, "ParentCallSid"),
+        state=STATES.get(normal_reason(status)),
         occurred_at=times.rfc2822(fields.get("Timestamp")) or times.iso(fields.get("Timestamp")),
         about=_about(fields),
     )

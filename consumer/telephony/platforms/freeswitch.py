@@ -26,6 +26,8 @@ EVENTS = {
     "CHANNEL_HANGUP_COMPLETE": CallKind.ENDED,
     "CHANNEL_DESTROY": CallKind.ENDED,
 }
+STATES = {"CHANNEL_CREATE": "created", "CHANNEL_ANSWER": "answered"}
+"""How far the call is."""
 
 _ATTRIBUTES = (
     ("event", "Event-Name"),
@@ -84,7 +86,8 @@ def recognises(payload: Payload) -> bool:
 
 def translate(payload: Payload) -> Translated | Ignored:
     """The channel's event; what it is called decides, not ``Channel-State``, which lags behind on HANGUP."""
-    kind = EVENTS.get((values.text(payload["Event-Name"]) or "").upper())
+    name = (values.text(payload["Event-Name"]) or "").upper()
+    kind = EVENTS.get(name)
     if kind is None:
         return Ignored(SOURCE, values.what(payload["Event-Name"]))
     return values.translated(
@@ -97,6 +100,7 @@ def translate(payload: Payload) -> Translated | Ignored:
         end_reason=values.first(payload, "Hangup-Cause", "variable_hangup_cause"),
         parent=_parent(payload),
         occurred_at=times.microseconds(payload.get("Event-Date-Timestamp")),
+        state=STATES.get(name),
         about=_about(payload),
     )
 

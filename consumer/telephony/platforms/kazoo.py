@@ -17,6 +17,8 @@ EVENTS = {
     "CHANNEL_ANSWER": CallKind.PROGRESS,
     "CHANNEL_DESTROY": CallKind.ENDED,
 }
+STATES = {"CHANNEL_CREATE": "created", "CHANNEL_ANSWER": "answered"}
+"""How far the call is."""
 
 _ATTRIBUTES = (
     ("event", "Event-Name"),
@@ -74,6 +76,7 @@ def translate(payload: Payload) -> Translated | Ignored:
         end_reason=payload.get("Hangup-Cause"),
         parent=_parent(payload),
         occurred_at=times.gregorian_seconds(payload.get("Timestamp")),
+        state=STATES.get((name or "").upper()),
         about=_about(payload),
     )
 

@@ -27,6 +27,7 @@ STATES = {
     "ending": CallKind.PROGRESS,
     "ended": CallKind.ENDED,
 }
+_BEFORE_RINGING = {"queued": "created", "initiated": "created"}
 
 FAMILIES = (
     "calling.", "call.", "messaging.", "message.", "signalwire.", "queuing.", "tasking.", "task.", "provisioning.",
@@ -90,26 +91,27 @@ def event_in(source: str, envelope: Payload) -> Translated | Ignored:
     if family not in ("calling.", ""):
         return Ignored(source, values.what(event_type))
     if verb in STATES:
-        return call_event(source, _inner(envelope), envelope, kind=STATES[verb])
+        return call_event(source, _inner(envelope), envelope, state=verb)
     if verb == "state":
         return call_event(source, _inner(envelope), envelope)
     if verb in ("receive", "received"):
         # an inbound call is received before its first state, and only it
         call = _inner(envelope)
         inbound = {**call, "direction": call.get("direction") or "inbound"}
-        return call_event(source, inbound, envelope, kind=CallKind.STARTED)
+        return call_event(source, inbound, envelope, kind=CallKind.STARTED, state=_state(call) or "created")
     if verb == "dial":
         return _dial(source, _inner(envelope), envelope)
     return Ignored(source, values.what(event_type))
 
 
-def call_event(source: str, call: Payload, envelope: Payload, kind: CallKind | None = None) -> Translated | Ignored:
-    """What a call object says, by its ``call_state`` if no ``kind`` is given."""
+def call_event(
+    source: str, call: Payload, envelope: Payload, kind: CallKind | None = None, state: str | None = None
+) -> Translated | Ignored:
+    """What a call object says, by its ``state`` (default: its ``call_state``) if no ``kind`` is given."""
+    state = state or _state(call)
+    kind = kind or STATES.get(state)
     if kind is None:
-        state = values.text(call.get("call_state"))
-        kind = STATES.get((state or "").casefold())
-        if kind is None:
-            return Ignored(source, values.what("call state", state or "unknown"))
+        return Ignored(source, values.what("call state", call.get("call_state") or "unknown"))
     device = values.mapping(call.get("device"))
     party = values.mapping(device.get("params")) or device
     return values.translated(
@@ -122,8 +124,13 @@ def call_event(source: str, call: Payload, envelope: Payload, kind: CallKind | N
         end_reason=call.get("end_reason"),
         parent=values.parent_id(values.mapping(call.get("parent")), "call_id"),
         occurred_at=_occurred_at(call, envelope, kind),
+        state=_BEFORE_RINGING.get(state, state),
         about=_about(call, envelope, device, party),
     )
+
+
+def _state(call: Payload) -> str:
+    return (values.text(call.get("call_state")) or "").casefold()
 
 
 def _inner(envelope: Payload) -> Payload:
@@ -140,7 +147,7 @@ def _dial(source: str, dial: Payload, envelope: Payload) -> Translated | Ignored
     call = values.mapping(dial.get("call"))
     if state.casefold() != "answered" or "call_id" not in call:
         return Ignored(source, values.what("calling.call.dial", state))
-    return call_event(source, {"tag": dial.get("tag"), **call}, envelope, kind=CallKind.PROGRESS)
+    return call_event(source, {"tag": dial.get("tag"), **call}, envelope, state="answered")
 
 
 def _occurred_at(call: Payload, envelope: Payload, kind: CallKind) -> datetime | None:

@@ -20,6 +20,8 @@ EVENTS = {
     "call_answered": CallKind.PROGRESS,
     "call_ended": CallKind.ENDED,
 }
+STATES = {"call_created": "created", "call_answered": "answered"}
+"""How far the call is."""
 
 _MARKS = ("origin_uuid", "tenant_uuid", "required_acl", "required_access")
 
@@ -66,6 +68,7 @@ def translate(payload: Payload) -> Translated | Ignored:
         to=to,
         end_reason=data.get("reason_code"),
         occurred_at=_occurred_at(payload, data, kind),
+        state=STATES.get(name or ""),
         about=_about(payload, data),
     )
 
