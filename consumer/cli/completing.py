@@ -9,8 +9,11 @@ letters that no shell cares about are offered, and everything else is left to be
 # ruff: noqa: PLC0415 - see consumer.cli.command
 
 import asyncio
+import queue
 import re
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 BOUND = 0.7
 """How long (s) the broker and the workers have."""
+
+CLOSING = 0.2
+"""How long (s) an open connection may take to be closed politely; the broker's log complains otherwise."""
 
 MOST = 200
 """How many words are offered at most."""
@@ -110,24 +116,39 @@ def files(incomplete: str) -> list[str]:  # noqa: ARG001 - typer asks for it
 
 
 def _offers(context: typer.Context, incomplete: str, question: Question) -> Offers:
-    from consumer.observability import configure_logging
-
-    configure_logging("critical", "console")
-    try:
-        answered = asyncio.run(_bounded(_invocation(context), question))
-    except Exception:  # noqa: BLE001 - whatever it is: the lines of a traceback would be taken for words
-        return []
     fitting = {
         word: " ".join(_NO_WORDS.sub(" ", about).split())[:HELP]
-        for word, about in answered
+        for word, about in _answer(_invocation(context), question)
         if word.startswith(incomplete) and _HARMLESS.fullmatch(word)
     }
     return sorted(fitting.items())[:MOST]
 
 
-async def _bounded(invocation: Invocation, question: Question) -> Offers:
-    async with asyncio.timeout(BOUND), invocation.client() as client:
-        return await question(client)
+def _answer(invocation: Invocation, question: Question) -> Offers:
+    """Ask in a thread that is left alone when it takes too long: closing a connection that hangs would, too."""
+    import consumer.client  # noqa: F401 - takes long, and is not the broker's fault
+    from consumer.observability import configure_logging
+
+    configure_logging("critical", "console")
+    answers: queue.Queue[Offers] = queue.Queue()
+
+    async def ask() -> None:
+        async with invocation.client() as client:
+            answers.put(await question(client))
+
+    def run() -> None:
+        with suppress(Exception):  # whatever it is: the lines of a traceback would be taken for words
+            asyncio.run(ask())
+        answers.put([])
+
+    asking = threading.Thread(target=run, name="completing", daemon=True)
+    asking.start()
+    try:
+        answer = answers.get(timeout=BOUND)
+    except queue.Empty:
+        return []
+    asking.join(CLOSING)
+    return answer
 
 
 def _invocation(context: typer.Context) -> Invocation:
