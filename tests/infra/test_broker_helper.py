@@ -213,7 +213,7 @@ def another_debian(tmp_path: Path) -> Path:
     """The server that the script makes of a Debian in a folder; the Debian is this one, which costs no download."""
     if not Path("/usr/lib/rabbitmq/bin").exists() or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("needs Debian's rabbitmq-server and the right to mount")
-    (tmp_path / "root").symlink_to("/")
+    (tmp_path / "debian").symlink_to("/")
     made = subprocess.run([str(OF_DEBIAN), "sid", str(tmp_path)], capture_output=True, text=True, check=True)
     return Path(made.stdout.strip().removeprefix("RABBITMQ_SERVER="))
 
