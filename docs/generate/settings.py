@@ -91,7 +91,7 @@ WORKER = {
     "The same on all workers of a prefix: it is part of a queue.",
     "admission_wait": "How long a start waits for room.",
     "ring_timeout": "How long a place and a process are held for a call that rings, on a route with "
-    "`start = \"answered\"`.",
+    '`start = "answered"`.',
     "drain_timeout": "How long handing over or closing the calls may take when the worker leaves.",
     "heartbeat": "Seconds between AMQP heartbeats.",
     "connect_timeout": "How long a broker that cannot be reached is tried at the start.",
