@@ -165,7 +165,8 @@ class Queries:
         answers = await self._asker.gather(
             message, self._context.names.workers, "", expected=expected, timeout=GATHER_TIMEOUT
         )
-        return [parse_reply(answer.message.body).unwrap() for answer in answers]
+        replies = [parse_reply(answer.message.body) for answer in answers]
+        return [reply.result or {} for reply in replies if reply.ok]  # one of another version may not understand
 
     def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, SessionInfo]:
         """This worker's sessions that fit, in the order of their ids."""
