@@ -8,10 +8,14 @@ from schemas.replies import Reply
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Dealt with; who asked, if anybody, gets ``reply``: a reply, or the body of one that is written already."""
+    """Dealt with; who asked, if anybody, gets ``reply``: a reply, or the body of one that is written already.
+
+    What is ``routine`` is told to who debugs only: nothing has happened.
+    """
 
     reply: Reply | bytes | None = None
     what: str = "done"
+    routine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,7 @@ class Settler:
         word = "requeued" if problem else _word(outcome)
         metrics.of(metrics.DELIVERIES, kind, word).inc()
         metrics.of(metrics.DELIVERY, kind).observe(took)
-        level = log.warning if problem or isinstance(outcome, Park | Requeue) else log.info
-        level(
+        getattr(log, _level(outcome, problem))(
             "delivery",
             type=delivery.type,
             queue=delivery.queue,
@@ -178,6 +177,12 @@ def _word(outcome: Outcome) -> str:
             return outcome.what
         case _:
             assert_never(outcome)
+
+
+def _level(outcome: Outcome, problem: str | None) -> str:
+    if problem or isinstance(outcome, Park | Requeue):
+        return "warning"
+    return "debug" if isinstance(outcome, Done) and outcome.routine else "info"
 
 
 def _details(delivery: Delivery, outcome: Outcome, problem: str | None) -> dict[str, object]:

@@ -19,8 +19,11 @@ from schemas.ids import CallId
 
 log = structlog.get_logger(__name__)
 
-CHECK_EVERY = 30.0
+CHECK_EVERY = 120.0
 """How often (s) a call is asked for though we were never away: what misleads its messages is found out."""
+
+ASK_AT_ONCE = 16
+"""How many calls are asked for at once: behind a flood of questions our presence would come too late."""
 
 LOOK_EVERY = 5.0
 """How often (s) the books are looked through: recipes to renew, questions that nobody answered."""
@@ -35,6 +38,7 @@ class Books:
         self._lanes = lanes
         self.over: Callable[[CallId], None] = lambda _: None
         """Called with each call that has ended elsewhere, and has a session here all the same."""
+        self._asking = asyncio.Semaphore(ASK_AT_ONCE)
         self.leaving = False
         """No call stays for the sake of repeated tool calls any more."""
 
@@ -134,8 +138,9 @@ class Books:
 
     async def _check(self, call: OwnedCall) -> None:
         try:
-            if self._holdings.calls.get(call.call_id) is call:
-                await self._holdings.check(call)
+            async with self._asking:
+                if self._holdings.calls.get(call.call_id) is call:
+                    await self._holdings.check(call)
         except BrokerError as error:  # it stays unchecked
             log.info("books.check_later", call_id=call.call_id, error=str(error))
 

@@ -71,11 +71,11 @@ class Changes:
             case OwnerCheck(worker_id=asker) if asker == self._context.worker_id:
                 await self._holdings.bind_requests(call)
                 # Still ours. After a new link the broker counts one delivery more of the recipe: write a new one.
-                call.dirty = call.dirty or (call.unchecked and bool(call.sessions))
-                call.unchecked = False
+                was_away, call.unchecked = call.unchecked, False
+                call.dirty = call.dirty or (was_away and bool(call.sessions))
                 call.tell_ends()
                 call.checked_at = asyncio.get_running_loop().time()
-                return Done(what="still_owner")
+                return Done(what="still_owner", routine=not was_away)
             case OwnerCheck():
                 return Done(succeeded({"call_id": call.call_id, "owner": self._context.worker_id}))
             case _:

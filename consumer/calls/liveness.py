@@ -22,7 +22,7 @@ PROBE = Probe.type
 EVERY = 10.0
 """How often (s) a probe is sent."""
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """How long (s) one may be on its way, once the broker has it; a healthy one takes milliseconds."""
 
 

@@ -187,10 +187,10 @@ class Owner:
             except TimeoutError:
                 await delivery.ack()
                 return Done(failed(too_late(request)))
+        await delivery.ack()  # from here on it is at most once, here or elsewhere
         call = self.holdings.calls.get(call_id)
         if call is None:
             return self._not_mine(delivery, call_id)
-        await delivery.ack()  # from here on it is at most once
         if isinstance(request, ToolsCall):
             return Done(await self._call_tool(Asked(request, delivery.message, deadline), call))
         session = find(call, request)

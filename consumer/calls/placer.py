@@ -150,8 +150,9 @@ class Placer:
     async def _placed(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
         with tracing.span("place", {"mcp_sessions.call_id": call_id}):
             outcome = await self._place(delivery, call_id, message, reign)
-        if isinstance(message, Use) and isinstance(outcome, Done):
-            # Answered at most once: the next placer, who might find the call's owner, must not get it as well.
+        if isinstance(message, Use):
+            # At most once: whether it is answered or sent on, the next placer must not get it as well. What is lost
+            # with the link is answered by nobody, and its requester repeats it under its key.
             await delivery.ack()
         what = outcome.what
         if what == "placed":

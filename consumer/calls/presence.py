@@ -63,19 +63,22 @@ class Presence:
         self._grace = grace
         self._table: dict[WorkerId, Seen] = {}
         self._number = 0
-        self._spoke_at = -math.inf
+        self._echo_at = -math.inf
         self._listening_since = 0.0
         self.changed: Callable[[], None] = lambda: None
         """Called when a report has come: there may be room now."""
+
+    def echoed(self) -> None:
+        """Our own report has come back from the broker: the others' come as well, if they send any."""
+        now = asyncio.get_running_loop().time()
+        if now - self._echo_at > 2 * INTERVAL:
+            self._listening_since = now  # we had no link, or stood still, or the broker is slow
+        self._echo_at = now
 
     def heard(self, message: PresenceMessage, placer: WorkerId) -> None:
         """Take a report; ``placer`` is the worker whose placements are kept here, which is this one."""
         worker = message.worker
         now = asyncio.get_running_loop().time()
-        if worker.worker_id == placer:
-            if now - self._spoke_at > 2 * INTERVAL:
-                self._listening_since = now  # we had no link, or stood still
-            self._spoke_at = now
         if worker.state == "stopped":
             self._table.pop(worker.worker_id, None)
         else:
@@ -98,12 +101,12 @@ class Presence:
         A whole grace: when the broker itself was away, everybody was, and its clocks ran on.
         """
         now = asyncio.get_running_loop().time()
-        since = now if now - self._spoke_at > 2 * INTERVAL else self._listening_since
+        since = now if now - self._echo_at > 2 * INTERVAL else self._listening_since
         return since + self._grace - now
 
     def deafened(self) -> None:
         """The link is lost: nobody can be heard."""
-        self._spoke_at = -math.inf
+        self._echo_at = -math.inf
 
     def knows(self, worker_id: WorkerId) -> bool:
         """Whether the worker may be there: it was heard of in the last minute, and has not said that it has gone."""

@@ -104,7 +104,9 @@ class Others:
         except ValidationError as error:  # of another version: it will be taken for silent
             log.warning("presence.unreadable", error=str(error))
             return
-        if message.worker.worker_id != self._parts.worker_id:
+        if message.worker.worker_id == self._parts.worker_id:
+            self._parts.presence.echoed()
+        else:
             self._parts.presence.heard(message, self._parts.worker_id)
 
     def _hear_owner(self, delivery: Delivery) -> None:
