@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--real", action="store_true", help="install mcp-server-time from PyPI, and measure it as well")
     made.add_argument("--profile", action="store_true", help="profile the worker under calls (needs py-spy)")
+    made.add_argument("--stacks", type=Path, metavar="FILE", help="keep the profile's stacks, for a flame graph")
     made.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, and measures nothing")
     return made
 
@@ -69,14 +70,15 @@ def main() -> int:
     given = (made := parser()).parse_args()
     if unknown := set(given.subjects) - {*SUBJECTS, "all"}:
         made.error(f"nothing measures {', '.join(sorted(unknown))}")
-    if given.profile and profile.available() is None:
+    if (given.profile or given.stacks) and profile.available() is None:
         made.error("--profile needs py-spy: .venv/bin/python -m pip install -e '.[bench]'")
     subjects = [one for one in SUBJECTS if not given.subjects or one in given.subjects or "all" in given.subjects]
     options = Options(
         sizes=QUICK if given.quick else Sizes(),
         peer=peer.install() if given.peer == peer.FOLDER else given.peer,
         time_server=None if given.quick and not given.real else time_server(install=given.real),
-        profile=given.profile,
+        profile=given.profile or given.stacks is not None,
+        stacks=given.stacks,
     )
     before = Report.model_validate_json(given.compare.read_text()) if given.compare else None
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))

@@ -6,6 +6,7 @@ A page holds them between two comments; everything else on it is written by hand
     ...
     <!-- end -->
 
+The pictures of ``docs/performance.md`` are drawn from ``docs/figures.json``, as its tables are written from it.
 ``python -m docs.generate`` writes every part anew, ``python -m docs.generate --check`` only tells what is outdated.
 A message, field, setting or command that is new and about which nothing has been written stops it with a
 ``Undocumented`` that names it.
@@ -15,11 +16,11 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docs.generate import commands, settings, wire
+from docs.generate import commands, performance, settings, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS}
+PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS, **performance.PARTS}
 """What can stand on a page, by the name in its opening comment."""
 
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -43,7 +44,10 @@ def renewed(text: str) -> str:
 
 
 def outdated() -> Iterator[tuple[Path, str]]:
-    """The pages that differ from the code, each with what it should be."""
+    """The pages and pictures that differ from code and figures, each with what it should be."""
+    for picture, drawing in performance.drawn():
+        if not picture.exists() or picture.read_text(encoding="utf-8") != drawing:
+            yield picture, drawing
     for page in pages():
         text = page.read_text(encoding="utf-8")
         if (new := renewed(text)) != text:

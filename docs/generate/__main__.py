@@ -14,6 +14,7 @@ def main(arguments: list[str]) -> int:
     found = list(outdated())
     for page, text in found:
         if not check:
+            page.parent.mkdir(exist_ok=True)
             page.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{page.relative_to(ROOT)} {'is outdated' if check else 'renewed'}\n")
     return 1 if check and found else 0

@@ -1,6 +1,7 @@
 """Whole phone calls through one worker: from the raw event to the session, and from the end to its last event."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from scripts.benchmarks import profile
@@ -26,7 +27,7 @@ async def measure(options: Options) -> Subject:
             await _phone(stage, f"first-{service}", service)
             before = processor_seconds(stage.workers)
             opened: list[float] = []
-            async with profile.of(stage.workers[0].pid, wanted=options.profile and service == "forked") as profiled:
+            async with _profile(options, stage, service) as profiled:
                 took, _ = await shared(
                     lambda number, to=service: _phone(stage, f"{to}-{number}", to, opened),  # type: ignore[misc]  # noqa: B023
                     many,
@@ -51,6 +52,12 @@ async def measure(options: Options) -> Subject:
     alone = "from its start to its session, one by one, warm"
     figures.append(figure(alone, single["ours"], against={"quorum": single["quorum"]}))
     return Subject(figures=figures, profile=shares)
+
+
+def _profile(options: Options, stage: Stage, service: str) -> AbstractAsyncContextManager[list[Share]]:
+    """A profile of the worker under forked sessions, if one is wanted."""
+    wanted = options.profile and service == "forked"
+    return profile.of(stage.workers[0].pid, keep=options.stacks) if wanted else nullcontext([])
 
 
 async def _phone(stage: Stage, name: str, to: str, opened: list[float] | None = None) -> None:

@@ -10,8 +10,9 @@ from html import escape
 from scripts.benchmarks.report import Plot, Report, Series
 
 WIDTH = 760
-LEFT, RIGHT, TOP, BOTTOM = 64, 28, 64, 48
+LEFT, RIGHT, TOP, BOTTOM = 64, 28, 88, 48
 BAR, GAP, GROUP = 15, 3, 22
+TOP_OF_BARS = 62
 HEIGHT = 300
 """Of the area that lines are drawn in."""
 
@@ -108,7 +109,7 @@ def _bars(plot: Plot) -> tuple[list[str], int]:
     names = list(dict.fromkeys(str(name) for one in plot.series for name, _ in one.points))
     left = LEFT + 7 * max(map(len, names)) - 30
     room = len(plot.series) * (BAR + GAP) + GROUP
-    bottom = TOP + len(names) * room
+    bottom = TOP_OF_BARS + len(names) * room
     marks, scale = _axis(
         [value for one in plot.series for _, value in one.points],
         left,
@@ -118,11 +119,11 @@ def _bars(plot: Plot) -> tuple[list[str], int]:
     parts = []
     for mark in marks:
         parts += [
-            _line(scale(mark), TOP, scale(mark), bottom - GROUP / 2, "grid"),
+            _line(scale(mark), TOP_OF_BARS, scale(mark), bottom - GROUP / 2, "grid"),
             _text(scale(mark), bottom + 6, f"{_number(mark)} {plot.y}".strip(), anchor="middle"),
         ]
     for group, name in enumerate(names):
-        top = TOP + group * room + 6
+        top = TOP_OF_BARS + group * room + 6
         parts.append(_text(left - 8, top + (room - GROUP) / 2 + 2, name, anchor="end"))
         for number, one in enumerate(plot.series):
             for value in (value for of, value in one.points if str(of) == name):
@@ -132,7 +133,7 @@ def _bars(plot: Plot) -> tuple[list[str], int]:
                     f'<rect class="bar c{number}" x="{left}" y="{y}" width="{wide:.1f}" height="{BAR}" rx="2"/>'
                 )
                 parts.append(_text(round(left + wide + 5), y + BAR - 3, _number(value)))
-    parts.append(_line(left, TOP, left, bottom - GROUP / 2, "axis"))
+    parts.append(_line(left, TOP_OF_BARS, left, bottom - GROUP / 2, "axis"))
     return parts, bottom + 20
 
 
@@ -156,7 +157,7 @@ def _lines(plot: Plot) -> tuple[list[str], int]:
     parts += [
         _line(LEFT, bottom, right, bottom, "axis"),
         _text((LEFT + right) / 2, bottom + 38, plot.x, anchor="middle"),
-        _text(LEFT - 7, TOP - 8, plot.y, anchor="start" if len(plot.y) > 3 else "end"),
+        _text(LEFT - 30, TOP - 12, plot.y),
     ]
     for number, one in enumerate(points):
         path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in one)

@@ -58,12 +58,13 @@ QUICK = Sizes(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked for; ``peer`` is the Python that has SignalWire's gateway."""
+    """What a run is asked for: ``peer`` is the Python that has the gateway, ``stacks`` where to keep a profile."""
 
     sizes: Sizes = Sizes()
     peer: Path | None = None
     time_server: Server | None = None
     profile: bool = False
+    stacks: Path | None = None
 
     @property
     def servers(self) -> list[Server]:

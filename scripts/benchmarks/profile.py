@@ -42,13 +42,11 @@ def available() -> str | None:
 
 
 @asynccontextmanager
-async def of(pid: int, *, wanted: bool) -> AsyncIterator[list[Share]]:
-    """Profile a process meanwhile; the list is filled on exit, and stays empty when no profile is wanted."""
+async def of(pid: int, *, keep: Path | None) -> AsyncIterator[list[Share]]:
+    """Profile a process meanwhile; the list is filled on exit. The stacks are kept in ``keep``."""
     shares: list[Share] = []
-    program = available() if wanted else None
-    if program is None:
-        yield shares
-        return
+    program = available()
+    assert program is not None, "asked for before"
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-profile-") as folder:
         path = Path(folder, "stacks")
         process = await asyncio.create_subprocess_exec(
@@ -68,11 +66,15 @@ async def of(pid: int, *, wanted: bool) -> AsyncIterator[list[Share]]:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        shares += await asyncio.to_thread(_read_file, path)
+        shares += await asyncio.to_thread(_read_file, path, keep)
 
 
-def _read_file(path: Path) -> list[Share]:
-    return read(path.read_text()) if path.exists() else []
+def _read_file(path: Path, keep: Path | None) -> list[Share]:
+    """Nothing when there is no file: the process was not to be looked at, or had ended."""
+    stacks = path.read_text() if path.exists() else ""
+    if keep is not None:
+        keep.write_text(stacks)
+    return read(stacks)
 
 
 def read(stacks: str) -> list[Share]:
