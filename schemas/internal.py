@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Json, Strict, Time
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
-from schemas.sessions import SessionInfo, WorkerInfo
+from schemas.sessions import WorkerInfo
 
 
 class SessionRecipe(Strict):
@@ -82,8 +82,8 @@ class SessionsScatter(Strict):
 
 
 class SessionsGather(Strict):
-    """One worker's part of ``sessions.list``."""
+    """One worker's part of ``sessions.list``: session infos by id, as they go on to who asked, unread."""
 
     type: ClassVar[str] = "worker.sessions.reply"
     worker_id: WorkerId
-    sessions: dict[SessionId, SessionInfo]
+    sessions: dict[SessionId, Json]

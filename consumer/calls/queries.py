@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Awaitable, Callable
 from typing import assert_never
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
@@ -22,7 +22,6 @@ from schemas.internal import SessionsGather, SessionsScatter
 from schemas.replies import (
     ServicesResult,
     ServiceTools,
-    SessionsPage,
     WorkersResult,
     failed,
     parse_reply,
@@ -40,6 +39,8 @@ from schemas.sessions import ServiceInfo, SessionInfo
 
 GATHER_TIMEOUT = 1.0
 """How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
+
+_INFOS = TypeAdapter(dict[SessionId, SessionInfo])
 
 ToolCatalogue = Callable[[ServiceName], Awaitable[list[Json]]]
 
@@ -87,7 +88,7 @@ class Queries:
     async def _result(self, request: ClusterRequest) -> Json:
         match request:
             case SessionsList():
-                return (await self._list(request)).model_dump(mode="json", exclude_none=True)
+                return await self._list(request)
             case ServicesList():
                 return ServicesResult(services=self._services()).model_dump(mode="json")
             case ServicesTools(service_name=service):
@@ -113,7 +114,8 @@ class Queries:
                 )
         return dict(sorted(found.items()))
 
-    async def _list(self, request: SessionsList) -> SessionsPage:
+    async def _list(self, request: SessionsList) -> Json:
+        """A ``SessionsPage``, put together of what the workers told without making models of it again."""
         scatter = SessionsScatter(
             service_name=request.service_name,
             call_id=request.call_id,
@@ -132,22 +134,22 @@ class Queries:
                 message, self._context.names.workers, "", expected=len(others), timeout=GATHER_TIMEOUT
             )
             for answer in answers:
-                part = SessionsGather.model_validate(parse_reply(answer.message.body).unwrap(), strict=False)
+                part = SessionsGather.model_validate(parse_reply(answer.message.body).unwrap())
                 others.discard(part.worker_id)
                 if part.worker_id in asked:
                     found |= part.sessions
         ids = sorted(found)
         more = request.limit is not None and len(ids) > request.limit
         page = ids[: request.limit] if more else ids
-        return SessionsPage.model_construct(
-            sessions={session_id: found[session_id] for session_id in page},
-            complete=not others,
-            missing_workers=sorted(others),
-            next_cursor=_cursor(page[-1]) if more else None,
-        )
+        told: Json = {
+            "sessions": {session_id: found[session_id] for session_id in page},
+            "complete": not others,
+            "missing_workers": sorted(others),
+        }
+        return told | ({"next_cursor": _cursor(page[-1])} if more else {})
 
-    def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, SessionInfo]:
-        """This worker's sessions that fit, in the order of their ids."""
+    def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, Json]:
+        """This worker's sessions that fit, in the order of their ids, as JSON."""
         fitting = sorted(
             session_id
             for session_id, session in self._sessions.sessions.items()
@@ -156,10 +158,12 @@ class Queries:
             and (scatter.after is None or session_id > scatter.after)
         )
         sessions = self._sessions.sessions
-        return {
+        infos = {
             session_id: session_info(self._context.worker_id, sessions[session_id])
             for session_id in fitting[: scatter.limit]
         }
+        told: dict[SessionId, Json] = _INFOS.dump_python(infos, mode="json")
+        return told
 
     def take_scatter(self, delivery: Delivery) -> None:
         """Another worker gathers sessions."""
@@ -170,8 +174,7 @@ class Queries:
             scatter = SessionsScatter.model_validate_json(delivery.message.body)
         except ValidationError as error:  # a newer worker's question: it will miss our answer, and say so
             return refused(InvalidMessage(str(error)))
-        part = SessionsGather.model_construct(worker_id=self._context.worker_id, sessions=self.own_sessions(scatter))
-        return Done(succeeded(part.model_dump(mode="json")))
+        return Done(succeeded({"worker_id": self._context.worker_id, "sessions": self.own_sessions(scatter)}))
 
 
 def _cursor(session_id: SessionId) -> str:
