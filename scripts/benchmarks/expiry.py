@@ -4,7 +4,7 @@ import time
 from datetime import datetime
 
 from schemas.events import CloudEvent
-from scripts.benchmarks.measuring import until
+from scripts.benchmarks.measuring import duration, until
 from scripts.benchmarks.options import Options
 from scripts.benchmarks.report import Plot, Sample, Subject, Target, figure
 from scripts.benchmarks.servers import PLAIN
@@ -13,15 +13,18 @@ from scripts.benchmarks.stage import in_groups, named, running
 APART = 0.02
 """Seconds between two that are due: fifty sessions end in each second, and a process with each."""
 
-TO_OPEN = 0.04
-"""Seconds that opening a session takes at most, so that all of them are open before the first is due."""
+MARGIN = 3.0
+"""How many times as long as at first the opening of one may take: all have to be open before the first is due."""
 
 
 async def measure(options: Options) -> Subject:
     """All are open at once, and due one after the other; lateness is from the deadline to the event."""
     count = options.sizes.expiring
     async with running({"it": PLAIN.forked}) as stage:
-        first_due = time.monotonic() + 3 + count * TO_OPEN
+        first = list(named("first", 1 + count // 10))
+        pace = await duration(in_groups(lambda name: stage.client.create(name, "it"), first, 8)) / len(first)
+        await in_groups(stage.client.close, first, 8)
+        first_due = time.monotonic() + 2 + count * pace * MARGIN
         due = {name: first_due + number * APART for number, name in enumerate(named("s", count))}
 
         async def create(name: str) -> None:
