@@ -100,7 +100,7 @@ class SessionsScatter(Strict):
 
 
 class SessionsGather(Strict):
-    """One worker's part of ``sessions.list``."""
+    """One worker's part of ``sessions.list``: session infos by id, as they go on to who asked, unread."""
 
     type: ClassVar[str] = "worker.sessions.reply"
     worker_id: WorkerId

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Awaitable, Callable
 from typing import assert_never
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
@@ -18,12 +18,11 @@ from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.errors import InvalidMessage, SessionsError
 from schemas.ids import ServiceName, SessionId, call_id_of
-from schemas.internal import FiguresGather, FiguresScatter, SessionsGather, SessionsScatter
+from schemas.internal import FiguresGather, FiguresScatter, SessionsScatter
 from schemas.replies import (
     FiguresResult,
     ServicesResult,
     ServiceTools,
-    SessionsPage,
     WorkersResult,
     failed,
     parse_reply,
@@ -44,6 +43,8 @@ GATHER_TIMEOUT = 1.0
 """How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
 
 Scatter = SessionsScatter | FiguresScatter
+
+_INFOS = TypeAdapter(dict[SessionId, SessionInfo])
 
 ToolCatalogue = Callable[[ServiceName], Awaitable[list[Json]]]
 
@@ -91,7 +92,7 @@ class Queries:
     async def _result(self, request: ClusterRequest) -> Json:
         match request:
             case SessionsList():
-                return (await self._list(request)).model_dump(mode="json", exclude_none=True)
+                return await self._list(request)
             case ServicesList():
                 return ServicesResult(services=self._services()).model_dump(mode="json")
             case ServicesTools(service_name=service):
@@ -119,7 +120,8 @@ class Queries:
                 )
         return dict(sorted(found.items()))
 
-    async def _list(self, request: SessionsList) -> SessionsPage:
+    async def _list(self, request: SessionsList) -> Json:
+        """A ``SessionsPage``, put together of what the workers told without making models of it again."""
         scatter = SessionsScatter(
             service_name=request.service_name,
             call_id=request.call_id,
@@ -132,19 +134,19 @@ class Queries:
         others = asked - {self._context.worker_id}
         found = self.own_sessions(scatter) if self._context.worker_id in asked else {}
         for answer in await self._ask_others(scatter, len(others)):
-            part = SessionsGather.model_validate(answer, strict=False)
-            others.discard(part.worker_id)
-            if part.worker_id in asked:
-                found |= part.sessions
+            part: dict[SessionId, Json] = answer["sessions"]  # handed on unread: another worker wrote it
+            others.discard(answer["worker_id"])
+            if answer["worker_id"] in asked:
+                found |= part
         ids = sorted(found)
         more = request.limit is not None and len(ids) > request.limit
         page = ids[: request.limit] if more else ids
-        return SessionsPage.model_construct(
-            sessions={session_id: found[session_id] for session_id in page},
-            complete=not others,
-            missing_workers=sorted(others),
-            next_cursor=_cursor(page[-1]) if more else None,
-        )
+        told: Json = {
+            "sessions": {session_id: found[session_id] for session_id in page},
+            "complete": not others,
+            "missing_workers": sorted(others),
+        }
+        return told | ({"next_cursor": _cursor(page[-1])} if more else {})
 
     async def _figures(self) -> FiguresResult:
         mine = self._context.worker_id
@@ -168,8 +170,8 @@ class Queries:
         replies = [parse_reply(answer.message.body) for answer in answers]
         return [reply.result or {} for reply in replies if reply.ok]  # one of another version may not understand
 
-    def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, SessionInfo]:
-        """This worker's sessions that fit, in the order of their ids."""
+    def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, Json]:
+        """This worker's sessions that fit, in the order of their ids, as JSON."""
         fitting = sorted(
             session_id
             for session_id, session in self._sessions.sessions.items()
@@ -178,10 +180,12 @@ class Queries:
             and (scatter.after is None or session_id > scatter.after)
         )
         sessions = self._sessions.sessions
-        return {
+        infos = {
             session_id: session_info(self._context.worker_id, sessions[session_id])
             for session_id in fitting[: scatter.limit]
         }
+        told: dict[SessionId, Json] = _INFOS.dump_python(infos, mode="json")
+        return told
 
     def take_scatter(self, delivery: Delivery) -> None:
         """Another worker gathers."""
@@ -196,8 +200,7 @@ class Queries:
             scatter = SessionsScatter.model_validate_json(delivery.message.body)
         except ValidationError as error:  # a newer worker's question: it will miss our answer, and say so
             return refused(InvalidMessage(str(error)))
-        part = SessionsGather.model_construct(worker_id=mine, sessions=self.own_sessions(scatter))
-        return Done(succeeded(part.model_dump(mode="json")))
+        return Done(succeeded({"worker_id": mine, "sessions": self.own_sessions(scatter)}))
 
 
 def _cursor(session_id: SessionId) -> str:

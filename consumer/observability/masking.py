@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Set
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 MASK = "***"
@@ -33,11 +34,18 @@ _IN_TEXT = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\g<1> {MASK}"),
     (re.compile(rf"""(?i)\b((?:\w+[_-])?(?:{_NAMES})(?:=|["']\s*:\s*["']))[^\s"'&,;]+"""), rf"\g<1>{MASK}"),
 )
+_MAY_HIDE = re.compile(r"""://|[…=\s"']""")
+"""Each of the patterns above needs one of these; most texts are names and numbers, and have none."""
 
 
 def is_secret_key(key: object) -> bool:
     """Whether a value under this key is one to hide."""
-    words = _CAMEL.sub("_", str(key)[:200]).replace("-", "_").replace(".", "_").lower()
+    return _is_secret_name(str(key)[:200])
+
+
+@lru_cache(maxsize=1024)  # a log's keys are few
+def _is_secret_name(name: str) -> bool:
+    words = _CAMEL.sub("_", name).replace("-", "_").replace(".", "_").lower()
     return _SECRET_KEY.search(words) is not None
 
 
@@ -46,8 +54,9 @@ def mask_text(text: str, limit: int = MAX_TEXT) -> str:
     if len(text) > limit:
         half = limit // 2
         text = f"{text[:half]}…(+{len(text) - 2 * half})…{text[-half:]}"
-    for pattern, replacement in _IN_TEXT:
-        text = pattern.sub(replacement, text)
+    if _MAY_HIDE.search(text):
+        for pattern, replacement in _IN_TEXT:
+            text = pattern.sub(replacement, text)
     return text
 
 

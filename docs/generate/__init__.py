@@ -7,7 +7,8 @@ A page holds them between two comments; everything else on it is written by hand
     <!-- end -->
 
 Beside the pages stands the contract for programs, which is generated as a whole: ``docs/asyncapi.json`` and a JSON
-Schema of each message in ``docs/schemas``.
+Schema of each message in ``docs/schemas``. The pictures of ``docs/performance.md`` are drawn from
+``docs/figures.json``, as its tables are written from it.
 
 ``python -m docs.generate`` writes all of it anew, ``python -m docs.generate --check`` only tells what is outdated.
 A message, field, setting or command that is new and about which nothing has been written stops it with a
@@ -18,11 +19,17 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docs.generate import commands, contract, metrics, settings, wire
+from docs.generate import commands, contract, metrics, performance, settings, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS, **metrics.PARTS}
+PARTS: dict[str, Callable[[], str]] = {
+    **wire.PARTS,
+    **settings.PARTS,
+    **commands.PARTS,
+    **metrics.PARTS,
+    **performance.PARTS,
+}
 """What can stand on a page, by the name in its opening comment."""
 
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -45,8 +52,23 @@ def renewed(text: str) -> str:
     return _REGION.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]().strip()}\n\n{found[4]}", text)
 
 
+def renew() -> list[Path]:
+    """Write whatever is outdated; returns what was."""
+    found = list(outdated())
+    for path, text in found:
+        if text is None:
+            path.unlink()
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return [path for path, _ in found]
+
+
 def outdated() -> Iterator[tuple[Path, str | None]]:
-    """The files that differ from the code, each with what it should be; None when it should not be there."""
+    """The files that differ from code and figures, each with what it should be; None when it should not be there."""
+    for picture, drawing in performance.drawn():
+        if not picture.exists() or picture.read_text(encoding="utf-8") != drawing:
+            yield picture, drawing
     for page in pages():
         text = page.read_text(encoding="utf-8")
         if (new := renewed(text)) != text:

@@ -1,38 +1,73 @@
-"""Whole calls: from the raw event to the session and back, as many as one worker can take."""
+"""Whole phone calls through one worker: from the raw event to the session, and from the end to its last event."""
 
 import asyncio
-import time
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
 
-import psutil
+from scripts.benchmarks import profile
+from scripts.benchmarks.measuring import in_turns, processor_seconds, shared, timed
+from scripts.benchmarks.options import Options
+from scripts.benchmarks.references import amqp_echo
+from scripts.benchmarks.report import Figure, Sample, Share, Subject, figure
+from scripts.benchmarks.servers import PLAIN
+from scripts.benchmarks.stage import Stage, running
 
-from scripts.benchmarks.measuring import Figures, figures, processor_seconds, running
-from tests.harness import config
+
+async def measure(options: Options) -> Subject:
+    """Calls that start and end as quickly as they can, with forked sessions, from the warm pool, and cold ones."""
+    calls, at_once = options.sizes.phone_calls, options.sizes.at_once
+    services = {"forked": PLAIN.forked, "warm": PLAIN.warm(at_once), "cold": PLAIN.cold}
+    routes = [{"match": {"to": service}, "services": [service]} for service in services]
+    figures: list[Figure] = []
+    shares: list[Share] = []
+    async with amqp_echo() as echo, running(services, routes=routes) as stage:
+        await stage.warm("warm", at_once)
+        for service in services:
+            many = calls if service != "cold" else max(2, calls // 5)
+            await _phone(stage, f"first-{service}", service)
+            before = processor_seconds(stage.workers)
+            opened: list[float] = []
+            async with _profile(options, stage, service) as profiled:
+                took, _ = await shared(
+                    lambda number, to=service: _phone(stage, f"{to}-{number}", to, opened),  # type: ignore[misc]  # noqa: B023
+                    many,
+                    at_once,
+                )
+            spent = processor_seconds(stage.workers) - before
+            shares += profiled
+            figures += [
+                figure(f"calls, start to end, {service}", many / took, unit="/s"),
+                figure(f"from its start to its session, {at_once} at once, {service}", Sample.of(opened)),
+                figure(f"processor time of the worker for a call, {service}", spent / many * 1000),
+            ]
+
+        async def from_the_pool(number: int) -> float:
+            await stage.warm("warm", at_once)
+            took: list[float] = []
+            await _phone(stage, f"single-{number}", "warm", took)
+            return took[0]
+
+        bare = timed(lambda _: echo["quorum"].ask(b"{}"))
+        single = await in_turns({"ours": from_the_pool, "quorum": bare}, max(2, calls // 10))
+    alone = "from its start to its session, one by one, warm"
+    figures.append(figure(alone, single["ours"], against={"quorum": single["quorum"]}))
+    return Subject(figures=figures, profile=shares)
 
 
-async def measure(calls: int = 200, at_once: int = 30) -> Figures:
-    """Calls that start and end as quickly as they can, ``at_once`` of them at any time."""
-    async with running(config(session={"max_sessions_per_service": calls + 1})) as mcp:
-        room = asyncio.Semaphore(at_once)
-        opened: list[float] = []
+def _profile(options: Options, stage: Stage, service: str) -> AbstractAsyncContextManager[list[Share]]:
+    """A profile of the worker under forked sessions, if one is wanted."""
+    wanted = options.profile and service == "forked"
+    return profile.of(stage.workers[0].pid, keep=options.stacks) if wanted else nullcontext([])
 
-        async def call(number: int) -> None:
-            name = f"call-{number}"
-            async with room:
-                began = time.perf_counter()
-                await mcp.client.publish_call_event({"call_id": name, "kind": "started"})
-                await mcp.event("created", session_id=name, within=60)
-                opened.append(time.perf_counter() - began)
-                await mcp.client.publish_call_event({"call_id": name, "kind": "ended"})
-                await mcp.event("closed", session_id=name, within=60)
 
-        worker = [psutil.Process(mcp.workers[0].process.pid)]
-        before = processor_seconds(worker)
-        began = time.perf_counter()
-        await asyncio.gather(*(call(number) for number in range(calls)))
-        took = time.perf_counter() - began
-        spent = processor_seconds(worker) - before
-    return {
-        "calls_per_second": round(calls / took, 1),
-        "event_to_session": figures(opened),
-        "worker_cpu_ms_per_call": round(spent / calls * 1000, 2),
-    }
+async def _phone(stage: Stage, name: str, to: str, opened: list[float] | None = None) -> None:
+    """One call; adds how long it took (s) until its session was told of."""
+    event: dict[str, Any] = {"call_id": name, "kind": "started", "direction": "inbound", "to": to}
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await stage.client.publish_call_event(event)
+    await stage.event("created", name)
+    if opened is not None:
+        opened.append(loop.time() - began)
+    await stage.client.publish_call_event(event | {"kind": "ended"})
+    await stage.event("closed", name)

@@ -1,34 +1,20 @@
-"""What all measurements share: figures of a list of durations, processor time, and the references."""
+"""How long something takes, what processes use of the machine, and waiting with a bound."""
 
 import asyncio
-import os
-import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
-from mcp import Client, StdioServerParameters
 
-from tests.harness import Cluster, cluster
+from scripts.benchmarks.report import Sample
 
-Figures = dict[str, Any]
+KB = 1000
 
-
-def figures(seconds: list[float]) -> Figures:
-    """Median, 99th percentile and number, in milliseconds."""
-    ordered = sorted(seconds)
-    return {
-        "median_ms": round(statistics.median(ordered) * 1000, 3),
-        "p99_ms": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000, 3),
-        "n": len(ordered),
-    }
-
-
-def ratio(ours: Figures, reference: Figures) -> float:
-    """How many times the reference's median ours is."""
-    return round(float(ours["median_ms"]) / float(reference["median_ms"]), 2)
+K = TypeVar("K", bound=str)
+Timed = Callable[[int], Awaitable[float]]
+"""Does something for a number, and returns how long (s) the part of it took that counts."""
 
 
 async def duration(work: Awaitable[Any]) -> float:
@@ -38,39 +24,78 @@ async def duration(work: Awaitable[Any]) -> float:
     return time.perf_counter() - began
 
 
-async def one_by_one(call: Callable[[int], Awaitable[Any]], times: int) -> list[float]:
-    """How long each of so many takes, one after the other."""
-    return [await duration(call(number)) for number in range(times)]
+async def in_turns(calls: "Mapping[K, Timed]", times: int, *, stretch: int = 1) -> dict[K, Sample]:
+    """How long each of several things takes, ``stretch`` of one after the other's, so many of each.
+
+    What is compared is measured side by side, so that whatever else a machine does meets all of it.
+    """
+    took: dict[K, list[float]] = {name: [] for name in calls}
+    for begin in range(0, times, stretch):
+        for name, call in calls.items():
+            took[name] += [await call(number) for number in range(begin, min(begin + stretch, times))]
+    return {name: Sample.of(seconds) for name, seconds in took.items()}
+
+
+def timed(call: Callable[[int], Awaitable[Any]]) -> Timed:
+    """The same, telling how long it took (s)."""
+    return lambda number: duration(call(number))
 
 
 async def at_once(call: Callable[[int], Awaitable[Any]], times: int) -> float:
-    """How long so many take together."""
+    """How long (s) so many take together."""
     return await duration(asyncio.gather(*(call(number) for number in range(times))))
 
 
-def processor_seconds(processes: list[psutil.Process]) -> float:
+async def shared(call: Callable[[int], Awaitable[Any]], times: int, callers: int) -> tuple[float, Sample]:
+    """How long (s) so many calls take that ``callers`` make one after the other, and how long each of them."""
+    left = iter(range(times))
+    took: list[float] = []
+
+    async def caller() -> None:
+        for number in left:
+            took.append(await duration(call(number)))  # noqa: PERF401 - they are taken from one another
+
+    whole = await duration(asyncio.gather(*(caller() for _ in range(callers))))
+    return whole, Sample.of(took)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, *, within: float, pause: float) -> None:
+    """Ask now and then until it is so; raises :class:`TimeoutError` that says what did not come."""
+    deadline = time.monotonic() + within
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {what} within {within:g} s")
+        await asyncio.sleep(pause)
+
+
+def processor_seconds(processes: Iterable[psutil.Process]) -> float:
     """What processes have used of the processors so far."""
     times = [process.cpu_times() for process in processes]
     return sum(float(one.user + one.system) for one in times)
 
 
-@asynccontextmanager
-async def running(configuration: dict[str, Any], *, workers: int = 1) -> AsyncIterator[Cluster]:
-    """Workers on a prefix of their own."""
-    async with cluster(os.environ["AMQP_URL"], f"bench-{os.getpid()}-{time.monotonic_ns()}") as mcp:
-        for _ in range(workers):
-            await mcp.start(configuration)
-        yield mcp
+def own_kb(process: psutil.Process) -> float:
+    """Memory of a process that nobody shares (USS): what its end would give back."""
+    return _rollup(process.pid, "Private_Clean", "Private_Dirty", "Private_Hugetlb")
 
 
-@asynccontextmanager
-async def sdk_client(command: list[str]) -> AsyncIterator[Client]:
-    """The official client alone, on the same server: the reference."""
-    async with Client(StdioServerParameters(command=command[0], args=command[1:])) as client:
-        yield client
+def shared_kb(processes: Sequence[psutil.Process]) -> float:
+    """Memory of processes, each page divided by the number of those that share it (PSS)."""
+    return sum(_rollup(process.pid, "Pss") for process in processes)
 
 
-async def sdk_start(command: list[str]) -> None:
-    """Start a server through the official client alone, list its tools, and end it."""
-    async with sdk_client(command) as client:
-        await client.list_tools()
+def _rollup(pid: int, *names: str) -> float:
+    """The sum of lines of ``/proc/<pid>/smaps_rollup``, in kilobytes of 1,000 bytes."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    found = {words[0].rstrip(":"): int(words[1]) for line in lines if (words := line.split())[-1] == "kB"}
+    return sum(found.get(name, 0) for name in names) * 1024 / KB
+
+
+def end_all(processes: Sequence[psutil.Process], *, patience: float) -> None:
+    """Wait until processes have gone, killing those that stay; raises when some cannot be ended."""
+    _, alive = psutil.wait_procs(processes, timeout=patience)
+    for process in alive:
+        process.kill()
+    _, alive = psutil.wait_procs(alive, timeout=patience)
+    if alive:
+        raise RuntimeError(f"processes left behind: {alive}")

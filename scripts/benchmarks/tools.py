@@ -1,62 +1,120 @@
-"""Tool calls: round trip over AMQP against the SDK's client alone, and calls per second over many sessions."""
+"""Tool calls: one round trip, and many over many sessions, beside bare round trips over the same broker."""
 
-import asyncio
-import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
 
-import psutil
+from scripts.benchmarks.measuring import in_turns, processor_seconds, shared, timed
+from scripts.benchmarks.options import Options
+from scripts.benchmarks.peer import gateway
+from scripts.benchmarks.references import amqp_echo, sdk_client
+from scripts.benchmarks.report import Figure, Plot, Reference, Sample, Subject, Target, figure
+from scripts.benchmarks.servers import PLAIN
+from scripts.benchmarks.stage import named, running
 
-from scripts.benchmarks.measuring import Figures, figures, one_by_one, processor_seconds, ratio, running, sdk_client
-from tests.harness import ECHO, Cluster, config
+BODY = b'{"session_id": "call-1", "name": "echo", "arguments": {"text": "hello"}, "timeout": 30.0}'
+"""What the echo is asked: as long as a tool call."""
 
-WARM_UP = 200
+STRETCH = 50
+PLOTTED = {
+    "sdk": "SDK alone, no broker",
+    "peer": "gateway, HTTP",
+    "ours": "mcp-sessions",
+    "classic": "AMQP echo",
+    "quorum": "AMQP echo, quorum",
+}
 
-
-async def _alone(calls: int) -> Figures:
-    async with sdk_client(ECHO) as client:
-        await client.list_tools()
-        await one_by_one(lambda _: client.call_tool("echo", {"text": "warm"}), WARM_UP)
-        return figures(await one_by_one(lambda _: client.call_tool("echo", {"text": "hello"}), calls))
-
-
-async def _over_amqp(mcp: Cluster, calls: int) -> Figures:
-    await mcp.client.create("single", "echo")
-    await one_by_one(lambda _: mcp.client.call_tool("single", "echo", {"text": "warm"}), WARM_UP)
-    return figures(await one_by_one(lambda _: mcp.client.call_tool("single", "echo", {"text": "hello"}), calls))
-
-
-async def _throughput(mcp: Cluster, sessions: int, calls: int) -> Figures:
-    names = [f"many-{number}" for number in range(sessions)]
-    await asyncio.gather(*(mcp.client.create(name, "echo") for name in names))
-    left = iter(range(calls))
-
-    async def caller(name: str) -> None:
-        for _ in left:
-            await mcp.client.call_tool(name, "echo", {"text": "hello"})
-
-    worker = psutil.Process(mcp.workers[0].process.pid)
-    sides = {"client": [psutil.Process()], "worker": [worker], "servers": worker.children(recursive=True)}
-    before = {side: processor_seconds(processes) for side, processes in sides.items()}
-    began = time.perf_counter()
-    await asyncio.gather(*(caller(name) for name in names for _ in range(4)))
-    took = time.perf_counter() - began
-    spent = {side: processor_seconds(processes) - before[side] for side, processes in sides.items()}
-    return {
-        "calls_per_second": round(calls / took),
-        "cpu_ms_per_call": {side: round(seconds / calls * 1000, 3) for side, seconds in spent.items()},
-    }
+Call = Callable[[int], Awaitable[Any]]
 
 
-async def measure(calls: int = 1000, sessions: int = 12) -> Figures:
+async def measure(options: Options) -> Subject:
     """A trivial tool of a trivial server."""
-    async with running(config()) as mcp:
-        alone = await _alone(calls)
-        ours = await _over_amqp(mcp, calls)
-        throughput = await _throughput(mcp, sessions, calls * 4)
-    return {
-        "sdk_alone": alone,
-        "over_amqp": ours,
-        "ratio": ratio(ours, alone),
-        "added_ms": round(ours["median_ms"] - alone["median_ms"], 3),
-        "sessions": sessions,
-        **throughput,
-    }
+    sizes = options.sizes
+    names = list(named("s", sizes.sessions))
+    tool = PLAIN.tool, PLAIN.arguments
+    async with AsyncExitStack() as stack:
+        echo = await stack.enter_async_context(amqp_echo())
+        sdk = await stack.enter_async_context(sdk_client(PLAIN.command))
+        stage = await stack.enter_async_context(running({"it": PLAIN.cold}))
+        await sdk.list_tools()
+        for name in names:
+            await stage.client.create(name, "it")
+        # Number 0 stands for one session alone, whatever the number.
+        one: dict[str, Call] = {
+            "sdk": lambda _: sdk.call_tool(*tool),
+            "classic": lambda _: echo["classic"].ask(BODY),
+            "quorum": lambda _: echo["quorum"].ask(BODY),
+            "ours": lambda _: stage.client.call_tool(names[0], *tool),
+        }
+        many = one | {"ours": lambda number: stage.client.call_tool(names[number % len(names)], *tool)}
+        del many["sdk"]  # a session is a client there: nothing is shared that could be measured
+        if options.peer is not None:
+            peer = await stack.enter_async_context(gateway(options.peer, {"it": PLAIN.command}))
+            one["peer"] = lambda _: peer.call("it", names[0], *tool)
+            many["peer"] = lambda number: peer.call("it", names[number % len(names)], *tool)
+            for number in range(len(names)):
+                await many["peer"](number)
+        trips = {name: timed(call) for name, call in one.items()}
+        await in_turns(trips, max(1, sizes.calls // 10))  # warm up
+        single = await in_turns(trips, sizes.calls, stretch=STRETCH)
+        busy = await _busy(many, options)
+        processor = await _processor(stage.workers, many["ours"], options)
+        theirs = await _processor([echo["classic"].process], many["classic"], options)
+        servers = await _processor(stage.servers(), many["ours"], options)
+    plot = Plot(
+        name="tools",
+        title="Round trip of a tool call",
+        kind="lines",
+        x="ms",
+        y="percent that are not slower",
+        series=[single[key].distribution(name) for key, name in PLOTTED.items() if key in single],
+        logarithmic=True,
+    )
+    callers = f"{sizes.sessions * sizes.callers} callers on {sizes.sessions} sessions"
+    figures = [
+        figure("one tool call", single["ours"], against=_against(single), target=Target(0, "peer", 0.7)),
+        *_figures_of_many(busy, callers),
+        figure("processor time of the worker for a call", processor, against={"classic": theirs}),
+        figure("processor time of the MCP server for a call", servers),
+    ]
+    return Subject(figures=figures, plots=[plot])
+
+
+async def _busy(many: dict[str, Call], options: Options) -> dict[str, tuple[float, Sample]]:
+    """Calls a second, and how long each took, when many callers call as fast as they are answered; in turns."""
+    sizes = options.sizes
+    took = dict.fromkeys(many, 0.0)
+    each: dict[str, list[float]] = {name: [] for name in many}
+    for _ in range(sizes.rounds):
+        for name, call in many.items():
+            whole, sample = await shared(call, sizes.calls, sizes.sessions * sizes.callers)
+            took[name] += whole
+            each[name] += sample.seconds
+    return {name: (sizes.rounds * sizes.calls / took[name], Sample.of(each[name])) for name in many}
+
+
+async def _processor(processes: list[Any], call: Call, options: Options) -> float:
+    """Milliseconds of the processors that these processes use for a call, while many are made."""
+    sizes = options.sizes
+    before = processor_seconds(processes)
+    await shared(call, sizes.calls, sizes.sessions * sizes.callers)
+    return (processor_seconds(processes) - before) / sizes.calls * 1000
+
+
+def _against(found: dict[str, Sample]) -> dict[Reference, Sample | float | None]:
+    references: tuple[Reference, ...] = ("sdk", "classic", "quorum", "peer")
+    return {name: found.get(name) for name in references}
+
+
+def _figures_of_many(busy: dict[str, tuple[float, Sample]], callers: str) -> list[Figure]:
+    rates: dict[Reference, Sample | float | None] = {}
+    durations: dict[Reference, Sample | float | None] = {}
+    references: tuple[Reference, ...] = ("classic", "quorum", "peer")
+    for name in references:
+        if name in busy:
+            rates[name], durations[name] = busy[name]
+    rate, each = busy["ours"]
+    return [
+        figure(f"tool calls, {callers}", rate, unit="/s", against=rates, target=Target(0, "peer", 4, "/s")),
+        figure(f"one of them, {callers}", each, against=durations),
+    ]

@@ -16,7 +16,7 @@ from schemas.errors import ErrorCode
 from schemas.events import EndReason, SessionEventType
 from schemas.interim import INTERIM
 from schemas.requests import REQUESTS
-from tests.docs.blocks import HANDMADE, PAGES, anchors, links, spans
+from tests.docs.blocks import HANDMADE, PAGES, anchors, inline, links, spans
 from tests.harness import ROOT
 
 pages = pytest.mark.parametrize("page", HANDMADE)
@@ -115,6 +115,13 @@ def test_links_lead_somewhere(page: str):
         name = str(target.relative_to(ROOT))
         if anchor and name in PAGES:
             assert anchor in anchors(name), f"{page}: {name} has no #{anchor}; it has {sorted(anchors(name))}"
+
+
+@pages
+def test_pictures_are_there(page: str):
+    for token in inline(page):
+        if token.type == "image" and not (source := str(token.attrs["src"])).startswith("https://"):
+            assert (PAGES[page].parent / source).exists(), f"{page}: there is no {source}"
 
 
 @pages

@@ -5,6 +5,7 @@ environments with mcp 2.x and mcp 1.x, because servers disagree about the SDK; `
 the machine has no Node, one from PyPI is installed as well. ``.realservers`` ignores itself in git.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -13,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,15 +61,26 @@ class Installed:
 
 def install() -> Installed:
     """Install what is missing. Safe to be called by several at once; raises :class:`Unreachable`."""
+    with _locked(), ThreadPoolExecutor() as pool:
+        today = pool.submit(_python, "today")
+        before = pool.submit(_python, "before")
+        node = pool.submit(_node)
+    return Installed(today.result(), before.result(), *node.result())
+
+
+def python_environment(name: str) -> Path:
+    """The programs of ``today`` or ``before`` alone, installed like all of them."""
+    with _locked():
+        return _python(name)
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / ".gitignore").write_text("*\n")
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with ThreadPoolExecutor() as pool:
-            today = pool.submit(_python, "today")
-            before = pool.submit(_python, "before")
-            node = pool.submit(_node)
-        return Installed(today.result(), before.result(), *node.result())
+        yield
 
 
 def version_of(package: str, name: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.observability.masking import MAX_TEXT, is_secret_key, mask_text, masked
+from consumer.observability.masking import _IN_TEXT, MAX_TEXT, is_secret_key, mask_text, masked
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,31 @@ anything = st.recursive(
 @given(anything)
 def test_whatever_is_logged_can_be_written_as_json(value: Any) -> None:
     json.dumps(masked(value), allow_nan=False)
+
+
+PIECES = [
+    "://",
+    "user",
+    ":",
+    "@",
+    "…(+",
+    ")…",
+    "bearer ",
+    "Basic\u00a0",
+    "password",
+    "api_key",
+    "=",
+    '"',
+    "'",
+    ": ",
+    "x" * 9,
+    "/",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_a_text_that_is_not_looked_at_closely_has_nothing_to_hide(pieces: list[str]) -> None:
+    text = masked_closely = "".join(pieces)
+    for pattern, replacement in _IN_TEXT:
+        masked_closely = pattern.sub(replacement, masked_closely)
+    assert mask_text(text) == masked_closely

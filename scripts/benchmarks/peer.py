@@ -1,0 +1,159 @@
+"""SignalWire's own gateway, which keeps MCP servers for calls behind HTTP: installed apart, and never a dependency.
+
+It runs on loopback with the same servers. Its rate limits are lifted, and what a server writes to stderr goes to
+``/dev/null``: the gateway reads it nowhere, so a server that logs hangs once the pipe is full, after some 140 calls.
+Its limits of processes and memory are off, because the former counts all of a user's processes.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from scripts.benchmarks.measuring import end_all, until
+
+PACKAGE = "signalwire-sdk[mcp-gateway]"
+MODULE = "signalwire.mcp_gateway.gateway_service"
+FOLDER = Path(__file__).resolve().parents[2] / ".peer"
+PATIENCE = 60.0
+NO_LIMIT = "1000000 per second"
+
+
+def install() -> Path:
+    """The Python of an environment that has the gateway; made in ``.peer``, once."""
+    python = FOLDER / "bin" / "python"
+    if not _has_it(python):
+        print(f"installing {PACKAGE} into {FOLDER.name}", file=sys.stderr)
+        venv.create(FOLDER, clear=True, with_pip=False, symlinks=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", PACKAGE]
+        subprocess.run([*pip, "--disable-pip-version-check"], check=True, timeout=600)
+    return python
+
+
+def _has_it(python: Path) -> bool:
+    return python.exists() and not subprocess.run([python, "-c", f"import {MODULE}"], check=False).returncode
+
+
+def version(python: Path) -> str:
+    """The version of the gateway's package."""
+    asked = "import importlib.metadata as found; print(found.version('signalwire-sdk'))"
+    told = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
+    return told.stdout.strip()
+
+
+class Gateway:
+    """A client of a gateway that runs; each request has a connection of its own, because that is what it offers."""
+
+    def __init__(self, port: int, password: str) -> None:
+        self._port = port
+        self._authorization = base64.b64encode(f"bench:{password}".encode()).decode()
+
+    async def request(self, method: str, path: str, body: Any = None) -> Any:
+        """One request; raises :class:`RuntimeError` when it is not answered with 200."""
+        data = b"" if body is None else json.dumps(body).encode()
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            f"Authorization: Basic {self._authorization}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                writer.write(head.encode() + data)
+                told = await reader.read()
+            finally:
+                writer.close()
+        top, _, rest = told.partition(b"\r\n\r\n")
+        if top.split(maxsplit=2)[1:2] != [b"200"]:
+            raise RuntimeError(f"the gateway says {told.decode(errors='replace')[-500:]}")
+        return json.loads(rest)
+
+    async def call(self, service: str, session: str, tool: str, arguments: dict[str, Any]) -> Any:
+        """Call a tool; the first call of a session starts its server."""
+        body = {"session_id": session, "tool": tool, "arguments": arguments}
+        return await self.request("POST", f"/services/{service}/call", body)
+
+    async def close(self, session: str) -> None:
+        """Close a session."""
+        await self.request("DELETE", f"/sessions/{session}")
+
+    async def healthy(self) -> bool:
+        """Whether it answers."""
+        try:
+            await self.request("GET", "/health")
+        except OSError:
+            return False
+        return True
+
+
+@asynccontextmanager
+async def gateway(python: Path, services: dict[str, list[str]]) -> AsyncIterator[Gateway]:
+    """A gateway with these commands; it and its servers are gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="mcp-sessions-peer-") as folder:
+        port, password = _free_port(), secrets.token_hex(8)
+        process = _start(python, Path(folder), _configuration(port, password, services))
+        try:
+            client = Gateway(port, password)
+            await until(client.healthy, "answer of the gateway", within=PATIENCE, pause=0.1)
+            yield client
+        finally:
+            await asyncio.to_thread(_end, process)
+
+
+def _start(python: Path, folder: Path, configuration: dict[str, Any]) -> "subprocess.Popen[bytes]":
+    config = folder / "config.json"
+    config.write_text(json.dumps(configuration))
+    with (folder / "gateway.log").open("w") as log:
+        return subprocess.Popen(
+            [python, "-m", MODULE, "--config", config],
+            cwd=folder,
+            env=os.environ | {"PYTHONSAFEPATH": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill it with its servers: it would end them one after the other."""
+    left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.kill()
+    for server in left:
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
+    process.wait(timeout=10)
+    end_all(left, patience=10.0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _configuration(port: int, password: str, services: dict[str, list[str]]) -> dict[str, Any]:
+    limits = ("tools_limit", "call_limit", "session_delete_limit")
+    return {
+        "server": {"host": "127.0.0.1", "port": port, "auth_user": "bench", "auth_password": password},
+        "services": {
+            name: {
+                "command": ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh", *command],
+                "sandbox": {"enabled": True, "resource_limits": False, "restricted_env": True},
+            }
+            for name, command in services.items()
+        },
+        "session": {"default_timeout": 3600, "max_sessions_per_service": 1000},
+        "rate_limiting": {"default_limits": [NO_LIMIT], **dict.fromkeys(limits, NO_LIMIT)},
+    }

@@ -1,0 +1,163 @@
+"""Workers to measure, as they run in production: processes, logging to a file; and a client that hears what they tell.
+
+Unlike the tests' harness nothing here reads logs or looks through lists of events: what observes shares the cores
+with what is observed.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from consumer.client import SessionClient
+from schemas.events import CloudEvent
+from scripts.benchmarks.measuring import end_all, until
+from tests.harness import remove_everything
+
+READY = 60.0
+"""The bound (s) of a worker's start."""
+
+
+@dataclass
+class Stage:
+    """Workers of one prefix, and the client that asks them."""
+
+    client: SessionClient
+    prefix: str
+    folder: Path
+    workers: list[psutil.Process] = field(default_factory=list)
+    told: dict[tuple[str, str], CloudEvent] = field(default_factory=dict)
+    """The events so far, by what happened and to whom."""
+    _awaited: dict[tuple[str, str], asyncio.Future[CloudEvent]] = field(default_factory=dict)
+
+    async def hear(self, events: "asyncio.Queue[CloudEvent]") -> None:
+        """Take events until cancelled."""
+        while True:
+            event = await events.get()
+            key = (event.type.rpartition(".")[2], event.subject or "")
+            self.told[key] = event
+            if (waiting := self._awaited.pop(key, None)) is not None and not waiting.done():
+                waiting.set_result(event)
+
+    async def event(self, what: str, subject: str, *, within: float = 60.0) -> CloudEvent:
+        """Wait for an event; also one that has come already."""
+        if (event := self.told.get((what, subject))) is not None:
+            return event
+        waiting = self._awaited.setdefault((what, subject), asyncio.get_running_loop().create_future())
+        async with asyncio.timeout(within):
+            return await waiting
+
+    def count(self, what: str) -> int:
+        """How many events of a kind have come."""
+        return sum(1 for kind, _ in self.told if kind == what)
+
+    async def warm(self, service: str, count: int) -> None:
+        """Wait until so many processes wait for calls, on all workers together."""
+
+        async def enough() -> bool:
+            workers = await self.client.list_workers()
+            waiting: int = sum(worker["services"].get(service, {}).get("warm", 0) for worker in workers)
+            return waiting >= count
+
+        await until(enough, f"{count} warm processes of {service}", within=120, pause=0.02)
+
+    def servers(self) -> list[psutil.Process]:
+        """Every process below the workers, as of now."""
+        return [child for worker in self.workers for child in _children(worker)]
+
+    async def start(self, configuration: dict[str, Any]) -> None:
+        """Start a worker and wait until it takes calls."""
+        name = f"w{len(self.workers)}-{secrets.token_hex(2)}"
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(configuration))
+        settings = {
+            "MCP_SESSIONS_CONFIG": str(path),
+            "MCP_SESSIONS_PREFIX": self.prefix,
+            "MCP_SESSIONS_WORKER_ID": name,
+            "MCP_SESSIONS_LOG_FORMAT": "json",
+        }
+        with (self.folder / f"{name}.log").open("w") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "consumer"),
+                env=os.environ | settings,
+                cwd=self.folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=log,
+            )
+        self.workers.append(psutil.Process(process.pid))
+        self._processes.append(process)
+        self._names.append(name)
+        ready = asyncio.ensure_future(self.event("started", name, within=READY))
+        ended = asyncio.ensure_future(process.wait())
+        await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not ready.done():
+            ready.cancel()
+            raise RuntimeError(f"the worker ended while it started:\n{(self.folder / f'{name}.log').read_text()}")
+        await ready
+
+    _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
+
+    async def end(self, url: str) -> None:
+        """End the workers with all that is below them, and delete what they have on the broker."""
+        left = self.servers()
+        for process in self._processes:
+            if process.returncode is None:
+                process.kill()
+        await asyncio.gather(*(process.wait() for process in self._processes))
+        await asyncio.to_thread(end_all, left, patience=30.0)
+        await remove_everything(url, self.prefix, self._names)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+@asynccontextmanager
+async def running(services: dict[str, Any], *, workers: int = 1, **sections: Any) -> AsyncIterator[Stage]:
+    """Workers with these services, on a prefix of their own; nothing of it is left at the end."""
+    url = os.environ["AMQP_URL"]
+    limits = {"max_sessions_per_service": 10_000, "max_total_sessions": 10_000}
+    configuration = {"services": services, "session": limits} | sections
+    prefix = f"bench-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory(prefix="mcp-sessions-bench-") as folder:
+        async with SessionClient(url, prefix=prefix) as client, client.following("#") as events:
+            stage = Stage(client, prefix, Path(folder))
+            hearing = asyncio.create_task(stage.hear(events), name="hear")
+            try:
+                for _ in range(workers):
+                    await stage.start(configuration)
+                yield stage
+            finally:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
+                await stage.end(url)
+
+
+def named(prefix: str, count: int) -> Iterator[str]:
+    """Names of sessions."""
+    return (f"{prefix}-{number}" for number in range(count))
+
+
+async def in_groups(call: Callable[[str], Awaitable[Any]], names: list[str], at_once: int) -> None:
+    """Do it for every name, so many at once."""
+    left = iter(names)
+
+    async def one_after_the_other() -> None:
+        for name in left:
+            await call(name)
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
