@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from consumer.settings.environment import PREFIX, variables
-from infra import npm, website
+from infra import npm
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_LINES = 500
@@ -150,11 +150,6 @@ def asyncapi(root: Path = ROOT) -> Faults:
         yield from (f"docs/asyncapi.json: {line}" for line in (done.stdout or done.stderr).splitlines())
 
 
-def documentation() -> Faults:
-    """The site can be built: every link leads somewhere, every page is in a menu, nothing comes from elsewhere."""
-    yield from website.faults()
-
-
 CHECKS: tuple[Callable[[], Faults], ...] = (
     files_too_long,
     lock,
@@ -164,7 +159,6 @@ CHECKS: tuple[Callable[[], Faults], ...] = (
     compose,
     scripts,
     asyncapi,
-    documentation,
 )
 
 
