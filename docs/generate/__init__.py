@@ -22,7 +22,7 @@ from docs.generate import commands, contract, settings, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS}
+PARTS: dict[str, Callable[[], str]] = {**wire.PARTS, **settings.PARTS, **commands.PARTS, **contract.PARTS}
 """What can stand on a page, by the name in its opening comment."""
 
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
