@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from infra import npm  # noqa: E402
 
 INFRA = ROOT / "infra"
+DOCS = ROOT / "docs"
 BUILD = ROOT / "build"
 MERMAID = "@mermaid-js/tiny/dist/mermaid.tiny.js"
 BUILD_TIMEOUT = 120.0
@@ -28,20 +29,24 @@ _FETCHED = re.compile(
 )
 
 
-def faults() -> Iterator[str]:
+def faults(docs: Path = DOCS, build: Path = BUILD) -> Iterator[str]:
     """What is wrong with the pages: links that lead nowhere, pages that are in no menu, anything from elsewhere."""
     try:
-        prepare()
+        prepare(docs, build)
     except npm.NpmFailed as error:
         yield f"infra/node: npm cannot install what package-lock.json says: {error}"
         return
     done = subprocess.run(
-        _zensical("build", "--strict", "--clean"), capture_output=True, text=True, check=False, timeout=BUILD_TIMEOUT
+        _zensical(build, "build", "--strict", "--clean"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BUILD_TIMEOUT,
     )
     if done.returncode:
         yield f"docs: {_plain(done.stdout)}{_plain(done.stderr).partition('Traceback')[0]}"
         return
-    yield from incomplete(BUILD / "site")
+    yield from incomplete(build / "site")
 
 
 def incomplete(site: Path) -> Iterator[str]:
@@ -55,7 +60,7 @@ def incomplete(site: Path) -> Iterator[str]:
             yield f"docs: no menu leads to {name}; see docs/.nav.yml"
 
 
-def prepare() -> None:
+def prepare(docs: Path = DOCS, build: Path = BUILD) -> None:
     """Put into ``build`` what the site is made of, beside the pages.
 
     Without npm the pictures stay text, which is said.
@@ -64,11 +69,11 @@ def prepare() -> None:
         NpmFailed: npm cannot install Mermaid.
     """
     for name in ("docs", "theme"):
-        shutil.rmtree(BUILD / name, ignore_errors=True)
-    shutil.copytree(ROOT / "docs", BUILD / "docs", ignore=shutil.ignore_patterns("*.py", "generate", "__pycache__"))
-    shutil.copytree(INFRA / "theme", BUILD / "theme")
-    shutil.copy(INFRA / "mkdocs.yml", BUILD)
-    script = BUILD / "theme" / "javascripts" / "mermaid.js"
+        shutil.rmtree(build / name, ignore_errors=True)
+    shutil.copytree(docs, build / "docs", ignore=shutil.ignore_patterns("*.py", "generate", "__pycache__"))
+    shutil.copytree(INFRA / "theme", build / "theme")
+    shutil.copy(INFRA / "mkdocs.yml", build)
+    script = build / "theme" / "javascripts" / "mermaid.js"
     script.parent.mkdir()
     if npm.available():
         shutil.copy(npm.package_file(MERMAID), script)
@@ -77,9 +82,8 @@ def prepare() -> None:
         script.write_text("window.mermaid = { initialize() {}, async render(id, text) { throw new Error(text) } }\n")
 
 
-def _zensical(*words: str) -> list[str]:
-    command, *options = words
-    return [sys.executable, "-m", "zensical", command, "--config-file", str(BUILD / "mkdocs.yml"), *options]
+def _zensical(build: Path, command: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "zensical", command, "--config-file", str(build / "mkdocs.yml"), *options]
 
 
 def _plain(text: str) -> str:
@@ -90,7 +94,7 @@ def main() -> int:
     """Build the site, or show it."""
     if sys.argv[1:] == ["serve"]:
         prepare()
-        return subprocess.run(_zensical("serve"), check=False).returncode
+        return subprocess.run(_zensical(BUILD, "serve"), check=False).returncode
     found = list(faults())
     print("\n".join(found) or "built build/site: nothing to complain about")
     return 1 if found else 0
