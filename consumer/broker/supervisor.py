@@ -64,7 +64,7 @@ class Supervisor:
         def tell_first(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
                 hint = f"start one, or name another in AMQP_URL; I try for {connect_timeout:g} s"
-                log.warning("broker.not_there", broker=str(where), hint=hint)
+                log.info("broker.not_there", broker=str(where), hint=hint)
             self._tell(state)
 
         first = tenacity.AsyncRetrying(
