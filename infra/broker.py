@@ -5,6 +5,8 @@
     python infra/broker.py run -- COMMAND...    run a command with AMQP_URL set; its exit code is ours
     python infra/broker.py url                  print the URL; a broker of our own is kept until a signal comes
 
+``--port 5672`` before either gives a private node the usual port, where clients look that are told nothing.
+
 In this order: ``AMQP_URL`` if it is set; a ``rabbitmq-server`` of this machine, started as a private node; one that
 the package manager installs; Docker Compose; else a sentence about what to install, and exit code 1.
 ``RABBITMQ_SERVER=/path/to/sbin/rabbitmq-server`` chooses the version for the private node.
@@ -51,8 +53,8 @@ def private_broker(*, peer: PrivateBroker | None = None, config: str = "") -> Pr
 
 
 @contextlib.contextmanager
-def open_broker() -> Iterator[str]:
-    """The URL of a broker; what had to be started for it is gone on exit.
+def open_broker(port: int | None = None) -> Iterator[str]:
+    """The URL of a broker; what had to be started for it is gone on exit. ``port`` is for a private node.
 
     Raises:
         BrokerFailed: there is none, or it did not start.
@@ -62,7 +64,7 @@ def open_broker() -> Iterator[str]:
     if given:
         yield given
     elif server:
-        with PrivateBroker(server) as broker:
+        with PrivateBroker(server, port=port) as broker:
             version = ".".join(map(str, version_of(server) or ("of unknown version",)))
             say(f"RabbitMQ {version} as a private node on port {broker.port}")
             yield broker.url
@@ -80,7 +82,7 @@ def _at_the_terminal() -> bool:
     return False
 
 
-def run(command: list[str]) -> int:
+def run(command: list[str], port: int | None = None) -> int:
     """Run a command with ``AMQP_URL`` set, pass signals on to it, and return its exit code as a shell would."""
     child: subprocess.Popen[bytes] | None = None
 
@@ -93,7 +95,7 @@ def run(command: list[str]) -> int:
 
     for number in FORWARDED:
         signal.signal(number, forward)
-    with open_broker() as url:
+    with open_broker(port) as url:
         try:
             child = subprocess.Popen(command, env={**os.environ, "AMQP_URL": url})
         except OSError as error:
@@ -103,12 +105,12 @@ def run(command: list[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def hold() -> int:
+def hold(port: int | None = None) -> int:
     """Print the URL of a broker; keep a broker of our own until a signal comes."""
     ended = threading.Event()
     for number in FORWARDED:
         signal.signal(number, lambda *_: ended.set())
-    with open_broker() as url:
+    with open_broker(port) as url:
         print(url, flush=True)
         while not os.environ.get("AMQP_URL") and not ended.wait(0.5):
             pass
@@ -118,6 +120,7 @@ def hold() -> int:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="broker.py", description="Find a RabbitMQ, or start one.")
+    parser.add_argument("--port", type=int, help="of a private node; else a free one")
     actions = parser.add_subparsers(dest="action", required=True)
     runner = actions.add_parser("run", help="run a command with AMQP_URL set")
     runner.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND...")
@@ -125,11 +128,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.action == "url":
-            return hold()
+            return hold(given.port)
         command = given.command[1:] if given.command[:1] == ["--"] else given.command
         if not command:
             parser.error("run needs a command")
-        return run(command)
+        return run(command, given.port)
     except BrokerFailed as error:
         say(str(error))
         return 1

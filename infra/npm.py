@@ -1,4 +1,4 @@
-"""Validators that only exist for Node.js: ``infra/node`` has their versions and the scripts that run them.
+"""What only exists for Node.js: ``infra/node`` has the versions, and the scripts that run validators.
 
 They are installed when they are first needed, into ``infra/node/node_modules``. Nothing of the product needs them.
 """
@@ -32,6 +32,16 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["node", str(FOLDER / script), *arguments], capture_output=True, text=True, check=False, timeout=RUN_TIMEOUT
     )
+
+
+def package_file(name: str) -> Path:
+    """A file of an installed package, as ``package/folder/file``.
+
+    Raises:
+        NpmFailed: the package cannot be installed.
+    """
+    _install()
+    return FOLDER / "node_modules" / name
 
 
 def _install() -> None:

@@ -34,9 +34,11 @@ class PrivateBroker:
         *,
         peer: "PrivateBroker | None" = None,
         config: str = "",
+        port: int | None = None,
         start_timeout: float = 60.0,
     ) -> None:
         self.server = server
+        self._fixed_port = port
         self.start_timeout = start_timeout
         self._peer = peer
         self._config = config
@@ -60,7 +62,7 @@ class PrivateBroker:
         return home
 
     def _pick_ports(self) -> None:
-        self.port = free_port()
+        self.port = self._fixed_port or free_port()
         self._dist_port = free_port()
 
     @property

@@ -7,6 +7,7 @@ robust classes one queue that cannot be restored blocks the restoration of all.
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import ssl
 from collections.abc import AsyncIterator
@@ -30,6 +31,10 @@ CONFIRM_CHANNELS = 2
 TICK = 0.5
 STALL = 1.5
 """After a standstill of this many heartbeats the broker may have given us up, and what we owned to others."""
+
+
+logging.getLogger("aiormq.connection").addFilter(lambda record: "creating transport" not in str(record.msg))
+"""It logs as an error what it raises, and what the supervisor tells in the next line."""
 
 
 async def _opened(pika: AbstractChannel) -> RawChannel:

@@ -59,17 +59,24 @@ class Supervisor:
         Raises:
             BrokerUnreachable: no first link within ``connect_timeout`` seconds.
         """
+        where = URL(self._url).with_user(None).with_password(None).with_query(None)
+
+        def tell_first(state: tenacity.RetryCallState) -> None:
+            if state.attempt_number == 1:
+                hint = f"start one, or name another in AMQP_URL; I try for {connect_timeout:g} s"
+                log.info("broker.not_there", broker=str(where), hint=hint)
+            self._tell(state)
+
         first = tenacity.AsyncRetrying(
             wait=BACK_OFF,
             stop=tenacity.stop_after_delay(connect_timeout),
             retry=tenacity.retry_if_not_exception_type(REFUSALS),
-            before_sleep=self._tell,
+            before_sleep=tell_first,
             reraise=True,
         )
         try:
             link: Link = await first(self._open)
         except Exception as error:
-            where = URL(self._url).with_user(None).with_password(None).with_query(None)
             within = "" if isinstance(error, REFUSALS) else f" within {connect_timeout:g} s"
             raise BrokerUnreachable(f"no RabbitMQ at {where}{within}: {error}") from error
         while True:

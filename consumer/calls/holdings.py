@@ -59,6 +59,8 @@ class OwnedCall:
     written_at: float = 0.0
     held: Delivery | None = None
     """The recipe, as the broker keeps it for us."""
+    given_back: bool = False
+    """Whether the broker has had it back since we were last known to own the call."""
     bound_to: str | None = None
     """The fast lane's queue that is bound to the call."""
     ended: asyncio.TimerHandle | None = None
@@ -119,6 +121,7 @@ class Holdings:
         self._channel = None
         for call in self.calls.values():
             call.unchecked = True
+            call.given_back = call.given_back or call.held is not None
             call.held = None
 
     @property
@@ -210,7 +213,7 @@ class Holdings:
     def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
         """Keep a recipe of ours that came back; returns the delivery that can be let go of instead."""
         call = self.calls.get(recipe.call_id)
-        if call is None or not call.sessions or recipe.revision != call.revision:
+        if call is None or not (call.sessions or call.untold_ends) or recipe.revision != call.revision:
             return delivery
         call.held, before = delivery, call.held
         return before

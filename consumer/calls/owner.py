@@ -304,7 +304,7 @@ class Owner:
             self._lanes.submit(call_id, partial(self._give_up, call, reason))
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
-        told_lost = call.unchecked and call.held is None
+        told_lost = call.unchecked and call.given_back and call.held is None
         await self._changes.close_all(call, reason)
         if told_lost:  # our recipe has not come back: the placer had it, and has told of its sessions
             log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.untold_ends))

@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **wire.PARTS,
     **settings.PARTS,
     **commands.PARTS,
+    **contract.PARTS,
     **metrics.PARTS,
     **performance.PARTS,
 }

@@ -1,5 +1,7 @@
 """The contract for programs: the AsyncAPI document and the JSON Schemas, as files that others can fetch."""
 
+from collections.abc import Callable
+
 from consumer.asyncapi import as_json, document, schema_files
 from consumer.broker.topology import Names, cluster
 
@@ -12,3 +14,11 @@ def files() -> dict[str, str]:
     names = Names()
     schemas = {f"{SCHEMAS}/{name}": as_json(schema) for name, schema in schema_files().items()}
     return {DOCUMENT: as_json(document(names, cluster(names))), **schemas}
+
+
+def linked() -> str:
+    """Every schema, as a link from a page in ``docs``."""
+    return ", ".join(f"[`{name.removesuffix('.json')}`](schemas/{name})" for name in sorted(schema_files()))
+
+
+PARTS: dict[str, Callable[[], str]] = {"schemas": linked}

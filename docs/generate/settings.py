@@ -165,10 +165,10 @@ def _shown(model: type[BaseModel], name: str, default: str) -> str:
 def _with_variables(section: str) -> Callable[[], str]:
     def part() -> str:
         rows = [
-            (code(name), kind, default, f"`{PREFIX}{name.upper()}`", meaning)
+            (f"{code(name)}<br>{code(PREFIX + name.upper())}", kind, default, meaning)
             for name, kind, default, meaning in _rows(section)
         ]
-        return table(("key", "type", "default", "variable", "meaning"), rows)
+        return table(("key, variable", "type", "default", "meaning"), rows)
 
     return part
 

@@ -78,6 +78,8 @@ async def test_a_worker_without_a_broker_gives_up_in_the_time_it_has(offline: Cl
     ran = await offline(program=(sys.executable, "-m", "consumer"))
     assert ran.code == 3
     assert "broker.unreachable" in ran.err
+    assert ran.err.count("broker.not_there") == ran.err.count("name another in AMQP_URL") == 1
+    assert "creating transport" not in ran.err  # what the library logs for each try
     assert "hush" not in ran.err
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from consumer.asyncapi import schema_files
 from consumer.broker.topology import Names, cluster
+from consumer.processes.service import Sandbox, Warm
 from consumer.settings.broker_url import VARIABLES
 from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
 from consumer.telephony.registry import TRANSLATORS
@@ -28,7 +30,14 @@ KINDS = {
 }
 EVENTS = {f"session.{one.value}" for one in SessionEventType} | {"worker.started", "worker.draining", "worker.stopped"}
 SETTINGS = {".".join(map(str, keys)) for keys in variables().values()}
-FAMILIES = {name.partition(".")[0] for name in KINDS | EVENTS | SETTINGS}
+SCHEMAS = {name.removesuffix(".json") for name in schema_files()}
+TABLES = {f"sandbox.{key}" for key in Sandbox.model_fields} | {f"warm.{key}" for key in Warm.model_fields}
+LOGGED = {
+    name
+    for path in (ROOT / "consumer").rglob("*.py")
+    for name in re.findall(r'\.(?:debug|info|warning|error|exception)\(\s*"([a-z_]+\.[a-z_]+)"', path.read_text())
+}
+FAMILIES = {name.partition(".")[0] for name in KINDS | EVENTS | SETTINGS | LOGGED}
 NOT_NAMES = {"session.record", "worker.py"}
 """Spans that look like a message, an event or a setting and are none."""
 
@@ -44,9 +53,11 @@ FROM_ELSEWHERE = {
         "TRANSLATORS",
         "REQUESTS",
         "RESULTS",
+        "RELOADED",
         "RABBITMQ_SERVER",
         "NAME",
     ),
+    *("PRECONDITION_FAILED", "ACCESS_REFUSED"),
 }
 """Words in capitals that are neither error codes nor variables of ours."""
 
@@ -86,7 +97,7 @@ def test_names_in_the_text_exist(page: str):
 def known(span: str) -> bool:
     """Whether a span that looks like a name of ours is one."""
     if re.fullmatch(r"[a-z]+\.[a-z_]+", span) and span.partition(".")[0] in FAMILIES:
-        return span in KINDS | EVENTS | SETTINGS | NOT_NAMES
+        return span in KINDS | EVENTS | SETTINGS | TABLES | LOGGED | SCHEMAS | NOT_NAMES
     if found := re.fullmatch(r"mcp\.((?:session|worker)\.[a-z]+)", span):
         return found[1] in EVENTS
     if re.fullmatch(r"mcp\.[a-z]+", span):

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from infra.broker import PrivateBroker, find_server, open_broker, private_broker
-from infra.loopback import epmd_program
+from infra.loopback import epmd_program, free_port
 from infra.rabbitmq_find import version_of
 
 HELPER = Path(__file__).resolve().parents[2] / "infra" / "broker.py"
@@ -148,6 +148,14 @@ def test_nothing_is_left_when_the_helper_itself_is_killed() -> None:
     assert eventually(lambda: not connects(url))
     assert eventually(lambda: not processes_of(mark))
     assert eventually(lambda: not list(HELPER.parents[1].glob(f".rabbitmq/{mark}*")))
+
+
+def test_a_private_node_takes_the_port_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    port = free_port()
+    with open_broker(port) as url:
+        assert url == f"amqp://guest:guest@127.0.0.1:{port}/"
+        assert connects(url)
 
 
 def test_a_url_that_is_given_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
