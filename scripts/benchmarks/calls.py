@@ -1,7 +1,6 @@
 """Whole phone calls through one worker: from the raw event to the session, and from the end to its last event."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from scripts.benchmarks import profile
@@ -27,14 +26,12 @@ async def measure(options: Options) -> Subject:
             await _phone(stage, f"first-{service}", service)
             before = processor_seconds(stage.workers)
             opened: list[float] = []
-            async with _profile(options, stage, service) as profiled:
-                took, _ = await shared(
-                    lambda number, to=service: _phone(stage, f"{to}-{number}", to, opened),  # type: ignore[misc]  # noqa: B023
-                    many,
-                    at_once,
-                )
+            took, _ = await shared(
+                lambda number, to=service: _phone(stage, f"{to}-{number}", to, opened),  # type: ignore[misc]  # noqa: B023
+                many,
+                at_once,
+            )
             spent = processor_seconds(stage.workers) - before
-            shares += profiled
             figures += [
                 figure(f"calls, start to end, {service}", many / took, unit="/s"),
                 figure(f"from its start to its session, {at_once} at once, {service}", Sample.of(opened)),
@@ -47,17 +44,14 @@ async def measure(options: Options) -> Subject:
             await _phone(stage, f"single-{number}", "warm", took)
             return took[0]
 
+        if options.profile:  # in a pass of its own: who is watched is slower
+            async with profile.of(stage.workers[0].pid, keep=options.stacks) as shares:
+                await shared(lambda number: _phone(stage, f"watched-{number}", "forked"), calls, at_once)
         bare = timed(lambda _: echo["quorum"].ask(b"{}"))
         single = await in_turns({"ours": from_the_pool, "quorum": bare}, max(2, calls // 10))
     alone = "from its start to its session, one by one, warm"
     figures.append(figure(alone, single["ours"], against={"quorum": single["quorum"]}))
     return Subject(figures=figures, profile=shares)
-
-
-def _profile(options: Options, stage: Stage, service: str) -> AbstractAsyncContextManager[list[Share]]:
-    """A profile of the worker under forked sessions, if one is wanted."""
-    wanted = options.profile and service == "forked"
-    return profile.of(stage.workers[0].pid, keep=options.stacks) if wanted else nullcontext([])
 
 
 async def _phone(stage: Stage, name: str, to: str, opened: list[float] | None = None) -> None:

@@ -31,7 +31,9 @@ PARTS: tuple[tuple[str, str], ...] = (
     (r"(consumer/broker/)", "broker room"),
     (r"(consumer/calls/)", "placing and owning"),
     (r"(consumer/sessions/)", "session core"),
-    (r"(asyncio/|uvloop|run_until_complete|selectors|threading)", "event loop"),
+    (r"asyncio/streams\.py", "writing to the broker's socket"),
+    (r"(concurrent/futures/|asyncio/threads\.py|threading\.py)", "threads: handing over, and waiting for the GIL"),
+    (r"(asyncio/|uvloop|run_until_complete|selectors)", "event loop"),
 )
 
 

@@ -110,10 +110,10 @@ def _figures(grown: Grown) -> list[Figure]:
     return [
         figure(f"opening a session, the last of {few}", grown.opens[few], against={"sdk": grown.alone[few]}),
         figure(f"opening a session, the last of {many}", grown.opens[many], against={"sdk": grown.alone[many]}),
-        figure("the second against the first", _growth(grown.opens), unit="×", target=flat),
+        figure(f"opening a session, {many} against {few}", _growth(grown.opens), unit="×", target=flat),
         figure(f"a tool call with {few} sessions", grown.calls[few], against={"classic": grown.echoes[few]}),
         figure(f"a tool call with {many} sessions", grown.calls[many], against={"classic": grown.echoes[many]}),
-        figure("the second against the first", _growth(grown.calls), unit="×", target=flat),
+        figure(f"a tool call, {many} sessions against {few}", _growth(grown.calls), unit="×", target=flat),
         figure(
             f"memory of the worker for each of {many} sessions",
             _between(grown.memory, 0, many),
@@ -122,7 +122,9 @@ def _figures(grown: Grown) -> list[Figure]:
         ),
         figure(f"for each from {few} to {half}", first, unit="KB"),
         figure(f"for each from {half} to {many}", second, unit="KB"),
-        figure("the second against the first", second / first if first > 0 else 1.0, unit="×", target=flat),
+        figure(
+            "memory, the second half against the first", second / first if first > 0 else 1.0, unit="×", target=flat
+        ),
         figure(f"idle worker with {quiet} sessions", grown.idle[quiet], unit=percent),
         figure(f"idle worker with {busy} sessions", grown.idle[busy], unit=percent, target=Target(1, unit=percent)),
     ]
