@@ -16,6 +16,7 @@ same ``idempotency_key``. Errors of a worker are raised as the classes of ``sche
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,7 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster
+from consumer.calls.headers import DEADLINE
 from consumer.observability.logs import quiet_unless_configured
 from schemas.base import Json
 from schemas.calls import CallEvent
@@ -158,11 +160,13 @@ class SessionClient:
             exchange = self.names.sessions if message_type in _DURABLE else self.names.requests
             key = routing_key(CallId(call_id))
         durable = message_type in _DURABLE  # what expires in a durable queue would be parked
+        until = {DEADLINE: str(round((time.time() + timeout) * 1000))} if message_type == SessionCreate.type else {}
         message = Message(
             body=_body(body),
             type=message_type,
             expiration=None if durable else round(timeout * 1000),
             persistent=durable,
+            headers=until,
         )
 
         async def interim(delivery: Delivery) -> None:

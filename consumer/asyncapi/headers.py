@@ -85,6 +85,7 @@ HEADERS: dict[str, Schema] = {
         expiration=_property(
             "string", "How long (ms) its sender waits, in digits. Leave it out on the durable lane.", pattern="^[0-9]+$"
         ),
+        **{headers.DEADLINE: _header("Until when (ms since the epoch) its sender waits, for the durable lane.")},
         timestamp=_TIMESTAMP,
     ),
     "ReplyHeaders": _headers(

@@ -16,6 +16,7 @@ from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from consumer.calls.opening import Opening
+from consumer.calls.patience import check_patience
 from consumer.calls.reporting import session_info
 from consumer.calls.ringing import Ringer
 from consumer.calls.routes import plan
@@ -83,6 +84,7 @@ class Changes:
                 assert_never(message)
 
     async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
+        check_patience(delivery, request)
         self._context.service(request.service_name)
         again = call.opened_by.get(request.session_id) == delivery.message.message_id != ""
         late = call.ended is not None and headers.LATE in delivery.message.headers

@@ -129,6 +129,11 @@ class Holdings:
         """Whether there is a link."""
         return self._channel is not None
 
+    @property
+    def untold_ends(self) -> int:
+        """How many events wait until it is known whose their call is."""
+        return sum(len(call.untold_ends) for call in self.calls.values())
+
     def own(self, call_id: CallId) -> OwnedCall:
         """Take a call on; the placer has bound it."""
         return self.calls.setdefault(call_id, OwnedCall(call_id))

@@ -23,10 +23,10 @@ from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
 from consumer.calls.leaving import Leaving
 from consumer.calls.liveness import PROBE
-from consumer.calls.patience import Heartbeat, deadline_of
+from consumer.calls.patience import Heartbeat, deadline_of, too_late
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.tasks import Tasks
-from consumer.calls.toolcalls import Asked, ToolCalls, too_late
+from consumer.calls.toolcalls import Asked, ToolCalls
 from consumer.calls.uses import Uses
 from consumer.calls.wanted import Wanted
 from consumer.observability import tracing

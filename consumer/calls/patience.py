@@ -5,15 +5,34 @@ does when neither is there. It travels as a moment in a header when a message is
 """
 
 import asyncio
+import math
 import time
 from typing import Final
 
 from consumer.broker.message import Delivery
 from consumer.calls import headers
+from schemas.errors import DeadlineExceeded
+from schemas.requests import CallRequest, ToolsCall
 
 BEAT: Final = 0.25
 STALLED: Final = 1.0
 """A pause (s) of the event loop that is told from a busy one: the process was stopped, or the machine asleep."""
+
+
+def too_late(request: CallRequest) -> DeadlineExceeded:
+    """The error for a request that nobody waits for any more."""
+    named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
+    return DeadlineExceeded(f"{named}: waited longer than its caller; it was not executed")
+
+
+def check_patience(delivery: Delivery, request: CallRequest) -> None:
+    """See that somebody still waits for a request, if its requester has said for how long.
+
+    Raises:
+        DeadlineExceeded: nobody does.
+    """
+    if deadline_of(delivery, math.inf) <= time.monotonic():
+        raise too_late(request)
 
 
 class Heartbeat:
@@ -42,9 +61,9 @@ class Heartbeat:
         return received_at
 
 
-def deadline_of(delivery: Delivery, timeout: float, heartbeat: Heartbeat) -> float:
+def deadline_of(delivery: Delivery, timeout: float, heartbeat: Heartbeat | None = None) -> float:
     """When the caller of a request stops waiting, on the monotonic clock; ``timeout`` (s) counts from its arrival."""
-    arrived = heartbeat.arrival(delivery.received_at)
+    arrived = delivery.received_at if heartbeat is None else heartbeat.arrival(delivery.received_at)
     moments = [arrived + timeout]
     message = delivery.message
     if message.expiration is not None:

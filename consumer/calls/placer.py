@@ -24,6 +24,7 @@ from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
 from consumer.calls.liveness import PROBE
 from consumer.calls.memory import Memory
+from consumer.calls.patience import check_patience
 from consumer.calls.presence import call_the_roll
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.routes import plan
@@ -203,8 +204,7 @@ class Placer:
         worker = self._given_up_by(delivery)
         if worker is None:
             return None
-        while (wait := self._context.presence.deaf_for()) > 0:  # noqa: ASYNC110 - the moment moves, by the clock
-            await asyncio.sleep(min(wait, 0.2))
+        await self._context.presence.can_judge()
         if self._context.presence.alive(worker):
             return self._to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
         await self._unbind(call_id, worker, reign)
@@ -267,6 +267,7 @@ class Placer:
                         return Done(succeeded({"sessions": []}), what="no_route")
                     return await self._admit(delivery, call_id, wanted, reign)
                 case SessionCreate(session_id=session_id, service_name=service, metadata=metadata):
+                    check_patience(delivery, message)
                     self._check_service(message)
                     if ended and headers.DEATHS in delivery.message.headers:
                         raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)

@@ -95,14 +95,22 @@ class Presence:
         seen = self._table.get(worker_id)
         return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self._grace
 
-    def deaf_for(self) -> float:
-        """How many more seconds to listen before a worker that is not heard can be taken for dead.
+    async def has_listened(self, seconds: float) -> None:
+        """Wait until the others could be heard for so long without a break."""
+        while (left := self._deaf_for(seconds)) > 0:  # noqa: ASYNC110 - the moment moves, by the clock
+            await asyncio.sleep(min(left, 0.2))
+
+    async def can_judge(self) -> None:
+        """Wait until a worker that is not heard can be taken for dead.
 
         A whole grace: when the broker itself was away, everybody was, and its clocks ran on.
         """
+        await self.has_listened(self._grace)
+
+    def _deaf_for(self, seconds: float) -> float:
         now = asyncio.get_running_loop().time()
         since = now if now - self._echo_at > 2 * INTERVAL else self._listening_since
-        return since + self._grace - now
+        return since + seconds - now
 
     def deafened(self) -> None:
         """The link is lost: nobody can be heard."""

@@ -44,6 +44,9 @@ GATHER_TIMEOUT = 1.0
 
 Scatter = SessionsScatter | FiguresScatter
 
+ROLL_CALL = 0.3
+"""How long (s) a worker that has just come listens before it answers for all: they report as soon as it asks."""
+
 _INFOS = TypeAdapter(dict[SessionId, SessionInfo])
 
 ToolCatalogue = Callable[[ServiceName], Awaitable[list[Json]]]
@@ -85,6 +88,7 @@ class Queries:
         except SessionsError as error:
             return refused(error)
         try:
+            await self._context.presence.has_listened(ROLL_CALL)
             return Done(succeeded(await self._result(request)))
         except SessionsError as error:
             return Done(failed(error))

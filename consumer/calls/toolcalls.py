@@ -16,6 +16,7 @@ from consumer.calls.answers import Answer
 from consumer.calls.binding import bound_arguments
 from consumer.calls.context import Context, Service
 from consumer.calls.holdings import CallSession
+from consumer.calls.patience import too_late
 from consumer.observability import metrics, tracing
 from schemas.base import Json
 from schemas.errors import (
@@ -31,7 +32,7 @@ from schemas.errors import (
 )
 from schemas.interim import InputRequired, Interim, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
-from schemas.requests import InputAnswer, ToolsCall, Use
+from schemas.requests import InputAnswer, ToolsCall
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +44,6 @@ def text_of(result: Json) -> str:
     """The text of a tool's answer: its text contents, a line each."""
     texts = (part.get("text") for part in result.get("content") or () if part.get("type") == "text")
     return "\n".join(text for text in texts if isinstance(text, str))
-
-
-def too_late(request: Use) -> DeadlineExceeded:
-    """The error for a request that nobody waits for any more."""
-    named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
-    return DeadlineExceeded(f"{named}: waited longer than its caller; it was not executed")
 
 
 def _written(reply: Json) -> bytes:

@@ -5,8 +5,9 @@ from typing import assert_never
 from consumer.calls.binding import public_tools
 from consumer.calls.context import Context
 from consumer.calls.holdings import CallSession
+from consumer.calls.patience import too_late
 from consumer.calls.reporting import session_info
-from consumer.calls.toolcalls import ToolCalls, too_late
+from consumer.calls.toolcalls import ToolCalls
 from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.replies import Reply, failed, succeeded

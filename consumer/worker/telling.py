@@ -68,7 +68,7 @@ class Telling:
             tool_calls_in_flight=parts.owner.tool_calls_in_flight,
             admission_waiting=parts.placer.waiting,
             link_up=self._link_up(),
-            events_waiting=len(parts.outbox),
+            events_waiting=len(parts.outbox) + parts.owner.holdings.untold_ends,
             placer=parts.placer.reigns,
             workers=Counter(worker.state for worker in parts.presence.workers()),
             healthy=self._link_up() and self._probe(),

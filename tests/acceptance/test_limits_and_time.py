@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.errors import Capacity, ServiceSessionLimit
+from schemas.errors import Capacity, DeadlineExceeded, ServiceSessionLimit
 from tests.harness import ECHO, Cluster, config
 
 
@@ -75,3 +75,17 @@ async def test_thirty_two_sessions_close_at_once_in_the_time_of_a_few(mcp: Clust
     await asyncio.gather(*(mcp.client.close(f"s-{number}") for number in range(32)))
     assert time.monotonic() - began <= 3 * one
     assert one >= 0.5, "the server left at once: the comparison says nothing"
+
+
+async def test_a_session_that_nobody_waits_for_any_more_is_not_opened(mcp: Cluster):
+    """Its requester gave up while every worker was full: what comes too late would be nobody's."""
+    full = config(session={"max_total_sessions": 1}, worker={"admission_wait": 30})
+    await mcp.start(full)
+    await mcp.client.create("first", "echo")
+    with pytest.raises(DeadlineExceeded):
+        await mcp.client.create("late", "echo", patience=0.5)
+    await mcp.client.close("first")
+    # It waited in line, and is refused now that there is room.
+    await mcp.until(lambda: mcp.logged("delivery", type="session.create", call_id="late", code="DEADLINE_EXCEEDED"))
+    await mcp.client.create("next", "echo")
+    assert {event.subject for event in mcp.of("created")} == {"first", "next"}

@@ -195,6 +195,7 @@ async def sessions_of_all_workers(recording: Recording, workers: int) -> None:
             pass  # each question takes its time
     listed = await recording.client.list_sessions()
     assert listed["complete"]
+    assert len(await recording.client.worker_figures()) > 0
 
 
 async def a_worker_that_leaves(recording: Recording) -> None:
@@ -213,7 +214,7 @@ async def a_worker_that_was_away(recording: Recording) -> None:
     await mcp.event("lost", session_id="away")
     await mcp.event("created", session_id="away", restored=True)
     way.mend()
-    await mcp.event("closed", session_id="away", reason="superseded")
+    await mcp.until(lambda: mcp.logged("owner.told_lost", call_id="away"))
     assert (await client.call_tool("away", "echo", {"text": "again"}))["restored"] is True
     await client.request("call.ended", {"call_id": "away", "kind": "ended"}, call_id="away")
 

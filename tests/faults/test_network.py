@@ -79,7 +79,8 @@ async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(sc
     dig(None)
     hole.set()
     await proxy.disconnect_all()
-    await scene.until(lambda: {e.subject for e in scene.of("closed", reason="superseded")} == victims, within=60)
+    await scene.until(lambda: {r["call_id"] for r in scene.logged("owner.told_lost")} == victims, within=60)
+    assert {e.subject for e in scene.of("lost")} == victims
     after = await scene.sessions()
     assert set(after) == set(calls)
     assert {info["worker_id"] for info in after.values()} == {other.worker_id}
