@@ -62,8 +62,7 @@ async def test_a_worker_that_is_frozen_for_longer_than_the_heartbeat_is_supersed
     await scene.until(lambda: {r["call_id"] for r in scene.logged("owner.told_lost")} == victims, within=30)
     assert {e.subject for e in scene.of("lost")} == victims
     assert not scene.of("closed", worker_id=first.worker_id)
-    after = await scene.sessions()
-    assert set(after) == set(calls) - set(ending)
+    after = await scene.sessions_are(set(calls) - set(ending))  # ends that came as orphans take their time
     assert {after[call]["worker_id"] for call in living} == {second.worker_id}
     counts = await scene.counts(sorted(living))
     assert set(counts.values()) == {1}

@@ -16,6 +16,7 @@ FILES = [
 ]  # fmt: skip
 
 Check = Callable[[Path], Iterator[str]]
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "node_modules")
 
 
 @pytest.mark.timeout(300)  # npm may have to install
@@ -29,7 +30,7 @@ def copy(tmp_path: Path) -> Path:
     for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(checks.ROOT / name, tmp_path / name)
-    shutil.copytree(checks.ROOT / "infra", tmp_path / "infra", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(checks.ROOT / "infra", tmp_path / "infra", ignore=NOT_COPIED)
     for folder in ("schemas", "consumer"):
         (tmp_path / folder).mkdir()
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
