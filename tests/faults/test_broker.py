@@ -61,5 +61,6 @@ async def test_a_broker_that_is_away_for_ten_seconds_costs_no_session(scene: Sta
     await fifty_calls_through(scene, "stop_app", "start_app", seconds=10)
 
 
+@pytest.mark.long
 async def test_a_broker_that_is_killed_and_started_again_costs_no_session(scene: Stage):
     await fifty_calls_through(scene, "kill", "start", seconds=1)

@@ -214,6 +214,7 @@ def _places(worker: WorkerProcess) -> bool:
     return any(record.get("event") == "placer.elected" for record in worker.records)
 
 
+@pytest.mark.long
 async def test_a_call_that_keeps_killing_its_worker_is_given_up(scene: Stage):
     await scene.start()
     await scene.start_calls(["deadly"])
@@ -236,6 +237,7 @@ async def test_a_call_that_keeps_killing_its_worker_is_given_up(scene: Stage):
     assert (report.counts["created"], report.counts["lost"], report.counts["died"]) == (4, 3, 1)
 
 
+@pytest.mark.long
 async def test_servers_that_die_at_random_take_nobody_along(scene: Stage):
     await scene.start({**faulty(), "services": {"echo": {"command": [*ECHO, "--grandchild"]}}})
     calls = [f"call-{number}" for number in range(30)]

@@ -28,6 +28,7 @@ def through(scene: Stage, proxy: TCPProxy) -> str:
     return str(URL(scene.url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
 
 
+@pytest.mark.long
 async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, proxy: TCPProxy):
     cut = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
     await scene.start()
