@@ -90,6 +90,8 @@ class SessionClient:
         self._asker = Asker(self._publisher)
         self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
         self._link: Link | None = None
+        self._answered_on: Link | None = None
+        self._listening = asyncio.Lock()
         self._supervisor = Supervisor(
             url, "mcp-sessions client", self._publisher, attach=self._attach, detached=self._detached
         )
@@ -119,17 +121,30 @@ class SessionClient:
             async with link.scratch() as scratch:
                 for exchange in cluster(self.names).exchanges:
                     await scratch.declare_exchange(exchange)
-        channel = await link.channel()
-        answers = Queue(f"{self.names.prefix}.replies.{link.token}", "answers to a client", exclusive=True)
-        await channel.declare_queue(answers)
-        await channel.consume(answers.name, self._heard, no_ack=True)
-        self._asker.attach(answers.name)
         for events, (pattern, _, _) in self._followed.items():
             self._followed[events] = (pattern, *await self._follow(link, events, pattern))
 
     async def _detached(self) -> None:
         self._link = None
         self._asker.detach()
+
+    def _linked(self) -> Link:
+        if self._link is None:
+            raise BrokerUnavailable("the connection to the broker is being restored")
+        return self._link
+
+    async def _listen(self) -> None:
+        """Have a queue for answers; from the first request on, because who only publishes may have no queue."""
+        async with self._listening:
+            link = self._linked()
+            if link is self._answered_on:
+                return
+            answers = Queue(f"{self.names.prefix}.replies.{link.token}", "answers to a client", exclusive=True)
+            async with link.scratch() as scratch:  # what is refused closes its channel
+                await scratch.declare_queue(answers)
+            await (await link.channel()).consume(answers.name, self._heard, no_ack=True)
+            self._asker.attach(answers.name)
+            self._answered_on = link
 
     def _heard(self, delivery: Delivery) -> None:
         self._asker.heard(delivery)
@@ -154,6 +169,7 @@ class SessionClient:
             DeadlineExceeded: nobody answered within ``timeout`` seconds; whether it was executed is unknown.
             BrokerError: the broker cannot be reached.
         """
+        await self._listen()
         if message_type in _CLUSTER or call_id is None:
             exchange, key = "", self.names.queries
         else:
@@ -343,9 +359,7 @@ class SessionClient:
         Raises:
             BrokerUnavailable: there is no connection at the moment, or no parking lot because no worker ever was.
         """
-        if self._link is None:
-            raise BrokerUnavailable("the connection to the broker is being restored")
-        async with self._link.scratch() as scratch:
+        async with self._linked().scratch() as scratch:
             return await scratch.declare_queue(Queue(self.names.dead, "the parking lot"), passive=True)
 
     # Events.
@@ -377,9 +391,7 @@ class SessionClient:
         The binding is there when this is entered: what happens from then on is in the queue.
         """
         events: asyncio.Queue[CloudEvent] = asyncio.Queue()
-        if self._link is None:
-            raise BrokerUnavailable("the connection to the broker is being restored")
-        self._followed[events] = (pattern, *await self._follow(self._link, events, pattern))
+        self._followed[events] = (pattern, *await self._follow(self._linked(), events, pattern))
         try:
             yield events
         finally:

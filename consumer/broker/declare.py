@@ -52,18 +52,19 @@ async def ensure(link: Link, topology: Topology) -> None:
     except BrokerUnavailable as error:
         if not isinstance(error.__cause__, ChannelAccessRefused):
             raise
-        missing = [one.name for one in topology.exchanges if not await exists(link, one)]
-        missing += [one.name for one in topology.queues if not await _queue_exists(link, one)]
+        needed = (*topology.exchanges, *topology.queues)
+        missing = [one.name for one in needed if not await exists(link, one)]
         if missing:
             raise BrokerUnavailable(
                 f"this user may not declare {', '.join(missing)}: run 'mcp-sessions topology apply' as one who may"
             ) from error
 
 
-async def _queue_exists(link: Link, queue: Queue) -> bool:
+async def exists(link: Link, thing: Exchange | Queue) -> bool:
+    """Whether the broker has an exchange, or a queue, of that name, of whatever kind."""
     try:
         async with link.scratch() as channel:
-            await channel.declare_queue(queue, passive=True)
+            await _declare(channel, thing, passive=True)
     except BrokerUnavailable as error:
         if isinstance(error.__cause__, ChannelNotFoundEntity):
             return False
@@ -71,16 +72,11 @@ async def _queue_exists(link: Link, queue: Queue) -> bool:
     return True
 
 
-async def exists(link: Link, exchange: Exchange) -> bool:
-    """Whether the broker has an exchange of that name, of whatever kind."""
-    try:
-        async with link.scratch() as channel:
-            await channel.declare_exchange(exchange, passive=True)
-    except BrokerUnavailable as error:
-        if isinstance(error.__cause__, ChannelNotFoundEntity):
-            return False
-        raise
-    return True
+async def _declare(channel: Channel, thing: Exchange | Queue, *, passive: bool) -> None:
+    if isinstance(thing, Exchange):
+        await channel.declare_exchange(thing, passive=passive)
+    else:
+        await channel.declare_queue(thing, passive=passive)
 
 
 async def _state(link: Link, thing: Exchange | Queue) -> tuple[State, str]:
@@ -89,10 +85,7 @@ async def _state(link: Link, thing: Exchange | Queue) -> tuple[State, str]:
     for passive in (True,) if foreign else (True, False):
         try:
             async with link.scratch() as channel:
-                if isinstance(thing, Exchange):
-                    await channel.declare_exchange(thing, passive=passive)
-                else:
-                    await channel.declare_queue(thing, passive=passive)
+                await _declare(channel, thing, passive=passive)
         except BrokerUnavailable as error:
             match error.__cause__:
                 case ChannelNotFoundEntity():

@@ -7,7 +7,7 @@ import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
 from consumer.broker.declare import apply, verify
-from consumer.broker.errors import BrokerError
+from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
 from consumer.broker.message import Message
 from consumer.broker.parked import Filter, Parked
@@ -170,11 +170,12 @@ async def test_a_role_can_do_nothing_else(node: PrivateBroker, mcp: Cluster, rol
 
 async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: Cluster):
     first = await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
-    publisher, link = Publisher(), Link(url_of(node, "publisher"), "publisher")
-    await link.open()
-    publisher.attach(await link.publishing())
-    async with SessionClient(url_of(node, "client"), prefix=NAMES.prefix) as client, client.following("#") as events:
-        await publisher.confirmed(Message(b'{"call_id": "c-1", "kind": "started"}'), NAMES.calls, "k")
+    async with (
+        SessionClient(url_of(node, "publisher"), prefix=NAMES.prefix) as publisher,
+        SessionClient(url_of(node, "client"), prefix=NAMES.prefix) as client,
+        client.following("#") as events,
+    ):
+        await publisher.publish_call_event(b'{"call_id": "c-1", "kind": "started"}')
         created = await events.get()
         assert (created.type, created.subject) == ("mcp.session.created", "c-1")
         await client.create("c-2", "echo")
@@ -188,16 +189,17 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
         await first.kill()  # the placer has to take the dead worker's bindings away
         for call_id in ("c-1", "c-2"):
             await mcp.event("created", call_id=call_id, restored=True, within=60)
-        await publisher.confirmed(Message(b'{"call_id": "c-1", "kind": "ended"}'), NAMES.calls, "k")
+        await publisher.publish_call_event(b'{"call_id": "c-1", "kind": "ended"}')
         await mcp.event("closed", call_id="c-1", reason="call_ended")
 
-        await publisher.confirmed(Message(b"no event"), NAMES.calls, "k")
+        with pytest.raises(BrokerUnavailable, match=r"ACCESS_REFUSED.*acme\.mcp\.replies"):
+            await publisher.list_workers()
+        await publisher.publish_call_event(b"no event")
         await mcp.until(lambda: mcp.logged("delivery", outcome="parked", reason="unrecognised"))
         await operates(url_of(node, "operator"))
         assert (await client.close("c-2"))["closed"]
     assert await second.terminate() == 0
     assert mcp.logged("broker.lost") == []
-    await link.close()
 
 
 async def operates(url: str) -> None:
