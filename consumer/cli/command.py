@@ -17,7 +17,7 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
@@ -163,7 +163,7 @@ def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
     """Make a function a command: a coroutine or not, whose first parameter is the ``Invocation``.
 
     Its errors become exit codes. The options that every command takes are added to its signature, which is what
-    typer reads.
+    typer reads. A parameter that is a dataclass stands for its fields, which are options that several commands share.
     """
 
     def register(function: C) -> C:
@@ -171,13 +171,24 @@ def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
             behind = Invocation(**{option: arguments.pop(option) for option in _EVERYWHERE})
             before = context.find_root().obj
             invocation = behind.over(before) if isinstance(before, Invocation) else behind
+            for group_name, group in groups.items():
+                arguments[group_name] = group(**{field.name: arguments.pop(field.name) for field in fields(group)})
             _guarded(invocation, lambda: function(invocation, **arguments))
 
         _, *own = inspect.signature(function).parameters.values()
+        groups = {parameter.name: parameter.annotation for parameter in own if is_dataclass(parameter.annotation)}
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [
             inspect.Parameter("context", keyword, annotation=typer.Context),
-            *(parameter.replace(kind=keyword) for parameter in own),
+            *(
+                one.replace(kind=keyword)
+                for parameter in own
+                for one in (
+                    inspect.signature(groups[parameter.name]).parameters.values()
+                    if parameter.name in groups
+                    else (parameter,)
+                )
+            ),
             *(
                 inspect.Parameter(option, keyword, default=default, annotation=annotation)
                 for option, (annotation, default) in _EVERYWHERE.items()

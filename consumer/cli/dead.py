@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,26 +29,46 @@ Ids = Annotated[
     list[str] | None,
     typer.Argument(metavar="[ID]...", help="As in the list, or how one begins; or a message id.", show_default=False),
 ]
-Reason = Annotated[str | None, typer.Option(metavar="WORD", help="Only parked for this reason.")]
-Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only messages of this type.")]
-Call = Annotated[str | None, typer.Option(metavar="CALL", help="Only addressed to this call.")]
-Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only parked since then; an age (2h) or a time.")]
-Before = Annotated[str | None, typer.Option(metavar="TIME", help="Only parked before.")]
 All = Annotated[bool, typer.Option("--all", help="Everything that is parked.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """Which of what is parked is meant, as options."""
+
+    reason: Annotated[str | None, typer.Option(metavar="WORD", help="Only parked for this reason.")] = None
+    type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only messages of this type.")] = None
+    call: Annotated[str | None, typer.Option(metavar="CALL", help="Only addressed to this call.")] = None
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only parked since then; an age (2h) or a time.")
+    ] = None
+    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only parked before.")] = None
+
+    def filter(self) -> "Filter":
+        """The same, read.
+
+        Raises:
+            typer.BadParameter: a time cannot be read.
+        """
+        from consumer.broker.parked import Filter
+
+        return Filter(
+            reason=self.reason,
+            type=self.type_,
+            call=self.call,
+            since=None if self.since is None else moment(self.since, "--since"),
+            before=None if self.before is None else moment(self.before, "--before"),
+        )
 
 
 @command(app, "list", epilog="Example: mcp-sessions dead list --reason unrecognised --since 1h")
 async def list_parked(
     invocation: Invocation,
-    reason: Reason = None,
-    type_: Type = None,
-    call: Call = None,
-    since: Since = None,
-    before: Before = None,
+    fitting: Fitting,
     limit: Annotated[int, typer.Option(min=1, max=65_535, metavar="N", help="At most so many.")] = 100,
 ) -> None:
     """List what is parked, the oldest first. Takes nothing, and changes no order."""
-    wanted = _filter(reason, type_, call, since, before)
+    wanted = fitting.filter()
     listed: list[Parked] = []
     reasons: Counter[str] = Counter()
 
@@ -104,12 +125,8 @@ async def show(
 @command(app, "replay", epilog="Example: mcp-sessions dead replay --reason crash_loop")
 async def replay(
     invocation: Invocation,
+    fitting: Fitting,
     ids: Ids = None,
-    reason: Reason = None,
-    type_: Type = None,
-    call: Call = None,
-    since: Since = None,
-    before: Before = None,
     all_: All = False,
 ) -> None:
     """Publish parked messages again, to the exchange and key that they had.
@@ -118,7 +135,7 @@ async def replay(
     """
     from consumer.broker.publisher import Publisher
 
-    meant = _meant(ids, _filter(reason, type_, call, since, before), everything=all_)
+    meant = _meant(ids, fitting.filter(), everything=all_)
     done: list[Replayed] = []
     try:
         async with _lot(invocation) as (lot, link):
@@ -135,17 +152,13 @@ async def replay(
 @command(app, "drop", epilog="Example: mcp-sessions dead drop 3f9c0a1b2c4d")
 def drop(
     invocation: Invocation,
+    fitting: Fitting,
     ids: Ids = None,
-    reason: Reason = None,
-    type_: Type = None,
-    call: Call = None,
-    since: Since = None,
-    before: Before = None,
     all_: All = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> Coroutine[Any, Any, None]:
     """Take parked messages out for good, and print which. On a terminal it asks first."""
-    meant = _meant(ids, _filter(reason, type_, call, since, before), everything=all_)
+    meant = _meant(ids, fitting.filter(), everything=all_)
 
     async def find() -> "list[Parked]":
         async with _lot(invocation) as (lot, _):
@@ -173,18 +186,6 @@ async def _drop(invocation: Invocation, ids: set[str]) -> None:
             if dropped:
                 answers().print(parked_table(dropped))
             say(f"Dropped {counted(len(dropped))}." if dropped else "Nothing that is parked fits.")
-
-
-def _filter(reason: str | None, type_: str | None, call: str | None, since: str | None, before: str | None) -> "Filter":
-    from consumer.broker.parked import Filter
-
-    return Filter(
-        reason=reason,
-        type=type_,
-        call=call,
-        since=None if since is None else moment(since, "--since"),
-        before=None if before is None else moment(before, "--before"),
-    )
 
 
 def _meant(ids: list[str] | None, wanted: "Filter", *, everything: bool) -> "list[str] | Filter":
