@@ -52,7 +52,7 @@ async def ensure(link: Link, topology: Topology) -> None:
     except BrokerUnavailable as error:
         if not isinstance(error.__cause__, ChannelAccessRefused):
             raise
-        needed = (*topology.exchanges, *topology.queues)
+        needed: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
         missing = [one.name for one in needed if not await exists(link, one)]
         if missing:
             raise BrokerUnavailable(

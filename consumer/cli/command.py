@@ -176,7 +176,9 @@ def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
             _guarded(invocation, lambda: function(invocation, **arguments))
 
         _, *own = inspect.signature(function).parameters.values()
-        groups = {parameter.name: parameter.annotation for parameter in own if is_dataclass(parameter.annotation)}
+        groups: dict[str, type[Any]] = {
+            one.name: one.annotation for one in own if isinstance(one.annotation, type) and is_dataclass(one.annotation)
+        }
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [
             inspect.Parameter("context", keyword, annotation=typer.Context),

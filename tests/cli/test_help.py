@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from consumer.cli.app import app
-from tests.cli.conftest import PROGRAM
 
 GROUPS = {
     (): {
