@@ -144,11 +144,12 @@ def check_terminals(stage: Stage, life: Life, report: Report) -> None:
         report.problems.append(f"{where}: {len(reasons)} terminal events: {reasons}")
 
 
-async def peek(stage: Stage, queue: str) -> list[Delivery]:
+async def peek(stage: Stage, queue: str, report: Report) -> list[Delivery]:
     """The ready messages of a queue, as the queue itself says; ``rabbitmqctl`` tells what was seconds ago.
 
     One whose caller's patience has ended counts as ready until it would be delivered, and then it is not.
     """
+    columns = ("name", "type", "messages_ready", "messages_unacknowledged", "consumers", "state", "policy")
     link = Link(stage.url, "checker")
     await link.open()
     found: list[Delivery] = []
@@ -158,18 +159,23 @@ async def peek(stage: Stage, queue: str) -> list[Delivery]:
         if ready:
             await channel.consume(queue, found.append)
             seen = -1
-            async with asyncio.timeout(30):
-                while ready or seen < len(found):
-                    seen = len(found)
-                    await asyncio.sleep(0.3)
-                    ready = await channel.declare_queue(Queue(queue, ""), passive=True)
+            try:
+                async with asyncio.timeout(30):
+                    while ready or seen < len(found):
+                        seen = len(found)
+                        await asyncio.sleep(0.3)
+                        ready = await channel.declare_queue(Queue(queue, ""), passive=True)
+            except TimeoutError:
+                told = await asyncio.to_thread(stage.broker.rabbitmqctl, "list_queues", *columns, "--silent")
+                told = "; ".join(line for line in told.splitlines() if line.startswith(f"{queue}\t"))
+                report.problems.append(f"{ready} messages are ready and not delivered ({', '.join(columns)}): {told}")
     finally:
         await link.close()  # nothing was acknowledged: all of it stays
     return found
 
 
 async def check_parking_lot(stage: Stage, report: Report) -> None:
-    parked = await peek(stage, stage.names.dead)
+    parked = await peek(stage, stage.names.dead, report)
     for delivery in list(parked):
         reason = delivery.message.headers.get("x-mcp-reason")
         if reason is None and delivery.message.headers.get("x-first-death-reason") == "expired":
@@ -247,7 +253,7 @@ async def check_broker(stage: Stage, report: Report) -> None:
     for name in queues:
         if name in (stage.names.dead, stage.log.queue.name) or any(name.startswith(start) for start in own):
             continue
-        left = await peek(stage, name)
+        left = await peek(stage, name, report)
         if left:
             told = [f"{one.type} {one.message.headers}" for one in left[:3]]
             report.problems.append(f"{len(left)} messages are left in {name}: {told}")

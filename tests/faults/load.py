@@ -45,10 +45,13 @@ class Load:
             case "impatient":
                 pass
             case "used" | "busy":
+                if style == "used":
+                    await self._begun(call)
                 for _ in range(chance.randrange(1, 8)):
                     await self._use(call, "counter", None)  # no two executions have the same answer
                     await asyncio.sleep(chance.random() * self._pace * (0.5 if style == "used" else 0.05))
             case "dying":
+                await self._begun(call)
                 await self._use(call, "die", {"code": 3})
             case "poison":
                 await scene.send_poison([(scene.names.calls, "", None, chance.choice(POISON))])
@@ -69,6 +72,12 @@ class Load:
         with suppress(SessionsError, BrokerError):
             await self._scene.client.close(call)
         await self._scene.publish(call, "ended")
+
+    async def _begun(self, call: str) -> None:
+        """Wait for the session, as an agent that greets its caller does; not for ever, since some are rejected."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await self._scene.log.began[call].wait()
 
     async def _use(self, call: str, tool: str, arguments: dict | None) -> None:
         answer = await self._scene.try_tool(call, tool, arguments, timeout=3)

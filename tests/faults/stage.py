@@ -5,10 +5,9 @@ import os
 import secrets
 import signal
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,19 +42,13 @@ def faulty(**sections: Any) -> dict[str, Any]:
     return {name: base.get(name, {}) | sections.get(name, {}) for name in base | sections}
 
 
-@dataclass(frozen=True)
-class Heard:
-    """An event, and when it came to the log (monotonic)."""
-
-    event: CloudEvent
-    at: float
-
-
 class EventLog:
     """Reads a durable queue that was bound before everything; at least once, over any number of connections."""
 
     def __init__(self, url: str, names: Names, changed: Any) -> None:
-        self.heard: list[Heard] = []
+        self.events: list[CloudEvent] = []
+        self.began: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        """Which sessions were ever open."""
         self._ids: set[str] = set()
         self.duplicates = 0
         self._names = names
@@ -67,10 +60,6 @@ class EventLog:
         )
         self._running: asyncio.Task[None] | None = None
         self.caught_up = asyncio.Event()
-
-    @property
-    def events(self) -> list[CloudEvent]:
-        return [one.event for one in self.heard]
 
     async def start(self) -> None:
         self._running = asyncio.create_task(self._supervisor.run(connect_timeout=30), name="event-log")
@@ -98,7 +87,9 @@ class EventLog:
             self.duplicates += 1
         else:
             self._ids.add(event.id)
-            self.heard.append(Heard(event, asyncio.get_running_loop().time()))
+            self.events.append(event)
+            if event.type == "mcp.session.created":
+                self.began[str(event.subject)].set()
         task = asyncio.create_task(delivery.ack(), name="event-log-ack")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -139,7 +130,8 @@ class Stage(Cluster):
         super().__init__(broker.url, prefix, folder)
         self.broker = broker
         self.names = Names(prefix)
-        self.log = EventLog(broker.url, self.names, self._note)
+        self.log = EventLog(broker.url, self.names, self._changed.set)
+        self.events = self.log.events
         self.servers: dict[int, psutil.Process] = {}
         """Every MCP server that was ever seen below a worker."""
         self.killed: set[str] = set()
@@ -157,10 +149,6 @@ class Stage(Cluster):
         self.outages = 0
         self.statistics_age = 1.0
         """How old (s) what the broker tells of its queues may be."""
-
-    def _note(self) -> None:
-        self.events = self.log.events
-        self._changed.set()
 
     @property
     def alive(self) -> list[WorkerProcess]:
