@@ -73,7 +73,7 @@ class Changes:
                 await self._holdings.bind_requests(call)
                 # Still ours. After a new link the broker counts one delivery more of the recipe: write a new one.
                 was_away, call.unchecked = call.unchecked, False
-                call.given_back = False
+                call.given_back.clear()
                 call.dirty = call.dirty or (was_away and bool(call.sessions))
                 call.tell_ends()
                 call.checked_at = asyncio.get_running_loop().time()

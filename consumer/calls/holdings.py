@@ -5,6 +5,7 @@ recipe stands unacknowledged in the inbox: should the worker die, the broker han
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.topology import Binding
 from consumer.calls.answers import Answers
 from consumer.calls.context import Context, ToolProcess
+from consumer.calls.memory import Memory
 from consumer.calls.ringing import Ringing
 from consumer.sessions import Session
 from schemas.ids import CallId, SessionId, routing_key
@@ -28,6 +30,9 @@ RENEW_AFTER = 600.0
 
 LIVED = 60.0
 """How long (s) a restored call must live before the workers that died with it are forgotten."""
+
+TRAVELS = 600.0
+"""How long (s) a recipe may be on its way from a lost link to a placer and back, when the broker is away as well."""
 
 CallSession = Session[ToolProcess]
 
@@ -59,8 +64,9 @@ class OwnedCall:
     written_at: float = 0.0
     held: Delivery | None = None
     """The recipe, as the broker keeps it for us."""
-    given_back: bool = False
-    """Whether the broker has had it back since we were last known to own the call."""
+    held_revision: int = 0
+    given_back: set[int] = field(default_factory=set)
+    """Revisions that the broker has had back since we were last known to own the call, and we have not again."""
     bound_to: str | None = None
     """The fast lane's queue that is bound to the call."""
     ended: asyncio.TimerHandle | None = None
@@ -103,6 +109,8 @@ class Holdings:
         self.calls: dict[CallId, OwnedCall] = {}
         self.leaked: set[CallId] = set()
         """Calls that are not ours any more, whose binding could not be taken away."""
+        self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
+        self._left_to_placer: Memory[tuple[set[int], list[Callable[[], None]]]] = Memory(TRAVELS)
         self._channel: Channel | None = None
         self._requests_queue = ""
 
@@ -121,7 +129,8 @@ class Holdings:
         self._channel = None
         for call in self.calls.values():
             call.unchecked = True
-            call.given_back = call.given_back or call.held is not None
+            if call.held is not None:
+                call.given_back.add(call.held_revision)
             call.held = None
 
     @property
@@ -202,7 +211,7 @@ class Holdings:
 
     def write_recipe(self, call: OwnedCall) -> None:
         """Put the recipe into the inbox; when the reporter has settled, a dead worker's call can be restored."""
-        call.revision += 1
+        call.revision = next(self._revisions)
         call.dirty = False
         call.written_at = asyncio.get_running_loop().time()
         self._context.reporter.keep(self.recipe_message(call, call.sessions.values()), self.inbox)
@@ -217,15 +226,38 @@ class Holdings:
 
     def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
         """Keep a recipe of ours that came back; returns the delivery that can be let go of instead."""
+        self._came_back(recipe)
         call = self.calls.get(recipe.call_id)
-        if call is None or not (call.sessions or call.untold_ends) or recipe.revision != call.revision:
+        if call is None:
+            return delivery
+        call.given_back.discard(recipe.revision)
+        if not (call.sessions or call.untold_ends) or recipe.revision != call.revision:
             return delivery
         call.held, before = delivery, call.held
+        call.held_revision = recipe.revision
         return before
+
+    def leave_to_placer(self, call: OwnedCall) -> None:
+        """Leave it to the placer to tell of the ends: it has our recipe, and who has it tells of its sessions.
+
+        Should the recipe come to us after all, the placer has told nothing, and we do.
+        """
+        self._left_to_placer.set(call.call_id, (set(call.given_back), list(call.untold_ends)))
+        call.untold_ends.clear()
+
+    def _came_back(self, recipe: Recipe) -> None:
+        if (left := self._left_to_placer.get(recipe.call_id)) is None:
+            return
+        awaited, ends = left
+        awaited.discard(recipe.revision)
+        if not awaited:
+            self._left_to_placer.drop(recipe.call_id)
+            for tell in ends:
+                tell()
 
     async def drop_recipe(self, call: OwnedCall) -> None:
         """The call can no longer be restored; a recipe that is still on its way is outdated by the revision."""
-        call.revision += 1
+        call.revision = next(self._revisions)
         call.dirty = False
         held, call.held = call.held, None
         if held is not None:

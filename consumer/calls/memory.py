@@ -1,4 +1,4 @@
-"""What the placer remembers for a while: ended calls and recent placements."""
+"""What is remembered for a while: ended calls, recent placements, recipes on their way."""
 
 import asyncio
 from collections import OrderedDict

@@ -304,11 +304,10 @@ class Owner:
             self._lanes.submit(call_id, partial(self._give_up, call, reason))
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
-        told_lost = call.unchecked and call.given_back and call.held is None
         await self._changes.close_all(call, reason)
-        if told_lost:  # our recipe has not come back: the placer had it, and has told of its sessions
+        if call.unchecked and call.given_back:
             log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.untold_ends))
-            call.untold_ends.clear()
+            self.holdings.leave_to_placer(call)
         await self.holdings.release(call)
 
     async def renew(self) -> None:

@@ -204,10 +204,19 @@ class Placer:
         worker = self._given_up_by(delivery)
         if worker is None:
             return None
-        await self._context.presence.can_judge()
-        if self._context.presence.alive(worker):
-            return self._to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
+        presence = self._context.presence
+        late = {headers.LATE: True}
+        await presence.can_judge()
+        if presence.alive(worker):
+            return self._to_inbox(worker, call_id, delivery.message, late)
+        log.info("placer.buries", call_id=call_id, worker_id=worker)
         await self._unbind(call_id, worker, reign)
+        # That takes its time where a worker had many calls. One that came back before it was done has reported, and
+        # may have found that the call still led there; one that comes back later finds that it does not.
+        await presence.heard_out()
+        if presence.alive(worker):
+            log.info("placer.revives", call_id=call_id, worker_id=worker)
+            return await self._bind(call_id, worker, delivery.message, presence.place(worker, ()), reign, late)
         owner, _ = self._placements.get(call_id) or (None, 0)
         if owner == worker:
             self._placements.drop(call_id)
@@ -346,17 +355,17 @@ class Placer:
                 self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise
         marks = {headers.ADMISSION: _milliseconds(until)} | deadline
-        return await self._bind(delivery, call_id, worker, number, reign, marks)
+        return await self._bind(call_id, worker, delivery.message, number, reign, marks)
 
     async def _bind(
-        self, delivery: Delivery, call_id: CallId, worker: WorkerId, number: int, reign: _Reign, marks: Headers
+        self, call_id: CallId, worker: WorkerId, message: Message, number: int, reign: _Reign, marks: Headers
     ) -> Forward:
         names = self._context.names
         await reign.channel.bind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
         if self._reign is not reign:
             raise BrokerUnavailable("this worker is no longer the placer")
         self._placements.set(call_id, (worker, number))
-        forward = self._to_inbox(worker, call_id, delivery.message)
+        forward = self._to_inbox(worker, call_id, message)
         placed = forward.message.with_headers({headers.PLACEMENT: self._named(number)} | marks)
         return Forward(forward.exchange, forward.routing_key, placed, what="placed")
 
@@ -388,7 +397,7 @@ class Placer:
         if not self._context.presence.alive(asker):
             return Done(what="asker_gone")
         number = self._context.presence.place(asker, ())
-        return await self._bind(delivery, call_id, asker, number, reign, {})
+        return await self._bind(call_id, asker, delivery.message, number, reign, {})
 
 
 def _milliseconds(moment: float) -> str:

@@ -65,11 +65,22 @@ class Presence:
         self._number = 0
         self._echo_at = -math.inf
         self._listening_since = 0.0
+        self._reported = 0
+        self._echoes = 0
+        self._echo = asyncio.Event()
         self.changed: Callable[[], None] = lambda: None
         """Called when a report has come: there may be room now."""
+        self.report_soon: Callable[[], None] = lambda: None
+        """Called when a report of ours is wanted."""
+
+    def reported(self) -> None:
+        """A report of ours is sent: on one link they come back in this order, behind what others sent before."""
+        self._reported += 1
 
     def echoed(self) -> None:
         """Our own report has come back from the broker: the others' come as well, if they send any."""
+        self._echoes += 1
+        self._echo.set()
         now = asyncio.get_running_loop().time()
         if now - self._echo_at > 2 * INTERVAL:
             self._listening_since = now  # we had no link, or stood still, or the broker is slow
@@ -107,13 +118,25 @@ class Presence:
         """
         await self.has_listened(self._grace)
 
+    async def heard_out(self) -> None:
+        """Wait until everything has been heard that the others have reported up to now.
+
+        A report of ours that is sent from now on comes back behind theirs, through the same queue.
+        """
+        awaited = self._reported + 1
+        self.report_soon()
+        while self._echoes < awaited:
+            self._echo.clear()
+            await self._echo.wait()
+
     def _deaf_for(self, seconds: float) -> float:
         now = asyncio.get_running_loop().time()
         since = now if now - self._echo_at > 2 * INTERVAL else self._listening_since
         return since + seconds - now
 
     def deafened(self) -> None:
-        """The link is lost: nobody can be heard."""
+        """The link is lost: nobody can be heard, and what was on its way does not come."""
+        self._reported = self._echoes = 0
         self._echo_at = -math.inf
 
     def knows(self, worker_id: WorkerId) -> bool:

@@ -59,6 +59,7 @@ class Others:
         parts = self._parts
         message = PresenceMessage(worker=self.info(), placements=dict(parts.owner.placements))
         parts.presence.heard(message, parts.worker_id)
+        parts.presence.reported()
         with suppress(BrokerError):  # the next report is a second away
             await parts.publisher.fast(
                 Message(body=message.model_dump_json().encode(), type=PresenceMessage.type, persistent=False),

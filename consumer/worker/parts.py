@@ -66,6 +66,7 @@ class Parts:
         self.publisher = Publisher()
         self.outbox = Outbox(self.publisher, published)
         self.presence = Presence(own.grace)
+        self.presence.report_soon = self.news.set
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)
         self.context = Context(

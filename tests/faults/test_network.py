@@ -106,6 +106,33 @@ async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
 
 
 @pytest.mark.long
+async def test_a_worker_that_comes_back_while_it_is_buried_keeps_its_calls(scene: Stage, proxy: TCPProxy):
+    """What the placer sends takes long: it takes the bindings away when their worker has looked at them already."""
+    placer = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    worker = await scene.start()
+    calls = [f"call-{number}" for number in range(12)]
+    await scene.start_calls(calls)
+    mine = sorted(c for c, info in (await scene.sessions()).items() if info["worker_id"] == worker.worker_id)
+    assert mine
+    assert _placer(scene) is placer
+    proxy.set_delay(1.5)  # longer, and the placer would doubt that it hears the others
+    scene.freeze(worker)
+    await scene.until(lambda: scene.logged("placer.buries", worker_id=worker.worker_id), within=60)
+    scene.thaw(worker)
+    await scene.until(lambda: {r["call_id"] for r in scene.logged("placer.revives")} == set(mine), within=60)
+    proxy.set_delay(0)
+    assert {info["worker_id"] for info in (await scene.sessions_are(calls)).values()} == {
+        placer.worker_id,
+        worker.worker_id,
+    }
+    assert not scene.of("lost")
+    assert set((await scene.counts(calls)).values()) == {1}
+    await scene.end_calls(calls)
+    report = await check(scene, "back while it is buried")
+    assert report.counts["reason:call_ended"] == len(calls)
+
+
+@pytest.mark.long
 async def test_a_placer_that_changes_every_few_seconds_under_load(scene: Stage):
     for _ in range(3):
         await scene.start()

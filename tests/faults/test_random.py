@@ -100,15 +100,15 @@ async def storm(scene: Stage, calls: int, *, at_once: int, pace: float, pause: f
     for _ in range(2):
         await scene.start(configuration)
     load, faults = Load(scene, chance, pace=pace), Faults(scene, chance, hard=hard)
-    breaking = asyncio.create_task(faults.run(pause), name="faults")
     began = time.monotonic()
     try:
-        await load.run(calls, at_once=at_once)
-        while not faults.each_once.is_set():
-            await load.run(at_once, at_once=at_once, name=f"more-{len(scene.accepted)}")
+        async with asyncio.TaskGroup() as group:  # a fault that could not be done ends the run
+            breaking = group.create_task(faults.run(pause), name="faults")
+            await load.run(calls, at_once=at_once)
+            while not faults.each_once.is_set():
+                await load.run(at_once, at_once=at_once, name=f"more-{len(scene.accepted)}")
+            breaking.cancel()
     finally:
-        breaking.cancel()
-        await asyncio.gather(breaking, return_exceptions=True)
         for worker in scene.alive:
             scene.thaw(worker)
         if hard:
