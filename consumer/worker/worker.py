@@ -1,6 +1,7 @@
 """The life of a worker: it comes, it lives until it is told to leave, it leaves."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -153,6 +154,8 @@ async def run_worker(settings: Settings, load: Callable[[], Settings]) -> Exit:
     Whether it is ready is told to the end.
     """
     worker = Worker(settings)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection stops the worker's calls to look through it again
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, worker.reload, load)
     for number in (signal.SIGTERM, signal.SIGINT):
