@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from aiomisc.pytest import TCPProxy
 
 from consumer.processes.client import MCPClient
 from consumer.processes.eras import Era
@@ -21,6 +22,7 @@ class Remote:
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self.process = process
+        self.port = port
         self.url = f"http://127.0.0.1:{port}/mcp"
 
     async def kill(self) -> None:
@@ -124,15 +126,16 @@ async def test_nobody_at_the_url_is_said_after_some_tries() -> None:
     assert 0.3 < time.monotonic() - started < 5.0
 
 
-async def test_a_server_that_comes_up_meanwhile_is_reached() -> None:
-    port = free_port()
-    client = client_of(f"http://127.0.0.1:{port}/mcp")
+async def test_a_server_that_comes_up_meanwhile_is_reached(remote: Remote) -> None:
+    proxy = TCPProxy("127.0.0.1", remote.port)  # so that it comes up at once, however busy the machine is
+    client = client_of(f"http://127.0.0.1:{proxy.proxy_port}/mcp")
     starting = asyncio.create_task(client.start())
-    serving = await serve("--port", str(port))
-    await starting
-    assert structured(await client.call_tool("add", {"a": 1, "b": 2})) == {"result": 3}
-    await client.stop()
-    await serving.kill()
+    await asyncio.sleep(0.1)
+    assert not starting.done()
+    async with proxy:
+        await starting
+        assert structured(await client.call_tool("add", {"a": 1, "b": 2})) == {"result": 3}
+        await client.stop()
 
 
 async def test_a_port_that_accepts_and_is_silent_is_given_up() -> None:

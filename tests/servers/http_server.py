@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import socket
-import time
 from typing import Any
 
 import uvicorn
@@ -60,10 +59,8 @@ async def progress(ctx: Context[Any, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--later", type=float, default=0)
     options = parser.parse_args()
     app = server.streamable_http_app()
-    time.sleep(options.later)
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", options.port))
