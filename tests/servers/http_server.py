@@ -1,6 +1,6 @@
 """A real streamable HTTP server on the SDK's server side; prints its port on stdout once it listens.
 
-``--port N`` takes that port instead of a free one, ``--later SECONDS`` waits before it begins to listen.
+``--port N`` takes that port instead of a free one.
 """
 
 import argparse
