@@ -25,6 +25,10 @@ CHECK_EVERY = 120.0
 ASK_AT_ONCE = 16
 """How many calls are asked for at once: behind a flood of questions our presence would come too late."""
 
+GONE_ASTRAY = 60.0
+"""How long (s) a recipe that the broker has had back may take to one who is known to own the call: the inbox's
+dead-letter path and the placer take about a grace. Longer, and the broker has lost it."""
+
 LOOK_EVERY = 5.0
 """How often (s) the books are looked through: recipes to renew, questions that nobody answered."""
 
@@ -88,6 +92,16 @@ class Books:
             call.untold_ends.append(partial(self._context.reporter.created, session))
         call.untold_ends.append(tell)
 
+    def recipe_is_back(self, call_id: CallId) -> None:
+        """A recipe of the call has come to us: no placer has it, so ends that waited for it are ours to tell."""
+        call = self._holdings.calls.get(call_id)
+        if call is None:
+            return
+        if call.may_tell:
+            call.tell_ends()
+        if not call.sessions:  # it may have been owned for the sake of that end only
+            self.keep_later(call_id)
+
     async def _confirmed(self, call: OwnedCall) -> None:
         if call.unconfirmed:
             await self._context.reporter.settled()
@@ -129,7 +143,13 @@ class Books:
         for call in self._holdings.calls.values():
             if (call.sessions or call.rings) and call.ended is None and call.call_id in self._context.endings:
                 self.over(call.call_id)
-        due = asyncio.get_running_loop().time() - CHECK_EVERY
+        now = asyncio.get_running_loop().time()
+        for call in self._holdings.calls.values():
+            if call.given_back and not call.unchecked and call.checked_at <= now - GONE_ASTRAY:
+                log.warning("books.recipe_gone_astray", call_id=call.call_id, revisions=sorted(call.given_back))
+                call.given_back.clear()
+                self.recipe_is_back(call.call_id)
+        due = now - CHECK_EVERY
         for call in self._holdings.calls.values():
             if call.unchecked or (call.sessions and call.checked_at <= due):
                 self._lanes.submit(call.call_id, partial(self._check, call))

@@ -73,9 +73,9 @@ class Changes:
                 await self._holdings.bind_requests(call)
                 # Still ours. After a new link the broker counts one delivery more of the recipe: write a new one.
                 was_away, call.unchecked = call.unchecked, False
-                call.given_back.clear()
                 call.dirty = call.dirty or (was_away and bool(call.sessions))
-                call.tell_ends()
+                if call.may_tell:
+                    call.tell_ends()
                 call.checked_at = asyncio.get_running_loop().time()
                 return Done(what="still_owner", routine=not was_away)
             case OwnerCheck():
@@ -180,7 +180,7 @@ class Changes:
         )
 
     async def _bury(self, call: OwnedCall) -> None:
-        if call.untold_ends:  # we are away, and shall know whose it was
+        if call.untold_ends:  # it will be known whose they are to tell
             self._entomb(call)
         elif call.ended is not None and self._holdings.calls.get(call.call_id) is call:
             await self._holdings.release(call)

@@ -51,7 +51,7 @@ class OwnedCall:
     untold: list[CallSession] = field(default_factory=list)
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
     untold_ends: list[Callable[[], None]] = field(default_factory=list)
-    """Tells of the ends that wait until it is known whether the call is ours: if not, they were told ``lost``."""
+    """Tells of the ends that wait until it is known whose they are to tell; see ``may_tell``."""
     unconfirmed: bool = False
     """Whether the broker may not have yet what was last told of it, or its recipe."""
     checked_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
@@ -66,7 +66,7 @@ class OwnedCall:
     """The recipe, as the broker keeps it for us."""
     held_revision: int = 0
     given_back: set[int] = field(default_factory=set)
-    """Revisions that the broker has had back since we were last known to own the call, and we have not again."""
+    """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
     bound_to: str | None = None
     """The fast lane's queue that is bound to the call."""
     ended: asyncio.TimerHandle | None = None
@@ -80,8 +80,13 @@ class OwnedCall:
     rings: Ringing | None = None
     """Set while it rings: the call is owned for the sake of what is held for it."""
 
+    @property
+    def may_tell(self) -> bool:
+        """Whether ends are ours to tell: the call is known to be ours, and no placer can have a recipe of it."""
+        return not (self.unchecked or self.given_back)
+
     def tell_ends(self) -> None:
-        """Tell of the ends that have been noted: the call is ours, or nobody else can tell."""
+        """Tell of the ends that have been noted."""
         for tell in self.untold_ends:
             tell()
             self.unconfirmed = True

@@ -115,7 +115,7 @@ class Owner:
                     return
                 self.session_ended.set()
                 self._books.note_end(call, session, tell)
-                if self._leaving or not call.unchecked:
+                if self._leaving or call.may_tell:
                     call.tell_ends()
                 if call.sessions.get(session.session_id) is session:
                     del call.sessions[session.session_id]
@@ -161,6 +161,7 @@ class Owner:
             self._settle(delivery, decided(Hold()))
         if freed is not None:
             self._tasks.start(freed.ack(), "recipe-ack")
+        self._books.recipe_is_back(recipe.call_id)
 
     def _settle(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
         self._tasks.start(self._context.settler.settle(delivery, deciding), f"settle {delivery.type}")
@@ -305,7 +306,7 @@ class Owner:
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
         await self._changes.close_all(call, reason)
-        if call.unchecked and call.given_back:
+        if call.given_back:
             log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.untold_ends))
             self.holdings.leave_to_placer(call)
         await self.holdings.release(call)

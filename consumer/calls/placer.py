@@ -175,9 +175,10 @@ class Placer:
             deaths = int(given.get(headers.DEATHS, 0)) + 1
             delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.DEATHS: deaths}))
             if isinstance(message, Recipe):
-                reason = EndReason.CRASH_LOOP if _in_a_crash_loop(message) else EndReason.WORKER_GONE
-                self._context.reporter.lost(message, reason)
-                await self._context.reporter.settled()  # before the recipe, which alone could tell it again, goes on
+                if message.worker_id == dead:  # else it was only on its way there, and its end has been told
+                    reason = EndReason.CRASH_LOOP if _in_a_crash_loop(message) else EndReason.WORKER_GONE
+                    self._context.reporter.lost(message, reason)
+                    await self._context.reporter.settled()  # before the recipe, which alone tells it again, goes on
             elif isinstance(message, ToolsCall):
                 return Done(what="not_repeated")  # it may have been executed: at most once
             elif deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck):

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -138,6 +139,8 @@ class Stage(Cluster):
         """Workers that were ended without being asked."""
         self.frozen: set[str] = set()
         """Workers that were stopped, or cut off, for longer than the broker waits."""
+        self.struck: defaultdict[str, list[float]] = defaultdict(list)
+        """When (s since the epoch) a worker was killed or frozen."""
         self.counting = CountingClient(broker.url, prefix)
         self.client = self.counting
         self.accepted: set[str] = set()
@@ -240,11 +243,13 @@ class Stage(Cluster):
     async def kill_worker(self, worker: WorkerProcess) -> None:
         self.look()
         self.killed.add(worker_id_of(worker))
+        self.struck[worker_id_of(worker)].append(time.time())
         await worker.kill()
 
     def freeze(self, worker: WorkerProcess) -> None:
         self.look()
         self.frozen.add(worker_id_of(worker))
+        self.struck[worker_id_of(worker)].append(time.time())
         worker.process.send_signal(signal.SIGSTOP)
 
     def thaw(self, worker: WorkerProcess) -> None:
