@@ -21,6 +21,8 @@ from schemas.events import CloudEvent
 from schemas.ids import WorkerId
 
 WAIT = 20.0
+START = 40.0
+"""The bound (s) of a worker's start: it imports a lot, beside whatever else a test runs."""
 """The bound (s) of every wait for something that should happen soon."""
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,9 +59,9 @@ class WorkerProcess:
                 self._told()
         self._changed.set()
 
-    async def logged(self, event: str, **fields: Any) -> dict[str, Any]:
+    async def logged(self, event: str, *, within: float = WAIT, **fields: Any) -> dict[str, Any]:
         """Wait for a log record."""
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(within):
             while True:
                 self._changed.clear()
                 for record in self.records:
@@ -113,7 +115,7 @@ class Cluster:
     async def start(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
         """Start a worker and wait until it is ready."""
         worker = await self.spawn(configuration, **env)
-        await worker.logged("worker.ready")
+        await worker.logged("worker.ready", within=START)
         return worker
 
     async def spawn(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
