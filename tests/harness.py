@@ -21,9 +21,10 @@ from schemas.events import CloudEvent
 from schemas.ids import WorkerId
 
 WAIT = 20.0
+"""The bound (s) of every wait for something that should happen soon."""
+
 START = 40.0
 """The bound (s) of a worker's start: it imports a lot, beside whatever else a test runs."""
-"""The bound (s) of every wait for something that should happen soon."""
 
 ROOT = Path(__file__).resolve().parents[1]
 ECHO = [sys.executable, "-S", str(ROOT / "tests" / "servers" / "echo_server.py")]
