@@ -13,7 +13,7 @@ MAX_RECIPE = 12 << 20
 
 
 class SessionRecipe(Strict):
-    """What is needed to open one session again, and to report it lost."""
+    """What is needed to open one session again, and to report it lost; ``life`` is the id of its terminal event."""
 
     session_id: SessionId
     service_name: ServiceName
@@ -21,6 +21,7 @@ class SessionRecipe(Strict):
     last_accessed: Time
     timeout: float
     metadata: Json
+    life: str
     restores: int = 0
 
 

@@ -208,6 +208,7 @@ class Holdings:
                     last_accessed=session.last_accessed,
                     timeout=session.timeout,
                     metadata=session.metadata,
+                    life=session.life,
                     restores=call.restores,
                 )
                 for session in sessions

@@ -1,6 +1,5 @@
 """Telling the world: session info, events, and the outbox that they leave through."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,7 @@ from schemas.events import (
     worker_event,
 )
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, call_id_of
-from schemas.internal import Recipe, SessionRecipe
+from schemas.internal import Recipe
 from schemas.sessions import SessionInfo
 
 
@@ -44,12 +43,6 @@ def session_info(worker_id: WorkerId, session: Session[Any]) -> SessionInfo:
         is_expired=session.is_expired,
         restored=session.restored,
     )
-
-
-def lost_event_id(recipe: Recipe, one: SessionRecipe) -> str:
-    """The id of the ``lost`` event of one life of a session: the same, whichever placer reports it."""
-    life = "\0".join((recipe.worker_id, one.session_id, one.created_at.isoformat(), str(one.restores)))
-    return hashlib.sha256(life.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def published(message: Message, seconds: float) -> None:
@@ -101,7 +94,9 @@ class Reporter:
     def ending(self, session: Session[Any], reason: EndReason, details: Json) -> Callable[[], None]:
         """A session is over: what tells the one terminal event of its life, whenever it is called.
 
-        Ask for it at once: an expiry is as late as this is.
+        Ask for it at once: an expiry is as late as this is. The event has the life's own id, so that whoever hears
+        ``lost`` as well, from a placer that had the recipe of a worker that died meanwhile, takes it for the duplicate
+        that it is (CloudEvents 1.0, source and id).
         """
         metrics.of(metrics.ENDED, session.service_name, reason.value).inc()
         if reason.event_type is SessionEventType.EXPIRED:
@@ -109,10 +104,14 @@ class Reporter:
         what = reason.event_type
         info = session_info(self._worker_id, session)
         event = session_event(self._worker_id, what, info, reason=reason.value, **details)
+        event = event.model_copy(update={"id": session.life})
         return partial(self._publish_session, what, event, ServiceName(session.service_name))
 
     def lost(self, recipe: Recipe, reason: EndReason) -> None:
-        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``)."""
+        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``).
+
+        This is told in its name: the terminal event of a life has one source and id, whoever tells it.
+        """
         for one in recipe.sessions:
             metrics.of(metrics.LOST, one.service_name).inc()
             info = SessionInfo(
@@ -130,8 +129,8 @@ class Reporter:
                 restored=one.restores > 0,
             )
             what = reason.event_type
-            event = session_event(self._worker_id, what, info, reason=reason.value)
-            self._publish_session(what, event.model_copy(update={"id": lost_event_id(recipe, one)}), one.service_name)
+            event = session_event(recipe.worker_id, what, info, reason=reason.value)
+            self._publish_session(what, event.model_copy(update={"id": one.life}), one.service_name)
 
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json

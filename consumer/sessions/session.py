@@ -6,6 +6,7 @@ session; ``created_at`` and ``last_accessed`` are wall clock, in UTC, for people
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class Session(Generic[P]):
     metadata: Json = field(default_factory=dict, repr=False)  # a caller's number is nobody's business in a log
     max_lifetime: float | None = field(default=None, kw_only=True)
     restored: bool = field(default=False, kw_only=True)
+    life: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
+    """Names this life of the session: restored, it has the same id, and another life."""
     record: ToolRecord = field(default_factory=ToolRecord, kw_only=True, repr=False)
     in_flight: int = field(default=0, init=False)
     end_reason: EndReason | None = field(default=None, init=False)

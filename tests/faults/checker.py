@@ -31,7 +31,6 @@ from tests.harness import worker_id_of
 TERMINAL_WORDS = {kind.value for kind in TERMINAL}
 EXPECTED_REASONS = {"unrecognised", "invalid_message", "unknown_type"}
 LIBRARIES = ("aiormq", "aio_pika")
-INSTANT = 0.5
 CLOCK = 0.05
 """Times of different processes on one machine: an event's time is taken a moment after what it tells of."""
 
@@ -139,16 +138,8 @@ def check_terminals(stage: Stage, life: Life, report: Report) -> None:
         return
     if not reasons:
         report.problems.append(f"{where}: no terminal event")
-    elif "worker_gone" in reasons and len(reasons) == 2 and struck_while_telling(stage, life):
-        report.counts["ended in the instant of the fault, and reported lost"] += 1
     else:
         report.problems.append(f"{where}: {len(reasons)} terminal events: {reasons}")
-
-
-def struck_while_telling(stage: Stage, life: Life) -> bool:
-    """Whether its worker was killed or frozen between telling of the end and letting the recipe go."""
-    own = (event.time.timestamp() for event in life.terminals if event.data.get("reason") != "worker_gone")
-    return any(-CLOCK <= at - end <= INSTANT for end in own for at in stage.struck[life.worker_id])
 
 
 async def peek(stage: Stage, queue: str, report: Report) -> list[Delivery]:

@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -50,7 +49,7 @@ class EventLog:
         self.events: list[CloudEvent] = []
         self.began: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         """Which sessions were ever open."""
-        self._ids: set[str] = set()
+        self._ids: set[tuple[str, str]] = set()
         self.duplicates = 0
         self._names = names
         self._changed = changed
@@ -84,10 +83,10 @@ class EventLog:
 
     def _take(self, delivery: Delivery) -> None:
         event = CloudEvent.model_validate_json(delivery.message.body)
-        if event.id in self._ids:
+        if (event.source, event.id) in self._ids:  # what makes it a duplicate (CloudEvents 1.0, id)
             self.duplicates += 1
         else:
-            self._ids.add(event.id)
+            self._ids.add((event.source, event.id))
             self.events.append(event)
             if event.type == "mcp.session.created":
                 self.began[str(event.subject)].set()
@@ -139,8 +138,6 @@ class Stage(Cluster):
         """Workers that were ended without being asked."""
         self.frozen: set[str] = set()
         """Workers that were stopped, or cut off, for longer than the broker waits."""
-        self.struck: defaultdict[str, list[float]] = defaultdict(list)
-        """When (s since the epoch) a worker was killed or frozen."""
         self.counting = CountingClient(broker.url, prefix)
         self.client = self.counting
         self.accepted: set[str] = set()
@@ -243,13 +240,11 @@ class Stage(Cluster):
     async def kill_worker(self, worker: WorkerProcess) -> None:
         self.look()
         self.killed.add(worker_id_of(worker))
-        self.struck[worker_id_of(worker)].append(time.time())
         await worker.kill()
 
     def freeze(self, worker: WorkerProcess) -> None:
         self.look()
         self.frozen.add(worker_id_of(worker))
-        self.struck[worker_id_of(worker)].append(time.time())
         worker.process.send_signal(signal.SIGSTOP)
 
     def thaw(self, worker: WorkerProcess) -> None:
