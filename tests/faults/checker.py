@@ -313,6 +313,8 @@ async def check(stage: Stage, title: str, *, leave: bool = True) -> Report:
     open_sessions = await until_nothing_is_open(stage)
     report.problems += [f"{one!r} is open, though its call has ended" for one in list(open_sessions)[:10]]
     if leave:
+        if stage.killed and stage.alive:
+            await stage.start()  # it sweeps away what killed workers have left on this machine
         codes = await stage.leave()
         if any(codes):
             report.problems.append(f"workers left with {codes}")
