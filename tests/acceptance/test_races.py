@@ -93,6 +93,7 @@ async def test_the_placer_is_killed_in_mid_flight_and_no_call_is_lost(mcp: Clust
     await mcp.until(lambda: lives(mcp)[0] == lives(mcp)[1])
 
 
+@pytest.mark.timeout(240)
 async def test_five_hundred_calls_with_races_have_exactly_one_terminal_event_each(mcp: Cluster):
     limits = {"default_timeout": 1.0, "max_sessions_per_service": 200}
     await mcp.start(config(session=limits))

@@ -74,7 +74,8 @@ async def test_a_worker_that_is_frozen_for_longer_than_the_heartbeat_is_supersed
     await check(scene, "SIGSTOP and SIGCONT")
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("count", [40, 200])
 async def test_a_rolling_restart_under_live_calls_and_tool_calls(scene: Stage, count: int):
     for _ in range(3):
         await scene.start()
