@@ -4,6 +4,8 @@ import asyncio
 import random
 from collections import Counter
 
+import pytest
+
 from schemas.events import TERMINAL
 from tests.harness import ECHO, Cluster, config
 
