@@ -37,13 +37,18 @@ LATE: Final = "x-mcp-late"
 """The message has been an orphan: what was sent after it may have come before it."""
 
 ADMISSION: Final = "x-mcp-admission-until"
-"""When (ms since the epoch) a start that found no room is rejected; set by the placer that saw it first."""
+"""When (ms since the epoch) a start that found no room is rejected; set by the worker that saw it first."""
 
 DEADLINE: Final = "x-mcp-deadline"
 """When (ms since the epoch) the caller of a request stops waiting; stands for ``expiration`` on further hops."""
 
 _MARKS: Final = frozenset({PLACEMENT, BELIEVED, DISOWNED, RETURNED, REFUSED, RESENT, LATE})
 """What is true of one hop only."""
+
+
+def milliseconds(moment: float) -> str:
+    """A moment (s since the epoch) as headers have it."""
+    return str(round(moment * 1000))
 
 
 def onward(message: Message, marks: dict[str, Any]) -> Message:

@@ -1,5 +1,6 @@
 """The intake: raw call events of telephony platforms become messages that are addressed to calls."""
 
+import time
 from functools import partial
 
 import structlog
@@ -7,6 +8,7 @@ import structlog
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, Park, decided
+from consumer.calls import headers
 from consumer.calls.context import Context
 from consumer.calls.lanes import Lanes
 from consumer.calls.tasks import Tasks
@@ -71,6 +73,9 @@ class Intake:
         names = self._context.names
         key = routing_key(event.call_id)
         if event.kind is not CallKind.ENDED:
+            # Its wait for room begins here: the placer sees no more than two thousand starts at once.
+            until = time.time() + self._context.timings.admission_wait
+            message = message.with_headers({headers.ADMISSION: headers.milliseconds(until)})
             await self._context.publisher.confirmed(message, names.sessions, key)
             return Done(what=f"{event.source}.{event.kind.value}")
         while True:

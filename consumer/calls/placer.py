@@ -25,7 +25,7 @@ from consumer.calls.lanes import Lanes
 from consumer.calls.liveness import PROBE
 from consumer.calls.memory import Memory
 from consumer.calls.patience import check_patience
-from consumer.calls.presence import call_the_roll
+from consumer.calls.presence import ROLL_CALL, call_the_roll
 from consumer.calls.reading import Addressed, read_addressed, refused
 from consumer.calls.routes import plan
 from consumer.calls.tasks import Tasks
@@ -260,7 +260,9 @@ class Placer:
     def _resend(self, delivery: Delivery, call_id: CallId) -> Forward:
         message = headers.onward(delivery.message, {headers.RESENT: True})
         if delivery.type in _STARTS:  # its wait for room began with the placer that had it first
-            message = message.with_headers({headers.ADMISSION: _milliseconds(self._admitted_until(message.headers))})
+            message = message.with_headers(
+                {headers.ADMISSION: headers.milliseconds(self._admitted_until(message.headers))}
+            )
         return Forward(self._context.names.sessions, routing_key(call_id), message, what="resent")
 
     # What becomes of it, when it is nobody's?
@@ -340,9 +342,11 @@ class Placer:
         now = time.time()
         until = self._admitted_until(given)
         without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
+        if until <= now:  # who has just become the placer hears the others, before it says that nobody has room
+            await self._context.presence.has_listened(ROLL_CALL)
         loop_until = asyncio.get_running_loop().time() + until - now
         # The wait for room is part of the caller's patience.
-        deadline = {} if patience is None else {headers.DEADLINE: _milliseconds(now + patience)}
+        deadline = {} if patience is None else {headers.DEADLINE: headers.milliseconds(now + patience)}
         try:
             if without and until <= now:
                 raise Capacity("every worker is full; the room that there seemed to be was taken")
@@ -355,7 +359,7 @@ class Placer:
             for one in wanted:
                 self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise
-        marks = {headers.ADMISSION: _milliseconds(until)} | deadline
+        marks = {headers.ADMISSION: headers.milliseconds(until)} | deadline
         return await self._bind(call_id, worker, delivery.message, number, reign, marks)
 
     async def _bind(
@@ -399,10 +403,6 @@ class Placer:
             return Done(what="asker_gone")
         number = self._context.presence.place(asker, ())
         return await self._bind(call_id, asker, delivery.message, number, reign, {})
-
-
-def _milliseconds(moment: float) -> str:
-    return str(round(moment * 1000))
 
 
 def _in_a_crash_loop(recipe: Recipe) -> bool:

@@ -23,6 +23,9 @@ INTERVAL = 1.0
 FORGET = 60.0
 """When (s) a worker that is silent is no longer in the table."""
 
+ROLL_CALL = 0.3
+"""How long (s) a worker that has just come listens before it answers for all: they report as soon as it asks."""
+
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
 

@@ -11,6 +11,7 @@ from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome
 from consumer.calls.context import Context, ToolProcess
+from consumer.calls.presence import ROLL_CALL
 from consumer.calls.reading import refused
 from consumer.calls.reporting import session_info
 from consumer.calls.tasks import Tasks
@@ -43,9 +44,6 @@ GATHER_TIMEOUT = 1.0
 """How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
 
 Scatter = SessionsScatter | FiguresScatter
-
-ROLL_CALL = 0.3
-"""How long (s) a worker that has just come listens before it answers for all: they report as soon as it asks."""
 
 _INFOS = TypeAdapter(dict[SessionId, SessionInfo])
 
