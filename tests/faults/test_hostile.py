@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import Capacity, InvalidMessage
 from schemas.ids import escape_call_id
-from tests.faults.checker import check
+from tests.faults.checker import check, everything_is_over
 from tests.faults.stage import Stage, faulty
 from tests.harness import ECHO, WorkerProcess, worker_id_of
 
@@ -204,9 +204,10 @@ async def test_ten_thousand_waiting_starts_hold_up_nobody_and_none_vanishes(scen
     await scene.until(over, within=300)
     print(f"all were rejected or opened {time.monotonic() - began:.0f} s after the first")  # noqa: T201
     assert {e.data["code"] for e in scene.of("rejected")} <= {"CAPACITY", "SERVICE_SESSION_LIMIT"}
+    await scene.end_calls(living)
     for part in range(0, count, 500):
         await scene.end_calls(waiting[part : part + 500])
-    await scene.end_calls(living)
+    await scene.until(lambda: everything_is_over(scene), within=300)  # behind ten thousand ends of what never began
     await check(scene, "ten thousand waiting")
 
 
