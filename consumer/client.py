@@ -31,7 +31,7 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster
-from consumer.calls.headers import DEADLINE
+from consumer.calls.headers import DEADLINE, milliseconds
 from consumer.observability.logs import quiet_unless_configured
 from schemas.base import Json
 from schemas.calls import CallEvent
@@ -176,7 +176,7 @@ class SessionClient:
             exchange = self.names.sessions if message_type in _DURABLE else self.names.requests
             key = routing_key(CallId(call_id))
         durable = message_type in _DURABLE  # what expires in a durable queue would be parked
-        until = {DEADLINE: str(round((time.time() + timeout) * 1000))} if message_type == SessionCreate.type else {}
+        until = {DEADLINE: milliseconds(time.time() + timeout)} if message_type == SessionCreate.type else {}
         message = Message(
             body=_body(body),
             type=message_type,

@@ -140,18 +140,15 @@ class Books:
             return
         for call in self._holdings.to_renew():
             self.keep_later(call.call_id)
+        now = asyncio.get_running_loop().time()
         for call in self._holdings.calls.values():
             if (call.sessions or call.rings) and call.ended is None and call.call_id in self._context.endings:
                 self.over(call.call_id)
-        now = asyncio.get_running_loop().time()
-        for call in self._holdings.calls.values():
             if call.given_back and not call.unchecked and call.checked_at <= now - GONE_ASTRAY:
                 log.warning("books.recipe_gone_astray", call_id=call.call_id, revisions=sorted(call.given_back))
                 call.given_back.clear()
                 self.recipe_is_back(call.call_id)
-        due = now - CHECK_EVERY
-        for call in self._holdings.calls.values():
-            if call.unchecked or (call.sessions and call.checked_at <= due):
+            if call.unchecked or (call.sessions and call.checked_at <= now - CHECK_EVERY):
                 self._lanes.submit(call.call_id, partial(self._check, call))
         for call_id in self._holdings.leaked:
             self._lanes.submit(call_id, partial(self._let_go, call_id))

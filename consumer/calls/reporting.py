@@ -94,24 +94,26 @@ class Reporter:
     def ending(self, session: Session[Any], reason: EndReason, details: Json) -> Callable[[], None]:
         """A session is over: what tells the one terminal event of its life, whenever it is called.
 
-        Ask for it at once: an expiry is as late as this is. The event has the life's own id, so that whoever hears
-        ``lost`` as well, from a placer that had the recipe of a worker that died meanwhile, takes it for the duplicate
-        that it is (CloudEvents 1.0, source and id).
+        Ask for it at once: an expiry is as late as this is.
         """
         metrics.of(metrics.ENDED, session.service_name, reason.value).inc()
         if reason.event_type is SessionEventType.EXPIRED:
             metrics.EXPIRY_LATENESS.observe(max(0.0, time.monotonic() - session.deadline))
+        return self._terminal(session_info(self._worker_id, session), session.life, reason, details)
+
+    def _terminal(self, info: SessionInfo, life: str, reason: EndReason, details: Json) -> Callable[[], None]:
+        """What tells that a life is over, in the name of the worker that lived it and under the id of the life.
+
+        So whoever hears of an end twice, from a worker that died right after and from the placer that had its recipe,
+        takes the second for the duplicate that it is (CloudEvents 1.0, source and id).
+        """
         what = reason.event_type
-        info = session_info(self._worker_id, session)
-        event = session_event(self._worker_id, what, info, reason=reason.value, **details)
-        event = event.model_copy(update={"id": session.life})
-        return partial(self._publish_session, what, event, ServiceName(session.service_name))
+        event = session_event(info.worker_id, what, info, reason=reason.value, **details)
+        event = event.model_copy(update={"id": life})
+        return partial(self._publish_session, what, event, ServiceName(info.service_name))
 
     def lost(self, recipe: Recipe, reason: EndReason) -> None:
-        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``).
-
-        This is told in its name: the terminal event of a life has one source and id, whoever tells it.
-        """
+        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``)."""
         for one in recipe.sessions:
             metrics.of(metrics.LOST, one.service_name).inc()
             info = SessionInfo(
@@ -128,9 +130,7 @@ class Reporter:
                 is_expired=False,
                 restored=one.restores > 0,
             )
-            what = reason.event_type
-            event = session_event(recipe.worker_id, what, info, reason=reason.value)
-            self._publish_session(what, event.model_copy(update={"id": one.life}), one.service_name)
+            self._terminal(info, one.life, reason, {})()
 
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json

@@ -15,7 +15,7 @@ Commands import what is heavy when they run, so that ``--help`` and completion a
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
@@ -171,26 +171,17 @@ def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
             behind = Invocation(**{option: arguments.pop(option) for option in _EVERYWHERE})
             before = context.find_root().obj
             invocation = behind.over(before) if isinstance(before, Invocation) else behind
-            for group_name, group in groups.items():
-                arguments[group_name] = group(**{field.name: arguments.pop(field.name) for field in fields(group)})
+            for one in own:
+                if _is_group(one):
+                    group = {field.name: arguments.pop(field.name) for field in fields(one.annotation)}
+                    arguments[one.name] = one.annotation(**group)
             _guarded(invocation, lambda: function(invocation, **arguments))
 
         _, *own = inspect.signature(function).parameters.values()
-        groups: dict[str, type[Any]] = {
-            one.name: one.annotation for one in own if isinstance(one.annotation, type) and is_dataclass(one.annotation)
-        }
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [
             inspect.Parameter("context", keyword, annotation=typer.Context),
-            *(
-                one.replace(kind=keyword)
-                for parameter in own
-                for one in (
-                    inspect.signature(groups[parameter.name]).parameters.values()
-                    if parameter.name in groups
-                    else (parameter,)
-                )
-            ),
+            *(option.replace(kind=keyword) for one in own for option in _options(one)),
             *(
                 inspect.Parameter(option, keyword, default=default, annotation=annotation)
                 for option, (annotation, default) in _EVERYWHERE.items()
@@ -203,6 +194,15 @@ def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
         return function
 
     return register
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return is_dataclass(parameter.annotation)
+
+
+def _options(parameter: inspect.Parameter) -> Iterable[inspect.Parameter]:
+    """What a parameter of a command stands for."""
+    return inspect.signature(parameter.annotation).parameters.values() if _is_group(parameter) else (parameter,)
 
 
 def _guarded(invocation: Invocation, call: Callable[[], Coroutine[Any, Any, None] | None]) -> None:

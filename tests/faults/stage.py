@@ -213,6 +213,10 @@ class Stage(Cluster):
                         return dict(listed["sessions"])
                 await asyncio.sleep(0.2)
 
+    async def calls_of(self, worker: WorkerProcess) -> set[str]:
+        """The calls whose sessions are open on a worker."""
+        return {call for call, info in (await self.sessions()).items() if info["worker_id"] == worker.worker_id}
+
     async def sessions_are(self, calls: Collection[str]) -> dict[str, Any]:
         """The open sessions, when they are these; workers that were away are heard of one after the other."""
         listed: dict[str, Any] = {}

@@ -165,7 +165,7 @@ async def test_ten_thousand_waiting_starts_hold_up_nobody_and_none_vanishes(scen
     living = [f"live-{number}" for number in range(4 * room)]
     await scene.start_calls(living)
     frozen = next(worker for worker in scene.alive if not _places(worker))
-    its_own = {call for call, info in (await scene.sessions()).items() if info["worker_id"] == frozen.worker_id}
+    its_own = await scene.calls_of(frozen)
     scene.freeze(frozen)
     waiting = [f"waiting-{number}" for number in range(count)]
     began = time.monotonic()

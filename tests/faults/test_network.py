@@ -60,7 +60,7 @@ async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(sc
     other = await scene.start()
     calls = [f"call-{number}" for number in range(20)]
     await scene.start_calls(calls)
-    victims = {call for call, info in (await scene.sessions()).items() if info["worker_id"] == cut.worker_id}
+    victims = await scene.calls_of(cut)
     scene.frozen.add(worker_id_of(cut))
     hole = asyncio.Event()
 
@@ -94,9 +94,7 @@ async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
     slow = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
     scene.frozen.add(worker_id_of(slow))  # so slow that it may not be back within the grace
     await scene.start()
-    for client in proxy.clients:
-        client.read_delay.timeout = client.write_delay.timeout = 0.15
-    proxy.read_delay = proxy.write_delay = 0.15
+    proxy.set_delay(0.15, 0.15)
     load = Load(scene, random.Random(1), pace=0.5)
     await load.run(60, at_once=15)
     await proxy.disconnect_all()
@@ -112,14 +110,14 @@ async def test_a_worker_that_comes_back_while_it_is_buried_keeps_its_calls(scene
     worker = await scene.start()
     calls = [f"call-{number}" for number in range(12)]
     await scene.start_calls(calls)
-    mine = sorted(c for c, info in (await scene.sessions()).items() if info["worker_id"] == worker.worker_id)
+    mine = await scene.calls_of(worker)
     assert mine
     assert _placer(scene) is placer
     proxy.set_delay(1.5)  # longer, and the placer would doubt that it hears the others
     scene.freeze(worker)
     await scene.until(lambda: scene.logged("placer.buries", worker_id=worker.worker_id), within=60)
     scene.thaw(worker)
-    await scene.until(lambda: {r["call_id"] for r in scene.logged("placer.revives")} == set(mine), within=60)
+    await scene.until(lambda: {r["call_id"] for r in scene.logged("placer.revives")} == mine, within=60)
     proxy.set_delay(0)
     assert {info["worker_id"] for info in (await scene.sessions_are(calls)).values()} == {
         placer.worker_id,

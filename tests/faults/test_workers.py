@@ -48,7 +48,7 @@ async def test_a_worker_that_is_frozen_for_longer_than_the_heartbeat_is_supersed
     first, second = await scene.start(), await scene.start()
     calls = [f"call-{number}" for number in range(30)]
     await scene.start_calls(calls)
-    victims = {call for call, info in (await scene.sessions()).items() if info["worker_id"] == first.worker_id}
+    victims = await scene.calls_of(first)
     scene.freeze(first)
     frozen_at = time.monotonic()
     # What comes for its calls meanwhile: some end, all others are asked something.

@@ -31,8 +31,8 @@ class Remote:
         await self.process.wait()
 
 
-async def serve(*switches: str) -> Remote:
-    process = await asyncio.create_subprocess_exec(*command("http_server", *switches), stdout=asyncio.subprocess.PIPE)
+async def serve() -> Remote:
+    process = await asyncio.create_subprocess_exec(*command("http_server"), stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     port = await asyncio.wait_for(process.stdout.readline(), 20)
     return Remote(process, int(port))

@@ -1,9 +1,5 @@
-"""A real streamable HTTP server on the SDK's server side; prints its port on stdout once it listens.
+"""A real streamable HTTP server on the SDK's server side; prints its port on stdout once it listens."""
 
-``--port N`` takes that port instead of a free one.
-"""
-
-import argparse
 import asyncio
 import contextlib
 import socket
@@ -57,13 +53,10 @@ async def progress(ctx: Context[Any, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    options = parser.parse_args()
     app = server.streamable_http_app()
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(("127.0.0.1", options.port))
+    listening.bind(("127.0.0.1", 0))
     listening.listen()
     print(listening.getsockname()[1], flush=True)  # noqa: T201
     with contextlib.suppress(KeyboardInterrupt):
