@@ -209,6 +209,7 @@ async def a_worker_that_was_away(recording: Recording) -> None:
     """Cut off for longer than the grace: its session is lost and opened elsewhere, and it is told so."""
     mcp, client = recording.mcp, recording.client
     info = await client.create("away", "echo")
+    await client.get("away")  # by then its creation is acknowledged, which would be carried out elsewhere otherwise
     way = recording.ways[info["worker_id"]]
     await way.cut()
     await mcp.event("lost", session_id="away")
