@@ -1,7 +1,7 @@
 """A link: one life of the worker's two connections, and the first thing in it that fails ends it as a whole.
 
 Consuming and publishing have a connection each: in a memory or disk alarm the broker blocks a connection that
-publishes entirely, acknowledgements included. Plain ``aio_pika.connect`` under a supervisor of our own: with the
+publishes entirely, acknowledgements included. Plain ``aio_pika.Connection`` under a supervisor of our own: with the
 robust classes one queue that cannot be restored blocks the restoration of all.
 """
 
@@ -91,17 +91,16 @@ class Link:
         self._tick(asyncio.get_running_loop().time())
 
     async def _connect(self, role: str) -> AbstractConnection:
+        connection = aio_pika.Connection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
+        # Closed with the link even if it never comes about: an open one left to the garbage collector closes itself
+        # in whatever loop runs then, or in none.
+        self._connections.append(connection)
         try:
-            connection = await aio_pika.connect(
-                self._url,
-                timeout=CONNECT_TIMEOUT,
-                client_properties={"connection_name": f"{self._name} {role}"},
-            )
+            await connection.connect(timeout=CONNECT_TIMEOUT)
         except Exception as error:
             if self._url.scheme == "amqps" and (problem := _distrust(error, self._url)) is not None:
                 raise BrokerUntrusted(problem) from error
             raise
-        self._connections.append(connection)
         connection.close_callbacks.add(lambda *_: self.fail(f"the {role} connection was closed"))
         return connection
 

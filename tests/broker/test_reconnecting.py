@@ -1,6 +1,7 @@
 """Links are lost, and come back; what must be published is published, in order."""
 
 import asyncio
+import gc
 
 import pytest
 from aiomisc.pytest import TCPProxy
@@ -8,11 +9,13 @@ from yarl import URL
 
 from consumer.broker.declare import apply
 from consumer.broker.errors import BrokerUnreachable
+from consumer.broker.link import Link
 from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster
+from infra.loopback import LOOPBACK, free_port
 from tests.broker.conftest import Kept, running
 
 
@@ -97,23 +100,36 @@ async def test_a_lost_link_is_told_once_and_replaced(amqp_url, proxy):
         assert lost.empty()
 
 
-async def test_no_broker_at_start_is_an_error_that_names_it_without_its_password(unused_port):
+def test_a_connection_that_never_came_about_is_closed_with_its_link():
+    """Not by the garbage collector, in whatever loop runs then or in none."""
+
+    async def fail():
+        link = Link(f"amqp://{LOOPBACK}:{free_port()}/", "test")
+        try:
+            with pytest.raises(ConnectionError) as caught:
+                await link.open()
+        finally:
+            await link.close()
+        return caught
+
+    asyncio.set_event_loop(None)
+    loop = asyncio.new_event_loop()
+    kept = [loop.run_until_complete(fail())]
+    kept.clear()  # the last that leads to the connection: what cannot be closed without a loop is an unraisable error
+    gc.collect()
+    loop.close()
+
+
+async def test_no_broker_at_start_is_an_error_that_names_it_without_its_password():
+    port = free_port()
+
     async def attach(opened):
         raise AssertionError
 
     supervisor = Supervisor(
-        f"amqp://someone:secret@127.0.0.1:{unused_port}/", "test", Publisher(), attach=attach, detached=nothing
+        f"amqp://someone:secret@{LOOPBACK}:{port}/", "test", Publisher(), attach=attach, detached=nothing
     )
     with pytest.raises(BrokerUnreachable) as caught:
         await supervisor.run(connect_timeout=0.5)
-    assert str(unused_port) in str(caught.value)
+    assert str(port) in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-@pytest.fixture
-def unused_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
