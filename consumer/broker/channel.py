@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from aio_pika.abc import AbstractChannel as PikaChannel
@@ -26,6 +26,9 @@ from consumer.broker.topology import Binding, Exchange, Queue
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+MOST_HELD: Final = 65_535
+"""How many deliveries a consumer may hold unacknowledged (AMQP 0-9-1, ``basic.qos``)."""
 
 RPC_TIMEOUT = 30.0
 """How long (s) the broker may take to answer a declare, bind or consume; quorum queues elect a leader first."""
@@ -136,7 +139,10 @@ class Channel:
         return purged.message_count or 0
 
     async def prefetch(self, count: int) -> None:
-        """At most ``count`` unacknowledged deliveries for each consumer that is started from now on; 0: no limit."""
+        """At most ``count`` unacknowledged deliveries for each consumer that is started from now on.
+
+        0 is no limit for a classic queue and 2000 for a quorum queue.
+        """
         await self._rpc(self._raw.basic_qos(prefetch_count=count))
 
     async def consume(self, queue: str, handler: Handler, *, no_ack: bool = False) -> str:

@@ -18,7 +18,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel as RawChannel
 from yarl import URL
 
-from consumer.broker.channel import Channel
+from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.errors import BrokerUntrusted
 from consumer.broker.publisher import PublishingChannels
 
@@ -119,13 +119,12 @@ class Link:
         if not self.lost.done():
             self.lost.set_result(reason)
 
-    async def channel(self, *, prefetch: int = 0) -> Channel:
+    async def channel(self, *, prefetch: int = MOST_HELD) -> Channel:
         """A channel of the consuming connection, whose loss is the link's loss."""
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         channel = Channel(pika, await _opened(pika), self.fail, self.lost.done)
-        if prefetch:
-            await channel.prefetch(prefetch)
+        await channel.prefetch(prefetch)
         return channel
 
     @contextlib.asynccontextmanager

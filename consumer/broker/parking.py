@@ -14,7 +14,7 @@ from typing import Final
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from consumer.broker.channel import Channel
+from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.declare import exists
 from consumer.broker.errors import BrokerUnavailable, PublishFailed
 from consumer.broker.link import Link
@@ -22,9 +22,6 @@ from consumer.broker.message import Delivery
 from consumer.broker.parked import Filter, Parked
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Exchange, Names, Queue
-
-MOST: Final = 65_535
-"""How many messages one look sees: as many as a consumer may hold (AMQP 0-9-1, ``basic.qos``)."""
 
 BODIES: Final = 64 << 20
 """How many bytes of bodies a replay holds at once."""
@@ -182,7 +179,7 @@ class ParkingLot:
             there = await self._ready(channel)
             lap = _Lap(visit, self._names, there)
             if there:
-                await channel.prefetch(min(there, MOST))
+                await channel.prefetch(min(there, MOST_HELD))
                 await channel.consume(self._queue.name, lap.take)
                 await lap.over(self._link)
             yield lap
@@ -212,7 +209,7 @@ class _Lap:
         self._visit = visit
         self._names = names
         self.there = there
-        self._expected = min(there, MOST)
+        self._expected = min(there, MOST_HELD)
         self._news = asyncio.Event()
         self._failed: Exception | None = None
         self._enough = False

@@ -38,13 +38,14 @@ class SessionSettings(_Section):
 
     ``default_timeout`` is the idle timeout of a session; ``max_lifetime`` ends it however busy it is (0: never).
     Expiry is exact; ``cleanup_interval`` is the longest that a worker goes without looking at all. Each session gets a
-    folder of its own in ``sandbox_dir`` (default: the system's folder for temporary files).
+    folder of its own in ``sandbox_dir`` (default: the system's folder for temporary files). ``max_total_sessions`` is
+    60,000 at most, because a worker holds a message for each of its calls and RabbitMQ lets it hold 65,535.
     """
 
     default_timeout: Seconds = 300.0
     cleanup_interval: Seconds = 60.0
     max_sessions_per_service: int = Field(default=100, ge=1)
-    max_total_sessions: int = Field(default=500, ge=1)
+    max_total_sessions: int = Field(default=500, ge=1, le=60_000)
     max_lifetime: Annotated[Seconds | None, BeforeValidator(_unlimited)] = 14_400.0
     sandbox_dir: Path | None = None
 

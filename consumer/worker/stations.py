@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import structlog
 
-from consumer.broker.channel import Channel
+from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.declare import ensure
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
@@ -12,6 +12,9 @@ from consumer.broker.message import Handler
 from consumer.broker.topology import Binding, CallExchange, cluster, inbox, requests_queue, worker_queue
 from consumer.calls.presence import call_the_roll
 from consumer.worker.parts import Parts
+
+PLACED_AT_ONCE = 2000
+"""How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,14 +54,14 @@ class Stations:
         if shared:
             await self._consume_shared(link)
 
-    async def _channel(self, link: Link, name: str, *, prefetch: int = 0) -> Channel:
+    async def _channel(self, link: Link, name: str, *, prefetch: int = MOST_HELD) -> Channel:
         self._channels[name] = channel = await link.channel(prefetch=prefetch)
         return channel
 
     async def _consume_shared(self, link: Link) -> None:
         parts = self._parts
         prefetch = parts.settings.worker.calls_prefetch
-        unowned = await self._channel(link, "unowned")
+        unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
         parts.placer.attach(unowned)
         calls = await self._channel(link, "calls", prefetch=prefetch)
         queries = await self._channel(link, "queries", prefetch=prefetch)

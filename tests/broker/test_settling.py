@@ -54,6 +54,15 @@ async def test_done_answers_who_asked_and_takes_the_message_from_the_queue(link,
     assert await counts(link, names.calls) == 0
 
 
+async def test_more_than_two_thousand_messages_of_a_quorum_queue_may_be_held(link, publisher, names, inbox):
+    """What a worker holds for each of its calls must not keep the next message from it."""
+    held = 2100
+    await asyncio.gather(*(publisher.confirmed(Message(b"{}"), names.calls, "") for _ in range(held)))
+    channel = await link.channel()
+    await channel.consume(names.calls, inbox)
+    assert len([await inbox.next() for _ in range(held)]) == held
+
+
 async def test_parked_messages_carry_their_reason_and_where_they_came_from(link, publisher, names, inbox, settler):
     _, delivery = await sent(link, publisher, names, inbox, type="odd", headers={"mine": 1, "x-death": []})
     parked_in = type(inbox)()
