@@ -13,7 +13,6 @@ from pydantic import Field
 
 from schemas.base import Json, Strict, Time
 from schemas.ids import WorkerId
-from schemas.sessions import SessionInfo
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -89,13 +88,13 @@ def source_of(worker_id: WorkerId) -> str:
     return f"/mcp-sessions/{worker_id}"
 
 
-def session_event(worker_id: WorkerId, what: SessionEventType, info: SessionInfo, **data: object) -> CloudEvent:
-    """The event that says ``what`` happened to a session; ``data`` is session info and what belongs to the event."""
+def session_event(worker_id: WorkerId, what: SessionEventType, info: Json, **data: object) -> CloudEvent:
+    """The event that says ``what`` happened to a session; ``info`` is what ``SessionInfo`` says; ``data`` more."""
     return CloudEvent(
         source=source_of(worker_id),
         type=f"mcp.session.{what.value}",
-        subject=info.session_id,
-        data={**info.model_dump(mode="json"), **data},
+        subject=info["session_id"],
+        data={**info, **data},
     )
 
 

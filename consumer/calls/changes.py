@@ -104,7 +104,7 @@ class Changes:
         if call.ended is not None:  # an explicit command of somebody who knows better lifts the tombstone
             call.ended.cancel()
             call.ended = None
-        return Done(succeeded(session_info(self._context.worker_id, session).model_dump(mode="json")))
+        return Done(succeeded(session_info(self._context.worker_id, session)))
 
     async def open_one(
         self, call: OwnedCall, wanted: Wanted, *, if_exists: str = "replace", fails_alone: bool = False

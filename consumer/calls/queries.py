@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Awaitable, Callable
 from typing import assert_never
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
@@ -38,14 +38,12 @@ from schemas.requests import (
     WorkersList,
     parse_request,
 )
-from schemas.sessions import ServiceInfo, SessionInfo
+from schemas.sessions import ServiceInfo
 
 GATHER_TIMEOUT = 1.0
 """How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
 
 Scatter = SessionsScatter | FiguresScatter
-
-_INFOS = TypeAdapter(dict[SessionId, SessionInfo])
 
 ToolCatalogue = Callable[[ServiceName], Awaitable[list[Json]]]
 
@@ -182,12 +180,10 @@ class Queries:
             and (scatter.after is None or session_id > scatter.after)
         )
         sessions = self._sessions.sessions
-        infos = {
+        return {
             session_id: session_info(self._context.worker_id, sessions[session_id])
             for session_id in fitting[: scatter.limit]
         }
-        told: dict[SessionId, Json] = _INFOS.dump_python(infos, mode="json")
-        return told
 
     def take_scatter(self, delivery: Delivery) -> None:
         """Another worker gathers."""

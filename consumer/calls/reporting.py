@@ -10,7 +10,7 @@ from consumer.broker.outbox import Outbox
 from consumer.broker.topology import Names
 from consumer.observability import metrics, tracing
 from consumer.sessions import Session
-from schemas.base import Json
+from schemas.base import Json, iso
 from schemas.errors import SessionsError
 from schemas.events import (
     CONTENT_TYPE,
@@ -22,27 +22,27 @@ from schemas.events import (
     source_of,
     worker_event,
 )
-from schemas.ids import CallId, ServiceName, SessionId, WorkerId, call_id_of
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
 from schemas.sessions import SessionInfo
 
 
-def session_info(worker_id: WorkerId, session: Session[Any]) -> SessionInfo:
-    """A session of ours as the world sees it. Built without validation: every part of it is ours."""
-    return SessionInfo.model_construct(
-        session_id=session.session_id,
-        call_id=call_id_of(session.session_id),
-        service_name=session.service_name,
-        worker_id=worker_id,
-        created_at=session.created_at,
-        last_accessed=session.last_accessed,
-        timeout=session.timeout,
-        time_remaining=round(session.time_remaining, 3),
-        metadata=session.metadata,
-        is_alive=session.is_alive,
-        is_expired=session.is_expired,
-        restored=session.restored,
-    )
+def session_info(worker_id: WorkerId, session: Session[Any]) -> Json:
+    """A session of ours as the world sees it: what ``SessionInfo`` says, without making one, as lists have many."""
+    return {
+        "session_id": session.session_id,
+        "call_id": session.call_id,
+        "service_name": session.service_name,
+        "worker_id": worker_id,
+        "created_at": iso(session.created_at),
+        "last_accessed": iso(session.last_accessed),
+        "timeout": session.timeout,
+        "time_remaining": round(session.time_remaining, 3),
+        "metadata": session.metadata,
+        "is_alive": session.is_alive,
+        "is_expired": session.is_expired,
+        "restored": session.restored,
+    }
 
 
 def published(message: Message, seconds: float) -> None:
@@ -101,16 +101,16 @@ class Reporter:
             metrics.EXPIRY_LATENESS.observe(max(0.0, time.monotonic() - session.deadline))
         return self._terminal(session_info(self._worker_id, session), session.life, reason, details)
 
-    def _terminal(self, info: SessionInfo, life: str, reason: EndReason, details: Json) -> Callable[[], None]:
+    def _terminal(self, info: Json, life: str, reason: EndReason, details: Json) -> Callable[[], None]:
         """What tells that a life is over, in the name of the worker that lived it and under the id of the life.
 
         So whoever hears of an end twice, from a worker that died right after and from the placer that had its recipe,
         takes the second for the duplicate that it is (CloudEvents 1.0, source and id).
         """
         what = reason.event_type
-        event = session_event(info.worker_id, what, info, reason=reason.value, **details)
+        event = session_event(info["worker_id"], what, info, reason=reason.value, **details)
         event = event.model_copy(update={"id": life})
-        return partial(self._publish_session, what, event, ServiceName(info.service_name))
+        return partial(self._publish_session, what, event, info["service_name"])
 
     def lost(self, recipe: Recipe, reason: EndReason) -> None:
         """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``)."""
@@ -130,7 +130,7 @@ class Reporter:
                 is_expired=False,
                 restored=one.restores > 0,
             )
-            self._terminal(info, one.life, reason, {})()
+            self._terminal(info.model_dump(mode="json"), one.life, reason, {})()
 
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json

@@ -47,7 +47,7 @@ class Uses:
         call = session.process.call_method
         match request:
             case SessionGet() | SessionTouch():
-                return session_info(self._context.worker_id, session).model_dump(mode="json")
+                return session_info(self._context.worker_id, session)
             case ToolsList():
                 bind = session.process.service.bind
                 return {"tools": public_tools(bind, await session.process.get_tools())}

@@ -1,5 +1,6 @@
 """What Tab offers in bash, zsh and fish, on a real worker; and that it is silent without one."""
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Callable
@@ -124,12 +125,12 @@ async def test_without_a_broker_or_a_worker_there_is_silence(
     offline: Cli, at: Callable[[str], Cli], prefix: str, tmp_path: Path
 ):
     (tmp_path / "broken.toml").write_text("[session")
-    for cli in (offline, at(prefix)):
-        for line in (
-            "mcp-sessions sessions get ",
-            "mcp-sessions tools call call-1 ",
-            "mcp-sessions services tools ",
-            "mcp-sessions sessions get --config broken.toml ",
-            "mcp-sessions sessions get --url nonsense ",
-        ):
-            assert await offered(cli, line, program=str(PROGRAM)) == []
+    lines = (
+        "mcp-sessions sessions get ",
+        "mcp-sessions tools call call-1 ",
+        "mcp-sessions services tools ",
+        "mcp-sessions sessions get --config broken.toml ",
+        "mcp-sessions sessions get --url nonsense ",
+    )
+    pressed = [offered(cli, line, program=str(PROGRAM)) for cli in (offline, at(prefix)) for line in lines]
+    assert await asyncio.gather(*pressed) == [[]] * len(pressed)
