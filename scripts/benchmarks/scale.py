@@ -1,7 +1,8 @@
 """What one more session costs a worker that has many: time, memory, and the processor while nothing happens.
 
 The sessions are real: a process each, with its pipes, its client and its place on the broker. They are forked from a
-server in the standard library, because two thousand of anything larger would measure the machine's memory.
+server in the standard library, because two thousand of anything larger would measure the machine's memory. A second
+worker keeps the smallest population, and is measured in turns with the one that grows.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from scripts.benchmarks.report import Figure, Plot, Sample, Series, Subject, Tar
 from scripts.benchmarks.servers import PLAIN
 from scripts.benchmarks.stage import Stage, in_groups, named, running
 
-EACH = 30
+EACH = 60
 """Sessions that are opened one by one at each population."""
 
 CALLS = 100
@@ -31,8 +32,10 @@ class Grown:
     """What was seen at each population; memory of the worker in kilobytes, idling in percent of a core."""
 
     opens: dict[int, Sample] = field(default_factory=dict)
+    small_opens: dict[int, Sample] = field(default_factory=dict)
     alone: dict[int, Sample] = field(default_factory=dict)
     calls: dict[int, Sample] = field(default_factory=dict)
+    small_calls: dict[int, Sample] = field(default_factory=dict)
     echoes: dict[int, Sample] = field(default_factory=dict)
     memory: dict[int, float] = field(default_factory=dict)
     idle: dict[int, float] = field(default_factory=dict)
@@ -45,11 +48,13 @@ async def measure(options: Options) -> Subject:
     async with AsyncExitStack() as stack:
         echo = await stack.enter_async_context(amqp_echo())
         stage = await stack.enter_async_context(running({"it": PLAIN.forked}))
+        small = await stack.enter_async_context(running({"it": PLAIN.forked}))
         (worker,) = stage.workers
         names = list(named("s", max(sizes.populations)))
-        await _open(stage, "first")  # the helper, and what is made once
-        await _call(stage, "first")
-        await stage.client.close("first")
+        for one in (stage, small):
+            await _open_and_close(one, "first")  # the helper, and what is made once
+        kept = names[: min(sizes.populations)]
+        await in_groups(lambda name: _open(small, name), kept, 8)
         grown.memory[0] = own_kb(worker)
         grown.idle[0] = await _idle(stage, sizes.idle_seconds)
         open_now = 0
@@ -60,6 +65,7 @@ async def measure(options: Options) -> Subject:
             opened = await in_turns(
                 {
                     "ours": _on(_open, stage, names[before:population]),
+                    "small": _on(_open_and_close, small, ["another"]),
                     "sdk": lambda _: sdk_start(PLAIN.command),
                 },
                 each,
@@ -67,13 +73,15 @@ async def measure(options: Options) -> Subject:
             called = await in_turns(
                 {
                     "ours": _on(_call, stage, names[:population]),
+                    "small": _on(_call, small, kept),
                     "echo": lambda _: duration(echo["classic"].ask(BODY)),
                 },
                 min(CALLS, sizes.calls),
             )
             open_now = population
-            grown.opens[population], grown.alone[population] = opened["ours"], opened["sdk"]
-            grown.calls[population], grown.echoes[population] = called["ours"], called["echo"]
+            grown.opens[population], grown.small_opens[population] = opened["ours"], opened["small"]
+            grown.calls[population], grown.small_calls[population] = called["ours"], called["small"]
+            grown.alone[population], grown.echoes[population] = opened["sdk"], called["echo"]
             if population == sizes.idle_at:
                 grown.idle[population] = await _idle(stage, sizes.idle_seconds)
             grown.memory[population] = own_kb(worker)
@@ -82,6 +90,12 @@ async def measure(options: Options) -> Subject:
 
 async def _open(stage: Stage, name: str) -> float:
     return await duration(stage.client.create(name, "it", timeout=3600))
+
+
+async def _open_and_close(stage: Stage, name: str) -> float:
+    took = await _open(stage, name)
+    await stage.client.close(name)
+    return took
 
 
 async def _call(stage: Stage, name: str) -> float:
@@ -110,10 +124,20 @@ def _figures(grown: Grown) -> list[Figure]:
     return [
         figure(f"opening a session, the last of {few}", grown.opens[few], against={"sdk": grown.alone[few]}),
         figure(f"opening a session, the last of {many}", grown.opens[many], against={"sdk": grown.alone[many]}),
-        figure(f"opening a session, {many} against {few}", _growth(grown.opens), unit="×", target=flat),
+        figure(
+            f"opening a session, {many} against {few}",
+            grown.opens[many].median / grown.small_opens[many].median,
+            unit="×",
+            target=flat,
+        ),
         figure(f"a tool call with {few} sessions", grown.calls[few], against={"classic": grown.echoes[few]}),
         figure(f"a tool call with {many} sessions", grown.calls[many], against={"classic": grown.echoes[many]}),
-        figure(f"a tool call, {many} sessions against {few}", _growth(grown.calls), unit="×", target=flat),
+        figure(
+            f"a tool call, {many} sessions against {few}",
+            grown.calls[many].median / grown.small_calls[many].median,
+            unit="×",
+            target=flat,
+        ),
         figure(
             f"memory of the worker for each of {many} sessions",
             _between(grown.memory, 0, many),
@@ -128,10 +152,6 @@ def _figures(grown: Grown) -> list[Figure]:
         figure(f"idle worker with {quiet} sessions", grown.idle[quiet], unit=percent),
         figure(f"idle worker with {busy} sessions", grown.idle[busy], unit=percent, target=Target(1, unit=percent)),
     ]
-
-
-def _growth(samples: dict[int, Sample]) -> float:
-    return samples[max(samples)].median / samples[min(samples)].median
 
 
 def _between(memory: dict[int, float], before: int, after: int) -> float:
@@ -157,6 +177,7 @@ def _plots(grown: Grown) -> list[Plot]:
                 line("AMQP echo", medians(grown.echoes)),
                 line("tool call", medians(grown.calls)),
                 line("opening a session, forked", medians(grown.opens)),
+                line(f"the same with {min(grown.opens)} sessions", medians(grown.small_opens)),
             ],
         ),
         Plot(
