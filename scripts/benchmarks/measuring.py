@@ -27,11 +27,14 @@ async def duration(work: Awaitable[Any]) -> float:
 async def in_turns(calls: "Mapping[K, Timed]", times: int, *, stretch: int = 1) -> dict[K, Sample]:
     """How long each of several things takes, ``stretch`` of one after the other's, so many of each.
 
-    What is compared is measured side by side, so that whatever else a machine does meets all of it.
+    What is compared is measured side by side, so that whatever else a machine does meets all of it; every other round
+    goes backwards, because what one leaves behind meets the next.
     """
     took: dict[K, list[float]] = {name: [] for name in calls}
+    order = list(calls.items())
     for begin in range(0, times, stretch):
-        for name, call in calls.items():
+        order.reverse()
+        for name, call in order:
             took[name] += [await call(number) for number in range(begin, min(begin + stretch, times))]
     return {name: Sample.of(seconds) for name, seconds in took.items()}
 
