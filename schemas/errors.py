@@ -28,7 +28,7 @@ The message of an error is written for the person who reads it in a reply or a l
 """
 
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -62,7 +62,7 @@ class ErrorCode(StrEnum):
 class ErrorBody(Strict):
     """The ``error`` of a reply that is not ``ok``; ``retryable`` says whether the same request may succeed later."""
 
-    code: ErrorCode
+    code: Annotated[ErrorCode, Field(strict=False)]  # also read from JSON that was parsed before, where it is a text
     message: str
     retryable: bool = False
     details: Json = Field(default_factory=dict)

@@ -88,10 +88,10 @@ def source_of(worker_id: WorkerId) -> str:
     return f"/mcp-sessions/{worker_id}"
 
 
-def session_event(worker_id: WorkerId, what: SessionEventType, info: Json, **data: object) -> CloudEvent:
+def session_event(what: SessionEventType, info: Json, **data: object) -> CloudEvent:
     """The event that says ``what`` happened to a session; ``info`` is what ``SessionInfo`` says; ``data`` more."""
     return CloudEvent(
-        source=source_of(worker_id),
+        source=source_of(info["worker_id"]),
         type=f"mcp.session.{what.value}",
         subject=info["session_id"],
         data={**info, **data},

@@ -88,7 +88,7 @@ class Reporter:
     def created(self, session: Session[Any]) -> None:
         """A session is open."""
         metrics.of(metrics.CREATED, session.service_name, str(session.restored).lower()).inc()
-        event = session_event(self._worker_id, SessionEventType.CREATED, session_info(self._worker_id, session))
+        event = session_event(SessionEventType.CREATED, session_info(self._worker_id, session))
         self._publish_session(SessionEventType.CREATED, event, ServiceName(session.service_name))
 
     def ending(self, session: Session[Any], reason: EndReason, details: Json) -> Callable[[], None]:
@@ -108,7 +108,7 @@ class Reporter:
         takes the second for the duplicate that it is (CloudEvents 1.0, source and id).
         """
         what = reason.event_type
-        event = session_event(info["worker_id"], what, info, reason=reason.value, **details)
+        event = session_event(what, info, reason=reason.value, **details)
         event = event.model_copy(update={"id": life})
         return partial(self._publish_session, what, event, info["service_name"])
 

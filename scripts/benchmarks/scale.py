@@ -52,7 +52,9 @@ async def measure(options: Options) -> Subject:
         (worker,) = stage.workers
         names = list(named("s", max(sizes.populations)))
         for one in (stage, small):
-            await _open_and_close(one, "first")  # the helper, and what is made once
+            await _open(one, "first")  # the helper, and what is made once
+            await _call(one, "first")
+            await one.client.close("first")
         kept = names[: min(sizes.populations)]
         await in_groups(lambda name: _open(small, name), kept, 8)
         grown.memory[0] = own_kb(worker)
@@ -125,16 +127,13 @@ def _figures(grown: Grown) -> list[Figure]:
         figure(f"opening a session, the last of {few}", grown.opens[few], against={"sdk": grown.alone[few]}),
         figure(f"opening a session, the last of {many}", grown.opens[many], against={"sdk": grown.alone[many]}),
         figure(
-            f"opening a session, {many} against {few}",
-            grown.opens[many].median / grown.small_opens[many].median,
-            unit="×",
-            target=flat,
+            f"opening a session, {many} against {few}", _growth(grown.opens, grown.small_opens), unit="×", target=flat
         ),
         figure(f"a tool call with {few} sessions", grown.calls[few], against={"classic": grown.echoes[few]}),
         figure(f"a tool call with {many} sessions", grown.calls[many], against={"classic": grown.echoes[many]}),
         figure(
             f"a tool call, {many} sessions against {few}",
-            grown.calls[many].median / grown.small_calls[many].median,
+            _growth(grown.calls, grown.small_calls),
             unit="×",
             target=flat,
         ),
@@ -152,6 +151,11 @@ def _figures(grown: Grown) -> list[Figure]:
         figure(f"idle worker with {quiet} sessions", grown.idle[quiet], unit=percent),
         figure(f"idle worker with {busy} sessions", grown.idle[busy], unit=percent, target=Target(1, unit=percent)),
     ]
+
+
+def _growth(large: dict[int, Sample], small: dict[int, Sample]) -> float:
+    """How much longer a large worker takes, at its largest, than the small one in the same turns."""
+    return large[max(large)].median / small[max(small)].median
 
 
 def _between(memory: dict[int, float], before: int, after: int) -> float:

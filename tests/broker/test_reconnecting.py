@@ -114,8 +114,8 @@ def test_a_connection_that_never_came_about_is_closed_with_its_link():
 
     asyncio.set_event_loop(None)
     loop = asyncio.new_event_loop()
-    kept = [loop.run_until_complete(fail())]
-    kept.clear()  # the last that leads to the connection: what cannot be closed without a loop is an unraisable error
+    caught = loop.run_until_complete(fail())
+    del caught  # the last that leads to the connection: what cannot be closed without a loop is an unraisable error
     gc.collect()
     loop.close()
 

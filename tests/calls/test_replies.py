@@ -17,7 +17,17 @@ def test_a_reply_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"nonsense", b"\xff", b"[1]", b"{}", b'{"ok": true}', b'{"ok": false, "result": {}}']
+    "body",
+    [
+        b"",
+        b"nonsense",
+        b"\xff",
+        b"[1]",
+        b"{}",
+        b'{"ok": true}',
+        b'{"ok": "true", "result": {}}',
+        b'{"ok": false, "result": {}}',
+    ],
 )
 def test_what_is_no_reply_is_said_in_a_line(body: bytes):
     with pytest.raises(Internal, match=r"^what came back is not a reply: [^\n]+$"):
