@@ -10,7 +10,7 @@ import pytest
 from consumer.processes.client import MCPClient
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService
-from schemas.errors import ServiceNotFound, SessionsError
+from schemas.errors import OutcomeUnknown, ServiceNotFound, SessionDied, SessionsError
 
 from .helpers import runs, service, structured, until
 
@@ -143,6 +143,10 @@ async def test_a_helper_is_shared_by_services_until_the_last_is_gone() -> None:
 async def test_whatever_happens_at_once_nobody_shares_and_nothing_is_left(seed: int) -> None:
     chance = random.Random(seed)
     given: list[MCPClient] = []
+    killed: set[int] = set()
+
+    def was_killed(client: MCPClient) -> bool:
+        return client.process is not None and client.process.pid in killed
 
     async def use(manager: MCPManager) -> None:
         await asyncio.sleep(chance.random() * 0.5)
@@ -157,13 +161,17 @@ async def test_whatever_happens_at_once_nobody_shares_and_nothing_is_left(seed: 
         if chance.random() < 0.4 and manager.take_back(client):
             return
         given.append(client)
-        await client.call_tool("counter")
+        try:
+            await client.call_tool("counter")
+        except (SessionDied, OutcomeUnknown):  # killed on its way to us
+            assert was_killed(client)
 
     async def configure(manager: MCPManager) -> None:
         for number in range(3):
             await asyncio.sleep(0.2)
             for process in chance.sample(found := processes("echo_server"), k=min(1, len(found))):
                 if process.pid not in {client.process.pid for client in given if client.process}:
+                    killed.add(process.pid)
                     process.kill()
             manager.reconfigure({"svc": changed(number)})
 
@@ -175,5 +183,5 @@ async def test_whatever_happens_at_once_nobody_shares_and_nothing_is_left(seed: 
         await asyncio.gather(configure(manager), *(use(manager) for _ in range(12)), return_exceptions=False)
         assert len({client.process.pid for client in given if client.process}) == len(given)
         for client in given:
-            if client.is_alive:
+            if not was_killed(client):
                 assert structured(await client.call_tool("counter"))["count"] == 2
