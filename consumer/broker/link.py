@@ -18,8 +18,8 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel as RawChannel
 from yarl import URL
 
-from consumer.broker.channel import MOST_HELD, Channel
-from consumer.broker.errors import BrokerUntrusted
+from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
+from consumer.broker.errors import BrokerUnavailable, BrokerUntrusted
 from consumer.broker.publisher import PublishingChannels
 
 log = structlog.get_logger(__name__)
@@ -38,8 +38,11 @@ logging.getLogger("aiormq.connection").addFilter(lambda record: "creating transp
 
 
 async def _opened(pika: AbstractChannel) -> RawChannel:
-    await pika.initialize()
-    raw = await pika.get_underlay_channel()
+    try:
+        await pika.initialize(timeout=RPC_TIMEOUT)
+        raw = await pika.get_underlay_channel()
+    except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
+        raise BrokerUnavailable(f"no channel was opened: {error!r}") from error
     assert isinstance(raw, RawChannel), "aio_pika speaks through aiormq"
     return raw
 
@@ -120,7 +123,11 @@ class Link:
             self.lost.set_result(reason)
 
     async def channel(self, *, prefetch: int = MOST_HELD) -> Channel:
-        """A channel of the consuming connection, whose loss is the link's loss."""
+        """A channel of the consuming connection, whose loss is the link's loss.
+
+        Raises:
+            BrokerUnavailable: the connection is lost.
+        """
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         channel = Channel(pika, await _opened(pika), self.fail, self.lost.done)
@@ -129,7 +136,11 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def scratch(self) -> AsyncIterator[Channel]:
-        """A channel that may fail: a 404, 405 or 406 of the broker closes the channel that it answers on."""
+        """A channel that may fail: a 404, 405 or 406 of the broker closes the channel that it answers on.
+
+        Raises:
+            BrokerUnavailable: the connection is lost.
+        """
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         try:

@@ -8,7 +8,7 @@ from aiomisc.pytest import TCPProxy
 from yarl import URL
 
 from consumer.broker.declare import apply
-from consumer.broker.errors import BrokerUnreachable
+from consumer.broker.errors import BrokerUnavailable, BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.outbox import Outbox
@@ -118,6 +118,24 @@ def test_a_connection_that_never_came_about_is_closed_with_its_link():
     del caught  # the last that leads to the connection: what cannot be closed without a loop is an unraisable error
     gc.collect()
     loop.close()
+
+
+async def test_a_channel_on_a_connection_that_is_gone_is_an_unavailable_broker(amqp_url, proxy):
+    """Whatever the library makes of it: who asks now and then (``top``) goes on."""
+    url = URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port)
+    link = Link(str(url), "test")
+    await link.open()
+    try:
+        await proxy.disconnect_all()
+        async with asyncio.timeout(10):
+            await link.lost
+        with pytest.raises(BrokerUnavailable):
+            async with link.scratch():
+                pass
+        with pytest.raises(BrokerUnavailable):
+            await link.channel()
+    finally:
+        await link.close()
 
 
 async def test_no_broker_at_start_is_an_error_that_names_it_without_its_password():
