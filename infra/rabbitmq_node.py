@@ -18,6 +18,8 @@ from typing import Self
 from infra.loopback import LOOPBACK, BrokerFailed, Guard, end_group, epmd_program, free_port, speaks_amqp
 
 ROOT = Path(__file__).resolve().parents[1]
+ADVANCED = ROOT / "infra" / "rabbitmq" / "advanced.config"
+"""Which docs/operations/upgrades.md recommends for every RabbitMQ."""
 KEEP_OUT = "{127,0,0,1}"
 
 
@@ -214,7 +216,7 @@ class PrivateBroker:
         cookie.write_text(self.cookie)
         cookie.chmod(0o400)
         (self.home / "rabbitmq.conf").write_text(f"log.file.level = info\n{self._config}\n")
-        (self.home / "advanced.config").write_text("[].\n")
+        (self.home / "advanced.config").write_bytes(ADVANCED.read_bytes())
         (self.home / "enabled_plugins").write_text("[].\n")
         (self.home / "env.conf").touch()
 

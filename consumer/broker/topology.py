@@ -7,6 +7,9 @@ Every quorum queue says four things out loud, because their defaults differ betw
 positive delivery limit (none before RabbitMQ 4.0, where 3.10 also requeues to the back), a dead-letter exchange,
 at-least-once dead-lettering (the default is at most once; needs ``reject-publish``), and how long 4.3 and later wait
 for a consumer on a lost node (60 s otherwise).
+
+A dead letter whose queue is not there yet is tried again after ``dead_letter_worker_publisher_confirm_timeout``, which
+is three minutes; it happens when a broker starts, for its queues come up one after the other (3.10.8 to 4.3.6).
 """
 
 from collections.abc import Iterable

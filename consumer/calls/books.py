@@ -25,9 +25,9 @@ CHECK_EVERY = 120.0
 ASK_AT_ONCE = 16
 """How many calls are asked for at once: behind a flood of questions our presence would come too late."""
 
-GONE_ASTRAY = 60.0
-"""How long (s) a recipe that the broker has had back may take to one who is known to own the call: the inbox's
-dead-letter path and the placer take about a grace. Longer, and the broker has lost it."""
+GONE_ASTRAY = 15.0
+"""How long (s) beyond the grace a recipe that the broker has had back may take to one who is known to own the call.
+Longer, and the broker keeps it back for minutes (see the topology), or has lost it: a new one is written."""
 
 LOOK_EVERY = 5.0
 """How often (s) the books are looked through: recipes to renew, questions that nobody answered."""
@@ -141,12 +141,15 @@ class Books:
         for call in self._holdings.to_renew():
             self.keep_later(call.call_id)
         now = asyncio.get_running_loop().time()
+        astray = self._context.presence.grace + GONE_ASTRAY
         for call in self._holdings.calls.values():
             if (call.sessions or call.rings) and call.ended is None and call.call_id in self._context.endings:
                 self.over(call.call_id)
-            if call.given_back and not call.unchecked and call.checked_at <= now - GONE_ASTRAY:
+            if call.given_back and not call.unchecked and call.checked_at <= now - astray:
                 log.warning("books.recipe_gone_astray", call_id=call.call_id, revisions=sorted(call.given_back))
                 call.given_back.clear()
+                call.dirty = True
+                self.keep_later(call.call_id)
                 self.recipe_is_back(call.call_id)
             if call.unchecked or (call.sessions and call.checked_at <= now - CHECK_EVERY):
                 self._lanes.submit(call.call_id, partial(self._check, call))

@@ -63,7 +63,8 @@ class Presence:
     """The table of workers."""
 
     def __init__(self, grace: float) -> None:
-        self._grace = grace
+        self.grace = grace
+        """How long (s) a worker may be silent."""
         self._table: dict[WorkerId, Seen] = {}
         self._number = 0
         self._echo_at = -math.inf
@@ -107,7 +108,7 @@ class Presence:
     def alive(self, worker_id: WorkerId) -> bool:
         """Whether the worker was heard of within the grace."""
         seen = self._table.get(worker_id)
-        return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self._grace
+        return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self.grace
 
     async def has_listened(self, seconds: float) -> None:
         """Wait until the others could be heard for so long without a break."""
@@ -119,7 +120,7 @@ class Presence:
 
         A whole grace: when the broker itself was away, everybody was, and its clocks ran on.
         """
-        await self.has_listened(self._grace)
+        await self.has_listened(self.grace)
 
     async def heard_out(self) -> None:
         """Wait until everything has been heard that the others have reported up to now.
