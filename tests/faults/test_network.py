@@ -9,6 +9,9 @@ import pytest
 from aiomisc.pytest import TCPProxy
 from yarl import URL
 
+from consumer.broker.link import Link
+from consumer.broker.message import Delivery
+from consumer.broker.topology import Queue
 from tests.faults.checker import check
 from tests.faults.load import Load
 from tests.faults.stage import Stage, faulty
@@ -165,3 +168,41 @@ def _placer(scene: Stage) -> WorkerProcess | None:
     ]
     worker = scene.workers[max(elected)[1]] if elected else None
     return worker if worker in scene.alive else None
+
+
+@pytest.mark.long
+async def test_a_recipe_that_the_broker_keeps_back_is_written_anew(scene: Stage):
+    """As when RabbitMQ starts: its queues come up one after the other, and a dead letter may wait for minutes."""
+    worker = await scene.start()
+    await scene.start_calls(["call-1", "call-2"])
+    scene.freeze(worker)
+    await take_all(scene, scene.names.orphans, 2)
+    scene.thaw(worker)
+    await scene.until(lambda: len(scene.logged("books.recipe_gone_astray")) == 2, within=60)
+    await scene.end_calls(["call-2"])
+    await scene.event("closed", call_id="call-2")
+    await scene.start()
+    await scene.kill_worker(worker)
+    await scene.event("lost", call_id="call-1", within=30)
+    await scene.until(lambda: len(scene.of("created", call_id="call-1")) == 2, within=30)
+    assert (await scene.sessions_are(["call-1"]))["call-1"]["restored"]
+    await scene.end_calls(["call-1"])
+    await check(scene, "recipes kept back")
+
+
+async def take_all(scene: Stage, queue: str, count: int) -> None:
+    """Take this many messages out of a queue, for ever."""
+    link = Link(scene.url, "taker")
+    await link.open()
+    taken: list[Delivery] = []
+    try:
+        channel = await link.channel()
+        await channel.consume(queue, taken.append)
+        async with asyncio.timeout(20):
+            while len(taken) < count:
+                await asyncio.sleep(0.05)
+        for delivery in taken:
+            await delivery.ack()
+        await channel.declare_queue(Queue(queue, ""), passive=True)  # the broker has read what came before
+    finally:
+        await link.close()
