@@ -194,7 +194,7 @@ async def test_suspended_and_resumed_it_goes_on(mcp: Cluster, top: Callable[...,
             while program.status() != psutil.STATUS_STOPPED:
                 await asyncio.sleep(0.01)
         assert screen.settings == before
-        assert ALTERNATE in screen.written
+        await screen.until(lambda: ALTERNATE in screen.written)
         screen.resize(80, 24)
         program.send_signal(signal.SIGCONT)
         await screen.shows("No session is open.", "q quit")
