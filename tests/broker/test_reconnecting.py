@@ -17,6 +17,7 @@ from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster
 from infra.loopback import LOOPBACK, free_port
 from tests.broker.conftest import Kept, running
+from tests.proxy import through
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ async def test_the_outbox_delivers_everything_in_order_across_cut_connections(am
     async def attach(opened):
         await apply(await opened.channel(), cluster(names), link=opened)
 
-    through = str(URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
-    supervisor = Supervisor(through, "test", publisher, attach=attach, detached=nothing)
+    proxied = through(amqp_url, proxy)
+    supervisor = Supervisor(proxied, "test", publisher, attach=attach, detached=nothing)
     async with running(supervisor.run(connect_timeout=10)), running(outbox.run()):
         seen: list[int] = []
         await supervisor.up.wait()
@@ -87,8 +88,8 @@ async def test_a_lost_link_is_told_once_and_replaced(amqp_url, proxy):
     async def detached():
         lost.put_nowait(None)
 
-    through = str(URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
-    supervisor = Supervisor(through, "test", publisher, attach=attach, detached=detached)
+    proxied = through(amqp_url, proxy)
+    supervisor = Supervisor(proxied, "test", publisher, attach=attach, detached=detached)
     async with running(supervisor.run(connect_timeout=10)), asyncio.timeout(20):
         first = await attached.get()
         await supervisor.up.wait()
@@ -122,8 +123,7 @@ def test_a_connection_that_never_came_about_is_closed_with_its_link():
 
 async def test_a_channel_on_a_connection_that_is_gone_is_an_unavailable_broker(amqp_url, proxy):
     """Whatever the library makes of it: who asks now and then (``top``) goes on."""
-    url = URL(amqp_url).with_host(proxy.proxy_host).with_port(proxy.proxy_port)
-    link = Link(str(url), "test")
+    link = Link(through(amqp_url, proxy), "test")
     await link.open()
     try:
         await proxy.disconnect_all()

@@ -16,6 +16,7 @@ from tests.faults.checker import check
 from tests.faults.load import Load
 from tests.faults.stage import Stage, faulty
 from tests.harness import WorkerProcess, worker_id_of
+from tests.proxy import through
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -27,13 +28,9 @@ async def proxy(fault_broker) -> AsyncIterator[TCPProxy]:
         yield made
 
 
-def through(scene: Stage, proxy: TCPProxy) -> str:
-    return str(URL(scene.url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
-
-
 @pytest.mark.long
 async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, proxy: TCPProxy):
-    cut = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    cut = await scene.start(faulty(), AMQP_URL=through(scene.url, proxy))
     await scene.start()
     calls = [f"call-{number}" for number in range(40)]
     await scene.start_calls(calls)
@@ -59,7 +56,7 @@ async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, 
 @pytest.mark.long
 async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(scene: Stage, proxy: TCPProxy):
     """A black hole: nothing is closed, nothing arrives; both sides notice by their heartbeats."""
-    cut = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    cut = await scene.start(faulty(), AMQP_URL=through(scene.url, proxy))
     other = await scene.start()
     calls = [f"call-{number}" for number in range(20)]
     await scene.start_calls(calls)
@@ -94,7 +91,7 @@ async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(sc
 
 @pytest.mark.long
 async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
-    slow = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    slow = await scene.start(faulty(), AMQP_URL=through(scene.url, proxy))
     scene.frozen.add(worker_id_of(slow))  # so slow that it may not be back within the grace
     await scene.start()
     proxy.set_delay(0.15, 0.15)
@@ -109,7 +106,7 @@ async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
 @pytest.mark.long
 async def test_a_worker_that_comes_back_while_it_is_buried_keeps_its_calls(scene: Stage, proxy: TCPProxy):
     """What the placer sends takes long: it takes the bindings away when their worker has looked at them already."""
-    placer = await scene.start(faulty(), AMQP_URL=through(scene, proxy))
+    placer = await scene.start(faulty(), AMQP_URL=through(scene.url, proxy))
     worker = await scene.start()
     calls = [f"call-{number}" for number in range(12)]
     await scene.start_calls(calls)
@@ -194,15 +191,13 @@ async def take_all(scene: Stage, queue: str, count: int) -> None:
     """Take this many messages out of a queue, for ever."""
     link = Link(scene.url, "taker")
     await link.open()
-    taken: list[Delivery] = []
+    taken: asyncio.Queue[Delivery] = asyncio.Queue()
     try:
         channel = await link.channel()
-        await channel.consume(queue, taken.append)
+        await channel.consume(queue, taken.put_nowait)
         async with asyncio.timeout(20):
-            while len(taken) < count:
-                await asyncio.sleep(0.05)
-        for delivery in taken:
-            await delivery.ack()
+            for _ in range(count):
+                await (await taken.get()).ack()
         await channel.declare_queue(Queue(queue, ""), passive=True)  # the broker has read what came before
     finally:
         await link.close()
