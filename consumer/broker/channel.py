@@ -178,7 +178,8 @@ class Channel:
                 if requeue is None:
                     await self._raw.basic_ack(tag, wait=False)
                 else:
-                    await self._raw.basic_nack(tag, requeue=requeue, wait=False)
+                    # from RabbitMQ 4.3 on, a nack that requeues does not count for the delivery limit, a reject does
+                    await self._raw.basic_reject(tag, requeue=requeue, wait=False)
             except Exception as error:  # noqa: BLE001 - whatever it is, the broker has the message back
                 log.debug("delivery.settled_too_late", queue=queue, error=repr(error))
 
