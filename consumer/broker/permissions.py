@@ -4,7 +4,8 @@ RabbitMQ checks names against three regular expressions: what a user may declare
 or bind a queue (``write``), consume or bind from (``read``). An exchange and a queue of one name cannot be told apart
 by them, and neither can routing keys of the default exchange: who may ask ``<prefix>.queries`` may write into any queue
 of the vhost. So a vhost of its own is for those who share one prefix. Topic permissions hold at topic exchanges only,
-for the routing keys of what is published (``write``) and of bindings (``read``).
+for the routing keys of what is published (``write``) and of bindings (``read``). From RabbitMQ 4.3 on they are refused
+for an exchange that is not there yet, so commands and definitions see to the exchanges first.
 """
 
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from consumer.broker.topology import Names
+from consumer.broker.topology import Names, cluster
 
 Role = Literal["publisher", "client", "worker", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -121,17 +122,23 @@ def _any(*exact: str, below: Iterable[str] = ()) -> str:
 
 
 def commands(given: Iterable[Permissions], *, vhost: str, user: str) -> list[str]:
-    """What to run; ``{role}`` in ``user`` stands for the role. ``add_user`` asks for the password."""
+    """Lines for a shell; ``{role}`` in ``user`` stands for the role. ``add_user`` asks for the password."""
+    listed = [(_name(user, one.role), one) for one in given]
     lines: list[str] = []
-    for one in given:
-        name = _name(user, one.role)
+    for name, one in listed:
         lines.append(_line("add_user", name))
         lines.append(_line("set_permissions", "-p", vhost, name, one.configure, one.write, one.read))
-        lines += [
-            _line("set_topic_permissions", "-p", vhost, name, topic.exchange, topic.write, topic.read)
-            for topic in one.topics
-        ]
+    lines.append(BETWEEN)
+    lines += [
+        _line("set_topic_permissions", "-p", vhost, name, topic.exchange, topic.write, topic.read)
+        for name, one in listed
+        for topic in one.topics
+    ]
     return lines
+
+
+BETWEEN = "# these need the exchanges: run 'mcp-sessions topology apply' as operator first"
+"""A comment, for the shell and for who pastes the lines."""
 
 
 def _name(user: str, role: Role) -> str:
@@ -142,15 +149,25 @@ def _line(*words: str) -> str:
     return shlex.join(("rabbitmqctl", *words))
 
 
-def definitions(given: Iterable[Permissions], *, vhost: str, user: str) -> dict[str, Any]:
+def definitions(names: Names, given: Iterable[Permissions], *, vhost: str, user: str) -> dict[str, Any]:
     """The same as definitions that ``rabbitmqctl import_definitions`` takes; the users must exist."""
     listed = [(_name(user, one.role), one) for one in given]
+    limited = {topic.exchange for _, one in listed for topic in one.topics}
     return {
         "permissions": [
             {"user": name, "vhost": vhost, "configure": one.configure, "write": one.write, "read": one.read}
             for name, one in listed
         ],
+        "exchanges": [
+            {"name": one.name, "vhost": vhost, "type": one.type, **_OF_ALL_EXCHANGES, "arguments": one.arguments}
+            for one in cluster(names).exchanges
+            if one.name in limited
+        ],
         "topic_permissions": [
             {"user": name, "vhost": vhost, **asdict(topic)} for name, one in listed for topic in one.topics
         ],
     }
+
+
+_OF_ALL_EXCHANGES = {"durable": True, "auto_delete": False, "internal": False}
+"""RabbitMQ has no defaults for these here: it would store that nobody said so, and refuse who declares them."""

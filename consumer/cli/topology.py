@@ -107,11 +107,12 @@ def show_permissions(
     settings = invocation.settings()
     own = settings.worker
     foreign = [one.exchange for one in own.call_exchanges]
-    given = [one for one in permissions(Names(own.prefix), call_exchanges=foreign) if role in (None, one.role)]
+    names = Names(own.prefix)
+    given = [one for one in permissions(names, call_exchanges=foreign) if role in (None, one.role)]
     where = vhost_of(settings.amqp_url.get_secret_value()) if vhost is None else vhost
     name = f"{own.prefix}-{{role}}" if user is None else user
     if invocation.json:
-        write_json(definitions(given, vhost=where, user=name))
+        write_json(definitions(names, given, vhost=where, user=name))
     else:
         write_text("\n".join(commands(given, vhost=where, user=name)))
 
