@@ -36,13 +36,16 @@ DEATHS: Final = "x-mcp-deaths"
 LATE: Final = "x-mcp-late"
 """The message has been an orphan: what was sent after it may have come before it."""
 
+ORPHAN_OF: Final = "x-mcp-orphan-of"
+"""The dead worker whose inbox gave the message up; stands for ``x-death``, which a message that is sent again loses."""
+
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the worker that saw it first."""
 
 DEADLINE: Final = "x-mcp-deadline"
 """When (ms since the epoch) the caller of a request stops waiting; stands for ``expiration`` on further hops."""
 
-_MARKS: Final = frozenset({PLACEMENT, BELIEVED, DISOWNED, RETURNED, REFUSED, RESENT, LATE})
+_MARKS: Final = frozenset({PLACEMENT, BELIEVED, DISOWNED, RETURNED, REFUSED, RESENT, LATE, ORPHAN_OF})
 """What is true of one hop only."""
 
 

@@ -171,6 +171,11 @@ class Placer:
         dead = await self._buried(delivery, call_id, reign)
         if isinstance(dead, Forward):
             return dead
+        if dead is not None and isinstance(message, ToolsCall):
+            return Done(what="not_repeated")  # it may have been executed: at most once
+        if delivery.redelivered:
+            # The former placer may have bound the call already: sent once more, it reaches its owner.
+            return self._resend(delivery, call_id, orphan_of=dead)
         if dead is not None:
             deaths = int(given.get(headers.DEATHS, 0)) + 1
             delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.DEATHS: deaths}))
@@ -179,8 +184,6 @@ class Placer:
                     reason = EndReason.CRASH_LOOP if _in_a_crash_loop(message) else EndReason.WORKER_GONE
                     self._context.reporter.lost(message, reason)
                     await self._context.reporter.settled()  # before the recipe, which alone tells it again, goes on
-            elif isinstance(message, ToolsCall):
-                return Done(what="not_repeated")  # it may have been executed: at most once
             elif deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck):
                 return self._deadly(delivery, call_id)
         await self._disowned(given, call_id, reign)
@@ -190,9 +193,6 @@ class Placer:
                 believed = {headers.BELIEVED: self._named(number)}
                 return self._to_inbox(owner, call_id, delivery.message, believed)
             self._placements.drop(call_id)  # it has left, and its inbox with it
-        if delivery.redelivered and dead is None and headers.RESENT not in given:
-            # The former placer may have bound the call already: sent once more, it would reach its owner.
-            return self._resend(delivery, call_id)
         return await self._decide(delivery, call_id, message, reign)
 
     def _deadly(self, delivery: Delivery, call_id: CallId) -> Park:
@@ -243,12 +243,13 @@ class Placer:
         await reign.channel.unbind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
 
     def _given_up_by(self, delivery: Delivery) -> WorkerId | None:
-        deaths = delivery.message.headers.get("x-death")
+        given = delivery.message.headers
+        deaths = given.get("x-death")
         for death in deaths if isinstance(deaths, list) else ():
             queue = death.get("queue") if isinstance(death, dict) else None
             if isinstance(queue, str) and (worker := self._context.names.worker_of_inbox(queue)) is not None:
                 return worker
-        return None
+        return WorkerId(str(given[headers.ORPHAN_OF])) if headers.ORPHAN_OF in given else None
 
     def _named(self, number: int) -> str:
         return f"{self._context.worker_id}/{number}"
@@ -257,8 +258,9 @@ class Placer:
         onward = headers.onward(message, {CALL_HEADER: call_id, **(marks or {})})
         return Forward("", self._context.names.inbox(worker), onward)
 
-    def _resend(self, delivery: Delivery, call_id: CallId) -> Forward:
-        message = headers.onward(delivery.message, {headers.RESENT: True})
+    def _resend(self, delivery: Delivery, call_id: CallId, orphan_of: WorkerId | None = None) -> Forward:
+        orphaned = {headers.LATE: True, headers.ORPHAN_OF: orphan_of} if orphan_of is not None else {}
+        message = headers.onward(delivery.message, {headers.RESENT: True} | orphaned)
         if delivery.type in _STARTS:  # its wait for room began with the placer that had it first
             message = message.with_headers(
                 {headers.ADMISSION: headers.milliseconds(self._admitted_until(message.headers))}

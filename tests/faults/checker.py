@@ -324,12 +324,13 @@ async def check(stage: Stage, title: str, *, leave: bool = True) -> Report:
         await check_processes(stage, report)
         check_logs(stage, report)
     report.counts["requests"] = len(stage.counting.answers)
-    tool_calls, others = stage.counting.answered_twice
-    report.counts["tool calls answered twice"], report.counts["commands answered twice"] = tool_calls, others
+    tool_calls, others = stage.counting.tool_calls_answered_twice, stage.counting.commands_answered_twice
+    report.counts["tool calls answered twice"], report.counts["commands answered twice"] = len(tool_calls), others
     report.counts["duplicates of events"] = stage.log.duplicates
     report.counts["calls"] = len(stage.accepted)
-    if tool_calls or (others and not (stage.killed | stage.frozen or stage.outages)):
-        report.problems.append(f"{tool_calls} tool calls and {others} commands were answered twice")
+    report.problems += [f"a tool call was answered with {answers}" for answers in tool_calls]
+    if others and not (stage.killed | stage.frozen or stage.outages):
+        report.problems.append(f"{others} commands were answered twice")
     print(f"\n[{title}] {report}")  # noqa: T201
     assert not report.problems, f"{title}: {len(report.problems)} problems\n" + "\n".join(report.problems[:30])
     return report

@@ -112,15 +112,17 @@ class CountingClient(SessionClient):
         super()._heard(delivery)
 
     @property
-    def answered_twice(self) -> tuple[int, int]:
-        """How many tool calls, and how many other requests.
+    def tool_calls_answered_twice(self) -> list[set[bytes]]:
+        """The answers of each tool call that was answered with this and with that.
 
-        The same answer once more is none: its worker lost the link, and does not know whether it arrived. A command
-        whose worker dies is repeated on another.
+        The same answer once more is none: its worker lost the link, and does not know whether it arrived.
         """
-        twice = {asked for asked, count in self.answers.items() if count > 1}
-        tool_calls = sum(len(answers) > 1 for answers in self._tool_calls.values())
-        return tool_calls, len(twice - self._tool_calls.keys())
+        return [answers for answers in self._tool_calls.values() if len(answers) > 1]
+
+    @property
+    def commands_answered_twice(self) -> int:
+        """How many requests beside tool calls; a command whose worker dies is repeated on another."""
+        return len({asked for asked, count in self.answers.items() if count > 1} - self._tool_calls.keys())
 
 
 class Stage(Cluster):
@@ -296,7 +298,8 @@ async def stage(broker: PrivateBroker, *, prefix: str | None = None) -> AsyncIte
         finally:
             await made.log.stop()
             if keep := os.environ.get("KEEP_FAULT_LOGS"):
-                keep_logs(made, Path(keep))
+                test = os.environ["PYTEST_CURRENT_TEST"].rpartition("::")[2].partition(" ")[0]
+                keep_logs(made, Path(keep) / test)
 
 
 def keep_logs(made: Stage, folder: Path) -> None:
