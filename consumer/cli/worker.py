@@ -2,6 +2,7 @@
 # ruff: noqa: PLC0415 - the configuration is checked before what takes long is imported
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
 
 import typer
@@ -46,8 +47,10 @@ def work(invocation: Invocation) -> None:
 
 
 def _run(settings: "Settings", load: "Callable[[], Settings]") -> int:
+    gc.disable()  # what importing makes is there to stay; to look through it again and again is a tenth of the start
     from consumer.worker import run_worker
 
+    gc.enable()
     try:
         import uvloop
     except ImportError:  # where there is none, asyncio's own loop does as well

@@ -127,9 +127,10 @@ async def test_services_are_tried_on_this_machine(offline: Cli):
 async def test_permissions_are_printed_for_a_shell_and_for_an_import(offline: Cli):
     ran = await offline("topology", "permissions", "--role", "publisher", "--prefix", "acme", "--vhost", "phones")
     assert (ran.code, ran.err) == (0, "")
-    add, give, *topics = ran.out.splitlines()
+    add, give, between, *topics = ran.out.splitlines()
     assert add == "rabbitmqctl add_user acme-publisher"
     assert give == r"rabbitmqctl set_permissions -p phones acme-publisher '^$' '^(acme\.calls)$' '^$'"
+    assert between.startswith("#")
     assert [line.split()[:4] for line in topics] == [["rabbitmqctl", "set_topic_permissions", "-p", "phones"]] * 2
     ran = await offline("topology", "permissions", "--json")
     assert {one["user"] for one in ran.json["permissions"]} == {f"mcp-{role}" for role in ROLES}
