@@ -173,18 +173,15 @@ class Placer:
             return dead
         if dead is not None and isinstance(message, ToolsCall):
             return Done(what="not_repeated")  # it may have been executed: at most once
+        if isinstance(message, Recipe) and message.worker_id == dead and headers.ORPHAN_OF not in given:
+            await self._tell_lost(message)  # one of another worker was only on its way there
         if delivery.redelivered:
             # The former placer may have bound the call already: sent once more, it reaches its owner.
             return self._resend(delivery, call_id, orphan_of=dead)
         if dead is not None:
             deaths = int(given.get(headers.DEATHS, 0)) + 1
             delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.DEATHS: deaths}))
-            if isinstance(message, Recipe):
-                if message.worker_id == dead:  # else it was only on its way there, and its end has been told
-                    reason = EndReason.CRASH_LOOP if _in_a_crash_loop(message) else EndReason.WORKER_GONE
-                    self._context.reporter.lost(message, reason)
-                    await self._context.reporter.settled()  # before the recipe, which alone tells it again, goes on
-            elif deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck):
+            if deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck | Recipe):
                 return self._deadly(delivery, call_id)
         await self._disowned(given, call_id, reign)
         if (placement := self._placements.get(call_id)) is not None:
@@ -194,6 +191,15 @@ class Placer:
                 return self._to_inbox(owner, call_id, delivery.message, believed)
             self._placements.drop(call_id)  # it has left, and its inbox with it
         return await self._decide(delivery, call_id, message, reign)
+
+    async def _tell_lost(self, recipe: Recipe) -> None:
+        """Tell the end of what a dead worker had, before the recipe goes on, which alone can tell it again.
+
+        A former placer may have told it already; the event has the id of the life, so that it is the same one.
+        """
+        reason = EndReason.CRASH_LOOP if _in_a_crash_loop(recipe) else EndReason.WORKER_GONE
+        self._context.reporter.lost(recipe, reason)
+        await self._context.reporter.settled()
 
     def _deadly(self, delivery: Delivery, call_id: CallId) -> Park:
         problem = f"{MAX_DEATHS} workers have died with this message"

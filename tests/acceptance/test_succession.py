@@ -134,6 +134,7 @@ async def test_a_call_that_was_restored_is_not_restored_again(mcp: Cluster, half
     await mcp.until(lambda: mcp.logged("delivery", type=Recipe.type, outcome="restore_not_needed"))
     await lives_on(mcp, heir)
     assert len(mcp.of("created", restored=True)) == 1
+    await mcp.event("lost", worker_id=dead.worker_id)  # that the former placer has told it, nobody can know
 
 
 async def test_a_tool_call_that_was_answered_is_answered_the_same(mcp: Cluster, half: HalfAPlacer):
