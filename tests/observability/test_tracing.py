@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from consumer.observability import tracing
 from tests.harness import ROOT, WAIT, Cluster, config
 
 TRACED = [sys.executable, str(ROOT / "tests" / "servers" / "traced_server.py")]
@@ -87,11 +88,12 @@ async def collecting() -> AsyncIterator[Collector]:
             await serving
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[TracerProvider]:
-    """Spans of this process are recorded; a process has one provider for good, so it is shut down and stays."""
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[TracerProvider]:
+    """Spans of this process are recorded; a process has one provider for good, and this test has to give it back."""
     made = TracerProvider(shutdown_on_exit=False)
-    trace.set_tracer_provider(made)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", made)
+    monkeypatch.setattr(tracing, "_tracer", made.get_tracer("mcp-sessions"))
     yield made
     made.shutdown()
 

@@ -13,11 +13,11 @@ from .processes import Child, Events
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left() -> AsyncIterator[None]:
-    before = set(psutil.Process().children(recursive=True))  # a broker of this test run, perhaps
+    before = set(psutil.Process().children())  # a broker of this test run, perhaps, which has children of its own
     yield
     others = asyncio.all_tasks() - {asyncio.current_task()}
     assert not others, "tasks are left"
-    assert set(psutil.Process().children(recursive=True)) <= before, "processes are left"
+    assert set(psutil.Process().children()) <= before, "processes are left"
 
 
 @pytest.fixture
