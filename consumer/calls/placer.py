@@ -174,7 +174,8 @@ class Placer:
         if dead is not None and isinstance(message, ToolsCall):
             return Done(what="not_repeated")  # it may have been executed: at most once
         if isinstance(message, Recipe) and message.worker_id == dead and headers.ORPHAN_OF not in given:
-            await self._tell_lost(message)  # one of another worker was only on its way there
+            # One of another worker was only on its way there; of one that was sent on, who did so has told.
+            await self._tell_lost(message)
         if delivery.redelivered:
             # The former placer may have bound the call already: sent once more, it reaches its owner.
             return self._resend(delivery, call_id, orphan_of=dead)
