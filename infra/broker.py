@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -82,25 +82,38 @@ def _at_the_terminal() -> bool:
     return False
 
 
+def _on_signals(do: Callable[[int, FrameType | None], None]) -> None:
+    for number in FORWARDED:
+        signal.signal(number, do)
+
+
 def run(command: list[str], port: int | None = None) -> int:
     """Run a command with ``AMQP_URL`` set, pass signals on to it, and return its exit code as a shell would."""
     child: subprocess.Popen[bytes] | None = None
+    starting: list[
+        int
+    ] = []  # signals that came while the command was being started: it runs, and Popen has not returned
+
+    def give_up(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         if child is None:
-            raise SystemExit(128 + number)
-        if not (number in FROM_TERMINAL and _at_the_terminal()):
+            starting.append(number)
+        elif not (number in FROM_TERMINAL and _at_the_terminal()):
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(number)
 
-    for number in FORWARDED:
-        signal.signal(number, forward)
+    _on_signals(give_up)
     with open_broker(port) as url:
+        _on_signals(forward)
         try:
             child = subprocess.Popen(command, env={**os.environ, "AMQP_URL": url})
         except OSError as error:
             say(f"cannot run {command[0]}: {error.strerror}")
             return 127
+        for number in starting:
+            forward(number, None)
         code = child.wait()
     return code if code >= 0 else 128 - code
 
@@ -108,8 +121,7 @@ def run(command: list[str], port: int | None = None) -> int:
 def hold(port: int | None = None) -> int:
     """Print the URL of a broker; keep a broker of our own until a signal comes."""
     ended = threading.Event()
-    for number in FORWARDED:
-        signal.signal(number, lambda *_: ended.set())
+    _on_signals(lambda *_: ended.set())
     with open_broker(port) as url:
         print(url, flush=True)
         while not os.environ.get("AMQP_URL") and not ended.wait(0.5):

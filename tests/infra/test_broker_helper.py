@@ -1,5 +1,6 @@
 """The broker helper: a RabbitMQ of our own that is there quickly and leaves nothing behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -164,40 +165,56 @@ def test_a_url_that_is_given_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) 
         assert url == "amqp://elsewhere/"
 
 
-def run_helper(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+DRAINS = "trap 'echo drained; exit 3' TERM; {then}; while :; do sleep 0.05; done"
+
+
+@contextlib.contextmanager
+def run_helper(*command: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
         [sys.executable, str(HELPER), "run", "--", *command],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "AMQP_URL": "amqp://given/"},
-    )
+        start_new_session=True,
+    ) as helper:
+        try:
+            yield helper
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(helper.pid, signal.SIGKILL)  # the command too, which may outlive a helper that is wrong
+
+
+def outcome(helper: subprocess.Popen[str]) -> tuple[str, int]:
+    return helper.communicate(timeout=30)[0], helper.returncode
 
 
 def test_the_command_gets_the_url_and_gives_the_exit_code() -> None:
-    helper = run_helper("sh", "-c", "echo $AMQP_URL; exit 7")
-    assert helper.communicate()[0] == "amqp://given/\n"
-    assert helper.returncode == 7
+    with run_helper("sh", "-c", "echo $AMQP_URL; exit 7") as helper:
+        assert outcome(helper) == ("amqp://given/\n", 7)
 
 
 def test_a_command_that_dies_of_a_signal_gives_the_shells_exit_code() -> None:
-    helper = run_helper("sh", "-c", "kill -KILL $$")
-    helper.communicate()
-    assert helper.returncode == 128 + signal.SIGKILL
+    with run_helper("sh", "-c", "kill -KILL $$") as helper:
+        assert outcome(helper) == ("", 128 + signal.SIGKILL)
 
 
 def test_signals_reach_the_command() -> None:
-    helper = run_helper("sh", "-c", "trap 'echo drained; exit 3' TERM; echo up; while :; do sleep 0.05; done")
-    assert helper.stdout
-    assert helper.stdout.readline() == "up\n"
-    helper.send_signal(signal.SIGTERM)
-    assert helper.communicate()[0] == "drained\n"
-    assert helper.returncode == 3
+    with run_helper("sh", "-c", DRAINS.format(then="echo up")) as helper:
+        assert helper.stdout
+        assert helper.stdout.readline() == "up\n"
+        helper.send_signal(signal.SIGTERM)
+        assert outcome(helper) == ("drained\n", 3)
+
+
+def test_a_signal_that_comes_while_the_command_starts_reaches_it() -> None:
+    """The command runs before the helper knows its process; it signals the helper as the first thing it does."""
+    with run_helper("sh", "-c", DRAINS.format(then="kill -TERM $PPID")) as helper:
+        assert outcome(helper) == ("drained\n", 3)
 
 
 def test_a_command_that_does_not_exist_is_127() -> None:
-    helper = run_helper("no-such-command-anywhere")
-    helper.communicate()
-    assert helper.returncode == 127
+    with run_helper("no-such-command-anywhere") as helper:
+        assert outcome(helper) == ("", 127)
 
 
 def test_a_rabbitmq_that_is_too_old_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
