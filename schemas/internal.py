@@ -75,18 +75,21 @@ class Presence(Strict):
 
 
 class PresenceRequest(Strict):
-    """A worker that has just come, or has just become the placer, asks everybody to report."""
+    """A worker that has a new link, or has just become the placer, asks everybody to report.
+
+    With a ``reply_to`` it asks for ``worker.endings`` as well.
+    """
 
     type: ClassVar[str] = "worker.report"
     worker_id: WorkerId
 
 
 class Endings(Strict):
-    """Calls that have ended a moment ago, and calls that were opened again though they had."""
+    """Calls that have ended, and when (s since the epoch); and calls that were opened again though they had."""
 
     type: ClassVar[str] = "worker.endings"
     worker_id: WorkerId
-    ended: list[CallId]
+    ended: dict[CallId, float]
     lifted: list[CallId] = Field(default_factory=list)
 
 

@@ -143,7 +143,8 @@ class Books:
         now = asyncio.get_running_loop().time()
         astray = self._context.presence.grace + GONE_ASTRAY
         for call in self._holdings.calls.values():
-            if (call.sessions or call.rings) and call.ended is None and call.call_id in self._context.endings:
+            ended = self._context.endings.bar(call.call_id, call.owned_since)
+            if (call.sessions or call.rings) and call.ended is None and ended:
                 self.over(call.call_id)
             if call.given_back and not call.unchecked and call.checked_at <= now - astray:
                 log.warning("books.recipe_gone_astray", call_id=call.call_id, revisions=sorted(call.given_back))

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import structlog
 
@@ -42,6 +43,7 @@ class OwnedCall:
     """A call of this worker."""
 
     call_id: CallId
+    owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
     opened_by: dict[SessionId, str] = field(default_factory=dict)
     """The message that opened each session: delivered again, it opens nothing."""

@@ -1,6 +1,7 @@
 """The intake: raw call events of telephony platforms become messages that are addressed to calls."""
 
 import time
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -66,10 +67,14 @@ class Intake:
         await self._context.settler.settle(delivery, decided(outcome))
 
     async def _settle(self, delivery: Delivery, event: CallEvent) -> None:
-        await self._context.settler.settle(delivery, self._pass_on(event))
+        await self._context.settler.settle(delivery, self._pass_on(delivery, event))
 
-    async def _pass_on(self, event: CallEvent) -> Outcome:
-        message = Message(body=event.model_dump_json().encode(), type=event.message_type)
+    async def _pass_on(self, delivery: Delivery, event: CallEvent) -> Outcome:
+        # One that comes again may be older than the end of its call, and must not pass for a new one.
+        happened = (event.occurred_at or delivery.message.timestamp) if delivery.redelivered else None
+        message = Message(
+            body=event.model_dump_json().encode(), type=event.message_type, timestamp=happened or datetime.now(UTC)
+        )
         names = self._context.names
         key = routing_key(event.call_id)
         if event.kind is not CallKind.ENDED:

@@ -26,10 +26,10 @@ class Memory(Generic[V]):
         entry = self._entries.get(key)
         return entry[1] if entry else None
 
-    def remembered(self) -> list[str]:
-        """Whatever something is remembered of."""
+    def items(self) -> list[tuple[str, V]]:
+        """Everything that is remembered, what was set first comes first."""
         self._forget_old()
-        return list(self._entries)
+        return [(key, value) for key, (_, value) in self._entries.items()]
 
     def drop(self, key: str) -> None:
         """Forget now."""

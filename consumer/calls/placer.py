@@ -277,7 +277,7 @@ class Placer:
     # What becomes of it, when it is nobody's?
 
     async def _decide(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
-        ended = call_id in self._context.endings
+        ended = self._context.endings.bar(call_id, delivery.message.timestamp)
         try:
             match message:
                 case CallStarted() | CallProgress():

@@ -191,8 +191,12 @@ class Presence:
         return self._number
 
 
-async def call_the_roll(publisher: Publisher, workers_exchange: str, worker_id: WorkerId) -> None:
-    """Ask everybody to report now; the reports come to each worker's own queue."""
+async def call_the_roll(
+    publisher: Publisher, workers_exchange: str, worker_id: WorkerId, *, endings_to: str | None = None
+) -> None:
+    """Ask everybody to report now; the reports come to each worker's own queue, and what has ended to that one."""
     question = PresenceRequest(worker_id=worker_id)
-    message = Message(body=question.model_dump_json().encode(), type=PresenceRequest.type, persistent=False)
+    message = Message(
+        body=question.model_dump_json().encode(), type=PresenceRequest.type, reply_to=endings_to, persistent=False
+    )
     await publisher.fast(message, workers_exchange, "")

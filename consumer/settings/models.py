@@ -62,13 +62,13 @@ class CallExchange(_Section):
 class WorkerSettings(_Section):
     """``[worker]``: this program on the broker.
 
-    ``tombstone`` is how long an ended call is remembered, ``grace`` how long a worker that lost its connection may take
-    to come back, ``admission_wait`` how long a start waits for room, ``ring_timeout`` how long something is held for a
-    call that rings, ``connect_timeout`` how long a broker that cannot be reached is tried at the start. A worker that
-    leaves hands its calls over at once, or with ``drain = "wait"`` keeps them until they end; ``drain_timeout`` bounds
-    both. ``calls_prefetch`` bounds the raw events in work at once, ``max_message`` the bytes of a body that is read at
-    all. ``worker_id`` must be unique; without one each start makes its own. Without an ``http_port`` nothing listens; 0
-    lets the system choose one, and the log tells it.
+    ``tombstone`` is how long no start opens a call that has ended, ``grace`` how long a worker that lost its connection
+    may take to come back, ``admission_wait`` how long a start waits for room, ``ring_timeout`` how long something is
+    held for a call that rings, ``connect_timeout`` how long a broker that cannot be reached is tried at the start. A
+    worker that leaves hands its calls over at once, or with ``drain = "wait"`` keeps them until they end;
+    ``drain_timeout`` bounds both. ``calls_prefetch`` bounds the raw events in work at once, ``max_message`` the bytes
+    of a body that is read at all. ``worker_id`` must be unique; without one each start makes its own. Without an
+    ``http_port`` nothing listens; 0 lets the system choose one, and the log tells it.
     """
 
     prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"

@@ -87,7 +87,7 @@ class Others:
                 self._hear_presence(delivery)
             case PresenceRequest.type:
                 parts.news.set()
-                parts.endings.tell_all()
+                self._tell_endings(delivery.message.reply_to)
             case EndingsMessage.type:
                 parts.endings.hear(delivery)
             case SessionsScatter.type | FiguresScatter.type:
@@ -98,6 +98,14 @@ class Others:
             case _:
                 if not parts.asker.heard(delivery):
                     log.debug("worker.heard_too_late", type=delivery.type)
+
+    def _tell_endings(self, asker: str | None) -> None:
+        if asker is None:
+            return  # a new placer, whose link is an old one
+        if asker == self._parts.asker.reply_to:
+            self._parts.endings.tell_again()
+        else:
+            self._parts.endings.tell_newcomer(asker)
 
     def _hear_presence(self, delivery: Delivery) -> None:
         try:

@@ -50,7 +50,7 @@ class Stations:
         self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(parts.owner.take))
         requests = await self._channel(link, "requests")
         await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
-        await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
+        await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id, endings_to=mine.name)
         if shared:
             await self._consume_shared(link)
 

@@ -86,7 +86,8 @@ ROUTE = {
 WORKER = {
     "prefix": "The first word of every name on the broker.",
     "worker_id": "Must be unique. Without it each start makes its own.",
-    "tombstone": "How long an ended call is remembered, so that a late start opens nothing.",
+    "tombstone": "How long a start opens nothing for a call that has ended. "
+    "One that was sent before the end does not for ten minutes.",
     "grace": "How long a worker that lost its connection may take to come back before its calls are placed elsewhere. "
     "The same on all workers of a prefix: it is part of a queue.",
     "admission_wait": "How long a start waits for room.",

@@ -1,0 +1,70 @@
+"""What is remembered of calls that have ended, and for how long."""
+
+import time
+from datetime import UTC, datetime
+
+from consumer.broker.message import Delivery, Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Names
+from consumer.calls.endings import REMEMBER, Endings
+from schemas.ids import CallId, WorkerId
+from schemas.internal import Endings as EndingsMessage
+
+CALL = CallId("c-1")
+TOMBSTONE = 30.0
+
+
+def endings() -> Endings:
+    """A worker's, that has no link."""
+    return Endings(WorkerId("w-1"), Names(), Publisher(), TOMBSTONE)
+
+
+def told(mine: Endings, ended: dict[CallId, float], *, lifted: tuple[CallId, ...] = (), by: str = "w-2") -> None:
+    message = EndingsMessage(worker_id=WorkerId(by), ended=ended, lifted=list(lifted))
+    body = message.model_dump_json().encode()
+    mine.hear(Delivery(Message(body), "workers", "", "", False, 0.0, None))
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.fromtimestamp(time.time() - seconds, UTC)
+
+
+async def test_a_tombstone_keeps_everything_out():
+    mine = endings()
+    assert not mine.bar(CALL, ago(0))
+    mine.note(CALL)
+    assert CALL in mine
+    assert mine.bar(CALL, ago(-10))
+    assert mine.bar(CALL, None)
+
+
+async def test_what_is_older_than_the_end_is_kept_out_for_longer():
+    mine = endings()
+    told(mine, {CALL: time.time() - 300})
+    assert CALL not in mine
+    assert mine.bar(CALL, ago(301))
+    assert not mine.bar(CALL, ago(299)), "sent after the end, when there was no tombstone any more"
+    assert not mine.bar(CALL, None), "nobody knows when"
+
+
+async def test_an_end_that_is_told_again_is_not_remembered_for_longer():
+    mine = endings()
+    told(mine, {CALL: time.time() - REMEMBER - 1})
+    assert not mine.bar(CALL, ago(REMEMBER + 2))
+
+
+async def test_the_last_end_counts():
+    mine = endings()
+    told(mine, {CALL: time.time() - 100})
+    told(mine, {CALL: time.time() - 200}, by="w-3")
+    assert mine.bar(CALL, ago(150))
+
+
+async def test_a_call_that_somebody_opens_again_has_not_ended():
+    mine = endings()
+    mine.note(CALL)
+    mine.lift(CALL)
+    assert not mine.bar(CALL, ago(10))
+    mine.note(CALL)
+    told(mine, {}, lifted=(CALL,))
+    assert not mine.bar(CALL, ago(10))
