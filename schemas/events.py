@@ -88,9 +88,14 @@ def source_of(worker_id: WorkerId) -> str:
     return f"/mcp-sessions/{worker_id}"
 
 
-def session_event(what: SessionEventType, info: Json, **data: object) -> CloudEvent:
-    """The event that says ``what`` happened to a session; ``info`` is what ``SessionInfo`` says; ``data`` more."""
+def session_event(what: SessionEventType, info: Json, life: str, **data: object) -> CloudEvent:
+    """The event that says ``what`` happened to a session; ``info`` is what ``SessionInfo`` says; ``data`` more.
+
+    It is in the name of the worker that lives the ``life``, and its id is made of that: whoever tells of it once more,
+    when that worker has died, says what those who drop duplicates drop (CloudEvents 1.0, source and id).
+    """
     return CloudEvent(
+        id=life if what in TERMINAL else f"{life}.{what.value}",
         source=source_of(info["worker_id"]),
         type=f"mcp.session.{what.value}",
         subject=info["session_id"],

@@ -13,7 +13,7 @@ MAX_RECIPE = 12 << 20
 
 
 class SessionRecipe(Strict):
-    """What is needed to open one session again, and to report it lost; ``life`` is the id of its terminal event."""
+    """What is needed to open one session again, and to tell of it; ``life`` is the id of its terminal event."""
 
     session_id: SessionId
     service_name: ServiceName
@@ -66,12 +66,14 @@ class Presence(Strict):
     """What a worker tells all others: that it is there, and its load.
 
     ``placements`` maps a placer to the highest of its placement numbers that this load already counts, so that the
-    placer can add what is still on its way.
+    placer can add what is still on its way. ``told`` is the highest revision of a recipe of its own up to which the
+    world has been told of every session: should the worker die, the placer tells of those that came later.
     """
 
     type: ClassVar[str] = "worker.presence"
     worker: WorkerInfo
     placements: dict[WorkerId, int] = Field(default_factory=dict)
+    told: int = 0
 
 
 class PresenceRequest(Strict):

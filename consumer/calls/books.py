@@ -1,8 +1,9 @@
 """The books of an owner: that the broker's recipes and bindings, and what was told, agree with the sessions.
 
-The order is what makes them true when a worker dies in between. A session is told of when its recipe is written, and
-the two leave together, so whatever was ``created`` can be told ``lost``; a recipe goes when the session's end has been
-told, so no life ends untold. What cannot be done without a broker is caught up when it is back, or at the next look.
+The order is what makes them true when a worker dies in between. A session is told of right behind its recipe, so
+whatever was ``created`` can be told ``lost``, and who tells that tells ``created`` as well unless it knows that it has
+been (``told``); a recipe goes when the session's end has been told, so no life ends untold. What cannot be done without
+a broker is caught up when it is back, or at the next look.
 """
 
 import asyncio
@@ -43,6 +44,8 @@ class Books:
         self.over: Callable[[CallId], None] = lambda _: None
         """Called with each call that has ended elsewhere, and has a session here all the same."""
         self._asking = asyncio.Semaphore(ASK_AT_ONCE)
+        self.told = 0
+        """The highest revision of a recipe up to which the broker has all recipes, and what is told with them."""
         self.leaving = False
         """No call stays for the sake of repeated tool calls any more."""
 
@@ -104,7 +107,9 @@ class Books:
 
     async def _confirmed(self, call: OwnedCall) -> None:
         if call.unconfirmed:
+            revision = call.revision  # whatever has a lower one has been put before
             await self._context.reporter.settled()
+            self.told = max(self.told, revision)
             call.unconfirmed = False  # what ends meanwhile has its own turn on the lane
 
     def _linger(self, call: OwnedCall) -> None:

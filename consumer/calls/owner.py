@@ -89,6 +89,11 @@ class Owner:
         """How many tool calls MCP servers are busy with."""
         return self._tool_calls.in_flight
 
+    @property
+    def told(self) -> int:
+        """The highest revision of a recipe up to which the broker has everything that we have to tell."""
+        return self._books.told
+
     # What the session core tells; synchronous, and in order.
 
     def on_session(self, event: SessionCreated[ToolProcess] | SessionEnded[ToolProcess]) -> None:

@@ -199,7 +199,8 @@ class Placer:
         A former placer may have told it already; the event has the id of the life, so that it is the same one.
         """
         reason = EndReason.CRASH_LOOP if _in_a_crash_loop(recipe) else EndReason.WORKER_GONE
-        self._context.reporter.lost(recipe, reason)
+        told = recipe.revision <= self._context.presence.told_of(recipe.worker_id)
+        self._context.reporter.lost(recipe, reason, told=told)
         await self._context.reporter.settled()
 
     def _deadly(self, delivery: Delivery, call_id: CallId) -> Park:

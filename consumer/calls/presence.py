@@ -36,6 +36,8 @@ class Seen:
 
     info: WorkerInfo
     heard_at: float
+    told: int
+    """Up to which revision of its recipes it has told of its sessions."""
     placed: deque[tuple[int, tuple[ServiceName, ...]]] = field(default_factory=deque)
     """What was placed on it since, by number: on its way, and not in ``info`` yet."""
 
@@ -98,7 +100,7 @@ class Presence:
             self._table.pop(worker.worker_id, None)
         else:
             known = self._table.get(worker.worker_id)
-            seen = Seen(worker, now, known.placed if known else deque())
+            seen = Seen(worker, now, message.told, known.placed if known else deque())
             counted = message.placements.get(placer, 0)
             while seen.placed and seen.placed[0][0] <= counted:
                 seen.placed.popleft()
@@ -147,6 +149,11 @@ class Presence:
         """Whether the worker may be there: it was heard of in the last minute, and has not said that it has gone."""
         seen = self._table.get(worker_id)
         return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= FORGET
+
+    def told_of(self, worker_id: WorkerId) -> int:
+        """Up to which revision of its recipes the worker is known to have told of its sessions."""
+        seen = self._table.get(worker_id)
+        return seen.told if seen is not None else 0
 
     def workers(self) -> Iterator[WorkerInfo]:
         """Everybody who was heard of within the grace."""

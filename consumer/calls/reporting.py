@@ -71,13 +71,15 @@ class Reporter:
         )
         self._outbox.put(message, self._names.events, routing_key)
 
-    def _publish_session(self, what: SessionEventType, event: CloudEvent, service: ServiceName) -> None:
-        self._publish(event, f"session.{what.value}.{service}")
+    def _publish_session(self, event: CloudEvent) -> None:
+        what = event.type.removeprefix("mcp.")
+        self._publish(event, f"{what}.{event.data['service_name']}")
 
     def keep(self, message: Message, queue: str) -> None:
         """Put a message into a queue, between what was told before and what is told after.
 
-        Neighbours leave through one socket, one right behind the other: who is killed has sent both or neither.
+        Neighbours leave through one socket, one right behind the other: who is killed has sent both or neither, but
+        for the rarest case.
         """
         self._outbox.put(message.with_headers(tracing.carrier()), "", queue)
 
@@ -88,8 +90,8 @@ class Reporter:
     def created(self, session: Session[Any]) -> None:
         """A session is open."""
         metrics.of(metrics.CREATED, session.service_name, str(session.restored).lower()).inc()
-        event = session_event(SessionEventType.CREATED, session_info(self._worker_id, session))
-        self._publish_session(SessionEventType.CREATED, event, ServiceName(session.service_name))
+        info = session_info(self._worker_id, session)
+        self._publish_session(session_event(SessionEventType.CREATED, info, session.life))
 
     def ending(self, session: Session[Any], reason: EndReason, details: Json) -> Callable[[], None]:
         """A session is over: what tells the one terminal event of its life, whenever it is called.
@@ -99,21 +101,15 @@ class Reporter:
         metrics.of(metrics.ENDED, session.service_name, reason.value).inc()
         if reason.event_type is SessionEventType.EXPIRED:
             metrics.EXPIRY_LATENESS.observe(max(0.0, time.monotonic() - session.deadline))
-        return self._terminal(session_info(self._worker_id, session), session.life, reason, details)
+        info = session_info(self._worker_id, session)
+        event = session_event(reason.event_type, info, session.life, reason=reason.value, **details)
+        return partial(self._publish_session, event)
 
-    def _terminal(self, info: Json, life: str, reason: EndReason, details: Json) -> Callable[[], None]:
-        """What tells that a life is over, in the name of the worker that lived it and under the id of the life.
+    def lost(self, recipe: Recipe, reason: EndReason, *, told: bool) -> None:
+        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``).
 
-        So whoever hears of an end twice, from a worker that died right after and from the placer that had its recipe,
-        takes the second for the duplicate that it is (CloudEvents 1.0, source and id).
+        Unless it is known that they were ``told`` of, they are now: what was never ``created`` cannot be ``lost``.
         """
-        what = reason.event_type
-        event = session_event(what, info, reason=reason.value, **details)
-        event = event.model_copy(update={"id": life})
-        return partial(self._publish_session, what, event, info["service_name"])
-
-    def lost(self, recipe: Recipe, reason: EndReason) -> None:
-        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``)."""
         for one in recipe.sessions:
             metrics.of(metrics.LOST, one.service_name).inc()
             info = SessionInfo(
@@ -129,8 +125,12 @@ class Reporter:
                 is_alive=False,
                 is_expired=False,
                 restored=one.restores > 0,
-            )
-            self._terminal(info.model_dump(mode="json"), one.life, reason, {})()
+            ).model_dump(mode="json")
+            if not told:
+                begun = info | {"is_alive": True, "time_remaining": one.timeout}
+                created = session_event(SessionEventType.CREATED, begun, one.life)
+                self._publish_session(created.model_copy(update={"time": one.last_accessed}))
+            self._publish_session(session_event(reason.event_type, info, one.life, reason=reason.value))
 
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json
@@ -153,7 +153,7 @@ class Reporter:
                 "details": error.details,
             },
         )
-        self._publish_session(SessionEventType.REJECTED, event, service)
+        self._publish_session(event)
 
     def worker(self, what: WorkerEventType, **data: object) -> None:
         """What this worker does."""

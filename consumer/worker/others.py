@@ -57,7 +57,7 @@ class Others:
     async def announce(self) -> None:
         """Tell everybody how it is here; without a link only ourselves."""
         parts = self._parts
-        message = PresenceMessage(worker=self.info(), placements=dict(parts.owner.placements))
+        message = PresenceMessage(worker=self.info(), placements=dict(parts.owner.placements), told=parts.owner.told)
         parts.presence.heard(message, parts.worker_id)
         parts.presence.reported()
         with suppress(BrokerError):  # the next report is a second away

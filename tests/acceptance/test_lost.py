@@ -1,0 +1,98 @@
+"""What is told of sessions whose worker has died: nothing is lost that was never created."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from consumer.broker.channel import Channel
+from consumer.broker.declare import apply
+from consumer.broker.link import Link
+from consumer.broker.message import CALL_HEADER, Delivery, Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Binding, Names, Queue, inbox
+from consumer.broker.topology import cluster as topology
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.internal import Presence, Recipe, SessionRecipe
+from tests.harness import WAIT, Cluster, config
+
+GRACE = 2
+CONFIG = config(worker={"grace": GRACE}, routes=[{"services": ["echo"]}])
+CALL = CallId("c-1")
+GONE = WorkerId("w-gone")
+
+
+@pytest.fixture
+async def link(mcp: Cluster) -> AsyncIterator[Link]:
+    link = Link(mcp.url, "lost")
+    await link.open()
+    try:
+        await apply(await link.channel(), topology(Names(mcp.prefix), grace=GRACE), link=link)
+        yield link
+    finally:
+        await link.close()
+
+
+async def heard(link: Link, channel: Channel, exchange: str) -> "asyncio.Queue[Delivery]":
+    """What an exchange brings from now on."""
+    await channel.declare_queue(Queue(f"{exchange}.heard", "", exclusive=True))
+    await channel.bind(Binding(exchange, f"{exchange}.heard"))
+    queue: asyncio.Queue[Delivery] = asyncio.Queue()
+    await channel.consume(f"{exchange}.heard", queue.put_nowait, no_ack=True)
+    return queue
+
+
+async def test_a_worker_that_died_before_it_told_of_a_session_is_spoken_for(mcp: Cluster, link: Link):
+    """Its recipe had left already."""
+    names = Names(mcp.prefix)
+    heir = await mcp.start(CONFIG)
+    channel, publisher = await link.channel(), Publisher()
+    publisher.attach(await link.publishing())
+    await channel.declare_queue(inbox(names, GONE))
+    now = datetime.now(UTC)
+    session = SessionRecipe(
+        session_id=SessionId(CALL), service_name=ServiceName("echo"), created_at=now, last_accessed=now,
+        timeout=60.0, metadata={"of": "mine"}, life="life-1",
+    )  # fmt: skip
+    recipe = Recipe(call_id=CALL, worker_id=GONE, revision=1, sessions=[session])
+    message = Message(recipe.model_dump_json().encode(), type=Recipe.type, headers={CALL_HEADER: CALL})
+    await publisher.confirmed(message, "", names.inbox(GONE))
+    deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+    await channel.consume(names.inbox(GONE), deliveries.put_nowait)
+    async with asyncio.timeout(WAIT):
+        delivery = await deliveries.get()
+    assert delivery.settle is not None
+    await delivery.settle(requeue=False)
+    lost = await mcp.event("lost", worker_id=GONE)
+    created = await mcp.event("created", worker_id=GONE)
+    assert mcp.events.index(created) < mcp.events.index(lost)
+    assert (created.source, created.id, lost.source, lost.id) == (
+        lost.source,
+        "life-1.created",
+        created.source,
+        "life-1",
+    )
+    assert created.time == now
+    assert (created.data["metadata"], created.data["is_alive"], lost.data["is_alive"]) == ({"of": "mine"}, True, False)
+    await mcp.event("created", worker_id=heir.worker_id, restored=True)
+
+
+async def test_what_its_worker_has_told_is_not_told_again(mcp: Cluster, link: Link):
+    owner, heir = await mcp.start(CONFIG), await mcp.start(CONFIG)
+    reports = await heard(link, await link.channel(), Names(mcp.prefix).workers)
+    await mcp.client.publish_call_event({"call_id": CALL, "kind": "started"})
+    created = await mcp.event("created", call_id=CALL)
+    owner, heir = (owner, heir) if created.data["worker_id"] == owner.worker_id else (heir, owner)
+    async with asyncio.timeout(WAIT):
+        while True:
+            delivery = await reports.get()
+            if delivery.type == Presence.type:
+                report = Presence.model_validate_json(delivery.message.body)
+                if report.worker.worker_id == owner.worker_id and report.told:
+                    break
+    await owner.kill()
+    lost = await mcp.event("lost", worker_id=owner.worker_id)
+    assert created.id == f"{lost.id}.created"
+    await mcp.event("created", worker_id=heir.worker_id, restored=True)
+    assert len(mcp.of("created", worker_id=owner.worker_id)) == 1
