@@ -13,14 +13,15 @@ ENDS = {kind.value for kind in TERMINAL}
 
 
 def lives(mcp: Cluster) -> tuple[Counter, Counter]:
-    """How many lives each session began and ended."""
-    began: Counter = Counter()
+    """How many lives each session began and ended.
+
+    Of a worker that dies in a life's first moments, a placer tells `created` as well: the same event.
+    """
+    began = Counter(session for session, _ in {(event.subject, event.id) for event in mcp.of("created")})
     ended: Counter = Counter()
     for event in mcp.events:
         what = event.type.rpartition(".")[2]
-        if what == "created":
-            began[event.subject] += 1
-        elif what in ENDS and event.type.startswith("mcp.session."):
+        if what in ENDS and event.type.startswith("mcp.session."):
             ended[event.subject] += 1
     return began, ended
 
