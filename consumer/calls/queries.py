@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
@@ -22,6 +23,7 @@ from schemas.ids import ServiceName, SessionId, call_id_of
 from schemas.internal import FiguresGather, FiguresScatter, SessionsScatter
 from schemas.replies import (
     FiguresResult,
+    Reply,
     ServicesResult,
     ServiceTools,
     WorkersResult,
@@ -85,14 +87,17 @@ class Queries:
             return refused(error)
         try:
             await self._context.presence.has_listened(ROLL_CALL)
-            return Done(succeeded(await self._result(request)))
+            return Done(await self._reply(request))
         except SessionsError as error:
             return Done(failed(error))
 
-    async def _result(self, request: ClusterRequest) -> Json:
+    async def _reply(self, request: ClusterRequest) -> Reply | bytes:
+        if isinstance(request, SessionsList):
+            return await self._list(request)
+        return succeeded(await self._result(request))
+
+    async def _result(self, request: ServicesList | ServicesTools | WorkersList | WorkersFigures) -> Json:
         match request:
-            case SessionsList():
-                return await self._list(request)
             case ServicesList():
                 return ServicesResult(services=self._services()).model_dump(mode="json")
             case ServicesTools(service_name=service):
@@ -120,8 +125,8 @@ class Queries:
                 )
         return dict(sorted(found.items()))
 
-    async def _list(self, request: SessionsList) -> Json:
-        """A ``SessionsPage``, put together of what the workers told without making models of it again."""
+    async def _list(self, request: SessionsList) -> bytes:
+        """A reply with a ``SessionsPage``, put together of what the workers wrote."""
         scatter = SessionsScatter(
             service_name=request.service_name,
             call_id=request.call_id,
@@ -134,19 +139,17 @@ class Queries:
         others = asked - {self._context.worker_id}
         found = self.own_sessions(scatter) if self._context.worker_id in asked else {}
         for answer in await self._ask_others(scatter, len(others)):
-            part: dict[SessionId, Json] = answer["sessions"]  # handed on unread: another worker wrote it
+            part: dict[SessionId, str] = answer["sessions"]
             others.discard(answer["worker_id"])
             if answer["worker_id"] in asked:
                 found |= part
         ids = sorted(found)
         more = request.limit is not None and len(ids) > request.limit
         page = ids[: request.limit] if more else ids
-        told: Json = {
-            "sessions": {session_id: found[session_id] for session_id in page},
-            "complete": not others,
-            "missing_workers": sorted(others),
-        }
-        return told | ({"next_cursor": _cursor(page[-1])} if more else {})
+        told: Json = {"complete": not others, "missing_workers": sorted(others)}
+        if more:
+            told["next_cursor"] = _cursor(page[-1])
+        return _page_reply({session_id: found[session_id] for session_id in page}, told)
 
     async def _figures(self) -> FiguresResult:
         mine = self._context.worker_id
@@ -170,8 +173,8 @@ class Queries:
         replies = [parse_reply(answer.message.body) for answer in answers]
         return [reply.result or {} for reply in replies if reply.ok]  # one of another version may not understand
 
-    def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, Json]:
-        """This worker's sessions that fit, in the order of their ids, as JSON."""
+    def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, str]:
+        """This worker's sessions that fit, in the order of their ids, each as the JSON text of its info."""
         fitting = sorted(
             session_id
             for session_id, session in self._sessions.sessions.items()
@@ -181,7 +184,7 @@ class Queries:
         )
         sessions = self._sessions.sessions
         return {
-            session_id: session_info(self._context.worker_id, sessions[session_id])
+            session_id: _json(session_info(self._context.worker_id, sessions[session_id]))
             for session_id in fitting[: scatter.limit]
         }
 
@@ -199,6 +202,17 @@ class Queries:
         except ValidationError as error:  # a newer worker's question: it will miss our answer, and say so
             return refused(InvalidMessage(str(error)))
         return Done(succeeded({"worker_id": mine, "sessions": self.own_sessions(scatter)}))
+
+
+def _json(value: object) -> str:
+    """JSON text, as the models write it."""
+    return to_json(value, inf_nan_mode="null").decode()
+
+
+def _page_reply(sessions: dict[SessionId, str], told: Json) -> bytes:
+    """The body of a reply whose result is ``told`` and, under ``sessions``, what is JSON text already."""
+    infos = ",".join([f"{_json(session_id)}:{info}" for session_id, info in sessions.items()])
+    return f'{{"ok":true,"result":{{"sessions":{{{infos}}},{_json(told)[1:]}}}'.encode()
 
 
 def _cursor(session_id: SessionId) -> str:
