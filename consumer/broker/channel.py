@@ -22,6 +22,7 @@ from aiormq.abc import DeliveredMessage
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import Delivery, Handler, Message
 from consumer.broker.topology import Binding, Exchange, Queue
+from consumer.broker.underway import UnderWay
 
 log = structlog.get_logger(__name__)
 
@@ -41,11 +42,13 @@ class Channel:
         self,
         pika: PikaChannel,
         raw: RawChannel,
+        under_way: UnderWay,
         on_loss: Callable[[str], None],
         is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pika = pika  # held, or it is collected and closes under us
         self._raw = raw
+        self._under_way = under_way
         self._on_loss = on_loss
         self._is_lost = is_lost
         self._closed_by_us = False
@@ -62,7 +65,7 @@ class Channel:
 
     async def _rpc(self, call: Coroutine[Any, Any, T]) -> T:
         async def bounded() -> T:
-            async with asyncio.timeout(RPC_TIMEOUT):
+            async with self._under_way.bounded(RPC_TIMEOUT):
                 return await call
 
         task = asyncio.create_task(bounded(), name="broker-rpc")
@@ -175,11 +178,12 @@ class Channel:
                 return  # settled before, or the broker has it back already
             settled = True
             try:
-                if requeue is None:
-                    await self._raw.basic_ack(tag, wait=False)
-                else:
-                    # from RabbitMQ 4.3 on, a nack that requeues does not count for the delivery limit, a reject does
-                    await self._raw.basic_reject(tag, requeue=requeue, wait=False)
+                async with self._under_way.bounded():
+                    if requeue is None:
+                        await self._raw.basic_ack(tag, wait=False)
+                    else:
+                        # from RabbitMQ 4.3 on, a nack that requeues does not count for the delivery limit; this does
+                        await self._raw.basic_reject(tag, requeue=requeue, wait=False)
             except Exception as error:  # noqa: BLE001 - whatever it is, the broker has the message back
                 log.debug("delivery.settled_too_late", queue=queue, error=repr(error))
 

@@ -21,6 +21,7 @@ from yarl import URL
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.errors import BrokerUnavailable, BrokerUntrusted
 from consumer.broker.publisher import PublishingChannels
+from consumer.broker.underway import UnderWay
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class Link:
         """A word of its own for each link: exclusive queues have it in their names."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the link can no longer be used."""
+        self._under_way = UnderWay(self.lost)
 
     async def open(self) -> None:
         """Open the consuming connection; the caller closes the link, also when this fails."""
@@ -130,7 +132,7 @@ class Link:
         """
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
-        channel = Channel(pika, await _opened(pika), self.fail, self.lost.done)
+        channel = Channel(pika, await _opened(pika), self._under_way, self.fail, self.lost.done)
         await channel.prefetch(prefetch)
         return channel
 
@@ -144,7 +146,7 @@ class Link:
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         try:
-            yield Channel(pika, await _opened(pika), lambda _: None)
+            yield Channel(pika, await _opened(pika), self._under_way, lambda _: None)
         finally:
             with contextlib.suppress(Exception):
                 await pika.close()
@@ -159,7 +161,7 @@ class Link:
             raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
             opened.append((pika, raw))
         *confirm, outbox, fast = (raw for _, raw in opened)
-        return PublishingChannels(tuple(pika for pika, _ in opened), tuple(confirm), outbox, fast)
+        return PublishingChannels(tuple(pika for pika, _ in opened), tuple(confirm), outbox, fast, self._under_way)
 
     async def close(self) -> None:
         """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""

@@ -18,6 +18,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import BrokerUnavailable, MessageTooLarge, PublishFailed, PublishUnknown
 from consumer.broker.message import MAX_BODY, Message
+from consumer.broker.underway import UnderWay
 from consumer.observability import tracing
 
 CONFIRM_TIMEOUT = 30.0
@@ -34,6 +35,7 @@ class PublishingChannels:
     confirm: tuple[RawChannel, ...]
     outbox: RawChannel
     fast: RawChannel
+    under_way: UnderWay
 
 
 def _properties(message: Message, trace: Mapping[str, str]) -> spec.Basic.Properties:
@@ -107,15 +109,15 @@ class Publisher:
             channel = channels.confirm[self._turn]
         try:
             with self._traced(message, exchange, routing_key) as trace:
-                await channel.basic_publish(
-                    message.body,
-                    exchange=exchange,
-                    routing_key=routing_key,
-                    properties=_properties(message, trace),
-                    mandatory=mandatory,
-                    timeout=CONFIRM_TIMEOUT,
-                    wait=False,
-                )
+                async with channels.under_way.bounded(CONFIRM_TIMEOUT):
+                    await channel.basic_publish(
+                        message.body,
+                        exchange=exchange,
+                        routing_key=routing_key,
+                        properties=_properties(message, trace),
+                        mandatory=mandatory,
+                        wait=False,
+                    )
         except PublishError as error:
             raise PublishFailed(f"no queue takes {routing_key!r} from exchange {exchange!r}") from error
         except DeliveryError as error:
@@ -134,15 +136,16 @@ class Publisher:
         """
         if len(message.body) > MAX_BODY:
             raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
-        channel = self._get().fast
+        channels = self._get()
         try:
             with self._traced(message, exchange, routing_key) as trace:
-                await channel.basic_publish(
-                    message.body,
-                    exchange=exchange,
-                    routing_key=routing_key,
-                    properties=_properties(message, trace),
-                    wait=False,
-                )
+                async with channels.under_way.bounded():
+                    await channels.fast.basic_publish(
+                        message.body,
+                        exchange=exchange,
+                        routing_key=routing_key,
+                        properties=_properties(message, trace),
+                        wait=False,
+                    )
         except Exception as error:
             raise BrokerUnavailable(f"the connection was lost: {error!r}") from error

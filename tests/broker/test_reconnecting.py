@@ -8,7 +8,7 @@ from aiomisc.pytest import TCPProxy
 from yarl import URL
 
 from consumer.broker.declare import apply
-from consumer.broker.errors import BrokerUnavailable, BrokerUnreachable
+from consumer.broker.errors import BrokerError, BrokerUnavailable, BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.outbox import Outbox
@@ -75,6 +75,38 @@ async def test_the_outbox_leaves_out_what_no_broker_takes(publisher, names, link
         assert (await kept.next()).message.body == b"next"
         assert await outbox.flush(10)
     assert not link.lost.done()
+
+
+async def test_what_waits_to_be_sent_does_not_outlive_the_link(amqp_url, prefix, proxy):
+    """aiormq sends through a queue of ten frames, which nobody empties any more."""
+    many = 2000
+    link, kept, publisher = Link(through(amqp_url, proxy), "test"), Kept(), Publisher()
+    await link.open()
+    try:
+        publisher.attach(await link.publishing())
+        channel = await link.channel()
+        await channel.declare_queue(Queue(f"{prefix}.many", "", exclusive=True))
+        await channel.consume(f"{prefix}.many", kept)
+        message = Message(b"x")
+        for _ in range(many):
+            await publisher.fast(message, "", f"{prefix}.many")
+        deliveries = [await kept.next() for _ in range(many)]
+        async with asyncio.timeout(20):
+            sending = asyncio.gather(
+                *(delivery.ack() for delivery in deliveries),
+                *(publisher.fast(message, "", f"{prefix}.many") for _ in range(many)),
+                *(publisher.confirmed(message, "", f"{prefix}.many") for _ in range(many)),
+                *(channel.declare_queue(Queue(f"{prefix}.many", "", exclusive=True)) for _ in range(many)),
+                return_exceptions=True,
+            )
+            await asyncio.sleep(0)
+            await proxy.disconnect_all()
+            ended = await sending
+        assert link.lost.done()
+        assert any(isinstance(one, BrokerUnavailable) for one in ended), "nothing was waiting"
+        assert not [one for one in ended if isinstance(one, BaseException) and not isinstance(one, BrokerError)]
+    finally:
+        await link.close()
 
 
 async def test_a_lost_link_is_told_once_and_replaced(amqp_url, proxy):
