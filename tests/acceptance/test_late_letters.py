@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -50,15 +49,10 @@ class Post:
 
 
 @pytest.fixture
-async def post(mcp: Cluster) -> AsyncIterator[Post]:
-    link = Link(mcp.url, "post")
-    await link.open()
-    try:
-        publisher = Publisher()
-        publisher.attach(await link.publishing())
-        yield Post(publisher, Names(mcp.prefix), datetime.now(UTC))
-    finally:
-        await link.close()
+async def post(mcp: Cluster, link: Link) -> Post:
+    publisher = Publisher()
+    publisher.attach(await link.publishing())
+    return Post(publisher, Names(mcp.prefix), datetime.now(UTC))
 
 
 async def over(mcp: Cluster) -> WorkerProcess:

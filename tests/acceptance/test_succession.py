@@ -5,7 +5,6 @@ The placer is the test: the protocol between placer and owners is messages and b
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -81,16 +80,11 @@ class HalfAPlacer:
 
 
 @pytest.fixture
-async def half(mcp: Cluster) -> AsyncIterator[HalfAPlacer]:
-    link = Link(mcp.url, "half a placer")
-    await link.open()
-    try:
-        await apply(await link.channel(), topology(Names(mcp.prefix), grace=GRACE), link=link)
-        placer = HalfAPlacer(link, Names(mcp.prefix))
-        await placer.begin()
-        yield placer
-    finally:
-        await link.close()
+async def half(mcp: Cluster, link: Link) -> HalfAPlacer:
+    await apply(await link.channel(), topology(Names(mcp.prefix), grace=GRACE), link=link)
+    placer = HalfAPlacer(link, Names(mcp.prefix))
+    await placer.begin()
+    return placer
 
 
 async def opened_on(half: HalfAPlacer, mcp: Cluster, worker: WorkerProcess) -> Delivery:
