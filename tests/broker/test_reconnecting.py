@@ -4,8 +4,6 @@ import asyncio
 import gc
 
 import pytest
-from aiomisc.pytest import TCPProxy
-from yarl import URL
 
 from consumer.broker.declare import apply
 from consumer.broker.errors import BrokerError, BrokerUnavailable, BrokerUnreachable
@@ -17,13 +15,12 @@ from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster
 from infra.loopback import LOOPBACK, free_port
 from tests.broker.conftest import Kept, running
-from tests.proxy import through
+from tests.proxy import proxy_to, through
 
 
 @pytest.fixture
 async def proxy(amqp_url):
-    url = URL(amqp_url)
-    async with TCPProxy(str(url.host), int(url.port or 5672)) as made:
+    async with proxy_to(amqp_url) as made:
         yield made
 
 

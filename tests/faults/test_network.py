@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiomisc.pytest import TCPProxy
-from yarl import URL
 
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
@@ -16,15 +15,14 @@ from tests.faults.checker import check
 from tests.faults.load import Load
 from tests.faults.stage import Stage, faulty
 from tests.harness import WorkerProcess, worker_id_of
-from tests.proxy import through
+from tests.proxy import proxy_to, through
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
 async def proxy(fault_broker) -> AsyncIterator[TCPProxy]:
-    url = URL(fault_broker.url)
-    async with TCPProxy(str(url.host), int(url.port or 5672)) as made:
+    async with proxy_to(fault_broker.url) as made:
         yield made
 
 

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from consumer.processes.launcher import LocalLauncher
+from tests.leftovers import no_process_is_left
 
 from .helpers import Start, Starts, until
 
@@ -35,11 +36,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left(temporary: Path) -> AsyncIterator[None]:
-    before = set(psutil.Process().children())  # a broker of this test run, perhaps, which has children of its own
-    yield
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not others, f"tasks are left: {others}"
-    assert set(psutil.Process().children()) <= before, "processes are left"
+    with no_process_is_left():
+        yield
     await until(lambda: not marked(), "processes of a worker are left")
 
 

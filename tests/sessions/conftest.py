@@ -1,23 +1,19 @@
 """Nothing may be left behind by any test of this folder."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
-import psutil
 import pytest
 
 from consumer.sessions import SessionManager
+from tests.leftovers import no_process_is_left
 
 from .processes import Child, Events
 
 
 @pytest.fixture(autouse=True)
-async def nothing_is_left() -> AsyncIterator[None]:
-    before = set(psutil.Process().children())  # a broker of this test run, perhaps, which has children of its own
-    yield
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not others, "tasks are left"
-    assert set(psutil.Process().children()) <= before, "processes are left"
+def nothing_is_left() -> Iterator[None]:
+    with no_process_is_left():
+        yield
 
 
 @pytest.fixture
