@@ -1,6 +1,7 @@
 """How long something takes, what processes use of the machine, and waiting with a bound."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,20 @@ async def shared(call: Callable[[int], Awaitable[Any]], times: int, callers: int
 
     whole = await duration(asyncio.gather(*(caller() for _ in range(callers))))
     return whole, Sample.of(took)
+
+
+async def for_a_while(call: Callable[[int], Awaitable[Any]], seconds: float, callers: int) -> Sample:
+    """How long (s) each of the calls takes that ``callers`` begin within ``seconds``, one after the other."""
+    numbers = itertools.count()
+    ends = time.perf_counter() + seconds
+    took: list[float] = []
+
+    async def caller() -> None:
+        while time.perf_counter() < ends:
+            took.append(await duration(call(next(numbers))))
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return Sample.of(took)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, *, within: float, pause: float) -> None:

@@ -18,11 +18,13 @@ class Sizes:
     sustained: int = 150
     """Sessions that are opened and closed in a row, for starts a second."""
     calls: int = 1000
-    """Tool calls one by one, and a fourth of those that are made at once."""
+    """Tool calls one by one."""
     sessions: int = 12
     """Sessions with tool calls at once."""
     callers: int = 4
     """Callers of each of them."""
+    busy_seconds: float = 3.0
+    """For how long they call as fast as they are answered, in each round."""
     rounds: int = 3
     """How often everything is done that is over at once."""
     phone_calls: int = 300
@@ -44,6 +46,7 @@ QUICK = Sizes(
     calls=10,
     sessions=2,
     callers=2,
+    busy_seconds=0.05,
     rounds=1,
     phone_calls=4,
     at_once=2,

@@ -23,12 +23,16 @@ from typing import Any
 import psutil
 
 from scripts.benchmarks.measuring import end_all, until
+from scripts.benchmarks.report import Sample
 
 PACKAGE = "signalwire-sdk[mcp-gateway]"
 MODULE = "signalwire.mcp_gateway.gateway_service"
+AGENT = Path(__file__).with_name("peer_agent.py")
 FOLDER = Path(__file__).resolve().parents[2] / ".peer"
 PATIENCE = 60.0
+LINE_LIMIT = 16 << 20
 NO_LIMIT = "1000000 per second"
+USER = "bench"
 
 
 def install() -> Path:
@@ -58,7 +62,8 @@ class Gateway:
 
     def __init__(self, port: int, password: str) -> None:
         self._port = port
-        self._authorization = base64.b64encode(f"bench:{password}".encode()).decode()
+        self._authorization = base64.b64encode(f"{USER}:{password}".encode()).decode()
+        self.login = f"http://127.0.0.1:{port}", USER, password
 
     async def request(self, method: str, path: str, body: Any = None) -> Any:
         """One request; raises :class:`RuntimeError` when it is not answered with 200."""
@@ -96,6 +101,48 @@ class Gateway:
         except OSError:
             return False
         return True
+
+
+class Agent:
+    """An agent of SignalWire's SDK, which calls tools through the client that the SDK has for its gateway."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def busy(self, seconds: float, callers: int, **what: Any) -> Sample:
+        """As :func:`~scripts.benchmarks.measuring.for_a_while`, with a thread for each caller."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"seconds": seconds, "callers": callers} | what).encode() + b"\n")
+        return Sample.of(await self.told())
+
+    async def told(self) -> Any:
+        """What it says next; raises :class:`RuntimeError` when it has ended instead."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the agent of SignalWire's SDK has ended")
+        return json.loads(line)
+
+
+@asynccontextmanager
+async def agent(python: Path, gateway: Gateway, service: str) -> AsyncIterator[Agent]:
+    """An agent that uses one service of a gateway; it is gone at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(python, AGENT, *gateway.login, service),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=LINE_LIMIT,
+    )
+    try:
+        made = Agent(process)
+        await made.told()  # that it is ready
+        yield made
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 @asynccontextmanager
@@ -146,7 +193,7 @@ def _free_port() -> int:
 def _configuration(port: int, password: str, services: dict[str, list[str]]) -> dict[str, Any]:
     limits = ("tools_limit", "call_limit", "session_delete_limit")
     return {
-        "server": {"host": "127.0.0.1", "port": port, "auth_user": "bench", "auth_password": password},
+        "server": {"host": "127.0.0.1", "port": port, "auth_user": USER, "auth_password": password},
         "services": {
             name: {
                 "command": ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh", *command],

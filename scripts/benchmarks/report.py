@@ -10,13 +10,14 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Reference = Literal["sdk", "classic", "quorum", "peer"]
+Reference = Literal["sdk", "classic", "quorum", "peer", "agent"]
 
 REFERENCES: dict[Reference, str] = {
     "sdk": "SDK alone",
     "classic": "AMQP echo",
     "quorum": "AMQP echo, quorum",
     "peer": "SignalWire's gateway",
+    "agent": "SignalWire's agent",
 }
 """What ours is compared with, and how a column calls it."""
 
