@@ -92,6 +92,17 @@ def processor_seconds(processes: Iterable[psutil.Process]) -> float:
     return sum(float(one.user + one.system) for one in times)
 
 
+def machine_seconds() -> float:
+    """What everything on this machine has used of its processors so far."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
+
+
+def brokers() -> list[psutil.Process]:
+    """The nodes of RabbitMQ on this machine."""
+    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == "beam.smp"]
+
+
 def own_kb(process: psutil.Process) -> float:
     """Memory of a process that nobody shares (USS): what its end would give back."""
     return _rollup(process.pid, "Private_Clean", "Private_Dirty", "Private_Hugetlb")

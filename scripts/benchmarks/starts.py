@@ -8,7 +8,7 @@ from scripts.benchmarks.options import Options
 from scripts.benchmarks.peer import Gateway, gateway
 from scripts.benchmarks.references import sdk_start
 from scripts.benchmarks.report import Figure, Plot, Reference, Sample, Series, Subject, Target, figure
-from scripts.benchmarks.servers import PLAIN, Server
+from scripts.benchmarks.servers import Server
 from scripts.benchmarks.stage import Stage, named, running
 
 KINDS = ("cold", "forked", "warm")
@@ -42,7 +42,7 @@ def _plot(options: Options, figures: list[Figure]) -> Plot:
 
 async def _one_server(server: Server, options: Options, notes: list[str]) -> list[Figure]:
     sizes = options.sizes
-    times = sizes.starts if server is PLAIN else max(2, sizes.starts // 2)
+    times = sizes.starts
     services = {"cold": server.cold, "forked": server.forked, "warm": server.warm(sizes.pool)}
     async with running(services) as stage, AsyncExitStack() as stack:
         ways: dict[str, Timed] = {"sdk": lambda _: sdk_start(server.command)}
