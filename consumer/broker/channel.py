@@ -4,12 +4,14 @@
 * A delivery may be settled twice in our code (a tool call is acknowledged before it is executed); the broker would
   close the channel for it, so the second time does nothing.
 * Delivery callbacks are tasks of the channel and are cancelled with it, so a handler only takes the delivery over.
+* RPCs take turns on a channel, a round trip each: bindings that come together are made together.
 * Any loss (closed channel, consumer cancelled by the broker) is a loss of the whole link: there is one way to recover.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -35,6 +37,14 @@ RPC_TIMEOUT = 30.0
 """How long (s) the broker may take to answer a declare, bind or consume; quorum queues elect a leader first."""
 
 
+@dataclass(slots=True, eq=False)
+class _Bindings:
+    """Bindings that are made together."""
+
+    wanted: list[Binding] = field(default_factory=list)
+    made: bool = False
+
+
 class Channel:
     """A channel of the consuming connection."""
 
@@ -52,6 +62,8 @@ class Channel:
         self._on_loss = on_loss
         self._is_lost = is_lost
         self._closed_by_us = False
+        self._bindings = _Bindings()
+        self._binding = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         raw.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
         raw.closing.add_done_callback(self._closed)
@@ -107,15 +119,27 @@ class Channel:
         return declared.message_count or 0
 
     async def bind(self, binding: Binding) -> None:
-        """Bind a queue; idempotent."""
-        await self._rpc(
-            self._raw.queue_bind(
-                binding.queue,
-                binding.source,
-                routing_key=binding.routing_key,
-                arguments=dict(binding.arguments),
-            )
-        )
+        """Bind a queue; idempotent. What is bound while another binding is under way costs no round trip of its own."""
+        await self._rpc(self._bound(binding))
+
+    async def _bound(self, binding: Binding) -> None:
+        together = self._bindings
+        together.wanted.append(binding)
+        async with self._binding:
+            if together is self._bindings:  # who comes first binds for all who have come since
+                self._bindings = _Bindings()
+                await self._bind_all(together.wanted)
+                together.made = True
+        if not together.made:
+            raise BrokerUnavailable("it was bound together with others, and that failed")
+
+    async def _bind_all(self, bindings: Sequence[Binding]) -> None:
+        bind = self._raw.queue_bind
+        *others, last = bindings
+        for one in others:
+            await bind(one.queue, one.source, one.routing_key, nowait=True, arguments=dict(one.arguments))
+        # The broker does in order what it is told on a channel: its answer to the last is its answer to all.
+        await bind(last.queue, last.source, last.routing_key, arguments=dict(last.arguments))
 
     async def unbind(self, binding: Binding) -> None:
         """Take a binding away; idempotent."""
