@@ -31,6 +31,9 @@ from schemas.requests import CallEnded, CallProgress, CallStarted, Lifecycle, Se
 
 log = structlog.get_logger(__name__)
 
+TOGETHER = 15.0
+"""How long (s) beyond the grace the rest of what a dead worker held may take to come."""
+
 
 class Changes:
     """Carries out what changes the calls that a worker holds."""
@@ -198,19 +201,23 @@ class Changes:
         return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
 
     async def _restore(self, call: OwnedCall, recipe: Recipe, *, died: bool) -> Outcome:
-        if call.ended is not None or call.sessions:
+        if call.ended is not None or not call.is_news(recipe, within=self._context.presence.grace + TOGETHER):
             return Done(what="restore_not_needed")
         call.restores = max((one.restores for one in recipe.sessions), default=0) + died
         call.restored_at = asyncio.get_running_loop().time()
+        call.restored_from = recipe.worker_id, recipe.revision
         wanted = [
             Wanted(
                 one.session_id, one.service_name, one.timeout, one.metadata, restored=True, created_at=one.created_at
             )
             for one in recipe.sessions
-            if (service := self._context.services.get(one.service_name)) and service.enabled and service.restore
+            if one.session_id not in call.had
+            and (service := self._context.services.get(one.service_name))
+            and service.enabled
+            and service.restore
         ]
         await self._open(call, wanted, if_exists="keep")
-        return Done(what="restored")
+        return Done(what="restored" if wanted else "restore_not_needed")
 
 
 def _under_free_id(call: OwnedCall, wanted: Wanted) -> Wanted:

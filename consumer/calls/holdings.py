@@ -8,7 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -21,7 +21,7 @@ from consumer.calls.context import Context, ToolProcess
 from consumer.calls.memory import Memory
 from consumer.calls.ringing import Ringing
 from consumer.sessions import Session
-from schemas.ids import CallId, SessionId, routing_key
+from schemas.ids import CallId, SessionId, WorkerId, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 
 log = structlog.get_logger(__name__)
@@ -50,6 +50,10 @@ class OwnedCall:
     restores: int = 0
     """How many workers in a row have died with it."""
     restored_at: float = 0.0
+    restored_from: tuple[WorkerId, int] | None = None
+    """Whose recipe it was restored from last, and its revision."""
+    had: set[SessionId] = field(default_factory=set)
+    """Every session that it has had here: no recipe brings one of them back."""
     untold: list[CallSession] = field(default_factory=list)
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
     untold_ends: list[Callable[[], None]] = field(default_factory=list)
@@ -86,6 +90,18 @@ class OwnedCall:
     def may_tell(self) -> bool:
         """Whether ends are ours to tell: the call is known to be ours, and no placer can have a recipe of it."""
         return not (self.unchecked or self.given_back)
+
+    def is_news(self, recipe: Recipe, *, within: float) -> bool:
+        """Whether a recipe can tell of sessions that are missing here.
+
+        Of what a dead worker held, a command or an older recipe may have come first and opened some of its sessions.
+        That takes seconds; what comes later than ``within`` (s), or from somebody else, is of a life before that.
+        """
+        if self.restored_from is not None:
+            writer, revision = self.restored_from
+            if recipe.worker_id != writer or recipe.revision <= revision:
+                return False
+        return not self.sessions or datetime.now(UTC) - self.owned_since < timedelta(seconds=within)
 
     def tell_ends(self) -> None:
         """Tell of the ends that have been noted."""

@@ -107,6 +107,7 @@ class Owner:
                     self._context.reporter.created(session)
                 else:
                     call.sessions[session.session_id] = session
+                    call.had.add(session.session_id)
                     call.untold.append(session)
                     call.dirty = True
             case SessionEnded(reason=reason, exit=exit_):

@@ -9,6 +9,7 @@ from consumer.broker.link import Link
 from consumer.broker.parked import Filter, Parked
 from consumer.broker.parking import ParkingLot
 from schemas.errors import InvalidMessage
+from schemas.requests import SessionCreate
 from tests.harness import ECHO, Cluster, config
 
 LIMIT = 20_000
@@ -62,6 +63,8 @@ async def test_a_recipe_of_many_sessions_is_not_bound_by_the_size_of_one_message
     metadata = {"padding": "x" * (LIMIT * 3 // 4)}
     for session_id, service in (("c-1", "one"), ("c-1#two", "two"), ("c-1#three", "three")):
         await mcp.client.create(session_id, service, metadata=metadata)
+    # Settled, or the last of them comes back as well: then it is opened, not restored.
+    await mcp.until(lambda: len(mcp.logged("delivery", type=SessionCreate.type, outcome="done")) == len(services))
     await mcp.workers[0].kill()
     await mcp.start(config(services=services, worker={"max_message": LIMIT}))
     for service in services:

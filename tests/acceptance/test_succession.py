@@ -5,6 +5,7 @@ The placer is the test: the protocol between placer and owners is messages and b
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -16,8 +17,8 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
 from consumer.broker.topology import cluster as topology
 from consumer.calls import headers
-from schemas.ids import ServiceName, SessionId, WorkerId
-from schemas.internal import Recipe
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.internal import Recipe, SessionRecipe
 from schemas.requests import SessionCreate, ToolsCall
 from tests.harness import WAIT, Cluster, WorkerProcess, config
 
@@ -129,6 +130,50 @@ async def test_a_call_that_was_restored_is_not_restored_again(mcp: Cluster, half
     await lives_on(mcp, heir)
     assert len(mcp.of("created", restored=True)) == 1
     await mcp.event("lost", worker_id=dead.worker_id)  # that the former placer has told it, nobody can know
+
+
+def recipe_of_the_dead(revision: int, *names: str) -> Message:
+    now = datetime.now(UTC)
+    sessions = [
+        SessionRecipe(
+            session_id=SessionId(name),
+            service_name=ServiceName("echo"),
+            created_at=now,
+            last_accessed=now,
+            timeout=60,
+            metadata={},
+            life=f"{name} {revision}",
+        )
+        for name in names
+    ]
+    recipe = Recipe(call_id=CallId("c-1"), worker_id=WorkerId("dead"), revision=revision, sessions=sessions)
+    return Message(recipe.model_dump_json().encode(), type=Recipe.type)
+
+
+async def test_what_a_newer_recipe_has_more_is_restored_as_well(mcp: Cluster, half: HalfAPlacer):
+    """Killed between writing a recipe and acknowledging the one before: both come back."""
+    heir = await mcp.start(CONFIG)
+    await half.bind(heir)
+    await half.send_on(recipe_of_the_dead(4, "c-1"), heir)
+    await mcp.event("created", restored=True, session_id="c-1")
+    await half.send_on(recipe_of_the_dead(5, "c-1", "c-1#more"), heir)
+    await mcp.event("created", restored=True, session_id="c-1#more")
+    await mcp.client.close("c-1#more")
+    for outdated in (recipe_of_the_dead(4, "c-1", "c-1#old"), recipe_of_the_dead(6, "c-1", "c-1#more")):
+        await half.send_on(outdated, heir)
+    await mcp.until(lambda: len(mcp.logged("delivery", type=Recipe.type, outcome="restore_not_needed")) == 2)
+    assert sorted((await mcp.client.list_sessions())["sessions"]) == ["c-1"]
+    assert len(mcp.of("created")) == 2
+
+
+async def test_a_command_that_comes_again_before_the_recipe_hides_no_session(mcp: Cluster, half: HalfAPlacer):
+    """Killed between answering a command and acknowledging it: the command comes back, and the recipe after it."""
+    heir = await mcp.start(CONFIG)
+    await opened_on(half, mcp, heir)
+    await half.send_on(recipe_of_the_dead(5, "c-1", "c-1#more"), heir)
+    await mcp.event("created", restored=True, session_id="c-1#more")
+    assert sorted((await mcp.client.list_sessions())["sessions"]) == ["c-1", "c-1#more"]
+    assert len(mcp.of("created")) == 2
 
 
 async def test_a_tool_call_that_was_answered_is_answered_the_same(mcp: Cluster, half: HalfAPlacer):
