@@ -182,8 +182,10 @@ def age_of(past: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them, in the two biggest units at most: ``840ms``, ``42s``, ``3m05s``, ``2h10m``."""
+    """Seconds as a person says them, in the two biggest units at most: ``0.3ms``, ``840ms``, ``42s``, ``3m05s``."""
     milliseconds, tenths, whole = round(seconds * 1000), round(seconds, 1), round(seconds)
+    if 0 < seconds < 0.001:
+        return f"{max(0.01, seconds * 1000):.1g}ms"
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds else "0s"
     if whole < 60:

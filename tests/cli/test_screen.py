@@ -46,7 +46,8 @@ def test_columns_are_narrowed_from_the_widest_on_and_ids_last():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0s"), (0.0123, "12ms"), (0.9996, "1s"), (1.26, "1.3s"), (9.0, "9s"), (9.99, "10s"), (42.4, "42s"),
+    [(0, "0s"), (1e-7, "0.01ms"), (0.0003, "0.3ms"),
+     (0.0123, "12ms"), (0.9996, "1s"), (1.26, "1.3s"), (9.0, "9s"), (9.99, "10s"), (42.4, "42s"),
      (59.7, "1m00s"), (300, "5m00s"), (3599.8, "1h00m"), (7800, "2h10m"), (90_000, "1d01h")],
 )  # fmt: skip
 def test_durations_are_said_in_two_units_at_most(seconds: float, said: str):
