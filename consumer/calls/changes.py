@@ -11,7 +11,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Outcome
 from consumer.calls import headers
-from consumer.calls.books import Books
+from consumer.calls.books import GONE_ASTRAY, Books
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.holdings import CallSession, Holdings, OwnedCall
 from consumer.calls.lanes import Lanes
@@ -30,9 +30,6 @@ from schemas.replies import CloseResult, EndResult, succeeded
 from schemas.requests import CallEnded, CallProgress, CallStarted, Lifecycle, SessionClose, SessionCreate
 
 log = structlog.get_logger(__name__)
-
-TOGETHER = 15.0
-"""How long (s) beyond the grace the rest of what a dead worker held may take to come."""
 
 
 class Changes:
@@ -201,7 +198,7 @@ class Changes:
         return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
 
     async def _restore(self, call: OwnedCall, recipe: Recipe, *, died: bool) -> Outcome:
-        if call.ended is not None or not call.is_news(recipe, within=self._context.presence.grace + TOGETHER):
+        if call.ended is not None or not call.is_news(recipe, within=self._context.presence.grace + GONE_ASTRAY):
             return Done(what="restore_not_needed")
         call.restores = max((one.restores for one in recipe.sessions), default=0) + died
         call.restored_at = asyncio.get_running_loop().time()

@@ -14,9 +14,10 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
 from consumer.calls import headers
 from schemas.calls import CallKind
-from schemas.ids import CallId, ServiceName, SessionId, WorkerId
-from schemas.internal import Endings, Recipe, SessionRecipe
+from schemas.ids import CallId, WorkerId
+from schemas.internal import Endings, Recipe
 from schemas.requests import CallStarted
+from tests.acceptance.recipes import recipe_of
 from tests.harness import WAIT, Cluster, WorkerProcess, config
 
 CALL = CallId("c-1")
@@ -67,27 +68,13 @@ async def over(mcp: Cluster) -> WorkerProcess:
     return owner
 
 
-def recipe(owner: WorkerProcess, life: datetime) -> Message:
-    session = SessionRecipe(
-        session_id=SessionId(CALL),
-        service_name=ServiceName("echo"),
-        created_at=life,
-        last_accessed=life,
-        timeout=60.0,
-        metadata={},
-        life="life-1",
-    )
-    body = Recipe(call_id=CALL, worker_id=WorkerId(owner.worker_id), revision=1, sessions=[session])
-    return Message(body.model_dump_json().encode(), type=Recipe.type)
-
-
 def start() -> Message:
     return Message(STARTED.model_dump_json().encode(), type=STARTED.type)
 
 
 async def test_a_recipe_of_a_call_that_has_ended_restores_nothing(mcp: Cluster, post: Post):
     owner = await over(mcp)
-    await post.deliver(recipe(owner, post.sent), owner, sent=post.sent)
+    await post.deliver(recipe_of(owner.worker_id, CALL, at=post.sent), owner, sent=post.sent)
     await mcp.until(lambda: mcp.logged("delivery", type=Recipe.type, outcome="not_restored"))
     assert not (await mcp.client.list_sessions())["sessions"]
 
@@ -125,7 +112,7 @@ async def test_a_raw_start_that_comes_again_after_the_end_opens_nothing(mcp: Clu
 async def test_what_was_sent_after_the_end_is_of_another_call_of_that_id(mcp: Cluster, post: Post):
     owner = await over(mcp)
     later = datetime.now(UTC) + ANOTHER_LIFE
-    await post.deliver(recipe(owner, later), owner, sent=later)
+    await post.deliver(recipe_of(owner.worker_id, CALL, at=later), owner, sent=later)
     await mcp.event("created", call_id=CALL, restored=True)
 
 

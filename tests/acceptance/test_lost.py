@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 
 from consumer.broker.channel import Channel
 from consumer.broker.link import Link
-from consumer.broker.message import CALL_HEADER, Delivery, Message
+from consumer.broker.message import Delivery
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, inbox
-from schemas.ids import CallId, ServiceName, SessionId, WorkerId
-from schemas.internal import Presence, Recipe, SessionRecipe
+from schemas.ids import CallId, WorkerId
+from schemas.internal import Presence
+from tests.acceptance.recipes import recipe_of
 from tests.harness import WAIT, Cluster, config
 
 GRACE = 2
@@ -35,12 +36,7 @@ async def test_a_worker_that_died_before_it_told_of_a_session_is_spoken_for(mcp:
     publisher.attach(await link.publishing())
     await channel.declare_queue(inbox(names, GONE))
     now = datetime.now(UTC)
-    session = SessionRecipe(
-        session_id=SessionId(CALL), service_name=ServiceName("echo"), created_at=now, last_accessed=now,
-        timeout=60.0, metadata={"of": "mine"}, life="life-1",
-    )  # fmt: skip
-    recipe = Recipe(call_id=CALL, worker_id=GONE, revision=1, sessions=[session])
-    message = Message(recipe.model_dump_json().encode(), type=Recipe.type, headers={CALL_HEADER: CALL})
+    message = recipe_of(GONE, CALL, at=now, metadata={"of": "mine"})
     await publisher.confirmed(message, "", names.inbox(GONE))
     deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
     await channel.consume(names.inbox(GONE), deliveries.put_nowait)

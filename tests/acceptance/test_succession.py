@@ -17,9 +17,10 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
 from consumer.broker.topology import cluster as topology
 from consumer.calls import headers
-from schemas.ids import CallId, ServiceName, SessionId, WorkerId
-from schemas.internal import Recipe, SessionRecipe
+from schemas.ids import ServiceName, SessionId, WorkerId
+from schemas.internal import Recipe
 from schemas.requests import SessionCreate, ToolsCall
+from tests.acceptance.recipes import recipe_of
 from tests.harness import WAIT, Cluster, WorkerProcess, config
 
 GRACE = 2
@@ -133,21 +134,7 @@ async def test_a_call_that_was_restored_is_not_restored_again(mcp: Cluster, half
 
 
 def recipe_of_the_dead(revision: int, *names: str) -> Message:
-    now = datetime.now(UTC)
-    sessions = [
-        SessionRecipe(
-            session_id=SessionId(name),
-            service_name=ServiceName("echo"),
-            created_at=now,
-            last_accessed=now,
-            timeout=60,
-            metadata={},
-            life=f"{name} {revision}",
-        )
-        for name in names
-    ]
-    recipe = Recipe(call_id=CallId("c-1"), worker_id=WorkerId("dead"), revision=revision, sessions=sessions)
-    return Message(recipe.model_dump_json().encode(), type=Recipe.type)
+    return recipe_of("dead", *names, at=datetime.now(UTC), revision=revision)
 
 
 async def test_what_a_newer_recipe_has_more_is_restored_as_well(mcp: Cluster, half: HalfAPlacer):
