@@ -31,12 +31,13 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster
-from consumer.calls.headers import DEADLINE, milliseconds
+from consumer.calls.messages.forwarding import milliseconds
 from consumer.observability.logs import quiet_unless_configured
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.errors import DeadlineExceeded
 from schemas.events import CloudEvent
+from schemas.headers import DEADLINE
 from schemas.ids import CallId, call_id_of, routing_key
 from schemas.interim import INTERIM, InputRequired, Interim, ToolsPending, ToolsProgress
 from schemas.replies import parse_reply

@@ -5,7 +5,7 @@ AsyncAPI knows headers only. A property of AMQP 0-9-1 (basic class) is one with 
 
 from consumer.asyncapi.payloads import Schema
 from consumer.broker import message, parked
-from consumer.calls import headers
+from schemas import headers
 
 PARKED: dict[str, str] = {
     parked.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
-from consumer.calls.endings import Endings
-from consumer.calls.figures import Figures
-from consumer.calls.presence import Presence
-from consumer.calls.reporting import Reporter
+from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.cluster.statistics import Figures
+from consumer.calls.events import Reporter
 from consumer.calls.routes import Route
 from consumer.sessions import SessionProcess
 from consumer.sessions.record import StartKind

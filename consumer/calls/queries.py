@@ -11,11 +11,11 @@ from pydantic_core import to_json
 from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome
+from consumer.calls.cluster.membership import ROLL_CALL
 from consumer.calls.context import Context, ToolProcess
-from consumer.calls.presence import ROLL_CALL
-from consumer.calls.reading import refused
-from consumer.calls.reporting import session_info
-from consumer.calls.tasks import Tasks
+from consumer.calls.events import session_info
+from consumer.calls.messages.parsing import refused
+from consumer.concurrency.task_set import Tasks
 from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.errors import InvalidMessage, SessionsError

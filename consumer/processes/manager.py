@@ -9,11 +9,11 @@ from typing import Any, Self
 
 import structlog
 
-from consumer.processes.client import MCPClient
-from consumer.processes.listings import Listings
-from consumer.processes.pool import WarmPool
+from consumer.processes.client.client import MCPClient
 from consumer.processes.service import MCPService
-from consumer.processes.starter import ColdStarter, Starter
+from consumer.processes.tool_cache import Listings
+from consumer.processes.warm.pool import WarmPool
+from consumer.processes.warm.starter import ColdStarter, Starter
 from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown
 
 log = structlog.get_logger(__name__)

@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 
 import structlog
 
-from consumer.calls.tasks import Tasks
+from consumer.concurrency.task_set import Tasks
 from consumer.worker.budgets import FLUSH_PATIENCE, INBOX_PATIENCE, OTHER_NODES, TAKEN_PATIENCE
-from consumer.worker.exits import Exit
-from consumer.worker.others import Others
-from consumer.worker.parts import Parts
-from consumer.worker.stations import Stations
+from consumer.worker.consumers import Stations
+from consumer.worker.exit_codes import Exit
+from consumer.worker.peers import Others
+from consumer.worker.wiring import Parts
 
 log = structlog.get_logger(__name__)
 

@@ -13,16 +13,16 @@ from consumer import __version__
 from consumer.broker.errors import BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
-from consumer.calls.liveness import Liveness
+from consumer.calls.cluster.inbox_probe import Liveness
 from consumer.observability import metrics
-from consumer.processes.base import sweep
+from consumer.processes.launch.session_root import sweep
 from consumer.settings import ConfigurationError, Settings
-from consumer.worker.exits import Exit
+from consumer.worker.consumers import Stations
+from consumer.worker.exit_codes import Exit
 from consumer.worker.leaving import cancelled, leave
-from consumer.worker.others import Others
-from consumer.worker.parts import Parts
-from consumer.worker.stations import Stations
-from consumer.worker.telling import CannotListen, Telling
+from consumer.worker.peers import Others
+from consumer.worker.status import CannotListen, Telling
+from consumer.worker.wiring import Parts
 from schemas.ids import WorkerId
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """Whether a call can be given to this worker; see ``consumer.calls.liveness``."""
+        """Whether a call can be given to this worker; see ``consumer.calls.cluster.inbox_probe``."""
         return self._liveness.healthy and self._parts.publisher.attached
 
     async def _attach(self, link: Link) -> None:

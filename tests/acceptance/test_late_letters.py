@@ -12,7 +12,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import CALL_HEADER, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
-from consumer.calls import headers
+from schemas import headers
 from schemas.calls import CallKind
 from schemas.ids import CallId, WorkerId
 from schemas.internal import Endings, Recipe

@@ -16,7 +16,8 @@ from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
 from consumer.broker.topology import cluster as topology
-from consumer.calls import headers
+from consumer.calls.messages import forwarding
+from schemas import headers
 from schemas.ids import ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
 from schemas.requests import SessionCreate, ToolsCall
@@ -66,7 +67,7 @@ class HalfAPlacer:
     async def send_on(self, message: Message, worker: WorkerProcess) -> None:
         marks = {CALL_HEADER: "c-1", headers.PLACEMENT: "half/1"}
         where = self._names.inbox(WorkerId(worker.worker_id))
-        await self._publisher.confirmed(headers.onward(message, marks), "", where)
+        await self._publisher.confirmed(forwarding.onward(message, marks), "", where)
 
     async def publish_unowned(self, message: Message) -> None:
         """As if no exchange had known where to, and for the second time: a placer has to decide."""

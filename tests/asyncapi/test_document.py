@@ -17,8 +17,7 @@ from consumer.asyncapi.headers import HEADERS
 from consumer.asyncapi.payloads import message_types, name_of
 from consumer.broker import message, parked
 from consumer.broker.topology import CallExchange, Names, cluster
-from consumer.calls import headers
-from schemas import interim, internal
+from schemas import headers, interim, internal
 from schemas.errors import ErrorCode
 from schemas.event_data import EVENTS
 from schemas.events import EndReason, SessionEventType, WorkerEventType

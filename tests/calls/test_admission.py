@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from consumer.calls.admission import Admission
-from consumer.calls.presence import Presence
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.placement.admission import Admission
 from schemas.errors import Capacity, ServiceSessionLimit
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import Presence as Report

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from consumer.calls import answers as module
-from consumer.calls.answers import Answer, Answers
-from consumer.calls.binding import bound_arguments, public_tools
+from consumer.calls.requests import idempotency as module
+from consumer.calls.requests.idempotency import Answer, Answers
+from consumer.calls.requests.pinned_arguments import bound_arguments, public_tools
 from schemas.errors import InvalidMessage
 
 

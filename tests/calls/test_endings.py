@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
-from consumer.calls.endings import REMEMBER, Endings
+from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from schemas.ids import CallId, WorkerId
 from schemas.internal import Endings as EndingsMessage
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from consumer.broker.message import Delivery, Message
-from consumer.calls.holdings import Holdings, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings, OwnedCall
 from consumer.settings import load_settings
-from consumer.worker.parts import Parts
+from consumer.worker.wiring import Parts
 from schemas.ids import CallId
 from schemas.internal import Recipe
 

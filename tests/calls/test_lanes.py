@@ -5,8 +5,8 @@ import gc
 
 import pytest
 
-from consumer.calls.lanes import Lanes
-from consumer.calls.memory import Memory
+from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.keyed_queues import Lanes
 
 
 @pytest.fixture

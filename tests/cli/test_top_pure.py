@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.calls.figures import SPAN, Figures
+from consumer.calls.cluster.statistics import SPAN, Figures
 from consumer.cli.top.keys import Keys
 from consumer.cli.top.known import Known, Listing, Now, Session, minute
 from consumer.cli.top.picture import picture

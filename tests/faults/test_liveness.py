@@ -5,7 +5,7 @@ import asyncio
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names, inbox
-from consumer.calls.liveness import Liveness
+from consumer.calls.cluster.inbox_probe import Liveness
 from schemas.ids import WorkerId
 from tests.broker.conftest import running
 

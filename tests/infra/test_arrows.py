@@ -37,7 +37,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("consumer/broker", "mcp", "Only the room of MCP servers speaks MCP"),
         ("consumer/telephony", "consumer.sessions", "Arrows between the rooms"),
         ("consumer/calls", "consumer.processes", "Arrows between the rooms"),
-        ("consumer/settings", "consumer.calls.owner", "Settings see what is configured"),
+        ("consumer/settings", "consumer.calls.ownership.owner", "Settings see what is configured"),
         ("consumer/observability", "consumer.settings", "Arrows between the rooms"),
         ("consumer/newroom", "consumer.broker", "every room has its place"),
         ("schemas", "consumer.sessions", "The wire contract"),

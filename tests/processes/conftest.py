@@ -9,7 +9,7 @@ import psutil
 import pytest
 import uvloop
 
-from consumer.processes.launcher import LocalLauncher
+from consumer.processes.launch.launcher import LocalLauncher
 from tests.leftovers import no_process_is_left
 
 from .helpers import Start, Starts, until

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import psutil
 
-from consumer.processes.client import MCPClient
-from consumer.processes.launcher import Launcher
+from consumer.processes.client.client import MCPClient
+from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.sessions.session import ProcessExit
 

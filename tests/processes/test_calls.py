@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 
-from consumer.processes.client import MCPClient
+from consumer.processes.client.client import MCPClient
 from schemas.errors import InvalidMessage, McpError, ToolNotFound, ToolTimeout
 
 from .helpers import Start, structured, text

@@ -11,8 +11,8 @@ import psutil
 import pytest
 import structlog
 
-from consumer.processes.client import MCPClient
-from consumer.processes.forking import ForkLauncher, PythonCommand
+from consumer.processes.client.client import MCPClient
+from consumer.processes.fork.launcher import ForkLauncher, PythonCommand
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown
@@ -30,7 +30,7 @@ async def manager() -> AsyncIterator[MCPManager]:
 
 def helpers() -> list[psutil.Process]:
     """The fork servers that run below us."""
-    return [child for child in psutil.Process().children() if "forkserver_child.py" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "fork/child.py" in " ".join(child.cmdline())]
 
 
 def process_of(client: MCPClient) -> psutil.Process:
@@ -228,7 +228,7 @@ async def test_a_helper_that_dies_takes_its_sessions_and_is_replaced_in_time(
         await until(lambda: not runs(process_of_pid(client)), "the fork lives")
         await until(lambda: [log for log in logs if log["event"] == "forkserver.unusable"], "nobody is told")
     assert (await manager.create_client("svc")).start_kind == "cold"
-    monkeypatch.setattr("consumer.processes.forking.ForkLauncher._rests", lambda *_: False)
+    monkeypatch.setattr("consumer.processes.fork.launcher.ForkLauncher._rests", lambda *_: False)
     assert (await manager.create_client("svc")).start_kind == "forked"
 
 

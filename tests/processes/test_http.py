@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiomisc.pytest import TCPProxy
 
-from consumer.processes.client import MCPClient
-from consumer.processes.eras import Era
+from consumer.processes.client.client import MCPClient
+from consumer.processes.client.protocol_versions import Era
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown, SessionDied, StartFailed, StartTimeout, ToolTimeout
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from consumer.processes.lines import LineSplitter, LineTooLong, NotJsonRpc, parse
-from consumer.processes.tail import MAX_BYTES, MAX_LINES, Tail
+from consumer.processes.stdio.lines import LineSplitter, LineTooLong, NotJsonRpc, parse
+from consumer.processes.stdio.stderr_tail import MAX_BYTES, MAX_LINES, Tail
 
 
 @given(st.lists(st.binary(max_size=40)), st.lists(st.integers(1, 20)))

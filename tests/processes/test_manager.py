@@ -9,10 +9,10 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from consumer.processes.client import MCPClient
-from consumer.processes.eras import Era
+from consumer.processes.client.client import MCPClient
+from consumer.processes.client.protocol_versions import Era
 from consumer.processes.manager import MCPManager
-from consumer.processes.starter import ColdStarter
+from consumer.processes.warm.starter import ColdStarter
 from schemas.errors import ServiceDisabled, ServiceNotFound, ShuttingDown, StartFailed, StartTimeout
 
 from .helpers import command, service, structured, text
@@ -124,7 +124,7 @@ async def test_twenty_at_once_are_as_fast_as_the_processors_allow() -> None:
 
 
 async def test_who_hangs_does_not_keep_others_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.processes.starter.CPU_BOUND", 0.3)
+    monkeypatch.setattr("consumer.processes.warm.starter.CPU_BOUND", 0.3)
     starter = ColdStarter(most_at_once=1)
     async with MCPManager({"mute": service("mute"), "echo": service()}, starter=starter) as manager:
         hanging = asyncio.create_task(manager.create_client("mute"))
@@ -139,7 +139,7 @@ async def test_who_hangs_does_not_keep_others_from_starting(monkeypatch: pytest.
 
 
 async def test_an_old_server_is_asked_once_which_era_it_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.processes.eras.PROBE_TIMEOUT", 1.0)
+    monkeypatch.setattr("consumer.processes.client.protocol_versions.PROBE_TIMEOUT", 1.0)
     async with MCPManager({"silent": service("echo_server", "--silent")}) as manager:
         assert (await manager.create_client("silent")).era is Era.HANDSHAKE
         started = time.monotonic()

@@ -10,10 +10,10 @@ import pytest
 import structlog
 from tenacity import wait_none
 
-from consumer.processes.demand import Demand
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService, Warm
-from consumer.processes.slots import Slots
+from consumer.processes.warm.demand import Demand
+from consumer.processes.warm.slots import Slots
 
 from .helpers import command, runs, service, structured
 
@@ -125,7 +125,7 @@ async def test_services_with_one_command_share_a_listing() -> None:
 
 
 async def test_the_dead_are_replaced(warm: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.processes.shelf.BACKOFF", wait_none())
+    monkeypatch.setattr("consumer.processes.warm.warm_clients.BACKOFF", wait_none())
     pool = warm(warm={"min": 1, "max": 1})
     await pool.has(1)
     (dead,) = servers()
@@ -153,7 +153,7 @@ async def test_the_old_are_replaced(warm: Make) -> None:
 async def test_a_start_that_fails_is_tried_again_later_and_logged_once(
     warm: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumer.processes.shelf.BACKOFF", wait_none())
+    monkeypatch.setattr("consumer.processes.warm.warm_clients.BACKOFF", wait_none())
     works = tmp_path / "works"
     script = f"""
 import os, sys

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from consumer.processes.client import MCPClient
+from consumer.processes.client.client import MCPClient
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown, ServiceNotFound, SessionDied, SessionsError
@@ -103,7 +103,7 @@ async def test_a_helper_ends_with_its_last_fork() -> None:
     async with MCPManager({"svc": service(fork_server=FORKED)}) as manager:
         one, two = [await manager.create_client("svc") for _ in range(2)]
         assert one.start_kind == two.start_kind == "forked"
-        (helper,) = processes("forkserver_child.py")
+        (helper,) = processes("fork/child.py")
         manager.reconfigure({"svc": service(fork_server=FORKED, env={"EDITION": "two"})})
         new = await manager.create_client("svc")
         assert (await environment(new))["EDITION"] == "two"
@@ -121,12 +121,12 @@ async def test_a_helper_ends_with_its_last_fork() -> None:
 async def test_a_helper_without_forks_ends_at_once(wait: bool) -> None:
     async with MCPManager({"svc": service(fork_server=FORKED)}) as manager:
         manager.warm_up()
-        await until(lambda: processes("forkserver_child.py"), "no helper starts", timeout=10)
+        await until(lambda: processes("fork/child.py"), "no helper starts", timeout=10)
         if wait:
             await (await manager.create_client("svc")).stop()
         manager.reconfigure({"svc": service()})
         assert (await manager.create_client("svc")).start_kind == "cold"
-        await until(lambda: not processes("forkserver_child.py"), "the helper stays", timeout=10)
+        await until(lambda: not processes("fork/child.py"), "the helper stays", timeout=10)
 
 
 async def test_a_helper_is_shared_by_services_until_the_last_is_gone() -> None:
@@ -136,7 +136,7 @@ async def test_a_helper_is_shared_by_services_until_the_last_is_gone() -> None:
         manager.reconfigure({"two": two})
         await client.stop()
         assert (await manager.create_client("two")).start_kind == "forked"
-        assert len(processes("forkserver_child.py")) == 1
+        assert len(processes("fork/child.py")) == 1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from consumer.processes import probing
-from consumer.processes.bubblewrap import bubblewrap_refusal
-from consumer.processes.sandbox import DEFAULT_MEMORY
+from consumer.processes.launch import host_tools as probing
+from consumer.processes.launch.bubblewrap import bubblewrap_refusal
+from consumer.processes.launch.sandbox import DEFAULT_MEMORY
 from consumer.processes.service import Sandbox
 from schemas.errors import OutcomeUnknown, StartFailed
 

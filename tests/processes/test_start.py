@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from consumer.processes.client import MCPClient
-from consumer.processes.eras import Era
-from consumer.processes.launcher import LocalLauncher
-from consumer.processes.spawn import fork
+from consumer.processes.client.client import MCPClient
+from consumer.processes.client.protocol_versions import Era
+from consumer.processes.launch.launcher import LocalLauncher
+from consumer.processes.stdio.spawn import fork
 from schemas.errors import SessionDied, StartFailed, StartTimeout
 
 from .helpers import Start, command, runs, service, structured, text
@@ -136,7 +136,7 @@ async def test_a_machine_that_is_busy_is_asked_again(start: Start, monkeypatch: 
             raise refusals.pop()
         return fork(*arguments, **more)
 
-    monkeypatch.setattr("consumer.processes.launcher.fork", busy)
+    monkeypatch.setattr("consumer.processes.launch.launcher.fork", busy)
     client = await start()
     assert client.is_alive
     refusals += [OSError(errno.EPERM, "Operation not permitted")]
@@ -175,7 +175,7 @@ async def test_an_old_server_that_dies_of_the_probe_is_started_again_as_old(star
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.processes.eras.PROBE_TIMEOUT", 0.4)
+    monkeypatch.setattr("consumer.processes.client.protocol_versions.PROBE_TIMEOUT", 0.4)
 
 
 async def test_an_old_server_that_is_silent_on_the_probe_starts_after_it(start: Start, impatient: None) -> None:

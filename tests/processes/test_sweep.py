@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from consumer.processes import base as bases
+from consumer.processes.launch import session_root as bases
 from tests.harness import ECHO, Cluster, config
 
 

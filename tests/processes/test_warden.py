@@ -10,14 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from consumer.processes.launcher import LocalLauncher
+from consumer.processes.launch.launcher import LocalLauncher
 
 from .helpers import Start, command, runs, structured, until
 
 WORKER = """
 import asyncio, sys
-from consumer.processes.client import MCPClient
-from consumer.processes.launcher import LocalLauncher
+from consumer.processes.client.client import MCPClient
+from consumer.processes.launch.launcher import LocalLauncher
 from consumer.processes.service import MCPService
 
 async def main():

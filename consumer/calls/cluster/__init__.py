@@ -1,0 +1,1 @@
+"""What a worker knows of the others: who lives, which calls have ended, what they measured."""

@@ -1,0 +1,132 @@
+"""Which calls have ended, known to every worker: whoever is the placer next must not open them again.
+
+A start or a recipe may come a second time behind the end: from a dead worker's inbox, or from the hands of a placer
+that is no more. The tombstone keeps everything out for a while, even what was sent after the end. What was sent before
+it is kept out for much longer: a dead letter may be minutes on its way (see ``consumer.broker.topology``).
+"""
+
+import time
+from contextlib import suppress
+from datetime import datetime
+
+import structlog
+from pydantic import ValidationError
+
+from consumer.broker.errors import BrokerError
+from consumer.broker.message import Delivery, Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Names
+from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.task_set import Tasks
+from schemas.ids import CallId, WorkerId
+from schemas.internal import Endings as EndingsMessage
+
+log = structlog.get_logger(__name__)
+
+BATCH = 1000
+"""How many calls one message names."""
+
+REMEMBER = 600.0
+"""How long (s) an end is remembered; longer than a broker that comes back may keep a dead letter."""
+
+
+class Endings:
+    """When calls have ended (s since the epoch); each has a tombstone for ``tombstone`` seconds.
+
+    Ends are told to all at once, and all of them to everybody who has a new link. Workers compare each other's clocks
+    here: they have to agree within seconds, as they do by NTP.
+    """
+
+    def __init__(self, worker_id: WorkerId, names: Names, publisher: Publisher, tombstone: float) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._publisher = publisher
+        self._tombstone = tombstone
+        self._remember = max(REMEMBER, tombstone)
+        self._ended_at: Memory[float] = Memory(self._remember)
+        self._noted_here: Memory[float] = Memory(self._remember)
+        self._news: dict[CallId, float | None] = {}
+        self._tasks = Tasks()
+
+    def __contains__(self, call_id: CallId) -> bool:
+        """Whether the call has a tombstone."""
+        return self.bar(call_id, sent=None)
+
+    def bar(self, call_id: CallId, sent: datetime | None) -> bool:
+        """Whether what was ``sent`` then does not open the call: it has a tombstone, or has ended since."""
+        ended_at = self._ended_at.get(call_id)
+        if ended_at is None:
+            return False
+        return time.time() < ended_at + self._tombstone or (sent is not None and sent.timestamp() <= ended_at)
+
+    def note(self, call_id: CallId) -> None:
+        """The call has ended."""
+        now = time.time()
+        self._ended_at.set(call_id, now)
+        self._noted_here.set(call_id, now)
+        self._tell_soon(call_id, now)
+
+    def lift(self, call_id: CallId) -> None:
+        """Somebody who knows better opens the call again."""
+        if self._ended_at.get(call_id) is not None:
+            self._forget(call_id)
+            self._tell_soon(call_id, None)
+
+    def _forget(self, call_id: CallId) -> None:
+        self._ended_at.drop(call_id)
+        self._noted_here.drop(call_id)
+
+    def hear(self, delivery: Delivery) -> None:
+        """Another worker tells; what is told again is not remembered for longer."""
+        try:
+            message = EndingsMessage.model_validate_json(delivery.message.body)
+        except ValidationError as error:  # of another version
+            log.warning("endings.unreadable", error=str(error))
+            return
+        if message.worker_id == self._worker_id:
+            return
+        earliest = time.time() - self._remember
+        for call_id, ended_at in message.ended.items():
+            if ended_at > max(earliest, self._ended_at.get(call_id) or 0.0):
+                self._ended_at.set(call_id, ended_at)
+        for call_id in message.lifted:
+            self._forget(call_id)
+
+    def tell_again(self) -> None:
+        """Tell everybody what was noted here: this worker has a new link, and some of it may not have got through."""
+        for call_id, ended_at in self._noted_here.items():
+            self._tell_soon(CallId(call_id), ended_at)
+
+    def tell_newcomer(self, queue: str) -> None:
+        """Tell everything that is known to the worker that hears on ``queue``: it has a new link."""
+        everything: dict[CallId, float | None] = {CallId(one): at for one, at in self._ended_at.items()}
+        self._tasks.start(self._tell(everything, "", queue), "endings-newcomer")
+
+    def _tell_soon(self, call_id: CallId, ended_at: float | None) -> None:
+        if not self._news:
+            self._tasks.start(self._tell_news(), "endings")
+        self._news[call_id] = ended_at
+
+    async def _tell_news(self) -> None:
+        news, self._news = self._news, {}
+        await self._tell(news, self._names.workers, "")
+
+    async def _tell(self, told: dict[CallId, float | None], exchange: str, key: str) -> None:
+        calls = list(told.items())
+        for start in range(0, len(calls), BATCH):
+            batch = calls[start : start + BATCH]
+            message = EndingsMessage(
+                worker_id=self._worker_id,
+                ended={call_id: ended_at for call_id, ended_at in batch if ended_at is not None},
+                lifted=[call_id for call_id, ended_at in batch if ended_at is None],
+            )
+            with suppress(BrokerError):  # all is told when the link is back
+                await self._publisher.fast(
+                    Message(body=message.model_dump_json().encode(), type=EndingsMessage.type, persistent=False),
+                    exchange,
+                    key,
+                )
+
+    async def stop(self) -> None:
+        """Tell no more."""
+        await self._tasks.cancel()

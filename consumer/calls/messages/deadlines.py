@@ -1,0 +1,73 @@
+"""The caller's patience: how long a request is still worth anything.
+
+``expiration`` (ms, AMQP) and ``timeout`` (s, body) say it, the shorter one counts, and the service's ``call_timeout``
+does when neither is there. It travels as a moment in a header when a message is sent on.
+"""
+
+import asyncio
+import math
+import time
+from typing import Final
+
+from consumer.broker.message import Delivery
+from schemas import headers
+from schemas.errors import DeadlineExceeded
+from schemas.requests import CallRequest, ToolsCall
+
+BEAT: Final = 0.25
+STALLED: Final = 1.0
+"""A pause (s) of the event loop that is told from a busy one: the process was stopped, or the machine asleep."""
+
+
+def too_late(request: CallRequest) -> DeadlineExceeded:
+    """The error for a request that nobody waits for any more."""
+    named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
+    return DeadlineExceeded(f"{named}: waited longer than its caller; it was not executed")
+
+
+def check_patience(delivery: Delivery, request: CallRequest) -> None:
+    """See that somebody still waits for a request, if its requester has said for how long.
+
+    Raises:
+        DeadlineExceeded: nobody does.
+    """
+    if deadline_of(delivery, math.inf) <= time.monotonic():
+        raise too_late(request)
+
+
+class Heartbeat:
+    """Notices when this process did not run, so that what waited for it meanwhile is not taken for fresh."""
+
+    def __init__(self) -> None:
+        self._beat_at = time.monotonic()
+        self._stalled_from = 0.0
+        self._stalled_until = 0.0
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        while True:
+            self._beat_at = time.monotonic()
+            await asyncio.sleep(BEAT)
+            now = time.monotonic()
+            if now - self._beat_at > STALLED:
+                self._stalled_from, self._stalled_until = self._beat_at, now
+
+    def arrival(self, received_at: float) -> float:
+        """The earliest moment at which what was received then may have reached this machine."""
+        if received_at - self._beat_at > STALLED:
+            return self._beat_at  # just woken: the beat itself has not noticed yet
+        if 0 <= received_at - self._stalled_until < STALLED:
+            return self._stalled_from
+        return received_at
+
+
+def deadline_of(delivery: Delivery, timeout: float, heartbeat: Heartbeat | None = None) -> float:
+    """When the caller of a request stops waiting, on the monotonic clock; ``timeout`` (s) counts from its arrival."""
+    arrived = delivery.received_at if heartbeat is None else heartbeat.arrival(delivery.received_at)
+    moments = [arrived + timeout]
+    message = delivery.message
+    if message.expiration is not None:
+        moments.append(arrived + message.expiration / 1000)
+    if (until := message.headers.get(headers.DEADLINE)) is not None:
+        moments.append(time.monotonic() + float(until) / 1000 - time.time())
+    return min(moments)

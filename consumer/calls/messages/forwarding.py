@@ -1,0 +1,36 @@
+"""How a message is sent on to the next hop: which headers stay with it, and which are true of one hop only."""
+
+import dataclasses
+import time
+from typing import Any, Final
+
+from consumer.broker.message import Message
+from schemas import headers
+
+_MARKS: Final = frozenset(
+    {
+        headers.PLACEMENT,
+        headers.BELIEVED,
+        headers.DISOWNED,
+        headers.RETURNED,
+        headers.REFUSED,
+        headers.RESENT,
+        headers.LATE,
+        headers.ORPHAN_OF,
+    }
+)
+"""What is true of one hop only."""
+
+
+def milliseconds(moment: float) -> str:
+    """A moment (s since the epoch) as headers have it."""
+    return str(round(moment * 1000))
+
+
+def onward(message: Message, marks: dict[str, Any]) -> Message:
+    """``message`` as it is sent on to the next hop: without the marks of the last one, with those of this one."""
+    again = message.again()
+    kept = {name: value for name, value in again.headers.items() if name not in _MARKS}
+    if message.expiration is not None:
+        kept.setdefault(headers.DEADLINE, str(round(time.time() * 1000) + message.expiration))
+    return dataclasses.replace(again, headers=kept | marks)

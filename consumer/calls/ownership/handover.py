@@ -1,0 +1,66 @@
+"""Giving a call away: its worker leaves, and the call shall not notice."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from consumer.broker.errors import BrokerError
+from consumer.broker.message import Message
+from consumer.calls.context import Context
+from consumer.calls.messages import forwarding
+from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from schemas import headers
+from schemas.calls import CallEvent, CallKind
+from schemas.events import EndReason
+from schemas.ids import routing_key
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 0.05
+
+
+class Leaving:
+    """Hands calls over, one by one, each on its lane."""
+
+    def __init__(self, context: Context, holdings: Holdings, close: Callable[[OwnedCall], Awaitable[object]]) -> None:
+        self._context = context
+        self._holdings = holdings
+        self._close = close
+
+    async def give_away(self, call: OwnedCall, *, until: float, hand_over: bool) -> None:
+        """Let its tool calls finish, but only ``until`` (the event loop's clock), close it, and pass its recipe on.
+
+        The bindings stay while that lasts: what comes for the call waits on its lane, and is sent on to the placer,
+        where it finds the recipe before it. The placer takes the bindings away before it places the call.
+        """
+        sessions = list(call.sessions.values())
+        try:
+            await _idle(sessions, until)
+            legacy = self._legacy(call, sessions) if hand_over else None
+            await self._close(call)
+            if legacy is not None:
+                await self._context.reporter.settled()  # that it closed is told before it opens elsewhere
+                marks = {headers.RETURNED: self._context.worker_id, headers.RETURNS: headers.FOR_GOOD}
+                await self._context.publisher.confirmed(
+                    forwarding.onward(legacy, marks), self._context.names.unowned, routing_key(call.call_id)
+                )
+            await self._holdings.release(call)
+        except BrokerError as error:  # without a broker the recipe stays in the inbox, and is placed as an orphan
+            log.warning("owner.left_without_broker", call_id=call.call_id, error=str(error))
+
+    def _legacy(self, call: OwnedCall, sessions: list[CallSession]) -> Message | None:
+        """What the placer must know of a call that we leave: its recipe, or that it has ended."""
+        if call.ended is not None:
+            event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
+            return Message(body=event.model_dump_json().encode(), type=event.message_type)
+        alive = [one for one in sessions if one.end_reason in (None, EndReason.WORKER_SHUTDOWN)]
+        return self._holdings.recipe_message(call, alive) if alive else None
+
+
+async def _idle(sessions: list[CallSession], until: float) -> None:
+    loop = asyncio.get_running_loop()
+    while loop.time() < until:
+        if not any(one.in_flight and not one.has_ended for one in sessions):
+            return
+        await asyncio.sleep(LOOK_EVERY)

@@ -1,0 +1,360 @@
+"""The owner: lives the calls that are bound to this worker's inbox.
+
+What changes a call's life is handled on the call's lane, one after the other, and acknowledged when its effect is
+safe; what uses its sessions waits for the lane and then runs beside everything else.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+
+from consumer.broker.message import Delivery
+from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided
+from consumer.calls.cluster.inbox_probe import PROBE
+from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
+from consumer.calls.messages import forwarding
+from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
+from consumer.calls.messages.parsing import Addressed, read_addressed, refused
+from consumer.calls.ownership.early_messages import Early
+from consumer.calls.ownership.handover import Leaving
+from consumer.calls.ownership.lifecycle import Changes
+from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.ownership.recovery import Books
+from consumer.calls.requests.session_requests import Uses
+from consumer.calls.requests.tool_calls import Asked, ToolCalls
+from consumer.calls.wanted import Wanted
+from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.task_set import Tasks
+from consumer.observability import tracing
+from consumer.sessions import SessionCreated, SessionEnded, SessionManager
+from schemas import headers
+from schemas.base import Json
+from schemas.errors import LimitReached, SessionNotFound, SessionsError
+from schemas.events import EndReason
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
+from schemas.internal import OwnerCheck, Recipe
+from schemas.replies import Reply, failed
+from schemas.requests import (
+    CallEnded,
+    Lifecycle,
+    SessionClose,
+    ToolsCall,
+    Use,
+)
+
+log = structlog.get_logger(__name__)
+
+STOP_PATIENCE = 5.0
+"""What leaving keeps (s) of its time for stopping processes, when tool calls do not come to an end."""
+
+DEFAULT_PATIENCE = 30.0
+"""How long (s) a tool call may take when neither its requester nor a service says so."""
+
+DEATH_NOTICE = 5.0
+"""How long (s) the session core may take to notice a death that a tool call has noticed."""
+
+
+class Owner:
+    """Takes deliveries of the inbox and of the fast lane; both lanes accept every message type."""
+
+    def __init__(
+        self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack
+    ) -> None:
+        self._context = context
+        self._tool_calls = ToolCalls(context)
+        self._uses = Uses(context, self._tool_calls)
+        self.heartbeat = Heartbeat()
+        self._lanes = Lanes("owner")
+        self._tasks = Tasks()
+        self._early = Early()
+        self._leaving = False
+        self.holdings = Holdings(context)
+        self._books = Books(context, self.holdings, self._lanes)
+        self._changes = Changes(
+            context, sessions, start, take_back, holdings=self.holdings, books=self._books, lanes=self._lanes
+        )
+        self._books.over = partial(self.give_up, reason=EndReason.CALL_ENDED)
+        self.probed: Callable[[Delivery], None] = lambda _: None
+        """Called with each probe that came back."""
+        self.session_ended = asyncio.Event()
+        """Set with each end of a session."""
+        self.placements: dict[WorkerId, int] = {}
+        """The highest placement number seen of each placer, for our reports."""
+
+    @property
+    def tool_calls_in_flight(self) -> int:
+        """How many tool calls MCP servers are busy with."""
+        return self._tool_calls.in_flight
+
+    @property
+    def told(self) -> int:
+        """The highest revision of a recipe up to which the broker has everything that we have to tell."""
+        return self._books.told
+
+    # What the session core tells; synchronous, and in order.
+
+    def on_session(self, event: SessionCreated[ToolProcess] | SessionEnded[ToolProcess]) -> None:
+        """Note and report the beginning or the end of a session."""
+        session = event.session
+        call = self.holdings.calls.get(session.call_id)
+        match event:
+            case SessionCreated():
+                self._context.figures.started()
+                if call is None:
+                    self._context.reporter.created(session)
+                else:
+                    call.sessions[session.session_id] = session
+                    call.had.add(session.session_id)
+                    call.untold.append(session)
+                    call.dirty = True
+            case SessionEnded(reason=reason, exit=exit_):
+                self._context.figures.ended()
+                details: Json = {"tools": session.record.summary()}
+                if exit_ is not None:
+                    details |= {"exit_code": exit_.exit_code, "signal": exit_.signal, "stderr": exit_.stderr}
+                tell = self._context.reporter.ending(session, reason, details)
+                if call is None:
+                    tell()
+                    return
+                self.session_ended.set()
+                self._books.note_end(call, session, tell)
+                if self._leaving or call.may_tell:
+                    call.tell_ends()
+                if call.sessions.get(session.session_id) is session:
+                    del call.sessions[session.session_id]
+                    call.dirty = True
+                    self._books.keep_later(session.call_id)
+
+    # What the broker brings.
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a delivery of the inbox or of the fast lane over."""
+        if delivery.type == PROBE:
+            self.probed(delivery)
+            self._tasks.start(delivery.ack(), "probe-ack")
+            return
+        try:
+            call_id, message = read_addressed(delivery)
+        except SessionsError as error:
+            self._settle(delivery, decided(refused(error)))
+            return
+        if placement := delivery.message.headers.get(headers.PLACEMENT):
+            placer, _, number = str(placement).rpartition("/")
+            self.placements[WorkerId(placer)] = max(int(number), self.placements.get(WorkerId(placer), 0))
+            self.holdings.own(call_id)
+            self._hand_on(delivery, call_id, message)
+            self._early.admit(call_id)
+        elif call_id not in self.holdings.calls and delivery.exchange == self._context.names.sessions:
+            # The binding is there before the message that was placed: what comes through it waits for that one.
+            self._early.wait(call_id, partial(self._hand_on, delivery, call_id, message))
+        else:
+            self._hand_on(delivery, call_id, message)
+
+    def _hand_on(self, delivery: Delivery, call_id: CallId, message: Addressed) -> None:
+        if isinstance(message, Recipe) and message.worker_id == self._context.worker_id:
+            self._keep_recipe(delivery, message)
+        elif isinstance(message, Use):
+            self._settle(delivery, self._use(delivery, call_id, message))
+        else:
+            self._lanes.submit(call_id, partial(self._settled, delivery, call_id, message))
+
+    def _keep_recipe(self, delivery: Delivery, recipe: Recipe) -> None:
+        freed = self.holdings.recipe_arrived(delivery, recipe)
+        if freed is not delivery:
+            self._settle(delivery, decided(Hold()))
+        if freed is not None:
+            self._tasks.start(freed.ack(), "recipe-ack")
+        self._books.recipe_is_back(recipe.call_id)
+
+    def _settle(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
+        self._tasks.start(self._context.settler.settle(delivery, deciding), f"settle {delivery.type}")
+
+    async def _settled(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> None:
+        await self._context.settler.settle(delivery, self._change(delivery, call_id, message))
+
+    def _not_mine(self, delivery: Delivery, call_id: CallId, mark: str = headers.RETURNED) -> Forward:
+        given = delivery.message.headers
+        returns = int(given.get(headers.RETURNS, 0)) + 1
+        placement = given.get(headers.PLACEMENT) or given.get(headers.BELIEVED) or ""
+        marks = {mark: self._context.worker_id, headers.RETURNS: returns, headers.DISOWNED: placement}
+        message = forwarding.onward(delivery.message, marks)
+        return Forward(self._context.names.unowned, routing_key(call_id), message, what="returned")
+
+    # What uses a session.
+
+    async def _use(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
+        deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
+        if self._lanes.busy(call_id):
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._lanes.turn(call_id)
+            except TimeoutError:
+                await delivery.ack()
+                return Done(failed(too_late(request)))
+        await delivery.ack()  # from here on it is at most once, here or elsewhere
+        call = self.holdings.calls.get(call_id)
+        if call is None:
+            return self._not_mine(delivery, call_id)
+        if isinstance(request, ToolsCall):
+            return Done(await self._call_tool(Asked(request, delivery.message, deadline), call))
+        session = find(call, request)
+        if session is None:
+            return Done(failed(_no_session(request)))
+        return Done(await self._uses.run(session, request, deadline - time.monotonic()))
+
+    def _patience(self, call_id: CallId, request: Use) -> float:
+        timeout: float | None = getattr(request, "timeout", None)
+        if timeout is not None:
+            return timeout
+        call = self.holdings.calls.get(call_id)
+        session = find(call, request) if call is not None else None
+        name: ServiceName | None = getattr(request, "service_name", None)
+        configured = self._context.services.get(name) if name is not None else None
+        service = session.process.service if session is not None else configured
+        return service.call_timeout if service is not None else DEFAULT_PATIENCE
+
+    async def _call_tool(self, asked: Asked, call: OwnedCall) -> Reply | bytes:
+        died: CallSession | None = None
+
+        async def session() -> CallSession:
+            nonlocal died
+            if died is not None:  # asked for again: it died under the call
+                async with asyncio.timeout(DEATH_NOTICE):
+                    await died.wait_ended()
+            try:
+                async with asyncio.timeout(asked.deadline - time.monotonic()):
+                    died = find(call, asked.request) or await self._ensure(call, asked.request, died)
+            except TimeoutError:
+                raise too_late(asked.request) from None
+            return died
+
+        call.users += 1
+        try:
+            answer = await call.answers.once(
+                asked.key, asked.message.body, partial(self._tool_calls.answer, asked, session)
+            )
+        except SessionsError as error:
+            return failed(error)
+        else:
+            return answer.body
+        finally:
+            call.users -= 1
+            if not call.sessions:
+                self._books.keep_later(call.call_id)
+
+    async def _ensure(self, call: OwnedCall, request: ToolsCall, died: CallSession | None) -> CallSession:
+        """The session that a ``tools.call`` with a service name asks for; opened on the call's lane if need be.
+
+        ``died`` is the one that was there and is to be replaced, for a call that may be repeated.
+        """
+        service = died.service_name if died is not None else request.service_name
+        if service is None or call.ended or self._leaving:
+            raise _no_session(request)
+        if died is not None:
+            wanted = Wanted(died.session_id, service, died.timeout, died.metadata)
+        else:
+            taken = request.session_id in call.sessions
+            own = session_id_of(call.call_id, service, first=False)
+            wanted = Wanted(own if taken else request.session_id, service)
+        opened: asyncio.Future[CallSession] = asyncio.get_running_loop().create_future()
+
+        async def open_it() -> None:
+            try:
+                if self.holdings.calls.get(call.call_id) is not call:
+                    raise _no_session(request)
+                found = find(call, request) or await self._changes.open_one(call, wanted)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the requester's task raises it
+                if not opened.done():
+                    opened.set_exception(error)
+            else:
+                await self._books.keep_or_leave_it(call.call_id)
+                if not opened.done():
+                    opened.set_result(found)
+
+        self._lanes.submit(call.call_id, tracing.carried(open_it))
+        return await opened
+
+    # What changes a call's life; on its lane.
+
+    async def _change(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
+        call = self.holdings.calls.get(call_id)
+        if call is None or (self._leaving and not isinstance(message, CallEnded | SessionClose)):
+            if call is not None and not call.sessions:
+                await self.holdings.release(call)
+            return self._not_mine(delivery, call_id)
+        try:
+            outcome = await self._changes.carry_out(delivery, call, message)
+        except LimitReached as error:
+            if call.sessions:
+                outcome = Done(failed(error))
+            else:  # the placer was mistaken about our room, or the call lingered here: it may know a better place
+                await self.holdings.release(call)
+                return self._not_mine(delivery, call_id, headers.REFUSED)
+        except SessionsError as error:
+            outcome = Done(failed(error))
+        await self._books.keep(call_id)
+        return outcome
+
+    # The worker's life.
+
+    def reattached(self) -> None:
+        """After a new link: see what is still ours."""
+        self._books.reattached()
+
+    def give_up(self, call_id: CallId, reason: EndReason) -> None:
+        """The call is no longer ours: another worker owns it (``SUPERSEDED``), or it ended while we were away."""
+        call = self.holdings.calls.get(call_id)
+        if call is not None:
+            self._lanes.submit(call_id, partial(self._give_up, call, reason))
+
+    async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
+        await self._changes.close_all(call, reason)
+        if call.given_back:
+            log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.untold_ends))
+            self.holdings.leave_to_placer(call)
+        await self.holdings.release(call)
+
+    async def renew(self) -> None:
+        """Look after the books; for ever."""
+        await self._books.run()
+
+    async def leave(self, hand_over: bool, timeout: float) -> bool:
+        """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
+        self._leaving = self._books.leaving = True
+        until = asyncio.get_running_loop().time() + timeout - STOP_PATIENCE
+        leaving = Leaving(
+            self._context, self.holdings, partial(self._changes.close_all, reason=EndReason.WORKER_SHUTDOWN)
+        )
+        for call in list(self.holdings.calls.values()):
+            call.tell_ends()
+            self._lanes.submit(call.call_id, partial(leaving.give_away, call, until=until, hand_over=hand_over))
+        return await self._lanes.drain(timeout)
+
+    async def stop(self, timeout: float) -> None:
+        """Wait for what runs, then stop it."""
+        self._early.stop()
+        await self._tasks.drain(timeout)
+        await self._lanes.abandon()
+        await self._tasks.cancel()
+        for call in self.holdings.calls.values():
+            call.let_go()
+
+
+def _no_session(request: Use) -> SessionNotFound:
+    return SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
+
+
+def find(call: OwnedCall, request: Use) -> CallSession | None:
+    """The session that a request means: by its id, or with a service name by the service within the call."""
+    service: ServiceName | None = getattr(request, "service_name", None)
+    session = call.sessions.get(SessionId(request.session_id))
+    if service is None or (session is not None and session.service_name == service):
+        return session
+    return next((one for one in call.sessions.values() if one.service_name == service), None)
+
+
+__all__ = ["Addressed", "Owner", "find"]

@@ -1,0 +1,1 @@
+"""Placing: which worker gets a call that nobody owns."""

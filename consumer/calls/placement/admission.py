@@ -1,0 +1,84 @@
+"""Admission: starts that wait for room, first come, first served, and not for long."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from consumer.calls.cluster.membership import Presence
+from schemas.errors import Capacity, LimitReached, ServiceSessionLimit
+from schemas.ids import ServiceName, WorkerId
+
+Services = tuple[ServiceName, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    without: Collection[WorkerId]
+    turn: asyncio.Future[tuple[WorkerId, int]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Admission:
+    """Finds a worker with room, at once or within the caller's wait.
+
+    Those who wait for the same services wait in one line, and a report of a worker looks at the heads of the lines
+    only: ten thousand waiting starts cost a report nothing.
+    """
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._lines: dict[Services, dict[_Waiter, None]] = {}
+        presence.changed = self.look
+
+    async def admit(
+        self, services: Services, *, until: float, without: Collection[WorkerId] = ()
+    ) -> tuple[WorkerId, int]:
+        """The chosen worker and the number of the placement, which counts as its load from now on.
+
+        ``until`` is a moment of the event loop's clock.
+
+        Raises:
+            ServiceSessionLimit: there is room, but not for one of these services.
+            Capacity: there is no room at all.
+        """
+        line = self._lines.get(services)
+        if not line and (worker := self._presence.choose(services, without)) is not None:
+            return worker, self._presence.place(worker, services)
+        waiter = _Waiter(without)
+        self._lines.setdefault(services, {})[waiter] = None
+        try:
+            async with asyncio.timeout_at(until):
+                return await waiter.turn
+        except TimeoutError:
+            raise self._refusal(services, without) from None
+        finally:
+            line = self._lines.get(services, {})
+            line.pop(waiter, None)
+            if not line:
+                self._lines.pop(services, None)
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._lines.values()))
+
+    def look(self) -> None:
+        """Give room that has appeared to those who wait longest."""
+        for services, line in self._lines.items():
+            while line:
+                waiter = next(iter(line))
+                worker = None if waiter.turn.done() else self._presence.choose(services, waiter.without)
+                if worker is not None:
+                    waiter.turn.set_result((worker, self._presence.place(worker, services)))
+                elif not waiter.turn.done():
+                    break
+                del line[waiter]
+
+    def _refusal(self, services: Services, without: Collection[WorkerId]) -> LimitReached:
+        if self._presence.any_total_room(without):
+            full = [service for service in services if self._presence.choose((service,), without) is None]
+            names = ", ".join(full or services)
+            return ServiceSessionLimit(
+                f"every worker has its limit of sessions on {names}; try again when some have ended", services=full
+            )
+        return Capacity("every worker is full; try again when some sessions have ended, or add workers")

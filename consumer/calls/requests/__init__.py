@@ -1,0 +1,1 @@
+"""Requests to the sessions of a call: tool calls and reads."""

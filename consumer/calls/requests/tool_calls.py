@@ -1,0 +1,265 @@
+"""Tool calls: at most once, within the caller's patience, with whatever the caller wants to hear meanwhile."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+from pydantic_core import PydanticSerializationError, to_json
+
+from consumer.broker.errors import BrokerError
+from consumer.broker.message import Message
+from consumer.calls.context import Context, Service
+from consumer.calls.messages.deadlines import too_late
+from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.requests.idempotency import Answer
+from consumer.calls.requests.pinned_arguments import bound_arguments
+from consumer.observability import metrics, tracing
+from schemas.base import Json
+from schemas.errors import (
+    Capacity,
+    DeadlineExceeded,
+    InvalidMessage,
+    McpError,
+    OutcomeUnknown,
+    SessionDied,
+    SessionNotFound,
+    SessionsError,
+    ToolNotFound,
+)
+from schemas.interim import InputRequired, Interim, ToolsPending, ToolsProgress, dump
+from schemas.replies import failed
+from schemas.requests import InputAnswer, ToolsCall
+
+log = structlog.get_logger(__name__)
+
+_UNTRIED = (Capacity, DeadlineExceeded, InvalidMessage, SessionDied, SessionNotFound, ToolNotFound)
+"""Errors that are certain to come before anything was executed."""
+
+
+def text_of(result: Json) -> str:
+    """The text of a tool's answer: its text contents, a line each."""
+    texts = (part.get("text") for part in result.get("content") or () if part.get("type") == "text")
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _written(reply: Json) -> bytes:
+    try:
+        return to_json(reply)
+    except PydanticSerializationError:  # half a surrogate pair, as JavaScript writes it: escaped it is valid JSON
+        return json.dumps(reply).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A ``tools.call`` as it was received: with its message, for whom it comes from, and its deadline."""
+
+    request: ToolsCall
+    message: Message
+    deadline: float
+    """On the monotonic clock."""
+
+    @property
+    def key(self) -> str:
+        """The idempotency key."""
+        return self.request.idempotency_key or self.message.message_id
+
+    def check_patience(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            DeadlineExceeded: none are.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise too_late(self.request)
+        return left
+
+
+class ToolCalls:
+    """Runs tool calls on sessions, and keeps the questions that servers ask meanwhile."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._questions: dict[str, asyncio.Future[Json]] = {}
+        self.in_flight = 0
+
+    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]]) -> Answer:
+        """Run one call, on the session that ``session`` gives when it is its turn; errors become replies."""
+        request = asked.request
+        service = request.service_name if request.service_name in self._context.services else None
+
+        async def named() -> CallSession:
+            nonlocal service
+            found = await session()
+            service = found.service_name
+            return found
+
+        with tracing.span(f"tools/call {request.name}", {"mcp_sessions.session_id": request.session_id}) as span:
+            answer = await self._answer(asked, named)
+            if answer.outcome != "ok":
+                tracing.failed(span, answer.outcome)
+        metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
+        return answer
+
+    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]]) -> Answer:
+        try:
+            try:
+                found = await session()
+                return self._answered(asked, found, await self._run(asked, found))
+            except (OutcomeUnknown, SessionDied) as error:
+                # A session that was dead before has executed nothing: who named a service gets a fresh one.
+                untried = isinstance(error, SessionDied) and asked.request.service_name is not None
+                if not (untried or self._may_repeat(asked, found)):
+                    raise
+                log.info("tool.repeated", session_id=found.session_id, name=asked.request.name, after=error.message)
+                found = await session()
+                return self._answered(asked, found, await self._run(asked, found))
+        except SessionsError as error:
+            code = error.code.value.lower()
+            return Answer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
+
+    def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
+        """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
+        service = session.process.service
+        tool = next((one for one in session.process.tools if one.get("name") == asked.request.name), {})
+        hints: Json = tool.get("annotations") or {}
+        return service.retry and bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
+
+    async def _run(self, asked: Asked, session: CallSession) -> Json:
+        request = asked.request
+        service = session.process.service
+        self._admit(asked, session, service)
+        tools = await session.process.get_tools() if service.bind else []
+        arguments = bound_arguments(service.bind, session.metadata, tools, request.name, request.arguments)
+        left = asked.check_patience()
+        began = time.monotonic()
+        pending = self._announce_pending(asked, session, service)
+        failure = True
+        result: Json = {}
+        self.in_flight += 1
+        try:
+            with session.in_use():
+                result = await session.process.call_tool(
+                    request.name,
+                    arguments,
+                    timeout=left,
+                    meta=self._meta(asked, session),
+                    on_progress=self._on_progress(asked, session) if request.progress else None,
+                    on_question=self._on_question(asked, session, service) if request.questions else None,
+                )
+            failure = bool(result.get("isError"))
+        finally:
+            self.in_flight -= 1
+            if pending is not None:
+                pending.cancel()
+            took = time.monotonic() - began
+            metrics.of(metrics.TOOL_CALL, session.service_name).observe(took)
+            session.record.add(took, error=failure, bytes_in=len(asked.message.body))
+            self._context.figures.called(session.service_name, took, error=failure)
+        return result
+
+    def _answered(self, asked: Asked, session: CallSession, result: Json) -> Answer:
+        whole = result | {"session_id": session.session_id, "text": text_of(result)}
+        if session.restored and session.record.calls == 1:
+            whole["restored"] = True  # said once: what the session remembered is gone
+        body = _written({"ok": True, "result": whole})
+        session.record.bytes_out += len(body)
+        limit = session.process.service.max_result
+        if len(body) > limit:
+            raise McpError(
+                f"{asked.request.name}: its result has {len(body)} bytes, {limit} are allowed (max_result)",
+                size=len(body),
+                limit=limit,
+            )
+        return Answer(body, outcome="tool_error" if result.get("isError") else "ok")
+
+    def _admit(self, asked: Asked, session: CallSession, service: Service) -> None:
+        size = len(asked.message.body)
+        if size > service.max_arguments:
+            raise InvalidMessage(
+                f"tools.call: the request has {size} bytes, {service.max_arguments} are allowed (max_arguments)",
+                size=size,
+                limit=service.max_arguments,
+            )
+        if session.in_flight >= service.max_calls:
+            raise Capacity(
+                f"session {session.session_id!r} has {session.in_flight} calls in flight (max_calls); wait for one",
+                limit=service.max_calls,
+            )
+        if self.in_flight >= self._context.bounds.max_calls:
+            raise Capacity("the worker has as many tool calls in flight as it takes on", limit=self.in_flight)
+
+    def _meta(self, asked: Asked, session: CallSession) -> Json:
+        # The MCP SDK adds the context of the trace, below a span of its own.
+        return {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id}
+
+    # What the caller hears before the reply.
+
+    async def _tell(self, asked: Asked, message: Interim) -> None:
+        if not asked.message.reply_to:
+            return
+        try:
+            await self._context.settler.answer(asked.message, dump(message), message.type)
+        except BrokerError as error:
+            log.debug("tool.interim_lost", type=message.type, error=str(error))
+
+    def _announce_pending(self, asked: Asked, session: CallSession, service: Service) -> asyncio.Task[None] | None:
+        after = asked.request.pending_after or service.pending_after
+        if after is None or not asked.message.reply_to:
+            return None
+
+        async def announce() -> None:
+            await asyncio.sleep(after)
+            await self._tell(asked, ToolsPending(session_id=session.session_id, name=asked.request.name, elapsed=after))
+
+        return asyncio.create_task(announce(), name="tool-pending")
+
+    def _on_progress(
+        self, asked: Asked, session: CallSession
+    ) -> Callable[[float, float | None, str | None], Awaitable[None]]:
+        async def tell(progress: float, total: float | None, message: str | None) -> None:
+            await self._tell(
+                asked,
+                ToolsProgress(session_id=session.session_id, progress=progress, total=total, message=message),
+            )
+
+        return tell
+
+    def _on_question(self, asked: Asked, session: CallSession, service: Service) -> Callable[[Json], Awaitable[Json]]:
+        async def ask(params: Json) -> Json:
+            input_id = uuid.uuid4().hex
+            timeout = max(0.001, min(service.question_timeout, asked.deadline - time.monotonic()))
+            question: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+            self._questions[input_id] = question
+            try:
+                await self._tell(
+                    asked,
+                    InputRequired(session_id=session.session_id, input_id=input_id, params=params, timeout=timeout),
+                )
+                async with asyncio.timeout(timeout):
+                    return await question
+            except TimeoutError:
+                return {"action": "cancel"}
+            finally:
+                del self._questions[input_id]
+
+        return ask
+
+    def take_answer(self, request: InputAnswer) -> Json:
+        """Give an answer to the server that asked.
+
+        Raises:
+            InvalidMessage: no such question is open (any more).
+        """
+        question = self._questions.get(request.input_id)
+        if question is None or question.done():
+            raise InvalidMessage(
+                "input.answer: input_id: no question of this id is open (any more)", input_id=request.input_id
+            )
+        content = {} if request.content is None else {"content": request.content}
+        question.set_result({"action": request.action, **content})
+        return {"accepted": True}

@@ -1,0 +1,1 @@
+"""Tasks, queues and memory that know nothing of calls."""

@@ -1,0 +1,1 @@
+"""One MCP client: its start, its requests, its end."""

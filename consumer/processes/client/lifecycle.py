@@ -1,0 +1,306 @@
+"""The life of a client: tries to start, a time of service, an end. One task, the owner, does all of it.
+
+The SDK's session and the transport below it are entered and left by the owner, because their cancel scopes belong to
+the task that entered them. Nobody cancels it from outside: who wants it to end says so, and its own deadline (the
+leash) sees to it that it does.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Self
+
+import structlog
+from mcp.client.session import ClientSession, IncomingMessage
+from mcp.shared.exceptions import MCPError
+from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
+from mcp_types import ToolListChangedNotification
+from pydantic import ValidationError
+
+from consumer.processes.client.connection import Connection, connect
+from consumer.processes.client.protocol_versions import CLIENT_INFO, Era, negotiate
+from consumer.processes.client.questions import Questions
+from consumer.processes.client.start_retries import (
+    Again,
+    Setback,
+    ended_while_starting,
+    refused,
+    root_cause,
+    setback_of,
+    stopped,
+    too_slow,
+    tries,
+)
+from consumer.processes.launch.launcher import Launcher, LocalLauncher, Program, program_of
+from consumer.processes.service import MCPService
+from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
+from consumer.processes.stdio.process import ServerProcess
+from consumer.sessions.session import ProcessExit
+from schemas.errors import SessionsError
+
+LEAVE_PATIENCE = 6.0
+"""Seconds for leaving the session, ending the process and removing its folder; their own budgets sum to less."""
+
+STOP_PATIENCE = 8.0
+"""Seconds after which ``stop`` kills the process group by itself and returns."""
+
+log = structlog.get_logger(__name__)
+
+_owners: set[asyncio.Task[None]] = set()
+
+
+class ClientLife:
+    """Start, stop and death of a client of ``service``; what it is used for is the subclass's.
+
+    Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
+    one of its own, with a warden of its own; a worker shares one.
+    """
+
+    def __init__(
+        self,
+        service: MCPService,
+        *,
+        launcher: Launcher | None = None,
+        known_era: Era | None = None,
+        line_cap: int = DEFAULT_LINE_CAP,
+    ) -> None:
+        self.service = service
+        self.era = known_era
+        self.program: Program = ()
+        """Its program's file as it was at the start."""
+        self._questions = Questions()
+        self._own_launcher = LocalLauncher() if launcher is None else None
+        self._launcher: Launcher = launcher if launcher is not None else self._own_launcher or LocalLauncher()
+        self._line_cap = line_cap
+        self._owner: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._leash: asyncio.Timeout | None = None
+        self._over = asyncio.Event()
+        self._started = False
+        self._stopping = False
+        self._connection: Connection | None = None
+        self._session: ClientSession | None = None
+        self._exit: ProcessExit | None = None
+        self._exit_callbacks: list[Callable[[ProcessExit], None]] = []
+
+    # For the subclass.
+
+    async def _meet(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], era: Era) -> None:
+        """The server has introduced itself: learn what is needed of it. Counts towards ``start_timeout``."""
+
+    def _tools_changed(self) -> None:
+        """The server said that its tools are not what they were."""
+
+    # What a session wants of its process.
+
+    async def start(self) -> None:
+        """Start the server, agree on a protocol version, list its tools.
+
+        Raises :class:`StartFailed` or :class:`StartTimeout`; then nothing of the process is left. A start that is
+        cancelled ends by itself, soon after.
+        """
+        if self._owner is not None:
+            raise RuntimeError("a client is started once")
+        self.program = program_of(self.service)
+        self._ready = asyncio.get_running_loop().create_future()
+        self._owner = asyncio.create_task(self._own(), name=f"mcp-client-{self.service.name}")
+        _owners.add(self._owner)
+        self._owner.add_done_callback(_owners.discard)
+        try:
+            await asyncio.shield(self._ready)
+        except asyncio.CancelledError:
+            self._ask_to_stop()
+            raise
+
+    async def stop(self) -> None:
+        """End the server and remove its folder. Idempotent, bounded, never raises; calls in flight are given up."""
+        self._ask_to_stop()
+        if self._owner is None:
+            return
+        await asyncio.wait({self._owner}, timeout=STOP_PATIENCE)
+        if not self._owner.done():
+            log.error("client.stop_overdue", service=self.service.name, pid=self.process and self.process.pid)
+            if self.process is not None:
+                self.process.kill_group()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether calls can be served."""
+        if not self._started or self._over.is_set():
+            return False
+        return self.process is None or self.process.returncode is None
+
+    @property
+    def process(self) -> ServerProcess | None:
+        """The server process (``pid``, ``returncode``, ``poll()``); ``None`` before the start and over HTTP."""
+        return self._connection.process if self._connection is not None else None
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        """How the server ended, once it has; over HTTP a lost connection has neither exit code nor signal."""
+        return self._exit
+
+    @property
+    def session(self) -> ClientSession:
+        """The SDK's session: protocol version, server info, capabilities, instructions."""
+        if self._session is None:
+            raise RuntimeError("the client was not started")
+        return self._session
+
+    def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:
+        """Have ``callback`` called once, in the loop, when the server ends without ``stop`` having been asked.
+
+        It is called soon when the server has already ended.
+        """
+        if self._exit is None:
+            self._exit_callbacks.append(callback)
+        elif not self._stopping:
+            asyncio.get_running_loop().call_soon(callback, self._exit)
+
+    def add_done_callback(self, callback: Callable[[Self], None]) -> None:
+        """Have ``callback`` called in the loop when nothing of the client is left; only after ``start`` was called."""
+        assert self._owner is not None
+        self._owner.add_done_callback(lambda _owner: callback(self))
+
+    def _ask_to_stop(self) -> None:
+        self._stopping = True
+        self._over.set()
+        if self._leash is not None and not self._started:
+            with contextlib.suppress(RuntimeError):  # it is running out already
+                self._leash.reschedule(asyncio.get_running_loop().time())
+
+    # The owner.
+
+    async def _own(self) -> None:
+        assert self._ready is not None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.service.start_timeout
+        self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
+        try:
+            async for attempt in tries(self._pause, lambda: self._stopping or loop.time() >= deadline):
+                with attempt:
+                    await self._live(deadline)
+        except Setback as setback:
+            self._ready.set_exception(setback.error)
+        except BaseException as error:
+            if not self._ready.done():
+                self._ready.set_exception(error if isinstance(error, Exception) else stopped(self.service))
+            if not isinstance(error, Exception):
+                raise
+            log.exception("client.failed", service=self.service.name)
+        finally:
+            if self._own_launcher is not None:
+                await self._own_launcher.close()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
+    async def _live(self, deadline: float) -> None:
+        """One connection from its start to its end; :class:`Setback` when the start does not succeed."""
+        if self._stopping:
+            raise Setback(stopped(self.service))
+        link: Connection | None = None
+        try:
+            async with (
+                asyncio.timeout_at(deadline) as self._leash,
+                connect(self.service, self._launcher, self._line_cap) as link,
+            ):
+                self._connection = link
+                dispatcher = JSONRPCDispatcher(link.read, link.write)
+                async with ClientSession(
+                    dispatcher=dispatcher,
+                    client_info=CLIENT_INFO,
+                    elicitation_callback=self._questions.asked,
+                    message_handler=self._hear,
+                ) as session:
+                    await self._introduce(session, dispatcher, link)
+                    self._leash.reschedule(None)
+                    self._begin(link)
+                    await self._over.wait()
+                    self._leash.reschedule(asyncio.get_running_loop().time() + LEAVE_PATIENCE)
+        except BaseException as error:
+            if not self._started:
+                raise self._setback(error, link) from error
+            self._lost(error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _introduce(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], link: Connection) -> None:
+        try:
+            era = await negotiate(session, known=self.era)
+            self._session = session
+            await self._meet(session, dispatcher, era)
+            self.era = era
+        except (MCPError, SessionsError, ValidationError, RuntimeError) as fault:
+            raise await self._fault_at_start(fault, link) from fault
+        except BaseException:
+            if link.process is not None:
+                link.process.hurry = True  # it is no session yet: nobody owes it patience
+            raise
+
+    async def _fault_at_start(self, fault: Exception, link: Connection) -> Setback:
+        process = link.process
+        if process is None:
+            return Setback(refused(self.service, fault, ""))
+        ending = await process.wait_gone(1.0) if process.is_ending else None
+        if ending is None:
+            process.hurry = True
+            return Setback(refused(self.service, fault, process.stderr.text()))
+        error = ended_while_starting(self.service, ending, process.stderr.last_line())
+        if process.fault is not None:
+            return Setback(error)
+        if self.era is None and ending.signal is None and link.probe_was_read:
+            self.era = Era.HANDSHAKE
+            return Setback(error, Again.AS_OLD)
+        return Setback(error, Again.ONCE if ending.signal is not None else Again.NO)
+
+    def _setback(self, error: BaseException, link: Connection | None) -> Setback:
+        if self._stopping:
+            return Setback(stopped(self.service))
+        if isinstance(error, TimeoutError):
+            process = link.process if link is not None else None
+            return Setback(too_slow(self.service, process.stderr.text() if process is not None else ""))
+        return setback_of(self.service, error)
+
+    def _begin(self, link: Connection) -> None:
+        assert self._ready is not None
+        self._started = True
+        self._ready.set_result(None)
+        if link.process is not None:
+            link.process.forget_stdin_duplicate()
+            link.process.add_done_callback(self._gone)
+
+    def _gone(self, ending: ProcessExit) -> None:
+        self._exit = ending
+        self._over.set()
+        if self._stopping:
+            return
+        for callback in self._exit_callbacks:
+            try:
+                callback(ending)
+            except Exception:
+                log.exception("client.exit_callback_failed", service=self.service.name)
+
+    def _lost(self, error: BaseException) -> None:
+        """The connection broke under the session; of a process we hear by itself."""
+        cause = root_cause(error)
+        if not isinstance(cause, asyncio.CancelledError):
+            log.warning("client.lost", service=self.service.name, error=repr(cause))
+        if self.process is None and self._exit is None:
+            self._gone(ProcessExit(exit_code=None, signal=None, stderr=f"connection lost: {cause!r}"))
+
+    async def _fate(self) -> ProcessExit | None:
+        """How the server ended, if it did or does so in a moment; a stop that was asked is an end, too."""
+        if self.process is not None and (ending := await self.process.wait_gone(0.5)) is not None:
+            return ending
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await self._over.wait()
+        nothing_known = ProcessExit(exit_code=None, signal=None, stderr="")
+        return (self._exit or nothing_known) if self._over.is_set() else None
+
+    async def _hear(self, message: IncomingMessage) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self._tools_changed()

@@ -1,0 +1,1 @@
+"""Servers that are forked from one that has imported everything."""

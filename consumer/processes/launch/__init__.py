@@ -1,0 +1,1 @@
+"""How a process is started and kept apart from the others."""

@@ -1,0 +1,1 @@
+"""A server as a process: pipes, lines, and how it ends."""

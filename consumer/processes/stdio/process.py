@@ -1,0 +1,255 @@
+"""One server process: its pipes, its exit, and its end.
+
+The process leads a session and a process group of its own, so that what it started can be ended with it. It is made
+by a launcher (see :mod:`consumer.processes.launch.launcher`); this module knows nothing of MCP.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal as signals
+import struct
+import termios
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from consumer.processes.stdio.pipes import PipeReader, PipeWriter
+from consumer.processes.stdio.stderr_tail import Tail
+from consumer.sessions.session import ProcessExit
+
+EOF_PATIENCE = 1.5
+"""Seconds that a server has to leave after its stdin was closed (MCP 2025-11-25, basic/lifecycle, shutdown)."""
+
+TERM_PATIENCE = 1.0
+"""Seconds that it then has after SIGTERM."""
+
+KILL_PATIENCE = 2.0
+"""Seconds in which a SIGKILLed process must be gone; only one that hangs in the kernel takes more."""
+
+LAST_WORDS = 0.25
+"""Seconds after the exit in which a pipe that somebody outside the group still holds is read on."""
+
+log = structlog.get_logger(__name__)
+
+
+class Child(Protocol):
+    """A process of which somebody is told when it has ended, and whose number nobody else has until ``wait``."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its group's."""
+
+    def wait(self) -> int:
+        """After its end: the exit code, ``-n`` for signal n."""
+
+
+class ServerProcess:
+    """A server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
+
+    ``obeys_term`` is false when it is started with SIGTERM ignored; ``forked`` when it is the fork of a process that
+    had imported the server; ``hurry`` makes its end a short one; ``fault`` says why we ended it ourselves. Everything
+    runs in the event loop.
+    """
+
+    def __init__(self, *, obeys_term: bool = True, forked: bool = False) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.pid = 0
+        self.returncode: int | None = None
+        self.fault: str | None = None
+        self.stderr = Tail()
+        self.hurry = False
+        self.forked = forked
+        self._ending = False
+        self._obeys_term = obeys_term
+        self._child: Child | None = None
+        self._stdin: PipeWriter | None = None
+        self._stdout: PipeReader | None = None
+        self._stderr: PipeReader | None = None
+        self._stdin_duplicate = -1
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[ProcessExit] = self._loop.create_future()
+        self._open_pipes = {1, 2}
+        self._on_stdout: Callable[[bytes], None] = lambda _data: None
+        self._on_stdout_end: Callable[[], None] = lambda: None
+
+    # What the launcher does with it.
+
+    def connect(self, stdin: int, stdout: int, stderr: int) -> None:
+        """Take over our ends of the three pipes, before there is a process."""
+        self._stdin = PipeWriter(stdin)
+        self._stdout = PipeReader(stdout, self._stdout_data, partial(self._pipe_ended, 1))
+        self._stderr = PipeReader(stderr, self.stderr.feed, partial(self._pipe_ended, 2))
+        # Our own end is closed as soon as the server is gone; see has_read.
+        self._stdin_duplicate = os.dup(stdin)
+
+    def adopt(self, child: Child, watch: Callable[[Callable[[], None]], None]) -> None:
+        """The process runs; ``child`` has the other ends. ``watch`` is given what to call, once, when it has ended."""
+        self._child, self.pid = child, child.pid
+        watch(self._exit_noticed)
+
+    def disconnect(self) -> None:
+        """Let go of all pipes; :meth:`end` does it for a process that ran."""
+        self.forget_stdin_duplicate()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            if pipe is not None:
+                pipe.close()
+
+    # What the pipes and the kernel tell.
+
+    def _stdout_data(self, data: bytes) -> None:
+        self._on_stdout(data)
+
+    def _pipe_ended(self, number: int) -> None:
+        self._open_pipes.discard(number)
+        if number == 1:
+            self._on_stdout_end()
+            if self._child is not None and self.returncode is None and not self._ending:
+                # Nothing can be asked any more of a server without stdout. It has a moment to leave by itself.
+                self._loop.call_later(LAST_WORDS, self.condemn, "it closed its stdout")
+        if self.returncode is not None and not self._open_pipes:
+            self._settle()
+
+    def _exit_noticed(self) -> None:
+        assert self._child is not None
+        # Before it is reaped, while the number of the group is certainly its own: whatever it started.
+        self.kill_group()
+        self.returncode = self._child.wait()
+        self._exited.set_result(None)
+        if self._open_pipes:
+            self.resume_stdout()
+            self._loop.call_later(LAST_WORDS, self._settle)
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._gone.done():
+            return
+        code = self.returncode if self.returncode is not None else -signals.SIGKILL
+        text = self.stderr.text()
+        self._gone.set_result(
+            ProcessExit(exit_code=code, signal=None, stderr=text)
+            if code >= 0
+            else ProcessExit(exit_code=None, signal=-code, stderr=text)
+        )
+        self._on_stdout_end()
+        self._close_pipes()
+
+    # What its owner does with it.
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        """How it ended; ``None`` while it runs."""
+        return self._gone.result() if self._gone.done() else None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has ended or is about to: nothing more will come from it."""
+        return self.returncode is not None or self.fault is not None or 1 not in self._open_pipes
+
+    def poll(self) -> int | None:
+        """The exit code, ``-n`` for signal n, ``None`` while it runs."""
+        return self.returncode
+
+    def attach_stdout(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        """Who reads the server's stdout. Attach before the event loop runs again after the launch."""
+        self._on_stdout, self._on_stdout_end = on_data, on_end
+
+    def add_done_callback(self, callback: Callable[[ProcessExit], None]) -> None:
+        """Have ``callback`` called in the loop when the process has ended and its last words are read."""
+        self._gone.add_done_callback(lambda gone: callback(gone.result()))
+
+    async def wait_gone(self, timeout: float) -> ProcessExit | None:
+        """Wait at most ``timeout`` seconds for the end; how it ended, or ``None`` when it has not."""
+        await asyncio.wait({self._gone}, timeout=timeout)
+        return self.exit
+
+    def has_read(self, written: int) -> bool:
+        """Whether any of the first ``written`` bytes on its stdin was read; asked while it starts or after it died."""
+        if self._stdin_duplicate < 0:
+            return True
+        try:
+            (unread,) = struct.unpack("i", fcntl.ioctl(self._stdin_duplicate, termios.FIONREAD, b"\0" * 4))
+        except OSError:
+            return True
+        return bool(unread < written)
+
+    def forget_stdin_duplicate(self) -> None:
+        """Close what :meth:`has_read` looks at; while it is open the server cannot see the end of its stdin."""
+        if self._stdin_duplicate >= 0:
+            os.close(self._stdin_duplicate)
+            self._stdin_duplicate = -1
+
+    def write(self, data: bytes) -> None:
+        """Queue ``data`` for its stdin; never waits. Once the pipe is broken, data is dropped."""
+        if self._stdin is not None:
+            self._stdin.write(data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait because the server does not read its stdin."""
+        return self._stdin.unsent if self._stdin is not None else 0
+
+    def pause_stdout(self) -> None:
+        """Stop reading what it writes."""
+        if self._stdout is not None:
+            self._stdout.pause()
+
+    def resume_stdout(self) -> None:
+        """Read on."""
+        if self._stdout is not None:
+            self._stdout.resume()
+
+    def condemn(self, reason: str) -> None:
+        """End the process now, because of ``reason``, which its ``stderr`` will tell."""
+        if self.returncode is None and self.fault is None and not self._ending:
+            self.fault = reason
+            self.stderr.note(f"the server was ended because {reason}")
+            log.warning("process.condemned", pid=self.pid, reason=reason)
+            self.kill_group()
+
+    def kill_group(self) -> None:
+        """SIGKILL for the process and everything in its group; harmless when there is nobody left."""
+        self._signal_group(signals.SIGKILL)
+
+    def _signal_group(self, number: signals.Signals) -> None:
+        if self._child is not None and self.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def _close_stdin(self) -> None:
+        """Let the server see the end of its input; what it has not read by now it will not get."""
+        self.forget_stdin_duplicate()
+        if self._stdin is not None:
+            self._stdin.close()
+
+    async def end(self) -> None:
+        """Close stdin, then TERM, then KILL, each wait bounded; afterwards nothing of its process group is left.
+
+        With ``hurry`` set it starts with KILL. When it is cancelled it kills the group and lets go.
+        """
+        self._ending = True
+        try:
+            self._close_stdin()
+            self.resume_stdout()
+            if not self.hurry and not await self._left_within(EOF_PATIENCE) and self._obeys_term:
+                self._signal_group(signals.SIGTERM)
+                await self._left_within(TERM_PATIENCE)
+            if not self._exited.done():
+                self.kill_group()
+                if not await self._left_within(KILL_PATIENCE):
+                    log.error("process.unkillable", pid=self.pid)
+            await asyncio.wait({self._gone}, timeout=2 * LAST_WORDS)
+        finally:
+            self.kill_group()
+            self._settle()
+
+    async def _left_within(self, seconds: float) -> bool:
+        await asyncio.wait({self._exited}, timeout=seconds)
+        return self._exited.done()

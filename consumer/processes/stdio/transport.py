@@ -1,0 +1,191 @@
+"""A stdio transport for the SDK's session: two streams over a :class:`ServerProcess`, with bounds.
+
+Framing and shutdown are those of MCP 2025-11-25, basic/transports#stdio; the 2026-07-28 revision left them alone. In
+place of the SDK's own transport because that one parses a huge line in quadratic time, logs a traceback for every bad
+line, and copies each message through two more tasks.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+import structlog
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCRequest
+
+from consumer.processes.stdio.lines import DEFAULT_LINE_CAP, LineSplitter, LineTooLong, NotJsonRpc, parse
+from consumer.processes.stdio.process import ServerProcess
+
+NONSENSE_CAP = 1000
+"""Lines that are no JSON-RPC before we give a server up."""
+
+NONSENSE_LOGGED = 3
+UNSENT_CAP = 16 * 1024 * 1024
+"""Bytes that may wait for a server that does not read its stdin."""
+
+BACKLOG = 256
+"""Messages that wait for the session before we stop reading."""
+
+log = structlog.get_logger(__name__)
+
+
+class InputBlocked(Exception):
+    """The server does not read its stdin, and too much waits for it already; this message was not queued."""
+
+
+class Unsendable(ValueError):
+    """The request cannot be written as JSON in UTF-8 (a lone surrogate, an object of ours)."""
+
+
+class _Stream:
+    """What both streams share: they are async context managers that close themselves."""
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class Inbox(_Stream):
+    """Messages from the server, parsed as they arrive; ends with the server's stdout."""
+
+    def __init__(self, process: ServerProcess, line_cap: int) -> None:
+        self._process = process
+        self._splitter = LineSplitter(line_cap)
+        self._line_cap = line_cap
+        self._messages: deque[SessionMessage] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self._paused = False
+        self._nonsense = 0
+        process.attach_stdout(self._feed, self._end)
+
+    def _feed(self, data: bytes) -> None:
+        if self._ended:
+            return
+        try:
+            lines = self._splitter.feed(data)
+        except LineTooLong:
+            self._give_up(f"it wrote a line of more than {self._line_cap} bytes to stdout")
+            return
+        for line in lines:
+            try:
+                message = parse(line) if line and not line.isspace() else None
+            except NotJsonRpc as fault:
+                if not self._tolerated(line, fault):
+                    return
+                continue
+            if message is not None:
+                self._messages.append(SessionMessage(message))
+        self._wake()
+        if len(self._messages) > BACKLOG and not self._paused:
+            self._paused = True
+            self._process.pause_stdout()
+
+    def _tolerated(self, line: bytes, fault: NotJsonRpc) -> bool:
+        self._nonsense += 1
+        if self._nonsense <= NONSENSE_LOGGED:
+            log.debug("process.nonsense", pid=self._process.pid, fault=str(fault), line=line[:200])
+        if self._nonsense > NONSENSE_CAP:
+            self._give_up(f"it wrote more than {NONSENSE_CAP} lines to stdout that are not JSON-RPC")
+            return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        self._process.condemn(reason)
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def receive(self) -> SessionMessage:
+        """The next message."""
+        while not self._messages:
+            if self._ended:
+                raise anyio.EndOfStream
+            if self._paused:
+                self._paused = False
+                self._process.resume_stdout()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._messages.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Take no more messages; what the server still writes is read and dropped."""
+        self._messages.clear()
+        self._end()
+
+
+class Outbox(_Stream):
+    """Messages to the server. Sending never waits for it: a server that does not read costs memory up to a cap."""
+
+    def __init__(self, process: ServerProcess) -> None:
+        self._process = process
+        self._closed = False
+        self.written = 0
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Queue one message.
+
+        A request raises :class:`InputBlocked` when too much waits already and :class:`Unsendable` when it is no JSON;
+        anything else is dropped then, because the SDK has nobody to tell.
+        """
+        if self._closed or self._process.returncode is not None:
+            raise anyio.BrokenResourceError
+        is_request = isinstance(item.message, JSONRPCRequest)
+        if self._process.unsent > UNSENT_CAP:
+            if is_request:
+                raise InputBlocked
+            return
+        try:
+            data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        except ValueError as cause:
+            if is_request:
+                raise Unsendable(str(cause)) from cause
+            return
+        self.written += len(data)
+        self._process.write(data)
+
+    async def aclose(self) -> None:
+        """Take no more messages; the server's stdin is closed with the process."""
+        self._closed = True
+
+
+@asynccontextmanager
+async def stdio_transport(
+    process: ServerProcess, *, line_cap: int = DEFAULT_LINE_CAP
+) -> AsyncIterator[tuple[Inbox, Outbox]]:
+    """The two streams that the SDK's session wants, over the pipes of ``process``; the process is its launcher's.
+
+    Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
+    """
+    inbox, outbox = Inbox(process, line_cap), Outbox(process)
+    try:
+        yield inbox, outbox
+    finally:
+        await outbox.aclose()
+        await inbox.aclose()

@@ -1,0 +1,90 @@
+"""What the services offer, as their servers told last: asked for tools, nobody has to start a process.
+
+A listing belongs to an edition of a server: what it is made of (command, environment), its program's file as it was
+when the process was started, and the version that it gives itself. What a process of an older edition tells later on
+does not count any more.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from consumer.processes.client.client import MCPClient
+from consumer.processes.launch.launcher import program_of
+from consumer.processes.service import MCPService
+from schemas.errors import SessionsError
+
+
+class _Shown:
+    """The edition that was started last, its tools, and its clients that live."""
+
+    def __init__(self, client: MCPClient) -> None:
+        self.program, self.version = client.program, _version(client)
+        self.listing = client.listing
+        self.changed = False
+        self.clients: dict[MCPClient, None] = {}
+
+
+class Listings:
+    """The last listing of each server."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, _Shown] = {}
+
+    def started(self, client: MCPClient) -> None:
+        """Take the listing of a client that has just started, and hear of its changes from now on."""
+        source = client.service.source
+        shown = self._shown.get(source)
+        if shown is None or (shown.program, shown.version) != (client.program, _version(client)):
+            shown = self._shown[source] = _Shown(client)
+        shown.listing, shown.changed = client.listing, client.tools_changed
+        shown.clients[client] = None
+        client.on_tools = self._hear
+        client.add_done_callback(self._forget)
+
+    def fresh(self, service: MCPService) -> list[dict[str, Any]] | None:
+        """The service's tools; ``None`` when nothing is known of them or when what is known is out of date."""
+        shown = self._current(service)
+        if shown is None or shown.changed or shown.listing.is_old:
+            return None
+        return shown.listing.tools
+
+    async def renewed(self, service: MCPService) -> list[dict[str, Any]] | None:
+        """The service's tools, asked of a server that runs; ``None`` when none does, or none answers."""
+        shown = self._current(service)
+        client = next((one for one in reversed(shown.clients) if one.is_alive), None) if shown is not None else None
+        if client is None:
+            return None
+        try:
+            return await client.list_again()
+        except (SessionsError, TimeoutError):
+            return None
+
+    def keep(self, services: Mapping[str, MCPService]) -> None:
+        """Forget all but these services."""
+        sources = {service.source for service in services.values()}
+        self._shown = {source: shown for source, shown in self._shown.items() if source in sources}
+
+    def _current(self, service: MCPService) -> _Shown | None:
+        shown = self._shown.get(service.source)
+        return shown if shown is not None and shown.program == program_of(service) else None
+
+    def _hear(self, client: MCPClient) -> None:
+        """A client has listed its tools again, or was told that they have changed."""
+        shown = self._shown.get(client.service.source)
+        if shown is None or client not in shown.clients:
+            return
+        if client.tools_changed:
+            shown.changed = True
+            shown.clients[client] = shown.clients.pop(client)  # the one to ask
+        else:
+            shown.listing, shown.changed = client.listing, False
+
+    def _forget(self, client: MCPClient) -> None:
+        shown = self._shown.get(client.service.source)
+        if shown is not None:
+            shown.clients.pop(client, None)
+
+
+def _version(client: MCPClient) -> str | None:
+    about = client.session.server_info
+    return about.version if about is not None else None

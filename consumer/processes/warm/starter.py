@@ -1,0 +1,96 @@
+"""How a session comes by its client: the seam for processes that were started ahead.
+
+:class:`ColdStarter` starts one when it is asked for. The warm pool (:mod:`consumer.processes.warm.pool`) lies
+above it; a fork server is another :class:`~consumer.processes.launch.launcher.Launcher` below it.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Protocol
+
+from consumer.processes.client.client import MCPClient
+from consumer.processes.client.protocol_versions import Era
+from consumer.processes.fork.launcher import ForkLauncher
+from consumer.processes.launch.launcher import Launcher
+from consumer.processes.service import MCPService
+from consumer.processes.warm.slots import Slots
+from schemas.errors import ShuttingDown
+
+CPU_BOUND = 5.0
+"""Seconds after which a start is no longer thought to be busy: who hangs must not keep others from starting."""
+
+
+class Starter(Protocol):
+    """Starts clients."""
+
+    def prepare(self, service: MCPService) -> None:
+        """Begin what would make the first start of ``service`` slower than the others; returns at once."""
+
+    def retire(self, service: MCPService) -> None:
+        """``service`` will not be started any more; its clients live on."""
+
+    async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
+        """A started client of ``service``, for one session: ``ahead`` of its call, or while that waits."""
+
+    async def close(self) -> None:
+        """End every client that was given out or kept. Idempotent, bounded, never raises."""
+
+
+class ColdStarter:
+    """Starts a process for each session, as many at once as the processors can use.
+
+    Those are twice their number for calls, and their number for clients that are started ahead of calls. ``folder``
+    is where the folder of this worker's sessions is made, unless a launcher is given (and left to who gave it).
+    """
+
+    def __init__(
+        self, launcher: Launcher | None = None, *, most_at_once: int | None = None, folder: Path | None = None
+    ) -> None:
+        self._own_launcher = ForkLauncher(parent=folder) if launcher is None else None
+        self._launcher: Launcher = launcher or self._own_launcher or ForkLauncher(parent=folder)
+        processors = os.cpu_count() or 1
+        self._slots = Slots(most_at_once or 2 * processors, processors)
+        self._eras: dict[tuple[str, ...], Era] = {}
+        self._clients: set[MCPClient] = set()
+        self._closed = False
+
+    @property
+    def clients(self) -> frozenset[MCPClient]:
+        """The clients of which something is left: starting, serving or stopping."""
+        return frozenset(self._clients)
+
+    def prepare(self, service: MCPService) -> None:
+        """Have the launcher do what it can do once for all."""
+        self._launcher.prepare(service)
+
+    def retire(self, service: MCPService) -> None:
+        """Have the launcher let go of what only this service needs."""
+        self._launcher.retire(service)
+
+    async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
+        """Start a client. Waiting for a slot, in which calls go first, does not count towards ``start_timeout``."""
+        key = (service.name, *(service.command or [service.url or ""]))
+        async with self._slots.taken(ahead=ahead, patience=CPU_BOUND):
+            if self._closed:
+                raise ShuttingDown("the worker is leaving")
+            # Old servers are not asked again which era they speak: a silent one takes seconds to say nothing.
+            known = Era.HANDSHAKE if self._eras.get(key) is Era.HANDSHAKE else None
+            client = MCPClient(service, launcher=self._launcher, known_era=known)
+            self._clients.add(client)
+            try:
+                await client.start()
+            finally:
+                client.add_done_callback(self._clients.discard)
+        if client.process is not None and client.process.forked:
+            client.start_kind = "forked"
+        assert client.era is not None
+        self._eras[key] = client.era
+        return client
+
+    async def close(self) -> None:
+        """Stop all clients at once, then let the launcher clear up."""
+        self._closed = True
+        await asyncio.gather(*(client.stop() for client in self._clients))
+        if self._own_launcher is not None:
+            await self._own_launcher.close()

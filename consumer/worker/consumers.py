@@ -1,0 +1,123 @@
+"""What of a worker hangs on a link: its queues, its channels, and who consumes on them."""
+
+from contextlib import suppress
+
+import structlog
+
+from consumer.broker.channel import MOST_HELD, Channel
+from consumer.broker.declare import ensure
+from consumer.broker.errors import BrokerError
+from consumer.broker.link import Link
+from consumer.broker.message import Handler
+from consumer.broker.topology import Binding, CallExchange, cluster, inbox, requests_queue, worker_queue
+from consumer.calls.cluster.membership import call_the_roll
+from consumer.worker.wiring import Parts
+
+PLACED_AT_ONCE = 2000
+"""How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
+
+log = structlog.get_logger(__name__)
+
+
+class Stations:
+    """Declares, binds and consumes on each new link; ``hear`` takes what comes to the worker's own queue."""
+
+    def __init__(self, parts: Parts, hear: Handler) -> None:
+        self._parts = parts
+        self._hear = hear
+        self._link: Link | None = None
+        self._channels: dict[str, Channel] = {}
+        self._consumers: dict[str, str] = {}
+        self._inbox_consumer = ""
+
+    async def attach(self, link: Link, *, shared: bool) -> None:
+        """Consume on a new link; without ``shared`` nothing that other workers take as well."""
+        parts = self._parts
+        self._link = link
+        own = parts.settings.worker
+        extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
+        control = await link.channel()
+        await ensure(link, cluster(parts.names, grace=own.grace, call_exchanges=extra))
+        mine = worker_queue(parts.names, parts.worker_id, link.token)
+        fast = requests_queue(parts.names, parts.worker_id, link.token)
+        for queue in (inbox(parts.names, parts.worker_id), fast, mine):
+            await control.declare_queue(queue)
+        await control.bind(Binding(parts.names.workers, mine.name))
+        parts.asker.attach(mine.name)
+        parts.owner.holdings.attach(control, fast.name)
+        self._channels = {"control": control}
+        await control.consume(mine.name, self._hear, no_ack=True)
+        self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(parts.owner.take))
+        requests = await self._channel(link, "requests")
+        await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
+        await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id, endings_to=mine.name)
+        if shared:
+            await self._consume_shared(link)
+
+    async def _channel(self, link: Link, name: str, *, prefetch: int = MOST_HELD) -> Channel:
+        self._channels[name] = channel = await link.channel(prefetch=prefetch)
+        return channel
+
+    async def _consume_shared(self, link: Link) -> None:
+        parts = self._parts
+        prefetch = parts.settings.worker.calls_prefetch
+        unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
+        parts.placer.attach(unowned)
+        calls = await self._channel(link, "calls", prefetch=prefetch)
+        queries = await self._channel(link, "queries", prefetch=prefetch)
+        self._consumers = {
+            "unowned": await unowned.consume(parts.names.unowned, parts.gate.before(parts.placer.take)),
+            "calls": await calls.consume(parts.names.calls, parts.gate.before(parts.intake.take)),
+            "queries": await queries.consume(parts.names.queries, parts.gate.before(parts.queries.take)),
+        }
+
+    async def detached(self) -> None:
+        """The link is lost, and with it whatever was under way on it."""
+        parts = self._parts
+        self._channels, self._consumers = {}, {}
+        parts.asker.detach()
+        parts.presence.deafened()
+        parts.owner.holdings.detach()
+        await parts.placer.detach()
+        await parts.intake.detach()
+        await parts.queries.detach()
+
+    def restart(self, reason: str) -> None:
+        """Give the link up: the next one finds everything anew."""
+        if self._link is not None:
+            self._link.fail(reason)
+
+    # Leaving.
+
+    async def stop_placing(self) -> None:
+        """Be the placer no longer, and never again."""
+        await self._parts.placer.resign(0.5)
+        # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
+        await self._give_back("unowned")
+        self._consumers.pop("unowned", None)
+
+    async def stop_taking(self, timeout: float) -> None:
+        """Take no more raw events and questions; wait at most ``timeout`` seconds for each kind that was taken."""
+        for name, tag in self._consumers.items():
+            with suppress(BrokerError, KeyError):
+                await self._channels[name].cancel(tag)
+        for room in (self._parts.intake, self._parts.queries):
+            await room.drain(timeout)
+        await self._give_back("calls", "queries")
+
+    async def _give_back(self, *names: str) -> None:
+        for name in names:
+            if (channel := self._channels.pop(name, None)) is not None:
+                with suppress(BrokerError):
+                    await channel.close()
+
+    async def delete_inbox(self) -> None:
+        """Delete the inbox if it is empty; what is left in it becomes an orphan."""
+        control = self._channels.get("control")
+        if control is None:
+            return
+        queue = inbox(self._parts.names, self._parts.worker_id)
+        with suppress(BrokerError):
+            if not await control.declare_queue(queue):  # quorum queues know no "delete if empty"
+                await control.cancel(self._inbox_consumer)
+                await control.delete_queue(queue.name)

@@ -1,0 +1,75 @@
+"""What a worker tells of itself while it runs: its metrics, whether it is ready, and over HTTP if it shall."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from consumer.concurrency.task_set import Tasks
+from consumer.observability import looplag, metrics
+from consumer.worker.peers import Others
+from consumer.worker.wiring import Parts
+
+
+class CannotListen(Exception):
+    """``worker.http_port`` cannot be listened on; the message says why."""
+
+
+class Telling:
+    """Looks at a worker from outside; ``link_up`` and ``probe`` say whether it has a link and its probes come back."""
+
+    def __init__(self, parts: Parts, others: Others, link_up: Callable[[], bool], probe: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._others = others
+        self._link_up = link_up
+        self._probe = probe
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Tell, on ``worker.http_port`` if there is one.
+
+        Raises:
+            CannotListen: that port cannot be listened on.
+        """
+        own = self._parts.settings.worker
+        if own.http_port is None:
+            yield
+            return
+        from consumer.observability.web import Web  # noqa: PLC0415 - takes time and memory, for those who want it
+
+        tasks = Tasks()
+        web = Web(own.http_host, own.http_port, self.readiness)
+        try:
+            await web.open()
+        except OSError as error:
+            where = f"{own.http_host} port {own.http_port}"
+            raise CannotListen(f"worker.http_port: cannot listen on {where}: {error}") from error
+        metrics.STATE.look = self.state
+        tasks.start(looplag.measure(), "loop-lag")
+        try:
+            yield
+        finally:
+            await web.close()
+            metrics.STATE.look = None
+            await tasks.cancel()
+
+    def readiness(self) -> dict[str, object]:
+        """Whether the worker can be given a call, and what speaks for and against it."""
+        state, link, probe = self._parts.state, self._link_up(), self._probe()
+        return {"ready": state == "ready" and link and probe, "state": state, "link": link, "probe": probe}
+
+    def state(self) -> metrics.State:
+        """The worker's gauges as of now."""
+        parts = self._parts
+        services = self._others.info().services
+        return metrics.State(
+            open={str(name): load.sessions for name, load in services.items()},
+            capacity={str(name): load.max_sessions for name, load in services.items()},
+            warm={str(name): load.warm for name, load in services.items()},
+            tool_calls_in_flight=parts.owner.tool_calls_in_flight,
+            admission_waiting=parts.placer.waiting,
+            link_up=self._link_up(),
+            events_waiting=len(parts.outbox) + parts.owner.holdings.untold_ends,
+            placer=parts.placer.reigns,
+            workers=Counter(worker.state for worker in parts.presence.workers()),
+            healthy=self._link_up() and self._probe(),
+        )
