@@ -8,7 +8,9 @@ one, so everything after the first ``#`` of a session id is ours and everything 
 import hashlib
 from typing import Annotated, NewType
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from schemas.text import REPLACED, REPLACEMENT
 
 CallId = NewType("CallId", str)
 SessionId = NewType("SessionId", str)
@@ -21,6 +23,12 @@ MAX_ID_BYTES = 255
 
 MAX_ROUTING_KEY_BYTES = 200
 """AMQP 0-9-1 routing keys are short strings (255 bytes); this leaves room for what a policy may prepend."""
+
+
+def _readable(value: str, info: ValidationInfo) -> str:
+    if REPLACEMENT in value and (info.context or {}).get(REPLACED):
+        raise ValueError("is not valid Unicode")
+    return value
 
 
 def _bounded(value: str) -> str:
@@ -37,10 +45,13 @@ def _escaped(value: object) -> object:
 _LENGTH = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_BYTES})
 """The bound as JSON Schema can say it, which counts letters and not bytes."""
 
-CallIdField = Annotated[CallId, BeforeValidator(_escaped), AfterValidator(_bounded), _LENGTH]
+Readable = AfterValidator(_readable)
+"""Refuses a text of which letters have been replaced: another one would be the same."""
+
+CallIdField = Annotated[CallId, BeforeValidator(_escaped), Readable, AfterValidator(_bounded), _LENGTH]
 """A call id as it is read from a message: a ``#`` of the platform becomes ``%23``, 1 to 255 bytes."""
 
-SessionIdField = Annotated[SessionId, AfterValidator(_bounded), _LENGTH]
+SessionIdField = Annotated[SessionId, Readable, AfterValidator(_bounded), _LENGTH]
 """A session id as it is read from a message: opaque, 1 to 255 bytes."""
 
 ServiceNameField = Annotated[ServiceName, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]

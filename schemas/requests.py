@@ -4,14 +4,15 @@ Requests that are addressed to a call carry a ``session_id`` and travel under th
 that are addressed to the cluster go to the ``queries`` queue and are answered by any worker.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from schemas.base import Json, Seconds, Strict
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, UnknownType
-from schemas.ids import CallId, CallIdField, ServiceNameField, SessionIdField, WorkerId, call_id_of
+from schemas.ids import CallId, CallIdField, Readable, ServiceNameField, SessionIdField, WorkerId, call_id_of
+from schemas.text import REPLACED, repaired
 
 
 class CallRequest(Strict):
@@ -76,7 +77,7 @@ class ToolsCall(CallRequest):
     arguments: Json = Field(default_factory=dict)
     timeout: Seconds | None = None
     meta: Json | None = None
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
+    idempotency_key: Annotated[str, Readable] | None = Field(default=None, min_length=1, max_length=255)
     progress: bool = False
     pending_after: Seconds | None = None
     questions: bool = False
@@ -242,7 +243,7 @@ def explain(error: ValidationError) -> tuple[str, list[Json]]:
 
 
 def parse_request(message_type: str | None, body: bytes) -> Request:
-    """Read a request.
+    """Read a request; letters that are no text are replaced, but for those of an id.
 
     Raises:
         UnknownType: the AMQP ``type`` property is missing or names no request.
@@ -254,7 +255,7 @@ def parse_request(message_type: str | None, body: bytes) -> Request:
         told = f"unknown type {message_type!r}" if message_type else "the AMQP property 'type' is missing"
         raise UnknownType(f"{told}; it must be one of: {known}", type=message_type)
     try:
-        request = model.model_validate_json(body)
+        request = _read(model, body)
     except ValidationError as error:
         sentence, faults = explain(error)
         raise InvalidMessage(f"{message_type}: {sentence}", type=message_type, faults=faults) from error
@@ -267,3 +268,13 @@ def parse_request(message_type: str | None, body: bytes) -> Request:
             faults=[{"field": "kind", "problem": "does not fit the message type"}],
         )
     return request
+
+
+def _read(model: type[Request], body: bytes) -> Request:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        readable = repaired(body) if error.errors(include_input=False)[0]["type"] == "json_invalid" else None
+        if readable is None:
+            raise
+    return model.model_validate_json(readable, context={REPLACED: True})

@@ -1,14 +1,18 @@
 """From bytes to an object, before any translator looks: JSON, else a form.
 
 The content type is believed only where the bytes leave a choice. FreeSWITCH says ``text/json``, bridges forward HTTP
-bodies without any type or under a wrong one, and charset parameters are everywhere; what is sent is UTF-8.
+bodies without any type or under a wrong one, and charset parameters are everywhere; what is sent is UTF-8, but for a
+letter here and there, out of a SIP header: each such byte stays in the text as a lone surrogate. Who reads a text
+replaces it, who reads an id refuses it.
 """
 
+import codecs
 import json
 import re
 from urllib.parse import parse_qsl
 
 from consumer.telephony.outcome import Payload, Unusable
+from schemas.text import decoded, first_odd
 
 MAX_QUOTING = 3
 """How often a body may be JSON inside a JSON string: bridges that encode what is encoded already do it once."""
@@ -26,12 +30,9 @@ def decode(body: bytes, content_type: str | None = None) -> Payload:
     A key that comes twice keeps its last value: FreeSWITCH's CHANNEL_HANGUP_COMPLETE has ``Hangup-Cause`` twice.
 
     Raises:
-        Unusable: not UTF-8, broken, nested too deep, or no object.
+        Unusable: broken, nested too deep, or no object.
     """
-    try:
-        found: object = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unusable(f"the body is not UTF-8 (byte {error.start})") from error
+    found: object = decoded(body.removeprefix(codecs.BOM_UTF8))
     for _ in range(1 + MAX_QUOTING):
         if not isinstance(found, str):
             break
@@ -56,6 +57,8 @@ def _parsed(text: str, content_type: str | None) -> object:
     except RecursionError as error:
         raise Unusable("the body is JSON nested too deep to read") from error
     except json.JSONDecodeError as error:
+        if (odd := first_odd(text)) is not None:
+            raise Unusable(f"the body is not UTF-8 (byte {odd}) and no JSON") from error
         expected = "broken JSON" if text.startswith(_JSON_OPENINGS) else "neither JSON nor a form"
         raise Unusable(f"the body is {expected}: {error.msg} at character {error.pos}") from error
     except ValueError as error:
@@ -67,10 +70,10 @@ def _declares_form(content_type: str | None) -> bool:
 
 
 def _form(text: str) -> dict[str, str]:
-    """The fields of a form, or of the query of a GET; escapes that are not UTF-8 (a caller's name) are replaced."""
+    """The fields of a form, or of the query of a GET; escapes that are not UTF-8 are kept as bytes of a body are."""
     try:
         pairs = parse_qsl(
-            text.removeprefix("?"), keep_blank_values=True, errors="replace", max_num_fields=MAX_FORM_FIELDS
+            text.removeprefix("?"), keep_blank_values=True, errors="surrogateescape", max_num_fields=MAX_FORM_FIELDS
         )
     except ValueError as error:
         raise Unusable(f"the body is a form that cannot be read: {error}") from error

@@ -15,6 +15,7 @@ from consumer.telephony.outcome import Payload, Translated, Unusable
 from schemas.base import Json
 from schemas.calls import CALL_STATE, CallEvent, CallId, CallKind, Direction
 from schemas.ids import MAX_ID_BYTES, escape_call_id
+from schemas.text import replaced
 
 MAX_TEXT_BYTES = 1024
 MAX_NAME_BYTES = 128
@@ -42,7 +43,7 @@ def text(value: object, limit: int = MAX_TEXT_BYTES) -> str | None:
         return None
     if len(value) <= limit and value.isascii():
         return value
-    return value[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+    return replaced(value[:limit]).encode()[:limit].decode("utf-8", "ignore")
 
 
 def first(payload: Payload, *names: str) -> str | None:

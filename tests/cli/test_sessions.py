@@ -106,3 +106,12 @@ async def test_errors_of_the_workers_are_told_by_code_and_sentence(cli: Cli):
     assert (ran.code, ran.err.split(":")[0]) == (1, "TOOL_NOT_FOUND")
     ran = await cli("sessions", "create", CALL, "todo", "--if-exists", "reject", "--json")
     assert (ran.code, ran.error["code"]) == (1, "SESSION_EXISTS")
+
+
+async def test_an_event_with_a_letter_in_another_encoding_is_sent_and_opens_its_call(cli: Cli, mcp: Cluster):
+    event = cli.folder / "latin.json"
+    event.write_bytes(b'{"Event-Name": "CHANNEL_CREATE", "Unique-ID": "lat-1", "Caller-Caller-ID-Name": "Jos\xe9"}')
+    sent = (await cli("calls", "send", str(event), "--json")).json["sent"][0]
+    assert (sent["kind"], sent["call_id"], sent["note"]) == ("started", "lat-1", "")
+    created = await mcp.event("created", session_id="lat-1")
+    assert created.data["metadata"]["call"]["attributes"]["caller_name"] == "Jos\ufffd"

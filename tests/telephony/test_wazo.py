@@ -17,7 +17,7 @@ def test_an_answer_says_that_the_call_is_up() -> None:
     assert event({**CREATED, "name": "call_answered"}).kind is CallKind.PROGRESS
 
 
-@pytest.mark.parametrize("name", ["call_updated", "call_held", "call_dtmf_created", "user_created", "", None, 5])
+@pytest.mark.parametrize("name", ["call_held", "call_dtmf_created", "user_created", "", None, 5])
 def test_other_events_are_ignored(name: object) -> None:
     assert ignored({**ENDED, "name": name}).source == "wazo"
 
@@ -84,3 +84,11 @@ def test_asterisks_own_events_are_known_and_ignored(body: Body, what: str) -> No
 @pytest.mark.parametrize("body", [{"name": "x", "data": {}}, {"type": "message"}, {"Event": "x"}])
 def test_a_name_alone_does_not_make_an_event_of_theirs(body: Body) -> None:
     assert "no known platform" in problem(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [("Up", "answered"), ("Ring", "ringing"), ("Down", "created"), ("", None), (None, None)]
+)
+def test_an_update_says_that_the_call_lives_and_its_status_how_far_it_is(status: object, state: str | None) -> None:
+    got = event({**having(CREATED, status=status), "name": "call_updated"})
+    assert (got.kind, got.attributes.get("call_state")) == (CallKind.PROGRESS, state)

@@ -1,7 +1,7 @@
 """Our own normalised event (design, section 6), sent by a bridge that has done the translating itself.
 
 The message is ours to define, so it is read strictly: a field that we do not know or of a wrong type is refused, and
-named. It keeps its own ``source``.
+named. It keeps its own ``source``. Letters that are no text are replaced, but for those of an id.
 """
 
 import json
@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallEvent, CallKind
+from schemas.text import REPLACED, replaced
 
 SOURCE = "custom"
 
@@ -27,7 +28,9 @@ def translate(payload: Payload) -> Translated | Ignored:
     """The event as it is."""
     try:
         # by way of JSON, because only there strict reading takes text for kinds and times
-        return Translated(CallEvent.model_validate_json(json.dumps(payload)))
+        text = json.dumps(payload, ensure_ascii=False)
+        readable = replaced(text)
+        return Translated(CallEvent.model_validate_json(readable, context={REPLACED: readable != text}))
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         shown = [_sentence(one) for one in found[:MAX_ERRORS_SHOWN]]

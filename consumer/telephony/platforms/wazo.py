@@ -18,10 +18,15 @@ SOURCE = "wazo"
 EVENTS = {
     "call_created": CallKind.STARTED,
     "call_answered": CallKind.PROGRESS,
+    "call_updated": CallKind.PROGRESS,
     "call_ended": CallKind.ENDED,
 }
 STATES = {"call_created": "created", "call_answered": "answered"}
 """How far the call is."""
+
+_CHANNEL_STATES = {"down": "created", "rsrvd": "created", "offhook": "created", "dialing": "ringing", "ring": "ringing"}
+_CHANNEL_STATES |= {"ringing": "ringing", "up": "answered"}
+"""The same by the state of the leg's channel in Asterisk."""
 
 _MARKS = ("origin_uuid", "tenant_uuid", "required_acl", "required_access")
 
@@ -50,7 +55,10 @@ def recognises(payload: Payload) -> bool:
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The leg's event; ``call_updated`` (hold, mute, caller names) and all that is not calls is ignored."""
+    """The leg's event; all that is not calls is ignored.
+
+    ``call_updated`` (hold, mute, another name) says that the call lives, not how far it is: its ``status`` tells.
+    """
     name = values.text(payload["name"])
     kind = EVENTS.get(name or "")
     if kind is None:
@@ -68,7 +76,7 @@ def translate(payload: Payload) -> Translated | Ignored:
         to=to,
         end_reason=data.get("reason_code"),
         occurred_at=_occurred_at(payload, data, kind),
-        state=STATES.get(name or ""),
+        state=STATES.get(name or "") or _CHANNEL_STATES.get((values.first(data, "status") or "").casefold()),
         about=_about(payload, data),
     )
 

@@ -1,0 +1,53 @@
+"""Text of strangers: what cannot be text is replaced, because the rest of a message is still worth reading.
+
+A caller's name comes from a SIP header in whatever encoding a telephone had, and JavaScript cuts an emoji in half. Only
+in an id a replacement does harm: two calls would become one. Whoever reads an id therefore refuses it.
+"""
+
+import json
+import re
+from typing import Final
+
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+REPLACED: Final = "replaced"
+"""The key of pydantic's validation context which says that letters of a message have been replaced."""
+
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")
+_HALF_ESCAPED: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def decoded(body: bytes) -> str:
+    """UTF-8 as text, each byte that is none as a lone surrogate, which ``replaced`` finds again."""
+    return body.decode("utf-8", "surrogateescape")
+
+
+def replaced(text: str) -> str:
+    """Text with a replacement character for each lone surrogate, so that it can be sent."""
+    return text if text.isascii() else _NO_TEXT.sub(REPLACEMENT, text)
+
+
+def first_odd(text: str) -> int | None:
+    """The first byte that is no text, counted from 0; None when all of it is."""
+    found = _NO_TEXT.search(text)
+    return len(text[: found.start()].encode()) if found else None
+
+
+def repaired(body: bytes) -> str | None:
+    """JSON with its unreadable letters replaced; None when it has none, or is no JSON for another reason."""
+    if _is_utf8(body) and not _HALF_ESCAPED.search(body):
+        return None
+    try:
+        text = json.dumps(json.loads(decoded(body)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    made = replaced(text)
+    return made if made != text else None
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
