@@ -4,7 +4,9 @@
 
     BrokerError
     ├── BrokerUnreachable   nobody answered at start for longer than allowed
+    │   └── BrokerRefused   somebody did, and lets us in neither now nor in a minute
     ├── BrokerUntrusted     TLS does not prove that it is the broker
+    ├── InvalidBrokerUrl    no connection can be made of the URL
     ├── BrokerUnavailable   there is no connection at the moment
     ├── PublishFailed       returned or refused: the message is certainly not in a queue
     ├── PublishUnknown      no confirmation in time: the message may be in a queue or not
@@ -18,6 +20,14 @@ class BrokerError(Exception):
 
 class BrokerUnreachable(BrokerError):
     """Nobody answered at start for longer than allowed."""
+
+
+class BrokerRefused(BrokerUnreachable):
+    """The broker lets us in neither now nor in a minute: it knows no such user, password or vhost."""
+
+
+class InvalidBrokerUrl(BrokerError, ValueError):
+    """No connection can be made of the URL; the message says what to write and repeats nothing of it."""
 
 
 class BrokerUntrusted(BrokerError):

@@ -8,6 +8,7 @@ robust classes one queue that cannot be restored blocks the restoration of all.
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import ssl
 from collections.abc import AsyncIterator
@@ -16,12 +17,15 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel as RawChannel
+from aiormq.exceptions import AuthenticationError, ConnectionClosed, ProbableAuthenticationError
+from pamqp import commands
 from yarl import URL
 
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
-from consumer.broker.errors import BrokerUnavailable, BrokerUntrusted
+from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.publisher import PublishingChannels
 from consumer.broker.underway import UnderWay
+from consumer.broker.url import problem_of, user_of, vhost_of
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +41,12 @@ STALL = 1.5
 logging.getLogger("aiormq.connection").addFilter(lambda record: "creating transport" not in str(record.msg))
 """It logs as an error what it raises, and what the supervisor tells in the next line."""
 
+commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
+"""What a broker may answer to the name of a vhost: without the second aiormq raises the ``repr`` of the frame."""
+
+_PASSING = ("limit", "is down")
+"""Words of a refusal that may be over in a minute: too many connections, a vhost that is being started."""
+
 
 async def _opened(pika: AbstractChannel) -> RawChannel:
     try:
@@ -49,9 +59,32 @@ async def _opened(pika: AbstractChannel) -> RawChannel:
 
 
 def connection_url(url: str, heartbeat: float) -> URL:
-    """``url`` with our heartbeat (s), unless it names one; aiormq ignores the server's and would take 60 s."""
+    """``url`` with our heartbeat (s), unless it names one; aiormq ignores the server's and would take 60 s.
+
+    Raises:
+        InvalidBrokerUrl: no connection can be made of it.
+    """
+    if (problem := problem_of(url)) is not None:
+        raise InvalidBrokerUrl(f"the broker's URL {problem}")
     parsed = URL(url)
     return parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=str(max(1, round(heartbeat))))
+
+
+def _refusal(error: BaseException, url: str) -> str | None:
+    """What a broker refuses for good; None when it may let us in with the next try."""
+    user, vhost = user_of(url), vhost_of(url)
+    match error:
+        case AuthenticationError():
+            return f"it does not offer the authentication that ?auth= asks for; it offers {error.args[0]}"
+        case ProbableAuthenticationError() if "vhost" in str(error):
+            return f"the user {user!r} has no rights in the vhost {vhost!r}"
+        case ProbableAuthenticationError():
+            return f"the name {user!r} or its password is wrong, or this user may not come from here"
+        case ConnectionClosed(args=(530, str(text), *_)) if "not found" in text:
+            return f"there is no vhost {vhost!r}; the path of the URL names it, with %2F for a /"
+        case ConnectionClosed(args=(530, str(text), *_)) if not any(word in text for word in _PASSING):
+            return text
+    return None
 
 
 def _distrust(error: BaseException | None, url: URL) -> str | None:
@@ -79,8 +112,9 @@ class Link:
     """Two connections that live and end together."""
 
     def __init__(self, url: str, name: str, *, heartbeat: float = 10.0) -> None:
+        self._given = url
         self._url = connection_url(url, heartbeat)
-        self._stall = STALL * float(self._url.query["heartbeat"])
+        self._stall = STALL * float(self._url.query["heartbeat"]) or math.inf
         self._name = name
         self._connections: list[AbstractConnection] = []
         self._consuming: AbstractConnection | None = None
@@ -91,7 +125,12 @@ class Link:
         self._under_way = UnderWay(self.lost)
 
     async def open(self) -> None:
-        """Open the consuming connection; the caller closes the link, also when this fails."""
+        """Open the consuming connection; the caller closes the link, also when this fails.
+
+        Raises:
+            BrokerRefused: the broker knows no such user, password or vhost.
+            BrokerUntrusted: TLS does not prove that it is the broker.
+        """
         self._consuming = await self._connect("consume")
         self._tick(asyncio.get_running_loop().time())
 
@@ -105,6 +144,8 @@ class Link:
         except Exception as error:
             if self._url.scheme == "amqps" and (problem := _distrust(error, self._url)) is not None:
                 raise BrokerUntrusted(problem) from error
+            if (problem := _refusal(error, self._given)) is not None:
+                raise BrokerRefused(problem) from error
             raise
         connection.close_callbacks.add(lambda *_: self.fail(f"the {role} connection was closed"))
         return connection

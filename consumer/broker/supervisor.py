@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import tenacity
-from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, ProbableAuthenticationError
-from yarl import URL
 
-from consumer.broker.errors import BrokerUnreachable, BrokerUntrusted
-from consumer.broker.link import Link
+from consumer.broker.errors import BrokerRefused, BrokerUnreachable, BrokerUntrusted
+from consumer.broker.link import Link, connection_url
 from consumer.broker.publisher import Publisher
+from consumer.broker.url import place_of
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +21,21 @@ BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
 
 ATTACH_TIMEOUT = 60.0
 
-REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed, BrokerUntrusted)
-"""What a broker says that will not say otherwise in a minute: a wrong user, password, vhost or certificate."""
+REFUSALS = (BrokerRefused, BrokerUntrusted)
+"""What will not be otherwise in a minute: a wrong user, password, vhost or certificate.
+
+At the start, that is. Whoever was let in once goes on trying: a vhost is restored, a password changed back.
+"""
+
+
+def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreachable:
+    """The error of a first connection that did not come about, with the place that it should have led to."""
+    match error:
+        case BrokerRefused():
+            return BrokerRefused(f"RabbitMQ at {where} refuses the connection: {error}")
+        case BrokerUntrusted():
+            return BrokerUnreachable(f"no RabbitMQ at {where}: {error}")
+    return BrokerUnreachable(f"no RabbitMQ at {where}{within}: {error}")
 
 
 class Supervisor:
@@ -31,6 +43,9 @@ class Supervisor:
 
     ``attach`` declares, binds and consumes on a new link and is called for each; when it raises, the link is given up.
     ``detached`` is called when a link has been lost and before the next one is opened.
+
+    Raises:
+        InvalidBrokerUrl: no connection can be made of ``url``.
     """
 
     def __init__(
@@ -43,6 +58,7 @@ class Supervisor:
         detached: Callable[[], Awaitable[None]],
         heartbeat: float = 10.0,
     ) -> None:
+        connection_url(url, heartbeat)
         self._url = url
         self._name = name
         self._publisher = publisher
@@ -58,13 +74,14 @@ class Supervisor:
 
         Raises:
             BrokerUnreachable: no first link within ``connect_timeout`` seconds.
+            BrokerRefused: the broker lets us in neither now nor later.
         """
-        where = URL(self._url).with_user(None).with_password(None).with_query(None)
+        where = place_of(self._url)
 
         def tell_first(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
                 hint = f"start one, or name another in AMQP_URL; I try for {connect_timeout:g} s"
-                log.info("broker.not_there", broker=str(where), hint=hint)
+                log.info("broker.not_there", broker=where, hint=hint)
             self._tell(state)
 
         first = tenacity.AsyncRetrying(
@@ -77,8 +94,7 @@ class Supervisor:
         try:
             link: Link = await first(self._open)
         except Exception as error:
-            within = "" if isinstance(error, REFUSALS) else f" within {connect_timeout:g} s"
-            raise BrokerUnreachable(f"no RabbitMQ at {where}{within}: {error}") from error
+            raise unreachable(error, where, f" within {connect_timeout:g} s") from error
         while True:
             await self._watch(link)
             self.reconnects += 1

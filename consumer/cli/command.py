@@ -139,10 +139,11 @@ class Invocation:
         """A connection that declares nothing by itself, unlike the client's.
 
         Raises:
-            BrokerUnreachable: there is no broker, or it lets nobody in.
+            BrokerUnreachable: there is no broker.
+            BrokerRefused: it does not let us in.
         """
-        from consumer.broker.errors import BrokerUnreachable
         from consumer.broker.link import Link
+        from consumer.broker.supervisor import unreachable
 
         url = self.settings().amqp_url
         link = Link(url.get_secret_value(), f"mcp-sessions {name}")
@@ -150,7 +151,7 @@ class Invocation:
             try:
                 await link.open()
             except Exception as error:
-                raise BrokerUnreachable(f"no RabbitMQ at {url}: {error}") from error
+                raise unreachable(error, str(url)) from error
             yield link
         finally:
             await link.close()

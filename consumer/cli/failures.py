@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from consumer.broker.errors import BrokerError, BrokerUnreachable, PublishFailed
+from consumer.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, PublishFailed
 from consumer.broker.parking import NotParked
 from consumer.cli.command import ExitCode
 from consumer.cli.screen import problems, shown, write_json
@@ -21,7 +21,8 @@ HINTS = {
     ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
     ErrorCode.CAPACITY: "'mcp-sessions workers' shows how full they are.",
 }
-UNREACHABLE_HINT = "Is it running, and are user and vhost right? Name another one with --url or AMQP_URL."
+UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
+REFUSED_HINT = "User, password and vhost are those of --url or AMQP_URL; rabbitmqctl shows what there is."
 NOT_PARKED_HINT = "'mcp-sessions dead list' shows what is parked."
 NOT_ROUTED_HINT = "A worker binds its queues when it starts: mcp-sessions worker"
 
@@ -46,6 +47,8 @@ def failure_of(error: Exception) -> Failure | None:
         case ConfigurationError():
             faults = [{"key": fault.key, "problem": fault.problem} for fault in error.faults]
             return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details={"faults": faults})
+        case BrokerRefused():
+            return Failure(ExitCode.UNREACHABLE, "BROKER_REFUSED", str(error), hint=REFUSED_HINT)
         case BrokerUnreachable():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
         case PublishFailed() if "there is no exchange" in str(error):

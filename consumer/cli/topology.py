@@ -102,7 +102,7 @@ def show_permissions(
     """
     from consumer.broker.permissions import commands, definitions, permissions
     from consumer.broker.topology import Names
-    from consumer.settings.broker_url import vhost_of
+    from consumer.broker.url import vhost_of
 
     settings = invocation.settings()
     own = settings.worker

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from consumer.settings.broker_url import DEFAULT, is_unverified, problem_of, variable_of
+from consumer.broker.url import is_unverified, problem_of, unknown_parameters
+from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
 from consumer.settings.faults import ConfigurationError, Fault, faults_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
@@ -77,7 +78,9 @@ def _routes_without_service(table: Table) -> Iterator[Fault]:
 def _with_second_thoughts(settings: Settings) -> Settings:
     """Add warnings about what is allowed and still hardly meant."""
     thoughts = list(settings.warnings)
-    if is_unverified(settings.amqp_url.get_secret_value()):
+    url = settings.amqp_url.get_secret_value()
+    thoughts += unknown_parameters(url)
+    if is_unverified(url):
         thoughts.append("no_verify_ssl: anybody on the way to the broker can read and change everything")
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:

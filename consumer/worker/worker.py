@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from consumer import __version__
-from consumer.broker.errors import BrokerUnreachable
+from consumer.broker.errors import BrokerRefused, BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
 from consumer.calls.cluster.inbox_probe import Liveness
@@ -141,6 +141,9 @@ class Worker:
 
 def _gave_up(supervising: asyncio.Task[None]) -> Exit:
     error = supervising.exception()
+    if isinstance(error, BrokerRefused):
+        log.error("broker.refused", error=str(error))
+        return Exit.BROKER_UNREACHABLE
     if isinstance(error, BrokerUnreachable):
         log.error("broker.unreachable", error=str(error))
         return Exit.BROKER_UNREACHABLE

@@ -1,0 +1,146 @@
+"""AMQP URLs: what is wrong with one, and one as it may be shown. Pure, and quick to import."""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+
+from consumer.observability import MASK
+
+EXAMPLE: Final = "write amqp://user:password@host:5672/vhost, or amqps:// for TLS"
+ESCAPES: Final = "%40 for @, %2F for /, %23 for #, %3F for ?, %3A for :, %25 for %"
+
+MAX_HEARTBEAT: Final = 65_534
+AUTH: Final = ("plain", "amqplain", "external")
+
+
+def problem_of(url: str) -> str | None:
+    """What is wrong with a broker URL, without repeating any of it; None when nothing is.
+
+    The name of a parameter is repeated, since it is no secret, and only if it is one that we know.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        return f"is no URL: its host or port cannot be read; in user, password and vhost write {ESCAPES}; {EXAMPLE}"
+    if parts.scheme not in ("amqp", "amqps"):
+        return f"must begin with amqp:// or amqps://; {EXAMPLE}"
+    if not _escaped(parts, url):
+        return f"has an @, / or # where none may be; in user, password and vhost write {ESCAPES}; {EXAMPLE}"
+    if not parts.hostname:
+        return f"names no host; {EXAMPLE}"
+    if port == 0:
+        return f"has port 0; {EXAMPLE}"
+    if "/" in parts.path.lstrip("/"):
+        return "names a vhost with a / in it, which is written %2F"
+    return next((fault for name, value in _query(parts) if (fault := _fault(name, value))), None)
+
+
+def _escaped(parts: SplitResult, url: str) -> bool:
+    """Whether host and port are what was meant: a password with a / or a # ends the part that has the host.
+
+    What is left of it has an @ then, which nothing else behind the host may have.
+    """
+    behind = (parts.path, parts.query, parts.fragment)
+    return parts.netloc.count("@") <= 1 and not any("@" in part for part in behind) and "#" not in url
+
+
+def unknown_parameters(url: str) -> list[str]:
+    """Sentences about the parameters of a URL that mean nothing here; their values are not repeated."""
+    return [_unknown(name) for name, _ in _query(urlsplit(url)) if name not in _PARAMETERS]
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name.casefold(), _PARAMETERS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(_PARAMETERS))}"
+    return f"the broker's URL has a parameter {name[:32]!r}, which means nothing here; {hint}"
+
+
+def _query(parts: SplitResult) -> list[tuple[str, str]]:
+    return parse_qsl(parts.query, keep_blank_values=True)
+
+
+def _fault(name: str, value: str) -> str | None:
+    known = _PARAMETERS.get(name)
+    if known is None or known[0](value):
+        return None
+    return f"says ?{name}= with something that it cannot be: {known[1]}"
+
+
+def _whole(most: int) -> Callable[[str], bool]:
+    return lambda value: value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= most
+
+
+def _seconds(value: str) -> bool:
+    try:
+        return 0 <= float(value) < math.inf
+    except ValueError:
+        return False
+
+
+def _is_base64(value: str) -> bool:
+    try:
+        return bool(base64.b64decode(value, validate=True))
+    except (binascii.Error, ValueError):
+        return False
+
+
+_FILE = (bool, "it must name a file")
+_PARAMETERS: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
+    "heartbeat": (_whole(MAX_HEARTBEAT), f"it must be whole seconds, {MAX_HEARTBEAT} at most; 0 for no heartbeats"),
+    "timeout": (_whole(10**9), "it must be whole seconds"),
+    "auth": (lambda value: value.lower() in AUTH, f"it must be {', '.join(AUTH[:-1])} or {AUTH[-1]}"),
+    "name": (lambda _: True, ""),
+    "no_verify_ssl": (  # aiormq takes everything but a 0 for a yes, a "false" too
+        lambda value: value in ("0", "1"),
+        "it must be 0 or 1; leave it out, and certificates are verified",
+    ),
+    "cafile": _FILE,
+    "capath": (bool, "it must name a folder"),
+    "certfile": _FILE,
+    "keyfile": _FILE,
+    "cadata": (_is_base64, "it must be base64"),
+    "interleave": (_whole(10**9), "it must be a whole number"),
+    "happy_eyeballs_delay": (_seconds, "it must be seconds"),
+}
+"""What the AMQP library takes from a URL: whether a value will do, and what it must be."""
+
+
+def vhost_of(url: str) -> str:
+    """The vhost that a URL names; without one it is ``/``."""
+    return unquote(urlsplit(url).path.removeprefix("/")) or "/"
+
+
+def user_of(url: str) -> str:
+    """The user that a URL names; without one it is ``guest``."""
+    return unquote(urlsplit(url).username or "") or "guest"
+
+
+def is_unverified(url: str) -> bool:
+    """Whether the URL asks for TLS that proves nothing about who answers."""
+    parts = urlsplit(url)
+    return parts.scheme == "amqps" and dict(_query(parts)).get("no_verify_ssl", "0") != "0"
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown: no password, no query (which may hold the path of a key).
+
+    Of a URL that cannot be used nothing is shown: what is taken for its host may be a part of its password.
+    """
+    if problem_of(url) is not None:
+        return MASK
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else (parts.hostname or "")
+    port = f":{parts.port}" if parts.port else ""
+    user = f"{parts.username}:{MASK}@" if parts.username else ""
+    return urlunsplit((parts.scheme, f"{user}{host}{port}", parts.path, "", ""))
+
+
+def place_of(url: str) -> str:
+    """Scheme, host, port and vhost of a URL that can be used."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
