@@ -73,17 +73,18 @@ def connection_url(url: str, heartbeat: float) -> URL:
 def _refusal(error: BaseException, url: str) -> str | None:
     """What a broker refuses for good; None when it may let us in with the next try."""
     user, vhost = user_of(url), vhost_of(url)
+    no_rights = f"the user {user!r} has no rights in the vhost {vhost!r}"
     match error:
         case AuthenticationError():
             return f"it does not offer the authentication that ?auth= asks for; it offers {error.args[0]}"
         case ProbableAuthenticationError() if "vhost" in str(error):
-            return f"the user {user!r} has no rights in the vhost {vhost!r}"
+            return no_rights
         case ProbableAuthenticationError():
             return f"the name {user!r} or its password is wrong, or this user may not come from here"
         case ConnectionClosed(args=(530, str(text), *_)) if "not found" in text:
             return f"there is no vhost {vhost!r}; the path of the URL names it, with %2F for a /"
         case ConnectionClosed(args=(530, str(text), *_)) if not any(word in text for word in _PASSING):
-            return text
+            return no_rights if "refused for user" in text else text
     return None
 
 

@@ -21,6 +21,9 @@ BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
 
 ATTACH_TIMEOUT = 60.0
 
+TELL_EVERY = 60.0
+"""How often (s) a broker that stays away is told of: there is a try each second, and each fails alike."""
+
 REFUSALS = (BrokerRefused, BrokerUntrusted)
 """What will not be otherwise in a minute: a wrong user, password, vhost or certificate.
 
@@ -36,6 +39,24 @@ def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreach
         case BrokerUntrusted():
             return BrokerUnreachable(f"no RabbitMQ at {where}: {error}")
     return BrokerUnreachable(f"no RabbitMQ at {where}{within}: {error}")
+
+
+def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], None]:
+    """Logs the first failed try and then one a minute, for one absence of the broker; ``told`` (s) is the last time."""
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        nonlocal told
+        away = state.seconds_since_start or 0.0
+        if away - told >= TELL_EVERY:
+            told = away
+            log.info("broker.reconnecting", error=_said(state), tries=state.attempt_number, away_s=round(away, 1))
+
+    return tell
+
+
+def _said(state: tenacity.RetryCallState) -> str:
+    error = state.outcome.exception() if state.outcome else None
+    return str(error) or repr(error)
 
 
 class Supervisor:
@@ -81,8 +102,11 @@ class Supervisor:
         def tell_first(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
                 hint = f"start one, or name another in AMQP_URL; I try for {connect_timeout:g} s"
-                log.info("broker.not_there", broker=where, hint=hint)
-            self._tell(state)
+                log.info("broker.not_there", broker=where, hint=hint, error=_said(state))
+            else:
+                tell(state)
+
+        tell = _teller(told=0.0)
 
         first = tenacity.AsyncRetrying(
             wait=BACK_OFF,
@@ -98,7 +122,7 @@ class Supervisor:
         while True:
             await self._watch(link)
             self.reconnects += 1
-            link = await tenacity.AsyncRetrying(wait=BACK_OFF, before_sleep=self._tell)(self._open)
+            link = await tenacity.AsyncRetrying(wait=BACK_OFF, before_sleep=_teller())(self._open)
 
     async def _open(self) -> Link:
         link = Link(self._url, self._name, heartbeat=self._heartbeat)
@@ -127,7 +151,3 @@ class Supervisor:
         self._publisher.detach()
         await self._detached()
         await link.close()
-
-    def _tell(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.info("broker.reconnecting", error=str(error), delay_s=round(state.upcoming_sleep, 2))

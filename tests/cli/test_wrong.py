@@ -57,6 +57,19 @@ async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli)
     assert (ran.code, ran.err, ran.error["code"]) == (3, "", "BROKER_UNREACHABLE")
 
 
+@pytest.mark.parametrize("url", ["amqp://someone:12/hush@127.0.0.1:1/", "amqp://127.0.0.1:1/?heartbeat=hush"])
+async def test_a_url_that_cannot_be_used_is_a_fault_and_nothing_of_it_is_told(offline: Cli, url: str):
+    offline.environment["AMQP_URL"] = url
+    for command in (("config", "check"), ("sessions", "list"), ("dead", "list"), ("worker",), ("demo",)):
+        ran = await offline(*command)
+        assert (ran.code, ran.out) == (2, ""), ran
+        assert "AMQP_URL: " in ran.err
+        assert "hush" not in ran.err
+        assert "BROKER" not in ran.err
+    ran = await offline("workers", "--url", url)
+    assert (ran.code, "--url: " in ran.err, "hush" in ran.err) == (2, True, False)
+
+
 async def test_faults_of_options_are_told_by_the_names_of_the_options(offline: Cli):
     ran = await offline("workers", "--url", "http://host/", "--prefix", "two words")
     assert (ran.code, ran.out) == (2, "")

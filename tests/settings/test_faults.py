@@ -167,10 +167,50 @@ def test_a_route_cannot_name_a_service_twice_or_take_the_key_of_the_call() -> No
         ("amqp://host:0/", "port 0"),
         ("amqp://host/a/b", "written %2F"),
         ("amqps://host/?no_verify_ssl=false", "no_verify_ssl"),
+        ("amqp://user:12/hunter2@host", "%40 for @"),
+        ("amqp://user:12#hunter2@host", "%23 for #"),
+        ("amqp://user:12?hunter2@host", "%3F for ?"),
+        ("amqp://user:hunter/2@host", "%2F for /"),
+        ("amqp://user:hunter2#@host", "%23 for #"),
+        ("amqp://user:hunter@2@host", "%40 for @"),
+        ("amqp://hunter/2@host", "%2F for /"),
+        ("amqp://user:5672#hunter2", "%23 for #"),
+        ("amqp://host/a%2Fb/hunter2", "written %2F"),
+        ("amqp://host/?heartbeat=hunter2", "?heartbeat= with something"),
+        ("amqp://host/?heartbeat=-1", "?heartbeat= with something"),
+        ("amqp://host/?heartbeat=1.5", "?heartbeat= with something"),
+        ("amqp://host/?heartbeat=", "?heartbeat= with something"),
+        ("amqp://host/?heartbeat=65535", "65534 at most"),
+        ("amqp://host/?timeout=hunter2", "?timeout= with something"),
+        ("amqp://host/?auth=hunter2", "plain, amqplain or external"),
+        ("amqp://host/?interleave=hunter2", "?interleave= with something"),
+        ("amqp://host/?happy_eyeballs_delay=hunter2", "?happy_eyeballs_delay= with something"),
+        ("amqps://host/?cadata=hunter2!", "base64"),
+        ("amqps://host/?cafile=", "it must name a file"),
     ],
 )
-def test_a_broker_url_that_cannot_be_used_is_explained(url: str, says: str) -> None:
-    assert says in faults(AMQP_URL=url)["AMQP_URL"]
+def test_a_broker_url_that_cannot_be_used_is_explained_and_nothing_of_it_is_repeated(url: str, says: str) -> None:
+    found = faults(AMQP_URL=url)["AMQP_URL"]
+    assert says in found
+    assert "hunter" not in found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://user:p%40s%2Fs%23@host:5672/vhost?heartbeat=0",
+        "amqp://user:pa:ss@host//",
+        "amqps://[::1]:5671/%2F?heartbeat=30&cafile=/etc/ca.pem&name=x",
+    ],
+)
+def test_a_broker_url_that_is_well_written_is_taken(url: str) -> None:
+    assert load_settings(env={"AMQP_URL": url}).amqp_url.get_secret_value() == url
+
+
+def test_a_parameter_that_means_nothing_is_warned_of() -> None:
+    warnings = load_settings(env={"AMQP_URL": "amqp://host/?heartbeet=5&connection_attempts=hunter2"}).warnings
+    assert any("'heartbeet', which means nothing here; did you mean heartbeat?" in one for one in warnings)
+    assert any("'connection_attempts'" in one and "hunter2" not in one for one in warnings)
 
 
 def test_no_fault_repeats_a_secret() -> None:
