@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def work(invocation: Invocation) -> None:
-    """Run a worker until SIGTERM or Ctrl-C; a second one hurries. SIGHUP reads the configuration again.
+    """Run a worker until SIGTERM or Ctrl-C; a second Ctrl-C hurries. SIGHUP reads the configuration again.
 
     Exit codes: 0 drained, 2 bad configuration, 3 broker unreachable for longer than allowed, 4 drain ran out of time.
     """

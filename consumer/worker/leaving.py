@@ -10,11 +10,11 @@
 
 Their sum with the default ``drain_timeout`` stays under the 30 s that Heroku gives.
 
-A second signal hurries: running tool calls are given up, and so is whatever waits.
+Who asks again hurries (``consumer.worker.stop_signals``): running tool calls are given up, and so is whatever waits.
 
 With ``drain = "wait"`` the calls are first left to end by themselves, as long as ``drain_timeout`` leaves time to hand
 the rest over. Meanwhile the worker places nothing and is given no call, and everything else it does as before: ends
-reach it as raw events that only it may be there to take. Here a second signal ends the waiting, and a third hurries.
+reach it as raw events that only it may be there to take. Here asking again ends the waiting, and a third time hurries.
 """
 
 import asyncio

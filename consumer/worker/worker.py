@@ -5,7 +5,9 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
+from typing import assert_never
 
 import structlog
 
@@ -22,6 +24,7 @@ from consumer.worker.exit_codes import Exit
 from consumer.worker.leaving import cancelled, leave
 from consumer.worker.peers import Others
 from consumer.worker.status import CannotListen, Telling
+from consumer.worker.stop_signals import StopSignals, Wish
 from consumer.worker.wiring import Parts
 from schemas.ids import WorkerId
 
@@ -51,6 +54,7 @@ class Worker:
         self._tasks = parts.tasks
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._stop_signals = StopSignals()
         self._attached_before = False
 
     @property
@@ -94,14 +98,20 @@ class Worker:
         self._liveness.lost()
         await self._stations.detached()
 
-    def leave(self) -> None:
-        """Begin to leave; a second time: hurry. For signal handlers."""
-        if self._leaving.is_set():
-            log.warning("worker.hurrying")
-            self._hurry.set()
-        else:
-            log.info("worker.leaving")
-            self._leaving.set()
+    def leave(self, number: int = signal.SIGTERM) -> None:
+        """Begin to leave; when it is asked for again: hurry. For handlers of the signal ``number``."""
+        name = signal.Signals(number).name
+        match self._stop_signals.received(number, time.monotonic()):
+            case Wish.LEAVE:
+                log.info("worker.leaving", signal=name)
+                self._leaving.set()
+            case Wish.HURRY:
+                log.warning("worker.hurrying", signal=name)
+                self._hurry.set()
+            case Wish.SAME:
+                log.info("worker.leaving_already", signal=name)
+            case other:
+                assert_never(other)
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
         """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
@@ -152,7 +162,7 @@ def _gave_up(supervising: asyncio.Task[None]) -> Exit:
 
 
 async def run_worker(settings: Settings, load: Callable[[], Settings]) -> Exit:
-    """Run a worker until SIGTERM or SIGINT; the second signal hurries. SIGHUP takes on what ``load`` returns.
+    """Run a worker until SIGTERM or SIGINT; asked again, it hurries. SIGHUP takes on what ``load`` returns.
 
     Whether it is ready is told to the end.
     """
@@ -162,7 +172,7 @@ async def run_worker(settings: Settings, load: Callable[[], Settings]) -> Exit:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, worker.reload, load)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.leave)
+        loop.add_signal_handler(number, worker.leave, number)
     try:
         async with worker.telling.running():
             return await worker.run()

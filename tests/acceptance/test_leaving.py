@@ -1,10 +1,14 @@
 """Leaving: asked, and killed."""
 
 import asyncio
+import os
+import signal
 import time
 
 import psutil
+import pytest
 
+from schemas.errors import SessionsError
 from tests.harness import ECHO, Cluster, config
 
 
@@ -71,3 +75,47 @@ async def test_the_sessions_of_a_killed_worker_are_lost_and_restored(mcp: Cluste
     await mcp.until(lambda: len(mcp.of("created", restored=True)) == 5)
     assert len(mcp.of("lost", reason="worker_gone")) == 5
     assert (await mcp.client.call_tool("s-3", "echo", {"text": "still here"}))["text"] == "still here"
+
+
+class Steps:
+    """A tool call of so many steps, each half a second, and a word for each that it has done."""
+
+    def __init__(self, mcp: Cluster, count: int) -> None:
+        self._done: asyncio.Queue[object] = asyncio.Queue()
+        arguments = {"steps": count, "interval": 0.5}
+        call = mcp.client.call_tool("busy", "progress", arguments, on_progress=self._done.put)
+        self.answer = asyncio.create_task(call)
+
+    async def another(self) -> None:
+        async with asyncio.timeout(20):
+            await self._done.get()
+
+
+async def test_a_sigterm_that_comes_twice_is_one_wish_and_cuts_no_tool_call(mcp: Cluster):
+    """As Heroku sends it, to every process of a dyno."""
+    worker = await mcp.start(DYNO="worker.1")
+    await mcp.client.create("busy", "echo")
+    steps = Steps(mcp, 8)
+    await steps.another()
+    for said in ("worker.leaving", "worker.leaving_already"):
+        for pid in (worker.process.pid, *(child.pid for child in worker.children())):
+            os.kill(pid, signal.SIGTERM)
+        await worker.logged(said, signal="SIGTERM")
+        await steps.another()
+        await steps.another()
+    assert "isError" not in await steps.answer
+    assert await worker.ended() == 0
+    assert not mcp.logged("worker.hurrying")
+
+
+async def test_a_person_who_asks_twice_hurries(mcp: Cluster):
+    worker = await mcp.start()
+    await mcp.client.create("busy", "echo")
+    steps = Steps(mcp, 60)
+    for said in ("worker.leaving", "worker.hurrying"):
+        await steps.another()
+        worker.process.send_signal(signal.SIGINT)
+        await worker.logged(said, signal="SIGINT")
+    assert await worker.ended() == 4
+    with pytest.raises(SessionsError):
+        await steps.answer

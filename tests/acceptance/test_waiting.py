@@ -40,14 +40,29 @@ async def test_new_calls_go_to_others_and_what_does_not_end_is_handed_over_in_ti
     await mcp.event("created", session_id="lasting", worker_id=other.worker_id, restored=True)
 
 
-async def test_a_second_signal_ends_the_waiting_and_still_hands_over(mcp: Cluster):
+async def test_a_second_interrupt_ends_the_waiting_and_still_hands_over(mcp: Cluster):
     leaving = await mcp.start(waiting(600))
     await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(5)))
     other = await mcp.start(waiting(600))
     await mcp.until(lambda: len(mcp.of("started")) == 2)
     leaving.process.send_signal(signal.SIGTERM)
     await leaving.logged("worker.waiting")
-    leaving.process.send_signal(signal.SIGTERM)
+    leaving.process.send_signal(signal.SIGINT)
     await leaving.logged("worker.hurrying")
     assert await leaving.ended() == 0
     await mcp.until(lambda: len(mcp.of("created", restored=True, worker_id=other.worker_id)) == 5)
+
+
+async def test_a_sigterm_that_comes_twice_does_not_end_the_waiting(mcp: Cluster):
+    worker = await mcp.start(waiting(60))
+    await mcp.client.publish_call_event({"call_id": "one", "kind": "started"})
+    await mcp.event("created", session_id="one")
+    worker.process.send_signal(signal.SIGTERM)
+    await worker.logged("worker.waiting")
+    worker.process.send_signal(signal.SIGTERM)
+    await worker.logged("worker.leaving_already")
+    assert (await mcp.client.call_tool("one", "counter"))["structuredContent"]["count"] == 1
+    await mcp.client.publish_call_event({"call_id": "one", "kind": "ended"})
+    assert await worker.ended() == 0
+    await mcp.event("stopped")
+    assert {event.data["reason"] for event in mcp.of("closed")} == {"call_ended"}

@@ -40,13 +40,14 @@ class Dyno:
 
 
 def stop(worker: psutil.Process) -> None:
-    """SIGTERM to every process of the dyno, MCP servers included, as Heroku does it.
+    """SIGTERM to every process of the dyno that is left, MCP servers included, as Heroku does it, more than once.
 
     Not to the runner: it would wait for five seconds only.
     """
-    for process in [worker, *worker.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGTERM)
+    with suppress(psutil.NoSuchProcess):
+        for process in [worker, *worker.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
 
 
 @asynccontextmanager
@@ -88,7 +89,9 @@ async def test_a_call_is_served_by_what_the_procfile_starts(mcp: Cluster, tmp_pa
         answer = await mcp.client.call_tool("c-1", "list_todos", {})
         assert "call back" in answer["text"]
 
-        stop(psutil.Process((await mcp.event("started")).data["pid"]))
+        worker = psutil.Process((await mcp.event("started")).data["pid"])
+        stop(worker)
+        stop(worker)
         assert await asyncio.wait_for(running.runner.wait(), 40) == 0
         await mcp.event("stopped")
         assert [event.data["reason"] for event in mcp.of("closed", session_id="c-1")] == ["worker_shutdown"]
