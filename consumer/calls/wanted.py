@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from consumer.calls.routes import Plan
+from consumer.calls.routes import CALL_KEY, Plan
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.ids import ServiceName, SessionId, session_id_of
@@ -23,7 +23,7 @@ class Wanted:
 
 def wanted_by(event: CallEvent, chosen: Plan) -> list[Wanted]:
     """The sessions of a starting call; each carries the event as ``metadata.call``."""
-    metadata = {**chosen.metadata, "call": event.model_dump(mode="json")}
+    metadata = {**chosen.metadata, CALL_KEY: event.model_dump(mode="json")}
     return [
         Wanted(session_id_of(event.call_id, service, first=not index), service, chosen.timeout, metadata)
         for index, service in enumerate(chosen.services)

@@ -1,7 +1,8 @@
 """Logs, metrics, traces: known by all, knows nobody."""
 
+from consumer.observability.known_secrets import MASK
 from consumer.observability.logs import LogFormat, LogLevel, bound, configure_logging, get_logger
-from consumer.observability.masking import MASK, is_secret_key, mask_text, masked
+from consumer.observability.masking import is_secret_key, mask_text, masked
 
 __all__ = [
     "MASK",

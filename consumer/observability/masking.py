@@ -1,8 +1,9 @@
 """Secrets out of what is told, and bounds on its size. Pure.
 
 What counts as a secret: the value of a key that is named like one (``password``, ``auth_token``, ``X-Api-Key``,
-``clientSecret``), the password in a URL, a bearer or basic credential, ``password=...`` in a text. Masking never
-fails and never grows what it is given: whatever it does not know becomes its masked ``repr``.
+``clientSecret``), the password in a URL, a bearer or basic credential, ``password=...`` in a text, and what the
+configuration holds (:mod:`consumer.observability.known_secrets`). Masking never fails and never grows what it is
+given: whatever it does not know becomes its masked ``repr``.
 """
 
 import math
@@ -12,7 +13,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-MASK = "***"
+from consumer.observability.known_secrets import LONGEST, MASK, without_known
+
 MAX_TEXT = 2_000
 MAX_LONG_TEXT = 10_000
 """For texts whose end matters as much as their start: tracebacks."""
@@ -52,8 +54,11 @@ def _is_secret_name(name: str) -> bool:
 def mask_text(text: str, limit: int = MAX_TEXT) -> str:
     """The text without secrets, its middle left out when it is longer than ``limit``."""
     if len(text) > limit:
-        half = limit // 2
-        text = f"{text[:half]}…(+{len(text) - 2 * half})…{text[-half:]}"
+        half = limit // 2  # searched beyond the cut: half a secret is found by nothing
+        head, tail = without_known(text[: half + LONGEST])[:half], without_known(text[-half - LONGEST :])[-half:]
+        text = f"{head}…(+{len(text) - 2 * half})…{tail}"
+    else:
+        text = without_known(text)
     if _MAY_HIDE.search(text):
         for pattern, replacement in _IN_TEXT:
             text = pattern.sub(replacement, text)

@@ -38,8 +38,10 @@ SERVICE = {
     "pending_after": "When a tool call takes longer, its caller gets one `tools.pending`. A request may say another "
     "time.",
     "question_timeout": "How long a question of the server to the caller (`input.required`) waits for its answer.",
-    "bind": "Arguments that are set for every call of a tool that has them, over what the caller gives. `{name}` "
-    "stands for what the session's metadata has under that name.",
+    "bind": "Arguments that are set for every call of a tool that takes them; what the requester gives for them "
+    "reaches no tool and no prompt. `{name}` stands for what the session's metadata has under that name, "
+    "`{name|default}` has a default, and without one a missing value is an error. The fields of the call event "
+    "(`from`, `to`, `direction` and so on) are read from the event alone. Resources are not bound.",
     "max_calls": "How many tool calls of one session may run at once.",
     "max_arguments": "The most bytes that a request's body may have.",
     "max_result": "The most bytes that a result may have.",

@@ -104,9 +104,9 @@ METADATA = {"tenant": "acme", "call": {"from": "+1555", "attributes": {"queue": 
 
 
 def test_pinned_arguments_cannot_be_overridden_and_only_tools_that_have_them_get_them():
-    bind = {"caller": "{from}/{queue}/{tenant}/{nobody}", "other": "x"}
+    bind = {"caller": "{from}/{queue}/{tenant}/{nobody|none}", "other": "x"}
     arguments = bound_arguments(bind, METADATA, [TOOL], "book", {"caller": "somebody else", "date": "today"})
-    assert arguments == {"caller": "+1555/sales/acme/", "date": "today"}
+    assert arguments == {"caller": "+1555/sales/acme/none", "date": "today"}
     assert bound_arguments(bind, METADATA, [TOOL], "unknown", {"a": 1}) == {"a": 1}
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import assert_never
 
 import structlog
+from pydantic_core import to_json
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery
@@ -17,12 +18,15 @@ from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
 from consumer.calls.ownership.recovery import GONE_ASTRAY, Books
 from consumer.calls.ownership.ringing import Ringer
-from consumer.calls.routes import plan
+from consumer.calls.requests.binding_text import below_telephony
+from consumer.calls.routes import CALL_KEY, plan
 from consumer.calls.wanted import Wanted, wanted_by
 from consumer.concurrency.keyed_queues import Lanes
 from consumer.sessions import SessionManager
 from schemas import headers
-from schemas.errors import LimitReached, SessionNotFound, SessionsError
+from schemas.base import Json
+from schemas.calls import CallEvent
+from schemas.errors import InvalidMessage, LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import SessionId, session_id_of
 from schemas.internal import OwnerCheck, Recipe
@@ -90,9 +94,12 @@ class Changes:
         late = call.ended is not None and headers.LATE in delivery.message.headers
         if late or (again and request.session_id not in call.sessions):  # what it asked for has been, and is over
             raise SessionNotFound(f"session {request.session_id!r} has ended", session_id=request.session_id)
+        metadata = request.metadata or {}
+        if CALL_KEY in metadata:
+            raise InvalidMessage(f"session.create: metadata.{CALL_KEY}: is kept for the call event; choose another key")
         session = await self.open_one(
             call,
-            Wanted(request.session_id, request.service_name, request.timeout, request.metadata or {}),
+            Wanted(request.session_id, request.service_name, request.timeout, metadata),
             if_exists="keep" if again else request.if_exists,
             fails_alone=True,
         )
@@ -109,11 +116,22 @@ class Changes:
     async def open_one(
         self, call: OwnedCall, wanted: Wanted, *, if_exists: str = "replace", fails_alone: bool = False
     ) -> CallSession:
-        """Open one session, or raise why not; ``fails_alone``: a limit is nobody's business but the requester's."""
+        """Open one session, or raise why not; ``fails_alone``: a limit is nobody's business but the requester's.
+
+        It gets what the call's start gives to all its sessions, if that has come.
+        """
+        wanted = replace(wanted, metadata=self._of_call(call, wanted.metadata))
         (result,) = await self._open(call, [wanted], if_exists=if_exists, fails_alone=fails_alone)
         if isinstance(result, SessionsError):
             raise result
         return result
+
+    def _of_call(self, call: OwnedCall, metadata: Json) -> Json:
+        told = next((one.metadata[CALL_KEY] for one in call.sessions.values() if CALL_KEY in one.metadata), None)
+        if told is None or CALL_KEY in metadata:
+            return metadata
+        chosen = plan(CallEvent.model_validate_json(to_json(told)), self._context.routes, self._context.services)
+        return below_telephony(metadata, {**chosen.metadata, CALL_KEY: told})
 
     async def _open(
         self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str = "replace", fails_alone: bool = False
@@ -143,7 +161,7 @@ class Changes:
             return Done(succeeded({"sessions": []}), what="ended_before")
         for session in call.sessions.values():
             session.touch()
-        begun = any("call" in session.metadata for session in call.sessions.values())
+        begun = any(CALL_KEY in session.metadata for session in call.sessions.values())
         if begun or (call.rings is not None and not event.is_answered):
             return Done(succeeded({"sessions": sorted(call.sessions)}), what="touched")
         if call.rings is not None:
@@ -224,10 +242,10 @@ def _under_free_id(call: OwnedCall, wanted: Wanted) -> Wanted:
 
 
 def _adopted(call: OwnedCall, wanted: Wanted) -> bool:
-    """Whether the call has a session on that service; it then carries the start's metadata below its own."""
+    """Whether the call has a session on that service; it then carries the start's metadata over its own."""
     session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
     if session is None:
         return False
-    session.metadata = wanted.metadata | session.metadata
+    session.metadata = below_telephony(session.metadata, wanted.metadata)
     call.dirty = True
     return True

@@ -1,43 +1,51 @@
 """Bound arguments: what a service pins in every call of its tools, from the metadata of the session.
 
-``bind = { caller = "{from}" }`` gives each tool that has an argument ``caller`` the caller's number, whatever its
-requester says; the argument is taken out of the tool's schema, so that a model does not even see it.
+``bind = { caller = "{from}" }`` gives each tool that takes an argument ``caller`` the caller's number, whatever its
+requester says; the argument is taken out of the tool's schema, so that a model does not even see it. A requester's
+own ``caller`` reaches no tool and no prompt of the service, whatever their schemas say.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
+from consumer.calls.requests.argument_schema import taken_by, without
+from consumer.calls.requests.binding_text import Unbound, filled, values_of
 from schemas.base import Json
-
-
-class _Known(dict[str, Any]):
-    def __missing__(self, key: str) -> str:
-        return ""  # an anonymous caller has no number; an argument that nobody may fill in stays empty
-
-
-def values_of(metadata: Json) -> dict[str, Any]:
-    """What can be named in a binding: the call event's fields and attributes, and over them the metadata's own."""
-    call = metadata.get("call")
-    event: Json = call if isinstance(call, dict) else {}
-    attributes = event.get("attributes")
-    named = {**(attributes if isinstance(attributes, dict) else {}), **event, **metadata}
-    return {name: value for name, value in named.items() if isinstance(value, str | int | float)}
-
-
-def _properties(tool: Json) -> Json:
-    schema = tool.get("inputSchema")
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    return properties if isinstance(properties, dict) else {}
+from schemas.errors import InvalidMessage
 
 
 def bound_arguments(bind: Mapping[str, str], metadata: Json, tools: list[Json], name: str, arguments: Json) -> Json:
-    """``arguments`` with those pinned that the tool has."""
+    """``arguments`` of a tool without the requester's own for what is bound, and with those pinned that it takes.
+
+    Raises:
+        InvalidMessage: a name in a binding has no value in the metadata, and no default.
+    """
     if not bind:
         return arguments
     tool = next((one for one in tools if one.get("name") == name), {})
-    known = _Known(values_of(metadata))
-    pinned = {argument: text.format_map(known) for argument, text in bind.items() if argument in _properties(tool)}
-    return arguments | pinned
+    free = {argument: value for argument, value in arguments.items() if argument not in bind}
+    return free | _pinned(bind, taken_by(tool.get("inputSchema"), bind.keys()), metadata, name)
+
+
+def bound_prompt(bind: Mapping[str, str], metadata: Json, name: str, arguments: Json) -> Json:
+    """``arguments`` of a prompt, those that are bound replaced; which ones it takes only its server knows."""
+    return arguments | _pinned(bind, bind.keys() & arguments.keys(), metadata, name)
+
+
+def _pinned(bind: Mapping[str, str], wanted: Iterable[str], metadata: Json, name: str) -> Json:
+    values = values_of(metadata)
+    pinned: Json = {}
+    for argument in wanted:
+        try:
+            pinned[argument] = filled(bind[argument], values)
+        except Unbound as unbound:
+            (missing,) = unbound.args
+            raise InvalidMessage(
+                f"{name}: its argument {argument!r} is bound to {{{missing}}}, and the session's metadata has no value "
+                f"for that; a default can be stated as {{{missing}|default}}",
+                argument=argument,
+                missing=missing,
+            ) from None
+    return pinned
 
 
 def public_tools(bind: Mapping[str, str], tools: list[Json]) -> list[Json]:
@@ -48,11 +56,6 @@ def public_tools(bind: Mapping[str, str], tools: list[Json]) -> list[Json]:
 
 
 def _without(tool: Json, bind: Mapping[str, str]) -> Json:
-    hidden = bind.keys() & _properties(tool).keys()
-    if not hidden:
-        return tool
-    schema = dict(tool["inputSchema"])
-    schema["properties"] = {name: value for name, value in schema["properties"].items() if name not in hidden}
-    if isinstance(required := schema.get("required"), list):
-        schema["required"] = [name for name in required if name not in hidden]
-    return {**tool, "inputSchema": schema}
+    schema = tool.get("inputSchema")
+    hidden = taken_by(schema, bind.keys())
+    return {**tool, "inputSchema": without(schema, hidden)} if hidden and isinstance(schema, dict) else tool

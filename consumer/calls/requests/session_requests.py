@@ -6,7 +6,7 @@ from consumer.calls.context import Context
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.ownership.owned_calls import CallSession
-from consumer.calls.requests.pinned_arguments import public_tools
+from consumer.calls.requests.pinned_arguments import bound_prompt, public_tools
 from consumer.calls.requests.tool_calls import ToolCalls
 from schemas.base import Json
 from schemas.errors import SessionsError
@@ -61,7 +61,8 @@ class Uses:
             case PromptsList(cursor=cursor):
                 return await call("prompts/list", _page(cursor), timeout=left)
             case PromptsGet(name=name, arguments=arguments):
-                return await call("prompts/get", {"name": name, "arguments": arguments}, timeout=left)
+                given = bound_prompt(session.process.service.bind, session.metadata, name, arguments or {})
+                return await call("prompts/get", {"name": name, "arguments": given}, timeout=left)
             case _:
                 assert_never(request)
 

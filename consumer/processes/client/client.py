@@ -20,6 +20,7 @@ from consumer.processes.client.lifecycle import ClientLife
 from consumer.processes.client.protocol_versions import PROBE_TIMEOUT, Envelope, Era
 from consumer.processes.client.questions import OnQuestion
 from consumer.processes.client.requester import Exchange, OnProgress
+from consumer.processes.foreign_text import told_error
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
@@ -125,7 +126,7 @@ class MCPClient(ClientLife):
             )
         if not isinstance(result.setdefault("content", []), list):
             raise McpError(f"tools/call {name}: the result's content is no list", code=-32603, data=None)
-        return result
+        return told_error(result) if result.get("isError") else result
 
     async def call_method(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = None

@@ -17,6 +17,8 @@ from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp_types import ToolListChangedNotification
 from pydantic import ValidationError
 
+from consumer.observability.known_secrets import learn
+from consumer.observability.masking import mask_text
 from consumer.processes.client.connection import Connection, connect
 from consumer.processes.client.protocol_versions import CLIENT_INFO, Era, negotiate
 from consumer.processes.client.questions import Questions
@@ -31,7 +33,9 @@ from consumer.processes.client.start_retries import (
     too_slow,
     tries,
 )
+from consumer.processes.foreign_text import without_secrets
 from consumer.processes.launch.launcher import Launcher, LocalLauncher, Program, program_of
+from consumer.processes.secrets import secrets_of
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
 from consumer.processes.stdio.process import ServerProcess
@@ -64,6 +68,7 @@ class ClientLife:
         known_era: Era | None = None,
         line_cap: int = DEFAULT_LINE_CAP,
     ) -> None:
+        learn(secrets_of(service))
         self.service = service
         self.era = known_era
         self.program: Program = ()
@@ -181,7 +186,7 @@ class ClientLife:
                 with attempt:
                     await self._live(deadline)
         except Setback as setback:
-            self._ready.set_exception(setback.error)
+            self._ready.set_exception(without_secrets(setback.error))
         except BaseException as error:
             if not self._ready.done():
                 self._ready.set_exception(error if isinstance(error, Exception) else stopped(self.service))
@@ -289,7 +294,7 @@ class ClientLife:
         if not isinstance(cause, asyncio.CancelledError):
             log.warning("client.lost", service=self.service.name, error=repr(cause))
         if self.process is None and self._exit is None:
-            self._gone(ProcessExit(exit_code=None, signal=None, stderr=f"connection lost: {cause!r}"))
+            self._gone(ProcessExit(exit_code=None, signal=None, stderr=mask_text(f"connection lost: {cause!r}")))
 
     async def _fate(self) -> ProcessExit | None:
         """How the server ended, if it did or does so in a moment; a stop that was asked is an end, too."""

@@ -12,6 +12,7 @@ from mcp_types import INVALID_REQUEST, REQUEST_TIMEOUT
 
 from consumer.processes.client.protocol_versions import Envelope, Era, connection_lost
 from consumer.processes.client.questions import OnQuestion, Questions, answers
+from consumer.processes.foreign_text import without_secrets
 from consumer.processes.stdio.transport import InputBlocked, Unsendable
 from consumer.sessions.session import ProcessExit
 from schemas.errors import InvalidMessage, McpError, OutcomeUnknown, SessionDied, SessionsError, ToolTimeout
@@ -63,7 +64,7 @@ class Exchange:
                     return await self._round(method, params, timeout, on_progress)
             return await self._rounds(method, params, timeout, on_progress, on_question)
         except MCPError as fault:
-            raise await self._translated(fault, method, params, timeout) from fault
+            raise without_secrets(await self._translated(fault, method, params, timeout)) from fault
         except Unsendable as fault:
             raise InvalidMessage(f"the parameters of {method} cannot be written as JSON: {fault}") from fault
         except (InputBlocked, TimeoutError) as fault:

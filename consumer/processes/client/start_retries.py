@@ -8,6 +8,7 @@ from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 import httpx2
 from tenacity import AsyncRetrying, RetryCallState, wait_exponential
 
+from consumer.processes.secrets import origin
 from consumer.processes.service import MCPService
 from consumer.sessions.session import ProcessExit
 from schemas.errors import SessionsError, StartFailed, StartTimeout
@@ -111,7 +112,7 @@ def setback_of(service: MCPService, error: BaseException) -> Setback:
     details = {"exit_code": None, "signal": None, "stderr": ""}
     if isinstance(cause, (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)):
         again = Again.WHILE_TIME if isinstance(cause, httpx2.ConnectError) else Again.NO
-        what = f"{service.name}: cannot reach {service.url}: {cause or type(cause).__name__}"
+        what = f"{service.name}: cannot reach {origin(service)}: {cause or type(cause).__name__}"
         return Setback(StartFailed(what, **details), again)
     if isinstance(cause, OSError):
         again = Again.WHILE_TIME if cause.errno in _BUSY else Again.NO

@@ -1,4 +1,6 @@
-"""The last words of a server: a bounded tail of what it wrote to stderr."""
+"""The last words of a server: a bounded tail of what it wrote to stderr, without secrets."""
+
+from consumer.observability.masking import mask_text
 
 MAX_BYTES = 16 * 1024
 MAX_LINES = 64
@@ -22,9 +24,9 @@ class Tail:
         self.feed(start + f"mcp-sessions: {sentence}\n".encode())
 
     def text(self) -> str:
-        """The tail as text, undecodable bytes replaced, without the final line end."""
+        """The tail as text, undecodable bytes replaced and secrets masked, without the final line end."""
         lines = bytes(self._kept[-MAX_BYTES:]).decode("utf-8", "replace").splitlines()
-        return "\n".join(lines[-MAX_LINES:])
+        return mask_text("\n".join(lines[-MAX_LINES:]), MAX_BYTES)
 
     def last_line(self) -> str:
         """The last line that says something: of a Python traceback the exception itself."""

@@ -1,0 +1,45 @@
+"""The secrets that the configuration holds, so that nobody is told them in any text, whoever wrote it.
+
+Patterns find what looks like a secret; this knows those that are. A secret that has been learned once is hidden until
+the process ends: what a reload has taken out of the configuration may still stand in somebody's error.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, unquote
+
+MASK = "***"
+SHORTEST = 8
+"""Letters of the shortest secret that is looked for: a shorter one would mask half of every text."""
+
+LONGEST = 4_096
+"""Letters of the longest one; of a longer one the beginning is looked for."""
+
+_known: set[str] = set()
+_pattern: re.Pattern[str] | None = None
+
+
+def learn(secrets: Iterable[str]) -> None:
+    """Hide these from now on, also as a URL, as JSON and as base64 write them. Idempotent."""
+    global _pattern  # noqa: PLW0603 - one process has one set of secrets
+    forms = {form[:LONGEST] for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}
+    if forms <= _known:
+        return
+    _known.update(forms)
+    _pattern = re.compile("|".join(map(re.escape, sorted(_known, key=len, reverse=True))))
+
+
+def without_known(text: str) -> str:
+    """The text with each known secret masked."""
+    return _pattern.sub(MASK, text) if _pattern is not None else text
+
+
+def _forms(secret: str) -> Iterable[str]:
+    plain = unquote(secret)
+    for form in (secret, plain):
+        yield form
+        yield quote(form, safe="")
+        yield json.dumps(form)[1:-1]
+        yield base64.b64encode(form.encode()).decode().rstrip("=")

@@ -1,0 +1,52 @@
+"""Errors that a server or a library has worded, before they go to a caller: no secrets, and a bounded size."""
+
+import json
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from consumer.observability.known_secrets import without_known
+from consumer.observability.masking import MAX_LONG_TEXT, mask_text
+from schemas.base import Json
+from schemas.errors import SessionsError
+
+MAX_DATA = 256 * 1024
+"""Bytes of the ``data`` of a JSON-RPC error that are handed on."""
+
+
+def without_secrets(error: SessionsError) -> SessionsError:
+    """The same error, its sentence and its details masked.
+
+    In details only secrets that are known go: a server's ``data`` is for programs, and may hold URLs that the caller
+    is meant to open.
+    """
+    error.message = mask_text(error.message, MAX_LONG_TEXT)
+    error.args = (error.message,)
+    error.details = _details(error.details)
+    return error
+
+
+def told_error(result: Json) -> Json:
+    """A tool's result that says ``isError``, without known secrets: it is an error that the server has worded."""
+    return _searched(result, _written(result))
+
+
+def _details(details: Json) -> Json:
+    written = _written(details)
+    if len(written) > MAX_DATA:
+        return {**{name: value for name, value in details.items() if name != "data"}, "data_size": len(written)}
+    return _searched(details, written)
+
+
+def _searched(value: Json, written: str) -> Json:
+    told = without_known(written)
+    if told == written:
+        return value
+    found: Json = from_json(told)
+    return found
+
+
+def _written(value: Json) -> str:
+    try:
+        return to_json(value, inf_nan_mode="constants", fallback=str).decode()
+    except PydanticSerializationError:  # half a surrogate pair, as JavaScript writes it
+        return json.dumps(value, default=str)
