@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -21,8 +20,9 @@ from aiormq import Channel as RawChannel
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 
-from consumer.broker.errors import BrokerUnavailable
-from consumer.broker.message import Delivery, Handler, Message
+from consumer.broker.errors import BrokerUnavailable, Unsendable
+from consumer.broker.message import Delivery, Handler
+from consumer.broker.properties import received
 from consumer.broker.topology import Binding, Exchange, Queue
 from consumer.broker.underway import UnderWay
 
@@ -85,6 +85,8 @@ class Channel:
         task.add_done_callback(self._done)
         try:
             return await asyncio.shield(task)
+        except (ValueError, TypeError) as error:  # the library's word for what AMQP has no way to say
+            raise Unsendable(f"the broker cannot be asked for this: {error}") from error
         except Exception as error:
             raise BrokerUnavailable(f"the broker did not do as asked: {error!r}") from error
 
@@ -212,7 +214,7 @@ class Channel:
                 log.debug("delivery.settled_too_late", queue=queue, error=repr(error))
 
         return Delivery(
-            message=_message(delivered),
+            message=received(delivered),
             queue=queue,
             exchange=delivered.exchange or "",
             routing_key=delivered.routing_key or "",
@@ -220,24 +222,3 @@ class Channel:
             received_at=time.monotonic(),
             settle=None if no_ack else settle,
         )
-
-
-def _message(delivered: DeliveredMessage) -> Message:
-    properties = delivered.header.properties
-    timestamp = properties.timestamp
-    return Message(
-        body=bytes(delivered.body),
-        type=properties.message_type,
-        message_id=properties.message_id or "",
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        expiration=_milliseconds(properties.expiration),
-        headers=dict(properties.headers or {}),
-        content_type=properties.content_type,
-        timestamp=timestamp if isinstance(timestamp, datetime) else None,
-        persistent=properties.delivery_mode == 2,
-    )
-
-
-def _milliseconds(expiration: str | None) -> int | None:
-    return int(expiration) if expiration is not None and expiration.isdigit() else None

@@ -10,7 +10,8 @@
     ├── BrokerUnavailable   there is no connection at the moment
     ├── PublishFailed       returned or refused: the message is certainly not in a queue
     ├── PublishUnknown      no confirmation in time: the message may be in a queue or not
-    └── MessageTooLarge     the broker would close the channel for it: nothing was sent
+    └── Unsendable          it cannot be said in AMQP: nothing was sent, and trying again is no use
+        └── MessageTooLarge   the broker would close the channel for it
 """
 
 
@@ -46,5 +47,9 @@ class PublishUnknown(BrokerError):
     """No confirmation came: the message may be in a queue or not, and will be delivered if it is."""
 
 
-class MessageTooLarge(BrokerError):
-    """The broker would close the channel for a message of this size: nothing was sent, and trying again is no use."""
+class Unsendable(BrokerError):
+    """AMQP, or the library that speaks it, cannot say this: nothing was sent, and trying again is no use."""
+
+
+class MessageTooLarge(Unsendable):
+    """The broker would close the channel for a message of this size."""

@@ -1,8 +1,8 @@
 """A link: one life of the worker's two connections, and the first thing in it that fails ends it as a whole.
 
 Consuming and publishing have a connection each: in a memory or disk alarm the broker blocks a connection that
-publishes entirely, acknowledgements included. Plain ``aio_pika.Connection`` under a supervisor of our own: with the
-robust classes one queue that cannot be restored blocks the restoration of all.
+publishes entirely, acknowledgements included. Plain connections under a supervisor of our own: with the
+robust classes of ``aio_pika`` one queue that cannot be restored blocks the restoration of all.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator
 
-import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel as RawChannel
@@ -24,6 +23,7 @@ from yarl import URL
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.publisher import PublishingChannels
+from consumer.broker.transport import Connection
 from consumer.broker.underway import UnderWay
 from consumer.broker.url import problem_of, user_of, vhost_of
 
@@ -136,7 +136,7 @@ class Link:
         self._tick(asyncio.get_running_loop().time())
 
     async def _connect(self, role: str) -> AbstractConnection:
-        connection = aio_pika.Connection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
+        connection = Connection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
         # Closed with the link even if it never comes about: an open one left to the garbage collector closes itself
         # in whatever loop runs then, or in none.
         self._connections.append(connection)

@@ -106,6 +106,11 @@ class Delivery:
         if self.settle is not None:
             await self.settle(requeue=True)
 
+    async def reject(self) -> None:
+        """Give the message up: the broker puts it where its queue sends dead letters."""
+        if self.settle is not None:
+            await self.settle(requeue=False)
+
 
 Handler = Callable[[Delivery], object]
 """Takes a delivery over: it must not block, and hands what takes time to a task of its own."""

@@ -150,8 +150,9 @@ def _first_death(headers: Headers) -> Mapping[str, Any]:
 def _origin(headers: Headers, death: Mapping[str, Any]) -> Origin:
     if EXCHANGE_HEADER in headers:
         return Origin(*(str(headers.get(name, "")) for name in (EXCHANGE_HEADER, ROUTING_KEY_HEADER, QUEUE_HEADER)))
-    keys = death.get("routing-keys") or [""]
-    return Origin(str(death.get("exchange", "")), str(keys[0]), str(death.get("queue", "")))
+    keys = death.get("routing-keys")
+    key = keys[0] if isinstance(keys, list) and keys else ""
+    return Origin(str(death.get("exchange", "")), str(key), str(death.get("queue", "")))
 
 
 def _told_by_the_broker(death: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.declare import exists
-from consumer.broker.errors import BrokerUnavailable, PublishFailed
+from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.parked import Filter, Parked
@@ -163,12 +163,12 @@ class ParkingLot:
     async def _publish(self, parked: Parked, publisher: Publisher) -> Replayed:
         message, exchange, key = parked.replayed(self._names)
         kept = parked.without_body()
-        # Asked before, because publishing to an exchange that is not there costs the channel, and so the link.
-        if exchange and not await exists(self._link, Exchange(exchange, "topic", "")):
-            return Replayed(kept, exchange, key, f"there is no exchange {exchange!r}")
         try:
+            # Asked before, because publishing to an exchange that is not there costs the channel, and so the link.
+            if exchange and not await exists(self._link, Exchange(exchange, "topic", "")):
+                return Replayed(kept, exchange, key, f"there is no exchange {exchange!r}")
             await publisher.confirmed(message, exchange, key)
-        except PublishFailed as error:
+        except (PublishFailed, Unsendable) as error:
             return Replayed(kept, exchange, key, str(error))
         return Replayed(kept, exchange, key)
 

@@ -11,15 +11,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
 from aio_pika.abc import AbstractChannel as PikaChannel
 from aiormq import Channel as RawChannel
-from aiormq import spec
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
-from consumer.broker.errors import BrokerUnavailable, MessageTooLarge, PublishFailed, PublishUnknown
+from consumer.broker.errors import BrokerUnavailable, MessageTooLarge, PublishFailed, PublishUnknown, Unsendable
 from consumer.broker.message import MAX_BODY, Message
+from consumer.broker.properties import Encoded, encoded
 from consumer.broker.underway import UnderWay
 from consumer.observability import tracing
+
+log = structlog.get_logger(__name__)
 
 CONFIRM_TIMEOUT = 30.0
 """How long (s) a confirmation may take; a broker in a memory or disk alarm takes its time."""
@@ -38,18 +41,11 @@ class PublishingChannels:
     under_way: UnderWay
 
 
-def _properties(message: Message, trace: Mapping[str, str]) -> spec.Basic.Properties:
-    return spec.Basic.Properties(
-        content_type=message.content_type,
-        headers={**message.headers, **trace} or None,
-        delivery_mode=2 if message.persistent else 1,
-        correlation_id=message.correlation_id,
-        reply_to=message.reply_to,
-        expiration=None if message.expiration is None else str(message.expiration),
-        message_id=message.message_id,
-        timestamp=message.timestamp,
-        message_type=message.type,
-    )
+def _properties(message: Message, trace: Mapping[str, str], channel: RawChannel) -> Encoded:
+    properties = encoded(message, trace, channel.max_content_size)
+    if properties.left_out:
+        log.warning("publish.headers_left_out", type=message.type, headers=properties.left_out)
+    return properties
 
 
 class Publisher:
@@ -100,6 +96,7 @@ class Publisher:
             BrokerUnavailable: there is no link; nothing was sent.
             PublishFailed: returned (no queue to route to) or refused: the message is in no queue.
             PublishUnknown: the link was lost or the confirmation did not come in time.
+            Unsendable: no exchange or routing key can be called that; nothing was sent.
         """
         channels = self._get()
         if outbox:
@@ -114,7 +111,7 @@ class Publisher:
                         message.body,
                         exchange=exchange,
                         routing_key=routing_key,
-                        properties=_properties(message, trace),
+                        properties=_properties(message, trace, channel),
                         mandatory=mandatory,
                         wait=False,
                     )
@@ -124,6 +121,8 @@ class Publisher:
             raise PublishFailed(f"the broker refused a message for {exchange!r} {routing_key!r}") from error
         except ChannelNotFoundEntity as error:
             raise PublishFailed(f"there is no exchange {exchange!r}: {error}") from error
+        except (ValueError, TypeError) as error:
+            raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
             raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {error!r}") from error
 
@@ -133,6 +132,7 @@ class Publisher:
         Raises:
             BrokerUnavailable: there is no link.
             MessageTooLarge: no broker takes it.
+            Unsendable: no exchange or routing key can be called that; nothing was sent.
         """
         if len(message.body) > MAX_BODY:
             raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
@@ -144,8 +144,10 @@ class Publisher:
                         message.body,
                         exchange=exchange,
                         routing_key=routing_key,
-                        properties=_properties(message, trace),
+                        properties=_properties(message, trace, channels.fast),
                         wait=False,
                     )
+        except (ValueError, TypeError) as error:
+            raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:
             raise BrokerUnavailable(f"the connection was lost: {error!r}") from error

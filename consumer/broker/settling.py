@@ -7,7 +7,8 @@ from typing import assert_never
 
 import structlog
 
-from consumer.broker.errors import BrokerError, MessageTooLarge
+from consumer.broker.errors import BrokerError, MessageTooLarge, PublishFailed, Unsendable
+from consumer.broker.frames import SHORT, shortened
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, Park, Requeue
 from consumer.broker.parked import parked
@@ -20,6 +21,15 @@ log = structlog.get_logger(__name__)
 
 PAUSE = 0.3
 """How long (s) a message rests that the broker refused: the delivery limit must outlast a queue's election."""
+
+
+def _unsendable(error: Unsendable) -> Park:
+    problem = f"it cannot be sent on: {error}"
+    return Park("invalid_message", problem, failed(InvalidMessage(problem)))
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _defect(problem: str) -> Park:
@@ -45,12 +55,16 @@ class Settler:
         self._quiet = quiet
         self.parked: Callable[[str], None] = lambda _: None
         """Called with the reason of each message that has been parked."""
+        self.restore: Callable[[], Awaitable[None]] = _nothing
+        """Declares the parking lot again, when nothing takes what is put there."""
+        self._restoring = asyncio.Lock()
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out; never raises, but for cancellation.
 
         A decision that raises is a defect of ours: the message is parked, who asked gets ``INTERNAL``. A broker that
-        fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere.
+        fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere. What is wrong for good
+        (``Unsendable``) is parked, because it would be wrong the next time.
         """
         kind = self._kind_of(delivery)
         message = delivery.message
@@ -73,6 +87,9 @@ class Settler:
         try:
             outcome = await deciding
             await self._carry_out(delivery, outcome)
+        except Unsendable as error:
+            outcome = _unsendable(error)
+            problem = await self._carried_out(delivery, outcome)
         except BrokerError as error:
             outcome = Requeue(repr(error))
             await asyncio.sleep(PAUSE)
@@ -97,11 +114,15 @@ class Settler:
         return word
 
     async def _carried_out(self, delivery: Delivery, outcome: Outcome) -> str | None:
+        """Carry out what must not fail; returns what has failed, when the broker has the message back."""
         try:
             await self._carry_out(delivery, outcome)
-        except BrokerError as error:
-            await asyncio.sleep(PAUSE)
-            await delivery.requeue()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be held for ever
+            if isinstance(error, BrokerError) and not isinstance(error, Unsendable):
+                await asyncio.sleep(PAUSE)
+                await delivery.requeue()
+            else:
+                await delivery.reject()  # RabbitMQ parks it, as it is
             return repr(error)
         return None
 
@@ -130,12 +151,15 @@ class Settler:
         if reply is None or not request.reply_to:
             return
         body = reply if isinstance(reply, bytes) else reply.dump()
-        message_type = f"{request.type or 'unknown'}{REPLY_SUFFIX}"
+        message_type = shortened(request.type or "unknown", SHORT - len(REPLY_SUFFIX)) + REPLY_SUFFIX
         try:
-            await self.answer(request, body, message_type)
-        except MessageTooLarge as error:
-            refusal = InvalidMessage(f"the answer is too large, ask for less at a time: {error}")
-            await self.answer(request, failed(refusal).dump(), message_type)
+            try:
+                await self.answer(request, body, message_type)
+            except MessageTooLarge as error:
+                refusal = InvalidMessage(f"the answer is too large, ask for less at a time: {error}")
+                await self.answer(request, failed(refusal).dump(), message_type)
+        except Unsendable as error:  # nobody can have a queue of that name
+            log.warning("reply.unsendable", type=request.type, error=str(error))
 
     async def answer(self, request: Message, body: bytes, message_type: str) -> None:
         """Send ``body`` to the reply address of ``request``, without confirms and without ``mandatory``.
@@ -145,6 +169,7 @@ class Settler:
         Raises:
             BrokerUnavailable: there is no link.
             MessageTooLarge: no broker takes it.
+            Unsendable: no queue can be called like its reply address.
         """
         assert request.reply_to is not None
         await self._publisher.fast(
@@ -159,7 +184,14 @@ class Settler:
         )
 
     async def _park(self, delivery: Delivery, reason: str, problem: str) -> None:
-        await self._publisher.confirmed(parked(delivery, reason, problem), self._dead, "")
+        message = parked(delivery, reason, problem)
+        try:
+            await self._publisher.confirmed(message, self._dead, "")
+        except PublishFailed:
+            async with self._restoring:
+                await self.restore()
+            await self._publisher.confirmed(message, self._dead, "")
+            log.warning("parking_lot.restored", exchange=self._dead)
         metrics.of(metrics.PARKED, reason).inc()
         self.parked(reason)
 

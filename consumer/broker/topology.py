@@ -179,13 +179,23 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
     return arguments | more
 
 
+def parking_lot(names: Names) -> Topology:
+    """Where messages go that cannot be handled; part of what all workers share."""
+    return Topology(
+        exchanges=(Exchange(names.dead, "fanout", "messages that cannot be handled, with the reason in headers"),),
+        queues=(Queue(names.dead, "the parking lot", _quorum(names.dead, **{"x-delivery-limit": NO_LIMIT})),),
+        bindings=(Binding(names.dead, names.dead),),
+    )
+
+
 def cluster(names: Names, *, grace: float = 5.0, call_exchanges: Iterable[CallExchange] = ()) -> Topology:
     """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
     extra = tuple(call_exchanges)
     unowned = {"alternate-exchange": names.unowned}
+    dead = parking_lot(names)
     return Topology(
         exchanges=(
-            Exchange(names.dead, "fanout", "messages that cannot be handled, with the reason in headers"),
+            *dead.exchanges,
             Exchange(names.unowned, "fanout", "messages for calls that nobody owns"),
             Exchange(names.orphans, "fanout", "what a worker held or did not take in time"),
             Exchange(names.calls, "topic", "raw call events of telephony platforms"),
@@ -196,7 +206,7 @@ def cluster(names: Names, *, grace: float = 5.0, call_exchanges: Iterable[CallEx
             *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
         ),
         queues=(
-            Queue(names.dead, "the parking lot", _quorum(names.dead, **{"x-delivery-limit": NO_LIMIT})),
+            *dead.queues,
             Queue(names.calls, "raw call events, competing consumers", _quorum(names.dead)),
             Queue(
                 names.unowned,
@@ -212,7 +222,7 @@ def cluster(names: Names, *, grace: float = 5.0, call_exchanges: Iterable[CallEx
             Queue(names.queries, "questions that any worker answers", _quorum(None, **{"x-message-ttl": QUERY_TTL_MS})),
         ),
         bindings=(
-            Binding(names.dead, names.dead),
+            *dead.bindings,
             Binding(names.calls, names.calls, "#"),
             Binding(names.unowned, names.unowned),
             Binding(names.orphans, names.orphans),

@@ -1,6 +1,7 @@
 """What of a worker hangs on a link: its queues, its channels, and who consumes on them."""
 
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -9,7 +10,7 @@ from consumer.broker.declare import ensure
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import Handler
-from consumer.broker.topology import Binding, CallExchange, cluster, inbox, requests_queue, worker_queue
+from consumer.broker.topology import Binding, CallExchange, cluster, inbox, parking_lot, requests_queue, worker_queue
 from consumer.calls.cluster.membership import call_the_roll
 from consumer.worker.wiring import Parts
 
@@ -38,6 +39,7 @@ class Stations:
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
         await ensure(link, cluster(parts.names, grace=own.grace, call_exchanges=extra))
+        parts.context.settler.restore = partial(ensure, link, parking_lot(parts.names))
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
         for queue in (inbox(parts.names, parts.worker_id), fast, mine):

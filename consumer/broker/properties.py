@@ -1,0 +1,177 @@
+"""A message's properties and headers, read from the library and written for the wire.
+
+Whatever was read can be written again, as what it was: text beyond UTF-8, doubles, decimals, numbers of any size. pamqp
+encodes no bytes that it has itself decoded, and writes doubles with half their digits or not at all. So headers are
+written here, and always: a message that cannot be sent on or parked would come back for ever.
+
+Sources: AMQP 0-9-1, sections 4.2.3 to 4.2.6, and RabbitMQ's errata for the types of fields.
+"""
+
+import math
+import struct
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
+from pamqp import encode
+
+from consumer.broker.frames import short_string
+from consumer.broker.message import Headers, Message
+
+LONGEST_EXPIRATION: Final = 0xFFFFFFFF
+"""The longest expiration (ms) that RabbitMQ takes; it closes the channel for a longer one."""
+
+_OURS: Final = "x-mcp-"
+"""How the names of the headers begin that go last when there is no room for all."""
+
+_FLAGS: Final = spec.Basic.Properties.flags
+_FIXED: Final = 14 + 4
+"""Bytes of a content header without any property: class, weight, size and flags; and of an empty table."""
+
+_UNBOUNDED: Final = 1 << 20
+"""Room for a content header on a broker that has no bound for frames (``frame_max`` = 0)."""
+
+
+def received(delivered: DeliveredMessage) -> Message:
+    """The message of a delivery. Its expiration is None where it is no number, its message id ``""`` without one."""
+    properties = delivered.header.properties
+    timestamp, expiration = properties.timestamp, properties.expiration
+    return Message(
+        body=bytes(delivered.body),
+        type=properties.message_type,
+        message_id=properties.message_id or "",
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=int(expiration) if expiration and expiration.isascii() and expiration.isdigit() else None,
+        headers=dict(properties.headers or {}),
+        content_type=properties.content_type,
+        timestamp=timestamp if isinstance(timestamp, datetime) else None,
+        persistent=properties.delivery_mode == 2,
+    )
+
+
+class Encoded(spec.Basic.Properties):
+    """Properties that are written already; the library reads nothing of them but the message id, to match returns."""
+
+    def __init__(self, message_id: str, wire: bytes, left_out: list[str]) -> None:
+        super().__init__(message_id=message_id)
+        self._wire = wire
+        self.left_out = left_out
+        """The headers that there was no room for."""
+
+    def marshal(self) -> bytes:
+        """The properties as they follow the size of the body in a content header."""
+        return self._wire
+
+
+def encoded(message: Message, more: Mapping[str, str], room: int) -> Encoded:
+    """The properties of ``message``, with ``more`` headers, in a content header of at most ``room`` bytes if not 0.
+
+    A header frame cannot be split, and RabbitMQ closes the connection for one that is too large. So the largest headers
+    of others are left out when there is no room, and the largest of ours when that is not enough.
+    """
+    message_id = message.message_id or uuid.uuid4().hex
+    properties = (
+        ("content_type", _short(message.content_type)),
+        ("headers", b""),
+        ("delivery_mode", b"\2" if message.persistent else b"\1"),
+        ("correlation_id", _short(message.correlation_id)),
+        ("reply_to", _short(message.reply_to)),
+        ("expiration", _expiration(message.expiration)),
+        ("message_id", short_string(message_id)),
+        ("timestamp", _seconds(message.timestamp)),
+        ("message_type", _short(message.type)),
+    )
+    left = (room if room > 0 else _UNBOUNDED) - _FIXED - sum(len(value) for _, value in properties)
+    table, left_out = _table({**message.headers, **more}, left)
+    flags, parts = 0, [b""]
+    for name, value in properties:
+        written = table if name == "headers" else value
+        if written:
+            flags |= _FLAGS[name]
+            parts.append(written)
+    parts[0] = flags.to_bytes(2)
+    return Encoded(message_id, b"".join(parts), left_out)
+
+
+def _short(text: str | None) -> bytes:
+    return short_string(text) if text else b""
+
+
+def _expiration(milliseconds: int | None) -> bytes:
+    return b"" if milliseconds is None else short_string(str(min(max(milliseconds, 0), LONGEST_EXPIRATION)))
+
+
+def _seconds(moment: datetime | None) -> bytes:
+    """A timestamp on the wire, if it can be one: it has neither fractions nor a time before 1970."""
+    if moment is None:
+        return b""
+    try:
+        return int(moment.timestamp()).to_bytes(8)
+    except (OverflowError, ValueError, OSError):
+        return b""
+
+
+def _table(headers: Headers, room: int) -> tuple[bytes, list[str]]:
+    """The headers in at most ``room`` bytes, and the names of those that are left out."""
+    if not headers:
+        return b"", []
+    fields = {name: short_string(name) + _field(value) for name, value in headers.items()}
+    size = sum(map(len, fields.values()))
+    left_out: list[str] = []
+    if size > room:
+        for name in sorted(fields, key=lambda one: (one.startswith(_OURS), -len(fields[one]))):
+            if size <= room:
+                break
+            size -= len(fields.pop(name))
+            left_out.append(name)
+    return struct.pack(">I", size) + b"".join(fields.values()), left_out
+
+
+def _long(value: bytes | bytearray) -> bytes:
+    return struct.pack(">I", len(value)) + value
+
+
+def _field(value: Any) -> bytes:
+    """A field's value behind its type; what AMQP has no type for is written as text."""
+    match value:
+        case str():
+            return b"S" + _long(value.encode("utf-8", "replace"))
+        case None:
+            return b"V"
+        case bool() | int():
+            return _number(value)
+        case float() if math.isfinite(value):  # RabbitMQ closes the connection for one that is no number
+            return b"d" + struct.pack(">d", value)
+        case bytes():
+            return b"S" + _long(value)
+        case bytearray():
+            return b"x" + _long(value)
+        case datetime():
+            return b"T" + _seconds(value) if _seconds(value) else _field(value.isoformat())
+        case dict():
+            return b"F" + _long(b"".join(short_string(str(name)) + _field(one) for name, one in value.items()))
+        case list() | tuple():
+            return b"A" + _long(b"".join(map(_field, value)))
+        case Decimal():
+            return _decimal(value)
+        case _:
+            return _field(str(value))
+
+
+def _number(value: int) -> bytes:
+    try:
+        return encode.encode_table_value(value)
+    except TypeError:  # beyond 64 bits
+        return _field(str(value))
+
+
+def _decimal(value: Decimal) -> bytes:
+    try:
+        return encode.encode_table_value(value)
+    except (TypeError, ArithmeticError):  # no number, or more digits than 32 bits have
+        return _field(str(value))
