@@ -84,6 +84,8 @@ class Delivery:
     """The monotonic clock at arrival; uvloop's own has whole milliseconds only."""
     settle: Settled | None
     """None on a queue that is consumed without acknowledgements."""
+    named_call: str | None = None
+    """The call that the body names, where no address does; empty when it names none."""
 
     @property
     def type(self) -> str | None:
@@ -92,9 +94,15 @@ class Delivery:
 
     @property
     def call(self) -> str | None:
-        """The call that the message is addressed to, for logs."""
+        """The call that the message is about, for logs."""
+        if self.named_call is not None:
+            return self.named_call or None
         named = self.message.headers.get(CALL_HEADER)
         return str(named) if named else (self.routing_key if self.exchange else None) or None
+
+    def about_call(self, call_id: str) -> Self:
+        """The same delivery, of a message whose body names the call; its routing key is its platform's."""
+        return replace(self, named_call=call_id)
 
     async def ack(self) -> None:
         """Tell the broker that the message has been dealt with."""

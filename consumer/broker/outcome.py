@@ -1,6 +1,7 @@
 """What may become of a delivery. Handlers decide by returning one of these; ``settling`` acts, in one place."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from consumer.broker.message import Message
 from schemas.replies import Reply
@@ -10,12 +11,22 @@ from schemas.replies import Reply
 class Done:
     """Dealt with; who asked, if anybody, gets ``reply``: a reply, or the body of one that is written already.
 
-    What is ``routine`` is told to who debugs only: nothing has happened.
+    What is ``routine`` is told to who debugs only: nothing has happened. ``about`` is what the log line of the delivery
+    says besides, such as the tool; ``code`` is the error of a reply that is written already.
     """
 
     reply: Reply | bytes | None = None
     what: str = "done"
     routine: bool = False
+    about: Mapping[str, object] = field(default_factory=dict)
+    code: str | None = None
+
+    @property
+    def error_code(self) -> str | None:
+        """The code of the error that the reply tells, if it tells one."""
+        if isinstance(self.reply, Reply) and self.reply.error is not None:
+            return self.reply.error.code.value
+        return self.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,11 @@ class Requeue:
 
 
 Outcome = Done | Forward | Park | Hold | Requeue
+
+
+def told_about(outcome: Outcome, **about: object) -> Outcome:
+    """The same outcome, whose log line says more where nobody needs it for anything else."""
+    return replace(outcome, about={**about, **outcome.about}) if isinstance(outcome, Done) else outcome
 
 
 async def decided(outcome: Outcome) -> Outcome:

@@ -106,7 +106,7 @@ class Settler:
             "delivery",
             type=delivery.type,
             queue=delivery.queue,
-            outcome="requeued" if problem else outcome.what,
+            outcome="requeued" if problem else _told(outcome),
             call_id=delivery.call,
             ms=round(took * 1000, 1),
             **_details(delivery, outcome, problem),
@@ -197,18 +197,21 @@ class Settler:
 
 
 def _word(outcome: Outcome) -> str:
-    """What became of a delivery, in a word; the body of a reply that is written already does not tell errors."""
+    """What became of a delivery, as one of few words."""
     match outcome:
-        case Done(reply=Reply(error=error)) if error is not None:
-            return "failed"
         case Done():
-            return "done"
+            return "failed" if outcome.error_code is not None else "done"
         case Forward():
             return "forwarded"
         case Park() | Hold() | Requeue():
             return outcome.what
         case _:
             assert_never(outcome)
+
+
+def _told(outcome: Outcome) -> str:
+    """What became of a delivery, for its log line: that it failed, or what was done."""
+    return "failed" if isinstance(outcome, Done) and outcome.error_code is not None else outcome.what
 
 
 def _level(outcome: Outcome, problem: str | None) -> str:
@@ -220,8 +223,10 @@ def _level(outcome: Outcome, problem: str | None) -> str:
 def _details(delivery: Delivery, outcome: Outcome, problem: str | None) -> dict[str, object]:
     details: dict[str, object] = {}
     match outcome:
-        case Done(reply=Reply(error=error)) if error is not None:
-            details["code"] = error.code.value
+        case Done(about=about):
+            details |= about
+            if outcome.error_code is not None:
+                details["code"] = outcome.error_code
         case Park(reason=reason, problem=text):
             details |= {"reason": reason, "error": text, "exchange": delivery.exchange, "key": delivery.routing_key}
         case Requeue(problem=text):

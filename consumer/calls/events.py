@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import structlog
+
 from consumer.broker.message import Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.topology import Names
@@ -25,6 +27,8 @@ from schemas.events import (
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
 from schemas.sessions import SessionInfo
+
+log = structlog.get_logger(__name__)
 
 
 def session_info(worker_id: WorkerId, session: Session[Any]) -> Json:
@@ -135,8 +139,18 @@ class Reporter:
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json
     ) -> None:
-        """A start could not be served; there is no session."""
+        """A start could not be served; there is no session. The log says the same as the event."""
         metrics.of(metrics.REJECTED, error.code.value.lower()).inc()
+        ending = {key: error.details[key] for key in ("exit_code", "signal") if error.details.get(key) is not None}
+        log.warning(
+            "session.rejected",
+            call_id=call_id,
+            session_id=session_id,
+            service=service,
+            code=error.code.value,
+            message=error.message,
+            **ending,
+        )
         event = CloudEvent(
             source=source_of(self._worker_id),
             type=f"mcp.session.{SessionEventType.REJECTED.value}",

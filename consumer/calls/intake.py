@@ -55,7 +55,7 @@ class Intake:
         match translation:
             case Translated(event=event):
                 _count(event.source, event.kind.value)
-                self._lanes.submit(event.call_id, partial(self._settle, delivery, event))
+                self._lanes.submit(event.call_id, partial(self._settle, delivery.about_call(event.call_id), event))
             case Ignored(source=source, what=what):
                 _count(source, "ignored")
                 log.debug("call_event.ignored", source=source, what=what)
@@ -65,7 +65,7 @@ class Intake:
                 self._tasks.start(self._finish(delivery, Park("unrecognised", problem)), "intake-park")
 
     async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        await self._context.settler.settle(delivery, decided(outcome))
+        await self._context.settler.settle(delivery.about_call(""), decided(outcome))
 
     async def _settle(self, delivery: Delivery, event: CallEvent) -> None:
         await self._context.settler.settle(delivery, self._pass_on(delivery, event))

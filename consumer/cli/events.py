@@ -87,4 +87,5 @@ def about(event: "CloudEvent") -> str:
     if data.get("created_at") and not event.type.endswith(".created"):
         words.append(f"after {duration((event.time - datetime.fromisoformat(data['created_at'])).total_seconds())}")
     words.append(f"on {data.get('worker_id', '')}")
-    return " ".join(words)
+    told = " ".join(words)
+    return f"{told}: {data['message']}" if data.get("message") else told

@@ -134,7 +134,7 @@ class Worker:
             await asyncio.wait({supervising, leaving, attached}, return_when=asyncio.FIRST_COMPLETED)
             if attached.done():
                 ready()
-                log.info("worker.ready", worker_id=parts.worker_id)
+                log.info("worker.ready", worker_id=parts.worker_id, **_configured(parts.settings))
             await asyncio.wait({supervising, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if supervising.done():
                 return _gave_up(supervising)
@@ -147,6 +147,15 @@ class Worker:
             await parts.owner.stop(0)
             await parts.endings.stop()
             await self._tasks.cancel()
+
+
+def _configured(settings: Settings) -> dict[str, object]:
+    """What a worker says that it works with: the file, or that there is none, and what calls can get."""
+    return {
+        "configuration": "built in" if settings.path is None else str(settings.path.absolute()),
+        "services": sorted(name for name, service in settings.services.items() if service.enabled),
+        "routes": len(settings.routes),
+    }
 
 
 def _gave_up(supervising: asyncio.Task[None]) -> Exit:

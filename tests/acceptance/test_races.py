@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -165,3 +166,45 @@ async def test_a_start_that_comes_after_a_tool_call_opens_what_is_missing_and_ad
     await mcp.client.publish_call_event({"call_id": "early", "kind": "ended"})
     await mcp.until(lambda: len(mcp.of("closed", reason="call_ended")) == 2)
     assert len(mcp.of("created")) == 2
+
+
+@pytest.mark.timeout(180)  # three hundred servers start
+async def test_of_three_hundred_starts_with_a_tool_call_behind_each_none_has_the_wrong_timeout(mcp: Cluster):
+    route = {"services": ["echo"], "timeout": 777, "metadata": {"tenant": "acme"}}
+    await mcp.start(config(routes=[route], session={"max_sessions_per_service": 400}))
+
+    async def one(call: str) -> None:
+        await mcp.client.publish_call_event({"call_id": call, "kind": "started", "from": "+15550100"})
+        await mcp.client.call_tool(call, "counter", service_name="echo", timeout=20)
+
+    async def settled(call: str) -> dict[str, Any]:
+        """What the call has, when its start has been carried out."""
+        async with asyncio.timeout(20):
+            while True:
+                found: dict[str, dict[str, Any]] = (await mcp.client.list_sessions(call_id=call))["sessions"]
+                if "call" in (info := found[call])["metadata"]:
+                    return info
+                await asyncio.sleep(0.01)
+
+    for batch in range(0, 300, 20):
+        calls = [f"call-{number}" for number in range(batch, batch + 20)]
+        await asyncio.gather(*map(one, calls))
+        for info in await asyncio.gather(*map(settled, calls)):
+            assert (info["timeout"], info["metadata"]["tenant"]) == (777, "acme")
+        for call in calls:
+            await mcp.client.publish_call_event({"call_id": call, "kind": "ended"})
+    overtaken = [event for event in mcp.of("created") if "call" not in event.data["metadata"]]
+    assert overtaken, "no tool call was faster than its start: this run shows nothing"
+    assert len(mcp.of("created")) == 300
+
+
+async def test_what_a_command_has_said_goes_before_the_route_of_the_start_that_follows(mcp: Cluster):
+    await mcp.start({"services": {"echo": {"command": ECHO}}, "routes": [{"services": ["echo"], "timeout": 777}]})
+    await mcp.client.create("said", "echo", timeout=55)
+    await mcp.client.create("not-said", "echo")
+    for call, timeout in (("said", 55), ("not-said", 777)):
+        await mcp.client.publish_call_event({"call_id": call, "kind": "started"})
+        async with asyncio.timeout(20):
+            while "call" not in (info := await mcp.client.get(call))["metadata"]:
+                await asyncio.sleep(0.01)
+        assert info["timeout"] == timeout

@@ -1,5 +1,7 @@
 """Reading what is addressed to a call."""
 
+from typing import Any
+
 from pydantic import ValidationError
 
 from consumer.broker.message import Delivery
@@ -11,7 +13,7 @@ from schemas.errors import InvalidMessage, SessionsError
 from schemas.ids import CallId
 from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
-from schemas.requests import REQUESTS, CallAddressed, CallRequest, explain, parse_request
+from schemas.requests import REQUESTS, CallAddressed, CallRequest, ToolsCall, explain, parse_request
 
 Addressed = CallAddressed | Recipe | OwnerCheck
 
@@ -38,6 +40,14 @@ def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
     raise InvalidMessage(
         f"{delivery.type} is a question to the cluster: send it to the 'queries' queue", type=delivery.type
     )
+
+
+def about(message: Addressed) -> dict[str, Any]:
+    """What the log line of a message says besides its type and its call: the tool and the service that it names."""
+    told: dict[str, Any] = {"tool": message.name} if isinstance(message, ToolsCall) else {}
+    if (service := getattr(message, "service_name", None)) is not None:
+        told["service"] = service
+    return told
 
 
 _KNOWN = frozenset({*REQUESTS, *_INTERNAL, SessionsScatter.type})

@@ -97,6 +97,7 @@ class Changes:
         metadata = request.metadata or {}
         if CALL_KEY in metadata:
             raise InvalidMessage(f"session.create: metadata.{CALL_KEY}: is kept for the call event; choose another key")
+        before = call.sessions.get(request.session_id)
         session = await self.open_one(
             call,
             Wanted(request.session_id, request.service_name, request.timeout, metadata),
@@ -106,6 +107,8 @@ class Changes:
         call.opened_by = {request.session_id: delivery.message.message_id} | {
             known: by for known, by in call.opened_by.items() if known in call.sessions
         }
+        if session is not before:
+            (call.undecided.add if request.timeout is None else call.undecided.discard)(request.session_id)
         call.dirty = True
         self._context.endings.lift(call.call_id)
         if call.ended is not None:  # an explicit command of somebody who knows better lifts the tombstone
@@ -174,12 +177,30 @@ class Changes:
                 await self._holdings.bind_requests(call)
                 return Done(succeeded({"sessions": sorted(call.sessions)}), what="reserved")
         # Sessions that somebody opened ahead of the call's start become the start's: the order makes no difference.
-        missing = [_under_free_id(call, one) for one in wanted if not _adopted(call, one)]
+        missing = [_under_free_id(call, one) for one in wanted if not self._adopted(call, one)]
         results = await self._open(call, missing, if_exists="keep")
         call.rings_no_more()
+        call.undecided.clear()
         opened = [result.session_id for result in results if not isinstance(result, SessionsError)]
-        what = "opened" if opened else "touched" if call.sessions else "not_opened"
+        if opened:
+            what = "opened" if len(opened) == len(results) else "opened_in_part"
+        else:
+            what = "touched" if call.sessions and not results else "not_opened"
         return Done(succeeded({"sessions": sorted(call.sessions)}), what=what)
+
+    def _adopted(self, call: OwnedCall, wanted: Wanted) -> bool:
+        """Whether the call has a session on that service: then it is the start's, with the timeout of its route.
+
+        The event and the route's metadata go before what was there, a timeout that somebody named stays.
+        """
+        session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
+        if session is None:
+            return False
+        session.metadata = below_telephony(session.metadata, wanted.metadata)
+        if wanted.timeout is not None and session.session_id in call.undecided:
+            self._sessions.set_timeout(session.session_id, wanted.timeout)
+        call.dirty = True
+        return True
 
     def _stop_ringing(self, call: OwnedCall) -> None:
         call.rings_no_more()
@@ -239,13 +260,3 @@ def _under_free_id(call: OwnedCall, wanted: Wanted) -> Wanted:
     if wanted.session_id not in call.sessions:
         return wanted
     return replace(wanted, session_id=session_id_of(call.call_id, wanted.service_name, first=False))
-
-
-def _adopted(call: OwnedCall, wanted: Wanted) -> bool:
-    """Whether the call has a session on that service; it then carries the start's metadata over its own."""
-    session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
-    if session is None:
-        return False
-    session.metadata = below_telephony(session.metadata, wanted.metadata)
-    call.dirty = True
-    return True

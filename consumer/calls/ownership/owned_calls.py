@@ -47,6 +47,8 @@ class OwnedCall:
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
     opened_by: dict[SessionId, str] = field(default_factory=dict)
     """The message that opened each session: delivered again, it opens nothing."""
+    undecided: set[SessionId] = field(default_factory=set)
+    """Sessions that were opened ahead of the call's start without a timeout: the start's route says theirs."""
     restores: int = 0
     """How many workers in a row have died with it."""
     restored_at: float = 0.0

@@ -13,12 +13,12 @@ from typing import Any
 import structlog
 
 from consumer.broker.message import Delivery
-from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided
+from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided, told_about
 from consumer.calls.cluster.inbox_probe import PROBE
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
-from consumer.calls.messages.parsing import Addressed, read_addressed, refused
+from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
 from consumer.calls.ownership.early_messages import Early
 from consumer.calls.ownership.handover import Leaving
 from consumer.calls.ownership.lifecycle import Changes
@@ -37,7 +37,7 @@ from schemas.errors import LimitReached, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import Reply, failed
+from schemas.replies import failed
 from schemas.requests import (
     CallEnded,
     Lifecycle,
@@ -158,7 +158,7 @@ class Owner:
         if isinstance(message, Recipe) and message.worker_id == self._context.worker_id:
             self._keep_recipe(delivery, message)
         elif isinstance(message, Use):
-            self._settle(delivery, self._use(delivery, call_id, message))
+            self._settle(delivery, self._used(delivery, call_id, message))
         else:
             self._lanes.submit(call_id, partial(self._settled, delivery, call_id, message))
 
@@ -174,7 +174,7 @@ class Owner:
         self._tasks.start(self._context.settler.settle(delivery, deciding), f"settle {delivery.type}")
 
     async def _settled(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> None:
-        await self._context.settler.settle(delivery, self._change(delivery, call_id, message))
+        await self._context.settler.settle(delivery, self._changed(delivery, call_id, message))
 
     def _not_mine(self, delivery: Delivery, call_id: CallId, mark: str = headers.RETURNED) -> Forward:
         given = delivery.message.headers
@@ -185,6 +185,9 @@ class Owner:
         return Forward(self._context.names.unowned, routing_key(call_id), message, what="returned")
 
     # What uses a session.
+
+    async def _used(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
+        return told_about(await self._use(delivery, call_id, request), **about(request))
 
     async def _use(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
         deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
@@ -200,7 +203,7 @@ class Owner:
         if call is None:
             return self._not_mine(delivery, call_id)
         if isinstance(request, ToolsCall):
-            return Done(await self._call_tool(Asked(request, delivery.message, deadline), call))
+            return await self._call_tool(Asked(request, delivery.message, deadline), call)
         session = find(call, request)
         if session is None:
             return Done(failed(_no_session(request)))
@@ -217,7 +220,7 @@ class Owner:
         service = session.process.service if session is not None else configured
         return service.call_timeout if service is not None else DEFAULT_PATIENCE
 
-    async def _call_tool(self, asked: Asked, call: OwnedCall) -> Reply | bytes:
+    async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
         died: CallSession | None = None
 
         async def session() -> CallSession:
@@ -238,9 +241,11 @@ class Owner:
                 asked.key, asked.message.body, partial(self._tool_calls.answer, asked, session)
             )
         except SessionsError as error:
-            return failed(error)
+            return Done(failed(error))
         else:
-            return answer.body
+            what = "done" if answer.outcome == "ok" else answer.outcome
+            service = {} if answer.service is None else {"service": answer.service}
+            return Done(answer.body, what, about=service, code=answer.code)
         finally:
             call.users -= 1
             if not call.sessions:
@@ -266,7 +271,11 @@ class Owner:
             try:
                 if self.holdings.calls.get(call.call_id) is not call:
                     raise _no_session(request)
-                found = find(call, request) or await self._changes.open_one(call, wanted)
+                found = find(call, request)
+                if found is None:
+                    found = await self._changes.open_one(call, wanted)
+                    if died is None:
+                        call.undecided.add(found.session_id)
             except Exception as error:  # noqa: BLE001 - whatever it is, the requester's task raises it
                 if not opened.done():
                     opened.set_exception(error)
@@ -279,6 +288,9 @@ class Owner:
         return await opened
 
     # What changes a call's life; on its lane.
+
+    async def _changed(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
+        return told_about(await self._change(delivery, call_id, message), **about(message))
 
     async def _change(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
         call = self.holdings.calls.get(call_id)

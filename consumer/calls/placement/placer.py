@@ -16,14 +16,14 @@ import structlog
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
-from consumer.broker.outcome import Done, Forward, Outcome, Park, decided
+from consumer.broker.outcome import Done, Forward, Outcome, Park, decided, told_about
 from consumer.broker.topology import Binding
 from consumer.calls.cluster.inbox_probe import PROBE
 from consumer.calls.cluster.membership import ROLL_CALL, call_the_roll
 from consumer.calls.context import Context
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import check_patience
-from consumer.calls.messages.parsing import Addressed, read_addressed, refused
+from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
 from consumer.calls.placement.admission import Admission
 from consumer.calls.routes import plan
 from consumer.calls.wanted import Wanted, wanted_by
@@ -36,7 +36,7 @@ from schemas.errors import Capacity, Internal, LimitReached, SessionNotFound, Se
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId, routing_key
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import CloseResult, EndResult, Reply, failed, succeeded
+from schemas.replies import CloseResult, EndResult, failed, succeeded
 from schemas.requests import (
     CallEnded,
     CallProgress,
@@ -160,10 +160,10 @@ class Placer:
         if what == "placed":
             metrics.PLACEMENT.observe(time.monotonic() - delivery.received_at)
             what = "restored" if isinstance(message, Recipe) else what
-        elif isinstance(outcome, Done) and isinstance(outcome.reply, Reply) and not outcome.reply.ok:
+        elif isinstance(outcome, Done) and outcome.error_code is not None:
             what = "refused"
         metrics.of(metrics.PLACEMENTS, what).inc()
-        return outcome
+        return told_about(outcome, **about(message))
 
     # Whose is it?
 

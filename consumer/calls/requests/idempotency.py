@@ -28,6 +28,13 @@ class Answer:
     executed: bool = True
     outcome: str = "ok"
     """``ok``, ``tool_error``, or the error's code in lower case."""
+    service: str | None = None
+    """The service that it was asked of, where one was found."""
+
+    @property
+    def code(self) -> str | None:
+        """The code of the error that the reply tells; an error that the tool itself tells is a result."""
+        return None if self.outcome in ("ok", "tool_error") else self.outcome.upper()
 
 
 @dataclass(slots=True, eq=False)

@@ -5,7 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
@@ -103,7 +103,7 @@ class ToolCalls:
             if answer.outcome != "ok":
                 tracing.failed(span, answer.outcome)
         metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
-        return answer
+        return replace(answer, service=service)
 
     async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]]) -> Answer:
         try:

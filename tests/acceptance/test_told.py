@@ -1,0 +1,103 @@
+"""What the log says: that and why a session was not opened or a tool call failed, and never a secret."""
+
+import json
+import sys
+
+import pytest
+
+from schemas.errors import McpError, SessionNotFound, StartFailed, ToolNotFound
+from tests.harness import ECHO, ROOT, Cluster
+
+SECRET = "hunter2-of-the-todo-api"
+BROKEN = """
+import os, sys
+print("starting with", os.environ["TODO_API_KEY"], file=sys.stderr)
+sys.exit("no todo list for key " + os.environ["TODO_API_KEY"])
+"""
+
+
+def services(tmp_path) -> dict:
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN)
+    return {
+        "echo": {"command": ECHO},
+        "broken": {"command": [sys.executable, str(script)], "env": {"TODO_API_KEY": SECRET}},
+        "missing": {"command": ["no-such-program"]},
+    }
+
+
+async def test_each_failed_start_is_one_warning_with_its_code_and_its_reason(mcp: Cluster, tmp_path):
+    worker = await mcp.start({"services": services(tmp_path)})
+    await mcp.client.publish_call_event({"call_id": "c-1", "kind": "started"})
+    broken = await worker.logged("session.rejected", call_id="c-1", service="broken")
+    missing = await worker.logged("session.rejected", call_id="c-1", service="missing")
+    assert (broken["level"], broken["code"], broken["exit_code"]) == ("warning", "START_FAILED", 1)
+    assert broken["message"].startswith("broken: the server ended while it was starting (exit code 1): no todo list")
+    assert (missing["code"], "exit_code" in missing) == ("START_FAILED", False)
+    assert "no-such-program" in missing["message"]
+    # The event says the same in the same words, and so does the line of the call.
+    event = await mcp.event("rejected", service_name="broken")
+    assert (event.data["code"], event.data["message"]) == (broken["code"], broken["message"])
+    line = await worker.logged("delivery", type="call.started", outcome="opened_in_part")
+    assert line["call_id"] == "c-1"
+
+    with pytest.raises(StartFailed):
+        await mcp.client.create("c-2", "missing")
+    line = await worker.logged("delivery", type="session.create", outcome="failed")
+    assert (line["call_id"], line["code"], line["service"]) == ("c-2", "START_FAILED", "missing")
+    with pytest.raises(StartFailed):
+        await mcp.client.call_tool("c-3", "counter", service_name="broken")
+    line = await worker.logged("delivery", type="tools.call", outcome="failed")
+    assert (line["code"], line["service"], line["tool"]) == ("START_FAILED", "broken", "counter")
+
+    await worker.terminate()
+    warned = [(one["call_id"], one["service"]) for one in worker.records if one["event"] == "session.rejected"]
+    assert sorted(warned) == [("c-1", "broken"), ("c-1", "missing"), ("c-2", "missing"), ("c-3", "broken")]
+    assert SECRET not in json.dumps(worker.records)
+    assert SECRET not in json.dumps([event.data for event in mcp.events])
+
+
+async def test_a_failed_tool_call_is_told_with_its_code_tool_and_service(mcp: Cluster):
+    worker = await mcp.start()
+    await mcp.client.create("c", "echo")
+    await mcp.client.call_tool("c", "counter")
+    await mcp.client.call_tool("c", "fail", {"message": "the caller's number is +15550100"})
+    for error, tool, arguments in (
+        (McpError, "error", {"code": -32050, "data": {"number": "+15550100"}}),
+        (ToolNotFound, "nonsense", {}),
+    ):
+        with pytest.raises(error):
+            await mcp.client.call_tool("c", tool, arguments)
+    with pytest.raises(SessionNotFound):
+        await mcp.client.call_tool("nobody", "counter")
+    told = {
+        tool: await worker.logged("delivery", type="tools.call", tool=tool)
+        for tool in ("counter", "fail", "error", "nonsense")
+    }
+    found = {tool: (one["outcome"], one.get("code"), one.get("service")) for tool, one in told.items()}
+    assert found == {
+        "counter": ("done", None, "echo"),
+        "fail": ("tool_error", None, "echo"),
+        "error": ("failed", "MCP_ERROR", "echo"),
+        "nonsense": ("failed", "TOOL_NOT_FOUND", "echo"),
+    }
+    line = await worker.logged("delivery", type="tools.call", call_id="nobody", outcome="failed")
+    assert line["code"] == "SESSION_NOT_FOUND"
+    assert "+15550100" not in json.dumps(worker.records)
+
+
+async def test_the_first_line_of_a_call_has_its_call_id(mcp: Cluster):
+    worker = await mcp.start()
+    path = ROOT / "consumer" / "demo" / "events" / "freeswitch_started.json"
+    await mcp.client.publish_call_event(json.loads(path.read_text()))
+    line = await worker.logged("delivery", type=None)
+    assert line["outcome"] == "freeswitch_amqp.started"
+    created = await mcp.event("created")
+    assert line["call_id"] == created.data["call_id"]
+
+
+async def test_a_ready_worker_names_its_configuration_and_its_services(mcp: Cluster):
+    worker = await mcp.start({"services": {"echo": {"command": ECHO}, "off": {"command": ECHO, "enabled": False}}})
+    ready = await worker.logged("worker.ready")
+    assert ready["configuration"] == str(mcp.folder / "worker-0.json")
+    assert (ready["services"], ready["routes"]) == (["echo"], 0)
