@@ -10,6 +10,10 @@ import structlog
 
 MAX_PAGES = 200
 MAX_TOOLS = 5000
+MAX_TTL = 1e12
+"""Milliseconds; more is for ever."""
+
+_OBJECTS = ("inputSchema", "outputSchema", "annotations", "_meta")
 
 Page = Callable[[str | None], Awaitable[dict[str, Any]]]
 """Fetches one page of ``tools/list`` for a cursor."""
@@ -46,9 +50,9 @@ async def all_tools(page: Page) -> Listing:
         found = result.get("tools")
         for tool in found if isinstance(found, list) else []:
             if isinstance(tool, dict) and isinstance(tool.get("name"), str):
-                tools.setdefault(tool["name"], tool)
+                tools.setdefault(tool["name"], _with_objects(tool))
         ttl_ms = result.get("ttlMs")
-        if isinstance(ttl_ms, int | float) and ttl_ms > 0:
+        if isinstance(ttl_ms, int | float) and 0 < ttl_ms <= MAX_TTL:
             until = min(until, began + ttl_ms / 1000)
         cursor = result.get("nextCursor")
         if not isinstance(cursor, str):
@@ -58,6 +62,16 @@ async def all_tools(page: Page) -> Listing:
         cursors.add(cursor)
     log.warning("tools.listing_cut", tools=len(tools), pages=len(cursors), cursor=cursor)
     return Listing(list(tools.values())[:MAX_TOOLS], until)
+
+
+def _with_objects(tool: dict[str, Any]) -> dict[str, Any]:
+    """The tool, with ``{}`` for each ``[]`` in the place of an object: PHP writes both alike."""
+    mended: dict[str, Any] = {key: {} for key in _OBJECTS if tool.get(key) == []}
+    for key in _OBJECTS[:2]:
+        schema = tool.get(key)
+        if isinstance(schema, dict) and schema.get("properties") == []:
+            mended[key] = {**schema, "properties": {}}
+    return {**tool, **mended} if mended else tool
 
 
 class Catalogue:

@@ -9,27 +9,37 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from mcp.client.session import ClientSession
+from mcp.client.session import ClientSession, IncomingMessage
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
-from mcp_types import HEADER_MISMATCH
+from mcp_types import HEADER_MISMATCH, ToolListChangedNotification
 
 from consumer.processes.client.catalogue import Catalogue, Listing, all_tools
-from consumer.processes.client.lifecycle import ClientLife
+from consumer.processes.client.connection import Connection
+from consumer.processes.client.http_answers import FORGOTTEN
+from consumer.processes.client.lifecycle import Lifecycle
 from consumer.processes.client.protocol_versions import PROBE_TIMEOUT, Envelope, Era
-from consumer.processes.client.questions import OnQuestion
+from consumer.processes.client.questions import OnQuestion, Questions
 from consumer.processes.client.requester import Exchange, OnProgress
 from consumer.processes.foreign_text import told_error
-from consumer.processes.launch.launcher import Launcher
+from consumer.processes.jsonrpc import quoted
+from consumer.processes.launch.launcher import Launcher, Program
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
+from consumer.processes.stdio.process import ServerProcess
 from consumer.sessions.record import StartKind
+from consumer.sessions.session import ProcessExit
 from schemas.errors import McpError, SessionDied, ToolNotFound
 
 
-class MCPClient(ClientLife):
-    """A client of a service and, for stdio, its server process; see :class:`ClientLife` for its start and end."""
+class MCPClient:
+    """A client of a service and, for stdio, its server process.
+
+    Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
+    one of its own, with a warden of its own; a worker shares one. :class:`Lifecycle` has more on its start and end.
+    """
 
     def __init__(
         self,
@@ -39,17 +49,85 @@ class MCPClient(ClientLife):
         known_era: Era | None = None,
         line_cap: int = DEFAULT_LINE_CAP,
     ) -> None:
-        super().__init__(service, launcher=launcher, known_era=known_era, line_cap=line_cap)
+        self.service = service
+        self._questions = Questions()
+        self._life = Lifecycle(
+            service,
+            meet=self._meet,
+            hear=self._hear,
+            questions=self._questions,
+            launcher=launcher,
+            known_era=known_era,
+            line_cap=line_cap,
+        )
         self._catalogue = Catalogue()
         self._exchange: Exchange | None = None
         self.on_tools: Callable[[MCPClient], None] = lambda _client: None
         """Called when the tools were listed again, or the server has announced that they have changed."""
         self.start_kind: StartKind = "cold"
 
-    async def _meet(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], era: Era) -> None:
+    # Its life.
+
+    async def start(self) -> None:
+        """Start the server, agree on a protocol version, list its tools.
+
+        Raises :class:`StartFailed` or :class:`StartTimeout`; then nothing of the process is left. A start that is
+        cancelled ends by itself, soon after.
+        """
+        await self._life.start()
+
+    async def stop(self) -> None:
+        """End the server and remove its folder. Idempotent, bounded, never raises; calls in flight are given up."""
+        await self._life.stop()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether calls can be served."""
+        return self._life.is_alive
+
+    @property
+    def process(self) -> ServerProcess | None:
+        """The server process (``pid``, ``returncode``, ``poll()``); ``None`` before the start and over HTTP."""
+        return self._life.process
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        """How the server ended, once it has; over HTTP the end of a session has neither exit code nor signal."""
+        return self._life.exit
+
+    @property
+    def session(self) -> ClientSession:
+        """The SDK's session: protocol version, server info, capabilities, instructions."""
+        return self._life.session
+
+    @property
+    def era(self) -> Era | None:
+        """Which era the server speaks, once that is known."""
+        return self._life.era
+
+    @property
+    def program(self) -> Program:
+        """Its program's file as it was at the start."""
+        return self._life.program
+
+    def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:
+        """Have ``callback`` called once, in the loop, when the server ends without ``stop`` having been asked.
+
+        It is called soon when the server has already ended.
+        """
+        self._life.on_exit(callback)
+
+    def add_done_callback(self, callback: Callable[["MCPClient"], None]) -> None:
+        """Have ``callback`` called in the loop when nothing of the client is left; only after ``start`` was called."""
+        self._life.add_done_callback(partial(callback, self))
+
+    async def _meet(
+        self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], connection: Connection, era: Era
+    ) -> None:
         version = session.protocol_version
         assert version is not None
-        self._exchange = Exchange(dispatcher, Envelope(era, version), self._questions, self._fate)
+        envelope = Envelope(era, version)
+        self._exchange = Exchange(dispatcher, envelope, self._questions, connection, self._life.fate)
         capabilities = session.server_capabilities
         if capabilities is not None and capabilities.tools is not None:
             self._catalogue.set(await self._list_tools())
@@ -59,9 +137,12 @@ class MCPClient(ClientLife):
             async with asyncio.timeout(PROBE_TIMEOUT):
                 self._catalogue.set(await self._list_tools())
 
-    def _tools_changed(self) -> None:
-        self._catalogue.changed = True
-        self.on_tools(self)
+    async def _hear(self, message: IncomingMessage) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self._catalogue.changed = True
+            self.on_tools(self)
+
+    # Its tools.
 
     @property
     def listing(self) -> Listing:
@@ -124,8 +205,13 @@ class MCPClient(ClientLife):
             result = await exchange.send(
                 "tools/call", params, timeout=patience, on_progress=on_progress, on_question=on_question
             )
-        if not isinstance(result.setdefault("content", []), list):
-            raise McpError(f"tools/call {name}: the result's content is no list", code=-32603, data=None)
+        content = result.get("content")
+        if content is None:
+            result["content"] = []
+        elif not isinstance(content, list):
+            raise McpError(
+                f"tools/call {name}: the result's content is no list: {quoted(content)}", code=-32603, data=None
+            )
         return told_error(result) if result.get("isError") else result
 
     async def call_method(
@@ -141,13 +227,14 @@ class MCPClient(ClientLife):
     def _living(self) -> Exchange:
         if self._exchange is not None and self.is_alive:
             return self._exchange
-        name, seen = self.service.name, self._exit
-        if self._stopping or not self._started:
+        name, seen, link = self.service.name, self.exit, self._life.connection
+        if self._life.stopping or not self._life.started:
             raise SessionDied(f"{name}: the session is closed", exit_code=None, signal=None, stderr="")
         if seen is None:  # its last words are still being read
-            words = self.process.stderr.text() if self.process is not None else ""
-            raise SessionDied(f"{name}: the server has just ended", exit_code=None, signal=None, stderr=words)
-        how = "the connection was lost"
+            words = link.last_words if link is not None else ""
+            how = FORGOTTEN if link is not None and link.forgotten else "the server has just ended"
+            raise SessionDied(f"{name}: {how}", exit_code=None, signal=None, stderr=words)
+        how = FORGOTTEN if link is not None and link.forgotten else "the connection was lost"
         if seen.signal is not None:
             how = f"the server was ended by signal {seen.signal}"
         elif seen.exit_code is not None:
@@ -172,7 +259,7 @@ class MCPClient(ClientLife):
             params = {} if cursor is None else {"cursor": cursor}
             # While the client starts, the start's own deadline holds.
             return await exchange.send(
-                "tools/list", params, timeout=self.service.call_timeout if self._started else None
+                "tools/list", params, timeout=self.service.call_timeout if self._life.started else None
             )
 
         listing = await all_tools(page)

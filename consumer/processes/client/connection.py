@@ -1,61 +1,70 @@
-"""A connection to a server, by stdio or streamable HTTP: the two streams, and the process where there is one."""
+"""A connection to a server: two streams, and what can be known of the life behind them."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import httpx2
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.message import SessionMessage
-
-from consumer.processes.launch.launcher import Launcher
-from consumer.processes.service import MCPService
-from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
+from consumer.processes.client.start_retries import Setback
 from consumer.processes.stdio.process import ServerProcess
-from consumer.processes.stdio.transport import Outbox, stdio_transport
+from consumer.sessions.session import ProcessExit
+from schemas.errors import StartTimeout
 
 if TYPE_CHECKING:
     from mcp.shared._stream_protocols import ReadStream, WriteStream  # only the SDK's typing names them
-
-HTTP_TIMEOUT = httpx2.Timeout(10.0, read=600.0)
-"""Connecting, writing and waiting for a free connection; how long a call may take is the call's own business."""
+    from mcp.shared.message import SessionMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """What a session is built on; ``process`` and ``outbox`` are those of stdio."""
+class Connection(ABC):
+    """What a session is built on, however the server is reached."""
 
     read: "ReadStream[SessionMessage | Exception]"
     write: "WriteStream[SessionMessage]"
     process: ServerProcess | None = None
-    outbox: Outbox | None = None
+    """The server's process, where it is ours."""
 
     @property
-    def probe_was_read(self) -> bool:
-        """Whether a stdio server has read anything of what it was sent, while it starts or after it died."""
-        return self.process is not None and self.outbox is not None and self.process.has_read(self.outbox.written)
+    @abstractmethod
+    def is_alive(self) -> bool:
+        """Whether a request can still be answered."""
 
+    @property
+    @abstractmethod
+    def last_words(self) -> str:
+        """What the server said last, beside the protocol."""
 
-def connect(service: MCPService, launcher: Launcher, line_cap: int) -> AbstractAsyncContextManager[Connection]:
-    """Open a connection; when the block is left nothing of it remains."""
-    return _over_http(service) if service.url else _over_stdio(service, launcher, line_cap)
+    @property
+    def forgotten(self) -> bool:
+        """Whether the server lives and does not know the session any more; what it is asked then, it never executes."""
+        return False
 
+    # While it starts.
 
-@asynccontextmanager
-async def _over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> AsyncIterator[Connection]:
-    async with (
-        launcher.launch(service) as process,
-        stdio_transport(process, line_cap=line_cap) as (inbox, outbox),
-    ):
-        yield Connection(inbox, outbox, process, outbox)
+    @abstractmethod
+    async def setback(self, fault: Exception, *, probed: bool) -> Setback:
+        """What a fault of the handshake means; ``probed`` when the server was asked which era it speaks."""
 
+    @abstractmethod
+    def too_slow(self) -> StartTimeout:
+        """The error for a handshake that did not come to an end in time."""
 
-@asynccontextmanager
-async def _over_http(service: MCPService) -> AsyncIterator[Connection]:
-    assert service.url is not None
-    async with (
-        httpx2.AsyncClient(headers=service.headers, timeout=HTTP_TIMEOUT) as http,
-        streamable_http_client(service.url, http_client=http, max_sse_event_size=DEFAULT_LINE_CAP) as (read, write),
-    ):
-        yield Connection(read, write)
+    @abstractmethod
+    def hurry(self) -> None:
+        """Owe the server no patience when it is ended: no session was begun."""
+
+    # While the session lasts.
+
+    @abstractmethod
+    def begin(self, gone: Callable[[ProcessExit], None]) -> None:
+        """The start has succeeded: have ``gone`` called once, in the loop, when the server ends or is lost."""
+
+    @abstractmethod
+    def break_off(self, cause: BaseException) -> None:
+        """The streams have failed."""
+
+    @abstractmethod
+    async def wait_gone(self, timeout: float) -> ProcessExit | None:
+        """Wait at most ``timeout`` seconds for the end; how it ended, or ``None`` when it has not."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End at once what is ours of the server."""

@@ -7,26 +7,23 @@ leash) sees to it that it does.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
-from mcp.client.session import ClientSession, IncomingMessage
+from mcp.client.session import ClientSession, MessageHandlerFnT
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
-from mcp_types import ToolListChangedNotification
 from pydantic import ValidationError
 
 from consumer.observability.known_secrets import learn
-from consumer.observability.masking import mask_text
-from consumer.processes.client.connection import Connection, connect
+from consumer.processes.client.connect import connect
+from consumer.processes.client.connection import Connection
 from consumer.processes.client.protocol_versions import CLIENT_INFO, Era, negotiate
 from consumer.processes.client.questions import Questions
 from consumer.processes.client.start_retries import (
     Again,
     Setback,
-    ended_while_starting,
-    refused,
     root_cause,
     setback_of,
     stopped,
@@ -37,13 +34,15 @@ from consumer.processes.foreign_text import without_secrets
 from consumer.processes.launch.launcher import Launcher, LocalLauncher, Program, program_of
 from consumer.processes.secrets import secrets_of
 from consumer.processes.service import MCPService
-from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
 from consumer.processes.stdio.process import ServerProcess
 from consumer.sessions.session import ProcessExit
 from schemas.errors import SessionsError
 
 LEAVE_PATIENCE = 6.0
 """Seconds for leaving the session, ending the process and removing its folder; their own budgets sum to less."""
+
+FATE_PATIENCE = 0.5
+"""Seconds in which the news of an end follows the end of the connection."""
 
 STOP_PATIENCE = 8.0
 """Seconds after which ``stop`` kills the process group by itself and returns."""
@@ -53,27 +52,35 @@ log = structlog.get_logger(__name__)
 _owners: set[asyncio.Task[None]] = set()
 
 
-class ClientLife:
-    """Start, stop and death of a client of ``service``; what it is used for is the subclass's.
+Meet = Callable[[ClientSession, JSONRPCDispatcher[Any], Connection, Era], Awaitable[None]]
+"""Learns what is needed of a server that has introduced itself. Counts towards ``start_timeout``."""
+
+
+class Lifecycle:
+    """Start, stop and death of a client of ``service``.
 
     Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a warden of its own; a worker shares one.
+    one of its own, with a warden of its own; a worker shares one. ``meet`` is part of the start, and ``hear`` is given
+    what the server says unasked.
     """
 
     def __init__(
         self,
         service: MCPService,
         *,
-        launcher: Launcher | None = None,
-        known_era: Era | None = None,
-        line_cap: int = DEFAULT_LINE_CAP,
+        meet: Meet,
+        hear: MessageHandlerFnT,
+        questions: Questions,
+        launcher: Launcher | None,
+        known_era: Era | None,
+        line_cap: int,
     ) -> None:
         learn(secrets_of(service))
         self.service = service
+        self._meet, self._hear, self._questions = meet, hear, questions
         self.era = known_era
         self.program: Program = ()
         """Its program's file as it was at the start."""
-        self._questions = Questions()
         self._own_launcher = LocalLauncher() if launcher is None else None
         self._launcher: Launcher = launcher if launcher is not None else self._own_launcher or LocalLauncher()
         self._line_cap = line_cap
@@ -87,14 +94,6 @@ class ClientLife:
         self._session: ClientSession | None = None
         self._exit: ProcessExit | None = None
         self._exit_callbacks: list[Callable[[ProcessExit], None]] = []
-
-    # For the subclass.
-
-    async def _meet(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], era: Era) -> None:
-        """The server has introduced itself: learn what is needed of it. Counts towards ``start_timeout``."""
-
-    def _tools_changed(self) -> None:
-        """The server said that its tools are not what they were."""
 
     # What a session wants of its process.
 
@@ -125,15 +124,29 @@ class ClientLife:
         await asyncio.wait({self._owner}, timeout=STOP_PATIENCE)
         if not self._owner.done():
             log.error("client.stop_overdue", service=self.service.name, pid=self.process and self.process.pid)
-            if self.process is not None:
-                self.process.kill_group()
+            if self._connection is not None:
+                self._connection.kill()
 
     @property
     def is_alive(self) -> bool:
         """Whether calls can be served."""
-        if not self._started or self._over.is_set():
-            return False
-        return self.process is None or self.process.returncode is None
+        link = self._connection
+        return self._started and not self._over.is_set() and link is not None and link.is_alive
+
+    @property
+    def started(self) -> bool:
+        """Whether the start has succeeded."""
+        return self._started
+
+    @property
+    def stopping(self) -> bool:
+        """Whether its end was asked for."""
+        return self._stopping
+
+    @property
+    def connection(self) -> Connection | None:
+        """What it reaches the server by, once there is one."""
+        return self._connection
 
     @property
     def process(self) -> ServerProcess | None:
@@ -162,10 +175,10 @@ class ClientLife:
         elif not self._stopping:
             asyncio.get_running_loop().call_soon(callback, self._exit)
 
-    def add_done_callback(self, callback: Callable[[Self], None]) -> None:
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called in the loop when nothing of the client is left; only after ``start`` was called."""
         assert self._owner is not None
-        self._owner.add_done_callback(lambda _owner: callback(self))
+        self._owner.add_done_callback(lambda _owner: callback())
 
     def _ask_to_stop(self) -> None:
         self._stopping = True
@@ -234,48 +247,31 @@ class ClientLife:
 
     async def _introduce(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], link: Connection) -> None:
         try:
-            era = await negotiate(session, known=self.era)
+            era = await negotiate(session, dispatcher, known=self.era)
             self._session = session
-            await self._meet(session, dispatcher, era)
+            await self._meet(session, dispatcher, link, era)
             self.era = era
-        except (MCPError, SessionsError, ValidationError, RuntimeError) as fault:
-            raise await self._fault_at_start(fault, link) from fault
+        except (MCPError, SessionsError, ValidationError) as fault:
+            setback = await link.setback(fault, probed=self.era is None)
+            if setback.again is Again.AS_OLD:
+                self.era = Era.HANDSHAKE
+            raise setback from fault
         except BaseException:
-            if link.process is not None:
-                link.process.hurry = True  # it is no session yet: nobody owes it patience
+            link.hurry()  # it is no session yet: nobody owes it patience
             raise
-
-    async def _fault_at_start(self, fault: Exception, link: Connection) -> Setback:
-        process = link.process
-        if process is None:
-            return Setback(refused(self.service, fault, ""))
-        ending = await process.wait_gone(1.0) if process.is_ending else None
-        if ending is None:
-            process.hurry = True
-            return Setback(refused(self.service, fault, process.stderr.text()))
-        error = ended_while_starting(self.service, ending, process.stderr.last_line())
-        if process.fault is not None:
-            return Setback(error)
-        if self.era is None and ending.signal is None and link.probe_was_read:
-            self.era = Era.HANDSHAKE
-            return Setback(error, Again.AS_OLD)
-        return Setback(error, Again.ONCE if ending.signal is not None else Again.NO)
 
     def _setback(self, error: BaseException, link: Connection | None) -> Setback:
         if self._stopping:
             return Setback(stopped(self.service))
         if isinstance(error, TimeoutError):
-            process = link.process if link is not None else None
-            return Setback(too_slow(self.service, process.stderr.text() if process is not None else ""))
+            return Setback(link.too_slow() if link is not None else too_slow(self.service, ""))
         return setback_of(self.service, error)
 
     def _begin(self, link: Connection) -> None:
         assert self._ready is not None
         self._started = True
         self._ready.set_result(None)
-        if link.process is not None:
-            link.process.forget_stdin_duplicate()
-            link.process.add_done_callback(self._gone)
+        link.begin(self._gone)
 
     def _gone(self, ending: ProcessExit) -> None:
         self._exit = ending
@@ -289,23 +285,16 @@ class ClientLife:
                 log.exception("client.exit_callback_failed", service=self.service.name)
 
     def _lost(self, error: BaseException) -> None:
-        """The connection broke under the session; of a process we hear by itself."""
+        """The connection broke under the session."""
         cause = root_cause(error)
         if not isinstance(cause, asyncio.CancelledError):
             log.warning("client.lost", service=self.service.name, error=repr(cause))
-        if self.process is None and self._exit is None:
-            self._gone(ProcessExit(exit_code=None, signal=None, stderr=mask_text(f"connection lost: {cause!r}")))
+        if self._connection is not None:
+            self._connection.break_off(cause)
 
-    async def _fate(self) -> ProcessExit | None:
+    async def fate(self) -> ProcessExit | None:
         """How the server ended, if it did or does so in a moment; a stop that was asked is an end, too."""
-        if self.process is not None and (ending := await self.process.wait_gone(0.5)) is not None:
+        link = self._connection
+        if link is not None and (ending := await link.wait_gone(FATE_PATIENCE)) is not None:
             return ending
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await self._over.wait()
-        nothing_known = ProcessExit(exit_code=None, signal=None, stderr="")
-        return (self._exit or nothing_known) if self._over.is_set() else None
-
-    async def _hear(self, message: IncomingMessage) -> None:
-        if isinstance(message, ToolListChangedNotification):
-            self._tools_changed()
+        return ProcessExit(exit_code=None, signal=None, stderr="") if self._over.is_set() else None

@@ -24,20 +24,31 @@ from mcp.shared.inbound import (
     mcp_param_headers,
     x_mcp_header_map,
 )
+from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
     CONNECTION_CLOSED,
+    INVALID_PARAMS,
     PROTOCOL_VERSION_META_KEY,
     UNSUPPORTED_PROTOCOL_VERSION,
     DiscoverResult,
     Implementation,
+    InitializedNotification,
+    InitializeResult,
     UnsupportedProtocolVersionErrorData,
 )
-from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
+from mcp_types.version import (
+    HANDSHAKE_PROTOCOL_VERSIONS,
+    LATEST_HANDSHAKE_VERSION,
+    LATEST_MODERN_VERSION,
+    MODERN_PROTOCOL_VERSIONS,
+)
 from pydantic import ValidationError
 
 from consumer import __version__
+from consumer.processes.jsonrpc import quoted
+from schemas.errors import McpError
 
 PROBE_TIMEOUT = 2.5
 """Seconds for the answer to ``server/discover``; a server that is silent on what it does not know is old."""
@@ -45,6 +56,9 @@ PROBE_TIMEOUT = 2.5
 CLIENT_INFO = Implementation(name="mcp-sessions", version=__version__)
 CAPABILITIES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 """What we offer to servers: to ask our callers. Neither sampling nor roots."""
+
+_OPTIONAL: dict[str, type] = {"_meta": dict, "instructions": str}
+"""What a server may leave out when it introduces itself, so that one of another type is better left out."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +82,7 @@ class Era(StrEnum):
     """From 2026-07-28: every request stands alone."""
 
 
-async def negotiate(session: ClientSession, *, known: Era | None = None) -> Era:
+async def negotiate(session: ClientSession, dispatcher: JSONRPCDispatcher[Any], *, known: Era | None = None) -> Era:
     """Find out what the server speaks and set ``session`` up for it.
 
     Whatever goes wrong with the question means "old", except that the connection is gone. A server that was only slow
@@ -77,13 +91,48 @@ async def negotiate(session: ClientSession, *, known: Era | None = None) -> Era:
     if known is not Era.HANDSHAKE and await _discover(session, LATEST_MODERN_VERSION):
         return Era.MODERN
     try:
-        await session.initialize()
+        await _initialize(session, dispatcher)
     except MCPError as refusal:
         mutual = _mutual(refusal)
         if mutual is None or not await _discover(session, mutual):
             raise
         return Era.MODERN
     return Era.HANDSHAKE
+
+
+async def _initialize(session: ClientSession, dispatcher: JSONRPCDispatcher[Any]) -> None:
+    """Shake hands, as the SDK's session does, with a server that may write its introduction carelessly."""
+    raw = await dispatcher.send_raw_request(
+        "initialize",
+        {
+            "protocolVersion": LATEST_HANDSHAKE_VERSION,
+            "capabilities": CAPABILITIES,
+            "clientInfo": CLIENT_INFO.model_dump(by_alias=True, mode="json", exclude_none=True),
+        },
+    )
+    version = raw.get("protocolVersion")
+    if version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        said = f"it offers protocol version {quoted(version)}; known are {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)}"
+        raise McpError(said, code=INVALID_PARAMS, data=None)
+    session.adopt(InitializeResult.model_validate(_introduction(raw)))
+    await session.send_notification(InitializedNotification())
+
+
+def _introduction(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server tells of itself, with an empty object for what should be one and is not: ``[]`` (PHP), ``true``."""
+    told = {key: value for key, value in raw.items() if isinstance(value, _OPTIONAL.get(key, object))}
+    given = raw.get("capabilities")
+    capabilities = given if isinstance(given, dict) else {}
+    told["capabilities"] = {
+        name: value if isinstance(value, dict) else {}
+        for name, value in capabilities.items()
+        if value is not None and value is not False
+    }
+    about = raw.get("serverInfo")
+    if "protocolVersion" in raw or about is not None:
+        about = about if isinstance(about, dict) else {}
+        told["serverInfo"] = {**about, **{key: str(about.get(key) or "unknown") for key in ("name", "version")}}
+    return told
 
 
 async def _discover(session: ClientSession, version: str) -> bool:
@@ -99,7 +148,7 @@ async def _discover(session: ClientSession, version: str) -> bool:
                 return False
             async with asyncio.timeout(PROBE_TIMEOUT):
                 raw = await session.send_discover(mutual)
-        found = DiscoverResult.model_validate(raw)
+        found = DiscoverResult.model_validate(_introduction(raw))
     except (TimeoutError, ValidationError) as reason:
         log.debug("era.old", reason=type(reason).__name__)
         return False

@@ -14,6 +14,7 @@ from mcp.client.session import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, ErrorData
 from pydantic import ValidationError
 
+from consumer.processes.jsonrpc import quoted
 from schemas.errors import McpError
 
 OnQuestion = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -84,6 +85,8 @@ async def answers(requests: Mapping[str, Any], on_question: OnQuestion | None) -
         if method != "elicitation/create":
             raise McpError(f"the server asked for {method}, which is not offered", code=-32600, data=None)
         params = request.get("params")
+        if params and not isinstance(params, Mapping):
+            raise McpError(f"the server's question is no object: {quoted(params)}", code=-32600, data=None)
         found[key] = await _ask(on_question, dict(params or {})) if on_question is not None else DECLINED
     return found
 

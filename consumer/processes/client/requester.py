@@ -8,11 +8,14 @@ from typing import Any
 from mcp.shared.dispatcher import CallOptions, ProgressFnT
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
-from mcp_types import INVALID_REQUEST, REQUEST_TIMEOUT
+from mcp_types import INTERNAL_ERROR, REQUEST_TIMEOUT
 
+from consumer.processes.client.connection import Connection
+from consumer.processes.client.http_answers import FORGOTTEN
 from consumer.processes.client.protocol_versions import Envelope, Era, connection_lost
 from consumer.processes.client.questions import OnQuestion, Questions, answers
 from consumer.processes.foreign_text import without_secrets
+from consumer.processes.jsonrpc import quoted
 from consumer.processes.stdio.transport import InputBlocked, Unsendable
 from consumer.sessions.session import ProcessExit
 from schemas.errors import InvalidMessage, McpError, OutcomeUnknown, SessionDied, SessionsError, ToolTimeout
@@ -30,7 +33,8 @@ _IDLE_ROUND = 0.05
 class Exchange:
     """Sends requests over one session's dispatcher; from any task, any number at once.
 
-    ``fate`` waits a moment for the news that the server is gone, and tells how it ended if it is.
+    ``fate`` waits a moment for the news that the server is gone, and tells how it ended if it is; ``connection`` is
+    the one below the dispatcher.
     """
 
     def __init__(
@@ -38,10 +42,12 @@ class Exchange:
         dispatcher: JSONRPCDispatcher[Any],
         envelope: Envelope,
         questions: Questions,
+        connection: Connection,
         fate: Callable[[], Awaitable[ProcessExit | None]],
     ) -> None:
         self._dispatcher = dispatcher
         self._questions = questions
+        self._connection = connection
         self._fate = fate
         self.envelope = envelope
 
@@ -98,6 +104,10 @@ class Exchange:
             try:
                 async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
                     asked = result.get("inputRequests") or {}
+                    if not isinstance(asked, dict):
+                        raise McpError(
+                            f"the server's questions are no object: {quoted(asked)}", code=INTERNAL_ERROR, data=None
+                        )
                     given = await answers(asked, on_question)
                     if not asked:
                         await asyncio.sleep(pause)
@@ -119,6 +129,9 @@ class Exchange:
         named = _named(method, params)
         if fault.code == REQUEST_TIMEOUT and fault.message == f"Request {method!r} timed out":
             return _timed_out(named, timeout, "it was cancelled at the server")
+        if self._connection.forgotten and fault.message == FORGOTTEN:
+            words = self._connection.last_words
+            return SessionDied(f"{named}: {words}", exit_code=None, signal=None, stderr=words)
         ending = await self._fate() if connection_lost(fault) else None
         if ending is not None:
             return OutcomeUnknown(
@@ -127,8 +140,6 @@ class Exchange:
                 signal=ending.signal,
                 stderr=ending.stderr,
             )
-        if fault.code == INVALID_REQUEST and fault.message == "Session terminated":
-            return SessionDied(f"{named}: the server has forgotten the session", exit_code=None, signal=None, stderr="")
         return McpError(fault.message, code=fault.code, data=fault.data)
 
 

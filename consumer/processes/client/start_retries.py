@@ -6,6 +6,8 @@ from enum import Enum, auto
 from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
 import httpx2
+from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, wait_exponential
 
 from consumer.processes.secrets import origin
@@ -67,25 +69,38 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def ended_while_starting(service: MCPService, ending: ProcessExit, last_line: str) -> StartFailed:
-    """The error for a server that was gone before it was ready."""
+def words_of(fault: BaseException) -> str:
+    """What a fault of the handshake says, in words of the server's or of ours, never in those of a validator."""
+    if isinstance(fault, ValidationError):
+        where = ", ".join(".".join(str(part) for part in error["loc"]) or "all of it" for error in fault.errors()[:3])
+        return f"its answer is not what MCP wants; at fault: {where}"
+    if isinstance(fault, MCPError | SessionsError):
+        return fault.message
+    return str(fault) or type(fault).__name__
+
+
+def ended_while_starting(service: MCPService, ending: ProcessExit, last_line: str, clue: str = "") -> StartFailed:
+    """The error for a server that was gone before it was ready; ``clue`` is the end of the message."""
     how = f"signal {ending.signal}" if ending.signal is not None else f"exit code {ending.exit_code}"
     why = f": {last_line}" if last_line else ", without a word on stderr"
     return StartFailed(
-        f"{service.name}: the server ended while it was starting ({how}){why}",
+        f"{service.name}: the server ended while it was starting ({how}){why}{clue}",
         exit_code=ending.exit_code,
         signal=ending.signal,
         stderr=ending.stderr,
     )
 
 
-def refused(service: MCPService, fault: BaseException, stderr: str) -> StartFailed:
-    """The error for a server that answered, but not so that one could go on."""
+def refused(
+    service: MCPService, fault: BaseException, stderr: str, *, clue: str = "", **details: object
+) -> StartFailed:
+    """The error for a server that answered, but not so that one could go on; ``clue`` is the end of the message."""
     return StartFailed(
-        f"{service.name}: the server did not complete the handshake: {type(fault).__name__}: {fault}",
+        f"{service.name}: the server did not complete the handshake: {words_of(fault)}{clue}",
         exit_code=None,
         signal=None,
         stderr=stderr,
+        **details,
     )
 
 
@@ -94,10 +109,10 @@ def stopped(service: MCPService) -> StartFailed:
     return StartFailed(f"{service.name}: stopped while it was starting", exit_code=None, signal=None, stderr="")
 
 
-def too_slow(service: MCPService, stderr: str) -> StartTimeout:
-    """The error for a handshake that did not come to an end in time."""
+def too_slow(service: MCPService, stderr: str, clue: str = "") -> StartTimeout:
+    """The error for a handshake that did not come to an end in time; ``clue`` is the end of the message."""
     return StartTimeout(
-        f"{service.name}: the server did not finish its handshake within {service.start_timeout:g} s",
+        f"{service.name}: the server did not finish its handshake within {service.start_timeout:g} s{clue}",
         stderr=stderr,
     )
 

@@ -58,14 +58,20 @@ class PipeReader:
 
 
 class PipeWriter:
-    """Writes to a pipe without ever waiting; owns the descriptor. What cannot be written yet is kept."""
+    """Writes to a pipe without ever waiting; owns the descriptor. What cannot be written yet is kept.
 
-    def __init__(self, descriptor: int) -> None:
+    ``on_end`` is called once, when the other end is closed; not when we close ours.
+    """
+
+    def __init__(self, descriptor: int, on_end: Callable[[], None] = lambda: None) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
+        self._on_end = on_end
         self._kept: deque[memoryview] = deque()
         self.unsent = 0
         os.set_blocking(descriptor, False)
+        # Nothing can be read here: it becomes readable when nobody is left to read the other end.
+        self._loop.add_reader(descriptor, self._ended)
 
     def write(self, data: bytes) -> None:
         """Write now what the pipe takes, the rest when it takes more; dropped when the other end is closed."""
@@ -87,8 +93,12 @@ class PipeWriter:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:  # the other end is closed
-            self.close()
+            self._ended()
             return 0
+
+    def _ended(self) -> None:
+        self.close()
+        self._on_end()
 
     def _writable(self) -> None:
         written = self._try(self._kept[0])
@@ -104,6 +114,7 @@ class PipeWriter:
     def close(self) -> None:
         """Let the other end see the end, without what is still kept; idempotent."""
         if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
             if self._kept:
                 self._loop.remove_writer(self._descriptor)
             self._kept.clear()

@@ -64,6 +64,7 @@ class ServerProcess:
         self.hurry = False
         self.forked = forked
         self._ending = False
+        self._closed_pipe = ""
         self._obeys_term = obeys_term
         self._child: Child | None = None
         self._stdin: PipeWriter | None = None
@@ -80,7 +81,7 @@ class ServerProcess:
 
     def connect(self, stdin: int, stdout: int, stderr: int) -> None:
         """Take over our ends of the three pipes, before there is a process."""
-        self._stdin = PipeWriter(stdin)
+        self._stdin = PipeWriter(stdin, partial(self._given_up, "stdin"))
         self._stdout = PipeReader(stdout, self._stdout_data, partial(self._pipe_ended, 1))
         self._stderr = PipeReader(stderr, self.stderr.feed, partial(self._pipe_ended, 2))
         # Our own end is closed as soon as the server is gone; see has_read.
@@ -90,6 +91,8 @@ class ServerProcess:
         """The process runs; ``child`` has the other ends. ``watch`` is given what to call, once, when it has ended."""
         self._child, self.pid = child, child.pid
         watch(self._exit_noticed)
+        if self._closed_pipe:
+            self._given_up(self._closed_pipe)
 
     def disconnect(self) -> None:
         """Let go of all pipes; :meth:`end` does it for a process that ran."""
@@ -110,11 +113,15 @@ class ServerProcess:
         self._open_pipes.discard(number)
         if number == 1:
             self._on_stdout_end()
-            if self._child is not None and self.returncode is None and not self._ending:
-                # Nothing can be asked any more of a server without stdout. It has a moment to leave by itself.
-                self._loop.call_later(LAST_WORDS, self.condemn, "it closed its stdout")
+            self._given_up("stdout")
         if self.returncode is not None and not self._open_pipes:
             self._settle()
+
+    def _given_up(self, pipe: str) -> None:
+        """Nothing can be asked any more of a server that has closed this pipe. It has a moment to leave by itself."""
+        self._closed_pipe = pipe
+        if self._child is not None and self.returncode is None and not self._ending:
+            self._loop.call_later(LAST_WORDS, self.condemn, f"it closed its {pipe}")
 
     def _exit_noticed(self) -> None:
         assert self._child is not None
@@ -151,7 +158,7 @@ class ServerProcess:
     @property
     def is_ending(self) -> bool:
         """Whether it has ended or is about to: nothing more will come from it."""
-        return self.returncode is not None or self.fault is not None or 1 not in self._open_pipes
+        return self.returncode is not None or self.fault is not None or bool(self._closed_pipe)
 
     def poll(self) -> int | None:
         """The exit code, ``-n`` for signal n, ``None`` while it runs."""

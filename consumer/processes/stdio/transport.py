@@ -15,15 +15,20 @@ from typing import Self
 import anyio
 import structlog
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCRequest
+from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 
-from consumer.processes.stdio.lines import DEFAULT_LINE_CAP, LineSplitter, LineTooLong, NotJsonRpc, parse
+from consumer.processes.jsonrpc import NotJsonRpc, parse
+from consumer.processes.stdio.lines import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
+from consumer.processes.stdio.open_requests import OpenRequests
 from consumer.processes.stdio.process import ServerProcess
 
 NONSENSE_CAP = 1000
 """Lines that are no JSON-RPC before we give a server up."""
 
 NONSENSE_LOGGED = 3
+NONSENSE_SIZE = 1024
+"""Bytes that are kept of the first of them."""
+
 UNSENT_CAP = 16 * 1024 * 1024
 """Bytes that may wait for a server that does not read its stdin."""
 
@@ -41,10 +46,11 @@ class Unsendable(ValueError):
     """The request cannot be written as JSON in UTF-8 (a lone surrogate, an object of ours)."""
 
 
-class _Stream:
-    """What both streams share: they are async context managers that close themselves."""
+class Stream:
+    """What streams share: they are async context managers that close themselves."""
 
     async def aclose(self) -> None:
+        """Take no more, or send no more."""
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
@@ -56,11 +62,12 @@ class _Stream:
         await self.aclose()
 
 
-class Inbox(_Stream):
+class Inbox(Stream):
     """Messages from the server, parsed as they arrive; ends with the server's stdout."""
 
-    def __init__(self, process: ServerProcess, line_cap: int) -> None:
+    def __init__(self, process: ServerProcess, requests: OpenRequests, line_cap: int) -> None:
         self._process = process
+        self._requests = requests
         self._splitter = LineSplitter(line_cap)
         self._line_cap = line_cap
         self._messages: deque[SessionMessage] = deque()
@@ -68,6 +75,7 @@ class Inbox(_Stream):
         self._ended = False
         self._paused = False
         self._nonsense = 0
+        self._first_nonsense = b""
         process.attach_stdout(self._feed, self._end)
 
     def _feed(self, data: bytes) -> None:
@@ -80,7 +88,7 @@ class Inbox(_Stream):
             return
         for line in lines:
             try:
-                message = parse(line) if line and not line.isspace() else None
+                message = self._read(line) if line and not line.isspace() else None
             except NotJsonRpc as fault:
                 if not self._tolerated(line, fault):
                     return
@@ -92,8 +100,22 @@ class Inbox(_Stream):
             self._paused = True
             self._process.pause_stdout()
 
+    def _read(self, line: bytes) -> JSONRPCMessage | None:
+        message = parse(line)
+        if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return message
+        if (answer := self._requests.claimed(message)) is None:
+            raise NotJsonRpc("the answer to no request")
+        return answer
+
+    @property
+    def nonsense(self) -> bytes:
+        """The first line that was no MCP, if there was one."""
+        return self._first_nonsense or self._splitter.pending[:NONSENSE_SIZE].strip()
+
     def _tolerated(self, line: bytes, fault: NotJsonRpc) -> bool:
         self._nonsense += 1
+        self._first_nonsense = self._first_nonsense or line[:NONSENSE_SIZE].strip()
         if self._nonsense <= NONSENSE_LOGGED:
             log.debug("process.nonsense", pid=self._process.pid, fault=str(fault), line=line[:200])
         if self._nonsense > NONSENSE_CAP:
@@ -140,11 +162,12 @@ class Inbox(_Stream):
         self._end()
 
 
-class Outbox(_Stream):
+class Outbox(Stream):
     """Messages to the server. Sending never waits for it: a server that does not read costs memory up to a cap."""
 
-    def __init__(self, process: ServerProcess) -> None:
+    def __init__(self, process: ServerProcess, requests: OpenRequests) -> None:
         self._process = process
+        self._requests = requests
         self._closed = False
         self.written = 0
 
@@ -168,6 +191,7 @@ class Outbox(_Stream):
                 raise Unsendable(str(cause)) from cause
             return
         self.written += len(data)
+        self._requests.sent(item.message)
         self._process.write(data)
 
     async def aclose(self) -> None:
@@ -183,7 +207,8 @@ async def stdio_transport(
 
     Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
     """
-    inbox, outbox = Inbox(process, line_cap), Outbox(process)
+    requests = OpenRequests()
+    inbox, outbox = Inbox(process, requests, line_cap), Outbox(process, requests)
     try:
         yield inbox, outbox
     finally:

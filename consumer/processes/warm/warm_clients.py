@@ -160,9 +160,11 @@ class Shelf:
         if client not in self._waiting:  # its session's business
             return
         self._remove(client)
-        name, how = self._service.name, f"exit code {ending.exit_code}"
+        name, how = self._service.name, ending.stderr  # of a server at a URL
         if ending.signal is not None:
             how = f"signal {ending.signal}"
+        elif ending.exit_code is not None:
+            how = f"exit code {ending.exit_code}"
         self._failure = SessionDied(
             f"{name}: the server ended while it waited for a call ({how})",
             exit_code=ending.exit_code,

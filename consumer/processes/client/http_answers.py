@@ -1,0 +1,185 @@
+"""Reads the answers of MCP servers over HTTP before the SDK does, and makes of each what can be handed on.
+
+The SDK's transport drops the status and the words of a refusal, and tells of an answer that it cannot read in the
+prose of its validator. Here every answer to a request becomes a JSON-RPC message with the id of that request. The
+protocol is that of MCP 2025-11-25 and 2026-07-28, basic/transports#streamable-http.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx2
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, JSONRPCError
+from pydantic_core import from_json
+
+from consumer.processes.jsonrpc import Answer, NotJsonRpc, answer_to, failure, parse, quoted
+from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
+
+SESSION_ID = "mcp-session-id"
+FORGOTTEN = "the server has forgotten the session"
+
+_JSON = {"content-type": "application/json"}
+_STREAM = "text/event-stream"
+_UNKNOWN_SESSION = re.compile(
+    r"(no valid|invalid|unknown|expired).*session|session.*(not found|invalid|unknown|expired|terminated)"
+    r"|not initialized",
+    re.IGNORECASE,
+)
+"""What servers say with status 400 of a session that they do not know, in place of the 404 that MCP wants."""
+
+
+def status_line(status: int) -> str:
+    """A status with its standard name: ``502 Bad Gateway``."""
+    return f"{status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, chunks: AsyncIterator[bytes], response: httpx2.Response) -> None:
+        self._chunks, self._response = chunks, response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+class AnsweringClient(httpx2.AsyncClient):
+    """An HTTP client whose responses the SDK can read; ``forgotten`` is told why when the session is no more."""
+
+    def __init__(self, *, forgotten: Callable[[str], None], cap: int = DEFAULT_LINE_CAP, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._forgotten = forgotten
+        self._cap = cap
+        self._listened = False
+        self.refused: int | None = None
+        """The status of the last answer, if it was 400 or more."""
+
+    async def send(
+        self,
+        request: httpx2.Request,
+        *,
+        stream: bool = False,
+        auth: Any = httpx2.USE_CLIENT_DEFAULT,
+        follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
+    ) -> httpx2.Response:
+        """Send a request of the SDK's transport."""
+        response = await super().send(request, stream=stream, auth=auth, follow_redirects=follow_redirects)
+        if request.method == "GET" and SESSION_ID in request.headers:
+            if response.status_code == httpx2.codes.NOT_FOUND and self._listened:
+                self._forgotten(status_line(response.status_code))
+            self._listened |= response.is_success
+        if request.method != "POST" or response.next_request is not None:
+            return response
+        return await self._answered(request, response)
+
+    async def _answered(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+        request_id = _request_id(request)
+        if response.is_success and (request_id is None or response.status_code == httpx2.codes.ACCEPTED):
+            return response
+        if response.is_success and response.headers.get("content-type", "").lower().startswith(_STREAM):
+            return _like(response, stream=_Body(self._events(request_id, response), response))
+        data = await self._read(response)
+        why = _forgets(request, response, data)
+        if why is not None:
+            self._forgotten(why)
+        if request_id is None:
+            return _like(response, content=data)
+        self.refused = None if response.is_success else response.status_code
+        if why is not None:
+            answer = failure(request_id, FORGOTTEN, code=INVALID_REQUEST)
+        elif len(data) > self._cap:
+            answer = failure(request_id, f"the server's answer has more than {self._cap} bytes")
+        elif response.is_success:
+            answer = answer_to(request_id, data)
+        else:
+            answer = _refusal(request_id, response.status_code, data)
+        body = answer.model_dump_json(by_alias=True, exclude_unset=True).encode()
+        return _like(response, content=body, status=200, headers=_JSON)
+
+    async def _read(self, response: httpx2.Response) -> bytes:
+        """The body; one that cannot be decoded is none, and of one that is too long no more than shows it."""
+        read = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                read += chunk
+                if len(read) > self._cap:
+                    break
+        except httpx2.DecodingError:
+            read.clear()
+        await response.aclose()
+        return bytes(read)
+
+    async def _events(self, request_id: int | str | None, response: httpx2.Response) -> AsyncIterator[bytes]:
+        """The server-sent events of a response, each message as it can be read."""
+        async for event in httpx2.EventSource(response, max_event_size=self._cap):
+            data = event.data.encode("utf-8", "replace")
+            lines = [f"id: {event.id}"] if event.id else []
+            if event.retry is not None:
+                lines.append(f"retry: {event.retry}")
+            lines.append(f"data: {_message(request_id, data)}" if event.event == "message" and data else "data:")
+            yield ("\n".join(lines) + "\n\n").encode()
+
+
+def _like(
+    response: httpx2.Response, *, status: int | None = None, headers: dict[str, str] | None = None, **body: Any
+) -> httpx2.Response:
+    """A response with another body, which is neither compressed nor of a known length."""
+    kept = {SESSION_ID: response.headers[SESSION_ID]} if SESSION_ID in response.headers else {}
+    kept["content-type"] = response.headers.get("content-type", "")
+    return httpx2.Response(
+        response.status_code if status is None else status,
+        headers=kept | (headers or {}),
+        request=response.request,
+        **body,
+    )
+
+
+def _request_id(request: httpx2.Request) -> int | str | None:
+    """The id of the request in the body; ``None`` for a notification or an answer of ours."""
+    message = from_json(request.content)
+    request_id: int | str | None = message.get("id") if "method" in message else None
+    return request_id
+
+
+def _message(request_id: int | str | None, data: bytes) -> str:
+    """One event's message as JSON; empty for one that nobody needs."""
+    try:
+        message = parse(data)
+    except NotJsonRpc as fault:
+        message = failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
+    return message.model_dump_json(by_alias=True, exclude_unset=True) if message is not None else ""
+
+
+def _refusal(request_id: int | str, status: int, data: bytes) -> Answer:
+    """The error for a status of 400 and more: the server's own JSON-RPC error if there is one, with the status."""
+    try:
+        answer = parse(data)
+    except NotJsonRpc:
+        answer = None
+    if isinstance(answer, JSONRPCError):
+        error = answer.error
+        return failure(request_id, error.message, code=error.code, data=error.data)
+    words = f": {quoted(data)}" if data.strip() else ""
+    code = METHOD_NOT_FOUND if status == httpx2.codes.NOT_FOUND else INTERNAL_ERROR
+    return failure(
+        request_id, f"the server answered HTTP {status_line(status)}{words}", code=code, data={"status": status}
+    )
+
+
+def _forgets(request: httpx2.Request, response: httpx2.Response, data: bytes) -> str | None:
+    """What was said when the server does not know the session any more, ``None`` when it does or there is none."""
+    if SESSION_ID not in request.headers or response.status_code not in {400, 404, 410}:
+        return None
+    try:
+        answer = parse(data)
+    except NotJsonRpc:
+        answer = None
+    error = answer.error if isinstance(answer, JSONRPCError) else None
+    words = error.message if error is not None else data[:1000].decode("utf-8", "replace")
+    forgets = error is None or error.code not in {METHOD_NOT_FOUND, INVALID_PARAMS}  # which are said so, too
+    if response.status_code == httpx2.codes.BAD_REQUEST:
+        forgets = forgets and _UNKNOWN_SESSION.search(words) is not None
+    return f"HTTP {status_line(response.status_code)}: {quoted(words)}" if forgets else None

@@ -1,0 +1,139 @@
+"""A connection to a server at a URL, by streamable HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx2
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCNotification, JSONRPCRequest
+from pydantic_core import from_json
+
+from consumer.observability.masking import mask_text
+from consumer.processes.client.connection import Connection
+from consumer.processes.client.http_answers import FORGOTTEN, AnsweringClient, status_line
+from consumer.processes.client.start_retries import Setback, refused, too_slow, words_of
+from consumer.processes.service import MCPService
+from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
+from consumer.processes.stdio.transport import Stream, Unsendable
+from consumer.sessions.session import ProcessExit
+from schemas.errors import StartTimeout
+
+if TYPE_CHECKING:
+    from mcp.shared._stream_protocols import ReadStream, WriteStream  # only the SDK's typing names them
+
+HTTP_TIMEOUT = httpx2.Timeout(10.0, read=600.0)
+"""Connecting, writing and waiting for a free connection; how long a call may take is the call's own business."""
+
+LAST_ANSWERS = 0.1
+"""Seconds in which answers that have come still reach their callers, after the server has forgotten the session."""
+
+
+class _Checked(Stream):
+    """Messages on their way to the server, of which each can be written as JSON.
+
+    One that cannot would end the connection: the SDK finds out in a task of its own.
+    """
+
+    def __init__(self, inner: "WriteStream[SessionMessage]") -> None:
+        self._inner = inner
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Send one message; :class:`Unsendable` when it is no JSON. NaN and infinity are written as null."""
+        message = item.message
+        if isinstance(message, JSONRPCRequest | JSONRPCNotification) and message.params is not None:
+            try:
+                message.params = from_json(message.model_dump_json(include={"params"}))["params"]
+            except ValueError as cause:
+                raise Unsendable(str(cause)) from cause
+        await self._inner.send(item)
+
+    async def aclose(self) -> None:
+        """Send no more."""
+        await self._inner.aclose()
+
+
+class HttpConnection(Connection):
+    """The session with a server elsewhere, which lasts as long as the server knows it and can be reached."""
+
+    def __init__(self, service: MCPService) -> None:
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._why_forgotten = ""
+        self._gone: asyncio.Future[ProcessExit] = self._loop.create_future()
+        self.http = AnsweringClient(forgotten=self._forget, headers=service.headers, timeout=HTTP_TIMEOUT)
+
+    def attach(self, read: "ReadStream[SessionMessage | Exception]", write: "WriteStream[SessionMessage]") -> None:
+        """Use these streams of the SDK's transport."""
+        self.read, self.write = read, _Checked(write)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is not known that the session is over."""
+        return not self.forgotten and not self._gone.done()
+
+    @property
+    def last_words(self) -> str:
+        """Why it forgot the session."""
+        return f"{FORGOTTEN} ({self._why_forgotten})" if self.forgotten else ""
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the server has said so."""
+        return bool(self._why_forgotten)
+
+    def _forget(self, why: str) -> None:
+        if not self.forgotten:
+            self._why_forgotten = mask_text(why)
+            self._loop.call_later(LAST_ANSWERS, self._end, self.last_words)
+
+    def _end(self, why: str) -> None:
+        if not self._gone.done():
+            self._gone.set_result(ProcessExit(exit_code=None, signal=None, stderr=why))
+
+    async def setback(self, fault: Exception, *, probed: bool) -> Setback:  # noqa: ARG002 - it did not end of it
+        """It refused; the status says more than its words."""
+        status = self.http.refused
+        if status is None:
+            return Setback(refused(self._service, fault, ""))
+        said = f"HTTP {status_line(status)}"
+        clue = "" if said in words_of(fault) else f" ({said})"
+        return Setback(refused(self._service, fault, "", clue=clue, status=status))
+
+    def too_slow(self) -> StartTimeout:
+        """The error, which can say nothing more."""
+        return too_slow(self._service, "")
+
+    def hurry(self) -> None:
+        """Nothing to do: nothing of it is ours to end."""
+
+    def begin(self, gone: Callable[[ProcessExit], None]) -> None:
+        """Hear of the end of the session."""
+        self._gone.add_done_callback(lambda ended: gone(ended.result()))
+
+    def break_off(self, cause: BaseException) -> None:
+        """The server cannot be reached any more."""
+        self._end(mask_text(f"connection lost: {cause!r}"))
+
+    async def wait_gone(self, timeout: float) -> ProcessExit | None:
+        """Wait until the session is over."""
+        await asyncio.wait({self._gone}, timeout=timeout)
+        return self._gone.result() if self._gone.done() else None
+
+    def kill(self) -> None:
+        """Nothing to do: nothing of it is ours to end."""
+
+
+@asynccontextmanager
+async def over_http(service: MCPService) -> AsyncIterator[HttpConnection]:
+    """Connect to a URL; when the block is left the server has been told that the session is over."""
+    assert service.url is not None
+    link = HttpConnection(service)
+    async with (
+        link.http as http,
+        streamable_http_client(service.url, http_client=http, max_sse_event_size=DEFAULT_LINE_CAP) as (read, write),
+    ):
+        link.attach(read, write)
+        yield link

@@ -1,0 +1,90 @@
+"""A connection to a server that is a process of ours."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from consumer.processes.client.connection import Connection
+from consumer.processes.client.start_retries import Again, Setback, ended_while_starting, refused, too_slow
+from consumer.processes.jsonrpc import quoted
+from consumer.processes.launch.launcher import Launcher
+from consumer.processes.service import MCPService
+from consumer.processes.stdio.process import ServerProcess
+from consumer.processes.stdio.transport import Inbox, Outbox, stdio_transport
+from consumer.sessions.session import ProcessExit
+from schemas.errors import StartTimeout
+
+
+class StdioConnection(Connection):
+    """The pipes of a process and its life."""
+
+    process: ServerProcess
+
+    def __init__(self, service: MCPService, process: ServerProcess, inbox: Inbox, outbox: Outbox) -> None:
+        self.read, self.write = inbox, outbox
+        self.process = process
+        self._service = service
+        self._inbox, self._outbox = inbox, outbox
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs and listens."""
+        return not self.process.is_ending
+
+    @property
+    def last_words(self) -> str:
+        """The tail of its stderr."""
+        return self.process.stderr.text()
+
+    @property
+    def _clue(self) -> str:
+        """What it wrote in the place of MCP, as the end of a message."""
+        nonsense = self._inbox.nonsense
+        return f"; the first line on its stdout that is no MCP: {quoted(nonsense)}" if nonsense else ""
+
+    async def setback(self, fault: Exception, *, probed: bool) -> Setback:
+        """Whether it refused or ended, and how."""
+        process = self.process
+        ending = await process.wait_gone(1.0) if process.is_ending else None
+        if ending is None:
+            self.hurry()
+            return Setback(refused(self._service, fault, self.last_words, clue=self._clue))
+        error = ended_while_starting(self._service, ending, process.stderr.last_line(), self._clue)
+        if process.fault is not None:
+            return Setback(error)
+        if probed and ending.signal is None and process.has_read(self._outbox.written):
+            return Setback(error, Again.AS_OLD)
+        return Setback(error, Again.ONCE if ending.signal is not None else Again.NO)
+
+    def too_slow(self) -> StartTimeout:
+        """The error, with what it wrote instead of answers."""
+        return too_slow(self._service, self.last_words, self._clue)
+
+    def hurry(self) -> None:
+        """End it with a SIGKILL."""
+        self.process.hurry = True
+
+    def begin(self, gone: Callable[[ProcessExit], None]) -> None:
+        """Hear of its exit."""
+        self.process.forget_stdin_duplicate()
+        self.process.add_done_callback(gone)
+
+    def break_off(self, cause: BaseException) -> None:
+        """Nothing to do: of a process we hear by itself."""
+
+    async def wait_gone(self, timeout: float) -> ProcessExit | None:
+        """Wait for its exit and its last words."""
+        return await self.process.wait_gone(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL for its group."""
+        self.process.kill_group()
+
+
+@asynccontextmanager
+async def over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> AsyncIterator[StdioConnection]:
+    """Start a process and connect to it; when the block is left nothing of it remains."""
+    async with (
+        launcher.launch(service) as process,
+        stdio_transport(process, line_cap=line_cap) as (inbox, outbox),
+    ):
+        yield StdioConnection(service, process, inbox, outbox)

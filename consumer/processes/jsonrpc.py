@@ -1,0 +1,253 @@
+"""Reads JSON-RPC messages as MCP servers really write them.
+
+JSON-RPC 2.0 with the tolerance that hand-written servers need: an answer that names its request is never dropped,
+because somebody waits for it. What cannot be used of it becomes an error with the server's own words. Nothing here
+knows transports.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from mcp_types import (
+    INTERNAL_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+)
+from pydantic_core import from_json, to_json
+
+from schemas.text import decoded, replaced
+
+Answer = JSONRPCResponse | JSONRPCError
+
+QUOTED = 200
+"""Characters of a server's own words that stand in a message."""
+
+MAX_DEPTH = 150
+"""Levels of nesting that the ``data`` of an error may have: a reply that holds it is read with a limit of 200."""
+
+_HEARD = frozenset({"notifications/progress", "notifications/cancelled", "notifications/tools/list_changed"})
+"""Notifications that anybody here acts on; the rest is dropped before it costs a task and a validation."""
+
+_ANSWER = frozenset({"jsonrpc", "id", "result", "error"})
+_MAX_FLOAT = sys.float_info.max
+_BOM = b"\xef\xbb\xbf"
+_HEAD = 4096
+_TAIL = 256
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_LAST_ID = re.compile(rb'[,{]\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.]+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
+
+
+class NotJsonRpc(ValueError):
+    """What a server wrote is no JSON-RPC 2.0 message."""
+
+
+class _Unreadable(NotJsonRpc):
+    """It may well be a message, and cannot be read."""
+
+
+def parse(data: bytes) -> JSONRPCMessage | None:
+    """The message in ``data``, or ``None`` for one that nobody here needs; :class:`NotJsonRpc` for nonsense.
+
+    Bytes that are not UTF-8 and lone surrogates are replaced rather than refused: a caller is better served by an
+    answer with a replacement character in it than by a timeout. A result is handed on as it came, unvalidated. An
+    error may come with the id ``None``: it answers some request, and does not say which.
+    """
+    try:
+        value = _loads(data)
+    except _Unreadable as fault:
+        if (request_id := _id_within(data)) is None:
+            raise
+        return failure(request_id, f"the server's answer cannot be read ({fault}): {quoted(data)}")
+    if isinstance(value, list):
+        return _unwrapped(value, data)
+    if not isinstance(value, dict):
+        raise NotJsonRpc("not a JSON object")
+    if _is_answer(value):
+        return _answer(value)
+    if value.get("jsonrpc") != "2.0":
+        raise NotJsonRpc("not a JSON-RPC 2.0 object")
+    method = value.get("method")
+    if not isinstance(method, str):
+        raise NotJsonRpc("neither request nor response")
+    return _request(method, value) if "id" in value else _notification(method, value)
+
+
+def answer_to(request_id: int | str, data: bytes) -> Answer:
+    """The answer in ``data``, which can only be for this request."""
+    try:
+        message = parse(data)
+    except NotJsonRpc as fault:
+        return failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
+    if isinstance(message, JSONRPCResponse | JSONRPCError):
+        return message.model_copy(update={"id": request_id})
+    return failure(request_id, f"the server did not answer, it sent: {quoted(data)}")
+
+
+def failure(request_id: int | str | None, message: str, *, code: int = INTERNAL_ERROR, data: Any = None) -> Answer:
+    """An error in the place of an answer that cannot be used."""
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message, data=data))
+
+
+def quoted(said: Any) -> str:
+    """The beginning of what a server said, on one line: JSON as it is, bytes and texts in quotation marks."""
+    text = said.strip()[: 4 * QUOTED].decode("utf-8", "replace") if isinstance(said, bytes) else said
+    if not isinstance(text, str):
+        text = to_json(text, inf_nan_mode="constants").decode()
+    elif not (isinstance(said, bytes) and text.startswith(("{", "[")) and text.isprintable()):
+        shown = json.dumps(text[:QUOTED], ensure_ascii=False)
+        return f'{shown[:-1]} ..."' if len(text) > QUOTED else shown
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]} ..."
+
+
+def _loads(data: bytes) -> Any:
+    data = data.removeprefix(_BOM)
+    if not data.lstrip().startswith((b"{", b"[")):
+        raise NotJsonRpc("not a JSON object")
+    try:
+        return from_json(data)
+    except ValueError as cause:
+        if "recursion" in str(cause):
+            raise _Unreadable("nested too deeply") from cause
+    try:
+        return json.loads(replaced(json.dumps(json.loads(decoded(data)), ensure_ascii=False)))
+    except json.JSONDecodeError as cause:
+        raise _Unreadable("not JSON") from cause
+    except RecursionError as cause:
+        raise _Unreadable("nested too deeply") from cause
+    except ValueError as cause:
+        raise _Unreadable("a number has too many digits") from cause
+
+
+def _id_within(data: bytes) -> int | str | None:
+    """The id of an answer that cannot be read, where its head or its end tells it; the rest is not looked at."""
+    depth, key, previous = 0, b"", b""
+    for found in _TOKEN.finditer(data[:_HEAD]):
+        token = found[0]
+        if token in (b"{", b"["):
+            depth += 1
+        elif token in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and token == b":":
+            key = previous
+            if key == b'"method"':
+                return None
+        elif depth == 1 and previous == b":" and key == b'"id"':
+            return _read_id(token)
+        previous = token
+    last = _LAST_ID.search(data[-_TAIL:])
+    return _read_id(last[1]) if last is not None else None
+
+
+def _read_id(token: bytes) -> int | str | None:
+    try:
+        return _id(from_json(token))
+    except ValueError:
+        return None
+
+
+def whole(number: Any) -> int | None:
+    """A whole number, be it written as ``1`` or as ``1.0``."""
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _id(value: Any) -> int | str | None:
+    return value if isinstance(value, str) else whole(value)
+
+
+# Answers.
+
+
+def _is_answer(value: Mapping[str, Any]) -> bool:
+    """Whether it is meant as one. Without ``"jsonrpc": "2.0"`` it has to look like nothing else, a log line say."""
+    if not ("result" in value or "error" in value):
+        return "id" in value and "method" not in value and value.get("jsonrpc") == "2.0"
+    return value.get("jsonrpc") == "2.0" or ("id" in value and value.keys() <= _ANSWER)
+
+
+def _answer(value: Mapping[str, Any]) -> Answer:
+    request_id, result, error = _id(value.get("id")), value.get("result"), value.get("error")
+    # Both may be there, one of them empty, as in JSON-RPC 1.0.
+    if error is not None and (error or result is None):
+        return JSONRPCError(jsonrpc="2.0", id=request_id, error=_error(error))
+    if "result" not in value:
+        return failure(request_id, f"the server's answer has neither a result nor an error: {quoted(value)}")
+    if result is not None and not isinstance(result, dict):
+        return failure(request_id, f"the server's result is no object: {quoted(result)}")
+    if request_id is None:
+        return failure(None, f"the server's answer does not say to which request: {quoted(value)}")
+    return JSONRPCResponse.model_construct(jsonrpc="2.0", id=request_id, result=result or {})
+
+
+def _error(error: Any) -> ErrorData:
+    """The error as far as it can be used; one that is malformed is quoted as a whole in ``data``."""
+    if not isinstance(error, dict):
+        return ErrorData(code=INTERNAL_ERROR, message=error if isinstance(error, str) and error else quoted(error))
+    code, message, data = whole(error.get("code")), error.get("message"), error.get("data")
+    if code is None or not isinstance(message, str):
+        data = quoted(error)
+    elif _deeper_than(MAX_DEPTH, data):
+        data = quoted(data)
+    words = message if isinstance(message, str) and message else quoted(error)
+    return ErrorData(code=INTERNAL_ERROR if code is None else code, message=words, data=data)
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(levels - 1, one) for one in inner)
+
+
+def _unwrapped(values: list[Any], data: bytes) -> Answer:
+    """For answers in an array, which nobody asked for, the refusal of the first of them."""
+    answer = next((one for one in values if isinstance(one, dict) and _is_answer(one)), None)
+    if answer is None:
+        raise NotJsonRpc("an array")
+    return failure(_id(answer.get("id")), f"the server's answer is wrapped in an array: {quoted(data)}")
+
+
+# Requests and notifications.
+
+
+def _params(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    params = value.get("params")
+    if params is None or isinstance(params, dict):
+        return params
+    if params == []:  # an empty object, as PHP writes it
+        return {}
+    raise NotJsonRpc("params is no object")
+
+
+def _request(method: str, value: Mapping[str, Any]) -> JSONRPCRequest:
+    request_id = _id(value["id"])
+    if request_id is None:
+        raise NotJsonRpc("id is neither a number nor a string")
+    return JSONRPCRequest(jsonrpc="2.0", id=request_id, method=method, params=_params(value))
+
+
+def _notification(method: str, value: Mapping[str, Any]) -> JSONRPCNotification | None:
+    params = _params(value)
+    if method not in _HEARD:
+        return None
+    if method == "notifications/progress":
+        params = _progress(params or {})
+    return JSONRPCNotification(jsonrpc="2.0", method=method, params=params)
+
+
+def _progress(params: dict[str, Any]) -> dict[str, Any]:
+    if not _is_finite(params.get("progress")):
+        raise NotJsonRpc("progress is no number")
+    return params if _is_finite(params.get("total")) else {**params, "total": None}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and -_MAX_FLOAT <= value <= _MAX_FLOAT

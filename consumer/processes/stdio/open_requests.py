@@ -1,0 +1,47 @@
+"""The requests that a server has not answered yet, so that no answer to one of them goes astray."""
+
+from mcp.shared.dispatcher import coerce_request_id
+from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, RequestId
+
+from consumer.processes.jsonrpc import Answer, failure, quoted
+
+
+class OpenRequests:
+    """Follows what is sent and says whose an answer is."""
+
+    def __init__(self) -> None:
+        self._open: set[RequestId] = set()
+        self._newest = 0
+
+    def sent(self, message: JSONRPCMessage) -> None:
+        """A message goes out."""
+        match message:
+            case JSONRPCRequest(id=request_id, method=method):
+                if method == "initialize":
+                    self._open.clear()  # the question about the era, whose answer nobody waits for any more
+                self._open.add(request_id)
+                if isinstance(request_id, int):
+                    self._newest = max(self._newest, request_id)
+            case JSONRPCNotification(method="notifications/cancelled", params={"requestId": int() | str() as given_up}):
+                self._open.discard(given_up)
+            case _:
+                pass
+
+    def claimed(self, answer: Answer) -> Answer | None:
+        """The answer with the id of its request; ``None`` when it is for none.
+
+        An answer without a usable id, or with one that was never given out, is for the only request that is open. Who
+        asked gets an error then, never a result, which may be another request's.
+        """
+        request_id = coerce_request_id(answer.id) if answer.id is not None else None
+        if request_id in self._open:
+            self._open.discard(request_id)
+            return answer
+        if isinstance(request_id, int) and 0 < request_id <= self._newest:
+            return answer  # too late: its caller has gone
+        if len(self._open) != 1:
+            return None
+        only = self._open.pop()
+        if isinstance(answer, JSONRPCError):
+            return answer.model_copy(update={"id": only})
+        return failure(only, f"the server's answer is for a request that nobody made, {quoted(answer.id)}")
