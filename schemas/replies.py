@@ -140,6 +140,8 @@ class McpResult(Tolerant):
 class ToolCallResult(Tolerant):
     """Result of ``tools.call``: MCP ``CallToolResult`` as it is, with the session it ran in and its text.
 
+    ``text`` is the text contents, a line each, or the structured content as JSON when there are none.
+
     ``restored`` is true in the first answer of a session that replaces a lost one: what that remembered is gone.
     """
 
@@ -147,7 +149,7 @@ class ToolCallResult(Tolerant):
 
     session_id: SessionId
     text: str
-    content: list[Json]
+    content: list[Any]
     structured_content: Any = Field(default=None, alias="structuredContent")
     is_error: bool = Field(default=False, alias="isError")
     restored: bool = False

@@ -1,8 +1,7 @@
-"""``python -m scripts.benchmarks.echo URL CLASSIC QUORUM``: sends every body back that comes, until its stdin ends.
+"""``python -m scripts.benchmarks.echo URL QUEUE...``: a consumer that sends every body back, until its stdin ends.
 
 The least that anything which answers over AMQP has to do, in the library that the worker uses; a process of its own,
-as a worker is one, and with acknowledgements where a worker has to give them: not for what comes through the classic
-queue. Prints a line when it consumes.
+as a worker is one. Prints a line when it consumes.
 """
 
 import asyncio
@@ -13,8 +12,8 @@ import uvloop
 from aiormq.abc import DeliveredMessage
 
 
-async def echo(url: str, classic: str, quorum: str) -> None:
-    """Answer what comes, each on the address that it names; what the quorum queue brings is acknowledged."""
+async def echo(url: str, queues: list[str]) -> None:
+    """Answer what comes, each on the address that it names."""
     connection = await aiormq.connect(url)
     channel = await connection.channel(publisher_confirms=False)
     assert isinstance(channel, aiormq.Channel)
@@ -22,24 +21,21 @@ async def echo(url: str, classic: str, quorum: str) -> None:
     async def answer(message: DeliveredMessage) -> None:
         properties = message.header.properties
         assert properties.reply_to is not None
+        assert message.delivery_tag is not None
         await channel.basic_publish(
             message.body,
             routing_key=properties.reply_to,
             properties=aiormq.spec.Basic.Properties(correlation_id=properties.correlation_id),
             wait=False,
         )
-
-    async def answer_and_take(message: DeliveredMessage) -> None:
-        assert message.delivery_tag is not None
-        await answer(message)
         await channel.basic_ack(message.delivery_tag, wait=False)
 
-    await channel.basic_consume(classic, answer, no_ack=True)
-    await channel.basic_consume(quorum, answer_and_take)
+    for queue in queues:
+        await channel.basic_consume(queue, answer)
     print("consuming", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     await connection.close()
 
 
 if __name__ == "__main__":
-    uvloop.run(echo(*sys.argv[1:]))
+    uvloop.run(echo(sys.argv[1], sys.argv[2:]))

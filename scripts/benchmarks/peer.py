@@ -58,11 +58,7 @@ def version(python: Path) -> str:
 
 
 class Gateway:
-    """A client of a gateway that runs; each request has a connection of its own, because it closes every one.
-
-    An answer is read up to its ``Content-Length``, as the SDK's own client does: that server waits for 10 ms before
-    it closes a connection, which nobody waits for.
-    """
+    """A client of a gateway that runs; each request has a connection of its own, because that is what it offers."""
 
     def __init__(self, port: int, password: str) -> None:
         self._port = port
@@ -81,13 +77,13 @@ class Gateway:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 writer.write(head.encode() + data)
-                top = await reader.readuntil(b"\r\n\r\n")
-                told = await reader.readexactly(_content_length(top))
+                told = await reader.read()
             finally:
                 writer.close()
+        top, _, rest = told.partition(b"\r\n\r\n")
         if top.split(maxsplit=2)[1:2] != [b"200"]:
-            raise RuntimeError(f"the gateway says {(top + told).decode(errors='replace')[-500:]}")
-        return json.loads(told)
+            raise RuntimeError(f"the gateway says {told.decode(errors='replace')[-500:]}")
+        return json.loads(rest)
 
     async def call(self, service: str, session: str, tool: str, arguments: dict[str, Any]) -> Any:
         """Call a tool; the first call of a session starts its server."""
@@ -105,11 +101,6 @@ class Gateway:
         except OSError:
             return False
         return True
-
-
-def _content_length(head: bytes) -> int:
-    fields = (line.partition(b":") for line in head.splitlines())
-    return next(int(value) for name, _, value in fields if name.strip().lower() == b"content-length")
 
 
 class Agent:

@@ -15,17 +15,13 @@ from scripts.benchmarks.report import Share
 
 RATE = 400
 LEAST = 0.01
-"""Parts with less than this are told together, with what belongs to no part."""
-REST = "the rest"
+"""Parts with less than this are told together."""
 
 PARTS: tuple[tuple[str, str], ...] = (
     # The first that fits the innermost frames decides, so system calls come before who makes them.
-    (r"processes/stdio/(pipes|transport|lines)", "pipes of MCP servers"),
-    (
-        r"(processes/fork/|processes/launch/(launcher|sandbox)|processes/stdio/spawn|subprocess\.py)",
-        "starting and reaping processes",
-    ),
-    (r"(shutil\.py|tempfile\.py|processes/launch/)", "folders of sessions"),
+    (r"(processes/pipes\.py|processes/transport\.py)", "pipes of MCP servers"),
+    (r"(forkserver\.py|spawn\.py|launcher\.py|sandbox\.py|subprocess\.py)", "starting and reaping processes"),
+    (r"(shutil\.py|tempfile\.py|processes/environment\.py)", "folders of sessions"),
     (r"(structlog/|observability/|logging/)", "log lines"),
     (r"(pamqp/)", "AMQP frames, packing and unpacking"),
     (r"(aiormq/|aio_pika/)", "AMQP client"),
@@ -92,9 +88,9 @@ def read(stacks: str) -> list[Share]:
             counted[_part(frames.split(";"))] += int(count)
     total = counted.total()
     shares = [Share(part=part, share=round(count / total, 4)) for part, count in counted.most_common()]
-    told = [one for one in shares if one.share >= LEAST and one.part != REST]
-    rest = sum(one.share for one in shares if one not in told)
-    return [*told, Share(part=REST, share=round(rest, 4))] if rest else told
+    small = [one for one in shares if one.share < LEAST]
+    told = [one for one in shares if one.share >= LEAST]
+    return [*told, Share(part="the rest", share=round(sum(one.share for one in small), 4))] if small else told
 
 
 def _part(frames: list[str]) -> str:
@@ -103,4 +99,4 @@ def _part(frames: list[str]) -> str:
         for pattern, part in PARTS:
             if re.search(pattern, frame):
                 return part
-    return REST
+    return "the rest"

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from scripts.benchmarks.measuring import Timed, duration, in_turns, shared, shared_kb
-from scripts.benchmarks.options import Options, Sizes
+from scripts.benchmarks.options import Options
 from scripts.benchmarks.peer import Gateway, gateway
 from scripts.benchmarks.references import sdk_start
 from scripts.benchmarks.report import Figure, Plot, Reference, Sample, Series, Subject, Target, figure
@@ -14,9 +14,6 @@ from scripts.benchmarks.stage import Stage, named, running
 KINDS = ("cold", "forked", "warm")
 KEPT = 10
 """Sessions that are open when their memory is looked at."""
-
-CALLERS = 4
-"""Who opens and closes sessions in a row, here and there."""
 
 
 async def measure(options: Options) -> Subject:
@@ -56,12 +53,12 @@ async def _one_server(server: Server, options: Options, notes: list[str]) -> lis
         for way in ways.values():
             await way(-1)  # what is found out about a server once
         found = await in_turns({name: _settled(stage, sizes.pool, way) for name, way in ways.items()}, times)
-        in_a_row = {name: await _in_a_row(ways[name], times, count) for name, count in _row(ways, sizes).items()}
+        took, _ = await shared(lambda number: _opened(stage, "forked", times + number), sizes.sustained, 4)
         memory = {kind: await _memory(stage, server, kind, min(KEPT, times)) for kind in ("cold", "forked")}
         really = {kind: await _how(stage, kind) for kind in KINDS}
         notes += [f"{server.name}, {kind}: its starts were {how}." for kind, how in really.items() if how != kind]
     against: dict[Reference, Sample | float | None] = {"sdk": found["sdk"], "peer": found.get("peer")}
-    rates: dict[Reference, Sample | float | None] = {"sdk": in_a_row["sdk"], "peer": in_a_row.get("peer")}
+    one_by_one = {name: 1000 / one.median for name, one in against.items() if isinstance(one, Sample)}
     foreign = server.name == "mcp-server-time"
     return [
         figure(f"{server.name}, cold", found["cold"], against=against, target=Target(10, "sdk")),
@@ -69,28 +66,14 @@ async def _one_server(server: Server, options: Options, notes: list[str]) -> lis
         figure(f"{server.name}, warm", found["warm"], against=against, target=Target(15)),
         figure(
             f"{server.name}, forked, opened and closed in a row",
-            in_a_row["forked"],
+            sizes.sustained / took,
             unit="/s",
-            against=rates,
+            against=one_by_one,
             target=Target(25, unit="/s") if foreign else None,
         ),
         figure(f"{server.name}, memory of a session, cold", memory["cold"], unit="MB"),
         figure(f"{server.name}, memory of a session, forked", memory["forked"], unit="MB"),
     ]
-
-
-def _row(ways: dict[str, Timed], sizes: Sizes) -> dict[str, int]:
-    """What is opened and closed in a row, and how often: less where each session is a cold start."""
-    cold = max(1, sizes.sustained // 5)
-    return {
-        name: count for name, count in {"forked": sizes.sustained, "sdk": cold, "peer": cold}.items() if name in ways
-    }
-
-
-async def _in_a_row(way: Timed, first: int, count: int) -> float:
-    """Sessions that are opened and closed in a second, by as many callers here and there."""
-    took, _ = await shared(lambda number: way(first + number), count, CALLERS)
-    return count / took
 
 
 def _settled(stage: Stage, pool: int, way: Timed) -> Timed:

@@ -33,7 +33,7 @@ from consumer.observability import tracing
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas import headers
 from schemas.base import Json
-from schemas.errors import LimitReached, SessionNotFound, SessionsError
+from schemas.errors import LimitReached, SessionDied, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
@@ -226,8 +226,7 @@ class Owner:
         async def session() -> CallSession:
             nonlocal died
             if died is not None:  # asked for again: it died under the call
-                async with asyncio.timeout(DEATH_NOTICE):
-                    await died.wait_ended()
+                await _wait_ended(died)
             try:
                 async with asyncio.timeout(asked.deadline - time.monotonic()):
                     died = find(call, asked.request) or await self._ensure(call, asked.request, died)
@@ -354,6 +353,20 @@ class Owner:
         await self._tasks.cancel()
         for call in self.holdings.calls.values():
             call.let_go()
+
+
+async def _wait_ended(session: CallSession) -> None:
+    """Wait until the session core has ended a session that a tool call found dead.
+
+    Raises:
+        SessionDied: it has not, and the next who asks may have more luck.
+    """
+    try:
+        async with asyncio.timeout(DEATH_NOTICE):
+            await session.wait_ended()
+    except TimeoutError:
+        died = f"session {session.session_id!r} does not answer any more, and has not been replaced yet; ask again"
+        raise SessionDied(died, exit_code=None, signal=None, stderr="") from None
 
 
 def _no_session(request: Use) -> SessionNotFound:

@@ -6,9 +6,10 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Message
@@ -33,6 +34,7 @@ from schemas.errors import (
 from schemas.interim import InputRequired, Interim, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
 from schemas.requests import InputAnswer, ToolsCall
+from schemas.text import replaced
 
 log = structlog.get_logger(__name__)
 
@@ -41,16 +43,19 @@ _UNTRIED = (Capacity, DeadlineExceeded, InvalidMessage, SessionDied, SessionNotF
 
 
 def text_of(result: Json) -> str:
-    """The text of a tool's answer: its text contents, a line each."""
-    texts = (part.get("text") for part in result.get("content") or () if part.get("type") == "text")
-    return "\n".join(text for text in texts if isinstance(text, str))
+    """The text of a tool's answer: its text contents, a line each, or if it has none its structured content as JSON."""
+    parts = (part for part in result.get("content") or () if isinstance(part, dict) and part.get("type") == "text")
+    texts = [text for part in parts if isinstance(text := part.get("text"), str)]
+    structured = result.get("structuredContent")
+    return "\n".join(texts) if texts or structured is None else _written(structured).decode()
 
 
-def _written(reply: Json) -> bytes:
+def _written(value: Any) -> bytes:
+    """The value as JSON, which has neither NaN nor infinity nor half a surrogate pair."""
     try:
-        return to_json(reply)
-    except PydanticSerializationError:  # half a surrogate pair, as JavaScript writes it: escaped it is valid JSON
-        return json.dumps(reply).encode()
+        return to_json(value, inf_nan_mode="null")
+    except PydanticSerializationError:
+        return to_json(from_json(replaced(json.dumps(value, ensure_ascii=False))), inf_nan_mode="null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,10 @@ class ToolCalls:
         """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
         service = session.process.service
         tool = next((one for one in session.process.tools if one.get("name") == asked.request.name), {})
-        hints: Json = tool.get("annotations") or {}
-        return service.retry and bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
+        hints = tool.get("annotations")
+        return (
+            service.retry and isinstance(hints, dict) and bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
+        )
 
     async def _run(self, asked: Asked, session: CallSession) -> Json:
         request = asked.request

@@ -1,0 +1,75 @@
+"""Servers that answer carelessly, as callers see them: each has an answer or a code, and the events tell the truth."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+
+from schemas.errors import McpError, SessionDied, SessionNotFound
+from tests.harness import ROOT, Cluster, config
+
+CARELESS = [sys.executable, str(ROOT / "tests" / "servers" / "careless_server.py")]
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """A careless server at a URL."""
+    process = await asyncio.create_subprocess_exec(*CARELESS, "--http", stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    port = int(await asyncio.wait_for(process.stdout.readline(), 20))
+    yield f"http://127.0.0.1:{port}/mcp"
+    process.kill()
+    await process.wait()
+
+
+async def test_results_that_models_do_not_expect_are_handed_on(mcp: Cluster) -> None:
+    await mcp.start(config(services={"svc": {"command": CARELESS}}))
+    await mcp.client.create("c", "svc")
+
+    async def result(text: str):
+        return await mcp.client.call_tool("c", "result", {"json": text})
+
+    bare = await result('{"content": ["bare", null, {"type": "text", "text": "tail"}]}')
+    assert (bare["content"][:2], bare["text"]) == (["bare", None], "tail")
+    odd = await result('{"content": [], "structuredContent": {"mean": NaN, "most": 1e999}}')
+    assert odd["structuredContent"] == {"mean": None, "most": None}
+    assert json.loads(odd["text"]) == {"mean": None, "most": None}
+    structured = await result('{"content": [{"type": "image"}], "structuredContent": {"balance": 12}}')
+    assert structured["text"] == '{"balance":12}'
+    both = await result('{"content": [{"type": "text", "text": ""}], "structuredContent": {"balance": 12}}')
+    assert both["text"] == ""
+
+
+async def test_numbers_that_json_does_not_have_are_null_in_events(mcp: Cluster) -> None:
+    await mcp.start(config(services={"svc": {"command": CARELESS}}))
+    await mcp.client.create("c", "svc", metadata={"score": float("nan")})
+    created = await mcp.event("created")
+    assert created.data["metadata"] == {"score": None}
+
+
+async def test_a_forgotten_session_ends_and_who_names_a_service_gets_a_fresh_one(mcp: Cluster, url: str) -> None:
+    await mcp.start(config(services={"svc": {"url": url}}))
+    await mcp.client.create("c", "svc")
+    await mcp.client.call_tool("c", "forget", {})
+    answer = await mcp.client.call_tool("c", "ok", service_name="svc")
+    assert answer["text"] == "ok"
+    died = await mcp.event("died")
+    assert died.data["reason"] == "process_exit"
+    assert "has forgotten the session" in died.data["stderr"]
+    assert len(mcp.of("created")) == 2
+    await mcp.client.call_tool("c", "forget", {})
+    with pytest.raises(SessionDied, match="has forgotten the session"):
+        await mcp.client.call_tool("c", "ok")
+    await mcp.until(lambda: len(mcp.of("died")) == 2)
+    with pytest.raises(SessionNotFound):
+        await mcp.client.call_tool("c", "ok")
+    assert mcp.logged("placer.poison_message") == []
+
+
+async def test_the_servers_own_words_reach_the_caller_at_once(mcp: Cluster) -> None:
+    await mcp.start(config(services={"svc": {"command": CARELESS}}))
+    await mcp.client.create("c", "svc")
+    with pytest.raises(McpError, match="no such customer"):
+        await mcp.client.call_tool("c", "say", {"raw": '{"jsonrpc": "2.0", "id": $ID, "error": "no such customer"}'})
