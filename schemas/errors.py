@@ -22,7 +22,17 @@
     ├── DeadlineExceeded        DEADLINE_EXCEEDED        waited past the caller's patience, not executed
     ├── OutcomeUnknown          OUTCOME_UNKNOWN          sent, and nobody can say whether it was executed
     ├── ShuttingDown            SHUTTING_DOWN
-    └── Internal                INTERNAL
+    ├── Internal                INTERNAL
+    └── ClientError             raised by the client itself: no worker has answered
+        ├── CannotConnect       BROKER_UNREACHABLE       no first connection; also a certificate that is not trusted
+        │   └── AccessRefused   BROKER_REFUSED           no such user, password or vhost
+        ├── InvalidUrl          INVALID_URL              no connection can be made of it; also a ValueError
+        ├── Disconnected        BROKER_UNAVAILABLE       the connection is lost or being restored
+        ├── NotRouted           NOT_ROUTED               no queue takes it: no worker has ever run here
+        ├── NotConfirmed        NOT_CONFIRMED            the broker may have it or not
+        ├── RequestTooLarge     REQUEST_TOO_LARGE        more than a broker takes in one message
+        ├── NoReply             NO_REPLY                 nobody answered within ``reply_timeout``
+        └── InvalidReply        INVALID_REPLY            what came back cannot be read
 
 The message of an error is written for the person who reads it in a reply or a log; ``details`` is for programs.
 """
@@ -59,6 +69,20 @@ class ErrorCode(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+class ClientErrorCode(StrEnum):
+    """The codes of what a client raises without an answer of a worker; none of them is on the wire."""
+
+    BROKER_UNREACHABLE = "BROKER_UNREACHABLE"
+    BROKER_REFUSED = "BROKER_REFUSED"
+    INVALID_URL = "INVALID_URL"
+    BROKER_UNAVAILABLE = "BROKER_UNAVAILABLE"
+    NOT_ROUTED = "NOT_ROUTED"
+    NOT_CONFIRMED = "NOT_CONFIRMED"
+    REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    NO_REPLY = "NO_REPLY"
+    INVALID_REPLY = "INVALID_REPLY"
+
+
 class ErrorBody(Strict):
     """The ``error`` of a reply that is not ``ok``; ``retryable`` says whether the same request may succeed later."""
 
@@ -74,7 +98,7 @@ class SessionsError(Exception):
     ``message`` is a sentence for people, ``details`` become ``error.details`` of the reply.
     """
 
-    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
+    code: ClassVar[ErrorCode | ClientErrorCode] = ErrorCode.INTERNAL
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, **details: Any) -> None:
@@ -84,7 +108,9 @@ class SessionsError(Exception):
 
     def body(self) -> ErrorBody:
         """This error as it stands in a reply."""
-        return ErrorBody(code=self.code, message=self.message, retryable=self.retryable, details=self.details)
+        return ErrorBody(
+            code=ErrorCode(self.code), message=self.message, retryable=self.retryable, details=self.details
+        )
 
 
 class InvalidMessage(SessionsError):
@@ -209,11 +235,83 @@ class Internal(SessionsError):
     code = ErrorCode.INTERNAL
 
 
+class ClientError(SessionsError):
+    """The client has no answer of a worker.
+
+    ``executed`` is False when the request has certainly not been executed, and None when nobody knows.
+    """
+
+    executed: bool | None = None
+
+
+class CannotConnect(ClientError):
+    """The client could not connect to the broker: nobody is there within ``connect_timeout``, or it is not trusted."""
+
+    code = ClientErrorCode.BROKER_UNREACHABLE
+    executed = False
+
+
+class AccessRefused(CannotConnect):
+    """The broker knows no such user, password or vhost, and will not know it in a minute."""
+
+    code = ClientErrorCode.BROKER_REFUSED
+
+
+class InvalidUrl(ClientError, ValueError):
+    """No connection can be made of the broker's URL; the message says what to write and repeats nothing of it."""
+
+    code = ClientErrorCode.INVALID_URL
+    executed = False
+
+
+class Disconnected(ClientError):
+    """The client has no connection at the moment, or lost it before the reply came; it connects again by itself."""
+
+    code = ClientErrorCode.BROKER_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, message: str, *, executed: bool | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.executed = executed
+
+
+class NotRouted(ClientError):
+    """The broker has no exchange or no queue for the message: no worker has ever run under this prefix."""
+
+    code = ClientErrorCode.NOT_ROUTED
+    executed = False
+
+
+class NotConfirmed(ClientError):
+    """The broker did not confirm the message: it may be in a queue or not, and is delivered if it is."""
+
+    code = ClientErrorCode.NOT_CONFIRMED
+
+
+class RequestTooLarge(ClientError):
+    """The message is larger than a broker takes; nothing was sent, and trying again is no use."""
+
+    code = ClientErrorCode.REQUEST_TOO_LARGE
+    executed = False
+
+
+class NoReply(ClientError):
+    """Nobody answered within ``reply_timeout``; whether the request was executed is unknown."""
+
+    code = ClientErrorCode.NO_REPLY
+
+
+class InvalidReply(ClientError):
+    """The reply cannot be read, or its result is not what the request gives; the request was handled."""
+
+    code = ClientErrorCode.INVALID_REPLY
+
+
 def by_code(root: type[SessionsError] = SessionsError) -> dict[ErrorCode, type[SessionsError]]:
-    """The class of each code, below ``root``; its docstring says what the code means."""
-    found = {}
+    """The class of each code on the wire, below ``root``; its docstring says what the code means."""
+    found: dict[ErrorCode, type[SessionsError]] = {}
     for child in root.__subclasses__():
-        if "code" in vars(child):
+        if "code" in vars(child) and isinstance(child.code, ErrorCode):
             found[child.code] = child
         found.update(by_code(child))
     return found

@@ -40,3 +40,8 @@ ADMISSION: Final = "x-mcp-admission-until"
 
 DEADLINE: Final = "x-mcp-deadline"
 """When (ms since the epoch) the caller of a request stops waiting; stands for ``expiration`` on further hops."""
+
+
+def milliseconds(moment: float) -> str:
+    """A moment (s since the epoch) as headers have it."""
+    return str(round(moment * 1000))

@@ -87,7 +87,7 @@ class EndResult(Strict):
 class SessionsPage(Strict):
     """Result of ``sessions.list``; ``complete`` is false when a present worker did not answer in time."""
 
-    sessions: dict[SessionId, SessionInfo]
+    sessions: dict[str, SessionInfo]
     complete: bool
     missing_workers: list[WorkerId]
     next_cursor: str | None = None
@@ -96,7 +96,7 @@ class SessionsPage(Strict):
 class ServicesResult(Strict):
     """Result of ``services.list``."""
 
-    services: dict[ServiceName, ServiceInfo]
+    services: dict[str, ServiceInfo]
 
 
 class ServiceTools(Strict):

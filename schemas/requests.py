@@ -4,7 +4,7 @@ Requests that are addressed to a call carry a ``session_id`` and travel under th
 that are addressed to the cluster go to the ``queries`` queue and are answered by any worker.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -202,6 +202,9 @@ Use = (
 
 ClusterRequest = SessionsList | ServicesList | ServicesTools | WorkersList | WorkersFigures
 """What any worker answers."""
+
+DURABLE = frozenset(model.type for model in get_args(Lifecycle))
+"""The message types of the durable lane."""
 
 CallAddressed = Lifecycle | Use
 Request = CallAddressed | ClusterRequest

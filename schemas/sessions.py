@@ -58,7 +58,7 @@ class WorkerInfo(Strict):
     started_at: Time
     sessions: int
     capacity: int
-    services: dict[ServiceName, ServiceLoad]
+    services: dict[str, ServiceLoad]
 
 
 class ToolFigures(Strict):
@@ -81,5 +81,5 @@ class WorkerFigures(Strict):
     seconds: float
     starts: int
     ends: int
-    tools: dict[ServiceName, ToolFigures]
+    tools: dict[str, ToolFigures]
     parked: dict[str, int]

@@ -10,7 +10,6 @@ from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, Park, decided
 from consumer.calls.context import Context
-from consumer.calls.messages import forwarding
 from consumer.concurrency.keyed_queues import Lanes
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
@@ -81,7 +80,7 @@ class Intake:
         if event.kind is not CallKind.ENDED:
             # Its wait for room begins here: the placer sees no more than two thousand starts at once.
             until = time.time() + self._context.timings.admission_wait
-            message = message.with_headers({headers.ADMISSION: forwarding.milliseconds(until)})
+            message = message.with_headers({headers.ADMISSION: headers.milliseconds(until)})
             await self._context.publisher.confirmed(message, names.sessions, key)
             return Done(what=f"{event.source}.{event.kind.value}")
         while True:

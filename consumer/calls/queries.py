@@ -111,8 +111,8 @@ class Queries:
             case _:
                 assert_never(request)
 
-    def _services(self) -> dict[ServiceName, ServiceInfo]:
-        found: dict[ServiceName, ServiceInfo] = {}
+    def _services(self) -> dict[str, ServiceInfo]:
+        found: dict[str, ServiceInfo] = {}
         for worker in self._context.presence.workers():
             for name, load in worker.services.items():
                 before = found.get(name, ServiceInfo())

@@ -73,31 +73,31 @@ def tool_names(context: typer.Context, incomplete: str) -> Offers:
 
 
 async def _sessions(client: "SessionClient") -> Offers:
-    found = (await client.list_sessions(limit=LISTED))["sessions"].values()
-    return [(one["session_id"], f"{one['service_name']} on {one['worker_id']}") for one in found]
+    found = (await client.list_sessions(limit=LISTED)).sessions.values()
+    return [(one.session_id, f"{one.service_name} on {one.worker_id}") for one in found]
 
 
 async def _calls(client: "SessionClient") -> Offers:
-    found = (await client.list_sessions(limit=LISTED))["sessions"].values()
-    return [(one["call_id"], "") for one in found]
+    found = (await client.list_sessions(limit=LISTED)).sessions.values()
+    return [(one.call_id, "") for one in found]
 
 
 async def _services(client: "SessionClient") -> Offers:
-    return [(name, service["description"]) for name, service in (await client.list_services()).items()]
+    return [(name, service.description) for name, service in (await client.list_services()).services.items()]
 
 
 async def _workers(client: "SessionClient") -> Offers:
-    return [(one["worker_id"], f"{one['state']} on {one['host']}") for one in await client.list_workers()]
+    return [(one.worker_id, f"{one.state} on {one.host}") for one in (await client.list_workers()).workers]
 
 
 async def _tools(session_id: str | None, service: str | None, client: "SessionClient") -> Offers:
     if service is None and session_id is not None:  # asked for its tools, the session would count that as a use
         from schemas.ids import call_id_of
 
-        sessions = (await client.list_sessions(call_id=call_id_of(session_id)))["sessions"]
-        service = sessions[session_id]["service_name"]
-    tools = await client.service_tools(service) if service else []
-    return [(str(one["name"]), str(one.get("description") or "")) for one in tools]
+        sessions = (await client.list_sessions(call_id=call_id_of(session_id))).sessions
+        service = sessions[session_id].service_name
+    tools = (await client.service_tools(service)).tools if service else []
+    return [(one.name, one.description or "") for one in tools]
 
 
 def event_patterns(incomplete: str) -> list[str]:

@@ -1,8 +1,9 @@
 """How the demo is watched: a live table on a terminal, lines anywhere else."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,6 +16,7 @@ from consumer.cli.sessions import sessions_table, time_left
 from consumer.demo.script import PARTS
 from consumer.demo.watch import Call, Summary, Watch
 from schemas.events import CloudEvent
+from schemas.sessions import SessionInfo
 
 AROUND = 6
 """Lines of the live screen that are neither a call nor something that happened."""
@@ -56,7 +58,7 @@ class PlainView(_View):
         """What a call has found on its list."""
         self._print(_line("todos", call.call_id, "; ".join(todos)))
 
-    def listing(self, sessions: list[dict[str, Any]]) -> None:
+    def listing(self, sessions: Collection[SessionInfo]) -> None:
         """What the workers list."""
         self._print(sessions_table(sessions, width=self._screen.width))
 
@@ -105,7 +107,7 @@ class LiveView(_View):
         """What a call has found on its list."""
         self._lines.append(_line("todos", call.part.platform.ljust(PLATFORM_WIDTH), "; ".join(todos)))
 
-    def listing(self, sessions: list[dict[str, Any]]) -> None:
+    def listing(self, sessions: Collection[SessionInfo]) -> None:
         """What the workers list is in the table already."""
 
     def draw(self, watch: Watch) -> None:

@@ -11,13 +11,21 @@ from consumer.cli.command import ExitCode
 from consumer.cli.screen import problems, shown, write_json
 from consumer.settings import ConfigurationError
 from schemas.base import Json
-from schemas.errors import ErrorCode, SessionsError
+from schemas.errors import (
+    AccessRefused,
+    CannotConnect,
+    ClientErrorCode,
+    Disconnected,
+    ErrorCode,
+    NotRouted,
+    SessionsError,
+)
 
-HINTS = {
+HINTS: dict[ErrorCode | ClientErrorCode, str] = {
     ErrorCode.SESSION_NOT_FOUND: "'mcp-sessions sessions list' shows what is open.",
     ErrorCode.SERVICE_NOT_FOUND: "'mcp-sessions services list' shows what the workers offer.",
     ErrorCode.TOOL_NOT_FOUND: "'mcp-sessions tools list SESSION' shows what there is.",
-    ErrorCode.DEADLINE_EXCEEDED: "Is a worker running? 'mcp-sessions workers' tells.",
+    ClientErrorCode.NO_REPLY: "Is a worker running? 'mcp-sessions workers' tells.",
     ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
     ErrorCode.CAPACITY: "'mcp-sessions workers' shows how full they are.",
 }
@@ -42,23 +50,23 @@ class Failure:
 def failure_of(error: Exception) -> Failure | None:
     """What to tell of an error; None when it is a defect of ours."""
     match error:
-        case SessionsError(code=code, message=message):
-            return Failure(ExitCode.ERROR, code.value, message, error.retryable, error.details, HINTS.get(code, ""))
         case ConfigurationError():
             faults = [{"key": fault.key, "problem": fault.problem} for fault in error.faults]
             return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details={"faults": faults})
-        case BrokerRefused():
+        case AccessRefused() | BrokerRefused():
             return Failure(ExitCode.UNREACHABLE, "BROKER_REFUSED", str(error), hint=REFUSED_HINT)
-        case BrokerUnreachable():
+        case CannotConnect() | BrokerUnreachable():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
-        case PublishFailed() if "there is no exchange" in str(error):
+        case NotRouted() | PublishFailed() if "there is no exchange" in str(error):
             return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), hint=NOT_ROUTED_HINT)
-        case PublishFailed():
+        case NotRouted() | PublishFailed():
             return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), hint=NOT_ROUTED_HINT)
         case NotParked():
             return Failure(ExitCode.ERROR, "NOT_PARKED", str(error), hint=NOT_PARKED_HINT)
-        case BrokerError():
+        case Disconnected() | BrokerError():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
+        case SessionsError(code=code, message=message):
+            return Failure(ExitCode.ERROR, code.value, message, error.retryable, error.details, HINTS.get(code, ""))
         case _:
             return None
 

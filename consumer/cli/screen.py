@@ -82,8 +82,14 @@ def problems() -> Console:
 
 def write_json(value: Any, *, line: bool = False) -> None:
     """JSON for programs: on a ``line`` of its own, or indented. ASCII, so that no locale can spoil it."""
-    sys.stdout.write(json.dumps(value, indent=None if line else 2, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, indent=None if line else 2, default=_plain) + "\n")
     sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    """A model as it came over the wire; whatever else JSON does not know as text."""
+    dump = getattr(value, "model_dump", None)
+    return str(value) if dump is None else dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def write_text(text: str) -> None:
@@ -167,9 +173,10 @@ def fit(columns: Sequence[Width], available: int) -> list[int]:
     return widths
 
 
-def age(moment: str) -> str:
+def age(moment: datetime | str) -> str:
     """How long ago a moment was, in its biggest unit: ``42s``, ``3m``, ``2h``. The other host's clock may be ahead."""
-    return age_of((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    then = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return age_of((datetime.now(UTC) - then).total_seconds())
 
 
 def age_of(past: float) -> str:

@@ -17,24 +17,24 @@ app = typer.Typer(help="The MCP servers that the workers offer; trying them out.
 async def list_services(invocation: Invocation) -> None:
     """List the services that the running workers offer, and how much room is left."""
     async with invocation.client() as client:
-        services = await client.list_services()
+        found = await client.list_services()
     if invocation.json:
-        write_json({"services": services})
-    elif services:
-        rows = [
+        write_json(found)
+    elif found.services:
+        rows: list[Row] = [
             [
                 name,
-                state("ready" if service["enabled"] else "disabled"),
+                state("ready" if service.enabled else "disabled"),
                 bar(
-                    service["sessions"],
-                    service["max_sessions"],
-                    f"{service['sessions']}/{service['max_sessions']}",
+                    service.sessions,
+                    service.max_sessions,
+                    f"{service.sessions}/{service.max_sessions}",
                     full_is_bad=True,
                 ),
-                service["transport"],
-                service["description"],
+                service.transport,
+                service.description,
             ]
-            for name, service in services.items()
+            for name, service in found.services.items()
         ]
         answers().print(table("SERVICE", "STATE", "SESSIONS", "BY", "DESCRIPTION", rows=rows))
     else:
@@ -55,11 +55,11 @@ async def service_tools(
     from consumer.cli.tools import tools_table
 
     async with invocation.client() as client:
-        tools = await client.service_tools(service)
+        found = await client.service_tools(service)
     if invocation.json:
-        write_json({"service_name": service, "tools": tools})
-    elif tools:
-        answers().print(tools_table(tools))
+        write_json(found)
+    elif found.tools:
+        answers().print(tools_table(found.tools))
     else:
         say(f"The service {service} has no tools.")
 

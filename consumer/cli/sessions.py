@@ -1,7 +1,8 @@
 """``mcp-sessions sessions``: what is open, and opening and closing it by hand."""
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -10,7 +11,10 @@ from rich.text import Text
 from consumer.cli import completing
 from consumer.cli.command import Invocation, command
 from consumer.cli.parsing import json_object
-from consumer.cli.screen import age, answers, bar, duration, facts, say, state, table, write_json
+from consumer.cli.screen import Row, age, answers, bar, duration, facts, say, state, table, write_json
+
+if TYPE_CHECKING:
+    from schemas.sessions import SessionInfo
 
 app = typer.Typer(help="What is open on all workers; opening and closing by hand.", no_args_is_help=True)
 
@@ -22,8 +26,6 @@ SessionArgument = Annotated[
         autocompletion=completing.session_ids,
     ),
 ]
-Session = dict[str, Any]
-"""Session info as replies have it."""
 
 
 @command(app, "list", epilog="Example: mcp-sessions sessions list --service todo")
@@ -43,22 +45,23 @@ async def list_sessions(
     cursor: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a limited list ended.")] = None,
 ) -> None:
     """List the open sessions, their age, and how long each may stay unused."""
-    filters = {"service_name": service, "call_id": call, "worker_id": worker, "limit": limit, "cursor": cursor}
     async with invocation.client() as client:
-        page = await client.list_sessions(**filters)
+        page = await client.list_sessions(
+            service_name=service, call_id=call, worker_id=worker, limit=limit, cursor=cursor
+        )
     if invocation.json:
         write_json(page)
         return
-    if page["sessions"]:
-        answers().print(sessions_table(list(page["sessions"].values())))
-    elif any(filters.values()):
+    if page.sessions:
+        answers().print(sessions_table(page.sessions.values()))
+    elif any((service, call, worker, limit, cursor)):
         say("No open session fits. Without options all are listed: mcp-sessions sessions list")
     else:
         say("No session is open. Open one: mcp-sessions sessions create CALL SERVICE")
-    if not page["complete"]:
-        say(f"Not complete: no answer from {', '.join(page['missing_workers'])}.", style="yellow")
-    if page.get("next_cursor"):
-        say(f"There are more: --cursor {page['next_cursor']}")
+    if not page.complete:
+        say(f"Not complete: no answer from {', '.join(page.missing_workers)}.", style="yellow")
+    if page.next_cursor:
+        say(f"There are more: --cursor {page.next_cursor}")
 
 
 @command(app, "get", epilog="Example: mcp-sessions sessions get c3f1b5d3-98db-45a6-a20b-2cf0dd311efa")
@@ -106,21 +109,21 @@ async def close_session(invocation: Invocation, session_id: SessionArgument) -> 
         result = await client.close(session_id)
     if invocation.json:
         write_json(result)
-    elif result["closed"]:
-        say(f"Closed: {', '.join(result['sessions'])}")
+    elif result.closed:
+        say(f"Closed: {', '.join(result.sessions)}")
     else:
         say("Nothing was open under this id.")
 
 
-def sessions_table(sessions: list[Session], *, width: int | None = None) -> Table:
+def sessions_table(sessions: Collection["SessionInfo"], *, width: int | None = None) -> Table:
     """A table of sessions; the state is a column only where there is something to say."""
     stateful = any(state_of(session) != "alive" for session in sessions)
-    rows = [
+    rows: list[Row] = [
         [
-            session["session_id"],
-            session["service_name"],
-            session["worker_id"],
-            age(session["created_at"]),
+            session.session_id,
+            session.service_name,
+            session.worker_id,
+            age(session.created_at),
             time_left(session),
             *([state(state_of(session))] if stateful else []),
         ]
@@ -130,36 +133,36 @@ def sessions_table(sessions: list[Session], *, width: int | None = None) -> Tabl
     return table(*columns, rows=rows, right=["AGE"], whole=["SESSION"], width=width)
 
 
-def state_of(session: Session) -> str:
+def state_of(session: "SessionInfo") -> str:
     """One word for how a session is."""
-    if session["is_expired"]:
+    if session.is_expired:
         return "expired"
-    if not session["is_alive"]:
+    if not session.is_alive:
         return "dead"
-    return "restored" if session.get("restored") else "alive"
+    return "restored" if session.restored else "alive"
 
 
-def time_left(session: Session) -> Text:
+def time_left(session: "SessionInfo") -> Text:
     """How long a session may stay unused from now on, as a part of how long it may at all."""
-    left: float = max(0.0, session["time_remaining"])
-    return bar(left, session["timeout"], f"{left:.1f}s" if left < 10 else duration(left))
+    left = max(0.0, session.time_remaining)
+    return bar(left, session.timeout, f"{left:.1f}s" if left < 10 else duration(left))
 
 
-def _tell(invocation: Invocation, session: Session) -> None:
+def _tell(invocation: Invocation, session: "SessionInfo") -> None:
     if invocation.json:
         write_json(session)
         return
-    metadata = json.dumps(session["metadata"], ensure_ascii=False, indent=2) if session["metadata"] else "none"
+    metadata = json.dumps(session.metadata, ensure_ascii=False, indent=2) if session.metadata else "none"
     answers().print(
         facts(
-            ("session", session["session_id"]),
-            ("call", session["call_id"]),
-            ("service", session["service_name"]),
-            ("worker", session["worker_id"]),
+            ("session", session.session_id),
+            ("call", session.call_id),
+            ("service", session.service_name),
+            ("worker", session.worker_id),
             ("state", state(state_of(session))),
-            ("opened", f"{age(session['created_at'])} ago"),
-            ("last used", f"{age(session['last_accessed'])} ago"),
-            ("left", time_left(session) + f" of {duration(session['timeout'])}"),
+            ("opened", f"{age(session.created_at)} ago"),
+            ("last used", f"{age(session.last_accessed)} ago"),
+            ("left", time_left(session) + f" of {duration(session.timeout)}"),
             ("metadata", metadata),
         )
     )

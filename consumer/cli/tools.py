@@ -15,11 +15,10 @@ from consumer.cli.sessions import SessionArgument
 
 if TYPE_CHECKING:
     from consumer.client import SessionClient
+    from schemas.mcp import Tool
+    from schemas.replies import ToolCallResult
 
 app = typer.Typer(help="The tools of a session: list them, call them.", no_args_is_help=True)
-
-Tool = dict[str, Any]
-"""A tool as its MCP server lists it."""
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -39,11 +38,11 @@ async def list_tools(
 ) -> None:
     """List the tools of a session."""
     async with invocation.client() as client:
-        tools = await client.list_tools(session_id, service_name=service)
+        found = await client.list_tools(session_id, service_name=service)
     if invocation.json:
-        write_json({"tools": tools})
-    elif tools:
-        answers().print(tools_table(tools))
+        write_json(found)
+    elif found.tools:
+        answers().print(tools_table(found.tools))
     else:
         say("This session's server has no tools.")
 
@@ -86,38 +85,38 @@ async def call_tool(
     if invocation.json:
         write_json(result)
     else:
-        write_text(result["text"] or _structured(result))
-    if result.get("isError"):
+        write_text(result.text or _structured(result))
+    if result.is_error:
         if not invocation.json:
             say(f"{name} answered with an error.", style="red")
         raise typer.Exit(ExitCode.ERROR)
 
 
-def tools_table(tools: Sequence[Tool]) -> Table:
+def tools_table(tools: "Sequence[Tool]") -> Table:
     """A table of tools, with what they take."""
-    rows = [[_signature(tool), str(tool.get("description") or tool.get("title") or "").strip()] for tool in tools]
+    rows = [[_signature(tool), (tool.description or tool.title or "").strip()] for tool in tools]
     return table("TOOL", "WHAT IT DOES", rows=rows)
 
 
-def _signature(tool: Tool) -> str:
-    schema = tool.get("inputSchema")
+def _signature(tool: "Tool") -> str:
+    schema = tool.input_schema
     properties = schema.get("properties") if isinstance(schema, dict) else None
     required = schema.get("required") if isinstance(schema, dict) else None
     names = list(properties) if isinstance(properties, dict) else []
     needed = required if isinstance(required, list) else []
-    return f"{tool['name']}({', '.join(name if name in needed else f'{name}?' for name in names)})"
+    return f"{tool.name}({', '.join(name if name in needed else f'{name}?' for name in names)})"
 
 
 async def _input_schema(
     client: "SessionClient", session_id: str, name: str, service: str | None
 ) -> dict[str, Any] | None:
     """What a tool takes. With a ``service`` there may be no session yet: its own listing opens none."""
-    tools = await (client.service_tools(service) if service else client.list_tools(session_id))
-    schema = next((tool.get("inputSchema") for tool in tools if tool.get("name") == name), None)
+    found = await (client.service_tools(service) if service else client.list_tools(session_id))
+    schema = next((tool.input_schema for tool in found.tools if tool.name == name), None)
     return schema if isinstance(schema, dict) else None
 
 
-def _structured(result: dict[str, Any]) -> str:
+def _structured(result: "ToolCallResult") -> str:
     """What to show of a result without text."""
-    shown = result.get("structuredContent") or result.get("content") or "(no content)"
+    shown = result.structured_content or result.content or "(no content)"
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, indent=2)

@@ -1,12 +1,16 @@
 """``mcp-sessions workers``: who is there."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
 from consumer.cli.command import Invocation, command
-from consumer.cli.screen import age, answers, bar, say, state, table, write_json
+from consumer.cli.screen import Row, age, answers, bar, say, state, table, write_json
+
+if TYPE_CHECKING:
+    from schemas.sessions import WorkerInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -17,26 +21,26 @@ def register(app: typer.Typer) -> None:
 async def list_workers(invocation: Invocation) -> None:
     """List the workers that are present, and how full they are."""
     async with invocation.client() as client:
-        workers = await client.list_workers()
+        found = await client.list_workers()
     if invocation.json:
-        write_json({"workers": workers})
-    elif workers:
-        answers().print(workers_table(workers))
+        write_json(found)
+    elif found.workers:
+        answers().print(workers_table(found.workers))
     else:
         say("No worker is present. Start one: mcp-sessions worker")
 
 
-def workers_table(workers: list[dict[str, Any]]) -> Table:
+def workers_table(workers: "Collection[WorkerInfo]") -> Table:
     """A table of workers."""
-    rows = [
+    rows: list[Row] = [
         [
-            worker["worker_id"],
-            state(worker["state"]),
-            bar(worker["sessions"], worker["capacity"], f"{worker['sessions']}/{worker['capacity']}", full_is_bad=True),
-            age(worker["started_at"]),
-            worker["host"],
-            str(worker["pid"]),
-            worker["version"],
+            worker.worker_id,
+            state(worker.state),
+            bar(worker.sessions, worker.capacity, f"{worker.sessions}/{worker.capacity}", full_is_bad=True),
+            age(worker.started_at),
+            worker.host,
+            str(worker.pid),
+            worker.version,
         ]
         for worker in workers
     ]

@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from consumer.broker.errors import BrokerError
 from consumer.client import SessionClient
 from consumer.demo.script import PARTS, SHORT_TIMEOUT
 from consumer.demo.stage import Place, Worker, place_for, workers_at
 from consumer.demo.watch import Call, DemoFailed, Summary, ToolCall, Watch, summary_of
 from schemas.errors import SessionsError
 from schemas.events import CloudEvent
+from schemas.replies import ToolCallResult
+from schemas.sessions import SessionInfo
 
 STARTING = 20.0
 """How long (s) the workers, and then a session, may take to start: an MCP server takes a second of CPU."""
@@ -44,7 +45,7 @@ class View(Protocol):
     def todos(self, call: Call, todos: list[str]) -> None:
         """What a call has found on its todo list."""
 
-    def listing(self, sessions: list[dict[str, Any]]) -> None:
+    def listing(self, sessions: Collection[SessionInfo]) -> None:
         """What the workers list as open."""
 
     def draw(self, watch: Watch) -> None:
@@ -56,7 +57,7 @@ async def play(url: str, prefix: str, view: View) -> Summary:
 
     Raises:
         DemoFailed: something did not come true.
-        BrokerUnreachable: there is no broker.
+        CannotConnect: there is no broker.
     """
     began, watch = time.monotonic(), Watch()
     async with (
@@ -122,7 +123,7 @@ async def _talk(client: SessionClient, place: Place, call: Call, watch: Watch, v
         await _tool(client, call, watch, "add_todo", {"text": text})
         call.todos += 1
     result = await _tool(client, call, watch, "list_todos", {})
-    found = [todo["text"] for todo in (result.get("structuredContent") or {}).get("todos", [])]
+    found = [todo["text"] for todo in (result.structured_content or {}).get("todos", [])]
     view.todos(call, found)
     if found != list(call.part.todos):
         raise DemoFailed(f"the {call.part.platform} call put {list(call.part.todos)} on its list and found {found}")
@@ -130,12 +131,12 @@ async def _talk(client: SessionClient, place: Place, call: Call, watch: Watch, v
 
 async def _tool(
     client: SessionClient, call: Call, watch: Watch, name: str, arguments: dict[str, Any]
-) -> dict[str, Any]:
+) -> ToolCallResult:
     began = time.monotonic()
     result = await client.call_tool(call.call_id, name, arguments)
     watch.tool_calls.append(ToolCall(call.call_id, name, time.monotonic() - began))
-    if result.get("isError"):
-        raise DemoFailed(f"{name} of the {call.part.platform} call answered: {result['text']}")
+    if result.is_error:
+        raise DemoFailed(f"{name} of the {call.part.platform} call answered: {result.text}")
     return result
 
 
@@ -153,10 +154,10 @@ async def _compare_listing(client: SessionClient, watch: Watch, view: View) -> N
     """What the workers list over RPC must be what their events tell, whichever of both is heard first."""
     before = watch.open_calls()
     page = await client.list_sessions()
-    listed = set(page["sessions"])
-    workers = {session["worker_id"] for session in page["sessions"].values()}
+    listed = set(page.sessions)
+    workers = {session.worker_id for session in page.sessions.values()}
     view.say(f"sessions.list names {len(listed)} sessions on {len(workers)} workers.")
-    view.listing(list(page["sessions"].values()))
+    view.listing(page.sessions.values())
     await watch.until(
         lambda: watch.open_calls() <= listed <= before,
         f"the workers list {sorted(listed)}, and tell by their events of {sorted(watch.open_calls())}",
@@ -226,6 +227,6 @@ async def _keep_drawing(watch: Watch, view: View) -> None:
 
 async def _keep_looking(client: SessionClient, watch: Watch) -> None:
     while True:
-        with contextlib.suppress(SessionsError, BrokerError):
-            watch.note_listing((await client.list_sessions())["sessions"])
+        with contextlib.suppress(SessionsError):
+            watch.note_listing((await client.list_sessions()).sessions)
         await asyncio.sleep(LOOK)

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from consumer.demo.script import Part
 from schemas.events import TERMINAL, CloudEvent
+from schemas.sessions import SessionInfo
 
 TERMINAL_TYPES = frozenset(f"mcp.session.{what.value}" for what in TERMINAL)
 CREATED = "mcp.session.created"
@@ -28,7 +28,7 @@ class Call:
     opened: float | None = None
     worker_id: str = ""
     todos: int = 0
-    listed: dict[str, Any] | None = None
+    listed: SessionInfo | None = None
     """Its session as the workers listed it last; None when they did not."""
     ended: str = ""
     """The word of its session's terminal event."""
@@ -76,7 +76,7 @@ class Watch:
             self.fail(DemoFailed(f"the {call.part.platform} call got no session: {event.data.get('message')}"))
         self._changed.set()
 
-    def note_listing(self, sessions: dict[str, dict[str, Any]]) -> None:
+    def note_listing(self, sessions: Mapping[str, SessionInfo]) -> None:
         """Take in what the workers list."""
         for call_id, call in self.calls.items():
             call.listed = sessions.get(call_id)

@@ -23,8 +23,8 @@ async def measure(options: Options) -> Subject:
         names = list(named("s", sizes.listed))
         await in_groups(lambda name: client.create(name, "it", timeout=3600), names, 8)
         listed = await client.list_sessions()
-        if not listed["complete"] or len(listed["sessions"]) != len(names):
-            raise RuntimeError(f"sessions.list told {len(listed['sessions'])} of {len(names)} sessions")
+        if not listed.complete or len(listed.sessions) != len(names):
+            raise RuntimeError(f"sessions.list told {len(listed.sessions)} of {len(names)} sessions")
         asked = {
             "echo": timed(lambda _: echo["classic"].ask(b"{}")),
             "whole": timed(lambda _: client.list_sessions()),

@@ -64,8 +64,8 @@ class Stage:
         """Wait until so many processes wait for calls, on all workers together."""
 
         async def enough() -> bool:
-            workers = await self.client.list_workers()
-            waiting: int = sum(worker["services"].get(service, {}).get("warm", 0) for worker in workers)
+            workers = (await self.client.list_workers()).workers
+            waiting = sum(worker.services[service].warm for worker in workers if service in worker.services)
             return waiting >= count
 
         await until(enough, f"{count} warm processes of {service}", within=120, pause=0.02)

@@ -54,7 +54,7 @@ async def test_a_forgotten_session_ends_and_who_names_a_service_gets_a_fresh_one
     await mcp.client.create("c", "svc")
     await mcp.client.call_tool("c", "forget", {})
     answer = await mcp.client.call_tool("c", "ok", service_name="svc")
-    assert answer["text"] == "ok"
+    assert answer.text == "ok"
     died = await mcp.event("died")
     assert died.data["reason"] == "process_exit"
     assert "has forgotten the session" in died.data["stderr"]

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.errors import Capacity, DeadlineExceeded, ServiceSessionLimit
+from schemas.errors import Capacity, NoReply, ServiceSessionLimit
 from tests.harness import ECHO, Cluster, config
 
 
 async def test_a_session_expires_when_it_is_due_and_not_at_the_next_round(mcp: Cluster):
     await mcp.start(config(session={"cleanup_interval": 60}))
     info = await mcp.client.create("idle", "echo", timeout=0.7)
-    due = datetime.fromisoformat(info["last_accessed"]).timestamp() + 0.7
+    due = info.last_accessed.timestamp() + 0.7
     expired = await mcp.event("expired", session_id="idle")
     late = datetime.now(UTC).timestamp() - due
     assert expired.data["reason"] == "idle"
@@ -24,7 +24,7 @@ async def test_a_call_in_flight_keeps_its_session_and_the_idle_time_counts_from_
     await mcp.start()
     await mcp.client.create("busy", "echo", timeout=0.4)
     answer = await mcp.client.call_tool("busy", "sleep", {"seconds": 1.2})
-    assert not answer.get("isError")
+    assert not answer.is_error
     assert mcp.of("expired") == []
     assert (await mcp.event("expired", session_id="busy")).data["reason"] == "idle"
 
@@ -61,7 +61,7 @@ async def test_without_room_a_start_is_refused_in_time_and_reported(mcp: Cluster
     # What ends is not held up, and what ends makes room for those who wait.
     waiting = asyncio.create_task(mcp.client.create("patient", "echo"))
     await mcp.client.close("full-0")
-    assert (await waiting)["session_id"] == "patient"
+    assert (await waiting).session_id == "patient"
 
 
 async def test_thirty_two_sessions_close_at_once_in_the_time_of_a_few(mcp: Cluster):
@@ -82,8 +82,8 @@ async def test_a_session_that_nobody_waits_for_any_more_is_not_opened(mcp: Clust
     full = config(session={"max_total_sessions": 1}, worker={"admission_wait": 30})
     await mcp.start(full)
     await mcp.client.create("first", "echo")
-    with pytest.raises(DeadlineExceeded):
-        await mcp.client.create("late", "echo", patience=0.5)
+    with pytest.raises(NoReply):
+        await mcp.client.create("late", "echo", reply_timeout=0.5)
     await mcp.client.close("first")
     # It waited in line, and is refused now that there is room.
     await mcp.until(lambda: mcp.logged("delivery", type="session.create", call_id="late", code="DEADLINE_EXCEEDED"))

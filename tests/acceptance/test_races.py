@@ -3,11 +3,11 @@
 import asyncio
 import random
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from schemas.events import TERMINAL
+from schemas.sessions import SessionInfo
 from tests.harness import ECHO, Cluster, config
 
 ENDS = {kind.value for kind in TERMINAL}
@@ -58,20 +58,20 @@ async def test_a_hundred_calls_at_once_on_two_workers(mcp: Cluster):
     assert sorted(by_worker) == sorted(worker.worker_id for worker in mcp.workers)
     assert min(by_worker.values()) >= 30, by_worker
     listed = await mcp.client.list_sessions()
-    assert sorted(listed["sessions"]) == sorted(calls)
-    assert listed["complete"]
+    assert sorted(listed.sessions) == sorted(calls)
+    assert listed.complete
     await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "ended"}) for c in calls))
     await mcp.until(lambda: len(mcp.of("closed")) == 100)
-    assert (await mcp.client.list_sessions())["sessions"] == {}
+    assert (await mcp.client.list_sessions()).sessions == {}
 
 
 async def test_replacing_under_load_leaves_one_session_and_ends_every_other_once(mcp: Cluster):
     await mcp.start()
     answers = await asyncio.gather(*(mcp.client.create("same", "echo") for _ in range(20)))
-    assert {answer["session_id"] for answer in answers} == {"same"}
+    assert {answer.session_id for answer in answers} == {"same"}
     await mcp.until(lambda: len(mcp.of("created")) == 20)
     await mcp.until(lambda: len(mcp.of("closed", reason="replaced")) == 19)
-    assert list((await mcp.client.list_sessions())["sessions"]) == ["same"]
+    assert list((await mcp.client.list_sessions()).sessions) == ["same"]
 
 
 async def test_the_placer_is_killed_in_mid_flight_and_no_call_is_lost(mcp: Cluster):
@@ -91,8 +91,8 @@ async def test_the_placer_is_killed_in_mid_flight_and_no_call_is_lost(mcp: Clust
     await mcp.until(everybody_lives, within=40)
     survivors = {worker.worker_id for worker in mcp.workers if worker is not placer}
     listed = await mcp.client.list_sessions()
-    assert sorted(listed["sessions"]) == sorted(calls)
-    assert {info["worker_id"] for info in listed["sessions"].values()} <= survivors
+    assert sorted(listed.sessions) == sorted(calls)
+    assert {info.worker_id for info in listed.sessions.values()} <= survivors
     await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "ended"}) for c in calls))
     await mcp.until(lambda: lives(mcp)[0] == lives(mcp)[1])
 
@@ -144,24 +144,24 @@ async def test_five_hundred_calls_with_races_have_exactly_one_terminal_event_eac
     reasons = Counter(str(event.data.get("reason")) for event in mcp.events)
     print(f"{sum(began.values())} lives of {len(began)} calls, reasons: {dict(reasons)}")  # noqa: T201
     assert {"idle", "call_ended", "replaced", "process_exit"} <= set(reasons)
-    assert (await mcp.client.list_sessions())["sessions"] == {}
+    assert (await mcp.client.list_sessions()).sessions == {}
 
 
 async def test_a_start_that_comes_after_a_tool_call_opens_what_is_missing_and_adopts_what_is_there(mcp: Cluster):
     await mcp.start({"services": {"first": {"command": ECHO}, "second": {"command": ECHO}}})
     answer = await mcp.client.call_tool("early", "counter", service_name="second")
-    assert answer["session_id"] == "early"
+    assert answer.session_id == "early"
     await mcp.client.publish_call_event({"call_id": "early", "kind": "started", "from": "+15550100"})
     await mcp.event("created", session_id="early#first")
-    opened = (await mcp.client.list_sessions(call_id="early"))["sessions"]
-    assert {session_id: info["service_name"] for session_id, info in opened.items()} == {
+    opened = (await mcp.client.list_sessions(call_id="early")).sessions
+    assert {session_id: info.service_name for session_id, info in opened.items()} == {
         "early": "second",
         "early#first": "first",
     }
-    assert {info["metadata"]["call"]["from"] for info in opened.values()} == {"+15550100"}
+    assert {info.metadata["call"]["from"] for info in opened.values()} == {"+15550100"}
     # Its state was kept, and a second start opens nothing.
     answer = await mcp.client.call_tool("early", "counter", service_name="second")
-    assert answer["structuredContent"]["count"] == 2
+    assert answer.structured_content["count"] == 2
     await mcp.client.publish_call_event({"call_id": "early", "kind": "started"})
     await mcp.client.publish_call_event({"call_id": "early", "kind": "ended"})
     await mcp.until(lambda: len(mcp.of("closed", reason="call_ended")) == 2)
@@ -177,12 +177,12 @@ async def test_of_three_hundred_starts_with_a_tool_call_behind_each_none_has_the
         await mcp.client.publish_call_event({"call_id": call, "kind": "started", "from": "+15550100"})
         await mcp.client.call_tool(call, "counter", service_name="echo", timeout=20)
 
-    async def settled(call: str) -> dict[str, Any]:
+    async def settled(call: str) -> SessionInfo:
         """What the call has, when its start has been carried out."""
         async with asyncio.timeout(20):
             while True:
-                found: dict[str, dict[str, Any]] = (await mcp.client.list_sessions(call_id=call))["sessions"]
-                if "call" in (info := found[call])["metadata"]:
+                found = (await mcp.client.list_sessions(call_id=call)).sessions
+                if "call" in (info := found[call]).metadata:
                     return info
                 await asyncio.sleep(0.01)
 
@@ -190,7 +190,7 @@ async def test_of_three_hundred_starts_with_a_tool_call_behind_each_none_has_the
         calls = [f"call-{number}" for number in range(batch, batch + 20)]
         await asyncio.gather(*map(one, calls))
         for info in await asyncio.gather(*map(settled, calls)):
-            assert (info["timeout"], info["metadata"]["tenant"]) == (777, "acme")
+            assert (info.timeout, info.metadata["tenant"]) == (777, "acme")
         for call in calls:
             await mcp.client.publish_call_event({"call_id": call, "kind": "ended"})
     overtaken = [event for event in mcp.of("created") if "call" not in event.data["metadata"]]
@@ -205,6 +205,6 @@ async def test_what_a_command_has_said_goes_before_the_route_of_the_start_that_f
     for call, timeout in (("said", 55), ("not-said", 777)):
         await mcp.client.publish_call_event({"call_id": call, "kind": "started"})
         async with asyncio.timeout(20):
-            while "call" not in (info := await mcp.client.get(call))["metadata"]:
+            while "call" not in (info := await mcp.client.get(call)).metadata:
                 await asyncio.sleep(0.01)
-        assert info["timeout"] == timeout
+        assert info.timeout == timeout

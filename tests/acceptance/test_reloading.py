@@ -32,8 +32,8 @@ async def test_new_calls_get_the_new_configuration_and_live_calls_keep_theirs(mc
         outcome="settings.reloaded",
     )
     # The service of a live call is not configured any more, and serves it on.
-    assert (await mcp.client.call_tool("before", "echo", {"text": "still here"}))["text"] == "still here"
-    assert (await mcp.client.touch("before"))["timeout"] == 300
+    assert (await mcp.client.call_tool("before", "echo", {"text": "still here"})).text == "still here"
+    assert (await mcp.client.touch("before")).timeout == 300
     with pytest.raises(ServiceNotFound):
         await mcp.client.create("late", "echo")
     await mcp.client.publish_call_event({"call_id": "after", "kind": "started", "to": "+1555"})
@@ -51,7 +51,7 @@ async def test_limits_hold_from_the_next_start_on_and_close_nothing(mcp: Cluster
     await reload(mcp, worker, limited, outcome="settings.reloaded")
     with pytest.raises(Capacity):
         await mcp.client.create("one-more", "echo")
-    assert set((await mcp.client.list_sessions())["sessions"]) == {"s-0", "s-1", "s-2"}
+    assert set((await mcp.client.list_sessions()).sessions) == {"s-0", "s-1", "s-2"}
     await reload(mcp, worker, config(session={"max_total_sessions": 9}), outcome="settings.reloaded")
     await mcp.client.create("one-more", "echo")
 

@@ -48,10 +48,9 @@ async def load(mcp: Cluster, sessions: int) -> dict[str, Any]:
     """Wait until the only worker tells of so many sessions, and what else it tells."""
     async with asyncio.timeout(WAIT):
         while True:
-            (worker,) = await mcp.client.list_workers()
-            if worker["sessions"] == sessions:
-                found: dict[str, Any] = worker["services"]["echo"]
-                return found
+            (worker,) = (await mcp.client.list_workers()).workers
+            if worker.sessions == sessions:
+                return worker.services["echo"].model_dump()
 
 
 async def warm(mcp: Cluster) -> None:
@@ -62,7 +61,7 @@ async def warm(mcp: Cluster) -> None:
 
 
 async def pid_of(mcp: Cluster, call: str) -> int:
-    return int((await mcp.client.call_tool(call, "cwd"))["structuredContent"]["pid"])
+    return int((await mcp.client.call_tool(call, "cwd")).structured_content["pid"])
 
 
 async def test_an_answered_call_gets_the_process_that_was_started_while_it_rang(mcp: Cluster):
@@ -147,7 +146,7 @@ async def test_a_command_takes_what_is_reserved(mcp: Cluster):
     pids = await servers(worker, 2)
     await mcp.client.create("created", "echo")
     result = await mcp.client.call_tool("called", "cwd", service_name="echo")
-    assert {await pid_of(mcp, "created"), result["structuredContent"]["pid"]} == pids
+    assert {await pid_of(mcp, "created"), result.structured_content["pid"]} == pids
     await says(mcp, "created", "answered")
     await worker.logged("delivery", type="call.progress", call_id="created")
     assert await servers(worker, 2) == pids

@@ -54,7 +54,7 @@ async def test_a_body_over_the_bound_is_parked_unread_on_every_queue(mcp: Cluste
     fits = {"call_id": "c-3", "kind": "started", "attributes": {"padding": "x" * (LIMIT // 2)}}
     await mcp.client.publish_call_event(json.dumps(fits).encode())
     await mcp.event("created", call_id="c-3")
-    assert (await mcp.client.get("c-1"))["is_alive"]
+    assert (await mcp.client.get("c-1")).is_alive
 
 
 async def test_a_recipe_of_many_sessions_is_not_bound_by_the_size_of_one_message(mcp: Cluster):
@@ -85,5 +85,5 @@ async def test_metadata_that_no_recipe_can_hold_is_refused(mcp: Cluster):
     await mcp.client.create("c-1#two", "two", metadata={}, if_exists="replace")
     await mcp.client.create("c-1#three", "three", metadata=metadata)
     closed = await asyncio.wait_for(mcp.client.close("c-1"), 20)
-    assert sorted(closed["sessions"]) == ["c-1", "c-1#three", "c-1#two"]
+    assert sorted(closed.sessions) == ["c-1", "c-1#three", "c-1#two"]
     assert mcp.logged("broker.lost") == []

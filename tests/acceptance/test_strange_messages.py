@@ -78,7 +78,7 @@ class LiveCall:
         while True:
             asked = f"are you there, {self.answered}"
             answer = await self._mcp.client.call_tool("live", "echo", {"text": asked}, timeout=5)
-            assert asked in answer["text"]
+            assert asked in answer.text
             self.answered += 1
 
     async def undisturbed(self) -> None:
@@ -87,7 +87,7 @@ class LiveCall:
         async with asyncio.timeout(WAIT):
             while self.answered < before + 3:
                 await asyncio.sleep(0)
-        assert (await self._mcp.client.get("live"))["is_alive"]
+        assert (await self._mcp.client.get("live")).is_alive
         for told in ("broker.lost", "broker.reconnecting", "delivery.defect"):
             assert not self._mcp.logged(told)
 

@@ -102,8 +102,8 @@ async def opened_on(half: HalfAPlacer, mcp: Cluster, worker: WorkerProcess) -> D
 
 
 async def lives_on(mcp: Cluster, worker: WorkerProcess) -> None:
-    sessions = (await mcp.client.list_sessions())["sessions"]
-    assert {name: one["worker_id"] for name, one in sessions.items()} == {"c-1": worker.worker_id}
+    sessions = (await mcp.client.list_sessions()).sessions
+    assert {name: one.worker_id for name, one in sessions.items()} == {"c-1": worker.worker_id}
 
 
 async def test_a_start_that_was_placed_is_not_placed_again(mcp: Cluster, half: HalfAPlacer):
@@ -150,7 +150,7 @@ async def test_what_a_newer_recipe_has_more_is_restored_as_well(mcp: Cluster, ha
     for outdated in (recipe_of_the_dead(4, "c-1", "c-1#old"), recipe_of_the_dead(6, "c-1", "c-1#more")):
         await half.send_on(outdated, heir)
     await mcp.until(lambda: len(mcp.logged("delivery", type=Recipe.type, outcome="restore_not_needed")) == 2)
-    assert sorted((await mcp.client.list_sessions())["sessions"]) == ["c-1"]
+    assert sorted((await mcp.client.list_sessions()).sessions) == ["c-1"]
     assert len(mcp.of("created")) == 2
 
 
@@ -160,7 +160,7 @@ async def test_a_command_that_comes_again_before_the_recipe_hides_no_session(mcp
     await opened_on(half, mcp, heir)
     await half.send_on(recipe_of_the_dead(5, "c-1", "c-1#more"), heir)
     await mcp.event("created", restored=True, session_id="c-1#more")
-    assert sorted((await mcp.client.list_sessions())["sessions"]) == ["c-1", "c-1#more"]
+    assert sorted((await mcp.client.list_sessions()).sessions) == ["c-1", "c-1#more"]
     assert len(mcp.of("created")) == 2
 
 
@@ -179,4 +179,4 @@ async def test_a_tool_call_that_was_answered_is_answered_the_same(mcp: Cluster, 
         await half.go()
         assert (await answers.get()).message.body == first
     assert json.loads(json.loads(first)["result"]["text"]) == {"count": 1}
-    assert json.loads((await mcp.client.call_tool("c-1", "counter"))["text"]) == {"count": 2}
+    assert json.loads((await mcp.client.call_tool("c-1", "counter")).text) == {"count": 2}

@@ -33,20 +33,20 @@ async def call(mcp: Cluster):
 
 async def test_every_kind_of_content_comes_through_unharmed(call):
     answer = await call.client.call_tool("c", "content")
-    kinds = [part["type"] for part in answer["content"]]
+    kinds = [part["type"] for part in answer.content]
     assert kinds == ["text", "image", "audio", "resource_link", "resource", "from-the-future"]
-    assert answer["content"][0]["annotations"] == {"audience": ["user"], "priority": 0.5}
-    assert answer["content"][5]["anything"] == [1, 2.5, None, {"x": "y"}]
-    assert answer["structuredContent"] == {"answer": 42, "nested": {"list": [1, 2, 3]}}
-    assert answer["_meta"] == {"example.com/trace": "abc"}
-    assert answer["unknownField"] is True
-    assert (answer["text"], answer["session_id"]) == ("t", "c")
+    assert answer.content[0]["annotations"] == {"audience": ["user"], "priority": 0.5}
+    assert answer.content[5]["anything"] == [1, 2.5, None, {"x": "y"}]
+    assert answer.structured_content == {"answer": 42, "nested": {"list": [1, 2, 3]}}
+    assert (answer.model_extra or {})["_meta"] == {"example.com/trace": "abc"}
+    assert (answer.model_extra or {})["unknownField"] is True
+    assert (answer.text, answer.session_id) == ("t", "c")
 
 
 async def test_an_error_of_the_tool_is_a_result_and_an_error_of_the_server_is_an_error(call):
     failed = await call.client.call_tool("c", "fail", {"message": "out of stock"})
-    assert failed["isError"]
-    assert failed["text"] == "out of stock"
+    assert failed.is_error
+    assert failed.text == "out of stock"
     with pytest.raises(McpError, match="refused") as caught:
         await call.client.call_tool("c", "error", {"code": -32050, "data": {"why": "x"}})
     assert caught.value.details == {"code": -32050, "data": {"why": "x"}}
@@ -56,20 +56,20 @@ async def test_an_error_of_the_tool_is_a_result_and_an_error_of_the_server_is_an
 
 async def test_every_call_carries_the_call_and_the_session_beside_the_callers_own_meta(call):
     answer = await call.client.call_tool("c", "meta", meta={"tenant": "acme"})
-    meta = answer["structuredContent"]["meta"]
+    meta = answer.structured_content["meta"]
     assert (meta["call_id"], meta["session_id"], meta["tenant"]) == ("c", "c", "acme")
 
 
 async def test_resources_and_prompts_are_the_servers_own(call):
     listed = await call.client.list_resources("c")
-    assert listed["resources"][0]["uri"] == "note://one"
-    templates = await call.client.list_resources("c", templates=True)
-    assert templates["resourceTemplates"][0]["uriTemplate"] == "note://{name}"
+    assert listed.resources[0].uri == "note://one"
+    templates = await call.client.list_resource_templates("c")
+    assert templates.resource_templates[0].uri_template == "note://{name}"
     read = await call.client.read_resource("c", "note://one")
-    assert read["contents"][0]["text"] == "text of note://one"
-    assert (await call.client.list_prompts("c"))["prompts"][0]["name"] == "greet"
+    assert read.contents[0].text == "text of note://one"
+    assert (await call.client.list_prompts("c")).prompts[0].name == "greet"
     greeting = await call.client.get_prompt("c", "greet", {"who": "Ada"})
-    assert "Ada" in greeting["messages"][0]["content"]["text"]
+    assert "Ada" in greeting.messages[0].content["text"]
 
 
 async def test_a_tool_call_with_a_service_opens_the_session_that_is_missing(mcp: Cluster):
@@ -77,11 +77,11 @@ async def test_a_tool_call_with_a_service_opens_the_session_that_is_missing(mcp:
     with pytest.raises(SessionNotFound):
         await mcp.client.call_tool("new", "counter")
     first = await mcp.client.call_tool("new", "counter", service_name="echo")
-    assert (first["session_id"], first["structuredContent"]) == ("new", {"count": 1})
+    assert (first.session_id, first.structured_content) == ("new", {"count": 1})
     second = await mcp.client.call_tool("new", "counter", service_name="other")
-    assert (second["session_id"], second["structuredContent"]) == ("new#other", {"count": 1})
+    assert (second.session_id, second.structured_content) == ("new#other", {"count": 1})
     again = await mcp.client.call_tool("new", "counter", service_name="echo")
-    assert again["structuredContent"] == {"count": 2}
+    assert again.structured_content == {"count": 2}
     assert len(mcp.of("created")) == 2
 
 
@@ -91,8 +91,8 @@ async def test_a_call_past_its_deadline_is_cancelled_at_the_server_and_the_sessi
         await call.client.call_tool("c", "sleep", {"seconds": 30}, timeout=0.5)
     assert time.monotonic() - began < 5
     cancelled = await call.client.call_tool("c", "cancelled")
-    assert len(cancelled["structuredContent"]["ids"]) == 1
-    assert (await call.client.call_tool("c", "echo", {"text": "alive"}))["text"] == "alive"
+    assert len(cancelled.structured_content["ids"]) == 1
+    assert (await call.client.call_tool("c", "echo", {"text": "alive"})).text == "alive"
 
 
 async def test_a_request_that_waited_past_its_deadline_is_not_executed(mcp: Cluster):
@@ -103,7 +103,7 @@ async def test_a_request_that_waited_past_its_deadline_is_not_executed(mcp: Clus
         await mcp.client.call_tool("late", "counter", service_name="echo", timeout=0.6)
     await creating
     answer = await mcp.client.call_tool("late", "counter")
-    assert answer["structuredContent"] == {"count": 1}
+    assert answer.structured_content == {"count": 1}
 
 
 async def test_a_repeated_key_joins_the_call_in_flight_or_gets_its_answer(call):
@@ -111,9 +111,9 @@ async def test_a_repeated_key_joins_the_call_in_flight_or_gets_its_answer(call):
         return await call.client.call_tool("c", "counter", idempotency_key=key)
 
     answers = await asyncio.gather(*(count("once") for _ in range(10)))
-    assert [answer["structuredContent"]["count"] for answer in answers] == [1] * 10
-    assert (await count("once"))["structuredContent"] == {"count": 1}
-    assert (await count("twice"))["structuredContent"] == {"count": 2}
+    assert [answer.structured_content["count"] for answer in answers] == [1] * 10
+    assert (await count("once")).structured_content == {"count": 1}
+    assert (await count("twice")).structured_content == {"count": 2}
     with pytest.raises(InvalidMessage, match="idempotency_key"):
         await call.client.call_tool("c", "echo", idempotency_key="once")
 
@@ -122,7 +122,7 @@ async def test_what_was_not_executed_may_be_tried_again_under_its_key(call):
     with pytest.raises(ToolNotFound):
         await call.client.call_tool("c", "extra", idempotency_key="k")
     await call.client.call_tool("c", "add_tool", {"name": "extra"})
-    assert not (await call.client.call_tool("c", "extra", idempotency_key="k")).get("isError")
+    assert not (await call.client.call_tool("c", "extra", idempotency_key="k")).is_error
 
 
 async def test_a_call_whose_server_died_is_of_unknown_outcome_and_never_executed_again(call):
@@ -140,7 +140,7 @@ async def test_a_call_whose_server_died_is_of_unknown_outcome_and_never_executed
         await call.client.call_tool("c", "counter")
     assert len(call.of("created")) == 1
     fresh = await call.client.call_tool("c", "counter", service_name="echo")
-    assert fresh["structuredContent"] == {"count": 1}
+    assert fresh.structured_content == {"count": 1}
 
 
 async def test_a_read_only_tool_is_repeated_on_a_fresh_process_where_the_service_allows_it(mcp: Cluster):
@@ -148,10 +148,10 @@ async def test_a_read_only_tool_is_repeated_on_a_fresh_process_where_the_service
     await mcp.client.create("c", "echo", metadata={"tenant": "acme"})
     sleeping = asyncio.create_task(mcp.client.call_tool("c", "nap", {"seconds": 1.0}))
     await mcp.until(lambda: mcp.of("created"))
-    pid = (await mcp.client.call_tool("c", "cwd"))["structuredContent"]["pid"]
+    pid = (await mcp.client.call_tool("c", "cwd")).structured_content["pid"]
     os.kill(pid, signal.SIGKILL)
     answer = await sleeping
-    assert answer["text"] == "slept 1.0"
+    assert answer.text == "slept 1.0"
     assert (await mcp.event("died", session_id="c")).data["signal"] == 9
     assert len(mcp.of("created")) == 2
     assert mcp.of("created")[1].data["metadata"] == {"tenant": "acme"}
@@ -166,7 +166,7 @@ async def test_progress_and_pending_reach_the_caller_in_order_before_the_answer(
     answer = await call.client.call_tool(
         "c", "progress", {"steps": 10, "interval": 0.02}, on_progress=hear, on_pending=hear, pending_after=0.05
     )
-    assert answer["text"] == "10 steps"
+    assert answer.text == "10 steps"
     steps = [message.progress for message in heard if isinstance(message, ToolsProgress)]
     assert steps == [float(step) for step in range(1, 11)]
     assert len([message for message in heard if isinstance(message, ToolsPending)]) == 1
@@ -188,13 +188,13 @@ async def test_a_servers_question_is_answered_by_the_caller(call):
         return {"action": "accept", "content": {"answer": "large"}}
 
     answer = await call.client.call_tool("c", "ask", {"question": "Which size?"}, on_question=reply)
-    told = answer["structuredContent"]["reply"]["result"]
+    told = answer.structured_content["reply"]["result"]
     assert told == {"action": "accept", "content": {"answer": "large"}}
 
 
 async def test_a_question_is_declined_where_nobody_offered_to_answer(call):
     answer = await call.client.call_tool("c", "ask")
-    assert answer["structuredContent"]["reply"]["result"]["action"] == "decline"
+    assert answer.structured_content["reply"]["result"]["action"] == "decline"
 
 
 async def test_a_question_that_nobody_answers_is_cancelled_in_time(mcp: Cluster):
@@ -220,12 +220,12 @@ async def test_bound_arguments_are_pinned_and_not_shown(mcp: Cluster):
                            routes=[{"services": ["echo"], "metadata": {"tenant": "acme"}}]))  # fmt: skip
     await mcp.client.publish_call_event({"call_id": "b", "kind": "started", "from": "+15551230001"})
     await mcp.event("created", session_id="b")
-    echo = next(tool for tool in await mcp.client.list_tools("b") if tool["name"] == "echo")
-    assert echo["inputSchema"]["properties"] == {}
+    echo = next(tool for tool in (await mcp.client.list_tools("b")).tools if tool.name == "echo")
+    assert echo.input_schema["properties"] == {}
     answer = await mcp.client.call_tool("b", "echo", {"text": "something else"})
-    assert answer["text"] == "+15551230001 of acme"
+    assert answer.text == "+15551230001 of acme"
     meta = await mcp.client.call_tool("b", "meta", {"text": "kept: this tool has no such argument"})
-    assert not meta.get("isError")
+    assert not meta.is_error
 
 
 async def test_limits_are_told_with_their_sizes(mcp: Cluster):
@@ -250,13 +250,13 @@ async def test_limits_are_told_with_their_sizes(mcp: Cluster):
         await pending.get()
     with pytest.raises(Capacity, match="max_calls"):
         await mcp.client.call_tool("c", "echo", {"text": "x"})
-    assert [answer["text"] for answer in await asyncio.gather(*running)] == ["slept 2"] * 2
+    assert [answer.text for answer in await asyncio.gather(*running)] == ["slept 2"] * 2
 
 
 async def test_a_session_survives_floods_and_nonsense(call):
     await call.client.call_tool("c", "stderr", {"size": 256 * 1024})
     big = await call.client.call_tool("c", "big", {"size": 5 << 20})
-    assert len(big["text"]) == 5 << 20
+    assert len(big.text) == 5 << 20
     heard = []
 
     async def hear(message):
@@ -265,9 +265,9 @@ async def test_a_session_survives_floods_and_nonsense(call):
     await call.client.call_tool("c", "progress", {"steps": 50, "interval": 0.005}, on_progress=hear)
     assert len(heard) == 50
     await call.client.call_tool("c", "stdout", {"line": "not json", "times": 20})
-    assert (await call.client.call_tool("c", "invalid_utf8"))["text"] == "a\ufffdz"
-    assert json.dumps(await call.client.call_tool("c", "surrogate"))
-    assert (await call.client.call_tool("c", "counter"))["structuredContent"] == {"count": 1}
+    assert (await call.client.call_tool("c", "invalid_utf8")).text == "a\ufffdz"
+    assert json.dumps((await call.client.call_tool("c", "surrogate")).content)
+    assert (await call.client.call_tool("c", "counter")).structured_content == {"count": 1}
     assert call.of("died") == []
 
 

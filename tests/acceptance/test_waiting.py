@@ -18,8 +18,8 @@ async def test_the_last_worker_keeps_its_calls_until_they_end_and_takes_their_en
     worker.process.send_signal(signal.SIGTERM)
     await worker.logged("worker.waiting")
     for call in ("one", "two"):
-        assert (await mcp.client.call_tool(call, "counter"))["structuredContent"]["count"] == 1
-        assert (await mcp.client.call_tool(call, "counter"))["structuredContent"]["count"] == 2
+        assert (await mcp.client.call_tool(call, "counter")).structured_content["count"] == 1
+        assert (await mcp.client.call_tool(call, "counter")).structured_content["count"] == 2
         await mcp.client.publish_call_event({"call_id": call, "kind": "ended"})
     assert await worker.ended() == 0
     await mcp.event("stopped")
@@ -34,7 +34,7 @@ async def test_new_calls_go_to_others_and_what_does_not_end_is_handed_over_in_ti
     leaving.process.send_signal(signal.SIGTERM)
     await leaving.logged("worker.waiting")
     created = await mcp.client.create("new", "echo")
-    assert created["worker_id"] == other.worker_id
+    assert created.worker_id == other.worker_id
     assert await leaving.ended() == 0
     await mcp.event("closed", session_id="lasting", reason="worker_shutdown")
     await mcp.event("created", session_id="lasting", worker_id=other.worker_id, restored=True)
@@ -61,7 +61,7 @@ async def test_a_sigterm_that_comes_twice_does_not_end_the_waiting(mcp: Cluster)
     await worker.logged("worker.waiting")
     worker.process.send_signal(signal.SIGTERM)
     await worker.logged("worker.leaving_already")
-    assert (await mcp.client.call_tool("one", "counter"))["structuredContent"]["count"] == 1
+    assert (await mcp.client.call_tool("one", "counter")).structured_content["count"] == 1
     await mcp.client.publish_call_event({"call_id": "one", "kind": "ended"})
     assert await worker.ended() == 0
     await mcp.event("stopped")

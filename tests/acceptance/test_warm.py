@@ -13,8 +13,8 @@ async def has_warm(mcp: Cluster, count: int) -> None:
     """Ask until the worker tells of so many or, when calls come quickly, of more."""
     async with asyncio.timeout(WAIT):
         while True:
-            workers = await mcp.client.list_workers()
-            if any(worker["services"]["echo"]["warm"] >= count for worker in workers):
+            workers = (await mcp.client.list_workers()).workers
+            if any(worker.services["echo"].warm >= count for worker in workers):
                 return
 
 
@@ -25,7 +25,7 @@ async def test_sessions_are_served_from_the_pool_which_refills(mcp: Cluster):
     for call in ("one", "two"):
         await mcp.client.create(call, "echo")
         result = await mcp.client.call_tool(call, "cwd")
-        assert result["structuredContent"]["pid"] in first
+        assert result.structured_content["pid"] in first
         await mcp.client.close(call)
         assert (await mcp.event("closed", session_id=call)).data["tools"]["start"] == "warm"
     async with asyncio.timeout(WAIT):
@@ -38,7 +38,7 @@ async def test_the_catalogue_is_there_before_any_session(mcp: Cluster):
     worker = await mcp.start(WARM)
     await has_warm(mcp, 2)
     before = {child.pid for child in worker.children()}
-    assert "echo" in {tool["name"] for tool in await mcp.client.service_tools("echo")}
+    assert "echo" in {tool.name for tool in (await mcp.client.service_tools("echo")).tools}
     assert {child.pid for child in worker.children()} == before
 
 

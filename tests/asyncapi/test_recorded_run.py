@@ -18,7 +18,7 @@ from consumer.asyncapi.messages import UNTYPED
 from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, message_types
 from consumer.broker.topology import Names
 from consumer.broker.topology import cluster as topology
-from consumer.client import SessionClient
+from consumer.client import Answer, SessionClient
 from schemas.errors import InvalidMessage, OutcomeUnknown, ServiceNotFound, SessionNotFound, SessionsError, UnknownType
 from schemas.interim import InputRequired, ToolsPending, ToolsProgress
 from tests.asyncapi.tap import Published, Tap
@@ -148,7 +148,7 @@ async def tools(client: SessionClient) -> None:
     async def hear(message: ToolsProgress | ToolsPending) -> None:
         heard.append(message)
 
-    async def answer(question: InputRequired) -> dict[str, Any]:
+    async def answer(question: InputRequired) -> Answer:
         return {"action": "accept", "content": {"answer": question.params["message"]}}
 
     await client.list_tools("c")
@@ -159,7 +159,7 @@ async def tools(client: SessionClient) -> None:
     assert {type(one) for one in heard} == {ToolsProgress, ToolsPending}
     await client.call_tool("c", "ask", on_question=answer)
     await client.list_resources("c")
-    await client.list_resources("c", templates=True)
+    await client.list_resource_templates("c")
     await client.read_resource("c", "note://one")
     await client.list_prompts("c")
     await client.get_prompt("c", "greet", {"who": "Ada"})
@@ -167,7 +167,7 @@ async def tools(client: SessionClient) -> None:
 
 async def questions_to_the_cluster(client: SessionClient) -> None:
     page = await client.list_sessions(limit=1)
-    await client.list_sessions(limit=1, cursor=page["next_cursor"])
+    await client.list_sessions(limit=1, cursor=page.next_cursor)
     await client.list_sessions(service_name="echo")
     await client.list_services()
     await client.service_tools("echo")
@@ -191,17 +191,17 @@ async def what_is_refused(client: SessionClient, mcp: Cluster) -> None:
 async def sessions_of_all_workers(recording: Recording, workers: int) -> None:
     """The client's question makes the workers ask each other."""
     async with asyncio.timeout(20):
-        while len(await recording.client.list_workers()) < workers:
+        while len((await recording.client.list_workers()).workers) < workers:
             pass  # each question takes its time
     listed = await recording.client.list_sessions()
-    assert listed["complete"]
-    assert len(await recording.client.worker_figures()) > 0
+    assert listed.complete
+    assert len((await recording.client.worker_figures()).workers) > 0
 
 
 async def a_worker_that_leaves(recording: Recording) -> None:
     await recording.client.create("handed-over", "echo")
     info = await recording.client.get("handed-over")
-    assert await recording.worker(info["worker_id"]).terminate() == 0
+    assert await recording.worker(info.worker_id).terminate() == 0
     await recording.mcp.event("created", session_id="handed-over", restored=True)
 
 
@@ -210,13 +210,13 @@ async def a_worker_that_was_away(recording: Recording) -> None:
     mcp, client = recording.mcp, recording.client
     info = await client.create("away", "echo")
     await client.get("away")  # by then its creation is acknowledged, which would be carried out elsewhere otherwise
-    way = recording.ways[info["worker_id"]]
+    way = recording.ways[info.worker_id]
     await way.cut()
     await mcp.event("lost", session_id="away")
     await mcp.event("created", session_id="away", restored=True)
     way.mend()
     await mcp.until(lambda: mcp.logged("owner.told_lost", call_id="away"))
-    assert (await client.call_tool("away", "echo", {"text": "again"}))["restored"] is True
+    assert (await client.call_tool("away", "echo", {"text": "again"})).restored is True
     await client.request("call.ended", {"call_id": "away", "kind": "ended"}, call_id="away")
 
 

@@ -10,11 +10,11 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from consumer.broker.errors import BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.client import SessionClient
 from infra.broker import find_server, private_broker
 from infra.loopback import LOOPBACK, free_port
+from schemas.errors import CannotConnect
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -79,7 +79,7 @@ def await_listener(port: int) -> None:
 async def fails(url: str) -> str:
     """Why the client does not connect; said at once, because it will not be otherwise in a minute."""
     client = SessionClient(url, connect_timeout=120)
-    with pytest.raises(BrokerUnreachable) as refused:
+    with pytest.raises(CannotConnect) as refused:
         async with client:
             pass
     return str(refused.value)

@@ -18,7 +18,7 @@ ECHO, TODO = ServiceName("echo"), ServiceName("todo")
 
 def report(worker, *, sessions=0, capacity=10, state="ready", placements=None, **services):
     loads = {
-        ServiceName(name): load if isinstance(load, ServiceLoad) else ServiceLoad(sessions=load, max_sessions=5)
+        name: load if isinstance(load, ServiceLoad) else ServiceLoad(sessions=load, max_sessions=5)
         for name, load in (services or {"echo": 0}).items()
     }
     return Report(

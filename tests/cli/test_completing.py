@@ -55,7 +55,7 @@ async def test_what_the_workers_have_is_offered(cli: Cli, mcp: Cluster):
     for session, service in (("call-1", "todo"), ("call-1#echo", "echo"), ("call-2", "echo"), ("other", "echo")):
         await mcp.client.create(session, service)
     worker = mcp.workers[0].worker_id
-    before = (await mcp.client.list_sessions())["sessions"]["call-1"]["last_accessed"]
+    before = (await mcp.client.list_sessions()).sessions["call-1"].last_accessed
     for line, words in {
         "sessions get call": ["call-1", "call-1#echo", "call-2"],
         "sessions list --call ": ["call-1", "call-2", "other"],
@@ -66,7 +66,7 @@ async def test_what_the_workers_have_is_offered(cli: Cli, mcp: Cluster):
         "tools call nobody --service todo li": ["list_todos"],
     }.items():
         assert await offered(cli, f"mcp-sessions {line}") == words, line
-    assert (await mcp.client.list_sessions())["sessions"]["call-1"]["last_accessed"] == before
+    assert (await mcp.client.list_sessions()).sessions["call-1"].last_accessed == before
 
 
 async def test_what_needs_no_worker_is_offered_without_one(offline: Cli):

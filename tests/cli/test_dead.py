@@ -28,7 +28,7 @@ async def unrecognised(cli: Cli) -> list[dict[str, Any]]:
 
 async def bad_request(mcp: Cluster, call_id: str) -> None:
     before = len(mcp.logged("delivery", outcome="parked"))
-    await mcp.client._publisher.confirmed(
+    await mcp.client._connection._publisher.confirmed(
         Message(b'{"session_id": 1}', type="session.create", message_id=f"m-{call_id}"),
         mcp.client.names.sessions,
         call_id,
@@ -103,7 +103,7 @@ async def test_a_replayed_message_is_handled_again(cli: Cli, mcp: Cluster):
             "x-mcp-placement": "w/1",
         },
     )
-    await mcp.client._publisher.confirmed(start, f"{mcp.prefix}.dead", "")
+    await mcp.client._connection._publisher.confirmed(start, f"{mcp.prefix}.dead", "")
     before = len(mcp.logged("delivery", outcome="parked"))
     ran = await cli("dead", "replay", "--all")
     assert ran.code == 0, ran.err

@@ -231,13 +231,13 @@ async def test_figures_are_those_of_all_workers(mcp: Cluster):
     await mcp.client.call_tool("call-0", "fail", {})
     await mcp.client.close("call-0")
     told = await mcp.client.worker_figures()
-    assert told["missing_workers"] == []
-    figures = {one["worker_id"]: one for one in told["workers"]}
+    assert told.missing_workers == []
+    figures = {one.worker_id: one for one in told.workers}
     assert set(figures) == {first.worker_id, second.worker_id}
-    assert sum(one["starts"] for one in figures.values()) == 6
-    assert sum(one["ends"] for one in figures.values()) == 1
-    tools = [one["tools"]["echo"] for one in figures.values()]
-    assert sum(tool["calls"] for tool in tools) == 7
-    assert sum(tool["errors"] for tool in tools) == 1
-    assert all(sum(count for _, count in tool["durations"]) == tool["calls"] for tool in tools)
-    assert sum(one["placer"] for one in figures.values()) == 1
+    assert sum(one.starts for one in figures.values()) == 6
+    assert sum(one.ends for one in figures.values()) == 1
+    tools = [one.tools["echo"] for one in figures.values()]
+    assert sum(tool.calls for tool in tools) == 7
+    assert sum(tool.errors for tool in tools) == 1
+    assert all(sum(count for _, count in tool.durations) == tool.calls for tool in tools)
+    assert sum(one.placer for one in figures.values()) == 1

@@ -14,7 +14,7 @@ from consumer.telephony.registry import TRANSLATORS
 from docs.generate import PARTS, outdated, parts_of
 from docs.generate.commands import PROGRAM, commands
 from schemas import internal
-from schemas.errors import ErrorCode
+from schemas.errors import ClientErrorCode, ErrorCode
 from schemas.events import EndReason, SessionEventType
 from schemas.interim import INTERIM
 from schemas.requests import REQUESTS
@@ -104,7 +104,12 @@ def known(span: str) -> bool:
         return span in {one.name for one in cluster(Names()).exchanges + cluster(Names()).queues}
     if re.fullmatch(r"[A-Z][A-Z_]{3,}", span):
         variables_ = {*variables(), *VARIABLES, *NOT_SETTINGS}
-        return span in ErrorCode.__members__ or span in variables_ or span in FROM_ELSEWHERE
+        return (
+            span in ErrorCode.__members__
+            or span in ClientErrorCode.__members__
+            or span in variables_
+            or span in FROM_ELSEWHERE
+        )
     if span.startswith(PREFIX):
         return span == f"{PREFIX}<NAME>" or span.partition("=")[0] in variables()
     if span.startswith(f"{PROGRAM} "):

@@ -11,13 +11,14 @@ import tempfile
 import tomllib
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumer.broker.link import Link
+from infra import client_wheel
 from tests.docs.blocks import HANDMADE, PAGES, Block, all_blocks, blocks
 from tests.harness import ROOT, WAIT, Cluster
 
@@ -53,10 +54,19 @@ def environment(mcp: Cluster) -> dict[str, str]:
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONWARNINGS": "error",
+        "PYTHONPATH": client_package().name,
         "AMQP_URL": mcp.url,
         "MCP_SESSIONS_PREFIX": mcp.prefix,
         "COLUMNS": "120",
     }
+
+
+@cache
+def client_package() -> tempfile.TemporaryDirectory[str]:
+    """A folder with the package of the client's wheel, as its source is now."""
+    folder = tempfile.TemporaryDirectory(prefix="mcp-sessions-test-")
+    client_wheel.unpack(Path(folder.name))
+    return folder
 
 
 async def output_of(command: list[str], mcp: Cluster, where: str) -> str:

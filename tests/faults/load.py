@@ -5,7 +5,6 @@ import random
 from collections import Counter
 from contextlib import suppress
 
-from consumer.broker.errors import BrokerError
 from schemas.errors import SessionsError
 from tests.faults.stage import Stage
 
@@ -66,10 +65,10 @@ class Load:
     async def _commanded(self, call: str) -> None:
         """A session that a command opens and a command closes; the call's end comes as well, in case they failed."""
         self._scene.accepted.discard(call)
-        with suppress(SessionsError, BrokerError):
-            await self._scene.client.create(call, "echo", timeout=120, patience=10)
+        with suppress(SessionsError):
+            await self._scene.client.create(call, "echo", timeout=120, reply_timeout=10)
         await self._use(call, "counter", None)
-        with suppress(SessionsError, BrokerError):
+        with suppress(SessionsError):
             await self._scene.client.close(call)
         await self._scene.publish(call, "ended")
 

@@ -40,11 +40,11 @@ async def fifty_calls_through(scene: Stage, down: str, up: str, *, seconds: floa
     living = calls[10:]
     after = await scene.sessions_are(living)
     for call in living:
-        assert (after[call]["worker_id"], after[call]["created_at"]) == (
-            before[call]["worker_id"],
-            before[call]["created_at"],
+        assert (after[call].worker_id, after[call].created_at) == (
+            before[call].worker_id,
+            before[call].created_at,
         )
-        assert not after[call]["restored"]
+        assert not after[call].restored
     assert set((await scene.counts(living)).values()) == {2}, "a session has lost its state"
     kept = {process.pid for worker in scene.workers for process in worker.children()}
     assert kept <= pids

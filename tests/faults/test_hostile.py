@@ -48,17 +48,17 @@ async def test_hostile_call_ids_live_a_whole_life(scene: Stage):
     # An id and its escaped form are one call.
     await scene.until(lambda: {e.subject for e in scene.of("created")} == set(calls))
     answers = await asyncio.gather(*(scene.client.call_tool(one, "echo", {"text": one}) for one in calls))
-    assert [answer["text"] for answer in answers] == calls
+    assert [answer.text for answer in answers] == calls
     assert set((await scene.sessions()).keys()) == set(calls)
     second = await scene.start()
     await scene.kill_worker(first)
     await scene.until(lambda: {e.subject for e in scene.of("created", restored=True)} == set(calls), within=30)
     assert {e.subject for e in scene.of("lost")} == set(calls)
     answers = await asyncio.gather(*(scene.client.call_tool(one, "cwd") for one in calls))
-    folders = {answer["structuredContent"]["cwd"] for answer in answers}
+    folders = {answer.structured_content["cwd"] for answer in answers}
     assert len(folders) == len(calls)
     assert all(scene.folder / "sandbox" in Path(folder).resolve().parents for folder in folders)
-    assert {info["worker_id"] for info in (await scene.sessions()).values()} == {second.worker_id}
+    assert {info.worker_id for info in (await scene.sessions()).values()} == {second.worker_id}
     scene.accepted = set(calls)
     scene.ended = set()
     await asyncio.gather(*(scene.publish(one, "ended") for one in HOSTILE))
@@ -90,7 +90,7 @@ async def test_poison_is_parked_with_its_reason_and_stops_nothing(scene: Stage):
     ]
     await scene.send_poison(poison)
     await scene.until(lambda: len(scene.logged("delivery", outcome="parked")) == len(poison))
-    assert (await scene.try_tool("healthy", "echo", {"text": "well"}))["text"] == "well"
+    assert (await scene.try_tool("healthy", "echo", {"text": "well"})).text == "well"
     await scene.end_calls(["healthy"])
     report = await check(scene, "poison")
     assert report.counts["parked"] == len(poison)
@@ -105,11 +105,11 @@ async def test_an_answer_of_any_size_costs_nobody_the_connection(scene: Stage):
         await scene.client.call_tool("healthy", "big", {"size": 9 << 20}, timeout=60)
     large = [f"large-{number}" for number in range(20)]
     metadata = {"note": "x" * (1 << 20)}
-    await asyncio.gather(*(scene.client.create(one, "echo", metadata=metadata, patience=60) for one in large))
+    await asyncio.gather(*(scene.client.create(one, "echo", metadata=metadata, reply_timeout=60) for one in large))
     with pytest.raises(InvalidMessage, match="ask for less"):
         await scene.client.list_sessions()
     page = await scene.client.list_sessions(limit=5)
-    assert len(page["sessions"]) == 5
+    assert len(page.sessions) == 5
     await scene.end_calls(["healthy", *large])
     await scene.until(lambda: {e.subject for e in scene.of("closed")} == {"healthy", *large})
     assert not scene.logged("broker.lost")
@@ -132,7 +132,7 @@ async def test_with_all_workers_full_starts_are_rejected_in_time_and_ends_still_
     tool = asyncio.create_task(scene.client.call_tool("live-7", "echo", {"text": "still answered"}))
     with pytest.raises(Capacity):
         await scene.client.create("command", "echo")
-    assert (await tool)["text"] == "still answered"
+    assert (await tool).text == "still answered"
     await scene.until(lambda: {e.data["call_id"] for e in scene.of("rejected")} >= {*beyond, "command"}, within=10)
     took = time.monotonic() - published
     print(f"\n200 starts beyond capacity rejected {took:.1f} s after the last, wait {wait} s")  # noqa: T201
@@ -177,8 +177,8 @@ async def test_ten_thousand_waiting_starts_hold_up_nobody_and_none_vanishes(scen
         """Use, close and end live calls while all the others wait; each end makes room for one that waits."""
         began = time.monotonic()
         answers = await asyncio.gather(*(scene.client.call_tool(call, "echo", {"text": "hm"}) for call in calls))
-        assert {answer["text"] for answer in answers} == {"hm"}
-        assert (await scene.client.close(calls[0]))["closed"]
+        assert {answer.text for answer in answers} == {"hm"}
+        assert (await scene.client.close(calls[0])).closed
         opened = len(scene.of("created"))
         await scene.end_calls(calls[1:])
         await scene.until(lambda: {e.subject for e in scene.of("closed")} >= set(calls), within=60)
@@ -229,7 +229,7 @@ async def test_a_call_that_keeps_killing_its_worker_is_given_up(scene: Stage):
     for life in range(1, 5):  # opened once, restored three times
         await scene.until(partial(opened, life))
         await scene.start()
-        owner = (await scene.sessions())["deadly"]["worker_id"]
+        owner = (await scene.sessions())["deadly"].worker_id
         await scene.kill_worker(next(worker for worker in scene.alive if worker_id_of(worker) == owner))
         await scene.until(partial(over, life))
     assert scene.of("died", reason="crash_loop")

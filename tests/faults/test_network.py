@@ -33,7 +33,7 @@ async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, 
     calls = [f"call-{number}" for number in range(40)]
     await scene.start_calls(calls)
     before = await scene.sessions()
-    victims = sorted(call for call, info in before.items() if info["worker_id"] == cut.worker_id)
+    victims = sorted(call for call, info in before.items() if info.worker_id == cut.worker_id)
     assert set((await scene.counts(calls)).values()) == {1}
     for times in range(1, 4):
         await proxy.disconnect_all()
@@ -42,8 +42,8 @@ async def test_a_worker_whose_connections_are_cut_keeps_its_calls(scene: Stage, 
         await scene.until(lambda: len(scene.logged("delivery", outcome="still_owner")) >= times * len(victims))  # noqa: B023
         assert set((await scene.counts(calls)).values()) == {1 + times}, "state was lost"
     after = await scene.sessions()
-    assert {call: info["worker_id"] for call, info in after.items()} == {
-        call: info["worker_id"] for call, info in before.items()
+    assert {call: info.worker_id for call, info in after.items()} == {
+        call: info.worker_id for call, info in before.items()
     }
     assert not scene.of("lost")
     assert not scene.of("closed")
@@ -82,7 +82,7 @@ async def test_a_worker_that_is_cut_off_for_long_is_superseded_and_comes_back(sc
     assert {e.subject for e in scene.of("lost")} == victims
     after = await scene.sessions()
     assert set(after) == set(calls)
-    assert {info["worker_id"] for info in after.values()} == {other.worker_id}
+    assert {info.worker_id for info in after.values()} == {other.worker_id}
     await scene.end_calls(calls)
     await check(scene, "black hole")
 
@@ -117,7 +117,7 @@ async def test_a_worker_that_comes_back_while_it_is_buried_keeps_its_calls(scene
     scene.thaw(worker)
     await scene.until(lambda: {r["call_id"] for r in scene.logged("placer.revives")} == mine, within=60)
     proxy.set_delay(0)
-    assert {info["worker_id"] for info in (await scene.sessions_are(calls)).values()} == {
+    assert {info.worker_id for info in (await scene.sessions_are(calls)).values()} == {
         placer.worker_id,
         worker.worker_id,
     }
@@ -180,7 +180,7 @@ async def test_a_recipe_that_the_broker_keeps_back_is_written_anew(scene: Stage)
     await scene.kill_worker(worker)
     await scene.event("lost", call_id="call-1", within=30)
     await scene.until(lambda: len(scene.of("created", call_id="call-1")) == 2, within=30)
-    assert (await scene.sessions_are(["call-1"]))["call-1"]["restored"]
+    assert (await scene.sessions_are(["call-1"]))["call-1"].restored
     await scene.end_calls(["call-1"])
     await check(scene, "recipes kept back")
 

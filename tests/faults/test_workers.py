@@ -17,7 +17,7 @@ async def test_sigkill_of_one_of_two_workers_with_fifty_live_sessions(scene: Sta
     await scene.start_calls(calls)
     before = await scene.sessions()
     assert set((await scene.counts(calls)).values()) == {1}
-    victims = {call for call, info in before.items() if info["worker_id"] == first.worker_id}
+    victims = {call for call, info in before.items() if info.worker_id == first.worker_id}
     others = set(calls) - victims
     assert victims
     assert others
@@ -32,9 +32,9 @@ async def test_sigkill_of_one_of_two_workers_with_fifty_live_sessions(scene: Sta
 
     after = await scene.sessions()
     assert set(after) == set(calls)
-    assert {info["worker_id"] for info in after.values()} == {second.worker_id}
-    assert {call: after[call]["created_at"] for call in others} == {call: before[call]["created_at"] for call in others}
-    assert all(after[call]["restored"] for call in victims)
+    assert {info.worker_id for info in after.values()} == {second.worker_id}
+    assert {call: after[call].created_at for call in others} == {call: before[call].created_at for call in others}
+    assert all(after[call].restored for call in victims)
     counts = await scene.counts(calls)
     assert {counts[call] for call in others} == {2}, "the other worker's sessions were touched"
     assert {counts[call] for call in victims} == {1}
@@ -63,13 +63,13 @@ async def test_a_worker_that_is_frozen_for_longer_than_the_heartbeat_is_supersed
     assert {e.subject for e in scene.of("lost")} == victims
     assert not scene.of("closed", worker_id=first.worker_id)
     after = await scene.sessions_are(set(calls) - set(ending))  # ends that came as orphans take their time
-    assert {after[call]["worker_id"] for call in living} == {second.worker_id}
+    assert {after[call].worker_id for call in living} == {second.worker_id}
     counts = await scene.counts(sorted(living))
     assert set(counts.values()) == {1}
     # It is a full member again.
     more = [f"more-{number}" for number in range(20)]
     await scene.start_calls(more)
-    assert {info["worker_id"] for info in (await scene.sessions()).values()} == {first.worker_id, second.worker_id}
+    assert {info.worker_id for info in (await scene.sessions()).values()} == {first.worker_id, second.worker_id}
     await scene.end_calls([*sorted(set(calls) - set(ending)), *more])
     await check(scene, "SIGSTOP and SIGCONT")
 

@@ -87,7 +87,7 @@ async def test_a_call_is_served_by_what_the_procfile_starts(mcp: Cluster, tmp_pa
         await mcp.event("created", session_id="c-1")
         await mcp.client.call_tool("c-1", "add_todo", {"text": "call back"})
         answer = await mcp.client.call_tool("c-1", "list_todos", {})
-        assert "call back" in answer["text"]
+        assert "call back" in answer.text
 
         worker = psutil.Process((await mcp.event("started")).data["pid"])
         stop(worker)

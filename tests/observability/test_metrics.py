@@ -49,7 +49,9 @@ async def calls(mcp: Cluster, worker: Watched) -> None:
     await mcp.client.publish_call_event(b"nonsense")
     await worker.until(lambda value: value == 1, "parked_total", reason="unrecognised")
     assert await worker.value("call_events_total", source="other", kind="unrecognised") == 1
-    await mcp.client._publisher.confirmed(Message(b"{}", type="no.such.type"), mcp.client.names.sessions, "c-3")
+    await mcp.client._connection._publisher.confirmed(
+        Message(b"{}", type="no.such.type"), mcp.client.names.sessions, "c-3"
+    )
     await worker.until(lambda value: value == 1, "deliveries_total", type="other", outcome="parked")
 
 
@@ -66,7 +68,7 @@ async def sessions(mcp: Cluster, worker: Watched) -> None:
     assert await worker.value("rejected_total", code="start_failed") == 1
 
     await mcp.client.call_tool("s-echo", "echo", {"text": "hello"})
-    assert (await mcp.client.call_tool("s-echo", "fail"))["isError"]
+    assert (await mcp.client.call_tool("s-echo", "fail")).is_error
     with pytest.raises(McpError):
         await mcp.client.call_tool("s-echo", "error")
     for outcome in ("ok", "tool_error", "mcp_error"):
@@ -99,7 +101,7 @@ async def death(mcp: Cluster, worker: Watched) -> None:
     """A second worker comes, gets a call, and is killed."""
     victim = await mcp.start(configuration())
     await worker.until(lambda value: value == 2, "workers", state="ready")
-    assert (await mcp.client.create("orphan", "echo"))["worker_id"] == victim.worker_id
+    assert (await mcp.client.create("orphan", "echo")).worker_id == victim.worker_id
     for n in range(ROOM):
         await mcp.client.close(f"crowd-{n}")
     await victim.kill()
@@ -113,7 +115,7 @@ async def death(mcp: Cluster, worker: Watched) -> None:
 async def outage(mcp: Cluster, worker: Watched, broker: PrivateBroker) -> None:
     """The broker goes away, something happens meanwhile, and it is back."""
     await mcp.client.create("meanwhile", "echo")
-    server = psutil.Process((await mcp.client.call_tool("meanwhile", "cwd"))["structuredContent"]["pid"])
+    server = psutil.Process((await mcp.client.call_tool("meanwhile", "cwd")).structured_content["pid"])
     await asyncio.to_thread(broker.stop_app)
     try:
         await worker.until(lambda value: value == 0, "link_up")

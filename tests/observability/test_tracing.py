@@ -131,7 +131,7 @@ async def test_one_trace_leads_from_the_publisher_to_the_mcp_server(mcp: Cluster
             await mcp.client.publish_call_event({"call_id": "c-1", "kind": "started"})
             await mcp.event("created", session_id="c-1", within=60)
             answer = await mcp.client.call_tool("c-1", "add", {"a": 1, "b": 2})
-            assert answer["text"] == "3"
+            assert answer.text == "3"
         trace_id, _ = ids_of(ringing)
 
         publishing = {span.name: trace.format_span_id(span.context.span_id) for span in own.get_finished_spans()}
@@ -172,7 +172,7 @@ async def test_the_context_passes_through_a_worker_that_exports_nothing(mcp: Clu
     await mcp.client.create("c-1", "echo")
     with trace.get_tracer("test").start_as_current_span("asking") as asking:
         answer = await mcp.client.call_tool("c-1", "meta")
-    meta = answer["structuredContent"]["meta"]
+    meta = answer.structured_content["meta"]
     assert meta["traceparent"].split("-")[1] == ids_of(asking)[0]
     assert meta["call_id"] == "c-1"
 

@@ -160,5 +160,5 @@ async def test_mcp_server_sqlite_breaks_on_todays_sdk_and_the_error_says_how(
     rejected = await mcp.event("rejected", session_id="visit")
     assert (rejected.data["code"], rejected.data["message"]) == ("START_FAILED", failure.value.message)
     assert servers_of(worker) == []
-    assert (await mcp.client.list_sessions())["sessions"] == {}
+    assert (await mcp.client.list_sessions()).sessions == {}
     row.result = f"`START_FAILED`, `{last_line}`"

@@ -19,7 +19,7 @@ CALLS = ("call-a", "call-b")
 
 async def text(mcp: Cluster, session_id: str, tool: str, **arguments: object) -> str:
     """The text of a tool's answer, be it an error or not."""
-    return str((await mcp.client.call_tool(session_id, tool, arguments))["text"])
+    return str((await mcp.client.call_tool(session_id, tool, arguments)).text)
 
 
 async def open_calls(mcp: Cluster, *services: str) -> None:
@@ -59,11 +59,11 @@ async def test_two_services_of_a_call_remember_at_once_and_each_call_only_its_ow
     for call in CALLS:
         expected = [f"{call}/{number}" for number in range(10)]
         graph = await mcp.client.call_tool(call, "read_graph", service_name=memory.name)
-        assert [entity["name"] for entity in graph["structuredContent"]["entities"]] == expected
+        assert [entity.name for entity in graph.structured_content["entities"]] == expected
         query = {"query": "SELECT name FROM callers"}
         rows = await mcp.client.call_tool(call, "read_query", query, service_name=sqlite.name)
-        assert rows["text"] == str([{"name": name} for name in expected])
-    assert len((await mcp.client.list_sessions())["sessions"]) == 4
+        assert rows.text == str([{"name": name} for name in expected])
+    assert len((await mcp.client.list_sessions()).sessions) == 4
 
     processes = servers_of(worker)
     assert len(processes) == 4
@@ -119,7 +119,7 @@ async def test_closing_one_session_leaves_the_files_of_the_others(servers: Serve
     closed = next(folder for folder in folders if (folder / "gone.txt").exists())
 
     answer = await mcp.client.close(f"call-a#{shell.name}")
-    assert answer == {"closed": True, "sessions": [f"call-a#{shell.name}"]}
+    assert answer.sessions == [f"call-a#{shell.name}"]
     await all_gone([folders.pop(closed)])
     assert not closed.exists()
     await still_there(mcp, list(folders.values()), "call-a", "call-b")

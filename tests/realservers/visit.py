@@ -41,25 +41,25 @@ class Visit:
     async def look_around(self) -> None:
         """List what there is; a server that knows no resources or prompts says so, which is no fault."""
         client = self._mcp.client
-        self.tools = [str(tool["name"]) for tool in await client.list_tools(self.session_id)]
+        self.tools = [tool.name for tool in (await client.list_tools(self.session_id)).tools]
         self._row.tools = len(self.tools)
         with suppress(McpError):
-            found = (await client.list_resources(self.session_id))["resources"]
-            self.resources = [str(resource["uri"]) for resource in found]
-            self._row.resources = len(found)
+            self.resources = [one.uri for one in (await client.list_resources(self.session_id)).resources]
+            self._row.resources = len(self.resources)
         with suppress(McpError):
-            found = (await client.list_prompts(self.session_id))["prompts"]
-            self.prompts = [str(prompt["name"]) for prompt in found]
-            self._row.prompts = len(found)
+            self.prompts = [one.name for one in (await client.list_prompts(self.session_id)).prompts]
+            self._row.prompts = len(self.prompts)
 
     async def call(self, tool: str, /, **arguments: Any) -> Json:
         """Call a tool; its whole answer. The server must speak to the worker as it did when it introduced itself."""
         assert tool in self.tools
         answer = await self._mcp.client.call_tool(self.session_id, tool, arguments)
         self._row.called.append(tool)
-        assert answer["session_id"] == self.session_id
-        assert ("resultType" in answer) == (self.protocol >= "2026"), "a modern result says what type it is of"
-        return answer
+        assert answer.session_id == self.session_id
+        assert ("resultType" in (answer.model_extra or {})) == (self.protocol >= "2026"), (
+            "a modern result says what type it is of"
+        )
+        return answer.model_dump(by_alias=True, exclude_unset=True)
 
     async def says(self, tool: str, /, **arguments: Any) -> str:
         """Call a tool that succeeds; the text of its answer."""
@@ -75,14 +75,14 @@ class Visit:
 
     async def read(self, uri: str) -> Json:
         """The one content of a resource."""
-        (content,) = (await self._mcp.client.read_resource(self.session_id, uri))["contents"]
-        assert content["uri"] == uri
-        return dict(content)
+        (content,) = (await self._mcp.client.read_resource(self.session_id, uri)).contents
+        assert content.uri == uri
+        return content.model_dump(by_alias=True, exclude_unset=True)
 
     async def prompt(self, name: str, /, **arguments: str) -> list[Json]:
         """What the messages of a prompt contain."""
         result = await self._mcp.client.get_prompt(self.session_id, name, arguments)
-        return [dict(message["content"]) for message in result["messages"]]
+        return [dict(message.content) for message in result.messages]
 
 
 @asynccontextmanager
@@ -96,7 +96,7 @@ async def visiting(mcp: Cluster, table: Table, server: Server) -> AsyncIterator[
     began = time.monotonic()
     info = await mcp.client.create("visit", server.name)
     row.start = time.monotonic() - began
-    assert info["is_alive"]
+    assert info.is_alive
     visit = Visit(mcp, row, "visit", servers_of(worker))
     row.processes = len(visit.processes)
     await visit.look_around()

@@ -89,16 +89,16 @@ async def test_a_client_cannot_speak_for_another_caller(mcp: Cluster):
     await mcp.event("created", session_id="c")
     lie = {"from": "+1666", "tenant": "evil", "queue": "vip", "kept": 1}
     lies = {"caller": "+1666", "tenant": "evil", "queue": "vip"}
-    assert (await mcp.client.call_tool("c", "who", lies))["text"] == "+1555 of acme in sales"
+    assert (await mcp.client.call_tool("c", "who", lies)).text == "+1555 of acme in sales"
 
     # Another session of the same call, one in place of the first, and one that a tool call opens.
     await mcp.client.create("c#other", "other", metadata=lie)
-    assert (await mcp.client.call_tool("c#other", "who", lies))["text"] == "+1555 of acme in sales"
+    assert (await mcp.client.call_tool("c#other", "who", lies)).text == "+1555 of acme in sales"
     replaced = await mcp.client.create("c", "who", metadata=lie)
-    assert replaced["metadata"]["kept"] == 1
-    assert (await mcp.client.call_tool("c", "who", lies))["text"] == "+1555 of acme in sales"
+    assert replaced.metadata["kept"] == 1
+    assert (await mcp.client.call_tool("c", "who", lies)).text == "+1555 of acme in sales"
     await mcp.client.close("c#other")
-    assert (await mcp.client.call_tool("c", "who", lies, service_name="other"))["text"] == "+1555 of acme in sales"
+    assert (await mcp.client.call_tool("c", "who", lies, service_name="other")).text == "+1555 of acme in sales"
     prompt = await mcp.client.request(
         "prompts.get", {"session_id": "c", "name": "greet", "arguments": {"caller": "+1666"}}, call_id="c"
     )
@@ -112,4 +112,4 @@ async def test_a_client_cannot_speak_for_another_caller(mcp: Cluster):
         await mcp.client.call_tool("d", "who", lies)
     await mcp.client.publish_call_event(started | {"call_id": "d"})
     await mcp.until(lambda: mcp.logged("delivery", type="call.started", call_id="d"))
-    assert (await mcp.client.call_tool("d", "who", lies))["text"] == "+1555 of acme in sales"
+    assert (await mcp.client.call_tool("d", "who", lies)).text == "+1555 of acme in sales"

@@ -91,7 +91,7 @@ async def test_no_error_no_event_and_no_line_of_the_log_tells_a_secret(mcp: Clus
         await mcp.client.call_tool("e", "error", {"message": "no: env-token-1", "data": {"url": "x?k=env-token-1"}})
     assert (refused.value.message, refused.value.details["data"]) == ("no: ***", {"url": "x?k=***"})
     failed = await mcp.client.call_tool("e", "fail", {"message": "no: env-token-1"})
-    assert failed["text"] == "no: ***"
+    assert failed.text == "no: ***"
     with pytest.raises(OutcomeUnknown) as died:
         await mcp.client.call_tool("e", "die", {"code": 1, "stderr": "last: env-token-1"})
     assert died.value.details["stderr"] == "last: ***"

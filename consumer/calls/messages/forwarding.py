@@ -22,11 +22,6 @@ _MARKS: Final = frozenset(
 """What is true of one hop only."""
 
 
-def milliseconds(moment: float) -> str:
-    """A moment (s since the epoch) as headers have it."""
-    return str(round(moment * 1000))
-
-
 def onward(message: Message, marks: dict[str, Any]) -> Message:
     """``message`` as it is sent on to the next hop: without the marks of the last one, with those of this one."""
     again = message.again()

@@ -272,7 +272,7 @@ class Placer:
         message = forwarding.onward(delivery.message, {headers.RESENT: True} | orphaned)
         if delivery.type in _STARTS:  # its wait for room began with the placer that had it first
             message = message.with_headers(
-                {headers.ADMISSION: forwarding.milliseconds(self._admitted_until(message.headers))}
+                {headers.ADMISSION: headers.milliseconds(self._admitted_until(message.headers))}
             )
         return Forward(self._context.names.sessions, routing_key(call_id), message, what="resent")
 
@@ -357,7 +357,7 @@ class Placer:
             await self._context.presence.has_listened(ROLL_CALL)
         loop_until = asyncio.get_running_loop().time() + until - now
         # The wait for room is part of the caller's patience.
-        deadline = {} if patience is None else {headers.DEADLINE: forwarding.milliseconds(now + patience)}
+        deadline = {} if patience is None else {headers.DEADLINE: headers.milliseconds(now + patience)}
         try:
             if without and until <= now:
                 raise Capacity("every worker is full; the room that there seemed to be was taken")
@@ -370,7 +370,7 @@ class Placer:
             for one in wanted:
                 self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise
-        marks = {headers.ADMISSION: forwarding.milliseconds(until)} | deadline
+        marks = {headers.ADMISSION: headers.milliseconds(until)} | deadline
         return await self._bind(call_id, worker, delivery.message, number, reign, marks)
 
     async def _bind(

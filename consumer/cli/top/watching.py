@@ -9,10 +9,9 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consumer.broker.errors import BrokerError, BrokerUnavailable, PublishFailed
 from consumer.cli.top.known import Known, Listing
 from schemas.base import Json
-from schemas.errors import DeadlineExceeded, SessionsError, UnknownType
+from schemas.errors import Disconnected, NoReply, NotRouted, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ PAGE = 1000
 MOST = 5000
 """How many sessions are fetched at most: more than anybody reads, and what a filter finds something in."""
 
-PATIENCE = 3.0
+REPLY_TIMEOUT = 3.0
 """How long (s) the workers have to answer."""
 
 SHARE = 5
@@ -66,7 +65,7 @@ class Watcher:
         """Ask one round of questions.
 
         Raises:
-            SessionsError, BrokerError: the workers or the broker did not answer.
+            SessionsError: the workers or the broker did not answer.
         """
         workers, (sessions, missing, more), figures, parked = await asyncio.gather(
             self._request(WorkersList.type, {}), self._sessions(), self._figures(), self._parked()
@@ -74,7 +73,7 @@ class Watcher:
         return Listing(workers["workers"], sessions, missing, more, figures, parked)
 
     async def _request(self, message_type: str, body: Json) -> Json:
-        return await self._client.request(message_type, body, timeout=PATIENCE)
+        return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
 
     async def _sessions(self) -> tuple[Json, list[str], bool]:
         sessions: Json = {}
@@ -99,7 +98,7 @@ class Watcher:
             return None
 
     async def _parked(self) -> int | None:
-        with contextlib.suppress(BrokerUnavailable):  # a user that may not look there sees the rest
+        with contextlib.suppress(Disconnected):  # a user that may not look there sees the rest
             return await self._client.parked()
         return None
 
@@ -119,11 +118,11 @@ class Watcher:
         self._since = []
         try:
             listing = await self.fetch()
-        except PublishFailed:
+        except NotRouted:
             self.known.problem = "no worker has ever been here"
-        except DeadlineExceeded:
+        except NoReply:
             self.known.problem = "no worker answers"
-        except (SessionsError, BrokerError) as error:
+        except SessionsError as error:
             self.known.problem = str(error)
         else:
             if not self.held:
@@ -150,10 +149,10 @@ class Watcher:
         """Close a session; returns what became of it, in a sentence."""
         try:
             result = await self._client.close(session_id)
-        except (SessionsError, BrokerError) as error:
+        except SessionsError as error:
             return f"Not closed: {error}"
         self.ask()
-        return f"Closed: {', '.join(result['sessions'])}" if result["closed"] else f"{session_id} was closed already."
+        return f"Closed: {', '.join(result.sessions)}" if result.closed else f"{session_id} was closed already."
 
 
 def _ticks() -> float:

@@ -1,0 +1,292 @@
+"""The synchronous twin of ``SessionClient``: the same client on an event loop in a thread of its own.
+
+Nothing is written twice: each method is the asyncio client's, sent to the loop, its answer waited for. What the caller
+gives to be called (``on_progress``, ``on_question``) runs in the thread that waits, as synchronous code expects.
+
+::
+
+    with SyncSessionClient("amqp://localhost") as client:
+        client.publish_call_event({"call_id": "c-1", "kind": "started"})
+        print(client.call_tool("c-1", "add_todo", {"text": "call back"}).text)
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import inspect
+import queue
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from consumer.client.client import SessionClient
+from schemas.errors import Disconnected
+from schemas.events import CloudEvent
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Work = Callable[[], None]
+
+
+def _blocking(
+    method: Callable[Concatenate[SessionClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["SyncSessionClient", P], T]:
+    """The method, waited for."""
+
+    @functools.wraps(method)
+    def call(self: "SyncSessionClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        here = _Here()
+        for name, given in kwargs.items():
+            if name.startswith("on_") and callable(given):
+                kwargs[name] = here.bridge(given)
+        return self._run(lambda: method(self._client, *args, **kwargs), here)
+
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[SessionClient, P], AsyncIterator[T]],
+) -> Callable[Concatenate["SyncSessionClient", P], Iterator[T]]:
+    """The iterator, each step of it waited for."""
+
+    @functools.wraps(method)
+    def call(self: "SyncSessionClient", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._iterate(method(self._client, *args, **kwargs))
+
+    return call
+
+
+class _Here:
+    """The thread that waits for an answer, which meanwhile does what the loop has for it."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+
+    def bridge(self, function: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
+        """``function`` as the loop can await it, while it runs here."""
+
+        async def call(message: Any) -> Any:
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[Any] = loop.create_future()
+
+            def work() -> None:
+                try:
+                    result, error = function(message), None
+                except BaseException as failure:  # noqa: BLE001 - it is raised where the call is waited for
+                    result, error = None, failure
+                with contextlib.suppress(RuntimeError):  # the function has disconnected the client
+                    loop.call_soon_threadsafe(_settle, answer, result, error)
+
+            self._work.put(work)
+            return await answer
+
+        return call
+
+    def wait(self, future: "concurrent.futures.Future[T]") -> T:
+        """The result of ``future``; does what is asked of this thread until then."""
+        future.add_done_callback(lambda _: self._work.put(None))
+        try:
+            while (work := self._work.get()) is not None:
+                work()
+        except BaseException:  # Ctrl-C
+            future.cancel()
+            raise
+        return future.result()
+
+
+def _settle(answer: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)
+
+
+class SyncEvents:
+    """Events that are followed: ``get`` waits for one, and iteration goes on until the client is disconnected."""
+
+    def __init__(self, client: "SyncSessionClient", events: "asyncio.Queue[CloudEvent]") -> None:
+        self._client = client
+        self._events = events
+
+    def get(self, timeout: float | None = None) -> CloudEvent:
+        """The next event.
+
+        Raises:
+            TimeoutError: none came within ``timeout`` seconds.
+            Disconnected: the client is disconnected.
+        """
+
+        async def next_one() -> CloudEvent:
+            async with asyncio.timeout(timeout):
+                return await self._events.get()
+
+        return self._client._run(next_one, _Here())  # noqa: SLF001 - a part of it
+
+    def __iter__(self) -> Iterator[CloudEvent]:
+        with contextlib.suppress(Disconnected):
+            while True:
+                yield self.get()
+
+
+class SyncSessionClient:
+    """A connection to the workers of one prefix, for synchronous code; safe to be used from many threads at once.
+
+    It has the methods, arguments, results and errors of ``SessionClient``. ``with`` connects and disconnects it, or
+    ``connect`` and ``disconnect``; afterwards nothing of it is left, its thread included. What a method is given to
+    call back runs in the thread that called the method. Do not call it from a running event loop that must go on.
+
+    Args:
+        url: the broker; ``amqps://`` is verified.
+        prefix: the first word of every name on the broker, as the workers have it.
+        connect_timeout: how long (s) the first connection may take.
+
+    Raises:
+        InvalidUrl: no connection can be made of ``url``.
+    """
+
+    def __init__(
+        self, url: str = "amqp://guest:guest@localhost:5672/", *, prefix: str = "mcp", connect_timeout: float = 10.0
+    ) -> None:
+        self._made = functools.partial(SessionClient, url, prefix=prefix, connect_timeout=connect_timeout)
+        self._client = self._made()
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    def connect(self) -> None:
+        """Connect to the broker, and stay connected until ``disconnect``; ``with`` does both. Idempotent.
+
+        Raises:
+            CannotConnect: nobody is there within ``connect_timeout``; ``AccessRefused`` when it does not let us in.
+        """
+        with self._lock:
+            if self._thread is not None:
+                return
+            up: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+            self._client, self._stop = self._made(), asyncio.Event()  # both belong to one loop only
+            self._thread = threading.Thread(
+                target=lambda: asyncio.run(self._live(up)), name="mcp-sessions client", daemon=True
+            )
+            self._thread.start()
+            try:
+                self._loop = up.result()
+            except BaseException:
+                self._thread.join()
+                self._thread = None
+                raise
+
+    async def _live(self, up: "concurrent.futures.Future[asyncio.AbstractEventLoop]") -> None:
+        try:
+            await self._client.connect()
+        except BaseException as error:  # noqa: BLE001 - it is raised by connect
+            up.set_exception(error)
+            return
+        up.set_result(asyncio.get_running_loop())
+        await self._stop.wait()
+        await self._client.disconnect()
+
+    def disconnect(self) -> None:
+        """Leave the broker and end the thread; what is under way raises ``Disconnected``. Idempotent."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+            thread, self._thread = self._thread, None
+            if loop is not None:
+                loop.call_soon_threadsafe(self._stop.set)
+        if thread is not None:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.disconnect()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at the moment; it is restored by itself."""
+        return self._client.connected
+
+    create = _blocking(SessionClient.create)
+    get = _blocking(SessionClient.get)
+    touch = _blocking(SessionClient.touch)
+    close = _blocking(SessionClient.close)
+    list_sessions = _blocking(SessionClient.list_sessions)
+    iter_sessions = _iterating(SessionClient.iter_sessions)
+    list_tools = _blocking(SessionClient.list_tools)
+    call_tool = _blocking(SessionClient.call_tool)
+    list_resources = _blocking(SessionClient.list_resources)
+    iter_resources = _iterating(SessionClient.iter_resources)
+    list_resource_templates = _blocking(SessionClient.list_resource_templates)
+    iter_resource_templates = _iterating(SessionClient.iter_resource_templates)
+    read_resource = _blocking(SessionClient.read_resource)
+    list_prompts = _blocking(SessionClient.list_prompts)
+    iter_prompts = _iterating(SessionClient.iter_prompts)
+    get_prompt = _blocking(SessionClient.get_prompt)
+    list_services = _blocking(SessionClient.list_services)
+    service_tools = _blocking(SessionClient.service_tools)
+    list_workers = _blocking(SessionClient.list_workers)
+    worker_figures = _blocking(SessionClient.worker_figures)
+    parked = _blocking(SessionClient.parked)
+    publish_call_event = _blocking(SessionClient.publish_call_event)
+    request = _blocking(SessionClient.request)
+
+    @contextlib.contextmanager
+    def following(self, pattern: str = "#") -> Iterator[SyncEvents]:
+        """The events whose routing key (``session.<what>.<service>``, ``worker.<what>``) fits.
+
+        The binding is there when this is entered: what happens from then on is told. While the connection is away,
+        events are missed.
+
+        Raises:
+            Disconnected: there is no connection at the moment.
+        """
+        followed = self._client.following(pattern)
+        events = self._run(followed.__aenter__, _Here())
+        try:
+            yield SyncEvents(self, events)
+        finally:
+            with contextlib.suppress(Disconnected):  # then nothing is followed any more
+                self._run(lambda: followed.__aexit__(None, None, None), _Here())
+
+    def events(self, pattern: str = "#") -> Iterator[CloudEvent]:
+        """Follow events until the client is disconnected; see ``following``."""
+        with self.following(pattern) as events:
+            yield from events
+
+    def _run(self, start: Callable[[], Awaitable[T]], here: _Here) -> T:
+        """Run ``start()`` on the loop, and wait for it here."""
+
+        async def run() -> T:
+            return await start()
+
+        with self._lock:
+            if self._loop is None:
+                raise Disconnected("the client is not connected: enter it with 'with', or call connect", executed=False)
+            future = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return here.wait(future)
+        except concurrent.futures.CancelledError:
+            raise Disconnected("the client was disconnected before the answer came") from None
+
+    def _iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
+        end = object()
+
+        async def step() -> T | object:
+            return await anext(iterator, end)
+
+        try:
+            while (one := self._run(step, _Here())) is not end:
+                yield one  # type: ignore[misc]  # it is not the end
+        finally:
+            if inspect.isasyncgen(iterator):
+                with contextlib.suppress(Disconnected):
+                    self._run(iterator.aclose, _Here())

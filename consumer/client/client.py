@@ -1,0 +1,149 @@
+"""The way in from Python: an asyncio client for telephony backends, agents and the command line.
+
+::
+
+    async with SessionClient("amqp://localhost") as client:
+        await client.publish_call_event({"call_id": "c-1", "kind": "started"})
+        answer = await client.call_tool("c-1", "add_todo", {"text": "call back"})
+        print(answer.text)
+        async for event in client.events("session.closed.*"):
+            print(event.subject, event.data["reason"])
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel
+
+from consumer.broker.topology import Names
+from consumer.client.asking import body_of
+from consumer.client.connection import Connection
+from consumer.client.requester import Requester
+from consumer.client.server_requests import ServerRequests
+from consumer.client.session_requests import SessionRequests
+from schemas.base import Json
+from schemas.calls import CallEvent
+from schemas.events import CloudEvent
+
+
+class SessionClient(SessionRequests, ServerRequests):
+    """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
+
+    ``async with`` connects and disconnects it. A lost connection is restored by itself; a request that was under way
+    then raises ``Disconnected``. No request is ever repeated by the client.
+
+    Everything that it raises is a ``SessionsError``: the class of a worker's error code, or a ``ClientError`` when no
+    worker answered. Each request can raise ``Disconnected``, ``NotRouted``, ``NotConfirmed``, ``NoReply``,
+    ``RequestTooLarge`` and ``InvalidReply``; its method lists what else it raises.
+
+    Args:
+        url: the broker; ``amqps://`` is verified.
+        prefix: the first word of every name on the broker, as the workers have it.
+        connect_timeout: how long (s) the first connection may take.
+        middleware: given the requester over AMQP, returns the one to ask; for a process that owns calls itself.
+
+    Raises:
+        InvalidUrl: no connection can be made of ``url``.
+    """
+
+    def __init__(
+        self,
+        url: str = "amqp://guest:guest@localhost:5672/",
+        *,
+        prefix: str = "mcp",
+        connect_timeout: float = 10.0,
+        middleware: Callable[[Requester], Requester] | None = None,
+    ) -> None:
+        self._connection = Connection(url, prefix, connect_timeout)
+        super().__init__(self._connection if middleware is None else middleware(self._connection))
+
+    async def connect(self) -> None:
+        """Connect to the broker, and stay connected until ``disconnect``; ``async with`` does both.
+
+        Raises:
+            CannotConnect: nobody is there within ``connect_timeout``; ``AccessRefused`` when it does not let us in.
+        """
+        await self._connection.open()
+
+    async def disconnect(self) -> None:
+        """Leave the broker; what is under way raises ``Disconnected``."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    @property
+    def names(self) -> Names:
+        """The names of exchanges and queues under the prefix."""
+        return self._connection.names
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at the moment; it is restored by itself."""
+        return self._connection.connected
+
+    async def parked(self) -> int:
+        """Count the messages in the parking lot; looks without touching any.
+
+        Raises:
+            Disconnected: there is no connection at the moment, or no parking lot because no worker ever was.
+        """
+        return await self._connection.parked()
+
+    # Events.
+
+    async def publish_call_event(
+        self,
+        event: CallEvent | Json | bytes,
+        *,
+        content_type: str = "application/json",
+        exchange: str | None = None,
+        routing_key: str = "",
+    ) -> None:
+        """Publish what a telephony platform says of a call; returns when the broker has it for sure.
+
+        Args:
+            event: the project's own event, or what a platform sent, as it is.
+            content_type: what ``bytes`` are.
+            exchange: a platform's own exchange; the prefix's exchange of call events otherwise.
+            routing_key: what the platform's exchange routes by.
+
+        Raises:
+            Disconnected: there is no connection; the event was not sent.
+            NotRouted: no worker has ever run under this prefix; the event is in no queue.
+            NotConfirmed: the broker may have it or not. Publish it again: repeated events change nothing.
+        """
+        match event:
+            case bytes():
+                body = event
+            case BaseModel():
+                body = event.model_dump_json().encode()
+            case _:
+                body = body_of(event)
+        await self._connection.publish(body, content_type, exchange, routing_key)
+
+    def following(self, pattern: str = "#") -> AbstractAsyncContextManager[asyncio.Queue[CloudEvent]]:
+        """A queue of the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) fits.
+
+        The binding is there when this is entered: what happens from then on is in the queue. While the connection is
+        away, events are missed.
+
+        Raises:
+            Disconnected: there is no connection at the moment.
+        """
+        return self._connection.following(pattern)
+
+    async def events(self, pattern: str = "#") -> AsyncIterator[CloudEvent]:
+        """Follow events for ever; see ``following``."""
+        async with self.following(pattern) as events:
+            while True:
+                yield await events.get()

@@ -1,0 +1,44 @@
+"""The seam below the client: how a request travels to whoever answers it, and how the reply comes back.
+
+``SessionClient`` says what is asked, a ``Requester`` carries it. ``consumer.client.connection`` carries it over AMQP;
+a process that owns calls itself can put one in front that hands their requests to the owner without the broker.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.ids import CallId
+from schemas.interim import Interim
+from schemas.replies import Reply
+
+OnInterim = Callable[[Interim], Awaitable[None]]
+"""Is given what comes before the reply: ``tools.progress``, ``tools.pending``, ``input.required``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as it leaves the client.
+
+    ``type`` is its message type and ``body`` its JSON. ``call_id`` addresses it to a call; without one any worker
+    answers. ``reply_timeout`` is how long (s) its reply is waited for; the request is worth nothing afterwards.
+    """
+
+    type: str
+    body: bytes
+    call_id: CallId | None
+    reply_timeout: float
+
+
+class Requester(Protocol):
+    """Carries requests. Whoever implements it sends each at most once: nothing is ever repeated silently."""
+
+    async def ask(self, request: Outgoing, on_interim: OnInterim | None = None) -> Reply:
+        """Send a request and return its reply, which may be a worker's error.
+
+        ``on_interim`` is awaited for each message that comes before the reply, one after the other.
+
+        Raises:
+            ClientError: there is no reply; its ``executed`` says whether the request may have been executed.
+        """
+        ...

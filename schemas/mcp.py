@@ -1,0 +1,122 @@
+"""What MCP servers list and answer, as a client reads it: the MCP specification's names, read tolerantly.
+
+A worker hands results on as the server wrote them. Here only what a client needs is named; everything else of an
+object is kept as an attribute, and ``model_dump(by_alias=True, exclude_unset=True)`` gives it back as it came.
+"""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from schemas.base import Json, Tolerant
+
+
+class _Handed(Tolerant):
+    """An object of MCP."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+
+class Tool(_Handed):
+    """A tool as its server lists it; ``input_schema`` is the JSON Schema of its arguments."""
+
+    name: str
+    title: str | None = None
+    description: str | None = None
+    input_schema: Any = Field(default=None, alias="inputSchema")
+    output_schema: Any = Field(default=None, alias="outputSchema")
+    annotations: Any = None
+
+
+class Resource(_Handed):
+    """A resource as its server lists it."""
+
+    uri: str
+    name: str = ""
+    title: str | None = None
+    description: str | None = None
+    mime_type: str | None = Field(default=None, alias="mimeType")
+    size: int | None = None
+
+
+class ResourceTemplate(_Handed):
+    """A template of resources as its server lists it; ``uri_template`` is one of RFC 6570."""
+
+    uri_template: str = Field(alias="uriTemplate")
+    name: str = ""
+    title: str | None = None
+    description: str | None = None
+    mime_type: str | None = Field(default=None, alias="mimeType")
+
+
+class ResourceContents(_Handed):
+    """What is in a resource: ``text``, or ``blob`` in base64."""
+
+    uri: str
+    mime_type: str | None = Field(default=None, alias="mimeType")
+    text: str | None = None
+    blob: str | None = None
+
+
+class PromptArgument(_Handed):
+    """An argument of a prompt."""
+
+    name: str
+    description: str | None = None
+    required: bool | None = None
+
+
+class Prompt(_Handed):
+    """A prompt as its server lists it."""
+
+    name: str
+    title: str | None = None
+    description: str | None = None
+    arguments: list[PromptArgument] | None = None
+
+
+class PromptMessage(_Handed):
+    """A message of a prompt; ``content`` is one content block of MCP."""
+
+    role: Literal["user", "assistant"]
+    content: Json
+
+
+class ListToolsResult(_Handed):
+    """Every tool of a session or a service."""
+
+    tools: list[Tool]
+
+
+class ListResourcesResult(_Handed):
+    """One page of a session's resources; ``next_cursor`` asks for the next one."""
+
+    resources: list[Resource]
+    next_cursor: str | None = Field(default=None, alias="nextCursor")
+
+
+class ListResourceTemplatesResult(_Handed):
+    """One page of a session's resource templates; ``next_cursor`` asks for the next one."""
+
+    resource_templates: list[ResourceTemplate] = Field(alias="resourceTemplates")
+    next_cursor: str | None = Field(default=None, alias="nextCursor")
+
+
+class ListPromptsResult(_Handed):
+    """One page of a session's prompts; ``next_cursor`` asks for the next one."""
+
+    prompts: list[Prompt]
+    next_cursor: str | None = Field(default=None, alias="nextCursor")
+
+
+class ReadResourceResult(_Handed):
+    """The contents of a resource."""
+
+    contents: list[ResourceContents]
+
+
+class GetPromptResult(_Handed):
+    """A prompt with its arguments filled in."""
+
+    description: str | None = None
+    messages: list[PromptMessage]

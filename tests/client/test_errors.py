@@ -1,0 +1,153 @@
+"""Everything that the client raises is one family, and says whether anything was executed."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from consumer.broker.link import Link
+from consumer.broker.message import Delivery, Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Queue
+from consumer.client import SessionClient
+from infra.loopback import LOOPBACK, free_port
+from schemas.errors import (
+    CannotConnect,
+    ClientError,
+    Disconnected,
+    InvalidReply,
+    InvalidUrl,
+    NoReply,
+    NotRouted,
+    RequestTooLarge,
+    SessionNotFound,
+    SessionsError,
+)
+from tests.harness import WAIT, Cluster
+from tests.proxy import through
+
+
+async def test_a_broker_that_is_not_there_is_said_when_connecting():
+    client = SessionClient(f"amqp://{LOOPBACK}:{free_port()}/", connect_timeout=0.3)
+    with pytest.raises(SessionsError) as caught:
+        await client.connect()
+    assert isinstance(caught.value, CannotConnect)
+    assert (caught.value.code, caught.value.executed) == ("BROKER_UNREACHABLE", False)
+
+
+def test_a_url_that_leads_nowhere_is_said_at_once():
+    with pytest.raises(InvalidUrl):
+        SessionClient("http://localhost")
+
+
+async def test_a_client_that_is_not_connected_says_what_to_do():
+    with pytest.raises(Disconnected, match="async with") as caught:
+        await SessionClient("amqp://localhost").list_workers()
+    assert caught.value.executed is False
+
+
+async def test_a_prefix_without_workers_is_told_apart_from_a_broker_that_is_away(amqp_url: str, prefix: str):
+    async with SessionClient(amqp_url, prefix=prefix) as client:
+        with pytest.raises(NotRouted) as caught:
+            await client.list_workers()
+    assert (caught.value.code, caught.value.executed) == ("NOT_ROUTED", False)
+
+
+async def test_a_lost_connection_ends_what_waits_with_an_error_of_the_family(mcp: Cluster, proxy):
+    await mcp.start()
+    async with SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client:
+        await client.create("c", "echo")
+        calling = asyncio.create_task(client.call_tool("c", "sleep", {"seconds": 30}))
+        while not client._connection._asker._asked:
+            await asyncio.sleep(0.01)
+        await proxy.disconnect_all()
+        with pytest.raises(Disconnected) as caught:
+            await asyncio.wait_for(calling, WAIT)
+        assert caught.value.executed is None, "nobody knows"
+
+
+async def test_nobody_who_answers_in_time_is_no_reply(mcp: Cluster):
+    worker = await mcp.start()
+    await worker.kill()
+    with pytest.raises(NoReply, match=r"0\.3 s") as caught:
+        await mcp.client.list_workers(reply_timeout=0.3)
+    assert caught.value.executed is None
+
+
+async def test_a_request_that_no_broker_takes_is_not_sent(mcp: Cluster):
+    await mcp.start()
+    with pytest.raises(RequestTooLarge) as caught:
+        await mcp.client.call_tool("c", "echo", {"text": "x" * (17 << 20)})
+    assert caught.value.executed is False
+
+
+async def test_an_error_of_a_worker_is_no_error_of_the_client(mcp: Cluster):
+    await mcp.start()
+    with pytest.raises(SessionNotFound) as caught:
+        await mcp.client.get("nobody")
+    assert not isinstance(caught.value, ClientError)
+
+
+@pytest.mark.parametrize(
+    "body", [b"nonsense", b'{"ok": true, "result": {"workers": 3}}', b'{"ok": true, "result": {}}', b"[]"]
+)
+async def test_a_reply_that_cannot_be_read_is_an_error_of_the_family(amqp_url: str, prefix: str, body: bytes):
+    async with answering(amqp_url, prefix, body) as client:
+        with pytest.raises(InvalidReply):
+            await client.list_workers()
+
+
+async def test_what_a_newer_worker_says_more_is_left_out(amqp_url: str, prefix: str):
+    service = {"description": "", "enabled": True, "transport": "stdio", "sessions": 1, "max_sessions": 2, "new": 3}
+    body = json.dumps({"ok": True, "result": {"services": {"echo": service}, "new": True}}).encode()
+    async with answering(amqp_url, prefix, body) as client:
+        assert (await client.list_services()).services["echo"].sessions == 1
+
+
+class answering:  # noqa: N801 - it reads as what it does
+    """A client whose every question gets the same answer, whoever answers."""
+
+    def __init__(self, url: str, prefix: str, body: bytes) -> None:
+        self._body = body
+        self._prefix = prefix
+        self._link = Link(url, "test")
+        self._publisher = Publisher()
+        self._client = SessionClient(url, prefix=prefix)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _answer(self, asked: Delivery) -> None:
+        reply = Message(self._body, type="x.reply", correlation_id=asked.message.correlation_id)
+        task = asyncio.create_task(self._publisher.fast(reply, "", asked.message.reply_to or ""))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def __aenter__(self) -> SessionClient:
+        await self._link.open()
+        self._publisher.attach(await self._link.publishing())
+        channel = await self._link.channel()
+        await channel.declare_queue(Queue(f"{self._prefix}.queries", "", exclusive=True))
+        await channel.consume(f"{self._prefix}.queries", self._answer, no_ack=True)
+        return await self._client.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.disconnect()
+        await self._link.close()
+
+
+async def test_a_lost_connection_leaves_no_traceback_of_the_library_below(
+    mcp: Cluster, proxy, caplog: pytest.LogCaptureFixture
+):
+    problems: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    async with SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client:
+        asking = asyncio.create_task(client.list_workers())
+        await proxy.disconnect_all()
+        await asyncio.gather(asking, return_exceptions=True)
+        async with asyncio.timeout(WAIT):
+            while client.connected:
+                await asyncio.sleep(0.01)
+            while not client.connected:
+                await asyncio.sleep(0.01)
+    assert [one for one in caplog.records if one.levelno >= logging.ERROR or one.exc_info] == []
+    assert problems == []
