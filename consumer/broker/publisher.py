@@ -19,6 +19,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from consumer.broker.errors import BrokerUnavailable, MessageTooLarge, PublishFailed, PublishUnknown, Unsendable
 from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.properties import Encoded, encoded
+from consumer.broker.publish_frames import published
 from consumer.broker.underway import UnderWay
 from consumer.observability import tracing
 
@@ -137,16 +138,19 @@ class Publisher:
         if len(message.body) > MAX_BODY:
             raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
         channels = self._get()
+        channel = channels.fast
+        if channel.is_closed or channels.under_way.over:
+            raise BrokerUnavailable("the connection was lost")
         try:
             with self._traced(message, exchange, routing_key) as trace:
-                async with channels.under_way.bounded():
-                    await channels.fast.basic_publish(
-                        message.body,
-                        exchange=exchange,
-                        routing_key=routing_key,
-                        properties=_properties(message, trace, channels.fast),
-                        wait=False,
-                    )
+                properties = _properties(message, trace, channel).marshal()
+                most = max(0, channel.max_content_size)
+                frames = published(channel.number, exchange, routing_key, properties, message.body, most)
+                try:
+                    channel.write_queue.put_nowait(frames)
+                except asyncio.QueueFull:
+                    async with channels.under_way.bounded():
+                        await channel.write_queue.put(frames)
         except (ValueError, TypeError) as error:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:

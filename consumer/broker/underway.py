@@ -17,6 +17,11 @@ class UnderWay:
         self._bounds: set[asyncio.Timeout] = set()
         lost.add_done_callback(self._give_up)
 
+    @property
+    def over(self) -> bool:
+        """Whether the link is lost: nothing goes through it any more."""
+        return self._lost.done()
+
     @asynccontextmanager
     async def bounded(self, seconds: float | None = None) -> AsyncIterator[None]:
         """Within this nothing waits longer than the link lives, nor than ``seconds``: then it raises TimeoutError."""
