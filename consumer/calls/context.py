@@ -29,6 +29,8 @@ class Service(Protocol):
     @property
     def call_timeout(self) -> float: ...  # noqa: D102
     @property
+    def longest_call(self) -> float: ...  # noqa: D102
+    @property
     def restore(self) -> bool: ...  # noqa: D102
     @property
     def retry(self) -> bool: ...  # noqa: D102
@@ -123,7 +125,13 @@ class Bounds:
     """What one worker takes on at once."""
 
     max_calls: int = 512
-    """Tool calls in flight, of all sessions."""
+    """Requests that MCP servers are busy with, of all sessions."""
+    max_requests: int = 4_096
+    """Requests that are held, waiting for their turn or running."""
+    max_metadata: int = 256 << 10
+    """Bytes of the metadata of one session."""
+    max_kept: int = 128 << 20
+    """Bytes that are kept of each of these: metadata of sessions, answers under keys, bodies of requests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,9 @@ class MCPService(BaseModel):
 
     Durations are seconds. ``timeout`` is the idle timeout of its sessions (default: ``session.default_timeout``).
     ``bind`` pins arguments of its tools, ``{name}`` standing for what the session's metadata has under that name.
-    ``max_calls`` is how many calls of one session may run at once, ``max_arguments`` and ``max_result`` are bytes of a
-    request and of a reply. With ``retry`` a tool that says of itself that it may be repeated (``readOnlyHint``,
+    A request may ask for another time than ``call_timeout``, up to ``max_call_timeout``.
+    ``max_calls`` is how many requests of one session may run at once, ``max_arguments`` and ``max_result`` are bytes of
+    a request and of a reply. With ``retry`` a tool that says of itself that it may be repeated (``readOnlyHint``,
     ``idempotentHint``) is called once more, on a fresh process, when the first one died under the call.
 
     ``fork_server`` names what a Python server runs as ``module:function`` (its ``main``, as a console script has it).
@@ -118,6 +119,7 @@ class MCPService(BaseModel):
     headers: dict[str, str] = Field(default_factory=dict)
     start_timeout: Seconds = 30.0
     call_timeout: Seconds = 30.0
+    max_call_timeout: Seconds = 600.0
     timeout: Seconds | None = None
     restore: bool = True
     retry: bool = False
@@ -142,6 +144,17 @@ class MCPService(BaseModel):
         if self.fork_server is not None and self.sandbox.kind == "bubblewrap":
             raise ValueError('fork_server cannot be had with sandbox kind = "bubblewrap"')
         return self
+
+    @model_validator(mode="after")
+    def _timeout_in_order(self) -> Self:
+        if self.max_call_timeout < self.call_timeout and "max_call_timeout" in self.model_fields_set:
+            raise ValueError("max_call_timeout must not be below call_timeout")
+        return self
+
+    @property
+    def longest_call(self) -> float:
+        """How long (s) a request may run at most, whatever its caller asks for."""
+        return max(self.max_call_timeout, self.call_timeout)
 
     @property
     def transport(self) -> Literal["stdio", "http"]:

@@ -46,6 +46,7 @@ class SessionSettings(_Section):
     cleanup_interval: Seconds = 60.0
     max_sessions_per_service: int = Field(default=100, ge=1)
     max_total_sessions: int = Field(default=500, ge=1, le=60_000)
+    max_metadata: Annotated[Size, Field(le=MAX_RECIPE)] = 256 << 10
     max_lifetime: Annotated[Seconds | None, BeforeValidator(_unlimited)] = 14_400.0
     sandbox_dir: Path | None = None
 
@@ -67,8 +68,9 @@ class WorkerSettings(_Section):
     held for a call that rings, ``connect_timeout`` how long a broker that cannot be reached is tried at the start. A
     worker that leaves hands its calls over at once, or with ``drain = "wait"`` keeps them until they end;
     ``drain_timeout`` bounds both. ``calls_prefetch`` bounds the raw events in work at once, ``max_message`` the bytes
-    of a body that is read at all. ``worker_id`` must be unique; without one each start makes its own. Without an
-    ``http_port`` nothing listens; 0 lets the system choose one, and the log tells it.
+    of a body that is read at all, ``max_requests`` the requests that are held at once, ``max_kept`` the bytes that are
+    kept of metadata, of answers and of requests, each. ``worker_id`` must be unique; without one each start makes its
+    own. Without an ``http_port`` nothing listens; 0 lets the system choose one, and the log tells it.
     """
 
     prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"
@@ -83,6 +85,8 @@ class WorkerSettings(_Section):
     connect_timeout: Seconds = 60.0
     calls_prefetch: int = Field(default=100, ge=1, le=65_535)
     max_message: Annotated[Size, Field(ge=1 << 10, le=MAX_RECIPE)] = 4 << 20
+    max_requests: int = Field(default=4_096, ge=1)
+    max_kept: Annotated[Size, Field(ge=1 << 20)] = 128 << 20
     call_exchanges: tuple[CallExchange, ...] = ()
     http_port: int | None = Field(default=None, ge=0, le=65_535)
     http_host: str = Field(default="127.0.0.1", min_length=1, max_length=255)

@@ -14,7 +14,7 @@ from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
-from consumer.calls.context import Configured, Context, Timings, ToolProcess
+from consumer.calls.context import Bounds, Configured, Context, Timings, ToolProcess
 from consumer.calls.events import Reporter, published
 from consumer.calls.intake import Intake
 from consumer.calls.messages.parsing import AMONG_WORKERS, kind_of
@@ -78,6 +78,9 @@ class Parts:
             presence=self.presence,
             endings=self.endings,
             configured=_configured(settings),
+            bounds=Bounds(
+                max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=settings.session.max_metadata
+            ),
         )
         self.context.settler.parked = self.context.figures.parked
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))

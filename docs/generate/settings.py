@@ -17,6 +17,8 @@ SESSION = {
     "cleanup_interval": "The longest that a worker does not look for dead processes. Expiry does not wait for it.",
     "max_sessions_per_service": "Sessions of one service on one worker.",
     "max_total_sessions": "Sessions on one worker.",
+    "max_metadata": "Bytes of a session's metadata, the call event included, as JSON. A session with more gets "
+    "`INVALID_MESSAGE`.",
     "max_lifetime": "How long a session may live, however busy it is. `0`: for ever.",
     "sandbox_dir": "Where the private folders of the server processes are made; without it, the system's folder for "
     "temporary files.",
@@ -31,6 +33,7 @@ SERVICE = {
     "headers": "HTTP headers for a `url`.",
     "start_timeout": "How long starting and the handshake may take.",
     "call_timeout": "How long a tool call may take when its caller does not say.",
+    "max_call_timeout": "The longest time that a caller may ask for, at least `call_timeout`.",
     "timeout": "Idle timeout of this service's sessions. Without it: `session.default_timeout`.",
     "restore": "Whether its sessions are opened again when their worker has gone.",
     "retry": "Whether a tool that says of itself that it may be repeated (`readOnlyHint`, `idempotentHint`) is called "
@@ -42,7 +45,7 @@ SERVICE = {
     "reaches no tool and no prompt. `{name}` stands for what the session's metadata has under that name, "
     "`{name|default}` has a default, and without one a missing value is an error. The fields of the call event "
     "(`from`, `to`, `direction` and so on) are read from the event alone. Resources are not bound.",
-    "max_calls": "How many tool calls of one session may run at once.",
+    "max_calls": "How many tool calls and other requests of one session may run at once.",
     "max_arguments": "The most bytes that a request's body may have.",
     "max_result": "The most bytes that a result may have.",
     "warm": "Processes that are started ahead of calls, as many as calls come in while one starts.",
@@ -103,6 +106,9 @@ WORKER = {
     "calls_prefetch": "Raw call events in work at once.",
     "max_message": 'Bytes of the body of an event or a request, also written `"1M"`; what is larger is parked unread. '
     "12 MiB at most: what is kept of a call must fit into a message of RabbitMQ.",
+    "max_requests": "Requests that the worker holds at once, those that wait included. More get `CAPACITY`.",
+    "max_kept": "Bytes that the worker keeps of each of these: the metadata of its sessions, answers under idempotency "
+    "keys, and bodies of requests. A session or a request beyond that gets `CAPACITY`; of answers the oldest goes.",
     "call_exchanges": "Exchanges of telephony platforms that are bound to the queue of call events.",
     "http_port": "Where `/livez`, `/readyz` and `/metrics` are served, see "
     "[observability](operations/observability.md). Without it: nowhere. `0`: a port of the system's choice, which the "

@@ -76,7 +76,7 @@ async def test_a_recipe_of_many_sessions_is_not_bound_by_the_size_of_one_message
 async def test_metadata_that_no_recipe_can_hold_is_refused(mcp: Cluster):
     """RabbitMQ takes 16 MiB from 4.0, and closes the channel for more: the worker must not even try."""
     services = {name: {"command": ECHO} for name in ("one", "two", "three")}
-    await mcp.start(config(services=services, worker={"max_message": "6M"}))
+    await mcp.start(config(services=services, worker={"max_message": "6M"}, session={"max_metadata": "6M"}))
     metadata = {"padding": "x" * (5 << 20)}
     for session_id, service in (("c-1", "one"), ("c-1#two", "two")):
         await mcp.client.create(session_id, service, metadata=metadata)

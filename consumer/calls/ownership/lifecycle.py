@@ -14,6 +14,7 @@ from consumer.broker.outcome import Done, Outcome
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_patience
+from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
 from consumer.calls.ownership.recovery import GONE_ASTRAY, Books
@@ -52,7 +53,8 @@ class Changes:
     ) -> None:
         self._context = context
         self._sessions = sessions
-        self._opening = Opening(context, sessions, start)
+        self.kept = KeptMetadata(context.bounds)
+        self._opening = Opening(context, sessions, start, self.kept)
         self._ringer = Ringer(context, sessions, start, take_back)
         self._holdings = holdings
         self._books = books
@@ -156,7 +158,9 @@ class Changes:
             raise refusals[0]
         for one, result in zip(wanted, results, strict=True):
             if isinstance(result, SessionsError) and not (fails_alone and isinstance(result, LimitReached)):
-                self._context.reporter.rejected(call.call_id, one.session_id, one.service_name, result, one.metadata)
+                too_large = weight_of(one.metadata) > self._context.bounds.max_metadata + BESIDE_METADATA
+                metadata = {} if too_large else one.metadata
+                self._context.reporter.rejected(call.call_id, one.session_id, one.service_name, result, metadata)
         return results
 
     async def _start(self, call: OwnedCall, event: CallStarted | CallProgress) -> Outcome:
@@ -196,9 +200,15 @@ class Changes:
         session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
         if session is None:
             return False
-        session.metadata = below_telephony(session.metadata, wanted.metadata)
         if wanted.timeout is not None and session.session_id in call.undecided:
             self._sessions.set_timeout(session.session_id, wanted.timeout)
+        metadata = below_telephony(session.metadata, wanted.metadata)
+        weight = weight_of(metadata)
+        if weight > self._context.bounds.max_metadata + BESIDE_METADATA:
+            log.warning("session.metadata_too_large", session_id=session.session_id, size=weight)
+        else:
+            session.metadata = metadata
+            self.kept.keep(session)
         call.dirty = True
         return True
 

@@ -6,37 +6,31 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Literal, cast
 
-from pydantic_core import to_json
-
 from consumer.calls.context import Context, Starter, ToolProcess
+from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.owned_calls import CallSession, OwnedCall
 from consumer.calls.wanted import Wanted
 from consumer.observability import metrics, tracing
 from consumer.sessions import SessionManager
-from schemas.base import Json
-from schemas.errors import InvalidMessage, SessionsError
+from schemas.errors import Capacity, InvalidMessage, SessionsError
 from schemas.ids import ServiceName
 from schemas.internal import MAX_RECIPE
-
-BESIDE_METADATA = 1024
-"""Bytes of a session in a recipe that are not its metadata, at most."""
 
 IfExists = Literal["replace", "keep", "reject"]
 
 
-def _weight(metadata: Json) -> int:
-    return len(to_json(metadata)) + BESIDE_METADATA
-
-
-async def _refused(wanted: Wanted, weight: int, room: int) -> InvalidMessage:
-    problem = f"metadata of {weight} bytes is too much for {wanted.session_id!r}: its call has room for {max(0, room)}"
-    return InvalidMessage(problem, size=weight, limit=max(0, room))
+async def _refused(wanted: Wanted, weight: int, limit: int, whose: str) -> InvalidMessage:
+    problem = f"metadata of {weight} bytes is too much for {wanted.session_id!r}: {whose} {limit}"
+    return InvalidMessage(problem, size=weight, limit=limit)
 
 
 class Opening:
     """Opens sessions, those of one call at once."""
 
-    def __init__(self, context: Context, sessions: SessionManager[ToolProcess], start: Starter) -> None:
+    def __init__(
+        self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, kept: KeptMetadata
+    ) -> None:
+        self._kept = kept
         self._context = context
         self._sessions = sessions
         self._start = start
@@ -50,16 +44,31 @@ class Opening:
         """
         names = {one.session_id for one in wanted}
         beside = [session for session in call.sessions.values() if session.session_id not in names]
-        room = MAX_RECIPE - sum(_weight(session.metadata) for session in beside)
+        room = MAX_RECIPE - sum(weight_of(session.metadata) for session in beside)
         opening: list[Awaitable[CallSession | SessionsError]] = []
         for one in wanted:
-            weight = _weight(one.metadata)
-            if weight > room:
-                opening.append(_refused(one, weight, room))
+            weight = weight_of(one.metadata)
+            limit = self._context.bounds.max_metadata + BESIDE_METADATA
+            if weight > limit and not one.restored:
+                opening.append(_refused(one, weight, limit, "a session may have (session.max_metadata)"))
+            elif weight > room:
+                opening.append(_refused(one, weight, max(0, room), "its call has room for"))
             else:
                 room -= weight
-                opening.append(self._open(call, one, cast("IfExists", if_exists)))
+                opening.append(self._weighed(call, one, weight, cast("IfExists", if_exists)))
         return list(await asyncio.gather(*opening))
+
+    async def _weighed(
+        self, call: OwnedCall, wanted: Wanted, weight: int, if_exists: IfExists
+    ) -> CallSession | SessionsError:
+        try:
+            with self._kept.reserved(weight):
+                opened = await self._open(call, wanted, if_exists)
+        except Capacity as error:
+            return error
+        if not isinstance(opened, SessionsError):
+            self._kept.keep(opened)
+        return opened
 
     async def _open(self, call: OwnedCall, wanted: Wanted, if_exists: IfExists) -> CallSession | SessionsError:
         try:

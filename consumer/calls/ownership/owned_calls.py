@@ -18,7 +18,7 @@ from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.topology import Binding
 from consumer.calls.context import Context, ToolProcess
 from consumer.calls.ownership.ringing import Ringing
-from consumer.calls.requests.idempotency import Answers
+from consumer.calls.requests.idempotency import Answers, Shelf
 from consumer.concurrency.expiring_dict import Memory
 from consumer.sessions import Session
 from schemas.ids import CallId, SessionId, WorkerId, routing_key
@@ -121,6 +121,7 @@ class OwnedCall:
     def let_go(self) -> None:
         """It is ours no longer: no timer rings any more, nothing is held for it."""
         self.rings_no_more()
+        self.answers.clear()
         for timer in (self.ended, self.lingers):
             if timer is not None:
                 timer.cancel()
@@ -132,6 +133,7 @@ class Holdings:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.calls: dict[CallId, OwnedCall] = {}
+        self._shelf = Shelf(context.bounds.max_kept)
         self.leaked: set[CallId] = set()
         """Calls that are not ours any more, whose binding could not be taken away."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
@@ -170,7 +172,9 @@ class Holdings:
 
     def own(self, call_id: CallId) -> OwnedCall:
         """Take a call on; the placer has bound it."""
-        return self.calls.setdefault(call_id, OwnedCall(call_id))
+        if call_id not in self.calls:
+            self.calls[call_id] = OwnedCall(call_id, answers=Answers(self._shelf))
+        return self.calls[call_id]
 
     def _requests_binding(self, call: OwnedCall, queue: str) -> Binding:
         return Binding(self._context.names.requests, queue, routing_key(call.call_id))

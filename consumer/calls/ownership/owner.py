@@ -24,6 +24,7 @@ from consumer.calls.ownership.handover import Leaving
 from consumer.calls.ownership.lifecycle import Changes
 from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
 from consumer.calls.ownership.recovery import Books
+from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.session_requests import Uses
 from consumer.calls.requests.tool_calls import Asked, ToolCalls
 from consumer.calls.wanted import Wanted
@@ -33,7 +34,7 @@ from consumer.observability import tracing
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas import headers
 from schemas.base import Json
-from schemas.errors import LimitReached, SessionDied, SessionNotFound, SessionsError
+from schemas.errors import Capacity, LimitReached, SessionDied, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
@@ -65,8 +66,9 @@ class Owner:
         self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack
     ) -> None:
         self._context = context
-        self._tool_calls = ToolCalls(context)
-        self._uses = Uses(context, self._tool_calls)
+        self._in_flight = InFlight(context.bounds)
+        self._tool_calls = ToolCalls(context, self._in_flight)
+        self._uses = Uses(context, self._tool_calls, self._in_flight)
         self.heartbeat = Heartbeat()
         self._lanes = Lanes("owner")
         self._tasks = Tasks()
@@ -113,6 +115,7 @@ class Owner:
                     call.dirty = True
             case SessionEnded(reason=reason, exit=exit_):
                 self._context.figures.ended()
+                self._changes.kept.forget(session)
                 details: Json = {"tools": session.record.summary()}
                 if exit_ is not None:
                     details |= {"exit_code": exit_.exit_code, "signal": exit_.signal, "stderr": exit_.stderr}
@@ -190,6 +193,14 @@ class Owner:
         return told_about(await self._use(delivery, call_id, request), **about(request))
 
     async def _use(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
+        try:
+            with self._in_flight.held(len(delivery.message.body)):
+                return await self._run(delivery, call_id, request)
+        except Capacity as error:
+            await delivery.ack()
+            return Done(failed(error))
+
+    async def _run(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
         deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
         if self._lanes.busy(call_id):
             try:
@@ -210,15 +221,16 @@ class Owner:
         return Done(await self._uses.run(session, request, deadline - time.monotonic()))
 
     def _patience(self, call_id: CallId, request: Use) -> float:
-        timeout: float | None = getattr(request, "timeout", None)
-        if timeout is not None:
-            return timeout
         call = self.holdings.calls.get(call_id)
         session = find(call, request) if call is not None else None
         name: ServiceName | None = getattr(request, "service_name", None)
         configured = self._context.services.get(name) if name is not None else None
         service = session.process.service if session is not None else configured
-        return service.call_timeout if service is not None else DEFAULT_PATIENCE
+        timeout: float | None = getattr(request, "timeout", None)
+        if timeout is None:
+            return service.call_timeout if service is not None else DEFAULT_PATIENCE
+        known = [service] if service is not None else self._context.services.values()
+        return min(timeout, max((one.longest_call for one in known), default=DEFAULT_PATIENCE))
 
     async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
         died: CallSession | None = None

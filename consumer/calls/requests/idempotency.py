@@ -1,15 +1,17 @@
 """Answers that are given once: a repeated key joins the call in flight, or gets what the first one got.
 
-The window is bounded in number, in bytes and in time, and lives with the call's owner: a key that is repeated to
-another owner, after this one has gone, is unknown there.
+The window is bounded in number, in bytes and in time, for each call and in bytes for the whole worker. It lives with
+the call's owner: a key that is repeated to another owner, after this one has gone, is unknown there.
 """
 
 import asyncio
 import hashlib
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from schemas.errors import InvalidMessage
 
@@ -18,6 +20,10 @@ KEEP = 600.0
 
 MAX_ANSWERS = 512
 MAX_BYTES = 8 << 20
+"""Of one call."""
+
+BESIDE_BODY = 1_024
+"""Bytes that keeping an answer costs beside its body and its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,35 @@ class _Entry:
     fingerprint: bytes
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     given_at: float = 0.0
+    size: int = 0
+
+
+class Shelf:
+    """What a worker keeps of the answers of all its calls; ``most`` bytes, of which the oldest go first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[_Entry, Callable[[], None]] = OrderedDict()
+        self.bytes = 0
+
+    def put(self, entry: _Entry, forget: Callable[[], None]) -> None:
+        """Keep an answer; ``forget`` is called when it has to go, and takes it down."""
+        self._kept[entry] = forget
+        self.bytes += entry.size
+        while self.bytes > self._most:
+            next(iter(self._kept.values()))()
+
+    def take_down(self, entry: _Entry) -> None:
+        """An answer is kept no longer."""
+        if self._kept.pop(entry, None) is not None:
+            self.bytes -= entry.size
 
 
 class Answers:
     """The answers of one call's tool calls, by idempotency key."""
 
-    def __init__(self) -> None:
+    def __init__(self, shelf: Shelf | None = None) -> None:
+        self._shelf = shelf if shelf is not None else Shelf(sys.maxsize)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
 
@@ -83,15 +112,22 @@ class Answers:
         entry.answer.set_result(given)
         entry.given_at = time.monotonic()
         if given.executed:
-            self._bytes += len(given.body)
+            entry.size = len(given.body) + len(key) + BESIDE_BODY
+            self._bytes += entry.size
+            self._shelf.put(entry, partial(self._drop, key))
         else:
             del self._entries[key]
         return given
 
     def _drop(self, key: str) -> None:
         entry = self._entries.pop(key)
-        if entry.answer.done() and entry.given_at:
-            self._bytes -= len(entry.answer.result().body)
+        self._bytes -= entry.size
+        self._shelf.take_down(entry)
+
+    def clear(self) -> None:
+        """Forget what was given."""
+        for key in [key for key, entry in self._entries.items() if entry.given_at]:
+            self._drop(key)
 
     def _forget(self) -> None:
         """Let the oldest go that are too old or too many; calls in flight stay."""

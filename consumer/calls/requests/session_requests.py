@@ -6,6 +6,7 @@ from consumer.calls.context import Context
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.pinned_arguments import bound_prompt, public_tools
 from consumer.calls.requests.tool_calls import ToolCalls
 from schemas.base import Json
@@ -22,14 +23,18 @@ from schemas.requests import (
     ToolsList,
 )
 
-Look = SessionGet | SessionTouch | ToolsList | InputAnswer | ResourcesList | ResourcesRead | PromptsList | PromptsGet
+Asking = ToolsList | ResourcesList | ResourcesRead | PromptsList | PromptsGet
+"""Uses of a session that its server has to answer."""
+
+Look = SessionGet | SessionTouch | InputAnswer | Asking
 """Every use of a session that is no tool call."""
 
 
 class Uses:
     """Runs requests on sessions that are there."""
 
-    def __init__(self, context: Context, tool_calls: ToolCalls) -> None:
+    def __init__(self, context: Context, tool_calls: ToolCalls, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
         self._context = context
         self._tool_calls = tool_calls
 
@@ -38,21 +43,26 @@ class Uses:
         try:
             if left <= 0:
                 raise too_late(request)
-            with session.in_use():
-                return succeeded(await self._result(session, request, left))
+            left = min(left, session.process.service.longest_call)
+            if isinstance(request, SessionGet | SessionTouch | InputAnswer):
+                with session.in_use():
+                    return succeeded(self._at_once(session, request))
+            with self._in_flight.at_server(session):
+                return succeeded(await self._asked(session, request, left))
         except SessionsError as error:
             return failed(error)
 
-    async def _result(self, session: CallSession, request: Look, left: float) -> Json:
+    def _at_once(self, session: CallSession, request: SessionGet | SessionTouch | InputAnswer) -> Json:
+        if isinstance(request, InputAnswer):
+            return self._tool_calls.take_answer(request)
+        return session_info(self._context.worker_id, session)
+
+    async def _asked(self, session: CallSession, request: Asking, left: float) -> Json:
         call = session.process.call_method
         match request:
-            case SessionGet() | SessionTouch():
-                return session_info(self._context.worker_id, session)
             case ToolsList():
                 bind = session.process.service.bind
                 return {"tools": public_tools(bind, await session.process.get_tools())}
-            case InputAnswer():
-                return self._tool_calls.take_answer(request)
             case ResourcesList(cursor=cursor, templates=templates):
                 method = "resources/templates/list" if templates else "resources/list"
                 return await call(method, _page(cursor), timeout=left)

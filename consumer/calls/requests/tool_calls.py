@@ -17,6 +17,7 @@ from consumer.calls.context import Context, Service
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.ownership.owned_calls import CallSession
 from consumer.calls.requests.idempotency import Answer
+from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.pinned_arguments import bound_arguments
 from consumer.observability import metrics, tracing
 from schemas.base import Json
@@ -84,11 +85,22 @@ class Asked:
         return left
 
 
+def _check_size(asked: Asked, service: Service) -> None:
+    size = len(asked.message.body)
+    if size > service.max_arguments:
+        raise InvalidMessage(
+            f"tools.call: the request has {size} bytes, {service.max_arguments} are allowed (max_arguments)",
+            size=size,
+            limit=service.max_arguments,
+        )
+
+
 class ToolCalls:
     """Runs tool calls on sessions, and keeps the questions that servers ask meanwhile."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, in_flight: InFlight) -> None:
         self._context = context
+        self._in_flight = in_flight
         self._questions: dict[str, asyncio.Future[Json]] = {}
         self.in_flight = 0
 
@@ -137,27 +149,30 @@ class ToolCalls:
         )
 
     async def _run(self, asked: Asked, session: CallSession) -> Json:
-        request = asked.request
         service = session.process.service
-        self._admit(asked, session, service)
+        _check_size(asked, service)
+        with self._in_flight.at_server(session):
+            return await self._call(asked, session, service)
+
+    async def _call(self, asked: Asked, session: CallSession, service: Service) -> Json:
+        request = asked.request
         tools = await session.process.get_tools() if service.bind else []
         arguments = bound_arguments(service.bind, session.metadata, tools, request.name, request.arguments)
-        left = asked.check_patience()
+        left = min(asked.check_patience(), service.longest_call)
         began = time.monotonic()
         pending = self._announce_pending(asked, session, service)
         failure = True
         result: Json = {}
         self.in_flight += 1
         try:
-            with session.in_use():
-                result = await session.process.call_tool(
-                    request.name,
-                    arguments,
-                    timeout=left,
-                    meta=self._meta(asked, session),
-                    on_progress=self._on_progress(asked, session) if request.progress else None,
-                    on_question=self._on_question(asked, session, service) if request.questions else None,
-                )
+            result = await session.process.call_tool(
+                request.name,
+                arguments,
+                timeout=left,
+                meta=self._meta(asked, session),
+                on_progress=self._on_progress(asked, session) if request.progress else None,
+                on_question=self._on_question(asked, session, service) if request.questions else None,
+            )
             failure = bool(result.get("isError"))
         finally:
             self.in_flight -= 1
@@ -183,22 +198,6 @@ class ToolCalls:
                 limit=limit,
             )
         return Answer(body, outcome="tool_error" if result.get("isError") else "ok")
-
-    def _admit(self, asked: Asked, session: CallSession, service: Service) -> None:
-        size = len(asked.message.body)
-        if size > service.max_arguments:
-            raise InvalidMessage(
-                f"tools.call: the request has {size} bytes, {service.max_arguments} are allowed (max_arguments)",
-                size=size,
-                limit=service.max_arguments,
-            )
-        if session.in_flight >= service.max_calls:
-            raise Capacity(
-                f"session {session.session_id!r} has {session.in_flight} calls in flight (max_calls); wait for one",
-                limit=service.max_calls,
-            )
-        if self.in_flight >= self._context.bounds.max_calls:
-            raise Capacity("the worker has as many tool calls in flight as it takes on", limit=self.in_flight)
 
     def _meta(self, asked: Asked, session: CallSession) -> Json:
         # The MCP SDK adds the context of the trace, below a span of its own.

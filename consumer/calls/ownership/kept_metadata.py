@@ -1,0 +1,58 @@
+"""What a worker keeps of its sessions' metadata, in bytes: bounded for each session, and in all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic_core import to_json
+
+from consumer.calls.context import Bounds
+from consumer.calls.ownership.owned_calls import CallSession
+from schemas.base import Json
+from schemas.errors import Capacity
+
+BESIDE_METADATA = 1024
+"""Bytes of a session in a recipe that are not its metadata, at most."""
+
+
+def weight_of(metadata: Json) -> int:
+    """Bytes that a session with this metadata has in a recipe."""
+    return len(to_json(metadata)) + BESIDE_METADATA
+
+
+class KeptMetadata:
+    """Knows the weight of each session's metadata, and of what is about to be opened."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._weights: dict[CallSession, int] = {}
+        self._bytes = 0
+
+    @contextmanager
+    def reserved(self, weight: int) -> Iterator[None]:
+        """While a session of that weight is being opened.
+
+        Raises:
+            Capacity: it would be too much for this worker.
+        """
+        if self._bytes + weight > self._bounds.max_kept:
+            raise Capacity(
+                f"the worker keeps {self._bytes} bytes of metadata and has no room for {weight} more (worker.max_kept)",
+                size=weight,
+                kept=self._bytes,
+            )
+        self._bytes += weight
+        try:
+            yield
+        finally:
+            self._bytes -= weight
+
+    def keep(self, session: CallSession) -> None:
+        """Note what a session's metadata weighs now."""
+        self.forget(session)
+        if not session.has_ended:
+            self._weights[session] = weight_of(session.metadata)
+            self._bytes += self._weights[session]
+
+    def forget(self, session: CallSession) -> None:
+        """A session has ended."""
+        self._bytes -= self._weights.pop(session, 0)

@@ -1,0 +1,66 @@
+"""What a worker does at once: requests that it holds, and those that MCP servers are busy with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from consumer.calls.context import Bounds
+from consumer.calls.ownership.owned_calls import CallSession
+from schemas.errors import Capacity
+
+
+class InFlight:
+    """Counts requests, in number and bytes, and refuses what is too much; a refused request has executed nothing."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._held = 0
+        self._bytes = 0
+        self._at_servers = 0
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """While a request of ``size`` bytes is held, waiting or running.
+
+        Raises:
+            Capacity: the worker holds as many as it takes on.
+        """
+        bounds = self._bounds
+        if self._held >= bounds.max_requests or self._bytes + size > bounds.max_kept:
+            raise Capacity(
+                f"the worker holds {self._held} requests of {self._bytes} bytes, as much as it takes on "
+                "(worker.max_requests, worker.max_kept); wait for answers",
+                requests=self._held,
+                bytes=self._bytes,
+            )
+        self._held += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self._bytes -= size
+
+    @contextmanager
+    def at_server(self, session: CallSession) -> Iterator[None]:
+        """While a session's server is busy with a request, which counts as a use of the session.
+
+        Raises:
+            Capacity: the session has as many as its service takes on (``max_calls``), or the worker has.
+        """
+        limit = session.process.service.max_calls
+        if session.in_flight >= limit:
+            raise Capacity(
+                f"session {session.session_id!r} has {session.in_flight} calls in flight (max_calls); wait for one",
+                limit=limit,
+            )
+        if self._at_servers >= self._bounds.max_calls:
+            raise Capacity(
+                f"the worker has {self._at_servers} calls in flight, as many as it takes on",
+                limit=self._bounds.max_calls,
+            )
+        self._at_servers += 1
+        try:
+            with session.in_use():
+                yield
+        finally:
+            self._at_servers -= 1
