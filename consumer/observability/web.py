@@ -1,6 +1,7 @@
 """``/livez``, ``/readyz`` and ``/metrics`` over HTTP; the only module that imports starlette and uvicorn.
 
-It serves in the worker's own loop, so that an answer proves that the loop runs, and takes no signals.
+It serves in the worker's own loop, so that an answer proves that the loop runs, and takes no signals. Whoever reaches
+the port can cost it a few connections for a short time, and no more.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from consumer.observability.metrics import REGISTRY
 
@@ -25,6 +27,51 @@ log = structlog.get_logger(__name__)
 
 CLOSE_PATIENCE = 1.0
 """How long (s) closing may take; whoever is being answered has so long to take the answer."""
+
+MAX_CONNECTIONS = 32
+"""How many there may be at once. One more, and the oldest that nothing is being answered on is closed."""
+
+REQUEST_PATIENCE = 5.0
+"""How long (s) a connection may take to send its first request."""
+
+LIFETIME = 60.0
+"""How long (s) a connection may last, whatever is said on it: for several scrapes, and not for ever."""
+
+MAX_HEAD = 16 << 10
+"""Bytes of a request's head."""
+
+
+class _Connection(H11Protocol):
+    """One connection, with an end to everything that its client can draw out."""
+
+    opened_at = 0.0
+    _ends: tuple[asyncio.TimerHandle, ...] = ()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.opened_at = self.loop.time()
+        self._ends = (
+            self.loop.call_later(REQUEST_PATIENCE, self._end_unless_used),
+            self.loop.call_later(LIFETIME, transport.abort),
+        )
+        others = [one for one in self.connections if isinstance(one, _Connection) and one is not self]
+        if len(others) >= MAX_CONNECTIONS:
+            idle = [one for one in others if one.is_idle] or [self]
+            min(idle, key=lambda one: one.opened_at).transport.abort()
+
+    def _end_unless_used(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in self._ends:
+            timer.cancel()
 
 
 class _Everything(Collector):
@@ -51,7 +98,7 @@ class Web:
 
     def __init__(self, host: str, port: int, readiness: Callable[[], Mapping[str, object]]) -> None:
         self._host = host
-        self._port = port
+        self.port = port
         self._readiness = readiness
         everything = CollectorRegistry()
         everything.register(_Everything())
@@ -67,7 +114,9 @@ class Web:
             uvicorn.Config(
                 app,
                 loop="none",
-                http="h11",
+                http=_Connection,
+                h11_max_incomplete_event_size=MAX_HEAD,
+                log_level="error",  # a request that is none would be a line of the log each
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -86,11 +135,12 @@ class Web:
         """
         listening = self._listen()
         host, port = listening.getsockname()[:2]
+        self.port = port
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]), name="http")
         log.info("http.listening", host=host, port=port)
 
     def _listen(self) -> socket.socket:
-        family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
 
     async def close(self) -> None:
