@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.link import Link
 from consumer.broker.topology import Exchange, Queue, Topology
+
+log = structlog.get_logger(__name__)
 
 State = Literal["ok", "missing", "differs", "refused"]
 
@@ -35,9 +38,27 @@ async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
         if not (exchange.foreign and await exists(link, exchange)):
             await channel.declare_exchange(exchange)
     for queue in topology.queues:
-        await channel.declare_queue(queue)
+        if queue.may_differ:
+            await _declare_or_take(link, queue)
+        else:
+            await channel.declare_queue(queue)
     for binding in topology.bindings:
         await channel.bind(binding)
+
+
+async def _declare_or_take(link: Link, queue: Queue) -> None:
+    try:
+        async with link.scratch() as channel:  # which a difference closes
+            await channel.declare_queue(queue)
+    except BrokerUnavailable as error:
+        if not isinstance(error.__cause__, ChannelPreconditionFailed):
+            raise
+        log.warning(
+            "topology.differs",
+            queue=queue.name,
+            detail=str(error.__cause__),
+            hint=f"it is used as it is; to have it as configured, empty {queue.name}, delete it and apply the topology",
+        )
 
 
 async def ensure(link: Link, topology: Topology) -> None:

@@ -193,6 +193,7 @@ class Settler:
             await self._publisher.confirmed(message, self._dead, "")
             log.warning("parking_lot.restored", exchange=self._dead)
         metrics.of(metrics.PARKED, reason).inc()
+        metrics.of(metrics.PARKED_BYTES, reason).inc(len(delivery.message.body))
         self.parked(reason)
 
 

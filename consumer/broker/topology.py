@@ -29,6 +29,12 @@ What is over the limit would be dead-lettered, there into the queue itself; Rabb
 delivers nor counts the message any more.
 """
 
+MAX_DEAD = 256 << 20
+"""Bytes that the parking lot holds unless the configuration says otherwise."""
+
+MAX_DEAD_MESSAGES = 100_000
+"""Messages that the parking lot holds: small ones cost more than their bytes."""
+
 INBOX_TTL_MS = 1_000
 """How long a message waits in an inbox that nobody consumes before it is an orphan."""
 
@@ -52,12 +58,16 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue, or an exclusive one that goes with its connection."""
+    """A durable queue, or an exclusive one that goes with its connection.
+
+    One that ``may_differ`` is used as it is where it exists with other arguments, with a warning.
+    """
 
     name: str
     why: str
     arguments: Arguments = field(default_factory=dict)
     exclusive: bool = False
+    may_differ: bool = False
 
     @property
     def kind(self) -> str:
@@ -179,20 +189,33 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
     return arguments | more
 
 
-def parking_lot(names: Names) -> Topology:
-    """Where messages go that cannot be handled; part of what all workers share."""
+def parking_lot(names: Names, max_dead: int = MAX_DEAD) -> Topology:
+    """Where what cannot be handled lies, ``max_dead`` bytes at most; the oldest makes room. All workers share it.
+
+    Dead-lettered into itself: what a foreign consumer rejects comes back. What makes room would come back as well, but
+    RabbitMQ takes that for a cycle and drops it. Nothing depends on the bound, so a queue of before is used as it is.
+    """
+    bounds = {
+        "x-delivery-limit": NO_LIMIT,
+        "x-overflow": "drop-head",
+        "x-dead-letter-strategy": "at-most-once",  # the other one needs reject-publish
+        "x-max-length-bytes": max_dead,
+        "x-max-length": MAX_DEAD_MESSAGES,
+    }
     return Topology(
         exchanges=(Exchange(names.dead, "fanout", "messages that cannot be handled, with the reason in headers"),),
-        queues=(Queue(names.dead, "the parking lot", _quorum(names.dead, **{"x-delivery-limit": NO_LIMIT})),),
+        queues=(Queue(names.dead, "the parking lot", _quorum(names.dead, **bounds), may_differ=True),),
         bindings=(Binding(names.dead, names.dead),),
     )
 
 
-def cluster(names: Names, *, grace: float = 5.0, call_exchanges: Iterable[CallExchange] = ()) -> Topology:
+def cluster(
+    names: Names, *, grace: float = 5.0, max_dead: int = MAX_DEAD, call_exchanges: Iterable[CallExchange] = ()
+) -> Topology:
     """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
     extra = tuple(call_exchanges)
     unowned = {"alternate-exchange": names.unowned}
-    dead = parking_lot(names)
+    dead = parking_lot(names, max_dead)
     return Topology(
         exchanges=(
             *dead.exchanges,

@@ -85,6 +85,7 @@ CALL_EVENTS = _counter(
     "kind",
 )
 PARKED = _counter("parked_total", "How many messages went to the parking lot, by reason", "reason")
+PARKED_BYTES = _counter("parked_bytes_total", "How many bytes went to the parking lot, by reason", "reason")
 
 # Finding a worker.
 

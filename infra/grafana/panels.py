@@ -145,6 +145,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Deliveries", (rate("mcp_sessions_deliveries_total", "type, outcome"),), "ops"),
         Panel("From arrival to settling, p95", quantiles("mcp_sessions_delivery_seconds", "type", (0.95,)), "s"),
         Panel("Parked", (rate("mcp_sessions_parked_total", "reason"),), "ops", "Messages that cannot be handled."),
+        Panel("Parked bytes", (rate("mcp_sessions_parked_bytes_total", "reason"),), "Bps", "Bounded in all."),
         Panel("Session events", (rate("mcp_sessions_events_published_total", "type"),), "ops"),
         Panel("Delay of a session event", quantiles("mcp_sessions_event_delay_seconds"), "s",
               "Until RabbitMQ has confirmed it."),
