@@ -40,13 +40,13 @@ async def test_requests_under_a_timeout_of_a_week_are_few_and_end_when_the_servi
         type_ = "tools.call" if number % 2 else "prompts.get"
         body = {"session_id": "c", "name": "wait" if number % 2 else "never", "timeout": WEEK}
         with pytest.raises(SessionsError) as caught:
-            await mcp.client.request(type_, body, call_id="c", timeout=WEEK)
+            await mcp.client.request(type_, body, call_id="c", reply_timeout=WEEK)
         return caught.value
 
     errors = await asyncio.wait_for(asyncio.gather(*map(get, range(200))), 30)
     assert sum(isinstance(error, Capacity) for error in errors) == 196
     assert sum(isinstance(error, ToolTimeout) for error in errors) == 4
-    assert (await mcp.client.call_tool("beside", "echo", {"text": "lives"}))["text"] == "lives"
+    assert (await mcp.client.call_tool("beside", "echo", {"text": "lives"})).text == "lives"
     await mcp.event("expired", session_id="c")  # its idle time has come all the same
 
 
@@ -57,7 +57,7 @@ async def test_a_worker_holds_only_so_many_requests(mcp: Cluster):
     calls = [mcp.client.call_tool("c", "wait") for _ in range(10)]
     errors = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
     assert sum(isinstance(error, Capacity) and "max_requests" in str(error) for error in errors) == 7
-    assert (await mcp.client.get("c"))["is_alive"]
+    assert (await mcp.client.get("c")).is_alive
 
 
 async def test_metadata_is_bounded_for_each_session_and_for_the_worker(mcp: Cluster):

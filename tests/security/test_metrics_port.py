@@ -63,7 +63,7 @@ async def test_three_hundred_silent_connections_leave_the_worker_its_files_and_i
         await asyncio.gather(*map(closed, readers[: 300 - MAX_CONNECTIONS]))  # no later than the next came
         assert process.num_fds() <= before + MAX_CONNECTIONS + 5
     await mcp.client.create("c", "echo")
-    assert (await mcp.client.call_tool("c", "echo", {"text": "lives"}))["text"] == "lives"
+    assert (await mcp.client.call_tool("c", "echo", {"text": "lives"})).text == "lives"
 
 
 @pytest.mark.parametrize("words", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "])

@@ -28,7 +28,7 @@ async def test_the_parking_lot_holds_so_many_bytes_and_the_newest_messages(mcp: 
         await link.close()
     assert 10 < len(parked) < 25
     assert sum(one.size for one in parked) <= 1 << 20
-    assert (await mcp.client.call_tool("c", "echo", {"text": "lives"}))["text"] == "lives"
+    assert (await mcp.client.call_tool("c", "echo", {"text": "lives"})).text == "lives"
 
 
 @pytest.fixture
