@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -97,8 +98,17 @@ class PrivateBroker:
             BrokerFailed: it ended, or did not answer within ``start_timeout`` seconds.
         """
         if self.pid is None:
+            self._refuse_taken_port()
             self._spawn()
             self._await_ready()
+
+    def _refuse_taken_port(self) -> None:
+        """The node would answer nobody there, and whoever asks would speak to somebody else's broker."""
+        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=1):
+            raise BrokerFailed(
+                f"port {self.port} is taken: something listens there already. If it is the RabbitMQ that you want, set "
+                f"AMQP_URL; otherwise choose another port, or none"
+            )
 
     def stop(self) -> None:
         """End the node in good order and keep its data."""

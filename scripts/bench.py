@@ -15,8 +15,9 @@ from scripts.benchmarks import bursts, calls, drawing, expiry, listing, peer, pr
 from scripts.benchmarks.machine import this_machine
 from scripts.benchmarks.options import QUICK, Options, Sizes
 from scripts.benchmarks.report import Report, Subject
-from scripts.benchmarks.servers import time_server
+from scripts.benchmarks.servers import Server, time_server
 from scripts.benchmarks.show import show
+from tests.realservers.install import Unreachable
 
 SUBJECTS: dict[str, Callable[[Options], Awaitable[Subject]]] = {
     "starts": starts.measure,
@@ -76,7 +77,7 @@ def main() -> int:
     options = Options(
         sizes=QUICK if given.quick else Sizes(),
         peer=peer.install() if given.peer == peer.FOLDER else given.peer,
-        time_server=None if given.quick and not given.real else time_server(install=given.real),
+        time_server=None if given.quick and not given.real else _time_server(made, install=given.real),
         profile=given.profile or given.stacks is not None,
         stacks=given.stacks,
     )
@@ -96,6 +97,14 @@ def main() -> int:
 
         generate.renew()
     return 0
+
+
+def _time_server(made: argparse.ArgumentParser, *, install: bool) -> Server | None:
+    """The foreign server; ends the program with a sentence when its registry is out of reach."""
+    try:
+        return time_server(install=install)
+    except Unreachable as error:
+        made.error(f"--real: mcp-server-time cannot be installed: {error}")
 
 
 def written(report: Report) -> str:

@@ -9,8 +9,8 @@ from schemas import headers
 
 PARKED: dict[str, str] = {
     parked.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
-    "`too_large` (`worker.max_message`), `crash_loop` (four workers died with it), `defect` (of ours; the log has the "
-    "traceback)",
+    "`too_large` (`worker.max_message`), `expired` (nobody took it within its `expiration`), `crash_loop` (four "
+    "workers died with it), `defect` (of ours; the log has the traceback)",
     parked.ERROR_HEADER: "the sentence that says what is wrong",
     parked.EXCHANGE_HEADER: "where it was published",
     parked.ROUTING_KEY_HEADER: "and under which routing key",

@@ -19,8 +19,9 @@ from aio_pika.abc import AbstractChannel as PikaChannel
 from aiormq import Channel as RawChannel
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelAccessRefused
 
-from consumer.broker.errors import BrokerUnavailable, Unsendable
+from consumer.broker.errors import AccessRefused, BrokerUnavailable, Unsendable
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.properties import received
 from consumer.broker.topology import Binding, Exchange, Queue
@@ -87,6 +88,8 @@ class Channel:
             return await asyncio.shield(task)
         except (ValueError, TypeError) as error:  # the library's word for what AMQP has no way to say
             raise Unsendable(f"the broker cannot be asked for this: {error}") from error
+        except ChannelAccessRefused as error:
+            raise AccessRefused(f"the broker refuses it: {error}") from error
         except Exception as error:
             raise BrokerUnavailable(f"the broker did not do as asked: {error!r}") from error
 

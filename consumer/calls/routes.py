@@ -7,6 +7,7 @@ event does not have matches no pattern, so ``"*"`` asks that it is there.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Protocol
 
@@ -120,3 +121,19 @@ def _value(event: CallEvent, name: str) -> str | None:
     if isinstance(found, bool):
         return str(found).lower()
     return str(found) if isinstance(found, str | int | float) else None
+
+
+_FIELDS = ("direction", "to", "from", "source", "call_id", "parent_call_id")
+_ATTRIBUTES = ("caller_id", "sip_call_id", "parent_id", "form", "tool", "top")
+"""Likely names of attributes that look like a field and are none."""
+
+
+def odd_fields(route: Route) -> list[str]:
+    """Sentences about keys of ``match`` that are no field, and so like one that they are hardly an attribute's name."""
+    found = []
+    for name in route.match:
+        near = get_close_matches(name.casefold(), _FIELDS, n=1, cutoff=0.75)
+        if near and name not in _FIELDS and name not in _ATTRIBUTES:
+            asks = f"As it is, it asks for an attribute {name!r}"
+            found.append(f"{name}: a call event has no such field; did you mean {near[0]}? {asks}")
+    return found

@@ -59,7 +59,9 @@ async def apply(invocation: Invocation) -> None:
                 write_json({"applied": False, "findings": [asdict(one) for one in problems]})
             else:
                 answers().print(_findings(problems))
-                say("Not applied: what is there is something else.", style="red")
+                refused = all(one.state == "refused" for one in problems)
+                why = "this user may not declare it" if refused else "what is there is something else"
+                say(f"Not applied: {why}.", style="red")
             raise typer.Exit(ExitCode.ERROR) from error
     if invocation.json:
         write_json({"applied": True, "exchanges": len(topology.exchanges), "queues": len(topology.queues)})

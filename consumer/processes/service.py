@@ -1,10 +1,12 @@
 """A configured MCP server: what ``[services.<name>]`` says."""
 
 import re
+import shutil
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
+from consumer.processes.launch.environment import search_path
 from schemas.base import Seconds
 from schemas.ids import ServiceName, ServiceNameField
 
@@ -100,7 +102,8 @@ class MCPService(BaseModel):
     a request and of a reply. With ``retry`` a tool that says of itself that it may be repeated (``readOnlyHint``,
     ``idempotentHint``) is called once more, on a fresh process, when the first one died under the call.
 
-    ``fork_server`` names what a Python server runs as ``module:function`` (its ``main``, as a console script has it).
+    ``fork_server`` names what a Python server runs as ``module:function`` (its ``main``, as a console script has it; or
+    ``module:object.method``).
     A helper process then imports the module once, with the interpreter of ``command``, and forks for each session,
     which saves the time of the import; the arguments of ``command`` are the function's ``sys.argv``. What the module
     makes of environment and folder while it is imported, all sessions share. The helper runs the function once on the
@@ -157,6 +160,11 @@ class MCPService(BaseModel):
         return max(self.max_call_timeout, self.call_timeout)
 
     @property
+    def search_path(self) -> str:
+        """Where its program is looked for."""
+        return self.env.get("PATH") or search_path()
+
+    @property
     def transport(self) -> Literal["stdio", "http"]:
         """How the server is reached."""
         return "http" if self.url else "stdio"
@@ -170,3 +178,13 @@ class MCPService(BaseModel):
     def public(self) -> dict[str, Any]:
         """What may be told about the service: neither environment nor headers, which hold secrets."""
         return {"description": self.description, "enabled": self.enabled, "transport": self.transport}
+
+
+def missing_program(service: MCPService) -> str | None:
+    """A sentence about a program that is not on this machine; None when it is, or none is needed."""
+    if not service.enabled or not service.command or shutil.which(service.command[0], path=service.search_path):
+        return None
+    return (
+        f"services.{service.name}.command: there is no program {service.command[0]!r} on this machine; install it, or "
+        "give its full path"
+    )

@@ -1,5 +1,6 @@
 """Everything that is wrong with a configuration, told in one go and by key."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -96,6 +97,8 @@ def _problem(path: Path, kind: str, message: str, given: Any) -> str:
     hidden = any(is_secret_key(part) or part in _HIDDEN for part in path)
     if kind == "missing" or hidden or not isinstance(given, str | int | float):
         return said
+    if kind in ("list_type", "tuple_type"):
+        return f"must be a list: write {mask_text(json.dumps([given], ensure_ascii=False), 80)}"
     return f"{said}; it is {mask_text(repr(given), 80)}"
 
 

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
+from consumer.calls.routes import odd_fields
+from consumer.processes.service import missing_program
 from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
 from consumer.settings.faults import ConfigurationError, Fault, faults_of
@@ -71,8 +74,9 @@ def _routes_without_service(table: Table) -> Iterator[Fault]:
         named = route.get("services") if isinstance(route, dict) else None
         for name in named if isinstance(named, list) else []:
             if isinstance(name, str) and name not in services:
-                known = ", ".join(services) or "none"
-                yield Fault(f"routes[{number}].services", f"there is no service {name!r}; configured: {known}")
+                near = get_close_matches(name.lower(), map(str, services), n=1, cutoff=0.6)
+                hint = f"did you mean {near[0]!r}?" if near else f"configured: {', '.join(services) or 'none'}"
+                yield Fault(f"routes[{number}].services", f"there is no service {name!r}; {hint}")
 
 
 def _with_second_thoughts(settings: Settings) -> Settings:
@@ -85,7 +89,9 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:
         thoughts.append("no service is enabled: calls open nothing")
+    thoughts += [missing for service in settings.services.values() if (missing := missing_program(service))]
     for number, route in enumerate(settings.routes):
+        thoughts += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
         off = [name for name in route.services if name not in enabled]
         if off:
             thoughts.append(f"routes[{number}].services: {', '.join(off)} is disabled and left out")

@@ -49,7 +49,8 @@ SERVICE = {
     "max_arguments": "The most bytes that a request's body may have.",
     "max_result": "The most bytes that a result may have.",
     "warm": "Processes that are started ahead of calls, as many as calls come in while one starts.",
-    "fork_server": "What a Python server runs, as `module:function`. A helper imports the module once and forks itself "
+    "fork_server": "What a Python server runs, as `module:function`; the function may be an attribute of something in "
+    "the module: `weather.server:app.run`. A helper imports the module once and forks itself "
     "for each session, which saves the time of the import; the arguments of `command` are its `sys.argv`. What the "
     "module makes of environment and folder while it is imported, all sessions share. Where it cannot be done, "
     "`command` is started, with a warning. The helper rehearses the function once, in a throw-away fork, so a server "

@@ -23,6 +23,7 @@ from consumer.client import SessionClient
 from infra.broker import PrivateBroker, find_server, private_broker
 from schemas.errors import Disconnected
 from schemas.ids import WorkerId
+from tests.cli.conftest import PROGRAM
 from tests.harness import Cluster, config
 from tests.harness import cluster as running
 
@@ -274,3 +275,19 @@ async def test_the_commands_can_be_pasted_in_their_order(node: PrivateBroker):
 def test_definitions_bring_the_exchanges_that_their_topic_permissions_need(node: PrivateBroker, mcp: Cluster):
     given = node.rabbitmqctl("list_topic_permissions", "--silent", "--no-table-headers").splitlines()
     assert len([line for line in given if NAMES.prefix in line]) == 2 * len(ROLES)
+
+
+async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed(node: PrivateBroker, mcp: Cluster):
+    for role, command in (("publisher", ("sessions", "list")), ("publisher", ("sessions", "get", "c-1"))):
+        process = await asyncio.create_subprocess_exec(
+            *(str(PROGRAM), *command, "--url", url_of(node, role), "--prefix", NAMES.prefix),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            out, told = await process.communicate()
+        assert (process.returncode, out) == (1, b""), told
+        assert told.startswith(b"ACCESS_REFUSED: the broker refuses it: ")
+        assert f"user '{role}'".encode() in told
+        assert b"topology permissions" in told
+        assert b"<" not in told

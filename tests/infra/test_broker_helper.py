@@ -188,6 +188,17 @@ def outcome(helper: subprocess.Popen[str]) -> tuple[str, int]:
     return helper.communicate(timeout=30)[0], helper.returncode
 
 
+def test_a_port_that_is_taken_is_refused_and_nothing_is_run(broker: PrivateBroker) -> None:
+    """What it would start could not listen there, and the command would speak to somebody else's broker."""
+    env = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
+    command = [sys.executable, str(HELPER), "--port", str(broker.port), "run", "--", "echo", "ran"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert f"port {broker.port} is taken" in ran.stderr
+    assert "private node" not in ran.stderr
+    assert broker.pid is not None
+
+
 def test_the_command_gets_the_url_and_gives_the_exit_code() -> None:
     with run_helper("sh", "-c", "echo $AMQP_URL; exit 7") as helper:
         assert outcome(helper) == ("amqp://given/\n", 7)

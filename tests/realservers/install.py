@@ -33,9 +33,15 @@ _SILENCE = re.compile(
 )
 """What pip and npm say when nobody answers."""
 
+_DISTRUST = re.compile(
+    r"SSLError|CERTIFICATE_VERIFY_FAILED|confirming the ssl certificate|SELF_SIGNED_CERT|UNABLE_TO_(GET|VERIFY)|"
+    r"CERT_(HAS_EXPIRED|UNTRUSTED|NOT_YET_VALID)|ERR_TLS_CERT"
+)
+"""What they say of a certificate: that of a registry which nobody here has been told to trust."""
+
 
 class Unreachable(Exception):
-    """A package registry does not answer."""
+    """A package registry does not answer, or is not trusted; one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,8 @@ def _run(installer: str, command: list[str], *, first_on_path: Path | None = Non
     if done.returncode == 0:
         return
     said = (done.stdout + done.stderr)[-4000:]
+    if _DISTRUST.search(said):
+        raise Unreachable(f"{installer} does not trust the certificate of its registry")
     if _SILENCE.search(said):
         raise Unreachable(f"{installer} cannot reach its registry")
     raise RuntimeError(f"{installer} ended with {done.returncode}:\n{said}")

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from consumer.calls.routes import Route, odd_fields
 from consumer.settings import ConfigurationError, load_settings
+from consumer.telephony import Translated, translate
+from tests.telephony.shapes import manifest, raw
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +76,48 @@ def test_all_faults_of_file_and_environment_come_at_once() -> None:
     assert "did you mean command?" in found["services.todo.comand"]
     assert "did you mean exchange?" in found["worker.call_exchanges[0].exchnge"]
     assert "did you mean MCP_SESSIONS_PREFIX?" in found["MCP_SESSIONS_PREFX"]
-    assert found["routes[0].services"] == "there is no service 'tood'; configured: todo, both, two"
+    assert found["routes[0].services"] == "there is no service 'tood'; did you mean 'todo'?"
     assert found["session.max_total_sessions"] == "must be a whole number; it is 'many'"
     assert found["routes[1].services"] == "is missing"
+
+
+def test_a_service_that_is_like_none_is_told_with_those_that_there_are() -> None:
+    found = faults('[services.todo]\ncommand = ["x"]\n[[routes]]\nservices = ["weather"]')
+    assert found["routes[0].services"] == "there is no service 'weather'; configured: todo"
+
+
+def test_what_must_be_a_list_is_told_with_the_list_to_write() -> None:
+    found = faults('[services.todo]\ncommand = ["x"]\n[[routes]]\nservices = "todo"')
+    assert found["routes[0].services"] == 'must be a list: write ["todo"]'
+
+
+def test_a_key_of_a_match_that_is_no_field_is_named() -> None:
+    route = '[services.a]\ncommand = ["sh"]\n[[routes]]\nservices = ["a"]\n'
+    Path("mcp-sessions.toml").write_text(route + 'match = { too = "+1555*", tenant = "acme", sip_header_to = "x" }')
+    odd = [one for one in load_settings(env={}).warnings if "match" in one]
+    assert len(odd) == 1
+    assert odd[0].startswith("routes[0].match.too: a call event has no such field; did you mean to?")
+
+
+def test_no_attribute_of_a_platform_is_taken_for_a_field_that_is_misspelt() -> None:
+    seen = {name for file in manifest() for name in attributes(file["file"])}
+    assert len(seen) > 30
+    assert odd_fields(Route(match=dict.fromkeys(sorted(seen), "*"), services=())) == []
+
+
+def attributes(file: str) -> list[str]:
+    found = translate(raw(file))
+    return list(found.event.attributes) if isinstance(found, Translated) else []
+
+
+def test_a_program_that_is_not_there_is_warned_of() -> None:
+    Path("mcp-sessions.toml").write_text(
+        '[services.gone]\ncommand = ["no-such-program", "-x"]\n[services.there]\ncommand = ["sh"]\n'
+        '[services.off]\ncommand = ["no-such-either"]\nenabled = false\n[services.elsewhere]\nurl = "http://127.0.0.1/"'
+    )
+    told = [one for one in load_settings(env={}).warnings if "no program" in one]
+    assert len(told) == 1
+    assert told[0].startswith("services.gone.command: there is no program 'no-such-program' on this machine")
 
 
 def test_the_error_is_a_list_for_people() -> None:

@@ -23,7 +23,6 @@ from consumer.processes.launch.environment import (
     minimal_environment,
     parent_of_bases,
     remove_tree,
-    search_path,
 )
 from consumer.processes.launch.sandbox import environment_of_limits, exec_chain, own_user
 from consumer.processes.launch.session_root import Base
@@ -162,7 +161,7 @@ def resolve_command(service: MCPService) -> list[str]:
     """
     assert service.command is not None
     program, *words = service.command
-    path = service.env.get("PATH") or search_path()
+    path = service.search_path
     found = shutil.which(program, path=path)
     if found is None:
         raise StartFailed(
