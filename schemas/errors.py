@@ -28,6 +28,7 @@
         │   └── AccessRefused   BROKER_REFUSED           no such user, password or vhost
         ├── InvalidUrl          INVALID_URL              no connection can be made of it; also a ValueError
         ├── Disconnected        BROKER_UNAVAILABLE       the connection is lost or being restored
+        ├── Forbidden           ACCESS_REFUSED           the broker's user may not do this
         ├── NotRouted           NOT_ROUTED               no queue takes it: no worker has ever run here
         ├── NotConfirmed        NOT_CONFIRMED            the broker may have it or not
         ├── RequestTooLarge     REQUEST_TOO_LARGE        more than a broker takes in one message
@@ -80,6 +81,7 @@ class ClientErrorCode(StrEnum):
     NOT_CONFIRMED = "NOT_CONFIRMED"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
     NO_REPLY = "NO_REPLY"
+    ACCESS_REFUSED = "ACCESS_REFUSED"
     INVALID_REPLY = "INVALID_REPLY"
 
 
@@ -275,6 +277,13 @@ class Disconnected(ClientError):
         self.executed = executed
 
 
+class Forbidden(ClientError):
+    """The broker's user may not do this; nothing was done."""
+
+    code = ClientErrorCode.ACCESS_REFUSED
+    executed = False
+
+
 class NotRouted(ClientError):
     """The broker has no exchange or no queue for the message: no worker has ever run under this prefix."""
 
@@ -296,7 +305,7 @@ class RequestTooLarge(ClientError):
 
 
 class NoReply(ClientError):
-    """Nobody answered within ``reply_timeout``; whether the request was executed is unknown."""
+    """Nobody answered within ``reply_timeout``, or no worker is there; whether the request was executed is unknown."""
 
     code = ClientErrorCode.NO_REPLY
 

@@ -21,7 +21,7 @@ from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
-from consumer.broker.errors import AccessRefused, BrokerUnavailable, Unsendable
+from consumer.broker.errors import BrokerUnavailable, NotPermitted, Unsendable
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.properties import received
 from consumer.broker.topology import Binding, Exchange, Queue
@@ -89,7 +89,7 @@ class Channel:
         except (ValueError, TypeError) as error:  # the library's word for what AMQP has no way to say
             raise Unsendable(f"the broker cannot be asked for this: {error}") from error
         except ChannelAccessRefused as error:
-            raise AccessRefused(f"the broker refuses it: {error}") from error
+            raise NotPermitted(f"the broker refuses it: {error}") from error
         except Exception as error:
             raise BrokerUnavailable(f"the broker did not do as asked: {error!r}") from error
 
@@ -122,6 +122,11 @@ class Channel:
             )
         )
         return declared.message_count or 0
+
+    async def is_left_alone(self, queue: str) -> bool:
+        """Whether messages are in a queue, and nobody consumes from it."""
+        declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
+        return bool(declared.message_count) and not declared.consumer_count
 
     async def bind(self, binding: Binding) -> None:
         """Bind a queue; idempotent. What is bound while another binding is under way costs no round trip of its own."""

@@ -8,7 +8,7 @@
     ├── BrokerUntrusted     TLS does not prove that it is the broker
     ├── InvalidBrokerUrl    no connection can be made of the URL
     ├── BrokerUnavailable   there is no connection at the moment
-    │   └── AccessRefused   there is one, and its user may not do this
+    │   └── NotPermitted    there is one, and its user may not do this
     ├── PublishFailed       returned or refused: the message is certainly not in a queue
     ├── PublishUnknown      no confirmation in time: the message may be in a queue or not
     └── Unsendable          it cannot be said in AMQP: nothing was sent, and trying again is no use
@@ -40,7 +40,7 @@ class BrokerUnavailable(BrokerError):
     """There is no connection at the moment; it is being restored."""
 
 
-class AccessRefused(BrokerUnavailable):
+class NotPermitted(BrokerUnavailable):
     """The user of the connection may not do this; it cost the channel, and nothing was done."""
 
 

@@ -17,9 +17,9 @@ from aiormq import Channel as RawChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import (
-    AccessRefused,
     BrokerUnavailable,
     MessageTooLarge,
+    NotPermitted,
     PublishFailed,
     PublishUnknown,
     Unsendable,
@@ -102,7 +102,7 @@ class Publisher:
 
         Raises:
             BrokerUnavailable: there is no link; nothing was sent.
-            AccessRefused: the user may not publish there; the message is in no queue.
+            NotPermitted: the user may not publish there; the message is in no queue.
             PublishFailed: returned (no queue to route to) or refused: the message is in no queue.
             PublishUnknown: the link was lost or the confirmation did not come in time.
             Unsendable: no exchange or routing key can be called that; nothing was sent.
@@ -131,7 +131,7 @@ class Publisher:
         except ChannelNotFoundEntity as error:
             raise PublishFailed(f"there is no exchange {exchange!r}: {error}") from error
         except ChannelAccessRefused as error:
-            raise AccessRefused(f"the broker refuses it: {error}") from error
+            raise NotPermitted(f"the broker refuses it: {error}") from error
         except (ValueError, TypeError) as error:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:  # a lost channel rejects its futures with whatever closed it

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from consumer.broker.errors import AccessRefused, BrokerError, BrokerRefused, BrokerUnreachable, PublishFailed
+from consumer.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotPermitted, PublishFailed
 from consumer.broker.parking import NotParked
 from consumer.cli.command import ExitCode
 from consumer.cli.screen import problems, shown, write_json
@@ -17,6 +17,7 @@ from schemas.errors import (
     ClientErrorCode,
     Disconnected,
     ErrorCode,
+    Forbidden,
     NotRouted,
     SessionsError,
 )
@@ -62,7 +63,7 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), hint=NOT_ROUTED_HINT)
         case NotRouted() | PublishFailed():
             return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), hint=NOT_ROUTED_HINT)
-        case AccessRefused():
+        case Forbidden() | NotPermitted():
             return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
         case NotParked():
             return Failure(ExitCode.ERROR, "NOT_PARKED", str(error), hint=NOT_PARKED_HINT)

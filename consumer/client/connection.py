@@ -18,6 +18,7 @@ from consumer.broker.errors import (
     BrokerUntrusted,
     InvalidBrokerUrl,
     MessageTooLarge,
+    NotPermitted,
     PublishFailed,
     PublishUnknown,
     Unsendable,
@@ -34,6 +35,7 @@ from schemas.errors import (
     CannotConnect,
     ClientError,
     Disconnected,
+    Forbidden,
     Internal,
     InvalidReply,
     InvalidUrl,
@@ -48,6 +50,9 @@ from schemas.ids import routing_key
 from schemas.interim import INTERIM
 from schemas.replies import Reply, parse_reply
 from schemas.requests import DURABLE, SessionCreate
+
+LOOK_AFTER = 2.0
+"""After how long (s) a client looks whether there is a worker at all, and after how long once more."""
 
 _LIBRARIES = ("aio_pika", "aiormq")
 """What the broker room stands on. They log, with tracebacks, what they raise as well."""
@@ -70,6 +75,8 @@ def translated(error: BrokerError) -> ClientError:
             return InvalidUrl(str(error))
         case BrokerUnreachable() | BrokerUntrusted():
             return CannotConnect(str(error))
+        case NotPermitted():
+            return Forbidden(str(error))
         case MessageTooLarge():
             return RequestTooLarge(str(error))
         case PublishFailed() | Unsendable():
@@ -167,8 +174,9 @@ class Connection:
             await self._listen()
         durable = request.type in DURABLE  # what expires in a durable queue would be parked
         if request.call_id is None:
-            exchange, key = "", self.names.queries
+            exchange, key, waits_in = "", self.names.queries, self.names.queries
         else:
+            waits_in = self.names.unowned
             exchange = self.names.sessions if durable else self.names.requests
             key = routing_key(request.call_id)
         timeout = request.reply_timeout
@@ -187,14 +195,15 @@ class Connection:
                 await on_interim(model.model_validate_json(delivery.message.body, extra="ignore"))
 
         try:
-            answer = await self._asker.ask(
-                message,
-                exchange,
-                key,
-                timeout=timeout,
-                confirmed=exchange != self.names.requests,  # what exclusive queues are bound to; see ``publisher``
-                interim=interim,
-            )
+            async with self._while_somebody_is_there(waits_in):
+                answer = await self._asker.ask(
+                    message,
+                    exchange,
+                    key,
+                    timeout=timeout,
+                    confirmed=exchange != self.names.requests,  # what exclusive queues are bound to; see ``publisher``
+                    interim=interim,
+                )
             return parse_reply(answer.message.body)
         except TimeoutError:
             raise NoReply(f"nobody answered {request.type} within {timeout:g} s") from None
@@ -202,6 +211,53 @@ class Connection:
             raise translated(error) from error
         except Internal as error:
             raise InvalidReply(error.message) from error
+
+    @contextlib.asynccontextmanager
+    async def _while_somebody_is_there(self, queue: str) -> AsyncIterator[None]:
+        """Wait for an answer, and no longer than it takes to see that the question lies in ``queue`` for nobody.
+
+        Raises:
+            NoReply: it did, twice in a row: a worker that is started anew may be away for a moment.
+        """
+        loop = asyncio.get_running_loop()
+        looking: asyncio.Task[None] | None = None
+        nobody = False
+
+        async def look() -> None:
+            nonlocal nobody
+            if await self._left_alone(queue):
+                await asyncio.sleep(LOOK_AFTER)
+                if await self._left_alone(queue):
+                    nobody = True
+                    bound.reschedule(loop.time())
+
+        def begin() -> None:
+            nonlocal looking
+            looking = loop.create_task(look(), name="client-looks-for-workers")
+
+        timer = loop.call_later(LOOK_AFTER, begin)  # a task would cost each answered request more
+        try:
+            async with asyncio.timeout(None) as bound:
+                yield
+        except TimeoutError:
+            if not nobody:
+                raise
+            raise NoReply(f"no worker of the prefix {self.names.prefix!r} is there; start one") from None
+        finally:
+            timer.cancel()
+            if looking is not None:
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
+
+    async def _left_alone(self, queue: str) -> bool:
+        """Whether a queue has messages and no worker; no when that cannot be seen."""
+        if self._link is None:
+            return False
+        try:
+            async with self._link.scratch() as scratch:
+                return await scratch.is_left_alone(queue)
+        except BrokerUnavailable:
+            return False
 
     async def _listen(self) -> None:
         """Have a queue for answers; from the first request on, because who only publishes may have no queue."""
@@ -214,6 +270,8 @@ class Connection:
                 async with link.scratch() as scratch:  # what is refused closes its channel
                     await scratch.declare_queue(answers)
                 await (await link.channel()).consume(answers.name, self._heard, no_ack=True)
+            except NotPermitted as error:
+                raise translated(error) from error
             except BrokerUnavailable as error:
                 raise Disconnected(str(error), executed=False) from error
             self._asker.attach(answers.name)

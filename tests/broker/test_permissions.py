@@ -278,7 +278,8 @@ def test_definitions_bring_the_exchanges_that_their_topic_permissions_need(node:
 
 
 async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed(node: PrivateBroker, mcp: Cluster):
-    for role, command in (("publisher", ("sessions", "list")), ("publisher", ("sessions", "get", "c-1"))):
+    role: Role = "publisher"
+    for command in (("sessions", "list"), ("sessions", "get", "c-1")):
         process = await asyncio.create_subprocess_exec(
             *(str(PROGRAM), *command, "--url", url_of(node, role), "--prefix", NAMES.prefix),
             stdout=asyncio.subprocess.PIPE,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import signal
 
 import pytest
 
@@ -73,6 +74,31 @@ async def test_nobody_who_answers_in_time_is_no_reply(mcp: Cluster):
     with pytest.raises(NoReply, match=r"0\.3 s") as caught:
         await mcp.client.list_workers(reply_timeout=0.3)
     assert caught.value.executed is None
+
+
+async def test_with_no_worker_at_all_a_request_fails_within_seconds_and_says_so(mcp: Cluster):
+    worker = await mcp.start()
+    await worker.terminate()
+    for ask in (
+        mcp.client.list_workers(reply_timeout=600),
+        mcp.client.create("c-1", "echo", reply_timeout=600),
+        mcp.client.call_tool("c-2", "echo", {}, timeout=600, service_name="echo"),
+    ):
+        with pytest.raises(NoReply, match="no worker of the prefix") as caught:
+            await asyncio.wait_for(ask, WAIT)
+        assert caught.value.executed is None
+
+
+async def test_an_answer_that_is_long_in_coming_is_waited_for_though_its_worker_is_leaving(mcp: Cluster):
+    worker = await mcp.start(DYNO="worker.1")
+    await mcp.client.create("c-1", "echo")
+    calling = asyncio.create_task(mcp.client.call_tool("c-1", "sleep", {"seconds": 7}))
+    while not mcp.client._connection._asker._asked:
+        await asyncio.sleep(0.01)
+    worker.process.send_signal(signal.SIGTERM)
+    await worker.logged("worker.leaving")
+    assert not (await asyncio.wait_for(calling, WAIT)).is_error
+    await worker.ended()
 
 
 async def test_a_request_that_no_broker_takes_is_not_sent(mcp: Cluster):
