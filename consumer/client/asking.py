@@ -4,6 +4,7 @@ import json
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from consumer.client.requester import OnInterim, Outgoing, Requester
 from schemas.base import Json
@@ -71,7 +72,10 @@ class Asking:
 def body_of(values: Json) -> bytes:
     """A message body of what is not None."""
     given = {name: value for name, value in values.items() if value is not None}
-    return json.dumps(given, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    try:
+        return to_json(given, inf_nan_mode="constants")
+    except ValueError:  # half a surrogate pair, which a worker replaces or refuses
+        return json.dumps(given, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _read(model: type[Result], message_type: str, result: Json) -> Result:
