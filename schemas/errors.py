@@ -176,7 +176,10 @@ class Capacity(LimitReached):
 
 
 class StartFailed(SessionsError):
-    """The MCP server ended or misbehaved while it was starting; details: ``exit_code``, ``signal``, ``stderr``."""
+    """The MCP server ended or misbehaved while it was starting; details: ``exit_code``, ``signal``, ``stderr``.
+
+    A server at a URL that refused has its HTTP status in ``status``.
+    """
 
     code = ErrorCode.START_FAILED
 
@@ -201,7 +204,10 @@ class ToolTimeout(SessionsError):
 
 
 class McpError(SessionsError):
-    """The MCP server answered with a JSON-RPC error; details: ``code``, ``data``."""
+    """The MCP server answered with a JSON-RPC error, or with what is no answer; details: ``code``, ``data``.
+
+    The message is in the server's own words. The HTTP status of a refusal that is no JSON-RPC is in ``data.status``.
+    """
 
     code = ErrorCode.MCP_ERROR
 

@@ -6,8 +6,11 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from schemas.errors import McpError, SessionDied, SessionNotFound
+from schemas.base import Json
+from schemas.errors import ErrorCode, McpError, SessionDied, SessionNotFound, SessionsError
 from tests.harness import ROOT, Cluster, config
 
 CARELESS = [sys.executable, str(ROOT / "tests" / "servers" / "careless_server.py")]
@@ -24,22 +27,27 @@ async def url() -> AsyncIterator[str]:
     await process.wait()
 
 
-async def test_results_that_models_do_not_expect_are_handed_on(mcp: Cluster) -> None:
+@pytest.fixture
+async def careless(mcp: Cluster) -> Cluster:
+    """A worker, and a session ``c`` of a careless server on it."""
     await mcp.start(config(services={"svc": {"command": CARELESS}}))
     await mcp.client.create("c", "svc")
+    return mcp
 
+
+async def test_results_that_models_do_not_expect_are_handed_on(careless: Cluster) -> None:
     async def result(text: str):
-        return await mcp.client.call_tool("c", "result", {"json": text})
+        return await careless.client.call_tool("c", "result", {"json": text})
 
     bare = await result('{"content": ["bare", null, {"type": "text", "text": "tail"}]}')
-    assert (bare["content"][:2], bare["text"]) == (["bare", None], "tail")
+    assert (bare.content[:2], bare.text) == (["bare", None], "tail")
     odd = await result('{"content": [], "structuredContent": {"mean": NaN, "most": 1e999}}')
-    assert odd["structuredContent"] == {"mean": None, "most": None}
-    assert json.loads(odd["text"]) == {"mean": None, "most": None}
+    assert odd.structured_content == {"mean": None, "most": None}
+    assert json.loads(odd.text) == {"mean": None, "most": None}
     structured = await result('{"content": [{"type": "image"}], "structuredContent": {"balance": 12}}')
-    assert structured["text"] == '{"balance":12}'
+    assert structured.text == '{"balance":12}'
     both = await result('{"content": [{"type": "text", "text": ""}], "structuredContent": {"balance": 12}}')
-    assert both["text"] == ""
+    assert both.text == ""
 
 
 async def test_numbers_that_json_does_not_have_are_null_in_events(mcp: Cluster) -> None:
@@ -68,8 +76,39 @@ async def test_a_forgotten_session_ends_and_who_names_a_service_gets_a_fresh_one
     assert mcp.logged("placer.poison_message") == []
 
 
-async def test_the_servers_own_words_reach_the_caller_at_once(mcp: Cluster) -> None:
-    await mcp.start(config(services={"svc": {"command": CARELESS}}))
-    await mcp.client.create("c", "svc")
+async def test_the_servers_own_words_reach_the_caller_at_once(careless: Cluster) -> None:
     with pytest.raises(McpError, match="no such customer"):
-        await mcp.client.call_tool("c", "say", {"raw": '{"jsonrpc": "2.0", "id": $ID, "error": "no such customer"}'})
+        await careless.client.call_tool(
+            "c", "say", {"raw": '{"jsonrpc": "2.0", "id": $ID, "error": "no such customer"}'}
+        )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+RESULTS = st.fixed_dictionaries(
+    {}, optional={"content": JSON, "isError": JSON, "structuredContent": JSON, "_meta": JSON}
+)
+ERRORS = st.fixed_dictionaries({}, optional={"code": JSON, "message": JSON, "data": JSON})
+ANSWERS = st.fixed_dictionaries({}, optional={"result": RESULTS | JSON, "error": ERRORS | JSON})
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answers=st.lists(ANSWERS, min_size=5, max_size=5))
+async def test_whatever_a_server_answers_its_caller_has_a_result_or_a_code(
+    careless: Cluster, answers: list[Json]
+) -> None:
+    for answer in answers:
+        raw = json.dumps({"jsonrpc": "2.0", "id": "@", **answer}).replace('"@"', "$ID", 1)
+        try:
+            result = await careless.client.call_tool("c", "say", {"raw": raw}, timeout=1)
+        except SessionsError as error:
+            if error.code is not ErrorCode.MCP_ERROR:
+                raise
+        else:
+            assert isinstance(result.content, list)
+            assert isinstance(result.is_error, bool)
+    assert (await careless.client.get("c")).is_alive
+    assert careless.of("died") == []

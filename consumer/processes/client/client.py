@@ -205,6 +205,8 @@ class MCPClient:
             result = await exchange.send(
                 "tools/call", params, timeout=patience, on_progress=on_progress, on_question=on_question
             )
+        if not isinstance(flag := result.get("isError", False), bool):
+            result["isError"] = bool(flag) and str(flag).lower() != "false"
         content = result.get("content")
         if content is None:
             result["content"] = []

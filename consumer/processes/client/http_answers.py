@@ -71,14 +71,22 @@ class AnsweringClient(httpx2.AsyncClient):
             if response.status_code == httpx2.codes.NOT_FOUND and self._listened:
                 self._forgotten(status_line(response.status_code))
             self._listened |= response.is_success
+        if request.method == "DELETE" and response.status_code == httpx2.codes.NOT_FOUND:
+            return _like(response, status=httpx2.codes.NO_CONTENT)  # the SDK warns of it; the session is over, as asked
         if request.method != "POST" or response.next_request is not None:
             return response
-        return await self._answered(request, response)
+        try:
+            return await self._answered(request, response)
+        except BaseException:
+            await response.aclose()
+            raise
 
     async def _answered(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         request_id = _request_id(request)
         if response.is_success and (request_id is None or response.status_code == httpx2.codes.ACCEPTED):
             return response
+        if request_id is not None:
+            self.refused = None if response.is_success else response.status_code
         if response.is_success and response.headers.get("content-type", "").lower().startswith(_STREAM):
             return _like(response, stream=_Body(self._events(request_id, response), response))
         data = await self._read(response)
@@ -87,7 +95,6 @@ class AnsweringClient(httpx2.AsyncClient):
             self._forgotten(why)
         if request_id is None:
             return _like(response, content=data)
-        self.refused = None if response.is_success else response.status_code
         if why is not None:
             answer = failure(request_id, FORGOTTEN, code=INVALID_REQUEST)
         elif len(data) > self._cap:
