@@ -101,10 +101,10 @@ class RawPublisher:
         if self._socket is None:
             self._open()
         try:
-            self._call(1, 60, 40, bytes(2) + short(exchange.encode()) + short(key) + b"\0")
-            self._send(_HEADER, 1, struct.pack(">HHQ", 60, 0, len(body)) + properties)
-            for start in range(0, len(body), 100_000):
-                self._send(_BODY, 1, body[start : start + 100_000])
+            method = struct.pack(">HHH", 60, 40, 0) + short(exchange.encode()) + short(key) + b"\0"
+            header = struct.pack(">HHQ", 60, 0, len(body)) + properties
+            parts = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
+            self._send(1, (_METHOD, method), (_HEADER, header), *((_BODY, part) for part in parts))
             answer = self._method()
         except (Refused, OSError) as error:
             self.close()
@@ -126,12 +126,15 @@ class RawPublisher:
         self._call(1, 85, 10, b"\0")
         self._method()  # confirm.select-ok
 
-    def _send(self, kind: int, channel: int, payload: bytes) -> None:
+    def _send(self, channel: int, *frames: tuple[int, bytes]) -> None:
+        """Send frames at once: in pieces, the second one would wait for the first to be acknowledged."""
         assert self._socket is not None
-        self._socket.sendall(struct.pack(">BHI", kind, channel, len(payload)) + payload + _END)
+        self._socket.sendall(
+            b"".join(struct.pack(">BHI", kind, channel, len(payload)) + payload + _END for kind, payload in frames)
+        )
 
     def _call(self, channel: int, class_id: int, method_id: int, arguments: bytes) -> None:
-        self._send(_METHOD, channel, struct.pack(">HH", class_id, method_id) + arguments)
+        self._send(channel, (_METHOD, struct.pack(">HH", class_id, method_id) + arguments))
 
     def _read(self, count: int) -> bytes:
         assert self._socket is not None

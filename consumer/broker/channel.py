@@ -186,8 +186,14 @@ class Channel:
         """Start to consume; returns the consumer tag."""
 
         async def take(delivered: DeliveredMessage) -> None:
-            if not self._is_lost():  # what it brings now may be another's already
-                handler(self._delivery(delivered, queue, no_ack=no_ack))
+            if self._is_lost():
+                return  # what it brings now may be another's already
+            delivery = self._delivery(delivered, queue, no_ack=no_ack)
+            try:
+                handler(delivery)
+            except Exception:
+                log.exception("delivery.defect", type=delivery.type, queue=queue)
+                await delivery.reject()  # nobody holds it, so nobody would ever settle it
 
         started = await self._rpc(self._raw.basic_consume(queue, take, no_ack=no_ack))
         assert started.consumer_tag is not None

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import math
 from collections import Counter
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -43,9 +45,28 @@ def whole(parked: "Parked") -> dict[str, Any]:
         "content_type": message.content_type,
         "correlation_id": message.correlation_id,
         "timestamp": None if message.timestamp is None else message.timestamp.isoformat(),
-        "headers": message.headers,
+        "headers": _plain(message.headers),
         **body,
     }
+
+
+def _plain(value: Any) -> Any:
+    """A header as JSON has it: what it has no type for is text, and bytes that are no text are escaped in it."""
+    match value:
+        case dict():
+            return {name: _plain(one) for name, one in value.items()}
+        case list():
+            return [_plain(one) for one in value]
+        case bytes() | bytearray():
+            return value.decode("utf-8", "backslashreplace")
+        case datetime():
+            return value.isoformat()
+        case bool() | int() | str() | None:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case _:
+            return str(value)
 
 
 def parked_table(parked: "list[Parked]") -> Table:
@@ -117,7 +138,7 @@ def show_whole(parked: "Parked") -> None:
         )
     )
     screen.print()
-    screen.print(facts(*((name, str(value)) for name, value in sorted(message.headers.items()))))
+    screen.print(facts(*((name, str(_plain(value))) for name, value in sorted(message.headers.items()))))
     screen.print()
     screen.print(Text(shown(_readable(message.body), lines=True)), soft_wrap=True)
 

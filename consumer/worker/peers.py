@@ -13,6 +13,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message
 from consumer.calls.cluster.membership import INTERVAL, SETTLE
 from consumer.worker.wiring import Parts
+from schemas.errors import SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId
 from schemas.internal import Endings as EndingsMessage
@@ -120,7 +121,11 @@ class Others:
 
     def _hear_owner(self, delivery: Delivery) -> None:
         parts = self._parts
-        answer = parse_reply(delivery.message.body).result or {}
+        try:
+            answer = parse_reply(delivery.message.body).result or {}
+        except SessionsError as error:
+            log.warning("owner_check.unreadable", error=str(error))
+            return
         call_id = CallId(str(answer.get("call_id")))
         if answer.get("ended"):
             parts.owner.give_up(call_id, EndReason.CALL_ENDED)

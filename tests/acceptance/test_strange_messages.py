@@ -14,6 +14,7 @@ from consumer.broker.message import Delivery
 from consumer.broker.parked import Filter
 from consumer.broker.parking import ParkingLot
 from consumer.broker.topology import Queue
+from tests.acceptance.live_call import LiveCall, live_call
 from tests.harness import WAIT, Cluster
 from tests.raw_amqp import RawPublisher, long, moment, nested, short, table, text
 
@@ -67,41 +68,10 @@ def raw(mcp: Cluster) -> Iterator[RawPublisher]:
         yield publisher
 
 
-class LiveCall:
-    """A call that goes on beside whatever a test publishes, and whose agent asks all the time."""
-
-    def __init__(self, mcp: Cluster) -> None:
-        self._mcp = mcp
-        self.answered = 0
-
-    async def run(self) -> None:
-        while True:
-            asked = f"are you there, {self.answered}"
-            answer = await self._mcp.client.call_tool("live", "echo", {"text": asked}, timeout=5)
-            assert asked in answer.text
-            self.answered += 1
-
-    async def undisturbed(self) -> None:
-        """See that it is answered, and that no link was lost for whatever came meanwhile."""
-        before = self.answered
-        async with asyncio.timeout(WAIT):
-            while self.answered < before + 3:
-                await asyncio.sleep(0)
-        assert (await self._mcp.client.get("live")).is_alive
-        for told in ("broker.lost", "broker.reconnecting", "delivery.defect"):
-            assert not self._mcp.logged(told)
-
-
 @pytest.fixture
 async def live(mcp: Cluster) -> AsyncIterator[LiveCall]:
-    await mcp.start()
-    await mcp.client.create("live", "echo")
-    call = LiveCall(mcp)
-    running = asyncio.create_task(call.run(), name="live-call")
-    yield call
-    assert not running.done(), running.exception()
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with live_call(mcp) as call:
+        yield call
 
 
 class Answers:

@@ -15,23 +15,12 @@ from pamqp import commands, constants, frame
 from pamqp.header import ContentHeader
 
 from consumer.broker.frames import DEPTH, FIELDS, decodable, short_string, shortened
+from tests.amqp_values import of_type
+from tests.raw_amqp import long, moment, nested, short, table
 
 HEAD = struct.pack(">HHQ", 60, 0, 5)
 FLAGS = commands.Basic.Properties.flags
 SHORT_STRINGS = [name for name in FLAGS if commands.Basic.Properties.amqp_type(name) == "shortstr"]
-
-
-def short(value: bytes) -> bytes:
-    return bytes([len(value)]) + value
-
-
-def long(value: bytes) -> bytes:
-    return struct.pack(">I", len(value)) + value
-
-
-def table(*fields: tuple[bytes, bytes]) -> bytes:
-    """A table of names and values, each value behind its type."""
-    return long(b"".join(short(name) + value for name, value in fields))
 
 
 def header(**properties: bytes) -> bytes:
@@ -64,23 +53,16 @@ def deliver(exchange: bytes, key: bytes) -> bytes:
     return struct.pack(">I", commands.Basic.Deliver.index) + short(b"tag") + bytes(9) + short(exchange) + short(key)
 
 
-def timestamp(value: int) -> bytes:
-    return struct.pack(">Q", value)
-
-
-def nested(depth: int) -> bytes:
-    value = b"V"
-    for _ in range(depth):
-        value = b"F" + table((b"k", value))
-    return table((b"deep", value), (b"beside", b"t\1"))
+def deep(depth: int) -> bytes:
+    return table((b"deep", nested(depth)), (b"beside", b"t\1"))
 
 
 UNDECODABLE: Final = {
     "text": header(message_type=short(b"caf\xe9")),
-    "timestamp": header(timestamp=timestamp(int(1.79e15))),
+    "timestamp": header(timestamp=moment(int(1.79e15))),
     "name": header(headers=table((b"caf\xe9", b"V"))),
-    "field": header(headers=table((b"at", b"T" + timestamp(2**63)))),
-    "nesting": header(headers=nested(600)),
+    "field": header(headers=table((b"at", b"T" + moment(2**63)))),
+    "nesting": header(headers=deep(600)),
 }
 
 
@@ -96,10 +78,10 @@ async def test_the_library_still_loses_its_connection_over_what_it_cannot_decode
 def test_what_can_be_decoded_is_left_alone():
     for payload in (
         header(),
-        header(content_type=short(b"application/json"), delivery_mode=b"\2", timestamp=timestamp(int(time.time()))),
+        header(content_type=short(b"application/json"), delivery_mode=b"\2", timestamp=moment(int(time.time()))),
         header(message_type=short("gespräch".encode()), headers=table(("größe".encode(), b"S" + long(b"\xff")))),
-        header(headers=nested(DEPTH - 1)),
-        header(headers=table((b"at", b"T" + timestamp(253_402_300_799_999)))),
+        header(headers=deep(DEPTH - 1)),
+        header(headers=table((b"at", b"T" + moment(253_402_300_799_999)))),
     ):
         assert decodable(constants.FRAME_HEADER, payload) == payload
         decoded(payload)
@@ -117,13 +99,13 @@ def test_text_in_another_encoding_has_its_wrong_letters_replaced(name):
 
 @pytest.mark.parametrize("unit", [1_000_000, 1_000_000_000])
 def test_a_timestamp_in_microseconds_or_nanoseconds_is_understood(unit):
-    moment = datetime(2026, 11, 27, 12, 0, 5, tzinfo=UTC)
-    assert mended(timestamp=timestamp(int(moment.timestamp() * unit))).timestamp == moment
+    noon = datetime(2026, 11, 27, 12, 0, 5, tzinfo=UTC)
+    assert mended(timestamp=moment(int(noon.timestamp() * unit))).timestamp == noon
 
 
 @pytest.mark.parametrize("number", [2**64 - 1, 2**63, 2**63 - 1, 10**17])
 def test_a_timestamp_that_is_no_date_is_left_out_and_the_rest_is_kept(number):
-    read = mended(message_id=short(b"m-1"), timestamp=timestamp(number), message_type=short(b"t"), app_id=short(b"a"))
+    read = mended(message_id=short(b"m-1"), timestamp=moment(number), message_type=short(b"t"), app_id=short(b"a"))
     assert (read.message_id, read.timestamp, read.message_type, read.app_id) == ("m-1", None, "t", "a")
 
 
@@ -131,8 +113,8 @@ def test_a_table_keeps_what_is_usable():
     read = mended(
         headers=table(
             (b"caf\xe9", b"S" + long(b"x")),
-            (b"at", b"T" + timestamp(2**63 - 1)),
-            (b"list", b"A" + long(b"T" + timestamp(2**63) + b"t\1")),
+            (b"at", b"T" + moment(2**63 - 1)),
+            (b"list", b"A" + long(b"T" + moment(2**63) + b"t\1")),
             (b"unknown", b"?????"),
             (b"behind", b"V"),
         ),
@@ -143,7 +125,7 @@ def test_a_table_keeps_what_is_usable():
 
 
 def test_what_is_nested_too_deep_becomes_void():
-    read = mended(headers=nested(600))
+    read = mended(headers=deep(600))
     assert read.headers is not None
     assert read.headers["beside"] is True
     depth, value = 0, read.headers["deep"]
@@ -184,49 +166,6 @@ def test_text_is_shortened_by_whole_letters():
     assert short_string("\ud800" * 10) == short(b"?" * 10)
 
 
-SIZES = {
-    b"t": 1, b"b": 1, b"B": 1, b"s": 2, b"u": 2, b"I": 4, b"i": 4, b"l": 8, b"L": 8, b"f": 4, b"d": 8, b"D": 5,
-    b"T": 8, b"V": 0, b"\0": 0,
-}  # fmt: skip
-
-
-def values() -> st.SearchStrategy[bytes]:
-    """A value of any type behind its type, with any bytes in it."""
-    flat = st.one_of(
-        *(st.binary(min_size=size, max_size=size).map(kind.__add__) for kind, size in SIZES.items()),
-        st.tuples(st.sampled_from([b"S", b"x"]), st.binary(max_size=40)).map(lambda one: one[0] + long(one[1])),
-    )
-    names = st.binary(max_size=20).map(short)
-    return st.recursive(
-        flat,
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=4).map(lambda some: b"A" + long(b"".join(some))),
-            st.lists(st.tuples(names, inner).map(b"".join), max_size=4).map(lambda some: b"F" + long(b"".join(some))),
-        ),
-        max_leaves=12,
-    )
-
-
-def tables() -> st.SearchStrategy[bytes]:
-    names = st.one_of(st.text(max_size=20).map(str.encode), st.binary(max_size=130)).map(short)
-    fields = st.tuples(names, values()).map(b"".join)
-    return st.lists(fields, max_size=5).map(lambda some: long(b"".join(some)))
-
-
-def of_type(kind: str) -> st.SearchStrategy[bytes]:
-    """A property, or an argument of a method, with any bytes in it."""
-    match kind:
-        case "shortstr":
-            return st.one_of(st.text(max_size=40).map(str.encode), st.binary(max_size=255)).map(short)
-        case "longstr":
-            return st.binary(max_size=50).map(long)
-        case "table":
-            return tables()
-        case _:
-            width = {"octet": 1, "short": 2, "long": 4, "longlong": 8, "timestamp": 8}[kind]
-            return st.binary(min_size=width, max_size=width)
-
-
 TYPES = {name: of_type(commands.Basic.Properties.amqp_type(name)) for name in FLAGS}
 headers = st.fixed_dictionaries({}, optional=TYPES).map(lambda some: header(**some))
 cut = st.tuples(headers, st.integers(14, 400)).map(lambda one: one[0][: one[1]])
@@ -235,7 +174,7 @@ noise = st.tuples(st.binary(min_size=2, max_size=2), st.binary(max_size=200)).ma
 
 @settings(max_examples=1000, deadline=None)
 @given(headers)
-@example(header(headers=table((b"", b"D\xff\x80\0\0\0"))))
+@example(header(headers=table((b"", b"D\xff\x80\0\0\0"), (b"\0", b"\0"), (b"f", b"f\x7f\xc0\0\0"))))
 def test_every_content_header_can_be_decoded_and_says_what_the_library_would_have_read(payload):
     read = decoded(decodable(constants.FRAME_HEADER, payload))
     try:

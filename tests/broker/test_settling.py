@@ -5,11 +5,13 @@ import asyncio
 import pytest
 
 from consumer.broker.asking import Asker
-from consumer.broker.errors import BrokerUnavailable, PublishFailed
+from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.message import Message
 from consumer.broker.outcome import Done, Forward, Hold, Park, Requeue
+from consumer.broker.parked import Filter
+from consumer.broker.parking import ParkingLot
 from consumer.broker.settling import Settler
-from consumer.broker.topology import Queue
+from consumer.broker.topology import Binding, Queue
 from schemas.replies import succeeded
 
 
@@ -140,3 +142,47 @@ async def test_without_a_link_publishing_says_so(publisher):
         await publisher.confirmed(Message(b""), "", "q")
     with pytest.raises(BrokerUnavailable):
         await publisher.fast(Message(b""), "", "q")
+
+
+async def told_by_the_broker(link, names):
+    """The reason of the only dead letter, which RabbitMQ itself has put there."""
+    lot = ParkingLot(link, names)
+    async with asyncio.timeout(10):
+        while not (found := await lot.fitting(Filter())):
+            await asyncio.sleep(0.05)
+    return [one.reason for one in found]
+
+
+async def test_a_message_whose_handler_fails_is_not_held_for_ever(link, publisher, names):
+    def fail(_):
+        raise ValueError("a header that nobody expected")
+
+    channel = await link.channel()
+    await channel.consume(names.calls, fail)
+    await publisher.confirmed(Message(b"{}"), names.calls, "")
+    assert await told_by_the_broker(link, names) == ["rejected"]
+
+
+async def test_what_cannot_even_be_parked_is_given_up_to_the_broker(link, publisher, names, inbox):
+    _, delivery = await sent(link, publisher, names, inbox)
+    await Settler(publisher, "no exchange!").settle(delivery, decide(Park("unrecognised", "nobody knows it")))
+    assert await told_by_the_broker(link, names) == ["rejected"]
+
+
+async def test_what_cannot_be_sent_on_is_parked_and_not_tried_again(link, publisher, names, inbox, settler):
+    _, delivery = await sent(link, publisher, names, inbox)
+    await settler.settle(delivery, decide(Forward("", "\ud800" * 3, Message(b"{}"))))
+    parked = await ParkingLot(link, names).fitting(Filter(reason="invalid_message"))
+    assert [one.origin.queue for one in parked] == [names.calls]
+
+
+async def test_what_the_library_has_no_words_for_is_no_fault_of_the_broker(link, publisher, names):
+    with pytest.raises(Unsendable):
+        await publisher.fast(Message(b"{}"), "no exchange!", "")
+    with pytest.raises(Unsendable):
+        await publisher.confirmed(Message(b"{}"), "", "k" * 256)
+    channel = await link.channel()
+    with pytest.raises(Unsendable):
+        await channel.unbind(Binding(names.sessions, "no queue!", ""))
+    await publisher.confirmed(Message(b"{}"), names.calls, "")
+    assert not link.lost.done()
