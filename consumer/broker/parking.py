@@ -67,6 +67,8 @@ class ParkingLot:
         self._link = link
         self._names = names
         self._queue = Queue(names.dead, "")
+        self._exchanges: dict[str, bool] = {}
+        """Whether there is an exchange of that name, as a replay has found it."""
 
     async def look(self, visit: Callable[[Parked], bool]) -> Look:
         """Show each message to ``visit``, the oldest first, until it returns False; nothing is taken."""
@@ -132,6 +134,7 @@ class ParkingLot:
             BrokerError: the link was lost; what was not told of is still parked.
         """
         todo = set(ids)
+        self._exchanges.clear()
         while todo:
             gone = await self._replay_some(todo, publisher, done)
             if not gone:
@@ -165,7 +168,9 @@ class ParkingLot:
         kept = parked.without_body()
         try:
             # Asked before, because publishing to an exchange that is not there costs the channel, and so the link.
-            if exchange and not await exists(self._link, Exchange(exchange, "topic", "")):
+            if exchange and exchange not in self._exchanges:
+                self._exchanges[exchange] = await exists(self._link, Exchange(exchange, "topic", ""))
+            if not self._exchanges.get(exchange, True):
                 return Replayed(kept, exchange, key, f"there is no exchange {exchange!r}")
             await publisher.confirmed(message, exchange, key)
         except (PublishFailed, Unsendable) as error:

@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 
 from tests.harness import WAIT, Cluster
 
+PACE = 0.05
+"""How long (s) the agent thinks before it asks again; without it, it would keep a core busy."""
+
 
 class LiveCall:
     """A call with one session, whose agent asks all the time."""
@@ -22,6 +25,7 @@ class LiveCall:
             assert asked in answer.text
             self._answered += 1
             self._news.set()
+            await asyncio.sleep(PACE)
 
     async def undisturbed(self) -> None:
         """See that it is answered, and that no link was lost for whatever came meanwhile, in a defect or not."""
