@@ -28,6 +28,8 @@ START = 40.0
 
 ROOT = Path(__file__).resolve().parents[1]
 ECHO = [sys.executable, "-S", str(ROOT / "tests" / "servers" / "echo_server.py")]
+OPEN = {"kind": "limits", "user": "worker"}
+"""A sandbox through which a test can look: its processes have the numbers and the user that they have outside."""
 
 
 def config(**sections: Any) -> dict[str, Any]:

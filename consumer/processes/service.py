@@ -53,12 +53,14 @@ class Sandbox(BaseModel):
     of SignalWire's gateway, read as it means them: ``enabled = false`` and ``resource_limits = false`` are the kind
     ``none``. One thing differs: the environment is always the minimal one, also with ``restricted_env = false``,
     because the worker's own holds the broker's password. ``allowed_paths`` are what a bubblewrapped server may read
-    and write beside its own folder.
+    and write beside its own folder. ``kind = "auto"`` is bubblewrap where it works and limits where not. A worker that
+    is root gives each server a ``user`` of its own that has no rights, unless it is to keep the worker's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["limits", "bubblewrap", "none"] = "limits"
+    kind: Literal["auto", "bubblewrap", "limits", "none"] = "auto"
+    user: Literal["own", "worker"] = "own"
     memory: Size | None = None
     cpu_seconds: Annotated[int, Field(gt=0)] | None = None
     processes: Annotated[int, Field(gt=0)] | None = None
@@ -88,7 +90,7 @@ class Sandbox(BaseModel):
             raise ValueError('network = false needs kind = "bubblewrap"')
         limits = (self.memory, self.cpu_seconds, self.processes, self.file_size)
         if self.kind == "none" and any(limit is not None for limit in limits):
-            raise ValueError('limits need kind = "limits" or "bubblewrap"')
+            raise ValueError('limits need another kind than "none"')
         return self
 
 

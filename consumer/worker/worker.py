@@ -17,6 +17,7 @@ from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
 from consumer.calls.cluster.inbox_probe import Liveness
 from consumer.observability import metrics
+from consumer.processes.launch.host_report import report_host
 from consumer.processes.launch.session_root import sweep
 from consumer.settings import ConfigurationError, Settings
 from consumer.worker.consumers import Stations
@@ -119,6 +120,7 @@ class Worker:
         log.info("worker.starting", worker_id=parts.worker_id, version=__version__, prefix=parts.names.prefix)
         sweeping = asyncio.to_thread(sweep, parts.settings.session.sandbox_dir)
         self._tasks.start(sweeping, "sweep")
+        self._tasks.start(report_host(list(parts.mcp.services.values())), "host-report")
         parts.mcp.warm_up(parts.news.set)
         self._tasks.start(self._others.keep_announcing(self._supervisor.up), "presence")
         self._tasks.start(parts.outbox.run(), "outbox")

@@ -60,7 +60,10 @@ SERVICE = {
 
 SANDBOX = {
     "kind": "`limits`: resource limits and no new privileges; `bubblewrap`: its own file system and namespaces as "
-    "well; `none`: neither.",
+    "well; `none`: neither; `auto`: `bubblewrap` where it works, and `limits` where not or with `fork_server`. "
+    "[Sandboxes](operations/sandbox.md) says what each holds.",
+    "user": "Whom it runs as when the worker is root. `own`: a user of its own without rights; `worker`: root. Of kind "
+    "`none` it is always the worker's user.",
     "memory": 'Bytes of data; `"512M"` is understood.',
     "cpu_seconds": "Seconds of processor time, over the whole life.",
     "processes": "How many processes and threads.",
@@ -68,7 +71,8 @@ SANDBOX = {
     "network": "Whether it has a network. `false` needs `bubblewrap`.",
     "working_dir": "Where the command starts. Without it: its private folder, and words of `command` that name a file "
     "below the worker's folder are made absolute.",
-    "allowed_paths": "What it may read and write beside its own folder, with `bubblewrap`.",
+    "allowed_paths": "What it may read and write beside its own folder, with `bubblewrap`; under root, as far as "
+    "everybody may.",
     "restricted_env": "Key of the gateway; changes nothing, the environment is always the minimal one.",
     "note": "For people.",
 }

@@ -7,13 +7,13 @@ from typing import Any
 
 import psutil
 
-from tests.harness import WAIT, Cluster, WorkerProcess, config
+from tests.harness import ECHO, OPEN, WAIT, Cluster, WorkerProcess, config
 
 ANSWERED: list[dict[str, Any]] = [{"services": ["echo"], "start": "answered"}]
 
 
 def route(services: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
-    found = config(routes=ANSWERED, **sections)
+    found = config(**{"services": {"echo": {"command": ECHO, "sandbox": OPEN}}, "routes": ANSWERED} | sections)
     found["services"]["echo"] |= services or {}
     return found
 

@@ -20,7 +20,7 @@ from schemas.errors import (
     ToolTimeout,
 )
 from schemas.interim import InputRequired, ToolsPending, ToolsProgress
-from tests.harness import ECHO, Cluster, config
+from tests.harness import ECHO, OPEN, Cluster, config
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ async def test_a_call_whose_server_died_is_of_unknown_outcome_and_never_executed
 
 
 async def test_a_read_only_tool_is_repeated_on_a_fresh_process_where_the_service_allows_it(mcp: Cluster):
-    await mcp.start({"services": {"echo": {"command": ECHO, "retry": True}}})
+    await mcp.start({"services": {"echo": {"command": ECHO, "sandbox": OPEN, "retry": True}}})
     await mcp.client.create("c", "echo", metadata={"tenant": "acme"})
     sleeping = asyncio.create_task(mcp.client.call_tool("c", "nap", {"seconds": 1.0}))
     await mcp.until(lambda: mcp.of("created"))

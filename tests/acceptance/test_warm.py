@@ -4,9 +4,9 @@ import asyncio
 
 import psutil
 
-from tests.harness import ECHO, WAIT, Cluster
+from tests.harness import ECHO, OPEN, WAIT, Cluster
 
-WARM = {"services": {"echo": {"command": ECHO, "warm": {"min": 2, "max": 4}}}}
+WARM = {"services": {"echo": {"command": ECHO, "sandbox": OPEN, "warm": {"min": 2, "max": 4}}}}
 
 
 async def has_warm(mcp: Cluster, count: int) -> None:

@@ -13,7 +13,7 @@ from consumer.observability.metrics import DECLARED, Declared
 from infra.broker import PrivateBroker
 from schemas.errors import McpError, OutcomeUnknown, SessionsError, StartFailed
 from tests.faults.stage import faulty
-from tests.harness import ECHO, Cluster, cluster
+from tests.harness import ECHO, OPEN, Cluster, cluster
 from tests.observability.conftest import Watched, watched
 
 ROOM = 12
@@ -27,7 +27,7 @@ def configuration() -> dict[str, Any]:
     forked = [sys.executable, "-S", str(Path(ECHO[-1]))]
     return faulty(
         services={
-            "echo": {"command": ECHO},
+            "echo": {"command": ECHO, "sandbox": OPEN},
             "warm": {"command": ECHO, "warm": {"min": 1, "max": 1}},
             "forked": {"command": forked, "fork_server": "echo_server:main"},
             "broken": {"command": ["false"]},

@@ -19,7 +19,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """What has to do with processes and pipes runs on plain asyncio as well as on uvloop, which the worker uses."""
-    both = item.path.stem in {"test_calls", "test_end", "test_start", "test_warden"}
+    both = item.path.stem in {"test_calls", "test_end", "test_start", "test_keeper"}
     plain = {"asyncio": asyncio.new_event_loop} if both else {}
     return {**plain, "uvloop": uvloop.new_event_loop}
 

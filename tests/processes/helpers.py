@@ -12,6 +12,7 @@ from consumer.processes.client.client import MCPClient
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.sessions.session import ProcessExit
+from tests.harness import OPEN
 
 SERVERS = Path(__file__).parents[1] / "servers"
 
@@ -22,8 +23,12 @@ def command(name: str, *switches: str) -> list[str]:
 
 
 def service(name: str = "echo_server", *switches: str, **settings: Any) -> MCPService:
-    """A service of a server of ``tests/servers``."""
-    return MCPService.model_validate({"name": "svc", "command": command(name, *switches), **settings})
+    """A service of a server of ``tests/servers``; a sandbox whose kind is not given is :data:`OPEN`."""
+    sandbox = settings.pop("sandbox", {})
+    sandbox = sandbox if "kind" in sandbox else {**OPEN, **sandbox}
+    return MCPService.model_validate(
+        {"name": "svc", "command": command(name, *switches), "sandbox": sandbox} | settings
+    )
 
 
 class Start(Protocol):

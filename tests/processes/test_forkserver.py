@@ -16,6 +16,7 @@ from consumer.processes.fork.launcher import ForkLauncher, PythonCommand
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown
+from tests.harness import OPEN
 
 from .helpers import SERVERS, Exits, command, runs, service, structured, until
 
@@ -30,7 +31,9 @@ async def manager() -> AsyncIterator[MCPManager]:
 
 def helpers() -> list[psutil.Process]:
     """The fork servers that run below us."""
-    return [child for child in psutil.Process().children() if "fork/child.py" in " ".join(child.cmdline())]
+    below = psutil.Process().children(recursive=True)
+    both = {child.pid: child for child in below if "fork/child.py" in " ".join(child.cmdline())}
+    return [child for child in both.values() if child.ppid() not in both]
 
 
 def process_of(client: MCPClient) -> psutil.Process:
@@ -186,7 +189,7 @@ async def test_a_coroutine_function_is_run(tmp_path: Path) -> None:
         ("threaded:main", "threads"),
         ("quitting:main", "SystemExit"),
         ("crashing:main", "ended"),
-        ("slow:main", "took more than"),
+        ("slow:main", "not ready within"),
     ],
 )
 async def test_a_server_that_cannot_be_forked_is_started(tmp_path: Path, function: str, why: str) -> None:
@@ -197,7 +200,7 @@ async def test_a_server_that_cannot_be_forked_is_started(tmp_path: Path, functio
     (tmp_path / "crashing.py").write_text("import os\nos.abort()\n")
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     env = {"PYTHONPATH": str(tmp_path)}
-    patience = 2.0 if why == "took more than" else 20.0
+    patience = 2.0 if why == "not ready within" else 20.0
     one = service(fork_server=function, env=env, start_timeout=patience)
     with structlog.testing.capture_logs() as logs:
         async with MCPManager({"svc": one}) as manager:
@@ -273,6 +276,7 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
 async def main():
     async with MCPManager({{"svc": {{
         "command": {command("echo_server", "--ignore-eof", "--grandchild")!r}, "fork_server": {ECHO!r},
+        "sandbox": {OPEN!r},
     }}}}) as manager:
         clients = await asyncio.gather(*(manager.create_client("svc") for _ in range(3)))
         (pid,) = (await clients[0].call_tool("grandchildren"))["structuredContent"]["pids"]

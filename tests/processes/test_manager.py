@@ -99,7 +99,7 @@ async def test_all_services_are_validated_at_once() -> None:
         started = time.monotonic()
         checks = await manager.validate_services()
         assert time.monotonic() - started < 3.0
-        assert len(set(psutil.Process().children()) - before) == 1  # the warden
+        assert len(set(psutil.Process().children()) - before) == 1  # the keeper
     assert set(checks) == {"echo", "crash", "mute", "missing"}
     assert checks["echo"].error is None
     assert checks["echo"].tools

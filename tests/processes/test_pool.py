@@ -66,7 +66,7 @@ async def warm() -> AsyncIterator[Make]:
 
 def servers() -> list[psutil.Process]:
     """The echo servers that run below us."""
-    return [child for child in psutil.Process().children() if "echo_server" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children(recursive=True) if "echo_server" in " ".join(child.cmdline())]
 
 
 async def test_a_session_gets_a_process_that_waited_for_it(warm: Make) -> None:
@@ -179,7 +179,7 @@ os.execv({command("echo_server")[0]!r}, {command("echo_server")!r})
 async def test_a_shutdown_while_the_pool_fills_leaves_nothing(warm: Make) -> None:
     pool = warm("mute", warm={"min": 4, "max": 4})
     async with asyncio.timeout(5):
-        while not any("mute" in " ".join(child.cmdline()) for child in psutil.Process().children()):
+        while not any("mute" in " ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)):
             await asyncio.sleep(0.01)
     await pool.manager.shutdown()
 

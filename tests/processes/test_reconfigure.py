@@ -26,7 +26,10 @@ async def manager() -> AsyncIterator[MCPManager]:
 
 
 def processes(named: str) -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if runs(child.pid) and named in " ".join(child.cmdline())]
+    """What runs below us and is named so; of a helper and its forks, the helper."""
+    below = psutil.Process().children(recursive=True)
+    found = {child.pid: child for child in below if runs(child.pid) and named in " ".join(child.cmdline())}
+    return [child for child in found.values() if child.ppid() not in found]
 
 
 async def has_warm(manager: MCPManager, count: int, name: str = "svc") -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from consumer.processes.client.client import MCPClient
 from consumer.processes.client.protocol_versions import Era
+from consumer.processes.launch.keeper import Keeper
 from consumer.processes.launch.launcher import LocalLauncher
-from consumer.processes.stdio.spawn import fork
 from schemas.errors import SessionDied, StartFailed, StartTimeout
 
 from .helpers import Start, command, runs, service, structured, text
@@ -134,9 +134,10 @@ async def test_a_machine_that_is_busy_is_asked_again(start: Start, monkeypatch: 
     def busy(*arguments: Any, **more: Any) -> Any:
         if refusals:
             raise refusals.pop()
-        return fork(*arguments, **more)
+        return start_job(*arguments, **more)
 
-    monkeypatch.setattr("consumer.processes.launch.launcher.fork", busy)
+    start_job = Keeper.start
+    monkeypatch.setattr(Keeper, "start", busy)
     client = await start()
     assert client.is_alive
     refusals += [OSError(errno.EPERM, "Operation not permitted")]

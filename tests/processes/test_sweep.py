@@ -8,18 +8,17 @@ from pathlib import Path
 import psutil
 
 from consumer.processes.launch import session_root as bases
-from tests.harness import ECHO, Cluster, config
+from tests.harness import ECHO, OPEN, Cluster, config
 
 
 def folders(sandbox: Path) -> set[Path]:
     return set(sandbox.glob(f"{bases.NAME}*"))
 
 
-async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_warden(mcp: Cluster):
+async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_keeper(mcp: Cluster):
     sandbox = mcp.folder / "sandbox"
-    configuration = config(
-        services={"echo": {"command": [*ECHO, "--grandchild"]}}, session={"sandbox_dir": str(sandbox)}
-    )
+    service = {"command": [*ECHO, "--grandchild"], "sandbox": OPEN}
+    configuration = config(services={"echo": service}, session={"sandbox_dir": str(sandbox)})
     victim, living = await mcp.start(configuration), await mcp.start(configuration)
     await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(6)))
     await mcp.until(lambda: len(mcp.of("created")) == 6)
@@ -28,11 +27,11 @@ async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_warden
     before = folders(sandbox)
     assert len(before) == 2
 
-    # The container ran out of memory: worker and warden are gone before either can clear up.
-    wardens = [process for process in left if "warden_child" in " ".join(process.cmdline())]
-    assert len(wardens) == 1
+    # The container ran out of memory: worker and keeper are gone before either can clear up.
+    keepers = [process for process in left if "keeper_child" in " ".join(process.cmdline())]
+    assert len(keepers) == 1
     os.kill(victim.process.pid, signal.SIGSTOP)
-    wardens[0].kill()
+    keepers[0].kill()
     await victim.kill()
     outlived = [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert outlived, "grandchildren, which the death signal does not reach"
@@ -49,10 +48,10 @@ async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_warden
 
 
 def test_a_folder_of_another_host_or_of_a_living_worker_is_left_alone(tmp_path: Path, monkeypatch):
-    mine = bases.Base(tmp_path, "m1")
-    foreign = bases.Base(tmp_path, "m2")
+    mine = bases.Base(tmp_path)
+    foreign = bases.Base(tmp_path)
     foreign.forget()
-    (foreign.path / bases.OWNER).write_text('{"host": "another.example.com", "marker": "m2"}')
+    (foreign.path / bases.OWNER).write_text('{"host": "another.example.com"}')
     unrelated = tmp_path / f"{bases.NAME}unrelated"
     unrelated.mkdir()
     try:

@@ -29,8 +29,9 @@ class Server:
         return self.package.rpartition("/")[2]
 
     def configured(self, **more: Any) -> dict[str, Any]:
-        """What ``[services.<name>]`` says."""
-        way = {"url": self.url} if self.url else {"command": self.command, "env": self.env}
+        """What ``[services.<name>]`` says; with a sandbox that lets the tests see folders and processes as they are."""
+        sandbox = {"sandbox": {"kind": "limits", "user": "worker"}}
+        way = {"url": self.url} if self.url else {"command": self.command, "env": self.env} | sandbox
         return way | more
 
 

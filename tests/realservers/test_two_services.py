@@ -76,7 +76,7 @@ async def test_two_services_of_a_call_remember_at_once_and_each_call_only_its_ow
 @pytest.mark.parametrize("kind", ["limits", "bubblewrap"])
 async def test_the_home_of_one_call_is_invisible_to_another(servers: Servers, mcp: Cluster, kind: str):
     shell, files = servers.shell("pwd", "ls", "tee"), servers.filesystem()
-    sandbox = {"kind": kind}
+    sandbox = {"kind": kind, "user": "worker"}
     await mcp.start({"services": {one.name: one.configured(sandbox=sandbox) for one in (shell, files)}})
     await open_calls(mcp, shell.name, files.name)
 

@@ -20,7 +20,7 @@ from .servers import Server
 from .table import Row, Table
 
 GONE_WITHIN = 5.0
-WARDEN = "warden_child.py"
+KEEPER = "keeper_child.py"
 """The worker's own helper, which is no server."""
 
 
@@ -127,14 +127,14 @@ async def introduction(server: Server) -> str:
 
 def servers_of(worker: WorkerProcess) -> list[psutil.Process]:
     """The processes below a worker that are servers or were started by one; the first is the oldest."""
-    return [process for process in worker.children() if WARDEN not in " ".join(command_of(process))]
+    return [process for process in worker.children() if KEEPER not in " ".join(command_of(process))]
 
 
 def command_of(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except psutil.NoSuchProcess:
-        return [WARDEN]  # neither is left
+        return [KEEPER]  # neither is left
 
 
 def memory_of(processes: list[psutil.Process]) -> int:

@@ -413,19 +413,54 @@ def tool_burn(call: Call, seconds: float = 10.0) -> str:
     return f"burnt {seconds}"
 
 
-def tool_spawn(call: Call, count: int = 1, stubborn: bool = False, escape: bool = False) -> Json:
-    """Starts children that sleep; ``escape`` gives each a session of its own. Tells their pids, or why it could not."""
+DAEMON = """
+import subprocess, sys
+null = subprocess.DEVNULL
+command = [sys.executable, "-I", "-S", "-c", sys.argv[1]]
+print(subprocess.Popen(command, stdin=null, stdout=null, stderr=null, start_new_session=True).pid)
+"""
+
+
+def tool_spawn(
+    call: Call,
+    count: int = 1,
+    stubborn: bool = False,
+    escape: bool = False,
+    daemon: bool = False,
+    clean: bool = False,
+    shed: bool = False,
+) -> Json:
+    """Starts children that sleep; tells their pids, or why it could not.
+
+    ``escape`` gives each a session of its own; a ``daemon`` has no parent any more; ``clean`` is without environment;
+    with ``shed`` the server itself first gives up being a subreaper.
+    """
     code = STUBBORN if stubborn else "import time; time.sleep(1000)"
     null = subprocess.DEVNULL
+    env: Json | None = {} if clean else None
     pids = []
+    if shed:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
     try:
         for _ in range(count):
+            if daemon:
+                between = [sys.executable, "-I", "-S", "-c", DAEMON, code]
+                made = subprocess.run(between, stdin=null, stdout=subprocess.PIPE, stderr=null, env=env, check=True)
+                pids.append(int(made.stdout))
+                continue
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", code], stdin=null, stdout=null, stderr=null, start_new_session=escape
+                [sys.executable, "-I", "-S", "-c", code],
+                stdin=null,
+                stdout=null,
+                stderr=null,
+                start_new_session=escape,
+                env=env,
             )
             call.server.grandchildren.append(child)
             pids.append(child.pid)
-    except OSError as fault:
+    except (OSError, subprocess.CalledProcessError) as fault:
         return {**failed(fault), "structuredContent": {"pids": pids}}
     return {"pids": pids}
 

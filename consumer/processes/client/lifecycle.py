@@ -60,7 +60,7 @@ class Lifecycle:
     """Start, stop and death of a client of ``service``.
 
     Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a warden of its own; a worker shares one. ``meet`` is part of the start, and ``hear`` is given
+    one of its own, with a keeper of its own; a worker shares one. ``meet`` is part of the start, and ``hear`` is given
     what the server says unasked.
     """
 

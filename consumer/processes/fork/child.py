@@ -2,15 +2,9 @@
 
 Run by the server's own interpreter as ``python fork/child.py <module:function> <folder> <sys.argv> ...``, where
 ``folder`` is put into ``sys.path`` unless it is empty, with one end of a SOCK_SEQPACKET pair as standard input.
-Each message is a JSON object::
+It speaks and forks as the keeper does (:mod:`consumer.processes.launch.keeper_child`); beside that it says::
 
-    it says    {"ready": pid}                       the import is done
-               {"failed": "why"}                    it cannot be; the process ends
-               {"id": 1, "pid": 4711}               the fork that was asked for, or
-               {"id": 1, "error": "why"}
-               {"exit": 4711, "code": 0, "signal": null}
-    it hears   {"id": 1, "argv": [], ...} + stdin, stdout, stderr      fork; see ``Job``
-               {"reap": 4711}                       whoever wanted to signal that group has done so
+    {"failed": "why"}                    it cannot import the server; the process ends
 
 The end of its input means that the worker is gone; it ends then, and the kernel ends its forks with it.
 """
@@ -19,16 +13,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import importlib
 import inspect
 import json
 import os
 import random
-import resource
 import select
-import selectors
 import signal
 import socket
 import sys
@@ -38,12 +29,17 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-PR_SET_PDEATHSIG = 1
+if TYPE_CHECKING:
+    from consumer.processes.launch.keeper_child import PR_SET_PDEATHSIG, Job, Parent, prctl
+else:  # the server's interpreter may not have our package; the keeper's file needs nothing but the standard library
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "launch"))
+    from keeper_child import PR_SET_PDEATHSIG, Job, Parent, prctl
+
+    sys.path.pop(0)
+
 PR_SET_NAME = 15
-PR_SET_NO_NEW_PRIVS = 38
-MESSAGE_SIZE = 1 << 20
 
 REHEARSAL_PATIENCE = 2
 """Seconds that the rehearsal may take; a server that does not leave when its input ends takes them all."""
@@ -67,109 +63,12 @@ CONVERSATION: list[tuple[str, dict[str, Any]]] = [
 ]
 """How any session begins, in either era of MCP; what does not fit is answered with an error."""
 
-Job = dict[str, Any]
-"""``id argv env cwd limits no_new_privs ignore_term``; ``limits`` maps names as RLIMIT_CORE to both limits."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, value: Any) -> None:
-    """Set one thing of this process, as the manual of prctl says; raises OSError."""
-    if _libc.prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), f"prctl {option}")
-
-
-class Helper:
-    """The parent: one thread, one selector."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(connection, selectors.EVENT_READ)
-        self.pidfds: dict[int, int] = {}
-
-    def say(self, **message: Any) -> None:
-        """Send one message."""
-        self.connection.send(json.dumps(message).encode())
-
-    def serve(self) -> Job:
-        """Fork as told until the worker is gone. Returns only in a fork, with what that has to do."""
-        while True:
-            for key, _ in self.selector.select():
-                if isinstance(key.data, int):
-                    self.report(key.data)
-                elif (job := self.hear()) is not None:
-                    return job
-
-    def hear(self) -> Job | None:
-        """Take one message; a job in the fork that is to do it."""
-        data, descriptors, _, _ = socket.recv_fds(self.connection, MESSAGE_SIZE, 3)
-        if not data:
-            os._exit(0)
-        message: Job = json.loads(data)
-        if "reap" in message:
-            os.waitpid(message["reap"], 0)
-            return None
-        parent = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self.say(id=message["id"], error=str(error))
-            pid = -1
-        if pid == 0:
-            become(
-                message, descriptors, parent, [self.connection.fileno(), self.selector.fileno(), *self.pidfds.values()]
-            )
-            return message
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if pid > 0:
-            self.pidfds[pid] = os.pidfd_open(pid)
-            self.selector.register(self.pidfds[pid], selectors.EVENT_READ, pid)
-            self.say(id=message["id"], pid=pid)
-        return None
-
-    def report(self, pid: int) -> None:
-        """A fork has ended: tell, and leave it a zombie until the worker says that its number is not needed."""
-        pidfd = self.pidfds.pop(pid)
-        self.selector.unregister(pidfd)
-        os.close(pidfd)
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        by_itself = ended.si_code == os.CLD_EXITED
-        self.say(exit=pid, code=ended.si_status if by_itself else None, signal=None if by_itself else ended.si_status)
-
-
-def become(job: Job, descriptors: list[int], parent: int, not_ours: list[int]) -> None:
-    """Turn this fork into the session's process; on failure it says so on its stderr and ends."""
-    try:
-        for number, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, number)
-        for descriptor in (*descriptors, *not_ours):
-            os.close(descriptor)
-        os.setsid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has died before we asked
-            os._exit(1)
-        ignored = signal.SIG_IGN if job["ignore_term"] else signal.SIG_DFL
-        for number, handler in ((signal.SIGTERM, ignored), (signal.SIGHUP, signal.SIG_DFL)):
-            signal.signal(number, handler)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.environ.clear()
-        os.environ.update(job["env"])
-        os.chdir(job["cwd"])
-        for name, value in job["limits"].items():
-            resource.setrlimit(getattr(resource, name), (value, value))
-        if job["no_new_privs"]:
-            prctl(PR_SET_NO_NEW_PRIVS, 1)
-        forget(job)
-    except BaseException as error:  # noqa: BLE001 - nothing of the parent's may run here
-        os.write(2, f"the forked process cannot be set up: {type(error).__name__}: {error}\n".encode())
-        os._exit(70)
-
 
 def forget(job: Job) -> None:
-    """Make anew what a process remembers of its environment or rolls only once."""
+    """Make anew what a process has of its environment, remembers of it, or rolls only once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(job["env"])
     sys.argv = list(job["argv"])
     tempfile.tempdir = None
     time.tzset()
@@ -298,12 +197,12 @@ def main() -> None:
     connection = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    helper = Helper(connection)
     try:
         function = load(target)
     except BaseException as error:
-        helper.say(failed=f"{type(error).__name__}: {error}")
+        connection.send(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
         raise
+    helper = Parent(connection)
     # What is there now is never collected, so that the collector does not copy every page into every fork.
     gc.collect()
     gc.disable()
@@ -311,7 +210,7 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     helper.say(ready=os.getpid())
-    helper.serve()
+    forget(helper.serve(lambda: os._exit(0)))
     leave(run, function)
 
 

@@ -5,17 +5,19 @@ import os
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from consumer.processes.fork import child
-from consumer.processes.fork.server import CannotFork, ForkServer, Job
-from consumer.processes.launch.environment import make_folder, minimal_environment
-from consumer.processes.launch.launcher import LocalLauncher, pipes, resolve_command, working_directory
-from consumer.processes.launch.sandbox import environment_of_limits, limits, own_user
+from consumer.processes.launch import keeper_child
+from consumer.processes.launch.bubblewrap import needed_paths
+from consumer.processes.launch.environment import make_folder
+from consumer.processes.launch.fork_server import CannotFork, ForkServer, Process, Watch
+from consumer.processes.launch.launcher import LocalLauncher, resolve_command, working_directory
+from consumer.processes.launch.sandbox import Confinement, confinement_of, wrapped
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
 from schemas.errors import SessionsError
@@ -87,10 +89,13 @@ class ForkLauncher(LocalLauncher):
         self._retired: set[str] = set()
         """What is started from its command, if it still is: no service has it any more."""
         self._leaving: set[asyncio.Task[ForkServer]] = set()
+        self._users: dict[ForkServer, int | None] = {}
+        """The user that a helper and its forks run as, where it is one of their own."""
         self._closing = False
 
     def prepare(self, service: MCPService) -> None:
-        """Begin to start the helper that the first session would wait for."""
+        """Begin to start the keeper, and the helper that the first session would wait for."""
+        super().prepare(service)
         if service.fork_server is not None and sys.platform == "linux":
             self._retired.discard(service.source)
             self._helper(service)
@@ -144,57 +149,65 @@ class ForkLauncher(LocalLauncher):
             raise CannotFork(str(error)) from error
         if python is None:
             raise CannotFork("its command is neither python nor a script that names python in its first line")
-        base, warden = self.ground()
-        folder = make_folder(base)
-        environment = minimal_environment(folder, service.env, self.marker)
+        try:
+            confinement = await confinement_of(service, forks=True)
+        except SessionsError as error:
+            raise CannotFork(str(error)) from error
+        base, _ = self.ground()
+        folder = make_folder(base.path, confinement.user)
         assert service.fork_server is not None
         argv = [*python.interpreter, child.__file__, service.fork_server, python.folder, *python.argv]
-        helper = ForkServer(partial(self._ended, service))
+        helper = ForkServer(partial(self._ended, service), user=confinement.user)
+        self._users[helper] = confinement.user
         try:
             # The start has its own deadline, and what is left of it must do for starting without us.
-            await helper.start(argv, environment, str(folder), patience=service.start_timeout / 2)
+            await helper.start(
+                partial(self._spawn_helper, service, confinement, argv, folder), patience=service.start_timeout / 2
+            )
         except BaseException:
             await helper.close()
             raise
-        warden.add(helper.pid)
         log.info("forkserver.ready", service=service.name, pid=helper.pid)
         return helper
 
+    async def _spawn_helper(
+        self, service: MCPService, confinement: Confinement, argv: list[str], folder: Path, stdin: int, stderr: int
+    ) -> tuple[Process, Watch]:
+        """The helper sees the folders of all sessions, since its forks have theirs there, and can enter its forks'."""
+        needs = [Path(keeper_child.__file__).parent, Path(child.__file__).parent]
+        needs += needed_paths(resolve_command(service))
+        try:
+            argv = await wrapped(
+                service, argv, folder.parent, folder, confinement=confinement, needs=needs, ignore_term=True, forks=True
+            )
+        except SessionsError as error:
+            raise CannotFork(str(error)) from error
+        job = self.job(service, confinement, argv, folder, folder, ignore_term=True)
+        return await self.start(replace(job, limits={}, no_new_privs=False), stdin, stderr, stderr)
+
     def _ended(self, service: MCPService, helper: ForkServer) -> None:
-        if self._warden is not None:
-            self._warden.remove(helper.pid)
+        self._users.pop(helper, None)
         self._leaving = {one for one in self._leaving if _started(one) is not helper}
         if not self._closing and not helper.retired and helper.was_ready:
             self._rest(service, "its helper has died, and all sessions that were forked from it")
 
     async def _fork(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
-        if own_user(service.sandbox) is not None:
-            raise CannotFork("a limit of processes under root needs a user of its own")
         helper = await asyncio.shield(self._helper(service))
+        user = self._users.get(helper)
+        if user is not None:
+            os.chown(folder, user, user)
         python = PythonCommand.read(command)
         assert python is not None
-        job = Job(
-            argv=python.argv,
-            env=minimal_environment(folder, {**environment_of_limits(service.sandbox), **service.env}, self.marker),
-            cwd=str(working_directory(service, folder)),
-            limits={f"RLIMIT_{name.upper()}": value for name, value in limits(service.sandbox).items()},
-            no_new_privs=service.sandbox.kind == "limits",
-            ignore_term=self.ignore_term,
-        )
-        (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = pipes(3)
-        try:
-            child = await helper.fork(job, stdin, stdout, stderr)
-        except BaseException:
-            for descriptor in (our_stdin, our_stdout, our_stderr):
-                os.close(descriptor)
-            raise
-        finally:
-            for descriptor in (stdin, stdout, stderr):
-                os.close(descriptor)
-        # Only now, because what it writes is read from here on and must find who listens.
+        cwd = working_directory(service, folder)
+        confinement = Confinement("none" if service.sandbox.kind == "none" else "limits")
+        job = self.job(service, confinement, python.argv, folder, cwd, ignore_term=self.ignore_term)
         process = ServerProcess(obeys_term=not self.ignore_term, forked=True)
-        process.connect(our_stdin, our_stdout, our_stderr)
-        process.adopt(child, child.watch)
+
+        async def fork(stdin: int, stdout: int, stderr: int) -> tuple[Process, Watch]:
+            forked = await helper.fork(job, stdin, stdout, stderr)
+            return forked, forked.watch
+
+        await self.connected(process, fork)
         return process
 
     async def close(self) -> None:

@@ -1,16 +1,21 @@
 """A private file tree for a server, by bubblewrap (bwrap(1)).
 
 Inside, a server sees the system's directories read-only, its own folder, and what its command cannot do without: the
-directory of the program or script, and the virtualenv or ``node_modules`` around it. It has its own process
-namespace, so nothing that it starts survives it, wherever it hides.
+directory of the program or script, the virtualenv or ``node_modules`` around it, and the files that its command and
+its environment name. It has its own process namespace, so nothing that it starts survives it, wherever it hides.
 """
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import consumer
+from consumer.processes.launch.environment import PASSED_ON
 from consumer.processes.launch.host_tools import failure_of
-from consumer.processes.service import Sandbox
+from consumer.processes.service import MCPService
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
 _ETC = (
@@ -36,6 +41,9 @@ _ETC = (
 )
 _TOO_WIDE = {Path("/"), Path("/home"), Path("/root"), Path("/tmp"), Path("/var"), Path("/etc")}  # noqa: S108
 
+_MADE = {"proc", "dev", "sys"}
+"""What a bubble has of its own."""
+
 _refusals: dict[str, str] = {}
 
 
@@ -49,11 +57,16 @@ async def bubblewrap_refusal(bwrap: str | None) -> str:
     return _refusals[bwrap]
 
 
-def bubblewrap_arguments(sandbox: Sandbox, command: list[str], folder: Path, cwd: Path) -> list[str]:
-    """The options of bwrap for ``command``; ``folder`` and ``allowed_paths`` are writable, all else is read-only."""
-    arguments = [*_tree(), *_namespaces(network=sandbox.network)]
-    for path in dict.fromkeys(needed_paths(command)):
-        arguments += _bound("--ro-bind", path)
+def bubblewrap_arguments(
+    service: MCPService, needed: Iterable[Path], folder: Path, cwd: Path, *, own_processes: bool = True
+) -> list[str]:
+    """The options of bwrap; ``folder`` and ``allowed_paths`` are writable, what is ``needed`` and named read-only."""
+    sandbox = service.sandbox
+    arguments = [*_tree(), *_namespaces(network=sandbox.network, own_processes=own_processes)]
+    wanted = dict.fromkeys([*needed, *named_paths(service)])
+    for path in wanted:
+        if not any(above in wanted for above in path.parents):  # a mount takes a tenth of a millisecond
+            arguments += _bound("--ro-bind", path)
     if sandbox.working_dir is not None:
         arguments += _bound("--ro-bind", cwd)
     for allowed in sandbox.allowed_paths:
@@ -69,12 +82,14 @@ def _bound(how: str, path: Path) -> list[str]:
 def _tree() -> list[str]:
     system = [f"--ro-bind-try {path} {path}" for path in _SYSTEM]
     etc = [f"--ro-bind-try /etc/{name} /etc/{name}" for name in _ETC]
-    mounts = [*system, *etc, "--proc /proc", "--dev /dev", "--tmpfs /tmp", "--tmpfs /var/tmp", "--tmpfs /run"]
-    return " ".join(mounts).split()
+    folders = ["--dir /etc", "--dir /var"]  # see _bound
+    own = ["--proc /proc", "--dev /dev", "--tmpfs /tmp", "--tmpfs /var/tmp", "--tmpfs /run"]
+    return " ".join([*folders, *system, *etc, *own]).split()
 
 
-def _namespaces(*, network: bool) -> list[str]:
-    apart = ["--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+def _namespaces(*, network: bool, own_processes: bool = True) -> list[str]:
+    apart = ["--die-with-parent", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    apart += ["--unshare-pid"] if own_processes else []
     return [*apart, *([] if network else ["--unshare-net"]), "--cap-drop", "ALL"]
 
 
@@ -94,6 +109,16 @@ def needed_paths(command: list[str]) -> Iterator[Path]:
 
 
 def _homes(path: Path) -> Iterator[Path]:
+    if installed := list(_installed(path)):
+        yield from installed
+        return
+    directory = path.parent
+    prefix = directory.parent if directory.name in {"bin", "sbin", "shims"} else directory
+    yield next((home for home in (prefix, directory) if not _too_wide(home)), path)
+
+
+def _installed(path: Path) -> Iterator[Path]:
+    """The virtualenv or the ``node_modules`` that ``path`` lies in, and what that cannot do without."""
     for parent in path.parents:
         if parent.name == "node_modules":
             yield parent
@@ -101,16 +126,52 @@ def _homes(path: Path) -> Iterator[Path]:
         if (parent / "pyvenv.cfg").is_file():
             yield parent
             yield from _homes(_interpreter_of(parent / "pyvenv.cfg"))
+            yield from _editable(parent)
             return
-    directory = path.parent
-    prefix = directory.parent if directory.name in {"bin", "sbin"} else directory
-    yield next((home for home in (prefix, directory) if not _too_wide(home)), path)
 
 
 def _interpreter_of(configuration: Path) -> Path:
     lines = (line.partition("=") for line in configuration.read_text("utf-8", "replace").splitlines())
     homes = [Path(value.strip()) for key, _, value in lines if key.strip() == "home"]
     return (homes[0] if homes else Path("/usr/bin")) / "python"
+
+
+def _editable(environment: Path) -> Iterator[Path]:
+    """Where that lies which was installed into a virtualenv as editable: in path files, or in setuptools' finders."""
+    for packages in environment.glob("lib/python*/site-packages"):
+        yield from _named_in(packages, packages.stat().st_mtime_ns)
+
+
+@lru_cache(64)
+def _named_in(packages: Path, _changed: int) -> tuple[Path, ...]:
+    found = []
+    for file in packages.glob("*.pth"):
+        found += [Path(line) for line in _text(file).splitlines() if line.startswith("/")]
+    for file in packages.glob("__editable__*finder.py"):
+        found += [Path(path) for path in re.findall(r"""['"](/[^'"\n]+)['"]""", _text(file))]
+    return tuple(found)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def named_paths(service: MCPService) -> Iterator[Path]:
+    """Files and folders that the operator has named to the server, in the command's words or in its environment."""
+    words: Iterable[str] = [
+        *(service.command or [])[1:],
+        *service.env.values(),
+        *(os.environ.get(name, "") for name in PASSED_ON),
+    ]
+    for word in words:
+        for part in (word, *word.partition("=")[2:], *word.split(os.pathsep)):
+            if part.startswith("/") and not _too_wide(Path(part)) and Path(part).parts[1] not in _MADE:
+                with suppress(OSError, ValueError):
+                    for path in (Path(part), *_installed(Path(part))):
+                        yield from _outside_system(path)
 
 
 def _too_wide(directory: Path) -> bool:

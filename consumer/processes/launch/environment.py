@@ -2,17 +2,16 @@
 
 import os
 import secrets
-import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 MARKER = "MCP_SESSIONS_WORKER"
-"""Variable by which everything that a worker started can be found again, however far it ran."""
+"""Variable by which what a worker started can be found again when the worker and its keeper were killed: the path of
+the worker's base folder, so that nobody can have another worker's processes ended by writing a file of his own."""
 
-_PASSED_ON = ("PYTHONPATH", "NODE_PATH", "JAVA_HOME")
+PASSED_ON = ("PYTHONPATH", "NODE_PATH", "JAVA_HOME")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -21,8 +20,8 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH") or _DEFAULT_PATH])
 
 
-def minimal_environment(folder: Path, extra: Mapping[str, str], marker: str) -> dict[str, str]:
-    """The whole environment of a server; ``extra`` (the service's ``env``) wins, except over the marker."""
+def minimal_environment(folder: Path, extra: Mapping[str, str], mark: str) -> dict[str, str]:
+    """The whole environment of a server; ``extra`` (the service's ``env``) wins, except over the mark."""
     home = str(folder)
     return {
         "PATH": search_path(),
@@ -33,43 +32,21 @@ def minimal_environment(folder: Path, extra: Mapping[str, str], marker: str) -> 
         "USER": "mcp",
         "LOGNAME": "mcp",
         "LANG": "C.UTF-8",
-        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         **extra,
-        MARKER: marker,
+        MARKER: mark,
     }
 
 
-def make_folder(base: Path) -> Path:
-    """A new private folder (0700) below ``base``, under a name that cannot be guessed and tells no call id."""
+def make_folder(base: Path, user: int | None = None) -> Path:
+    """A new private folder (0700) of ``user`` below ``base``; nobody guesses its name, which tells no call id."""
     folder = base / secrets.token_hex(12)
     folder.mkdir(mode=0o700)
+    if user is not None:
+        os.chown(folder, user, user)
     return folder
 
 
 def parent_of_bases(sandbox_dir: Path | None) -> Path:
     """Where workers make their base folders: the setting, or the system's folder for temporary files."""
     return (sandbox_dir or Path(tempfile.gettempdir())).absolute()
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove ``folder`` and all in it, also what was made read-only. Blocking: run it in a thread.
-
-    Whatever cannot be removed (another user's, a mount) is left; nobody waits for it.
-    """
-    for _ in range(3):  # a process in its last moment may still be writing
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.lexists(folder):
-            return
-        _allow(folder)  # before the walk: what cannot be listed is not walked
-        for path, names, _files in os.walk(folder):
-            for name in names:
-                directory = Path(path, name)
-                if not directory.is_symlink():
-                    _allow(directory)
-
-
-def _allow(directory: Path) -> None:
-    try:
-        directory.chmod(stat.S_IRWXU)
-    except OSError:
-        return

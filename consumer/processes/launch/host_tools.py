@@ -4,42 +4,33 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 
-import structlog
-
 PROBE_PATIENCE = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where the small programs are that servers are started with; ``None`` for what the machine lacks.
+    """Where the small programs are that bubbles are made with; ``None`` for what the machine lacks.
 
-    Busybox has a setpriv that does not know the death signal, so being there is not enough.
+    Busybox has a setpriv and an env that know less, so being there is not enough.
     """
 
     setpriv: str | None
-    prlimit: str | None
     env: str | None
     bwrap: str | None
 
 
 _USES = {
-    "setpriv": ["--no-new-privs", "--pdeathsig", "KILL", "--", "true"],
-    "prlimit": ["--core=0", "--", "true"],
-    "env": ["--ignore-signal=TERM", "true"],
+    "setpriv": ["--no-new-privs", "--inh-caps=-all", "--", "true"],
+    "env": ["--default-signal=TERM", "--chdir=/", "true"],
 }
 _found: list[Tools] = []
 
 
 async def tools() -> Tools:
-    """What the machine has and what works of it; looked up once, and what is missing is logged then."""
+    """What the machine has and what works of it; looked up once."""
     if not _found:
-        setpriv, prlimit, env = await asyncio.gather(*(_usable(name, use) for name, use in _USES.items()))
-        _found.append(Tools(setpriv, prlimit, env, shutil.which("bwrap")))
-        missing = [name for name, path in (("setpriv", setpriv), ("prlimit", prlimit)) if path is None]
-        if missing:
-            log.warning("sandbox.tools_missing", tools=missing, hint="install util-linux; servers run without limits")
+        setpriv, env = await asyncio.gather(*(_usable(name, use) for name, use in _USES.items()))
+        _found.append(Tools(setpriv, env, shutil.which("bwrap")))
     return _found[0]
 
 

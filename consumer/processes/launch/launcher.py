@@ -1,4 +1,4 @@
-"""Starting and clearing away server processes: folder, environment, exec chain, warden.
+"""Starting and clearing away server processes: folder, environment, sandbox, keeper.
 
 :class:`LocalLauncher` starts a process from the service's command;
 :class:`~consumer.processes.fork.launcher.ForkLauncher` knows a quicker way for some.
@@ -7,9 +7,9 @@
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -18,15 +18,12 @@ from typing import Protocol
 
 import structlog
 
-from consumer.processes.launch.environment import (
-    make_folder,
-    minimal_environment,
-    parent_of_bases,
-    remove_tree,
-)
-from consumer.processes.launch.sandbox import environment_of_limits, exec_chain, own_user
+from consumer.processes.launch.environment import make_folder, minimal_environment, parent_of_bases
+from consumer.processes.launch.fork_server import ForkedChild, Job, Process, Watch
+from consumer.processes.launch.keeper import Keeper
+from consumer.processes.launch.removal import remove_tree
+from consumer.processes.launch.sandbox import Confinement, confinement_of, environment_of_limits, limits, wrapped
 from consumer.processes.launch.session_root import Base
-from consumer.processes.launch.warden import Warden
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
 from consumer.processes.stdio.spawn import fork, watch
@@ -49,19 +46,17 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Starts servers from their commands, below one base folder, watched by one warden.
+    """Starts servers from their commands, below one base folder, as children of one keeper.
 
-    Use it from the main thread only: the death signal of the children follows the thread that forked them.
     ``ignore_term`` starts servers with SIGTERM ignored, for platforms that send it to every process and not only to
     the worker; by default that is done where ``DYNO`` tells that this is Heroku.
     """
 
     def __init__(self, *, parent: Path | None = None, ignore_term: bool | None = None) -> None:
-        self.marker = secrets.token_hex(8)
         self._parent = parent
         self.ignore_term = "DYNO" in os.environ if ignore_term is None else ignore_term
         self._base: Base | None = None
-        self._warden: Warden | None = None
+        self._keeper: Keeper | None = None
 
     @property
     def base(self) -> Path | None:
@@ -69,78 +64,115 @@ class LocalLauncher:
         return self._base.path if self._base is not None else None
 
     @property
-    def warden_pid(self) -> int | None:
-        """The process that clears up when the worker is killed, while it runs."""
-        return self._warden.pid if self._warden is not None else None
+    def keeper_pid(self) -> int | None:
+        """The parent of the servers, while it runs."""
+        return self._keeper.pid if self._keeper is not None else None
 
     def prepare(self, service: MCPService) -> None:
-        """Nothing has to be prepared to start a command."""
+        """Begin to start the keeper."""
+        if service.command is not None:
+            self.ground()[1].begin()
 
     def retire(self, service: MCPService) -> None:
-        """Nothing was prepared."""
+        """Nothing was prepared for this service alone."""
 
     @asynccontextmanager
     async def launch(self, service: MCPService) -> AsyncIterator[ServerProcess]:
-        """Start ``service``'s command; on leaving, end its process group and remove its folder.
+        """Start ``service``'s command; on leaving, end it and all that it has started, and remove its folder.
 
         Raises :class:`StartFailed` for a command that cannot be started whatever one tries, :class:`OSError` where
         another try may help.
         """
         command = resolve_command(service)
-        base, warden = self.ground()
-        folder = make_folder(base)
+        base, _ = self.ground()
+        folder = make_folder(base.path)
         try:
             process = await self.spawn(service, command, folder)
-            warden.add(process.pid)
             try:
                 yield process
             finally:
                 await process.end()
-                if process.returncode is not None:
-                    warden.remove(process.pid)
         finally:
             await asyncio.to_thread(remove_tree, folder)
 
-    def ground(self) -> tuple[Path, Warden]:
-        """The base folder, and a warden that runs."""
-        if self._base is None or self._warden is None:
-            self._base = Base(parent_of_bases(self._parent), self.marker)
-            self._warden = Warden(self._base.path, self.marker)
-        self._warden.ensure()
-        return self._base.path, self._warden
+    def ground(self) -> tuple[Base, Keeper]:
+        """The base folder, and the parent of what runs in it."""
+        if self._base is None or self._keeper is None:
+            self._base = Base(parent_of_bases(self._parent))
+            self._keeper = Keeper(self._base.path, self._base.mark)
+        return self._base, self._keeper
 
     async def spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
         """A process for ``service``, which resolves to ``command``, in ``folder``; nobody has to end it yet."""
+        confinement = await confinement_of(service)
+        bubble = confinement.kind == "bubblewrap"
+        if confinement.user is not None:
+            os.chown(folder, confinement.user, confinement.user)
         cwd = working_directory(service, folder)
-        user = own_user(service.sandbox)
-        if user is not None:
-            os.chown(folder, user, user)
+        argv = await wrapped(service, command, folder, cwd, confinement=confinement, ignore_term=self.ignore_term)
+        job = self.job(service, confinement, argv, folder, cwd, ignore_term=self.ignore_term or bubble)
+        process = ServerProcess(obeys_term=not self.ignore_term, in_shell=bubble)
+        await self.connected(process, partial(self.start, job))
+        return process
+
+    def job(
+        self,
+        service: MCPService,
+        confinement: Confinement,
+        argv: Sequence[str],
+        folder: Path,
+        cwd: Path,
+        *,
+        ignore_term: bool,
+    ) -> Job:
+        """What the keeper is to start for ``service``."""
         extra = {**environment_of_limits(service.sandbox), **service.env}
-        environment = minimal_environment(folder, extra, self.marker)
-        argv = await exec_chain(service, command, folder, cwd, user=user, ignore_term=self.ignore_term)
-        process = ServerProcess(obeys_term=not self.ignore_term)
+        return Job(
+            argv=argv,
+            env=minimal_environment(folder, extra, self.ground()[0].mark),
+            cwd=str(cwd),
+            limits=limits(service.sandbox),
+            no_new_privs=confinement.kind == "limits",  # bubblewrap sets it itself, and may be setuid until it has
+            ignore_term=ignore_term,
+            user=confinement.user,
+            as_user=confinement.user is not None and confinement.kind == "limits",
+        )
+
+    async def start(self, job: Job, stdin: int, stdout: int, stderr: int) -> tuple[Process, Watch]:
+        """Have the keeper start ``job``; where there is no Linux, start it as a child of ours."""
+        if sys.platform != "linux":
+            plain = fork(list(job.argv), stdin=stdin, stdout=stdout, stderr=stderr, environment=job.env, cwd=job.cwd)
+            return plain, partial(watch, plain)
+        child = await self.ground()[1].start(job, stdin, stdout, stderr)
+        return child, child.watch
+
+    async def connected(
+        self, process: ServerProcess, start: Callable[[int, int, int], Awaitable[tuple[Process, Watch]]]
+    ) -> None:
+        """Have ``process`` started on three new pipes."""
         (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = pipes(3)
         try:
-            process.connect(our_stdin, our_stdout, our_stderr)
-            child = fork(argv, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=str(cwd))
+            child, watch_it = await start(stdin, stdout, stderr)
         except BaseException:
-            process.disconnect()
+            for descriptor in (our_stdin, our_stdout, our_stderr):
+                os.close(descriptor)
             raise
         finally:
             for descriptor in (stdin, stdout, stderr):
                 os.close(descriptor)
-        process.adopt(child, partial(watch, child))
-        return process
+        # Only now, because what it writes is read from here on and must find who listens.
+        process.connect(our_stdin, our_stdout, our_stderr)
+        is_there = child.is_there if isinstance(child, ForkedChild) else lambda: True
+        process.adopt(child, watch_it, is_there)
 
     async def close(self) -> None:
-        """End the warden, which sweeps up what is left, and remove the base folder. Call when all launches are over."""
-        if self._warden is not None:
-            await self._warden.close()
+        """End the keeper, which ends what is left, and remove the base folder. Call when all launches are over."""
+        if self._keeper is not None:
+            await self._keeper.close()
         if self._base is not None:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(remove_tree, self._base.path)
+            await asyncio.to_thread(remove_tree, self._base.path)
             self._base.forget()
-        self._warden = self._base = None
+        self._keeper = self._base = None
 
 
 def working_directory(service: MCPService, folder: Path) -> Path:

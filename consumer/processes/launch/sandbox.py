@@ -1,19 +1,26 @@
-"""How a server is kept apart: the chain of small programs that end in an ``exec`` of its command.
+"""How a server is kept apart: which kind of sandbox it gets, as which user it runs, and the limits of its resources.
 
-::
+Limits, death signal and new user are set by the keeper between fork and exec
+(:mod:`consumer.processes.launch.keeper_child`). Only bubblewrap is a program that comes before the server's own::
 
-    [env --ignore-signal=TERM] setpriv --no-new-privs --pdeathsig KILL -- prlimit --core=0 ... -- [bwrap ... --] command
+    [bwrap ... -- [setpriv ... --] [env ... --]] command
 
-Nothing runs between ``fork`` and ``exec`` in Python. A tool that the machine lacks is left out, with one warning, as
-long as nobody asked for what it does; a kind or a limit that was asked for and cannot be had refuses the service.
+What was asked for and cannot be had here refuses the service; what was not asked for is left out, and said once at the
+worker's start.
 """
 
+import itertools
 import os
 import resource
 import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from consumer.processes.launch.bubblewrap import bubblewrap_arguments, bubblewrap_refusal
+from consumer.processes.launch.bubblewrap import bubblewrap_arguments, bubblewrap_refusal, needed_paths
 from consumer.processes.launch.host_tools import tools
 from consumer.processes.service import MCPService, Sandbox
 from schemas.errors import StartFailed
@@ -25,26 +32,98 @@ DEFAULT_FILE_SIZE = 1 << 30
 """Bytes of RLIMIT_FSIZE when a service names none."""
 
 
+_USERS = range(1_900_000_000, 1_990_000_000)
+"""Ids of users that belong to nobody."""
+
+_numbers = itertools.count(secrets.randbelow(len(_USERS)))
+"""In turn from a random start: no two living servers of one host may have the same, for one's end is the other's."""
+
+_CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
+"""What it takes to start a server as another user, to end it, and to remove its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What keeps one server apart here: the kind that it gets, and the id of the user that it alone runs as."""
+
+    kind: Literal["bubblewrap", "limits", "none"]
+    user: int | None = None
+
+
+async def confinement_of(service: MCPService, *, forks: bool = False) -> Confinement:
+    """The confinement of a new server; :class:`StartFailed` when what was asked for cannot be had here.
+
+    ``forks`` is for the helper of a fork server, whose forks share what it has. It has no process namespace, because
+    its forks are known by their numbers, and so a bubble has a use for it only where the user changes.
+    """
+    sandbox = service.sandbox
+    user = own_user(sandbox)
+    match sandbox.kind:
+        case "none":
+            return Confinement("none")
+        case "limits":
+            return Confinement("limits", user)
+        case "bubblewrap":
+            if refusal := await no_bubblewrap():
+                raise StartFailed(f"{service.name}: sandbox kind bubblewrap cannot be had here: {refusal}")
+            return Confinement("bubblewrap", user)
+        case "auto":
+            wanted = user is not None or not forks
+            return Confinement("bubblewrap" if wanted and not await no_bubblewrap() else "limits", user)
+
+
+async def no_bubblewrap() -> str:
+    """Why servers cannot be kept apart by bubblewrap here, as a sentence; empty when they can."""
+    have = await tools()
+    if refusal := await bubblewrap_refusal(have.bwrap):
+        return refusal
+    if os.geteuid() == 0 and (have.setpriv is None or have.env is None):
+        return "under root it needs setpriv (util-linux) and env (coreutils) as well"
+    return ""
+
+
+def own_user(sandbox: Sandbox) -> int | None:
+    """The id of a user of its own for a server of a worker that is root, unless told otherwise. It belongs to nobody.
+
+    With one, the kernel keeps servers from each other's files, memory and signals, and counts their processes.
+    """
+    if sandbox.user == "worker" or sandbox.kind == "none" or cannot_change_users():
+        return None
+    return _USERS.start + next(_numbers) % len(_USERS)
+
+
+@cache
+def cannot_change_users() -> str:
+    """Why this process cannot give its servers users of their own, as a sentence; empty when it can."""
+    if sys.platform != "linux":
+        return "only Linux has what it takes"
+    if os.geteuid() != 0:
+        return "the worker is not root"
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = int(next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), "0"), 16)
+    if missing := [name for name, number in _CAPABILITIES.items() if not effective >> number & 1]:
+        return f"root has not the capabilities for it here ({', '.join(missing)})"
+    mapped = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    if not any(first <= _USERS.start and first + count >= _USERS.stop for first, _, count in mapped):
+        return "root is one of a user namespace that has too few users"
+    return ""
+
+
 def limits(sandbox: Sandbox) -> dict[str, int]:
-    """The limits for ``sandbox``, by the names that prlimit has for them.
+    """The limits for ``sandbox``, by their names in the module :mod:`resource`.
 
     RLIMIT_DATA rather than RLIMIT_AS: Node reserves gigabytes of address space that it never touches.
     """
     if sandbox.kind == "none":
         return {}
     values = {
-        "core": (resource.RLIMIT_CORE, 0),
-        "data": (resource.RLIMIT_DATA, sandbox.memory or DEFAULT_MEMORY),
-        "fsize": (resource.RLIMIT_FSIZE, sandbox.file_size or DEFAULT_FILE_SIZE),
-        "cpu": (resource.RLIMIT_CPU, sandbox.cpu_seconds),
-        "nproc": (resource.RLIMIT_NPROC, sandbox.processes),
+        "RLIMIT_CORE": 0,
+        "RLIMIT_DATA": sandbox.memory or DEFAULT_MEMORY,
+        "RLIMIT_FSIZE": sandbox.file_size or DEFAULT_FILE_SIZE,
+        "RLIMIT_CPU": sandbox.cpu_seconds,
+        "RLIMIT_NPROC": sandbox.processes,
     }
-    return {name: _allowed(which, value) for name, (which, value) in values.items() if value is not None}
-
-
-def limit_arguments(sandbox: Sandbox) -> list[str]:
-    """The options of prlimit for ``sandbox``."""
-    return [f"--{name}={value}" for name, value in limits(sandbox).items()]
+    return {name: _allowed(getattr(resource, name), value) for name, value in values.items() if value is not None}
 
 
 def _allowed(which: int, value: int) -> int:
@@ -60,65 +139,60 @@ def environment_of_limits(sandbox: Sandbox) -> dict[str, str]:
     return {"NODE_OPTIONS": f"--max-old-space-size={max(16, sandbox.memory * 3 // 4 >> 20)}"}
 
 
-async def exec_chain(
-    service: MCPService, command: list[str], folder: Path, cwd: Path, *, user: int | None, ignore_term: bool
+async def wrapped(
+    service: MCPService,
+    command: list[str],
+    folder: Path,
+    cwd: Path,
+    *,
+    confinement: Confinement,
+    needs: Sequence[Path] = (),
+    ignore_term: bool = False,
+    forks: bool = False,
 ) -> list[str]:
-    """The argument vector that starts ``command`` (its program an absolute path) as ``service.sandbox`` says.
+    """The argument vector that starts ``command`` (its program an absolute path) in its bubble, if it has one.
 
-    ``user`` is a user id of its own to run under. Raises :class:`StartFailed` for what cannot be had here.
+    It can write to ``folder`` and read what it ``needs`` beside what its command does.
+
+    Raises :class:`StartFailed` when the server's own user could not reach what it needs.
     """
-    sandbox, have = service.sandbox, await tools()
-    chain: list[str] = []
-    if ignore_term and have.env is not None:
-        chain += [have.env, "--ignore-signal=TERM"]
-    if have.setpriv is not None:
-        chain.append(have.setpriv)
-        if sandbox.kind == "limits":
-            chain.append("--no-new-privs")  # bubblewrap sets it itself, and may have to be setuid until it has
-            chain += _as_user(user, can_read=_may_read_all())
-        chain += ["--pdeathsig", "KILL", "--"]
-    elif user is not None:
-        raise StartFailed(f"{service.name}: a limit of processes under root needs setpriv (util-linux)")
-    if limits := limit_arguments(sandbox):
-        if have.prlimit is not None:
-            chain += [have.prlimit, *limits, "--"]
-        elif any((sandbox.memory, sandbox.file_size, sandbox.cpu_seconds, sandbox.processes)):
-            raise StartFailed(f"{service.name}: its limits need prlimit (util-linux), which is not installed here")
-    if sandbox.kind == "bubblewrap":
-        if refusal := await bubblewrap_refusal(have.bwrap):
-            raise StartFailed(f"{service.name}: sandbox kind bubblewrap cannot be had here: {refusal}")
-        assert have.bwrap is not None
-        chain += [have.bwrap, *bubblewrap_arguments(sandbox, command, folder, cwd)]
-        if user is None or have.setpriv is None or have.env is None:
-            chain += ["--chdir", str(cwd), "--"]
-        else:  # inside, because bwrap has to be root to begin with; without its powers it cannot enter the folder
-            chain += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--"]
-            chain += [have.setpriv, *_as_user(user, can_read=False), "--", have.env, f"--chdir={cwd}"]
-    return chain + command
+    if confinement.kind != "bubblewrap":
+        if confinement.user is not None:
+            _check_reach(service, [*needed_paths(command), *needs, folder])
+        return command
+    have = await tools()
+    assert have.bwrap is not None
+    own = confinement.user is not None
+    paths = [*needed_paths(command), *needs]
+    chain = [have.bwrap, *bubblewrap_arguments(service, paths, folder, cwd, own_processes=not forks)]
+    if own:  # inside, because bwrap has to be root to begin with
+        chain += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    if have.env is None:
+        return [*chain, "--chdir", str(cwd), "--", *command]
+    chain.append("--")
+    if own:
+        assert have.setpriv is not None
+        chain += [have.setpriv, f"--reuid={confinement.user}", f"--regid={confinement.user}", "--clear-groups"]
+        chain += ["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"]
+    # bwrap itself is started with SIGTERM ignored, for it would not wait for the server to obey.
+    obey = [] if ignore_term else ["--default-signal=TERM"]
+    return [*chain, have.env, *obey, f"--chdir={cwd}", *command]
 
 
-def _as_user(user: int | None, *, can_read: bool) -> list[str]:
-    """Options of setpriv for running as ``user``, who may read what root can: his program may lie in root's home."""
-    if user is None:
-        return []
-    capabilities = "+dac_read_search" if can_read else "-all"
-    who = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    return [*who, f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"]
+def _check_reach(service: MCPService, paths: list[Path]) -> None:
+    for path in paths:
+        for seen in (path.absolute(), path.resolve()):
+            closed = next((above for above in reversed(seen.parents) if not _may_others_enter(above)), None)
+            if closed is not None:
+                raise StartFailed(
+                    f"{service.name}: a server of a worker that is root runs as a user without rights, and that user "
+                    f"cannot reach {seen}, because others may not enter {closed}. Install bubblewrap, move the "
+                    'program, or set user = "worker" in the service\'s sandbox'
+                )
 
 
-def _may_read_all() -> bool:
-    """Whether we have CAP_DAC_READ_SEARCH (2); root in a container often has not."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), "0")
-    return bool(int(effective, 16) >> 2 & 1)
-
-
-def own_user(sandbox: Sandbox) -> int | None:
-    """A user id for a server whose number of processes is limited by a worker that is root; otherwise ``None``.
-
-    The kernel counts processes by user and exempts root, so under root the limit bites only another user. The id
-    belongs to nobody.
-    """
-    if sandbox.processes is None or os.geteuid() != 0:
-        return None
-    return 1_900_000_000 + secrets.randbelow(90_000_000)
+def _may_others_enter(directory: Path) -> bool:
+    try:
+        return bool(directory.stat().st_mode & 1)
+    except OSError:
+        return True

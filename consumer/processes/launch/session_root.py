@@ -1,8 +1,9 @@
 """The base folder of a worker's sessions, and what tells whether its worker lives: a lock that the kernel lets go of.
 
-A worker that is killed is cleared up after by its warden. Where that was killed as well (a container out of memory, a
+A worker that is killed is cleared up after by its keeper. Where that was killed as well (a container out of memory, a
 cgroup that is ended), the next worker on the same host finds the folder without a living owner and sweeps it up, with
-every process that still carries its mark.
+every process that still carries its mark. It lies where others may write, so nothing in it is believed that is not a
+plain file of our own, no link is followed, and nothing that is opened can block.
 """
 
 import fcntl
@@ -10,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,30 +19,41 @@ from typing import Any
 
 import structlog
 
-from consumer.processes.launch import warden_child
+from consumer.processes.launch import keeper_child
 from consumer.processes.launch.environment import MARKER, parent_of_bases
+from consumer.processes.launch.removal import remove_tree
 
 NAME = "mcp-sessions-"
 OWNER = ".worker"
-"""The file that is locked while the worker lives; says on which host, and what its processes are marked with."""
+"""The file that is locked while the worker lives; says on which host."""
 
 log = structlog.get_logger(__name__)
+
+
+class NotOurs(OSError):
+    """What has a name as ours was made by somebody else, or is of another kind."""
 
 
 class Base:
     """A new base folder below ``parent``; it cannot be listed, so that no server finds the others by looking."""
 
-    def __init__(self, parent: Path, marker: str) -> None:
+    def __init__(self, parent: Path) -> None:
         parent = parent.absolute()
         parent.mkdir(parents=True, exist_ok=True)
         word = secrets.token_hex(8)
         nascent = parent / f".{NAME}{word}"
         nascent.mkdir(mode=0o311)
-        self._lock = os.open(nascent / OWNER, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        nascent.chmod(0o311)  # whatever the umask is: a server may be another user
+        self._lock = os.open(nascent / OWNER, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        os.write(self._lock, json.dumps({"host": socket.gethostname(), "marker": marker, "pid": os.getpid()}).encode())
+        os.write(self._lock, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
         self.path = parent / f"{NAME}{word}"
         nascent.rename(self.path)  # under its name it is never without its lock
+
+    @property
+    def mark(self) -> str:
+        """What its processes carry in their environment."""
+        return str(self.path)
 
     def forget(self) -> None:
         """Let go of the lock; the folder has been removed."""
@@ -50,14 +63,21 @@ class Base:
 def sweep(sandbox_dir: Path | None) -> None:
     """Remove what killed workers of this host have left, folders and processes. Blocking: run it in a thread.
 
-    Never raises: what cannot be removed (another user's, say) is left, and told.
+    Never raises, and always ends: what cannot be removed, or is not ours, is left and told.
     """
-    for path in parent_of_bases(sandbox_dir).glob(f"{NAME}*"):
+    try:
+        found = sorted(parent_of_bases(sandbox_dir).glob(f"{NAME}*"))
+    except OSError as error:
+        log.info("sweep.left", folder=str(parent_of_bases(sandbox_dir)), error=str(error))
+        return
+    for path in found:
         try:
             with _taken_over(path) as owner:
                 if owner is not None:
                     log.warning("sweep.found", folder=str(path), pid=owner.get("pid"))
-                    warden_child.clear(set(), f"{MARKER}={owner['marker']}".encode(), path)
+                    keeper_child.end_carriers(f"{MARKER}={path}".encode())
+                    if not remove_tree(path):
+                        log.info("sweep.left", folder=str(path), error="it could not be removed")
         except FileNotFoundError:
             continue  # it only has such a name, or its worker has just removed it
         except OSError as error:
@@ -67,14 +87,40 @@ def sweep(sandbox_dir: Path | None) -> None:
 @contextmanager
 def _taken_over(path: Path) -> Iterator[dict[str, Any] | None]:
     """What its owner wrote, with the lock held; None when the owner lives, or is none of this host's."""
-    lock = os.open(path / OWNER, os.O_RDWR | os.O_CLOEXEC)
-    try:
+    with _opened(path) as lock:
         owner: Any = None
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(ValueError):
                 owner = json.loads(os.read(lock, 4096))
-        mine = isinstance(owner, dict) and owner.get("host") == socket.gethostname() and bool(owner.get("marker"))
+        mine = isinstance(owner, dict) and owner.get("host") == socket.gethostname()
         yield owner if mine else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The lock file of a base folder, both looked at before they are trusted; :class:`NotOurs`."""
+    folder = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check(os.fstat(folder), stat.S_ISDIR, "folder")
+        # Looked at before it is opened, because opening a device may do something; and after, because it may change.
+        _check(os.stat(OWNER, dir_fd=folder, follow_symlinks=False), stat.S_ISREG, "file")
+        lock = os.open(OWNER, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            _check(os.fstat(lock), stat.S_ISREG, "file")
+            yield lock
+        finally:
+            os.close(lock)
     finally:
-        os.close(lock)
+        os.close(folder)
+
+
+def _check(seen: os.stat_result, is_kind: Any, kind: str) -> None:
+    if not is_kind(seen.st_mode):
+        raise NotOurs(f"it has something else where a {kind} belongs")
+    if seen.st_uid != os.geteuid():
+        raise NotOurs(f"its {kind} belongs to another user ({seen.st_uid})")
+    if stat.S_ISREG(seen.st_mode) and seen.st_nlink != 1:
+        raise NotOurs("its file has a second name")
+    if seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise NotOurs(f"others may write its {kind}")

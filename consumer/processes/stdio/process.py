@@ -51,11 +51,12 @@ class ServerProcess:
     """A server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
 
     ``obeys_term`` is false when it is started with SIGTERM ignored; ``forked`` when it is the fork of a process that
-    had imported the server; ``hurry`` makes its end a short one; ``fault`` says why we ended it ourselves. Everything
-    runs in the event loop.
+    had imported the server; ``in_shell`` when a program around it tells of the signal that ended it as a shell does, by
+    an exit code of 128 and the signal's number; ``hurry`` makes its end a short one; ``fault`` says why we ended it
+    ourselves. Everything runs in the event loop.
     """
 
-    def __init__(self, *, obeys_term: bool = True, forked: bool = False) -> None:
+    def __init__(self, *, obeys_term: bool = True, forked: bool = False, in_shell: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self.pid = 0
         self.returncode: int | None = None
@@ -66,7 +67,9 @@ class ServerProcess:
         self._ending = False
         self._closed_pipe = ""
         self._obeys_term = obeys_term
+        self._in_shell = in_shell
         self._child: Child | None = None
+        self._is_there: Callable[[], bool] = lambda: True
         self._stdin: PipeWriter | None = None
         self._stdout: PipeReader | None = None
         self._stderr: PipeReader | None = None
@@ -87,9 +90,17 @@ class ServerProcess:
         # Our own end is closed as soon as the server is gone; see has_read.
         self._stdin_duplicate = os.dup(stdin)
 
-    def adopt(self, child: Child, watch: Callable[[Callable[[], None]], None]) -> None:
-        """The process runs; ``child`` has the other ends. ``watch`` is given what to call, once, when it has ended."""
-        self._child, self.pid = child, child.pid
+    def adopt(
+        self,
+        child: Child,
+        watch: Callable[[Callable[[], None]], None],
+        is_there: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """The process runs; ``child`` has the other ends. ``watch`` is given what to call, once, when it has ended.
+
+        ``is_there`` says whether its number is still its own, where somebody else may reap it.
+        """
+        self._child, self.pid, self._is_there = child, child.pid, is_there
         watch(self._exit_noticed)
         if self._closed_pipe:
             self._given_up(self._closed_pipe)
@@ -127,7 +138,8 @@ class ServerProcess:
         assert self._child is not None
         # Before it is reaped, while the number of the group is certainly its own: whatever it started.
         self.kill_group()
-        self.returncode = self._child.wait()
+        code = self._child.wait()
+        self.returncode = 128 - code if self._in_shell and 128 < code <= 128 + signals.SIGRTMAX else code
         self._exited.set_result(None)
         if self._open_pipes:
             self.resume_stdout()
@@ -226,7 +238,7 @@ class ServerProcess:
         self._signal_group(signals.SIGKILL)
 
     def _signal_group(self, number: signals.Signals) -> None:
-        if self._child is not None and self.returncode is None:
+        if self._child is not None and self.returncode is None and self._is_there():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 

@@ -1,6 +1,7 @@
-"""The worker's end of a fork server: a helper that has imported a Python server once, and forks it per session.
+"""The worker's end of a process that forks when it is told to, and tells when its forks have ended.
 
-What the helper does, and the messages on the socket, are in :mod:`consumer.processes.fork.child`.
+There are two: the keeper, which forks and starts programs, and the helpers that have imported a Python server. What
+they do, and the messages on the socket, are in :mod:`consumer.processes.launch.keeper_child`.
 """
 
 import asyncio
@@ -9,16 +10,16 @@ import json
 import os
 import signal
 import socket
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import structlog
 
 from consumer.processes.stdio.pipes import PipeReader
-from consumer.processes.stdio.spawn import fork, watch
 from consumer.processes.stdio.stderr_tail import Tail
 
 MESSAGE_SIZE = 1 << 16
@@ -29,12 +30,20 @@ log = structlog.get_logger(__name__)
 
 
 class CannotFork(Exception):
-    """There is no helper, or it did not fork; the sentence says why."""
+    """There is no helper, or it did not fork; the sentence says why, and ``errno`` what the system said, or 0."""
+
+    def __init__(self, why: str, errno: int = 0) -> None:
+        super().__init__(why)
+        self.errno = errno
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a fork becomes; ``limits`` maps names as ``RLIMIT_CORE`` to their value."""
+    """What a fork becomes; ``limits`` maps names as ``RLIMIT_CORE`` to their value.
+
+    ``user`` is the id of a user that this process has for itself: whatever runs as that user ends with it. With
+    ``as_user`` the process is that user from the start; without, its program changes to it.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -42,17 +51,38 @@ class Job:
     limits: Mapping[str, int] = field(default_factory=dict)
     no_new_privs: bool = True
     ignore_term: bool = False
+    user: int | None = None
+    as_user: bool = False
+
+
+class Process(Protocol):
+    """A process that somebody else has started, and whose number nobody else has until ``wait``."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def wait(self) -> int:
+        """After its end: the exit code, ``-n`` for signal n."""
+
+
+Watch = Callable[[Callable[[], None]], None]
+"""Given what to call, once, in the loop, when the process has ended."""
+
+Spawn = Callable[[int, int], Awaitable[tuple[Process, Watch]]]
+"""Starts a process with these descriptors as its standard input and its standard error (and output)."""
 
 
 class ForkedChild:
-    """A process that is the helper's child; stands in for a :class:`subprocess.Popen`.
+    """A process that was forked for us; stands in for a :class:`subprocess.Popen`.
 
     It stays a zombie until :meth:`wait` is called, so that until then nobody else can have its number.
     """
 
-    def __init__(self, pid: int, reap: Callable[[int], None]) -> None:
+    def __init__(self, pid: int, reap: Callable[[int], None], pidfd: int = -1) -> None:
         self.pid = pid
         self._reap = reap
+        self._pidfd = pidfd
         self._status: int | None = None
         self._on_exit: Callable[[], None] = lambda: None
 
@@ -66,7 +96,20 @@ class ForkedChild:
         """The exit code, ``-n`` for signal n; only after its end was told."""
         assert self._status is not None
         self._reap(self.pid)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         return self._status
+
+    def is_there(self) -> bool:
+        """Whether its number is still its own, also where a helper that has been taken over has reaped it too soon."""
+        if self._pidfd < 0:
+            return True
+        try:
+            signal.pidfd_send_signal(self._pidfd, 0)
+        except OSError:
+            return False
+        return True
 
     def ended(self, status: int) -> None:
         """For the fork server: it has ended."""
@@ -76,12 +119,18 @@ class ForkedChild:
 
 
 class ForkServer:
-    """One helper process. ``on_end`` is called in the loop when it has ended, asked or not; its forks end with it."""
+    """One process that forks. ``on_end`` is called in the loop when it has ended, asked or not; its forks end then.
 
-    def __init__(self, on_end: Callable[["ForkServer"], None]) -> None:
+    One that has a ``user`` of its own has fewer rights than we, and may have been taken over by what it has forked. A
+    process that it calls its fork must have the same user, lest we signal another's for it.
+    """
+
+    def __init__(self, on_end: Callable[["ForkServer"], None], *, user: int | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
-        self._child: subprocess.Popen[bytes] | None = None
+        self._user = user
+        self._child: Process | None = None
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._connection: socket.socket | None = None
         self._words = Tail()
         self._stderr: PipeReader | None = None
@@ -103,28 +152,28 @@ class ForkServer:
         """Whether it has ever imported the server."""
         return self._ready.done() and self._ready.exception() is None
 
-    async def start(self, argv: list[str], environment: Mapping[str, str], cwd: str, *, patience: float) -> None:
-        """Start the helper and wait until it has imported the server; :class:`CannotFork` if that fails."""
+    async def start(self, spawn: Spawn, *, patience: float) -> None:
+        """Start the process and wait until it says that it is ready; :class:`CannotFork` if it does not."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read, write = os.pipe()
         self._connection = ours
         self._stderr = PipeReader(read, self._words.feed, lambda: None)
         try:
-            self._child = fork(
-                argv, stdin=theirs.fileno(), stdout=write, stderr=write, environment=environment, cwd=cwd
-            )
+            self._child, watch = await spawn(theirs.fileno(), write)
         except OSError as cause:
             self._disconnect("")
-            raise CannotFork(str(cause)) from cause
+            raise CannotFork(cause.strerror or str(cause), cause.errno or 0) from cause
         finally:
             theirs.close()
             os.close(write)
-        watch(self._child, self._exited)
+        watch(self._exited)
+        if self._connection is None:  # closed meanwhile
+            raise CannotFork("it was closed")
         ours.setblocking(False)
         self._loop.add_reader(ours.fileno(), self._readable)
         await asyncio.wait({self._ready}, timeout=patience)
         if not self._ready.done():
-            raise CannotFork(f"the import took more than {patience:g} s")
+            raise CannotFork(f"it was not ready within {patience:g} s")
         self._ready.result()
 
     async def fork(self, job: Job, stdin: int, stdout: int, stderr: int) -> ForkedChild:
@@ -138,17 +187,48 @@ class ForkServer:
         message = {"id": self._last_id, **{name: getattr(job, name) for name in Job.__slots__}}
         asked: asyncio.Future[ForkedChild] = self._loop.create_future()
         self._asked[self._last_id] = asked
+        number = self._last_id
+        descriptors = [os.dup(stdin), os.dup(stdout), os.dup(stderr)]
         try:
-            socket.send_fds(self._connection, [json.dumps(message).encode()], [stdin, stdout, stderr])
+            self._send(json.dumps(message).encode(), descriptors)
         except OSError as cause:
-            del self._asked[self._last_id]
+            self._asked.pop(number, None)
             raise CannotFork(f"it cannot be told: {cause}") from cause
         try:
             return await asked
         except asyncio.CancelledError:
-            if not asked.cancelled() and asked.exception() is None:
+            if asked.done() and not asked.cancelled() and asked.exception() is None:
                 _drop(asked.result())
             raise
+
+    def _send(self, data: bytes, descriptors: list[int]) -> None:
+        """Send a message with descriptors, which are closed then; when there is no room, as soon as there is."""
+        assert self._connection is not None
+        self._unsent.append((data, descriptors))
+        if len(self._unsent) == 1:
+            self._send_unsent()
+            if self._unsent:
+                self._loop.add_writer(self._connection.fileno(), self._writable)
+
+    def _send_unsent(self) -> None:
+        while self._unsent and self._connection is not None:
+            data, descriptors = self._unsent[0]
+            try:
+                socket.send_fds(self._connection, [data], descriptors)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._unsent.popleft()
+                _close(descriptors)
+                raise
+            self._unsent.popleft()
+            _close(descriptors)
+
+    def _writable(self) -> None:
+        with contextlib.suppress(OSError):  # it has ended; reading tells
+            self._send_unsent()
+        if not self._unsent and self._connection is not None:
+            self._loop.remove_writer(self._connection.fileno())
 
     def retire(self) -> None:
         """Fork no more than was asked for, and end when the last fork has gone; at once, if there is none."""
@@ -159,19 +239,24 @@ class ForkServer:
         if self.retired and not self._children and not self._asked:
             self._disconnect("its service has been configured anew")
 
-    async def close(self) -> None:
-        """End the helper and with it all its forks. Bounded; idempotent."""
+    async def close(self, patience: float = END_PATIENCE) -> None:
+        """End the process and with it all its forks, by force after ``patience`` seconds. Idempotent."""
         self._disconnect("it was closed")
         if self._child is None:
             return
         if not self.was_ready:  # it is in the middle of an import and does not listen
-            self._child.kill()
+            self._kill()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_PATIENCE):
+            async with asyncio.timeout(patience):
                 await self._ended.wait()
         if not self._ended.is_set():
-            self._child.kill()
+            self._kill()
             await self._ended.wait()
+
+    def _kill(self) -> None:
+        if self._child is not None and not self._ended.is_set():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._child.pid, signal.SIGKILL)
 
     # What the helper tells.
 
@@ -186,7 +271,11 @@ class ForkServer:
             if not data:
                 self._disconnect(self._words.last_line() or "it has ended")
                 return
-            self._take(json.loads(data))
+            try:
+                self._take(json.loads(data))
+            except (ValueError, KeyError, TypeError) as error:
+                self._disconnect(f"it speaks as it should not: {error}")
+                return
 
     def _take(self, message: dict[str, Any]) -> None:
         match message:
@@ -196,17 +285,30 @@ class ForkServer:
                 self._disconnect(why)
             case {"id": int(number), "pid": int(pid)}:
                 self._forked(self._asked.pop(number), pid)
-            case {"id": int(number), "error": str(why)}:
+            case {"id": int(number), "error": str(why), "errno": int(errno)}:
                 asked = self._asked.pop(number)
                 if not asked.done():
-                    asked.set_exception(CannotFork(why))
+                    asked.set_exception(CannotFork(why, errno))
             case {"exit": int(pid), "code": code, "signal": number}:
                 if (child := self._children.pop(pid, None)) is not None:
                     child.ended(code if number is None else -number)
         self._leave_when_idle()
 
     def _forked(self, asked: "asyncio.Future[ForkedChild]", pid: int) -> None:
-        child = self._children[pid] = ForkedChild(pid, self._reap)
+        pidfd = -1
+        if self._user is not None:
+            try:
+                pidfd = os.pidfd_open(pid)
+                if Path(f"/proc/{pid}").stat().st_uid != self._user:
+                    raise PermissionError(f"process {pid} is not its own")
+            except OSError as error:
+                if pidfd >= 0:
+                    os.close(pidfd)
+                if not asked.done():
+                    asked.set_exception(CannotFork(str(error)))
+                self._disconnect(str(error))
+                return
+        child = self._children[pid] = ForkedChild(pid, self._reap, pidfd)
         if not asked.done():
             asked.set_result(child)
             return
@@ -215,12 +317,12 @@ class ForkServer:
     def _reap(self, pid: int) -> None:
         if self._connection is not None:
             with contextlib.suppress(OSError):  # it has ended, and its children are somebody else's now
-                self._connection.send(json.dumps({"reap": pid}).encode())
+                self._send(json.dumps({"reap": pid}).encode(), [])
 
     def _exited(self) -> None:
         assert self._child is not None
-        self._child.wait()
-        self._disconnect(self._words.last_line() or f"it has ended ({self._child.returncode})")
+        code = self._child.wait()
+        self._disconnect(self._words.last_line() or f"it has ended ({code})")
         self._ended.set()
         self._on_end(self)
 
@@ -229,8 +331,11 @@ class ForkServer:
         if self._connection is None:
             return
         self._loop.remove_reader(self._connection.fileno())
+        self._loop.remove_writer(self._connection.fileno())
         self._connection.close()
         self._connection = None
+        while self._unsent:
+            _close(self._unsent.popleft()[1])
         if self._stderr is not None:
             self._stderr.close()
         if not self._ready.done():
@@ -245,6 +350,11 @@ class ForkServer:
             child.ended(-signal.SIGKILL)
 
 
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def _forget(child: ForkedChild) -> None:
     child.wait()
 
@@ -252,5 +362,7 @@ def _forget(child: ForkedChild) -> None:
 def _drop(child: ForkedChild) -> None:
     """End a process whose owner has gone."""
     child.watch(partial(_forget, child))
+    if not child.is_there():
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(child.pid, signal.SIGKILL)

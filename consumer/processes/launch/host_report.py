@@ -1,0 +1,40 @@
+"""Saying at a worker's start how far its servers are kept apart on this host."""
+
+import os
+from collections.abc import Iterable
+
+import structlog
+
+from consumer.processes.launch.sandbox import cannot_change_users, no_bubblewrap
+from consumer.processes.service import MCPService
+
+PAGE = "docs/operations/security.md, The host"
+
+log = structlog.get_logger(__name__)
+
+
+async def report_host(services: Iterable[MCPService]) -> None:
+    """Log what keeps the servers of ``services`` apart, and warn of those that less does than could."""
+    local = [service for service in services if service.enabled and service.command is not None]
+    if not local:
+        return
+    apart = not cannot_change_users()
+    if os.geteuid() == 0:
+        own = [one.name for one in local if apart and one.sandbox.user == "own" and one.sandbox.kind != "none"]
+        if own:
+            log.info(
+                "sandbox.own_users", services=own, text="the worker is root: each server has a user without rights"
+            )
+        as_root = [service.name for service in local if service.name not in own]
+        if as_root:
+            reason = cannot_change_users() or "their sandbox says so"
+            log.warning("sandbox.as_root", services=as_root, reason=reason, hint=f"they run as root; see {PAGE}")
+    wanted = [service.name for service in local if service.sandbox.kind == "auto"]
+    if wanted and (refusal := await no_bubblewrap()):
+        text = (
+            "servers run under limits, each as a user of its own: the network and what everybody may read is open to it"
+            if apart
+            else "servers run under limits, as the worker's user: each can read others' files and end their processes"
+        )
+        hint = f"install bubblewrap and allow user namespaces, or accept it with kind = limits; see {PAGE}"
+        log.warning("sandbox.no_bubblewrap", services=wanted, reason=refusal, text=text, hint=hint)

@@ -1,0 +1,101 @@
+"""The worker's end of the keeper: the process whose children its servers are, so that nothing of them outlives it.
+
+What it does is in :mod:`consumer.processes.launch.keeper_child`. Where there is no Linux there is none: there a server
+is the worker's own child, ended with its process group.
+"""
+
+import asyncio
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from consumer.processes.launch import keeper_child
+from consumer.processes.launch.environment import MARKER
+from consumer.processes.launch.fork_server import CannotFork, ForkedChild, ForkServer, Job, Process, Watch
+from consumer.processes.stdio.spawn import fork, watch
+
+MAX_DEATHS = 5
+"""Keepers that may die on us; then no server is started any more, since somebody kills them on purpose."""
+
+START_PATIENCE = 10.0
+END_PATIENCE = 6.0
+"""Seconds for its own ones: ending what is below it, and removing the base folder."""
+
+log = structlog.get_logger(__name__)
+
+
+class Keeper:
+    """One helper process for a worker, started with the first server, replaced when it dies.
+
+    Its servers end with it: when it is killed, the kernel ends them, as it ends them with a worker that is killed.
+    """
+
+    def __init__(self, base: Path, mark: str) -> None:
+        self._argv = [sys.executable, "-I", "-S", keeper_child.__file__, str(base), f"{MARKER}={mark}"]
+        self._starting: asyncio.Task[ForkServer] | None = None
+        self._deaths = 0
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        """The helper's process id while it runs."""
+        server = self._server()
+        return server.pid if server is not None else None
+
+    def _server(self) -> ForkServer | None:
+        starting = self._starting
+        if starting is None or not starting.done() or starting.cancelled() or starting.exception() is not None:
+            return None
+        return starting.result()
+
+    def begin(self) -> None:
+        """Begin to start the helper, so that the first server need not wait for it; returns at once."""
+        if self._starting is None and not self._closing and self._deaths < MAX_DEATHS:
+            self._starting = asyncio.create_task(self._start(), name="keeper-start")
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def start(self, job: Job, stdin: int, stdout: int, stderr: int) -> ForkedChild:
+        """A process that does ``job`` on these descriptors, which stay the caller's. Raises :class:`OSError`."""
+        self.begin()
+        if self._starting is None:
+            raise OSError("the keeper of the servers is not there: it was killed again and again, or is closed")
+        try:
+            server = await asyncio.shield(self._starting)
+            return await server.fork(job, stdin, stdout, stderr)
+        except CannotFork as cause:
+            raise OSError(cause.errno, str(cause)) from cause
+
+    async def _start(self) -> ForkServer:
+        server = ForkServer(self._ended)
+        try:
+            await server.start(self._spawn, patience=START_PATIENCE)
+        except BaseException as error:
+            self._starting = None
+            await server.close()
+            log.error("keeper.not_started", error=str(error))
+            raise
+        return server
+
+    async def _spawn(self, stdin: int, stderr: int) -> tuple[Process, Watch]:
+        again = ["again"] if self._deaths else []
+        child = fork([*self._argv, *again], stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, environment={})
+        return child, partial(watch, child)
+
+    def _ended(self, _server: ForkServer) -> None:
+        self._starting = None
+        if not self._closing:
+            self._deaths += 1
+            log.error("keeper.died", deaths=self._deaths, hint="its servers have ended with it")
+            self.begin()
+
+    async def close(self) -> None:
+        """End the helper, which ends all that is left below it and removes the base folder. Bounded; idempotent."""
+        self._closing = True
+        if self._starting is not None:
+            done, _ = await asyncio.wait({self._starting}, timeout=END_PATIENCE)
+            if done and (server := self._server()) is not None:
+                await server.close(patience=END_PATIENCE)
+            self._starting = None
