@@ -15,7 +15,7 @@ Commands import what is heavy when they run, so that ``--help`` and completion a
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
@@ -106,8 +106,8 @@ class Invocation:
             json=self.json or before.json,
         )
 
-    def settings(self) -> "Settings":
-        """The settings: the options over the environment, and that over the file.
+    def settings(self, environment: Mapping[str, str] | None = None) -> "Settings":
+        """The settings: the options over the environment (without one, that of the process), and that over the file.
 
         Raises:
             ConfigurationError: with every fault in it.
@@ -115,7 +115,9 @@ class Invocation:
         from consumer.settings import ConfigurationError, Fault, load_settings
 
         given = {"AMQP_URL": self.url, "MCP_SESSIONS_PREFIX": self.prefix}
-        env = dict(os.environ) | {name: value for name, value in given.items() if value}
+        env = dict(os.environ if environment is None else environment) | {
+            name: value for name, value in given.items() if value
+        }
         try:
             return load_settings(self.config, env)
         except ConfigurationError as error:

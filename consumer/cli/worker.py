@@ -3,6 +3,7 @@
 
 import asyncio
 import gc
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from consumer.cli.command import ExitCode, Invocation, command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from consumer.settings import Settings
 
@@ -29,8 +30,8 @@ def work(invocation: Invocation) -> None:
     from consumer.observability import configure_logging, get_logger
     from consumer.observability.exporting import NoExporter, exporting
 
-    def load() -> "Settings":
-        settings = invocation.settings()
+    def load(environment: "Mapping[str, str] | None" = None) -> "Settings":
+        settings = invocation.settings(environment)
         configure_logging(settings.worker.log_level, settings.worker.log_format)
         for warning in settings.warnings:
             get_logger(__name__).warning("settings.warning", text=warning)
@@ -46,13 +47,15 @@ def work(invocation: Invocation) -> None:
     raise typer.Exit(code)
 
 
-def _run(settings: "Settings", load: "Callable[[], Settings]") -> int:
+def _run(settings: "Settings", load: "Callable[[Mapping[str, str]], Settings]") -> int:
     gc.disable()  # what importing makes is there to stay; to look through it again and again is a tenth of the start
     from consumer.worker import run_worker
+    from consumer.worker.privacy import become_private
 
     gc.enable()
+    reload = partial(load, become_private())  # whatever reads secrets from the environment has done so
     try:
         import uvloop
     except ImportError:  # where there is none, asyncio's own loop does as well
-        return asyncio.run(run_worker(settings, load))
-    return uvloop.run(run_worker(settings, load))
+        return asyncio.run(run_worker(settings, reload))
+    return uvloop.run(run_worker(settings, reload))

@@ -1,0 +1,62 @@
+"""What a worker hides of itself from the servers that it starts: its memory, and the secrets that it was started with.
+
+Under ``limits`` a server of an ordinary user's worker runs as the same user. That user may read the environment and the
+memory of its processes, unless they are not dumpable.
+"""
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+KEPT = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "TERM", "TZ", "TMPDIR", "TEMP", "TMP", "DYNO"),
+        *("NODE_PATH", "JAVA_HOME", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+        *("NO_COLOR", "COLUMNS", "NO_PROXY", "no_proxy", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "NOTIFY_SOCKET"),
+    }
+)
+"""Variables that are read later on, by us or by a library, and that hold no secret."""
+
+KEPT_PREFIXES = ("LC_", "LANG", "PYTHON")
+
+PROXIES = frozenset(name for word in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (word, word.lower()))
+"""Read whenever a service with a URL is connected to; kept while it has no password in it."""
+
+_PR_SET_DUMPABLE = 4
+
+
+def become_private() -> dict[str, str]:
+    """Hide memory and environment of this process for good; returns the environment as it was, to read settings from.
+
+    Nobody but root may trace it, read its memory or its ``/proc/<pid>/environ`` from then on, and it leaves no core
+    dump. Its environment keeps what is on a short list; what was there at the start is overwritten, for root as well.
+    """
+    environment = dict(os.environ)
+    if sys.platform == "linux":
+        _overwrite_environment(environment)
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    return environment
+
+
+def kept(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment a worker keeps."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in KEPT or name.startswith(KEPT_PREFIXES) or (name in PROXIES and "@" not in value)
+    }
+
+
+def _overwrite_environment(environment: Mapping[str, str]) -> None:
+    """Give the process copies of what it keeps, and overwrite the block that the kernel shows as ``environ``."""
+    for name in environment:
+        del os.environ[name]
+    os.environ.update(kept(environment))
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        start, end = int(fields[47]), int(fields[48])  # env_start and env_end, fields 50 and 51 of proc(5)
+        if 0 < start < end:
+            ctypes.memset(start, 0, end - start)
