@@ -26,7 +26,10 @@ def iso(moment: datetime) -> str:
 Time = Annotated[AwareDatetime, PlainSerializer(iso, return_type=str)]
 """A moment: ISO 8601 in UTC with offset."""
 
-Seconds = Annotated[float, Field(gt=0, le=604_800)]
+MAX_SECONDS = 604_800
+"""A week, the longest that a duration on the wire may be."""
+
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 """A duration in seconds: more than nothing, a week at most."""
 
 Json = dict[str, Any]

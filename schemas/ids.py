@@ -38,6 +38,12 @@ def _bounded(value: str) -> str:
     return value
 
 
+def _of_a_call(value: str) -> str:
+    if value.startswith(SEPARATOR):
+        raise ValueError(f"must begin with the id of a call, before the {SEPARATOR!r}")
+    return value
+
+
 def _escaped(value: object) -> object:
     return value.replace(SEPARATOR, "%23") if isinstance(value, str) else value
 
@@ -51,8 +57,10 @@ Readable = AfterValidator(_readable)
 CallIdField = Annotated[CallId, BeforeValidator(_escaped), Readable, AfterValidator(_bounded), _LENGTH]
 """A call id as it is read from a message: a ``#`` of the platform becomes ``%23``, 1 to 255 bytes."""
 
-SessionIdField = Annotated[SessionId, Readable, AfterValidator(_bounded), _LENGTH]
-"""A session id as it is read from a message: opaque, 1 to 255 bytes."""
+_OF_A_CALL = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_BYTES, "pattern": f"^[^{SEPARATOR}]"})
+
+SessionIdField = Annotated[SessionId, Readable, AfterValidator(_bounded), AfterValidator(_of_a_call), _OF_A_CALL]
+"""A session id as it is read from a message: opaque, 1 to 255 bytes, with a call id before its first ``#``."""
 
 ServiceNameField = Annotated[ServiceName, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A configured service: one word, because it is a word of the event's routing key ``session.<what>.<service_name>``."""

@@ -1,11 +1,11 @@
 """Messages that workers send each other. They are part of the wire contract between versions of the worker."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from schemas.base import Json, Strict, Time
-from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.base import MAX_SECONDS, Json, Strict, Time
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId, call_id_of
 from schemas.sessions import WorkerFigures, WorkerInfo
 
 MAX_RECIPE = 12 << 20
@@ -19,10 +19,10 @@ class SessionRecipe(Strict):
     service_name: ServiceName
     created_at: Time
     last_accessed: Time
-    timeout: float
+    timeout: Annotated[float, Field(gt=0, le=MAX_SECONDS)]
     metadata: Json
     life: str
-    restores: int = 0
+    restores: int = Field(default=0, ge=0)
 
 
 class Recipe(Strict):
@@ -36,6 +36,13 @@ class Recipe(Strict):
     worker_id: WorkerId
     revision: int
     sessions: list[SessionRecipe]
+
+    @model_validator(mode="after")
+    def _of_one_call(self) -> Self:
+        for one in self.sessions:
+            if call_id_of(one.session_id) != self.call_id:
+                raise ValueError(f"session {one.session_id!r} is not one of the call {self.call_id!r}")
+        return self
 
 
 class OwnerCheck(Strict):

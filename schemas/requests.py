@@ -184,6 +184,9 @@ class CallEnded(CallEvent):
     model_config = ConfigDict(title="call.ended")
 
 
+MADE_OF_EVENTS: frozenset[str] = frozenset({CallStarted.type, CallProgress.type, CallEnded.type})
+"""What workers make of call events. Only they may send it: who says who calls whom publishes the event itself."""
+
 Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnded
 """What opens, changes or ends a call: the durable lane."""
 

@@ -149,7 +149,7 @@ class _Channels:
             _exchange(names.calls): [CALL_EVENT, PLATFORM_EVENT],
             _exchange(names.sessions): [*(one.type for one in get_args(Lifecycle)), OwnerCheck.type],
             _exchange(names.requests): [one.type for one in get_args(Use)],
-            _queue(names.queries): [one.type for one in get_args(ClusterRequest)],
+            _exchange(names.cluster): [one.type for one in get_args(ClusterRequest)],
             _exchange(names.dead): [PARKED],
             _exchange(names.workers): workers,
             _exchange(names.unowned): [Recipe.type],

@@ -16,6 +16,7 @@ PARKED: dict[str, str] = {
     parked.ROUTING_KEY_HEADER: "and under which routing key",
     parked.QUEUE_HEADER: "the queue that it was taken from",
     parked.PARKED_AT_HEADER: "when it was parked",
+    parked.ORIGIN_HEADER: "`worker`, if a worker had published it",
 }
 
 _PLACING: dict[str, str] = {
@@ -115,7 +116,7 @@ HEADERS: dict[str, Schema] = {
             **{name: _header(told) for name, told in PARKED.items()},
             **_TRACE,
         },
-        "required": list(PARKED),
+        "required": [name for name in PARKED if name != parked.ORIGIN_HEADER],
     },
     "InternalHeaders": {
         "type": "object",
@@ -125,6 +126,7 @@ HEADERS: dict[str, Schema] = {
             "content_type": _content(message.JSON),
             "message_id": _ID,
             "reply_to": _property("string", "The queue of the worker that asks."),
+            "user_id": _property("string", "The user of the worker, which RabbitMQ verifies: without it nobody obeys."),
             "correlation_id": _CORRELATION,
             "timestamp": _TIMESTAMP,
             **{

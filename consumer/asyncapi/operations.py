@@ -19,7 +19,7 @@ from schemas.internal import (
     SessionsScatter,
 )
 from schemas.replies import REPLY_SUFFIX
-from schemas.requests import REQUESTS, ClusterRequest, Lifecycle, ToolsCall
+from schemas.requests import MADE_OF_EVENTS, REQUESTS, ClusterRequest, Lifecycle, ToolsCall
 
 Action = Literal["send", "receive"]
 Operation = dict[str, Any]
@@ -63,10 +63,11 @@ def _requests() -> Iterator[tuple[str, Operation]]:
         durable = model in get_args(Lifecycle)
         channel = "exchange.sessions" if durable else "exchange.requests"
         if model in get_args(ClusterRequest):
-            channel = "queue.queries"
-        told = f"Serve `{kind}`."
+            channel = "exchange.cluster"
+        told = f"Serve `{kind}`." if kind not in MADE_OF_EVENTS else f"Serve `{kind}`, which only workers send."
         answer = _reply(REPLIES, f"{kind}{REPLY_SUFFIX}")
-        yield kind, _operation("receive", channel, (kind,), told, durable=durable) | {"reply": answer}
+        operation = _operation("receive", channel, (kind,), told, durable=durable) | {"reply": answer}
+        yield kind, operation | ({"x-internal": True} if kind in MADE_OF_EVENTS else {})
 
 
 def _between_workers() -> Iterator[tuple[str, Operation]]:

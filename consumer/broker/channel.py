@@ -235,4 +235,5 @@ class Channel:
             redelivered=bool(delivered.redelivered),
             received_at=time.monotonic(),
             settle=None if no_ack else settle,
+            user=delivered.header.properties.user_id,
         )

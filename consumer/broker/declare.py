@@ -9,7 +9,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFou
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.link import Link
-from consumer.broker.topology import Exchange, Queue, Topology
+from consumer.broker.topology import Exchange, Names, Queue, Topology
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +91,11 @@ async def exists(link: Link, thing: Exchange | Queue) -> bool:
             return False
         raise
     return True
+
+
+async def cluster_exchange(link: Link, names: Names) -> str:
+    """The exchange for questions to the cluster: the default one where the workers are too old to have another."""
+    return names.cluster if await exists(link, Exchange(names.cluster, "fanout", "")) else ""
 
 
 async def _declare(channel: Channel, thing: Exchange | Queue, *, passive: bool) -> None:

@@ -23,6 +23,7 @@ from yarl import URL
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.publisher import PublishingChannels
+from consumer.broker.signature import verified_user
 from consumer.broker.transport import Connection
 from consumer.broker.underway import UnderWay
 from consumer.broker.url import problem_of, user_of, vhost_of
@@ -193,9 +194,10 @@ class Link:
             with contextlib.suppress(Exception):
                 await pika.close()
 
-    async def publishing(self) -> PublishingChannels:
-        """Open the publishing connection and its channels."""
+    async def publishing(self, *, signed: bool = False) -> PublishingChannels:
+        """Open the publishing connection and its channels; what is ``signed`` says which user published it."""
         connection = await self._connect("publish")
+        user = await verified_user(connection, user_of(str(self._url))) if signed else None
         opened = []
         for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False):
             pika = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
@@ -203,7 +205,8 @@ class Link:
             raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
             opened.append((pika, raw))
         *confirm, outbox, fast = (raw for _, raw in opened)
-        return PublishingChannels(tuple(pika for pika, _ in opened), tuple(confirm), outbox, fast, self._under_way)
+        channels = tuple(pika for pika, _ in opened)
+        return PublishingChannels(channels, tuple(confirm), outbox, fast, self._under_way, user)
 
     async def close(self) -> None:
         """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""

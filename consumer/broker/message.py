@@ -86,6 +86,10 @@ class Delivery:
     """None on a queue that is consumed without acknowledgements."""
     named_call: str | None = None
     """The call that the body names, where no address does; empty when it names none."""
+    user: str | None = None
+    """The AMQP property ``user_id``: the user that published the message. RabbitMQ has verified it; few say it."""
+    by_worker: bool = False
+    """Whether a worker published it, as ``consumer.calls.messages.border`` has found."""
 
     @property
     def type(self) -> str | None:

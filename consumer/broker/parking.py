@@ -19,7 +19,7 @@ from consumer.broker.declare import exists
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.parked import Filter, Parked
+from consumer.broker.parked import Filter, NotReplayable, Parked
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Exchange, Names, Queue
 
@@ -164,8 +164,11 @@ class ParkingLot:
         return {parked.id for _, parked in batch}
 
     async def _publish(self, parked: Parked, publisher: Publisher) -> Replayed:
-        message, exchange, key = parked.replayed(self._names)
         kept = parked.without_body()
+        try:
+            message, exchange, key = parked.replayed(self._names)
+        except NotReplayable as error:
+            return Replayed(kept, "", "", str(error))
         try:
             # Asked before, because publishing to an exchange that is not there costs the channel, and so the link.
             if exchange and exchange not in self._exchanges:
@@ -227,7 +230,7 @@ class _Lap:
             return
         self.seen += 1
         try:
-            self._enough = not self._visit(delivery, Parked.of(delivery.message, self._names))
+            self._enough = not self._visit(delivery, Parked.of(delivery, self._names))
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             self._failed, self._enough = error, True
         self._news.set()

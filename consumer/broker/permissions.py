@@ -2,10 +2,11 @@
 
 RabbitMQ checks names against three regular expressions: what a user may declare or delete (``configure``), publish to
 or bind a queue (``write``), consume or bind from (``read``). An exchange and a queue of one name cannot be told apart
-by them, and neither can routing keys of the default exchange: who may ask ``<prefix>.queries`` may write into any queue
-of the vhost. So a vhost of its own is for those who share one prefix. Topic permissions hold at topic exchanges only,
-for the routing keys of what is published (``write``) and of bindings (``read``). From RabbitMQ 4.3 on they are refused
-for an exchange that is not there yet, so commands and definitions see to the exchanges first.
+by them, and neither can routing keys of the default exchange: who may write there may write into any queue of the
+vhost. So only workers and operators may, and no exchange that a client writes to has a queue's name. Topic permissions
+hold at topic exchanges only, for the routing keys of what is published (``write``) and of bindings (``read``). From
+RabbitMQ 4.3 on they are refused for an exchange that is not there yet, so commands and definitions see to the exchanges
+first.
 """
 
 import re
@@ -66,7 +67,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
             "client",
             "asks for sessions and tools, and follows events",
             configure=_any(below=(*of_client, _SERVER_NAMED)),
-            write=_any(DEFAULT_EXCHANGE, names.sessions, names.requests, below=(*of_client, _SERVER_NAMED)),
+            write=_any(names.sessions, names.requests, names.cluster, below=(*of_client, _SERVER_NAMED)),
             read=_any(names.events, below=(*of_client, _SERVER_NAMED)),
             topics=(mute, TopicPermission(names.events, NOTHING, ANY_KEY)),
         ),

@@ -68,8 +68,10 @@ class Encoded(spec.Basic.Properties):
         return self._wire
 
 
-def encoded(message: Message, more: Mapping[str, str], room: int) -> Encoded:
+def encoded(message: Message, more: Mapping[str, str], room: int, user: str | None = None) -> Encoded:
     """The properties of ``message``, with ``more`` headers, in a content header of at most ``room`` bytes if not 0.
+
+    With a ``user`` it is signed: ``user_id`` is that of the connection, or the broker closes the channel.
 
     A header frame cannot be split, and RabbitMQ closes the connection for one that is too large. So the largest headers
     of others are left out when there is no room, and the largest of ours when that is not enough.
@@ -85,6 +87,7 @@ def encoded(message: Message, more: Mapping[str, str], room: int) -> Encoded:
         ("message_id", short_string(message_id)),
         ("timestamp", _seconds(message.timestamp)),
         ("message_type", _short(message.type)),
+        ("user_id", _short(user)),
     )
     left = (room if room > 0 else _UNBOUNDED) - _FIXED - sum(len(value) for _, value in properties)
     table, left_out = _table({**message.headers, **more}, left)

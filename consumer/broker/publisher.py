@@ -47,10 +47,12 @@ class PublishingChannels:
     outbox: RawChannel
     fast: RawChannel
     under_way: UnderWay
+    user: str | None = None
+    """The broker's user of this connection, when what is published is to say so."""
 
 
-def _properties(message: Message, trace: Mapping[str, str], channel: RawChannel) -> Encoded:
-    properties = encoded(message, trace, channel.max_content_size)
+def _properties(message: Message, trace: Mapping[str, str], channel: RawChannel, user: str | None) -> Encoded:
+    properties = encoded(message, trace, channel.max_content_size, user)
     if properties.left_out:
         log.warning("publish.headers_left_out", type=message.type, headers=properties.left_out)
     return properties
@@ -60,10 +62,12 @@ class Publisher:
     """Publishes through the current link; there may be none for a while.
 
     What is published while something is traced becomes part of that trace; with ``begins_traces`` everything is traced.
+    One that ``signs`` publishes under the name of its user (``user_id``), which RabbitMQ verifies.
     """
 
-    def __init__(self, *, begins_traces: bool = False) -> None:
+    def __init__(self, *, begins_traces: bool = False, signs: bool = False) -> None:
         self._begins_traces = begins_traces
+        self.signs = signs
         self._channels: PublishingChannels | None = None
         self._attached = asyncio.Event()
         self._turn = 0
@@ -77,6 +81,11 @@ class Publisher:
         """There is no link for the moment."""
         self._channels = None
         self._attached.clear()
+
+    @property
+    def user(self) -> str | None:
+        """The user that messages are signed with; None while there is no link, or when nobody can say."""
+        return self._channels.user if self._channels is not None else None
 
     @property
     def attached(self) -> bool:
@@ -120,7 +129,7 @@ class Publisher:
                         message.body,
                         exchange=exchange,
                         routing_key=routing_key,
-                        properties=_properties(message, trace, channel),
+                        properties=_properties(message, trace, channel, channels.user),
                         mandatory=mandatory,
                         wait=False,
                     )
@@ -153,7 +162,7 @@ class Publisher:
             raise BrokerUnavailable("the connection was lost")
         try:
             with self._traced(message, exchange, routing_key) as trace:
-                properties = _properties(message, trace, channel).marshal()
+                properties = _properties(message, trace, channel, channels.user).marshal()
                 most = max(0, channel.max_content_size)
                 frames = published(channel.number, exchange, routing_key, properties, message.body, most)
                 try:

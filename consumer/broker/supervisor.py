@@ -129,7 +129,7 @@ class Supervisor:
         try:
             async with asyncio.timeout(ATTACH_TIMEOUT):
                 await link.open()
-                self._publisher.attach(await link.publishing())
+                self._publisher.attach(await link.publishing(signed=self._publisher.signs))
                 await self._attach(link)
         except BaseException as error:
             log.debug("broker.attach_failed", link=link.token, error=repr(error))

@@ -139,6 +139,11 @@ class Names:
         return self._name("orphans")
 
     @property
+    def cluster(self) -> str:
+        """Exchange of questions to the cluster. Its name is no queue's: who may publish here may bind nothing."""
+        return self._name("cluster")
+
+    @property
     def queries(self) -> str:
         """Queue of what any worker answers."""
         return self._name("queries")
@@ -166,6 +171,12 @@ class Names:
         """The worker whose inbox ``queue`` is, if it is one."""
         start = self._name("inbox", "")
         return WorkerId(queue.removeprefix(start)) if queue.startswith(start) else None
+
+    def is_workers(self, queue: str) -> bool:
+        """Whether a queue is one that workers take messages from, or would if it were there."""
+        shared = {self.calls, self.unowned, self.orphans, self.queries, self.dead}
+        own = tuple(self._name(word, "") for word in ("inbox", "requests", "workers"))
+        return queue in shared or queue.startswith(own)
 
     def requests_of(self, worker_id: WorkerId, connection: str) -> str:
         """A worker's fast lane on one of its connections."""
@@ -224,6 +235,7 @@ def cluster(
             Exchange(names.calls, "topic", "raw call events of telephony platforms"),
             Exchange(names.sessions, "direct", "the durable lane: what opens, changes or ends a call", unowned),
             Exchange(names.requests, "direct", "the fast lane: tool calls and reads", unowned),
+            Exchange(names.cluster, "fanout", "questions that any worker answers"),
             Exchange(names.workers, "fanout", "presence, scatter and gather"),
             Exchange(names.events, "topic", "what happened to sessions: session.<what>.<service_name>"),
             *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
@@ -249,6 +261,7 @@ def cluster(
             Binding(names.calls, names.calls, "#"),
             Binding(names.unowned, names.unowned),
             Binding(names.orphans, names.orphans),
+            Binding(names.cluster, names.queries),
             *(Binding(one.exchange, names.calls, one.routing_key, one.arguments) for one in extra),
         ),
     )

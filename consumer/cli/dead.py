@@ -131,7 +131,8 @@ async def replay(
 ) -> None:
     """Publish parked messages again, to the exchange and key that they had.
 
-    Interrupted, it may have published one that is still parked; none is lost.
+    What only a worker could have published stays parked, and is told. Interrupted, it may have published one that is
+    still parked; none is lost.
     """
     from consumer.broker.publisher import Publisher
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from consumer.broker.asking import Asker
 from consumer.broker.channel import Channel
+from consumer.broker.declare import cluster_exchange
 from consumer.broker.errors import (
     BrokerError,
     BrokerRefused,
@@ -105,6 +106,8 @@ class Connection:
         self._publisher = Publisher(begins_traces=True)
         self._asker = Asker(self._publisher)
         self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
+        self._to_cluster = ""
+        """The exchange for questions to the cluster, on this link."""
         self._link: Link | None = None
         self._answered_on: Link | None = None
         self._listening = asyncio.Lock()
@@ -152,7 +155,9 @@ class Connection:
         with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
             async with link.scratch() as scratch:
                 for exchange in cluster(self.names).exchanges:
-                    await scratch.declare_exchange(exchange)
+                    if exchange.name != self.names.cluster:  # without its queue it would lead nowhere
+                        await scratch.declare_exchange(exchange)
+        self._to_cluster = await cluster_exchange(link, self.names)
         for events, (pattern, _, _) in self._followed.items():
             self._followed[events] = (pattern, *await self._follow(link, events, pattern))
 
@@ -174,7 +179,7 @@ class Connection:
             await self._listen()
         durable = request.type in DURABLE  # what expires in a durable queue would be parked
         if request.call_id is None:
-            exchange, key, waits_in = "", self.names.queries, self.names.queries
+            exchange, key, waits_in = self._to_cluster, self.names.queries, self.names.queries
         else:
             waits_in = self.names.unowned
             exchange = self.names.sessions if durable else self.names.requests

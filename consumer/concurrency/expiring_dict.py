@@ -8,10 +8,14 @@ V = TypeVar("V")
 
 
 class Memory(Generic[V]):
-    """A mapping whose entries are forgotten ``keep`` seconds after they were set."""
+    """A mapping whose entries are forgotten ``keep`` seconds after they were set.
 
-    def __init__(self, keep: float) -> None:
+    Of more than ``most`` the oldest are forgotten before that: what fills it comes from outside.
+    """
+
+    def __init__(self, keep: float, most: int = 100_000) -> None:
         self._keep = keep
+        self._most = most
         self._entries: OrderedDict[str, tuple[float, V]] = OrderedDict()
 
     def set(self, key: str, value: V) -> None:
@@ -19,6 +23,8 @@ class Memory(Generic[V]):
         self._forget_old()
         self._entries.pop(key, None)
         self._entries[key] = (asyncio.get_running_loop().time() + self._keep, value)
+        if len(self._entries) > self._most:
+            self._entries.popitem(last=False)
 
     def get(self, key: str) -> V | None:
         """What is remembered, if anything is."""

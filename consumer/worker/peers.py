@@ -83,6 +83,9 @@ class Others:
     def hear(self, delivery: Delivery) -> None:
         """Take what came to the worker's own queue: the others' reports and questions, and answers to ours."""
         parts = self._parts
+        if not parts.origins.heard(delivery):
+            log.warning("peers.not_a_worker", type=delivery.type, user=delivery.user)
+            return
         match delivery.type:
             case PresenceMessage.type:
                 self._hear_presence(delivery)

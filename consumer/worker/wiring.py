@@ -17,8 +17,9 @@ from consumer.calls.cluster.membership import Presence
 from consumer.calls.context import Bounds, Configured, Context, Timings, ToolProcess
 from consumer.calls.events import Reporter, published
 from consumer.calls.intake import Intake
+from consumer.calls.messages.gate import Gate
+from consumer.calls.messages.origin import Origins
 from consumer.calls.messages.parsing import AMONG_WORKERS, kind_of
-from consumer.calls.messages.size_limit import Gate
 from consumer.calls.ownership.owner import Owner
 from consumer.calls.placement.placer import Placer
 from consumer.calls.queries import Queries
@@ -63,7 +64,8 @@ class Parts:
         self.started_at = datetime.now(UTC)
         self.news = asyncio.Event()
         """Set when there is something that the other workers should know."""
-        self.publisher = Publisher()
+        self.publisher = Publisher(signs=True)
+        self.origins = Origins(self.names, lambda: self.publisher.user)
         self.outbox = Outbox(self.publisher, published)
         self.presence = Presence(own.grace)
         self.presence.report_soon = self.news.set
@@ -91,7 +93,14 @@ class Parts:
         self.intake = Intake(self.context, self.asker)
         self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)
         self.tasks = Tasks()
-        self.gate = Gate(self.context.settler, own.max_message, self.tasks.start)
+        self.gate = Gate(
+            self.context.settler,
+            self.names,
+            self.origins,
+            self.presence,
+            max_message=own.max_message,
+            start=self.tasks.start,
+        )
 
     def reload(self, settings: Settings) -> list[str]:
         """Take other settings on, for calls that start from now on; returns the names of those that need a restart."""

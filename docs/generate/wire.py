@@ -15,7 +15,7 @@ from schemas import calls, errors, events, interim, internal, replies, requests,
 from schemas.ids import WorkerId
 
 NAMES = Names()
-QUEUES = f"the default exchange, key `{NAMES.queries}`"
+QUEUES = f"`{NAMES.cluster}`, any key"
 
 RESULTS: dict[str, str] = {
     "session.create": "[SessionInfo](#sessioninfo)",
@@ -108,6 +108,8 @@ def _lane(message_type: str) -> str:
     model = requests.REQUESTS[message_type]
     if model in get_args(requests.ClusterRequest):
         return QUEUES
+    if message_type in requests.MADE_OF_EVENTS:
+        return f"workers only; publish the event to `{NAMES.calls}`"
     exchange = NAMES.sessions if model in get_args(requests.Lifecycle) else NAMES.requests
     return f"`{exchange}`, key: the call"
 

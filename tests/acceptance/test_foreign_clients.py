@@ -75,10 +75,12 @@ def whole_life(url: str, prefix: str, direct: bool) -> None:
 
         second = client.call("session.create", "c-1#calc", service_name="echo")["result"]
         assert second["call_id"] == "c-1"
-        listed = client.ask("", f"{prefix}.queries", "sessions.list", {})["result"]
+        listed = client.ask(f"{prefix}.cluster", "", "sessions.list", {})["result"]
         assert set(listed["sessions"]) == {"c-1", "c-1#calc"}
         assert listed["complete"]
         assert listed["missing_workers"] == []
+        as_before = client.ask("", f"{prefix}.queries", "sessions.list", {})["result"]
+        assert set(as_before["sessions"]) == set(listed["sessions"])
 
         called = client.call("tools.call", "c-1", lane="requests", name="echo", arguments={"text": "hello"})["result"]
         assert (called["text"], called["session_id"]) == ("hello", "c-1")
@@ -117,7 +119,7 @@ def wrong_input(url: str, prefix: str) -> None:
         fails("INVALID_MESSAGE", "timeout", sessions, "c", "session.create",
               {"session_id": "c", "service_name": "echo", "timeout": "long"})  # fmt: skip
         fails("INVALID_MESSAGE", "JSON", requests, "c", "tools.call", b"{nonsense")
-        fails("INVALID_MESSAGE", "queries", requests, "c", "sessions.list", {})
+        fails("INVALID_MESSAGE", "'cluster' exchange", requests, "c", "sessions.list", {})
         fails("INVALID_MESSAGE", "cursor", "", queries, "sessions.list", {"cursor": "?"})
         fails("INVALID_MESSAGE", "addressed to a call", "", queries, "session.get", {"session_id": "c"})
         fails("UNKNOWN_TYPE", "session.create", sessions, "c", "session.open", {"session_id": "c"})

@@ -52,7 +52,7 @@ class Post:
 @pytest.fixture
 async def post(mcp: Cluster, link: Link) -> Post:
     publisher = Publisher()
-    publisher.attach(await link.publishing())
+    publisher.attach(await link.publishing(signed=True))
     return Post(publisher, Names(mcp.prefix), datetime.now(UTC))
 
 

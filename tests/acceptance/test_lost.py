@@ -33,7 +33,7 @@ async def test_a_worker_that_died_before_it_told_of_a_session_is_spoken_for(mcp:
     names = Names(mcp.prefix)
     heir = await mcp.start(CONFIG)
     channel, publisher = await link.channel(), Publisher()
-    publisher.attach(await link.publishing())
+    publisher.attach(await link.publishing(signed=True))
     await channel.declare_queue(inbox(names, GONE))
     now = datetime.now(UTC)
     message = recipe_of(GONE, CALL, at=now, metadata={"of": "mine"})

@@ -40,7 +40,7 @@ class HalfAPlacer:
         self.answers_to = f"{names.prefix}.replies.half"
 
     async def begin(self) -> None:
-        self._publisher.attach(await self._link.publishing())
+        self._publisher.attach(await self._link.publishing(signed=True))
         self._channel = await self._link.channel()
         await self._channel.consume(self._names.unowned, self._unowned.put_nowait)
 

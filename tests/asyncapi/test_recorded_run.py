@@ -120,7 +120,8 @@ async def calls(recording: Recording) -> None:
         await client.publish_call_event({"call_id": "own", "kind": kind})
     await mcp.event("closed", session_id="own", reason="call_ended")
     for kind in ("started", "progress", "ended"):
-        await client.request(f"call.{kind}", {"call_id": "asked", "kind": kind}, call_id="asked")
+        with pytest.raises(InvalidMessage, match="what workers make of call events"):
+            await client.request(f"call.{kind}", {"call_id": "asked", "kind": kind}, call_id="asked")
     await client.publish_call_event({"call_id": "hopeless", "kind": "started", "to": "nobody"})
     await mcp.event("rejected", session_id="hopeless")
     await client.publish_call_event({"nobody": "sends this"})
@@ -217,7 +218,8 @@ async def a_worker_that_was_away(recording: Recording) -> None:
     way.mend()
     await mcp.until(lambda: mcp.logged("owner.told_lost", call_id="away"))
     assert (await client.call_tool("away", "echo", {"text": "again"})).restored is True
-    await client.request("call.ended", {"call_id": "away", "kind": "ended"}, call_id="away")
+    await client.publish_call_event({"call_id": "away", "kind": "ended"})
+    await mcp.event("closed", session_id="away", reason="call_ended")
 
 
 # What the document says.
@@ -237,6 +239,8 @@ def faults_of(one: Published, described: dict[str, Any], prefix: str) -> Iterato
     told = f"{kind} to {one.exchange!r} under {one.routing_key!r}"
     if kind == UNTYPED_REQUEST and one.exchange == f"{prefix}.requests":
         return
+    if not one.exchange and one.routing_key.startswith("nobody."):
+        return  # a worker tries its signature on what no queue takes
     if not any(kind in channel["messages"] for channel in places(one, described)):
         yield f"{told}: no channel has it"
         return

@@ -274,7 +274,12 @@ async def test_a_prefix_that_nobody_uses_is_told(link, prefix):
 
 def parked_from(exchange, key, **more):
     origin = {"x-mcp-exchange": exchange, "x-mcp-routing-key": key, "x-mcp-reason": "defect"}
-    return Parked.of(Message(b"{}", type="session.create", headers=origin | more), Names())
+    message = Message(b"{}", type="session.create", headers=origin | more)
+    return Parked.of(delivered(message, exchange=Names().dead), Names())
+
+
+def delivered(message, *, exchange, routing_key=""):
+    return Delivery(message, Names().dead, exchange, routing_key, redelivered=False, received_at=0.0, settle=None)
 
 
 def test_what_was_between_workers_begins_again_at_the_durable_lane():
@@ -285,7 +290,8 @@ def test_what_was_between_workers_begins_again_at_the_durable_lane():
     assert (exchange, key, message.headers) == (names.sessions, "c-1", {})
     assert parked_from(names.unowned, "c-1").replayed(names)[1:] == (names.sessions, "c-1")
     assert parked_from(names.requests, "c-1").replayed(names)[1:] == (names.requests, "c-1")
-    assert parked_from("", names.queries).replayed(names)[1:] == ("", names.queries)
+    assert parked_from("", names.queries).replayed(names)[1:] == (names.cluster, "")
+    assert parked_from(names.cluster, "any").replayed(names)[1:] == (names.cluster, "any")
 
 
 def test_filters_know_a_call_by_its_routing_key():

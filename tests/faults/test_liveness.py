@@ -17,7 +17,7 @@ async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_
     queue = inbox(Names(prefix), WorkerId("one"))
     await channel.declare_queue(queue)
     publisher = Publisher()
-    publisher.attach(await link.publishing())
+    publisher.attach(await link.publishing(signed=True))
     up = asyncio.Event()
     up.set()
     restarted: asyncio.Queue[str] = asyncio.Queue()

@@ -23,6 +23,15 @@ INTERVAL = 1.0
 FORGET = 60.0
 """When (s) a worker that is silent is no longer in the table."""
 
+KEEP = 600.0
+"""How long (s) it is remembered of a silent worker what it has told of; its recipes may be on their way as long."""
+
+KEPT_IN_ANY_CASE = 64
+"""Workers among which none is forgotten."""
+
+MOST_WORKERS = 1000
+"""The most workers that are remembered, living or not."""
+
 ROLL_CALL = 0.3
 """How long (s) a worker that has just come listens before it answers for all: they report as soon as it asks."""
 
@@ -105,12 +114,27 @@ class Presence:
             while seen.placed and seen.placed[0][0] <= counted:
                 seen.placed.popleft()
             self._table[worker.worker_id] = seen
+            self._forget(now)
         self.changed()
+
+    def _forget(self, now: float) -> None:
+        """Let go of workers that fell silent long ago, and of the most silent when there are too many."""
+        if len(self._table) <= KEPT_IN_ANY_CASE:
+            return
+        for worker_id, seen in list(self._table.items()):
+            if seen.heard_at < now - KEEP:
+                del self._table[worker_id]
+        while len(self._table) > MOST_WORKERS:
+            del self._table[min(self._table, key=lambda one: self._table[one].heard_at)]
 
     def alive(self, worker_id: WorkerId) -> bool:
         """Whether the worker was heard of within the grace."""
         seen = self._table.get(worker_id)
         return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self.grace
+
+    def has_heard(self, seconds: float) -> bool:
+        """Whether the others could be heard for so long without a break, up to now."""
+        return self._deaf_for(seconds) <= 0
 
     async def has_listened(self, seconds: float) -> None:
         """Wait until the others could be heard for so long without a break."""

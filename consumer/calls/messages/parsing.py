@@ -1,16 +1,16 @@
-"""Reading what is addressed to a call."""
+"""Reading what is addressed to a call, and whether it came under that call's key."""
 
 from typing import Any
 
 from pydantic import ValidationError
 
-from consumer.broker.message import Delivery
+from consumer.broker.message import CALL_HEADER, Delivery
 from consumer.broker.outcome import Park
 from consumer.broker.topology import Names
 from consumer.observability import metrics
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionsError
-from schemas.ids import CallId
+from schemas.ids import CallId, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
 from schemas.requests import REQUESTS, CallAddressed, CallRequest, ToolsCall, explain, parse_request
@@ -25,8 +25,24 @@ def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
 
     Raises:
         UnknownType: its type is none of ours.
-        InvalidMessage: it does not fit its type, or is a question to the cluster that was sent to a call.
+        InvalidMessage: it does not fit its type, came under the key of another call, or is a question to the cluster
+            that was sent to a call.
     """
+    call_id, message = _read(delivery)
+    # Between workers it may go straight to a queue, under the queue's name; then a header names the call.
+    named = delivery.message.headers.get(CALL_HEADER)
+    key = delivery.routing_key if named is None else routing_key(CallId(str(named)))
+    if key != routing_key(call_id):
+        raise InvalidMessage(
+            f"{delivery.type}: it is for the call {call_id!r} and came under the routing key {key!r}: "
+            f"publish it under {routing_key(call_id)!r}",
+            call_id=call_id,
+            routing_key=key,
+        )
+    return call_id, message
+
+
+def _read(delivery: Delivery) -> tuple[CallId, Addressed]:
     internal = _INTERNAL.get(delivery.type or "")
     if internal is not None:
         try:
@@ -38,7 +54,7 @@ def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
     if isinstance(request, CallRequest | CallEvent):
         return request.call_id, request
     raise InvalidMessage(
-        f"{delivery.type} is a question to the cluster: send it to the 'queries' queue", type=delivery.type
+        f"{delivery.type} is a question to the cluster: publish it to the 'cluster' exchange", type=delivery.type
     )
 
 

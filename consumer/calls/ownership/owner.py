@@ -55,6 +55,9 @@ STOP_PATIENCE = 5.0
 DEFAULT_PATIENCE = 30.0
 """How long (s) a tool call may take when neither its requester nor a service says so."""
 
+MOST_PLACERS = 32
+"""How many placers are remembered: there is one at a time, and each worker may have been it."""
+
 DEATH_NOTICE = 5.0
 """How long (s) the session core may take to notice a death that a tool call has noticed."""
 
@@ -146,8 +149,7 @@ class Owner:
             self._settle(delivery, decided(refused(error)))
             return
         if placement := delivery.message.headers.get(headers.PLACEMENT):
-            placer, _, number = str(placement).rpartition("/")
-            self.placements[WorkerId(placer)] = max(int(number), self.placements.get(WorkerId(placer), 0))
+            self._note_placement(placement)
             self.holdings.own(call_id)
             self._hand_on(delivery, call_id, message)
             self._early.admit(call_id)
@@ -156,6 +158,13 @@ class Owner:
             self._early.wait(call_id, partial(self._hand_on, delivery, call_id, message))
         else:
             self._hand_on(delivery, call_id, message)
+
+    def _note_placement(self, placement: str) -> None:
+        placer, _, number = placement.rpartition("/")
+        highest = max(int(number), self.placements.pop(WorkerId(placer), 0))
+        self.placements[WorkerId(placer)] = highest  # the last of them is who placed last
+        if len(self.placements) > MOST_PLACERS:
+            del self.placements[next(iter(self.placements))]
 
     def _hand_on(self, delivery: Delivery, call_id: CallId, message: Addressed) -> None:
         if isinstance(message, Recipe) and message.worker_id == self._context.worker_id:

@@ -6,6 +6,7 @@ so. It binds on the channel that it consumes on: a placer that the broker has gi
 
 import asyncio
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -336,9 +337,8 @@ class Placer:
 
     def _admitted_until(self, given: Headers) -> float:
         """Until when (s since the epoch) a start may wait for room; whoever saw it first has said so."""
-        if headers.ADMISSION in given:
-            return float(given[headers.ADMISSION]) / 1000
-        return time.time() + self._context.timings.admission_wait
+        longest = time.time() + self._context.timings.admission_wait
+        return min(longest, float(given.get(headers.ADMISSION, math.inf)) / 1000)
 
     async def _admit(
         self,

@@ -1,0 +1,70 @@
+"""The name that a worker signs its messages with: the user of its connection, as the broker knows it.
+
+RabbitMQ compares the property ``user_id`` of a message with the user of the connection that publishes it, and closes
+the channel when they differ. So a message that bears a worker's user was published by a worker, through whatever
+exchange, alternate exchange or dead-letter exchange it came.
+"""
+
+import re
+import secrets
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq import Channel as RawChannel
+from aiormq import spec
+from aiormq.exceptions import ChannelPreconditionFailed
+
+from consumer.broker.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
+
+TIMEOUT: Final = 10.0
+
+_AUTHENTICATED: Final = re.compile(r"authenticated user was '(?P<user>.+)'")
+"""What RabbitMQ (3.10 to 4.3) says of a ``user_id`` that is another's."""
+
+
+async def verified_user(connection: AbstractConnection, claimed: str) -> str | None:
+    """The user of this connection: the ``claimed`` one, or the one that the broker names instead; None if it does not.
+
+    With certificates or tokens for passwords the URL has no user that the broker would know. Each attempt has a channel
+    of its own, because a wrong name costs it.
+
+    Raises:
+        BrokerUnavailable: the connection is lost.
+    """
+    refusal = await _refusal(connection, claimed)
+    if refusal is None:
+        return claimed
+    found = _AUTHENTICATED.search(refusal)
+    if found is not None and await _refusal(connection, found["user"]) is None:
+        return found["user"]
+    log.warning("signature.impossible", user=claimed, error=refusal)
+    return None
+
+
+async def _refusal(connection: AbstractConnection, user: str) -> str | None:
+    """Why messages may not be signed with this name; tried with one that no queue takes."""
+    pika = connection.channel(publisher_confirms=True)
+    try:
+        await pika.initialize(timeout=TIMEOUT)
+        raw = await pika.get_underlay_channel()
+        assert isinstance(raw, RawChannel), "aio_pika speaks through aiormq"
+        await raw.basic_publish(
+            b"",
+            exchange="",
+            routing_key=f"nobody.{secrets.token_hex(8)}",
+            properties=spec.Basic.Properties(delivery_mode=1, user_id=user),
+            timeout=TIMEOUT,
+        )
+    except ChannelPreconditionFailed as error:
+        return str(error)
+    except Exception as error:
+        raise BrokerUnavailable(f"the broker did not say whether this is {user!r}: {error!r}") from error
+    else:
+        return None
+    finally:
+        with suppress(Exception):
+            await pika.close()

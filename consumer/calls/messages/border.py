@@ -1,0 +1,171 @@
+"""The border: what of a message from outside is let in, and what of a worker's is as it must be.
+
+Workers tell each other about calls in message types and in ``x-mcp-*`` headers. From anybody else those types are
+refused and those headers are dropped, and so is ``x-death``, which RabbitMQ up to 3.13 takes over from a publisher.
+Behind the border every header of ours is what ``schemas.headers`` says, and no moment in one is far away. Pure.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from consumer.broker.message import CALL_HEADER, Delivery, Headers, own_headers
+from consumer.broker.topology import Names
+from schemas import headers
+from schemas.errors import InvalidMessage
+from schemas.ids import MAX_ID_BYTES
+from schemas.internal import INTERNAL
+from schemas.requests import MADE_OF_EVENTS
+
+OURS: Final = "x-mcp-"
+"""How the name of every header begins that workers write."""
+
+INTERNAL_TYPES: Final = frozenset(one.type for one in INTERNAL)
+WORKERS_WORDS: Final = INTERNAL_TYPES | MADE_OF_EVENTS
+
+FROM_CLIENTS: Final = frozenset({headers.DEADLINE})
+"""The only header of ours that a client may set."""
+
+FURTHEST: Final = 604_800.0
+"""How far away (s) a moment in a header may be: a week, as long as any duration of a request."""
+
+MOST_HOPS: Final = 1000
+"""The most that a header counts to."""
+
+_HEADER_BYTES: Final = MAX_ID_BYTES + 64
+"""The most bytes of a text in a header of ours: the id of a call or a worker, and a number behind it."""
+
+
+def must_be_workers(delivery: Delivery) -> bool:
+    """Whether it matters if a worker published this: it says something that only a worker may."""
+    return delivery.type in WORKERS_WORDS or any(name.startswith(OURS) for name in delivery.message.headers)
+
+
+def admitted(delivery: Delivery, names: Names) -> Delivery:
+    """The delivery as it comes over the border; ``by_worker`` tells on which side it was published.
+
+    Raises:
+        InvalidMessage: it may not come from whom it came, or came by a way that nobody but a worker may take.
+    """
+    if not delivery.by_worker:
+        _check_origin(delivery, names)
+    message = delivery.message
+    kept = message.headers
+    if not kept:
+        return delivery
+    if not delivery.by_worker:
+        kept = {name: value for name, value in kept.items() if _may_bring(name)}
+    if delivery.exchange != names.unowned:  # only there does the broker bring dead letters
+        kept = own_headers(kept)
+    return dataclasses.replace(delivery, message=dataclasses.replace(message, headers=_checked(kept)))
+
+
+def is_answerable(delivery: Delivery, names: Names) -> bool:
+    """Whether an answer may go to the reply address: not to a queue of the workers, which believe what they say."""
+    reply_to = delivery.message.reply_to
+    return reply_to is None or not names.is_workers(reply_to)
+
+
+def _check_origin(delivery: Delivery, names: Names) -> None:
+    kind = delivery.type
+    if not is_answerable(delivery, names):
+        raise InvalidMessage(
+            f"reply_to: {delivery.message.reply_to!r} is a queue of the workers; name one of your own, "
+            "or amq.rabbitmq.reply-to",
+            reply_to=delivery.message.reply_to,
+        )
+    if delivery.queue == names.calls:
+        return
+    if kind in MADE_OF_EVENTS:
+        raise InvalidMessage(
+            f"{kind} is what workers make of call events: publish the event itself to the exchange {names.calls!r}",
+            type=kind,
+        )
+    if kind in INTERNAL_TYPES:
+        raise InvalidMessage(f"{kind} is what workers tell each other: nobody else may send it", type=kind)
+    if not delivery.exchange and delivery.queue != names.queries:
+        raise InvalidMessage(
+            f"{kind}: came straight into the queue {delivery.queue!r}: publish it to {names.sessions!r} or "
+            f"{names.requests!r} under the routing key of the call",
+            type=kind,
+        )
+
+
+def _may_bring(name: str) -> bool:
+    return not name.startswith(OURS) or name in FROM_CLIENTS
+
+
+def _checked(given: Headers) -> Headers:
+    """The headers, with those of ours as they must be."""
+    if not any(name.startswith(OURS) for name in given):
+        return given
+    return {name: _READ.get(name, _as_it_is)(name, value) for name, value in given.items()}
+
+
+def _as_it_is(_: str, value: Any) -> Any:
+    return value
+
+
+def _wrong(name: str, value: object, what: str) -> InvalidMessage:
+    return InvalidMessage(f"header {name}: must be {what}, is {str(value)[:80]!r}", header=name)
+
+
+def _moment(name: str, value: Any) -> str:
+    """Milliseconds since the epoch, at most ``FURTHEST`` away."""
+    try:
+        moment = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, ArithmeticError):
+        moment = math.nan
+    if math.isnan(moment):
+        raise _wrong(name, value, "milliseconds since the epoch")
+    now = time.time()
+    return str(round(min(max(moment, (now - FURTHEST) * 1000), (now + FURTHEST) * 1000)))
+
+
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _wrong(name, value, "a number of times")
+    return min(value, MOST_HOPS)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value.encode("utf-8", "surrogatepass")) <= _HEADER_BYTES:
+        raise _wrong(name, value, f"a text of 1 to {_HEADER_BYTES} bytes")
+    return value
+
+
+def _placement(name: str, value: Any) -> str:
+    placer, _, number = str(value).rpartition("/")
+    if not placer or not (number.isascii() and number.isdigit()) or len(number) > 18:
+        raise _wrong(name, value, "a placer and a number")
+    return _text(name, value)
+
+
+def _disowned(name: str, value: Any) -> str:
+    return "" if value == "" else _placement(name, value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "true or false")
+    return value
+
+
+_READ: Final[dict[str, Callable[[str, Any], Any]]] = {
+    CALL_HEADER: _text,
+    headers.PLACEMENT: _placement,
+    headers.BELIEVED: _placement,
+    headers.DISOWNED: _disowned,
+    headers.RETURNED: _text,
+    headers.RETURNS: _count,
+    headers.REFUSED: _text,
+    headers.RESENT: _flag,
+    headers.DEATHS: _count,
+    headers.LATE: _flag,
+    headers.ORPHAN_OF: _text,
+    headers.ADMISSION: _moment,
+    headers.DEADLINE: _moment,
+}
+"""How each header is read."""

@@ -1,0 +1,87 @@
+"""The gate before everything that takes messages from others: sizes, and the border between workers and the world.
+
+What is too large is parked unread: neither parsed nor translated, because that is what a large body costs. A recipe
+holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens sessions. What
+may not come from whom it came is parked as well, and who sent it is told (``border``).
+"""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from consumer.broker.message import Delivery, Handler
+from consumer.broker.outcome import Outcome, Park, decided
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Names
+from consumer.calls.cluster.membership import ROLL_CALL, Presence
+from consumer.calls.messages.border import admitted, is_answerable, must_be_workers
+from consumer.calls.messages.origin import Origins
+from consumer.calls.messages.parsing import refused
+from schemas.errors import InvalidMessage, SessionsError
+from schemas.internal import MAX_RECIPE, Recipe
+from schemas.replies import failed
+
+REASON = "too_large"
+
+Start = Callable[[Coroutine[Any, Any, None], str], object]
+
+
+class Gate:
+    """Lets in what may come in, in bodies of up to ``max_message`` bytes; ``start`` runs what takes time."""
+
+    def __init__(
+        self, settler: Settler, names: Names, origins: Origins, presence: Presence, *, max_message: int, start: Start
+    ) -> None:
+        self._settler = settler
+        self._names = names
+        self._origins = origins
+        self._presence = presence
+        self._max_message = max_message
+        self._start = start
+
+    def before(self, handler: Handler) -> Handler:
+        """``handler``, behind the gate."""
+
+        def take(delivery: Delivery) -> None:
+            if self._is_early(delivery):
+                self._start(self._let_in_later(delivery, handler), "gate-wait")
+            else:
+                self._let_in(delivery, handler)
+
+        return take
+
+    def _is_early(self, delivery: Delivery) -> bool:
+        """Whether nobody can say yet if this is a worker's: one that does not sign would have been heard by now."""
+        if delivery.user is not None or self._presence.has_heard(ROLL_CALL) or self._origins.believes_unsigned:
+            return False
+        return must_be_workers(delivery)
+
+    async def _let_in_later(self, delivery: Delivery, handler: Handler) -> None:
+        await self._presence.has_listened(ROLL_CALL)
+        self._let_in(delivery, handler)
+
+    def _let_in(self, delivery: Delivery, handler: Handler) -> None:
+        delivery = replace(delivery, by_worker=self._origins.by_worker(delivery))
+        outcome: Outcome | None = self._too_large(delivery)
+        if outcome is None:
+            try:
+                let_in = admitted(delivery, self._names)
+            except SessionsError as error:
+                outcome = refused(error) if is_answerable(delivery, self._names) else _refused_in_silence(error)
+            else:
+                handler(let_in)
+                return
+        self._start(self._settler.settle(delivery, decided(outcome)), "gate-refuse")
+
+    def _too_large(self, delivery: Delivery) -> Park | None:
+        size = len(delivery.message.body)
+        limit = MAX_RECIPE if delivery.type == Recipe.type else self._max_message
+        if size <= limit:
+            return None
+        problem = f"the message has {size} bytes, {limit} are allowed (worker.max_message)"
+        reply = failed(InvalidMessage(problem, size=size, limit=limit))
+        return Park(REASON, problem, reply if is_answerable(delivery, self._names) else None)
+
+
+def _refused_in_silence(error: SessionsError) -> Park:
+    return Park(error.code.value.lower(), error.message)

@@ -1,0 +1,73 @@
+"""Whose word a message is: a worker's, or anybody's.
+
+A worker signs what it publishes with its user of the broker, and RabbitMQ verifies the signature
+(``consumer.broker.signature``). The users of workers are our own, and those that have signed a message to the exchange
+of the workers, which only workers may write to.
+
+Older workers do not sign. As long as one of them is heard there, and as long after as what it left behind may be on its
+way, what bears no name is believed as well: that is how workers are upgraded one by one.
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from consumer.broker.message import Delivery
+from consumer.broker.topology import Names
+
+log = structlog.get_logger(__name__)
+
+UNSIGNED_FOR: Final = 600.0
+"""How long (s) unsigned messages are believed after a worker that does not sign was heard: its recipes may travel."""
+
+MOST_USERS: Final = 16
+"""How many users of workers are known; of more, the one that was not heard for longest is forgotten."""
+
+
+class Origins:
+    """Knows by whom a delivery was published; ``own_user`` tells whose name this worker signs with."""
+
+    def __init__(
+        self, names: Names, own_user: Callable[[], str | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._names = names
+        self._clock = clock
+        self._own_user = own_user
+        self._users: OrderedDict[str, None] = OrderedDict()
+        self._unsigned_until = -math.inf
+
+    @property
+    def believes_unsigned(self) -> bool:
+        """Whether what bears no name may be a worker's."""
+        return self._clock() < self._unsigned_until
+
+    def by_worker(self, delivery: Delivery) -> bool:
+        """Whether a worker published this."""
+        if delivery.user is None:
+            return self.believes_unsigned
+        return delivery.user == self._own_user() or delivery.user in self._users
+
+    def heard(self, delivery: Delivery) -> bool:
+        """A message came to the workers' own queue; returns whether a worker published it.
+
+        What came through the exchange of the workers is one's in any case, and tells how they sign.
+        """
+        if delivery.exchange != self._names.workers:
+            return self.by_worker(delivery)
+        if delivery.user is None:
+            if not self.believes_unsigned:
+                hint = "until it is upgraded, whoever may publish can pretend to be a worker"
+                log.warning("origin.unsigned_worker", hint=hint)
+            self._unsigned_until = self._clock() + UNSIGNED_FOR
+        elif delivery.user != self._own_user():
+            if delivery.user not in self._users:
+                log.info("origin.another_user", user=delivery.user)
+            self._users[delivery.user] = None
+            self._users.move_to_end(delivery.user)
+            if len(self._users) > MOST_USERS:
+                self._users.popitem(last=False)
+        return True

@@ -1,0 +1,56 @@
+"""Workers from before the signatures, beside those of today: while they are heard, what bears no name is believed."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from consumer.broker.link import Link
+from consumer.broker.message import Message
+from consumer.broker.publisher import Publisher
+from infra.broker import PrivateBroker
+from schemas.internal import Presence
+from schemas.sessions import ServiceLoad, WorkerInfo
+from tests.acceptance.recipes import recipe_of
+from tests.harness import Cluster, config
+from tests.security.broker.roles import NAMES, Attacker, url_of
+
+pytestmark = pytest.mark.timeout(240)
+
+
+async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: PrivateBroker):
+    worker = await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    link, older = Link(url_of(node, "worker"), "older"), Publisher()
+    await link.open()
+    older.attach(await link.publishing())
+    try:
+        recipe = recipe_of("w-older", "c-1", at=datetime.now(UTC))
+        await older.confirmed(recipe, NAMES.sessions, "c-1")
+        await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="parked"))
+        info = WorkerInfo(
+            worker_id="w-older",  # type: ignore[arg-type]
+            host="h",
+            pid=1,
+            version="0.0.9",
+            state="draining",
+            started_at=datetime.now(UTC),
+            sessions=1,
+            capacity=1,
+            services={"echo": ServiceLoad()},
+        )
+        report = Message(Presence(worker=info).model_dump_json().encode(), type=Presence.type, persistent=False)
+        await older.confirmed(report, NAMES.workers, "")
+        await worker.logged("origin.unsigned_worker")
+        await older.confirmed(recipe, NAMES.sessions, "c-1")
+        await mcp.event("created", call_id="c-1", restored=True)
+    finally:
+        await link.close()
+
+
+async def test_a_client_makes_nobody_believe_that_an_older_worker_is_there(
+    mcp: Cluster, node: PrivateBroker, attacker: Attacker
+):
+    await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    assert await attacker.is_refused(NAMES.workers, "", Presence.type)
+    for exchange in (NAMES.sessions, NAMES.requests, NAMES.cluster):
+        assert not (await attacker.ask(exchange, "c-1", Presence.type)).ok
+    assert not mcp.logged("origin.unsigned_worker")
