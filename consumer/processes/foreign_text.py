@@ -27,11 +27,11 @@ def without_secrets(error: SessionsError) -> SessionsError:
 
 def told_error(result: Json) -> Json:
     """A tool's result that says ``isError``, without known secrets: it is an error that the server has worded."""
-    return _searched(result, _written(result))
+    return _searched(result, written_as_json(result))
 
 
 def _details(details: Json) -> Json:
-    written = _written(details)
+    written = written_as_json(details)
     if len(written) > MAX_DATA:
         return {**{name: value for name, value in details.items() if name != "data"}, "data_size": len(written)}
     return _searched(details, written)
@@ -45,7 +45,8 @@ def _searched(value: Json, written: str) -> Json:
     return found
 
 
-def _written(value: Json) -> str:
+def written_as_json(value: Json) -> str:
+    """The value as JSON, whatever letters it has."""
     try:
         return to_json(value, inf_nan_mode="constants", fallback=str).decode()
     except PydanticSerializationError:  # half a surrogate pair, as JavaScript writes it

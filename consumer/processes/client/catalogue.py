@@ -3,13 +3,25 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from math import inf
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
+from consumer.processes.foreign_text import written_as_json
+from schemas.errors import McpError
+
 MAX_PAGES = 200
 MAX_TOOLS = 5000
+MAX_BYTES = 4 << 20
+"""Of one listing as JSON; as objects it takes up to twelve times as much."""
+
+MAX_KEPT = 4 * MAX_BYTES
+"""Of all listings of one service's servers that differ from one another; equal ones are kept once."""
+
+MAX_CURSOR = 4_096
 MAX_TTL = 1e12
 """Milliseconds; more is for ever."""
 
@@ -21,12 +33,23 @@ Page = Callable[[str | None], Awaitable[dict[str, Any]]]
 log = structlog.get_logger(__name__)
 
 
+class _Kept(list[dict[str, Any]]):
+    """Tools that several sessions share, and their size in bytes."""
+
+    size = 0
+
+
+_kept: dict[str, WeakValueDictionary[bytes, _Kept]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """Tools as their server wrote them, and until when (on the event loop's clock) it says that they hold."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     until: float = inf
+    shared: list[dict[str, Any]] = field(default_factory=list)
+    """What ``tools`` are a part of: kept for as long as one session has it."""
 
     @property
     def is_old(self) -> bool:
@@ -34,9 +57,10 @@ class Listing:
         return self.until < inf and asyncio.get_running_loop().time() >= self.until
 
 
-async def all_tools(page: Page) -> Listing:
+async def all_tools(page: Page, source: str = "") -> Listing:
     """The tools of all pages; what is no tool is left out, and so is what comes after a bound or a repeated cursor.
 
+    ``source`` is what the servers are made of whose listings share a bound; :class:`McpError` beyond it.
     They hold for the shortest ``ttlMs`` of the pages (2026-07-28). A zero is no bound: it is what the SDKs write for
     servers that have said nothing.
     """
@@ -45,23 +69,51 @@ async def all_tools(page: Page) -> Listing:
     tools: dict[str, dict[str, Any]] = {}
     cursors: set[str] = set()
     cursor: str | None = None
+    size = 0
+    cut = True
+    digest = blake2b(digest_size=16)
     for _ in range(MAX_PAGES):
         result = await page(cursor)
         found = result.get("tools")
         for tool in found if isinstance(found, list) else []:
-            if isinstance(tool, dict) and isinstance(tool.get("name"), str):
-                tools.setdefault(tool["name"], _with_objects(tool))
+            if isinstance(tool, dict) and isinstance(tool.get("name"), str) and size <= MAX_BYTES:
+                written = written_as_json(tool).encode()
+                size += len(written)
+                if size <= MAX_BYTES and tool["name"] not in tools:
+                    digest.update(written)
+                    tools[tool["name"]] = _with_objects(tool)
         ttl_ms = result.get("ttlMs")
         if isinstance(ttl_ms, int | float) and 0 < ttl_ms <= MAX_TTL:
             until = min(until, began + ttl_ms / 1000)
         cursor = result.get("nextCursor")
-        if not isinstance(cursor, str):
-            return Listing(list(tools.values()), until)
-        if cursor in cursors or len(tools) > MAX_TOOLS:
+        too_much = size > MAX_BYTES or len(tools) > MAX_TOOLS
+        if not isinstance(cursor, str) and not too_much:
+            cut = False
+            break
+        if too_much or not isinstance(cursor, str) or cursor in cursors or len(cursor) > MAX_CURSOR:
             break
         cursors.add(cursor)
-    log.warning("tools.listing_cut", tools=len(tools), pages=len(cursors), cursor=cursor)
-    return Listing(list(tools.values())[:MAX_TOOLS], until)
+    if cut:
+        log.warning("tools.listing_cut", tools=len(tools), pages=len(cursors), bytes=size, cursor=cursor)
+    shared = _share(source, digest.digest(), list(tools.values())[:MAX_TOOLS], min(size, MAX_BYTES))
+    return Listing(shared, until, shared)
+
+
+def _share(source: str, digest: bytes, tools: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    """The same tools as another session has them already, or these."""
+    known = _kept.setdefault(source, WeakValueDictionary())
+    found = known.get(digest)
+    if found is None:
+        in_all = sum(one.size for one in known.values())
+        if in_all + size > MAX_KEPT:
+            raise McpError(
+                f"its servers list too many different tools: {in_all + size} bytes, and {MAX_KEPT} are kept",
+                code=-32603,
+                data=None,
+            )
+        found = known[digest] = _Kept(tools)
+        found.size = size
+    return found
 
 
 def _with_objects(tool: dict[str, Any]) -> dict[str, Any]:

@@ -264,5 +264,5 @@ class MCPClient:
                 "tools/list", params, timeout=self.service.call_timeout if self._life.started else None
             )
 
-        listing = await all_tools(page)
+        listing = await all_tools(page, self.service.source)
         return replace(listing, tools=exchange.envelope.admit(listing.tools))

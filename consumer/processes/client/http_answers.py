@@ -5,8 +5,9 @@ prose of its validator. Here every answer to a request becomes a JSON-RPC messag
 protocol is that of MCP 2025-11-25 and 2026-07-28, basic/transports#streamable-http.
 """
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -14,12 +15,17 @@ from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NO
 from pydantic_core import from_json
 
 from consumer.processes.jsonrpc import Answer, NotJsonRpc, answer_to, failure, parse, quoted
+from consumer.processes.loop_share import PARSING, LoopShare
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
 
 SESSION_ID = "mcp-session-id"
 FORGOTTEN = "the server has forgotten the session"
 
 _JSON = {"content-type": "application/json"}
+_IDENTITY = "identity"
+_UNCOMPRESSED = {"accept-encoding": _IDENTITY}
+"""Asks for answers as they are: a small compressed one may be a very large one."""
+
 _STREAM = "text/event-stream"
 _UNKNOWN_SESSION = re.compile(
     r"(no valid|invalid|unknown|expired).*session|session.*(not found|invalid|unknown|expired|terminated)"
@@ -49,8 +55,17 @@ class _Body(httpx2.AsyncByteStream):
 class AnsweringClient(httpx2.AsyncClient):
     """An HTTP client whose responses the SDK can read; ``forgotten`` is told why when the session is no more."""
 
-    def __init__(self, *, forgotten: Callable[[str], None], cap: int = DEFAULT_LINE_CAP, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self,
+        *,
+        forgotten: Callable[[str], None],
+        share: LoopShare,
+        headers: Mapping[str, str],
+        cap: int = DEFAULT_LINE_CAP,
+        **settings: Any,
+    ) -> None:
+        super().__init__(headers={**_UNCOMPRESSED, **headers}, **settings)
+        self._share = share
         self._forgotten = forgotten
         self._cap = cap
         self._listened = False
@@ -74,7 +89,10 @@ class AnsweringClient(httpx2.AsyncClient):
         if request.method == "DELETE" and response.status_code == httpx2.codes.NOT_FOUND:
             return _like(response, status=httpx2.codes.NO_CONTENT)  # the SDK warns of it; the session is over, as asked
         if request.method != "POST" or response.next_request is not None:
-            return response
+            if response.headers.get("content-encoding", _IDENTITY) == _IDENTITY:
+                return response
+            await response.aclose()
+            return _like(response, status=httpx2.codes.METHOD_NOT_ALLOWED, content=b"")
         try:
             return await self._answered(request, response)
         except BaseException:
@@ -83,6 +101,11 @@ class AnsweringClient(httpx2.AsyncClient):
 
     async def _answered(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         request_id = _request_id(request)
+        encoding = response.headers.get("content-encoding", _IDENTITY)
+        if encoding != _IDENTITY and request_id is not None:
+            await response.aclose()
+            refusal = failure(request_id, f"the server's answer is compressed ({encoding}), which was not asked for")
+            return _like(response, content=_json_of(refusal), status=200, headers=_JSON)
         if response.is_success and (request_id is None or response.status_code == httpx2.codes.ACCEPTED):
             return response
         if request_id is not None:
@@ -103,8 +126,7 @@ class AnsweringClient(httpx2.AsyncClient):
             answer = answer_to(request_id, data)
         else:
             answer = _refusal(request_id, response.status_code, data)
-        body = answer.model_dump_json(by_alias=True, exclude_unset=True).encode()
-        return _like(response, content=body, status=200, headers=_JSON)
+        return _like(response, content=_json_of(answer), status=200, headers=_JSON)
 
     async def _read(self, response: httpx2.Response) -> bytes:
         """The body; one that cannot be decoded is none, and of one that is too long no more than shows it."""
@@ -123,11 +145,18 @@ class AnsweringClient(httpx2.AsyncClient):
         """The server-sent events of a response, each message as it can be read."""
         async for event in httpx2.EventSource(response, max_event_size=self._cap):
             data = event.data.encode("utf-8", "replace")
+            self._share.spend(len(data) * PARSING)
+            if self._share.rest:
+                await asyncio.sleep(self._share.rest)
             lines = [f"id: {event.id}"] if event.id else []
             if event.retry is not None:
                 lines.append(f"retry: {event.retry}")
             lines.append(f"data: {_message(request_id, data)}" if event.event == "message" and data else "data:")
             yield ("\n".join(lines) + "\n\n").encode()
+
+
+def _json_of(answer: Answer) -> bytes:
+    return answer.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
 def _like(

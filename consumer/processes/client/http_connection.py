@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+import anyio
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
@@ -15,6 +16,7 @@ from consumer.observability.masking import mask_text
 from consumer.processes.client.connection import Connection
 from consumer.processes.client.http_answers import FORGOTTEN, AnsweringClient, status_line
 from consumer.processes.client.start_retries import Setback, refused, too_slow, words_of
+from consumer.processes.loop_share import LoopShare, price_of
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
 from consumer.processes.stdio.transport import Stream, Unsendable
@@ -55,6 +57,35 @@ class _Checked(Stream):
         await self._inner.aclose()
 
 
+class FairStream(Stream):
+    """Messages of the server, no faster than its share of the event loop allows."""
+
+    def __init__(self, inner: "ReadStream[SessionMessage | Exception]", share: LoopShare) -> None:
+        self._inner, self._share = inner, share
+
+    async def receive(self) -> SessionMessage | Exception:
+        """The next message."""
+        item = await self._inner.receive()
+        if isinstance(item, SessionMessage):
+            self._share.spend(price_of(item.message))
+        if self._share.rest:
+            await asyncio.sleep(self._share.rest)
+        return item
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Take no more."""
+        await self._inner.aclose()
+
+
 class HttpConnection(Connection):
     """The session with a server elsewhere, which lasts as long as the server knows it and can be reached."""
 
@@ -63,11 +94,14 @@ class HttpConnection(Connection):
         self._loop = asyncio.get_running_loop()
         self._why_forgotten = ""
         self._gone: asyncio.Future[ProcessExit] = self._loop.create_future()
-        self.http = AnsweringClient(forgotten=self._forget, headers=service.headers, timeout=HTTP_TIMEOUT)
+        self._share = LoopShare()
+        self.http = AnsweringClient(
+            forgotten=self._forget, share=self._share, headers=service.headers, timeout=HTTP_TIMEOUT
+        )
 
     def attach(self, read: "ReadStream[SessionMessage | Exception]", write: "WriteStream[SessionMessage]") -> None:
         """Use these streams of the SDK's transport."""
-        self.read, self.write = read, _Checked(write)
+        self.read, self.write = FairStream(read, self._share), _Checked(write)
 
     @property
     def is_alive(self) -> bool:

@@ -20,6 +20,9 @@ from schemas.errors import McpError
 OnQuestion = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Given the parameters of ``elicitation/create``, returns its result: ``{"action": ..., "content"?: {...}}``."""
 
+MAX_OPEN = 8
+"""Questions that may be open to one caller at once; more are declined."""
+
 DECLINED: dict[str, Any] = {"action": "decline"}
 CANCELLED: dict[str, Any] = {"action": "cancel"}
 
@@ -63,6 +66,8 @@ class Questions:
         if not self._offers:
             return ElicitResult(action="decline")
         offer = self._offers[-1]
+        if len(offer.open) >= MAX_OPEN:
+            return ElicitResult(action="decline")
         question = params.model_dump(by_alias=True, mode="json", exclude_none=True)
         task = asyncio.create_task(_ask(offer.on_question, question), name=f"question-{context.request_id}")
         offer.open.add(task)

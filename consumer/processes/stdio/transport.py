@@ -6,6 +6,7 @@ line, and copies each message through two more tasks.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 
 from consumer.processes.jsonrpc import NotJsonRpc, parse
+from consumer.processes.loop_share import PARSING, LoopShare, price_of
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
 from consumer.processes.stdio.open_requests import OpenRequests
 from consumer.processes.stdio.process import ServerProcess
@@ -34,6 +36,16 @@ UNSENT_CAP = 16 * 1024 * 1024
 
 BACKLOG = 256
 """Messages that wait for the session before we stop reading."""
+
+UNASKED_CAP = 256 * 1024
+"""Bytes of a line that is no answer; a longer one is dropped unread."""
+
+PEEK = 4_096
+IN_A_ROW = 16
+"""Messages of one server that the session may take before the loop looks at the others."""
+
+FREE = 0.002
+"""Seconds of reading a piece of its output that are no server's debt if an answer is in it: answers have to be read."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +74,12 @@ class Stream:
         await self.aclose()
 
 
+def _may_be_answer(line: bytes) -> bool:
+    """Whether a long line may be an answer, told from its ends: the rest is not worth reading otherwise."""
+    ends = line[:PEEK] + line[-PEEK:]
+    return b'"result"' in ends or b'"error"' in ends
+
+
 class Inbox(Stream):
     """Messages from the server, parsed as they arrive; ends with the server's stdout."""
 
@@ -73,6 +91,9 @@ class Inbox(Stream):
         self._messages: deque[SessionMessage] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
+        self._share = LoopShare()
+        self._resting: asyncio.TimerHandle | None = None
+        self._given = 0
         self._paused = False
         self._nonsense = 0
         self._first_nonsense = b""
@@ -86,7 +107,15 @@ class Inbox(Stream):
         except LineTooLong:
             self._give_up(f"it wrote a line of more than {self._line_cap} bytes to stdout")
             return
+        began = time.thread_time()
+        cost = free = 0.0
         for line in lines:
+            if len(line) > UNASKED_CAP and not _may_be_answer(line):
+                cost += len(line) * PARSING
+                fault = NotJsonRpc(f"{len(line)} bytes that are no answer")
+                if not self._tolerated(line[:NONSENSE_SIZE], fault):
+                    return
+                continue
             try:
                 message = self._read(line) if line and not line.isspace() else None
             except NotJsonRpc as fault:
@@ -95,10 +124,29 @@ class Inbox(Stream):
                 continue
             if message is not None:
                 self._messages.append(SessionMessage(message))
+                price = price_of(message)
+                cost += price
+                free = free if price else FREE
         self._wake()
-        if len(self._messages) > BACKLOG and not self._paused:
+        self._share.spend(cost + max(0.0, time.thread_time() - began - free))
+        if self._share.is_overdrawn:
+            self._give_up("it went on talking unasked, at the expense of other sessions")
+        elif self._share.rest and self._resting is None:
+            self._resting = asyncio.get_running_loop().call_later(self._share.rest, self._rested)
+        if (len(self._messages) > BACKLOG or self._resting is not None) and not self._paused:
             self._paused = True
             self._process.pause_stdout()
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._share.rest:
+            self._resting = asyncio.get_running_loop().call_later(self._share.rest, self._rested)
+        elif self._paused and not self._messages:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._process.resume_stdout()
 
     def _read(self, line: bytes) -> JSONRPCMessage | None:
         message = parse(line)
@@ -140,12 +188,15 @@ class Inbox(Stream):
         while not self._messages:
             if self._ended:
                 raise anyio.EndOfStream
-            if self._paused:
-                self._paused = False
-                self._process.resume_stdout()
+            if self._paused and self._resting is None:
+                self._resume()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        return self._messages.popleft()
+        message = self._messages.popleft()
+        self._given += 1
+        if self._given % IN_A_ROW == 0:
+            await asyncio.sleep(0)  # others have their turn
+        return message
 
     def __aiter__(self) -> Self:
         return self
@@ -159,6 +210,8 @@ class Inbox(Stream):
     async def aclose(self) -> None:
         """Take no more messages; what the server still writes is read and dropped."""
         self._messages.clear()
+        if self._resting is not None:
+            self._resting.cancel()
         self._end()
 
 

@@ -1,0 +1,69 @@
+"""An MCP server that talks without end, or lists tools without end; in the standard library.
+
+``--flood progress|elicitation|keys`` says what its tool ``flood`` writes, for as long as anybody reads.
+``--pages N --page BYTES`` lists so many pages of so many bytes.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+
+
+def write(message: dict) -> None:
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    sys.stdout.flush()
+
+
+def flood(kind: str, token: object) -> None:
+    keys = {f"key-{number}": {"a": number} for number in range(200_000)} if kind == "keys" else {}
+    for number in itertools.count():
+        progress = {"progressToken": token, "progress": number, **keys}
+        match kind:
+            case "progress" | "keys":
+                write({"method": "notifications/progress", "params": progress})
+            case "elicitation":
+                schema = {"type": "object", "properties": {}}
+                params = {"message": "Really?", "requestedSchema": schema}
+                write({"id": f"q-{number}", "method": "elicitation/create", "params": params})
+
+
+def page(number: int, options: argparse.Namespace) -> dict:
+    tools = [
+        {"name": f"tool-{number}-{index}", "inputSchema": {"type": "object", "properties": {"a": {"type": "string"}}}}
+        for index in range(options.page // 100)
+    ]
+    more = {"nextCursor": str(number + 1)} if number + 1 < options.pages else {}
+    return {"tools": [{"name": "flood", "inputSchema": {"type": "object"}}, *tools], **more}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--flood", default="progress")
+    parser.add_argument("--pages", type=int, default=1)
+    parser.add_argument("--page", type=int, default=0)
+    options = parser.parse_args()
+    for line in sys.stdin:
+        message = json.loads(line)
+        params = message.get("params") or {}
+        match message.get("method"):
+            case "initialize":
+                result = {
+                    "protocolVersion": params["protocolVersion"],
+                    "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "talker", "version": "1"},
+                }
+            case "tools/list":
+                result = page(int(params.get("cursor", 0)), options)
+            case "tools/call":
+                flood(options.flood, params.get("_meta", {}).get("progressToken"))
+                return
+            case _:
+                if "id" in message and "method" in message:
+                    write({"id": message["id"], "error": {"code": -32601, "message": "no such method"}})
+                continue
+        write({"id": message["id"], "result": result})
+
+
+if __name__ == "__main__":
+    main()
