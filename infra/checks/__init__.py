@@ -13,11 +13,12 @@ from infra.checks.environment import time_to_leave, variables_that_exist
 from infra.checks.manifests import kubernetes
 from infra.checks.monitoring import alerts, dashboard, metrics_that_exist, runbook
 from infra.checks.platforms import compose, dockerfile, heroku, systemd
-from infra.checks.repository import files_too_long, lock, scripts
+from infra.checks.repository import files_too_long, lock, scripts, vulnerabilities
 
 CHECKS: tuple[Callable[[], Faults], ...] = (
     files_too_long,
     lock,
+    vulnerabilities,
     scripts,
     heroku,
     dockerfile,

@@ -25,8 +25,10 @@ def heroku(root: Path = ROOT) -> Faults:
         yield "app.json: its formation starts no worker"
     if not re.fullmatch(r"3\.\d+\n", (root / ".python-version").read_text()):
         yield ".python-version: must be a major and a minor version, so that patches come by themselves"
-    if (root / "requirements.txt").read_text().splitlines()[-2:] != ["-c requirements.lock", "."]:
-        yield "requirements.txt: must install this package at the versions of the lock"
+    if (root / "requirements.txt").read_text().splitlines()[-1:] != ["-r requirements-run.lock"]:
+        yield "requirements.txt: must install the versions of the lock"
+    if "--no-deps --no-build-isolation ." not in (root / "bin" / "post_compile").read_text():
+        yield "bin/post_compile: must install this package"
 
 
 def dockerfile(root: Path = ROOT) -> Faults:
@@ -38,12 +40,14 @@ def dockerfile(root: Path = ROOT) -> Faults:
         note("hadolint is not here, the Dockerfile was only looked at")
     text = path.read_text()
     python = (root / ".python-version").read_text().strip()
-    if set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) != {f"python:{python}-slim"}:
+    bases = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
+    if bases != {"${PYTHON}"} or not re.search(rf"^ARG PYTHON=python:{python}-slim(@|$)", text, re.MULTILINE):
         yield f"infra/Dockerfile: must be FROM python:{python}-slim, as .python-version says"
     wanted = (
         r"^USER (?!root|0$)",
         r"^CMD \[\"python\", \"-m\", \"consumer\"\]",
-        r"-c requirements\.lock",
+        r"--require-hashes -r requirements-run\.lock",
+        r"cyclonedx-py environment",
         "^HEALTHCHECK",
     )
     for needed in wanted:

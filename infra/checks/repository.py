@@ -2,13 +2,14 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from infra.checks.common import ROOT, Faults
+from infra.checks.common import ROOT, Faults, note
 
 MAX_LINES = 500
 WRITTEN_BY_HAND = {".py", ".toml", ".yaml", ".yml", ".sh", ".cfg", ".service", ""}
@@ -32,19 +33,55 @@ def files_too_long(root: Path = ROOT) -> Faults:
 
 
 def lock(root: Path = ROOT) -> Faults:
-    """Every dependency is pinned in the lock to a version that it allows, and the lock tells of no machine."""
-    text = (root / "requirements.lock").read_text()
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.search(r"://|^\s*-|\s@\s|(^|\s)/", line.partition("#")[0]):
-            yield f"requirements.lock:{number}: names a place to fetch from"
-    pins = {
-        canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)
-    }
+    """Every dependency is pinned to a version that it allows and to hashes, and no lock tells of a machine."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    for wanted in map(Requirement, project["dependencies"] + project["optional-dependencies"]["dev"]):
-        pinned = pins.get(canonicalize_name(wanted.name))
-        if pinned is None or not wanted.specifier.contains(pinned, prereleases=True):
-            yield f"requirements.lock: has {pinned or 'no pin'} for {wanted}; its first lines say how it is made"
+    extras = project["optional-dependencies"]
+    yield from _locked(root / "requirements.lock", project["dependencies"] + extras["dev"])
+    yield from _locked(root / "requirements-run.lock", project["dependencies"] + extras["build"])
+    yield from _locked(root / "requirements-sbom.lock", ["cyclonedx-bom"])
+
+
+def _locked(path: Path, wanted: list[str]) -> Faults:
+    text = path.read_text()
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.search(r"://|^\s*-(?!-hash=sha256:)|\s@\s|(^|\s)/", line.partition("#")[0]):
+            yield f"{path.name}:{number}: names a place to fetch from"
+    pins: dict[str, str] = {}
+    for name, version, rest in re.findall(r"^([\w.-]+)==([^\s;]+)(.*(?:\n .*)*)", text, re.MULTILINE):
+        pins[canonicalize_name(name)] = version
+        if "--hash=sha256:" not in rest:
+            yield f"{path.name}: {name} has no hash"
+    for one in map(Requirement, wanted):
+        pinned = pins.get(canonicalize_name(one.name))
+        if pinned is None or not one.specifier.contains(pinned, prereleases=True):
+            yield f"{path.name}: has {pinned or 'no pin'} for {one}; scripts/lock makes it"
+
+
+ADVISORIES = 60
+"""How long (s) asking for known vulnerabilities may take."""
+
+
+def vulnerabilities(root: Path = ROOT) -> Faults:
+    """Nothing that is installed to run is known to be vulnerable, where somebody can be asked."""
+    audit = Path(sys.executable).with_name("pip-audit")
+    command: list[str | Path] = [
+        audit,
+        "--disable-pip",
+        "--progress-spinner=off",
+        "--timeout=10",
+        "-r",
+        root / "requirements-run.lock",
+    ]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ADVISORIES)
+    except (subprocess.TimeoutExpired, FileNotFoundError) as error:
+        note(f"nobody has looked for known vulnerabilities: {type(error).__name__}")
+        return
+    unknown = "could not be audited" in asked.stdout + asked.stderr
+    if asked.returncode and asked.stdout.strip() and not unknown:
+        yield f"requirements-run.lock: pip-audit found\n{asked.stdout.strip()}"
+    elif asked.returncode or unknown:
+        note("nobody has looked for known vulnerabilities: the advisory service of pip-audit cannot be reached")
 
 
 def scripts(root: Path = ROOT) -> Faults:

@@ -11,7 +11,8 @@ from infra import checks, npm
 from infra.checks import contract, environment, manifests, monitoring, platforms, promtool, repository
 
 FILES = [
-    "pyproject.toml", "requirements.lock", "requirements.txt", "Procfile", "app.json", ".python-version", "README.md",
+    "pyproject.toml", "requirements.lock", "requirements-run.lock", "requirements-sbom.lock", "requirements.txt",
+    "bin/post_compile", "Procfile", "app.json", ".python-version", "README.md",
     "LICENSE", "scripts/test", ".ci/run", "docs/operations/alerts.md", "docs/asyncapi.json",
 ]  # fmt: skip
 
@@ -51,12 +52,14 @@ BOARD = "infra/grafana/dashboards/mcp-sessions.json"
         ("Procfile", "worker", "web", platforms.heroku, "Procfile"),
         ("app.json", "cloudamqp:lemur", "heroku-redis", platforms.heroku, "no broker"),
         (".python-version", "3.11", "3.11.7", platforms.heroku, ".python-version"),
-        ("requirements.txt", "-c requirements.lock", "", platforms.heroku, "requirements.txt"),
+        ("bin/post_compile", "--no-deps", "", platforms.heroku, "bin/post_compile"),
+        ("requirements.txt", "-r requirements-run.lock", "", platforms.heroku, "requirements.txt"),
         ("requirements.lock", "tenacity==9", "tenacity==1", repository.lock, "tenacity"),
         ("requirements.lock", "structlog==", "structlog @ https://", repository.lock, "a place to fetch from"),
+        ("requirements-run.lock", "--hash=sha256:", "--index-url=", repository.lock, "a place to fetch from"),
         ("scripts/test", "if [[", "if if [[", repository.scripts, "scripts/test"),
         ("infra/Dockerfile", "USER 10001", "USER root", platforms.dockerfile, "USER"),
-        ("infra/Dockerfile", "FROM python:3.11-slim\n", "FROM python:3.9\n", platforms.dockerfile, "FROM"),
+        ("infra/Dockerfile", "ARG PYTHON=python:3.11-slim\n", "ARG PYTHON=python:3.9\n", platforms.dockerfile, "FROM"),
         ("infra/Dockerfile", "COPY consumer", "COPY consumers", platforms.dockerfile, "consumers"),
         (COMPOSE, "AMQP_URL", "AMQP", platforms.compose, "AMQP_URL"),
         (COMPOSE, "restart: unless-stopped", "restarts: unless-stopped", platforms.compose, "restarts"),
