@@ -65,7 +65,9 @@ class ToolsList(CallRequest):
 class ToolsCall(CallRequest):
     """Call a tool, at most once for each ``idempotency_key`` (default: the message id).
 
-    With a ``service_name`` the session is opened when there is none. ``timeout`` (s) is the caller's patience.
+    With a ``service_name`` the session is opened when there is none: ``beside`` what the call has, ``alone`` only where
+    no session has that id, ``never``. ``session_timeout`` (idle timeout, s) and ``session_metadata`` are those of a
+    session that is opened. ``timeout`` (s) is the caller's patience.
     ``progress`` asks for ``tools.progress`` messages, ``pending_after`` (s) for one ``tools.pending`` when it takes
     longer, and ``questions`` says that ``input.required`` will be answered; all of them come to the reply address.
     Result: MCP ``CallToolResult`` with ``session_id`` and a plain ``text``.
@@ -73,6 +75,9 @@ class ToolsCall(CallRequest):
 
     type: ClassVar[str] = "tools.call"
     service_name: ServiceNameField | None = None
+    open: Literal["beside", "alone", "never"] = "beside"
+    session_timeout: Seconds | None = None
+    session_metadata: Json | None = None
     name: str = Field(min_length=1)
     arguments: Json = Field(default_factory=dict)
     timeout: Seconds | None = None

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from schemas.base import Json, Strict, Time
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 
@@ -24,13 +26,17 @@ class SessionInfo(Strict):
 
 
 class ServiceInfo(Strict):
-    """A configured service as ``services.list`` shows it; ``sessions`` counts those of the present workers."""
+    """A configured service as ``services.list`` shows it; ``sessions`` counts those of the present workers.
+
+    ``command`` is what starts its server, without secrets, as the worker that answers has it configured.
+    """
 
     description: str = ""
     enabled: bool = True
     transport: Literal["stdio", "http"] = "stdio"
     sessions: int = 0
     max_sessions: int = 0
+    command: list[str] = Field(default_factory=list)
 
 
 WorkerState = Literal["starting", "ready", "draining", "stopped"]

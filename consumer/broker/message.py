@@ -71,6 +71,18 @@ class Settled(Protocol):
         ...
 
 
+class Asking(Protocol):
+    """Who has asked in this very process, without the broker, and hears the answers."""
+
+    async def hear(self, body: bytes, message_type: str) -> None:
+        """Take a message that comes before the reply, or the reply."""
+        ...
+
+    def not_here(self) -> None:
+        """Nothing was executed here: the request is to be asked over the broker."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
     """A message that came from a queue; it is the broker's until it is settled."""
@@ -90,6 +102,13 @@ class Delivery:
     """The AMQP property ``user_id``: the user that published the message. RabbitMQ has verified it; few say it."""
     by_worker: bool = False
     """Whether a worker published it, as ``consumer.calls.messages.border`` has found."""
+    asking: Asking | None = None
+    """Who hears the answers, if that is not a reply address."""
+
+    @property
+    def expects_answers(self) -> bool:
+        """Whether anybody hears an answer."""
+        return self.asking is not None or bool(self.message.reply_to)
 
     @property
     def type(self) -> str | None:

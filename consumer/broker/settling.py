@@ -131,11 +131,14 @@ class Settler:
             case Done(reply=reply):
                 await self.reply(delivery, reply)
                 await delivery.ack()
+            case Forward() if delivery.asking is not None:
+                delivery.asking.not_here()
             case Forward(exchange=exchange, routing_key=key, message=message):
                 await self._publisher.confirmed(message, exchange, key)
                 await delivery.ack()
             case Park(reason=reason, problem=problem, reply=reply):
-                await self._park(delivery, reason, problem)
+                if delivery.asking is None:  # else who asked knows what it asked, and hears what is wrong with it
+                    await self._park(delivery, reason, problem)
                 await self.reply(delivery, reply)
                 await delivery.ack()
             case Hold():
@@ -147,22 +150,21 @@ class Settler:
 
     async def reply(self, delivery: Delivery, reply: Reply | bytes | None) -> None:
         """Answer who asked, if anybody did and waits under an address."""
-        request = delivery.message
-        if reply is None or not request.reply_to:
+        if reply is None or not delivery.expects_answers:
             return
         body = reply if isinstance(reply, bytes) else reply.dump()
-        message_type = shortened(request.type or "unknown", SHORT - len(REPLY_SUFFIX)) + REPLY_SUFFIX
+        message_type = shortened(delivery.type or "unknown", SHORT - len(REPLY_SUFFIX)) + REPLY_SUFFIX
         try:
             try:
-                await self.answer(request, body, message_type)
+                await self.answer(delivery, body, message_type)
             except MessageTooLarge as error:
                 refusal = InvalidMessage(f"the answer is too large, ask for less at a time: {error}")
-                await self.answer(request, failed(refusal).dump(), message_type)
+                await self.answer(delivery, failed(refusal).dump(), message_type)
         except Unsendable as error:  # nobody can have a queue of that name
-            log.warning("reply.unsendable", type=request.type, error=str(error))
+            log.warning("reply.unsendable", type=delivery.type, error=str(error))
 
-    async def answer(self, request: Message, body: bytes, message_type: str) -> None:
-        """Send ``body`` to the reply address of ``request``, without confirms and without ``mandatory``.
+    async def answer(self, delivery: Delivery, body: bytes, message_type: str) -> None:
+        """Send ``body`` to the reply address of a request, without confirms and without ``mandatory``.
 
         A mandatory publish to a direct reply-to address is returned although it arrives (up to 4.1).
 
@@ -171,6 +173,10 @@ class Settler:
             MessageTooLarge: no broker takes it.
             Unsendable: no queue can be called like its reply address.
         """
+        if delivery.asking is not None:
+            await delivery.asking.hear(body, message_type)
+            return
+        request = delivery.message
         assert request.reply_to is not None
         await self._publisher.fast(
             Message(

@@ -25,6 +25,8 @@ class Service(Protocol):
     @property
     def enabled(self) -> bool: ...  # noqa: D102 - the keys are explained in the settings
     @property
+    def command(self) -> Sequence[str] | None: ...  # noqa: D102
+    @property
     def timeout(self) -> float | None: ...  # noqa: D102
     @property
     def call_timeout(self) -> float: ...  # noqa: D102

@@ -16,6 +16,7 @@ from consumer.calls.context import Context, ToolProcess
 from consumer.calls.events import session_info
 from consumer.calls.messages.parsing import refused
 from consumer.concurrency.task_set import Tasks
+from consumer.observability import mask_command
 from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.errors import InvalidMessage, SessionsError
@@ -112,6 +113,7 @@ class Queries:
                 assert_never(request)
 
     def _services(self) -> dict[str, ServiceInfo]:
+        configured = {str(name): service for name, service in self._context.services.items()}
         found: dict[str, ServiceInfo] = {}
         for worker in self._context.presence.workers():
             for name, load in worker.services.items():
@@ -122,6 +124,7 @@ class Queries:
                     transport=load.transport,
                     sessions=before.sessions + load.sessions,
                     max_sessions=before.max_sessions + load.max_sessions,
+                    command=mask_command(configured[name].command or ()) if name in configured else [],
                 )
         return dict(sorted(found.items()))
 

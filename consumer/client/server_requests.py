@@ -51,6 +51,9 @@ class ServerRequests(Asking):
         arguments: Json | None = None,
         *,
         service_name: str | None = None,
+        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
+        session_timeout: float | None = None,
+        session_metadata: Json | None = None,
         timeout: float = REPLY_TIMEOUT,
         meta: Json | None = None,
         idempotency_key: str | None = None,
@@ -66,6 +69,10 @@ class ServerRequests(Asking):
             name: the tool.
             arguments: what it takes.
             service_name: opens the session on this service when there is none.
+            open: whether it is opened ``beside`` what the call has (as without it), ``alone``: only where no session
+                has that id, or ``never``.
+            session_timeout: idle timeout (s) of a session that is opened.
+            session_metadata: metadata of a session that is opened.
             timeout: how long (s) the call may take, a start included; the worker's answer is waited for 1 s longer.
             meta: MCP's ``_meta`` for the server.
             idempotency_key: a call that is repeated with it joins the one in flight or gets its answer.
@@ -79,7 +86,8 @@ class ServerRequests(Asking):
             says so is a result, too: look at ``is_error``.
 
         Raises:
-            SessionNotFound: there is no session and no ``service_name``.
+            SessionNotFound: there is no session and no ``service_name``, or ``open`` is ``never``.
+            SessionExists: ``open`` is ``alone``, and a session of that id is on another service.
             ToolNotFound: its server has no such tool.
             ToolTimeout: it took longer than ``timeout`` and was cancelled.
             McpError: the server answered with an error.
@@ -115,6 +123,9 @@ class ServerRequests(Asking):
             timeout + 1.0,  # the worker's own answer says more than our silence
             interim if heard else None,
             service_name=service_name,
+            open=open,
+            session_timeout=session_timeout,
+            session_metadata=session_metadata,
             name=name,
             arguments=arguments or {},
             timeout=timeout,

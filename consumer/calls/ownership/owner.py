@@ -34,7 +34,7 @@ from consumer.observability import tracing
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
 from schemas import headers
 from schemas.base import Json
-from schemas.errors import Capacity, LimitReached, SessionDied, SessionNotFound, SessionsError
+from schemas.errors import Capacity, LimitReached, SessionDied, SessionExists, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
@@ -94,6 +94,10 @@ class Owner:
     def tool_calls_in_flight(self) -> int:
         """How many tool calls MCP servers are busy with."""
         return self._tool_calls.in_flight
+
+    def owns(self, call_id: CallId) -> bool:
+        """Whether a call is this worker's."""
+        return call_id in self.holdings.calls
 
     @property
     def told(self) -> int:
@@ -223,7 +227,7 @@ class Owner:
         if call is None:
             return self._not_mine(delivery, call_id)
         if isinstance(request, ToolsCall):
-            return await self._call_tool(Asked(request, delivery.message, deadline), call)
+            return await self._call_tool(Asked(request, delivery, deadline), call)
         session = find(call, request)
         if session is None:
             return Done(failed(_no_session(request)))
@@ -258,7 +262,7 @@ class Owner:
         call.users += 1
         try:
             answer = await call.answers.once(
-                asked.key, asked.message.body, partial(self._tool_calls.answer, asked, session)
+                asked.key, asked.delivery.message.body, partial(self._tool_calls.answer, asked, session)
             )
         except SessionsError as error:
             return Done(failed(error))
@@ -277,14 +281,17 @@ class Owner:
         ``died`` is the one that was there and is to be replaced, for a call that may be repeated.
         """
         service = died.service_name if died is not None else request.service_name
-        if service is None or call.ended or self._leaving:
+        if service is None or call.ended or self._leaving or (died is None and request.open == "never"):
             raise _no_session(request)
         if died is not None:
             wanted = Wanted(died.session_id, service, died.timeout, died.metadata)
         else:
-            taken = request.session_id in call.sessions
-            own = session_id_of(call.call_id, service, first=False)
-            wanted = Wanted(own if taken else request.session_id, service)
+            taken = call.sessions.get(SessionId(request.session_id))
+            if taken is not None and request.open == "alone":
+                told = f"session {request.session_id!r} is on service {taken.service_name!r}, not {service!r}"
+                raise SessionExists(told, session_id=request.session_id, service_name=taken.service_name)
+            own = session_id_of(call.call_id, service, first=False) if taken is not None else request.session_id
+            wanted = Wanted(SessionId(own), service, request.session_timeout, request.session_metadata or {})
         opened: asyncio.Future[CallSession] = asyncio.get_running_loop().create_future()
 
         async def open_it() -> None:

@@ -12,7 +12,7 @@ import structlog
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from consumer.broker.errors import BrokerError
-from consumer.broker.message import Message
+from consumer.broker.message import Delivery
 from consumer.calls.context import Context, Service
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.ownership.owned_calls import CallSession
@@ -64,14 +64,14 @@ class Asked:
     """A ``tools.call`` as it was received: with its message, for whom it comes from, and its deadline."""
 
     request: ToolsCall
-    message: Message
+    delivery: Delivery
     deadline: float
     """On the monotonic clock."""
 
     @property
     def key(self) -> str:
         """The idempotency key."""
-        return self.request.idempotency_key or self.message.message_id
+        return self.request.idempotency_key or self.delivery.message.message_id
 
     def check_patience(self) -> float:
         """Seconds that are left.
@@ -86,7 +86,7 @@ class Asked:
 
 
 def _check_size(asked: Asked, service: Service) -> None:
-    size = len(asked.message.body)
+    size = len(asked.delivery.message.body)
     if size > service.max_arguments:
         raise InvalidMessage(
             f"tools.call: the request has {size} bytes, {service.max_arguments} are allowed (max_arguments)",
@@ -180,7 +180,7 @@ class ToolCalls:
                 pending.cancel()
             took = time.monotonic() - began
             metrics.of(metrics.TOOL_CALL, session.service_name).observe(took)
-            session.record.add(took, error=failure, bytes_in=len(asked.message.body))
+            session.record.add(took, error=failure, bytes_in=len(asked.delivery.message.body))
             self._context.figures.called(session.service_name, took, error=failure)
         return result
 
@@ -206,16 +206,16 @@ class ToolCalls:
     # What the caller hears before the reply.
 
     async def _tell(self, asked: Asked, message: Interim) -> None:
-        if not asked.message.reply_to:
+        if not asked.delivery.expects_answers:
             return
         try:
-            await self._context.settler.answer(asked.message, dump(message), message.type)
+            await self._context.settler.answer(asked.delivery, dump(message), message.type)
         except BrokerError as error:
             log.debug("tool.interim_lost", type=message.type, error=str(error))
 
     def _announce_pending(self, asked: Asked, session: CallSession, service: Service) -> asyncio.Task[None] | None:
         after = asked.request.pending_after or service.pending_after
-        if after is None or not asked.message.reply_to:
+        if after is None or not asked.delivery.expects_answers:
             return None
 
         async def announce() -> None:

@@ -1,0 +1,82 @@
+"""Requests of this very process to calls that it owns: straight to the owner, under the rules of those from the broker.
+
+A gateway in the worker's process asks through ``SessionClient`` like everybody else; this stands between the client and
+RabbitMQ. The owner takes a request from here as one from its queue: parsed, on the call's lane, at most once, with its
+deadline, its trace and its log line. What changes a call's life keeps to the broker, whose order holds for it.
+"""
+
+import asyncio
+import time
+
+from consumer.broker.message import Asking, Delivery, Message
+from consumer.broker.topology import Names
+from consumer.calls.ownership.owner import Owner
+from consumer.client.requester import OnInterim, Outgoing, Requester
+from schemas.errors import NoReply
+from schemas.ids import routing_key
+from schemas.interim import INTERIM
+from schemas.replies import REPLY_SUFFIX, Reply, parse_reply
+from schemas.requests import DURABLE
+
+QUEUE = "in-process"
+"""What logs and traces call the way that these requests take."""
+
+
+class LocalRequests:
+    """A ``Requester`` that asks the owner in this process where it can, and another requester otherwise."""
+
+    def __init__(self, owner: Owner, names: Names, elsewhere: Requester) -> None:
+        self._owner = owner
+        self._names = names
+        self._elsewhere = elsewhere
+
+    async def ask(self, request: Outgoing, on_interim: OnInterim | None = None) -> Reply:
+        """Ask whoever owns the call; see ``Requester``."""
+        call_id = request.call_id
+        if call_id is None or request.type in DURABLE or not self._owner.owns(call_id):
+            return await self._elsewhere.ask(request, on_interim)
+        asked = _Asked()
+        self._owner.take(
+            Delivery(
+                message=Message(request.body, type=request.type, expiration=round(request.reply_timeout * 1000)),
+                queue=QUEUE,
+                exchange=self._names.requests,
+                routing_key=routing_key(call_id),
+                redelivered=False,
+                received_at=time.monotonic(),
+                settle=None,
+                asking=asked,
+            )
+        )
+        try:
+            async with asyncio.timeout(request.reply_timeout):
+                reply = await asked.reply(on_interim)
+        except TimeoutError:
+            raise NoReply(f"nobody answered {request.type} within {request.reply_timeout:g} s") from None
+        if reply is None:  # the call went to another worker meanwhile
+            return await self._elsewhere.ask(request, on_interim)
+        return reply
+
+
+class _Asked(Asking):
+    """One request that is under way: what is heard waits here, so that the owner waits for nobody."""
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
+
+    async def hear(self, body: bytes, message_type: str) -> None:
+        self._heard.put_nowait((message_type, body))
+
+    def not_here(self) -> None:
+        self._heard.put_nowait(None)
+
+    async def reply(self, on_interim: OnInterim | None) -> Reply | None:
+        """The reply, after ``on_interim`` was given what comes before it; None when the owner has not got the call."""
+        while (heard := await self._heard.get()) is not None:
+            message_type, body = heard
+            if message_type.endswith(REPLY_SUFFIX):
+                return parse_reply(body)
+            model = INTERIM.get(message_type)
+            if model is not None and on_interim is not None:
+                await on_interim(model.model_validate_json(body))
+        return None
