@@ -115,13 +115,13 @@ class Cluster:
         self._changed = asyncio.Event()
         self.client: SessionClient
 
-    async def start(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
+    async def start(self, configuration: dict[str, Any] | None = None, *options: str, **env: str) -> WorkerProcess:
         """Start a worker and wait until it is ready."""
-        worker = await self.spawn(configuration, **env)
+        worker = await self.spawn(configuration, *options, **env)
         await worker.logged("worker.ready", within=START)
         return worker
 
-    async def spawn(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
+    async def spawn(self, configuration: dict[str, Any] | None = None, *options: str, **env: str) -> WorkerProcess:
         """Start a worker and do not wait."""
         number = len(self.workers)
         path = self.folder / f"worker-{number}.json"
@@ -136,6 +136,7 @@ class Cluster:
             sys.executable,
             "-m",
             "consumer",
+            *options,
             env={**os.environ, **settings, **env},
             cwd=self.folder,
             stdin=asyncio.subprocess.DEVNULL,

@@ -12,8 +12,10 @@ from consumer.cli import (
     dead,
     demo,
     events,
+    gateway,
     services,
     sessions,
+    tokens,
     tools,
     top,
     topology,
@@ -57,6 +59,8 @@ def root(
 
 
 worker.register(app)
+gateway.register(app)
+tokens.register(calls.app)
 demo.register(app)
 for name, group in (
     ("sessions", sessions.app),

@@ -4,7 +4,7 @@
 import asyncio
 import gc
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from consumer.cli.command import ExitCode, Invocation, command
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from consumer.gateway.gateway import Gateway
     from consumer.settings import Settings
 
 
@@ -21,7 +22,12 @@ def register(app: typer.Typer) -> None:
     command(app, "worker", epilog="Example: mcp-sessions worker --config mcp-sessions.toml")(work)
 
 
-def work(invocation: Invocation) -> None:
+def work(
+    invocation: Invocation,
+    with_gateway: Annotated[
+        bool, typer.Option("--gateway", help="Serve HTTP in the same process, as mcp-sessions gateway does.")
+    ] = False,
+) -> None:
     """Run a worker until SIGTERM or Ctrl-C; a second Ctrl-C hurries. SIGHUP reads the configuration again.
 
     Exit codes: 0 drained, 2 bad configuration, 3 broker unreachable for longer than allowed, 4 drain ran out of time.
@@ -40,22 +46,30 @@ def work(invocation: Invocation) -> None:
     settings = load()
     try:
         with exporting("mcp-sessions", __version__):
-            code = _run(settings, load)
+            code = _run(settings, load, with_gateway=with_gateway)
     except NoExporter as error:
         get_logger(__name__).error("tracing.no_exporter", error=str(error))
         code = ExitCode.USAGE
     raise typer.Exit(code)
 
 
-def _run(settings: "Settings", load: "Callable[[Mapping[str, str]], Settings]") -> int:
+def _run(settings: "Settings", load: "Callable[[Mapping[str, str]], Settings]", *, with_gateway: bool) -> int:
     gc.disable()  # what importing makes is there to stay; to look through it again and again is a tenth of the start
-    from consumer.worker import run_worker
+    from consumer.worker import Worker, run_worker
     from consumer.worker.privacy import become_private
 
+    def companion(worker: Worker) -> "Gateway":
+        from consumer.gateway.gateway import Gateway
+
+        return Gateway(settings, middleware=worker.shorter_way)
+
+    if with_gateway:
+        import consumer.gateway.gateway  # noqa: F401 - now, and not in the middle of its first call
     gc.enable()
     reload = partial(load, become_private())  # whatever reads secrets from the environment has done so
+    running = run_worker(settings, reload, companion if with_gateway else None)
     try:
         import uvloop
     except ImportError:  # where there is none, asyncio's own loop does as well
-        return asyncio.run(run_worker(settings, reload))
-    return uvloop.run(run_worker(settings, reload))
+        return asyncio.run(running)
+    return uvloop.run(running)

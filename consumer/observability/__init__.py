@@ -2,7 +2,7 @@
 
 from consumer.observability.known_secrets import MASK
 from consumer.observability.logs import LogFormat, LogLevel, bound, configure_logging, get_logger
-from consumer.observability.masking import is_secret_key, mask_text, masked
+from consumer.observability.masking import is_secret_key, mask_command, mask_text, masked
 
 __all__ = [
     "MASK",
@@ -12,6 +12,7 @@ __all__ = [
     "configure_logging",
     "get_logger",
     "is_secret_key",
+    "mask_command",
     "mask_text",
     "masked",
 ]

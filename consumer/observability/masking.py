@@ -8,7 +8,7 @@ given: whatever it does not know becomes its masked ``repr``.
 
 import math
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -63,6 +63,15 @@ def mask_text(text: str, limit: int = MAX_TEXT) -> str:
         for pattern, replacement in _IN_TEXT:
             text = pattern.sub(replacement, text)
     return text
+
+
+def mask_command(command: Iterable[str]) -> list[str]:
+    """A command line without secrets: ``--token=...`` and what follows ``--token`` are masked."""
+    told: list[str] = []
+    for word in command:
+        hide = bool(told) and told[-1].startswith("-") and is_secret_key(told[-1].lstrip("-"))
+        told.append(MASK if hide else mask_text(word))
+    return told
 
 
 def masked(value: Any) -> Any:

@@ -125,6 +125,13 @@ TOOL_CALLS = _counter(
 )
 TOOL_CALL = _seconds("tool_call", "How long MCP servers took for tool calls", "service")
 
+# The HTTP gateway.
+
+HTTP_REQUESTS = _counter(
+    "http_requests_total", "How many requests the HTTP gateway has answered, by route and status", "route", "status"
+)
+HTTP_REQUEST = _seconds("http_request", "How long the HTTP gateway took for requests", "route")
+
 # What goes out, and how the worker feels.
 
 EVENTS_PUBLISHED = _counter("events_published_total", "How many events the broker has confirmed", "type")

@@ -98,6 +98,28 @@ def processing(
     return trace.use_span(process, end_on_exit=True)
 
 
+def serving(method: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
+    """Answer an HTTP request within this; a trace that its sender began goes on."""
+    if not _configured():
+        return _NO_SPAN
+    came = {name: value for name in _FIELDS if (value := headers.get(name)) is not None}
+    serve = _tracer.start_span(
+        method,
+        context=propagate.extract(came, context=Context()),
+        kind=SpanKind.SERVER,
+        attributes={"http.request.method": method},
+    )
+    return trace.use_span(serve, end_on_exit=True)
+
+
+def served(current: Span, route: str, status: int) -> None:
+    """Say which route a request took, and how it was answered."""
+    current.update_name(route)
+    current.set_attributes({"http.route": route, "http.response.status_code": status})
+    if status >= 500:
+        failed(current, str(status))
+
+
 def failed(current: Span, error_type: str, problem: str = "") -> None:
     """Mark what runs as failed; ``error_type`` is one of few words."""
     current.set_attribute("error.type", error_type)

@@ -6,8 +6,8 @@ the port can cost it a few connections for a short time, and no more.
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
 import structlog
 import uvicorn
@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from consumer.observability.listening import listen
 from consumer.observability.metrics import REGISTRY
 
 log = structlog.get_logger(__name__)
@@ -85,6 +86,19 @@ class _Everything(Collector):
         yield from self._process.collect()
 
 
+@cache
+def _everything() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Everything())
+    return registry
+
+
+def exposed_metrics(accept: str) -> tuple[bytes, str]:
+    """The metrics of this process and their content type, in the format that ``accept`` asks for."""
+    encode, content_type = choose_encoder(accept)
+    return encode(_everything()), content_type
+
+
 class _Server(uvicorn.Server):
     """Without signal handlers: the worker has its own."""
 
@@ -100,9 +114,6 @@ class Web:
         self._host = host
         self.port = port
         self._readiness = readiness
-        everything = CollectorRegistry()
-        everything.register(_Everything())
-        self._registry = everything
         app = Starlette(
             routes=[
                 Route("/livez", self._live),
@@ -133,15 +144,11 @@ class Web:
         Raises:
             OSError: the address is somebody else's, or none of this machine's.
         """
-        listening = self._listen()
+        listening = listen(self._host, self.port)
         host, port = listening.getsockname()[:2]
         self.port = port
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]), name="http")
         log.info("http.listening", host=host, port=port)
-
-    def _listen(self) -> socket.socket:
-        family, _, _, _, address = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
 
     async def close(self) -> None:
         """Answer who has asked, and listen no more; bounded."""
@@ -160,5 +167,5 @@ class Web:
         return JSONResponse(dict(told), status_code=200 if told["ready"] else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._registry), headers={"content-type": content_type})
+        body, content_type = exposed_metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})

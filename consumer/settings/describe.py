@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from consumer.observability import MASK, is_secret_key, mask_text
+from consumer.observability import MASK, is_secret_key, mask_command, mask_text
 from consumer.processes.service import MCPService
 from consumer.settings.models import Settings
 
@@ -16,6 +16,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "services": {name: _service(service) for name, service in settings.services.items()},
         "routes": [_without_secrets(route.model_dump(mode="json")) for route in settings.routes],
         "worker": _without_secrets(settings.worker.model_dump(mode="json")),
+        "gateway": _without_secrets(settings.gateway.model_dump(mode="json")),
         "warnings": list(settings.warnings),
     }
 
@@ -25,16 +26,7 @@ def _service(service: MCPService) -> dict[str, Any]:
     told["env"] = dict.fromkeys(service.env, MASK)
     told["headers"] = dict.fromkeys(service.headers, MASK)
     if service.command:
-        told["command"] = _command(service.command)
-    return told
-
-
-def _command(command: list[str]) -> list[str]:
-    """The command, with ``--token=...`` and what follows ``--token`` masked."""
-    told: list[str] = []
-    for word in command:
-        hide = bool(told) and told[-1].startswith("-") and is_secret_key(told[-1].lstrip("-"))
-        told.append(MASK if hide else mask_text(word))
+        told["command"] = mask_command(service.command)
     return told
 
 

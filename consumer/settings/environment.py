@@ -1,4 +1,8 @@
-"""``MCP_SESSIONS_<NAME>``: any single setting of ``[session]`` and ``[worker]``, over what the file says."""
+"""``MCP_SESSIONS_<NAME>``: any single setting of ``[session]`` and ``[worker]``, over what the file says.
+
+Those of ``[gateway]`` are ``MCP_SESSIONS_GATEWAY_<NAME>``; ``PORT``, which platforms set, is its port where nothing
+else says one.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,20 +13,22 @@ from pydantic import BaseModel
 from consumer.settings.faults import Fault, unknown
 from consumer.settings.faults import Path as Keys
 from consumer.settings.files import Table
+from consumer.settings.gateway import GatewaySettings
 from consumer.settings.models import SessionSettings, WorkerSettings
 
 PREFIX = "MCP_SESSIONS_"
 NOT_SETTINGS = ("MCP_SESSIONS_CONFIG", "MCP_SESSIONS_WORKER")
 """Variables with our prefix that are no settings: where the file is, and the mark of what a worker started."""
 
-_AS_JSON = ("call_exchanges", "services", "routes")
+_AS_JSON = ("call_exchanges", "services", "routes", "tokens", "rate_limits")
 
 
 def variables() -> dict[str, Keys]:
     """Every variable, and the setting that it sets."""
     sections: dict[str, type[BaseModel]] = {"session": SessionSettings, "worker": WorkerSettings}
     paths: list[Keys] = [(section, name) for section, model in sections.items() for name in model.model_fields]
-    return {f"{PREFIX}{str(keys[-1]).upper()}": keys for keys in [*paths, ("services",), ("routes",)]}
+    ours = {f"{PREFIX}{str(keys[-1]).upper()}": keys for keys in [*paths, ("services",), ("routes",)]}
+    return ours | {f"{PREFIX}GATEWAY_{name.upper()}": ("gateway", name) for name in GatewaySettings.model_fields}
 
 
 def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> dict[Keys, str]:
@@ -54,4 +60,8 @@ def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fau
                 continue  # a fault of the file, found when its table is checked
             section[str(keys[1])] = value
         written[keys] = name
+    gateway = table.setdefault("gateway", {}) if env.get("PORT") else None
+    if isinstance(gateway, dict) and "port" not in gateway:
+        gateway["port"] = env["PORT"]
+        written["gateway", "port"] = "PORT"
     return written

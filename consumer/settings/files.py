@@ -9,16 +9,15 @@ from typing import Any
 
 from consumer.settings.faults import ConfigurationError, Fault, dotted, unknown
 from consumer.settings.faults import Path as Keys
+from consumer.settings.gateway import from_signalwire
 
 DEFAULT_FILE = "mcp-sessions.toml"
-OURS = ("session", "services", "routes", "worker")
+OURS = ("session", "services", "routes", "worker", "gateway")
+SIGNALWIRES = ("server", "rate_limiting", "logging", "security")
+"""Sections of SignalWire's ``config.json`` that ours have another name for."""
 
 _VARIABLE = re.compile(r"\$\{([^}|]*)(?:\|([^}]*))?\}")
-_NOT_OURS = {
-    "server": "there is no HTTP server here: calls and requests come through RabbitMQ",
-    "security": "there is no HTTP server here: access is by the users and permissions of RabbitMQ",
-    "rate_limiting": "there are no rates here: sessions are limited by [session], waiting messages by RabbitMQ",
-}
+_NOT_OURS = {"security": "what the gateway needs of it is said in [gateway]: allowed_hosts, allowed_origins, tls_cert"}
 """Sections of SignalWire's gateway that mean nothing here, and why."""
 
 Table = dict[str, Any]
@@ -67,11 +66,14 @@ def understood(table: Table, env: Mapping[str, str], fault: Callable[[Fault], No
     """
     warnings = [f"{key}: ignored; {why}" for key, why in _NOT_OURS.items() if key in table]
     for key in table:
-        if key not in (*OURS, *_NOT_OURS, "logging"):
+        if key not in (*OURS, *SIGNALWIRES):
             fault(Fault(key, unknown(key, OURS)))
     ours = {key: _filled(table[key], env, (key,), fault) for key in OURS if key in table}
     if "logging" in table:
         warnings += _logging(_filled(table["logging"], env, ("logging",), fault), ours)
+    if "server" in table or "rate_limiting" in table:
+        theirs = {key: _filled(table.get(key), env, (key,), fault) for key in ("server", "rate_limiting")}
+        warnings += _gateway(theirs["server"], theirs["rate_limiting"], ours)
     return ours, warnings
 
 
@@ -83,6 +85,15 @@ def _logging(section: Any, ours: Table) -> list[str]:
         worker.setdefault("log_level", section["level"])
     rest = [f"logging.{key}" for key in section if key != "level"]
     return [f"{', '.join(rest)}: ignored; logs go to standard error"] if rest else []
+
+
+def _gateway(server: Any, rate_limiting: Any, ours: Table) -> list[str]:
+    """Take what SignalWire's gateway has of its server over into ``gateway``, unless that says it itself."""
+    taken, warnings = from_signalwire(server, rate_limiting)
+    gateway = ours.setdefault("gateway", {})
+    if isinstance(gateway, dict):
+        ours["gateway"] = taken | gateway
+    return warnings
 
 
 def _filled(value: Any, env: Mapping[str, str], keys: Keys, fault: Callable[[Fault], None]) -> Any:

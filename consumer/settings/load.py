@@ -86,6 +86,10 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     thoughts += unknown_parameters(url)
     if is_unverified(url):
         thoughts.append("no_verify_ssl: anybody on the way to the broker can read and change everything")
+    if settings.gateway.listens_on != settings.gateway.host:
+        thoughts.append(
+            "gateway.auth_password: everybody knows the published password, so the gateway listens on 127.0.0.1 only"
+        )
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:
         thoughts.append("no service is enabled: calls open nothing")

@@ -11,6 +11,7 @@ from consumer.calls.routes import Route
 from consumer.observability import LogFormat, LogLevel
 from consumer.processes.service import MCPService, Size
 from consumer.settings.broker_url import DEFAULT, BrokerUrl
+from consumer.settings.gateway import GatewaySettings
 from schemas.base import Seconds
 from schemas.ids import ServiceName, ServiceNameField
 from schemas.internal import MAX_RECIPE
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
     services: dict[ServiceNameField, MCPService] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     warnings: tuple[str, ...] = ()
     path: Path | None = None
 

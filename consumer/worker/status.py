@@ -6,12 +6,9 @@ from contextlib import asynccontextmanager
 
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import looplag, metrics
+from consumer.observability.listening import CannotListen
 from consumer.worker.peers import Others
 from consumer.worker.wiring import Parts
-
-
-class CannotListen(Exception):
-    """``worker.http_port`` cannot be listened on; the message says why."""
 
 
 class Telling:

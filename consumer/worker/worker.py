@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, assert_never
 
 import structlog
 
@@ -16,15 +17,19 @@ from consumer.broker.errors import BrokerRefused, BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.supervisor import Supervisor
 from consumer.calls.cluster.inbox_probe import Liveness
+from consumer.client import Requester
+from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
+from consumer.observability.listening import CannotListen
 from consumer.processes.launch.host_report import report_host
 from consumer.processes.launch.session_root import sweep
 from consumer.settings import ConfigurationError, Settings
 from consumer.worker.consumers import Stations
 from consumer.worker.exit_codes import Exit
 from consumer.worker.leaving import cancelled, leave
+from consumer.worker.local_requests import LocalRequests
 from consumer.worker.peers import Others
-from consumer.worker.status import CannotListen, Telling
+from consumer.worker.status import Telling
 from consumer.worker.stop_signals import StopSignals, Wish
 from consumer.worker.wiring import Parts
 from schemas.ids import WorkerId
@@ -114,6 +119,14 @@ class Worker:
             case other:
                 assert_never(other)
 
+    def shorter_way(self, elsewhere: Requester) -> Requester:
+        """A requester for who asks in this process: calls of this worker are asked without the broker."""
+        return LocalRequests(self._parts.owner, self._parts.names, elsewhere)
+
+    async def left(self) -> None:
+        """Wait until the worker is told to leave."""
+        await self._leaving.wait()
+
     async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
         """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
         parts = self._parts
@@ -172,12 +185,46 @@ def _gave_up(supervising: asyncio.Task[None]) -> Exit:
     raise error
 
 
-async def run_worker(settings: Settings, load: Callable[[], Settings]) -> Exit:
+class Companion(Protocol):
+    """What runs beside a worker in its process: a gateway."""
+
+    async def listen(self) -> None: ...  # noqa: D102 - see ``consumer.gateway.gateway``
+    async def connect(self) -> None: ...  # noqa: D102
+    async def leave(self, timeout: float) -> bool: ...  # noqa: D102
+    async def close(self) -> None: ...  # noqa: D102
+
+
+@asynccontextmanager
+async def _accompanied(worker: Worker, companion: Companion | None, drain_timeout: float) -> AsyncIterator[None]:
+    """Run a companion within this; it takes no more requests as soon as the worker is told to leave."""
+    if companion is None:
+        yield
+        return
+
+    async def leave_with_it() -> None:
+        await worker.left()
+        await companion.leave(drain_timeout)
+
+    tasks = Tasks()
+    await companion.listen()
+    try:
+        tasks.start(companion.connect(), "gateway-connect")
+        tasks.start(leave_with_it(), "gateway-leave")
+        yield
+    finally:
+        await tasks.cancel()
+        await companion.close()
+
+
+async def run_worker(
+    settings: Settings, load: Callable[[], Settings], companion: Callable[[Worker], Companion] | None = None
+) -> Exit:
     """Run a worker until SIGTERM or SIGINT; asked again, it hurries. SIGHUP takes on what ``load`` returns.
 
-    Whether it is ready is told to the end.
+    Whether it is ready is told to the end. ``companion`` makes what runs beside it.
     """
     worker = Worker(settings)
+    beside = companion(worker) if companion is not None else None
     gc.collect()
     gc.freeze()  # what is there now stays: no collection stops the worker's calls to look through it again
     loop = asyncio.get_running_loop()
@@ -185,7 +232,7 @@ async def run_worker(settings: Settings, load: Callable[[], Settings]) -> Exit:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.leave, number)
     try:
-        async with worker.telling.running():
+        async with worker.telling.running(), _accompanied(worker, beside, settings.worker.drain_timeout):
             return await worker.run()
     except CannotListen as error:
         log.error("http.cannot_listen", error=str(error))

@@ -6,8 +6,6 @@ What a comment above a block can say::
     <!-- needs: PROGRAM -->        it is run where that program is
     <!-- prints: THIS, THAT -->    its output has these words
     <!-- then: EVENT SUBJECT -->   after it, this event comes, as ``session.created c-1``
-    <!-- serves: FILE -->          it is a web application with a test of its own
-    <!-- asks: FILE -->            it asks that application, and is run by the same test
     <!-- file: FILE -->            it is written to this file, in the folder where the worker of the page runs
     <!-- configures -->            TOML: the page is tried with this configuration
     <!-- message: TYPE -->         JSON that is the body of a request; likewise ``reply: TYPE``, ``event``,
@@ -32,8 +30,6 @@ KNOWN = {
     "needs",
     "prints",
     "then",
-    "serves",
-    "asks",
     "file",
     "configures",
     "message",
@@ -64,7 +60,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return not {"not run", "serves", "asks", "file"} & set(self.says)
+        return not {"not run", "file"} & set(self.says)
 
 
 def tokens(page: str) -> list[Token]:

@@ -114,7 +114,7 @@ def known(span: str) -> bool:
             or span in FROM_ELSEWHERE
         )
     if span.startswith(PREFIX):
-        return span == f"{PREFIX}<NAME>" or span.partition("=")[0] in variables()
+        return span in {f"{PREFIX}<NAME>", f"{PREFIX}GATEWAY_<NAME>"} or span.partition("=")[0] in variables()
     if span.startswith(f"{PROGRAM} "):
         words = span.split()
         return "--" in span or any(path.split() == words[: len(path.split())] for path, _ in commands())

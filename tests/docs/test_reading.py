@@ -149,5 +149,8 @@ def test_the_variables_of_app_json_are_read():
     """What the README says of Heroku is true of its files."""
     table = json.loads((ROOT / "app.json").read_text())
     env = {name: value["value"] for name, value in table["env"].items() if "value" in value}
-    assert load_settings(None, env=env).session.max_total_sessions == 6
-    assert (ROOT / "Procfile").read_text().strip() == "worker: python -m consumer"
+    env |= {name: "made-by-heroku" for name, value in table["env"].items() if value.get("generator") == "secret"}
+    settings = load_settings(None, env=env | {"PORT": "5000"})
+    assert settings.session.max_total_sessions == 6
+    assert (settings.gateway.listens_on, settings.gateway.port) == ("0.0.0.0", 5000)
+    assert (ROOT / "Procfile").read_text().splitlines()[0] == "worker: python -m consumer"

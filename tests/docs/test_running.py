@@ -130,7 +130,7 @@ async def test_the_blocks_of_a_page_do_one_after_the_other_what_they_say(page: s
             (mcp.folder / block.says["file"]).write_text(block.text)
     configuration = configuration_of(page, mcp) or {"services": SERVICES}
     ports = with_a_free_port(configuration)
-    await mcp.start(configuration)
+    await mcp.start(configuration, *(["--gateway"] if "gateway" in configuration else []))
     for block in story(page):
         await run(replace(block, text=reduce(lambda text, port: text.replace(*port), ports, block.text)), mcp)
     if page == "README.md":
@@ -160,76 +160,14 @@ def configuration_of(page: str, mcp: Cluster) -> dict[str, Any] | None:
 
 def with_a_free_port(configuration: dict[str, Any]) -> list[tuple[str, str]]:
     """Have the worker listen on a free port instead of the page's; returns what is to be replaced on the page."""
-    worker = configuration.get("worker", {})
-    if "http_port" not in worker:
-        return []
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        written, worker["http_port"] = worker["http_port"], probe.getsockname()[1]
-    return [(f"localhost:{written}", f"localhost:{worker['http_port']}")]
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the guide asks with curl")
-async def test_the_bridge_of_the_signalwire_guide_forwards_and_calls_tools(mcp: Cluster):
-    await mcp.start({"services": SERVICES})
-    (block,) = [block for block in all_blocks("python") if "serves" in block.says]
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        Path(folder, block.says["serves"]).write_text(adapted(block.text, mcp))
-        bridge = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "uvicorn", "bridge:app", "--port", str(port), "--log-level", "warning"),
-            env=environment(mcp),
-            cwd=folder,
-        )
-        try:
-            await answering(port)
-            frame = (SAMPLES / "relay" / "receive_created_phone.json").read_bytes()
-            assert (await post(port, "/events", frame, "application/json"))[0] == 204
-            for asking in [block for block in all_blocks("sh") if block.says.get("asks") == "bridge.py"]:
-                await run(replace(asking, text=asking.text.replace(":8080/", f":{port}/")), mcp)
-            query = (SAMPLES / "cxml" / "completed.form.txt").read_text().strip()
-            assert (await post(port, f"/events?{query}", b"", ""))[0] == 204
-            closed = await mcp.event("closed", reason="call_ended")
-            assert closed.data["metadata"]["call"]["source"] == "cxml"
-            await mcp.until(lambda: len(mcp.of("created")) == 4)
-            asked = {"function": "add_todo", "call_id": "s-1", "argument": {"parsed": [{"text": "call back"}]}}
-            status, answer = await post(port, "/swaig", json.dumps(asked).encode(), "application/json")
-            assert (status, "call back" in json.loads(answer)["response"]) == (200, True)
-            wrong = {"function": "no_such", "call_id": "s-1", "argument": {}}
-            status, answer = await post(port, "/swaig", json.dumps(wrong).encode(), "application/json")
-            assert "did not work" in json.loads(answer)["response"]
-        finally:
-            bridge.terminate()
-            await bridge.wait()
-
-
-async def answering(port: int) -> None:
-    async with asyncio.timeout(WAIT):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                await writer.wait_closed()
-                return
-
-
-async def post(port: int, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
-    """An HTTP request by hand; returns the status and the body."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    kind = f"Content-Type: {content_type}\r\n" if content_type else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: bridge\r\nConnection: close\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    await writer.drain()
-    async with asyncio.timeout(2 * WAIT):
-        told = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    top, _, rest = told.partition(b"\r\n\r\n")
-    return int(top.split()[1]), rest
+    replaced = []
+    for section, key in (("worker", "http_port"), ("gateway", "port")):
+        table = configuration.get(section, {})
+        if key in table:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                written, table[key] = table[key], probe.getsockname()[1]
+            replaced.append((f"localhost:{written}", f"localhost:{table[key]}"))
+    return replaced
 
 
 def test_every_page_is_read():

@@ -159,12 +159,12 @@ class Stage(Cluster):
     def alive(self) -> list[WorkerProcess]:
         return [worker for worker in self.workers if worker.process.returncode is None]
 
-    async def spawn(self, configuration: dict[str, Any] | None = None, **env: str) -> WorkerProcess:
+    async def spawn(self, configuration: dict[str, Any] | None = None, *options: str, **env: str) -> WorkerProcess:
         made = configuration or faulty()
         sandbox = self.folder / "sandbox"
         sandbox.mkdir(exist_ok=True)
         made = made | {"session": made.get("session", {}) | {"sandbox_dir": str(sandbox)}}
-        return await super().spawn(made, TMPDIR=str(sandbox), **env)
+        return await super().spawn(made, *options, TMPDIR=str(sandbox), **env)
 
     def look(self) -> None:
         """Remember the processes that are there now."""

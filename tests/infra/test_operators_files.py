@@ -49,7 +49,7 @@ BOARD = "infra/grafana/dashboards/mcp-sessions.json"
 @pytest.mark.parametrize(
     ("name", "right", "wrong", "check", "told"),
     [
-        ("Procfile", "worker", "web", platforms.heroku, "Procfile"),
+        ("Procfile", "worker:", "job:", platforms.heroku, "Procfile"),
         ("app.json", "cloudamqp:lemur", "heroku-redis", platforms.heroku, "no broker"),
         (".python-version", "3.11", "3.11.7", platforms.heroku, ".python-version"),
         ("bin/post_compile", "--no-deps", "", platforms.heroku, "bin/post_compile"),

@@ -67,10 +67,10 @@ class Watched:
 
 
 async def watched(
-    mcp: Cluster, clients: list[httpx2.AsyncClient], configuration: dict[str, Any], **env: str
+    mcp: Cluster, clients: list[httpx2.AsyncClient], configuration: dict[str, Any], *options: str, **env: str
 ) -> Watched:
     """Start a worker that serves on a port of the system's choice."""
-    worker = await mcp.start(configuration, MCP_SESSIONS_HTTP_PORT="0", **env)
+    worker = await mcp.start(configuration, *options, MCP_SESSIONS_HTTP_PORT="0", **env)
     address = await worker.logged("http.listening")
     http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{address['port']}", trust_env=False)
     clients.append(http)

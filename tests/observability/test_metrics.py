@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 
@@ -35,6 +36,13 @@ def configuration() -> dict[str, Any]:
         session={"max_total_sessions": ROOM},
         worker={"admission_wait": 2},
     ) | {"routes": [{"match": {"to": "nowhere"}, "services": []}, {"services": ["echo"]}]}
+
+
+async def requests(worker: Watched, clients: list[httpx2.AsyncClient]) -> None:
+    """Somebody asks over HTTP."""
+    port = (await worker.worker.logged("gateway.listening"))["port"]
+    assert (await clients[0].get(f"http://127.0.0.1:{port}/health")).status_code == 200
+    await worker.until(lambda value: value == 1, "http_requests_total", route="/health", status="200")
 
 
 async def calls(mcp: Cluster, worker: Watched) -> None:
@@ -139,9 +147,10 @@ def moved(worker: Watched, one: Declared) -> bool:
 @pytest.mark.timeout(180)
 async def test_every_metric_moves(fault_broker: PrivateBroker, prefix, clients):
     async with cluster(fault_broker.url, prefix) as mcp:
-        worker = await watched(mcp, clients, configuration())
+        worker = await watched(mcp, clients, configuration(), "--gateway", MCP_SESSIONS_GATEWAY_PORT="0")
         await worker.until_ready(200)
         await worker.series()
+        await requests(worker, clients)
         await calls(mcp, worker)
         await sessions(mcp, worker)
         await crowd(mcp, worker)

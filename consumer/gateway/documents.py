@@ -1,0 +1,65 @@
+"""The SWML or cXML document that a call is to follow, for requests that ask for one: from a file, or from elsewhere."""
+
+from pathlib import Path
+from typing import Final
+
+import httpx2
+import structlog
+from starlette.responses import Response
+
+from consumer.gateway.problems import Refused
+from schemas.calls import CallEvent, CallKind
+
+log = structlog.get_logger(__name__)
+
+FETCH_TIMEOUT: Final = 4.0
+"""How long (s) another server may take; SignalWire waits for five."""
+
+TYPES: Final = {".json": "application/json", ".yaml": "application/yaml", ".yml": "application/yaml"}
+XML: Final = "application/xml"
+
+
+class Documents:
+    """Answers document fetches with what ``gateway.document`` names: a file that is read anew each time, or a URL."""
+
+    def __init__(self, source: str | None) -> None:
+        self._url = source if source and source.startswith(("http://", "https://")) else None
+        self._file = Path(source) if source and self._url is None else None
+
+    def __bool__(self) -> bool:
+        return bool(self._url or self._file)
+
+    @staticmethod
+    def wanted(event: CallEvent, body: bytes) -> bool:
+        """Whether a request asks for a document: a start in SWML's or cXML's form that is no status callback."""
+        if event.kind is not CallKind.STARTED or event.source not in ("swml_status", "cxml"):
+            return False
+        marks = (b"event_type", b"CallbackSource", b"SequenceNumber")
+        return not any(mark in body for mark in marks)
+
+    async def answer(self, body: bytes, content_type: str) -> Response:
+        """The document.
+
+        Raises:
+            Refused: 503, it cannot be had.
+        """
+        if self._file is not None:
+            return self._from_file(self._file)
+        assert self._url is not None
+        try:
+            async with httpx2.AsyncClient(timeout=FETCH_TIMEOUT, follow_redirects=False) as http:
+                found = await http.post(self._url, content=body, headers={"content-type": content_type})
+                found.raise_for_status()
+        except httpx2.HTTPError as error:
+            log.warning("document.unavailable", error=type(error).__name__)
+            raise Refused(503, "the document's server does not answer") from None
+        return Response(found.content, media_type=found.headers.get("content-type", "application/json"))
+
+    @staticmethod
+    def _from_file(file: Path) -> Response:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            log.error("document.unreadable", file=str(file), error=error.strerror)
+            raise Refused(503, "the document cannot be read") from None
+        return Response(content, media_type=TYPES.get(file.suffix.lower(), XML))

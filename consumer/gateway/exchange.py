@@ -1,0 +1,149 @@
+"""One request and its answer: reading bodies within bounds, writing JSON, what a request's log line says."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from consumer.gateway.access import Grant
+from consumer.gateway.origins import Addressed
+from consumer.gateway.problems import Refused
+from consumer.gateway.statuses import ErrorAnswer
+from schemas.base import Json
+
+BODY_TIMEOUT: Final = 10.0
+"""How long (s) the body of a request may take to arrive."""
+
+JSON_TYPE: Final = "application/json"
+
+
+@dataclass(slots=True)
+class Told:
+    """What is said of a request in its log line and its metrics; the endpoints fill it in."""
+
+    route: str = "other"
+    call_id: str | None = None
+    service: str | None = None
+    tool: str | None = None
+    code: str | None = None
+    holder: str | None = None
+    more: dict[str, object] = field(default_factory=dict)
+
+
+def told(request: Request) -> Told:
+    """What is said of this request."""
+    found: Told = request.scope["told"]
+    return found
+
+
+def addressed(request: Request) -> Addressed:
+    """How this request was addressed."""
+    found: Addressed = request.scope["addressed"]
+    return found
+
+
+def granted(request: Request) -> Grant:
+    """What the sender of this request may do, by its ``Authorization``.
+
+    Raises:
+        Refused: 401, there are no credentials, or they do not hold.
+    """
+    grant: Grant = request.scope["doorkeeper"].grant(request.headers.get("authorization"))
+    told(request).holder = grant.holder
+    return grant
+
+
+def path_parameter(request: Request, name: str) -> str:
+    """A part of the path, with its percent-encoding undone: ids may have ``/``, ``#``, ``:`` and ``@`` in them.
+
+    Raises:
+        Refused: 400, it is no text.
+    """
+    try:
+        return unquote(request.path_params[name], errors="strict")
+    except UnicodeDecodeError:
+        raise Refused(400, f"the path is no UTF-8 where the {name.replace('_', ' ')} stands") from None
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """The body, if it has at most ``limit`` bytes and arrives in time.
+
+    Raises:
+        Refused: 413 or 408.
+    """
+    too_large = Refused(413, f"the body has more than {limit} bytes (gateway.max_body)")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+    except ClientDisconnect:
+        raise Refused(400, "the connection was closed before the body was there") from None
+    return b"".join(chunks)
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a content type is JSON's: ``application/json`` or ``+json``."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == JSON_TYPE or kind.endswith("+json")
+
+
+async def json_object(request: Request, limit: int, *, optional: bool = False) -> Json:
+    """The body as a JSON object; with ``optional`` an empty body is an empty object.
+
+    Raises:
+        Refused: 400, 408, 413 or 415.
+    """
+    body = await body_of(request, limit)
+    if optional and not body:
+        return {}
+    if not is_json(request.headers.get("content-type", "")):
+        raise Refused(415, "the body must be JSON: send it with content-type: application/json")
+    return read_object(body)
+
+
+def read_object(body: bytes) -> Json:
+    """A JSON object.
+
+    Raises:
+        Refused: 400, the body is none.
+    """
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refused(400, f"Invalid JSON: {str(error).splitlines()[0][:200]}") from None
+    if not isinstance(value, dict):
+        raise Refused(400, "Invalid JSON: the body must be an object: {...}")
+    return value
+
+
+def written(value: Any) -> bytes:
+    """A value as JSON; what JSON has no word for becomes null, and letters that are no text are escaped."""
+    try:
+        return to_json(value, inf_nan_mode="null", by_alias=True)
+    except PydanticSerializationError:
+        return json.dumps(value, default=str).encode()
+
+
+def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer in JSON."""
+    return Response(written(value), status, headers, JSON_TYPE)
+
+
+def error_answer(status: int, error: ErrorAnswer, headers: dict[str, str] | None = None) -> Response:
+    """An answer that is an error."""
+    return answer(error.model_dump(exclude_none=True), status, headers)

@@ -1,0 +1,136 @@
+"""The life of a gateway: it listens, it answers, it leaves when it is told to."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+
+import structlog
+from starlette.routing import Route
+
+from consumer import __version__
+from consumer.client import Requester, SessionClient
+from consumer.gateway.access import Doorkeeper
+from consumer.gateway.app import application
+from consumer.gateway.catalogue import Catalogue
+from consumer.gateway.documents import Documents
+from consumer.gateway.limits import InFlight, Rates
+from consumer.gateway.minting import Minting
+from consumer.gateway.origins import Origins
+from consumer.gateway.readiness import Readiness
+from consumer.gateway.rest import Rest
+from consumer.gateway.server import Server
+from consumer.gateway.swaig import Swaig
+from consumer.gateway.webhooks import Senders, Webhooks
+from consumer.observability.listening import CannotListen
+from consumer.settings import Settings
+from consumer.tokens import TokenKeys
+from schemas.errors import CannotConnect
+
+log = structlog.get_logger(__name__)
+
+
+class Exit(IntEnum):
+    """Exit codes of the gateway; the worker's, as far as they mean the same."""
+
+    LEFT = 0
+    BAD_CONFIGURATION = 2
+    BROKER_UNREACHABLE = 3
+    DRAIN_TIMED_OUT = 4
+
+
+class Gateway:
+    """One gateway. ``open`` begins to listen, ``leave`` ends it when what runs has been answered.
+
+    ``middleware`` puts a shorter way before the broker, for a process that owns calls itself.
+    """
+
+    def __init__(self, settings: Settings, middleware: Callable[[Requester], Requester] | None = None) -> None:
+        self._settings = settings
+        own = settings.gateway
+        self.client = SessionClient(
+            settings.amqp_url.get_secret_value(),
+            prefix=settings.worker.prefix,
+            connect_timeout=settings.worker.connect_timeout,
+            middleware=middleware,
+        )
+        self.in_flight = InFlight(own.max_in_flight)
+        keys = TokenKeys([key.get_secret_value() for key in own.token_keys], settings.worker.prefix)
+        origins, doorkeeper = Origins(own), Doorkeeper(own, keys)
+        app = application(list(self._routes(keys)), origins=origins, doorkeeper=doorkeeper, in_flight=self.in_flight)
+        self._server = Server(app, own)
+        self.port = 0
+
+    def _routes(self, keys: TokenKeys) -> Iterator[Route]:
+        own = self._settings.gateway
+        senders = Senders(own)
+        catalogue = Catalogue(self.client, own.patience)
+        yield from Readiness(self.client, self.in_flight).routes()
+        yield from Rest(self.client, own, Rates(own.rate_limits)).routes()
+        yield from Webhooks(self.client, own, senders, Documents(own.document)).routes()
+        yield from Swaig(self.client, own, senders, catalogue).routes()
+        yield from Minting(keys, own.max_body).routes()
+
+    async def listen(self) -> None:
+        """Begin to listen: probes are answered while the broker is looked for.
+
+        Raises:
+            CannotListen: the address is not to be had.
+        """
+        self.port = await self._server.open()
+
+    async def connect(self) -> None:
+        """Connect to the broker.
+
+        Raises:
+            CannotConnect: there is none within ``connect_timeout``.
+        """
+        await self.client.connect()
+        log.info("gateway.ready", port=self.port, version=__version__)
+
+    async def leave(self, timeout: float) -> bool:
+        """Take no more requests, and wait ``timeout`` s at most for what runs; returns whether all was answered."""
+        self.in_flight.leaving = True
+        log.info("gateway.leaving", in_flight=self.in_flight.count)
+        try:
+            async with asyncio.timeout(timeout):
+                await self.in_flight.none_left()
+        except TimeoutError:
+            log.warning("gateway.requests_cut", in_flight=self.in_flight.count)
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Listen no more, and disconnect."""
+        await self._server.close()
+        await self.client.disconnect()
+        log.info("gateway.stopped")
+
+
+async def run_gateway(settings: Settings) -> Exit:
+    """Run a gateway until SIGTERM or SIGINT; what runs then gets ``worker.drain_timeout``."""
+    gateway = Gateway(settings)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    leaving = asyncio.create_task(told.wait(), name="gateway-leaving")
+    connecting = asyncio.create_task(gateway.connect(), name="gateway-connect")
+    try:
+        await gateway.listen()
+        await asyncio.wait({connecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if connecting.done():
+            await connecting
+        await leaving
+        return Exit.LEFT if await gateway.leave(settings.worker.drain_timeout) else Exit.DRAIN_TIMED_OUT
+    except CannotListen as error:
+        log.error("gateway.cannot_listen", error=str(error))
+        return Exit.BAD_CONFIGURATION
+    except CannotConnect as error:
+        log.error("broker.unreachable", error=str(error))
+        return Exit.BROKER_UNREACHABLE
+    finally:
+        for task in (connecting, leaving):
+            task.cancel()
+        await asyncio.gather(connecting, leaving, return_exceptions=True)
+        await gateway.close()

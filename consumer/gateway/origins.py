@@ -1,0 +1,106 @@
+"""Where a request comes from and how it was addressed: proxies, ``Host``, ``Origin``. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
+
+from consumer.gateway.problems import Refused
+from consumer.settings.gateway import GatewaySettings
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """A request as its sender addressed it."""
+
+    address: str
+    """The sender's address: what a trusted proxy says, else the connection's."""
+    url: str
+    """The public URL with its query, as the sender called it."""
+    direct: bool
+    """Whether it came from this machine without a proxy in between."""
+
+
+class Origins:
+    """Believes proxies as far as it is told to, and refuses names that are none of this gateway's."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._proxies: tuple[IPv4Network | IPv6Network, ...] = settings.trusted_proxies
+        self._public = settings.public_url.rstrip("/") if settings.public_url else None
+        named = {name.casefold() for name in settings.allowed_hosts}
+        if self._public:
+            named.add(_name(urlsplit(self._public).netloc))
+        self._checked = bool(named) or not settings.guarded
+        self._hosts = named | LOOPBACK_NAMES | {settings.host.casefold()}
+        self._origins = {origin.rstrip("/").casefold() for origin in settings.allowed_origins}
+
+    def addressed(self, peer: str | None, scheme: str, target: str, headers: Mapping[str, str]) -> Addressed:
+        """How a request was addressed; ``target`` is its path with its query, as it came."""
+        proxied = self._trusts(peer)
+        host = (headers.get("x-forwarded-host") if proxied else None) or headers.get("host", "")
+        scheme = (headers.get("x-forwarded-proto") if proxied else None) or scheme
+        base = self._public or f"{_first(scheme)}://{_first(host)}"
+        forwarded = "x-forwarded-for" in headers or "forwarded" in headers
+        return Addressed(
+            address=self._sender(peer, headers.get("x-forwarded-for", "")) if proxied else peer or "",
+            url=base + target,
+            direct=not forwarded and _is_loopback(peer),
+        )
+
+    def check(self, headers: Mapping[str, str], peer: str | None) -> None:
+        """See that a request means this gateway, and does not come from somebody else's web page.
+
+        Raises:
+            Refused: 421 for a ``Host``, 403 for an ``Origin`` that is none of ours.
+        """
+        host = (headers.get("x-forwarded-host") if self._trusts(peer) else None) or headers.get("host", "")
+        if self._checked and _name(_first(host)) not in self._hosts:
+            raise Refused(421, "Host names none of this gateway's names; add it to gateway.allowed_hosts")
+        origin = headers.get("origin")
+        if origin is None or origin.casefold() in self._origins:
+            return
+        if _name(urlsplit(origin).netloc) not in self._hosts:
+            raise Refused(403, "Origin is none that may ask; add it to gateway.allowed_origins")
+
+    def _trusts(self, peer: str | None) -> bool:
+        return bool(self._proxies) and _within(peer, self._proxies)
+
+    def _sender(self, peer: str | None, forwarded_for: str) -> str:
+        """The last address that no trusted proxy has: what stands before it may be anybody's invention."""
+        hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
+        for hop in reversed(hops):
+            if not _within(hop, self._proxies):
+                return hop if _address(hop) is not None else peer or ""
+        return hops[0] if hops and _address(hops[0]) is not None else peer or ""
+
+
+def _first(value: str) -> str:
+    return value.partition(",")[0].strip()
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0][1:].casefold()
+    return host.partition(":")[0].casefold()
+
+
+def _address(text: str | None) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address((text or "").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def _within(text: str | None, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    address = _address(text)
+    return address is not None and any(address in network for network in networks)
+
+
+def _is_loopback(text: str | None) -> bool:
+    address = _address(text)
+    return address is not None and address.is_loopback

@@ -1,0 +1,65 @@
+"""``/livez``, ``/readyz`` and ``/metrics`` of a gateway; ready is one that reaches a worker."""
+
+import asyncio
+import time
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from consumer.client import SessionClient
+from consumer.gateway.exchange import addressed, answer, granted
+from consumer.gateway.limits import InFlight
+from consumer.observability.web import exposed_metrics
+from schemas.errors import SessionsError
+
+FRESH: Final = 1.0
+"""How long (s) an answer of the workers counts: many probes ask RabbitMQ once."""
+
+ASK_TIMEOUT: Final = 1.0
+
+
+class Readiness:
+    """Tells whether requests can be answered here."""
+
+    def __init__(self, client: SessionClient, in_flight: InFlight) -> None:
+        self._client = client
+        self._in_flight = in_flight
+        self._ready_workers = 0
+        self._until = 0.0
+        self._asking = asyncio.Lock()
+
+    def routes(self) -> list[Route]:
+        """Its routes."""
+        return [Route("/livez", self.live), Route("/readyz", self.ready), Route("/metrics", self.metrics)]
+
+    async def live(self, _: Request) -> Response:
+        """Say that the event loop runs."""
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _: Request) -> Response:
+        """Say whether a worker can be reached, and what speaks against it."""
+        link = self._client.connected
+        workers = await self._workers() if link else 0
+        ready = bool(workers) and not self._in_flight.leaving
+        told = {"ready": ready, "link": link, "workers": workers, "leaving": self._in_flight.leaving}
+        return answer(told, 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """Expose the metrics of this process: to this machine, else to who has the scope ``console``."""
+        if not addressed(request).direct:
+            granted(request).check("console")
+        body, content_type = exposed_metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    async def _workers(self) -> int:
+        async with self._asking:
+            if self._until <= time.monotonic():
+                try:
+                    found = (await self._client.list_workers(reply_timeout=ASK_TIMEOUT)).workers
+                except SessionsError:
+                    found = []
+                self._ready_workers = sum(worker.state == "ready" for worker in found)
+                self._until = time.monotonic() + FRESH
+        return self._ready_workers

@@ -1,0 +1,35 @@
+"""What a caller hears when a tool could not be used: sentences that an agent can read out. Pure."""
+
+from schemas.errors import ClientError, ErrorCode, SessionsError
+
+LATE = "This is taking longer than expected, and I do not know yet whether it worked. Please ask me again in a moment."
+BUSY = "I cannot do that right now because the system is busy. Please try again in a moment."
+UNKNOWN = "I do not have a way to do that."
+FAILED = "That did not work. You can try again, or ask for something else."
+UNSURE = "Something went wrong, and I cannot tell whether that was done. Please check before you try again."
+ENDED = "I have lost track of this conversation's data. Please start again."
+
+
+def sentence(error: SessionsError) -> str:
+    """The sentence for an error; it tells whether something may have been done, and nothing technical."""
+    if isinstance(error, ClientError):
+        return BUSY if error.executed is False else LATE
+    match error.code:
+        case ErrorCode.TOOL_TIMEOUT | ErrorCode.DEADLINE_EXCEEDED:
+            return LATE
+        case ErrorCode.OUTCOME_UNKNOWN | ErrorCode.SESSION_DIED | ErrorCode.INTERNAL:
+            return UNSURE
+        case (
+            ErrorCode.CAPACITY
+            | ErrorCode.SESSION_LIMIT
+            | ErrorCode.SERVICE_SESSION_LIMIT
+            | ErrorCode.START_TIMEOUT
+            | ErrorCode.SHUTTING_DOWN
+        ):
+            return BUSY
+        case ErrorCode.TOOL_NOT_FOUND | ErrorCode.SERVICE_NOT_FOUND | ErrorCode.SERVICE_DISABLED:
+            return UNKNOWN
+        case ErrorCode.SESSION_NOT_FOUND:
+            return ENDED
+        case _:
+            return FAILED

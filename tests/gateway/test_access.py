@@ -1,0 +1,211 @@
+"""Who may do what: call tokens, static tokens, the operator; and names that are none of the gateway's."""
+
+import hashlib
+import time
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from pydantic import ValidationError
+
+from consumer.settings import Settings
+from consumer.settings.gateway import GatewaySettings
+from consumer.tokens import KeyUnusable, TokenKeys, TokenRefused
+from tests.gateway.conftest import NOBODY, TOKEN_KEY, Serve, call
+from tests.gateway.test_cases import SERVICES
+from tests.harness import Cluster, config
+
+OTHER_KEY = "fedcba9876543210fedcba9876543210"
+TWO = {"todo": SERVICES["todo"], "todo2": SERVICES["todo2"]}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def pair() -> tuple[str, str]:
+    """An Ed25519 key as PEM: private, public."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return private, public
+
+
+# Call tokens.
+
+
+@pytest.mark.parametrize("keys", [[TOKEN_KEY], [pair()[0]]], ids=["secret", "ed25519"])
+def test_a_token_says_its_call_its_services_and_its_scopes(keys: list[str]) -> None:
+    minter = TokenKeys(keys, "mcp")
+    said = minter.verify(minter.mint("call#1", ["todo"], scopes=["mcp"], lifetime=60))
+    assert said.call_id == "call%231"
+    assert said.services == ("todo",)
+    assert said.scopes == ("mcp",)
+    assert said.expires_at == pytest.approx(time.time() + 60, abs=3)
+
+
+def test_a_token_holds_with_every_key_that_is_there_and_with_no_other() -> None:
+    old, new = TokenKeys([OTHER_KEY], "mcp"), TokenKeys([TOKEN_KEY, OTHER_KEY], "mcp")
+    assert new.verify(old.mint("c")).call_id == "c"
+    with pytest.raises(TokenRefused, match="not signed"):
+        TokenKeys([TOKEN_KEY], "mcp").verify(old.mint("c"))
+
+
+def test_the_public_half_of_a_key_verifies_and_does_not_mint() -> None:
+    private, public = pair()
+    assert TokenKeys([public], "mcp").verify(TokenKeys([private], "mcp").mint("c")).call_id == "c"
+    with pytest.raises(KeyUnusable, match="no key signs"):
+        TokenKeys([public], "mcp").mint("c")
+
+
+def test_a_public_key_is_no_secret_to_sign_with() -> None:
+    _, public = pair()
+    claims = {"iss": "mcp-sessions", "aud": "mcp", "iat": 0, "exp": 2**40, "jti": "x", "call": "c"}
+    with pytest.raises(jwt.InvalidKeyError):
+        jwt.encode(claims, public, algorithm="HS256")
+    for forged in (jwt.encode(claims, "", algorithm="none"), jwt.encode(claims, TOKEN_KEY * 2, algorithm="HS512")):
+        with pytest.raises(TokenRefused):
+            TokenKeys([TOKEN_KEY * 2], "mcp").verify(forged)
+
+
+@pytest.mark.parametrize("keys", [TokenKeys([TOKEN_KEY], "another"), TokenKeys([OTHER_KEY], "mcp")])
+def test_a_token_of_elsewhere_does_not_hold(keys: TokenKeys) -> None:
+    with pytest.raises(TokenRefused):
+        TokenKeys([TOKEN_KEY], "mcp").verify(keys.mint("c"))
+
+
+async def test_a_call_token_reaches_its_call_and_its_services_and_nothing_else(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services=TWO))
+    http = await serve(token_keys=[TOKEN_KEY])
+    minted = await http.post("/calls/call-a/token", json={"services": ["todo"], "lifetime": 60})
+    assert minted.status_code == 201
+    token = minted.json()["token"]
+    await call(http, "todo", "add_todo", "call-b", arguments={"text": "of b"})
+    http.auth = NOBODY
+    http.headers |= bearer(token)
+    assert (await call(http, "todo", "add_todo", "call-a", arguments={"text": "of a"})).status_code == 200
+    assert list((await http.get("/sessions")).json()) == ["call-a"]
+    assert list((await http.get("/services")).json()) == ["todo"]
+    for refused in (
+        await call(http, "todo", "list_todos", "call-b"),
+        await call(http, "todo2", "list_todos", "call-a"),
+        await http.get("/services/todo2/tools"),
+        await http.delete("/sessions/call-b"),
+        await http.post("/calls/call-a/token"),
+        await http.post("/signalwire/events", json={"call_id": "call-a", "kind": "ended"}),
+        await http.post("/signalwire/swaig/todo", json={"function": "list_todos", "call_id": "call-b"}),
+    ):
+        assert refused.status_code == 403, refused.url
+    assert (await http.delete("/sessions/call-a")).status_code == 200
+
+
+async def test_tokens_that_are_over_withdrawn_or_made_up_are_refused_at_every_route(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(token_keys=[TOKEN_KEY], auth_user=None, auth_password=None)
+    over = jwt.encode(
+        jwt.decode(TokenKeys([TOKEN_KEY], mcp.prefix).mint("c"), options={"verify_signature": False}) | {"exp": 1},
+        TOKEN_KEY,
+        algorithm="HS256",
+    )
+    withdrawn = TokenKeys([OTHER_KEY], mcp.prefix).mint("c")
+    for token in (over, withdrawn, "a.b.c", "x", TOKEN_KEY):
+        for method, path in (
+            ("GET", "/services"),
+            ("GET", "/services/todo/tools"),
+            ("POST", "/services/todo/call"),
+            ("GET", "/sessions"),
+            ("DELETE", "/sessions/c"),
+            ("POST", "/calls/c/token"),
+            ("POST", "/signalwire/events"),
+            ("POST", "/signalwire/swaig"),
+        ):
+            answer = await http.request(
+                method, path, headers=bearer(token), json={"call_id": "c"} if method == "POST" else None
+            )
+            assert answer.status_code == 401, (method, path)
+            assert token not in answer.text
+
+
+# Static tokens.
+
+
+def static(token: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "crm",
+        "sha256": hashlib.sha256(token.encode()).hexdigest(),
+        "scopes": ["gateway"],
+        "calls": "any",
+        **more,
+    }
+
+
+async def test_a_static_token_has_its_scopes_and_its_services(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services=TWO))
+    http = await serve(
+        tokens=[static("of-crm", services=["todo"]), static("of-pbx", name="pbx", scopes=["events"], calls=None)]
+    )
+    http.auth = NOBODY
+    assert (await http.get("/services/todo/tools", headers=bearer("of-crm"))).status_code == 200
+    assert (await http.get("/services/todo2/tools", headers=bearer("of-crm"))).status_code == 403
+    assert (await http.get("/services/todo/tools", auth=("crm", "of-crm"))).status_code == 200
+    assert (await http.get("/services/todo/tools", auth=("pbx", "of-crm"))).status_code == 401
+    event = {"call_id": "c", "kind": "started"}
+    assert (await http.post("/signalwire/events", json=event, headers=bearer("of-pbx"))).status_code == 204
+    assert (await http.post("/signalwire/events", json=event, headers=bearer("of-crm"))).status_code == 403
+    assert (await http.get("/services", headers=bearer("of-pbx"))).status_code == 403
+
+
+def test_a_token_that_reaches_every_call_has_to_say_so() -> None:
+    with pytest.raises(ValidationError, match='say calls = "any"'):
+        GatewaySettings(tokens=[static("x", calls=None)])
+
+
+# Without credentials.
+
+
+def test_without_credentials_only_loopback_is_listened_on() -> None:
+    assert GatewaySettings(host="127.0.0.1").listens_on == "127.0.0.1"
+    for host in ("0.0.0.0", "::", "10.0.0.1", "voice.example.com"):
+        with pytest.raises(ValidationError, match="there are no credentials"):
+            GatewaySettings(host=host)
+
+
+def test_with_the_published_password_it_listens_on_loopback_as_signalwires_gateway_does() -> None:
+    settings = Settings(gateway={"host": "0.0.0.0", "auth_user": "admin", "auth_password": "changeme"})
+    assert settings.gateway.listens_on == "127.0.0.1"
+
+
+async def test_without_credentials_pages_of_a_browser_get_nothing(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(auth_user=None, auth_password=None, auth_token=None)
+    assert (await http.get("/services", headers={"host": "evil.example"})).status_code == 421
+    assert (await http.get("/services", headers={"origin": "https://evil.example"})).status_code == 403
+    assert (await http.get("/health", headers={"host": "10.1.2.3"})).status_code == 200
+    ours = {"origin": f"http://localhost:{http.base_url.port}"}
+    assert (await http.get("/livez", headers=ours)).status_code == 200
+
+
+async def test_a_public_url_names_the_host(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(public_url="https://voice.example.com")
+    assert (await http.get("/nothing", headers={"host": "voice.example.com"})).status_code == 404
+    assert (await http.get("/nothing", headers={"host": "other.example.com"})).status_code == 421
+
+
+async def test_metrics_are_for_this_machine_or_for_who_may_watch(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(trusted_proxies=["127.0.0.1"])
+    assert (await http.get("/metrics", auth=NOBODY)).status_code == 200
+    from_outside = {"x-forwarded-for": "198.51.100.7"}
+    assert (await http.get("/metrics", headers=from_outside, auth=NOBODY)).status_code == 401
+    assert (await http.get("/metrics", headers=from_outside)).status_code == 200
+
+
+async def test_rates_are_counted_by_the_address_that_asks(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(rate_limits={"session_delete": "2 per minute"}, trusted_proxies=["127.0.0.1"])
+
+    async def delete(address: str) -> httpx2.Response:
+        return await http.delete("/sessions/a%3Ab", headers={"x-forwarded-for": address})
+
+    assert [(await delete("198.51.100.7")).status_code for _ in range(3)] == [400, 400, 429]
+    assert int((await delete("198.51.100.7")).headers["retry-after"]) > 0
+    assert (await delete("198.51.100.8")).status_code == 400

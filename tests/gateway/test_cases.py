@@ -1,0 +1,99 @@
+"""What SignalWire's gateway was asked, in its order, and what ours answers: its own status, or one that is right."""
+
+import base64
+import json
+import sys
+from typing import Any
+
+import httpx2
+
+from tests.gateway.conftest import NOBODY, PASSWORD, TOKEN, USER, Serve
+from tests.harness import ROOT, Cluster, config
+
+CASES = [json.loads(line) for line in (ROOT / "tests/samples/gateway/cases.jsonl").read_text().splitlines()]
+TODO = [sys.executable, str(ROOT / "tests/servers/todo_server.py")]
+SERVICES: dict[str, dict[str, Any]] = {
+    "todo": {"command": TODO},
+    "todo2": {"command": TODO},
+    "off": {"command": TODO, "enabled": False},
+    "broken": {"command": [sys.executable, "-c", "raise SystemExit('no')"]},
+    "odd": {"command": [sys.executable, str(ROOT / "tests/servers/odd_server.py")]},
+}
+
+
+def authorization(how: str) -> dict[str, str]:
+    """The header for what a case calls its credentials."""
+
+    def basic(user: str, password: str, scheme: str = "Basic") -> str:
+        return f"{scheme} {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+    values = {
+        "none": None,
+        "basic": basic(USER, PASSWORD),
+        "basic, wrong password": basic(USER, "wrong"),
+        "basic, wrong user": basic("nobody", PASSWORD),
+        "basic, password beyond ascii": basic(USER, "pä$$wörd"),
+        "basic, scheme in lower case": basic(USER, PASSWORD, "basic"),
+        "bearer": f"Bearer {TOKEN}",
+        "bearer, scheme in lower case": f"bearer {TOKEN}",
+        "bearer, empty": "Bearer",  # a client strips the space behind it
+    }
+    value = values[how]
+    return {} if value is None else {"authorization": value}
+
+
+def content(body: Any) -> bytes | None:
+    if body is None:
+        return None
+    if isinstance(body, str):
+        if body.startswith("<") and body.endswith(" bytes>"):
+            text = "x" * int(body[1:-7])
+            return json.dumps({"tool": "list_todos", "session_id": "s-1", "extra": text}).encode()
+        return body.encode()
+    return json.dumps(body).encode()
+
+
+def wanted(case: dict[str, Any], status: int) -> bool:
+    want = case["want"]
+    return 400 <= status < 500 or status == 503 if isinstance(want, str) else status in want
+
+
+async def ask(http: httpx2.AsyncClient, case: dict[str, Any]) -> httpx2.Response:
+    headers = authorization(case["auth"])
+    if case["content_type"]:
+        headers["content-type"] = case["content_type"]
+    return await http.request(case["method"], case["path"], headers=headers, content=content(case["body"]))
+
+
+async def test_every_case_gets_its_status_and_its_keys(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services=SERVICES))
+    http = await serve()
+    http.auth = NOBODY
+    for case in CASES:
+        answer = await ask(http, case)
+        assert wanted(case, answer.status_code), (case["name"], answer.status_code, answer.text)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        if answer.status_code >= 400:
+            assert_error(case, answer)
+        elif isinstance(case["answer"], list):
+            assert set(answer.json()) == set(case["answer"]), case["name"]
+        else:
+            assert isinstance(answer.json(), dict), case["name"]
+
+
+def assert_error(case: dict[str, Any], answer: httpx2.Response) -> None:
+    if answer.status_code == 401:
+        assert answer.headers["www-authenticate"].startswith("Basic realm=")
+        return
+    said = answer.json()
+    assert said["error"], case["name"]
+    assert said["code"].isupper(), case["name"]
+    assert said["retryable"] is (answer.status_code in {429, 503}), case["name"]
+
+
+async def test_a_body_of_nine_megabytes_is_taken_where_it_is_allowed(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services=SERVICES))
+    http = await serve(max_body="10M")
+    case = next(case for case in CASES if case["name"] == "call, 9 MiB")
+    assert (await ask(http, case)).status_code == 200

@@ -1,0 +1,213 @@
+"""The gateway while the broker is away, while workers die, beside another gateway, and while it leaves."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+
+import httpx2
+import pytest
+
+from tests.gateway.conftest import CREDENTIALS, PASSWORD, USER, Serve, call, served, soon
+from tests.harness import START, Cluster, WorkerProcess, config
+from tests.proxy import proxy_to, through
+
+EVENT = {"call_id": "late", "kind": "started"}
+
+
+async def test_while_the_broker_is_away_nothing_is_taken_and_all_is_well_when_it_is_back(mcp: Cluster) -> None:
+    await mcp.start()
+    url = mcp.url
+    async with proxy_to(url) as proxy:
+        mcp.url = through(url, proxy)
+        async with served(mcp) as (_, http):
+            mcp.url = url
+            assert (await http.get("/readyz")).status_code == 200
+            await proxy.close()
+            await soon(lambda: is_ready(http, 503))
+            began = time.monotonic()
+            answers = {
+                "event": await http.post("/signalwire/events", json=EVENT),
+                "call": await call(http, "echo", "echo", "c-1", arguments={"text": "x"}),
+                "list": await http.get("/sessions"),
+            }
+            assert time.monotonic() - began < 3.0
+            for what, answer in answers.items():
+                assert answer.status_code == 503, what
+                assert answer.headers["retry-after"], what
+                assert answer.json()["retryable"] is True, what
+            assert (await http.get("/livez")).status_code == 200
+            await proxy.start()
+            await soon(lambda: is_ready(http, 200))
+            assert (await http.post("/signalwire/events", json=EVENT)).status_code == 204
+            await mcp.event("created", call_id="late")
+
+
+async def is_ready(http: httpx2.AsyncClient, status: int) -> bool:
+    return (await http.get("/readyz")).status_code == status
+
+
+async def test_without_a_worker_it_is_not_ready(mcp: Cluster, serve: Serve) -> None:
+    http = await serve()
+    answer = await http.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["workers"] == 0
+
+
+async def test_a_worker_killed_under_a_tool_call_is_424_and_the_call_is_not_repeated(
+    mcp: Cluster, serve: Serve
+) -> None:
+    worker = await mcp.start(config(worker={"http_port": 0}))
+    port = (await worker.logged("http.listening"))["port"]
+    http = await serve(patience=3.0)
+    await call(http, "echo", "echo", "c-1", arguments={"text": "x"})
+    calling = asyncio.create_task(call(http, "echo", "sleep", "c-1", arguments={"seconds": 30}))
+    await soon(lambda: in_flight(port))
+    await worker.kill()
+    answer = await calling
+    assert answer.status_code == 424
+    assert answer.json()["retryable"] is False
+
+
+async def in_flight(port: int) -> bool:
+    """Whether the worker with this metrics port executes a tool call."""
+    async with httpx2.AsyncClient() as http:
+        told = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    return "mcp_sessions_tool_calls_in_flight 1.0" in told
+
+
+async def test_two_gateways_make_no_difference(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    await mcp.start()
+    gateways = [await serve(), await serve()]
+    for turn in range(8):
+        http = gateways[turn % 2]
+        answer = await call(http, "echo", "counter", f"c-{turn % 3}")
+        assert answer.status_code == 200, answer.text
+    lists = [(await http.get("/sessions")).json() for http in gateways]
+    assert set(lists[0]) == set(lists[1]) == {"c-0", "c-1", "c-2"}
+    assert (await gateways[1].delete("/sessions/c-0")).status_code == 200
+    assert (await gateways[0].delete("/sessions/c-0")).status_code == 404
+
+
+async def test_what_runs_is_answered_before_the_gateway_leaves(mcp: Cluster) -> None:
+    await mcp.start()
+    async with served(mcp) as (gateway, http):
+        await call(http, "echo", "echo", "c-1", arguments={"text": "x"})
+        calling = asyncio.create_task(call(http, "echo", "sleep", "c-1", arguments={"seconds": 1}))
+        await soon(lambda: asyncio.sleep(0, gateway.in_flight.count))
+        leaving = asyncio.create_task(gateway.leave(10))
+        await asyncio.sleep(0)
+        refused = await http.get("/services")
+        assert refused.status_code == 503
+        assert (await http.get("/readyz")).status_code == 503
+        assert (await calling).status_code == 200
+        assert await leaving is True
+
+
+# Processes.
+
+
+async def started(mcp: Cluster, command: str, *options: str, **gateway: object) -> WorkerProcess:
+    """A worker with a gateway, or a gateway, as a process."""
+    path = mcp.folder / f"{command}-{len(mcp.workers)}.json"
+    path.write_text(json.dumps(config(gateway={"port": 0, **CREDENTIALS, **gateway})))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import sys; from consumer.cli import main; main(sys.argv[1:])",
+        command,
+        *options,
+        env=os.environ
+        | {
+            "AMQP_URL": mcp.url,
+            "MCP_SESSIONS_CONFIG": str(path),
+            "MCP_SESSIONS_PREFIX": mcp.prefix,
+            "MCP_SESSIONS_LOG_FORMAT": "json",
+        },
+        cwd=mcp.folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+    )
+    made = WorkerProcess(process, path.with_suffix(".log"), lambda: None)
+    mcp.workers.append(made)
+    return made
+
+
+async def client_of(process: WorkerProcess) -> httpx2.AsyncClient:
+    port = (await process.logged("gateway.listening", within=START))["port"]
+    await process.logged("gateway.ready", within=START)
+    return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", auth=(USER, PASSWORD), timeout=30)
+
+
+async def test_the_command_serves_and_leaves_on_sigterm(mcp: Cluster) -> None:
+    await mcp.start()
+    process = await started(mcp, "gateway")
+    async with await client_of(process) as http:
+        assert (await call(http, "echo", "echo", "c-1", arguments={"text": "x"})).json()["result"] == "x"
+    assert await process.terminate() == 0
+    await process.logged("gateway.stopped")
+
+
+async def test_a_worker_with_a_gateway_answers_its_own_calls_without_the_broker(mcp: Cluster) -> None:
+    process = await started(mcp, "worker", "--gateway")
+    async with await client_of(process) as http:
+        await process.logged("worker.ready")
+        assert (await call(http, "echo", "echo", "c-1", arguments={"text": "first"})).status_code == 200
+        assert (await call(http, "echo", "echo", "c-1", arguments={"text": "second"})).json()["result"] == "second"
+        await process.logged("delivery", type="tools.call", queue="in-process", call_id="c-1")
+        # The rules are the owner's: an error, an idempotency key and a deadline are the same on this way.
+        assert (await call(http, "echo", "nope", "c-1")).status_code == 404
+        counted = [
+            (
+                await http.post(
+                    "/services/echo/call",
+                    json={"tool": "counter", "session_id": "c-1"},
+                    headers={"idempotency-key": "once"},
+                )
+            ).json()["result"]
+            for _ in range(2)
+        ]
+        assert counted[0] == counted[1]
+    assert await process.terminate() == 0
+
+
+async def test_a_call_of_another_worker_is_reached_over_the_broker(mcp: Cluster) -> None:
+    other = await mcp.start()
+    await mcp.client.create("elsewhere", "echo")
+    process = await started(mcp, "worker", "--gateway")
+    async with await client_of(process) as http:
+        await process.logged("worker.ready")
+        answer = await call(http, "echo", "echo", "elsewhere", arguments={"text": "over there"})
+        assert answer.json()["result"] == "over there"
+    assert other.records
+
+
+async def test_an_address_that_is_taken_is_said_at_once(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    http = await serve()
+    for command, options in (("gateway", ()), ("worker", ("--gateway",))):
+        process = await started(mcp, command, *options, port=http.base_url.port)
+        assert await process.ended() == 2
+        assert any("cannot listen" in str(record.get("error")) for record in process.records)
+
+
+async def test_two_sigterms_of_a_platform_are_one_wish(mcp: Cluster) -> None:
+    await mcp.start()
+    process = await started(mcp, "gateway")
+    async with await client_of(process) as http:
+        await call(http, "echo", "echo", "c-1", arguments={"text": "x"})
+        calling = asyncio.create_task(call(http, "echo", "sleep", "c-1", arguments={"seconds": 1}))
+        await asyncio.sleep(0.2)
+        for _ in range(2):
+            process.process.send_signal(signal.SIGTERM)
+        assert (await calling).status_code == 200
+    assert await process.ended() == 0
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PORT", raising=False)

@@ -1,0 +1,88 @@
+"""SWAIG functions as tool calls, hooks as what they are, and sentences for the caller when something is wrong."""
+
+import json
+from typing import Any
+
+import httpx2
+
+from consumer.gateway import speech
+from tests.gateway.conftest import Serve
+from tests.gateway.test_cases import SERVICES
+from tests.harness import ROOT, Cluster, config
+
+SAMPLES = ROOT / "tests/samples/call-events/swaig"
+
+
+async def run(
+    http: httpx2.AsyncClient, function: str, call_id: str, path: str = "", **arguments: Any
+) -> httpx2.Response:
+    """A function's request as the platform sends it."""
+    body = json.loads((SAMPLES / "function_get_weather.json").read_text()) | {
+        "function": function,
+        "call_id": call_id,
+        "argument": {"parsed": [arguments], "raw": json.dumps(arguments)},
+    }
+    return await http.post(f"/signalwire/swaig{path}", json=body)
+
+
+async def test_a_function_is_a_tool_call_of_the_calls_session(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"todo": SERVICES["todo"]}))
+    http = await serve()
+    added = await run(http, "add_todo", "s-1", text="milk")
+    assert added.status_code == 200
+    assert added.json() == {"response": "added milk"}
+    assert (await run(http, "list_todos", "s-1", "/todo")).json() == {"response": "milk"}
+    assert (await run(http, "list_todos", "s-2")).json() == {"response": "nothing"}
+
+
+async def test_the_names_of_signalwires_skill_name_the_service(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"todo": SERVICES["todo"], "todo2": SERVICES["todo2"]}))
+    http = await serve()
+    assert (await run(http, "mcp_todo2_add_todo", "s-1", text="eggs")).json() == {"response": "added eggs"}
+    assert (await run(http, "todo_list_todos", "s-1")).json() == {"response": "nothing"}
+    assert (await run(http, "todo2_list_todos", "s-1")).json() == {"response": "eggs"}
+    assert (await run(http, "list_todos", "s-1")).json() == {"response": speech.UNKNOWN}
+
+
+async def test_hooks_open_and_close_the_call(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    http = await serve()
+    hook = json.loads((SAMPLES / "startup_hook.json").read_text())
+    assert (await http.post("/signalwire/swaig", json=hook)).status_code == 200
+    await mcp.event("created", call_id=hook["call_id"])
+    hook = json.loads((SAMPLES / "hangup_hook.json").read_text())
+    assert (await http.post("/signalwire/swaig", json=hook)).json() == {"response": "OK"}
+    await mcp.event("closed", call_id=hook["call_id"], reason="call_ended")
+
+
+async def test_signatures_are_the_tools_with_this_address(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"todo": SERVICES["todo"]}))
+    http = await serve(public_url="https://voice.example.com/gateway", allowed_hosts=["127.0.0.1"])
+    asked = {"action": "get_signature", "functions": ["add_todo"], "content_type": "text/swaig", "version": "2.0"}
+    (told,) = (await http.post("/signalwire/swaig", json=asked)).json()
+    assert told["function"] == "add_todo"
+    assert told["parameters"] == {"type": "object"}
+    assert told["web_hook_url"] == "https://voice.example.com/gateway/signalwire/swaig"
+
+
+async def test_a_tool_that_fails_says_so_in_its_own_words(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"odd": SERVICES["odd"]}))
+    http = await serve()
+    assert (await run(http, "iserror", "s-1")).json() == {"response": "no such city"}
+    assert (await run(http, "crash", "s-1")).json() == {"response": speech.UNSURE}
+    assert (await run(http, "nothing_like_it", "s-1")).json() == {"response": speech.UNKNOWN}
+
+
+async def test_what_is_late_is_told_within_the_patience(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()  # echo
+    http = await serve(patience=0.5)
+    assert (await run(http, "sleep", "s-1", seconds=20)).json() == {"response": speech.LATE}
+
+
+async def test_what_is_no_function_is_refused_with_a_sentence(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    http = await serve()
+    for body in (b"", b"[]", b"{", b'{"function": 7, "call_id": "c"}', b'{"function": "x"}'):
+        answer = await http.post("/signalwire/swaig", content=body)
+        assert answer.status_code == 400, body
+        assert answer.json()["error"]
