@@ -10,6 +10,7 @@ from consumer.processes.service import MCPService, Sandbox, Warm
 from consumer.settings import CallExchange, SessionSettings, WorkerSettings
 from consumer.settings.broker_url import DEFAULT, VARIABLES
 from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
+from consumer.settings.gateway import GatewaySettings, RateLimits, StaticToken
 from docs.generate.markdown import code, described, fields, literal, table
 
 SESSION = {
@@ -132,7 +133,16 @@ EXCHANGE = {
     "arguments": "Arguments of the binding, for a headers exchange.",
 }
 
+
+def _said(model: type[BaseModel]) -> dict[str, str]:
+    """What a model itself says of its fields."""
+    return {name: " ".join((field.description or "").split()) for name, field in model.model_fields.items()}
+
+
 SECTIONS: dict[str, tuple[type[BaseModel], Mapping[str, str]]] = {
+    "gateway": (GatewaySettings, _said(GatewaySettings)),
+    "gateway-token": (StaticToken, _said(StaticToken)),
+    "gateway-rate-limits": (RateLimits, _said(RateLimits)),
     "session": (SessionSettings, SESSION),
     "worker": (WorkerSettings, WORKER),
     "service": (MCPService, SERVICE),
@@ -156,7 +166,12 @@ IMPORTANT = (
 )
 """What the README shows; the rest is in the reference."""
 
-_LINKS = {"[Sandbox](#sandbox)": "[table](#sandbox)", "[Warm](#warm)": "[table](#warm-processes)"}
+_LINKS = {
+    "[Sandbox](#sandbox)": "[table](#sandbox)",
+    "[Warm](#warm)": "[table](#warm-processes)",
+    "[RateLimits](#ratelimits)": "[table](#rate-limits)",
+    "list of [StaticToken](#statictoken)": "list of [tables](#static-tokens)",
+}
 
 
 def _type(kind: str) -> str:
@@ -166,7 +181,7 @@ def _type(kind: str) -> str:
 
 def _rows(section: str) -> list[tuple[str, str, str, str]]:
     model, written = SECTIONS[section]
-    known = [(name, kind, default) for name, kind, default in fields(model) if name != "name"]
+    known = [row for row in fields(model) if model is not MCPService or row[0] != "name"]
     meanings = described((name for name, _, _ in known), written, f"settings of [{section}]")
     return [(name, _type(kind), _shown(model, name, default), meanings[name]) for name, kind, default in known]
 
@@ -178,10 +193,10 @@ def _shown(model: type[BaseModel], name: str, default: str) -> str:
     return "" if default in ('`""`', "`[]`", "`{}`") or isinstance(value, BaseModel) else default
 
 
-def _with_variables(section: str) -> Callable[[], str]:
+def _with_variables(section: str, prefix: str = PREFIX) -> Callable[[], str]:
     def part() -> str:
         rows = [
-            (f"{code(name)}<br>{code(PREFIX + name.upper())}", kind, default, meaning)
+            (f"{code(name)}<br>{code(prefix + name.upper())}", kind, default, meaning)
             for name, kind, default, meaning in _rows(section)
         ]
         return table(("key, variable", "type", "default", "meaning"), rows)
@@ -214,6 +229,8 @@ def environment() -> str:
     others = {name: keys for name, keys in variables().items() if len(keys) == 1}
     rows += [(code(name), f"The whole of `{keys[0]}`, as JSON.") for name, keys in others.items()]
     rows.append((code(f"{PREFIX}<NAME>"), "Any single setting of `[session]` and `[worker]`; see the tables below."))
+    rows.append((code(f"{PREFIX}GATEWAY_<NAME>"), "Any single setting of `[gateway]`."))
+    rows.append((code("PORT"), "`gateway.port`, where nothing else says one; Heroku and others set it."))
     return table(("variable", "meaning"), rows)
 
 
@@ -222,6 +239,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": short,
     "session-settings": _with_variables("session"),
     "worker-settings": _with_variables("worker"),
+    "gateway-settings": _with_variables("gateway", f"{PREFIX}GATEWAY_"),
+    "gateway-token-settings": _without("gateway-token"),
+    "gateway-rate-limit-settings": _without("gateway-rate-limits"),
     "service-settings": _without("service"),
     "sandbox-settings": _without("sandbox"),
     "warm-settings": _without("warm"),

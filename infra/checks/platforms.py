@@ -11,17 +11,19 @@ from pathlib import Path
 from infra.checks.common import ROOT, Faults, complaints, note, read_yaml, tool, works
 
 UNIT = "mcp-sessions@.service"
+PROCFILE = ["worker: python -m consumer", "web: mcp-sessions ${WEB_PROCESS:-worker --gateway}"]
+"""Alone, a web dyno is worker and gateway in one; beside worker dynos it is the gateway."""
 
 
 def heroku(root: Path = ROOT) -> Faults:
     """The worker is what the Procfile starts, with a broker and settings that exist."""
     procfile = (root / "Procfile").read_text()
-    if procfile.strip() != "worker: python -m consumer":
+    if procfile.splitlines() != PROCFILE:
         yield f"Procfile: says {procfile.strip()!r}"
     app = json.loads((root / "app.json").read_text())
     if not any(addon.get("plan", "").startswith("cloudamqp") for addon in app.get("addons", [])):
         yield "app.json: has no CloudAMQP add-on, so there is no broker"
-    if app.get("formation", {}).get("worker", {}).get("quantity", 0) < 1:
+    if app.get("formation", {}).get("web", {}).get("quantity", 0) < 1:
         yield "app.json: its formation starts no worker"
     if not re.fullmatch(r"3\.\d+\n", (root / ".python-version").read_text()):
         yield ".python-version: must be a major and a minor version, so that patches come by themselves"

@@ -133,6 +133,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Duration of a tool call", quantiles("mcp_sessions_tool_call_seconds", "service"), "s"),
         Panel("Tool calls in flight", (gauge("mcp_sessions_tool_calls_in_flight", "instance"),), stacked=True),
     ),
+    "HTTP gateway": (
+        Panel("Requests", (rate("mcp_sessions_http_requests_total", "route, status"),), "ops", width=12),
+        Panel("Duration of a request", quantiles("mcp_sessions_http_request_seconds", "route", (0.5, 0.95)), "s",
+              width=12),
+    ),
     "Placing": (
         Panel("Placements", (rate("mcp_sessions_placements_total", "outcome"),), "ops"),
         Panel("Wait for a place", quantiles("mcp_sessions_placement_seconds"), "s", "Waiting for room included."),
