@@ -14,7 +14,7 @@ from pathlib import Path
 
 import consumer
 from consumer.processes.launch.environment import PASSED_ON
-from consumer.processes.launch.host_tools import failure_of
+from consumer.processes.launch.host_tools import failure_of, names_file
 from consumer.processes.service import MCPService
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
@@ -99,7 +99,7 @@ def needed_paths(command: list[str]) -> Iterator[Path]:
     Looked at are the program and the script that it is given, through symbolic links: what they were installed with
     (a virtualenv and its base, a ``node_modules``, the prefix above a ``bin``), or else the directory they lie in.
     """
-    script = next((word for word in command[1:] if not word.startswith("-") and Path(word).is_file()), None)
+    script = next((word for word in command[1:] if not word.startswith("-") and names_file(word)), None)
     for word in (command[0], *([script] if script is not None else [])):
         for path in (Path(word).absolute(), Path(word).resolve()):
             for home in _homes(path):

@@ -3,8 +3,17 @@
 import asyncio
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 PROBE_PATIENCE = 5.0
+
+
+def names_file(word: str) -> bool:
+    """Whether a word of a command is a file's path; it may as well be a program of any length, as after ``-c``."""
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import structlog
 
 from consumer.processes.launch.environment import make_folder, minimal_environment, parent_of_bases
 from consumer.processes.launch.fork_server import ForkedChild, Job, Process, Watch
+from consumer.processes.launch.host_tools import names_file
 from consumer.processes.launch.keeper import Keeper
 from consumer.processes.launch.removal import remove_tree
 from consumer.processes.launch.sandbox import Confinement, confinement_of, environment_of_limits, limits, wrapped
@@ -232,7 +233,7 @@ def program_of(service: MCPService) -> Program:
 def _names_file(word: str) -> bool:
     if word.startswith("-") or Path(word).is_absolute():
         return False
-    return ("/" in word or Path(word).suffix in {".py", ".js", ".mjs", ".cjs"}) and Path(word).is_file()
+    return ("/" in word or Path(word).suffix in {".py", ".js", ".mjs", ".cjs"}) and names_file(word)
 
 
 def pipes(count: int) -> list[tuple[int, int]]:
