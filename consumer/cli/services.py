@@ -66,7 +66,7 @@ async def service_tools(
 
 @command(app, "check", epilog="Example: mcp-sessions services check --config mcp-sessions.toml")
 async def check_services(invocation: Invocation) -> None:
-    """Start every enabled service once on this machine, and tell what works. Needs no broker.
+    """Start every enabled service once on this machine, and tell what works and how long it took. Needs no broker.
 
     Exit code 1 when one of them does not work.
     """
@@ -83,11 +83,15 @@ async def check_services(invocation: Invocation) -> None:
         write_json({"services": {name: _as_json(check) for name, check in checks.items()}, "disabled": disabled})
     else:
         rows: list[Row] = [
-            [name, state("fails" if check.error else "works"), _found(check)] for name, check in checks.items()
+            [name, state("fails" if check.error else "works"), duration(check.seconds), _found(check)]
+            for name, check in checks.items()
         ]
-        rows += [[name, state("disabled"), "not tried"] for name in disabled]
-        answers().print(table("SERVICE", "STATE", "FOUND", rows=rows))
+        rows += [[name, state("disabled"), "", "not tried"] for name in disabled]
+        answers().print(table("SERVICE", "STATE", "START", "FOUND", rows=rows))
         say(f"{len(checks) - len(failed)} of {len(checks)} work; tried in {duration(took)}.")
+        for name, check in checks.items():
+            if check.advice:
+                say(f"{name}: {check.advice}.")
     if failed:
         raise typer.Exit(ExitCode.ERROR)
 
@@ -100,6 +104,7 @@ def _found(check: Any) -> str:
 
 
 def _as_json(check: Any) -> dict[str, Any]:
+    told: dict[str, Any] = {"ok": check.error is None, "seconds": round(check.seconds, 3), "advice": check.advice}
     if check.error is None:
-        return {"ok": True, "tools": check.tools}
-    return {"ok": False, "error": check.error.body().model_dump(mode="json")}
+        return told | {"tools": check.tools}
+    return told | {"error": check.error.body().model_dump(mode="json")}

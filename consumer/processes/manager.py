@@ -1,6 +1,7 @@
 """The configured services and the clients that are made of them: SignalWire's ``MCPManager``, in asyncio."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any, Self
 
 import structlog
 
+from consumer.processes.advice import SLOW_START, advice
 from consumer.processes.client.client import MCPClient
 from consumer.processes.service import MCPService
 from consumer.processes.tool_cache import Listings
@@ -21,10 +23,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServiceCheck:
-    """What a trial start of a service found: its tools, or the error."""
+    """What a trial start of a service found: its tools, or the error, and how long it took."""
 
     error: SessionsError | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    """How long the start took, with its listing of tools."""
+    advice: str = ""
+    """What to do about a start that takes too long."""
 
 
 class MCPManager:
@@ -81,6 +87,15 @@ class MCPManager:
 
     async def create_client(self, service_name: str) -> MCPClient:
         """A started client of its own; the caller stops it. Errors as :meth:`MCPClient.start` and ``get_service``."""
+        began = time.monotonic()
+        client = await self._create(service_name)
+        if (took := time.monotonic() - began) > SLOW_START:
+            log.warning(
+                "service.slow_start", service=service_name, seconds=round(took, 1), hint=advice(client.service, took)
+            )
+        return client
+
+    async def _create(self, service_name: str) -> MCPClient:
         service = self.get_service(service_name)
         if self._closing is not None:
             raise ShuttingDown("the worker is leaving")
@@ -126,10 +141,15 @@ class MCPManager:
         return dict(zip(names, await asyncio.gather(*map(self._check, names)), strict=True))
 
     async def _check(self, service_name: str) -> ServiceCheck:
+        began = time.monotonic()
         try:
-            return ServiceCheck(tools=await self._list(service_name))
+            client = await self._create(service_name)
         except SessionsError as error:
-            return ServiceCheck(error=error)
+            took = time.monotonic() - began
+            return ServiceCheck(error, seconds=took, advice=advice(self.services[service_name], took))
+        took = time.monotonic() - began
+        await client.stop()
+        return ServiceCheck(tools=client.tools, seconds=took, advice=advice(self.services[service_name], took))
 
     async def shutdown(self) -> None:
         """Stop all clients at once and remove what they left. Idempotent, bounded, never raises."""

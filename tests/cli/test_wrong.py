@@ -1,12 +1,14 @@
 """Wrong input and missing brokers: one clear answer, the right exit code, and never a traceback."""
 
 import json
+import re
 import sys
 
 import pytest
 
 from consumer.broker.permissions import ROLES
 from tests.cli.conftest import TODO, Cli
+from tests.harness import ECHO
 
 BROKEN = """
 [session]
@@ -128,6 +130,7 @@ async def test_services_are_tried_on_this_machine(offline: Cli):
     assert ran.code == 1
     assert "add_todo" in ran.out
     assert "oh no" in ran.out
+    assert re.search(r"todo +works +[\d.]+m?s ", ran.out)
     assert "1 of 2 work" in ran.err
     ran = await offline("services", "check", "--config", str(config), "--json")
     assert ran.code == 1
@@ -135,6 +138,27 @@ async def test_services_are_tried_on_this_machine(offline: Cli):
     assert (found["todo"]["ok"], found["broken"]["ok"]) == (True, False)
     assert found["broken"]["error"]["code"] == "START_FAILED"
     assert ran.json["disabled"] == ["off"]
+
+
+async def test_a_slow_start_and_a_fetched_package_are_told_with_what_to_do(offline: Cli):
+    (offline.folder / "mcp-sessions.toml").write_text("")
+    npx = offline.folder / "npx"
+    npx.write_text(f"#!/bin/sh\nexec {' '.join(ECHO)}\n")
+    npx.chmod(0o755)
+    services = {
+        "fetched": {"command": [str(npx), "-y", "a-package"]},
+        "slow": {"command": [*ECHO, "--slow-start", "5.1"]},
+        "quick": {"command": ECHO},
+    }
+    config = offline.folder / "services.json"
+    config.write_text(json.dumps({"services": services}))
+    ran = await offline("services", "check", "--config", str(config), "--json")
+    found = ran.json["services"]
+    assert ran.code == 0
+    assert found["fetched"]["advice"].startswith("npx fetches its package for each session")
+    assert found["slow"]["seconds"] > 5
+    assert "keep servers warm" in found["slow"]["advice"]
+    assert found["quick"]["advice"] == ""
 
 
 async def test_permissions_are_printed_for_a_shell_and_for_an_import(offline: Cli):

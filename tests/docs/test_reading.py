@@ -23,6 +23,8 @@ from tests.harness import ROOT
 
 LANGUAGES = {"python", "sh", "js", "json", "toml", "xml", "mermaid", "text"}
 NOT_OURS = {
+    "npm",
+    "uv",
     *("amqp-publish", "bash", "cd", "curl", "docker", "git", "heroku", "install", "kubectl", "pip", "python"),
     *("rabbitmqadmin", "source", "systemctl", "/opt/mcp-sessions/bin/pip"),
 }

@@ -1,0 +1,38 @@
+"""What can be done about a service whose start takes long. Pure."""
+
+from pathlib import Path
+
+from consumer.processes.service import MCPService
+
+SLOW_START = 5.0
+"""From how many seconds on a start is too long for somebody who waits on the phone."""
+
+GUIDE = "docs/guides/tools.md"
+_FETCHERS = {"npx": (), "bunx": (), "uvx": (), "pipx": ("run",), "uv": ("tool", "run", "x"), "npm": ("exec", "x"),
+             "pnpm": ("dlx",), "yarn": ("dlx",)}  # fmt: skip
+"""Programs that fetch a package and run it; those that do other things as well, with the words that say so."""
+
+
+def fetcher_of(service: MCPService) -> str | None:
+    """The program that fetches the service's package at each start, if its command is one."""
+    program, *arguments = service.command or [""]
+    name = Path(program).name.removesuffix(".cmd").removesuffix(".exe")
+    words = _FETCHERS.get(name)
+    if words is None or "--offline" in arguments or (words and (not arguments or arguments[0] not in words)):
+        return None
+    return " ".join([name, *arguments[:1]]) if words else name
+
+
+def advice(service: MCPService, seconds: float) -> str:
+    """What to do about a start that took ``seconds``; empty when nothing has to be done."""
+    fetcher = fetcher_of(service)
+    if fetcher is not None:
+        return (
+            f"{fetcher} fetches its package for each session, because each has a HOME of its own: install the package "
+            f"once and name its program ({GUIDE}, 'npx and uvx')"
+        )
+    if seconds <= SLOW_START:
+        return ""
+    if service.url is not None:
+        return "the server at the URL takes so long to answer; its own log may say why"
+    return f"keep servers warm, or fork them if this one is in Python ({GUIDE}, 'Ready before the call')"
