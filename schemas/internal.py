@@ -75,16 +75,18 @@ class Presence(Strict):
     ``placements`` maps a placer to the highest of its placement numbers that this load already counts, so that the
     placer can add what is still on its way. ``told`` is the highest revision of a recipe of its own up to which the
     world has been told of every session: should the worker die, the placer tells of those that came later.
+    ``reports_to`` is there when the worker is the placer: the queue in which it wants to hear of changes of load.
     """
 
     type: ClassVar[str] = "worker.presence"
     worker: WorkerInfo
     placements: dict[WorkerId, int] = Field(default_factory=dict)
     told: int = 0
+    reports_to: str = ""
 
 
 class PresenceRequest(Strict):
-    """A worker that has a new link, or has just become the placer, asks everybody to report.
+    """A worker asks everybody to report: it has a new link, has become the placer, or must know who lives.
 
     With a ``reply_to`` it asks for ``worker.endings`` as well.
     """

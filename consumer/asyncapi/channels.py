@@ -154,7 +154,11 @@ class _Channels:
             _exchange(names.workers): workers,
             _exchange(names.unowned): [Recipe.type],
             _queue(self.inbox.name): [Recipe.type, Probe.type],
-            _queue(self.worker.name): [*(one.type for one in ANSWERS), f"{CallEnded.type}{REPLY_SUFFIX}"],
+            _queue(self.worker.name): [
+                *(one.type for one in ANSWERS),
+                Presence.type,  # to the placer, when a load has changed
+                f"{CallEnded.type}{REPLY_SUFFIX}",
+            ],
             **{_exchange(one.name): [PLATFORM_EVENT] for one in self.topology.exchanges if one.foreign},
         }
 

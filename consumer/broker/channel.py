@@ -128,6 +128,11 @@ class Channel:
         declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
         return bool(declared.message_count) and not declared.consumer_count
 
+    async def consumers_of(self, queue: str) -> int:
+        """How many consume from a queue, which must be there; asks, and changes nothing."""
+        declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
+        return declared.consumer_count or 0
+
     async def bind(self, binding: Binding) -> None:
         """Bind a queue; idempotent. What is bound while another binding is under way costs no round trip of its own."""
         await self._rpc(self._bound(binding))

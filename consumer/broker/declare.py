@@ -98,6 +98,21 @@ async def cluster_exchange(link: Link, names: Names) -> str:
     return names.cluster if await exists(link, Exchange(names.cluster, "fanout", "")) else ""
 
 
+async def consumers_of(link: Link, queue: str) -> int:
+    """How many consume from a queue; none from one that is not there. No message is sent for it.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer.
+    """
+    try:
+        async with link.scratch() as channel:
+            return await channel.consumers_of(queue)
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, ChannelNotFoundEntity):
+            return 0
+        raise
+
+
 async def _declare(channel: Channel, thing: Exchange | Queue, *, passive: bool) -> None:
     if isinstance(thing, Exchange):
         await channel.declare_exchange(thing, passive=passive)

@@ -199,14 +199,14 @@ class Link:
         connection = await self._connect("publish")
         user = await verified_user(connection, user_of(str(self._url))) if signed else None
         opened = []
-        for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False):
+        for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False, False):
             pika = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
             raw = await _opened(pika)
             raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
             opened.append((pika, raw))
-        *confirm, outbox, fast = (raw for _, raw in opened)
+        *confirm, outbox, fast, look = (raw for _, raw in opened)
         channels = tuple(pika for pika, _ in opened)
-        return PublishingChannels(channels, tuple(confirm), outbox, fast, self._under_way, user)
+        return PublishingChannels(channels, tuple(confirm), outbox, fast, look, self._under_way, user)
 
     async def close(self) -> None:
         """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""

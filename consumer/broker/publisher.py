@@ -35,6 +35,9 @@ log = structlog.get_logger(__name__)
 CONFIRM_TIMEOUT = 30.0
 """How long (s) a confirmation may take; a broker in a memory or disk alarm takes its time."""
 
+LOOK_TIMEOUT = 10.0
+"""How long (s) the broker may take to say who consumes from a queue."""
+
 Lane = Literal["confirm", "outbox", "fast"]
 
 
@@ -46,6 +49,7 @@ class PublishingChannels:
     confirm: tuple[RawChannel, ...]
     outbox: RawChannel
     fast: RawChannel
+    look: RawChannel
     under_way: UnderWay
     user: str | None = None
     """The broker's user of this connection, when what is published is to say so."""
@@ -174,3 +178,19 @@ class Publisher:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:
             raise BrokerUnavailable(f"the connection was lost: {error!r}") from error
+
+    async def consumers_of(self, queue: str) -> int:
+        """How many consume from a queue, which must be there: asked without a message, where messages are published.
+
+        In a memory or disk alarm, and from a queue without a leader, no answer comes, or none that counts anybody.
+
+        Raises:
+            BrokerUnavailable: there is no link, or no answer.
+        """
+        channels = self._get()
+        try:
+            async with channels.under_way.bounded(LOOK_TIMEOUT):
+                declared = await asyncio.shield(channels.look.queue_declare(queue, passive=True))
+        except Exception as error:
+            raise BrokerUnavailable(f"the broker does not say who consumes from {queue!r}: {error!r}") from error
+        return declared.consumer_count or 0

@@ -59,6 +59,11 @@ def _said(state: tenacity.RetryCallState) -> str:
     return str(error) or repr(error)
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try may succeed; that we are cancelled is no failure of the broker's."""
+    return isinstance(error, Exception) and not isinstance(error, REFUSALS)
+
+
 class Supervisor:
     """Runs links, one after the other.
 
@@ -111,7 +116,7 @@ class Supervisor:
         first = tenacity.AsyncRetrying(
             wait=BACK_OFF,
             stop=tenacity.stop_after_delay(connect_timeout),
-            retry=tenacity.retry_if_not_exception_type(REFUSALS),
+            retry=tenacity.retry_if_exception(_may_pass),
             before_sleep=tell_first,
             reraise=True,
         )

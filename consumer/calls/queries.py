@@ -87,7 +87,10 @@ class Queries:
         except SessionsError as error:
             return refused(error)
         try:
-            await self._context.presence.has_listened(ROLL_CALL)
+            presence = self._context.presence
+            await presence.has_listened(ROLL_CALL)
+            # Lists of sessions and figures are asked of each worker; what else is told is in their reports.
+            await presence.refreshed(0 if isinstance(request, ServicesList | WorkersList) else None)
             return Done(await self._reply(request))
         except SessionsError as error:
             return Done(failed(error))

@@ -30,7 +30,8 @@ def work(
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; a second Ctrl-C hurries. SIGHUP reads the configuration again.
 
-    Exit codes: 0 drained, 2 bad configuration, 3 broker unreachable for longer than allowed, 4 drain ran out of time.
+    Exit codes: 0 drained, 2 bad configuration or worker_id taken, 3 broker unreachable for longer than allowed,
+    4 drain ran out of time.
     """
     from consumer import __version__
     from consumer.observability import configure_logging, get_logger

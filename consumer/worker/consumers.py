@@ -1,21 +1,26 @@
 """What of a worker hangs on a link: its queues, its channels, and who consumes on them."""
 
+import asyncio
 from contextlib import suppress
 from functools import partial
 
 import structlog
 
 from consumer.broker.channel import MOST_HELD, Channel
-from consumer.broker.declare import ensure
-from consumer.broker.errors import BrokerError
+from consumer.broker.declare import consumers_of, ensure
+from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
 from consumer.broker.message import Handler
 from consumer.broker.topology import Binding, CallExchange, cluster, inbox, parking_lot, requests_queue, worker_queue
 from consumer.calls.cluster.membership import call_the_roll
 from consumer.worker.wiring import Parts
+from schemas.ids import WorkerId
 
 PLACED_AT_ONCE = 2000
 """How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
+
+RIVAL_PATIENCE = 1.0
+"""How long (s) another process under our id may take to answer; our own former life never does."""
 
 log = structlog.get_logger(__name__)
 
@@ -42,19 +47,46 @@ class Stations:
         parts.context.settler.restore = partial(ensure, link, parking_lot(parts.names, own.max_dead))
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
-        for queue in (inbox(parts.names, parts.worker_id), fast, mine):
+        for queue in (fast, mine):
             await control.declare_queue(queue)
         await control.bind(Binding(parts.names.workers, mine.name))
         parts.asker.attach(mine.name)
+        await control.consume(mine.name, self._hear, no_ack=True)
+        if own.worker_id is not None:
+            await self._see_that_nobody_has_our_id(link)
+        await control.declare_queue(inbox(parts.names, parts.worker_id))
         parts.owner.holdings.attach(control, fast.name)
         self._channels = {"control": control}
-        await control.consume(mine.name, self._hear, no_ack=True)
         self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(parts.owner.take))
         requests = await self._channel(link, "requests")
         await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
         await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id, endings_to=mine.name)
         if shared:
             await self._consume_shared(link)
+
+    async def _see_that_nobody_has_our_id(self, link: Link) -> None:
+        """A consumer of our inbox is another process, or our own former life that the broker still believes in."""
+        parts = self._parts
+        if not await consumers_of(link, parts.owner.holdings.inbox):
+            return
+        parts.joining = True
+        try:
+            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
+            await asyncio.wait({parts.rival}, timeout=RIVAL_PATIENCE)
+        finally:
+            parts.joining = False
+        if parts.rival.done():
+            raise BrokerUnavailable(f"another process is worker {parts.worker_id!r}")
+
+    async def consumed(self, worker: WorkerId) -> bool:
+        """Whether somebody consumes from a worker's inbox.
+
+        Raises:
+            BrokerUnavailable: there is no link, or the broker does not answer.
+        """
+        if self._link is None:
+            raise BrokerUnavailable("there is no link")
+        return await consumers_of(self._link, self._parts.names.inbox(worker)) > 0
 
     async def _channel(self, link: Link, name: str, *, prefetch: int = MOST_HELD) -> Channel:
         self._channels[name] = channel = await link.channel(prefetch=prefetch)
@@ -76,6 +108,7 @@ class Stations:
     async def detached(self) -> None:
         """The link is lost, and with it whatever was under way on it."""
         parts = self._parts
+        self._link = None
         self._channels, self._consumers = {}, {}
         parts.asker.detach()
         parts.presence.deafened()

@@ -45,6 +45,7 @@ async def leave(parts: Parts, others: Others, stations: Stations, tasks: Tasks, 
     parts.reporter.worker("draining")
     tasks.start(parts.mcp.cool_down(), "cool-down")
     await others.announce()
+    await parts.presence.refreshed()  # for it has to be known who can take the calls over
     await stations.stop_placing()
     budget = parts.settings.worker.drain_timeout
     if parts.settings.worker.drain == "wait":

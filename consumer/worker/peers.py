@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -11,11 +12,11 @@ from pydantic import ValidationError
 from consumer import __version__
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message
-from consumer.calls.cluster.membership import INTERVAL, SETTLE
+from consumer.calls.cluster.membership import SETTLE, call_the_roll
 from consumer.worker.wiring import Parts
 from schemas.errors import SessionsError
 from schemas.events import EndReason
-from schemas.ids import CallId
+from schemas.ids import CallId, WorkerId
 from schemas.internal import Endings as EndingsMessage
 from schemas.internal import FiguresScatter, OwnerCheck, PresenceRequest, SessionsScatter
 from schemas.internal import Presence as PresenceMessage
@@ -30,6 +31,8 @@ class Others:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._roll_called = False
+        parts.presence.call_the_roll = self.call_the_roll
 
     def info(self) -> WorkerInfo:
         """This worker as the others see it."""
@@ -55,30 +58,68 @@ class Others:
             },
         )
 
-    async def announce(self) -> None:
-        """Tell everybody how it is here; without a link only ourselves."""
+    async def announce(self, *, to_placer: bool = False) -> None:
+        """Tell everybody how it is here, or only the placer if we know who that is; without a link only ourselves.
+
+        What the placer has told is known to all: another one speaks for it when it dies.
+        """
         parts = self._parts
-        message = PresenceMessage(worker=self.info(), placements=dict(parts.owner.placements), told=parts.owner.told)
+        message = PresenceMessage(
+            worker=self.info(),
+            placements=dict(parts.owner.placements),
+            told=parts.owner.told,
+            reports_to=parts.asker.reply_to if parts.placer.reigns else "",
+        )
         parts.presence.heard(message, parts.worker_id)
-        parts.presence.reported()
-        with suppress(BrokerError):  # the next report is a second away
+        exchange, key = parts.names.workers, ""
+        placer, queue = parts.presence.placer or (parts.worker_id, "")
+        if to_placer and placer != parts.worker_id:
+            exchange, key = "", queue
+        else:
+            parts.presence.reported()
+        with suppress(BrokerError):  # with the next link everybody is told
             await parts.publisher.fast(
                 Message(body=message.model_dump_json().encode(), type=PresenceMessage.type, persistent=False),
-                parts.names.workers,
-                "",
+                exchange,
+                key,
             )
 
     async def keep_announcing(self, up: asyncio.Event) -> None:
-        """Announce when there is news, and every ``INTERVAL`` seconds, for ever; ``up`` tells of a link."""
+        """Announce for ever: to everybody who calls the roll, and changes of load; ``up`` tells of a link."""
         news = self._parts.news
         while True:
             await up.wait()  # before, the exchange may not be there
-            news.clear()
-            await self.announce()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL):
-                    await news.wait()
+            await news.wait()
+            if not self._roll_called:
                 await asyncio.sleep(SETTLE)
+            news.clear()
+            everybody, self._roll_called = self._roll_called, False
+            await self.announce(to_placer=not everybody)
+
+    def call_the_roll(self) -> None:
+        """Ask everybody to report."""
+        self._parts.tasks.start(self._call_the_roll(), "roll-call")
+
+    async def _call_the_roll(self) -> None:
+        parts = self._parts
+        with suppress(BrokerError):  # with the next link it is called again
+            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
+
+    async def keep_watching(self, up: asyncio.Event, consumed: Callable[[WorkerId], Awaitable[bool]]) -> None:
+        """Look after our neighbour, for ever: ``consumed`` says whether somebody consumes from a worker's inbox.
+
+        So everybody knows of a worker that has gone, with calls or without, in the time that its calls wait for it.
+        """
+        presence = self._parts.presence
+        while True:
+            await up.wait()
+            await asyncio.sleep(presence.watch_every)
+            neighbour = presence.neighbour()
+            if neighbour is None:
+                continue
+            with suppress(BrokerError):  # the link is lost, or will be
+                if not await consumed(neighbour):
+                    presence.missed()
 
     def hear(self, delivery: Delivery) -> None:
         """Take what came to the worker's own queue: the others' reports and questions, and answers to ours."""
@@ -90,7 +131,9 @@ class Others:
             case PresenceMessage.type:
                 self._hear_presence(delivery)
             case PresenceRequest.type:
+                self._roll_called = True
                 parts.news.set()
+                parts.presence.asked()
                 self._tell_endings(delivery.message.reply_to)
             case EndingsMessage.type:
                 parts.endings.hear(delivery)
@@ -118,9 +161,18 @@ class Others:
             log.warning("presence.unreadable", error=str(error))
             return
         if message.worker.worker_id == self._parts.worker_id:
-            self._parts.presence.echoed()
+            if message.worker.started_at == self._parts.started_at:
+                self._parts.presence.echoed()
+            else:
+                self._hear_rival(message.worker)
         else:
             self._parts.presence.heard(message, self._parts.worker_id)
+
+    def _hear_rival(self, rival: WorkerInfo) -> None:
+        """Another process has our id: of two that came at the same time, the younger one goes."""
+        goes = self._parts.joining or rival.started_at < self._parts.started_at
+        if goes and not self._parts.rival.done():
+            self._parts.rival.set_result(rival)
 
     def _hear_owner(self, delivery: Delivery) -> None:
         parts = self._parts

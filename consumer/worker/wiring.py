@@ -30,7 +30,7 @@ from consumer.processes.warm.starter import ColdStarter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
 from schemas.ids import WorkerId
-from schemas.sessions import WorkerState
+from schemas.sessions import WorkerInfo, WorkerState
 
 RELOADED = ("admission_wait", "ring_timeout", "drain", "drain_timeout", "log_level", "log_format")
 """Settings of ``[worker]`` that a running worker takes on; the others are in names, queues and connections."""
@@ -64,10 +64,14 @@ class Parts:
         self.started_at = datetime.now(UTC)
         self.news = asyncio.Event()
         """Set when there is something that the other workers should know."""
+        self.joining = False
+        """Whether it is not known yet that nobody else has our id."""
+        self.rival: asyncio.Future[WorkerInfo] = asyncio.get_running_loop().create_future()
+        """Done when another process has our id, and we are the one to go."""
         self.publisher = Publisher(signs=True)
         self.origins = Origins(self.names, lambda: self.publisher.user)
         self.outbox = Outbox(self.publisher, published)
-        self.presence = Presence(own.grace)
+        self.presence = Presence(own.grace, self.worker_id)
         self.presence.report_soon = self.news.set
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)

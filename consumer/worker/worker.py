@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 import structlog
 
@@ -33,6 +33,7 @@ from consumer.worker.status import Telling
 from consumer.worker.stop_signals import StopSignals, Wish
 from consumer.worker.wiring import Parts
 from schemas.ids import WorkerId
+from schemas.sessions import WorkerInfo
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,7 @@ class Worker:
         self._tasks.start(report_host(list(parts.mcp.services.values())), "host-report")
         parts.mcp.warm_up(parts.news.set)
         self._tasks.start(self._others.keep_announcing(self._supervisor.up), "presence")
+        self._tasks.start(self._others.keep_watching(self._supervisor.up, self._stations.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")
         self._tasks.start(self._liveness.run(), "liveness")
         self._tasks.start(parts.owner.renew(), "recipe-renewal")
@@ -145,12 +147,15 @@ class Worker:
         )
         leaving = asyncio.create_task(self._leaving.wait(), name="leaving")
         attached = asyncio.create_task(self._supervisor.up.wait(), name="attached")
+        ends: set[asyncio.Future[Any]] = {supervising, leaving, parts.rival}
         try:
-            await asyncio.wait({supervising, leaving, attached}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*ends, attached}, return_when=asyncio.FIRST_COMPLETED)
             if attached.done():
                 ready()
                 log.info("worker.ready", worker_id=parts.worker_id, **_configured(parts.settings))
-            await asyncio.wait({supervising, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if parts.rival.done():
+                return _has_our_id(parts.rival.result())
             if supervising.done():
                 return _gave_up(supervising)
             return await leave(parts, self._others, self._stations, self._tasks, self._hurry)
@@ -171,6 +176,17 @@ def _configured(settings: Settings) -> dict[str, object]:
         "services": sorted(name for name, service in settings.services.items() if service.enabled),
         "routes": len(settings.routes),
     }
+
+
+def _has_our_id(rival: WorkerInfo) -> Exit:
+    log.error(
+        "worker.id_taken",
+        worker_id=rival.worker_id,
+        host=rival.host,
+        pid=rival.pid,
+        hint="give each worker a worker_id of its own, or none: then each start makes one",
+    )
+    return Exit.BAD_CONFIGURATION
 
 
 def _gave_up(supervising: asyncio.Task[None]) -> Exit:

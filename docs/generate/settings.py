@@ -96,7 +96,8 @@ ROUTE = {
 
 WORKER = {
     "prefix": "The first word of every name on the broker.",
-    "worker_id": "Must be unique. Without it each start makes its own.",
+    "worker_id": "Must be unique: a worker whose id is alive in another process exits with 2. "
+    "Without it each start makes its own.",
     "tombstone": "How long a start opens nothing for a call that has ended. "
     "One that was sent before the end does not for ten minutes.",
     "grace": "How long a worker that lost its connection may take to come back before its calls are placed elsewhere. "

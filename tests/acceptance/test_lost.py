@@ -8,6 +8,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, inbox
+from consumer.calls.cluster.membership import call_the_roll
 from schemas.ids import CallId, WorkerId
 from schemas.internal import Presence
 from tests.acceptance.recipes import recipe_of
@@ -56,17 +57,23 @@ async def test_a_worker_that_died_before_it_told_of_a_session_is_spoken_for(mcp:
 
 async def test_what_its_worker_has_told_is_not_told_again(mcp: Cluster, link: Link):
     owner, heir = await mcp.start(CONFIG), await mcp.start(CONFIG)
-    reports = await heard(link, await link.channel(), Names(mcp.prefix).workers)
+    names, publisher = Names(mcp.prefix), Publisher()
+    publisher.attach(await link.publishing())
+    reports = await heard(link, await link.channel(), names.workers)
     await mcp.client.publish_call_event({"call_id": CALL, "kind": "started"})
     created = await mcp.event("created", call_id=CALL)
     owner, heir = (owner, heir) if created.data["worker_id"] == owner.worker_id else (heir, owner)
     async with asyncio.timeout(WAIT):
-        while True:
-            delivery = await reports.get()
-            if delivery.type == Presence.type:
-                report = Presence.model_validate_json(delivery.message.body)
-                if report.worker.worker_id == owner.worker_id and report.told:
-                    break
+        told = False
+        while not told:
+            await call_the_roll(publisher, names.workers, WorkerId("tester"))
+            reporting: set[str] = set()
+            while reporting < {owner.worker_id, heir.worker_id}:
+                delivery = await reports.get()
+                if delivery.type == Presence.type:
+                    report = Presence.model_validate_json(delivery.message.body)
+                    reporting.add(report.worker.worker_id)
+                    told = told or (report.worker.worker_id == owner.worker_id and report.told > 0)
     await owner.kill()
     lost = await mcp.event("lost", worker_id=owner.worker_id)
     assert created.id == f"{lost.id}.created"

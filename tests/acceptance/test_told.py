@@ -101,3 +101,12 @@ async def test_a_ready_worker_names_its_configuration_and_its_services(mcp: Clus
     ready = await worker.logged("worker.ready")
     assert ready["configuration"] == str(mcp.folder / "worker-0.json")
     assert (ready["services"], ready["routes"]) == (["echo"], 0)
+
+
+async def test_a_start_that_makes_a_caller_wait_is_a_warning_that_says_what_to_do(mcp: Cluster):
+    worker = await mcp.start({"services": {"slow": {"command": [*ECHO, "--slow-start", "5.1"]}}})
+    await mcp.client.create("c", "slow")
+    told = await worker.logged("service.slow_start", service="slow")
+    assert told["level"] == "warning"
+    assert told["seconds"] > 5
+    assert "keep servers warm" in told["hint"]

@@ -32,7 +32,7 @@ def report(worker, *, sessions=0, capacity=10, state="ready", placements=None, *
 
 @pytest.fixture
 def presence():
-    return Presence(grace=5)
+    return Presence(grace=5, me=ME)
 
 
 def soon(seconds=0.05):
@@ -53,16 +53,21 @@ async def test_warm_processes_count_as_room(presence):
 
 
 async def test_a_draining_a_silent_and_a_foreign_worker_are_not_chosen():
-    presence = Presence(grace=0.01)
+    presence = Presence(grace=0.01, me=ME)
     presence.heard(report("a", state="draining"), ME)
     presence.heard(report("b", todo=0), ME)
     assert presence.choose([ECHO]) is None
     presence.heard(report("c"), ME)
     assert presence.choose([ECHO]) == "c"
+    presence.asked()
     async with asyncio.timeout(5):
         while presence.alive(WorkerId("c")):
             await asyncio.sleep(0.005)
-    assert presence.choose([ECHO]) is None
+        while presence.choose([ECHO]) is not None:
+            await asyncio.sleep(0.005)
+    presence.heard(report("c"), ME)
+    assert presence.alive(WorkerId("c"))
+    assert presence.choose([ECHO]) == "c"
 
 
 async def test_placements_count_until_the_worker_reports_them(presence):

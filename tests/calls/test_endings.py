@@ -1,7 +1,10 @@
 """What is remembered of calls that have ended, and for how long."""
 
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+
+import pytest
 
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
@@ -14,9 +17,12 @@ CALL = CallId("c-1")
 TOMBSTONE = 30.0
 
 
-def endings() -> Endings:
+@pytest.fixture
+async def mine() -> AsyncIterator[Endings]:
     """A worker's, that has no link."""
-    return Endings(WorkerId("w-1"), Names(), Publisher(), TOMBSTONE)
+    made = Endings(WorkerId("w-1"), Names(), Publisher(), TOMBSTONE)
+    yield made
+    await made.stop()
 
 
 def told(mine: Endings, ended: dict[CallId, float], *, lifted: tuple[CallId, ...] = (), by: str = "w-2") -> None:
@@ -29,8 +35,7 @@ def ago(seconds: float) -> datetime:
     return datetime.fromtimestamp(time.time() - seconds, UTC)
 
 
-async def test_a_tombstone_keeps_everything_out():
-    mine = endings()
+async def test_a_tombstone_keeps_everything_out(mine: Endings):
     assert not mine.bar(CALL, ago(0))
     mine.note(CALL)
     assert CALL in mine
@@ -38,8 +43,7 @@ async def test_a_tombstone_keeps_everything_out():
     assert mine.bar(CALL, None)
 
 
-async def test_what_is_older_than_the_end_is_kept_out_for_longer():
-    mine = endings()
+async def test_what_is_older_than_the_end_is_kept_out_for_longer(mine: Endings):
     told(mine, {CALL: time.time() - 300})
     assert CALL not in mine
     assert mine.bar(CALL, ago(301))
@@ -47,21 +51,18 @@ async def test_what_is_older_than_the_end_is_kept_out_for_longer():
     assert not mine.bar(CALL, None), "nobody knows when"
 
 
-async def test_an_end_that_is_told_again_is_not_remembered_for_longer():
-    mine = endings()
+async def test_an_end_that_is_told_again_is_not_remembered_for_longer(mine: Endings):
     told(mine, {CALL: time.time() - REMEMBER - 1})
     assert not mine.bar(CALL, ago(REMEMBER + 2))
 
 
-async def test_the_last_end_counts():
-    mine = endings()
+async def test_the_last_end_counts(mine: Endings):
     told(mine, {CALL: time.time() - 100})
     told(mine, {CALL: time.time() - 200}, by="w-3")
     assert mine.bar(CALL, ago(150))
 
 
-async def test_a_call_that_somebody_opens_again_has_not_ended():
-    mine = endings()
+async def test_a_call_that_somebody_opens_again_has_not_ended(mine: Endings):
     mine.note(CALL)
     mine.lift(CALL)
     assert not mine.bar(CALL, ago(10))

@@ -59,6 +59,8 @@ FROM_ELSEWHERE = {
         "RELOADED",
         "RABBITMQ_SERVER",
         "NAME",
+        "MEMORY_FILE_PATH",
+        "PACKAGE",
     ),
     *("PRECONDITION_FAILED", "ACCESS_REFUSED"),
 }

@@ -10,13 +10,26 @@ from schemas.ids import WorkerId
 from tests.broker.conftest import running
 
 
+class Looking(Publisher):
+    """A publisher that says how often it was asked who consumes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: asyncio.Queue[int] = asyncio.Queue()
+
+    async def consumers_of(self, queue: str) -> int:
+        found = await super().consumers_of(queue)
+        self.looks.put_nowait(found)
+        return found
+
+
 async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_the_link(amqp_url, prefix):
     link = Link(amqp_url, "test")
     await link.open()
     channel = await link.channel()
     queue = inbox(Names(prefix), WorkerId("one"))
     await channel.declare_queue(queue)
-    publisher = Publisher()
+    publisher = Looking()
     publisher.attach(await link.publishing(signed=True))
     up = asyncio.Event()
     up.set()
@@ -33,8 +46,9 @@ async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_
             consumer = await channel.consume(queue.name, take, no_ack=True)
             async with running(liveness.run(every=0.05, patience=0.5)):
                 await probed.get()
-                await probed.get()  # the second is sent when the first has been judged
+                assert [await publisher.looks.get() for _ in range(20)] == [1] * 20
                 assert liveness.healthy
+                assert probed.empty(), "twenty looks, and not one message"
                 await channel.cancel(consumer)
                 assert "did not come back" in await restarted.get()
                 while liveness.healthy:

@@ -5,6 +5,7 @@ that is no more. The tombstone keeps everything out for a while, even what was s
 it is kept out for much longer: a dead letter may be minutes on its way (see ``consumer.broker.topology``).
 """
 
+import asyncio
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -26,6 +27,9 @@ log = structlog.get_logger(__name__)
 BATCH = 1000
 """How many calls one message names."""
 
+GATHER = 0.05
+"""How long (s) ends are gathered into one message: each goes to every worker."""
+
 REMEMBER = 600.0
 """How long (s) an end is remembered; longer than a broker that comes back may keep a dead letter."""
 
@@ -33,7 +37,7 @@ REMEMBER = 600.0
 class Endings:
     """When calls have ended (s since the epoch); each has a tombstone for ``tombstone`` seconds.
 
-    Ends are told to all at once, and all of them to everybody who has a new link. Workers compare each other's clocks
+    Ends are told to all, and all of them to everybody who has a new link. Workers compare each other's clocks
     here: they have to agree within seconds, as they do by NTP.
     """
 
@@ -108,6 +112,7 @@ class Endings:
         self._news[call_id] = ended_at
 
     async def _tell_news(self) -> None:
+        await asyncio.sleep(GATHER)
         news, self._news = self._news, {}
         await self._tell(news, self._names.workers, "")
 

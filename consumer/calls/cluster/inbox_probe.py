@@ -1,9 +1,12 @@
 """Whether this worker can still be given a call: proved by a message that it sends to itself, through its inbox.
 
 An open socket proves nothing: a consumer that the broker has forgotten, or an inbox without a leader, looks the same.
+A message a minute proves it wholly. In between the worker asks the broker who consumes from its inbox, which is no
+message, and which finds those two within seconds; what it finds is proved by a message at once.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -20,14 +23,17 @@ PROBE = Probe.type
 """Only its sender means anything by it."""
 
 EVERY = 10.0
-"""How often (s) a probe is sent."""
+"""How often (s) the worker looks."""
+
+PROBE_EVERY = 60.0
+"""How often (s) it sends a probe though all seems well."""
 
 PATIENCE = 10.0
 """How long (s) one may be on its way, once the broker has it; a healthy one takes milliseconds."""
 
 
 class Liveness:
-    """Sends probes; when one does not come back, the broker's side of the worker is to be started anew."""
+    """Looks, and sends probes; when one does not come back, the broker's side of the worker is to be started anew."""
 
     def __init__(self, publisher: Publisher, up: asyncio.Event, inbox: str, restart: Callable[[str], None]) -> None:
         self._publisher = publisher
@@ -37,8 +43,9 @@ class Liveness:
         self._expected = ""
         self._back = asyncio.Event()
         self._lost = asyncio.Event()
+        self._proved_at = -math.inf
         self.healthy = False
-        """Whether the last probe came back."""
+        """Whether the last probe came back, and the last look has found nothing."""
 
     def heard(self, delivery: Delivery) -> None:
         """Take a probe that came through the inbox; the caller settles it."""
@@ -50,16 +57,25 @@ class Liveness:
         self.healthy = False
         self._lost.set()
 
-    async def run(self, every: float = EVERY, patience: float = PATIENCE) -> None:
-        """Probe for ever; cancel it to stop."""
+    async def run(self, every: float = EVERY, patience: float = PATIENCE, probe_every: float = PROBE_EVERY) -> None:
+        """Look and probe for ever; cancel it to stop."""
         while True:
             await self._up.wait()
             self._lost.clear()
-            came_back = await self._probe(patience)
-            self.healthy = came_back and not self._lost.is_set()
+            proved = await self._look(probe_every) or await self._probe(patience)
+            self.healthy = proved and not self._lost.is_set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
                     await self._lost.wait()
+
+    async def _look(self, probe_every: float) -> bool:
+        """Whether all seems well, and was proved to be not long ago."""
+        if not self.healthy or asyncio.get_running_loop().time() - self._proved_at >= probe_every:
+            return False
+        try:
+            return await self._publisher.consumers_of(self._inbox) > 0
+        except BrokerError:
+            return False
 
     async def _probe(self, patience: float) -> bool:
         probe = Message(body=b"{}", type=PROBE, persistent=False)
@@ -77,4 +93,5 @@ class Liveness:
                 log.error("liveness.lost", inbox=self._inbox, patience_s=patience)
                 self._restart(f"a message to ourselves did not come back within {patience:g} s")
             return False
+        self._proved_at = asyncio.get_running_loop().time()
         return True

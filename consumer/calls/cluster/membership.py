@@ -1,13 +1,17 @@
 """Who is there, and how much room each has.
 
-Every worker tells all others about itself: when it comes, when its load changes, and every ``INTERVAL`` seconds. What
-the placer has placed since a worker's last report is added to that report, so that placing is as exact as counting.
+At rest nobody says anything. A worker reports to everybody when it comes, when it leaves, and when somebody calls the
+roll; a change of its load it reports to the placer, or to everybody while it knows of none. Whoever needs to know who
+lives asks: the placer before it places on a worker that it has not heard for a while or takes its calls away, who
+answers a list, and who finds that nobody consumes a worker's inbox any more. What the placer has placed since a
+worker's last report is added to that report, so that placing is as exact as counting.
 """
 
 import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from consumer.broker.message import Message
@@ -17,11 +21,8 @@ from schemas.internal import Presence as PresenceMessage
 from schemas.internal import PresenceRequest
 from schemas.sessions import ServiceLoad, WorkerInfo
 
-INTERVAL = 1.0
-"""How often (s) a worker reports when nothing changes; several fit into the grace."""
-
 FORGET = 60.0
-"""When (s) a worker that is silent is no longer in the table."""
+"""When (s) a worker that was asked and is silent is no longer sent anything."""
 
 KEEP = 600.0
 """How long (s) it is remembered of a silent worker what it has told of; its recipes may be on their way as long."""
@@ -33,7 +34,12 @@ MOST_WORKERS = 1000
 """The most workers that are remembered, living or not."""
 
 ROLL_CALL = 0.3
-"""How long (s) a worker that has just come listens before it answers for all: they report as soon as it asks."""
+"""How long (s) is waited for the answers to a roll call, before what is known without them must do: they take
+milliseconds."""
+
+PATIENCE = 0.8
+"""How long a worker may take to answer a roll call before it is taken for dead, as a share of the grace. What it held
+waits for a whole grace, and the roll is called within the first fifth of that; see ``watch_every``."""
 
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
@@ -47,8 +53,15 @@ class Seen:
     heard_at: float
     told: int
     """Up to which revision of its recipes it has told of its sessions."""
+    asked_at: float | None = None
+    """Since when everybody has been asked to report, and it has not; None: nobody has asked since it was heard."""
     placed: deque[tuple[int, tuple[ServiceName, ...]]] = field(default_factory=deque)
     """What was placed on it since, by number: on its way, and not in ``info`` yet."""
+
+    @property
+    def order_of_silence(self) -> tuple[bool, float]:
+        """By what the most silent is found: who was asked in vain, and then who was heard longest ago."""
+        return self.asked_at is None, self.heard_at
 
     def on_the_way(self, service: ServiceName | None = None) -> int:
         """Sessions placed and not reported yet, of one service or all."""
@@ -73,48 +86,81 @@ class Seen:
 class Presence:
     """The table of workers."""
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, me: WorkerId) -> None:
+        self._me = me
         self.grace = grace
         """How long (s) a worker may be silent."""
         self._table: dict[WorkerId, Seen] = {}
         self._number = 0
-        self._echo_at = -math.inf
-        self._listening_since = 0.0
+        self._listening_since = math.inf
+        self._asked_at = -math.inf
         self._reported = 0
         self._echoes = 0
-        self._echo = asyncio.Event()
+        self._news = asyncio.Event()
+        self.placer: tuple[WorkerId, str] | None = None
+        """Who places, and the queue in which it wants to hear of loads; None: nobody has said so."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a report has come: there may be room now."""
         self.report_soon: Callable[[], None] = lambda: None
         """Called when a report of ours is wanted."""
+        self.call_the_roll: Callable[[], None] = lambda: None
+        """Called when everybody shall be asked to report."""
+
+    @property
+    def watch_every(self) -> float:
+        """How often (s) a worker looks whether its neighbour's inbox is consumed; see ``neighbour``."""
+        return (1 - PATIENCE) * self.grace
 
     def reported(self) -> None:
         """A report of ours is sent: on one link they come back in this order, behind what others sent before."""
         self._reported += 1
 
     def echoed(self) -> None:
-        """Our own report has come back from the broker: the others' come as well, if they send any."""
+        """Our own report has come back from the broker: what others reported before it has been heard."""
         self._echoes += 1
-        self._echo.set()
+        self._hears()
+        self._tell()
+
+    def _hears(self) -> None:
+        if self._listening_since == math.inf:
+            self._listening_since = asyncio.get_running_loop().time()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _heard_more(self, until: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._news.wait()
+
+    def asked(self) -> None:
+        """Everybody has been asked to report: whoever lives does so now."""
         now = asyncio.get_running_loop().time()
-        if now - self._echo_at > 2 * INTERVAL:
-            self._listening_since = now  # we had no link, or stood still, or the broker is slow
-        self._echo_at = now
+        self._hears()
+        for worker_id, seen in self._table.items():
+            if seen.asked_at is None and worker_id != self._me:
+                seen.asked_at = now
 
     def heard(self, message: PresenceMessage, placer: WorkerId) -> None:
         """Take a report; ``placer`` is the worker whose placements are kept here, which is this one."""
         worker = message.worker
         now = asyncio.get_running_loop().time()
+        if message.reports_to:
+            self.placer = worker.worker_id, message.reports_to
+        elif self.placer is not None and self.placer[0] == worker.worker_id:
+            self.placer = None
         if worker.state == "stopped":
             self._table.pop(worker.worker_id, None)
         else:
             known = self._table.get(worker.worker_id)
-            seen = Seen(worker, now, message.told, known.placed if known else deque())
+            seen = Seen(worker, now, message.told, placed=known.placed if known else deque())
             counted = message.placements.get(placer, 0)
             while seen.placed and seen.placed[0][0] <= counted:
                 seen.placed.popleft()
             self._table[worker.worker_id] = seen
             self._forget(now)
+        self._tell()
         self.changed()
 
     def _forget(self, now: float) -> None:
@@ -122,31 +168,74 @@ class Presence:
         if len(self._table) <= KEPT_IN_ANY_CASE:
             return
         for worker_id, seen in list(self._table.items()):
-            if seen.heard_at < now - KEEP:
+            if seen.asked_at is not None and seen.asked_at < now - KEEP:
                 del self._table[worker_id]
         while len(self._table) > MOST_WORKERS:
-            del self._table[min(self._table, key=lambda one: self._table[one].heard_at)]
+            del self._table[min(self._table, key=lambda one: self._table[one].order_of_silence)]
 
     def alive(self, worker_id: WorkerId) -> bool:
-        """Whether the worker was heard of within the grace."""
+        """Whether the worker is taken to live: it has not been asked in vain for longer than it may take."""
         seen = self._table.get(worker_id)
-        return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= self.grace
+        if seen is None:
+            return False
+        return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= PATIENCE * self.grace
 
     def has_heard(self, seconds: float) -> bool:
-        """Whether the others could be heard for so long without a break, up to now."""
-        return self._deaf_for(seconds) <= 0
+        """Whether the others can have been heard for so long through this link, up to now."""
+        return self._listening_since + seconds <= asyncio.get_running_loop().time()
 
     async def has_listened(self, seconds: float) -> None:
-        """Wait until the others could be heard for so long without a break."""
-        while (left := self._deaf_for(seconds)) > 0:  # noqa: ASYNC110 - the moment moves, by the clock
-            await asyncio.sleep(min(left, 0.2))
+        """Wait until the others can have been heard for so long through this link; it was begun with a roll call."""
+        loop = asyncio.get_running_loop()
+        while (left := self._listening_since + seconds - loop.time()) > 0:
+            await self._heard_more(loop.time() + min(left, self.grace))
 
-    async def can_judge(self) -> None:
-        """Wait until a worker that is not heard can be taken for dead.
+    async def refreshed(self, max_age: float | None = None) -> None:
+        """See that everybody who lives was heard in the last ``max_age`` seconds (the grace), by asking if need be.
 
-        A whole grace: when the broker itself was away, everybody was, and its clocks ran on.
+        Waits ``ROLL_CALL`` seconds at most. Who was asked in vain for so long already is not waited for.
+        """
+        loop = asyncio.get_running_loop()
+        age = self.grace if max_age is None else max_age
+        began = loop.time()
+        if self._unheard(began - age / 2):  # before anybody has to wait for it
+            self._ask(unless_within=ROLL_CALL if age else 0.0)
+        while loop.time() < began + ROLL_CALL and self._unheard(began - age):
+            await self._heard_more(began + ROLL_CALL)
+
+    def _unheard(self, since: float) -> bool:
+        """Whether somebody else who answers a roll call, or may still answer one, was not heard since then."""
+        now = asyncio.get_running_loop().time()
+        return any(
+            seen.heard_at < since
+            for worker_id, seen in self._table.items()
+            if worker_id != self._me and (seen.asked_at is None or now - seen.asked_at <= ROLL_CALL)
+        )
+
+    def _ask(self, *, unless_within: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= unless_within:
+            self._asked_at = now
+            self.call_the_roll()
+
+    async def lives(self, worker_id: WorkerId) -> bool:
+        """Whether the worker lives, for who takes its calls away if it does not: asks it, and waits for its answer.
+
+        A whole grace after a new link, for when the broker itself was away, everybody was, and its clocks ran on.
         """
         await self.has_listened(self.grace)
+        loop = asyncio.get_running_loop()
+        while (seen := self._table.get(worker_id)) is not None and self.alive(worker_id):
+            if seen.asked_at is not None:
+                until = seen.asked_at + PATIENCE * self.grace + 0.001
+            elif loop.time() - seen.heard_at <= self.grace:
+                return True
+            else:
+                until = loop.time() + ROLL_CALL
+                self._ask(unless_within=ROLL_CALL)
+            await self._heard_more(until)
+        await self.heard_out()  # its answer may wait behind something, if it was us who stood still
+        return self.alive(worker_id)
 
     async def heard_out(self) -> None:
         """Wait until everything has been heard that the others have reported up to now.
@@ -156,23 +245,32 @@ class Presence:
         awaited = self._reported + 1
         self.report_soon()
         while self._echoes < awaited:
-            self._echo.clear()
-            await self._echo.wait()
-
-    def _deaf_for(self, seconds: float) -> float:
-        now = asyncio.get_running_loop().time()
-        since = now if now - self._echo_at > 2 * INTERVAL else self._listening_since
-        return since + seconds - now
+            await self._news.wait()
 
     def deafened(self) -> None:
         """The link is lost: nobody can be heard, and what was on its way does not come."""
         self._reported = self._echoes = 0
-        self._echo_at = -math.inf
+        self._listening_since = math.inf
+        self._asked_at = -math.inf
+        self.placer = None
+        for seen in self._table.values():
+            seen.asked_at = None
+
+    def neighbour(self) -> WorkerId | None:
+        """The worker that we look after: the next one by id of those that live, so that each is somebody's."""
+        others = sorted(worker_id for worker_id in self._table if worker_id != self._me and self.alive(worker_id))
+        return next((one for one in others if one > self._me), others[0] if others else None)
+
+    def missed(self) -> None:
+        """Somebody seems to have gone: ask everybody, so that all know it when it matters."""
+        self._ask(unless_within=self.watch_every / 2)
 
     def knows(self, worker_id: WorkerId) -> bool:
-        """Whether the worker may be there: it was heard of in the last minute, and has not said that it has gone."""
+        """Whether the worker may be there: it has not said that it has gone, nor been asked in vain for a minute."""
         seen = self._table.get(worker_id)
-        return seen is not None and asyncio.get_running_loop().time() - seen.heard_at <= FORGET
+        if seen is None:
+            return False
+        return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= FORGET
 
     def told_of(self, worker_id: WorkerId) -> int:
         """Up to which revision of its recipes the worker is known to have told of its sessions."""
@@ -180,12 +278,14 @@ class Presence:
         return seen.told if seen is not None else 0
 
     def workers(self) -> Iterator[WorkerInfo]:
-        """Everybody who was heard of within the grace."""
+        """Everybody who is taken to live."""
         return (seen.info for worker_id, seen in sorted(self._table.items()) if self.alive(worker_id))
 
     def _ready(self, without: Collection[WorkerId] = ()) -> Iterator[Seen]:
+        now = asyncio.get_running_loop().time()
         for worker_id, seen in self._table.items():
-            if seen.info.state == "ready" and worker_id not in without and self.alive(worker_id):
+            fresh = seen.asked_at is None or now - seen.heard_at <= self.grace
+            if fresh and seen.info.state == "ready" and worker_id not in without:
                 yield seen
 
     def others_ready(self, worker_id: WorkerId) -> bool:

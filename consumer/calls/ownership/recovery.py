@@ -109,7 +109,9 @@ class Books:
         if call.unconfirmed:
             revision = call.revision  # whatever has a lower one has been put before
             await self._context.reporter.settled()
-            self.told = max(self.told, revision)
+            if revision > self.told:
+                self.told = revision
+                self._context.presence.report_soon()  # the placer must know it, should we die
             call.unconfirmed = False  # what ends meanwhile has its own turn on the lane
 
     def _linger(self, call: OwnedCall) -> None:

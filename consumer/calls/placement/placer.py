@@ -217,8 +217,7 @@ class Placer:
             return None
         presence = self._context.presence
         late = {headers.LATE: True}
-        await presence.can_judge()
-        if presence.alive(worker):
+        if await presence.lives(worker):
             return self._to_inbox(worker, call_id, delivery.message, late)
         log.info("placer.buries", call_id=call_id, worker_id=worker)
         await self._unbind(call_id, worker, reign)
@@ -350,8 +349,9 @@ class Placer:
     ) -> Outcome:
         services = tuple(one.service_name for one in wanted)
         given = delivery.message.headers
-        now = time.time()
         until = self._admitted_until(given)
+        await self._context.presence.refreshed()
+        now = time.time()
         without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
         if until <= now:  # who has just become the placer hears the others, before it says that nobody has room
             await self._context.presence.has_listened(ROLL_CALL)
