@@ -123,10 +123,15 @@ class Channel:
         )
         return declared.message_count or 0
 
+    async def counts(self, queue: str) -> tuple[int, int]:
+        """How many messages of a queue are ready, and how many consumers it has."""
+        declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
+        return declared.message_count or 0, declared.consumer_count or 0
+
     async def is_left_alone(self, queue: str) -> bool:
         """Whether messages are in a queue, and nobody consumes from it."""
-        declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
-        return bool(declared.message_count) and not declared.consumer_count
+        ready, consumers = await self.counts(queue)
+        return bool(ready) and not consumers
 
     async def consumers_of(self, queue: str) -> int:
         """How many consume from a queue, which must be there; asks, and changes nothing."""

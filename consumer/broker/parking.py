@@ -21,7 +21,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.parked import Filter, NotReplayable, Parked
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Exchange, Names, Queue
+from consumer.broker.topology import Exchange, Names
 
 BODIES: Final = 64 << 20
 """How many bytes of bodies a replay holds at once."""
@@ -66,7 +66,7 @@ class ParkingLot:
     def __init__(self, link: Link, names: Names) -> None:
         self._link = link
         self._names = names
-        self._queue = Queue(names.dead, "")
+        self._queue = names.dead
         self._exchanges: dict[str, bool] = {}
         """Whether there is an exchange of that name, as a replay has found it."""
 
@@ -124,6 +124,28 @@ class ParkingLot:
             for delivery, parked in found:
                 await lap.ack(delivery)
                 done(parked)
+        await self._drop_what_came_back({parked.id for _, parked in found})
+
+    async def _drop_what_came_back(self, ids: Collection[str]) -> None:
+        """See that these are gone.
+
+        RabbitMQ keeps acknowledgements for a quorum queue back in their channel while more than 32 are under way, and
+        forgets them when the channel is closed.
+        """
+        back: list[Delivery] = []
+
+        def visit(delivery: Delivery, parked: Parked) -> bool:
+            if parked.id in ids:
+                back.append(replace(delivery, message=parked.without_body().message))
+            return True
+
+        while ids:
+            back.clear()
+            async with self._lap(visit) as lap:
+                for delivery in back:
+                    await lap.ack(delivery)
+            if not back:
+                return
 
     async def replay(self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]) -> None:
         """Publish the messages with these ids where they came from, the oldest first; ``done`` is told of each.
@@ -133,13 +155,20 @@ class ParkingLot:
         Raises:
             BrokerError: the link was lost; what was not told of is still parked.
         """
-        todo = set(ids)
+        todo, sent = set(ids), set[str]()
         self._exchanges.clear()
+
+        def tell(replayed: Replayed) -> None:
+            if not replayed.problem:
+                sent.add(replayed.parked.id)
+            done(replayed)
+
         while todo:
-            gone = await self._replay_some(todo, publisher, done)
+            gone = await self._replay_some(todo, publisher, tell)
             if not gone:
-                return
+                break
             todo -= gone
+        await self._drop_what_came_back(sent)
 
     async def _replay_some(
         self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]
@@ -184,30 +213,34 @@ class ParkingLot:
     async def _lap(self, visit: Visit) -> AsyncIterator["_Lap"]:
         """One look from the front: shown when this is entered, given back when it is left, but for what was acked."""
         async with self._link.scratch() as channel:
-            there = await self._ready(channel)
+            there, consumers = await self._counts(channel)
             lap = _Lap(visit, self._names, there)
             if there:
                 await channel.prefetch(min(there, MOST_HELD))
-                await channel.consume(self._queue.name, lap.take)
+                await channel.consume(self._queue, lap.take)
                 await lap.over(self._link)
             yield lap
-        await self._whole_again(there - lap.acked)
+        await self._whole_again(there - lap.acked, consumers)
 
-    async def _ready(self, channel: Channel) -> int:
+    async def _counts(self, channel: Channel) -> tuple[int, int]:
         try:
-            return await channel.declare_queue(self._queue, passive=True)
+            return await channel.counts(self._queue)
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, ChannelNotFoundEntity):
                 raise NotParked(
-                    f"there is no queue {self._queue.name!r}: a worker declares it, is the prefix right?"
+                    f"there is no queue {self._queue!r}: a worker declares it, is the prefix right?"
                 ) from error
             raise
 
-    async def _whole_again(self, count: int) -> None:
+    async def _whole_again(self, count: int, consumers: int) -> None:
+        """Wait until the queue has noticed that our consumer is gone: it gives back what that held at the same time."""
         with contextlib.suppress(TimeoutError):  # then somebody else is taking messages
             async with asyncio.timeout(WHOLE), self._link.scratch() as channel:
-                while await self._ready(channel) < count:  # noqa: ASYNC110 - the broker tells nobody
-                    await asyncio.sleep(0.01)
+                while True:
+                    ready, still_consuming = await self._counts(channel)
+                    if ready >= count and still_consuming <= consumers:
+                        return
+                    await asyncio.sleep(0.01)  # the broker tells nobody
 
 
 class _Lap:

@@ -255,6 +255,15 @@ async def test_only_what_was_named_is_dropped(link, publisher, names, lot):
     assert len(dropped) == 2
 
 
+async def test_what_was_dropped_stays_dropped_however_much_it_is(link, publisher, names, lot):
+    """RabbitMQ forgets the acknowledgements that it keeps back in a channel for a busy quorum queue."""
+    await asyncio.gather(*(publisher.confirmed(Message(b"%d" % one), names.dead, "") for one in range(1000)))
+    dropped: list[Parked] = []
+    await lot.drop({one.id for one in await lot.fitting(Filter())}, dropped.append)
+    assert len(dropped) == 1000
+    assert await bodies_in(lot) == []
+
+
 async def test_messages_are_called_by_the_beginning_of_their_id(link, publisher, names, lot):
     await park(link, publisher, names, numbered(40))
     found = await lot.fitting(Filter())
