@@ -27,6 +27,12 @@ CALL_STATE = "call_state"
 UNANSWERED = frozenset({"queued", "initiated", "created", "ringing", "ending"})
 """Words for a call that nobody has answered; ``ending`` because a call ends that way, answered or not."""
 
+Platform = Literal[
+    "asterisk", "daily", "elevenlabs", "freeswitch", "jambonz", "kazoo", "livekit", "openai", "plivo", "retell",
+    "signalwire", "telnyx", "twilio", "vapi", "vonage", "wazo",
+]  # fmt: skip
+"""A telephony platform, as a configuration or an address names it."""
+
 Direction = Literal["inbound", "outbound", "internal"]
 
 
@@ -68,4 +74,4 @@ def normal_reason(reason: str) -> str:
     return reason.replace("_", "").replace("-", "").replace(" ", "").casefold()
 
 
-__all__ = ["CALL_STATE", "CallEvent", "CallId", "CallKind", "Direction", "normal_reason"]
+__all__ = ["CALL_STATE", "CallEvent", "CallId", "CallKind", "Direction", "Platform", "normal_reason"]

@@ -11,7 +11,7 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from scripts.benchmarks import bursts, calls, drawing, expiry, listing, peer, profile, scale, starts, tools
+from scripts.benchmarks import bursts, calls, drawing, expiry, listing, peer, profile, scale, starts, tools, translating
 from scripts.benchmarks.machine import this_machine
 from scripts.benchmarks.options import QUICK, Options, Sizes
 from scripts.benchmarks.report import Report, Subject
@@ -24,6 +24,7 @@ SUBJECTS: dict[str, Callable[[Options], Awaitable[Subject]]] = {
     "bursts": bursts.measure,
     "tools": tools.measure,
     "calls": calls.measure,
+    "events": translating.measure,
     "list": listing.measure,
     "scale": scale.measure,
     "expiry": expiry.measure,

@@ -1,6 +1,7 @@
 """The intake: raw call events of telephony platforms become messages that are addressed to calls."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
@@ -15,7 +16,7 @@ from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
 from consumer.telephony import SOURCES, Ignored, Translated, Unrecognised, translate
 from schemas import headers
-from schemas.calls import CallEvent, CallKind
+from schemas.calls import CallEvent, CallKind, Platform
 from schemas.ids import routing_key
 
 log = structlog.get_logger(__name__)
@@ -33,11 +34,13 @@ class Intake:
     """Takes deliveries of the queue of raw events.
 
     A raw event is acknowledged when its effect is safe: a start when the broker has confirmed it, an end when its
-    taker has answered. Events of one call keep their order, as far as this worker got them.
+    taker has answered. Events of one call keep their order, as far as this worker got them. ``platforms`` says which
+    exchanges are one platform's own.
     """
 
-    def __init__(self, context: Context, asker: Asker) -> None:
+    def __init__(self, context: Context, asker: Asker, platforms: Mapping[str, Platform] | None = None) -> None:
         self._context = context
+        self._platforms = platforms or {}
         self._asker = asker
         self._lanes = Lanes("intake")
         self._tasks = Tasks()
@@ -50,6 +53,7 @@ class Intake:
             content_type=message.content_type,
             headers=message.headers,
             routing_key=delivery.routing_key,
+            platform=self._platforms.get(delivery.exchange),
         )
         match translation:
             case Translated(event=event):

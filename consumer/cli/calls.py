@@ -11,11 +11,20 @@ import typer
 from consumer.cli import completing
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import Row, answers, say, state, table, write_json
+from schemas.calls import Platform
 
 app = typer.Typer(help="Events of telephony platforms, sent by hand.", no_args_is_help=True)
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one translator thinks of a file; ``refused`` says why it is none of its own."""
+
+    source: str
+    refused: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class Sent:
     kind: str
     call_id: str
     note: str
+    looks: list[Looked]
 
 
 @command(
@@ -51,19 +61,26 @@ async def send(
     content_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Else JSON or a form, as the content looks.")
     ] = None,
+    why: Annotated[
+        bool,
+        typer.Option("--why", help="Tell why each other translator did not take it; always told of what none took."),
+    ] = False,
 ) -> None:
     """Publish call events from files, and tell what a worker makes of each.
 
-    The order is kept, and each is confirmed by the broker before the next is sent.
+    The order is kept, and each is confirmed by the broker before the next is sent. An exchange that
+    worker.call_exchanges gives to one platform is read as that platform's.
     """
     bodies = [(file, _read(file)) for file in files]  # a name that is wrong is told before anything is sent
     sent: list[Sent] = []
     try:
         async with invocation.client() as client:
+            named = invocation.settings().worker.call_exchanges
+            platform = next((one.platform for one in named if one.exchange == exchange), None)
             for file, body in bodies:
                 as_type = content_type or guessed_type(body)
                 await client.publish_call_event(body, content_type=as_type, exchange=exchange, routing_key=routing_key)
-                sent.append(_sent(file, body, exchange or client.names.calls, routing_key, as_type))
+                sent.append(_sent(file, body, exchange or client.names.calls, routing_key, as_type, platform))
     finally:
         if 0 < len(sent) < len(bodies):
             say(f"{len(sent)} of {len(bodies)} were sent, the last of them {sent[-1].file}.", style="yellow")
@@ -75,6 +92,10 @@ async def send(
     for one in sent:
         if one.note:
             say(f"{Path(one.file).name}: {one.note}", style="dim")
+        if why or one.kind == "unrecognised":
+            for look in one.looks:
+                said = f"not its own: {look.refused}" if look.refused else "takes it"
+                say(f"  {look.source}: {said}", style="dim")
 
 
 def _read(file: str) -> bytes:
@@ -92,10 +113,13 @@ def guessed_type(body: bytes) -> str:
     return JSON if start in {b"{", b"[", b'"', b"\xef"} or b"=" not in body else FORM
 
 
-def _sent(file: str, body: bytes, exchange: str, routing_key: str, content_type: str) -> Sent:
-    from consumer.telephony import Ignored, Translated, Unrecognised, translate
+def _sent(
+    file: str, body: bytes, exchange: str, routing_key: str, content_type: str, platform: Platform | None
+) -> Sent:
+    from consumer.telephony import Ignored, Translated, Unrecognised, looks, translate
 
-    match translate(body, content_type=content_type, routing_key=routing_key or None):
+    looked = [Looked(look.source, look.refused) for look in looks(body, content_type=content_type, platform=platform)]
+    match translate(body, content_type=content_type, routing_key=routing_key or None, platform=platform):
         case Translated(event=event):
             source, kind, call_id, note = event.source, event.kind.value, str(event.call_id), ""
         case Ignored() as ignored:
@@ -104,4 +128,4 @@ def _sent(file: str, body: bytes, exchange: str, routing_key: str, content_type:
         case Unrecognised(problem=problem):
             source, kind, call_id = "", "unrecognised", ""
             note = f"no worker knows it, and it will be parked: {problem}"
-    return Sent(file, exchange, routing_key, content_type, len(body), source, kind, call_id, note)
+    return Sent(file, exchange, routing_key, content_type, len(body), source, kind, call_id, note, looked)

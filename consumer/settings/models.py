@@ -13,6 +13,7 @@ from consumer.processes.service import MCPService, Size
 from consumer.settings.broker_url import DEFAULT, BrokerUrl
 from consumer.settings.gateway import GatewaySettings
 from schemas.base import Seconds
+from schemas.calls import Platform
 from schemas.ids import ServiceName, ServiceNameField
 from schemas.internal import MAX_RECIPE
 
@@ -59,6 +60,7 @@ class CallExchange(_Section):
     type: Literal["topic", "direct", "fanout", "headers"] = "topic"
     routing_key: str = Field(default="#", max_length=255)
     arguments: dict[str, Any] = Field(default_factory=dict)
+    platform: Platform | None = None
 
 
 class WorkerSettings(_Section):

@@ -1,8 +1,8 @@
-"""What a translation comes to, and what a translator is."""
+"""What a translation comes to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from schemas.calls import CallEvent
 
@@ -44,19 +44,3 @@ class Unusable(Exception):
 
     Stays inside this room: ``translate`` turns it into ``Unrecognised``.
     """
-
-
-class Translator(Protocol):
-    """One platform: a module of ``consumer.telephony.platforms``."""
-
-    SOURCE: str
-
-    def recognises(self, payload: Payload) -> bool:
-        """Whether the body has this platform's shape; a few look-ups, no reading."""
-
-    def translate(self, payload: Payload) -> Translated | Ignored:
-        """What a recognised body says.
-
-        Raises:
-            Unusable: the call cannot be identified, or the body contradicts its own shape.
-        """

@@ -1,39 +1,133 @@
 """Every translator, and the one function that uses them.
 
-To add a platform, write a module with ``SOURCE``, ``recognises`` and ``translate`` in ``platforms`` and add its line
-below. The shapes exclude one another, with these exceptions, which the order settles:
-
-- a SWAIG request may carry a ``call`` object, which makes a SWML document fetch otherwise;
-- a SWML status callback is a RELAY event whose ``event_channel`` begins with ``swml:``;
-- Kazoo's and FreeSWITCH's events both have an ``Event-Name``: Kazoo adds ``Event-Category``;
-- what wazo-res-stasis-amqp publishes of Asterisk is ``{name, data}`` like Wazo's own events, without their origin.
+To add a platform, write a module with ``SOURCE``, ``SHAPES`` and ``translate`` in ``platforms`` and add its line below.
+The shapes exclude one another, and their order means nothing: a body that two translators know is parked with both
+names, because a guess could end the wrong call. A body is compared with the shapes that begin with one of its own
+fields, so a further platform costs the events of the others nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 from consumer.telephony.decode import decode
-from consumer.telephony.outcome import Payload, Translation, Translator, Unrecognised, Unusable
-from consumer.telephony.platforms import asterisk, cxml, freeswitch, kazoo, own, relay, swaig, swml, wazo
+from consumer.telephony.marks import Shape, fits, missing, nearness
+from consumer.telephony.outcome import Ignored, Payload, Translated, Translation, Unrecognised, Unusable
+from consumer.telephony.platforms import (
+    asterisk,
+    cxml,
+    daily,
+    elevenlabs,
+    freeswitch,
+    jambonz,
+    kazoo,
+    livekit,
+    openai,
+    own,
+    plivo,
+    relay,
+    retell,
+    swaig,
+    swml,
+    telnyx,
+    vapi,
+    vonage,
+    wazo,
+)
 from consumer.telephony.values import one_line
+from schemas.calls import Platform
+
+
+class Translator(Protocol):
+    """One platform: a module of ``consumer.telephony.platforms``."""
+
+    SOURCE: str
+
+    @property
+    def SHAPES(self) -> tuple[Shape, ...]:  # noqa: N802 - a constant of the module
+        """The shapes that its events have, any of which is enough. The first mark of each needs a field."""
+
+    def translate(self, payload: Payload) -> Translated | Ignored:
+        """What a body of one of the shapes says.
+
+        Raises:
+            Unusable: the call cannot be identified, or the body contradicts its own shape.
+        """
+
 
 TRANSLATORS: tuple[Translator, ...] = (
     own,
-    swaig,
-    swml,
     relay,
+    swml,
     cxml,
-    kazoo,
+    swaig,
     freeswitch,
+    kazoo,
     wazo,
     asterisk,
+    telnyx,
+    vonage,
+    plivo,
+    jambonz,
+    livekit,
+    vapi,
+    retell,
+    daily,
+    elevenlabs,
+    openai,
 )
 
 SOURCES = frozenset(translator.SOURCE for translator in TRANSLATORS)
-"""The names of all platforms."""
+"""The names of all translators."""
+
+PLATFORMS: Mapping[Platform, frozenset[str]] = {
+    "asterisk": frozenset({"asterisk"}),
+    "daily": frozenset({"daily"}),
+    "elevenlabs": frozenset({"elevenlabs"}),
+    "freeswitch": frozenset({"freeswitch_amqp"}),
+    "jambonz": frozenset({"jambonz"}),
+    "kazoo": frozenset({"kazoo"}),
+    "livekit": frozenset({"livekit"}),
+    "openai": frozenset({"openai"}),
+    "plivo": frozenset({"plivo"}),
+    "retell": frozenset({"retell"}),
+    "signalwire": frozenset({"relay", "swml_status", "cxml", "swaig"}),
+    "telnyx": frozenset({"telnyx", "cxml"}),
+    "twilio": frozenset({"cxml"}),
+    "vapi": frozenset({"vapi"}),
+    "vonage": frozenset({"vonage"}),
+    "wazo": frozenset({"wazo"}),
+}
+"""Which translators read what a platform sends."""
 
 MAX_KEYS_SHOWN = 8
 MAX_SHOWN = 60
 MAX_PROBLEM_BYTES = 600
+MAX_INNER_BYTES = 256 << 10
+"""The longest text inside a body that is looked into, to tell a wrapper from a stranger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one translator thinks of a body; ``refused`` says why it is none of its own, None when it is."""
+
+    source: str
+    refused: str | None
+    near: int = 0
+    """How many marks of its own the body has, when a single one is missing."""
+
+
+def _index() -> dict[str, tuple[tuple[Translator, Shape], ...]]:
+    found: dict[str, tuple[tuple[Translator, Shape], ...]] = {}
+    for translator in TRANSLATORS:
+        for shape in translator.SHAPES:
+            for key in shape[0].keys:
+                found[key] = (*found.get(key, ()), (translator, shape))
+    return found
+
+
+_INDEX = _index()
+_INDEXED = frozenset(_INDEX)
 
 
 def translate(
@@ -42,26 +136,85 @@ def translate(
     content_type: str | None = None,
     headers: Mapping[str, object] | None = None,
     routing_key: str | None = None,
+    platform: Platform | None = None,
 ) -> Translation:
     """What a telephony platform's message says about a call; never raises.
 
     Platforms are told apart by the shape of the body. ``content_type`` (or a ``content-type`` among the ``headers``,
     as HTTP bridges leave it) helps with a form that does not look like one; ``routing_key`` is only quoted in
-    the problem of a body that nobody knows.
+    the problem of a body that nobody knows. ``platform``, one of ``PLATFORMS``, says whose event it must be.
     """
     try:
-        payload = decode(body, content_type or _header_content_type(headers))
+        payload = _payload(body, content_type, headers, platform)
     except Unusable as error:
         return _parked(str(error))
-    for translator in TRANSLATORS:
-        try:
-            if translator.recognises(payload):
-                return translator.translate(payload)
-        except Unusable as error:
-            return _parked(f"{translator.SOURCE}: {error}")
-        except Exception as error:  # noqa: BLE001 - a defect of one translator must park one message, not stop a worker
-            return _parked(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
-    return _parked(_nobody_knows(payload, routing_key))
+    try:
+        found = recognisers(payload)
+    except Exception as error:  # noqa: BLE001 - a defect of one shape must park one message, not stop a worker
+        return _parked(f"the shapes failed with {type(error).__name__}: {error}")
+    if platform is not None:
+        found = [one for one in found if one.SOURCE in PLATFORMS[platform]]
+    match found:
+        case []:
+            return _parked(_nobody_knows(payload, routing_key, platform))
+        case [translator]:
+            return _translated(translator, payload)
+        case _:
+            names = " and ".join(sorted(one.SOURCE for one in found))
+            return _parked(f"it could be an event of {names}: send what one platform sent, and nothing else")
+
+
+def recognisers(payload: Payload) -> list[Translator]:
+    """The translators one of whose shapes the body has; no more than one, unless somebody has mixed two bodies."""
+    found: list[Translator] = []
+    for key in payload.keys() & _INDEXED:
+        for translator, shape in _INDEX[key]:
+            if translator not in found and fits(shape, payload):
+                found.append(translator)
+    return found
+
+
+def looks(
+    body: bytes,
+    *,
+    content_type: str | None = None,
+    headers: Mapping[str, object] | None = None,
+    platform: Platform | None = None,
+) -> list[Look]:
+    """What each translator thinks of a body, those that nearly know it first; none when it cannot be read at all."""
+    try:
+        return _looks(_payload(body, content_type, headers, platform))
+    except Unusable:
+        return []
+
+
+def _translated(translator: Translator, payload: Payload) -> Translation:
+    try:
+        return translator.translate(payload)
+    except Unusable as error:
+        return _parked(f"{translator.SOURCE}: {error}")
+    except Exception as error:  # noqa: BLE001 - a defect of one translator must park one message, not stop a worker
+        return _parked(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
+
+
+def _payload(
+    body: bytes, content_type: str | None, headers: Mapping[str, object] | None, platform: Platform | None
+) -> Payload:
+    payload = decode(body, content_type or _header_content_type(headers))
+    return asterisk.unwrapped(payload) if platform == asterisk.SOURCE else payload
+
+
+def _looks(payload: Payload) -> list[Look]:
+    found = [_look(translator, payload) for translator in TRANSLATORS]
+    return sorted(found, key=lambda look: (look.refused is not None, -look.near))
+
+
+def _look(translator: Translator, payload: Payload) -> Look:
+    if any(fits(shape, payload) for shape in translator.SHAPES):
+        return Look(translator.SOURCE, None)
+    closest = min(translator.SHAPES, key=lambda shape: (-nearness(shape, payload), len(missing(shape, payload))))
+    lost = "; ".join(mark.missing for mark in missing(closest, payload))
+    return Look(translator.SOURCE, one_line(lost, MAX_PROBLEM_BYTES), nearness(closest, payload))
 
 
 def _parked(problem: str) -> Unrecognised:
@@ -76,8 +229,30 @@ def _header_content_type(headers: Mapping[str, object] | None) -> str | None:
     return None
 
 
-def _nobody_knows(payload: Payload, routing_key: str | None) -> str:
+def _nobody_knows(payload: Payload, routing_key: str | None, platform: Platform | None) -> str:
+    """Why nobody takes a body, with what helps most first: who nearly does, and what is wrapped inside it."""
     keys = ", ".join(repr(key[:MAX_SHOWN]) for key in list(payload)[:MAX_KEYS_SHOWN]) or "none"
     more = ", ..." if len(payload) > MAX_KEYS_SHOWN else ""
     came = f", routing key {routing_key[:MAX_SHOWN]!r}" if routing_key else ""
-    return f"no known platform sends an object with these fields: {keys}{more}{came}"
+    known = f"{platform} sends no" if platform else "no known platform sends an"
+    said = f"{known} object with these fields: {keys}{more}{came}"
+    hints = [*_wrapped(payload), *_nearly(payload, PLATFORMS[platform] if platform else SOURCES)]
+    return "; ".join([said, *hints])
+
+
+def _nearly(payload: Payload, sources: Iterable[str]) -> list[str]:
+    return [f"nearly {look.source}: {look.refused}" for look in _looks(payload) if look.near and look.source in sources]
+
+
+def _wrapped(payload: Payload) -> list[str]:
+    """Fields that hold what a platform sent: a bridge or a message framework has put it into an envelope."""
+    found = []
+    for name, value in payload.items():
+        if isinstance(value, str) and 2 < len(value) <= MAX_INNER_BYTES:
+            try:
+                value = decode(value.encode("utf-8", "surrogateescape"))  # noqa: PLW2901 - read, as a body would be
+            except (Unusable, UnicodeEncodeError):
+                continue
+        if isinstance(value, dict) and (known := recognisers(value)):
+            found.append(f"{name[:MAX_SHOWN]!r} holds an event of {known[0].SOURCE}: send that alone")
+    return found

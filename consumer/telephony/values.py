@@ -33,6 +33,11 @@ def mapping(value: object) -> Payload:
     return value if isinstance(value, dict) else NOTHING
 
 
+def unlisted(payload: Payload) -> Payload:
+    """The fields of a form; of a list, as ``parse_qs`` makes, the last, which is the one that a form would keep."""
+    return {name: value[-1] if isinstance(value, list) and value else value for name, value in payload.items()}
+
+
 def text(value: object, limit: int = MAX_TEXT_BYTES) -> str | None:
     """A scalar as valid text of at most ``limit`` bytes; None for what is blank or no scalar."""
     if isinstance(value, bool):
@@ -65,8 +70,8 @@ def one_line(words: str, limit: int = MAX_TEXT_BYTES) -> str:
     return " ".join((text(words, limit) or "").split())
 
 
-def call_id(payload: Payload, name: str) -> CallId:
-    """The call's identity from the field ``name``.
+def call_id(payload: Payload, name: str, path: str = "") -> CallId:
+    """The call's identity from the field ``name``, which is told of as ``path`` and ``name``.
 
     Opaque: no form is asked of it, and it is never trimmed. A whole number is taken by its digits; a number with a
     fraction (an Asterisk id without its quotes) has lost them already.
@@ -75,8 +80,8 @@ def call_id(payload: Payload, name: str) -> CallId:
         Unusable: missing, of another type, blank, not Unicode, or over 255 bytes.
     """
     if name not in payload:
-        raise Unusable(f"{name} is missing, so the call is unknown")
-    value = payload[name]
+        raise Unusable(f"{path}{name} is missing, so the call is unknown")
+    value, name = payload[name], f"{path}{name}"
     if isinstance(value, bool) or not isinstance(value, str | int):
         kind = "a number with a fraction" if isinstance(value, float) else json_name(value)
         raise Unusable(f"{name} must be text or a whole number, is {kind}")

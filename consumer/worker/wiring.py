@@ -94,7 +94,9 @@ class Parts:
         self.asker = Asker(self.publisher)
         self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
         self.placer = Placer(self.context)
-        self.intake = Intake(self.context, self.asker)
+        self.intake = Intake(
+            self.context, self.asker, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
+        )
         self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)
         self.tasks = Tasks()
         self.gate = Gate(

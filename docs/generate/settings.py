@@ -132,6 +132,8 @@ EXCHANGE = {
     "type": "Its type; it is declared durable, as FreeSWITCH does.",
     "routing_key": "What to bind.",
     "arguments": "Arguments of the binding, for a headers exchange.",
+    "platform": "Whose events come by it: a body of any other platform is parked. `asterisk` also takes ARI and AMI "
+    "events that a module wraps into `{name, data}`. Without it the body decides.",
 }
 
 

@@ -13,6 +13,7 @@ TITLES = {
     "bursts": "Many at once",
     "tools": "Tool calls",
     "calls": "Phone calls through one worker",
+    "events": "Call events",
     "list": "Listing",
     "scale": "From few sessions to many",
     "expiry": "Expiry",

@@ -54,6 +54,14 @@ async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mc
     ran = await cli("calls", "send", "-", stdin=b'{"what": "is this"}')
     assert ran.code == 0
     assert "it will be parked" in ran.err
+    assert "telnyx: not its own: " in ran.err
+
+    ran = await cli("calls", "send", FORM, "--json")
+    [sent] = ran.json["sent"]
+    taking = [look["source"] for look in sent["looks"] if look["refused"] is None]
+    assert taking == ["cxml"]
+    assert all(look["refused"] for look in sent["looks"] if look["source"] not in taking)
+    assert "plivo: not its own: it has no 'CallUUID'" in (await cli("calls", "send", FORM, "--why")).err
 
 
 async def test_events_are_followed_as_cloud_events_one_a_line(cli: Cli, mcp: Cluster):

@@ -38,7 +38,15 @@ LOGGED = {
     for name in re.findall(r'\.(?:debug|info|warning|error|exception)\(\s*"([a-z_]+\.[a-z_]+)"', path.read_text())
 }
 FAMILIES = {name.partition(".")[0] for name in KINDS | EVENTS | SETTINGS | LOGGED}
-NOT_NAMES = {"session.record", "worker.py"}
+NOT_NAMES = {
+    "session.record",
+    "worker.py",
+    "call.initiated",
+    "call.answered",
+    "call.bridged",
+    "call.hangup",
+    "call.call_id",
+}
 """Spans that look like a message, an event or a setting and are none."""
 
 FROM_ELSEWHERE = {
@@ -54,6 +62,8 @@ FROM_ELSEWHERE = {
         "TERM",
         "SOURCE",
         "TRANSLATORS",
+        "PLATFORMS",
+        "SHAPES",
         "REQUESTS",
         "RESULTS",
         "RELOADED",
@@ -62,6 +72,7 @@ FROM_ELSEWHERE = {
         "MEMORY_FILE_PATH",
         "PACKAGE",
     ),
+    *("CHAN_START", "CHAN_END", "ANSWER", "HANGUP"),
     *("PRECONDITION_FAILED", "ACCESS_REFUSED"),
 }
 """Words in capitals that are neither error codes nor variables of ours."""

@@ -16,6 +16,10 @@ def manifest() -> list[Body]:
     return [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text().splitlines() if line]
 
 
+def rejects() -> list[Body]:
+    return [json.loads(line) for line in (SAMPLES / "rejects.jsonl").read_text().splitlines() if line]
+
+
 def sequences() -> list[Body]:
     found: list[Body] = json.loads((SAMPLES / "sequences.json").read_text())
     return found

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumer.telephony import Ignored, Translated, Unrecognised, translate
+from consumer.telephony import Ignored, Translated, Unrecognised, registry, translate
+from consumer.telephony.platforms import openai
 from consumer.telephony.registry import TRANSLATORS
 from schemas.calls import CallEvent
 from tests.telephony.shapes import Body, manifest, outcome, raw, sample
@@ -112,18 +113,22 @@ def test_every_sample_with_each_single_field_lost_or_odd(file: str) -> None:
             check(json.dumps(body).encode())
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_sample_is_recognised_by_the_platform_that_sent_it(file: str) -> None:
-    first = next(translator for translator in TRANSLATORS if translator.recognises(sample(file)))
-    assert file.startswith(f"{first.SOURCE}/")
+def test_a_defect_of_a_shape_parks_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object) -> bool:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(registry, "fits", broken)
+    assert translate(b'{"CallSid": "c-1"}') == Unrecognised("the shapes failed with ZeroDivisionError: oops")
 
 
 def test_a_defect_of_a_translator_parks_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(payload: object) -> bool:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(TRANSLATORS[-1], "recognises", broken)
-    assert translate(b"{}") == Unrecognised("asterisk: the translator failed with ZeroDivisionError: oops")
+    monkeypatch.setattr(openai, "translate", broken)
+    assert translate(raw("openai/realtime_incoming.json")) == Unrecognised(
+        "openai: the translator failed with ZeroDivisionError: oops"
+    )
 
 
 def test_sources_are_unique() -> None:

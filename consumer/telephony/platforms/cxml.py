@@ -1,14 +1,18 @@
-"""SignalWire cXML (Compatibility API): status callbacks and document requests, forms by nature.
+"""SignalWire cXML (Compatibility API), Twilio and Telnyx TeXML: status callbacks and document requests, mostly forms.
 
 Sources: signalwire/docs ``compatibility-api/calls/models/webhooks.tsp``, ``cxml/voice/overview.mdx``,
 ``number-noun.mdx``. Every value is text in a form, a list after ``parse_qs``, and typed where a bridge follows the
 OpenAPI document. Both ``answered`` and ``in-progress`` are sent (signalwire/docs-legacy#804).
+
+Twilio sends the same forms (twilio.com/docs/usage/webhooks/voice-webhooks), and its Event Streams wrap them into
+CloudEvents (/docs/events/event-types/voice/status-callback): the form is in ``data.request.parameters``.
 """
 
 from collections.abc import Iterator
 
 from consumer.telephony import times, values
-from consumer.telephony.outcome import Ignored, Payload, Translated
+from consumer.telephony.marks import begins, fits, has, is_object, lacks
+from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallKind, normal_reason
 
 SOURCE = "cxml"
@@ -48,6 +52,15 @@ _OTHERS = {
 }
 """Callbacks that are not a call's status, by the field that only they have."""
 
+STREAMED = (begins("type", "com.twilio."), has("specversion"), is_object("data"), lacks("CallSid", "CallUUID"))
+
+SHAPES = (
+    (has("CallSid"),),
+    (has("CallStatus"), lacks("CallUUID")),  # without its CallSid, to be told so; Plivo has the one and not the other
+    (has(*_OTHERS), has("AccountSid"), lacks("CallUUID")),
+    STREAMED,
+)
+
 _OF_A_STATUS_CALLBACK = ("CallbackSource", "SequenceNumber", "Timestamp")
 """What a status callback has (the number-level one only the last) and the request for a document has not."""
 
@@ -63,21 +76,25 @@ _ATTRIBUTES = (
     ("hangup_by", "HangupBy"),
     ("hangup_direction", "HangupDirection"),
     ("sip_result_code", "SipResultCode"),
+    ("sip_result_code", "SipResponseCode"),
     ("sip_result_phrase", "SipInviteResultPhrase"),
+    ("answered_by", "AnsweredBy"),
+    ("stir_verstat", "StirVerstat"),
     ("dial_call_sid", "DialCallSid"),
     ("dial_call_status", "DialCallStatus"),
     ("recording_sid", "RecordingSid"),
 )
 _SIP_HEADER = "SipHeader_"
 
-
-def recognises(payload: Payload) -> bool:
-    """Whether a call is named as cXML does, or an account with something of its other than a call."""
-    return (
-        "CallSid" in payload
-        or "CallStatus" in payload
-        or ("AccountSid" in payload and any(field in payload for field in _OTHERS))
-    )
+_OF_TWILIO = "com.twilio.voice."
+_STREAMED = {
+    "initiated": "initiated",
+    "ringing": "ringing",
+    "answered": "in-progress",
+    "completed": "completed",
+    "requested": "ringing",
+}
+"""Call statuses by the last word of an event's type in Event Streams; ``requested`` is the request for the document."""
 
 
 def translate(payload: Payload) -> Translated | Ignored:
@@ -86,9 +103,13 @@ def translate(payload: Payload) -> Translated | Ignored:
     No call ends by the callback of a recording, nor by a ``<Dial action>``: that one tells of the dialled leg, and its
     ``CallSid`` is the parent, which goes on.
     """
-    fields = {name: _unlisted(value) for name, value in payload.items()}
+    if fits(STREAMED, payload):
+        return _streamed(payload)
+    fields = values.unlisted(payload)
     status = values.text(fields.get("CallStatus"))
     if status is None or "RecordingStatus" in fields:
+        if "Status" in fields and not any(field in fields for field in _OTHERS):
+            raise Unusable("there is a Status and no CallStatus, as Twilio and SignalWire never send it")
         return Ignored(SOURCE, _other(fields))
     kind = STATUSES.get(normal_reason(status))
     if kind is None:
@@ -112,9 +133,23 @@ def translate(payload: Payload) -> Translated | Ignored:
     )
 
 
-def _unlisted(value: object) -> object:
-    """The value itself; of a list, as ``parse_qs`` makes, the last, which is the one that a form would keep."""
-    return value[-1] if isinstance(value, list) and value else value
+def _streamed(event: Payload) -> Translated | Ignored:
+    """An event of Twilio's Event Streams: the form of a callback, if it is one of a call.
+
+    ``...call.completed`` stands for every end; the form's ``CallStatus`` says which. Insights come up to half an hour
+    after the end. Twilio's own examples have forms without fields: the type's last word is the status then.
+    """
+    kind = str(event["type"])
+    words = kind.removeprefix(_OF_TWILIO).split(".")
+    if not kind.startswith(_OF_TWILIO) or words[-1] not in _STREAMED or words[0] in ("insights", "amd"):
+        return Ignored(SOURCE, values.what(kind))
+    data = values.mapping(event.get("data"))
+    form = values.mapping(values.mapping(data.get("request")).get("parameters"))
+    filled = {name: value for name, value in form.items() if value != ""}
+    known = {"CallStatus": _STREAMED[words[-1]]} | ({"CallSid": data["sid"]} if "sid" in data else {})
+    if words[-1] != "requested":
+        known["Timestamp"] = data.get("timestamp") or event.get("time")
+    return translate({**known, **filled})
 
 
 def _other(fields: Payload) -> str:

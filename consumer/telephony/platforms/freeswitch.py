@@ -14,6 +14,7 @@ Sources: signalwire/freeswitch ``mod_amqp_producer.c``, ``switch_event.c::switch
 from collections.abc import Iterator
 
 from consumer.telephony import times, values
+from consumer.telephony.marks import has, lacks
 from consumer.telephony.outcome import Ignored, Payload, Translated
 from schemas.calls import CallId, CallKind
 
@@ -28,6 +29,12 @@ EVENTS = {
 }
 STATES = {"CHANNEL_CREATE": "created", "CHANNEL_ANSWER": "answered"}
 """How far the call is."""
+
+SHAPES = (
+    (has("Event-Name"), has("Unique-ID"), lacks("Event-Category")),
+    (has("Event-Name"), lacks("Unique-ID", "Call-ID", "Event-Category")),
+)
+"""Kazoo's events have an ``Event-Name`` too."""
 
 _ATTRIBUTES = (
     ("event", "Event-Name"),
@@ -77,11 +84,6 @@ _OF_THE_SWITCH = tuple(
     )
 )  # fmt: skip
 """What the names of the switch's own variables begin with; the others were set by a dialplan and may steer routes."""
-
-
-def recognises(payload: Payload) -> bool:
-    """Whether there is an event's name; Kazoo's events, which have one too, are taken out before."""
-    return "Event-Name" in payload
 
 
 def translate(payload: Payload) -> Translated | Ignored:

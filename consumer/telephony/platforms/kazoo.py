@@ -7,6 +7,7 @@ this leg's ``Call-ID``, so they are nobody's start or end.
 from collections.abc import Iterator
 
 from consumer.telephony import times, values
+from consumer.telephony.marks import has, lacks
 from consumer.telephony.outcome import Ignored, Payload, Translated
 from schemas.calls import CallId, CallKind
 
@@ -19,6 +20,11 @@ EVENTS = {
 }
 STATES = {"CHANNEL_CREATE": "created", "CHANNEL_ANSWER": "answered"}
 """How far the call is."""
+
+SHAPES = (
+    (has("Event-Name"), has("Event-Category")),
+    (has("Call-ID"), has("Event-Name"), lacks("Unique-ID")),  # FreeSWITCH has no Call-ID of its own
+)
 
 _ATTRIBUTES = (
     ("event", "Event-Name"),
@@ -50,13 +56,6 @@ _CHANNEL_VARIABLES = (
     ("resource_id", "Resource-ID"),
     ("call_interaction_id", "Call-Interaction-ID"),
 )
-
-
-def recognises(payload: Payload) -> bool:
-    """Whether an event is named together with its category, or with a ``Call-ID``, as FreeSWITCH itself has none."""
-    return "Event-Name" in payload and (
-        "Event-Category" in payload or ("Call-ID" in payload and "Unique-ID" not in payload)
-    )
 
 
 def translate(payload: Payload) -> Translated | Ignored:

@@ -9,19 +9,20 @@ import json
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from consumer.telephony.marks import among, has
 from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallEvent, CallKind
 from schemas.text import REPLACED, replaced
 
 SOURCE = "custom"
 
+SHAPES = (
+    (has("kind"), has("call_id")),
+    (among("kind", (kind.value for kind in CallKind)),),  # without a call_id: to be told what is missing
+)
+
 MAX_ERRORS_SHOWN = 3
 MAX_SHOWN = 100
-
-
-def recognises(payload: Payload) -> bool:
-    """Whether there is a ``kind`` with a ``call_id``, or a ``kind`` of ours without one, to be told what is missing."""
-    return "kind" in payload and ("call_id" in payload or payload["kind"] in list(CallKind))
 
 
 def translate(payload: Payload) -> Translated | Ignored:

@@ -7,8 +7,10 @@ legacy ``blade.broadcast``. Whether a bridge forwards the whole JSON-RPC frame, 
 
 from consumer.telephony import values
 from consumer.telephony.decode import json_name
+from consumer.telephony.marks import Mark, has, lacks
 from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
 from consumer.telephony.platforms.signalwire import call_event, envelope_of, event_in
+from consumer.telephony.platforms.swml import NO_FETCH, ON_SWML_CHANNEL
 
 SOURCE = "relay"
 
@@ -16,14 +18,30 @@ _METHODS = ("signalwire.", "blade.", "calling.")
 _EVENT_METHODS = ("signalwire.event", "blade.broadcast")
 
 
-def recognises(payload: Payload) -> bool:
-    """Whether this is an event of RELAY, one of its JSON-RPC frames, or the bare object of a call or a dial."""
-    return (
-        envelope_of(payload) is not None
-        or _is_frame(payload)
-        or ("call_id" in payload and "call_state" in payload and "device" in payload)
-        or ("dial_state" in payload and "tag" in payload)
-    )
+def _is_event(payload: Payload) -> bool:
+    return envelope_of(payload) is not None
+
+
+def _is_frame(payload: Payload) -> bool:
+    method = payload.get("method")
+    if isinstance(method, str):
+        return method.startswith(_METHODS)
+    return "jsonrpc" in payload and ("result" in payload or "error" in payload)
+
+
+NOT_OF_SWML = Mark("it is an event on a channel swml:...", lambda body: not ON_SWML_CHANNEL.holds(body), absence=True)
+
+SHAPES = (
+    (
+        Mark("it is no event of SignalWire", _is_event, ("event_type", "params")),
+        NOT_OF_SWML,
+        NO_FETCH,
+        lacks("record_type", "payload"),
+    ),
+    (Mark("it is no frame of RELAY", _is_frame, ("method", "jsonrpc")), NOT_OF_SWML, NO_FETCH),
+    (has("call_state"), has("call_id"), has("device"), lacks("kind"), NOT_OF_SWML, NO_FETCH),
+    (has("dial_state"), has("tag"), NOT_OF_SWML),
+)
 
 
 def translate(payload: Payload) -> Translated | Ignored:
@@ -46,10 +64,3 @@ def _frame(payload: Payload) -> Ignored:
     if not isinstance(params, dict):
         raise Unusable(f"params of {method} must be an object, is {json_name(params)}")
     return Ignored(SOURCE, values.what(method, params.get("event_type") or params.get("event")))
-
-
-def _is_frame(payload: Payload) -> bool:
-    method = payload.get("method")
-    if isinstance(method, str):
-        return method.startswith(_METHODS)
-    return "jsonrpc" in payload and ("result" in payload or "error" in payload)

@@ -35,6 +35,12 @@ FAMILIES = (
 )  # fmt: skip
 """What the event types of SignalWire begin with; anything else with an ``event_type`` is not theirs."""
 
+_NOT_OF_A_FETCH = (
+    "event_type", "dial_state", "event", "function", "action", "post_prompt_data", "call_info", "args", "kind",
+)  # fmt: skip
+_OF_A_FETCHED_CALL = ("call_state", "node_id", "segment_id", "project_id", "space_id")
+_BESIDE_A_FETCHED_CALL = ("vars", "envs", "params")
+
 _DEEPEST = 3
 """A JSON-RPC frame has the envelope at ``params``, a legacy ``blade.broadcast`` one level deeper."""
 
@@ -77,6 +83,22 @@ def envelope_of(payload: Payload) -> Payload | None:
 def is_call(value: object) -> bool:
     """Whether this is an object that identifies a call or tells its state."""
     return isinstance(value, dict) and ("call_id" in value or "call_state" in value)
+
+
+def is_fetch(payload: Payload) -> bool:
+    """Whether this is the request for a SWML document: a ``call`` as SWML describes it, and no event or function.
+
+    An id alone does not make it one. Other platforms send a ``call`` with a ``call_id`` as well, to tell of its end.
+    """
+    call = payload.get("call")
+    return (
+        isinstance(call, dict)
+        and not any(name in payload for name in _NOT_OF_A_FETCH)
+        and (
+            any(name in call for name in _OF_A_FETCHED_CALL)
+            or ("call_id" in call and any(name in payload for name in _BESIDE_A_FETCHED_CALL))
+        )
+    )
 
 
 def event_in(source: str, envelope: Payload) -> Translated | Ignored:

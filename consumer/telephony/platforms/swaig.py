@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from consumer.telephony import times, values
+from consumer.telephony.marks import among, has, is_object, is_text
 from consumer.telephony.outcome import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
@@ -25,6 +26,13 @@ _FUNCTION_MARKS = (
     "call_id", "call",
 )  # fmt: skip
 _ACTIONS = ("post_conversation", "fetch_conversation", "get_signature")
+
+SHAPES = (
+    (is_text("function"), has(*_FUNCTION_MARKS)),
+    (among("action", _ACTIONS),),
+    (has("post_prompt_data"),),
+    (is_object("call_info"),),
+)
 
 _ATTRIBUTES = (
     ("function", "function"),
@@ -42,16 +50,6 @@ _ATTRIBUTES = (
     ("error_reason", "fatal_error_reason"),
 )
 _OF_THE_CALL = (("device_type", "type"), ("segment_id", "segment_id"), ("node_id", "node_id"), ("tag", "tag"))
-
-
-def recognises(payload: Payload) -> bool:
-    """Whether this is a function's request, a conversation's report or request, or a debug event."""
-    return (
-        (isinstance(payload.get("function"), str) and any(mark in payload for mark in _FUNCTION_MARKS))
-        or payload.get("action") in _ACTIONS
-        or "post_prompt_data" in payload
-        or isinstance(payload.get("call_info"), dict)
-    )
 
 
 def translate(payload: Payload) -> Translated | Ignored:

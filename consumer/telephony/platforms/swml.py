@@ -9,8 +9,9 @@
 """
 
 from consumer.telephony import values
+from consumer.telephony.marks import Mark, has, inside, lacks
 from consumer.telephony.outcome import Ignored, Payload, Translated
-from consumer.telephony.platforms.signalwire import STATES, call_event, envelope_of, event_in, is_call
+from consumer.telephony.platforms.signalwire import STATES, call_event, envelope_of, event_in, is_fetch
 from schemas.calls import CallKind
 
 SOURCE = "swml_status"
@@ -18,23 +19,31 @@ SOURCE = "swml_status"
 _CHANNEL = "swml:"
 
 
-def recognises(payload: Payload) -> bool:
-    """Whether this is an event on a ``swml:`` channel, a document fetch, or a flat status."""
-    if _is_fetch(payload) or _is_message(payload):
-        return True
+def _on_swml_channel(payload: Payload) -> bool:
     envelope = envelope_of(payload)
-    if envelope is None:
-        return _is_flat(payload)
-    channel = envelope.get("event_channel")
+    channel = None if envelope is None else envelope.get("event_channel")
     return isinstance(channel, str) and channel.startswith(_CHANNEL)
+
+
+FETCH = Mark("'call' is not what SWML says of a call that asks for its document", is_fetch, ("call",))
+ON_SWML_CHANNEL = Mark("it is no event of SignalWire on a channel swml:...", _on_swml_channel, ("event_type", "params"))
+NO_FETCH = Mark("it asks for a SWML document", lambda payload: not is_fetch(payload), absence=True)
+NO_EVENT = Mark("it is an event of RELAY", lambda payload: envelope_of(payload) is None, absence=True)
+
+SHAPES = (
+    (FETCH,),
+    (ON_SWML_CHANNEL, NO_FETCH),
+    (inside("message", has("message_id")),),
+    (has("call_state"), has("call_id"), lacks("device", "kind"), NO_EVENT, NO_FETCH),
+)
 
 
 def translate(payload: Payload) -> Translated | Ignored:
     """The call's state, or the start that a document fetch stands for."""
-    if _is_fetch(payload):
+    if is_fetch(payload):
         call = values.mapping(payload.get("call"))
         return call_event(SOURCE, call, payload, kind=_kind_of_fetch(call))
-    if _is_message(payload):
+    if isinstance(payload.get("message"), dict):
         return Ignored(SOURCE, "message")
     envelope = envelope_of(payload)
     return event_in(SOURCE, envelope) if envelope is not None else call_event(SOURCE, payload, payload)
@@ -44,17 +53,3 @@ def _kind_of_fetch(call: Payload) -> CallKind:
     """A fetch is a start unless the call is known to be further on: it is ringing ("typically") when it is fetched."""
     state = (values.text(call.get("call_state")) or "created").casefold()
     return CallKind.STARTED if state == "ringing" else STATES.get(state, CallKind.STARTED)
-
-
-def _is_fetch(payload: Payload) -> bool:
-    """A ``call`` of its own: the inner object of a RELAY dial has one too."""
-    return is_call(payload.get("call")) and "event_type" not in payload and "dial_state" not in payload
-
-
-def _is_flat(payload: Payload) -> bool:
-    return "call_id" in payload and "call_state" in payload and "device" not in payload
-
-
-def _is_message(payload: Payload) -> bool:
-    message = payload.get("message")
-    return isinstance(message, dict) and "message_id" in message

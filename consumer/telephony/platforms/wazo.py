@@ -10,7 +10,9 @@ from datetime import datetime
 
 from consumer.telephony import times, values
 from consumer.telephony.decode import json_name
+from consumer.telephony.marks import has
 from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from consumer.telephony.platforms.channels import CHANNEL_STATES, OF_WAZO
 from schemas.calls import CallKind
 
 SOURCE = "wazo"
@@ -24,11 +26,7 @@ EVENTS = {
 STATES = {"call_created": "created", "call_answered": "answered"}
 """How far the call is."""
 
-_CHANNEL_STATES = {"down": "created", "rsrvd": "created", "offhook": "created", "dialing": "ringing", "ring": "ringing"}
-_CHANNEL_STATES |= {"ringing": "ringing", "up": "answered"}
-"""The same by the state of the leg's channel in Asterisk."""
-
-_MARKS = ("origin_uuid", "tenant_uuid", "required_acl", "required_access")
+SHAPES = ((has("name"), has("data"), has(*OF_WAZO)),)
 
 _ATTRIBUTES = (
     ("event", "name"),
@@ -47,11 +45,6 @@ _OF_THE_CALL = (
     ("peer_name", "peer_caller_id_name"),
     ("sip_call_id", "sip_call_id"),
 )
-
-
-def recognises(payload: Payload) -> bool:
-    """Whether there is a named event with data and a mark of the Wazo bus."""
-    return "name" in payload and "data" in payload and any(mark in payload for mark in _MARKS)
 
 
 def translate(payload: Payload) -> Translated | Ignored:
@@ -76,7 +69,7 @@ def translate(payload: Payload) -> Translated | Ignored:
         to=to,
         end_reason=data.get("reason_code"),
         occurred_at=_occurred_at(payload, data, kind),
-        state=STATES.get(name or "") or _CHANNEL_STATES.get((values.first(data, "status") or "").casefold()),
+        state=STATES.get(name or "") or CHANNEL_STATES.get((values.first(data, "status") or "").casefold()),
         about=_about(payload, data),
     )
 
