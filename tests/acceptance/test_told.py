@@ -16,18 +16,16 @@ sys.exit("no todo list for key " + os.environ["TODO_API_KEY"])
 """
 
 
-def services(tmp_path) -> dict:
-    script = tmp_path / "broken.py"
-    script.write_text(BROKEN)
+def services() -> dict:
     return {
         "echo": {"command": ECHO},
-        "broken": {"command": [sys.executable, str(script)], "env": {"TODO_API_KEY": SECRET}},
+        "broken": {"command": [sys.executable, "-c", BROKEN], "env": {"TODO_API_KEY": SECRET}},
         "missing": {"command": ["no-such-program"]},
     }
 
 
-async def test_each_failed_start_is_one_warning_with_its_code_and_its_reason(mcp: Cluster, tmp_path):
-    worker = await mcp.start({"services": services(tmp_path)})
+async def test_each_failed_start_is_one_warning_with_its_code_and_its_reason(mcp: Cluster):
+    worker = await mcp.start({"services": services()})
     await mcp.client.publish_call_event({"call_id": "c-1", "kind": "started"})
     broken = await worker.logged("session.rejected", call_id="c-1", service="broken")
     missing = await worker.logged("session.rejected", call_id="c-1", service="missing")

@@ -3,6 +3,9 @@
 import json
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -140,13 +143,21 @@ async def test_services_are_tried_on_this_machine(offline: Cli):
     assert ran.json["disabled"] == ["off"]
 
 
-async def test_a_slow_start_and_a_fetched_package_are_told_with_what_to_do(offline: Cli):
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A folder that servers may read whose user is none: pytest's own is private."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+async def test_a_slow_start_and_a_fetched_package_are_told_with_what_to_do(offline: Cli, readable: Path):
     (offline.folder / "mcp-sessions.toml").write_text("")
-    npx = offline.folder / "npx"
-    npx.write_text(f"#!/bin/sh\nexec {' '.join(ECHO)}\n")
+    npx = readable / "npx"
+    npx.write_text("#!/bin/sh\nexec python3 -S $SERVER\n")
     npx.chmod(0o755)
     services = {
-        "fetched": {"command": [str(npx), "-y", "a-package"]},
+        "fetched": {"command": [str(npx), "-y", "a-package"], "env": {"SERVER": ECHO[-1]}},
         "slow": {"command": [*ECHO, "--slow-start", "5.1"]},
         "quick": {"command": ECHO},
     }

@@ -71,6 +71,7 @@ FROM_ELSEWHERE = {
         "NAME",
         "MEMORY_FILE_PATH",
         "PACKAGE",
+        "PACKAGES",
     ),
     *("CHAN_START", "CHAN_END", "ANSWER", "HANGUP"),
     *("PRECONDITION_FAILED", "ACCESS_REFUSED"),

@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,17 +34,25 @@ async def done(*command: str, folder: Path) -> str:
     return told.decode()
 
 
-async def test_the_paragraph_of_the_guide_does_what_it_says(servers, mcp: Cluster, tmp_path: Path):
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A folder that servers may read whose user is none: pytest's own is private."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+async def test_the_paragraph_of_the_guide_does_what_it_says(servers, mcp: Cluster, readable: Path):
     del servers  # it has looked whether the registries answer
-    await done(sys.executable, "-m", "venv", str(tmp_path / "venv"), folder=tmp_path)
-    await done(str(tmp_path / "venv/bin/pip"), "install", "-q", "uv", folder=tmp_path)
+    await done(sys.executable, "-m", "venv", str(readable / "venv"), folder=readable)
+    await done(str(readable / "venv/bin/pip"), "install", "-q", "uv", folder=readable)
     (shell,) = (one for one in blocks(PAGE) if one.language == "sh" and "npm install" in one.text)
     (toml,) = (one for one in blocks(PAGE) if one.language == "toml" and "mcp-server-memory" in one.text)
-    opt = str(tmp_path / "mcp")
-    path = f"PATH={tmp_path / 'venv/bin'}:$PATH"
-    await done("sh", "-ec", f"{path}\n{shell.text.replace('/opt/mcp', opt)}", folder=tmp_path)
+    opt = str(readable / "mcp")
+    path = f"PATH={readable / 'venv/bin'}:$PATH"
+    await done("sh", "-ec", f"{path}\n{shell.text.replace('/opt/mcp', opt)}", folder=readable)
 
-    before = {file for file in (tmp_path / "mcp").rglob("*") if file.suffix != ".pyc"}
+    before = {file for file in (readable / "mcp").rglob("*") if file.suffix != ".pyc"}
     worker = await mcp.start(tomllib.loads(toml.text.replace("/opt/mcp", opt)))
     entity = {"name": "Ada", "entityType": "caller", "observations": ["likes tea"]}
     await mcp.client.call_tool("c-1", "create_entities", {"entities": [entity]}, service_name="memory")
@@ -52,6 +62,6 @@ async def test_the_paragraph_of_the_guide_does_what_it_says(servers, mcp: Cluste
     assert "Ada" not in other.text, "two callers share one memory"
     told = await mcp.client.call_tool("c-3", "get_current_time", {"timezone": "Europe/Paris"}, service_name="time")
     assert "Europe/Paris" in told.text
-    after = {file for file in (tmp_path / "mcp").rglob("*") if file.suffix != ".pyc"}
+    after = {file for file in (readable / "mcp").rglob("*") if file.suffix != ".pyc"}
     assert {file for file in after - before if file.name != "__pycache__"} == set()
     assert not [record for record in worker.records if record["event"] == "session.rejected"]
