@@ -27,7 +27,7 @@ EVENTS = {
 }
 """What an event says, and the field of ``data`` that is the call's id."""
 
-_FAMILIES = ("realtime.", "live.", "response.", "batch.", "eval.", "fine_tuning.", "video.")
+_FAMILIES = ("realtime.", "live.", "response.", "batch.", "eval.", "fine_tuning.", "video.", "agent.", "safety.")
 
 SHAPES = (
     (begins("type", *_FAMILIES), is_number("created_at"), is_text("id"), is_object("data"), lacks("specversion")),

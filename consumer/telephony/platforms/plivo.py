@@ -70,7 +70,7 @@ def translate(payload: Payload) -> Translated | Ignored:
 def _dialled(fields: Payload, action: str) -> Translated | Ignored:
     """The leg that ``<Dial>`` called; ``CallUUID`` and ``CallStatus`` beside it are the caller's."""
     kind = DIAL_ACTIONS.get(action)
-    if kind is None:
+    if kind is None or fields.get("DialBLegUUID") == "":  # nobody answered: there never was a leg
         return Ignored(SOURCE, values.what("dial", action))
     return values.translated(
         SOURCE,

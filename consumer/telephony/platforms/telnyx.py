@@ -54,7 +54,7 @@ def translate(payload: Payload) -> Translated | Ignored:
     return values.translated(
         SOURCE,
         kind,
-        values.call_id(leg, "call_leg_id" if leg.get("call_control_id") is None else "call_control_id", "payload."),
+        values.call_id(leg, "call_control_id" if leg.get("call_control_id") else "call_leg_id", "payload."),
         direction=DIRECTIONS.get(direction or "", direction),
         from_=values.first(leg, "from"),
         to=values.first(leg, "to"),
