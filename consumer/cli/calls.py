@@ -4,14 +4,16 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consumer.cli import completing
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import Row, answers, say, state, table, write_json
-from schemas.calls import Platform
+
+if TYPE_CHECKING:
+    from schemas.calls import Platform
 
 app = typer.Typer(help="Events of telephony platforms, sent by hand.", no_args_is_help=True)
 
@@ -114,7 +116,7 @@ def guessed_type(body: bytes) -> str:
 
 
 def _sent(
-    file: str, body: bytes, exchange: str, routing_key: str, content_type: str, platform: Platform | None
+    file: str, body: bytes, exchange: str, routing_key: str, content_type: str, platform: "Platform | None"
 ) -> Sent:
     from consumer.telephony import Ignored, Translated, Unrecognised, looks, translate
 
