@@ -1,4 +1,4 @@
-"""The SWML or cXML document that a call is to follow, for requests that ask for one: from a file, or from elsewhere."""
+"""What a call is to follow (SWML, cXML, an NCCO, verbs), for who asks for it: from a file, or from elsewhere."""
 
 from pathlib import Path
 from typing import Final
@@ -31,11 +31,28 @@ class Documents:
 
     @staticmethod
     def wanted(event: CallEvent, body: bytes) -> bool:
-        """Whether a request asks for a document: a start in SWML's or cXML's form that is no status callback."""
-        if event.kind is not CallKind.STARTED or event.source not in ("swml_status", "cxml"):
-            return False
-        marks = (b"event_type", b"CallbackSource", b"SequenceNumber")
-        return not any(mark in body for mark in marks)
+        """Whether a request asks what to do with a call, and does not only tell of it.
+
+        In SWML's and cXML's form that is a start which is no status callback. jambonz' call hook has the call's
+        INVITE, its status hook has not.
+        """
+        told = event.attributes.get("event")
+        match event.source:
+            case "swml_status" | "cxml":
+                marks = (b"event_type", b"CallbackSource", b"SequenceNumber", b"specversion")
+                return event.kind is CallKind.STARTED and not any(mark in body for mark in marks)
+            case "vonage":
+                return event.kind is CallKind.STARTED and "status" not in event.attributes
+            case "plivo":
+                return told == "StartApp"
+            case "jambonz":
+                return event.kind is CallKind.STARTED and told is None and b'"sip"' in body
+            case "vapi":
+                return told == "assistant-request"
+            case "elevenlabs":
+                return event.kind is CallKind.STARTED
+            case _:
+                return False
 
     async def answer(self, body: bytes, content_type: str) -> Response:
         """The document.

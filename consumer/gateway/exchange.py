@@ -19,6 +19,9 @@ from schemas.base import Json
 BODY_TIMEOUT: Final = 10.0
 """How long (s) the body of a request may take to arrive."""
 
+MAX_ITEMS: Final = 1000
+"""How many events one request may bring."""
+
 JSON_TYPE: Final = "application/json"
 
 
@@ -129,6 +132,23 @@ def read_object(body: bytes) -> Json:
     if not isinstance(value, dict):
         raise Refused(400, "Invalid JSON: the body must be an object: {...}")
     return value
+
+
+def read_items(body: bytes) -> list[bytes]:
+    """The events of a body: those of a JSON array, as sinks send them in batches, else the body itself.
+
+    Raises:
+        Refused: 400, the array is empty, longer than ``MAX_ITEMS`` or has something other than objects.
+    """
+    if not body.lstrip().startswith(b"["):
+        return [body]
+    try:
+        items = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return [body]  # a worker says what is wrong with it
+    if not 0 < len(items) <= MAX_ITEMS or not all(isinstance(item, dict) for item in items):
+        raise Refused(400, f"an array must have 1 to {MAX_ITEMS} objects, each an event")
+    return [to_json(item) for item in items]
 
 
 def written(value: Any) -> bytes:

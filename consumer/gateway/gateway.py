@@ -13,15 +13,15 @@ from consumer.client import Requester, SessionClient
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.app import application
 from consumer.gateway.catalogue import Catalogue
-from consumer.gateway.documents import Documents
 from consumer.gateway.limits import InFlight, Rates
 from consumer.gateway.minting import Minting
 from consumer.gateway.origins import Origins
 from consumer.gateway.readiness import Readiness
 from consumer.gateway.rest import Rest
+from consumer.gateway.senders import Senders
 from consumer.gateway.server import Server
 from consumer.gateway.swaig import Swaig
-from consumer.gateway.webhooks import Senders, Webhooks
+from consumer.gateway.webhooks import Webhooks
 from consumer.observability.listening import CannotListen
 from consumer.settings import Settings
 from consumer.tokens import TokenKeys
@@ -67,7 +67,7 @@ class Gateway:
         catalogue = Catalogue(self.client, own.patience)
         yield from Readiness(self.client, self.in_flight).routes()
         yield from Rest(self.client, own, Rates(own.rate_limits)).routes()
-        yield from Webhooks(self.client, own, senders, Documents(own.document)).routes()
+        yield from Webhooks(self.client, own, senders).routes()
         yield from Swaig(self.client, own, senders, catalogue).routes()
         yield from Minting(keys, own.max_body).routes()
 

@@ -18,7 +18,7 @@ from consumer.gateway import speech
 from consumer.gateway.catalogue import Catalogue
 from consumer.gateway.exchange import addressed, answer, body_of, path_parameter, read_object, told
 from consumer.gateway.problems import Refused
-from consumer.gateway.webhooks import Sender, Senders
+from consumer.gateway.senders import Sender, Senders
 from consumer.settings.gateway import GatewaySettings
 from consumer.telephony import Translated, translate
 from schemas.base import Json

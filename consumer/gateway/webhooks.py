@@ -1,104 +1,140 @@
-"""``/signalwire/events``: every webhook that tells of a call, published as it came and answered when RabbitMQ has it.
+"""``/events`` and ``/signalwire/events``: webhooks that tell of calls, published as they came.
 
-SignalWire connects within two seconds and reads for five; an event that could not be published within four is
-answered with 503, and is repeated by whoever repeats.
+``/events`` takes what any translator knows, ``/events/<platform>`` the events of one platform. A request is answered
+when RabbitMQ has it. SignalWire connects within two seconds and reads for five; an event that could not be published
+within four is answered with 503, and is repeated by whoever repeats.
 """
 
-import asyncio
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, cast, get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from consumer.client import SessionClient
-from consumer.gateway import signatures
-from consumer.gateway.access import EVERYTHING, Grant
 from consumer.gateway.documents import Documents
-from consumer.gateway.exchange import addressed, body_of, granted, told
+from consumer.gateway.exchange import answer, body_of, path_parameter, read_items, told
 from consumer.gateway.problems import Refused
+from consumer.gateway.senders import Sender, Senders
 from consumer.settings.gateway import GatewaySettings
-from consumer.telephony import Translated, translate
-from schemas.errors import ClientError
-
-CONFIRM_TIMEOUT: Final = 4.0
-"""How long (s) RabbitMQ's confirm is waited for."""
+from consumer.telephony import Ignored, Translated, Translation, Unrecognised, translate
+from schemas.calls import CallKind, Platform
 
 FORM: Final = "application/x-www-form-urlencoded"
 
-Sender = Grant
-"""Who sent a webhook: SignalWire, by its signature, or a holder of credentials."""
+ANSWERED_WITH_JSON: Final = frozenset({"daily", "elevenlabs", "vapi"})
+"""Sources whose platforms ask for 200 and not for any success."""
 
-SIGNALWIRE: Final = Grant("signalwire", EVERYTHING - {"console", "mint"})
-
-
-@dataclass(frozen=True, slots=True)
-class Senders:
-    """Tells who sent a webhook, and publishes what it says."""
-
-    settings: GatewaySettings
-
-    def identify(self, request: Request, body: bytes) -> Sender:
-        """The sender: SignalWire when one of the signing keys fits, else the holder of the credentials.
-
-        Raises:
-            Refused: 403 without a body when the signature does not hold, 401 when there are no credentials either.
-        """
-        keys = [key.get_secret_value() for key in self.settings.signing_keys]
-        if keys and signatures.is_signed(request.headers):
-            if signatures.holds(keys, request.headers, addressed(request).url, body):
-                told(request).holder = SIGNALWIRE.holder
-                return SIGNALWIRE
-            raise Refused(403, "the signature does not hold", bare=True)
-        if keys and not self.settings.guarded:
-            raise Refused(403, "there is no signature", bare=True)
-        return granted(request)
-
-    async def publish(self, client: SessionClient, body: bytes, content_type: str) -> None:
-        """Publish what a platform said; returns when RabbitMQ has it.
-
-        Raises:
-            Refused: 503, it could not be confirmed in time.
-        """
-        try:
-            async with asyncio.timeout(CONFIRM_TIMEOUT):
-                await client.publish_call_event(body, content_type=content_type)
-        except TimeoutError:
-            raise Refused(503, "RabbitMQ did not confirm the event in time; send it again") from None
-        except ClientError as error:  # an event that is published twice changes nothing
-            raise Refused(503, f"{error.message}; send the event again", code=error.code.value) from error
+NOTHING_TO_ADD: Final = {"type": "conversation_initiation_client_data"}
+"""What ElevenLabs reads when it asks for a conversation's data, and there is none."""
 
 
 class Webhooks:
     """Takes webhooks that tell of calls."""
 
-    def __init__(
-        self, client: SessionClient, settings: GatewaySettings, senders: Senders, documents: Documents
-    ) -> None:
+    def __init__(self, client: SessionClient, settings: GatewaySettings, senders: Senders) -> None:
         self._client = client
         self._settings = settings
         self._senders = senders
+        documents = {platform: Documents(given.document) for platform, given in settings.webhooks.items()}
+        if not documents.get("signalwire"):
+            documents["signalwire"] = Documents(settings.document)
         self._documents = documents
 
     def routes(self) -> list[Route]:
         """Its routes."""
-        return [Route("/signalwire/events", self.take, methods=["GET", "POST"])]
+        return [
+            Route("/events", self.take_any, methods=["GET", "POST"]),
+            Route("/events/{platform}", self.take_one, methods=["GET", "POST"]),
+            Route("/signalwire/events", self.take, methods=["GET", "POST"]),
+        ]
 
     async def take(self, request: Request) -> Response:
-        """Publish what the request says of a call; 204, or the document where one is asked for."""
-        sent = await body_of(request, self._settings.max_body)
+        """Publish what SignalWire says of a call."""
+        sent, body, content_type = await self._read(request)
         sender = self._senders.identify(request, sent)
-        body, content_type = sent, request.headers.get("content-type", "application/json")
-        if not body:  # cXML can be set to GET
-            body, content_type = request.url.query.encode(), FORM
-        if not body:
+        return await self._published(request, sender, [body], content_type, self._documents["signalwire"])
+
+    async def take_any(self, request: Request) -> Response:
+        """Publish what somebody says of a call, whoever that is."""
+        sent, body, content_type = await self._read(request)
+        bodies = read_items(body)
+        meant = translate(bodies[0], content_type=content_type)
+        sender = self._senders.identify_any(request, sent, _source(meant))
+        return await self._published(request, sender, bodies, content_type)
+
+    async def take_one(self, request: Request) -> Response:
+        """Publish what one platform says of a call.
+
+        What another platform sends is refused. What nobody knows is published: a worker parks it with the reason, and
+        the platform does not take our not knowing for a failure of its delivery.
+        """
+        name = path_parameter(request, "platform")
+        if name not in get_args(Platform):
+            raise Refused(404, f"there is no platform {name[:60]!r}; known: {', '.join(get_args(Platform))}")
+        platform = cast("Platform", name)
+        sent, body, content_type = await self._read(request)
+        sender = self._senders.identify(request, sent, platform)
+        bodies = read_items(body)
+        for one in bodies:
+            meant = translate(one, content_type=content_type, platform=platform)
+            if isinstance(meant, Unrecognised):
+                other = translate(one, content_type=content_type)
+                if not isinstance(other, Unrecognised):
+                    raise Refused(
+                        400, f"this is an event of {_source(other)}, and this address takes {platform}'s only"
+                    )
+        return await self._published(request, sender, bodies, content_type, self._documents.get(platform))
+
+    async def _read(self, request: Request) -> tuple[bytes, bytes, str]:
+        """The body as it was sent, the body or else the query, and the content type.
+
+        Raises:
+            Refused: 400, 408 or 413.
+        """
+        sent = await body_of(request, self._settings.max_body)
+        if sent:
+            return sent, sent, request.headers.get("content-type", "application/json")
+        query = request.url.query.encode()  # cXML, Plivo and Vonage can be set to GET
+        if not query:
             raise Refused(400, "the request says nothing: neither a body nor a query")
-        meant = translate(body, content_type=content_type)
-        call_id = meant.event.call_id if isinstance(meant, Translated) else None
-        told(request).call_id = call_id
-        sender.check("events", call_id=call_id)
-        await self._senders.publish(self._client, body, content_type)
-        if self._documents and isinstance(meant, Translated) and self._documents.wanted(meant.event, body):
-            return await self._documents.answer(body, content_type)
-        return Response(status_code=204)
+        return sent, query, FORM
+
+    async def _published(
+        self,
+        request: Request,
+        sender: Sender,
+        bodies: Sequence[bytes],
+        content_type: str,
+        documents: Documents | None = None,
+    ) -> Response:
+        """Publish; 204, or what the platform expects instead."""
+        meant: Translation | None = None
+        for body in bodies:
+            meant = translate(body, content_type=content_type)
+            call_id = meant.event.call_id if isinstance(meant, Translated) else None
+            told(request).call_id = call_id
+            sender.check("events", call_id=call_id)
+        for body in bodies:
+            await self._senders.publish(self._client, body, content_type)
+        if documents and isinstance(meant, Translated) and Documents.wanted(meant.event, bodies[-1]):
+            return await documents.answer(bodies[-1], content_type)
+        return _answer(meant)
+
+
+def _answer(meant: Translation | None) -> Response:
+    source = _source(meant)
+    if source == "elevenlabs" and isinstance(meant, Translated) and meant.event.kind is CallKind.STARTED:
+        return answer(NOTHING_TO_ADD)
+    return answer({}) if source in ANSWERED_WITH_JSON else Response(status_code=204)
+
+
+def _source(meant: Translation | None) -> str:
+    match meant:
+        case Translated(event=event):
+            return event.source
+        case Ignored(source=source):
+            return source
+        case _:
+            return ""

@@ -20,7 +20,7 @@ PREFIX = "MCP_SESSIONS_"
 NOT_SETTINGS = ("MCP_SESSIONS_CONFIG", "MCP_SESSIONS_WORKER")
 """Variables with our prefix that are no settings: where the file is, and the mark of what a worker started."""
 
-_AS_JSON = ("call_exchanges", "services", "routes", "tokens", "rate_limits")
+_AS_JSON = ("call_exchanges", "services", "routes", "tokens", "rate_limits", "webhooks")
 
 
 def variables() -> dict[str, Keys]:

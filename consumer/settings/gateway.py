@@ -17,6 +17,7 @@ from pydantic import (
 
 from consumer.processes.service import Size
 from schemas.base import Seconds
+from schemas.calls import Platform
 from schemas.ids import ServiceNameField
 
 Scope = Literal["gateway", "mcp", "mint", "events", "console"]
@@ -110,6 +111,19 @@ class RateLimits(_Section):
         return bool(self.default or self.tools or self.call or self.session_delete)
 
 
+class WebhookSettings(_Section):
+    """``[gateway.webhooks.<platform>]``: how the webhooks of one platform are checked and answered."""
+
+    keys: Keys = ()
+    """What its signatures are checked with; [the guide](guides/phones.md) says what that is. Two hold while one is
+    replaced. A webhook without a signature needs credentials of the gateway."""
+    window: Seconds | None = None
+    """How far a signature's own time may be from now. Without it: what the platform recommends, 5 minutes mostly."""
+    document: OptionalText = None
+    """What answers a request that asks what to do with a call: a file, or a URL that is asked instead. Without it the
+    request is answered like any other."""
+
+
 class GatewaySettings(_Section):
     """``[gateway]``: the HTTP gateway.
 
@@ -143,6 +157,8 @@ class GatewaySettings(_Section):
     verify."""
     signing_keys: Keys = ()
     """Signing keys of the SignalWire project, with which its webhooks are checked. Two hold while one is replaced."""
+    webhooks: dict[Platform, WebhookSettings] = Field(default_factory=dict)
+    """Keys and answers for the webhooks of each platform, by its name."""
     patience: Seconds = 25.0
     """How long a tool call over HTTP may take. SignalWire's agents give up after 30 seconds and ask again."""
     max_body: Annotated[Size, Field(ge=1 << 10, le=64 << 20)] = 4 << 20

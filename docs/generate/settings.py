@@ -10,7 +10,7 @@ from consumer.processes.service import MCPService, Sandbox, Warm
 from consumer.settings import CallExchange, SessionSettings, WorkerSettings
 from consumer.settings.broker_url import DEFAULT, VARIABLES
 from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
-from consumer.settings.gateway import GatewaySettings, RateLimits, StaticToken
+from consumer.settings.gateway import GatewaySettings, RateLimits, StaticToken, WebhookSettings
 from docs.generate.markdown import code, described, fields, literal, table
 
 SESSION = {
@@ -146,6 +146,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], Mapping[str, str]]] = {
     "gateway": (GatewaySettings, _said(GatewaySettings)),
     "gateway-token": (StaticToken, _said(StaticToken)),
     "gateway-rate-limits": (RateLimits, _said(RateLimits)),
+    "gateway-webhook": (WebhookSettings, _said(WebhookSettings)),
     "session": (SessionSettings, SESSION),
     "worker": (WorkerSettings, WORKER),
     "service": (MCPService, SERVICE),
@@ -173,6 +174,7 @@ _LINKS = {
     "[Sandbox](#sandbox)": "[table](#sandbox)",
     "[Warm](#warm)": "[table](#warm-processes)",
     "[RateLimits](#ratelimits)": "[table](#rate-limits)",
+    "object of [WebhookSettings](#webhooksettings)": "[tables](#webhooks-of-platforms)",
     "list of [StaticToken](#statictoken)": "list of [tables](#static-tokens)",
 }
 
@@ -245,6 +247,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "gateway-settings": _with_variables("gateway", f"{PREFIX}GATEWAY_"),
     "gateway-token-settings": _without("gateway-token"),
     "gateway-rate-limit-settings": _without("gateway-rate-limits"),
+    "gateway-webhook-settings": _without("gateway-webhook"),
     "service-settings": _without("service"),
     "sandbox-settings": _without("sandbox"),
     "warm-settings": _without("warm"),

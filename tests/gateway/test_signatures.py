@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.gateway.signatures import SHA1_HEADERS, SHA256_HEADER, holds
+from consumer.gateway.signatures import Signed, signalwire
+from consumer.gateway.signatures.signalwire import SHA1_HEADERS, SHA256_HEADER
 from tests.harness import ROOT
 
 VECTORS = json.loads((ROOT / "tests/samples/gateway/signatures.json").read_text())
 KEY = "PSKtest1234567890abcdef"
 URL = "https://front.example.com/signalwire/events"
 BODY = b'{"event_type": "calling.call.state"}'
+
+
+def holds(keys: list[str], headers: dict[str, str], url: str, body: bytes) -> bool:
+    return signalwire.holds(keys, Signed("POST", url, headers, body, now=0))
 
 
 def sha1(key: str, message: bytes) -> bytes:

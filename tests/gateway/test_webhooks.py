@@ -13,7 +13,7 @@ from consumer.broker.declare import ensure
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.topology import Names, cluster
-from consumer.gateway.signatures import SHA1_HEADERS, SHA256_HEADER
+from consumer.gateway.signatures.signalwire import SHA1_HEADERS, SHA256_HEADER
 from tests.gateway.conftest import NOBODY, Serve
 from tests.gateway.test_signatures import KEY, scheme_a, scheme_b
 from tests.harness import ROOT, Cluster

@@ -11,17 +11,18 @@ covers no other.
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import parse_qs, parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+from consumer.gateway.signatures.signed import Signed, equal, port_variants, without_credentials
+
+WINDOW: Final = 0.0
 SHA256_HEADER: Final = "x-signalwire-sha256-signature"
 SHA1_HEADERS: Final = ("x-signalwire-signature", "x-twilio-signature")
 
 MAX_FIELDS: Final = 2000
 """A form with more fields is none of a telephony platform; to sort it would cost more than to refuse it."""
-
-_STANDARD_PORTS: Final = {"https": 443, "http": 80}
 
 
 def is_signed(headers: Mapping[str, str]) -> bool:
@@ -29,27 +30,27 @@ def is_signed(headers: Mapping[str, str]) -> bool:
     return any(headers.get(name) for name in (SHA256_HEADER, *SHA1_HEADERS))
 
 
-def holds(keys: Sequence[str], headers: Mapping[str, str], url: str, body: bytes) -> bool:
+def holds(keys: Sequence[str], request: Signed) -> bool:
     """Whether one of ``keys`` has signed this request, in constant time for each.
 
-    ``url`` is the public one, as the platform called it, with its query. Where there is a SHA-256 signature, that one
-    counts.
+    Where there is a SHA-256 signature, that one counts.
     """
-    url = _without_credentials(url)
+    headers, body = request.headers, request.body
+    url = without_credentials(request.url)
     stronger = headers.get(SHA256_HEADER)
     if stronger:
-        return any(_equal(_hex(key, url.encode() + body, "sha256"), stronger) for key in keys)
+        return any(equal(_hex(key, url.encode() + body, "sha256"), stronger) for key in keys)
     given = [headers[name] for name in SHA1_HEADERS if headers.get(name)]
     return any(_signed_with(key, signature, url, body) for key in keys for signature in given)
 
 
 def _signed_with(key: str, signature: str, url: str, body: bytes) -> bool:
-    matches = _equal(_hex(key, url.encode() + body, "sha1"), signature)
+    matches = equal(_hex(key, url.encode() + body, "sha1"), signature)
     fields = _sorted_fields(body)
-    for variant in _port_variants(url):
-        if fields and _equal(_base64(key, variant + fields), signature):
+    for variant in port_variants(url):
+        if fields and equal(_base64(key, variant + fields), signature):
             matches = matches or _hash_fits(variant, body)
-        if _equal(_base64(key, variant), signature):
+        if equal(_base64(key, variant), signature):
             matches = matches or _covers_body(variant, body)
     return matches
 
@@ -61,7 +62,7 @@ def _covers_body(url: str, body: bytes) -> bool:
 
 def _hash_fits(url: str, body: bytes) -> bool:
     named = _body_hash(url)
-    return named is None or _equal(hashlib.sha256(body).hexdigest(), named)
+    return named is None or equal(hashlib.sha256(body).hexdigest(), named)
 
 
 def _body_hash(url: str) -> str | None:
@@ -78,35 +79,9 @@ def _sorted_fields(body: bytes) -> str:
     return "".join(name + value for name, value in sorted(fields, key=lambda field: field[0]))
 
 
-def _port_variants(url: str) -> Iterator[str]:
-    """``url``, and the same with its standard port said or left out: proxies disagree about it."""
-    yield url
-    parts = urlsplit(url)
-    standard = _STANDARD_PORTS.get(parts.scheme)
-    host = parts.netloc
-    try:
-        port = parts.port
-    except ValueError:
-        return
-    if standard is not None and port is None:
-        yield urlunsplit(parts._replace(netloc=f"{host.rstrip(':')}:{standard}"))
-    elif standard is not None and port == standard:
-        yield urlunsplit(parts._replace(netloc=host.rpartition(":")[0]))
-
-
-def _without_credentials(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
-
-
 def _hex(key: str, message: bytes, digest: str) -> str:
     return hmac.new(key.encode(), message, digest).hexdigest()
 
 
 def _base64(key: str, message: str) -> str:
     return base64.b64encode(hmac.digest(key.encode(), message.encode(), "sha1")).decode()
-
-
-def _equal(expected: str, given: str) -> bool:
-    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape"))

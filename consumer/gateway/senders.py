@@ -1,0 +1,114 @@
+"""Who sent a webhook: a platform, by its signature, or a holder of credentials."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+
+from consumer.client import SessionClient
+from consumer.gateway.access import EVERYTHING, Grant
+from consumer.gateway.exchange import addressed, granted, told
+from consumer.gateway.problems import Refused
+from consumer.gateway.signatures import SCHEMES, Scheme, Signed
+from consumer.settings.gateway import GatewaySettings
+from consumer.telephony import PLATFORMS
+from schemas.calls import Platform
+from schemas.errors import ClientError
+
+CONFIRM_TIMEOUT: Final = 4.0
+"""How long (s) RabbitMQ's confirm is waited for."""
+
+Sender = Grant
+"""Who sent a webhook."""
+
+SIGNALWIRE: Final = Grant("signalwire", EVERYTHING - {"console", "mint"})
+"""SignalWire's agents also call tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """One platform whose webhooks are signed: how, with which keys, and for how long (s)."""
+
+    platform: Platform
+    scheme: Scheme
+    keys: tuple[str, ...]
+    window: float
+
+    @property
+    def sender(self) -> Sender:
+        return SIGNALWIRE if self.platform == "signalwire" else Grant(self.platform, frozenset({"events"}))
+
+    def holds(self, request: Request, body: bytes) -> bool:
+        url = addressed(request).url
+        signed = Signed(request.method, url, request.headers, body, time.time(), self.window)
+        return self.scheme.holds(self.keys, signed)
+
+
+class Senders:
+    """Tells who sent a webhook, and publishes what it says."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._guarded = settings.guarded
+        self._checked = _checked(settings)
+
+    def identify(self, request: Request, body: bytes, platform: Platform = "signalwire") -> Sender:
+        """The sender of a platform's webhook: itself when one of its keys has signed, else the holder of credentials.
+
+        Raises:
+            Refused: 403 without a body when the signature does not hold, 401 when there are no credentials either.
+        """
+        checked = self._checked.get(platform)
+        if checked is None:
+            return granted(request)
+        return self._sender([checked], request, body)
+
+    def identify_any(self, request: Request, body: bytes, source: str) -> Sender:
+        """The sender of a webhook that ``source`` knows, whichever of its platforms that is.
+
+        Raises:
+            Refused: as ``identify``.
+        """
+        platforms = [one for one in self._checked.values() if source in PLATFORMS[one.platform]]
+        return self._sender(platforms, request, body) if self._checked else granted(request)
+
+    def _sender(self, platforms: Iterable[_Checked], request: Request, body: bytes) -> Sender:
+        signed = [one for one in platforms if one.scheme.is_signed(request.headers)]
+        for one in signed:
+            if one.holds(request, body):
+                told(request).holder = one.sender.holder
+                return one.sender
+        # Some schemes use the header that the gateway's credentials are in.
+        others = {name: value for name, value in request.headers.items() if name != "authorization"}
+        if self._guarded and not any(one.scheme.is_signed(others) for one in signed):
+            return granted(request)
+        raise Refused(403, "the signature does not hold" if signed else "there is no signature", bare=True)
+
+    async def publish(self, client: SessionClient, body: bytes, content_type: str) -> None:
+        """Publish what a platform said; returns when RabbitMQ has it.
+
+        Raises:
+            Refused: 503, it could not be confirmed in time.
+        """
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                await client.publish_call_event(body, content_type=content_type)
+        except TimeoutError:
+            raise Refused(503, "RabbitMQ did not confirm the event in time; send it again") from None
+        except ClientError as error:  # an event that is published twice changes nothing
+            raise Refused(503, f"{error.message}; send the event again", code=error.code.value) from error
+
+
+def _checked(settings: GatewaySettings) -> Mapping[Platform, _Checked]:
+    found: dict[Platform, _Checked] = {}
+    for platform, scheme in SCHEMES.items():
+        given = settings.webhooks.get(platform)
+        secrets = given.keys if given else ()
+        if platform == "signalwire":
+            secrets = (*settings.signing_keys, *secrets)
+        if secrets:
+            window = given.window if given and given.window is not None else scheme.WINDOW
+            found[platform] = _Checked(platform, scheme, tuple(key.get_secret_value() for key in secrets), window)
+    return found

@@ -1,0 +1,43 @@
+"""How platforms sign their webhooks: one pure module for each scheme, all of the same two functions.
+
+A scheme says whether a request carries its signature at all, and whether one of several keys has made it: two keys hold
+while one is replaced. What covers no body, or is older than the replay window, does not hold.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from consumer.gateway.signatures import (
+    daily,
+    elevenlabs,
+    jambonz,
+    livekit,
+    plivo,
+    retell,
+    signalwire,
+    standard,
+    telnyx,
+    twilio,
+    vapi,
+    vonage,
+)
+from consumer.gateway.signatures.signed import Scheme, Signed
+from schemas.calls import Platform
+
+SCHEMES: Final[Mapping[Platform, Scheme]] = {
+    "daily": daily,
+    "elevenlabs": elevenlabs,
+    "jambonz": jambonz,
+    "livekit": livekit,
+    "openai": standard,
+    "plivo": plivo,
+    "retell": retell,
+    "signalwire": signalwire,
+    "telnyx": telnyx,
+    "twilio": twilio,
+    "vapi": vapi,
+    "vonage": vonage,
+}
+"""The scheme of each platform that signs."""
+
+__all__ = ["SCHEMES", "Scheme", "Signed"]
