@@ -9,7 +9,7 @@ What a comment above a block can say::
     <!-- file: FILE -->            it is written to this file, in the folder where the worker of the page runs
     <!-- configures -->            TOML: the page is tried with this configuration
     <!-- message: TYPE -->         JSON that is the body of a request; likewise ``reply: TYPE``, ``event``,
-                                  ``call event`` and ``config``
+                                  ``call event`` and ``config``; ``swml: SECTION`` is a part of a SWML document
 """
 
 import itertools
@@ -37,6 +37,7 @@ KNOWN = {
     "event",
     "call event",
     "config",
+    "swml",
 }
 
 PAGES = {str(page.relative_to(ROOT)): page for page in pages()}

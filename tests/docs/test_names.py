@@ -53,6 +53,7 @@ FROM_ELSEWHERE = {
     *("TAP", "CHANNEL_CREATE", "CHANNEL_ANSWER", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY"),
     *(
         "PATH",
+        "PORT",
         "HOME",
         "TMPDIR",
         "PYTHONPATH",

@@ -65,6 +65,8 @@ def test_a_json_block_is_what_is_said_of_it(block: Block, tmp_path: Path):
             path = tmp_path / "config.json"
             path.write_text(block.text)
             assert load_settings(path, env={}).services
+        case {"swml": section}:
+            assert section in json.loads(body)
         case _:
             pytest.fail(f"{block.where} does not say what it is")
 

@@ -33,7 +33,7 @@ def adapted(text: str, mcp: Cluster) -> str:
     text = text.replace(f'SessionClient("{LOCALHOST}"', f'SessionClient("{mcp.url}", prefix="{mcp.prefix}"')
     text = text.replace("TAP.Events", f"{mcp.prefix}.TAP.Events")
     text = text.replace(LOCALHOST, mcp.url).replace(LOCALHOST.rstrip("/"), mcp.url.rstrip("/"))
-    return re.sub(r"\bmcp\.(calls|sessions|requests|queries|events)\b", rf"{mcp.prefix}.\1", text)
+    return re.sub(r"\bmcp\.(calls|sessions|requests|queries|cluster|events)\b", rf"{mcp.prefix}.\1", text)
 
 
 @pytest.fixture
