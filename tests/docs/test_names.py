@@ -65,6 +65,8 @@ FROM_ELSEWHERE = {
         "TRANSLATORS",
         "PLATFORMS",
         "SHAPES",
+        "SCHEMES",
+        "WINDOW",
         "REQUESTS",
         "RESULTS",
         "RELOADED",

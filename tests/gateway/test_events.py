@@ -125,6 +125,16 @@ async def test_an_answer_request_by_get_is_taken_from_its_query(
     assert (await asyncio.wait_for(published.get(), 10)).message.content_type == FORM
 
 
+async def test_a_query_is_believed_only_where_the_signature_covers_it(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    http = await serve(webhooks=WEBHOOKS, auth_user=None, auth_password=None, auth_token=None)
+    for platform in SIGNERS:
+        url = url_of(http, f"/events/{platform}?CallSid=q-1&CallStatus=initiated&CallUUID=q-2")
+        signed = SIGNERS[platform](KEYS[platform][0], Sent(b"", url=url, method="GET"), time.time())
+        answer = await http.get(url, headers=signed.headers, auth=NOBODY)
+        assert (answer.status_code == 403) is (platform not in ("twilio", "plivo")), (platform, answer.text)
+
+
 @pytest.mark.parametrize(
     ("platform", "asking", "telling"),
     [

@@ -40,4 +40,7 @@ SCHEMES: Final[Mapping[Platform, Scheme]] = {
 }
 """The scheme of each platform that signs."""
 
-__all__ = ["SCHEMES", "Scheme", "Signed"]
+COVERS_URL: Final[frozenset[Platform]] = frozenset({"plivo", "signalwire", "twilio"})
+"""Whose signatures cover the address with its query. A request of all others that has no body says nothing signed."""
+
+__all__ = ["COVERS_URL", "SCHEMES", "Scheme", "Signed"]
