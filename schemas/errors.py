@@ -17,6 +17,7 @@
     ├── StartTimeout            START_TIMEOUT
     ├── ToolNotFound            TOOL_NOT_FOUND
     ├── ToolTimeout             TOOL_TIMEOUT
+    ├── ToolCancelled           TOOL_CANCELLED           somebody cancelled the call while it ran
     ├── McpError                MCP_ERROR                the server's own JSON-RPC error in details
     ├── SessionDied             SESSION_DIED
     ├── DeadlineExceeded        DEADLINE_EXCEEDED        waited past the caller's patience, not executed
@@ -62,6 +63,7 @@ class ErrorCode(StrEnum):
     START_TIMEOUT = "START_TIMEOUT"
     TOOL_NOT_FOUND = "TOOL_NOT_FOUND"
     TOOL_TIMEOUT = "TOOL_TIMEOUT"
+    TOOL_CANCELLED = "TOOL_CANCELLED"
     MCP_ERROR = "MCP_ERROR"
     SESSION_DIED = "SESSION_DIED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -201,6 +203,12 @@ class ToolTimeout(SessionsError):
     """The call ran past its deadline and was cancelled at the server."""
 
     code = ErrorCode.TOOL_TIMEOUT
+
+
+class ToolCancelled(SessionsError):
+    """The call was cancelled with ``tools.cancel`` while it ran; nobody knows how far it came."""
+
+    code = ErrorCode.TOOL_CANCELLED
 
 
 class McpError(SessionsError):

@@ -27,26 +27,43 @@ class ToolsPending(Strict):
     elapsed: float
 
 
-class InputRequired(Strict):
-    """The server asks its caller something while it works on a ``tools.call`` (MCP elicitation).
+class ToolsLog(Strict):
+    """A log message of the server, MCP ``notifications/message``, for a ``tools.call`` that asked for ``logs``.
 
-    ``params`` are those of ``elicitation/create`` (``message``, ``requestedSchema`` or ``url``); answer with
-    ``input.answer`` within ``timeout`` seconds, or the server is told that the question was cancelled.
+    A server does not say which call it belongs to: every call that runs and asked for logs gets it.
+    """
+
+    type: ClassVar[str] = "tools.log"
+    session_id: SessionId
+    level: str
+    logger: str | None = None
+    data: Any = None
+
+
+class InputRequired(Strict):
+    """The server asks its caller something while it works on a ``tools.call`` (MCP elicitation, sampling, roots).
+
+    ``params`` are those of ``method``, for ``elicitation/create`` ``message`` and ``requestedSchema`` or ``url``;
+    another method (``sampling/createMessage``, ``roots/list``) only comes to who offers it in ``client_capabilities``.
+    Answer with ``input.answer`` within ``timeout`` seconds, or the server is told that the question was cancelled.
     """
 
     type: ClassVar[str] = "input.required"
     session_id: SessionId
     input_id: str
+    method: str = "elicitation/create"
     params: dict[str, Any]
     timeout: float = Field(gt=0)
 
 
-Interim = ToolsProgress | ToolsPending | InputRequired
+Interim = ToolsProgress | ToolsPending | ToolsLog | InputRequired
 
-INTERIM: dict[str, type[Interim]] = {model.type: model for model in (ToolsProgress, ToolsPending, InputRequired)}
+INTERIM: dict[str, type[Interim]] = {
+    model.type: model for model in (ToolsProgress, ToolsPending, ToolsLog, InputRequired)
+}
 """Every interim message by its message type."""
 
 
 def dump(message: Interim) -> bytes:
-    """The message as a body."""
-    return message.model_dump_json(exclude_none=True).encode()
+    """The message as a body; what is as by default is left out, because older clients do not know every field."""
+    return message.model_dump_json(exclude_defaults=True).encode()

@@ -109,14 +109,20 @@ class ListPromptsResult(_Handed):
     next_cursor: str | None = Field(default=None, alias="nextCursor")
 
 
-class ReadResourceResult(_Handed):
-    """The contents of a resource."""
+class _MayAsk(_Handed):
+    result_type: str = Field(default="complete", alias="resultType")
+    input_requests: Json | None = Field(default=None, alias="inputRequests")
+    request_state: str | None = Field(default=None, alias="requestState")
 
-    contents: list[ResourceContents]
+
+class ReadResourceResult(_MayAsk):
+    """The contents of a resource; with ``result_type`` ``input_required`` the server's questions instead."""
+
+    contents: list[ResourceContents] = Field(default_factory=list)
 
 
-class GetPromptResult(_Handed):
-    """A prompt with its arguments filled in."""
+class GetPromptResult(_MayAsk):
+    """A prompt with its arguments filled in; with ``result_type`` ``input_required`` the server's questions instead."""
 
     description: str | None = None
-    messages: list[PromptMessage]
+    messages: list[PromptMessage] = Field(default_factory=list)

@@ -1,6 +1,6 @@
 """Replies: ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": {...}}``, and the shapes of the results."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import from_json
@@ -106,6 +106,21 @@ class ServiceTools(Strict):
     tools: list[Json]
 
 
+class ServerDescription(Strict):
+    """What an MCP server tells of itself; ``capabilities`` and ``server_info`` are MCP's, as the server wrote them.
+
+    ``era`` is ``handshake`` up to protocol version 2025-11-25, and ``modern`` from 2026-07-28 on.
+    """
+
+    service_name: ServiceName
+    session_id: SessionId | None = None
+    era: Literal["handshake", "modern"]
+    protocol_version: str
+    capabilities: Json
+    server_info: Json | None = None
+    instructions: str | None = None
+
+
 class WorkersResult(Strict):
     """Result of ``workers.list``."""
 
@@ -131,6 +146,12 @@ class AnswerResult(Strict):
     accepted: bool
 
 
+class CancelResult(Strict):
+    """Result of ``tools.cancel``."""
+
+    cancelled: bool
+
+
 class McpResult(Tolerant):
     """The result of the MCP server as it is; the MCP specification says what is in it."""
 
@@ -143,16 +164,22 @@ class ToolCallResult(Tolerant):
     ``text`` is the text contents, a line each, or the structured content as JSON when there are none.
 
     ``restored`` is true in the first answer of a session that replaces a lost one: what that remembered is gone.
+
+    With ``questions`` = ``"return"`` it may be MCP ``InputRequiredResult``: ``resultType`` is ``input_required``, the
+    server's questions are in ``inputRequests``, and ``requestState`` goes back with the answers.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
     session_id: SessionId
     text: str
-    content: list[Any]
+    content: list[Any] = Field(default_factory=list)
     structured_content: Any = Field(default=None, alias="structuredContent")
     is_error: bool = Field(default=False, alias="isError")
     restored: bool = False
+    result_type: str = Field(default="complete", alias="resultType")
+    input_requests: Json | None = Field(default=None, alias="inputRequests")
+    request_state: str | None = Field(default=None, alias="requestState")
 
 
 RESULTS: dict[str, type[BaseModel]] = {
@@ -160,8 +187,10 @@ RESULTS: dict[str, type[BaseModel]] = {
     "session.get": SessionInfo,
     "session.touch": SessionInfo,
     "session.close": CloseResult,
+    "session.describe": ServerDescription,
     "tools.list": ToolsResult,
     "tools.call": ToolCallResult,
+    "tools.cancel": CancelResult,
     "input.answer": AnswerResult,
     "resources.list": McpResult,
     "resources.read": McpResult,
@@ -170,6 +199,7 @@ RESULTS: dict[str, type[BaseModel]] = {
     "sessions.list": SessionsPage,
     "services.list": ServicesResult,
     "services.tools": ServiceTools,
+    "services.describe": ServerDescription,
     "workers.list": WorkersResult,
     "workers.figures": FiguresResult,
     "call.started": StartResult,

@@ -6,7 +6,7 @@ that are addressed to the cluster go to the ``queries`` queue and are answered b
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from schemas.base import Json, Seconds, Strict
 from schemas.calls import CallEvent
@@ -62,6 +62,17 @@ class ToolsList(CallRequest):
     service_name: ServiceNameField | None = None
 
 
+class SessionDescribe(CallRequest):
+    """What the MCP server of a session tells of itself. Result: its era, version, capabilities, instructions."""
+
+    type: ClassVar[str] = "session.describe"
+    service_name: ServiceNameField | None = None
+
+
+State = Annotated[str, Field(max_length=65_536)]
+"""What a server or a worker wants back with the answers to its questions; opaque."""
+
+
 class ToolsCall(CallRequest):
     """Call a tool, at most once for each ``idempotency_key`` (default: the message id).
 
@@ -69,7 +80,12 @@ class ToolsCall(CallRequest):
     no session has that id, ``never``. ``session_timeout`` (idle timeout, s) and ``session_metadata`` are those of a
     session that is opened. ``timeout`` (s) is the caller's patience.
     ``progress`` asks for ``tools.progress`` messages, ``pending_after`` (s) for one ``tools.pending`` when it takes
-    longer, and ``questions`` says that ``input.required`` will be answered; all of them come to the reply address.
+    longer, ``logs`` for ``tools.log`` messages, and ``questions`` says that ``input.required`` will be answered; all of
+    them come to the reply address. ``client_capabilities`` (MCP ``ClientCapabilities``; default: elicitation) says
+    what the server may ask.
+    With ``questions`` = ``"return"`` what the server asks is the result, MCP ``InputRequiredResult``. The same request
+    under another ``idempotency_key``, with ``input_responses`` and the result's ``requestState`` as ``request_state``,
+    goes on with it.
     Result: MCP ``CallToolResult`` with ``session_id`` and a plain ``text``.
     """
 
@@ -85,21 +101,53 @@ class ToolsCall(CallRequest):
     idempotency_key: Annotated[str, Readable] | None = Field(default=None, min_length=1, max_length=255)
     progress: bool = False
     pending_after: Seconds | None = None
-    questions: bool = False
+    logs: bool = False
+    questions: bool | Literal["return"] = False
+    input_responses: Json | None = None
+    request_state: State | None = None
+    client_capabilities: Json | None = None
+
+
+class ToolsCancel(CallRequest):
+    """Cancel the tool call that runs under an idempotency key; who asked for it gets ``TOOL_CANCELLED``.
+
+    The MCP server is told as its protocol has it. Result: ``cancelled``, false when no such call runs.
+    """
+
+    type: ClassVar[str] = "tools.cancel"
+    idempotency_key: Annotated[str, Readable] = Field(min_length=1, max_length=255)
 
 
 class InputAnswer(CallRequest):
-    """Answer an ``input.required``; the first answer counts. Result: ``accepted``."""
+    """Answer an ``input.required``; the first answer counts. Result: ``accepted``.
+
+    An elicitation is answered with ``action`` and ``content``, any other question with the MCP ``result`` of its
+    method; ``action`` = ``decline`` refuses each.
+    """
 
     type: ClassVar[str] = "input.answer"
     input_id: str = Field(min_length=1, max_length=255)
-    action: Literal["accept", "decline", "cancel"]
+    action: Literal["accept", "decline", "cancel"] | None = None
     content: Json | None = None
+    result: Json | None = None
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> "InputAnswer":
+        if (self.action is None) == (self.result is None):
+            raise ValueError("give either action or result")
+        return self
 
 
 class _McpParams(CallRequest):
     service_name: ServiceNameField | None = None
     timeout: Seconds | None = None
+
+
+class _Interactive(_McpParams):
+    questions: Literal["return"] | None = None
+    input_responses: Json | None = None
+    request_state: State | None = None
+    client_capabilities: Json | None = None
 
 
 class ResourcesList(_McpParams):
@@ -110,8 +158,8 @@ class ResourcesList(_McpParams):
     templates: bool = False
 
 
-class ResourcesRead(_McpParams):
-    """MCP ``resources/read``."""
+class ResourcesRead(_Interactive):
+    """MCP ``resources/read``; questions as with ``tools.call``."""
 
     type: ClassVar[str] = "resources.read"
     uri: str = Field(min_length=1)
@@ -124,8 +172,8 @@ class PromptsList(_McpParams):
     cursor: str | None = None
 
 
-class PromptsGet(_McpParams):
-    """MCP ``prompts/get``."""
+class PromptsGet(_Interactive):
+    """MCP ``prompts/get``; questions as with ``tools.call``."""
 
     type: ClassVar[str] = "prompts.get"
     name: str = Field(min_length=1)
@@ -153,6 +201,13 @@ class ServicesTools(Strict):
     """The tools of a service, without a session being opened."""
 
     type: ClassVar[str] = "services.tools"
+    service_name: ServiceNameField
+
+
+class ServicesDescribe(Strict):
+    """What the MCP server of a service tells of itself, without a session being opened."""
+
+    type: ClassVar[str] = "services.describe"
     service_name: ServiceNameField
 
 
@@ -198,8 +253,10 @@ Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnde
 Use = (
     SessionGet
     | SessionTouch
+    | SessionDescribe
     | ToolsList
     | ToolsCall
+    | ToolsCancel
     | InputAnswer
     | ResourcesList
     | ResourcesRead
@@ -208,7 +265,7 @@ Use = (
 )
 """What uses a session that is there: the fast lane."""
 
-ClusterRequest = SessionsList | ServicesList | ServicesTools | WorkersList | WorkersFigures
+ClusterRequest = SessionsList | ServicesList | ServicesTools | ServicesDescribe | WorkersList | WorkersFigures
 """What any worker answers."""
 
 DURABLE = frozenset(model.type for model in get_args(Lifecycle))
@@ -224,8 +281,10 @@ REQUESTS: dict[str, type[Request]] = {
         SessionGet,
         SessionTouch,
         SessionClose,
+        SessionDescribe,
         ToolsList,
         ToolsCall,
+        ToolsCancel,
         InputAnswer,
         ResourcesList,
         ResourcesRead,
@@ -234,6 +293,7 @@ REQUESTS: dict[str, type[Request]] = {
         SessionsList,
         ServicesList,
         ServicesTools,
+        ServicesDescribe,
         WorkersList,
         WorkersFigures,
         CallStarted,

@@ -13,6 +13,7 @@ from consumer.calls.cluster.statistics import Figures
 from consumer.calls.events import Reporter
 from consumer.calls.routes import Route
 from consumer.sessions import SessionProcess
+from consumer.sessions.dialogue import SILENT, Dialogue
 from consumer.sessions.record import StartKind
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound
@@ -50,13 +51,6 @@ class Service(Protocol):
     def max_result(self) -> int: ...  # noqa: D102
 
 
-OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
-"""Told ``progress``, ``total`` and ``message``."""
-
-OnQuestion = Callable[[Json], Awaitable[Json]]
-"""Given the parameters of ``elicitation/create``, returns its result."""
-
-
 class ToolProcess(SessionProcess, Protocol):
     """A session's MCP client, as far as requests are concerned."""
 
@@ -77,14 +71,25 @@ class ToolProcess(SessionProcess, Protocol):
         *,
         timeout: float | None = None,
         meta: Json | None = None,
-        on_progress: OnProgress | None = None,
-        on_question: OnQuestion | None = None,
+        dialogue: Dialogue = SILENT,
     ) -> Json:
         """MCP ``tools/call``; the ``CallToolResult`` as it is."""
         ...
 
-    async def call_method(self, method: str, params: Json, *, timeout: float | None = None) -> Json:
+    async def call_method(
+        self, method: str, params: Json, *, timeout: float | None = None, dialogue: Dialogue = SILENT
+    ) -> Json:
         """Any other MCP request; its result as it is."""
+        ...
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether the server asks by results, as revision 2026-07-28 has it."""
+        ...
+
+    @property
+    def about(self) -> Json:
+        """What the server tells of itself: ``era protocol_version capabilities server_info instructions``."""
         ...
 
     @property

@@ -2,8 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -20,7 +19,7 @@ from consumer.observability import mask_command
 from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.errors import InvalidMessage, SessionsError
-from schemas.ids import ServiceName, SessionId, call_id_of
+from schemas.ids import SessionId, call_id_of
 from schemas.internal import FiguresGather, FiguresScatter, SessionsScatter
 from schemas.replies import (
     FiguresResult,
@@ -34,6 +33,7 @@ from schemas.replies import (
 )
 from schemas.requests import (
     ClusterRequest,
+    ServicesDescribe,
     ServicesList,
     ServicesTools,
     SessionsList,
@@ -48,18 +48,31 @@ GATHER_TIMEOUT = 1.0
 
 Scatter = SessionsScatter | FiguresScatter
 
-ToolCatalogue = Callable[[ServiceName], Awaitable[list[Json]]]
+Told = ServicesList | ServicesTools | ServicesDescribe | WorkersList | WorkersFigures
+"""What is answered with a result that is made here."""
+
+
+class ServiceCatalogue(Protocol):
+    """What is known of services without a session, or found out when it is asked for."""
+
+    async def get_service_tools(self, service_name: str) -> list[Json]:
+        """The tools that its server lists."""
+        ...
+
+    async def describe_service(self, service_name: str) -> Json:
+        """What its server tells of itself."""
+        ...
 
 
 class Queries:
     """Takes deliveries of the queries queue, and the other workers' questions."""
 
     def __init__(
-        self, context: Context, sessions: SessionManager[ToolProcess], tools: ToolCatalogue, asker: Asker
+        self, context: Context, sessions: SessionManager[ToolProcess], catalogue: ServiceCatalogue, asker: Asker
     ) -> None:
         self._context = context
         self._sessions = sessions
-        self._tools = tools
+        self._catalogue = catalogue
         self._asker = asker
         self._tasks = Tasks()
 
@@ -100,13 +113,17 @@ class Queries:
             return await self._list(request)
         return succeeded(await self._result(request))
 
-    async def _result(self, request: ServicesList | ServicesTools | WorkersList | WorkersFigures) -> Json:
+    async def _result(self, request: Told) -> Json:
         match request:
             case ServicesList():
                 return ServicesResult(services=self._services()).model_dump(mode="json")
             case ServicesTools(service_name=service):
                 self._context.service(service)
-                return ServiceTools(service_name=service, tools=await self._tools(service)).model_dump(mode="json")
+                tools = await self._catalogue.get_service_tools(service)
+                return ServiceTools(service_name=service, tools=tools).model_dump(mode="json")
+            case ServicesDescribe(service_name=service):
+                self._context.service(service)
+                return {"service_name": service, **await self._catalogue.describe_service(service)}
             case WorkersList():
                 workers = list(self._context.presence.workers())
                 return WorkersResult(workers=workers).model_dump(mode="json")

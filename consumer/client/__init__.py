@@ -40,12 +40,13 @@ from schemas.errors import (
     ShuttingDown,
     StartFailed,
     StartTimeout,
+    ToolCancelled,
     ToolNotFound,
     ToolTimeout,
     UnknownType,
 )
 from schemas.events import CloudEvent, EndReason, SessionEventType
-from schemas.interim import InputRequired, ToolsPending, ToolsProgress
+from schemas.interim import InputRequired, ToolsLog, ToolsPending, ToolsProgress
 from schemas.mcp import (
     GetPromptResult,
     ListPromptsResult,
@@ -62,9 +63,11 @@ from schemas.mcp import (
     Tool,
 )
 from schemas.replies import (
+    CancelResult,
     CloseResult,
     FiguresResult,
     Reply,
+    ServerDescription,
     ServicesResult,
     SessionsPage,
     ToolCallResult,
@@ -77,6 +80,7 @@ __all__ = [
     "Answer",
     "CallEvent",
     "CallKind",
+    "CancelResult",
     "CannotConnect",
     "Capacity",
     "ClientError",
@@ -117,6 +121,7 @@ __all__ = [
     "Resource",
     "ResourceContents",
     "ResourceTemplate",
+    "ServerDescription",
     "ServiceDisabled",
     "ServiceInfo",
     "ServiceLoad",
@@ -139,9 +144,11 @@ __all__ = [
     "SyncSessionClient",
     "Tool",
     "ToolCallResult",
+    "ToolCancelled",
     "ToolFigures",
     "ToolNotFound",
     "ToolTimeout",
+    "ToolsLog",
     "ToolsPending",
     "ToolsProgress",
     "UnknownType",

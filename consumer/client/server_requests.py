@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, TypedDict
 
 from consumer.client.asking import REPLY_TIMEOUT, Asking
 from schemas.base import Json
 from schemas.ids import call_id_of
-from schemas.interim import InputRequired, Interim, ToolsPending, ToolsProgress
+from schemas.interim import InputRequired, Interim, ToolsLog, ToolsPending, ToolsProgress
 from schemas.mcp import (
     GetPromptResult,
     ListPromptsResult,
@@ -19,15 +19,29 @@ from schemas.mcp import (
     Resource,
     ResourceTemplate,
 )
-from schemas.replies import ToolCallResult
-from schemas.requests import InputAnswer, PromptsGet, PromptsList, ResourcesList, ResourcesRead, ToolsCall, ToolsList
+from schemas.replies import CancelResult, ToolCallResult
+from schemas.requests import (
+    InputAnswer,
+    PromptsGet,
+    PromptsList,
+    ResourcesList,
+    ResourcesRead,
+    ToolsCall,
+    ToolsCancel,
+    ToolsList,
+)
 
 
 class Answer(TypedDict, total=False):
-    """What ``on_question`` returns; ``content`` is what the question's schema asks for."""
+    """What ``on_question`` returns.
 
-    action: Required[Literal["accept", "decline", "cancel"]]
+    To an elicitation ``action``, and with ``accept`` the ``content`` that the question's schema asks for; to another
+    question the MCP ``result`` of its method, or the action ``decline``.
+    """
+
+    action: Literal["accept", "decline", "cancel"]
     content: Json | None
+    result: Json
 
 
 class ServerRequests(Asking):
@@ -60,7 +74,12 @@ class ServerRequests(Asking):
         pending_after: float | None = None,
         on_progress: Callable[[ToolsProgress], Awaitable[None] | None] | None = None,
         on_pending: Callable[[ToolsPending], Awaitable[None] | None] | None = None,
+        on_log: Callable[[ToolsLog], Awaitable[None] | None] | None = None,
         on_question: Callable[[InputRequired], Awaitable[Answer] | Answer] | None = None,
+        return_questions: bool = False,
+        input_responses: Json | None = None,
+        request_state: str | None = None,
+        client_capabilities: Json | None = None,
     ) -> ToolCallResult:
         """Call a tool. It is executed once at most, and never repeated by the client.
 
@@ -79,7 +98,13 @@ class ServerRequests(Asking):
             pending_after: after how long (s) ``on_pending`` is called.
             on_progress: is called with the server's progress.
             on_pending: is called once when the call takes longer than ``pending_after``.
+            on_log: is called with the server's log messages.
             on_question: is called when the server asks something; returns the answer.
+            return_questions: return what the server asks: then the result's ``result_type`` is ``input_required``.
+            input_responses: the answers to the ``input_requests`` of such a result, by their names there; goes with
+                the same call under another ``idempotency_key``.
+            request_state: the ``request_state`` of such a result.
+            client_capabilities: MCP's ``ClientCapabilities``: what the server may ask; without it elicitation.
 
         Returns:
             MCP's ``CallToolResult`` as the server gave it, with the session and its plain text. A tool that failed and
@@ -90,6 +115,7 @@ class ServerRequests(Asking):
             SessionExists: ``open`` is ``alone``, and a session of that id is on another service.
             ToolNotFound: its server has no such tool.
             ToolTimeout: it took longer than ``timeout`` and was cancelled.
+            ToolCancelled: somebody cancelled it.
             McpError: the server answered with an error.
             OutcomeUnknown, SessionDied: the server ended under the call, or before it.
             DeadlineExceeded: its turn came too late; it was not executed.
@@ -104,6 +130,8 @@ class ServerRequests(Asking):
                     await _awaited(on_progress(message))
                 case ToolsPending() if on_pending is not None:
                     await _awaited(on_pending(message))
+                case ToolsLog() if on_log is not None:
+                    await _awaited(on_log(message))
                 case InputRequired() if on_question is not None:
                     answer = await _awaited(on_question(message))
                     await self.request(
@@ -115,7 +143,7 @@ class ServerRequests(Asking):
                 case _:
                     pass
 
-        heard = on_progress is not None or on_pending is not None or on_question is not None
+        heard = any(one is not None for one in (on_progress, on_pending, on_log, on_question))
         return await self._session(
             ToolsCall,
             ToolCallResult,
@@ -133,7 +161,22 @@ class ServerRequests(Asking):
             idempotency_key=idempotency_key,
             pending_after=pending_after,
             progress=on_progress is not None or None,
-            questions=on_question is not None or None,
+            logs=on_log is not None or None,
+            questions="return" if return_questions else on_question is not None or None,
+            input_responses=input_responses,
+            request_state=request_state,
+            client_capabilities=client_capabilities,
+        )
+
+    async def cancel_tool(
+        self, session_id: str, idempotency_key: str, *, reply_timeout: float = REPLY_TIMEOUT
+    ) -> CancelResult:
+        """Cancel the tool call that runs under an idempotency key, whoever asked for it.
+
+        Its server is told, and its caller gets ``ToolCancelled``. No error when there is no such call.
+        """
+        return await self._session(
+            ToolsCancel, CancelResult, session_id, reply_timeout, idempotency_key=idempotency_key
         )
 
     async def list_resources(
@@ -183,15 +226,35 @@ class ServerRequests(Asking):
             page = await self.list_resource_templates(session_id, cursor=page.next_cursor, reply_timeout=reply_timeout)
 
     async def read_resource(
-        self, session_id: str, uri: str, *, reply_timeout: float = REPLY_TIMEOUT
+        self,
+        session_id: str,
+        uri: str,
+        *,
+        service_name: str | None = None,
+        return_questions: bool = False,
+        input_responses: Json | None = None,
+        request_state: str | None = None,
+        client_capabilities: Json | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
     ) -> ReadResourceResult:
-        """Read a resource (MCP ``resources/read``).
+        """Read a resource (MCP ``resources/read``); with questions and answers as ``call_tool`` has them.
 
         Raises:
             SessionNotFound: there is none.
             McpError: the server answered with an error.
         """
-        return await self._session(ResourcesRead, ReadResourceResult, session_id, reply_timeout, uri=uri)
+        return await self._session(
+            ResourcesRead,
+            ReadResourceResult,
+            session_id,
+            reply_timeout,
+            service_name=service_name,
+            uri=uri,
+            questions="return" if return_questions else None,
+            input_responses=input_responses,
+            request_state=request_state,
+            client_capabilities=client_capabilities,
+        )
 
     async def list_prompts(
         self, session_id: str, *, cursor: str | None = None, reply_timeout: float = REPLY_TIMEOUT
@@ -220,16 +283,31 @@ class ServerRequests(Asking):
         name: str,
         arguments: dict[str, str] | None = None,
         *,
+        service_name: str | None = None,
+        return_questions: bool = False,
+        input_responses: Json | None = None,
+        request_state: str | None = None,
+        client_capabilities: Json | None = None,
         reply_timeout: float = REPLY_TIMEOUT,
     ) -> GetPromptResult:
-        """Get a prompt with its arguments filled in (MCP ``prompts/get``).
+        """Get a prompt with its arguments filled in (MCP ``prompts/get``); with questions and answers as ``call_tool``.
 
         Raises:
             SessionNotFound: there is none.
             McpError: the server answered with an error.
         """
         return await self._session(
-            PromptsGet, GetPromptResult, session_id, reply_timeout, name=name, arguments=arguments or {}
+            PromptsGet,
+            GetPromptResult,
+            session_id,
+            reply_timeout,
+            service_name=service_name,
+            name=name,
+            arguments=arguments or {},
+            questions="return" if return_questions else None,
+            input_responses=input_responses,
+            request_state=request_state,
+            client_capabilities=client_capabilities,
         )
 
 

@@ -6,12 +6,14 @@ from typing import Literal
 from consumer.client.asking import REPLY_TIMEOUT, Asking
 from schemas.base import Json
 from schemas.mcp import ListToolsResult
-from schemas.replies import CloseResult, FiguresResult, ServicesResult, SessionsPage, WorkersResult
+from schemas.replies import CloseResult, FiguresResult, ServerDescription, ServicesResult, SessionsPage, WorkersResult
 from schemas.requests import (
+    ServicesDescribe,
     ServicesList,
     ServicesTools,
     SessionClose,
     SessionCreate,
+    SessionDescribe,
     SessionGet,
     SessionsList,
     SessionTouch,
@@ -84,6 +86,18 @@ class SessionRequests(Asking):
         """
         return await self._session(SessionTouch, SessionInfo, session_id, reply_timeout)
 
+    async def describe(
+        self, session_id: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> ServerDescription:
+        """Tell what the MCP server of a session says of itself: era, protocol version, capabilities, instructions.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        return await self._session(
+            SessionDescribe, ServerDescription, session_id, reply_timeout, service_name=service_name
+        )
+
     async def close(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> CloseResult:
         """Close a session, or with a bare call id all sessions of the call; no error when there is none."""
         return await self._session(SessionClose, CloseResult, session_id, reply_timeout)
@@ -147,6 +161,15 @@ class SessionRequests(Asking):
             StartFailed, StartTimeout: its server had to be started for it and did not start.
         """
         return await self._cluster(ServicesTools, ListToolsResult, reply_timeout, service_name=service_name)
+
+    async def describe_service(self, service_name: str, *, reply_timeout: float = REPLY_TIMEOUT) -> ServerDescription:
+        """Tell what the MCP server of a service says of itself, without a session.
+
+        Raises:
+            ServiceNotFound, ServiceDisabled: there is no such service.
+            StartFailed, StartTimeout: its server had to be started for it and did not start.
+        """
+        return await self._cluster(ServicesDescribe, ServerDescription, reply_timeout, service_name=service_name)
 
     async def list_workers(self, *, reply_timeout: float = REPLY_TIMEOUT) -> WorkersResult:
         """List the workers that are present."""

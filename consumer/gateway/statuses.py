@@ -59,6 +59,7 @@ def status_of(code: ErrorCode) -> int:
             return 422
         case (
             ErrorCode.TOOL_TIMEOUT
+            | ErrorCode.TOOL_CANCELLED
             | ErrorCode.OUTCOME_UNKNOWN
             | ErrorCode.SESSION_DIED
             | ErrorCode.START_FAILED

@@ -16,7 +16,7 @@ from consumer.processes.service import MCPService
 from consumer.processes.tool_cache import Listings
 from consumer.processes.warm.pool import WarmPool
 from consumer.processes.warm.starter import ColdStarter, Starter
-from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown
+from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown, StartFailed
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +120,16 @@ class MCPManager:
             self._listings[service.source] = listing
             listing.add_done_callback(partial(self._listed, service))
         return await asyncio.shield(listing)
+
+    async def describe_service(self, service_name: str) -> dict[str, Any]:
+        """What the service's server told of itself at its last start; one is started only if there was none."""
+        service = self.get_service(service_name)
+        if (about := self._known.about(service)) is None:
+            await self.get_service_tools(service_name)
+            about = self._known.about(service)
+        if about is None:  # its program was replaced meanwhile
+            raise StartFailed(f"{service_name}: its program changes at the moment; ask again")
+        return about
 
     def _listed(self, service: MCPService, listing: asyncio.Task[list[dict[str, Any]]]) -> None:
         del self._listings[service.source]

@@ -104,6 +104,9 @@ class MCPService(BaseModel):
     a request and of a reply. With ``retry`` a tool that says of itself that it may be repeated (``readOnlyHint``,
     ``idempotentHint``) is called once more, on a fresh process, when the first one died under the call.
 
+    ``offers`` are the capabilities beside elicitation that a server up to 2025-11-25 is told at its start, before it is
+    known who will use it. A question that its requester then does not offer to answer is refused.
+
     ``fork_server`` names what a Python server runs as ``module:function`` (its ``main``, as a console script has it; or
     ``module:object.method``).
     A helper process then imports the module once, with the interpreter of ``command``, and forks for each session,
@@ -130,6 +133,7 @@ class MCPService(BaseModel):
     retry: bool = False
     pending_after: Seconds | None = None
     question_timeout: Seconds = 30.0
+    offers: list[Literal["sampling", "roots"]] = Field(default_factory=list)
     bind: dict[str, str] = Field(default_factory=dict)
     max_calls: int = Field(default=16, ge=1)
     max_arguments: Size = 1 << 20
@@ -174,7 +178,7 @@ class MCPService(BaseModel):
     @property
     def source(self) -> str:
         """What its server is made of: services that differ in nothing of it offer the same tools."""
-        made_of = {"command", "url", "env", "headers", "fork_server", "sandbox"}
+        made_of = {"command", "url", "env", "headers", "fork_server", "sandbox", "offers"}
         return self.model_dump_json(include=made_of)
 
     def public(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class _Shown:
     def __init__(self, client: MCPClient) -> None:
         self.program, self.version = client.program, _version(client)
         self.listing = client.listing
+        self.about = client.about
         self.changed = False
         self.clients: dict[MCPClient, None] = {}
 
@@ -36,7 +37,7 @@ class Listings:
         shown = self._shown.get(source)
         if shown is None or (shown.program, shown.version) != (client.program, _version(client)):
             shown = self._shown[source] = _Shown(client)
-        shown.listing, shown.changed = client.listing, client.tools_changed
+        shown.listing, shown.changed, shown.about = client.listing, client.tools_changed, client.about
         shown.clients[client] = None
         client.on_tools = self._hear
         client.add_done_callback(self._forget)
@@ -47,6 +48,11 @@ class Listings:
         if shown is None or shown.changed or shown.listing.is_old:
             return None
         return shown.listing.tools
+
+    def about(self, service: MCPService) -> dict[str, Any] | None:
+        """What the service's server has told of itself; ``None`` when nothing is known of it."""
+        shown = self._current(service)
+        return shown.about if shown is not None else None
 
     async def renewed(self, service: MCPService) -> list[dict[str, Any]] | None:
         """The service's tools, asked of a server that runs; ``None`` when none does, or none answers."""

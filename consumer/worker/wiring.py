@@ -97,7 +97,7 @@ class Parts:
         self.intake = Intake(
             self.context, self.asker, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
         )
-        self.queries = Queries(self.context, self.sessions, self.mcp.get_service_tools, self.asker)
+        self.queries = Queries(self.context, self.sessions, self.mcp, self.asker)
         self.tasks = Tasks()
         self.gate = Gate(
             self.context.settler,

@@ -41,7 +41,10 @@ SERVICE = {
     "once more, on a fresh process, when the process died under the call.",
     "pending_after": "When a tool call takes longer, its caller gets one `tools.pending`. A request may say another "
     "time.",
-    "question_timeout": "How long a question of the server to the caller (`input.required`) waits for its answer.",
+    "question_timeout": "How long a question of the server to the caller (`input.required`, or returned) waits for its "
+    "answer.",
+    "offers": "What a server up to 2025-11-25 is told that it may ask for beside elicitation: `sampling`, `roots`. Its "
+    "question goes to a requester that offers the same in `client_capabilities`, and is refused otherwise.",
     "bind": "Arguments that are set for every call of a tool that takes them; what the requester gives for them "
     "reaches no tool and no prompt. `{name}` stands for what the session's metadata has under that name, "
     "`{name|default}` has a default, and without one a missing value is an error. The fields of the call event "

@@ -16,7 +16,7 @@ class Work:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self):
+    async def __call__(self, running):
         self.times += 1
         await self.gate.wait()
         return Answer(f"answer {self.times}".encode())
@@ -50,10 +50,10 @@ async def test_without_a_key_everything_is_answered_anew():
 async def test_what_was_not_executed_and_what_failed_is_not_kept():
     answers = Answers()
 
-    async def refused():
+    async def refused(running):
         return Answer(b"no", executed=False)
 
-    async def broken():
+    async def broken(running):
         raise ZeroDivisionError
 
     work = Work()
@@ -84,7 +84,7 @@ async def test_the_window_is_bounded_in_bytes(monkeypatch):
     monkeypatch.setattr(module, "MAX_BYTES", 1000)
     answers = Answers()
 
-    async def large():
+    async def large(running):
         return Answer(b"x" * 400)
 
     for number in range(10):

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from consumer.processes.client.client import MCPClient
+from consumer.sessions.dialogue import Dialogue
 from schemas.errors import InvalidMessage, McpError, ToolNotFound, ToolTimeout
 
 from .helpers import Start, structured, text
@@ -123,7 +124,7 @@ async def test_progress_is_told_in_order(start: Start) -> None:
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         seen.append((progress, total, message))
 
-    await client.call_tool("progress", {"steps": 50}, on_progress=on_progress)
+    await client.call_tool("progress", {"steps": 50}, dialogue=Dialogue(on_progress=on_progress))
     assert seen == [(step, 50, f"step {step}") for step in range(1, 51)]
     await client.call_tool("progress", {"steps": 3})
     assert len(seen) == 50
@@ -135,7 +136,9 @@ async def test_a_progress_callback_that_fails_harms_nobody(start: Start) -> None
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         raise ValueError("mine")
 
-    assert text(await client.call_tool("progress", {"steps": 3}, on_progress=on_progress)) == "3 steps"
+    assert (
+        text(await client.call_tool("progress", {"steps": 3}, dialogue=Dialogue(on_progress=on_progress))) == "3 steps"
+    )
 
 
 async def test_a_hostile_output_schema_does_not_block_the_loop(start: Start) -> None:
@@ -236,5 +239,5 @@ async def test_modern_progress(start: Start) -> None:
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         seen.append(progress)
 
-    await client.call_tool("progress", {"steps": 3}, on_progress=on_progress)
+    await client.call_tool("progress", {"steps": 3}, dialogue=Dialogue(on_progress=on_progress))
     assert seen == [1, 2, 3]

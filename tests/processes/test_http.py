@@ -10,8 +10,9 @@ import pytest
 from aiomisc.pytest import TCPProxy
 
 from consumer.processes.client.client import MCPClient
-from consumer.processes.client.protocol_versions import Era
+from consumer.processes.client.era import Era
 from consumer.processes.service import MCPService
+from consumer.sessions.dialogue import Dialogue
 from schemas.errors import OutcomeUnknown, SessionDied, StartFailed, StartTimeout, ToolTimeout
 
 from .helpers import Exits, command, structured, text
@@ -84,7 +85,7 @@ async def test_deadlines_and_progress_over_http(remote: Remote, era: Era | None)
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         seen.append((progress, message))
 
-    assert text(await client.call_tool("progress", on_progress=on_progress)) == "done"
+    assert text(await client.call_tool("progress", dialogue=Dialogue(on_progress=on_progress))) == "done"
     assert seen == [(1, "step 1"), (2, "step 2"), (3, "step 3")]
     with pytest.raises(ToolTimeout):
         await client.call_tool("sleep", {"seconds": 30}, timeout=0.2)

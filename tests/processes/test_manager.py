@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from consumer.processes.client.client import MCPClient
-from consumer.processes.client.protocol_versions import Era
+from consumer.processes.client.era import Era
 from consumer.processes.manager import MCPManager
 from consumer.processes.warm.starter import ColdStarter
 from schemas.errors import ServiceDisabled, ServiceNotFound, ShuttingDown, StartFailed, StartTimeout

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from consumer.sessions.dialogue import Dialogue
 from schemas.errors import McpError, ToolTimeout
 
 from .helpers import Start, structured, text
@@ -20,7 +21,8 @@ class Caller:
         self.asked: list[Json] = []
         self.given_up = asyncio.Event()
 
-    async def __call__(self, question: Json) -> Json:
+    async def __call__(self, method: str, question: Json) -> Json:
+        assert method == "elicitation/create"
         self.asked.append(question)
         if self.answer is None:
             try:
@@ -49,7 +51,7 @@ servers = pytest.mark.parametrize("server", ["echo_server", "modern_server"])
 async def test_a_question_reaches_the_caller_and_the_answer_the_server(start: Start, server: str) -> None:
     client = await start(server)
     caller = Caller({"action": "accept", "content": {"answer": "blue"}})
-    result = await client.call_tool("ask", {"question": "Which colour?"}, on_question=caller)
+    result = await client.call_tool("ask", {"question": "Which colour?"}, dialogue=Dialogue(on_question=caller))
     assert answer_of(result) == {"action": "accept", "content": {"answer": "blue"}}
     (asked,) = caller.asked
     assert asked["message"] == "Which colour?"
@@ -66,7 +68,9 @@ async def test_without_anybody_to_ask_it_is_declined(start: Start, server: str) 
 @pytest.mark.parametrize("answer", [{"action": "perhaps"}, {"nothing": 1}, ValueError("hung up")])
 async def test_a_caller_who_cannot_answer_cancels(start: Start, server: str, answer: Any) -> None:
     client = await start(server)
-    assert answer_of(await client.call_tool("ask", on_question=Caller(answer))) == {"action": "cancel"}
+    assert answer_of(await client.call_tool("ask", dialogue=Dialogue(on_question=Caller(answer)))) == {
+        "action": "cancel"
+    }
 
 
 @servers
@@ -74,7 +78,7 @@ async def test_a_question_that_nobody_answers_ends_with_the_call(start: Start, s
     client = await start(server)
     caller = Caller(None)
     with pytest.raises(ToolTimeout):
-        await client.call_tool("ask", timeout=0.5, on_question=caller)
+        await client.call_tool("ask", timeout=0.5, dialogue=Dialogue(on_question=caller))
     async with asyncio.timeout(5):
         await caller.given_up.wait()
     assert text(await client.call_tool("echo", {"text": "usable"})) == "usable"
@@ -82,7 +86,7 @@ async def test_a_question_that_nobody_answers_ends_with_the_call(start: Start, s
 
 async def test_the_state_of_a_modern_server_comes_back_to_it(start: Start) -> None:
     client = await start("modern_server")
-    result = await client.call_tool("ask", on_question=Caller({"action": "accept", "content": {}}))
+    result = await client.call_tool("ask", dialogue=Dialogue(on_question=Caller({"action": "accept", "content": {}})))
     assert structured(result)["state"] == "state of the first round"
     assert text(await client.call_tool("wait", {"rounds": 3})) == "waited 3 rounds"
 
@@ -91,7 +95,7 @@ async def test_a_modern_server_that_only_asks_is_given_up(start: Start) -> None:
     client = await start("modern_server")
     caller = Caller({"action": "accept", "content": {"answer": "x"}})
     with pytest.raises(McpError, match="asked back 10 times"):
-        await client.call_tool("ask_forever", on_question=caller)
+        await client.call_tool("ask_forever", dialogue=Dialogue(on_question=caller))
     assert len(caller.asked) == 10
 
 
@@ -125,9 +129,9 @@ async def test_a_ping_of_a_server_is_answered(start: Start) -> None:
 async def test_of_two_callers_the_later_is_asked(start: Start) -> None:
     client = await start()
     early, late = Caller({"action": "decline"}), Caller({"action": "accept", "content": {"answer": "me"}})
-    waiting = asyncio.create_task(client.call_tool("sleep", {"seconds": 30}, on_question=early))
+    waiting = asyncio.create_task(client.call_tool("sleep", {"seconds": 30}, dialogue=Dialogue(on_question=early)))
     await client.call_tool("echo")
-    assert answer_of(await client.call_tool("ask", on_question=late))["action"] == "accept"
+    assert answer_of(await client.call_tool("ask", dialogue=Dialogue(on_question=late)))["action"] == "accept"
     assert early.asked == []
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

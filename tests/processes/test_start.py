@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from consumer.processes.client.client import MCPClient
-from consumer.processes.client.protocol_versions import Era
+from consumer.processes.client.era import Era
 from consumer.processes.launch.keeper import Keeper
 from consumer.processes.launch.launcher import LocalLauncher
 from schemas.errors import SessionDied, StartFailed, StartTimeout

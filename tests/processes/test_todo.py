@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.processes.client.protocol_versions import Era
+from consumer.processes.client.era import Era
 
 from .helpers import Start, structured, text
 

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from consumer.processes.client.client import MCPClient
-from consumer.processes.client.protocol_versions import Era
+from consumer.processes.client.era import Era
 from consumer.processes.service import MCPService
 from schemas.base import Json
 from schemas.errors import McpError

@@ -88,7 +88,7 @@ async def test_answers_of_all_calls_together_are_bounded_and_the_oldest_goes_fir
     calls = [Answers(shelf) for _ in range(20)]
     asked = 0
 
-    async def answer() -> Answer:
+    async def answer(_: object) -> Answer:
         nonlocal asked
         asked += 1
         return Answer(b"x" * 10_000)

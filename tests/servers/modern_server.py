@@ -73,6 +73,8 @@ def call(request_id: Any, params: Json) -> Json:
         if rounds < arguments.get("rounds", 2):
             return {"resultType": "input_required", "requestState": str(rounds + 1)}
         return text(f"waited {rounds} rounds")
+    if name == "sample" and given:
+        return text("sampled", structuredContent={"answers": given})
     if name == "sample":
         return question("s1", "sampling/createMessage", {"messages": [], "maxTokens": 1}, "s")
     if name == "sleep":

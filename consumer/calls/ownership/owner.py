@@ -25,6 +25,7 @@ from consumer.calls.ownership.lifecycle import Changes
 from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
 from consumer.calls.ownership.recovery import Books
 from consumer.calls.requests.in_flight import InFlight
+from consumer.calls.requests.kept_calls import KeptCalls
 from consumer.calls.requests.session_requests import Uses
 from consumer.calls.requests.tool_calls import Asked, ToolCalls
 from consumer.calls.wanted import Wanted
@@ -38,12 +39,13 @@ from schemas.errors import Capacity, LimitReached, SessionDied, SessionExists, S
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import failed
+from schemas.replies import failed, succeeded
 from schemas.requests import (
     CallEnded,
     Lifecycle,
     SessionClose,
     ToolsCall,
+    ToolsCancel,
     Use,
 )
 
@@ -70,8 +72,9 @@ class Owner:
     ) -> None:
         self._context = context
         self._in_flight = InFlight(context.bounds)
-        self._tool_calls = ToolCalls(context, self._in_flight)
-        self._uses = Uses(context, self._tool_calls, self._in_flight)
+        self._kept = KeptCalls()
+        self._tool_calls = ToolCalls(context, self._in_flight, self._kept)
+        self._uses = Uses(context, self._tool_calls, self._in_flight, self._kept)
         self.heartbeat = Heartbeat()
         self._lanes = Lanes("owner")
         self._tasks = Tasks()
@@ -215,6 +218,9 @@ class Owner:
 
     async def _run(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
         deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
+        if isinstance(request, ToolsCancel) and self._cancelled(call_id, request):
+            await delivery.ack()
+            return Done(succeeded({"cancelled": True}))  # also when the call waits for its turn on the lane
         if self._lanes.busy(call_id):
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
@@ -228,10 +234,17 @@ class Owner:
             return self._not_mine(delivery, call_id)
         if isinstance(request, ToolsCall):
             return await self._call_tool(Asked(request, delivery, deadline), call)
+        if isinstance(request, ToolsCancel):
+            return Done(succeeded({"cancelled": self._cancelled(call_id, request)}))
         session = find(call, request)
         if session is None:
             return Done(failed(_no_session(request)))
         return Done(await self._uses.run(session, request, deadline - time.monotonic()))
+
+    def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool:
+        call = self.holdings.calls.get(call_id)
+        key = request.idempotency_key
+        return call is not None and (call.answers.cancel(key) or self._kept.cancel(call_id, key))
 
     def _patience(self, call_id: CallId, request: Use) -> float:
         call = self.holdings.calls.get(call_id)
@@ -262,7 +275,10 @@ class Owner:
         call.users += 1
         try:
             answer = await call.answers.once(
-                asked.key, asked.delivery.message.body, partial(self._tool_calls.answer, asked, session)
+                asked.key,
+                asked.delivery.message.body,
+                partial(self._tool_calls.answer, asked, session),
+                partial(self._tool_calls.tell, asked),
             )
         except SessionsError as error:
             return Done(failed(error))
@@ -376,6 +392,7 @@ class Owner:
     async def stop(self, timeout: float) -> None:
         """Wait for what runs, then stop it."""
         self._early.stop()
+        self._kept.stop()
         await self._tasks.drain(timeout)
         await self._lanes.abandon()
         await self._tasks.cancel()

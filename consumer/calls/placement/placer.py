@@ -49,9 +49,11 @@ from schemas.requests import (
     ResourcesRead,
     SessionClose,
     SessionCreate,
+    SessionDescribe,
     SessionGet,
     SessionTouch,
     ToolsCall,
+    ToolsCancel,
     ToolsList,
     Use,
 )
@@ -309,10 +311,14 @@ class Placer:
                     return await self._restore(delivery, call_id, message, reign, ended=ended)
                 case OwnerCheck(worker_id=asker):
                     return await self._confirm_owner(delivery, call_id, asker, reign, ended=ended)
+                case ToolsCancel() if headers.RESENT in delivery.message.headers:
+                    return Done(succeeded({"cancelled": False}))
                 case (
                     SessionGet()
                     | SessionTouch()
+                    | SessionDescribe()
                     | ToolsCall()
+                    | ToolsCancel()
                     | InputAnswer()
                     | ToolsList()
                     | ResourcesList()

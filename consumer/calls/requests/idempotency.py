@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from consumer.calls.requests.running import Listener, Running
 from schemas.errors import InvalidMessage
 
 KEEP = 600.0
@@ -46,6 +47,7 @@ class Answer:
 @dataclass(slots=True, eq=False)
 class _Entry:
     fingerprint: bytes
+    running: Running
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     given_at: float = 0.0
     size: int = 0
@@ -83,26 +85,40 @@ class Answers:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def once(self, key: str, request: bytes, answer: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def once(
+        self,
+        key: str,
+        request: bytes,
+        answer: Callable[[Running], Awaitable[Answer]],
+        listener: Listener | None = None,
+    ) -> Answer:
         """The answer under ``key``: that of the first who asked, while the window remembers it.
 
         Without a key (an empty one) everything is answered anew. ``request`` is what must not differ under one key.
+        ``listener`` hears what is told before the answer, whether it is the first or joins.
 
         Raises:
             InvalidMessage: the key was used for another request.
         """
+        running = Running()
         if not key:
-            return await answer()
+            if listener is not None:
+                await running.join(listener)
+            return await answer(running)
         self._forget()
         fingerprint = hashlib.blake2b(request, digest_size=16).digest()
         entry = self._entries.get(key)
         if entry is not None:
             if entry.fingerprint != fingerprint:
                 raise InvalidMessage("idempotency_key: was used for another request of this call", idempotency_key=key)
+            if listener is not None and not entry.answer.done():
+                await entry.running.join(listener)
             return await asyncio.shield(entry.answer)
-        entry = self._entries[key] = _Entry(fingerprint)
+        entry = self._entries[key] = _Entry(fingerprint, running)
         try:
-            given = await answer()
+            if listener is not None:
+                await running.join(listener)
+            given = await answer(running)
         except BaseException as error:
             self._drop(key)
             if not entry.answer.done():
@@ -118,6 +134,11 @@ class Answers:
         else:
             del self._entries[key]
         return given
+
+    def cancel(self, key: str) -> bool:
+        """Cancel the call that runs under ``key``; returns whether there is one."""
+        entry = self._entries.get(key)
+        return entry is not None and not entry.answer.done() and entry.running.cancel()
 
     def _drop(self, key: str) -> None:
         entry = self._entries.pop(key)

@@ -7,8 +7,10 @@ from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.ownership.owned_calls import CallSession
 from consumer.calls.requests.in_flight import InFlight
+from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_prompt, public_tools
 from consumer.calls.requests.tool_calls import ToolCalls
+from consumer.sessions.dialogue import Dialogue, OnQuestion
 from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.replies import Reply, failed, succeeded
@@ -18,22 +20,30 @@ from schemas.requests import (
     PromptsList,
     ResourcesList,
     ResourcesRead,
+    SessionDescribe,
     SessionGet,
     SessionTouch,
     ToolsList,
 )
 
-Asking = ToolsList | ResourcesList | ResourcesRead | PromptsList | PromptsGet
+Plain = ToolsList | ResourcesList | PromptsList
+"""Uses of a session that its server has to answer, without a question."""
+
+Asking = Plain | ResourcesRead | PromptsGet
 """Uses of a session that its server has to answer."""
 
-Look = SessionGet | SessionTouch | InputAnswer | Asking
+AtOnce = SessionGet | SessionTouch | SessionDescribe | InputAnswer
+"""Uses of a session that need no answer of its server."""
+
+Look = AtOnce | Asking
 """Every use of a session that is no tool call."""
 
 
 class Uses:
     """Runs requests on sessions that are there."""
 
-    def __init__(self, context: Context, tool_calls: ToolCalls, in_flight: InFlight) -> None:
+    def __init__(self, context: Context, tool_calls: ToolCalls, in_flight: InFlight, kept: KeptCalls) -> None:
+        self._kept = kept
         self._in_flight = in_flight
         self._context = context
         self._tool_calls = tool_calls
@@ -44,20 +54,67 @@ class Uses:
             if left <= 0:
                 raise too_late(request)
             left = min(left, session.process.service.longest_call)
-            if isinstance(request, SessionGet | SessionTouch | InputAnswer):
+            if isinstance(request, AtOnce):
                 with session.in_use():
                     return succeeded(self._at_once(session, request))
+            if isinstance(request, ResourcesRead | PromptsGet):
+                return succeeded(await self._interactive(session, request, left))
             with self._in_flight.at_server(session):
                 return succeeded(await self._asked(session, request, left))
         except SessionsError as error:
             return failed(error)
 
-    def _at_once(self, session: CallSession, request: SessionGet | SessionTouch | InputAnswer) -> Json:
-        if isinstance(request, InputAnswer):
-            return self._tool_calls.take_answer(request)
-        return session_info(self._context.worker_id, session)
+    def _at_once(self, session: CallSession, request: AtOnce) -> Json:
+        match request:
+            case InputAnswer():
+                return self._tool_calls.take_answer(request)
+            case SessionDescribe():
+                return {
+                    "session_id": session.session_id,
+                    "service_name": session.service_name,
+                    **session.process.about,
+                }
+            case SessionGet() | SessionTouch():
+                return session_info(self._context.worker_id, session)
+            case _:
+                assert_never(request)
 
-    async def _asked(self, session: CallSession, request: Asking, left: float) -> Json:
+    async def _interactive(self, session: CallSession, request: ResourcesRead | PromptsGet, left: float) -> Json:
+        """What a server may answer with a question."""
+        process = session.process
+        match request:
+            case ResourcesRead(uri=uri):
+                method, named = "resources/read", uri
+                params: Json = {"uri": uri}
+            case PromptsGet(name=name, arguments=arguments):
+                given = bound_prompt(process.service.bind, session.metadata, name, arguments or {})
+                method, named = "prompts/get", name
+                params = {"name": name, "arguments": given}
+            case _:
+                assert_never(request)
+
+        async def at_server(patience: float, ask: OnQuestion | None) -> Json:
+            dialogue = Dialogue(
+                on_question=ask,
+                capabilities=request.client_capabilities,
+                returned=request.questions == "return",
+                input_responses=request.input_responses,
+                request_state=request.request_state,
+            )
+            with self._in_flight.at_server(session):
+                return await process.call_method(method, params, timeout=patience, dialogue=dialogue)
+
+        async def work(kept: KeptCall) -> Json:
+            return await at_server(process.service.longest_call, kept.ask)
+
+        what, state = f"{method} {named}", request.request_state
+        if process.is_modern or not (request.questions == "return" or state is not None):
+            return await at_server(left, None)
+        if state is not None:
+            return await self._kept.resume(session, what, state, request.input_responses or {}, left)
+        return await self._kept.begin(session, what, work, left)
+
+    async def _asked(self, session: CallSession, request: Plain, left: float) -> Json:
         call = session.process.call_method
         match request:
             case ToolsList():
@@ -66,13 +123,8 @@ class Uses:
             case ResourcesList(cursor=cursor, templates=templates):
                 method = "resources/templates/list" if templates else "resources/list"
                 return await call(method, _page(cursor), timeout=left)
-            case ResourcesRead(uri=uri):
-                return await call("resources/read", {"uri": uri}, timeout=left)
             case PromptsList(cursor=cursor):
                 return await call("prompts/list", _page(cursor), timeout=left)
-            case PromptsGet(name=name, arguments=arguments):
-                given = bound_prompt(session.process.service.bind, session.metadata, name, arguments or {})
-                return await call("prompts/get", {"name": name, "arguments": given}, timeout=left)
             case _:
                 assert_never(request)
 

@@ -18,8 +18,11 @@ from consumer.calls.messages.deadlines import too_late
 from consumer.calls.ownership.owned_calls import CallSession
 from consumer.calls.requests.idempotency import Answer
 from consumer.calls.requests.in_flight import InFlight
+from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_arguments
+from consumer.calls.requests.running import Running
 from consumer.observability import metrics, tracing
+from consumer.sessions.dialogue import Dialogue, OnQuestion
 from schemas.base import Json
 from schemas.errors import (
     Capacity,
@@ -30,9 +33,10 @@ from schemas.errors import (
     SessionDied,
     SessionNotFound,
     SessionsError,
+    ToolCancelled,
     ToolNotFound,
 )
-from schemas.interim import InputRequired, Interim, ToolsPending, ToolsProgress, dump
+from schemas.interim import InputRequired, Interim, ToolsLog, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
 from schemas.requests import InputAnswer, ToolsCall
 from schemas.text import replaced
@@ -98,14 +102,18 @@ def _check_size(asked: Asked, service: Service) -> None:
 class ToolCalls:
     """Runs tool calls on sessions, and keeps the questions that servers ask meanwhile."""
 
-    def __init__(self, context: Context, in_flight: InFlight) -> None:
+    def __init__(self, context: Context, in_flight: InFlight, kept: KeptCalls) -> None:
         self._context = context
         self._in_flight = in_flight
+        self._kept = kept
         self._questions: dict[str, asyncio.Future[Json]] = {}
         self.in_flight = 0
 
-    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]]) -> Answer:
-        """Run one call, on the session that ``session`` gives when it is its turn; errors become replies."""
+    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> Answer:
+        """Run one call, on the session that ``session`` gives when it is its turn; errors become replies.
+
+        ``running`` is who hears of it, and the way to cancel it.
+        """
         request = asked.request
         service = request.service_name if request.service_name in self._context.services else None
 
@@ -116,17 +124,23 @@ class ToolCalls:
             return found
 
         with tracing.span(f"tools/call {request.name}", {"mcp_sessions.session_id": request.session_id}) as span:
-            answer = await self._answer(asked, named)
+            try:
+                answer = await self._answer(asked, named, running)
+            except asyncio.CancelledError:
+                if not running.absorb():
+                    raise
+                cancelled = ToolCancelled(f"tools/call {request.name} was cancelled", idempotency_key=asked.key)
+                answer = Answer(failed(cancelled).dump(), outcome=cancelled.code.value.lower())
             if answer.outcome != "ok":
                 tracing.failed(span, answer.outcome)
         metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
         return replace(answer, service=service)
 
-    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]]) -> Answer:
+    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> Answer:
         try:
             try:
                 found = await session()
-                return self._answered(asked, found, await self._run(asked, found))
+                return self._answered(asked, found, await self._run(asked, found, running))
             except (OutcomeUnknown, SessionDied) as error:
                 # A session that was dead before has executed nothing: who named a service gets a fresh one.
                 untried = isinstance(error, SessionDied) and asked.request.service_name is not None
@@ -134,7 +148,7 @@ class ToolCalls:
                     raise
                 log.info("tool.repeated", session_id=found.session_id, name=asked.request.name, after=error.message)
                 found = await session()
-                return self._answered(asked, found, await self._run(asked, found))
+                return self._answered(asked, found, await self._run(asked, found, running))
         except SessionsError as error:
             code = error.code.value.lower()
             return Answer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
@@ -148,19 +162,38 @@ class ToolCalls:
             service.retry and isinstance(hints, dict) and bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
         )
 
-    async def _run(self, asked: Asked, session: CallSession) -> Json:
-        service = session.process.service
+    async def _run(self, asked: Asked, session: CallSession, running: Running) -> Json:
+        request, process = asked.request, session.process
+        service = process.service
         _check_size(asked, service)
-        with self._in_flight.at_server(session):
-            return await self._call(asked, session, service)
+        left = min(asked.check_patience(), service.longest_call)
+        if process.is_modern or not (request.questions == "return" or request.request_state is not None):
+            ask = self._on_question(asked, session, running) if request.questions is True else None
+            return await self._call(asked, session, running, left, ask)
+        what = f"tools/call {request.name}"
+        if request.request_state is not None:
+            given = request.input_responses or {}
+            return await self._kept.resume(session, what, request.request_state, given, left, running, asked.key)
 
-    async def _call(self, asked: Asked, session: CallSession, service: Service) -> Json:
-        request = asked.request
+        async def work(kept: KeptCall) -> Json:
+            return await self._call(asked, session, running, service.longest_call, kept.ask)
+
+        return await self._kept.begin(session, what, work, left, running, asked.key)
+
+    async def _call(
+        self, asked: Asked, session: CallSession, running: Running, left: float, ask: OnQuestion | None
+    ) -> Json:
+        with self._in_flight.at_server(session):
+            return await self._at_server(asked, session, running, left, ask)
+
+    async def _at_server(
+        self, asked: Asked, session: CallSession, running: Running, left: float, ask: OnQuestion | None
+    ) -> Json:
+        request, service = asked.request, session.process.service
         tools = await session.process.get_tools() if service.bind else []
         arguments = bound_arguments(service.bind, session.metadata, tools, request.name, request.arguments)
-        left = min(asked.check_patience(), service.longest_call)
         began = time.monotonic()
-        pending = self._announce_pending(asked, session, service)
+        pending = self._announce_pending(asked, session, running)
         failure = True
         result: Json = {}
         self.in_flight += 1
@@ -170,8 +203,7 @@ class ToolCalls:
                 arguments,
                 timeout=left,
                 meta=self._meta(asked, session),
-                on_progress=self._on_progress(asked, session) if request.progress else None,
-                on_question=self._on_question(asked, session, service) if request.questions else None,
+                dialogue=self._dialogue(request, session, running, ask),
             )
             failure = bool(result.get("isError"))
         finally:
@@ -205,7 +237,8 @@ class ToolCalls:
 
     # What the caller hears before the reply.
 
-    async def _tell(self, asked: Asked, message: Interim) -> None:
+    async def tell(self, asked: Asked, message: Interim) -> None:
+        """Send a message to the reply address of one who asked; it may be lost with the connection."""
         if not asked.delivery.expects_answers:
             return
         try:
@@ -213,44 +246,54 @@ class ToolCalls:
         except BrokerError as error:
             log.debug("tool.interim_lost", type=message.type, error=str(error))
 
-    def _announce_pending(self, asked: Asked, session: CallSession, service: Service) -> asyncio.Task[None] | None:
-        after = asked.request.pending_after or service.pending_after
+    def _dialogue(self, request: ToolsCall, session: CallSession, running: Running, ask: OnQuestion | None) -> Dialogue:
+        session_id = session.session_id
+
+        async def progress(done: float, total: float | None, message: str | None) -> None:
+            await running.tell(ToolsProgress(session_id=session_id, progress=done, total=total, message=message))
+
+        async def logged(level: str, logger: str | None, data: Any) -> None:
+            await running.tell(ToolsLog(session_id=session_id, level=level, logger=logger, data=data))
+
+        return Dialogue(
+            on_progress=progress if request.progress else None,
+            on_log=logged if request.logs else None,
+            on_question=ask,
+            capabilities=request.client_capabilities,
+            returned=request.questions == "return",
+            input_responses=request.input_responses,
+            request_state=request.request_state,
+        )
+
+    def _announce_pending(self, asked: Asked, session: CallSession, running: Running) -> asyncio.Task[None] | None:
+        after = asked.request.pending_after or session.process.service.pending_after
         if after is None or not asked.delivery.expects_answers:
             return None
 
         async def announce() -> None:
             await asyncio.sleep(after)
-            await self._tell(asked, ToolsPending(session_id=session.session_id, name=asked.request.name, elapsed=after))
+            await running.tell(ToolsPending(session_id=session.session_id, name=asked.request.name, elapsed=after))
 
         return asyncio.create_task(announce(), name="tool-pending")
 
-    def _on_progress(
-        self, asked: Asked, session: CallSession
-    ) -> Callable[[float, float | None, str | None], Awaitable[None]]:
-        async def tell(progress: float, total: float | None, message: str | None) -> None:
-            await self._tell(
-                asked,
-                ToolsProgress(session_id=session.session_id, progress=progress, total=total, message=message),
-            )
-
-        return tell
-
-    def _on_question(self, asked: Asked, session: CallSession, service: Service) -> Callable[[Json], Awaitable[Json]]:
-        async def ask(params: Json) -> Json:
+    def _on_question(self, asked: Asked, session: CallSession, running: Running) -> OnQuestion:
+        async def ask(method: str, params: Json) -> Json:
             input_id = uuid.uuid4().hex
-            timeout = max(0.001, min(service.question_timeout, asked.deadline - time.monotonic()))
+            longest = session.process.service.question_timeout
+            timeout = max(0.001, min(longest, asked.deadline - time.monotonic()))
             question: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
             self._questions[input_id] = question
+            asking = InputRequired(
+                session_id=session.session_id, input_id=input_id, method=method, params=params, timeout=timeout
+            )
             try:
-                await self._tell(
-                    asked,
-                    InputRequired(session_id=session.session_id, input_id=input_id, params=params, timeout=timeout),
-                )
+                await running.tell(asking)
                 async with asyncio.timeout(timeout):
                     return await question
             except TimeoutError:
                 return {"action": "cancel"}
             finally:
+                running.answered(input_id)
                 del self._questions[input_id]
 
         return ask
@@ -267,5 +310,5 @@ class ToolCalls:
                 "input.answer: input_id: no question of this id is open (any more)", input_id=request.input_id
             )
         content = {} if request.content is None else {"content": request.content}
-        question.set_result({"action": request.action, **content})
+        question.set_result(request.result or {"action": request.action, **content})
         return {"accepted": True}

@@ -14,21 +14,30 @@ from typing import Any
 
 from mcp.client.session import ClientSession, IncomingMessage
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
-from mcp_types import HEADER_MISMATCH, ToolListChangedNotification
+from mcp_types import (
+    HEADER_MISMATCH,
+    PromptListChangedNotification,
+    ResourceListChangedNotification,
+    ResourceUpdatedNotification,
+    ToolListChangedNotification,
+)
 
 from consumer.processes.client.catalogue import Catalogue, Listing, all_tools
 from consumer.processes.client.connection import Connection
+from consumer.processes.client.era import Era
 from consumer.processes.client.http_answers import FORGOTTEN
+from consumer.processes.client.introduction import Introduction
 from consumer.processes.client.lifecycle import Lifecycle
-from consumer.processes.client.protocol_versions import PROBE_TIMEOUT, Envelope, Era
-from consumer.processes.client.questions import OnQuestion, Questions
-from consumer.processes.client.requester import Exchange, OnProgress
+from consumer.processes.client.protocol_versions import PROBE_TIMEOUT, Envelope
+from consumer.processes.client.questions import Questions
+from consumer.processes.client.requester import Exchange
 from consumer.processes.foreign_text import told_error
 from consumer.processes.jsonrpc import quoted
 from consumer.processes.launch.launcher import Launcher, Program
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
 from consumer.processes.stdio.process import ServerProcess
+from consumer.sessions.dialogue import SILENT, Dialogue
 from consumer.sessions.record import StartKind
 from consumer.sessions.session import ProcessExit
 from schemas.errors import McpError, SessionDied, ToolNotFound
@@ -62,8 +71,11 @@ class MCPClient:
         )
         self._catalogue = Catalogue()
         self._exchange: Exchange | None = None
+        self._introduction: Introduction | None = None
         self.on_tools: Callable[[MCPClient], None] = lambda _client: None
         """Called when the tools were listed again, or the server has announced that they have changed."""
+        self.on_news: Callable[[str, str], None] = lambda _what, _which: None
+        """Called with what the server says unasked: ``list_changed`` of a kind, or ``resource_updated`` and its URI."""
         self.start_kind: StartKind = "cold"
 
     # Its life.
@@ -106,6 +118,18 @@ class MCPClient:
         return self._life.era
 
     @property
+    def is_modern(self) -> bool:
+        """Whether the server asks by results, as revision 2026-07-28 has it; known once it has started."""
+        return self.era is Era.MODERN
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the server tells of itself: ``era protocol_version capabilities server_info instructions``."""
+        if self._introduction is None:
+            raise RuntimeError("the client was not started")
+        return self._introduction.told()
+
+    @property
     def program(self) -> Program:
         """Its program's file as it was at the start."""
         return self._life.program
@@ -122,11 +146,10 @@ class MCPClient:
         self._life.add_done_callback(partial(callback, self))
 
     async def _meet(
-        self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], connection: Connection, era: Era
+        self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], connection: Connection, about: Introduction
     ) -> None:
-        version = session.protocol_version
-        assert version is not None
-        envelope = Envelope(era, version)
+        self._introduction = about
+        envelope = Envelope(about.era, about.protocol_version)
         self._exchange = Exchange(dispatcher, envelope, self._questions, connection, self._life.fate)
         capabilities = session.server_capabilities
         if capabilities is not None and capabilities.tools is not None:
@@ -138,9 +161,19 @@ class MCPClient:
                 self._catalogue.set(await self._list_tools())
 
     async def _hear(self, message: IncomingMessage) -> None:
-        if isinstance(message, ToolListChangedNotification):
-            self._catalogue.changed = True
-            self.on_tools(self)
+        match message:
+            case ToolListChangedNotification():
+                self._catalogue.changed = True
+                self.on_tools(self)
+                self.on_news("list_changed", "tools")
+            case ResourceListChangedNotification():
+                self.on_news("list_changed", "resources")
+            case PromptListChangedNotification():
+                self.on_news("list_changed", "prompts")
+            case ResourceUpdatedNotification(params=updated):
+                self.on_news("resource_updated", str(updated.uri))
+            case _:
+                pass
 
     # Its tools.
 
@@ -176,15 +209,15 @@ class MCPClient:
         *,
         timeout: float | None = None,
         meta: Mapping[str, Any] | None = None,
-        on_progress: OnProgress | None = None,
-        on_question: OnQuestion | None = None,
+        dialogue: Dialogue = SILENT,
     ) -> dict[str, Any]:
         """The server's ``CallToolResult`` as it wrote it; ``isError: true`` is a result.
 
         ``timeout`` is in seconds (default: the service's ``call_timeout``) and includes the time that a question to
-        the caller takes. Raises :class:`ToolNotFound`, :class:`ToolTimeout` (cancelled at the server, the session
-        stays usable), :class:`McpError`, :class:`OutcomeUnknown` when the server died under the call, and
-        :class:`SessionDied` when it was dead before.
+        the caller takes. With ``dialogue.returned`` it may be an ``InputRequiredResult``. Raises
+        :class:`ToolNotFound`, :class:`ToolTimeout` (cancelled at the server, the session stays usable),
+        :class:`McpError`, :class:`OutcomeUnknown` when the server died under the call, and :class:`SessionDied` when
+        it was dead before.
         """
         exchange = self._living()
         if name not in self._catalogue:
@@ -194,17 +227,15 @@ class MCPClient:
             params["_meta"] = dict(meta)
         patience = self.service.call_timeout if timeout is None else timeout
         try:
-            result = await exchange.send(
-                "tools/call", params, timeout=patience, on_progress=on_progress, on_question=on_question
-            )
+            result = await exchange.send("tools/call", params, timeout=patience, dialogue=dialogue)
         except McpError as refusal:
             if refusal.details.get("code") != HEADER_MISMATCH or exchange.envelope.era is Era.HANDSHAKE:
                 raise
             # 2026-07-28 over HTTP: the tool's schema has changed since it was listed, and with it its headers.
             await self.list_again()
-            result = await exchange.send(
-                "tools/call", params, timeout=patience, on_progress=on_progress, on_question=on_question
-            )
+            result = await exchange.send("tools/call", params, timeout=patience, dialogue=dialogue)
+        if result.get("resultType") == "input_required":  # only where that is wanted
+            return result
         if not isinstance(flag := result.get("isError", False), bool):
             result["isError"] = bool(flag) and str(flag).lower() != "false"
         content = result.get("content")
@@ -217,14 +248,19 @@ class MCPClient:
         return told_error(result) if result.get("isError") else result
 
     async def call_method(
-        self, method: str, params: Mapping[str, Any] | None = None, *, timeout: float | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        dialogue: Dialogue = SILENT,
     ) -> dict[str, Any]:
         """The result of any other request (``resources/read``, ``prompts/get`` ...), as the server wrote it.
 
         ``timeout`` and errors as for :meth:`call_tool`.
         """
         patience = self.service.call_timeout if timeout is None else timeout
-        return await self._living().send(method, params or {}, timeout=patience)
+        return await self._living().send(method, params or {}, timeout=patience, dialogue=dialogue)
 
     def _living(self) -> Exchange:
         if self._exchange is not None and self.is_alive:

@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from consumer.observability.known_secrets import learn
 from consumer.processes.client.connect import connect
 from consumer.processes.client.connection import Connection
-from consumer.processes.client.protocol_versions import CLIENT_INFO, Era, negotiate
+from consumer.processes.client.era import Era
+from consumer.processes.client.introduction import Introduction
+from consumer.processes.client.protocol_versions import CLIENT_INFO, negotiate
 from consumer.processes.client.questions import Questions
 from consumer.processes.client.start_retries import (
     Again,
@@ -35,6 +37,7 @@ from consumer.processes.launch.launcher import Launcher, LocalLauncher, Program,
 from consumer.processes.secrets import secrets_of
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
+from consumer.sessions.dialogue import DEFAULT_CAPABILITIES
 from consumer.sessions.session import ProcessExit
 from schemas.errors import SessionsError
 
@@ -52,7 +55,7 @@ log = structlog.get_logger(__name__)
 _owners: set[asyncio.Task[None]] = set()
 
 
-Meet = Callable[[ClientSession, JSONRPCDispatcher[Any], Connection, Era], Awaitable[None]]
+Meet = Callable[[ClientSession, JSONRPCDispatcher[Any], Connection, Introduction], Awaitable[None]]
 """Learns what is needed of a server that has introduced itself. Counts towards ``start_timeout``."""
 
 
@@ -230,7 +233,10 @@ class Lifecycle:
                 async with ClientSession(
                     dispatcher=dispatcher,
                     client_info=CLIENT_INFO,
-                    elicitation_callback=self._questions.asked,
+                    elicitation_callback=self._questions.elicit,
+                    sampling_callback=self._questions.sample,
+                    list_roots_callback=self._questions.list_roots,
+                    logging_callback=self._questions.told,
                     message_handler=self._hear,
                 ) as session:
                     await self._introduce(session, dispatcher, link)
@@ -247,10 +253,11 @@ class Lifecycle:
 
     async def _introduce(self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], link: Connection) -> None:
         try:
-            era = await negotiate(session, dispatcher, known=self.era)
+            offered = DEFAULT_CAPABILITIES | {name: {} for name in self.service.offers}
+            about = await negotiate(session, dispatcher, known=self.era, capabilities=offered)
             self._session = session
-            await self._meet(session, dispatcher, link, era)
-            self.era = era
+            await self._meet(session, dispatcher, link, about)
+            self.era = about.era
         except (MCPError, SessionsError, ValidationError) as fault:
             setback = await link.setback(fault, probed=self.era is None)
             if setback.again is Again.AS_OLD:

@@ -7,7 +7,6 @@ Up to 2025-11-25 a connection begins with the ``initialize`` handshake. From 202
 
 import asyncio
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
 import structlog
@@ -30,6 +29,7 @@ from mcp_types import (
     CLIENT_INFO_META_KEY,
     CONNECTION_CLOSED,
     INVALID_PARAMS,
+    LOG_LEVEL_META_KEY,
     PROTOCOL_VERSION_META_KEY,
     UNSUPPORTED_PROTOCOL_VERSION,
     DiscoverResult,
@@ -47,19 +47,16 @@ from mcp_types.version import (
 from pydantic import ValidationError
 
 from consumer import __version__
+from consumer.processes.client.era import Era
+from consumer.processes.client.introduction import Introduction, introduction, mended
 from consumer.processes.jsonrpc import quoted
+from consumer.sessions.dialogue import DEFAULT_CAPABILITIES
 from schemas.errors import McpError
 
 PROBE_TIMEOUT = 2.5
 """Seconds for the answer to ``server/discover``; a server that is silent on what it does not know is old."""
 
 CLIENT_INFO = Implementation(name="mcp-sessions", version=__version__)
-CAPABILITIES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
-"""What we offer to servers: to ask our callers. Neither sampling nor roots."""
-
-_OPTIONAL: dict[str, type] = {"_meta": dict, "instructions": str}
-"""What a server may leave out when it introduces itself, so that one of another type is better left out."""
-
 log = structlog.get_logger(__name__)
 
 
@@ -72,41 +69,40 @@ def connection_lost(fault: MCPError) -> bool:
     return fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
 
 
-class Era(StrEnum):
-    """How a server begins a conversation."""
+async def negotiate(
+    session: ClientSession,
+    dispatcher: JSONRPCDispatcher[Any],
+    *,
+    known: Era | None = None,
+    capabilities: Mapping[str, Any] = DEFAULT_CAPABILITIES,
+) -> Introduction:
+    """Find out what the server speaks and set ``session`` up for it; returns what the server tells of itself.
 
-    HANDSHAKE = "handshake"
-    """Up to 2025-11-25: ``initialize``."""
-
-    MODERN = "modern"
-    """From 2026-07-28: every request stands alone."""
-
-
-async def negotiate(session: ClientSession, dispatcher: JSONRPCDispatcher[Any], *, known: Era | None = None) -> Era:
-    """Find out what the server speaks and set ``session`` up for it.
+    ``capabilities`` are those that a handshake offers.
 
     Whatever goes wrong with the question means "old", except that the connection is gone. A server that was only slow
     to start answers the handshake that follows with "too late, I am modern" and is asked once more.
     """
-    if known is not Era.HANDSHAKE and await _discover(session, LATEST_MODERN_VERSION):
-        return Era.MODERN
+    if known is not Era.HANDSHAKE and (found := await _discover(session, LATEST_MODERN_VERSION)):
+        return found
     try:
-        await _initialize(session, dispatcher)
+        return await _initialize(session, dispatcher, capabilities)
     except MCPError as refusal:
         mutual = _mutual(refusal)
-        if mutual is None or not await _discover(session, mutual):
+        if mutual is None or not (found := await _discover(session, mutual)):
             raise
-        return Era.MODERN
-    return Era.HANDSHAKE
+        return found
 
 
-async def _initialize(session: ClientSession, dispatcher: JSONRPCDispatcher[Any]) -> None:
+async def _initialize(
+    session: ClientSession, dispatcher: JSONRPCDispatcher[Any], capabilities: Mapping[str, Any]
+) -> Introduction:
     """Shake hands, as the SDK's session does, with a server that may write its introduction carelessly."""
     raw = await dispatcher.send_raw_request(
         "initialize",
         {
             "protocolVersion": LATEST_HANDSHAKE_VERSION,
-            "capabilities": CAPABILITIES,
+            "capabilities": dict(capabilities),
             "clientInfo": CLIENT_INFO.model_dump(by_alias=True, mode="json", exclude_none=True),
         },
     )
@@ -114,28 +110,13 @@ async def _initialize(session: ClientSession, dispatcher: JSONRPCDispatcher[Any]
     if version not in HANDSHAKE_PROTOCOL_VERSIONS:
         said = f"it offers protocol version {quoted(version)}; known are {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)}"
         raise McpError(said, code=INVALID_PARAMS, data=None)
-    session.adopt(InitializeResult.model_validate(_introduction(raw)))
+    told = mended(raw)
+    session.adopt(InitializeResult.model_validate(told))
     await session.send_notification(InitializedNotification())
+    return introduction(Era.HANDSHAKE, str(version), told)
 
 
-def _introduction(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What a server tells of itself, with an empty object for what should be one and is not: ``[]`` (PHP), ``true``."""
-    told = {key: value for key, value in raw.items() if isinstance(value, _OPTIONAL.get(key, object))}
-    given = raw.get("capabilities")
-    capabilities = given if isinstance(given, dict) else {}
-    told["capabilities"] = {
-        name: value if isinstance(value, dict) else {}
-        for name, value in capabilities.items()
-        if value is not None and value is not False
-    }
-    about = raw.get("serverInfo")
-    if "protocolVersion" in raw or about is not None:
-        about = about if isinstance(about, dict) else {}
-        told["serverInfo"] = {**about, **{key: str(about.get(key) or "unknown") for key in ("name", "version")}}
-    return told
-
-
-async def _discover(session: ClientSession, version: str) -> bool:
+async def _discover(session: ClientSession, version: str) -> Introduction | None:
     try:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
@@ -145,21 +126,22 @@ async def _discover(session: ClientSession, version: str) -> bool:
                 raise
             mutual = _mutual(refusal)
             if mutual is None:
-                return False
+                return None
             async with asyncio.timeout(PROBE_TIMEOUT):
                 raw = await session.send_discover(mutual)
-        found = DiscoverResult.model_validate(_introduction(raw))
+        told = mended(raw)
+        found = DiscoverResult.model_validate(told)
     except (TimeoutError, ValidationError) as reason:
         log.debug("era.old", reason=type(reason).__name__)
-        return False
+        return None
     except MCPError as refusal:
         if connection_lost(refusal):
             raise
-        return False
+        return None
     if not set(MODERN_PROTOCOL_VERSIONS) & set(found.supported_versions):
-        return False
+        return None
     session.adopt(found)
-    return True
+    return introduction(Era.MODERN, session.protocol_version or version, told)
 
 
 def _mutual(refusal: MCPError) -> str | None:
@@ -182,8 +164,10 @@ class Envelope:
         self._meta = {
             PROTOCOL_VERSION_META_KEY: version,
             CLIENT_INFO_META_KEY: CLIENT_INFO.model_dump(by_alias=True, mode="json", exclude_none=True),
-            CLIENT_CAPABILITIES_META_KEY: CAPABILITIES,
+            CLIENT_CAPABILITIES_META_KEY: DEFAULT_CAPABILITIES,
         }
+        self.log_level: str | None = None
+        """From which level on a 2026-07-28 server tells its log messages; None: it tells none."""
         self._header_maps: dict[str, dict[tuple[str, ...], str]] = {}
 
     def admit(self, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -194,8 +178,17 @@ class Envelope:
         self._header_maps = {tool["name"]: x_mcp_header_map(tool.get("inputSchema")) for tool in admitted}
         return admitted
 
-    def seal(self, method: str, params: Mapping[str, Any], opts: CallOptions) -> dict[str, Any]:
-        """``params`` as they are sent; the headers that HTTP needs are put into ``opts``."""
+    def seal(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        opts: CallOptions,
+        capabilities: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """``params`` as they are sent; the headers that HTTP needs are put into ``opts``.
+
+        ``capabilities`` are those of the requester, where it says which it has.
+        """
         headers = opts.setdefault("headers", {})
         headers[MCP_PROTOCOL_VERSION_HEADER] = self._version
         if self.era is Era.HANDSHAKE:
@@ -206,4 +199,9 @@ class Envelope:
             headers[MCP_NAME_HEADER] = encode_header_value(named)
         if method == "tools/call" and isinstance(named, str):
             headers |= mcp_param_headers(self._header_maps.get(named, {}), params.get("arguments") or {})
-        return {**params, "_meta": {**params.get("_meta", {}), **self._meta}}
+        meta = {**params.get("_meta", {}), **self._meta}
+        if capabilities is not None:
+            meta[CLIENT_CAPABILITIES_META_KEY] = dict(capabilities)
+        if self.log_level is not None:
+            meta[LOG_LEVEL_META_KEY] = self.log_level
+        return {**params, "_meta": meta}

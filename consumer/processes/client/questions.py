@@ -1,109 +1,178 @@
-"""Questions that a server asks back while it works on a call (elicitation), in both eras.
+"""What a server asks and tells while it works on requests, and whose requester it reaches, in both eras.
 
-Up to 2025-11-25 a question is a request of the server, ``elicitation/create``, that names no call; from 2026-07-28 on
-it is the result of the call itself, ``resultType: input_required``, and the call is sent again with the answer.
+Up to 2025-11-25 a question is a request of the server (``elicitation/create``, ``sampling/createMessage``,
+``roots/list``) that names no call; from 2026-07-28 on it is the result of the call itself,
+``resultType: input_required``, and the call is sent again with the answer. Log messages name no call in either.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from mcp.client.session import ClientRequestContext
-from mcp_types import ElicitRequestParams, ElicitResult, ErrorData
-from pydantic import ValidationError
+from mcp_types import (
+    INVALID_REQUEST,
+    CreateMessageRequestParams,
+    CreateMessageResultWithTools,
+    ElicitRequestParams,
+    ElicitResult,
+    ErrorData,
+    ListRootsResult,
+    LoggingMessageNotificationParams,
+)
+from pydantic import BaseModel, ValidationError
 
+from consumer.processes.foreign_text import written_as_json
 from consumer.processes.jsonrpc import quoted
+from consumer.sessions.dialogue import CAPABILITY_OF, Dialogue
+from schemas.base import Json
 from schemas.errors import McpError
-
-OnQuestion = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-"""Given the parameters of ``elicitation/create``, returns its result: ``{"action": ..., "content"?: {...}}``."""
 
 MAX_OPEN = 8
 """Questions that may be open to one caller at once; more are declined."""
 
-DECLINED: dict[str, Any] = {"action": "decline"}
-CANCELLED: dict[str, Any] = {"action": "cancel"}
+MAX_LOG = 64 << 10
+"""Bytes of the data of one log message; of a longer one the beginning is told."""
+
+MAX_LOGS = 1_000
+"""Log messages that the requester of one request is told; what a server says beyond is dropped."""
+
+USER_REJECTED = -1
+"""The error code of MCP for a question that the user refused."""
+
+DECLINED: Json = {"action": "decline"}
+CANCELLED: Json = {"action": "cancel"}
+
+_RESULTS: dict[str, type[BaseModel]] = {
+    "elicitation/create": ElicitResult,
+    "sampling/createMessage": CreateMessageResultWithTools,
+    "roots/list": ListRootsResult,
+}
 
 log = structlog.get_logger(__name__)
 
 
-class _Offer:
-    """A call in flight whose caller can be asked, and the questions that are open to it."""
+class _Request:
+    """A request in flight whose requester can be reached, and the questions that are open to it."""
 
-    def __init__(self, on_question: OnQuestion) -> None:
-        self.on_question = on_question
-        self.open: set[asyncio.Task[dict[str, Any]]] = set()
+    def __init__(self, dialogue: Dialogue) -> None:
+        self.dialogue = dialogue
+        self.open: set[asyncio.Task[Json | ErrorData]] = set()
+        self.logs = 0
 
 
 class Questions:
-    """Who answers the questions of one server: the callers of the calls in flight that offered to."""
+    """Who is reached by what one server asks and tells: the requesters of the requests in flight."""
 
     def __init__(self) -> None:
-        self._offers: list[_Offer] = []
+        self._requests: list[_Request] = []
 
     @contextmanager
-    def offered(self, on_question: OnQuestion | None) -> Iterator[None]:
-        """While a call runs, its caller can be asked; a question that is still open when it ends is given up."""
-        if on_question is None:
+    def offered(self, dialogue: Dialogue) -> Iterator[None]:
+        """While a request runs, its requester can be reached; a question that is open when it ends is given up."""
+        if dialogue.on_question is None and dialogue.on_log is None:
             yield
             return
-        offer = _Offer(on_question)
-        self._offers.append(offer)
+        request = _Request(dialogue)
+        self._requests.append(request)
         try:
             yield
         finally:
-            self._offers.remove(offer)
-            for task in offer.open:
+            self._requests.remove(request)
+            for task in request.open:
                 task.cancel()
 
-    async def asked(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
-        """The SDK's elicitation callback.
+    async def elicit(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
+        """The SDK's callback for ``elicitation/create``; declined where nobody can be asked."""
+        given = await self._asked(context, "elicitation/create", _written(params))
+        if isinstance(given, ErrorData):
+            return ElicitResult.model_validate(DECLINED)
+        return ElicitResult.model_validate(given)
 
-        Such a question does not say which call it belongs to: it goes to the caller who offered last.
-        """
-        if not self._offers:
-            return ElicitResult(action="decline")
-        offer = self._offers[-1]
-        if len(offer.open) >= MAX_OPEN:
-            return ElicitResult(action="decline")
-        question = params.model_dump(by_alias=True, mode="json", exclude_none=True)
-        task = asyncio.create_task(_ask(offer.on_question, question), name=f"question-{context.request_id}")
-        offer.open.add(task)
+    async def sample(
+        self, context: ClientRequestContext, params: CreateMessageRequestParams
+    ) -> CreateMessageResultWithTools | ErrorData:
+        """The SDK's callback for ``sampling/createMessage``."""
+        given = await self._asked(context, "sampling/createMessage", _written(params))
+        return given if isinstance(given, ErrorData) else CreateMessageResultWithTools.model_validate(given)
+
+    async def list_roots(self, context: ClientRequestContext) -> ListRootsResult | ErrorData:
+        """The SDK's callback for ``roots/list``."""
+        given = await self._asked(context, "roots/list", {})
+        return given if isinstance(given, ErrorData) else ListRootsResult.model_validate(given)
+
+    async def _asked(self, context: ClientRequestContext, method: str, params: Json) -> Json | ErrorData:
+        """Such a question does not say which request it belongs to: it goes to the requester who offered last."""
+        asked = next((one for one in reversed(self._requests) if one.dialogue.offers(method, params)), None)
+        if asked is None or len(asked.open) >= MAX_OPEN:
+            return ErrorData(code=INVALID_REQUEST, message=f"{method} is not offered")
+        task = asyncio.create_task(_answer(asked.dialogue, method, params), name=f"question-{context.request_id}")
+        asked.open.add(task)
         try:
             await asyncio.wait({task})
         finally:
             task.cancel()
-            offer.open.discard(task)
-        return ElicitResult.model_validate(CANCELLED if task.cancelled() else task.result())
+            asked.open.discard(task)
+        return _no_answer(method) if task.cancelled() else task.result()
+
+    async def told(self, params: LoggingMessageNotificationParams) -> None:
+        """Hand a log message on; it does not say which request it belongs to, so all that want logs get it."""
+        data: Any = params.data
+        if len(written := written_as_json(data)) > MAX_LOG:
+            data = written[:MAX_LOG]
+        for request in list(self._requests):
+            if request.dialogue.on_log is not None and request.logs < MAX_LOGS:
+                request.logs += 1
+                await request.dialogue.on_log(params.level, params.logger and params.logger[:255], data)
 
 
-async def answers(requests: Mapping[str, Any], on_question: OnQuestion | None) -> dict[str, Any]:
+async def answers(requests: Mapping[str, Any], dialogue: Dialogue) -> Json:
     """The ``inputResponses`` to the ``inputRequests`` of an input-required result.
 
-    Raises :class:`McpError` for anything but a question to the caller: sampling and roots are not offered.
+    Raises :class:`McpError` for what is not offered, but for an elicitation, which is declined.
     """
-    found = {}
+    found: Json = {}
     for key, request in requests.items():
         method = request.get("method") if isinstance(request, Mapping) else None
-        if method != "elicitation/create":
-            raise McpError(f"the server asked for {method}, which is not offered", code=-32600, data=None)
+        if method not in CAPABILITY_OF:
+            raise McpError(f"the server asked for {method}, which is not offered", code=INVALID_REQUEST, data=None)
         params = request.get("params")
         if params and not isinstance(params, Mapping):
-            raise McpError(f"the server's question is no object: {quoted(params)}", code=-32600, data=None)
-        found[key] = await _ask(on_question, dict(params or {})) if on_question is not None else DECLINED
+            raise McpError(f"the server's question is no object: {quoted(params)}", code=INVALID_REQUEST, data=None)
+        question = dict(params or {})
+        if dialogue.offers(method, question):
+            given = await _answer(dialogue, method, question)
+        elif method == "elicitation/create":
+            given = DECLINED
+        else:
+            raise McpError(f"the server asked for {method}, which is not offered", code=INVALID_REQUEST, data=None)
+        if isinstance(given, ErrorData):
+            raise McpError(f"{method}: {given.message}", code=given.code, data=None)
+        found[key] = given
     return found
 
 
-async def _ask(on_question: OnQuestion, question: dict[str, Any]) -> dict[str, Any]:
-    """The caller's answer in the shape that the protocol wants; ``cancel`` when there is no such answer."""
+async def _answer(dialogue: Dialogue, method: str, params: Json) -> Json | ErrorData:
+    """The requester's answer in the shape that the protocol wants; ``cancel`` or an error when there is none."""
+    assert dialogue.on_question is not None
     try:
-        answer = ElicitResult.model_validate(await on_question(question))
+        given = await dialogue.on_question(method, params)
+        return _written(_RESULTS[method].model_validate(given))
     except ValidationError as fault:
-        log.warning("question.bad_answer", fault=str(fault))
-        return CANCELLED
+        log.warning("question.bad_answer", method=method, fault=str(fault)[:1_000])
+        return _no_answer(method)
     except Exception:
-        log.exception("question.failed")
+        log.exception("question.failed", method=method)
+        return _no_answer(method)
+
+
+def _no_answer(method: str) -> Json | ErrorData:
+    if method == "elicitation/create":
         return CANCELLED
-    return answer.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return ErrorData(code=USER_REJECTED, message="the requester did not answer")
+
+
+def _written(model: BaseModel) -> Json:
+    return model.model_dump(by_alias=True, mode="json", exclude_none=True)

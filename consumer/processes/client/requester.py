@@ -11,17 +11,16 @@ from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp_types import INTERNAL_ERROR, REQUEST_TIMEOUT
 
 from consumer.processes.client.connection import Connection
+from consumer.processes.client.era import Era
 from consumer.processes.client.http_answers import FORGOTTEN
-from consumer.processes.client.protocol_versions import Envelope, Era, connection_lost
-from consumer.processes.client.questions import OnQuestion, Questions, answers
+from consumer.processes.client.protocol_versions import Envelope, connection_lost
+from consumer.processes.client.questions import Questions, answers
 from consumer.processes.foreign_text import without_secrets
 from consumer.processes.jsonrpc import quoted
 from consumer.processes.stdio.transport import InputBlocked, Unsendable
+from consumer.sessions.dialogue import SILENT, Dialogue, OnProgress
 from consumer.sessions.session import ProcessExit
 from schemas.errors import InvalidMessage, McpError, OutcomeUnknown, SessionDied, SessionsError, ToolTimeout
-
-OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
-"""Told ``progress``, ``total`` and ``message`` of each progress notification, in order of arrival."""
 
 MAX_ROUNDS = 10
 """Most questions in a row that a modern server may ask before it has to answer."""
@@ -57,18 +56,22 @@ class Exchange:
         params: Mapping[str, Any],
         *,
         timeout: float | None,
-        on_progress: OnProgress | None = None,
-        on_question: OnQuestion | None = None,
+        dialogue: Dialogue = SILENT,
     ) -> dict[str, Any]:
         """The result of one request, as the server wrote it; ``timeout`` covers all rounds of it.
 
-        When it times out or its task is cancelled, the server is told (``notifications/cancelled``).
+        When it times out or its task is cancelled, the server is told (``notifications/cancelled``, or over HTTP from
+        2026-07-28 on the end of the request's own stream).
         """
         try:
-            if self.envelope.era is Era.HANDSHAKE:
-                with self._questions.offered(on_question):
-                    return await self._round(method, params, timeout, on_progress)
-            return await self._rounds(method, params, timeout, on_progress, on_question)
+            with self._questions.offered(dialogue):
+                if self.envelope.era is Era.HANDSHAKE:
+                    return await self._round(method, params, timeout, dialogue)
+                given = {"inputResponses": dialogue.input_responses, "requestState": dialogue.request_state}
+                params = {**params, **{name: value for name, value in given.items() if value is not None}}
+                if dialogue.returned:
+                    return await self._round(method, params, timeout, dialogue)
+                return await self._rounds(method, params, timeout, dialogue)
         except MCPError as fault:
             raise without_secrets(await self._translated(fault, method, params, timeout)) from fault
         except Unsendable as fault:
@@ -77,27 +80,23 @@ class Exchange:
             raise _timed_out(_named(method, params), timeout, "the server does not read its input") from fault
 
     async def _round(
-        self, method: str, params: Mapping[str, Any], timeout: float | None, on_progress: OnProgress | None
+        self, method: str, params: Mapping[str, Any], timeout: float | None, dialogue: Dialogue
     ) -> dict[str, Any]:
         opts: CallOptions = {}
         if timeout is not None:
             opts["timeout"] = timeout
-        if on_progress is not None:
-            opts["on_progress"] = _told(on_progress)
-        return await self._dispatcher.send_raw_request(method, self.envelope.seal(method, params, opts), opts)
+        if dialogue.on_progress is not None:
+            opts["on_progress"] = _told(dialogue.on_progress)
+        sealed = self.envelope.seal(method, params, opts, dialogue.capabilities)
+        return await self._dispatcher.send_raw_request(method, sealed, opts)
 
     async def _rounds(
-        self,
-        method: str,
-        params: Mapping[str, Any],
-        timeout: float | None,
-        on_progress: OnProgress | None,
-        on_question: OnQuestion | None,
+        self, method: str, params: Mapping[str, Any], timeout: float | None, dialogue: Dialogue
     ) -> dict[str, Any]:
         """Revision 2026-07-28, multi round-trip requests: send again with the answers until there is a result."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _IDLE_ROUND
-        result = await self._round(method, params, timeout, on_progress)
+        result = await self._round(method, params, timeout, dialogue)
         for _ in range(MAX_ROUNDS):
             if result.get("resultType") != "input_required":
                 return result
@@ -108,17 +107,19 @@ class Exchange:
                         raise McpError(
                             f"the server's questions are no object: {quoted(asked)}", code=INTERNAL_ERROR, data=None
                         )
-                    given = await answers(asked, on_question)
+                    given = await answers(asked, dialogue)
                     if not asked:
                         await asyncio.sleep(pause)
                         pause = min(2 * pause, 0.25)
             except TimeoutError as fault:
                 raise _timed_out(_named(method, params), timeout, "its question was not answered") from fault
-            again = {**params, **({"inputResponses": given} if given else {})}
+            again = {name: value for name, value in params.items() if name not in ("inputResponses", "requestState")}
+            if given:
+                again["inputResponses"] = given
             if "requestState" in result:
                 again["requestState"] = result["requestState"]
             left = None if deadline is None else max(0.001, deadline - time.monotonic())
-            result = await self._round(method, again, left, on_progress)
+            result = await self._round(method, again, left, dialogue)
         if result.get("resultType") != "input_required":
             return result
         raise McpError(f"{_named(method, params)}: the server asked back {MAX_ROUNDS} times", code=-32600, data=None)

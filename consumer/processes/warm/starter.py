@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from consumer.processes.client.client import MCPClient
-from consumer.processes.client.protocol_versions import Era
+from consumer.processes.client.era import Era
 from consumer.processes.fork.launcher import ForkLauncher
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService

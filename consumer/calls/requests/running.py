@@ -1,0 +1,60 @@
+"""A tool call that runs: who hears what is told before its reply, and how it is cancelled."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from schemas.interim import InputRequired, Interim
+
+Listener = Callable[[Interim], Awaitable[None]]
+"""Sends a message to the reply address of one request."""
+
+MAX_LISTENERS = 16
+"""Requests under one key that hear what comes before the reply; more of them only get the reply."""
+
+
+class Running:
+    """One tool call, from its first request to its reply.
+
+    Who repeats the request joins, is told the questions that are open, and hears from then on what the first hears.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._questions: dict[str, InputRequired] = {}
+        self._task = asyncio.current_task()
+        self.cancelled = False
+
+    async def join(self, listener: Listener) -> None:
+        """Have ``listener`` hear what is told from now on, and what is asked."""
+        if len(self._listeners) >= MAX_LISTENERS:
+            return
+        self._listeners.append(listener)
+        for question in list(self._questions.values()):
+            await listener(question)
+
+    async def tell(self, message: Interim) -> None:
+        """Tell all that listen; a question is open until ``answered``."""
+        if isinstance(message, InputRequired):
+            self._questions[message.input_id] = message
+        for listener in list(self._listeners):
+            await listener(message)
+
+    def answered(self, input_id: str) -> None:
+        """A question is open no longer."""
+        self._questions.pop(input_id, None)
+
+    def listen_as(self, other: "Running | None") -> None:
+        """Tell those who listen to ``other`` from now on, or nobody."""
+        self._listeners = other._listeners if other is not None else []  # noqa: SLF001 - one of its kind
+
+    def cancel(self) -> bool:
+        """Cancel the call at its server; returns False when that was done before."""
+        if self.cancelled or self._task is None:
+            return False
+        self.cancelled = True
+        return self._task.cancel()
+
+    def absorb(self) -> bool:
+        """In its task, on ``CancelledError``: whether it was ``cancel`` alone that raised it; it is dealt with then."""
+        task = asyncio.current_task()
+        return self.cancelled and task is not None and task is self._task and task.uncancel() == 0

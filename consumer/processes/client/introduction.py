@@ -1,0 +1,78 @@
+"""What a server tells of itself when it introduces itself, as it wrote it, and bounded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp_types import SERVER_INFO_META_KEY
+
+from consumer.processes.client.era import Era
+from consumer.processes.foreign_text import written_as_json
+
+MAX_PART = 64 << 10
+"""Bytes of capabilities, and of server info, as JSON, and characters of instructions: what is kept of a server."""
+
+_OPTIONAL: dict[str, type] = {"_meta": dict, "instructions": str}
+"""What a server may leave out when it introduces itself, so that one of another type is better left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a server is: its era and protocol version, what it can do, and who it says it is."""
+
+    era: Era
+    protocol_version: str
+    capabilities: dict[str, Any] = field(default_factory=dict)
+    server_info: dict[str, Any] | None = None
+    instructions: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As it is on the wire."""
+        about: dict[str, Any] = {
+            "era": self.era.value,
+            "protocol_version": self.protocol_version,
+            "capabilities": self.capabilities,
+        }
+        if self.server_info is not None:
+            about["server_info"] = self.server_info
+        if self.instructions is not None:
+            about["instructions"] = self.instructions
+        return about
+
+
+def introduction(era: Era, version: str, mended: Mapping[str, Any]) -> Introduction:
+    """The introduction in a result of ``initialize`` or ``server/discover`` that was mended; see ``mended``.
+
+    Capabilities beyond ``MAX_PART`` are reduced to their names, server info to name and version.
+    """
+    capabilities = mended["capabilities"]
+    if _size(capabilities) > MAX_PART:
+        capabilities = {str(name)[:100]: {} for name in list(capabilities)[:100]}
+    info = mended.get("serverInfo") or (mended.get("_meta") or {}).get(SERVER_INFO_META_KEY)
+    if not isinstance(info, dict):
+        info = None
+    elif _size(info) > MAX_PART:
+        info = {key: str(info.get(key))[:1_000] for key in ("name", "version")}
+    instructions = mended.get("instructions")
+    return Introduction(era, version, capabilities, info, instructions[:MAX_PART] if instructions else None)
+
+
+def _size(value: Any) -> int:
+    return len(written_as_json(value).encode())
+
+
+def mended(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server tells of itself, with an empty object for what should be one and is not: ``[]`` (PHP), ``true``."""
+    told = {key: value for key, value in raw.items() if isinstance(value, _OPTIONAL.get(key, object))}
+    given = raw.get("capabilities")
+    capabilities = given if isinstance(given, dict) else {}
+    told["capabilities"] = {
+        name: value if isinstance(value, dict) else {}
+        for name, value in capabilities.items()
+        if value is not None and value is not False
+    }
+    about = raw.get("serverInfo")
+    if "protocolVersion" in raw or about is not None:
+        about = about if isinstance(about, dict) else {}
+        told["serverInfo"] = {**about, **{key: str(about.get(key) or "unknown") for key in ("name", "version")}}
+    return told

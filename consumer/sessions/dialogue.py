@@ -1,0 +1,54 @@
+"""What a server and its requester say to each other while a request runs, beside the request and its result."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.base import Json
+
+OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
+"""Told ``progress``, ``total`` and ``message`` of each progress notification, in order of arrival."""
+
+OnLog = Callable[[str, str | None, Any], Awaitable[None]]
+"""Told ``level``, ``logger`` and ``data`` of each log message."""
+
+OnQuestion = Callable[[str, Json], Awaitable[Json]]
+"""Given method and parameters of a server's request, returns its result."""
+
+CAPABILITY_OF = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
+"""The client capability that each question needs."""
+
+DEFAULT_CAPABILITIES: Json = {"elicitation": {"form": {}, "url": {}}}
+"""What is offered to servers for requesters who do not say what they offer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """How one request's requester is reached while it runs; what is None is not wanted.
+
+    ``capabilities`` are the requester's own (MCP ``ClientCapabilities``). With ``returned`` a question of a
+    2026-07-28 server is returned as the result of the request, and ``input_responses`` and ``request_state`` are sent
+    with the request that answers it.
+    """
+
+    on_progress: OnProgress | None = None
+    on_log: OnLog | None = None
+    on_question: OnQuestion | None = None
+    capabilities: Json | None = None
+    returned: bool = False
+    input_responses: Json | None = None
+    request_state: str | None = None
+
+    def offers(self, method: str, params: Json) -> bool:
+        """Whether the requester can be asked this."""
+        if self.on_question is None:
+            return False
+        capabilities = DEFAULT_CAPABILITIES if self.capabilities is None else self.capabilities
+        offered = capabilities.get(CAPABILITY_OF.get(method, ""))
+        if method == "elicitation/create" and params.get("mode") == "url":
+            return isinstance(offered, dict) and "url" in offered
+        return offered is not None
+
+
+SILENT = Dialogue()
+"""Nobody hears or answers anything."""

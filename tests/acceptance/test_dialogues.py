@@ -1,0 +1,206 @@
+"""What servers of both eras tell of themselves, ask and hear while a request runs, by way of the queue."""
+
+import asyncio
+import sys
+import time
+
+import pytest
+
+from consumer.client import Answer
+from schemas.errors import InvalidMessage, ServiceNotFound, SessionNotFound, ToolCancelled
+from schemas.interim import InputRequired, ToolsPending, ToolsProgress
+from tests.harness import ECHO, ROOT, Cluster
+
+MODERN = [sys.executable, "-S", str(ROOT / "tests" / "servers" / "modern_server.py")]
+BOTH = {"services": {"old": {"command": ECHO}, "new": {"command": MODERN}}}
+LARGE: Answer = {"action": "accept", "content": {"answer": "large"}}
+
+eras = pytest.mark.parametrize("era", ["old", "new"])
+
+
+def heard_by(answer, era):
+    """What the server was answered by its caller."""
+    found = answer.structured_content
+    return found["reply"]["result"] if era == "old" else found["answers"]["q1"]
+
+
+@pytest.fixture
+async def both(mcp: Cluster):
+    """A worker with a service of each era."""
+    await mcp.start(BOTH)
+    return mcp
+
+
+@eras
+async def test_a_session_says_what_its_server_is(both: Cluster, era):
+    await both.client.create("c", era)
+    about = await both.client.describe("c")
+    assert (about.session_id, about.service_name) == ("c", era)
+    assert about.capabilities["tools"] == {"listChanged": True}
+    expected = {"old": ("handshake", "2025-11-25", "echo"), "new": ("modern", "2026-07-28", "modern")}
+    assert (about.era, about.protocol_version, (about.server_info or {})["name"]) == expected[era]
+    assert await both.client.describe("c", service_name=era) == about
+    with pytest.raises(SessionNotFound):
+        await both.client.describe("other")
+
+
+@eras
+async def test_a_service_says_what_its_server_is_without_a_session(both: Cluster, era):
+    about = await both.client.describe_service(era)
+    assert about.session_id is None
+    assert about.era == {"old": "handshake", "new": "modern"}[era]
+    assert (await both.client.list_sessions()).sessions == {}
+    with pytest.raises(ServiceNotFound):
+        await both.client.describe_service("none")
+
+
+@eras
+async def test_a_question_is_returned_and_its_answer_goes_on_with_the_call(both: Cluster, era):
+    asked = await both.client.call_tool("c", "ask", service_name=era, return_questions=True)
+    assert (asked.result_type, asked.session_id, asked.content) == ("input_required", "c", [])
+    ((name, question),) = (asked.input_requests or {}).items()
+    assert question["method"] == "elicitation/create"
+    answer = await both.client.call_tool(
+        "c", "ask", return_questions=True, input_responses={name: LARGE}, request_state=asked.request_state
+    )
+    assert answer.result_type == "complete"
+    assert heard_by(answer, era) == LARGE
+
+
+@eras
+async def test_a_requester_who_answers_meanwhile_is_asked_as_before(both: Cluster, era):
+    answer = await both.client.call_tool("c", "ask", service_name=era, on_question=lambda _: LARGE)
+    assert heard_by(answer, era) == LARGE
+
+
+async def test_who_comes_back_without_an_answer_is_asked_again(both: Cluster):
+    asked = await both.client.call_tool("c", "ask", service_name="old", return_questions=True)
+    again = await both.client.call_tool("c", "ask", return_questions=True, request_state=asked.request_state)
+    assert again.input_requests == asked.input_requests
+
+
+async def test_a_call_whose_requester_stays_away_is_cancelled_at_its_server(mcp: Cluster):
+    await mcp.start({"services": {"old": {"command": ECHO, "question_timeout": 0.3}}})
+    asked = await mcp.client.call_tool("c", "ask", service_name="old", return_questions=True)
+    async with asyncio.timeout(10):
+        while not (await mcp.client.call_tool("c", "cancelled")).structured_content["ids"]:
+            await asyncio.sleep(0.05)
+    with pytest.raises(InvalidMessage, match="no request is kept"):
+        await mcp.client.call_tool("c", "ask", return_questions=True, request_state=asked.request_state)
+
+
+async def test_a_state_is_good_for_its_own_request_only(both: Cluster):
+    asked = await both.client.call_tool("c", "ask", service_name="old", return_questions=True)
+    with pytest.raises(InvalidMessage, match="belongs to tools/call ask"):
+        await both.client.call_tool("c", "echo", return_questions=True, request_state=asked.request_state)
+    other = await both.client.call_tool("d", "echo", service_name="old")
+    assert other.session_id == "d"
+    with pytest.raises(InvalidMessage, match="no request is kept"):
+        await both.client.call_tool("d", "ask", return_questions=True, request_state=asked.request_state)
+
+
+async def test_what_a_requester_offers_is_what_the_server_may_ask(both: Cluster):
+    refused = await both.client.call_tool(
+        "c", "ask", service_name="old", on_question=lambda _: LARGE, client_capabilities={}
+    )
+    assert heard_by(refused, "old") == {"action": "decline"}
+
+
+@eras
+async def test_a_model_and_roots_are_asked_of_who_offers_them(mcp: Cluster, era):
+    offers = {"offers": ["sampling", "roots"]} if era == "old" else {}
+    await mcp.start({"services": {era: {"command": ECHO if era == "old" else MODERN, **offers}}})
+    said = {"role": "assistant", "content": {"type": "text", "text": "hello"}, "model": "m"}
+    asked: list[InputRequired] = []
+
+    def answer(question: InputRequired):
+        asked.append(question)
+        return {"result": said}
+
+    sampling = {"messages": [], "maxTokens": 1}
+    name, arguments = (
+        ("request", {"method": "sampling/createMessage", "params": sampling}) if era == "old" else ("sample", {})
+    )
+    told = await mcp.client.call_tool(
+        "c", name, arguments, service_name=era, on_question=answer, client_capabilities={"sampling": {}}
+    )
+    assert [question.method for question in asked] == ["sampling/createMessage"]
+    found = told.structured_content["reply"]["result"] if era == "old" else told.structured_content["answers"]["s1"]
+    assert found["content"]["text"] == "hello"
+
+
+@eras
+async def test_a_call_is_cancelled_by_its_key(both: Cluster, era):
+    began = asyncio.Event()
+
+    async def pending(_: ToolsPending):
+        began.set()
+
+    await both.client.create("c", era)
+    running = asyncio.create_task(
+        both.client.call_tool("c", "sleep", {"seconds": 30}, idempotency_key="k", pending_after=0.2, on_pending=pending)
+    )
+    async with asyncio.timeout(10):
+        await began.wait()
+    before = time.monotonic()
+    assert (await both.client.cancel_tool("c", "k")).cancelled
+    with pytest.raises(ToolCancelled):
+        await running
+    assert time.monotonic() - before < 5
+    assert len((await both.client.call_tool("c", "cancelled")).structured_content["ids"]) == 1
+    assert not (await both.client.cancel_tool("c", "k")).cancelled
+    with pytest.raises(ToolCancelled):  # it may have been executed: the key is used up
+        await both.client.call_tool(
+            "c", "sleep", {"seconds": 30}, idempotency_key="k", pending_after=0.2, on_pending=pending
+        )
+
+
+async def test_a_call_that_waits_for_its_answers_can_be_cancelled_too(both: Cluster):
+    asked = await both.client.call_tool("c", "ask", service_name="old", return_questions=True, idempotency_key="k")
+    assert (await both.client.cancel_tool("c", "k")).cancelled
+    with pytest.raises(InvalidMessage, match="no request is kept"):
+        await both.client.call_tool("c", "ask", return_questions=True, request_state=asked.request_state)
+
+
+async def test_where_nothing_runs_nothing_is_cancelled(both: Cluster):
+    assert not (await both.client.cancel_tool("nobody", "k")).cancelled
+
+
+async def test_a_repetition_hears_progress_and_questions_as_well(both: Cluster):
+    await both.client.create("c", "old")
+    first: asyncio.Queue = asyncio.Queue()
+    second: asyncio.Queue = asyncio.Queue()
+
+    def asking(heard, steps):
+        return asyncio.create_task(
+            both.client.call_tool(
+                "c", "progress", {"steps": steps, "interval": 0.1}, idempotency_key="k", on_progress=heard.put
+            )
+        )
+
+    one = asking(first, 20)
+    async with asyncio.timeout(10):
+        await first.get()
+    two = asking(second, 20)
+    assert (await one).text == (await two).text == "20 steps"
+    assert isinstance(second.get_nowait(), ToolsProgress)
+
+
+async def test_a_repetition_can_answer_the_question_of_the_first(both: Cluster):
+    await both.client.create("c", "old")
+    asked = asyncio.Event()
+
+    async def gone(_: InputRequired):
+        asked.set()
+        await asyncio.sleep(1000)
+
+    async def call(on_question):
+        return await both.client.call_tool("c", "ask", idempotency_key="k", on_question=on_question)
+
+    first = asyncio.create_task(call(gone))
+    async with asyncio.timeout(10):
+        await asked.wait()
+    answer = await call(lambda _: LARGE)
+    assert heard_by(answer, "old") == LARGE
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
