@@ -144,8 +144,10 @@ class _Front:
                         await self._app(scope, asked.receive, answering.send)
             except Refused as error:  # by the front itself; those of endpoints are answered by the application
                 await _refused(Request(scope), error)(scope, asked.receive, answering.send)
-            except Exception:  # answered by the application already
+            except Exception as error:  # in most cases answered by the application already
                 log.exception("http.defect", method=scope["method"], path=path[:200])
+                if not answering.status:
+                    await _defect(Request(scope), error)(scope, asked.receive, answering.send)
             about.route = self._routes.get(scope.get("endpoint"), metrics.OTHER)
             tracing.served(span, about.route, answering.status)
         _tell(scope["method"], about, answering.status, time.monotonic() - began)

@@ -1,5 +1,6 @@
 """Where a request comes from and how it was addressed: proxies, ``Host``, ``Origin``. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -39,9 +40,9 @@ class Origins:
     def addressed(self, peer: str | None, scheme: str, target: str, headers: Mapping[str, str]) -> Addressed:
         """How a request was addressed; ``target`` is its path with its query, as it came."""
         proxied = self._trusts(peer)
-        host = (headers.get("x-forwarded-host") if proxied else None) or headers.get("host", "")
-        scheme = (headers.get("x-forwarded-proto") if proxied else None) or scheme
-        base = self._public or f"{_first(scheme)}://{_first(host)}"
+        said = _first(headers.get("x-forwarded-proto", "")) if proxied else ""
+        scheme = said if said in ("http", "https") else scheme
+        base = self._public or f"{scheme}://{self._host(peer, headers)}"
         forwarded = "x-forwarded-for" in headers or "forwarded" in headers
         return Addressed(
             address=self._sender(peer, headers.get("x-forwarded-for", "")) if proxied else peer or "",
@@ -53,16 +54,22 @@ class Origins:
         """See that a request means this gateway, and does not come from somebody else's web page.
 
         Raises:
-            Refused: 421 for a ``Host``, 403 for an ``Origin`` that is none of ours.
+            Refused: 400 for a ``Host`` that is none, 421 for one and 403 for an ``Origin`` that is none of ours.
         """
-        host = (headers.get("x-forwarded-host") if self._trusts(peer) else None) or headers.get("host", "")
-        if self._checked and _name(_first(host)) not in self._hosts:
+        host = self._host(peer, headers)
+        if host and not _is_host(host):
+            raise Refused(400, "Host is no host name")
+        if self._checked and _name(host) not in self._hosts:
             raise Refused(421, "Host names none of this gateway's names; add it to gateway.allowed_hosts")
         origin = headers.get("origin")
         if origin is None or origin.casefold() in self._origins:
             return
-        if _name(urlsplit(origin).netloc) not in self._hosts:
+        if _origin_name(origin) not in self._hosts:
             raise Refused(403, "Origin is none that may ask; add it to gateway.allowed_origins")
+
+    def _host(self, peer: str | None, headers: Mapping[str, str]) -> str:
+        """The host that the sender addressed, with its port."""
+        return _first((headers.get("x-forwarded-host") if self._trusts(peer) else None) or headers.get("host", ""))
 
     def _trusts(self, peer: str | None) -> bool:
         return bool(self._proxies) and _within(peer, self._proxies)
@@ -80,11 +87,30 @@ def _first(value: str) -> str:
     return value.partition(",")[0].strip()
 
 
+_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::[0-9]{0,5})?")
+
+
+def _is_host(host: str) -> bool:
+    """Whether a text can stand in a URL where the host and the port stand."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    return found["address"] is None or _address(found["address"]) is not None
+
+
 def _name(host: str) -> str:
     """A host without its port."""
     if host.startswith("["):
         return host.partition("]")[0][1:].casefold()
     return host.partition(":")[0].casefold()
+
+
+def _origin_name(origin: str) -> str:
+    """The host of an origin; empty where it is none."""
+    try:
+        return _name(urlsplit(origin).netloc)
+    except ValueError:
+        return ""
 
 
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:

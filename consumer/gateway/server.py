@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from consumer.gateway.exchange import written
+from consumer.gateway.statuses import RETRY_AFTER, http_error
+from consumer.observability.http_connections import Bounds, Parser, bounded, fastest_parser
 from consumer.observability.listening import BACKLOG, CannotListen, listen
 from consumer.settings.gateway import GatewaySettings
 
@@ -18,6 +21,19 @@ KEEP_ALIVE: Final = 75
 """How long (s) an idle connection is kept: longer than load balancers keep theirs, which would meet a closed one."""
 
 CLOSE_TIMEOUT: Final = 1
+HEAD_TIMEOUT: Final = 10.0
+READ_TIMEOUT: Final = 30.0
+MAX_HEAD: Final = 64 << 10
+
+
+def _too_many() -> bytes:
+    body = written(http_error(503, "this gateway has no room for more connections; try again").model_dump())
+    head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: {RETRY_AFTER}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+TOO_MANY: Final = _too_many()
+"""The answer to one connection too many."""
 
 
 class _Server(uvicorn.Server):
@@ -28,26 +44,32 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _http() -> Literal["httptools", "h11"]:
-    """The faster parser where it is installed (``pip install 'mcp-sessions[fast]'``)."""
-    try:
-        import httptools  # noqa: F401, PLC0415 - an extra
-    except ImportError:
-        return "h11"
-    return "httptools"
+def bounds_of(settings: GatewaySettings) -> Bounds:
+    """What connections may cost a gateway with these settings."""
+    return Bounds(settings.max_connections, HEAD_TIMEOUT, READ_TIMEOUT, max_head=MAX_HEAD, refusal=TOO_MANY)
 
 
 class Server:
     """Serves from ``open`` to ``close``."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        *,
+        bounds: Bounds | None = None,
+        parser: Parser | None = None,
+    ) -> None:
+        bounds = bounds or bounds_of(settings)
         self._settings = settings
         tls = settings.tls_cert
         self._server = _Server(
             uvicorn.Config(
                 app,
+                interface="asgi3",
                 loop="none",
-                http=_http(),
+                http=bounded(bounds, parser or fastest_parser()),
+                log_level="error",  # a request that is none would be a line of the log each
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -55,8 +77,7 @@ class Server:
                 server_header=False,
                 proxy_headers=False,
                 backlog=BACKLOG,
-                limit_concurrency=settings.max_connections,
-                h11_max_incomplete_event_size=64 << 10,
+                h11_max_incomplete_event_size=bounds.max_head,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=CLOSE_TIMEOUT,
                 ssl_certfile=str(tls) if tls else None,

@@ -96,7 +96,7 @@ class Webhooks:
         sent = await body_of(request, self._settings.max_body)
         if sent:
             return sent, sent, request.headers.get("content-type", "application/json")
-        query = request.url.query.encode()  # cXML, Plivo and Vonage can be set to GET
+        query: bytes = request.scope["query_string"]  # cXML, Plivo and Vonage can be set to GET
         if not query:
             raise Refused(400, "the request says nothing: neither a body nor a query")
         return sent, query, FORM

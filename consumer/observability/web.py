@@ -1,4 +1,4 @@
-"""``/livez``, ``/readyz`` and ``/metrics`` over HTTP; the only module that imports starlette and uvicorn.
+"""``/livez``, ``/readyz`` and ``/metrics`` over HTTP.
 
 It serves in the worker's own loop, so that an answer proves that the loop runs, and takes no signals. Whoever reaches
 the port can cost it a few connections for a short time, and no more.
@@ -19,8 +19,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from consumer.observability.http_connections import Bounds, bounded
 from consumer.observability.listening import listen
 from consumer.observability.metrics import REGISTRY
 
@@ -29,50 +29,8 @@ log = structlog.get_logger(__name__)
 CLOSE_PATIENCE = 1.0
 """How long (s) closing may take; whoever is being answered has so long to take the answer."""
 
-MAX_CONNECTIONS = 32
-"""How many there may be at once. One more, and the oldest that nothing is being answered on is closed."""
-
-REQUEST_PATIENCE = 5.0
-"""How long (s) a connection may take to send its first request."""
-
-LIFETIME = 60.0
-"""How long (s) a connection may last, whatever is said on it: for several scrapes, and not for ever."""
-
-MAX_HEAD = 16 << 10
-"""Bytes of a request's head."""
-
-
-class _Connection(H11Protocol):
-    """One connection, with an end to everything that its client can draw out."""
-
-    opened_at = 0.0
-    _ends: tuple[asyncio.TimerHandle, ...] = ()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.opened_at = self.loop.time()
-        self._ends = (
-            self.loop.call_later(REQUEST_PATIENCE, self._end_unless_used),
-            self.loop.call_later(LIFETIME, transport.abort),
-        )
-        others = [one for one in self.connections if isinstance(one, _Connection) and one is not self]
-        if len(others) >= MAX_CONNECTIONS:
-            idle = [one for one in others if one.is_idle] or [self]
-            min(idle, key=lambda one: one.opened_at).transport.abort()
-
-    def _end_unless_used(self) -> None:
-        if self.cycle is None:
-            self.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        for timer in self._ends:
-            timer.cancel()
+BOUNDS = Bounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
+"""Enough for several scrapes at once, and for each of them."""
 
 
 class _Everything(Collector):
@@ -110,7 +68,9 @@ class _Server(uvicorn.Server):
 class Web:
     """Serves from ``open`` to ``close``; ``readiness`` tells under ``ready`` whether the worker is, and why."""
 
-    def __init__(self, host: str, port: int, readiness: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(
+        self, host: str, port: int, readiness: Callable[[], Mapping[str, object]], bounds: Bounds = BOUNDS
+    ) -> None:
         self._host = host
         self.port = port
         self._readiness = readiness
@@ -125,8 +85,8 @@ class Web:
             uvicorn.Config(
                 app,
                 loop="none",
-                http=_Connection,
-                h11_max_incomplete_event_size=MAX_HEAD,
+                http=bounded(bounds),
+                h11_max_incomplete_event_size=bounds.max_head,
                 log_level="error",  # a request that is none would be a line of the log each
                 ws="none",
                 lifespan="off",

@@ -37,7 +37,7 @@ def lock(root: Path = ROOT) -> Faults:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     yield from _locked(root / "requirements.lock", project["dependencies"] + extras["dev"])
-    yield from _locked(root / "requirements-run.lock", project["dependencies"] + extras["build"])
+    yield from _locked(root / "requirements-run.lock", project["dependencies"] + extras["build"] + extras["fast"])
     yield from _locked(root / "requirements-sbom.lock", ["cyclonedx-bom"])
 
 

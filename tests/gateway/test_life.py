@@ -110,14 +110,17 @@ async def test_what_runs_is_answered_before_the_gateway_leaves(mcp: Cluster) -> 
 # Processes.
 
 
-async def started(mcp: Cluster, command: str, *options: str, **gateway: object) -> WorkerProcess:
-    """A worker with a gateway, or a gateway, as a process."""
+async def started(
+    mcp: Cluster, command: str, *options: str, parser: str = "httptools", **gateway: object
+) -> WorkerProcess:
+    """A worker with a gateway, or a gateway, as a process; with ``h11`` it finds no other parser."""
+    hidden = "" if parser == "httptools" else "sys.modules['httptools'] = None; "
     path = mcp.folder / f"{command}-{len(mcp.workers)}.json"
     path.write_text(json.dumps(config(gateway={"port": 0, **CREDENTIALS, **gateway})))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "import sys; from consumer.cli import main; main(sys.argv[1:])",
+        f"import sys; {hidden}from consumer.cli import main; main(sys.argv[1:])",
         command,
         *options,
         env=os.environ

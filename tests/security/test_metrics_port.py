@@ -3,22 +3,24 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx2
 import psutil
 import pytest
 
-from consumer.observability import web
-from consumer.observability.web import MAX_CONNECTIONS, Web
+from consumer.observability.web import BOUNDS, Web
 from tests.harness import Cluster, config
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
-    served = Web("127.0.0.1", 0, lambda: {"ready": True})
-    await served.open()
-    yield served.port
-    await served.close()
+@asynccontextmanager
+async def served(**bounds: float) -> AsyncIterator[int]:
+    """A metrics port with these bounds."""
+    web = Web("127.0.0.1", 0, lambda: {"ready": True}, replace(BOUNDS, **bounds))  # type: ignore[arg-type]
+    await web.open()
+    yield web.port
+    await web.close()
 
 
 async def connections(port: int, count: int, first_words: bytes = b"") -> list[asyncio.StreamReader]:
@@ -60,26 +62,27 @@ async def test_three_hundred_silent_connections_leave_the_worker_its_files_and_i
     async with httpx2.AsyncClient() as client:
         for path in ("/livez", "/readyz", "/metrics"):
             assert (await client.get(f"http://127.0.0.1:{port}{path}", timeout=5)).status_code == 200
-        await asyncio.gather(*map(closed, readers[: 300 - MAX_CONNECTIONS]))  # no later than the next came
-        assert process.num_fds() <= before + MAX_CONNECTIONS + 5
+        await asyncio.gather(*map(closed, readers[: 300 - BOUNDS.max_connections]))  # no later than the next came
+        assert process.num_fds() <= before + BOUNDS.max_connections + 5
     await mcp.client.create("c", "echo")
     assert (await mcp.client.call_tool("c", "echo", {"text": "lives"})).text == "lives"
 
 
 @pytest.mark.parametrize("words", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "])
-async def test_who_does_not_ask_is_hung_up_on(port: int, words: bytes, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(web, "REQUEST_PATIENCE", 0.2)
-    (reader,) = await connections(port, 1, words)
-    assert await closed(reader)
+async def test_who_does_not_ask_is_hung_up_on(words: bytes):
+    async with served(head_timeout=0.2) as port:
+        (reader,) = await connections(port, 1, words)
+        assert await closed(reader)
 
 
-async def test_a_connection_does_not_last_for_ever_whatever_is_asked_on_it(port: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(web, "LIFETIME", 0.5)
-    (reader,) = await connections(port, 1, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX-Slow: ")
-    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
-    assert await closed(reader)
+async def test_a_connection_does_not_last_for_ever_whatever_is_asked_on_it():
+    async with served(lifetime=0.5) as port:
+        (reader,) = await connections(port, 1, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX-Slow: ")
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
+        assert await closed(reader)
 
 
-async def test_a_head_that_does_not_end_is_refused(port: int):
-    (reader,) = await connections(port, 1, b"GET /livez HTTP/1.1\r\nX-Long: " + b"x" * 100_000)
-    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 400")
+async def test_a_head_that_does_not_end_is_refused():
+    async with served() as port:
+        (reader,) = await connections(port, 1, b"GET /livez HTTP/1.1\r\nX-Long: " + b"x" * 100_000)
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 4")

@@ -1,0 +1,172 @@
+"""HTTP connections with an end to everything that a client can draw out, for h11 and httptools alike.
+
+uvicorn bounds the time between requests and nothing else: a client that sends its request slowly, that does not read
+its answer, or that opens connections and says nothing would hold a descriptor for ever.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+Parser = Literal["httptools", "h11"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What connections may cost."""
+
+    max_connections: int
+    """How many there may be at once. One more, and one that nothing is being answered on is closed."""
+    head_timeout: float
+    """How long (s) the head of a request may take, and the first one from the moment of connecting."""
+    read_timeout: float
+    """How long (s) a client may take to read what has been sent to it."""
+    lifetime: float | None = None
+    """How long (s) a connection may last, whatever is said on it."""
+    max_head: int = 64 << 10
+    """Bytes of a request's head that is not complete yet."""
+    refusal: bytes = b""
+    """What one connection too many is answered with, when all are busy. Empty: it is closed without an answer."""
+
+
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class _Transport:
+    """A transport that is not written to, and not asked to read, when it is closing.
+
+    asyncio's own ignores that. uvloop's raises, so an answer would fail for a client that has gone meanwhile.
+    """
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+
+# To a type checker a connection is one over h11: uvicorn's two protocols have the same attributes and no common type.
+if TYPE_CHECKING:
+    _Protocol = H11Protocol
+else:
+    _Protocol = object
+
+
+class _Bounded(_Protocol):
+    """What is added to a protocol of uvicorn."""
+
+    bounds: Bounds
+    opened_at = 0.0
+    _head_bytes = 0
+    _refused = False
+    _head_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
+    _life_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast("asyncio.Transport", _Transport(transport)))
+        self.opened_at = self.loop.time()
+        self._head_timer = self.loop.call_later(self.bounds.head_timeout, transport.abort)
+        if self.bounds.lifetime is not None:
+            self._life_timer = self.loop.call_later(self.bounds.lifetime, transport.abort)
+        if len(self.connections) > self.bounds.max_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close the oldest idle connection, one that never asked before one that did; else refuse this one."""
+        others = [one for one in self.connections if isinstance(one, _Bounded) and one is not self and one.is_idle]
+        if others:
+            min(others, key=lambda one: (one.cycle is not None, one.opened_at)).transport.abort()
+        elif self.bounds.refusal:
+            self._refused = True  # answered when it has asked: before that, closing would take the answer back
+        else:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            if not self.transport.is_closing():
+                self.transport.write(self.bounds.refusal)
+                self.transport.close()
+            return
+        before = self.cycle
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self.cycle is not before:
+            self._head_bytes = 0
+            self._head_timer = _cancel(self._head_timer)
+        elif self.is_idle:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.bounds.max_head:
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(self.bounds.head_timeout, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.is_idle:
+            super().send_400_response(msg)
+        else:  # the answer to what came before is under way; there is no other
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._read_timer is None:
+            self._read_timer = self.loop.call_later(self.bounds.read_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_timer = _cancel(self._read_timer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for timer in (self._head_timer, self._read_timer, self._life_timer):
+            _cancel(timer)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Cancel a timer; returns what stands for none."""
+    if timer is not None:
+        timer.cancel()
+    return None
+
+
+def bounded(bounds: Bounds, parser: Parser = "h11") -> type[asyncio.Protocol]:
+    """A protocol for uvicorn's ``http`` with these bounds."""
+    base: Any = H11Protocol
+    if parser == "httptools":
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415 - an extra
+
+        base = HttpToolsProtocol
+    return type("Connection", (_Bounded, base), {"bounds": bounds})
+
+
+def fastest_parser() -> Parser:
+    """The faster parser where it is installed (``pip install 'mcp-sessions[fast]'``)."""
+    try:
+        import httptools  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        return "h11"
+    return "httptools"
