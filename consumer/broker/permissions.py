@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from consumer.broker.topology import Names, cluster
 
-Role = Literal["publisher", "client", "worker", "operator"]
+Role = Literal["publisher", "client", "gateway", "worker", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 NOTHING = "^$"
@@ -70,6 +70,19 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
             write=_any(names.sessions, names.requests, names.cluster, below=(*of_client, _SERVER_NAMED)),
             read=_any(names.events, below=(*of_client, _SERVER_NAMED)),
             topics=(mute, TopicPermission(names.events, NOTHING, ANY_KEY)),
+        ),
+        Permissions(
+            "gateway",
+            "asks as a client for who speaks HTTP, and publishes the call events that come to it",
+            configure=_any(below=(*of_client, _SERVER_NAMED)),
+            write=_any(
+                names.calls, names.sessions, names.requests, names.cluster, *foreign, below=(*of_client, _SERVER_NAMED)
+            ),
+            read=_any(names.events, below=(*of_client, _SERVER_NAMED)),
+            topics=(
+                TopicPermission(names.calls, ANY_KEY, NOTHING),
+                TopicPermission(names.events, NOTHING, ANY_KEY),
+            ),
         ),
         Permissions(
             "worker",

@@ -30,7 +30,9 @@ def serve(invocation: Invocation) -> None:
     try:
         with exporting("mcp-sessions-gateway", __version__):
             from consumer.gateway.gateway import run_gateway
+            from consumer.privacy import become_private
 
+            become_private()  # whatever reads secrets from the environment has done so
             try:
                 import uvloop
             except ImportError:  # where there is none, asyncio's own loop does as well

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from consumer.broker.topology import Queue, Topology
     from consumer.settings import Settings
 
-Role: TypeAlias = Literal["publisher", "client", "worker", "operator"]
+Role: TypeAlias = Literal["publisher", "client", "gateway", "worker", "operator"]
 
 app = typer.Typer(help="The exchanges and queues on the broker: show, declare, compare.", no_args_is_help=True)
 

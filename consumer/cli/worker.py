@@ -56,8 +56,8 @@ def work(
 
 def _run(settings: "Settings", load: "Callable[[Mapping[str, str]], Settings]", *, with_gateway: bool) -> int:
     gc.disable()  # what importing makes is there to stay; to look through it again and again is a tenth of the start
+    from consumer.privacy import become_private
     from consumer.worker import Worker, run_worker
-    from consumer.worker.privacy import become_private
 
     def companion(worker: Worker) -> "Gateway":
         from consumer.gateway.gateway import Gateway

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx2
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
@@ -21,6 +22,8 @@ from consumer.broker.permissions import ROLES, Role, commands, definitions, perm
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, cluster, inbox
 from consumer.client import SessionClient
+from consumer.gateway.gateway import Gateway
+from consumer.settings import Settings
 from infra.broker import PrivateBroker, find_server, private_broker
 from schemas.errors import Disconnected
 from schemas.ids import WorkerId
@@ -166,6 +169,21 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "delete an inbox": delete(INBOX),
         "declare anything": declare("elsewhere"),
     },
+    "gateway": {
+        "make events up": publish(NAMES.events, EVENT),
+        "reach the placer": publish(NAMES.unowned, "c-1"),
+        "write into an inbox": publish("", INBOX),
+        "park": publish(NAMES.dead),
+        "pretend to be a worker": publish(NAMES.workers),
+        "listen to calls": bind(NAMES.sessions, "c-1"),
+        "listen to raw events": bind(NAMES.calls, "#"),
+        "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
+        "take calls": consume(NAMES.calls),
+        "take an inbox": consume(INBOX),
+        "take what is parked": consume(NAMES.dead),
+        "delete an inbox": delete(INBOX),
+        "declare anything": declare("elsewhere"),
+    },
     "worker": {
         "publish call events": publish(NAMES.calls, "k"),
         "publish other keys": publish(NAMES.events, "else.what"),
@@ -221,6 +239,28 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
         assert (await client.close("c-2")).closed
     assert await second.terminate() == 0
     assert mcp.logged("broker.lost") == []
+
+
+async def test_a_gateway_asks_and_publishes_with_one_user(node: PrivateBroker, mcp: Cluster) -> None:
+    await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    settings = Settings(
+        amqp_url=url_of(node, "gateway"), worker={"prefix": NAMES.prefix}, gateway={"port": 0, "auth_token": "t"}
+    )
+    gateway = Gateway(settings)
+    await gateway.listen()
+    try:
+        await gateway.connect()
+        address, credentials = f"http://127.0.0.1:{gateway.port}", {"Authorization": "Bearer t"}
+        async with httpx2.AsyncClient(base_url=address, headers=credentials, timeout=30) as http:
+            sent = await http.post("/signalwire/events", json={"call_id": "c-1", "kind": "started"})
+            assert sent.status_code == 204
+            await mcp.event("created", call_id="c-1")
+            asked = {"tool": "echo", "session_id": "c-1", "arguments": {"text": "hello"}}
+            assert (await http.post("/services/echo/call", json=asked)).json()["result"] == "hello"
+            assert set((await http.get("/sessions")).json()) == {"c-1"}
+            assert (await http.get("/readyz")).status_code == 200
+    finally:
+        await gateway.close()
 
 
 async def operates(url: str) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 
 import psutil
 
+from consumer.privacy import become_private
 from consumer.processes.client.client import MCPClient
 from consumer.processes.launch.launcher import LocalLauncher
 from consumer.processes.service import MCPService
-from consumer.worker.privacy import become_private
 from schemas.errors import SessionsError
 
 SECRET = "correct-horse"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from consumer.privacy import kept
 from consumer.processes.launch.sandbox import no_bubblewrap
-from consumer.worker.privacy import kept
 from tests.harness import ECHO, Cluster, config
 
 SECRET = "correct-horse"

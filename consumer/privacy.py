@@ -1,4 +1,4 @@
-"""What a worker hides of itself from the servers that it starts: its memory, and the secrets that it was started with.
+"""What a process hides of itself from others of its user: its memory, and the secrets that it was started with.
 
 Under ``limits`` a server of an ordinary user's worker runs as the same user. That user may read the environment and the
 memory of its processes, unless they are not dumpable.
@@ -42,7 +42,7 @@ def become_private() -> dict[str, str]:
 
 
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of an environment a worker keeps."""
+    """What of an environment a process keeps."""
     return {
         name: value
         for name, value in environment.items()
