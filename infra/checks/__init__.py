@@ -10,7 +10,7 @@ from collections.abc import Callable
 from infra.checks.common import ROOT, Faults
 from infra.checks.contract import asyncapi
 from infra.checks.environment import time_to_leave, variables_that_exist
-from infra.checks.manifests import kubernetes
+from infra.checks.manifests import gateway, kubernetes
 from infra.checks.monitoring import alerts, dashboard, metrics_that_exist, runbook
 from infra.checks.platforms import compose, dockerfile, heroku, systemd
 from infra.checks.repository import files_too_long, lock, scripts, vulnerabilities
@@ -25,6 +25,7 @@ CHECKS: tuple[Callable[[], Faults], ...] = (
     compose,
     systemd,
     kubernetes,
+    gateway,
     variables_that_exist,
     time_to_leave,
     alerts,

@@ -14,7 +14,7 @@ from infra.checks.platforms import UNIT, unit
 HEROKU_GIVES = 30.0
 """Seconds from SIGTERM to SIGKILL: https://devcenter.heroku.com/articles/dyno-shutdown-behavior."""
 
-FILES = ("app.json", "infra/Dockerfile", "infra/compose.yaml", "infra/kubernetes/deployment.yaml", "infra/systemd/*")
+FILES = ("app.json", "infra/Dockerfile", "infra/compose.yaml", "infra/kubernetes/**/*.yaml", "infra/systemd/*")
 DRAIN = f"{PREFIX}DRAIN_TIMEOUT"
 
 

@@ -36,6 +36,58 @@ def kubernetes(root: Path = ROOT) -> Faults:
     yield from (f"{FOLDER}/scaledobject.yaml: {fault}" for fault in _scaling(by_kind, settings))
 
 
+def gateway(root: Path = ROOT) -> Faults:
+    """The manifests of the gateway, as those of the workers, and what its pods are told."""
+    folder = root / FOLDER / "gateway"
+    manifests = {path.name: read_yaml(path) for path in sorted(folder.glob("*.yaml"))}
+    listed = manifests.pop("kustomization.yaml")["resources"]
+    if sorted(listed) != sorted(manifests):
+        yield f"{FOLDER}/gateway/kustomization.yaml: lists {sorted(listed)}, and there are {sorted(manifests)}"
+    for name, manifest in manifests.items():
+        yield from (f"{FOLDER}/gateway/{name}: {fault}" for fault in _manifest(manifest))
+    if works("kubectl", "version", "--client"):
+        yield from complaints(f"{FOLDER}/gateway/kustomization.yaml", "kubectl", "kustomize", folder)
+    by_kind = {manifest["kind"]: manifest for manifest in manifests.values()}
+    yield from (f"{FOLDER}/gateway: {fault}" for fault in _serving(by_kind))
+
+
+def _serving(by_kind: dict[str, dict[str, Any]]) -> Faults:
+    deployment = by_kind["Deployment"]
+    pods = deployment["spec"]["template"]
+    labels = pods["metadata"]["labels"]
+    selectors = {
+        "Deployment": deployment["spec"]["selector"]["matchLabels"],
+        "Service": by_kind["Service"]["spec"]["selector"],
+        "PodDisruptionBudget": by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        "NetworkPolicy": by_kind["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+    }
+    for kind, selector in selectors.items():
+        if not selector.items() <= labels.items():
+            yield f"{kind} selects {selector}, and the pods are {labels}"
+    scaled = by_kind["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    if (scaled["kind"], scaled["name"]) != ("Deployment", deployment["metadata"]["name"]):
+        yield "the HorizontalPodAutoscaler scales something else than the Deployment"
+    (container,) = pods["spec"]["containers"]
+    if container["args"] != ["mcp-sessions", "gateway"]:
+        yield f"the pods run {container['args']}, and no gateway"
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    if str(ports["http"]) != variables["MCP_SESSIONS_GATEWAY_PORT"]:
+        yield f"the port http is {ports['http']}, and the gateway listens on {variables['MCP_SESSIONS_GATEWAY_PORT']}"
+    probes = {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+    for probe, path in probes.items():
+        if container[probe]["httpGet"] != {"path": path, "port": "http"}:
+            yield f"{probe} asks {container[probe]['httpGet']}, and {path} at http tells"
+    before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    needed = before + float(variables["MCP_SESSIONS_DRAIN_TIMEOUT"]) + CLOSING
+    if needed > pods["spec"]["terminationGracePeriodSeconds"]:
+        yield f"a gateway may take {needed:g} s to leave, and gets {pods['spec']['terminationGracePeriodSeconds']}"
+
+
+CLOSING = 5.0
+"""Seconds for closing connections, when what was under way has been answered."""
+
+
 def _manifest(manifest: dict[str, Any]) -> Faults:
     if manifest["kind"] == "ScaledObject":
         for error in SCALED_OBJECT_VALIDATOR.iter_errors(manifest):

@@ -11,6 +11,7 @@ from pathlib import Path
 from infra.checks.common import ROOT, Faults, complaints, note, read_yaml, tool, works
 
 UNIT = "mcp-sessions@.service"
+GATEWAY_UNIT = "mcp-sessions-gateway.service"
 PROCFILE = ["worker: python -m consumer", "web: mcp-sessions ${WEB_PROCESS:-worker --gateway}"]
 """Alone, a web dyno is worker and gateway in one; beside worker dynos it is the gateway."""
 
@@ -75,6 +76,13 @@ def compose(root: Path = ROOT) -> Faults:
         yield f"{name}: the broker helper cannot choose the port of rabbitmq"
     if "AMQP_URL" not in services["worker"]["environment"]:
         yield f"{name}: the worker gets no AMQP_URL"
+    if (
+        services["gateway"]["command"] != ["mcp-sessions", "gateway"]
+        or "AMQP_URL" not in services["gateway"]["environment"]
+    ):
+        yield f"{name}: the gateway is none, or has no broker"
+    if not all(port.startswith("127.0.0.1:") for port in services["gateway"]["ports"]):
+        yield f"{name}: the gateway has a password that everybody knows, and is reached from elsewhere"
     if services["worker"]["deploy"]["replicas"] < 2:
         yield f"{name}: one worker alone has nobody to give its calls to"
     for service, told in services.items():
@@ -84,16 +92,16 @@ def compose(root: Path = ROOT) -> Faults:
                 yield f"{name}: {service} mounts {source}, which is not there"
 
 
-def unit(root: Path = ROOT) -> configparser.SectionProxy:
-    """The section ``[Service]`` of the unit; of an option that is there twice, the last."""
+def unit(root: Path = ROOT, name: str = UNIT) -> configparser.SectionProxy:
+    """The section ``[Service]`` of a unit; of an option that is there twice, the last."""
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(root / "infra" / "systemd" / UNIT)
+    parser.read(root / "infra" / "systemd" / name)
     return parser["Service"]
 
 
 def systemd(root: Path = ROOT) -> Faults:
-    """The unit is one that systemd can read, and a stop reaches the worker first."""
+    """The units are such that systemd can read, and a stop reaches the worker first."""
     name = f"infra/systemd/{UNIT}"
     service = unit(root)
     program, _, arguments = service["ExecStart"].partition(" ")
@@ -101,11 +109,20 @@ def systemd(root: Path = ROOT) -> Faults:
         yield f"{name}: starts no worker but {service['ExecStart']!r}"
     if service["KillMode"] != "mixed":
         yield f"{name}: SIGTERM must reach the worker alone, which ends its MCP servers itself"
+    serving, _, command = unit(root, GATEWAY_UNIT)["ExecStart"].partition(" ")
+    if command != "gateway":
+        yield f"infra/systemd/{GATEWAY_UNIT}: starts no gateway but {serving} {command}"
     if not shutil.which("systemd-analyze"):
-        note("systemd-analyze is not here, the unit was only looked at")
+        note("systemd-analyze is not here, the units were only looked at")
         return
+    for file, starts in ((UNIT, program), (GATEWAY_UNIT, serving)):
+        yield from _analysed(root, file, starts)
+
+
+def _analysed(root: Path, file: str, program: str) -> Faults:
+    name = f"infra/systemd/{file}"
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / UNIT  # with a program that is here
+        copy = Path(folder) / file  # with a program that is here
         copy.write_text((root / name).read_text().replace(f"ExecStart={program}", f"ExecStart={sys.executable}"))
         yield from complaints(name, "systemd-analyze", "verify", "--man=no", copy)
         yield from complaints(

@@ -42,6 +42,9 @@ COMPOSE = "infra/compose.yaml"
 DEPLOYMENT = "infra/kubernetes/deployment.yaml"
 SCALED = "infra/kubernetes/scaledobject.yaml"
 UNIT = "infra/systemd/mcp-sessions@.service"
+GATEWAY_UNIT = "infra/systemd/mcp-sessions-gateway.service"
+OF_GATEWAY = "infra/kubernetes/gateway"
+SERVING = f"{OF_GATEWAY}/deployment.yaml"
 ALERTS = "infra/prometheus/alerts.yaml"
 BOARD = "infra/grafana/dashboards/mcp-sessions.json"
 
@@ -70,6 +73,22 @@ BOARD = "infra/grafana/dashboards/mcp-sessions.json"
         (COMPOSE, "stop_grace_period: 30s", "stop_grace_period: 20s", environment.time_to_leave, "gives 20 s"),
         (DEPLOYMENT, "PeriodSeconds: 3630", "PeriodSeconds: 3600", environment.time_to_leave, "may take 3612"),
         (UNIT, "TimeoutStopSec=40", "TimeoutStopSec=10", environment.time_to_leave, "gives 10 s"),
+        (GATEWAY_UNIT, "mcp-sessions gateway", "mcp-sessions worker", platforms.systemd, "starts no gateway"),
+        (COMPOSE, '"127.0.0.1:${MCP_GATEWAY_PORT', '"${MCP_GATEWAY_PORT', platforms.compose, "from elsewhere"),
+        (COMPOSE, "[mcp-sessions, gateway]", "[mcp-sessions, worker]", platforms.compose, "the gateway is none"),
+        (SERVING, 'value: "8080"', 'value: "9090"', manifests.gateway, "listens on 9090"),
+        (SERVING, "args: [mcp-sessions, gateway]", "args: [mcp-sessions]", manifests.gateway, "no gateway"),
+        (SERVING, "path: /readyz", "path: /health", manifests.gateway, "readinessProbe"),
+        (SERVING, "PeriodSeconds: 45", "PeriodSeconds: 30", manifests.gateway, "may take 40 s"),
+        (SERVING, "_DRAIN_TIMEOUT", "_DRAIN_TIME", environment.variables_that_exist, "no setting"),
+        (
+            f"{OF_GATEWAY}/service.yaml",
+            "mcp-sessions-gateway }\n  ports",
+            "mcp }\n  ports",
+            manifests.gateway,
+            "Service",
+        ),
+        (f"{OF_GATEWAY}/kustomization.yaml", "  - service.yaml\n", "", manifests.gateway, "lists"),
         (DEPLOYMENT, "readOnlyRootFilesystem", "readOnlyRoot", manifests.kubernetes, "readOnlyRoot"),
         (DEPLOYMENT, "replicas: 2", 'replicas: "2"', manifests.kubernetes, "deployment.yaml: spec.replicas"),
         (DEPLOYMENT, 'value: "8080"', 'value: "9090"', manifests.kubernetes, "listens on 9090"),

@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 
@@ -51,17 +53,18 @@ def stop(worker: psutil.Process) -> None:
 
 
 @asynccontextmanager
-async def dyno(mcp: Cluster, folder: Path) -> AsyncIterator[Dyno]:
+async def dyno(mcp: Cluster, folder: Path, kind: str = "worker", **variables: str) -> AsyncIterator[Dyno]:
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES and not name.startswith(PREFIX)}
     env |= {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "CLOUDAMQP_URL": mcp.url,
-        "DYNO": "worker.1",
+        "DYNO": f"{kind}.1",
         f"{PREFIX}PREFIX": mcp.prefix,  # the tests share a broker
+        **variables,
     }
     (folder / "Procfile").write_text((ROOT / "Procfile").read_text())
     runner = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "honcho", "start", "--no-prefix", "--no-colour", "worker",
+        sys.executable, "-m", "honcho", "start", "--no-prefix", "--no-colour", kind,
         env=env,
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
@@ -96,3 +99,24 @@ async def test_a_call_is_served_by_what_the_procfile_starts(mcp: Cluster, tmp_pa
         await mcp.event("stopped")
         assert [event.data["reason"] for event in mcp.of("closed", session_id="c-1")] == ["worker_shutdown"]
         assert not mcp.of("died")
+
+
+async def test_a_web_dyno_is_worker_and_gateway_on_the_port_that_heroku_gives(mcp: Cluster, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    app = json.loads((ROOT / "app.json").read_text())["env"]
+    given = {name: told["value"] for name, told in app.items() if "GATEWAY" in name and "value" in told}
+    given |= {"PORT": str(port), f"{PREFIX}GATEWAY_AUTH_USER": "agent", f"{PREFIX}GATEWAY_AUTH_PASSWORD": "secret"}
+    async with dyno(mcp, tmp_path, "web", **given) as running:
+        await running.logged("worker.ready")
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            assert (await http.get("/sessions")).status_code == 401
+            http.auth = ("agent", "secret")
+            sent = await http.post("/signalwire/events", json={"call_id": "c-1", "kind": "started"}, timeout=30)
+            assert sent.status_code == 204, sent.text
+            await mcp.event("created", session_id="c-1")
+            asked = {"tool": "add_todo", "session_id": "c-1", "arguments": {"text": "call back"}}
+            assert (await http.post("/services/todo/call", json=asked, timeout=30)).status_code == 200
+        worker = psutil.Process((await mcp.event("started")).data["pid"])
+        stop(worker)
+        assert await asyncio.wait_for(running.runner.wait(), 40) == 0
