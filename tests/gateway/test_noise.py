@@ -25,7 +25,8 @@ MEMORY = 24 << 20
 METHODS = ["GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "get", "BREW", "PROPFIND"]
 ROUTES = [
     "/health", "/livez", "/readyz", "/metrics", "/services", "/services/{}/tools", "/services/{}/call", "/sessions",
-    "/sessions/{}", "/signalwire/events", "/signalwire/swaig", "/signalwire/swaig/{}", "/calls/{}/token", "/{}",
+    "/sessions/{}", "/signalwire/events", "/events", "/events/{}", "/events/twilio",
+    "/signalwire/swaig", "/signalwire/swaig/{}", "/calls/{}/token", "/{}",
 ]  # fmt: skip
 HEADERS = [
     "Host", "Origin", "Authorization", "Content-Type", "Content-Length", "Transfer-Encoding", "X-Forwarded-For",
