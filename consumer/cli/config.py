@@ -35,6 +35,8 @@ def check(
             ("file", told["path"] or "none"),
             ("broker", told["broker"]),
             ("prefix", worker["prefix"]),
+            ("gateway", _address(told["gateway"])),
+            ("lets in", "\n".join(told["gateway"]["credentials"]) or "everybody on this machine"),
             *((key, f"{value:g}") for key, value in told["session"].items() if isinstance(value, int | float)),
         )
     )
@@ -43,6 +45,13 @@ def check(
     for warning in told["warnings"]:
         say(f"warning: {warning}", style="yellow")
     say("The configuration is good.", style="green")
+
+
+def _address(gateway: dict[str, Any]) -> str:
+    scheme = "https" if gateway["tls_cert"] else "http"
+    host = f"[{gateway['listens_on']}]" if ":" in gateway["listens_on"] else gateway["listens_on"]
+    public = f", as {gateway['public_url']}" if gateway["public_url"] else ""
+    return f"{scheme}://{host}:{gateway['port']}{public}"
 
 
 def _services(told: dict[str, Any]) -> list[list[Any]]:

@@ -16,7 +16,11 @@ def describe(settings: Settings) -> dict[str, Any]:
         "services": {name: _service(service) for name, service in settings.services.items()},
         "routes": [_without_secrets(route.model_dump(mode="json")) for route in settings.routes],
         "worker": _without_secrets(settings.worker.model_dump(mode="json")),
-        "gateway": _without_secrets(settings.gateway.model_dump(mode="json")),
+        "gateway": {
+            **_without_secrets(settings.gateway.model_dump(mode="json")),
+            "listens_on": settings.gateway.listens_on,
+            "credentials": list(settings.gateway.credentials),
+        },
         "warnings": list(settings.warnings),
     }
 

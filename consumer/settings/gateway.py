@@ -187,10 +187,13 @@ class GatewaySettings(_Section):
     @field_validator("token_keys")
     @classmethod
     def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for key in keys:
-            text = key.get_secret_value()
-            if not is_pem(text) and len(text.encode()) < MIN_KEY_BYTES:
-                raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes; make one with: openssl rand -hex 32")
+        texts = [key.get_secret_value() for key in keys]
+        if any(not is_pem(text) and len(text.encode()) < MIN_KEY_BYTES for text in texts):
+            raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes; make one with: openssl rand -hex 32")
+        if any(map(is_pem, texts)):
+            from consumer.tokens import TokenKeys  # noqa: PLC0415 - only who has PEM keys needs cryptography
+
+            TokenKeys(texts, "")  # says what cannot be read
         return keys
 
     @model_validator(mode="after")
@@ -227,9 +230,62 @@ class GatewaySettings(_Section):
             return False
 
     @property
+    def credentials(self) -> tuple[str, ...]:
+        """What a request may be let in by, in words and without a secret."""
+        counted = {
+            f"user {self.auth_user}": bool(self.auth_password),
+            "operator's token": bool(self.auth_token),
+            f"tokens {', '.join(token.name for token in self.tokens)}": bool(self.tokens),
+            f"call tokens ({len(self.token_keys)} keys)": bool(self.token_keys),
+            f"SignalWire's signatures ({len(self.signing_keys)} keys)": bool(self.signing_keys),
+            f"signatures of {', '.join(self.signed_platforms)}": bool(self.signed_platforms),
+        }
+        return tuple(words for words, there in counted.items() if there)
+
+    @property
+    def signed_platforms(self) -> tuple[str, ...]:
+        """The platforms whose webhooks are checked with keys of ``webhooks``."""
+        return tuple(platform for platform, told in self.webhooks.items() if told.keys)
+
+    @property
+    def documents(self) -> tuple[tuple[str, str], ...]:
+        """Each setting that names a document, and what it names."""
+        named = {"gateway.document": self.document}
+        named |= {f"gateway.webhooks.{platform}.document": told.document for platform, told in self.webhooks.items()}
+        return tuple((setting, name) for setting, name in named.items() if name)
+
+    @property
     def listens_on(self) -> str:
         """The address that is listened on: loopback while the published password would open the door."""
         return "127.0.0.1" if self.published_password and not self.local else self.host
+
+
+AGENTS_PATIENCE = 28.0
+"""SignalWire's agents wait 30 s for an answer, and some of that goes for the way."""
+
+
+def second_thoughts(gateway: GatewaySettings) -> list[str]:
+    """Warnings about what is allowed and still hardly meant."""
+    thoughts = []
+    if gateway.listens_on != gateway.host:
+        thoughts.append(
+            "gateway.auth_password: everybody knows the published password, so the gateway listens on 127.0.0.1 only"
+        )
+    if (gateway.signing_keys or gateway.signed_platforms) and not (gateway.public_url or gateway.trusted_proxies):
+        thoughts.append(
+            "gateway.public_url is not set, and no trusted_proxies: a signature covers the URL that was called, so "
+            "behind a proxy no webhook will be believed"
+        )
+    if gateway.patience > AGENTS_PATIENCE:
+        thoughts.append(
+            f"gateway.patience: SignalWire's agents give up after 30 s and ask again, before {gateway.patience:g} s"
+        )
+    thoughts += [
+        f"{setting}: there is no file {name!r}"
+        for setting, name in gateway.documents
+        if not name.startswith(("http://", "https://")) and not Path(name).is_file()
+    ]
+    return thoughts
 
 
 def is_pem(key: str) -> bool:

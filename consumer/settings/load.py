@@ -15,6 +15,7 @@ from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
 from consumer.settings.faults import ConfigurationError, Fault, faults_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
+from consumer.settings.gateway import second_thoughts
 from consumer.settings.models import Settings, built_in_services
 
 
@@ -86,10 +87,7 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     thoughts += unknown_parameters(url)
     if is_unverified(url):
         thoughts.append("no_verify_ssl: anybody on the way to the broker can read and change everything")
-    if settings.gateway.listens_on != settings.gateway.host:
-        thoughts.append(
-            "gateway.auth_password: everybody knows the published password, so the gateway listens on 127.0.0.1 only"
-        )
+    thoughts += second_thoughts(settings.gateway)
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:
         thoughts.append("no service is enabled: calls open nothing")

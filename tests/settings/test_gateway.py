@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from consumer.settings import ConfigurationError, load_settings
+from consumer.settings import ConfigurationError, describe, load_settings
 from schemas.ids import ServiceName
 
 SAMPLE: dict[str, Any] = {
@@ -117,3 +117,47 @@ def test_our_own_level_goes_before_the_gateways(tmp_path: Path) -> None:
     table = {**SAMPLE, "worker": {"log_level": "error"}}
     assert load_settings(written(tmp_path, table), env={}).worker.log_level == "error"
     assert load_settings(written(tmp_path, table), env={"MCP_SESSIONS_LOG_LEVEL": "debug"}).worker.log_level == "debug"
+
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def warnings_of(folder: Path, **gateway: Any) -> tuple[str, ...]:
+    path = folder / "ours.json"
+    path.write_text(json.dumps({"gateway": gateway}))
+    return load_settings(path, env={}).warnings
+
+
+@pytest.mark.parametrize(
+    ("gateway", "told"),
+    [
+        ({"signing_keys": [KEY]}, "gateway.public_url is not set"),
+        ({"webhooks": {"twilio": {"keys": [KEY]}}}, "gateway.public_url is not set"),
+        ({"patience": 29}, "gateway.patience: SignalWire's agents give up after 30 s"),
+        ({"document": "/nowhere/call.xml"}, "gateway.document: there is no file '/nowhere/call.xml'"),
+    ],
+)
+def test_what_is_hardly_meant_of_a_gateway_is_warned_of(tmp_path: Path, gateway: dict[str, Any], told: str) -> None:
+    assert any(warning.startswith(told) for warning in warnings_of(tmp_path, **gateway))
+
+
+def test_a_gateway_as_it_is_meant_is_not_warned_of(tmp_path: Path) -> None:
+    document = tmp_path / "call.xml"
+    document.write_text("<Response/>")
+    gateway = {"signing_keys": [KEY], "public_url": "https://calls.example.com", "document": str(document)}
+    assert not [warning for warning in warnings_of(tmp_path, **gateway) if "gateway" in warning]
+
+
+def test_a_key_that_cannot_be_read_is_a_bad_configuration(tmp_path: Path) -> None:
+    broken = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----"
+    with pytest.raises(ConfigurationError, match=r"gateway\.token_keys.*cannot be read"):
+        warnings_of(tmp_path, token_keys=[broken])
+
+
+def test_what_a_gateway_lets_in_is_told_without_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "ours.json"
+    path.write_text(json.dumps({"gateway": {"auth_user": "agent", "auth_password": "tulip", "token_keys": [KEY]}}))
+    told = describe(load_settings(path, env={}))
+    assert told["gateway"]["credentials"] == ["user agent", "call tokens (1 keys)"]
+    assert "tulip" not in json.dumps(told)
+    assert KEY not in json.dumps(told)
