@@ -6,6 +6,8 @@ in an id a replacement does harm: two calls would become one. Whoever reads an i
 
 import json
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Final
 
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -51,3 +53,11 @@ def _is_utf8(body: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: which one was probably meant, and which there are."""
+    names = list(known)
+    near = get_close_matches(name.casefold(), names, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}configured: {', '.join(names) or 'none'}"

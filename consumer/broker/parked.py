@@ -146,7 +146,13 @@ class Parked:
         Raises:
             NotReplayable: nobody but a worker could have published it, or nobody can say who has.
         """
-        message = replace(self.message, headers=_without_ours(self.message.headers), reply_to=None, expiration=None)
+        message = replace(
+            self.message,
+            message_id=self.message.message_id or Message(b"").message_id,  # it is known by it when it comes back
+            headers=_without_ours(self.message.headers),
+            reply_to=None,
+            expiration=None,
+        )
         exchange, key, queue = self.origin.exchange, self.origin.routing_key, self.origin.queue
         if queue == names.calls:
             return message, exchange or names.calls, key

@@ -8,6 +8,7 @@ interrupts it may find a message in both places, and never in none.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final
@@ -28,6 +29,9 @@ BODIES: Final = 64 << 20
 
 SILENCE: Final = 15.0
 """How long (s) the broker may send nothing of what it has; then somebody else is taking messages."""
+
+POLL: Final = 0.1
+"""How often (s) to ask how many there are, while what was replayed may come back."""
 
 WHOLE: Final = 10.0
 """How long (s) a look waits at most until everything is back in the queue."""
@@ -54,6 +58,9 @@ class Replayed:
     exchange: str
     routing_key: str
     problem: str = ""
+    message_id: str = ""
+    again: Parked | None = None
+    """The same message as it was parked anew, when no worker could handle it this time either."""
 
 
 Visit = Callable[[Delivery, Parked], bool]
@@ -170,6 +177,53 @@ class ParkingLot:
             todo -= gone
         await self._drop_what_came_back(sent)
 
+    async def everything(self) -> set[str]:
+        """The ids of all that is parked."""
+        ids: set[str] = set()
+
+        def visit(parked: Parked) -> bool:
+            ids.add(parked.id)
+            return True
+
+        await self.look(visit)
+        return ids
+
+    async def parked_again(
+        self, done: Collection[Replayed], before: Collection[str], patience: float
+    ) -> list[Replayed]:
+        """The same, with what was parked once more within ``patience`` seconds.
+
+        A message is known by its message id, which it keeps; ``before`` is :meth:`everything` as it was before the
+        replay. Returns early when nothing is left that could come back.
+        """
+        away: dict[str, list[int]] = {}
+        told = list(done)
+        for number, one in enumerate(told):
+            if not one.problem:
+                away.setdefault(one.message_id, []).append(number)
+        seen = set(before)
+
+        def visit(parked: Parked) -> bool:
+            if parked.id not in seen:
+                seen.add(parked.id)
+                if waiting := away.get(parked.message.message_id or ""):
+                    number = waiting.pop(0)
+                    told[number] = replace(told[number], again=parked.without_body())
+            return True
+
+        deadline, there = time.monotonic() + patience, -1
+        while any(away.values()):
+            async with self._link.scratch() as channel:
+                now_there, _ = await self._counts(channel)
+            if now_there != there:
+                there = now_there
+                await self.look(visit)
+            elif time.monotonic() > deadline:
+                break
+            else:
+                await asyncio.sleep(POLL)
+        return told
+
     async def _replay_some(
         self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]
     ) -> set[str]:
@@ -207,7 +261,7 @@ class ParkingLot:
             await publisher.confirmed(message, exchange, key)
         except (PublishFailed, Unsendable) as error:
             return Replayed(kept, exchange, key, str(error))
-        return Replayed(kept, exchange, key)
+        return Replayed(kept, exchange, key, message_id=message.message_id)
 
     @contextlib.asynccontextmanager
     async def _lap(self, visit: Visit) -> AsyncIterator["_Lap"]:

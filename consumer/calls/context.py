@@ -18,6 +18,7 @@ from consumer.sessions.record import StartKind
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound
 from schemas.ids import ServiceName, WorkerId
+from schemas.text import nearest
 
 
 class Service(Protocol):
@@ -180,8 +181,7 @@ class Context:
         """
         service: Any = self.services.get(name)
         if service is None:
-            known = ", ".join(self.services) or "none"
-            raise ServiceNotFound(f"there is no service {name!r}; configured: {known}", service_name=name)
+            raise ServiceNotFound(f"there is no service {name!r}; {nearest(name, self.services)}", service_name=name)
         if not service.enabled:
             raise ServiceDisabled(f"service {name!r} is disabled in the configuration", service_name=name)
         return service  # type: ignore[no-any-return]

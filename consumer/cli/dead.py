@@ -128,8 +128,11 @@ async def replay(
     fitting: Fitting,
     ids: Ids = None,
     all_: All = False,
+    watch: Annotated[
+        float, typer.Option(min=0, max=600, metavar="SECONDS", help="How long to see whether they are parked again.")
+    ] = 2.0,
 ) -> None:
-    """Publish parked messages again, to the exchange and key that they had.
+    """Publish parked messages again, to the exchange and key that they had, and tell which were parked once more.
 
     What only a worker could have published stays parked, and is told. Interrupted, it may have published one that is
     still parked; none is lost.
@@ -141,12 +144,15 @@ async def replay(
     try:
         async with _lot(invocation) as (lot, link):
             found = await _find(lot, meant)
-            publisher = Publisher()
-            publisher.attach(await link.publishing())
-            await lot.replay({one.id for one in found}, publisher, done.append)
+            if found:
+                before = await lot.everything()
+                publisher = Publisher()
+                publisher.attach(await link.publishing())
+                await lot.replay({one.id for one in found}, publisher, done.append)
+                done = await lot.parked_again(done, before, watch)
     finally:
-        tell_replayed(done, as_json=invocation.json)
-    if any(one.problem for one in done):
+        tell_replayed(done, watched=watch, as_json=invocation.json)
+    if any(one.problem or one.again for one in done):
         raise typer.Exit(ExitCode.ERROR)
 
 

@@ -154,12 +154,17 @@ def _readable(body: bytes) -> str:
         return text
 
 
-def tell_replayed(done: "list[Replayed]", *, as_json: bool) -> None:
-    """What became of each."""
+def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> None:
+    """What became of each; ``watched`` is how long (s) was looked whether it is parked again."""
     if as_json:
         told = [
             fields(one.parked)
-            | {"to_exchange": one.exchange, "to_routing_key": one.routing_key, "problem": one.problem}
+            | {
+                "to_exchange": one.exchange,
+                "to_routing_key": one.routing_key,
+                "problem": one.problem,
+                "parked_again": None if one.again is None else fields(one.again),
+            }
             for one in done
         ]
         write_json(
@@ -170,9 +175,21 @@ def tell_replayed(done: "list[Replayed]", *, as_json: bool) -> None:
         say("Nothing that is parked fits.")
         return
     rows: list[Row] = [
-        [one.parked.id, one.parked.message.type or "-", _from(one.exchange, one.routing_key), one.problem or "replayed"]
+        [one.parked.id, one.parked.message.type or "-", _from(one.exchange, one.routing_key), _became(one)]
         for one in done
     ]
     answers().print(table("ID", "TYPE", "TO", "", rows=rows, whole=["ID"]))
     kept = sum(bool(one.problem) for one in done)
+    again = sum(one.again is not None for one in done)
     say(f"Replayed {counted(len(done) - kept)}." + (f" {counted(kept)} stay parked." if kept else ""))
+    if again:
+        say(f"{counted(again)} could not be handled this time either, and {'is' if again == 1 else 'are'} parked again.")
+    elif len(done) > kept and watched:
+        say(f"None was parked again within {watched:g} s.")
+
+
+def _became(one: "Replayed") -> str:
+    if one.again is None:
+        return one.problem or "replayed"
+    again = one.again
+    return f"parked again as {again.id}: {again.reason}" + (f"\n{again.error}" if again.error else "")

@@ -17,6 +17,7 @@ from consumer.processes.tool_cache import Listings
 from consumer.processes.warm.pool import WarmPool
 from consumer.processes.warm.starter import ColdStarter, Starter
 from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown, StartFailed
+from schemas.text import nearest
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +54,8 @@ class MCPManager:
         """The service of that name; :class:`ServiceNotFound`, :class:`ServiceDisabled` (both ``ValueError``)."""
         service = self.services.get(service_name)
         if service is None:
-            known = ", ".join(sorted(self.services)) or "none"
-            raise ServiceNotFound(f"there is no service {service_name!r}; configured: {known}", service=service_name)
+            hint = nearest(service_name, sorted(self.services))
+            raise ServiceNotFound(f"there is no service {service_name!r}; {hint}", service=service_name)
         if not service.enabled:
             raise ServiceDisabled(f"service {service_name!r} is disabled", service=service_name)
         return service

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from consumer.settings.faults import ConfigurationError, Fault, faults_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
 from consumer.settings.gateway import second_thoughts
 from consumer.settings.models import Settings, built_in_services
+from schemas.text import nearest
 
 
 def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
@@ -75,8 +75,7 @@ def _routes_without_service(table: Table) -> Iterator[Fault]:
         named = route.get("services") if isinstance(route, dict) else None
         for name in named if isinstance(named, list) else []:
             if isinstance(name, str) and name not in services:
-                near = get_close_matches(name.lower(), map(str, services), n=1, cutoff=0.6)
-                hint = f"did you mean {near[0]!r}?" if near else f"configured: {', '.join(services) or 'none'}"
+                hint = nearest(name, map(str, services))
                 yield Fault(f"routes[{number}].services", f"there is no service {name!r}; {hint}")
 
 

@@ -124,6 +124,8 @@ def wrong_input(url: str, prefix: str) -> None:
         fails("INVALID_MESSAGE", "addressed to a call", "", queries, "session.get", {"session_id": "c"})
         fails("UNKNOWN_TYPE", "session.create", sessions, "c", "session.open", {"session_id": "c"})
         fails("SERVICE_NOT_FOUND", "echo", sessions, "c", "session.create", {"session_id": "c", "service_name": "no"})
+        fails("SERVICE_NOT_FOUND", "did you mean 'echo'", sessions, "c", "session.create",
+              {"session_id": "c", "service_name": "Ehco"})  # fmt: skip
         fails("SERVICE_DISABLED", "off", sessions, "c", "session.create", {"session_id": "c", "service_name": "off"})
         fails("SESSION_NOT_FOUND", "c", requests, "c", "tools.call", {"session_id": "c", "name": "echo"})
         assert client.call("session.create", "alive", service_name="echo")["ok"]

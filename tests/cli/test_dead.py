@@ -105,9 +105,10 @@ async def test_a_replayed_message_is_handled_again(cli: Cli, mcp: Cluster):
     )
     await mcp.client._connection._publisher.confirmed(start, f"{mcp.prefix}.dead", "")
     before = len(mcp.logged("delivery", outcome="parked"))
-    ran = await cli("dead", "replay", "--all")
-    assert ran.code == 0, ran.err
+    ran = await cli("dead", "replay", "--all", "--watch", "10")
+    assert ran.code == 1, ran.err
     assert "Replayed 2 messages." in ran.err
+    assert "1 message could not be handled this time either, and is parked again." in ran.err
     assert f"{mcp.prefix}.calls" in ran.out
     await mcp.event("created", call_id="c-9")
     await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) > before)
@@ -115,6 +116,27 @@ async def test_a_replayed_message_is_handled_again(cli: Cli, mcp: Cluster):
     assert [one["reason"] for one in listed["parked"]] == ["unrecognised"]
     ran = await cli("dead", "replay", "--reason", "defect", "--json")
     assert ran.json == {"replayed": [], "kept": []}
+
+
+async def test_what_became_of_each_replayed_message_is_told(cli: Cli, mcp: Cluster):
+    await poison(mcp, UNKNOWN, UNKNOWN)
+    first, second = await unrecognised(cli)
+    ran = await cli("dead", "replay", first["id"], "--watch", "60", "--json")
+    assert ran.code == 1
+    (told,) = ran.json["replayed"]
+    listed = (await cli("dead", "list", "--json")).json["parked"]
+    assert told["id"] == first["id"]
+    assert [one["id"] for one in listed] == [second["id"], told["parked_again"]["id"]]
+    assert (told["parked_again"]["reason"], told["parked_again"]["error"]) == (first["reason"], first["error"])
+
+    start = Message(
+        b'{"call_id": "c-9", "kind": "started"}',
+        headers={"x-mcp-reason": "unrecognised", "x-mcp-exchange": f"{mcp.prefix}.calls"},
+    )
+    await mcp.client._connection._publisher.confirmed(start, f"{mcp.prefix}.dead", "")
+    ran = await cli("dead", "replay", start.message_id, "--watch", "1")
+    assert (ran.code, "None was parked again within 1 s." in ran.err) == (0, True)
+    await mcp.event("created", call_id="c-9")
 
 
 async def test_dropping_asks_on_a_terminal(cli: Cli, mcp: Cluster):

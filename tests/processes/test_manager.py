@@ -57,6 +57,12 @@ async def test_unknown_and_disabled_services_are_value_errors() -> None:
                 assert isinstance(caught.value, ValueError)
 
 
+async def test_an_unknown_service_is_told_with_the_one_that_was_meant() -> None:
+    async with MCPManager({"weather": service(), "todo": service()}) as manager:
+        with pytest.raises(ServiceNotFound, match="'Wether'; did you mean 'weather'\\? configured: todo, weather"):
+            manager.get_service("Wether")
+
+
 async def test_a_wrong_service_is_refused() -> None:
     with pytest.raises(ValidationError, match="url"):
         MCPManager({"services": {"x": {"command": ["a"], "url": "http://b"}}})

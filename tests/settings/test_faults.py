@@ -76,7 +76,7 @@ def test_all_faults_of_file_and_environment_come_at_once() -> None:
     assert "did you mean command?" in found["services.todo.comand"]
     assert "did you mean exchange?" in found["worker.call_exchanges[0].exchnge"]
     assert "did you mean MCP_SESSIONS_PREFIX?" in found["MCP_SESSIONS_PREFX"]
-    assert found["routes[0].services"] == "there is no service 'tood'; did you mean 'todo'?"
+    assert found["routes[0].services"] == "there is no service 'tood'; did you mean 'todo'? configured: todo, both, two"
     assert found["session.max_total_sessions"] == "must be a whole number; it is 'many'"
     assert found["routes[1].services"] == "is missing"
 
