@@ -183,7 +183,8 @@ def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> N
     again = sum(one.again is not None for one in done)
     say(f"Replayed {counted(len(done) - kept)}." + (f" {counted(kept)} stay parked." if kept else ""))
     if again:
-        say(f"{counted(again)} could not be handled this time either, and {'is' if again == 1 else 'are'} parked again.")
+        are = "is" if again == 1 else "are"
+        say(f"{counted(again)} could not be handled this time either, and {are} parked again.")
     elif len(done) > kept and watched:
         say(f"None was parked again within {watched:g} s.")
 

@@ -91,7 +91,13 @@ def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto") -> None
     root = logging.getLogger()
     root.handlers = [*(one for one in root.handlers if not isinstance(one, _Handler)), handler]
     root.setLevel(max(number, logging.WARNING))
+    for library in _QUIETED:
+        logging.getLogger(library).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+
+
+_QUIETED = ("aio_pika", "aiormq")
+"""Libraries that a client in this process quiets unless somebody has said at what level they speak."""
 
 
 def also_log(fields: Callable[[], Mapping[str, str]]) -> None:

@@ -17,11 +17,20 @@ BURST = 0.4
 NOTIFICATION = 0.0005
 """What one costs (s) until it has reached a caller, by way of the SDK and the broker; measured, and rounded up."""
 
+WAKING = 0.00005
+"""What it costs (s) to wake up for a piece of output and to read it, beside what can be measured."""
+
+EVENT = 0.0002
+"""What a server-sent event costs (s) that is no answer, whether or not anybody hears it."""
+
 REQUEST = 0.002
 """What a question of the server costs (s)."""
 
 PARSING = 2e-8
 """What a byte costs (s) that is parsed where nobody can measure it, at worst."""
+
+TALKS = "it went on talking unasked, at the expense of other sessions"
+"""Why a server was given up."""
 
 PATIENCE = 10.0
 """How long (s) a server may go on with more than its share."""

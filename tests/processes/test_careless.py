@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.processes.client.client import MCPClient
-from consumer.processes.service import MCPService
+from consumer.processes.manager import MCPManager
+from consumer.processes.service import MCPService, Warm
 from schemas.errors import ErrorCode, McpError, OutcomeUnknown, SessionDied, SessionsError, StartFailed, StartTimeout
 
 from .helpers import Exits, Start, command, text
@@ -201,6 +202,47 @@ async def test_a_bad_request_is_no_forgotten_session(remote: Remotes) -> None:
     assert error.message == 'the server answered HTTP 400 Bad Request: "what?"'
     assert error.details["data"] == {"status": 400}
     assert client.is_alive
+
+
+async def test_a_connection_that_breaks_under_a_call_costs_that_call_only(remote: Remotes) -> None:
+    client = await remote()
+    error = await refused(client, "drop", {})
+    assert isinstance(error, OutcomeUnknown)
+    assert "the connection broke before the answer came" in error.message
+    assert client.is_alive
+    assert text(await client.call_tool("ok")) == "ok"
+
+
+async def test_a_stream_that_ends_without_the_answer_leaves_open_what_was_executed(remote: Remotes) -> None:
+    client = await remote()
+    error = await refused(client, "say", {"raw": ": nothing\n\n", "type": "text/event-stream"})
+    assert isinstance(error, OutcomeUnknown)
+    assert client.is_alive
+    assert text(await client.call_tool("ok")) == "ok"
+
+
+async def test_a_server_at_a_url_that_talks_without_end_is_left_with_its_reason(remote: Remotes) -> None:
+    client = await remote()
+    exits = Exits()
+    client.on_exit(exits)
+    with pytest.raises(OutcomeUnknown):
+        await client.call_tool("flood", timeout=60)
+    assert "unasked, at the expense of other sessions" in (await exits.first()).stderr
+    assert not client.is_alive
+
+
+async def test_a_client_whose_server_forgot_it_while_it_waited_is_given_to_nobody(remote: Remotes) -> None:
+    first = await remote()
+    service = first.service.model_copy(update={"warm": Warm(min=1, max=1)})
+    async with MCPManager({"svc": service}) as manager:
+        manager.warm_up()
+        async with asyncio.timeout(10):
+            while not manager.warm("svc"):
+                await asyncio.sleep(0.01)
+        await first.call_tool("forget")
+        client = await manager.create_client("svc")
+        assert client.is_alive
+        assert text(await client.call_tool("ok")) == "ok"
 
 
 # Whatever they answer.

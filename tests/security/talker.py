@@ -1,6 +1,6 @@
 """An MCP server that talks without end, or lists tools without end; in the standard library.
 
-``--flood progress|elicitation|keys`` says what its tool ``flood`` writes, for as long as anybody reads.
+``--flood progress|elicitation|keys|unheard`` says what its tool ``flood`` writes, for as long as anybody reads.
 ``--pages N --page BYTES`` lists so many pages of so many bytes.
 """
 
@@ -15,6 +15,12 @@ def write(message: dict) -> None:
     sys.stdout.flush()
 
 
+UNHEARD = "".join(
+    json.dumps({"jsonrpc": "2.0", "method": method, "params": {"level": "info", "data": "still here"}}) + "\n"
+    for method in ["notifications/message", "notifications/nobody/knows"] * 100
+)
+
+
 def flood(kind: str, token: object) -> None:
     keys = {f"key-{number}": {"a": number} for number in range(200_000)} if kind == "keys" else {}
     for number in itertools.count():
@@ -22,6 +28,8 @@ def flood(kind: str, token: object) -> None:
         match kind:
             case "progress" | "keys":
                 write({"method": "notifications/progress", "params": progress})
+            case "unheard":  # many at a time: one alone costs so little that nobody notices
+                sys.stdout.write(UNHEARD)
             case "elicitation":
                 schema = {"type": "object", "properties": {}}
                 params = {"message": "Really?", "requestedSchema": schema}

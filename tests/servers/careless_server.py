@@ -9,10 +9,12 @@
 Its tools: ``say`` writes ``raw`` (a text of bytes, ``$ID`` stands for the id of the request) in the place of an answer,
 over HTTP with ``status`` and ``type``, and with ``then`` a good answer after it; ``result`` answers with this result;
 ``close`` closes stdin or stdout; ``forget`` forgets all sessions, and from then on says so with ``status`` and ``raw``;
+over HTTP ``drop`` closes the connection and answers nothing, and ``flood`` streams notifications that nobody knows;
 ``ok`` is a tool like others. No import of anything outside the standard library, and no import of this project.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -24,7 +26,10 @@ from typing import Any
 
 Json = dict[str, Any]
 
-TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("ok", "say", "result", "close", "forget")]
+TOOLS = [
+    {"name": name, "inputSchema": {"type": "object"}}
+    for name in ("ok", "say", "result", "close", "forget", "drop", "flood")
+]
 OK = {"content": [{"type": "text", "text": "ok"}]}
 START: dict[str, Json] = {
     "php": {"capabilities": {"tools": []}, "_meta": []},
@@ -156,12 +161,30 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(202, b"")
         else:
             given = (message.get("params") or {}).get("arguments") or {} if message["method"] == "tools/call" else {}
+            name = (message.get("params") or {}).get("name")
+            if name == "drop":
+                self.close_connection = True
+                return
+            if name == "flood":
+                self.flood()
+                return
             says = (message.get("params") or {}).get("name") == "say"
             fresh = str(uuid.uuid4()) if message["method"] == "initialize" else ""
             if fresh:
                 server.sessions.add(fresh)
             status, kind = (given.get("status", 200), given.get("type")) if says else (200, None)
             self.reply(status, answer, kind=kind or "application/json", session=fresh)
+
+    def flood(self) -> None:
+        """Stream without end, as long as anybody reads."""
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        said = b"data: " + written({"jsonrpc": "2.0", "method": "notifications/message", "params": {}}) + b"\n\n"
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(said * 100)
 
     def reply(self, status: int, body: bytes, *, kind: str = "application/json", session: str = "") -> None:
         """Send a response."""

@@ -78,6 +78,14 @@ def test_what_is_bound_for_a_delivery_is_in_each_of_its_lines(lines: Any) -> Non
     assert [json.loads(line).get("call_id") for line in lines()] == ["c1", "c1", None]
 
 
+def test_libraries_that_a_client_has_quieted_are_heard_again(lines: Any) -> None:
+    logger = logging.getLogger("aiormq")
+    logger.setLevel(logging.CRITICAL)
+    configure_logging("info", "json")
+    logger.error("lost")
+    assert [json.loads(line)["event"] for line in lines()] == ["lost"]
+
+
 def test_libraries_go_through_the_same_renderer_from_warning_up(lines: Any) -> None:
     configure_logging("debug", "json")
     for name in ("aio_pika", "aiormq.connection", "mcp.client", "asyncio"):

@@ -40,7 +40,7 @@ from consumer.processes.stdio.process import ServerProcess
 from consumer.sessions.dialogue import SILENT, Dialogue
 from consumer.sessions.record import StartKind
 from consumer.sessions.session import ProcessExit
-from schemas.errors import McpError, SessionDied, ToolNotFound
+from schemas.errors import McpError, SessionDied, SessionsError, ToolNotFound
 
 
 class MCPClient:
@@ -174,6 +174,13 @@ class MCPClient:
                 self.on_news("resource_updated", str(updated.uri))
             case _:
                 pass
+
+    async def is_known(self) -> bool:
+        """Whether the server still knows the session; over HTTP it is asked, because nobody tells when it forgot."""
+        if self.service.url is not None and self.era is Era.HANDSHAKE and self.is_alive:
+            with contextlib.suppress(SessionsError):  # also a refusal is an answer
+                await self._living().send("ping", {}, timeout=PROBE_TIMEOUT)
+        return self.is_alive
 
     # Its tools.
 

@@ -11,15 +11,33 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx2
-from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, JSONRPCError
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCResponse,
+)
 from pydantic_core import from_json
 
 from consumer.processes.jsonrpc import Answer, NotJsonRpc, answer_to, failure, parse, quoted
-from consumer.processes.loop_share import PARSING, LoopShare
+from consumer.processes.loop_share import EVENT, PARSING, LoopShare
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
 
 SESSION_ID = "mcp-session-id"
 FORGOTTEN = "the server has forgotten the session"
+UNANSWERED = "the connection broke before the answer came"
+
+REACHED = 5.0
+"""Seconds in which the server has to answer anything after a connection to it broke."""
+
+BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
+"""How a connection ends that had been made."""
+
+_BEGINNINGS = {"initialize", "server/discover"}
+_OF_THE_BODY = {"content-length", "content-type", "transfer-encoding"}
 
 _JSON = {"content-type": "application/json"}
 _IDENTITY = "identity"
@@ -53,12 +71,16 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class AnsweringClient(httpx2.AsyncClient):
-    """An HTTP client whose responses the SDK can read; ``forgotten`` is told why when the session is no more."""
+    """An HTTP client whose responses the SDK can read.
+
+    ``forgotten`` is told why when the session is no more, and ``talks`` when the server talks without end.
+    """
 
     def __init__(
         self,
         *,
         forgotten: Callable[[str], None],
+        talks: Callable[[], None],
         share: LoopShare,
         headers: Mapping[str, str],
         cap: int = DEFAULT_LINE_CAP,
@@ -67,6 +89,7 @@ class AnsweringClient(httpx2.AsyncClient):
         super().__init__(headers={**_UNCOMPRESSED, **headers}, **settings)
         self._share = share
         self._forgotten = forgotten
+        self._talks = talks
         self._cap = cap
         self._listened = False
         self.refused: int | None = None
@@ -81,7 +104,10 @@ class AnsweringClient(httpx2.AsyncClient):
         follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
     ) -> httpx2.Response:
         """Send a request of the SDK's transport."""
-        response = await super().send(request, stream=stream, auth=auth, follow_redirects=follow_redirects)
+        try:
+            response = await super().send(request, stream=stream, auth=auth, follow_redirects=follow_redirects)
+        except BROKEN as fault:
+            return await self._unanswered(request, fault)
         if request.method == "GET" and SESSION_ID in request.headers:
             if response.status_code == httpx2.codes.NOT_FOUND and self._listened:
                 self._forgotten(status_line(response.status_code))
@@ -95,6 +121,9 @@ class AnsweringClient(httpx2.AsyncClient):
             return _like(response, status=httpx2.codes.METHOD_NOT_ALLOWED, content=b"")
         try:
             return await self._answered(request, response)
+        except BROKEN as fault:
+            await response.aclose()
+            return await self._unanswered(request, fault)
         except BaseException:
             await response.aclose()
             raise
@@ -128,6 +157,34 @@ class AnsweringClient(httpx2.AsyncClient):
             answer = _refusal(request_id, response.status_code, data)
         return _like(response, content=_json_of(answer), status=200, headers=_JSON)
 
+    async def _unanswered(self, request: httpx2.Request, fault: httpx2.TransportError) -> httpx2.Response:
+        """What stands for the answer to a request whose connection broke, if the server can be reached again.
+
+        One connection is not the session: a proxy or the server closes it when it likes. Nothing is asked again,
+        because nobody knows whether it was executed.
+
+        Raises:
+            httpx2.TransportError: the server is out of reach.
+        """
+        asked = from_json(request.content) if request.method == "POST" else {}
+        if not asked or asked.get("method") in _BEGINNINGS:
+            raise fault
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_THE_BODY}
+        ping = self.build_request(
+            "POST", request.url, headers=headers, json={"jsonrpc": "2.0", "id": "again", "method": "ping"}
+        )
+        try:
+            async with asyncio.timeout(REACHED):
+                response = await super().send(ping, stream=True)
+                why = _forgets(ping, response, await self._read(response))
+        except (httpx2.HTTPError, TimeoutError):
+            raise fault from None
+        if why is not None:
+            self._forgotten(why)
+        if "method" not in asked or "id" not in asked:
+            return httpx2.Response(httpx2.codes.ACCEPTED, request=request)
+        return httpx2.Response(200, headers=_JSON, request=request, content=_json_of(failure(asked["id"], UNANSWERED)))
+
     async def _read(self, response: httpx2.Response) -> bytes:
         """The body; one that cannot be decoded is none, and of one that is too long no more than shows it."""
         read = bytearray()
@@ -145,17 +202,21 @@ class AnsweringClient(httpx2.AsyncClient):
         """The server-sent events of a response, each message as it can be read."""
         async for event in httpx2.EventSource(response, max_event_size=self._cap):
             data = event.data.encode("utf-8", "replace")
-            self._share.spend(len(data) * PARSING)
+            message = _message(request_id, data) if event.event == "message" and data else None
+            is_answer = isinstance(message, JSONRPCResponse | JSONRPCError)
+            self._share.spend(len(data) * PARSING + (0 if is_answer else EVENT))
+            if self._share.is_overdrawn:
+                self._talks()
             if self._share.rest:
                 await asyncio.sleep(self._share.rest)
             lines = [f"id: {event.id}"] if event.id else []
             if event.retry is not None:
                 lines.append(f"retry: {event.retry}")
-            lines.append(f"data: {_message(request_id, data)}" if event.event == "message" and data else "data:")
+            lines.append("data:" if message is None else f"data: {_json_of(message).decode()}")
             yield ("\n".join(lines) + "\n\n").encode()
 
 
-def _json_of(answer: Answer) -> bytes:
+def _json_of(answer: JSONRPCMessage) -> bytes:
     return answer.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
@@ -180,13 +241,12 @@ def _request_id(request: httpx2.Request) -> int | str | None:
     return request_id
 
 
-def _message(request_id: int | str | None, data: bytes) -> str:
-    """One event's message as JSON; empty for one that nobody needs."""
+def _message(request_id: int | str | None, data: bytes) -> JSONRPCMessage | None:
+    """One event's message; ``None`` for one that nobody needs."""
     try:
-        message = parse(data)
+        return parse(data)
     except NotJsonRpc as fault:
-        message = failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
-    return message.model_dump_json(by_alias=True, exclude_unset=True) if message is not None else ""
+        return failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
 
 
 def _refusal(request_id: int | str, status: int, data: bytes) -> Answer:

@@ -16,7 +16,7 @@ from consumer.observability.masking import mask_text
 from consumer.processes.client.connection import Connection
 from consumer.processes.client.http_answers import FORGOTTEN, AnsweringClient, status_line
 from consumer.processes.client.start_retries import Setback, refused, too_slow, words_of
-from consumer.processes.loop_share import LoopShare, price_of
+from consumer.processes.loop_share import NOTIFICATION, TALKS, LoopShare, price_of
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
 from consumer.processes.stdio.transport import Stream, Unsendable
@@ -60,14 +60,17 @@ class _Checked(Stream):
 class FairStream(Stream):
     """Messages of the server, no faster than its share of the event loop allows."""
 
-    def __init__(self, inner: "ReadStream[SessionMessage | Exception]", share: LoopShare) -> None:
-        self._inner, self._share = inner, share
+    def __init__(
+        self, inner: "ReadStream[SessionMessage | Exception]", share: LoopShare, talks: Callable[[], None]
+    ) -> None:
+        self._inner, self._share, self._talks = inner, share, talks
 
     async def receive(self) -> SessionMessage | Exception:
         """The next message."""
         item = await self._inner.receive()
-        if isinstance(item, SessionMessage):
-            self._share.spend(price_of(item.message))
+        self._share.spend(price_of(item.message) if isinstance(item, SessionMessage) else NOTIFICATION)
+        if self._share.is_overdrawn:
+            self._talks()
         if self._share.rest:
             await asyncio.sleep(self._share.rest)
         return item
@@ -96,12 +99,16 @@ class HttpConnection(Connection):
         self._gone: asyncio.Future[ProcessExit] = self._loop.create_future()
         self._share = LoopShare()
         self.http = AnsweringClient(
-            forgotten=self._forget, share=self._share, headers=service.headers, timeout=HTTP_TIMEOUT
+            forgotten=self._forget,
+            talks=self._give_up,
+            share=self._share,
+            headers=service.headers,
+            timeout=HTTP_TIMEOUT,
         )
 
     def attach(self, read: "ReadStream[SessionMessage | Exception]", write: "WriteStream[SessionMessage]") -> None:
         """Use these streams of the SDK's transport."""
-        self.read, self.write = FairStream(read, self._share), _Checked(write)
+        self.read, self.write = FairStream(read, self._share, self._give_up), _Checked(write)
 
     @property
     def is_alive(self) -> bool:
@@ -122,6 +129,9 @@ class HttpConnection(Connection):
         if not self.forgotten:
             self._why_forgotten = mask_text(why)
             self._loop.call_later(LAST_ANSWERS, self._end, self.last_words)
+
+    def _give_up(self) -> None:
+        self._end(TALKS)
 
     def _end(self, why: str) -> None:
         if not self._gone.done():

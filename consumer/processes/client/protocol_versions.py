@@ -69,6 +69,11 @@ def connection_lost(fault: MCPError) -> bool:
     return fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
 
 
+def answer_lost(fault: MCPError) -> bool:
+    """Whether the stream of one answer has ended without it, in the SDK's words; the session lives on."""
+    return fault.code == CONNECTION_CLOSED and fault.message.startswith(("SSE stream ended", "SSE stream failed"))
+
+
 async def negotiate(
     session: ClientSession,
     dispatcher: JSONRPCDispatcher[Any],

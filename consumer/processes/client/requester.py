@@ -12,8 +12,8 @@ from mcp_types import INTERNAL_ERROR, REQUEST_TIMEOUT
 
 from consumer.processes.client.connection import Connection
 from consumer.processes.client.era import Era
-from consumer.processes.client.http_answers import FORGOTTEN
-from consumer.processes.client.protocol_versions import Envelope, connection_lost
+from consumer.processes.client.http_answers import FORGOTTEN, UNANSWERED
+from consumer.processes.client.protocol_versions import Envelope, answer_lost, connection_lost
 from consumer.processes.client.questions import Questions, answers
 from consumer.processes.foreign_text import without_secrets
 from consumer.processes.jsonrpc import quoted
@@ -140,6 +140,13 @@ class Exchange:
                 exit_code=ending.exit_code,
                 signal=ending.signal,
                 stderr=ending.stderr,
+            )
+        if fault.message == UNANSWERED or answer_lost(fault):
+            return OutcomeUnknown(
+                f"{named}: {fault.message}; nobody can say whether it was executed",
+                exit_code=None,
+                signal=None,
+                stderr="",
             )
         return McpError(fault.message, code=fault.code, data=fault.data)
 

@@ -19,7 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 
 from consumer.processes.jsonrpc import NotJsonRpc, parse
-from consumer.processes.loop_share import PARSING, LoopShare, price_of
+from consumer.processes.loop_share import PARSING, TALKS, WAKING, LoopShare, price_of
 from consumer.processes.stdio.lines import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
 from consumer.processes.stdio.open_requests import OpenRequests
 from consumer.processes.stdio.process import ServerProcess
@@ -102,13 +102,14 @@ class Inbox(Stream):
     def _feed(self, data: bytes) -> None:
         if self._ended:
             return
+        began = time.thread_time()
         try:
             lines = self._splitter.feed(data)
         except LineTooLong:
             self._give_up(f"it wrote a line of more than {self._line_cap} bytes to stdout")
             return
-        began = time.thread_time()
-        cost = free = 0.0
+        cost = WAKING
+        free = 0.0
         for line in lines:
             if len(line) > UNASKED_CAP and not _may_be_answer(line):
                 cost += len(line) * PARSING
@@ -126,11 +127,11 @@ class Inbox(Stream):
                 self._messages.append(SessionMessage(message))
                 price = price_of(message)
                 cost += price
-                free = free if price else FREE
+                free = free if price else FREE + WAKING
         self._wake()
         self._share.spend(cost + max(0.0, time.thread_time() - began - free))
         if self._share.is_overdrawn:
-            self._give_up("it went on talking unasked, at the expense of other sessions")
+            self._give_up(TALKS)
         elif self._share.rest and self._resting is None:
             self._resting = asyncio.get_running_loop().call_later(self._share.rest, self._rested)
         if (len(self._messages) > BACKLOG or self._resting is not None) and not self._paused:

@@ -69,8 +69,10 @@ class WarmPool:
         shelf = self._shelves.get(service.name)
         if shelf is None:
             return await self._start(service)
-        if (client := shelf.take()) is not None:
-            return client
+        while (client := shelf.take()) is not None:
+            if await client.is_known():
+                return client
+            shelf.discard(client)
         loop = asyncio.get_running_loop()
         began = loop.time()
         client = await self._start(service)

@@ -75,6 +75,10 @@ class Shelf:
         self._put(client)
         return True
 
+    def discard(self, client: MCPClient) -> None:
+        """Stop a client that was taken and proved to be of no use."""
+        self._retire(client)
+
     def note_start(self, seconds: float) -> None:
         """A call had to start its own client, which took this long."""
         self._demand.took(seconds)
