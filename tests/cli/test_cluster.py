@@ -132,14 +132,14 @@ async def test_the_topology_is_compared_and_declared(at: Callable[[str], Cli], p
         link = Link(amqp_url, "test")
         await link.open()
         channel = await link.channel()
-        await channel.delete_queue(Names(prefix).dead)
-        await channel.declare_queue(Queue(Names(prefix).dead, "something else"))
+        await channel.delete_queue(Names(prefix).calls)
+        await channel.declare_queue(Queue(Names(prefix).calls, "something else"))
         ran = await cli("topology", "verify", "--json")
         different = [finding["name"] for finding in ran.json["findings"] if finding["state"] != "ok"]
-        assert (ran.code, different) == (1, [f"{prefix}.dead"])
+        assert (ran.code, different) == (1, [f"{prefix}.calls"])
         ran = await cli("topology", "apply")
         assert ran.code == 1
-        assert f"{prefix}.dead" in ran.out
+        assert f"{prefix}.calls" in ran.out
         assert "Not applied" in ran.err
         await link.close()
     finally:

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from consumer.processes.client.client import MCPClient
 from consumer.processes.client.era import Era
 from consumer.processes.fork.launcher import ForkLauncher
@@ -16,6 +18,8 @@ from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.processes.warm.slots import Slots
 from schemas.errors import ShuttingDown
+
+log = structlog.get_logger(__name__)
 
 CPU_BOUND = 5.0
 """Seconds after which a start is no longer thought to be busy: who hangs must not keep others from starting."""
@@ -61,8 +65,11 @@ class ColdStarter:
         return frozenset(self._clients)
 
     def prepare(self, service: MCPService) -> None:
-        """Have the launcher do what it can do once for all."""
-        self._launcher.prepare(service)
+        """Have the launcher do what it can do once for all; where it cannot now, a start will try and tell."""
+        try:
+            self._launcher.prepare(service)
+        except OSError as error:
+            log.warning("starter.not_prepared", service=service.name, error=str(error))
 
     def retire(self, service: MCPService) -> None:
         """Have the launcher let go of what only this service needs."""
