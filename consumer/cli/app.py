@@ -13,6 +13,7 @@ from consumer.cli import (
     demo,
     events,
     gateway,
+    openapi,
     services,
     sessions,
     tokens,
@@ -75,4 +76,5 @@ for name, group in (
 workers.register(app)
 events.register(app)
 asyncapi.register(app)
+openapi.register(app)
 top.register(app)

@@ -57,7 +57,8 @@ class Gateway:
         self.in_flight = InFlight(own.max_in_flight)
         keys = TokenKeys([key.get_secret_value() for key in own.token_keys], settings.worker.prefix)
         origins, doorkeeper = Origins(own), Doorkeeper(own, keys)
-        app = application(list(self._routes(keys)), origins=origins, doorkeeper=doorkeeper, in_flight=self.in_flight)
+        self.routes = list(self._routes(keys))
+        app = application(self.routes, origins=origins, doorkeeper=doorkeeper, in_flight=self.in_flight)
         self._server = Server(app, own)
         self.port = 0
 

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from consumer.gateway.contract import Minted
 from consumer.gateway.exchange import answer, granted, json_object, path_parameter, told
 from consumer.gateway.problems import Refused
 from consumer.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, TokenKeys
@@ -51,7 +52,7 @@ class Minting:
         token = self._keys.mint(call_id, services, scopes=scopes, lifetime=float(lifetime))
         said = self._keys.verify(token)
         return answer(
-            {"token": token, "call_id": call_id, "services": services, "scopes": scopes, "expires_at": said.expires_at},
+            Minted(token=token, call_id=call_id, services=services, scopes=scopes, expires_at=said.expires_at),
             201,
             {"Cache-Control": "no-store"},
         )

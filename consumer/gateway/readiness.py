@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from consumer.client import SessionClient
+from consumer.gateway.contract import Ready
 from consumer.gateway.exchange import addressed, answer, granted
 from consumer.gateway.limits import InFlight
 from consumer.observability.web import exposed_metrics
@@ -43,7 +44,7 @@ class Readiness:
         link = self._client.connected
         workers = await self._workers() if link else 0
         ready = bool(workers) and not self._in_flight.leaving
-        told = {"ready": ready, "link": link, "workers": workers, "leaving": self._in_flight.leaving}
+        told = Ready(ready=ready, link=link, workers=workers, leaving=self._in_flight.leaving)
         return answer(told, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:

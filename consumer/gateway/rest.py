@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import SessionClient
+from consumer.gateway.contract import Called, Health, ListedService, ListedSession, Message, ServiceTools
 from consumer.gateway.exchange import addressed, answer, granted, json_object, path_parameter, told
 from consumer.gateway.limits import Limited, Rates
 from consumer.gateway.problems import Refused
@@ -55,7 +56,7 @@ class Rest:
     async def health(self, request: Request) -> Response:
         """Say that the gateway lives."""
         await self._limit(request, "default")
-        return answer({"status": "healthy", "timestamp": datetime.now(UTC).isoformat(), "version": __version__})
+        return answer(Health(timestamp=datetime.now(UTC).isoformat(), version=__version__))
 
     async def services(self, request: Request) -> Response:
         """List the enabled services."""
@@ -65,7 +66,7 @@ class Rest:
         found = (await self._client.list_services(reply_timeout=self._settings.patience)).services
         return answer(
             {
-                name: {"command": list(service.command), "description": service.description, "enabled": True}
+                name: ListedService(command=list(service.command), description=service.description)
                 for name, service in found.items()
                 if service.enabled and grant.reaches(name)
             }
@@ -80,7 +81,7 @@ class Rest:
             found = await self._client.service_tools(service, reply_timeout=self._settings.patience)
         except (ServiceNotFound, ServiceDisabled) as error:  # the status that SignalWire's gateway has here
             raise Refused(400, error.message, code=error.code.value) from None
-        return answer({"service": service, "tools": [_as_listed(tool) for tool in found.tools]})
+        return answer(ServiceTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
 
     async def call(self, request: Request) -> Response:
         """Call a tool, on the call's session; open that if there is none."""
@@ -105,7 +106,7 @@ class Rest:
             session_timeout=_timeout(body),
             session_metadata=_table(body, "metadata") or None,
         )
-        return answer({"session_id": session_id, "service": service, "tool": tool, "result": plain(result)})
+        return answer(Called(session_id=session_id, service=service, tool=tool, result=plain(result)))
 
     async def sessions(self, request: Request) -> Response:
         """List the open sessions of all workers."""
@@ -126,7 +127,7 @@ class Rest:
         closed = await self._client.close(session_id, reply_timeout=self._settings.patience)
         if not closed.closed:
             raise SessionNotFound(f"Session {session_id} not found", session_id=session_id)
-        return answer({"message": f"Session {session_id} closed"})
+        return answer(Message(message=f"Session {session_id} closed"))
 
     async def _limit(self, request: Request, limited: Limited) -> None:
         await self._rates.count(limited, addressed(request).address)
@@ -144,15 +145,8 @@ def _as_listed(tool: Tool) -> Json:
     return tool.model_dump(by_alias=True, exclude_unset=True)
 
 
-def _listed(session: SessionInfo) -> Json:
-    return {
-        "service_name": session.service_name,
-        "created_at": session.created_at,
-        "last_accessed": session.last_accessed,
-        "timeout": session.timeout,
-        "metadata": session.metadata,
-        "time_remaining": session.time_remaining,
-    }
+def _listed(session: SessionInfo) -> ListedSession:
+    return ListedSession.model_validate(session, from_attributes=True)
 
 
 def _service(request: Request) -> str:

@@ -15,6 +15,7 @@ GROUPS = {
         "workers",
         "events",
         "asyncapi",
+        "openapi",
         "top",
         "sessions",
         "tools",
@@ -32,7 +33,7 @@ GROUPS = {
     ("topology",): {"show", "apply", "verify", "permissions"},
     ("config",): {"check"},
 }
-SINGLE = {"worker", "demo", "workers", "events", "asyncapi", "top"}
+SINGLE = {"worker", "demo", "workers", "events", "asyncapi", "openapi", "top"}
 COMMANDS = [(*group, name) for group, names in GROUPS.items() for name in sorted(names) if group or name in SINGLE]
 HEAVY = (
     "pydantic",

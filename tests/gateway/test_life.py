@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -113,12 +114,18 @@ async def test_what_runs_is_answered_before_the_gateway_leaves(mcp: Cluster) -> 
 
 
 async def started(
-    mcp: Cluster, command: str, *options: str, parser: str = "httptools", **gateway: object
+    mcp: Cluster,
+    command: str,
+    *options: str,
+    parser: str = "httptools",
+    services: dict[str, Any] | None = None,
+    **gateway: object,
 ) -> WorkerProcess:
     """A worker with a gateway, or a gateway, as a process; with ``h11`` it finds no other parser."""
     hidden = "" if parser == "httptools" else "sys.modules['httptools'] = None; "
     path = mcp.folder / f"{command}-{len(mcp.workers)}.json"
-    path.write_text(json.dumps(config(gateway={"port": 0, **CREDENTIALS, **gateway})))
+    told = config(gateway={"port": 0, **CREDENTIALS, **gateway})
+    path.write_text(json.dumps(told | ({"services": services} if services else {})))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
