@@ -98,13 +98,14 @@ async def test_poison_is_parked_with_its_reason_and_stops_nothing(scene: Stage):
 
 async def test_an_answer_of_any_size_costs_nobody_the_connection(scene: Stage):
     """RabbitMQ takes 16 MiB from 4.0 on, and closes the channel for more."""
-    await scene.start({**faulty(), "services": {"echo": {"command": ECHO, "max_result": "32M"}}})
+    roomy = faulty(session={"max_metadata": "2M"})
+    await scene.start({**roomy, "services": {"echo": {"command": ECHO, "max_result": "32M"}}})
     await scene.start_calls(["healthy"])
     # Its text comes twice in the answer.
     with pytest.raises(InvalidMessage, match="too large"):
         await scene.client.call_tool("healthy", "big", {"size": 9 << 20}, timeout=60)
     large = [f"large-{number}" for number in range(20)]
-    metadata = {"note": "x" * (200 << 10)}  # nearly what a session may have
+    metadata = {"note": "x" * (1 << 20)}
     await asyncio.gather(*(scene.client.create(one, "echo", metadata=metadata, reply_timeout=60) for one in large))
     with pytest.raises(InvalidMessage, match="ask for less"):
         await scene.client.list_sessions()
