@@ -73,6 +73,28 @@ class SessionRejected(Strict):
     details: Json
 
 
+class _Changed(Strict):
+    session_id: SessionId
+    call_id: CallId
+    service_name: ServiceName
+    worker_id: WorkerId
+
+
+class SessionResourceUpdated(_Changed):
+    """A resource of the session's server has changed that somebody has subscribed to with ``resources.subscribe``."""
+
+    uri: str
+
+
+class SessionListChanged(_Changed):
+    """The session's server says that it has other tools, resources or prompts than before.
+
+    One of protocol version 2026-07-28 says so after a ``resources.subscribe`` of the session only.
+    """
+
+    list: Literal["tools", "resources", "prompts"]
+
+
 class WorkerStarted(Strict):
     """The worker takes calls."""
 
@@ -101,6 +123,8 @@ EVENTS: dict[str, type[BaseModel]] = {
     "mcp.session.died": SessionDied,
     "mcp.session.lost": SessionLost,
     "mcp.session.rejected": SessionRejected,
+    "mcp.session.resource_updated": SessionResourceUpdated,
+    "mcp.session.list_changed": SessionListChanged,
     "mcp.worker.started": WorkerStarted,
     "mcp.worker.draining": WorkerDraining,
     "mcp.worker.stopped": WorkerStopped,

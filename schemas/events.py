@@ -20,7 +20,8 @@ CONTENT_TYPE = "application/cloudevents+json"
 class SessionEventType(StrEnum):
     """What can happen to a session: ``created``, then exactly one of ``closed expired died lost``.
 
-    ``rejected`` tells of a start that could not be served; there is no session then.
+    ``rejected`` tells of a start that could not be served; there is no session then. ``resource_updated`` and
+    ``list_changed`` tell, any number of times between beginning and end, what its server says of itself.
     """
 
     CREATED = "created"
@@ -29,6 +30,8 @@ class SessionEventType(StrEnum):
     DIED = "died"
     LOST = "lost"
     REJECTED = "rejected"
+    RESOURCE_UPDATED = "resource_updated"
+    LIST_CHANGED = "list_changed"
 
 
 TERMINAL = frozenset({SessionEventType.CLOSED, SessionEventType.EXPIRED, SessionEventType.DIED, SessionEventType.LOST})

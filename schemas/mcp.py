@@ -109,6 +109,20 @@ class ListPromptsResult(_Handed):
     next_cursor: str | None = Field(default=None, alias="nextCursor")
 
 
+class Completion(_Handed):
+    """Values that complete an argument; ``total`` may be more than there are here."""
+
+    values: list[str]
+    total: int | None = None
+    has_more: bool | None = Field(default=None, alias="hasMore")
+
+
+class CompleteResult(_Handed):
+    """What ``completion/complete`` found."""
+
+    completion: Completion
+
+
 class _MayAsk(_Handed):
     result_type: str = Field(default="complete", alias="resultType")
     input_requests: Json | None = Field(default=None, alias="inputRequests")

@@ -180,6 +180,44 @@ class PromptsGet(_Interactive):
     arguments: dict[str, str] = Field(default_factory=dict)
 
 
+class ResourcesSubscribe(_McpParams):
+    """Have changes of a resource told as events ``mcp.session.resource_updated``, while the session lives.
+
+    Without a ``uri``: only changes of lists (``mcp.session.list_changed``), of which servers from protocol version
+    2026-07-28 on tell nothing unless asked. Result: empty.
+    """
+
+    type: ClassVar[str] = "resources.subscribe"
+    uri: str | None = Field(default=None, min_length=1, max_length=8_192)
+
+
+class ResourcesUnsubscribe(_McpParams):
+    """Have changes of a resource told no longer, to nobody. Result: empty."""
+
+    type: ClassVar[str] = "resources.unsubscribe"
+    uri: str = Field(min_length=1, max_length=8_192)
+
+
+class CompletionComplete(_McpParams):
+    """MCP ``completion/complete``: values for an argument of a prompt or of a resource template."""
+
+    type: ClassVar[str] = "completion.complete"
+    ref: Json
+    argument: Json
+    context: Json | None = None
+
+
+class LoggingLevel(_McpParams):
+    """From which level on the session's server tells its log messages, to those who ask for ``logs``.
+
+    Up to protocol version 2025-11-25 it is MCP ``logging/setLevel``; from 2026-07-28 on each request to the server says
+    it. Result: empty.
+    """
+
+    type: ClassVar[str] = "logging.level"
+    level: Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+
+
 class SessionsList(Strict):
     """List sessions of all present workers, in the order of their ids; ``cursor`` continues a limited list."""
 
@@ -262,6 +300,10 @@ Use = (
     | ResourcesRead
     | PromptsList
     | PromptsGet
+    | ResourcesSubscribe
+    | ResourcesUnsubscribe
+    | CompletionComplete
+    | LoggingLevel
 )
 """What uses a session that is there: the fast lane."""
 
@@ -290,6 +332,10 @@ REQUESTS: dict[str, type[Request]] = {
         ResourcesRead,
         PromptsList,
         PromptsGet,
+        ResourcesSubscribe,
+        ResourcesUnsubscribe,
+        CompletionComplete,
+        LoggingLevel,
         SessionsList,
         ServicesList,
         ServicesTools,

@@ -83,6 +83,21 @@ class ToolProcess(SessionProcess, Protocol):
         """Any other MCP request; its result as it is."""
         ...
 
+    on_news: Callable[[str, str], None]
+    """Called with what the server says unasked: ``list_changed`` or ``resource_updated``, and what has changed."""
+
+    async def set_log_level(self, level: str, *, timeout: float) -> None:
+        """From which level on the server tells its log messages."""
+        ...
+
+    async def subscribe(self, uri: str | None, *, timeout: float) -> None:
+        """Have changes of a resource, and of lists, told as news; without ``uri`` of lists alone."""
+        ...
+
+    async def unsubscribe(self, uri: str, *, timeout: float) -> None:
+        """Have changes of a resource told no longer."""
+        ...
+
     @property
     def is_modern(self) -> bool:
         """Whether the server asks by results, as revision 2026-07-28 has it."""

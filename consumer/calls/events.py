@@ -169,6 +169,23 @@ class Reporter:
         )
         self._publish_session(event)
 
+    def changed(self, session: Session[Any], what: SessionEventType, which: str) -> None:
+        """The server of a session says that something has changed: a resource (its URI), or one of its lists."""
+        name = "uri" if what is SessionEventType.RESOURCE_UPDATED else "list"
+        event = CloudEvent(
+            source=source_of(self._worker_id),
+            type=f"mcp.session.{what.value}",
+            subject=session.session_id,
+            data={
+                "session_id": session.session_id,
+                "call_id": session.call_id,
+                "service_name": session.service_name,
+                "worker_id": self._worker_id,
+                name: which,
+            },
+        )
+        self._publish_session(event)
+
     def worker(self, what: WorkerEventType, **data: object) -> None:
         """What this worker does."""
         self._publish(worker_event(self._worker_id, what, **data), f"worker.{what}")

@@ -83,6 +83,7 @@ def about(event: "CloudEvent") -> str:
         words.append("restored")
     if "reason" in data:
         words.append(str(data["reason"]))
+    words += [str(data[key]) for key in ("uri", "list") if key in data]
     words += [f"{key.replace('_', ' ')} {data[key]}" for key in ("exit_code", "signal") if data.get(key) is not None]
     if data.get("created_at") and not event.type.endswith(".created"):
         words.append(f"after {duration((event.time - datetime.fromisoformat(data['created_at'])).total_seconds())}")

@@ -8,7 +8,7 @@ import typer
 
 from consumer.cli import completing
 from consumer.cli.command import ExitCode, Invocation, command
-from consumer.cli.screen import Row, answers, bar, duration, say, state, table, write_json
+from consumer.cli.screen import Row, answers, bar, duration, facts, say, state, table, write_json
 
 app = typer.Typer(help="The MCP servers that the workers offer; trying them out.", no_args_is_help=True)
 
@@ -62,6 +62,34 @@ async def service_tools(
         answers().print(tools_table(found.tools))
     else:
         say(f"The service {service} has no tools.")
+
+
+@command(app, "describe", epilog="Example: mcp-sessions services describe todo")
+async def describe_service(
+    invocation: Invocation,
+    service: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE", help="Its name; see 'services list'.", autocompletion=completing.service_names
+        ),
+    ],
+) -> None:
+    """Show what the MCP server of a service says of itself, without opening a session."""
+    async with invocation.client() as client:
+        found = await client.describe_service(service)
+    if invocation.json:
+        write_json(found)
+        return
+    info = found.server_info or {}
+    answers().print(
+        facts(
+            ("service", found.service_name),
+            ("server", " ".join(str(info[key]) for key in ("title", "name", "version") if key in info) or "unknown"),
+            ("protocol", f"{found.protocol_version} ({found.era})"),
+            ("capabilities", ", ".join(sorted(found.capabilities)) or "none"),
+            ("instructions", found.instructions or "none"),
+        )
+    )
 
 
 @command(app, "check", epilog="Example: mcp-sessions services check --config mcp-sessions.toml")

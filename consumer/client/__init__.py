@@ -48,6 +48,8 @@ from schemas.errors import (
 from schemas.events import CloudEvent, EndReason, SessionEventType
 from schemas.interim import InputRequired, ToolsLog, ToolsPending, ToolsProgress
 from schemas.mcp import (
+    CompleteResult,
+    Completion,
     GetPromptResult,
     ListPromptsResult,
     ListResourcesResult,
@@ -87,6 +89,8 @@ __all__ = [
     "ClientErrorCode",
     "CloseResult",
     "CloudEvent",
+    "CompleteResult",
+    "Completion",
     "DeadlineExceeded",
     "Disconnected",
     "EndReason",

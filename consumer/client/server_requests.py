@@ -9,6 +9,7 @@ from schemas.base import Json
 from schemas.ids import call_id_of
 from schemas.interim import InputRequired, Interim, ToolsLog, ToolsPending, ToolsProgress
 from schemas.mcp import (
+    CompleteResult,
     GetPromptResult,
     ListPromptsResult,
     ListResourcesResult,
@@ -19,13 +20,17 @@ from schemas.mcp import (
     Resource,
     ResourceTemplate,
 )
-from schemas.replies import CancelResult, ToolCallResult
+from schemas.replies import CancelResult, McpResult, ToolCallResult
 from schemas.requests import (
+    CompletionComplete,
     InputAnswer,
+    LoggingLevel,
     PromptsGet,
     PromptsList,
     ResourcesList,
     ResourcesRead,
+    ResourcesSubscribe,
+    ResourcesUnsubscribe,
     ToolsCall,
     ToolsCancel,
     ToolsList,
@@ -254,6 +259,85 @@ class ServerRequests(Asking):
             input_responses=input_responses,
             request_state=request_state,
             client_capabilities=client_capabilities,
+        )
+
+    async def subscribe_resource(
+        self,
+        session_id: str,
+        uri: str | None = None,
+        *,
+        service_name: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> None:
+        """Have changes of a resource told as events ``session.resource_updated``, for as long as the session lives.
+
+        Without ``uri`` only changes of the server's lists are told (``session.list_changed``).
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server refuses.
+        """
+        await self._session(
+            ResourcesSubscribe, McpResult, session_id, reply_timeout, service_name=service_name, uri=uri
+        )
+
+    async def unsubscribe_resource(
+        self, session_id: str, uri: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> None:
+        """Have changes of a resource told no longer; raises as ``subscribe_resource``."""
+        await self._session(
+            ResourcesUnsubscribe, McpResult, session_id, reply_timeout, service_name=service_name, uri=uri
+        )
+
+    async def set_logging_level(
+        self,
+        session_id: str,
+        level: Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"],
+        *,
+        service_name: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> None:
+        """Say from which level on a session's server tells its log messages to ``on_log`` of tool calls.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        await self._session(LoggingLevel, McpResult, session_id, reply_timeout, service_name=service_name, level=level)
+
+    async def complete(
+        self,
+        session_id: str,
+        ref: Json,
+        argument: Json,
+        *,
+        context: Json | None = None,
+        service_name: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> CompleteResult:
+        """Complete an argument of a prompt or of a resource template (MCP ``completion/complete``).
+
+        Args:
+            session_id: the session.
+            ref: MCP's reference: ``{"type": "ref/prompt", "name": ...}`` or ``{"type": "ref/resource", "uri": ...}``.
+            argument: its ``name``, and the ``value`` so far.
+            context: MCP's context: ``{"arguments": {...}}`` that are known already.
+            service_name: the service of the call that is meant.
+            reply_timeout: how long (s) to wait.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(
+            CompletionComplete,
+            CompleteResult,
+            session_id,
+            reply_timeout,
+            service_name=service_name,
+            ref=ref,
+            argument=argument,
+            context=context,
         )
 
     async def list_prompts(

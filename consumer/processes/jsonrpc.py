@@ -32,7 +32,18 @@ QUOTED = 200
 MAX_DEPTH = 150
 """Levels of nesting that the ``data`` of an error may have: a reply that holds it is read with a limit of 200."""
 
-_HEARD = frozenset({"notifications/progress", "notifications/cancelled", "notifications/tools/list_changed"})
+_HEARD = frozenset(
+    {
+        "notifications/progress",
+        "notifications/cancelled",
+        "notifications/message",
+        "notifications/tools/list_changed",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+        "notifications/resources/updated",
+        "notifications/subscriptions/acknowledged",
+    }
+)
 """Notifications that anybody here acts on; the rest is dropped before it costs a task and a validation."""
 
 _ANSWER = frozenset({"jsonrpc", "id", "result", "error"})

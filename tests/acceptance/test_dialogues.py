@@ -8,7 +8,7 @@ import pytest
 
 from consumer.client import Answer
 from schemas.errors import InvalidMessage, ServiceNotFound, SessionNotFound, ToolCancelled
-from schemas.interim import InputRequired, ToolsPending, ToolsProgress
+from schemas.interim import InputRequired, ToolsLog, ToolsPending, ToolsProgress
 from tests.harness import ECHO, ROOT, Cluster
 
 MODERN = [sys.executable, "-S", str(ROOT / "tests" / "servers" / "modern_server.py")]
@@ -204,3 +204,73 @@ async def test_a_repetition_can_answer_the_question_of_the_first(both: Cluster):
     assert heard_by(answer, "old") == LARGE
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
+
+
+@eras
+async def test_an_argument_is_completed(both: Cluster, era):
+    await both.client.create("c", era)
+    found = await both.client.complete("c", {"type": "ref/prompt", "name": "greet"}, {"name": "who", "value": "A"})
+    assert found.completion.values == ["A-one", "A-two"]
+    assert (found.completion.total, found.completion.has_more) == (2, False)
+
+
+@eras
+async def test_log_messages_come_before_the_reply_at_the_level_that_was_set(both: Cluster, era):
+    heard: list[ToolsLog] = []
+    await both.client.create("c", era)
+    await both.client.set_logging_level("c", "debug")
+    await both.client.call_tool("c", "log", on_log=heard.append)
+    assert [(one.level, one.data) for one in heard] == [("debug", {"text": "hello"})]
+    await both.client.call_tool("c", "log")
+    assert len(heard) == 1
+
+
+async def test_a_flood_of_log_messages_is_bounded(both: Cluster):
+    heard: list[ToolsLog] = []
+    await both.client.call_tool("c", "log", {"times": 1_200}, service_name="old", on_log=heard.append, timeout=60)
+    assert len(heard) == 1_000
+    heard.clear()
+    await both.client.call_tool("c", "log", {"text": "x" * 100_000}, on_log=heard.append)
+    assert len(heard[0].data) == 64 << 10
+
+
+@eras
+async def test_a_resource_that_changes_is_told_while_it_is_subscribed_to(both: Cluster, era):
+    await both.client.create("c", era)
+    await both.client.subscribe_resource("c", "note://one")
+    await both.client.subscribe_resource("c", "note://two")
+    await both.client.call_tool("c", "touch", {"uri": "note://one"})
+    updated = await both.event("resource_updated", session_id="c")
+    assert (updated.data["uri"], updated.data["service_name"]) == ("note://one", era)
+    await both.client.unsubscribe_resource("c", "note://one")
+    await both.client.call_tool("c", "touch", {"uri": "note://one"})
+    await both.client.call_tool("c", "touch", {"uri": "note://two"})
+    await both.event("resource_updated", uri="note://two")
+    assert len(both.of("resource_updated", uri="note://one")) == 1
+
+
+@eras
+async def test_a_list_that_changes_is_told(both: Cluster, era):
+    await both.client.create("c", era)
+    await both.client.subscribe_resource("c")
+    await both.client.call_tool("c", "add_tool", {"name": "neu"})
+    assert (await both.event("list_changed", session_id="c")).data["list"] == "tools"
+
+
+async def test_what_a_server_tells_again_and_again_is_told_once_a_second(both: Cluster):
+    await both.client.create("c", "old")
+    await both.client.subscribe_resource("c", "note://one")
+    await both.client.call_tool("c", "touch", {"times": 500})
+    await both.until(lambda: len(both.of("resource_updated")) == 2)
+    await both.client.close("c")
+    await both.event("closed", session_id="c")
+    assert len(both.of("resource_updated")) == 2
+
+
+async def test_a_session_has_a_bounded_number_of_subscriptions(both: Cluster):
+    await both.client.create("c", "new")
+    await both.client.create("d", "old")
+    for number in range(256):
+        await both.client.subscribe_resource("d", f"note://{number}")
+    with pytest.raises(InvalidMessage, match="256 subscriptions"):
+        await both.client.subscribe_resource("d", "note://more")

@@ -26,6 +26,9 @@ async def test_services_and_workers_are_listed(cli: Cli, mcp: Cluster):
     tools = await cli("services", "tools", "todo", "--json")
     assert tools.json["service_name"] == "todo"
     assert "add_todo" in {tool["name"] for tool in tools.json["tools"]}
+    about = await cli("services", "describe", "todo")
+    assert "protocol" in about.out
+    assert (await cli("services", "describe", "todo", "--json")).json["capabilities"]["tools"] is not None
 
     workers = await cli("workers")
     assert mcp.workers[0].worker_id in workers.out

@@ -27,7 +27,7 @@ GROUPS = {
     },
     ("sessions",): {"list", "get", "create", "close"},
     ("tools",): {"list", "call"},
-    ("services",): {"list", "tools", "check"},
+    ("services",): {"list", "tools", "describe", "check"},
     ("calls",): {"send"},
     ("dead",): {"list", "show", "replay", "drop"},
     ("topology",): {"show", "apply", "verify", "permissions"},

@@ -109,6 +109,7 @@ def test_the_end_of_a_former_life_does_not_end_the_next_one():
     told.happened(event("created", "call-1", worker="w-2"), NOW.ticks)
     told.happened(event("lost", "call-1", worker="w-1"), NOW.ticks)
     told.happened(event("rejected", "call-1"), NOW.ticks)
+    told.happened(event("list_changed", "call-1", worker="w-2"), NOW.ticks)
     assert told.sessions["call-1"].worker == "w-2"
 
 

@@ -62,7 +62,7 @@ def test_no_bytes_at_all_do_more_than_that(line: bytes) -> None:
 
 
 def test_notifications_that_nobody_hears_cost_nothing() -> None:
-    assert parse(b'{"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info"}}') is None
+    assert parse(b'{"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": {"taskId": "1"}}') is None
 
 
 def test_what_is_no_utf8_is_replaced() -> None:

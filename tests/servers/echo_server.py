@@ -73,6 +73,8 @@ class Server:
         self.cancelled_ids: list[Any] = []
         self.grandchildren: list[subprocess.Popen[bytes]] = []
         self.extra_tools: list[str] = []
+        self.subscribed: set[str] = set()
+        self.level = "warning"
         self.calls: dict[Any, Call] = {}
         self.answers: dict[Any, tuple[threading.Event, list[Json]]] = {}
         self.next_id = 1000
@@ -148,7 +150,13 @@ class Server:
                 "protocolVersion": wanted if wanted in PROTOCOL_VERSIONS else PROTOCOL_VERSIONS[-1],
                 "capabilities": {}
                 if self.options.no_capabilities
-                else {"tools": {"listChanged": True}, "resources": {}, "prompts": {}},
+                else {
+                    "tools": {"listChanged": True},
+                    "resources": {"subscribe": True},
+                    "prompts": {},
+                    "logging": {},
+                    "completions": {},
+                },
                 "serverInfo": {"name": "echo", "version": "1.0"},
             }
         if method == "ping":
@@ -161,6 +169,18 @@ class Server:
             return {"resourceTemplates": [{"uriTemplate": "note://{name}", "name": "note"}]}
         if method == "resources/read":
             return {"contents": [{"uri": params["uri"], "mimeType": "text/plain", "text": f"text of {params['uri']}"}]}
+        if method == "resources/subscribe":
+            self.subscribed.add(params["uri"])
+            return {}
+        if method == "resources/unsubscribe":
+            self.subscribed.discard(params["uri"])
+            return {}
+        if method == "logging/setLevel":
+            self.level = params["level"]
+            return {}
+        if method == "completion/complete":
+            value = params["argument"]["value"]
+            return {"completion": {"values": [f"{value}-one", f"{value}-two"], "total": 2, "hasMore": False}}
         if method == "prompts/list":
             return {"prompts": [{"name": "greet", "arguments": [{"name": "who", "required": True}]}]}
         if method == "prompts/get":
@@ -335,6 +355,21 @@ def tool_ask(call: Call, question: str = "Really?") -> Json:
 def tool_request(call: Call, method: str = "roots/list", params: Json | None = None) -> Json:
     """Sends any request to the client and tells the answer."""
     return {"reply": call.server.ask(method, params or {})}
+
+
+def tool_log(call: Call, text: str = "hello", times: int = 1) -> str:
+    """Writes log messages at the level that was set."""
+    for _ in range(times):
+        params = {"level": call.server.level, "logger": "echo", "data": {"text": text}}
+        call.server.notify("notifications/message", params)
+    return "logged"
+
+
+def tool_touch(call: Call, uri: str = "note://one", times: int = 1) -> str:
+    """Says that a resource has changed, where that is subscribed to."""
+    for _ in range(times if uri in call.server.subscribed else 0):
+        call.server.notify("notifications/resources/updated", {"uri": uri})
+    return "touched"
 
 
 def tool_add_tool(call: Call, name: str) -> str:

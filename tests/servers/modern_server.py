@@ -24,7 +24,21 @@ IN_FLIGHT: dict[Any, threading.Event] = {}
 ADDED: list[str] = []
 TTL_MS = [0]
 LOCK = threading.Lock()
-TOOLS = ("echo", "meta", "ask", "ask_forever", "wait", "sample", "sleep", "cancelled", "add_tool", "progress")
+TOOLS = (
+    "echo",
+    "meta",
+    "ask",
+    "ask_forever",
+    "wait",
+    "sample",
+    "sleep",
+    "cancelled",
+    "add_tool",
+    "progress",
+    "log",
+    "touch",
+)
+LISTENERS: dict[Any, list[str]] = {}
 
 
 class Failure(Exception):
@@ -85,10 +99,24 @@ def call(request_id: Any, params: Json) -> Json:
             told = {"progressToken": meta["progressToken"], "progress": step, "total": 3, "message": f"step {step}"}
             send({"method": "notifications/progress", "params": told})
         return text("done")
+    if name == "log":
+        level = meta.get(META + "logLevel")
+        if level is not None:
+            send({"method": "notifications/message", "params": {"level": level, "data": {"text": "hello"}}})
+        return text("logged")
+    if name == "touch":
+        for listener, uris in list(LISTENERS.items()):
+            if arguments["uri"] in uris:
+                told = {"uri": arguments["uri"], "_meta": {META + "subscriptionId": listener}}
+                send({"method": "notifications/resources/updated", "params": told})
+        return text("touched")
     if name == "cancelled":
         return text("cancelled", structuredContent={"ids": CANCELLED})
     if name == "add_tool":
-        ADDED.append(arguments["name"])  # announced to nobody: that would take a subscription
+        ADDED.append(arguments["name"])
+        for listener in list(LISTENERS):  # announced to those who listen
+            meta = {META + "subscriptionId": listener}
+            send({"method": "notifications/tools/list_changed", "params": {"_meta": meta}})
         return text("added")
     raise Failure(-32602, f"Unknown tool: {name}")
 
@@ -102,7 +130,7 @@ def answer(request_id: Any, method: str, params: Json, versions: list[str]) -> J
         return {
             "resultType": "complete",
             "supportedVersions": versions,
-            "capabilities": {"tools": {"listChanged": True}},
+            "capabilities": {"tools": {"listChanged": True}, "resources": {"subscribe": True}, "completions": {}},
             "ttlMs": 0,
             "cacheScope": "private",
             "_meta": {META + "serverInfo": {"name": "modern", "version": "1.0"}},
@@ -111,6 +139,16 @@ def answer(request_id: Any, method: str, params: Json, versions: list[str]) -> J
         tools = [{"name": name, "inputSchema": {"type": "object"}} for name in (*TOOLS, *ADDED)]
         bad = {"name": "bad_header", "inputSchema": {"type": "object", "properties": {"a": {"x-mcp-header": 1}}}}
         return {"resultType": "complete", "tools": [*tools, bad], "ttlMs": TTL_MS[-1], "cacheScope": "private"}
+    if method == "completion/complete":
+        values = [params["argument"]["value"] + ending for ending in ("-one", "-two")]
+        return {"resultType": "complete", "completion": {"values": values, "total": 2, "hasMore": False}}
+    if method == "subscriptions/listen":
+        LISTENERS[request_id] = params["notifications"].get("resourceSubscriptions") or []
+        told = {"notifications": params["notifications"], "_meta": {META + "subscriptionId": request_id}}
+        send({"method": "notifications/subscriptions/acknowledged", "params": told})
+        IN_FLIGHT[request_id].wait()
+        LISTENERS.pop(request_id, None)
+        return {"resultType": "complete"}
     if method == "tools/call":
         return call(request_id, params)
     raise Failure(-32601, f"Method not found: {method}")
@@ -139,6 +177,7 @@ def main() -> None:
         method, params, request_id = message.get("method"), message.get("params") or {}, message.get("id")
         if method == "notifications/cancelled":
             CANCELLED.append(params["requestId"])
+            LISTENERS.pop(params["requestId"], None)
             if params["requestId"] in IN_FLIGHT:
                 IN_FLIGHT[params["requestId"]].set()
         elif request_id is not None:

@@ -19,6 +19,7 @@ from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
+from consumer.calls.news import News
 from consumer.calls.ownership.early_messages import Early
 from consumer.calls.ownership.handover import Leaving
 from consumer.calls.ownership.lifecycle import Changes
@@ -72,6 +73,7 @@ class Owner:
     ) -> None:
         self._context = context
         self._in_flight = InFlight(context.bounds)
+        self._news = News(context.reporter)
         self._kept = KeptCalls()
         self._tool_calls = ToolCalls(context, self._in_flight, self._kept)
         self._uses = Uses(context, self._tool_calls, self._in_flight, self._kept)
@@ -116,6 +118,7 @@ class Owner:
         match event:
             case SessionCreated():
                 self._context.figures.started()
+                self._news.follow(session)
                 if call is None:
                     self._context.reporter.created(session)
                 else:

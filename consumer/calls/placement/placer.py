@@ -42,11 +42,15 @@ from schemas.requests import (
     CallEnded,
     CallProgress,
     CallStarted,
+    CompletionComplete,
     InputAnswer,
+    LoggingLevel,
     PromptsGet,
     PromptsList,
     ResourcesList,
     ResourcesRead,
+    ResourcesSubscribe,
+    ResourcesUnsubscribe,
     SessionClose,
     SessionCreate,
     SessionDescribe,
@@ -325,6 +329,10 @@ class Placer:
                     | ResourcesRead()
                     | PromptsList()
                     | PromptsGet()
+                    | ResourcesSubscribe()
+                    | ResourcesUnsubscribe()
+                    | CompletionComplete()
+                    | LoggingLevel()
                 ):
                     if headers.RESENT not in delivery.message.headers:
                         return self._resend(delivery, call_id)  # its owner may not have bound the fast lane yet

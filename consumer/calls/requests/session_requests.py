@@ -15,18 +15,30 @@ from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.replies import Reply, failed, succeeded
 from schemas.requests import (
+    CompletionComplete,
     InputAnswer,
+    LoggingLevel,
     PromptsGet,
     PromptsList,
     ResourcesList,
     ResourcesRead,
+    ResourcesSubscribe,
+    ResourcesUnsubscribe,
     SessionDescribe,
     SessionGet,
     SessionTouch,
     ToolsList,
 )
 
-Plain = ToolsList | ResourcesList | PromptsList
+Plain = (
+    ToolsList
+    | ResourcesList
+    | PromptsList
+    | ResourcesSubscribe
+    | ResourcesUnsubscribe
+    | CompletionComplete
+    | LoggingLevel
+)
 """Uses of a session that its server has to answer, without a question."""
 
 Asking = Plain | ResourcesRead | PromptsGet
@@ -125,6 +137,18 @@ class Uses:
                 return await call(method, _page(cursor), timeout=left)
             case PromptsList(cursor=cursor):
                 return await call("prompts/list", _page(cursor), timeout=left)
+            case CompletionComplete(ref=ref, argument=argument, context=context):
+                more = {} if context is None else {"context": context}
+                return await call("completion/complete", {"ref": ref, "argument": argument, **more}, timeout=left)
+            case ResourcesSubscribe(uri=uri):
+                await session.process.subscribe(uri, timeout=left)
+                return {}
+            case ResourcesUnsubscribe(uri=name):
+                await session.process.unsubscribe(name, timeout=left)
+                return {}
+            case LoggingLevel(level=level):
+                await session.process.set_log_level(level, timeout=left)
+                return {}
             case _:
                 assert_never(request)
 

@@ -72,6 +72,10 @@ class Listing:
     parked: int | None = None
 
 
+_OVER = frozenset({"closed", "expired", "died", "lost"})
+"""The events that end a session; others tell of one that lives on, or never lived."""
+
+
 @dataclass(slots=True)
 class Known:
     """What is known of the cluster."""
@@ -104,7 +108,7 @@ class Known:
             return
         if what == "created":
             self.sessions[event.subject] = Session.of(event.data, ticks)
-        elif what != "rejected":
+        elif what in _OVER:
             known = self.sessions.get(event.subject)
             if known is not None and known.worker == event.data.get("worker_id"):  # else it has been replaced already
                 del self.sessions[event.subject]

@@ -19,6 +19,7 @@ from mcp_types import (
     PromptListChangedNotification,
     ResourceListChangedNotification,
     ResourceUpdatedNotification,
+    SubscriptionsAcknowledgedNotification,
     ToolListChangedNotification,
 )
 
@@ -31,6 +32,7 @@ from consumer.processes.client.lifecycle import Lifecycle
 from consumer.processes.client.protocol_versions import PROBE_TIMEOUT, Envelope
 from consumer.processes.client.questions import Questions
 from consumer.processes.client.requester import Exchange
+from consumer.processes.client.subscriptions import Send, Subscriptions
 from consumer.processes.foreign_text import told_error
 from consumer.processes.jsonrpc import quoted
 from consumer.processes.launch.launcher import Launcher, Program
@@ -72,6 +74,7 @@ class MCPClient:
         self._catalogue = Catalogue()
         self._exchange: Exchange | None = None
         self._introduction: Introduction | None = None
+        self._subscriptions = Subscriptions()
         self.on_tools: Callable[[MCPClient], None] = lambda _client: None
         """Called when the tools were listed again, or the server has announced that they have changed."""
         self.on_news: Callable[[str, str], None] = lambda _what, _which: None
@@ -172,6 +175,8 @@ class MCPClient:
                 self.on_news("list_changed", "prompts")
             case ResourceUpdatedNotification(params=updated):
                 self.on_news("resource_updated", str(updated.uri))
+            case SubscriptionsAcknowledgedNotification():
+                self._subscriptions.hear(message)
             case _:
                 pass
 
@@ -269,6 +274,23 @@ class MCPClient:
         patience = self.service.call_timeout if timeout is None else timeout
         return await self._living().send(method, params or {}, timeout=patience, dialogue=dialogue)
 
+    async def set_log_level(self, level: str, *, timeout: float) -> None:
+        """From which level on the server tells its log messages; errors as for :meth:`call_tool`."""
+        exchange = self._living()
+        if exchange.envelope.era is Era.HANDSHAKE:
+            await exchange.send("logging/setLevel", {"level": level}, timeout=timeout)
+        exchange.envelope.log_level = level
+
+    async def subscribe(self, uri: str | None, *, timeout: float) -> None:
+        """Hear of changes of a resource, and of lists, as ``on_news``; without ``uri`` of lists alone."""
+        exchange = self._living()
+        await self._subscriptions.add(uri, exchange.envelope.era, _sending(exchange), timeout)
+
+    async def unsubscribe(self, uri: str, *, timeout: float) -> None:
+        """Hear of changes of a resource no longer."""
+        exchange = self._living()
+        await self._subscriptions.remove(uri, exchange.envelope.era, _sending(exchange), timeout)
+
     def _living(self) -> Exchange:
         if self._exchange is not None and self.is_alive:
             return self._exchange
@@ -309,3 +331,10 @@ class MCPClient:
 
         listing = await all_tools(page, self.service.source)
         return replace(listing, tools=exchange.envelope.admit(listing.tools))
+
+
+def _sending(exchange: Exchange) -> Send:
+    async def send(method: str, params: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        return await exchange.send(method, params, timeout=timeout)
+
+    return send

@@ -208,5 +208,5 @@ class Envelope:
         if capabilities is not None:
             meta[CLIENT_CAPABILITIES_META_KEY] = dict(capabilities)
         if self.log_level is not None:
-            meta[LOG_LEVEL_META_KEY] = self.log_level
+            meta.setdefault(LOG_LEVEL_META_KEY, self.log_level)
         return {**params, "_meta": meta}

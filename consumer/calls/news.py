@@ -1,0 +1,60 @@
+"""What servers say unasked, as events: a resource or a list has changed.
+
+A server decides how often it says so. Of one session the first is told at once, and what comes within a second of it is
+told together, each thing once.
+"""
+
+import asyncio
+from functools import partial
+
+import structlog
+
+from consumer.calls.context import ToolProcess
+from consumer.calls.events import Reporter
+from consumer.sessions import Session
+from schemas.events import SessionEventType
+
+PACE = 1.0
+"""Seconds between the moments at which the news of one session are told."""
+
+MAX_NEWS = 256
+"""Different things that are told of one session at a time; what comes beyond is dropped."""
+
+MAX_NAME = 8_192
+"""Characters of what has changed; a longer name is not told."""
+
+log = structlog.get_logger(__name__)
+
+
+class News:
+    """Tells what the servers of sessions say unasked."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._waiting: dict[Session[ToolProcess], dict[tuple[SessionEventType, str], None]] = {}
+
+    def follow(self, session: Session[ToolProcess]) -> None:
+        """Tell what the server of a session says from now on."""
+        session.process.on_news = partial(self._heard, session)
+
+    def _heard(self, session: Session[ToolProcess], what: str, which: str) -> None:
+        if session.has_ended or len(which) > MAX_NAME:
+            return
+        waiting = self._waiting.get(session)
+        if waiting is None:
+            self._waiting[session] = {}
+            asyncio.get_running_loop().call_later(PACE, self._tell, session)
+            self._reporter.changed(session, SessionEventType(what), which)
+        elif len(waiting) < MAX_NEWS:
+            waiting[SessionEventType(what), which] = None
+
+    def _tell(self, session: Session[ToolProcess]) -> None:
+        waiting = self._waiting.pop(session)
+        if not waiting or session.has_ended:
+            return
+        if len(waiting) >= MAX_NEWS:
+            log.warning("session.news_dropped", session_id=session.session_id, limit=MAX_NEWS)
+        self._waiting[session] = {}
+        asyncio.get_running_loop().call_later(PACE, self._tell, session)
+        for what, which in waiting:
+            self._reporter.changed(session, what, which)
