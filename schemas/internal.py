@@ -75,14 +75,14 @@ class Presence(Strict):
     ``placements`` maps a placer to the highest of its placement numbers that this load already counts, so that the
     placer can add what is still on its way. ``told`` is the highest revision of a recipe of its own up to which the
     world has been told of every session: should the worker die, the placer tells of those that came later.
-    ``reports_to`` is there when the worker is the placer: the queue in which it wants to hear of changes of load.
+    The placer's has a ``reply_to``: the queue in which it wants to hear of changes of load. It is no field, because
+    older workers read this strictly, and one that cannot read it takes its sender for absent.
     """
 
     type: ClassVar[str] = "worker.presence"
     worker: WorkerInfo
     placements: dict[WorkerId, int] = Field(default_factory=dict)
     told: int = 0
-    reports_to: str = ""
 
 
 class PresenceRequest(Strict):

@@ -74,11 +74,21 @@ async def ensure(link: Link, topology: Topology) -> None:
         if not isinstance(error.__cause__, ChannelAccessRefused):
             raise
         needed: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
-        missing = [one.name for one in needed if not await exists(link, one)]
+        missing = [one.name for one in needed if not await _may_exist(link, one)]
         if missing:
             raise BrokerUnavailable(
                 f"this user may not declare {', '.join(missing)}: run 'mcp-sessions topology apply' as one who may"
             ) from error
+
+
+async def _may_exist(link: Link, thing: Exchange | Queue) -> bool:
+    """Whether it exists; what this user may neither read nor write cannot be looked for from RabbitMQ 4.3 on."""
+    try:
+        return await exists(link, thing)
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, ChannelAccessRefused):
+            return True
+        raise
 
 
 async def exists(link: Link, thing: Exchange | Queue) -> bool:
@@ -94,8 +104,16 @@ async def exists(link: Link, thing: Exchange | Queue) -> bool:
 
 
 async def cluster_exchange(link: Link, names: Names) -> str:
-    """The exchange for questions to the cluster: the default one where the workers are too old to have another."""
-    return names.cluster if await exists(link, Exchange(names.cluster, "fanout", "")) else ""
+    """The exchange for questions to the cluster: the default one where the workers are too old to have another.
+
+    Also where this user may not use the other one, which RabbitMQ tells from 4.3 on.
+    """
+    try:
+        return names.cluster if await exists(link, Exchange(names.cluster, "fanout", "")) else ""
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, ChannelAccessRefused):
+            return ""
+        raise
 
 
 async def consumers_of(link: Link, queue: str) -> int:

@@ -87,8 +87,10 @@ def decodable(kind: int, payload: bytes) -> bytes:
     if kind == constants.FRAME_METHOD:
         index = int.from_bytes(payload[:4])
         if index == _DELIVER:
-            # Behind the consumer tag, which is ours, a delivery tag and a bit: exchange and routing key.
-            return payload if payload[payload[4] + 14 :].isascii() else _method(index, payload)
+            # The consumer tag, a delivery tag and a bit, exchange and routing key.
+            tag = payload[4] + 5
+            sound = payload[tag + 9 :].isascii() and payload[5:tag].isascii()
+            return payload if sound else _method(index, payload)
         return _method(index, payload) if index in _WITH_TEXT else payload
     return payload
 

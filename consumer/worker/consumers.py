@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 
 from consumer.broker.channel import MOST_HELD, Channel
-from consumer.broker.declare import consumers_of, ensure
+from consumer.broker.declare import consumers_of, ensure, exists
 from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
 from consumer.broker.message import Handler
@@ -35,6 +35,7 @@ class Stations:
         self._channels: dict[str, Channel] = {}
         self._consumers: dict[str, str] = {}
         self._inbox_consumer = ""
+        parts.gate.has_inbox = self.has_inbox
 
     async def attach(self, link: Link, *, shared: bool) -> None:
         """Consume on a new link; without ``shared`` nothing that other workers take as well."""
@@ -87,6 +88,16 @@ class Stations:
         if self._link is None:
             raise BrokerUnavailable("there is no link")
         return await consumers_of(self._link, self._parts.names.inbox(worker)) > 0
+
+    async def has_inbox(self, worker: WorkerId) -> bool:
+        """Whether a worker's inbox exists.
+
+        Raises:
+            BrokerUnavailable: there is no link, or the broker does not answer.
+        """
+        if self._link is None:
+            raise BrokerUnavailable("there is no link")
+        return await exists(self._link, inbox(self._parts.names, worker))
 
     async def _channel(self, link: Link, name: str, *, prefetch: int = MOST_HELD) -> Channel:
         self._channels[name] = channel = await link.channel(prefetch=prefetch)

@@ -1,6 +1,7 @@
 """This worker among the others: what it tells of itself, and what it hears."""
 
 import asyncio
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,9 @@ from schemas.sessions import ServiceLoad, WorkerInfo
 
 log = structlog.get_logger(__name__)
 
+OLDER_EVERY = 0.9
+"""How often (s) a worker reports while an older one is heard, which asks for a report every second."""
+
 
 class Others:
     """Tells the other workers of this one and hears what they say, over the exchange of all workers."""
@@ -32,6 +36,7 @@ class Others:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._roll_called = False
+        self._answered_older = -math.inf
         parts.presence.call_the_roll = self.call_the_roll
 
     def info(self) -> WorkerInfo:
@@ -68,9 +73,9 @@ class Others:
             worker=self.info(),
             placements=dict(parts.owner.placements),
             told=parts.owner.told,
-            reports_to=parts.asker.reply_to if parts.placer.reigns else "",
         )
-        parts.presence.heard(message, parts.worker_id)
+        reports_to = parts.asker.reply_to if parts.placer.reigns else None
+        parts.presence.heard(message, parts.worker_id, reports_to)
         exchange, key = parts.names.workers, ""
         placer, queue = parts.presence.placer or (parts.worker_id, "")
         if to_placer and placer != parts.worker_id:
@@ -79,7 +84,12 @@ class Others:
             parts.presence.reported()
         with suppress(BrokerError):  # with the next link everybody is told
             await parts.publisher.fast(
-                Message(body=message.model_dump_json().encode(), type=PresenceMessage.type, persistent=False),
+                Message(
+                    body=message.model_dump_json().encode(),
+                    type=PresenceMessage.type,
+                    reply_to=reports_to,
+                    persistent=False,
+                ),
                 exchange,
                 key,
             )
@@ -166,7 +176,17 @@ class Others:
             else:
                 self._hear_rival(message.worker)
         else:
-            self._parts.presence.heard(message, self._parts.worker_id)
+            self._parts.presence.heard(message, self._parts.worker_id, delivery.message.reply_to)
+            if delivery.user is None:
+                self._answer_older()
+
+    def _answer_older(self) -> None:
+        """An older worker reports every second, and takes whoever does not for dead."""
+        now = asyncio.get_running_loop().time()
+        if now - self._answered_older >= OLDER_EVERY:
+            self._answered_older = now
+            self._roll_called = True
+            self._parts.news.set()
 
     def _hear_rival(self, rival: WorkerInfo) -> None:
         """Another process has our id: of two that came at the same time, the younger one goes."""

@@ -37,9 +37,12 @@ RELOADED = ("admission_wait", "ring_timeout", "drain", "drain_timeout", "log_lev
 
 
 def new_worker_id() -> WorkerId:
-    """An id that no other worker has ever had, and that is a valid part of a queue name."""
+    """An id that no other worker has ever had, and that is a valid part of a queue name.
+
+    It ends with eight letters, because six are the mark of workers that do not sign; see ``messages.origin``.
+    """
     host = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())[:40]
-    return WorkerId(f"{host}-{os.getpid()}-{secrets.token_hex(3)}")
+    return WorkerId(f"{host}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _configured(settings: Settings) -> Configured:

@@ -53,6 +53,12 @@ def deliver(exchange: bytes, key: bytes) -> bytes:
     return struct.pack(">I", commands.Basic.Deliver.index) + short(b"tag") + bytes(9) + short(exchange) + short(key)
 
 
+def test_a_consumer_tag_in_another_encoding_is_read_as_well():
+    """A client chooses its tags itself, and ours are ASCII; but a frame that comes is read whatever is in it."""
+    payload = struct.pack(">I", commands.Basic.Deliver.index) + short(b"\x80") + bytes(9) + short(b"x") + short(b"k")
+    assert method_of(payload).consumer_tag == "\ufffd"
+
+
 def deep(depth: int) -> bytes:
     return table((b"deep", nested(depth)), (b"beside", b"t\1"))
 

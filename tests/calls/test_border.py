@@ -10,6 +10,7 @@ from consumer.broker.topology import Names
 from consumer.calls.messages.border import FURTHEST, admitted, must_be_workers
 from consumer.calls.messages.origin import MOST_USERS, UNSIGNED_FOR, Origins
 from consumer.calls.messages.parsing import read_addressed
+from consumer.worker.wiring import new_worker_id
 from schemas import headers
 from schemas.errors import InvalidMessage
 from schemas.ids import WorkerId
@@ -142,6 +143,22 @@ def test_what_bears_no_name_is_believed_while_a_worker_that_does_not_sign_is_hea
     assert not origins.by_worker(delivery(user="client")), "who signs with another name is not one"
     now[0] += UNSIGNED_FOR + 1
     assert not origins.by_worker(delivery())
+
+
+def test_a_recipe_out_of_an_older_workers_inbox_is_known_by_the_way_that_it_came():
+    origins = Origins(NAMES, lambda: "worker")
+    older, signs = NAMES.inbox(WorkerId("host-12-a1b2c3")), NAMES.inbox(WorkerId("host-12-a1b2c3d4"))
+    assert origins.left_by(delivery("call.recipe", exchange=NAMES.unowned, key=older)) == "host-12-a1b2c3"
+    for other in (
+        delivery("call.recipe", exchange=NAMES.unowned, key=signs),
+        delivery("call.recipe", exchange=NAMES.unowned, key="c-1"),
+        delivery("call.recipe", exchange=NAMES.sessions, key=older),
+        delivery("call.recipe", exchange="", key=older),
+        delivery("call.recipe", exchange=NAMES.unowned, key=older, user="client"),
+        delivery("call.ended", exchange=NAMES.unowned, key=older),
+    ):
+        assert origins.left_by(other) is None
+    assert origins.left_by(delivery("call.recipe", exchange=NAMES.unowned, key=NAMES.inbox(new_worker_id()))) is None
 
 
 def test_only_what_a_worker_alone_may_say_waits_until_it_is_known_who_is_one():

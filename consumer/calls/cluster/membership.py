@@ -142,12 +142,15 @@ class Presence:
             if seen.asked_at is None and worker_id != self._me:
                 seen.asked_at = now
 
-    def heard(self, message: PresenceMessage, placer: WorkerId) -> None:
-        """Take a report; ``placer`` is the worker whose placements are kept here, which is this one."""
+    def heard(self, message: PresenceMessage, placer: WorkerId, reports_to: str | None = None) -> None:
+        """Take a report; ``placer`` is the worker whose placements are kept here, which is this one.
+
+        ``reports_to`` comes from the worker that places: where it wants to hear of loads.
+        """
         worker = message.worker
         now = asyncio.get_running_loop().time()
-        if message.reports_to:
-            self.placer = worker.worker_id, message.reports_to
+        if reports_to:
+            self.placer = worker.worker_id, reports_to
         elif self.placer is not None and self.placer[0] == worker.worker_id:
             self.placer = None
         if worker.state == "stopped":

@@ -5,10 +5,11 @@ holds what several messages brought, so it has a bound of its own, which the own
 may not come from whom it came is parked as well, and who sent it is told (``border``).
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.outcome import Outcome, Park, decided
 from consumer.broker.settling import Settler
@@ -18,6 +19,7 @@ from consumer.calls.messages.border import admitted, is_answerable, must_be_work
 from consumer.calls.messages.origin import Origins
 from consumer.calls.messages.parsing import refused
 from schemas.errors import InvalidMessage, SessionsError
+from schemas.ids import WorkerId
 from schemas.internal import MAX_RECIPE, Recipe
 from schemas.replies import failed
 
@@ -38,12 +40,14 @@ class Gate:
         self._presence = presence
         self._max_message = max_message
         self._start = start
+        self.has_inbox: Callable[[WorkerId], Awaitable[bool]]
+        """Asks the broker whether a worker's inbox exists."""
 
     def before(self, handler: Handler) -> Handler:
         """``handler``, behind the gate."""
 
         def take(delivery: Delivery) -> None:
-            if self._is_early(delivery):
+            if self._is_early(delivery) or self._may_be_left(delivery):
                 self._start(self._let_in_later(delivery, handler), "gate-wait")
             else:
                 self._let_in(delivery, handler)
@@ -56,8 +60,18 @@ class Gate:
             return False
         return must_be_workers(delivery)
 
+    def _may_be_left(self, delivery: Delivery) -> bool:
+        return not self._origins.believes_unsigned and self._origins.left_by(delivery) is not None
+
     async def _let_in_later(self, delivery: Delivery, handler: Handler) -> None:
         await self._presence.has_listened(ROLL_CALL)
+        worker = self._origins.left_by(delivery)
+        if worker is not None and not self._origins.believes_unsigned:
+            try:
+                if await self.has_inbox(worker):
+                    self._origins.older_was_there()
+            except BrokerError:
+                return  # the link is lost, and the delivery comes again on the next
         self._let_in(delivery, handler)
 
     def _let_in(self, delivery: Delivery, handler: Handler) -> None:

@@ -5,10 +5,12 @@ A worker signs what it publishes with its user of the broker, and RabbitMQ verif
 of the workers, which only workers may write to.
 
 Older workers do not sign. As long as one of them is heard there, and as long after as what it left behind may be on its
-way, what bears no name is believed as well: that is how workers are upgraded one by one.
+way, what bears no name is believed as well: that is how workers are upgraded one by one. One that was killed before
+anybody heard it has left its inbox, which only a worker can have made; its name tells that its worker did not sign.
 """
 
 import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,6 +20,8 @@ import structlog
 
 from consumer.broker.message import Delivery
 from consumer.broker.topology import Names
+from schemas.ids import WorkerId
+from schemas.internal import Recipe
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +30,9 @@ UNSIGNED_FOR: Final = 600.0
 
 MOST_USERS: Final = 16
 """How many users of workers are known; of more, the one that was not heard for longest is forgotten."""
+
+_OLDER: Final = re.compile(r".+-\d+-[0-9a-f]{6}")
+"""The id that a worker made for itself before workers signed. Those that sign have eight letters at its end."""
 
 
 class Origins:
@@ -45,6 +52,24 @@ class Origins:
         """Whether what bears no name may be a worker's."""
         return self._clock() < self._unsigned_until
 
+    def left_by(self, delivery: Delivery) -> WorkerId | None:
+        """The older worker that would have left this recipe, if it is one without a name out of a dead worker's inbox.
+
+        Only the broker publishes there, and keeps the key under which the recipe was put into the inbox. A call may be
+        named like an inbox, so whether that inbox exists must be asked of the broker.
+        """
+        if delivery.user is not None or delivery.type != Recipe.type or delivery.exchange != self._names.unowned:
+            return None
+        worker = self._names.worker_of_inbox(delivery.routing_key)
+        return worker if worker is not None and _OLDER.fullmatch(worker) else None
+
+    def older_was_there(self) -> None:
+        """A worker that does not sign is there, or was a moment ago."""
+        if not self.believes_unsigned:
+            hint = "until it is upgraded, whoever may publish can pretend to be a worker"
+            log.warning("origin.unsigned_worker", hint=hint)
+        self._unsigned_until = self._clock() + UNSIGNED_FOR
+
     def by_worker(self, delivery: Delivery) -> bool:
         """Whether a worker published this."""
         if delivery.user is None:
@@ -59,10 +84,7 @@ class Origins:
         if delivery.exchange != self._names.workers:
             return self.by_worker(delivery)
         if delivery.user is None:
-            if not self.believes_unsigned:
-                hint = "until it is upgraded, whoever may publish can pretend to be a worker"
-                log.warning("origin.unsigned_worker", hint=hint)
-            self._unsigned_until = self._clock() + UNSIGNED_FOR
+            self.older_was_there()
         elif delivery.user != self._own_user():
             if delivery.user not in self._users:
                 log.info("origin.another_user", user=delivery.user)

@@ -8,6 +8,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import Message
 from consumer.broker.publisher import Publisher
 from infra.broker import PrivateBroker
+from schemas.ids import WorkerId
 from schemas.internal import Presence
 from schemas.sessions import ServiceLoad, WorkerInfo
 from tests.acceptance.recipes import recipe_of
@@ -53,4 +54,22 @@ async def test_a_client_makes_nobody_believe_that_an_older_worker_is_there(
     assert await attacker.is_refused(NAMES.workers, "", Presence.type)
     for exchange in (NAMES.sessions, NAMES.requests, NAMES.cluster):
         assert not (await attacker.ask(exchange, "c-1", Presence.type)).ok
+    assert not mcp.logged("origin.unsigned_worker")
+
+
+async def test_a_call_named_like_an_older_workers_inbox_has_no_forged_recipe_believed(
+    mcp: Cluster, node: PrivateBroker, attacker: Attacker
+):
+    """Its dead letters bear the key of an inbox; that there is no such inbox is asked of the broker."""
+    first = await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    older = WorkerId("made-1-abcdef")
+    call = NAMES.inbox(older)
+    answer = await attacker.ask(NAMES.sessions, call, "session.create", {"session_id": call, "service_name": "echo"})
+    assert answer.ok
+    await first.kill()
+    await attacker.send(NAMES.sessions, call, "call.recipe", recipe_of(older, "ghost", at=datetime.now(UTC)).body)
+    await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    await mcp.event("created", call_id=call, restored=True)
+    await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="parked", exchange=NAMES.unowned))
+    assert not mcp.of("created", call_id="ghost")
     assert not mcp.logged("origin.unsigned_worker")
