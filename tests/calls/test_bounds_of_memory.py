@@ -12,7 +12,7 @@ from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS, Presence
 from consumer.concurrency.expiring_dict import Memory
-from schemas.ids import MAX_ID_BYTES, ServiceName, WorkerId
+from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, WorkerId
 from schemas.internal import Endings as EndingsMessage
 from schemas.internal import Presence as Report
 from schemas.sessions import WorkerInfo
@@ -64,8 +64,9 @@ async def test_a_flood_of_made_up_ended_calls_grows_a_worker_by_no_more_than_its
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert f"made-up-{MOST_ENDED + 20 * batch - 1}".ljust(MAX_ID_BYTES, "x") in endings, "what came last is known"
-    assert "made-up-0".ljust(MAX_ID_BYTES, "x") not in endings
+    first, last = (CallId(f"made-up-{one}".ljust(MAX_ID_BYTES, "x")) for one in (0, MOST_ENDED + 20 * batch - 1))
+    assert last in endings, "what came last is known"
+    assert first not in endings
     assert MOST_BYTES // 4 < grown < MOST_BYTES, grown
     await endings.stop()
 
