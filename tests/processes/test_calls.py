@@ -228,7 +228,7 @@ async def test_resources_and_prompts(start: Start) -> None:
     got = await client.call_method("prompts/get", {"name": "greet", "arguments": {"who": "Ada"}})
     assert got["messages"][0]["content"]["text"] == "Hello Ada"
     with pytest.raises(McpError, match="Method not found") as caught:
-        await client.call_method("completion/complete", {"ref": {}})
+        await client.call_method("tasks/list", {})
     assert caught.value.details["code"] == -32601
 
 
