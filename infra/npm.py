@@ -1,6 +1,7 @@
-"""What only exists for Node.js: ``infra/node`` has the versions, and the scripts that run validators.
+"""What only exists for Node.js: ``infra/node`` has the versions, and the scripts that run validators and MCP clients.
 
-They are installed when they are first needed, into ``infra/node/node_modules``. Nothing of the product needs them.
+They are installed when they are first needed, into ``node_modules`` beside their versions. Nothing of the product needs
+them.
 """
 
 import hashlib
@@ -9,6 +10,9 @@ import subprocess
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "node"
+MCP = FOLDER / "mcp"
+"""MCP clients and the official conformance suite, and a Node.js that is new enough for it."""
+
 INSTALL_TIMEOUT = 300.0
 RUN_TIMEOUT = 60.0
 
@@ -34,23 +38,28 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def package_file(name: str) -> Path:
+def package_file(name: str, folder: Path = FOLDER) -> Path:
     """A file of an installed package, as ``package/folder/file``.
 
     Raises:
         NpmFailed: the package cannot be installed.
     """
-    _install()
-    return FOLDER / "node_modules" / name
+    _install(folder)
+    return folder / "node_modules" / name
 
 
-def _install() -> None:
-    wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    stamp = FOLDER / "node_modules" / ".installed"
+def _install(folder: Path = FOLDER) -> None:
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     done = subprocess.run(
-        ["npm", "ci", "--no-progress"], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT
+        ["npm", "ci", "--no-progress"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=INSTALL_TIMEOUT,
     )
     if done.returncode:
         raise NpmFailed(done.stderr.strip() or done.stdout.strip())

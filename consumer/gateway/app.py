@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.exchange import Told, error_answer, told
 from consumer.gateway.limits import InFlight
+from consumer.gateway.mcp.jsonrpc import refusal
 from consumer.gateway.origins import Origins
 from consumer.gateway.problems import Refused
 from consumer.gateway.statuses import RETRY_AFTER, answer_of, http_error
@@ -42,6 +43,9 @@ MOST_DRAINED: Final = 32 << 20
 DRAIN_TIMEOUT: Final = 5.0
 """How many bytes, and how long (s), are read of a request that is refused."""
 
+MCP_PATH: Final = "/mcp"
+"""What the addresses end in whose clients read JSON-RPC and nothing else."""
+
 PROBES: Final = frozenset({"/livez", "/readyz", "/health"})
 """Asked by platforms, under whatever name; they are answered while the gateway leaves, and not counted."""
 
@@ -51,6 +55,8 @@ def _refused(request: Request, error: Exception) -> Response:
     told(request).code = error.code
     if error.bare:
         return Response(status_code=error.status, headers=error.headers)
+    if request.scope["path"].endswith(MCP_PATH):
+        return refusal(error.status, error.sentence, error.code, error.headers)
     if error.status == 401:
         return PlainTextResponse(error.sentence, 401, error.headers)
     body = http_error(error.status, error.sentence).model_copy(update={"code": error.code})

@@ -14,6 +14,8 @@ from consumer.gateway.access import Doorkeeper
 from consumer.gateway.app import application
 from consumer.gateway.catalogue import Catalogue
 from consumer.gateway.limits import InFlight, Rates
+from consumer.gateway.mcp.endpoint import Mcp
+from consumer.gateway.mcp.sealing import Seal
 from consumer.gateway.minting import Minting
 from consumer.gateway.origins import Origins
 from consumer.gateway.readiness import Readiness
@@ -71,6 +73,7 @@ class Gateway:
         yield from Webhooks(self.client, own, senders).routes()
         yield from Swaig(self.client, own, senders, catalogue).routes()
         yield from Minting(keys, own.max_body).routes()
+        yield from Mcp(self.client, own, catalogue, Seal.of(own, self._settings.worker.prefix)).routes()
 
     async def listen(self) -> None:
         """Begin to listen: probes are answered while the broker is looked for.

@@ -161,6 +161,13 @@ class GatewaySettings(_Section):
     """Keys and answers for the webhooks of each platform, by its name."""
     patience: Seconds = 25.0
     """How long a tool call over HTTP may take. SignalWire's agents give up after 30 seconds and ask again."""
+    stream_patience: Seconds = 300.0
+    """How long a tool call over MCP may take whose client hears progress and questions on a stream."""
+    call_header: str = Field(default="X-Call-Id", pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
+    """The header that names the call for MCP, where neither the path nor a call token does."""
+    open: Literal["beside", "never"] = "beside"
+    """Whether the first tool call over MCP opens the call's session. `never`: only call events and
+    `session.create` do, and a call that nobody told of is answered with 404."""
     max_body: Annotated[Size, Field(ge=1 << 10, le=64 << 20)] = 4 << 20
     """The most bytes that a request's body may have."""
     max_in_flight: int = Field(default=1000, ge=1, le=100_000)

@@ -1,0 +1,142 @@
+"""``POST /<service>/mcp``, ``/calls/<call>/<service>/mcp`` and ``/calls/<call>/mcp``: one message of MCP each.
+
+Answers are JSON, or a stream of server-sent events where the client takes one and there is something to hear before
+the answer. ``GET`` and ``DELETE`` are answered with 405: there is no stream beside requests, and nothing to delete.
+"""
+
+import hashlib
+import secrets
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from consumer.client import SessionClient
+from consumer.gateway.catalogue import Catalogue
+from consumer.gateway.exchange import body_of, is_json, told
+from consumer.gateway.mcp import jsonrpc, protocol, results
+from consumer.gateway.mcp.calls import Calls, Meant
+from consumer.gateway.mcp.jsonrpc import Answer, Call, Notification, RpcError
+from consumer.gateway.mcp.methods import Asked, Methods
+from consumer.gateway.mcp.protocol import Era
+from consumer.gateway.mcp.sealing import McpSession, Seal
+from consumer.gateway.mcp.stream import STREAM_TYPE, Answered, Answering, Hearing
+from consumer.gateway.problems import Refused
+from consumer.settings.gateway import GatewaySettings
+from schemas.errors import SessionsError
+
+
+class Mcp:
+    """Takes the messages of MCP clients."""
+
+    def __init__(self, client: SessionClient, settings: GatewaySettings, catalogue: Catalogue, seal: Seal) -> None:
+        self._settings = settings
+        self._seal = seal
+        self._calls = Calls(client, catalogue, settings, seal)
+        self._methods = Methods(client, catalogue, settings, seal)
+
+    def routes(self) -> list[Route]:
+        """Its routes."""
+        return [
+            Route("/calls/{call}/mcp", self.only_service_of_a_call, methods=["POST"]),
+            Route("/calls/{call}/{service}/mcp", self.service_of_a_call, methods=["POST"]),
+            Route("/{service}/mcp", self.service, methods=["POST"]),
+        ]
+
+    async def service(self, request: Request) -> Response:
+        """Take a message for a service, whose call is named elsewhere."""
+        return await self._take(request)
+
+    async def service_of_a_call(self, request: Request) -> Response:
+        """Take a message for a service of a call."""
+        return await self._take(request)
+
+    async def only_service_of_a_call(self, request: Request) -> Response:
+        """Take a message for the only service of a call."""
+        return await self._take(request)
+
+    async def _take(self, request: Request) -> Response:
+        request_id: jsonrpc.RequestId = None
+        try:
+            meant = await self._calls.meant(request)
+            takes_stream = _takes(request)
+            message = jsonrpc.read(await self._body(request))
+            if isinstance(message, Call):
+                request_id = message.id
+            era = protocol.era_of(request.headers, message)
+            match message:
+                case Call():
+                    return self._answering(request, message, era, meant, Hearing(streams=takes_stream))
+                case Notification():
+                    if era == "stateless":
+                        protocol.check_version(request.headers)
+                case Answer():
+                    await self._methods.take_answer(message, meant.grant)
+            return Response(status_code=202)
+        except Refused as error:
+            told(request).code = error.code
+            return jsonrpc.refusal(error.status, error.sentence, error.code, error.headers, request_id)
+        except SessionsError as error:
+            told(request).code = error.code.value
+            return _error(request_id, results.in_rpc(error))
+        except RpcError as error:
+            return _error(request_id, error)
+
+    async def _body(self, request: Request) -> bytes:
+        if not is_json(request.headers.get("content-type", "")):
+            raise Refused(415, "the body must be JSON: send it with content-type: application/json")
+        return await body_of(request, self._settings.max_body)
+
+    def _answering(self, request: Request, call: Call, era: Era, meant: Meant, hearing: Hearing) -> Response:
+        about = told(request)
+        about.more["mcp_method"] = call.method
+        if call.method == "tools/call":
+            about.tool = str(call.params.get("name"))[:200]
+        if era == "stateless":
+            can = protocol.check_stateless(request.headers, call)
+        else:
+            can = meant.session.capabilities if meant.session is not None else {}
+        key = _key(call, era, meant.session)
+        asked = Asked(call, era, meant.service, meant.call_id, can, key, request.headers, hearing)
+
+        async def answer() -> Answered:
+            try:
+                result = await self._methods.answer(asked)
+            except RpcError as error:
+                about.code = str(error.data["code"]) if isinstance(error.data, dict) and "code" in error.data else None
+                about.code = about.code or str(error.code)
+                return Answered(jsonrpc.error_of(call.id, error), protocol.status_of(error, era), error.headers)
+            headers = {}
+            if call.method == "initialize":
+                version = str(result["protocolVersion"])
+                session = McpSession.new(meant.call_id, meant.service, version, protocol.capabilities_of(call))
+                headers["Mcp-Session-Id"] = self._seal.close(session)
+            return Answered(jsonrpc.result_of(call.id, result), headers=headers)
+
+        return Answering(answer, hearing)
+
+
+def _error(request_id: jsonrpc.RequestId, error: RpcError) -> Response:
+    return Response(jsonrpc.error_of(request_id, error), error.status, error.headers, "application/json")
+
+
+def _takes(request: Request) -> bool:
+    """Whether the client takes a stream.
+
+    Raises:
+        Refused: 406, it takes neither a stream nor JSON.
+    """
+    accept = request.headers.get("accept", "*/*").lower()
+    kinds = {part.partition(";")[0].strip() for part in accept.split(",")}
+    streams = STREAM_TYPE in kinds
+    if streams or kinds & {"application/json", "application/*", "*/*", ""}:
+        return streams
+    raise Refused(406, "answers are application/json or text/event-stream: say so in Accept")
+
+
+def _key(call: Call, era: Era, session: McpSession | None) -> str:
+    """The request's name for all replicas: an id of JSON-RPC is one within its MCP session only."""
+    if era == "stateless" or session is None:
+        return secrets.token_hex(16)
+    kind = "i" if isinstance(call.id, int) else "s"
+    return f"{session.nonce}:{hashlib.sha256(f'{kind}{call.id}'.encode('utf-8', 'surrogatepass')).hexdigest()}"

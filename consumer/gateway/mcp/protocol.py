@@ -1,0 +1,117 @@
+"""The eras of MCP: which one a request speaks, and what its headers have to say. Pure.
+
+Source: the MCP specification, revisions 2024-11-05 to 2025-11-25 (with ``initialize``) and 2026-07-28 (without).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from mcp.shared.inbound import (
+    ERROR_CODE_HTTP_STATUS,
+    MCP_PROTOCOL_VERSION_HEADER,
+    InboundLadderRejection,
+    classify_inbound_request,
+    find_duplicated_routing_header,
+    unsupported_protocol_version_rejection,
+    validate_mcp_param_headers,
+)
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    PROTOCOL_VERSION_META_KEY,
+    SERVER_INFO_META_KEY,
+)
+from mcp_types.jsonrpc import HEADER_MISMATCH
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, SUPPORTED_PROTOCOL_VERSIONS
+from starlette.datastructures import Headers
+
+from consumer.gateway.mcp.jsonrpc import Call, RpcError
+from schemas.base import Json
+
+Era = Literal["handshake", "stateless"]
+"""``handshake``: revisions with ``initialize``. ``stateless``: revisions in which each request stands alone."""
+
+SUPPORTED: Final = list(SUPPORTED_PROTOCOL_VERSIONS)
+SERVER_INFO: Final = SERVER_INFO_META_KEY
+CACHEABLE: Final = frozenset(
+    {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
+)
+"""What a client of the stateless era may keep; results without a time of their own are stale at once."""
+
+_ENVELOPE: Final = frozenset({PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY})
+_STATUSES: Final = ERROR_CODE_HTTP_STATUS
+
+
+def era_of(headers: Mapping[str, str], message: object) -> Era:
+    """The era that a request speaks: its header says it, or the ``_meta`` that only the stateless era has."""
+    version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
+    if version is not None:
+        return "handshake" if version in HANDSHAKE_PROTOCOL_VERSIONS else "stateless"
+    return "stateless" if isinstance(message, Call) and PROTOCOL_VERSION_META_KEY in message.meta else "handshake"
+
+
+def negotiated(requested: object) -> str:
+    """The version that ``initialize`` agrees on: the client's where it is known, else the newest."""
+    known = isinstance(requested, str) and requested in HANDSHAKE_PROTOCOL_VERSIONS
+    return str(requested) if known else LATEST_HANDSHAKE_VERSION
+
+
+def check_stateless(headers: Headers, call: Call) -> Json:
+    """See that a request of the stateless era is whole and that its headers repeat it; returns what its client can do.
+
+    Raises:
+        RpcError: 400, with the code that the specification has for it.
+    """
+    duplicated = find_duplicated_routing_header(headers.items())
+    if duplicated is not None:
+        raise RpcError(HEADER_MISMATCH, f"the header {duplicated} is there more than once", status=400)
+    body = {"method": call.method, "params": call.params}
+    verdict = classify_inbound_request(body, headers=dict(headers))
+    if isinstance(verdict, InboundLadderRejection):
+        raise _rejected(verdict)
+    can = verdict.client_capabilities
+    return can if isinstance(can, dict) else {}
+
+
+def check_version(headers: Mapping[str, str]) -> None:
+    """See that a notification is of a version that is spoken here.
+
+    Raises:
+        RpcError: 400.
+    """
+    verdict = unsupported_protocol_version_rejection(headers.get(MCP_PROTOCOL_VERSION_HEADER, ""))
+    if verdict is not None:
+        raise _rejected(verdict)
+
+
+def check_arguments(schema: Any, arguments: Json, headers: Headers) -> None:
+    """See that ``Mcp-Param-*`` headers repeat the arguments that a tool's schema names for it.
+
+    Raises:
+        RpcError: 400.
+    """
+    verdict = validate_mcp_param_headers(schema, arguments, headers)
+    if verdict is not None:
+        raise _rejected(verdict)
+
+
+def status_of(error: RpcError, era: Era) -> int:
+    """HTTP's status for an error; the stateless era has one for some codes of JSON-RPC."""
+    if error.status != 200 or era == "handshake":
+        return error.status
+    return _STATUSES.get(error.code, 200)
+
+
+def is_of_envelope(key: str) -> bool:
+    """Whether a key of ``_meta`` is of the stateless era's envelope, which each hop writes anew."""
+    return key in _ENVELOPE
+
+
+def capabilities_of(call: Call) -> Json:
+    """What the client of a request can do, where the request says it itself."""
+    can = call.meta.get(CLIENT_CAPABILITIES_META_KEY, call.params.get("capabilities"))
+    return can if isinstance(can, dict) else {}
+
+
+def _rejected(verdict: InboundLadderRejection) -> RpcError:
+    return RpcError(verdict.code, verdict.message, verdict.data, status=_STATUSES.get(verdict.code, 400))

@@ -1,0 +1,110 @@
+"""How results and errors of workers read in MCP. Pure.
+
+Results are handed on as the session's server wrote them. An error of a tool call that its model should speak of is a
+result with ``isError`` and a sentence; every other error is one of JSON-RPC, with the code in ``data``.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from consumer.gateway import speech
+from consumer.gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, REFUSED, RpcError
+from consumer.gateway.mcp.protocol import CACHEABLE, SERVER_INFO, Era
+from consumer.gateway.statuses import RETRY_AFTER
+from schemas.base import Json
+from schemas.errors import ClientError, ErrorCode, RequestTooLarge, SessionsError
+from schemas.mcp import Tool
+
+RESTORED: Final = "mcp-sessions/restored"
+"""In ``_meta``: true in the first answer of a session that replaces a lost one, whose memory is gone."""
+
+CODE: Final = "mcp-sessions/code"
+"""In ``_meta`` of a result with ``isError`` that the server did not write: the error's code."""
+
+_OURS: Final = frozenset({"session_id", "text", "restored"})
+
+SPOKEN: Final = frozenset(
+    {
+        ErrorCode.TOOL_TIMEOUT,
+        ErrorCode.DEADLINE_EXCEEDED,
+        ErrorCode.OUTCOME_UNKNOWN,
+        ErrorCode.SESSION_DIED,
+        ErrorCode.START_FAILED,
+        ErrorCode.START_TIMEOUT,
+        ErrorCode.SESSION_LIMIT,
+        ErrorCode.SERVICE_SESSION_LIMIT,
+        ErrorCode.CAPACITY,
+        ErrorCode.SHUTTING_DOWN,
+        ErrorCode.INTERNAL,
+    }
+)
+"""Errors of a tool call that its model is told as a result: late, no room, the server lost."""
+
+
+def listed(tools: Iterable[Tool]) -> Json:
+    """The result of ``tools/list``."""
+    return {"tools": [tool.model_dump(by_alias=True, exclude_unset=True) for tool in tools]}
+
+
+def tool_result(reply: Json) -> Json:
+    """MCP's ``CallToolResult`` as the server gave it, of what a worker replied."""
+    result = {name: value for name, value in reply.items() if name not in _OURS}
+    if reply.get("restored"):
+        result["_meta"] = {**_meta(result), RESTORED: True}
+    return result
+
+
+def of_era(result: Json, era: Era, method: str, server: Json) -> Json:
+    """A result with what its era wants beside the server's own words."""
+    if era == "handshake":
+        return {name: value for name, value in result.items() if name != "resultType"}
+    whole = {"resultType": "complete", **result}
+    if method in CACHEABLE:
+        whole = {"ttlMs": 0, "cacheScope": "private", **whole}
+    return {**whole, "_meta": {SERVER_INFO: server, **_meta(result)}}
+
+
+def told(error: SessionsError) -> Json:
+    """An error of a tool call as a result that a model can read out.
+
+    Raises:
+        RpcError: it is none that a model should speak of.
+    """
+    unsure = isinstance(error, ClientError) and error.executed is None
+    if error.code not in SPOKEN and not unsure:
+        raise in_rpc(error) from error
+    content = [{"type": "text", "text": speech.sentence(error)}]
+    return {"content": content, "isError": True, "_meta": {CODE: error.code.value}}
+
+
+def in_rpc(error: SessionsError) -> RpcError:
+    """An error of a worker, or of the way to it, as one of JSON-RPC; a server's own error is handed on as it was."""
+    data: Json = {"code": error.code.value, "retryable": error.retryable}
+    if isinstance(error, ClientError):
+        return _of_client(error, data)
+    match error.code:
+        case ErrorCode.MCP_ERROR:
+            code, own = error.details.get("code"), error.details.get("data")
+            if isinstance(code, int) and not isinstance(code, bool):
+                return RpcError(code, error.message, own)
+            return RpcError(INTERNAL_ERROR, error.message, data)
+        case ErrorCode.SESSION_NOT_FOUND | ErrorCode.SERVICE_NOT_FOUND | ErrorCode.SERVICE_DISABLED:
+            return RpcError(REFUSED, error.message, data, status=404)
+        case ErrorCode.TOOL_NOT_FOUND | ErrorCode.INVALID_MESSAGE:
+            return RpcError(INVALID_PARAMS, error.message, data)
+        case _:
+            return RpcError(INTERNAL_ERROR, error.message, data)
+
+
+def _of_client(error: ClientError, data: Json) -> RpcError:
+    if isinstance(error, RequestTooLarge):
+        return RpcError(REFUSED, error.message, data, status=413)
+    if error.executed is False:
+        headers = {"Retry-After": str(RETRY_AFTER)}
+        return RpcError(REFUSED, error.message, {**data, "retryable": True}, status=503, headers=headers)
+    return RpcError(INTERNAL_ERROR, error.message, data)
+
+
+def _meta(result: Json) -> dict[str, Any]:
+    meta = result.get("_meta")
+    return meta if isinstance(meta, dict) else {}

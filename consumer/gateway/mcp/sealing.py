@@ -1,0 +1,105 @@
+"""What a client carries for us and cannot read or change: its MCP session, and the ids of questions to it. Pure.
+
+Every replica opens what another one has sealed, because the key is derived from secrets that all of them are
+configured with. Nothing is kept.
+"""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from consumer.settings.gateway import GatewaySettings, is_pem
+from schemas.base import Json
+from schemas.ids import CallId, SessionId
+
+MAX_SEALED: Final = 4096
+"""The most letters of a sealed text that is looked at: servers allow headers of about 8 KiB in all."""
+
+
+class McpSession(BaseModel):
+    """What ``Mcp-Session-Id`` says: whose MCP session it is, and what its client can do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    call_id: CallId | None = Field(default=None, alias="c")
+    """The call; None for a client that has named none yet."""
+    service: str = Field(alias="s")
+    version: str = Field(alias="v")
+    capabilities: Json = Field(alias="k")
+    nonce: str = Field(alias="r")
+
+    @classmethod
+    def new(cls, call_id: CallId | None, service: str, version: str, capabilities: Json) -> "McpSession":
+        """A session that no other one equals."""
+        return cls(c=call_id, s=service, v=version, k=capabilities, r=secrets.token_hex(12))
+
+
+class Question(BaseModel):
+    """What the id of a question says: which input of which session its answer is for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    session_id: SessionId = Field(alias="s")
+    input_id: str = Field(alias="i")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Seals and opens; the first secret seals, all of them open, so a secret is replaced without a gap."""
+
+    fernet: MultiFernet
+
+    @classmethod
+    def of(cls, settings: GatewaySettings, prefix: str) -> "Seal":
+        """The seal of a gateway with these settings; all its replicas have the same."""
+        return cls(MultiFernet([Fernet(_derived(secret)) for secret in _secrets(settings, prefix)]))
+
+    def close(self, value: McpSession | Question) -> str:
+        """The value as a text of letters, digits, ``-``, ``_`` and ``=``."""
+        return self.fernet.encrypt(value.model_dump_json(by_alias=True).encode()).decode()
+
+    def session(self, text: str) -> McpSession | None:
+        """The session that a text is; None when it is none of this gateway's."""
+        opened = self._opened(text)
+        try:
+            return McpSession.model_validate_json(opened) if opened is not None else None
+        except ValidationError:
+            return None
+
+    def question(self, text: str) -> Question | None:
+        """The question that a text is; None when it is none of this gateway's."""
+        opened = self._opened(text)
+        try:
+            return Question.model_validate_json(opened) if opened is not None else None
+        except ValidationError:
+            return None
+
+    def _opened(self, text: str) -> bytes | None:
+        if len(text) > MAX_SEALED:
+            return None
+        try:
+            return self.fernet.decrypt(text.encode("utf-8", "surrogateescape"))
+        except InvalidToken:
+            return None
+
+
+def _secrets(settings: GatewaySettings, prefix: str) -> Sequence[bytes]:
+    keys = [key.get_secret_value() for key in settings.token_keys]
+    secret = [key for key in keys if not is_pem(key) or "PRIVATE" in key]
+    if not secret:  # a public key is no secret; the credentials are
+        secret = [one.get_secret_value() for one in (settings.auth_password, settings.auth_token) if one is not None]
+    secret = secret or [token.sha256.lower() for token in settings.tokens]
+    # Who listens on loopback without credentials hides nothing from anybody: there its replicas need only agree.
+    return [one.encode() for one in secret] or [prefix.encode()]
+
+
+def _derived(secret: bytes) -> bytes:
+    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"mcp-sessions: MCP over HTTP").derive(secret)
+    return base64.urlsafe_b64encode(key)

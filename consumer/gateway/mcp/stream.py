@@ -1,0 +1,121 @@
+"""An answer that may have something before it: progress, questions. JSON where it is alone, else server-sent events.
+
+The stream begins with the first thing that is told, or when the answer takes longer than ``QUIET``: a proxy closes a
+connection on which nothing moves. Until then an answer can still have a status of its own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from consumer.gateway.exchange import JSON_TYPE
+
+QUIET: Final = 15.0
+"""How long (s) a stream may be silent."""
+
+STREAM_TYPE: Final = "text/event-stream"
+STREAM_HEADERS: Final = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+PING: Final = b": ping\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer: the bytes of its message, and the status and headers that it has where it is not streamed."""
+
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Hearing:
+    """What the sender of a request hears before the answer; without a stream he hears nothing."""
+
+    def __init__(self, *, streams: bool) -> None:
+        self.streams = streams
+        self._told: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def tell(self, message: bytes) -> None:
+        """Tell him a message of JSON-RPC."""
+        if self.streams:
+            self._told.put_nowait(message)
+
+    def end(self) -> None:
+        """Tell him nothing more."""
+        self._told.put_nowait(None)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """What he is told until the end, as server-sent events, and a comment for each time of silence."""
+        while True:
+            try:
+                async with asyncio.timeout(QUIET):
+                    message = await self._told.get()
+            except TimeoutError:
+                yield PING
+                continue
+            if message is None:
+                return
+            yield event_of(message)
+
+
+class Answering(Response):
+    """The response that carries an answer and what comes before it.
+
+    When the client goes away, ``answer`` is cancelled: what it had asked for goes on, unless ``answer`` ends it.
+    """
+
+    def __init__(self, answer: Callable[[], Awaitable[Answered]], hearing: Hearing) -> None:
+        super().__init__()
+        self._answer = answer
+        self._hearing = hearing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer when it is there, and what is told before it."""
+        answering = asyncio.ensure_future(self._answer())
+        leaving = asyncio.ensure_future(_left(receive))
+        ends: tuple[asyncio.Future[Any], ...] = (answering, leaving)
+        for one in ends:
+            one.add_done_callback(lambda _: self._hearing.end())
+        try:
+            streamed = self._hearing.streams and await self._stream(send)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                return
+            answer = answering.result()
+            if streamed:
+                await send({"type": "http.response.body", "body": event_of(answer.body), "more_body": False})
+            else:
+                await Response(answer.body, answer.status, answer.headers, JSON_TYPE)(scope, receive, send)
+        finally:
+            for one in ends:
+                one.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+
+    async def _stream(self, send: Send) -> bool:
+        """Send what is told; returns whether anything was, and with it the head of a stream."""
+        began = False
+        async for event in self._hearing.events():
+            if not began:
+                await _begin(send)
+                began = True
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        return began
+
+
+async def _begin(send: Send) -> None:
+    start = Response(media_type=STREAM_TYPE, headers=STREAM_HEADERS)
+    headers = [(name, value) for name, value in start.raw_headers if name != b"content-length"]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def event_of(message: bytes) -> bytes:
+    """A message as a server-sent event."""
+    return b"event: message\r\ndata: " + message + b"\r\n\r\n"

