@@ -1,4 +1,4 @@
-"""What services and tools there are, as the workers last told; asked again when it is old."""
+"""What services there are, what each is and what tools it has, as the workers last told; asked again when it is old."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ from typing import Final
 from consumer.client import SessionClient
 from schemas.errors import SessionsError
 from schemas.mcp import Tool
+from schemas.replies import ServerDescription
 
 FRESH: Final = 30.0
 """How long (s) an answer counts before it is asked for again."""
@@ -17,6 +18,8 @@ FRESH: Final = 30.0
 class _Known:
     tools: list[Tool] = field(default_factory=list)
     until: float = 0.0
+    description: ServerDescription | None = None
+    described_until: float = 0.0
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -64,3 +67,23 @@ class Catalogue:
                         raise
                 known.until = time.monotonic() + FRESH
         return known.tools
+
+    async def description(self, service: str) -> ServerDescription:
+        """What the server of a service tells of itself.
+
+        Raises:
+            SessionsError: there is no such service, or its server does not start.
+        """
+        await self.services()
+        known = self._known.get(service)
+        if known is None:  # the workers say what is wrong with it
+            return await self._client.describe_service(service, reply_timeout=self._timeout)
+        async with known.asking:
+            if known.description is None or known.described_until <= time.monotonic():
+                try:
+                    known.description = await self._client.describe_service(service, reply_timeout=self._timeout)
+                except SessionsError:
+                    if known.description is None:
+                        raise
+                known.described_until = time.monotonic() + FRESH
+            return known.description

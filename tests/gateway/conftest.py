@@ -21,6 +21,9 @@ CREDENTIALS: dict[str, Any] = {"auth_user": USER, "auth_password": PASSWORD, "au
 NOBODY: Any = None
 """Instead of the credentials that a client has."""
 
+OPEN_TO_THIS_MACHINE: dict[str, Any] = {"auth_user": NOBODY, "auth_password": NOBODY, "auth_token": NOBODY}
+"""Settings of a gateway that asks for no credentials, for clients that send none."""
+
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 

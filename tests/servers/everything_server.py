@@ -127,7 +127,7 @@ DIRECT: dict[str, Callable[[Json, Json], Json]] = {
 # Tools that ask. Each question is {key: request}; its answers come back under the same keys.
 
 
-def form(message: str, required: bool = True, **properties: Json) -> Json:
+def form(message: str, properties: dict[str, Json], *, required: bool = True) -> Json:
     schema: Json = {"type": "object", "properties": properties}
     if required:
         schema["required"] = list(properties)
@@ -158,11 +158,11 @@ def ask_model(arguments: Json) -> Asking:
 
 
 def ask_user(arguments: Json) -> Asking:
-    properties = {
+    properties: dict[str, Json] = {
         "username": {"type": "string", "description": "User's response"},
         "email": {"type": "string", "description": "User's email address"},
     }
-    answers = yield {"user": form(arguments.get("message", ""), **properties)}
+    answers = yield {"user": form(arguments.get("message", ""), properties)}
     return said(text(f"User response: {whole(answers['user'])}"))
 
 
@@ -174,7 +174,7 @@ def ask_defaults(_: Json) -> Asking:
         "status": {"type": "string", "enum": ["active", "inactive", "pending"], "default": "active"},
         "verified": {"type": "boolean", "default": True},
     }
-    answers = yield {"form": form("Please check these values", required=False, **properties)}
+    answers = yield {"form": form("Please check these values", properties, required=False)}
     return said(text(f"Elicitation completed: {whole(answers['form'])}"))
 
 
@@ -188,7 +188,7 @@ def ask_enums(_: Json) -> Asking:
         "untitledMulti": {"type": "array", "items": {"type": "string", "enum": plain}},
         "titledMulti": {"type": "array", "items": {"anyOf": titled}},
     }
-    answers = yield {"form": form("Please choose", required=False, **properties)}
+    answers = yield {"form": form("Please choose", properties, required=False)}
     return said(text(f"Elicitation completed: {whole(answers['form'])}"))
 
 
@@ -197,7 +197,7 @@ def named(answer: Json) -> str:
 
 
 def name_form() -> Json:
-    return form("What is your name?", name=STRING)
+    return form("What is your name?", {"name": STRING})
 
 
 def input_elicitation(_: Json) -> Asking:
@@ -216,7 +216,7 @@ def input_roots(_: Json) -> Asking:
 
 
 def input_state(_: Json) -> Asking:
-    yield {"confirm": form("Please confirm", ok={"type": "boolean"})}
+    yield {"confirm": form("Please confirm", {"ok": {"type": "boolean"}})}
     return said(text("state-ok"))
 
 
@@ -227,8 +227,8 @@ def input_several(_: Json) -> Asking:
 
 
 def input_rounds(_: Json) -> Asking:
-    first = yield {"step1": form("Step 1: What is your name?", name=STRING)}
-    second = yield {"step2": form("Step 2: What is your favorite color?", color=STRING)}
+    first = yield {"step1": form("Step 1: What is your name?", {"name": STRING})}
+    second = yield {"step2": form("Step 2: What is your favorite color?", {"color": STRING})}
     return said(text(f"{named(first['step1'])} likes {(second['step2'].get('content') or {}).get('color')}"))
 
 
@@ -240,7 +240,7 @@ def input_capabilities(_: Json) -> Asking:
 
 
 def input_prompt(_: Json) -> Asking:
-    answers = yield {"user_context": form("What context should the prompt use?", context=STRING)}
+    answers = yield {"user_context": form("What context should the prompt use?", {"context": STRING})}
     context = (answers["user_context"].get("content") or {}).get("context")
     return {"messages": [{"role": "user", "content": text(f"Use the context {context}.")}]}
 

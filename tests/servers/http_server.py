@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections import defaultdict
 from typing import Any
 
 import uvicorn
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 server = MCPServer("http", log_level="ERROR")
 count = 0
+remembered: defaultdict[str, list[str]] = defaultdict(list)
 
 
 class Answer(BaseModel):
@@ -42,6 +44,14 @@ async def sleep(seconds: float) -> str:
 def headers(ctx: Context[Any, Any]) -> dict[str, str]:
     """The headers of this very request."""
     return dict(ctx.request_context.request.headers)  # type: ignore[union-attr]
+
+
+@server.tool()
+def remember(item: str, ctx: Context[Any, Any]) -> str:
+    """What this MCP session was told, as servers with sessions keep it."""
+    session = ctx.request_context.request.headers.get("mcp-session-id", "")  # type: ignore[union-attr]
+    remembered[session].append(item)
+    return ", ".join(remembered[session])
 
 
 @server.tool()

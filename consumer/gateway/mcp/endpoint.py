@@ -70,6 +70,8 @@ class Mcp:
                 case Notification():
                     if era == "stateless":
                         protocol.check_version(request.headers)
+                    elif message.method == "notifications/cancelled":
+                        await self._cancel(message, meant)
                 case Answer():
                     await self._methods.take_answer(message, meant.grant)
             return Response(status_code=202)
@@ -81,6 +83,11 @@ class Mcp:
             return _error(request_id, results.in_rpc(error))
         except RpcError as error:
             return _error(request_id, error)
+
+    async def _cancel(self, message: Notification, meant: Meant) -> None:
+        request_id = message.params.get("requestId")
+        if meant.session is not None and meant.call_id is not None and isinstance(request_id, int | str):
+            await self._methods.cancel(meant.call_id, _key(request_id, meant.session))
 
     async def _body(self, request: Request) -> bytes:
         if not is_json(request.headers.get("content-type", "")):
@@ -96,7 +103,8 @@ class Mcp:
             can = protocol.check_stateless(request.headers, call)
         else:
             can = meant.session.capabilities if meant.session is not None else {}
-        key = _key(call, era, meant.session)
+        # An id of JSON-RPC is one within its MCP session only.
+        key = _key(call.id, meant.session) if era == "handshake" and meant.session else secrets.token_hex(16)
         asked = Asked(call, era, meant.service, meant.call_id, can, key, request.headers, hearing)
 
         async def answer() -> Answered:
@@ -113,7 +121,13 @@ class Mcp:
                 headers["Mcp-Session-Id"] = self._seal.close(session)
             return Answered(jsonrpc.result_of(call.id, result), headers=headers)
 
-        return Answering(answer, hearing)
+        async def left() -> None:
+            if meant.call_id is not None:
+                await self._methods.cancel(meant.call_id, key)
+
+        # To close the connection is to cancel in the stateless era; before, it may be an accident, and says nothing.
+        cancels = era == "stateless" and call.method == "tools/call"
+        return Answering(answer, hearing, left if cancels else None)
 
 
 def _error(request_id: jsonrpc.RequestId, error: RpcError) -> Response:
@@ -134,9 +148,7 @@ def _takes(request: Request) -> bool:
     raise Refused(406, "answers are application/json or text/event-stream: say so in Accept")
 
 
-def _key(call: Call, era: Era, session: McpSession | None) -> str:
-    """The request's name for all replicas: an id of JSON-RPC is one within its MCP session only."""
-    if era == "stateless" or session is None:
-        return secrets.token_hex(16)
-    kind = "i" if isinstance(call.id, int) else "s"
-    return f"{session.nonce}:{hashlib.sha256(f'{kind}{call.id}'.encode('utf-8', 'surrogatepass')).hexdigest()}"
+def _key(request_id: int | str, session: McpSession) -> str:
+    """The name of a request of an MCP session for all replicas."""
+    kind = "i" if isinstance(request_id, int) else "s"
+    return f"{session.nonce}:{hashlib.sha256(f'{kind}{request_id}'.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from starlette.datastructures import Headers
 
 from consumer import __version__
@@ -19,7 +20,10 @@ from consumer.settings.gateway import GatewaySettings
 from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.ids import CallId, call_id_of
-from schemas.interim import InputRequired, Interim, ToolsProgress
+from schemas.interim import InputRequired, Interim, ToolsLog, ToolsProgress
+from schemas.replies import ServerDescription
+
+log = structlog.get_logger(__name__)
 
 REPLY_GRACE: Final = 1.0
 """How much longer (s) than the worker's own deadline its reply is waited for: it says more than our silence."""
@@ -52,10 +56,10 @@ class Methods:
             "tools/list": self._tools_list,
             "tools/call": self._tools_call,
             "prompts/list": self._passed("prompts.list", "cursor"),
-            "prompts/get": self._passed("prompts.get", "name", "arguments"),
+            "prompts/get": self._passed("prompts.get", "name", "arguments", asks=True),
             "resources/list": self._passed("resources.list", "cursor"),
             "resources/templates/list": self._passed("resources.list", "cursor", templates=True),
-            "resources/read": self._passed("resources.read", "uri"),
+            "resources/read": self._passed("resources.read", "uri", asks=True),
         }
         self._of_era: dict[Era, dict[str, Callable[[Asked], Awaitable[Json]]]] = {
             "handshake": {"initialize": self._initialize, "ping": self._ping},
@@ -75,7 +79,7 @@ class Methods:
             result = await method(asked)
         except SessionsError as error:
             raise results.in_rpc(error) from error
-        return results.of_era(result, asked.era, asked.call.method, _server(asked.service))
+        return results.of_era(result, asked.era, asked.call.method, await self._server(asked))
 
     async def take_answer(self, answer: Answer, grant: Grant) -> None:
         """Hand the client's answer to a question to the session that asked it, whichever replica asked for it.
@@ -88,7 +92,7 @@ class Methods:
         if question is None:
             raise RpcError(jsonrpc.INVALID_REQUEST, "this is the answer to no question of this server", status=400)
         grant.check("mcp", call_id=call_id_of(question.session_id))
-        body: Json = {"session_id": question.session_id, "input_id": question.input_id, **_answered(answer)}
+        body: Json = {"session_id": question.session_id, "input_id": question.input_id, **_answered(question, answer)}
         try:
             await self._client.request(
                 "input.answer", body, call_id=call_id_of(question.session_id), reply_timeout=self._settings.patience
@@ -96,20 +100,38 @@ class Methods:
         except SessionsError as error:
             raise results.in_rpc(error) from error
 
+    async def cancel(self, call_id: CallId, key: str) -> None:
+        """Cancel the tool call of this name, on whichever replica it was asked for."""
+        body = {"session_id": call_id, "idempotency_key": key}
+        try:
+            await self._client.request("tools.cancel", body, call_id=call_id, reply_timeout=self._settings.patience)
+        except SessionsError as error:
+            log.debug("http.not_cancelled", call_id=call_id, code=error.code.value, error=error.message)
+
+    async def _server(self, asked: Asked) -> Json:
+        """Who answers, for the results of the stateless era."""
+        if asked.era == "handshake":
+            return {}
+        try:
+            return results.server_info(await self._catalogue.description(asked.service))
+        except SessionsError:
+            return {"name": asked.service, "version": __version__}
+
     async def _initialize(self, asked: Asked) -> Json:
-        await self._catalogue.tools(asked.service)
         return {
             "protocolVersion": protocol.negotiated(asked.call.params.get("protocolVersion")),
-            "capabilities": {"tools": {}},
-            "serverInfo": _server(asked.service),
+            **_described(found := await self._catalogue.description(asked.service)),
+            "serverInfo": results.server_info(found),
         }
 
     async def _ping(self, _: Asked) -> Json:
         return {}
 
     async def _discover(self, asked: Asked) -> Json:
-        await self._catalogue.tools(asked.service)
-        return {"supportedVersions": protocol.SUPPORTED, "capabilities": {"tools": {}}}
+        return {
+            "supportedVersions": protocol.SUPPORTED,
+            **_described(await self._catalogue.description(asked.service)),
+        }
 
     async def _tools_list(self, asked: Asked) -> Json:
         return results.listed(await self._catalogue.tools(asked.service))
@@ -131,7 +153,8 @@ class Methods:
             "meta": _meta(asked.call.meta),
             "idempotency_key": asked.key,
             "progress": (asked.hearing.streams and "progressToken" in asked.call.meta) or None,
-            "questions": self._asks(asked) or None,
+            "logs": (asked.hearing.streams and protocol.log_level(asked.call) is not None) or None,
+            **_questions(asked),
         }
         try:
             reply = await self._client.request(
@@ -154,12 +177,10 @@ class Methods:
         if tool is not None:
             protocol.check_arguments(tool.input_schema, arguments, asked.headers)
 
-    def _asks(self, asked: Asked) -> bool:
-        """Whether questions can be put: on the stream, to a client of the era that answers them there."""
-        return asked.era == "handshake" and asked.hearing.streams and "elicitation" in asked.capabilities
-
     def _heard(self, asked: Asked) -> OnInterim:
         token = asked.call.meta.get("progressToken")
+        level = protocol.log_level(asked.call)
+        wanted = protocol.LEVELS[protocol.LEVELS.index(level) :] if level is not None else ()
 
         async def heard(message: Interim) -> None:
             match message:
@@ -167,22 +188,27 @@ class Methods:
                     said = message.model_dump(include={"progress", "total", "message"}, exclude_none=True)
                     asked.hearing.tell(jsonrpc.notification("notifications/progress", {"progressToken": token, **said}))
                 case InputRequired():
-                    question = Question(s=message.session_id, i=message.input_id)
-                    asked.hearing.tell(
-                        jsonrpc.question(self._seal.close(question), "elicitation/create", message.params)
-                    )
+                    question = Question(s=message.session_id, i=message.input_id, m=message.method)
+                    asked.hearing.tell(jsonrpc.question(self._seal.close(question), message.method, message.params))
+                case ToolsLog(level=level) if level in wanted:
+                    said = message.model_dump(include={"level", "logger", "data"}, exclude_none=True)
+                    asked.hearing.tell(jsonrpc.notification("notifications/message", said))
                 case _:
                     pass
 
         return heard
 
-    def _passed(self, message_type: str, *names: str, **fixed: Any) -> Callable[[Asked], Awaitable[Json]]:
-        """A method that the call's session answers, with these of its params."""
+    def _passed(
+        self, message_type: str, *names: str, asks: bool = False, **fixed: Any
+    ) -> Callable[[Asked], Awaitable[Json]]:
+        """A method that the call's session answers, with these of its params; ``asks``: it may ask back."""
 
         async def passed(asked: Asked) -> Json:
             call_id = _call(asked)
             given = {name: asked.call.params.get(name) for name in names}
             body = {"session_id": call_id, "service_name": asked.service, **given, **fixed}
+            if asks and asked.era == "stateless":
+                body |= _questions(asked)
             return await self._client.request(
                 message_type, body, call_id=call_id, reply_timeout=self._settings.patience
             )
@@ -190,8 +216,24 @@ class Methods:
         return passed
 
 
-def _server(service: str) -> Json:
-    return {"name": service, "version": __version__}
+def _described(found: ServerDescription) -> Json:
+    told: Json = {"capabilities": protocol.offered(found.capabilities)}
+    return told if found.instructions is None else {**told, "instructions": found.instructions}
+
+
+def _questions(asked: Asked) -> Json:
+    """How the server's questions come: as results where the era has it so, else on the stream, if there is one."""
+    params = asked.call.params
+    if asked.era == "stateless":
+        return {
+            "questions": "return",
+            "input_responses": params.get("inputResponses"),
+            "request_state": params.get("requestState"),
+            "client_capabilities": asked.capabilities,
+        }
+    if asked.hearing.streams and asked.capabilities:
+        return {"questions": True, "client_capabilities": asked.capabilities}
+    return {}
 
 
 def _call(asked: Asked) -> CallId:
@@ -221,10 +263,12 @@ def _meta(meta: Json) -> Json | None:
     return own or None
 
 
-def _answered(answer: Answer) -> Json:
-    result = answer.result or {}
-    action = result.get("action")
+def _answered(question: Question, answer: Answer) -> Json:
+    result = answer.result
+    if question.method != "elicitation/create":
+        return {"action": "decline"} if result is None else {"result": result}
+    action = (result or {}).get("action")
     if action not in ("accept", "decline", "cancel"):
         return {"action": "cancel"}
-    content = result.get("content")
+    content = (result or {}).get("content")
     return {"action": action, "content": content if isinstance(content, dict) else None}

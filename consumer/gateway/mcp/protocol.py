@@ -18,6 +18,7 @@ from mcp.shared.inbound import (
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
+    LOG_LEVEL_META_KEY,
     PROTOCOL_VERSION_META_KEY,
     SERVER_INFO_META_KEY,
 )
@@ -37,6 +38,9 @@ CACHEABLE: Final = frozenset(
     {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
 )
 """What a client of the stateless era may keep; results without a time of their own are stale at once."""
+
+LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""Levels of log messages, the least important one first."""
 
 _ENVELOPE: Final = frozenset({PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY})
 _STATUSES: Final = ERROR_CODE_HTTP_STATUS
@@ -93,6 +97,17 @@ def check_arguments(schema: Any, arguments: Json, headers: Headers) -> None:
     verdict = validate_mcp_param_headers(schema, arguments, headers)
     if verdict is not None:
         raise _rejected(verdict)
+
+
+def offered(capabilities: Json) -> Json:
+    """What of a server's capabilities its clients have through here; what they hear without asking is not among it."""
+    return {name: {} for name in ("tools", "prompts", "resources") if isinstance(capabilities.get(name), dict)}
+
+
+def log_level(call: Call) -> str | None:
+    """From which level on a request of the stateless era wants the server's log; None: not at all."""
+    level = call.meta.get(LOG_LEVEL_META_KEY)
+    return level if isinstance(level, str) and level in LEVELS else None
 
 
 def status_of(error: RpcError, era: Era) -> int:

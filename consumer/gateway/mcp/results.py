@@ -7,6 +7,7 @@ result with ``isError`` and a sentence; every other error is one of JSON-RPC, wi
 from collections.abc import Iterable
 from typing import Any, Final
 
+from consumer import __version__
 from consumer.gateway import speech
 from consumer.gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, REFUSED, RpcError
 from consumer.gateway.mcp.protocol import CACHEABLE, SERVER_INFO, Era
@@ -14,6 +15,7 @@ from consumer.gateway.statuses import RETRY_AFTER
 from schemas.base import Json
 from schemas.errors import ClientError, ErrorCode, RequestTooLarge, SessionsError
 from schemas.mcp import Tool
+from schemas.replies import ServerDescription
 
 RESTORED: Final = "mcp-sessions/restored"
 """In ``_meta``: true in the first answer of a session that replaces a lost one, whose memory is gone."""
@@ -49,9 +51,17 @@ def listed(tools: Iterable[Tool]) -> Json:
 def tool_result(reply: Json) -> Json:
     """MCP's ``CallToolResult`` as the server gave it, of what a worker replied."""
     result = {name: value for name, value in reply.items() if name not in _OURS}
+    if result.get("resultType") == "input_required":
+        return {name: value for name, value in result.items() if name != "content"}
     if reply.get("restored"):
         result["_meta"] = {**_meta(result), RESTORED: True}
     return result
+
+
+def server_info(described: ServerDescription) -> Json:
+    """Name and version of a server, its service's where it does not say them."""
+    own = described.server_info or {}
+    return own if isinstance(own.get("name"), str) else {"name": described.service_name, "version": __version__}
 
 
 def of_era(result: Json, era: Era, method: str, server: Json) -> Json:
@@ -59,7 +69,7 @@ def of_era(result: Json, era: Era, method: str, server: Json) -> Json:
     if era == "handshake":
         return {name: value for name, value in result.items() if name != "resultType"}
     whole = {"resultType": "complete", **result}
-    if method in CACHEABLE:
+    if method in CACHEABLE and whole["resultType"] == "complete":
         whole = {"ttlMs": 0, "cacheScope": "private", **whole}
     return {**whole, "_meta": {SERVER_INFO: server, **_meta(result)}}
 

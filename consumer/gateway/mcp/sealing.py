@@ -42,12 +42,13 @@ class McpSession(BaseModel):
 
 
 class Question(BaseModel):
-    """What the id of a question says: which input of which session its answer is for."""
+    """What the id of a question says: which input of which session its answer is for, and what was asked."""
 
     model_config = ConfigDict(frozen=True)
 
     session_id: SessionId = Field(alias="s")
     input_id: str = Field(alias="i")
+    method: str = Field(alias="m")
 
 
 @dataclass(frozen=True, slots=True)

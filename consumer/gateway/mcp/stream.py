@@ -64,13 +64,19 @@ class Hearing:
 class Answering(Response):
     """The response that carries an answer and what comes before it.
 
-    When the client goes away, ``answer`` is cancelled: what it had asked for goes on, unless ``answer`` ends it.
+    When the client goes away before the answer, nobody waits for it any more, and ``left`` is awaited.
     """
 
-    def __init__(self, answer: Callable[[], Awaitable[Answered]], hearing: Hearing) -> None:
+    def __init__(
+        self,
+        answer: Callable[[], Awaitable[Answered]],
+        hearing: Hearing,
+        left: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__()
         self._answer = answer
         self._hearing = hearing
+        self._left = left
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer when it is there, and what is told before it."""
@@ -83,6 +89,8 @@ class Answering(Response):
             streamed = self._hearing.streams and await self._stream(send)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
+                if self._left is not None:
+                    await self._left()
                 return
             answer = answering.result()
             if streamed:

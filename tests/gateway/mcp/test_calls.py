@@ -1,14 +1,17 @@
 """State hangs on the call: however often a client forgets its MCP session, it finds what it left."""
 
+import asyncio
+import sys
 from typing import Any
 
 import httpx2
 import pytest
+from mcp import Client
 
 from tests.gateway.conftest import NOBODY, TOKEN_KEY, Serve
 from tests.gateway.mcp.wire import JSON_ONLY, ask, call, message, text
 from tests.gateway.test_cases import SERVICES
-from tests.harness import Cluster, config
+from tests.harness import ROOT, START, Cluster, config
 
 TODO = config(services={"todo": SERVICES["todo"]})
 PAIR = config(services={"todo": SERVICES["todo"], "todo2": SERVICES["todo2"]})
@@ -33,6 +36,25 @@ async def test_a_client_with_a_new_session_for_each_tool_call_keeps_its_list(mcp
     assert text(await call(http, "/todo/mcp", "list_todos", second)) == "milk"
     other = await a_new_session(http, "/todo/mcp", {"x-call-id": "c-2"})
     assert text(await call(http, "/todo/mcp", "list_todos", other)) == "nothing"
+
+
+async def test_the_same_client_loses_its_list_at_a_plain_server() -> None:
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, str(ROOT / "tests/servers/http_server.py"), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert server.stdout is not None
+        async with asyncio.timeout(START):
+            url = f"http://127.0.0.1:{int(await server.stdout.readline())}/mcp"
+        for item in ("milk", "eggs"):
+            async with Client(url, mode="legacy") as client:
+                said: Any = (await client.call_tool("remember", {"item": item})).content[0]
+                assert said.text == item
+        async with httpx2.AsyncClient() as http:  # and who takes JSON only does not get that far
+            assert (await http.post(url, json=message("initialize"), headers=JSON_ONLY)).status_code == 406
+    finally:
+        server.kill()
+        await server.wait()
 
 
 async def test_a_client_that_never_sends_its_session_finds_the_call_all_the_same(mcp: Cluster, serve: Serve) -> None:

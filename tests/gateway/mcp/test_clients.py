@@ -13,7 +13,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from infra import npm
-from tests.gateway.conftest import PASSWORD, USER, Serve
+from tests.gateway.conftest import OPEN_TO_THIS_MACHINE, PASSWORD, USER, Serve
 from tests.gateway.mcp.wire import call, text
 from tests.harness import ROOT, Cluster, config
 
@@ -91,10 +91,10 @@ async def test_the_typescript_client_keeps_its_list_and_hears_progress(mcp: Clus
 @needs_npm
 async def test_inspector_calls_the_tools_of_the_call(mcp: Cluster, serve: Serve) -> None:
     await mcp.start(config(services=SERVICES))
-    http = await serve()
+    http = await serve(**OPEN_TO_THIS_MACHINE)  # its command line sends no headers
     await call(http, "/calls/c-1/todo/mcp", "add_todo", text="milk")
     inspector: list[str | Path] = ["node", installed("@modelcontextprotocol/inspector/cli/build/cli.js"), "--cli"]
-    inspector += [address(http, "c-1", "todo"), "--transport", "http", "--header", f"Authorization: {BASIC}"]
+    inspector += [address(http, "c-1", "todo"), "--transport", "http"]
     listed = json.loads(await ran(*inspector, "--method", "tools/list"))
     assert "list_todos" in {tool["name"] for tool in listed["tools"]}
     said = json.loads(await ran(*inspector, "--method", "tools/call", "--tool-name", "list_todos"))

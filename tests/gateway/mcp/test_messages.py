@@ -110,8 +110,9 @@ async def test_what_http_refuses_is_answered_in_json_rpc(mcp: Cluster, serve: Se
 
 async def test_a_tool_that_is_late_is_a_result_that_can_be_read_out(mcp: Cluster, serve: Serve) -> None:
     await mcp.start()
-    http = await serve(patience=0.5)
-    late = await call(http, ECHO, "sleep", seconds=20)
+    await call(await serve(), ECHO, "echo", text="up")
+    hasty = await serve(patience=0.5)
+    late = await call(hasty, ECHO, "sleep", seconds=20)
     assert late["isError"] is True
     assert text(late) == speech.LATE
     assert late["_meta"] == {"mcp-sessions/code": "TOOL_TIMEOUT"}
@@ -199,3 +200,61 @@ async def test_two_hundred_clients_that_vanish_leave_nothing(mcp: Cluster) -> No
             await gateway.in_flight.none_left()
             while asyncio.all_tasks() - before:
                 await asyncio.sleep(0.02)
+
+
+async def test_the_server_itself_says_who_it_is(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(EVERYTHING)
+    http = await serve()
+    said = (await ask(http, PATH, "initialize", {"protocolVersion": "2099-01-01"})).json()["result"]
+    assert said["protocolVersion"] == "2025-11-25"
+    assert said["serverInfo"]["name"] == "everything"
+    assert said["capabilities"] == {"tools": {}, "prompts": {}, "resources": {}}
+    assert (await mcp.client.list_sessions()).sessions == {}
+
+
+async def test_a_question_of_the_stateless_era_is_a_result_whose_answer_goes_anywhere(
+    mcp: Cluster, serve: Serve
+) -> None:
+    await mcp.start(EVERYTHING)
+    one, two = await serve(), await serve()
+    given = {"name": "test_input_required_result_request_state", "arguments": {}}
+    body, headers = modern("tools/call", given, {"elicitation": {}})
+    asked = (await one.post(PATH, json=body, headers=headers)).json()["result"]
+    assert asked["resultType"] == "input_required"
+    ((name, question),) = asked["inputRequests"].items()
+    assert question["method"] == "elicitation/create"
+    answers = {name: {"action": "accept", "content": {"ok": True}}}
+    again = given | {"inputResponses": answers, "requestState": asked["requestState"]}
+    body, headers = modern("tools/call", again, {"elicitation": {}})
+    assert text((await two.post(PATH, json=body, headers=headers)).json()["result"]) == "state-ok"
+
+
+async def test_a_cancellation_reaches_the_server_by_any_replica(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    one, two = await serve(), await serve()
+    headers = await initialized(one, {}, ECHO)
+    asked = message("tools/call", {"name": "sleep", "arguments": {"seconds": 60}})
+    running = asyncio.ensure_future(one.post(ECHO, json=asked, headers=headers))
+    await mcp.event("created", call_id="c-1")
+    told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": asked["id"]}}
+    async with asyncio.timeout(20):
+        while not running.done():
+            assert (await two.post(ECHO, json=told, headers=headers)).status_code == 202
+            await asyncio.wait({running}, timeout=0.2)
+    assert (await running).json()["error"]["data"]["code"] == "TOOL_CANCELLED"
+    assert len((await call(one, ECHO, "cancelled"))["structuredContent"]["ids"]) == 1
+
+
+async def test_to_close_the_connection_is_to_cancel_in_the_stateless_era(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    http = await serve()
+    body, headers = modern("tools/call", {"name": "sleep", "arguments": {"seconds": 60}})
+    running = asyncio.ensure_future(http.post(ECHO, json=body, headers=headers))
+    await mcp.event("created", call_id="c-1")
+    async with asyncio.timeout(20):  # it runs when the server has it
+        while not (await call(http, ECHO, "counter"))["content"]:
+            await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        while not (await call(http, ECHO, "cancelled"))["structuredContent"]["ids"]:
+            await asyncio.sleep(0.05)
