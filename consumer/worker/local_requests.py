@@ -12,6 +12,7 @@ from consumer.broker.message import Asking, Delivery, Message
 from consumer.broker.topology import Names
 from consumer.calls.ownership.owner import Owner
 from consumer.client.requester import OnInterim, Outgoing, Requester
+from consumer.observability import tracing
 from schemas.errors import NoReply
 from schemas.ids import routing_key
 from schemas.interim import INTERIM
@@ -38,7 +39,12 @@ class LocalRequests:
         asked = _Asked()
         self._owner.take(
             Delivery(
-                message=Message(request.body, type=request.type, expiration=round(request.reply_timeout * 1000)),
+                message=Message(
+                    request.body,
+                    type=request.type,
+                    expiration=round(request.reply_timeout * 1000),
+                    headers=tracing.carrier(),
+                ),
                 queue=QUEUE,
                 exchange=self._names.requests,
                 routing_key=routing_key(call_id),
