@@ -59,7 +59,7 @@ async def test_two_services_of_a_call_remember_at_once_and_each_call_only_its_ow
     for call in CALLS:
         expected = [f"{call}/{number}" for number in range(10)]
         graph = await mcp.client.call_tool(call, "read_graph", service_name=memory.name)
-        assert [entity.name for entity in graph.structured_content["entities"]] == expected
+        assert [entity["name"] for entity in graph.structured_content["entities"]] == expected
         query = {"query": "SELECT name FROM callers"}
         rows = await mcp.client.call_tool(call, "read_query", query, service_name=sqlite.name)
         assert rows.text == str([{"name": name} for name in expected])
