@@ -25,7 +25,7 @@ from consumer.client import SessionClient
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings
 from infra.broker import PrivateBroker, find_server, private_broker
-from schemas.errors import Disconnected
+from schemas.errors import Forbidden
 from schemas.ids import WorkerId
 from tests.cli.conftest import PROGRAM
 from tests.harness import Cluster, config
@@ -231,7 +231,7 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
         await publisher.publish_call_event(b'{"call_id": "c-1", "kind": "ended"}')
         await mcp.event("closed", call_id="c-1", reason="call_ended")
 
-        with pytest.raises(Disconnected, match=r"ACCESS_REFUSED.*acme\.mcp\.replies"):
+        with pytest.raises(Forbidden, match=r"ACCESS_REFUSED.*acme\.mcp\.replies"):
             await publisher.list_workers()
         await publisher.publish_call_event(b"no event")
         await mcp.until(lambda: mcp.logged("delivery", outcome="parked", reason="unrecognised"))
