@@ -193,10 +193,19 @@ class Owner:
         self._books.recipe_is_back(recipe.call_id)
 
     def _settle(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
-        self._tasks.start(self._context.settler.settle(delivery, deciding), f"settle {delivery.type}")
+        self._tasks.start(self._settle_and_report(delivery, deciding), f"settle {delivery.type}")
 
     async def _settled(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> None:
-        await self._context.settler.settle(delivery, self._changed(delivery, call_id, message))
+        await self._settle_and_report(delivery, self._changed(delivery, call_id, message))
+
+    async def _settle_and_report(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
+        """Settle a delivery, and report if it was placed here: the placer counts it until we say what came of it.
+
+        A start that opens nothing changes no load, so nothing else would make a report.
+        """
+        await self._context.settler.settle(delivery, deciding)
+        if headers.PLACEMENT in delivery.message.headers:
+            self._context.presence.report_soon()
 
     def _not_mine(self, delivery: Delivery, call_id: CallId, mark: str = headers.RETURNED) -> Forward:
         given = delivery.message.headers
