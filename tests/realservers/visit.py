@@ -56,7 +56,7 @@ class Visit:
         answer = await self._mcp.client.call_tool(self.session_id, tool, arguments)
         self._row.called.append(tool)
         assert answer.session_id == self.session_id
-        assert ("resultType" in (answer.model_extra or {})) == (self.protocol >= "2026"), (
+        assert ("result_type" in answer.model_fields_set) == (self.protocol >= "2026"), (
             "a modern result says what type it is of"
         )
         return answer.model_dump(by_alias=True, exclude_unset=True)
