@@ -29,8 +29,8 @@ async def demo(
 ) -> None:
     """See it work: two workers, calls of seven platforms.
 
-    It takes about 15 seconds. Everything is under a prefix of its own, and gone afterwards. Exit code 1 when something
-    did not come true.
+    SignalWire's calls come as signed requests to an HTTP gateway, the others over RabbitMQ. It takes about 20 seconds.
+    Everything is under a prefix of its own, and gone afterwards. Exit code 1 when something did not come true.
     """
     from consumer.cli.demo_screen import LiveView, PlainView, figures
     from consumer.cli.failures import Failure, tell

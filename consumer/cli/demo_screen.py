@@ -21,7 +21,7 @@ from schemas.sessions import SessionInfo
 AROUND = 6
 """Lines of the live screen that are neither a call nor something that happened."""
 
-BELOW = 8
+BELOW = 9
 """Lines that the last picture leaves for the figures below it."""
 
 FEWEST_LINES = 3
@@ -126,6 +126,10 @@ def figures(summary: Summary) -> Table:
         (
             "sessions",
             f"{summary.sessions_opened} opened, {summary.sessions_closed} closed, {summary.sessions_expired} expired",
+        ),
+        (
+            "over HTTP",
+            f"{summary.calls_over_http} calls: {summary.webhooks} signed events, {summary.swaig_calls} SWAIG functions",
         ),
         ("first session", f"{duration(summary.first_session)} after the first call came in"),
         ("tool calls", f"{summary.tool_calls}; each call saw its own todo list and no other's"),

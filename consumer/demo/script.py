@@ -56,7 +56,9 @@ class Part:
     fresh_id: Callable[[], str] = _uuid
     content_type: str = JSON
     exchange: Exchange | None = None
-    """None: the exchange of call events, where a bridge or a webhook puts them."""
+    """None: the exchange of call events."""
+    over_http: bool = False
+    """Whether its events and tool calls come to the HTTP gateway, and not over RabbitMQ."""
     expires: bool = False
     """Whether the call goes quiet, so that its session expires before the call ends."""
 
@@ -80,6 +82,7 @@ PARTS = (
         "relay_ended.json",
         "c3f1b5d3-98db-45a6-a20b-2cf0dd311efa",
         ("Look up the order", "Call back at nine"),
+        over_http=True,
     ),
     Part(
         "SWML",
@@ -88,6 +91,7 @@ PARTS = (
         "swml_ended.json",
         "9238cb78-953f-4fd2-83ca-4e8a4701500e",
         ("Confirm the appointment",),
+        over_http=True,
     ),
     Part(
         "cXML",
@@ -97,6 +101,7 @@ PARTS = (
         "990cfb21-7c52-4cc7-825c-8e9b40f448db",
         ("Send the invoice again", "Note the new address", "Offer the annual plan"),
         content_type=FORM,
+        over_http=True,
     ),
     Part(
         "SWAIG",
@@ -105,6 +110,7 @@ PARTS = (
         "swaig_ended.json",
         "4e3441a1-9992-4a2b-bb6c-8afcf337389f",
         ("Book a taxi for five",),
+        over_http=True,
     ),
     Part(
         "FreeSWITCH",

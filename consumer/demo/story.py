@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from consumer.client import SessionClient
+from consumer.demo.lines import Line, Lines, RabbitMQLine, signalwire_line
 from consumer.demo.script import PARTS, SHORT_TIMEOUT
-from consumer.demo.stage import Place, Worker, place_for, workers_at
+from consumer.demo.stage import Worker, place_for, workers_at
 from consumer.demo.watch import Call, DemoFailed, Summary, ToolCall, Watch, summary_of
+from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.events import CloudEvent
-from schemas.replies import ToolCallResult
 from schemas.sessions import SessionInfo
 
 STARTING = 20.0
@@ -64,13 +65,15 @@ async def play(url: str, prefix: str, view: View) -> Summary:
         SessionClient(url, prefix=prefix, connect_timeout=CONNECT_TIMEOUT) as client,
         place_for(url, prefix) as place,
         client.following("#") as events,
+        signalwire_line(place) as signalwire,
         _in_background(_take_in(events, watch, view), _keep_drawing(watch, view)),
     ):
+        lines = Lines(RabbitMQLine(client, place), signalwire)
         view.say(f"Two workers are starting under the prefix {prefix}.")
         async with workers_at(place, watch) as workers:
             await _started(workers, watch)
             async with _in_background(_keep_looking(client, watch)):
-                await _calls(client, place, watch, view)
+                await _calls(client, lines, watch, view)
             view.say("The workers leave.")
             await _leave(workers)
         return summary_of(watch, workers=len(workers), took=time.monotonic() - began)
@@ -84,15 +87,18 @@ async def _started(workers: Sequence[Worker], watch: Watch) -> None:
     await watch.until(lambda: wanted <= up(), "the workers did not start", within=STARTING)
 
 
-async def _calls(client: SessionClient, place: Place, watch: Watch, view: View) -> None:
-    view.say(f"{len(PARTS)} calls come in, each from another platform.")
+async def _calls(client: SessionClient, lines: Lines, watch: Watch, view: View) -> None:
+    await lines.signalwire.try_another_key()
+    view.say(
+        f"{len(PARTS)} calls come in, each from another platform: SignalWire's over HTTP, the others over RabbitMQ."
+    )
     for part in PARTS:
         call_id = part.fresh_id()
         watch.calls[call_id] = Call(part, call_id)
     try:
         async with asyncio.TaskGroup() as group:
             for call in watch.calls.values():
-                group.create_task(_talk(client, place, call, watch, view), name=f"call-{call.part.source}")
+                group.create_task(_talk(lines, call, watch, view), name=f"call-{call.part.source}")
                 await asyncio.sleep(BETWEEN_CALLS)
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
@@ -100,7 +106,7 @@ async def _calls(client: SessionClient, place: Place, watch: Watch, view: View) 
     await _let_expire(watch, view)
     view.say("The calls end.")
     for call in watch.calls.values():
-        await _publish(client, place, call, call.part.ended)
+        await _tell(lines, call, call.part.ended, watch)
         await asyncio.sleep(BETWEEN_CALLS / 2)
     await watch.until(
         lambda: all(call.ended for call in watch.calls.values()),
@@ -110,44 +116,36 @@ async def _calls(client: SessionClient, place: Place, watch: Watch, view: View) 
     _check_ends(watch)
 
 
-async def _talk(client: SessionClient, place: Place, call: Call, watch: Watch, view: View) -> None:
+async def _talk(lines: Lines, call: Call, watch: Watch, view: View) -> None:
     """One call from its start to the end of what its agent does with its tools."""
     call.published = time.monotonic()
-    await _publish(client, place, call, call.part.started)
+    await _tell(lines, call, call.part.started, watch)
     await watch.until(
         lambda: call.opened is not None,
         f"no session was opened for the {call.part.platform} call {call.call_id}",
         within=STARTING,
     )
+    line = lines.of(call)
     for text in call.part.todos:
-        await _tool(client, call, watch, "add_todo", {"text": text})
+        await _tool(line, call, watch, "add_todo", {"text": text})
         call.todos += 1
-    result = await _tool(client, call, watch, "list_todos", {})
-    found = [todo["text"] for todo in (result.structured_content or {}).get("todos", [])]
+    result = await _tool(line, call, watch, "list_todos", {})
+    found = [todo["text"] for todo in result.get("todos", [])]
     view.todos(call, found)
     if found != list(call.part.todos):
         raise DemoFailed(f"the {call.part.platform} call put {list(call.part.todos)} on its list and found {found}")
 
 
-async def _tool(
-    client: SessionClient, call: Call, watch: Watch, name: str, arguments: dict[str, Any]
-) -> ToolCallResult:
+async def _tool(line: Line, call: Call, watch: Watch, name: str, arguments: Json) -> Json:
     began = time.monotonic()
-    result = await client.call_tool(call.call_id, name, arguments)
-    watch.tool_calls.append(ToolCall(call.call_id, name, time.monotonic() - began))
-    if result.is_error:
-        raise DemoFailed(f"{name} of the {call.part.platform} call answered: {result.text}")
+    result = await line.use(call, name, arguments)
+    watch.tool_calls.append(ToolCall(call.call_id, name, time.monotonic() - began, call.part.over_http))
     return result
 
 
-async def _publish(client: SessionClient, place: Place, call: Call, event: str) -> None:
-    part = call.part
-    await client.publish_call_event(
-        part.body(event, call.call_id),
-        content_type=part.content_type,
-        exchange=place.exchange(part.exchange.name) if part.exchange else None,
-        routing_key=part.routing_key(call.call_id),
-    )
+async def _tell(lines: Lines, call: Call, event: str, watch: Watch) -> None:
+    await lines.of(call).tell(call, event)
+    watch.webhooks += call.part.over_http
 
 
 async def _compare_listing(client: SessionClient, watch: Watch, view: View) -> None:

@@ -51,6 +51,8 @@ class ToolCall:
     call_id: str
     tool: str
     took: float
+    over_http: bool
+    """Whether it was a SWAIG function that the gateway ran."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class Watch:
     calls: dict[str, Call] = field(default_factory=dict)
     events: list[CloudEvent] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
+    webhooks: int = 0
+    """How many call events the HTTP gateway has taken."""
     _failure: DemoFailed | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -126,6 +130,11 @@ class Summary:
     sessions_closed: int
     sessions_expired: int
     tool_calls: int
+    calls_over_http: int
+    webhooks: int
+    """Call events that the HTTP gateway took, each with a signature that holds."""
+    swaig_calls: int
+    """Tool calls that came to the HTTP gateway; ``tool_calls`` counts them as well."""
     first_session: float
     """From the publishing of the first call's start to the first session's ``created``."""
     slowest_session: float
@@ -152,6 +161,9 @@ def summary_of(watch: Watch, *, workers: int, took: float) -> Summary:
         sessions_closed=watch.count("closed"),
         sessions_expired=watch.count("expired"),
         tool_calls=len(watch.tool_calls),
+        calls_over_http=sum(call.part.over_http for call in calls),
+        webhooks=watch.webhooks,
+        swaig_calls=sum(call.over_http for call in watch.tool_calls),
         first_session=min(opened) - min(starts),
         slowest_session=max(opening),
         slowest_tool_call=slowest.took,

@@ -95,6 +95,10 @@ async def test_the_demo_runs_to_its_summary(demo, at: Callable[[str], Cli]):
     assert summary["sessions_opened"] == len(PARTS)
     assert (summary["sessions_closed"], summary["sessions_expired"]) == (len(PARTS) - 1, 1)
     assert summary["tool_calls"] == sum(len(part.todos) + 1 for part in PARTS)
+    over_http = [part for part in PARTS if part.over_http]
+    assert summary["calls_over_http"] == len(over_http) == 4
+    assert summary["webhooks"] == 2 * len(over_http)
+    assert summary["swaig_calls"] == sum(len(part.todos) + 1 for part in over_http)
     assert 0 < summary["first_session"] <= summary["slowest_session"] < summary["took"] < 45
     assert 0 < summary["median_tool_call"] <= summary["slowest_tool_call"]
     told = "\n".join(running.lines)
