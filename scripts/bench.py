@@ -11,7 +11,20 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from scripts.benchmarks import bursts, calls, drawing, expiry, listing, peer, profile, scale, starts, tools, translating
+from scripts.benchmarks import (
+    bursts,
+    calls,
+    drawing,
+    expiry,
+    listing,
+    over_http,
+    peer,
+    profile,
+    scale,
+    starts,
+    tools,
+    translating,
+)
 from scripts.benchmarks.machine import this_machine
 from scripts.benchmarks.options import QUICK, Options, Sizes
 from scripts.benchmarks.report import Report, Subject
@@ -23,6 +36,7 @@ SUBJECTS: dict[str, Callable[[Options], Awaitable[Subject]]] = {
     "starts": starts.measure,
     "bursts": bursts.measure,
     "tools": tools.measure,
+    "http": over_http.measure,
     "calls": calls.measure,
     "events": translating.measure,
     "list": listing.measure,

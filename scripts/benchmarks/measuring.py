@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ KB = 1000
 K = TypeVar("K", bound=str)
 Timed = Callable[[int], Awaitable[float]]
 """Does something for a number, and returns how long (s) the part of it took that counts."""
+
+Busy = Callable[[float, int], Awaitable[Sample]]
+"""Calls for so many seconds with so many callers, and tells how long each call took."""
 
 
 async def duration(work: Awaitable[Any]) -> float:
@@ -75,6 +79,29 @@ async def for_a_while(call: Callable[[int], Awaitable[Any]], seconds: float, cal
 
     await asyncio.gather(*(caller() for _ in range(callers)))
     return Sample.of(took)
+
+
+async def busy_in_turns(
+    many: "Mapping[K, Busy]", seconds: float, callers: int, *, rounds: int
+) -> dict[K, tuple[float, Sample]]:
+    """Calls a second, and how long each took, when many callers call as fast as they are answered; in turns."""
+    order = list(many.items())
+    each: dict[K, list[float]] = {name: [] for name in many}
+    for _ in range(rounds):
+        order.reverse()  # what one leaves behind meets the next
+        for name, busy in order:
+            each[name] += (await busy(seconds, callers)).seconds
+    # Each caller always waits for a call, so (Little's law):
+    return {name: (callers / statistics.mean(took), Sample.of(took)) for name, took in each.items()}
+
+
+async def processor_of(
+    processes: Sequence[psutil.Process], call: Callable[[int], Awaitable[Any]], times: int, callers: int
+) -> float:
+    """Milliseconds of the processors that these processes use for a call, while many callers make so many."""
+    before = processor_seconds(processes)
+    await shared(call, times, callers)
+    return (processor_seconds(processes) - before) / times * 1000
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, *, within: float, pause: float) -> None:

@@ -6,11 +6,9 @@ Its limits of processes and memory are off, because the former counts all of a u
 """
 
 import asyncio
-import base64
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from scripts.benchmarks.http_client import Http, free_port, tool_call
 from scripts.benchmarks.measuring import end_all, until
 from scripts.benchmarks.report import Sample
 
@@ -61,46 +60,20 @@ class Gateway:
     """A client of a gateway that runs; each request has a connection of its own, because that is what it offers."""
 
     def __init__(self, port: int, password: str) -> None:
-        self._port = port
-        self._authorization = base64.b64encode(f"{USER}:{password}".encode()).decode()
-        self.login = f"http://127.0.0.1:{port}", USER, password
+        self.http = Http(port, USER, password)
+        self.login = self.http.url, USER, password
 
-    async def request(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; raises :class:`RuntimeError` when it is not answered with 200."""
-        data = b"" if body is None else json.dumps(body).encode()
-        head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-            f"Authorization: Basic {self._authorization}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-        )
-        async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            try:
-                writer.write(head.encode() + data)
-                told = await reader.read()
-            finally:
-                writer.close()
-        top, _, rest = told.partition(b"\r\n\r\n")
-        if top.split(maxsplit=2)[1:2] != [b"200"]:
-            raise RuntimeError(f"the gateway says {told.decode(errors='replace')[-500:]}")
-        return json.loads(rest)
-
-    async def call(self, service: str, session: str, tool: str, arguments: dict[str, Any]) -> Any:
+    async def call(self, service: str, session: str, tool: str, arguments: dict[str, Any]) -> None:
         """Call a tool; the first call of a session starts its server."""
-        body = {"session_id": session, "tool": tool, "arguments": arguments}
-        return await self.request("POST", f"/services/{service}/call", body)
+        await self.http.request("POST", f"/services/{service}/call", tool_call(session, tool, arguments))
 
     async def close(self, session: str) -> None:
         """Close a session."""
-        await self.request("DELETE", f"/sessions/{session}")
+        await self.http.request("DELETE", f"/sessions/{session}")
 
     async def healthy(self) -> bool:
         """Whether it answers."""
-        try:
-            await self.request("GET", "/health")
-        except OSError:
-            return False
-        return True
+        return await self.http.answers("/health")
 
 
 class Agent:
@@ -149,7 +122,7 @@ async def agent(python: Path, gateway: Gateway, service: str) -> AsyncIterator[A
 async def gateway(python: Path, services: dict[str, list[str]]) -> AsyncIterator[Gateway]:
     """A gateway with these commands; it and its servers are gone at the end."""
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-peer-") as folder:
-        port, password = _free_port(), secrets.token_hex(8)
+        port, password = free_port(), secrets.token_hex(8)
         process = _start(python, Path(folder), _configuration(port, password, services))
         try:
             client = Gateway(port, password)
@@ -182,12 +155,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             server.kill()
     process.wait(timeout=10)
     end_all(left, patience=10.0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _configuration(port: int, password: str, services: dict[str, list[str]]) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Reference = Literal["sdk", "classic", "quorum", "peer", "agent"]
+Reference = Literal["sdk", "classic", "quorum", "rest", "peer", "agent"]
 
 REFERENCES: dict[Reference, str] = {
     "sdk": "SDK alone",
     "classic": "AMQP echo",
     "quorum": "AMQP echo, quorum",
+    "rest": "REST",
     "peer": "SignalWire's gateway",
     "agent": "SignalWire's agent",
 }

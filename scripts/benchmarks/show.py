@@ -12,6 +12,7 @@ TITLES = {
     "starts": "Starts",
     "bursts": "Many at once",
     "tools": "Tool calls",
+    "http": "Over HTTP",
     "calls": "Phone calls through one worker",
     "events": "Call events",
     "list": "Listing",

@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from tests.harness import remove_everything
 
 READY = 60.0
 """The bound (s) of a worker's start."""
+
+COMMAND_LINE = "from consumer.cli import main; main()"
 
 
 @dataclass
@@ -74,27 +76,11 @@ class Stage:
         """Every process below the workers, as of now."""
         return [child for worker in self.workers for child in _children(worker)]
 
-    async def start(self, configuration: dict[str, Any]) -> None:
+    async def start(self, configuration: dict[str, Any], *options: str) -> None:
         """Start a worker and wait until it takes calls."""
         name = f"w{len(self.workers)}-{secrets.token_hex(2)}"
-        path = self.folder / f"{name}.json"
-        path.write_text(json.dumps(configuration))
-        settings = {
-            "MCP_SESSIONS_CONFIG": str(path),
-            "MCP_SESSIONS_PREFIX": self.prefix,
-            "MCP_SESSIONS_WORKER_ID": name,
-            "MCP_SESSIONS_LOG_FORMAT": "json",
-        }
-        with (self.folder / f"{name}.log").open("w") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "consumer"),
-                env=os.environ | settings,
-                cwd=self.folder,
-                stdin=asyncio.subprocess.DEVNULL,
-                stderr=log,
-            )
+        process = await self._spawn(name, configuration, "worker", *options)
         self.workers.append(psutil.Process(process.pid))
-        self._processes.append(process)
         self._names.append(name)
         ready = asyncio.ensure_future(self.event("started", name, within=READY))
         ended = asyncio.ensure_future(process.wait())
@@ -105,11 +91,36 @@ class Stage:
             raise RuntimeError(f"the worker ended while it started:\n{(self.folder / f'{name}.log').read_text()}")
         await ready
 
+    async def serve(self, configuration: dict[str, Any]) -> psutil.Process:
+        """Start a gateway as a process of its own; it is not ready yet."""
+        process = await self._spawn(f"g{len(self._processes)}", configuration, "gateway")
+        return psutil.Process(process.pid)
+
+    async def _spawn(self, name: str, configuration: dict[str, Any], *command: str) -> asyncio.subprocess.Process:
+        path = self.folder / f"{name}.json"
+        path.write_text(json.dumps(configuration))
+        settings = {
+            "MCP_SESSIONS_CONFIG": str(path),
+            "MCP_SESSIONS_PREFIX": self.prefix,
+            "MCP_SESSIONS_WORKER_ID": name,
+            "MCP_SESSIONS_LOG_FORMAT": "json",
+        }
+        with (self.folder / f"{name}.log").open("w") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", COMMAND_LINE, *command),
+                env=os.environ | settings,
+                cwd=self.folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=log,
+            )
+        self._processes.append(process)
+        return process
+
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
 
     async def end(self, url: str) -> None:
-        """End the workers with all that is below them, and delete what they have on the broker."""
+        """End the workers and gateways with all that is below them, and delete what they have on the broker."""
         left = self.servers()
         for process in self._processes:
             if process.returncode is None:
@@ -127,8 +138,10 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 @asynccontextmanager
-async def running(services: dict[str, Any], *, workers: int = 1, **sections: Any) -> AsyncIterator[Stage]:
-    """Workers with these services, on a prefix of their own; nothing of it is left at the end."""
+async def running(
+    services: dict[str, Any], *, workers: int = 1, options: Sequence[str] = (), **sections: Any
+) -> AsyncIterator[Stage]:
+    """Workers with these services and options, on a prefix of their own; nothing of it is left at the end."""
     url = os.environ["AMQP_URL"]
     limits = {"max_sessions_per_service": 10_000, "max_total_sessions": 10_000}
     configuration = {"services": services, "session": limits} | sections
@@ -139,7 +152,7 @@ async def running(services: dict[str, Any], *, workers: int = 1, **sections: Any
             hearing = asyncio.create_task(stage.hear(events), name="hear")
             try:
                 for _ in range(workers):
-                    await stage.start(configuration)
+                    await stage.start(configuration, *options)
                 yield stage
             finally:
                 hearing.cancel()

@@ -1,12 +1,11 @@
 """Tool calls: one round trip, and many over many sessions, beside bare round trips over the same broker."""
 
-import statistics
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from scripts.benchmarks.measuring import for_a_while, in_turns, processor_seconds, shared, timed
+from scripts.benchmarks.measuring import Busy, busy_in_turns, for_a_while, in_turns, processor_of, timed
 from scripts.benchmarks.options import Options
 from scripts.benchmarks.peer import agent, gateway
 from scripts.benchmarks.references import amqp_echo, sdk_client
@@ -27,8 +26,6 @@ PLOTTED = {
 }
 
 Call = Callable[[int], Awaitable[Any]]
-Busy = Callable[[float, int], Awaitable[Sample]]
-"""Calls for so many seconds with so many callers, and tells how long each call took."""
 
 
 async def measure(options: Options) -> Subject:
@@ -68,10 +65,11 @@ async def measure(options: Options) -> Subject:
         trips = {name: timed(call) for name, call in one.items()}
         await in_turns(trips, max(1, sizes.calls // 10))  # warm up
         single = await in_turns(trips, sizes.calls, stretch=STRETCH)
-        busy = await _busy(many, options)
-        processor = await _processor(stage.workers, call_any, options)
-        barest = await _processor([echo["classic"].process], one["classic"], options)
-        servers = await _processor(stage.servers(), call_any, options)
+        at_once = sizes.sessions * sizes.callers
+        busy = await busy_in_turns(many, sizes.busy_seconds, at_once, rounds=sizes.rounds)
+        processor = await processor_of(stage.workers, call_any, sizes.calls, at_once)
+        barest = await processor_of([echo["classic"].process], one["classic"], sizes.calls, at_once)
+        servers = await processor_of(stage.servers(), call_any, sizes.calls, at_once)
     plot = Plot(
         name="tools",
         title="Round trip of a tool call",
@@ -81,7 +79,7 @@ async def measure(options: Options) -> Subject:
         series=[single[key].distribution(name) for key, name in PLOTTED.items() if key in single],
         logarithmic=True,
     )
-    callers = f"{sizes.sessions * sizes.callers} callers on {sizes.sessions} sessions"
+    callers = f"{at_once} callers on {sizes.sessions} sessions"
     figures = [
         figure("one tool call", single["ours"], against=_against(single), target=Target(0, "peer", 0.7)),
         *_figures_of_many(busy, callers),
@@ -89,27 +87,6 @@ async def measure(options: Options) -> Subject:
         figure("processor time of the MCP server for a call", servers),
     ]
     return Subject(figures=figures, plots=[plot])
-
-
-async def _busy(many: dict[str, Busy], options: Options) -> dict[str, tuple[float, Sample]]:
-    """Calls a second, and how long each took, when many callers call as fast as they are answered; in turns."""
-    sizes = options.sizes
-    order = list(many.items())
-    each: dict[str, list[float]] = {name: [] for name in many}
-    for _ in range(sizes.rounds):
-        order.reverse()  # what one leaves behind meets the next
-        for name, busy in order:
-            each[name] += (await busy(sizes.busy_seconds, sizes.sessions * sizes.callers)).seconds
-    callers = sizes.sessions * sizes.callers  # each of them always waits for a call, so (Little's law):
-    return {name: (callers / statistics.mean(took), Sample.of(took)) for name, took in each.items()}
-
-
-async def _processor(processes: list[Any], call: Call, options: Options) -> float:
-    """Milliseconds of the processors that these processes use for a call, while many are made."""
-    sizes = options.sizes
-    before = processor_seconds(processes)
-    await shared(call, sizes.calls, sizes.sessions * sizes.callers)
-    return (processor_seconds(processes) - before) / sizes.calls * 1000
 
 
 def _against(found: dict[str, Sample]) -> dict[Reference, Sample | float | None]:

@@ -40,6 +40,7 @@ def test_a_ratio_is_how_many_times_the_reference_it_is():
         (Target(1, "sdk"), {"sdk": 4.0}, False, "at most SDK alone + 1 ms"),
         (Target(0, "peer", 0.7), {"peer": 10.0}, True, "at most 0.7 × SignalWire's gateway"),
         (Target(0, "peer", 0.7), {}, None, "at most 0.7 × SignalWire's gateway"),
+        (Target(0, "rest", 1.25), {"rest": 4.0}, False, "at most 1.25 × REST"),
     ],
 )
 def test_a_target_is_met_or_missed_or_not_known(target, against, met, said):
