@@ -16,7 +16,7 @@ import psutil
 
 import consumer.demo
 from scripts.benchmarks import peer
-from scripts.benchmarks.http_client import Connection, Http, free_port, tool_call
+from scripts.benchmarks.http_client import Connection, Http, Response, free_port, tool_call
 from scripts.benchmarks.measuring import Timed, busy_in_turns, for_a_while, in_turns, processor_of, timed, until
 from scripts.benchmarks.options import Options
 from scripts.benchmarks.references import amqp_echo
@@ -73,9 +73,7 @@ async def measure(options: Options) -> Subject:
         if options.peer is not None:
             theirs = await stack.enter_async_context(peer.gateway(options.peer, {SERVICE: PLAIN.command}))
             asked[PEER] = theirs.http
-        for http in asked.values():
-            for number in range(len(names)):
-                await _call(http, names, number)  # opens the session
+        await _open(asked, names)
         one = {way: timed(partial(_call, http, names[:1])) for way, http in asked.items()}
         single = await _warm_in_turns(one, sizes.calls)
         many = {way: partial(for_a_while, partial(_call, http, names)) for way, http in asked.items()}
@@ -150,10 +148,18 @@ async def _ready(http: Http) -> None:
     await until(partial(http.answers, "/readyz"), "gateway that reaches a worker", within=READY, pause=0.1)
 
 
-async def _call(http: Http, names: list[str], number: int) -> None:
+async def _open(asked: dict[str, Http], names: list[str]) -> None:
+    """Open every session everywhere, by a call whose answer has to be the same from all gateways."""
+    for number, name in enumerate(names):
+        said = {way: (await _call(http, names, number)).json() for way, http in asked.items()}
+        if any(one != said[OWN] for one in said.values()):
+            raise RuntimeError(f"the gateways answer a call of {name} differently: {said}")
+
+
+async def _call(http: Http, names: list[str], number: int) -> Response:
     """Call a tool as SignalWire's agents do, with a connection of its own."""
     body = tool_call(names[number % len(names)], PLAIN.tool, PLAIN.arguments)
-    await http.request("POST", f"/services/{SERVICE}/call", body)
+    return await http.request("POST", f"/services/{SERVICE}/call", body)
 
 
 async def _warm_in_turns(calls: Mapping[str, Timed], times: int) -> dict[str, Sample]:
