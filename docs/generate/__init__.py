@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from docs.generate import client, commands, contract, metrics, performance, settings, wire
+from docs.generate import client, commands, contract, http, metrics, performance, settings, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **commands.PARTS,
     **client.PARTS,
     **contract.PARTS,
+    **http.PARTS,
     **metrics.PARTS,
     **performance.PARTS,
 }
