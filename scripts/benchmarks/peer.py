@@ -6,6 +6,7 @@ Its limits of processes and memory are off, because the former counts all of a u
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import secrets
@@ -35,13 +36,15 @@ USER = "bench"
 
 
 def install() -> Path:
-    """The Python of an environment that has the gateway; made in ``.peer``, once."""
+    """The Python of an environment that has the gateway; made in ``.peer``, once, whoever asks at the same time."""
     python = FOLDER / "bin" / "python"
-    if not _has_it(python):
-        print(f"installing {PACKAGE} into {FOLDER.name}", file=sys.stderr)
-        venv.create(FOLDER, clear=True, with_pip=False, symlinks=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", PACKAGE]
-        subprocess.run([*pip, "--disable-pip-version-check"], check=True, timeout=600)
+    with FOLDER.with_name(f"{FOLDER.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _has_it(python):
+            print(f"installing {PACKAGE} into {FOLDER.name}", file=sys.stderr)
+            venv.create(FOLDER, clear=True, with_pip=False, symlinks=True)
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", PACKAGE]
+            subprocess.run([*pip, "--disable-pip-version-check"], check=True, timeout=600)
     return python
 
 

@@ -5,11 +5,15 @@ import json
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from consumer.broker.link import Link
 from consumer.broker.topology import Names, Queue
 from schemas.events import CloudEvent
 from tests.cli.conftest import SAMPLES, Cli
 from tests.harness import Cluster, remove_everything
+
+pytestmark = pytest.mark.timeout(150)  # each command is a process that imports a lot
 
 RELAY = str(SAMPLES / "relay" / "receive_created_phone.json")
 RELAY_CALL = "c3f1b5d3-98db-45a6-a20b-2cf0dd311efa"
