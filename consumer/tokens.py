@@ -93,6 +93,8 @@ class TokenKeys:
         Raises:
             KeyUnusable: there is no key, or the first one can only verify.
         """
+        if not self._keys:
+            raise KeyUnusable("there is no key to sign with; make one with: openssl rand -hex 32")
         if not self.can_mint:
             raise KeyUnusable("no key signs: the first of token_keys must be a secret or a private Ed25519 key")
         key = self._keys[0]

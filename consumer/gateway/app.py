@@ -8,7 +8,7 @@ but a defect of ours.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -103,14 +103,28 @@ def application(routes: Sequence[Route], *, origins: Origins, doorkeeper: Doorke
         },
     )
     app.router.redirect_slashes = False
-    return _Front(app, {route.endpoint: route.path for route in routes}, origins, doorkeeper, in_flight)
+    return _Front(
+        app,
+        {_key(route.endpoint, route.param_convertors): route.path for route in routes},
+        origins,
+        doorkeeper,
+        in_flight,
+    )
+
+
+_Key = tuple[Callable[..., Any] | None, frozenset[str]]
+"""What tells routes apart: several have the same endpoint, and differ in what their paths name."""
+
+
+def _key(endpoint: Callable[..., Any] | None, parameters: Iterable[str]) -> _Key:
+    return endpoint, frozenset(parameters)
 
 
 class _Front:
     def __init__(
         self,
         app: Starlette,
-        routes: Mapping[Callable[..., Any] | None, str],
+        routes: Mapping[_Key, str],
         origins: Origins,
         doorkeeper: Doorkeeper,
         in_flight: InFlight,
@@ -154,7 +168,7 @@ class _Front:
                 log.exception("http.defect", method=scope["method"], path=path[:200])
                 if not answering.status:
                     await _defect(Request(scope), error)(scope, asked.receive, answering.send)
-            about.route = self._routes.get(scope.get("endpoint"), metrics.OTHER)
+            about.route = self._routes.get(_key(scope.get("endpoint"), scope.get("path_params", ())), metrics.OTHER)
             tracing.served(span, about.route, answering.status)
         _tell(scope["method"], about, answering.status, time.monotonic() - began)
 

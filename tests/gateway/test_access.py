@@ -57,6 +57,8 @@ def test_a_token_holds_with_every_key_that_is_there_and_with_no_other() -> None:
 def test_the_public_half_of_a_key_verifies_and_does_not_mint() -> None:
     private, public = pair()
     assert TokenKeys([public], "mcp").verify(TokenKeys([private], "mcp").mint("c")).call_id == "c"
+    with pytest.raises(KeyUnusable, match="there is no key to sign with; make one"):
+        TokenKeys([], "mcp").mint("c-1")
     with pytest.raises(KeyUnusable, match="no key signs"):
         TokenKeys([public], "mcp").mint("c")
 

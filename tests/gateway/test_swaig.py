@@ -1,6 +1,7 @@
 """SWAIG functions as tool calls, hooks as what they are, and sentences for the caller when something is wrong."""
 
 import json
+import re
 from typing import Any
 
 import httpx2
@@ -86,3 +87,22 @@ async def test_what_is_no_function_is_refused_with_a_sentence(mcp: Cluster, serv
         answer = await http.post("/signalwire/swaig", content=body)
         assert answer.status_code == 400, body
         assert answer.json()["error"]
+
+
+async def test_each_address_is_counted_as_its_own_route(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"todo": SERVICES["todo"]}))
+    http = await serve()
+    before = await counted(http)
+    await run(http, "list_todos", "s-1")
+    await run(http, "list_todos", "s-1", "/todo")
+    await run(http, "list_todos", "s-1", "/todo")
+    after = await counted(http)
+    grown = {route: after[route] - before.get(route, 0) for route in after if "swaig" in route}
+    assert grown == {"/signalwire/swaig": 1, "/signalwire/swaig/{service}": 2}
+
+
+async def counted(http: httpx2.AsyncClient) -> dict[str, float]:
+    """How many requests each route has answered with 200."""
+    told = (await http.get("/metrics")).text
+    found = re.findall(r'http_requests_total\{route="([^"]+)",status="200"\} (\S+)', told)
+    return {route: float(count) for route, count in found}
