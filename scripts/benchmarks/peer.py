@@ -6,14 +6,11 @@ Its limits of processes and memory are off, because the former counts all of a u
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
-import venv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from infra.environments import environment
 from scripts.benchmarks.http_client import Http, free_port, tool_call
 from scripts.benchmarks.measuring import end_all, until
 from scripts.benchmarks.report import Sample
@@ -36,20 +34,8 @@ USER = "bench"
 
 
 def install() -> Path:
-    """The Python of an environment that has the gateway; made in ``.peer``, once, whoever asks at the same time."""
-    python = FOLDER / "bin" / "python"
-    with FOLDER.with_name(f"{FOLDER.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _has_it(python):
-            print(f"installing {PACKAGE} into {FOLDER.name}", file=sys.stderr)
-            venv.create(FOLDER, clear=True, with_pip=False, symlinks=True)
-            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", PACKAGE]
-            subprocess.run([*pip, "--disable-pip-version-check"], check=True, timeout=600)
-    return python
-
-
-def _has_it(python: Path) -> bool:
-    return python.exists() and not subprocess.run([python, "-c", f"import {MODULE}"], check=False).returncode
+    """The Python of an environment that has the gateway; made in ``.peer``, once."""
+    return environment(FOLDER, [MODULE], [PACKAGE])
 
 
 def version(python: Path) -> str:

@@ -2,17 +2,20 @@
 
 import json
 import subprocess
-import sys
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from infra.environments import environment
 from tests.harness import ROOT
 
 FOLDER = ROOT / ".oracles"
+MODULES = [
+    *("twilio", "telnyx", "nacl", "vonage_jwt", "plivo", "livekit.api", "retell", "elevenlabs", "openai"),
+    "standardwebhooks",
+]
 PACKAGES = [
     "twilio>=9.13,<10",
     "telnyx>=4.189,<5",
@@ -112,7 +115,7 @@ SDKS = {
 def judges() -> Iterator[Verdict]:
     """The SDKs' own verdicts; the test is left out where PyPI does not give them."""
     try:
-        python = _installed()
+        python = str(environment(FOLDER, MODULES, PACKAGES))
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
         pytest.skip(f"the platforms' SDKs could not be installed from PyPI: {error}")
     with subprocess.Popen(
@@ -133,13 +136,3 @@ def judges() -> Iterator[Verdict]:
         finally:
             stdin.close()
             process.wait(10)
-
-
-def _installed() -> str:
-    python = FOLDER / "bin" / "python"
-    wanted = "import twilio, telnyx, nacl, vonage_jwt, plivo, livekit.api, retell, elevenlabs, openai, standardwebhooks"
-    if not python.exists() or subprocess.run([python, "-W", "ignore", "-c", wanted], check=False).returncode:
-        venv.create(FOLDER, clear=True, with_pip=False, symlinks=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-        subprocess.run([*pip, "--disable-pip-version-check", *PACKAGES], check=True, timeout=600)
-    return str(python)

@@ -35,7 +35,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("consumer/sessions", "aio_pika", "Only the broker room speaks AMQP"),
         ("consumer/client", "pamqp", "Only the broker room speaks AMQP"),
         ("consumer/client", "consumer.calls", "The client needs no worker"),
-        ("consumer/broker", "mcp", "Only the room of MCP servers speaks MCP"),
+        ("consumer/broker", "mcp", "Only the room of MCP servers and one module"),
         ("consumer/telephony", "consumer.sessions", "Arrows between the rooms"),
         ("consumer/calls", "consumer.processes", "Arrows between the rooms"),
         ("consumer/settings", "consumer.calls.ownership.owner", "Settings see what is configured"),

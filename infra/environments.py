@@ -1,0 +1,33 @@
+"""Environments of other people's packages, apart from ours: made once, whoever asks for one at the same time."""
+
+import fcntl
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+INSTALL_TIMEOUT = 600.0
+
+
+def environment(folder: Path, modules: Sequence[str], packages: Sequence[str]) -> Path:
+    """The Python of an environment in ``folder`` that can import ``modules``; ``packages`` are installed if need be.
+
+    Raises:
+        subprocess.CalledProcessError: pip could not install them.
+        subprocess.TimeoutExpired: pip took longer than ``INSTALL_TIMEOUT`` seconds.
+    """
+    python = folder / "bin" / "python"
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _imports(python, modules):
+            print(f"installing {', '.join(packages)} into {folder.name}", file=sys.stderr)
+            venv.create(folder, clear=True, with_pip=False, symlinks=True)
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+            subprocess.run([*pip, "--disable-pip-version-check", *packages], check=True, timeout=INSTALL_TIMEOUT)
+    return python
+
+
+def _imports(python: Path, modules: Sequence[str]) -> bool:
+    command = [str(python), "-W", "ignore", "-c", f"import {', '.join(modules)}"]
+    return python.exists() and not subprocess.run(command, check=False, capture_output=True).returncode
