@@ -12,6 +12,8 @@ from packaging.utils import canonicalize_name
 from infra.checks.common import ROOT, Faults, note
 
 MAX_LINES = 500
+LONGER = {"tests/servers/echo_server.py": 600}
+"""A server is one file, because a sandbox shows it alone."""
 WRITTEN_BY_HAND = {".py", ".toml", ".yaml", ".yml", ".sh", ".cfg", ".service", ""}
 
 
@@ -28,8 +30,9 @@ def files_too_long(root: Path = ROOT) -> Faults:
         path = root / name
         if path.suffix in WRITTEN_BY_HAND and path.is_file():
             length = path.read_bytes().count(b"\n")
-            if length > MAX_LINES:
-                yield f"{name}: {length} lines; {MAX_LINES} are the most"
+            most = LONGER.get(name, MAX_LINES)
+            if length > most:
+                yield f"{name}: {length} lines; {most} are the most"
 
 
 def lock(root: Path = ROOT) -> Faults:

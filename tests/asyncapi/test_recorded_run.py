@@ -91,6 +91,7 @@ async def test_every_message_of_a_run_is_in_the_document_and_fits_its_schema(rec
     await calls(recording)
     await sessions(recording.client, mcp)
     await tools(recording.client)
+    await more_of_mcp(recording.client, mcp)
     await questions_to_the_cluster(recording.client)
     await what_is_refused(recording.client, mcp)
     await recording.start()
@@ -164,6 +165,23 @@ async def tools(client: SessionClient) -> None:
     await client.read_resource("c", "note://one")
     await client.list_prompts("c")
     await client.get_prompt("c", "greet", {"who": "Ada"})
+
+
+async def more_of_mcp(client: SessionClient, mcp: Cluster) -> None:
+    logged: list[Any] = []
+    await client.describe("c")
+    await client.describe_service("echo")
+    await client.complete("c", {"type": "ref/prompt", "name": "greet"}, {"name": "who", "value": "A"})
+    await client.set_logging_level("c", "debug")
+    await client.call_tool("c", "log", on_log=logged.append)
+    assert logged
+    await client.subscribe_resource("c", "note://one")
+    await client.call_tool("c", "touch")
+    await mcp.event("resource_updated", session_id="c")
+    await client.unsubscribe_resource("c", "note://one")
+    await client.call_tool("c", "add_tool", {"name": "new"})
+    await mcp.event("list_changed", session_id="c")
+    await client.cancel_tool("c", "no-such-key")
 
 
 async def questions_to_the_cluster(client: SessionClient) -> None:
