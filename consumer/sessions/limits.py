@@ -1,7 +1,7 @@
 """How many sessions there may be, how long they may live, and how many places are taken."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -89,10 +89,14 @@ class SessionLimits:
 
 
 class Places:
-    """Places taken, by sessions that are open and by sessions that are being opened. Refuses, never waits."""
+    """Places taken, by sessions that are open and by sessions that are being opened. Refuses, never waits.
 
-    def __init__(self, limits: SessionLimits) -> None:
+    ``freed`` is called with each place that is given back, whatever it had been taken for.
+    """
+
+    def __init__(self, limits: SessionLimits, freed: Callable[[], None] = lambda: None) -> None:
         self.limits = limits
+        self._freed = freed
         self._taken: Counter[ServiceName] = Counter()
         self._total = 0
 
@@ -126,6 +130,7 @@ class Places:
         self._total -= 1
         if not self._taken[service_name]:
             del self._taken[service_name]
+        self._freed()
 
     def count(self, service_name: ServiceName | None = None) -> int:
         """Places taken, of one service or in all."""

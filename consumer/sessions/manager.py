@@ -44,6 +44,7 @@ class Opened(NamedTuple, Generic[P]):
 class SessionManager(Generic[P]):
     """Sessions by id, within limits, each ended exactly once.
 
+    ``on_room`` is called when a place is free again: a session has ended, a start has failed, a call rang in vain.
     ``on_event`` is called, in order and at the moment of each decision, with ``SessionCreated`` and then exactly one
     ``SessionEnded`` for each session; the session is then out of the table and its process not stopped yet. It must
     not block; what it raises is logged. Everything belongs to one event loop; ``start`` is optional and ``shutdown``
@@ -55,10 +56,11 @@ class SessionManager(Generic[P]):
         config: Mapping[str, Any] | SessionSettings | None = None,
         *,
         on_event: Callable[[SessionCreated[P] | SessionEnded[P]], None] | None = None,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_event = on_event
         self._sessions: dict[SessionId, Session[P]] = {}
-        self._places = Places(SessionLimits.from_config(config))
+        self._places = Places(SessionLimits.from_config(config), on_room)
         self._turns = Turns()
         self._expiry = Expiry[P](self.limits.cleanup_interval, self._end, self._sweep)
         self._dying: dict[Session[P], asyncio.TimerHandle] = {}

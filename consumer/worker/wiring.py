@@ -93,7 +93,9 @@ class Parts:
         )
         self.context.settler.parked = self.context.figures.parked
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
-        self.sessions: SessionManager[ToolProcess] = SessionManager(settings.session, on_event=self._on_session)
+        self.sessions: SessionManager[ToolProcess] = SessionManager(
+            settings.session, on_event=self._on_session, on_room=self.news.set
+        )
         self.asker = Asker(self.publisher)
         self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
         self.placer = Placer(self.context)

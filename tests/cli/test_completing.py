@@ -71,7 +71,7 @@ async def test_what_the_workers_have_is_offered(cli: Cli, mcp: Cluster):
 
 async def test_what_needs_no_worker_is_offered_without_one(offline: Cli):
     for line, words in {
-        "events re": ["rejected"],
+        "events rej": ["rejected"],
         "sessions create new todo --if-exists k": ["keep"],
         "worker --config mcp": [],  # the shell's own files
         "calls send mcp": [],
