@@ -4,6 +4,7 @@ They are installed when they are first needed, into ``node_modules`` beside thei
 them.
 """
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -49,18 +50,21 @@ def package_file(name: str, folder: Path = FOLDER) -> Path:
 
 
 def _install(folder: Path = FOLDER) -> None:
+    """Install what a folder's lock says, once, however many ask for it at the same time."""
     wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
     stamp = folder / "node_modules" / ".installed"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    done = subprocess.run(
-        ["npm", "ci", "--no-progress"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=INSTALL_TIMEOUT,
-    )
-    if done.returncode:
-        raise NpmFailed(done.stderr.strip() or done.stdout.strip())
-    stamp.write_text(wanted)
+    with (folder / ".npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        done = subprocess.run(
+            ["npm", "ci", "--no-progress"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=INSTALL_TIMEOUT,
+        )
+        if done.returncode:
+            raise NpmFailed(done.stderr.strip() or done.stdout.strip())
+        stamp.write_text(wanted)
