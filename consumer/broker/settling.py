@@ -28,10 +28,6 @@ def _unsendable(error: Unsendable) -> Park:
     return Park("invalid_message", problem, failed(InvalidMessage(problem)))
 
 
-async def _nothing() -> None:
-    pass
-
-
 def _defect(problem: str) -> Park:
     return Park("defect", problem, failed(Internal("this request met a defect of the worker; its log tells more")))
 
@@ -39,13 +35,18 @@ def _defect(problem: str) -> Park:
 class Settler:
     """Carries out outcomes.
 
-    ``kind_of`` calls deliveries by one of few names, to count them under; those of a ``quiet`` kind begin no trace.
+    ``parked`` is told the reason of each message that has been parked, and ``restore`` declares the parking lot again,
+    when nothing takes what is put there. ``kind_of`` calls deliveries by one of few names, to count them under; those of
+    a ``quiet`` kind begin no trace.
     """
 
     def __init__(
         self,
         publisher: Publisher,
         dead_exchange: str,
+        *,
+        parked: Callable[[str], None],
+        restore: Callable[[], Awaitable[None]],
         kind_of: Callable[[Delivery], str] = lambda _: metrics.OTHER,
         quiet: Collection[str] = (),
     ) -> None:
@@ -53,10 +54,8 @@ class Settler:
         self._dead = dead_exchange
         self._kind_of = kind_of
         self._quiet = quiet
-        self.parked: Callable[[str], None] = lambda _: None
-        """Called with the reason of each message that has been parked."""
-        self.restore: Callable[[], Awaitable[None]] = _nothing
-        """Declares the parking lot again, when nothing takes what is put there."""
+        self._parked = parked
+        self._restore = restore
         self._restoring = asyncio.Lock()
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
@@ -195,12 +194,12 @@ class Settler:
             await self._publisher.confirmed(message, self._dead, "")
         except PublishFailed:
             async with self._restoring:
-                await self.restore()
+                await self._restore()
             await self._publisher.confirmed(message, self._dead, "")
             log.warning("parking_lot.restored", exchange=self._dead)
         metrics.of(metrics.PARKED, reason).inc()
         metrics.of(metrics.PARKED_BYTES, reason).inc(len(delivery.message.body))
-        self.parked(reason)
+        self._parked(reason)
 
 
 def _word(outcome: Outcome) -> str:

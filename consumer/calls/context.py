@@ -1,7 +1,7 @@
 """What the parts of this room share: who this worker is, what it is configured for, and how it speaks."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from consumer.broker.publisher import Publisher
@@ -169,8 +169,8 @@ class Context:
     presence: Presence
     endings: Endings
     configured: Configured
+    figures: Figures
     bounds: Bounds = Bounds()
-    figures: Figures = field(default_factory=Figures)
 
     @property
     def services(self) -> Mapping[ServiceName, Service]:

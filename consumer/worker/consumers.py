@@ -2,19 +2,17 @@
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 
 import structlog
 
 from consumer.broker.channel import MOST_HELD, Channel
-from consumer.broker.declare import consumers_of, ensure, exists
+from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
-from consumer.broker.message import Handler
-from consumer.broker.topology import Binding, CallExchange, cluster, inbox, parking_lot, requests_queue, worker_queue
-from consumer.calls.cluster.membership import call_the_roll
+from consumer.broker.message import Delivery, Handler
+from consumer.broker.topology import Binding, CallExchange, cluster, inbox, requests_queue, worker_queue
+from consumer.calls.cluster.inbox_probe import PROBE, Liveness
 from consumer.worker.wiring import Parts
-from schemas.ids import WorkerId
 
 PLACED_AT_ONCE = 2000
 """How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
@@ -26,26 +24,27 @@ log = structlog.get_logger(__name__)
 
 
 class Stations:
-    """Declares, binds and consumes on each new link; ``hear`` takes what comes to the worker's own queue."""
+    """Declares, binds and consumes on each new link.
 
-    def __init__(self, parts: Parts, hear: Handler) -> None:
+    ``hear`` takes what comes to the worker's own queue, ``liveness`` the probes that come through its inbox.
+    """
+
+    def __init__(self, parts: Parts, hear: Handler, liveness: Liveness) -> None:
         self._parts = parts
         self._hear = hear
-        self._link: Link | None = None
+        self._liveness = liveness
         self._channels: dict[str, Channel] = {}
         self._consumers: dict[str, str] = {}
         self._inbox_consumer = ""
-        parts.gate.has_inbox = self.has_inbox
 
     async def attach(self, link: Link, *, shared: bool) -> None:
         """Consume on a new link; without ``shared`` nothing that other workers take as well."""
         parts = self._parts
-        self._link = link
+        parts.link.attach(link)
         own = parts.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
         await ensure(link, cluster(parts.names, grace=own.grace, max_dead=own.max_dead, call_exchanges=extra))
-        parts.context.settler.restore = partial(ensure, link, parking_lot(parts.names, own.max_dead))
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
         for queue in (fast, mine):
@@ -58,10 +57,10 @@ class Stations:
         await control.declare_queue(inbox(parts.names, parts.worker_id))
         parts.owner.holdings.attach(control, fast.name)
         self._channels = {"control": control}
-        self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(parts.owner.take))
+        self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(self._take_from_inbox))
         requests = await self._channel(link, "requests")
         await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
-        await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id, endings_to=mine.name)
+        await parts.presence_requests.send(ended_calls_to=mine.name)
         if shared:
             await self._consume_shared(link)
 
@@ -72,32 +71,19 @@ class Stations:
             return
         parts.joining = True
         try:
-            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
+            await parts.presence_requests.send()
             await asyncio.wait({parts.rival}, timeout=RIVAL_PATIENCE)
         finally:
             parts.joining = False
         if parts.rival.done():
             raise BrokerUnavailable(f"another process is worker {parts.worker_id!r}")
 
-    async def consumed(self, worker: WorkerId) -> bool:
-        """Whether somebody consumes from a worker's inbox.
-
-        Raises:
-            BrokerUnavailable: there is no link, or the broker does not answer.
-        """
-        if self._link is None:
-            raise BrokerUnavailable("there is no link")
-        return await consumers_of(self._link, self._parts.names.inbox(worker)) > 0
-
-    async def has_inbox(self, worker: WorkerId) -> bool:
-        """Whether a worker's inbox exists.
-
-        Raises:
-            BrokerUnavailable: there is no link, or the broker does not answer.
-        """
-        if self._link is None:
-            raise BrokerUnavailable("there is no link")
-        return await exists(self._link, inbox(self._parts.names, worker))
+    def _take_from_inbox(self, delivery: Delivery) -> None:
+        if delivery.type == PROBE:
+            self._liveness.heard(delivery)
+            self._parts.tasks.start(delivery.ack(), "probe-ack")
+        else:
+            self._parts.owner.take(delivery)
 
     async def _channel(self, link: Link, name: str, *, prefetch: int = MOST_HELD) -> Channel:
         self._channels[name] = channel = await link.channel(prefetch=prefetch)
@@ -119,7 +105,7 @@ class Stations:
     async def detached(self) -> None:
         """The link is lost, and with it whatever was under way on it."""
         parts = self._parts
-        self._link = None
+        parts.link.detach()
         self._channels, self._consumers = {}, {}
         parts.asker.detach()
         parts.presence.deafened()
@@ -127,11 +113,6 @@ class Stations:
         await parts.placer.detach()
         await parts.intake.detach()
         await parts.queries.detach()
-
-    def restart(self, reason: str) -> None:
-        """Give the link up: the next one finds everything anew."""
-        if self._link is not None:
-            self._link.fail(reason)
 
     # Leaving.
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from consumer import __version__
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message
-from consumer.calls.cluster.membership import SETTLE, call_the_roll
+from consumer.calls.cluster.membership import SETTLE
 from consumer.worker.wiring import Parts
 from schemas.errors import SessionsError
 from schemas.events import EndReason
@@ -37,7 +37,6 @@ class Others:
         self._parts = parts
         self._roll_called = False
         self._answered_older = -math.inf
-        parts.presence.call_the_roll = self.call_the_roll
 
     def info(self) -> WorkerInfo:
         """This worker as the others see it."""
@@ -75,7 +74,7 @@ class Others:
             told=parts.owner.told,
         )
         reports_to = parts.asker.reply_to if parts.placer.reigns else None
-        parts.presence.heard(message, parts.worker_id, reports_to)
+        self._note_report(message, reports_to)
         exchange, key = parts.names.workers, ""
         placer, queue = parts.presence.placer or (parts.worker_id, "")
         if to_placer and placer != parts.worker_id:
@@ -105,15 +104,6 @@ class Others:
             news.clear()
             everybody, self._roll_called = self._roll_called, False
             await self.announce(to_placer=not everybody)
-
-    def call_the_roll(self) -> None:
-        """Ask everybody to report."""
-        self._parts.tasks.start(self._call_the_roll(), "roll-call")
-
-    async def _call_the_roll(self) -> None:
-        parts = self._parts
-        with suppress(BrokerError):  # with the next link it is called again
-            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
 
     async def keep_watching(self, up: asyncio.Event, consumed: Callable[[WorkerId], Awaitable[bool]]) -> None:
         """Look after our neighbour, for ever: ``consumed`` says whether somebody consumes from a worker's inbox.
@@ -176,9 +166,13 @@ class Others:
             else:
                 self._hear_rival(message.worker)
         else:
-            self._parts.presence.heard(message, self._parts.worker_id, delivery.message.reply_to)
+            self._note_report(message, delivery.message.reply_to)
             if delivery.user is None:
                 self._answer_older()
+
+    def _note_report(self, message: PresenceMessage, reports_to: str | None) -> None:
+        self._parts.presence.heard(message, self._parts.worker_id, reports_to)
+        self._parts.placer.look_for_room()
 
     def _answer_older(self) -> None:
         """An older worker reports every second, and takes whoever does not for dead."""

@@ -14,6 +14,8 @@ from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
+from consumer.calls.cluster.presence_requests import PresenceRequests
+from consumer.calls.cluster.statistics import Figures
 from consumer.calls.context import Bounds, Configured, Context, Timings, ToolProcess
 from consumer.calls.events import Reporter, published
 from consumer.calls.intake import Intake
@@ -29,6 +31,7 @@ from consumer.processes.service import MCPService
 from consumer.processes.warm.starter import ColdStarter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
+from consumer.worker.current_link import CurrentLink
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo, WorkerState
 
@@ -74,43 +77,61 @@ class Parts:
         self.publisher = Publisher(signs=True)
         self.origins = Origins(self.names, lambda: self.publisher.user)
         self.outbox = Outbox(self.publisher, published)
-        self.presence = Presence(own.grace, self.worker_id)
-        self.presence.report_soon = self.news.set
+        self.tasks = Tasks()
+        self.presence_requests = PresenceRequests(self.publisher, self.names.workers, self.worker_id, self.tasks)
+        self.presence = Presence(
+            own.grace,
+            self.worker_id,
+            report_soon=self.news.set,
+            request_presence=self.presence_requests.send_soon,
+        )
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)
+        self.link = CurrentLink(self.names, own.max_dead)
+        self.figures = Figures()
+        self.settler = Settler(
+            self.publisher,
+            self.names.dead,
+            parked=self.figures.parked,
+            restore=self.link.restore_parking_lot,
+            kind_of=partial(kind_of, names=self.names),
+            quiet=AMONG_WORKERS,
+        )
         self.context = Context(
             worker_id=self.worker_id,
             names=self.names,
             publisher=self.publisher,
-            settler=Settler(self.publisher, self.names.dead, partial(kind_of, names=self.names), AMONG_WORKERS),
+            settler=self.settler,
             reporter=self.reporter,
             presence=self.presence,
             endings=self.endings,
             configured=_configured(settings),
+            figures=self.figures,
             bounds=Bounds(
                 max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=settings.session.max_metadata
             ),
         )
-        self.context.settler.parked = self.context.figures.parked
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self.news.set
         )
         self.asker = Asker(self.publisher)
         self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
-        self.placer = Placer(self.context)
+        self.placer = Placer(self.context, self.presence_requests)
         self.intake = Intake(
             self.context, self.asker, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
         )
-        self.queries = Queries(self.context, self.sessions, self.mcp, self.asker)
-        self.tasks = Tasks()
+        self.queries = Queries(
+            self.context, self.sessions, self.mcp, self.asker, is_placer=lambda: self.placer.reigns
+        )
         self.gate = Gate(
-            self.context.settler,
+            self.settler,
             self.names,
             self.origins,
             self.presence,
             max_message=own.max_message,
             start=self.tasks.start,
+            has_inbox=self.link.has_inbox,
         )
 
     def reload(self, settings: Settings) -> list[str]:

@@ -8,7 +8,8 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, inbox
-from consumer.calls.cluster.membership import call_the_roll
+from consumer.calls.cluster.presence_requests import PresenceRequests
+from consumer.concurrency.task_set import Tasks
 from schemas.ids import CallId, WorkerId
 from schemas.internal import Presence
 from tests.acceptance.recipes import recipe_of
@@ -65,8 +66,9 @@ async def test_what_its_worker_has_told_is_not_told_again(mcp: Cluster, link: Li
     owner, heir = (owner, heir) if created.data["worker_id"] == owner.worker_id else (heir, owner)
     async with asyncio.timeout(WAIT):
         told = False
+        requests = PresenceRequests(publisher, names.workers, WorkerId("tester"), Tasks())
         while not told:
-            await call_the_roll(publisher, names.workers, WorkerId("tester"))
+            await requests.send()
             reporting: set[str] = set()
             while reporting < {owner.worker_id, heir.worker_id}:
                 delivery = await reports.get()

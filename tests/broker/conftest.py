@@ -6,6 +6,7 @@ import pytest
 from consumer.broker.declare import apply
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
+from consumer.broker.settling import Settler
 from consumer.broker.topology import Names, cluster
 from tests.harness import remove_everything
 
@@ -56,3 +57,12 @@ async def running(coroutine):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def settler_of(publisher, dead_exchange):
+    """A settler whose parking lot is never missing, and that nobody counts for."""
+
+    async def restore():
+        raise AssertionError("the parking lot is there")
+
+    return Settler(publisher, dead_exchange, parked=lambda _reason: None, restore=restore)

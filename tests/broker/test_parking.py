@@ -13,8 +13,8 @@ from consumer.broker.outcome import Park
 from consumer.broker.parked import Filter, Parked
 from consumer.broker.parking import NotParked, ParkingLot, Replayed
 from consumer.broker.publisher import Publisher
-from consumer.broker.settling import Settler
 from consumer.broker.topology import DELIVERY_LIMIT, Exchange, Names, Queue
+from tests.broker.conftest import settler_of
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def decide(outcome):
 
 async def park(link, publisher, names, bodies, *, reason="unrecognised", **properties):
     """Messages that were published to the raw calls, and parked from there as a worker does it."""
-    settler, channel = Settler(publisher, names.dead), await link.channel()
+    settler, channel = settler_of(publisher, names.dead), await link.channel()
     kept: asyncio.Queue[Delivery] = asyncio.Queue()
     tag = await channel.consume(names.calls, kept.put_nowait)
     for body in bodies:

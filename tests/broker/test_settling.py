@@ -10,14 +10,14 @@ from consumer.broker.message import Message
 from consumer.broker.outcome import Done, Forward, Hold, Park, Requeue
 from consumer.broker.parked import Filter
 from consumer.broker.parking import ParkingLot
-from consumer.broker.settling import Settler
 from consumer.broker.topology import Binding, Queue
 from schemas.replies import succeeded
+from tests.broker.conftest import settler_of
 
 
 @pytest.fixture
 def settler(publisher, names):
-    return Settler(publisher, names.dead)
+    return settler_of(publisher, names.dead)
 
 
 async def decide(outcome):
@@ -165,7 +165,7 @@ async def test_a_message_whose_handler_fails_is_not_held_for_ever(link, publishe
 
 async def test_what_cannot_even_be_parked_is_given_up_to_the_broker(link, publisher, names, inbox):
     _, delivery = await sent(link, publisher, names, inbox)
-    await Settler(publisher, "no exchange!").settle(delivery, decide(Park("unrecognised", "nobody knows it")))
+    await settler_of(publisher, "no exchange!").settle(delivery, decide(Park("unrecognised", "nobody knows it")))
     assert await told_by_the_broker(link, names) == ["rejected"]
 
 

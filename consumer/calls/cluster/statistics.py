@@ -41,8 +41,6 @@ class Figures:
         self._clock = clock
         self._began = clock()
         self._slots: deque[_Slot] = deque()
-        self.placing: Callable[[], bool] = lambda: False
-        """Whether this worker is the placer at the moment."""
 
     def _slot(self) -> _Slot:
         second = math.floor(self._clock())
@@ -74,8 +72,11 @@ class Figures:
         """A message went to the parking lot."""
         self._slot().parked[reason] += 1
 
-    def last_minute(self, worker_id: WorkerId) -> WorkerFigures:
-        """The sums; the second that is under way counts for what has passed of it."""
+    def last_minute(self, worker_id: WorkerId, *, placer: bool) -> WorkerFigures:
+        """The sums of the last minute; the second that is under way counts for what has passed of it.
+
+        ``placer`` says whether this worker is the placer at the moment.
+        """
         now = self._clock()
         self._forget(math.floor(now))
         tools: dict[str, _Calls] = {}
@@ -89,7 +90,7 @@ class Figures:
                 total.durations += calls.durations
         return WorkerFigures(
             worker_id=worker_id,
-            placer=self.placing(),
+            placer=placer,
             seconds=round(min(now - self._began, SPAN - 1 + now % 1), 3),
             starts=sum(slot.starts for slot in self._slots),
             ends=sum(slot.ends for slot in self._slots),

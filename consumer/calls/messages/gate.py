@@ -29,10 +29,21 @@ Start = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class Gate:
-    """Lets in what may come in, in bodies of up to ``max_message`` bytes; ``start`` runs what takes time."""
+    """Lets in what may come in, in bodies of up to ``max_message`` bytes.
+
+    ``start`` runs what takes time, and ``has_inbox`` asks the broker whether a worker's inbox exists.
+    """
 
     def __init__(
-        self, settler: Settler, names: Names, origins: Origins, presence: Presence, *, max_message: int, start: Start
+        self,
+        settler: Settler,
+        names: Names,
+        origins: Origins,
+        presence: Presence,
+        *,
+        max_message: int,
+        start: Start,
+        has_inbox: Callable[[WorkerId], Awaitable[bool]],
     ) -> None:
         self._settler = settler
         self._names = names
@@ -40,8 +51,7 @@ class Gate:
         self._presence = presence
         self._max_message = max_message
         self._start = start
-        self.has_inbox: Callable[[WorkerId], Awaitable[bool]]
-        """Asks the broker whether a worker's inbox exists."""
+        self._has_inbox = has_inbox
 
     def before(self, handler: Handler) -> Handler:
         """``handler``, behind the gate."""
@@ -68,7 +78,7 @@ class Gate:
         worker = self._origins.left_by(delivery)
         if worker is not None and not self._origins.believes_unsigned:
             try:
-                if await self.has_inbox(worker):
+                if await self._has_inbox(worker):
                     self._origins.older_was_there()
             except BrokerError:
                 return  # the link is lost, and the delivery comes again on the next

@@ -14,7 +14,6 @@ import structlog
 
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided, told_about
-from consumer.calls.cluster.inbox_probe import PROBE
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
@@ -88,8 +87,6 @@ class Owner:
             context, sessions, start, take_back, holdings=self.holdings, books=self._books, lanes=self._lanes
         )
         self._books.over = partial(self.give_up, reason=EndReason.CALL_ENDED)
-        self.probed: Callable[[Delivery], None] = lambda _: None
-        """Called with each probe that came back."""
         self.session_ended = asyncio.Event()
         """Set with each end of a session."""
         self.placements: dict[WorkerId, int] = {}
@@ -149,10 +146,6 @@ class Owner:
 
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the inbox or of the fast lane over."""
-        if delivery.type == PROBE:
-            self.probed(delivery)
-            self._tasks.start(delivery.ack(), "probe-ack")
-            return
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:

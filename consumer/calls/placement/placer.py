@@ -20,7 +20,8 @@ from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
 from consumer.broker.outcome import Done, Forward, Outcome, Park, decided, told_about
 from consumer.broker.topology import Binding
 from consumer.calls.cluster.inbox_probe import PROBE
-from consumer.calls.cluster.membership import ROLL_CALL, call_the_roll
+from consumer.calls.cluster.membership import ROLL_CALL
+from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.calls.context import Context
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import check_patience
@@ -89,15 +90,15 @@ class _Reign:
 class Placer:
     """Takes deliveries of the unowned queue."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, presence_requests: PresenceRequests) -> None:
         self._context = context
+        self._presence_requests = presence_requests
         self._admission = Admission(context.presence)
         self._lanes = Lanes("placer")
         self._tasks = Tasks()
         self._placements: Memory[tuple[WorkerId, int]] = Memory(REMEMBER)
         self._channel: Channel | None = None
         self._reign: _Reign | None = None
-        context.figures.placing = lambda: self._reign is not None
 
     def attach(self, channel: Channel) -> None:
         """A new link: the channel that the unowned queue will be consumed on."""
@@ -128,6 +129,10 @@ class Placer:
         """How many starts wait for room."""
         return len(self._admission)
 
+    def look_for_room(self) -> None:
+        """Give room that has appeared, as a report of a worker may say, to the starts that wait longest."""
+        self._admission.look()
+
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the unowned queue over."""
         if self._channel is None:
@@ -148,9 +153,7 @@ class Placer:
             assert self._channel is not None, "deliveries come on a channel"
             log.info("placer.elected")
             self._reign = _Reign(self._channel)
-            context = self._context
-            roll_call = call_the_roll(context.publisher, context.names.workers, context.worker_id)
-            self._tasks.start(roll_call, "placer-roll-call")
+            self._presence_requests.send_soon()
         return self._reign
 
     async def _settle(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> None:
