@@ -9,7 +9,8 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Message
 from consumer.calls.context import Context
 from consumer.calls.messages import forwarding
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from schemas import headers
 from schemas.calls import CallEvent, CallKind
 from schemas.events import EndReason

@@ -16,7 +16,8 @@ from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_patience
 from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.opening import Opening
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from consumer.calls.ownership.recovery import GONE_ASTRAY, Books
 from consumer.calls.ownership.ringing import Ringer
 from consumer.calls.requests.binding_text import below_telephony

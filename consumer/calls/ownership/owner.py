@@ -22,7 +22,8 @@ from consumer.calls.news import News
 from consumer.calls.ownership.early_messages import Early
 from consumer.calls.ownership.handover import Leaving
 from consumer.calls.ownership.lifecycle import Changes
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from consumer.calls.ownership.recovery import Books
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCalls

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.owned_call import CallSession
 from consumer.calls.requests.running import Running
 from schemas.base import Json
 from schemas.errors import InvalidMessage, ToolTimeout

@@ -5,7 +5,7 @@ from typing import assert_never
 from consumer.calls.context import Context
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.owned_call import CallSession
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_prompt, public_tools
