@@ -36,8 +36,8 @@ class Settler:
     """Carries out outcomes.
 
     ``parked`` is told the reason of each message that has been parked, and ``restore`` declares the parking lot again,
-    when nothing takes what is put there. ``kind_of`` calls deliveries by one of few names, to count them under; those of
-    a ``quiet`` kind begin no trace.
+    when nothing takes what is put there. ``kind_of`` calls deliveries by one of few names, to count them under; those
+    of a ``quiet`` kind begin no trace.
     """
 
     def __init__(

@@ -57,7 +57,9 @@ class Stations:
         await control.declare_queue(inbox(parts.names, parts.worker_id))
         parts.owner.holdings.attach(control, fast.name)
         self._channels = {"control": control}
-        self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(self._take_from_inbox))
+        self._inbox_consumer = await control.consume(
+            parts.owner.holdings.inbox, parts.gate.before(self._take_from_inbox)
+        )
         requests = await self._channel(link, "requests")
         await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
         await parts.presence_requests.send(ended_calls_to=mine.name)

@@ -121,9 +121,7 @@ class Parts:
         self.intake = Intake(
             self.context, self.asker, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
         )
-        self.queries = Queries(
-            self.context, self.sessions, self.mcp, self.asker, is_placer=lambda: self.placer.reigns
-        )
+        self.queries = Queries(self.context, self.sessions, self.mcp, self.asker, is_placer=lambda: self.placer.reigns)
         self.gate = Gate(
             self.settler,
             self.names,

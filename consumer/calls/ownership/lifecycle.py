@@ -14,9 +14,9 @@ from consumer.broker.outcome import Done, Outcome
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_patience
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.opening import Opening
-from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.owned_calls import Holdings
 from consumer.calls.ownership.recovery import GONE_ASTRAY, Books
 from consumer.calls.ownership.ringing import Ringer

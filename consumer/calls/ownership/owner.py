@@ -6,7 +6,7 @@ safe; what uses its sessions waits for the lane and then runs beside everything 
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,10 @@ from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
 from consumer.calls.news import News
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.early_messages import Early
 from consumer.calls.ownership.handover import Leaving
 from consumer.calls.ownership.lifecycle import Changes
-from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.owned_calls import Holdings
 from consumer.calls.ownership.recovery import Books
 from consumer.calls.requests.in_flight import InFlight
