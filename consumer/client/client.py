@@ -24,12 +24,13 @@ from consumer.client.connection import Connection
 from consumer.client.requester import Requester
 from consumer.client.server_requests import ServerRequests
 from consumer.client.session_requests import SessionRequests
+from consumer.client.tool_requests import ToolRequests
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.events import CloudEvent
 
 
-class SessionClient(SessionRequests, ServerRequests):
+class SessionClient(SessionRequests, ToolRequests, ServerRequests):
     """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
 
     ``async with`` connects and disconnects it. A lost connection is restored by itself; a request that was under way

@@ -179,7 +179,9 @@ async def more_of_mcp(client: SessionClient, mcp: Cluster) -> None:
     await client.call_tool("c", "touch")
     await mcp.event("resource_updated", session_id="c")
     await client.unsubscribe_resource("c", "note://one")
-    await client.call_tool("c", "add_tool", {"name": "new"})
+    changed: list[Any] = []
+    await client.call_tool("c", "add_tool", {"name": "new"}, on_change=changed.append)
+    assert changed
     await mcp.event("list_changed", session_id="c")
     await client.cancel_tool("c", "no-such-key")
 

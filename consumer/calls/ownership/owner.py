@@ -27,7 +27,7 @@ from consumer.calls.ownership.owned_calls import Holdings
 from consumer.calls.ownership.recovery import Books
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCalls
-from consumer.calls.requests.session_requests import Uses
+from consumer.calls.requests.session_requests import Opening, Uses
 from consumer.calls.requests.tool_calls import Asked, ToolCalls
 from consumer.calls.wanted import Wanted
 from consumer.concurrency.keyed_queues import Lanes
@@ -40,10 +40,12 @@ from schemas.errors import Capacity, LimitReached, SessionDied, SessionExists, S
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import failed, succeeded
+from schemas.replies import Reply, failed, succeeded
 from schemas.requests import (
     CallEnded,
+    CallRequest,
     Lifecycle,
+    MayOpen,
     SessionClose,
     ToolsCall,
     ToolsCancel,
@@ -224,9 +226,9 @@ class Owner:
 
     async def _run(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
         deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
-        if isinstance(request, ToolsCancel) and self._cancelled(call_id, request):
+        if isinstance(request, ToolsCancel) and (cancelled := self._cancelled(call_id, request)) is not None:
             await delivery.ack()
-            return Done(succeeded({"cancelled": True}))  # also when the call waits for its turn on the lane
+            return Done(succeeded({"cancelled": cancelled}))  # also when the call waits for its turn on the lane
         if self._lanes.busy(call_id):
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
@@ -241,16 +243,41 @@ class Owner:
         if isinstance(request, ToolsCall):
             return await self._call_tool(Asked(request, delivery, deadline), call)
         if isinstance(request, ToolsCancel):
-            return Done(succeeded({"cancelled": self._cancelled(call_id, request)}))
+            return Done(succeeded({"cancelled": bool(self._cancelled(call_id, request))}))
         session = find(call, request)
+        if session is None and isinstance(request, MayOpen) and request.opens is not None:
+            return Done(await self._open_and_use(call, request, deadline))
         if session is None:
             return Done(failed(_no_session(request)))
         return Done(await self._uses.run(session, request, deadline - time.monotonic()))
 
-    def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool:
+    async def _open_and_use(self, call: OwnedCall, request: Opening, deadline: float) -> Reply:
+        call.users += 1
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                session = await self._ensure(call, request, None)
+            return await self._uses.run(session, request, deadline - time.monotonic())
+        except TimeoutError:
+            return failed(too_late(request))
+        except SessionsError as error:
+            return failed(error)
+        finally:
+            self._used_no_more(call)
+
+    def _used_no_more(self, call: OwnedCall) -> None:
+        call.users -= 1
+        if not call.sessions:
+            self._books.keep_later(call.call_id)
+
+    def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
+        """Whether a tool call was cancelled; None where no such call is known."""
         call = self.holdings.calls.get(call_id)
+        if call is None:
+            return None
         key = request.idempotency_key
-        return call is not None and (call.answers.cancel(key) or self._kept.cancel(call_id, key))
+        if request.leaves:
+            return call.answers.leave(key)
+        return (call.answers.cancel(key) or self._kept.cancel(call_id, key)) or None
 
     def _patience(self, call_id: CallId, request: Use) -> float:
         call = self.holdings.calls.get(call_id)
@@ -293,17 +320,15 @@ class Owner:
             service = {} if answer.service is None else {"service": answer.service}
             return Done(answer.body, what, about=service, code=answer.code)
         finally:
-            call.users -= 1
-            if not call.sessions:
-                self._books.keep_later(call.call_id)
+            self._used_no_more(call)
 
-    async def _ensure(self, call: OwnedCall, request: ToolsCall, died: CallSession | None) -> CallSession:
-        """The session that a ``tools.call`` with a service name asks for; opened on the call's lane if need be.
+    async def _ensure(self, call: OwnedCall, request: MayOpen, died: CallSession | None) -> CallSession:
+        """The session on the service that a request names; opened on the call's lane if need be.
 
         ``died`` is the one that was there and is to be replaced, for a call that may be repeated.
         """
-        service = died.service_name if died is not None else request.service_name
-        if service is None or call.ended or self._leaving or (died is None and request.open == "never"):
+        service = died.service_name if died is not None else request.opens
+        if service is None or call.ended or self._leaving:
             raise _no_session(request)
         if died is not None:
             wanted = Wanted(died.session_id, service, died.timeout, died.metadata)
@@ -420,11 +445,11 @@ async def _wait_ended(session: CallSession) -> None:
         raise SessionDied(died, exit_code=None, signal=None, stderr="") from None
 
 
-def _no_session(request: Use) -> SessionNotFound:
+def _no_session(request: CallRequest) -> SessionNotFound:
     return SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
 
 
-def find(call: OwnedCall, request: Use) -> CallSession | None:
+def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
     """The session that a request means: by its id, or with a service name by the service within the call."""
     service: ServiceName | None = getattr(request, "service_name", None)
     session = call.sessions.get(SessionId(request.session_id))

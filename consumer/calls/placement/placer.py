@@ -46,6 +46,7 @@ from schemas.requests import (
     CompletionComplete,
     InputAnswer,
     LoggingLevel,
+    MayOpen,
     PromptsGet,
     PromptsList,
     ResourcesList,
@@ -307,9 +308,10 @@ class Placer:
                     return await self._admit(
                         delivery, call_id, [Wanted(session_id, service, metadata=metadata or {})], reign
                     )
-                case ToolsCall(session_id=session_id, service_name=service) if service is not None and not ended:
+                case MayOpen(opens=service) if service is not None and not ended:
                     self._check_service(message)
-                    return await self._admit(delivery, call_id, [Wanted(session_id, service)], reign, message.timeout)
+                    wanted = [Wanted(message.session_id, service)]
+                    return await self._admit(delivery, call_id, wanted, reign, message.timeout)
                 case CallEnded():
                     return await self._end(delivery, call_id)
                 case SessionClose():
@@ -345,7 +347,7 @@ class Placer:
         except SessionsError as error:
             return Done(failed(error))
 
-    def _check_service(self, request: SessionCreate | ToolsCall) -> None:
+    def _check_service(self, request: SessionCreate | MayOpen) -> None:
         service = request.service_name
         # Another worker may be configured for a service that this one does not know, or has disabled.
         if service is not None and not self._context.presence.offers(service):

@@ -49,6 +49,8 @@ class _Entry:
     fingerprint: bytes
     running: Running
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    waiting: int = 1
+    """How many requests wait for the answer."""
     given_at: float = 0.0
     size: int = 0
 
@@ -111,6 +113,7 @@ class Answers:
         if entry is not None:
             if entry.fingerprint != fingerprint:
                 raise InvalidMessage("idempotency_key: was used for another request of this call", idempotency_key=key)
+            entry.waiting += 1
             if listener is not None and not entry.answer.done():
                 await entry.running.join(listener)
             return await asyncio.shield(entry.answer)
@@ -139,6 +142,17 @@ class Answers:
         """Cancel the call that runs under ``key``; returns whether there is one."""
         entry = self._entries.get(key)
         return entry is not None and not entry.answer.done() and entry.running.cancel()
+
+    def leave(self, key: str) -> bool | None:
+        """Cancel the call that runs under ``key`` unless another request waits for it; None where none runs.
+
+        Each request that is left says so once.
+        """
+        entry = self._entries.get(key)
+        if entry is None or entry.answer.done():
+            return None
+        entry.waiting -= 1
+        return entry.waiting <= 0 and entry.running.cancel()
 
     def _drop(self, key: str) -> None:
         entry = self._entries.pop(key)

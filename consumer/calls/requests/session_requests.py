@@ -41,6 +41,18 @@ Plain = (
 )
 """Uses of a session that its server has to answer, without a question."""
 
+Opening = (
+    ResourcesList
+    | PromptsList
+    | ResourcesSubscribe
+    | ResourcesUnsubscribe
+    | CompletionComplete
+    | LoggingLevel
+    | ResourcesRead
+    | PromptsGet
+)
+"""Uses of a session that may open it."""
+
 Asking = Plain | ResourcesRead | PromptsGet
 """Uses of a session that its server has to answer."""
 

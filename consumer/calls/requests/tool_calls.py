@@ -36,7 +36,7 @@ from schemas.errors import (
     ToolCancelled,
     ToolNotFound,
 )
-from schemas.interim import InputRequired, Interim, ToolsLog, ToolsPending, ToolsProgress, dump
+from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
 from schemas.requests import InputAnswer, ToolsCall
 from schemas.text import replaced
@@ -255,9 +255,13 @@ class ToolCalls:
         async def logged(level: str, logger: str | None, data: Any) -> None:
             await running.tell(ToolsLog(session_id=session_id, level=level, logger=logger, data=data))
 
+        async def changed(changed_list: Any, uri: str | None) -> None:
+            await running.tell(ToolsChanged(session_id=session_id, list=changed_list, uri=uri))
+
         return Dialogue(
             on_progress=progress if request.progress else None,
             on_log=logged if request.logs else None,
+            on_change=changed if request.changes else None,
             on_question=ask,
             capabilities=request.client_capabilities,
             returned=request.questions == "return",

@@ -168,17 +168,22 @@ class MCPClient:
             case ToolListChangedNotification():
                 self._catalogue.changed = True
                 self.on_tools(self)
-                self.on_news("list_changed", "tools")
+                await self._changed("tools")
             case ResourceListChangedNotification():
-                self.on_news("list_changed", "resources")
+                await self._changed("resources")
             case PromptListChangedNotification():
-                self.on_news("list_changed", "prompts")
+                await self._changed("prompts")
             case ResourceUpdatedNotification(params=updated):
-                self.on_news("resource_updated", str(updated.uri))
+                self.on_news("resource_updated", uri := str(updated.uri))
+                await self._questions.changed(None, uri)
             case SubscriptionsAcknowledgedNotification():
                 self._subscriptions.hear(message)
             case _:
                 pass
+
+    async def _changed(self, changed_list: str) -> None:
+        self.on_news("list_changed", changed_list)
+        await self._questions.changed(changed_list, None)
 
     async def is_known(self) -> bool:
         """Whether the server still knows the session; over HTTP it is asked, because nobody tells when it forgot."""
