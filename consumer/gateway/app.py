@@ -160,7 +160,7 @@ class _Front:
                     await self._app(scope, asked.receive, answering.send)
                 else:
                     self._origins.check(headers, peer)
-                    with self._in_flight.one():
+                    with self._in_flight.one() as scope["release"]:
                         await self._app(scope, asked.receive, answering.send)
             except Refused as error:  # by the front itself; those of endpoints are answered by the application
                 await _refused(Request(scope), error)(scope, asked.receive, answering.send)
@@ -222,7 +222,8 @@ class _Answering:
 
 def _tell(method: str, about: Told, status: int, took: float) -> None:
     metrics.of(metrics.HTTP_REQUESTS, about.route, str(status)).inc()
-    metrics.of(metrics.HTTP_REQUEST, about.route).observe(took)
+    if about.timed:
+        metrics.of(metrics.HTTP_REQUEST, about.route).observe(took)
     level = "debug" if about.route in PROBES else "warning" if status >= 500 else "info"
     said: dict[str, Any] = {
         "call_id": about.call_id,

@@ -14,6 +14,7 @@ from consumer.gateway.access import Doorkeeper
 from consumer.gateway.app import application
 from consumer.gateway.catalogue import Catalogue
 from consumer.gateway.limits import InFlight, Rates
+from consumer.gateway.mcp.changes import Changes
 from consumer.gateway.mcp.endpoint import Mcp
 from consumer.gateway.mcp.sealing import Seal
 from consumer.gateway.minting import Minting
@@ -57,6 +58,7 @@ class Gateway:
             middleware=middleware,
         )
         self.in_flight = InFlight(own.max_in_flight)
+        self._changes = Changes(self.client)
         keys = TokenKeys([key.get_secret_value() for key in own.token_keys], settings.worker.prefix)
         origins, doorkeeper = Origins(own), Doorkeeper(own, keys)
         self.routes = list(self._routes(keys))
@@ -73,7 +75,8 @@ class Gateway:
         yield from Webhooks(self.client, own, senders).routes()
         yield from Swaig(self.client, own, senders, catalogue).routes()
         yield from Minting(keys, own.max_body).routes()
-        yield from Mcp(self.client, own, catalogue, Seal.of(own, self._settings.worker.prefix)).routes()
+        seal = Seal.of(own, self._settings.worker.prefix)
+        yield from Mcp(self.client, own, catalogue, seal, self._changes).routes()
 
     async def listen(self) -> None:
         """Begin to listen: probes are answered while the broker is looked for.
@@ -95,6 +98,7 @@ class Gateway:
     async def leave(self, timeout: float) -> bool:
         """Take no more requests, and wait ``timeout`` s at most for what runs; returns whether all was answered."""
         self.in_flight.leaving = True
+        self._changes.close()
         log.info("gateway.leaving", in_flight=self.in_flight.count)
         try:
             async with asyncio.timeout(timeout):
@@ -106,6 +110,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Listen no more, and disconnect."""
+        self._changes.close()
         await self._server.close()
         await self.client.disconnect()
         log.info("gateway.stopped")

@@ -1,7 +1,7 @@
 """How much is worked on at once, and how often one address may ask."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -31,8 +31,8 @@ class InFlight:
         await self._none.wait()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Work on a request within this.
+    def one(self) -> Iterator[Callable[[], None]]:
+        """Work on a request within this; what is given out ends that sooner, for what only listens from then on.
 
         Raises:
             Refused: 503, there are as many as there may be, or the gateway leaves.
@@ -43,12 +43,20 @@ class InFlight:
             raise Refused(503, f"{self._most} requests are worked on (gateway.max_in_flight); try again")
         self.count += 1
         self._none.clear()
+        counted = True
+
+        def release() -> None:
+            nonlocal counted
+            if counted:
+                counted = False
+                self.count -= 1
+                if not self.count:
+                    self._none.set()
+
         try:
-            yield
+            yield release
         finally:
-            self.count -= 1
-            if not self.count:
-                self._none.set()
+            release()
 
 
 class Rates:

@@ -4,8 +4,10 @@ Answers are JSON, or a stream of server-sent events where the client takes one a
 the answer. ``GET`` and ``DELETE`` are answered with 405: there is no stream beside requests, and nothing to delete.
 """
 
+import asyncio
 import hashlib
 import secrets
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,25 +17,34 @@ from consumer.client import SessionClient
 from consumer.gateway.catalogue import Catalogue
 from consumer.gateway.exchange import body_of, is_json, told
 from consumer.gateway.mcp import jsonrpc, protocol, results
+from consumer.gateway.mcp.asked import Asked
 from consumer.gateway.mcp.calls import Calls, Meant
+from consumer.gateway.mcp.changes import Changes
 from consumer.gateway.mcp.jsonrpc import Answer, Call, Notification, RpcError
-from consumer.gateway.mcp.methods import Asked, Methods
+from consumer.gateway.mcp.methods import Methods
 from consumer.gateway.mcp.protocol import Era
 from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.mcp.stream import STREAM_TYPE, Answered, Answering, Hearing
+from consumer.gateway.mcp.subscriptions import Subscriptions
 from consumer.gateway.problems import Refused
 from consumer.settings.gateway import GatewaySettings
 from schemas.errors import SessionsError
+
+RETURN: Final = 2.0
+"""How long (s) a client of the era with ``initialize`` may take to come back to a tool call whose connection broke."""
 
 
 class Mcp:
     """Takes the messages of MCP clients."""
 
-    def __init__(self, client: SessionClient, settings: GatewaySettings, catalogue: Catalogue, seal: Seal) -> None:
+    def __init__(
+        self, client: SessionClient, settings: GatewaySettings, catalogue: Catalogue, seal: Seal, changes: Changes
+    ) -> None:
         self._settings = settings
         self._seal = seal
         self._calls = Calls(client, catalogue, settings, seal)
-        self._methods = Methods(client, catalogue, settings, seal)
+        subscriptions = Subscriptions(client, catalogue, settings, changes)
+        self._methods = Methods(client, catalogue, settings, seal, subscriptions)
 
     def routes(self) -> list[Route]:
         """Its routes."""
@@ -104,8 +115,9 @@ class Mcp:
         else:
             can = meant.session.capabilities if meant.session is not None else {}
         # An id of JSON-RPC is one within its MCP session only.
-        key = _key(call.id, meant.session) if era == "handshake" and meant.session else secrets.token_hex(16)
-        asked = Asked(call, era, meant.service, meant.call_id, can, key, request.headers, hearing)
+        session = meant.session if era == "handshake" else None
+        key = _key(call.id, session) if session is not None else secrets.token_hex(16)
+        asked = Asked(call, era, meant.service, meant.call_id, can, key, request, hearing)
 
         async def answer() -> Answered:
             try:
@@ -117,17 +129,19 @@ class Mcp:
             headers = {}
             if call.method == "initialize":
                 version = str(result["protocolVersion"])
-                session = McpSession.new(meant.call_id, meant.service, version, protocol.capabilities_of(call))
-                headers["Mcp-Session-Id"] = self._seal.close(session)
+                made = McpSession.new(meant.call_id, meant.service, version, protocol.capabilities_of(call))
+                headers["Mcp-Session-Id"] = self._seal.close(made)
             return Answered(jsonrpc.result_of(call.id, result), headers=headers)
 
         async def left() -> None:
-            if meant.call_id is not None:
-                await self._methods.cancel(meant.call_id, key)
+            if meant.call_id is None:
+                return
+            if session is not None:
+                # The connection may have broken by accident, and the client may ask the same of another replica.
+                await asyncio.sleep(RETURN)
+            await self._methods.cancel(meant.call_id, key, leaves=session is not None)
 
-        # To close the connection is to cancel in the stateless era; before, it may be an accident, and says nothing.
-        cancels = era == "stateless" and call.method == "tools/call"
-        return Answering(answer, hearing, left if cancels else None)
+        return Answering(answer, hearing, left if call.method == "tools/call" else None)
 
 
 def _error(request_id: jsonrpc.RequestId, error: RpcError) -> Response:

@@ -15,6 +15,7 @@ from mcp.shared.inbound import (
     unsupported_protocol_version_rejection,
     validate_mcp_param_headers,
 )
+from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
@@ -28,12 +29,14 @@ from starlette.datastructures import Headers
 
 from consumer.gateway.mcp.jsonrpc import Call, RpcError
 from schemas.base import Json
+from schemas.replies import ServerDescription
 
 Era = Literal["handshake", "stateless"]
 """``handshake``: revisions with ``initialize``. ``stateless``: revisions in which each request stands alone."""
 
 SUPPORTED: Final = list(SUPPORTED_PROTOCOL_VERSIONS)
 SERVER_INFO: Final = SERVER_INFO_META_KEY
+SUBSCRIPTION_ID: Final = SUBSCRIPTION_ID_META_KEY
 CACHEABLE: Final = frozenset(
     {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
 )
@@ -99,9 +102,26 @@ def check_arguments(schema: Any, arguments: Json, headers: Headers) -> None:
         raise _rejected(verdict)
 
 
-def offered(capabilities: Json) -> Json:
-    """What of a server's capabilities its clients have through here; what they hear without asking is not among it."""
-    return {name: {} for name in ("tools", "prompts", "resources") if isinstance(capabilities.get(name), dict)}
+def offered(described: ServerDescription, era: Era) -> Json:
+    """What of a server's capabilities its clients have through here.
+
+    That a list has changed is told on streams of the stateless era. In the other era it is told while a tool call runs,
+    by servers that tell it unasked.
+    """
+    unasked = era == "stateless" or described.era == "handshake"
+    told: Json = {}
+    for name in ("tools", "prompts", "resources", "completions", "logging"):
+        if isinstance(can := described.capabilities.get(name), dict):
+            flags = {"subscribe": can.get("subscribe"), "listChanged": unasked and can.get("listChanged")}
+            told[name] = {flag: True for flag, value in flags.items() if value is True}
+    return told
+
+
+def change(changed_list: str | None, uri: str | None) -> tuple[str, Json]:
+    """The notification that a list has changed, or else a resource: its method and its params."""
+    if changed_list is not None:
+        return f"notifications/{changed_list}/list_changed", {}
+    return "notifications/resources/updated", {"uri": uri}
 
 
 def log_level(call: Call) -> str | None:

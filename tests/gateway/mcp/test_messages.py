@@ -208,7 +208,9 @@ async def test_the_server_itself_says_who_it_is(mcp: Cluster, serve: Serve) -> N
     said = (await ask(http, PATH, "initialize", {"protocolVersion": "2099-01-01"})).json()["result"]
     assert said["protocolVersion"] == "2025-11-25"
     assert said["serverInfo"]["name"] == "everything"
-    assert said["capabilities"] == {"tools": {}, "prompts": {}, "resources": {}}
+    # It speaks the newer era, where servers tell of lists only those who listen.
+    offered = {"tools": {}, "prompts": {}, "resources": {"subscribe": True}, "completions": {}, "logging": {}}
+    assert said["capabilities"] == offered
     assert (await mcp.client.list_sessions()).sessions == {}
 
 
