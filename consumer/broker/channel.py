@@ -25,7 +25,7 @@ from consumer.broker.errors import BrokerUnavailable, NotPermitted, Unsendable
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.properties import received
 from consumer.broker.topology import Binding, Exchange, Queue
-from consumer.broker.underway import UnderWay
+from consumer.broker.pending import Pending
 
 log = structlog.get_logger(__name__)
 
@@ -53,13 +53,13 @@ class Channel:
         self,
         pika: PikaChannel,
         raw: RawChannel,
-        under_way: UnderWay,
+        pending: Pending,
         on_loss: Callable[[str], None],
         is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pika = pika  # held, or it is collected and closes under us
         self._raw = raw
-        self._under_way = under_way
+        self._pending = pending
         self._on_loss = on_loss
         self._is_lost = is_lost
         self._closed_by_us = False
@@ -78,7 +78,7 @@ class Channel:
 
     async def _rpc(self, call: Coroutine[Any, Any, T]) -> T:
         async def bounded() -> T:
-            async with self._under_way.bounded(RPC_TIMEOUT):
+            async with self._pending.bounded(RPC_TIMEOUT):
                 return await call
 
         task = asyncio.create_task(bounded(), name="broker-rpc")
@@ -228,7 +228,7 @@ class Channel:
                 return  # settled before, or the broker has it back already
             settled = True
             try:
-                async with self._under_way.bounded():
+                async with self._pending.bounded():
                     if requeue is None:
                         await self._raw.basic_ack(tag, wait=False)
                     else:

@@ -25,7 +25,7 @@ from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntru
 from consumer.broker.publisher import PublishingChannels
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import Connection
-from consumer.broker.underway import UnderWay
+from consumer.broker.pending import Pending
 from consumer.broker.url import problem_of, user_of, vhost_of
 
 log = structlog.get_logger(__name__)
@@ -124,7 +124,7 @@ class Link:
         """A word of its own for each link: exclusive queues have it in their names."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the link can no longer be used."""
-        self._under_way = UnderWay(self.lost)
+        self._pending = Pending(self.lost)
 
     async def open(self) -> None:
         """Open the consuming connection; the caller closes the link, also when this fails.
@@ -175,7 +175,7 @@ class Link:
         """
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
-        channel = Channel(pika, await _opened(pika), self._under_way, self.fail, self.lost.done)
+        channel = Channel(pika, await _opened(pika), self._pending, self.fail, self.lost.done)
         await channel.prefetch(prefetch)
         return channel
 
@@ -189,7 +189,7 @@ class Link:
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         try:
-            yield Channel(pika, await _opened(pika), self._under_way, lambda _: None)
+            yield Channel(pika, await _opened(pika), self._pending, lambda _: None)
         finally:
             with contextlib.suppress(Exception):
                 await pika.close()
@@ -206,7 +206,7 @@ class Link:
             opened.append((pika, raw))
         *confirm, outbox, fast, look = (raw for _, raw in opened)
         channels = tuple(pika for pika, _ in opened)
-        return PublishingChannels(channels, tuple(confirm), outbox, fast, look, self._under_way, user)
+        return PublishingChannels(channels, tuple(confirm), outbox, fast, look, self._pending, user)
 
     async def close(self) -> None:
         """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""

@@ -27,7 +27,7 @@ from consumer.broker.errors import (
 from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.properties import Encoded, encoded
 from consumer.broker.publish_frames import published
-from consumer.broker.underway import UnderWay
+from consumer.broker.pending import Pending
 from consumer.observability import tracing
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class PublishingChannels:
     outbox: RawChannel
     fast: RawChannel
     look: RawChannel
-    under_way: UnderWay
+    pending: Pending
     user: str | None = None
     """The broker's user of this connection, when what is published is to say so."""
 
@@ -128,7 +128,7 @@ class Publisher:
             channel = channels.confirm[self._turn]
         try:
             with self._traced(message, exchange, routing_key) as trace:
-                async with channels.under_way.bounded(CONFIRM_TIMEOUT):
+                async with channels.pending.bounded(CONFIRM_TIMEOUT):
                     await channel.basic_publish(
                         message.body,
                         exchange=exchange,
@@ -162,7 +162,7 @@ class Publisher:
             raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
         channels = self._get()
         channel = channels.fast
-        if channel.is_closed or channels.under_way.over:
+        if channel.is_closed or channels.pending.over:
             raise BrokerUnavailable("the connection was lost")
         try:
             with self._traced(message, exchange, routing_key) as trace:
@@ -172,7 +172,7 @@ class Publisher:
                 try:
                     channel.write_queue.put_nowait(frames)
                 except asyncio.QueueFull:
-                    async with channels.under_way.bounded():
+                    async with channels.pending.bounded():
                         await channel.write_queue.put(frames)
         except (ValueError, TypeError) as error:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
@@ -189,7 +189,7 @@ class Publisher:
         """
         channels = self._get()
         try:
-            async with channels.under_way.bounded(LOOK_TIMEOUT):
+            async with channels.pending.bounded(LOOK_TIMEOUT):
                 declared = await asyncio.shield(channels.look.queue_declare(queue, passive=True))
         except Exception as error:
             raise BrokerUnavailable(f"the broker does not say who consumes from {queue!r}: {error!r}") from error

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from consumer.broker.asking import Asker
+from consumer.broker.rpc import RpcClient
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, Park, decided
 from consumer.calls.context import Context
@@ -38,10 +38,10 @@ class Intake:
     exchanges are one platform's own.
     """
 
-    def __init__(self, context: Context, asker: Asker, platforms: Mapping[str, Platform] | None = None) -> None:
+    def __init__(self, context: Context, rpc_client: RpcClient, platforms: Mapping[str, Platform] | None = None) -> None:
         self._context = context
         self._platforms = platforms or {}
-        self._asker = asker
+        self._rpc_client = rpc_client
         self._lanes = Lanes("intake")
         self._tasks = Tasks()
 
@@ -89,7 +89,7 @@ class Intake:
             return Done(what=f"{event.source}.{event.kind.value}")
         while True:
             try:
-                await self._asker.ask(message, names.sessions, key, timeout=END_ANSWER_TIMEOUT)
+                await self._rpc_client.ask(message, names.sessions, key, timeout=END_ANSWER_TIMEOUT)
             except TimeoutError:
                 log.warning("intake.end_unanswered", call_id=event.call_id)
             else:

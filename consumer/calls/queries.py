@@ -8,7 +8,7 @@ from typing import Protocol, assert_never
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from consumer.broker.asking import Asker
+from consumer.broker.rpc import RpcClient
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome
 from consumer.calls.cluster.membership import ROLL_CALL
@@ -69,19 +69,12 @@ class Queries:
     """Takes deliveries of the queries queue, and the other workers' questions."""
 
     def __init__(
-        self,
-        context: Context,
-        sessions: SessionManager[ToolProcess],
-        catalogue: ServiceCatalogue,
-        asker: Asker,
-        *,
-        is_placer: Callable[[], bool],
+        self, context: Context, sessions: SessionManager[ToolProcess], catalogue: ServiceCatalogue, rpc_client: RpcClient
     ) -> None:
         self._context = context
         self._sessions = sessions
         self._catalogue = catalogue
-        self._asker = asker
-        self._is_placer = is_placer
+        self._rpc_client = rpc_client
         self._tasks = Tasks()
 
     def take(self, delivery: Delivery) -> None:
@@ -201,7 +194,7 @@ class Queries:
             return []
         message = Message(body=question.model_dump_json().encode(), type=question.type, persistent=False)
         # Everybody hears the fanout, we ourselves included: we do not answer ourselves.
-        answers = await self._asker.gather(
+        answers = await self._rpc_client.gather(
             message, self._context.names.workers, "", expected=expected, timeout=GATHER_TIMEOUT
         )
         replies = [parse_reply(answer.message.body) for answer in answers]

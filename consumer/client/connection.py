@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from pydantic import ValidationError
 
-from consumer.broker.asking import Asker
+from consumer.broker.rpc import RpcClient
 from consumer.broker.channel import Channel
 from consumer.broker.declare import cluster_exchange
 from consumer.broker.errors import (
@@ -104,7 +104,7 @@ class Connection:
         self.names = Names(prefix)
         self._connect_timeout = connect_timeout
         self._publisher = Publisher(begins_traces=True)
-        self._asker = Asker(self._publisher)
+        self._rpc_client = RpcClient(self._publisher)
         self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
         self._to_cluster = ""
         """The exchange for questions to the cluster, on this link."""
@@ -163,7 +163,7 @@ class Connection:
 
     async def _detached(self) -> None:
         self._link = None
-        self._asker.detach()
+        self._rpc_client.detach()
 
     def _linked(self) -> Link:
         if self._link is None:
@@ -201,7 +201,7 @@ class Connection:
 
         try:
             async with self._while_somebody_is_there(waits_in):
-                answer = await self._asker.ask(
+                answer = await self._rpc_client.ask(
                     message,
                     exchange,
                     key,
@@ -279,11 +279,11 @@ class Connection:
                 raise translated(error) from error
             except BrokerUnavailable as error:
                 raise Disconnected(str(error), executed=False) from error
-            self._asker.attach(answers.name)
+            self._rpc_client.attach(answers.name)
             self._answered_on = link
 
     def _heard(self, delivery: Delivery) -> None:
-        self._asker.heard(delivery)
+        self._rpc_client.receive(delivery)
 
     # The broker.
 

@@ -50,7 +50,7 @@ class Stations:
         for queue in (fast, mine):
             await control.declare_queue(queue)
         await control.bind(Binding(parts.names.workers, mine.name))
-        parts.asker.attach(mine.name)
+        parts.rpc_client.attach(mine.name)
         await control.consume(mine.name, self._hear, no_ack=True)
         if own.worker_id is not None:
             await self._see_that_nobody_has_our_id(link)
@@ -109,7 +109,7 @@ class Stations:
         parts = self._parts
         parts.link.detach()
         self._channels, self._consumers = {}, {}
-        parts.asker.detach()
+        parts.rpc_client.detach()
         parts.presence.deafened()
         parts.owner.holdings.detach()
         await parts.placer.detach()

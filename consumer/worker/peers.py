@@ -73,8 +73,8 @@ class Others:
             placements=dict(parts.owner.placements),
             told=parts.owner.told,
         )
-        reports_to = parts.asker.reply_to if parts.placer.reigns else None
-        self._note_report(message, reports_to)
+        reports_to = parts.rpc_client.reply_to if parts.placer.reigns else None
+        parts.presence.heard(message, parts.worker_id, reports_to)
         exchange, key = parts.names.workers, ""
         placer, queue = parts.presence.placer or (parts.worker_id, "")
         if to_placer and placer != parts.worker_id:
@@ -138,18 +138,18 @@ class Others:
             case EndingsMessage.type:
                 parts.endings.hear(delivery)
             case SessionsScatter.type | FiguresScatter.type:
-                if delivery.message.reply_to != parts.asker.reply_to:  # or it is our own question to everybody
+                if delivery.message.reply_to != parts.rpc_client.reply_to:  # or it is our own question to everybody
                     parts.queries.take_scatter(delivery)
             case kind if kind == OwnerCheck.type + REPLY_SUFFIX:
                 self._hear_owner(delivery)
             case _:
-                if not parts.asker.heard(delivery):
+                if not parts.rpc_client.receive(delivery):
                     log.debug("worker.heard_too_late", type=delivery.type)
 
     def _tell_endings(self, asker: str | None) -> None:
         if asker is None:
             return  # a new placer, whose link is an old one
-        if asker == self._parts.asker.reply_to:
+        if asker == self._parts.rpc_client.reply_to:
             self._parts.endings.tell_again()
         else:
             self._parts.endings.tell_newcomer(asker)

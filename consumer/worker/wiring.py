@@ -7,7 +7,7 @@ import socket
 from datetime import UTC, datetime
 from functools import partial
 
-from consumer.broker.asking import Asker
+from consumer.broker.rpc import RpcClient
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
@@ -115,13 +115,14 @@ class Parts:
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self.news.set
         )
-        self.asker = Asker(self.publisher)
+        self.rpc_client = RpcClient(self.publisher)
         self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
         self.placer = Placer(self.context, self.presence_requests)
         self.intake = Intake(
-            self.context, self.asker, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
+            self.context, self.rpc_client, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
         )
-        self.queries = Queries(self.context, self.sessions, self.mcp, self.asker, is_placer=lambda: self.placer.reigns)
+        self.queries = Queries(self.context, self.sessions, self.mcp, self.rpc_client)
+        self.tasks = Tasks()
         self.gate = Gate(
             self.settler,
             self.names,

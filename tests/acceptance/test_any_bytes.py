@@ -83,7 +83,7 @@ def targets(mcp: Cluster) -> list[Target]:
         Target(names.workers, b"", kept=False),
         Target("", names.worker(worker_id, token).encode(), kept=False),
         Target(names.events, b"session.created.any", kept=False),
-        Target("", mcp.client._connection._asker.reply_to.encode(), kept=False),
+        Target("", mcp.client._connection._rpc_client.reply_to.encode(), kept=False),
     ]
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from consumer.broker.asking import Asker
+from consumer.broker.rpc import RpcClient
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.message import Message
 from consumer.broker.outcome import Done, Forward, Hold, Park, Requeue
@@ -38,15 +38,15 @@ async def counts(link, queue):
 
 
 async def test_done_answers_who_asked_and_takes_the_message_from_the_queue(link, publisher, names, inbox, settler):
-    asker = Asker(publisher)
+    rpc_client = RpcClient(publisher)
     answers = Queue(f"{names.prefix}.answers", "", exclusive=True)
     side = await link.channel()
     await side.declare_queue(answers)
-    await side.consume(answers.name, asker.heard, no_ack=True)
-    asker.attach(answers.name)
+    await side.consume(answers.name, rpc_client.receive, no_ack=True)
+    rpc_client.attach(answers.name)
     channel = await link.channel()
     await channel.consume(names.calls, inbox)
-    asking = asyncio.create_task(asker.ask(Message(b"{}", type="some.question"), names.calls, "", timeout=10))
+    asking = asyncio.create_task(rpc_client.ask(Message(b"{}", type="some.question"), names.calls, "", timeout=10))
     delivery = await inbox.next()
     await settler.settle(delivery, decide(Done(succeeded({"answer": 42}))))
     answer = await asking

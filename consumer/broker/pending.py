@@ -1,15 +1,15 @@
-"""What is under way through a link, and ends with it."""
+"""What waits for a link, and ends with it."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class UnderWay:
-    """Whatever waits for a connection of a link: it is given up when the link is lost.
+class Pending:
+    """The operations that wait for a connection of a link: they are given up when the link is lost.
 
     aiormq sends through a queue of ten frames. When the connection goes while it is full, its writer goes as well, and
-    whoever waits for room waits for ever: an acknowledgement, a reply, and the lane of the call that they belong to.
+    whoever waits for room waits for ever: an acknowledgement, a reply, and the queue of the call that they belong to.
     """
 
     def __init__(self, lost: "asyncio.Future[str]") -> None:
