@@ -22,7 +22,7 @@ from yarl import URL
 
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
-from consumer.broker.publisher import PublishingChannels
+from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import Connection
 from consumer.broker.pending import Pending
@@ -194,7 +194,7 @@ class Link:
             with contextlib.suppress(Exception):
                 await pika.close()
 
-    async def publishing(self, *, signed: bool = False) -> PublishingChannels:
+    async def publishing(self, *, signed: bool = False) -> PublishChannels:
         """Open the publishing connection and its channels; what is ``signed`` says which user published it."""
         connection = await self._connect("publish")
         user = await verified_user(connection, user_of(str(self._url))) if signed else None
@@ -204,9 +204,9 @@ class Link:
             raw = await _opened(pika)
             raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
             opened.append((pika, raw))
-        *confirm, outbox, fast, look = (raw for _, raw in opened)
+        *confirm, outbox, unconfirmed, look = (raw for _, raw in opened)
         channels = tuple(pika for pika, _ in opened)
-        return PublishingChannels(channels, tuple(confirm), outbox, fast, look, self._pending, user)
+        return PublishChannels(channels, tuple(confirm), outbox, unconfirmed, look, self._pending, user)
 
     async def close(self) -> None:
         """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""

@@ -90,7 +90,7 @@ class Outbox:
             batch = list(islice(self._waiting, WINDOW))
             results = await asyncio.gather(
                 *(
-                    self._publisher.confirmed(message, exchange, key, mandatory=False, outbox=True)
+                    self._publisher.publish(message, exchange, key, mandatory=False, outbox=True)
                     for message, exchange, key, _ in batch
                 ),
                 return_exceptions=True,

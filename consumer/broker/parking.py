@@ -258,7 +258,7 @@ class ParkingLot:
                 self._exchanges[exchange] = await exists(self._link, Exchange(exchange, "topic", ""))
             if not self._exchanges.get(exchange, True):
                 return Replayed(kept, exchange, key, f"there is no exchange {exchange!r}")
-            await publisher.confirmed(message, exchange, key)
+            await publisher.publish(message, exchange, key)
         except (PublishFailed, Unsendable) as error:
             return Replayed(kept, exchange, key, str(error))
         return Replayed(kept, exchange, key, message_id=message.message_id)

@@ -1,15 +1,14 @@
 """Publishing, through whichever link is alive.
 
-Three lanes: with confirms (the message is in a queue when the call returns), fast (no confirms: replies, presence and
-whatever goes to exchanges that exclusive queues are bound to, which nack while a cluster node is down), and a lane of
-its own for the outbox, whose order must be kept.
+Three kinds of channels: with confirms (the message is in a queue when ``publish`` returns), without (replies, presence
+and whatever goes to exchanges that exclusive queues are bound to, which nack while a cluster node is down), and one
+of its own for the outbox, whose order must be kept.
 """
 
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
 
 import structlog
 from aio_pika.abc import AbstractChannel as PikaChannel
@@ -38,17 +37,14 @@ CONFIRM_TIMEOUT = 30.0
 LOOK_TIMEOUT = 10.0
 """How long (s) the broker may take to say who consumes from a queue."""
 
-Lane = Literal["confirm", "outbox", "fast"]
-
-
 @dataclass(frozen=True, slots=True)
-class PublishingChannels:
+class PublishChannels:
     """The channels of a publishing connection."""
 
     pika: tuple[PikaChannel, ...]
     confirm: tuple[RawChannel, ...]
     outbox: RawChannel
-    fast: RawChannel
+    unconfirmed: RawChannel
     look: RawChannel
     pending: Pending
     user: str | None = None
@@ -72,11 +68,11 @@ class Publisher:
     def __init__(self, *, begins_traces: bool = False, signs: bool = False) -> None:
         self._begins_traces = begins_traces
         self.signs = signs
-        self._channels: PublishingChannels | None = None
+        self._channels: PublishChannels | None = None
         self._attached = asyncio.Event()
         self._turn = 0
 
-    def attach(self, channels: PublishingChannels) -> None:
+    def attach(self, channels: PublishChannels) -> None:
         """Publish through these channels from now on."""
         self._channels = channels
         self._attached.set()
@@ -100,7 +96,7 @@ class Publisher:
         """Wait until there is a link."""
         await self._attached.wait()
 
-    def _get(self) -> PublishingChannels:
+    def _get(self) -> PublishChannels:
         if self._channels is None:
             raise BrokerUnavailable("the connection to the broker is being restored")
         return self._channels
@@ -108,18 +104,37 @@ class Publisher:
     def _traced(self, message: Message, exchange: str, key: str) -> AbstractContextManager[Mapping[str, str]]:
         return tracing.publishing(message.type, exchange, key, message.message_id, begin=self._begins_traces)
 
-    async def confirmed(
-        self, message: Message, exchange: str, routing_key: str, *, mandatory: bool = True, outbox: bool = False
+    async def publish(
+        self,
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        confirm: bool = True,
+        mandatory: bool = True,
+        outbox: bool = False,
     ) -> None:
         """Publish, and return when the broker has taken the message over.
 
+        Without ``confirm`` return at once: what is lost with the link is lost, and nobody is told when no queue takes
+        it. ``mandatory`` and ``outbox`` are for messages that are confirmed.
+
         Raises:
             BrokerUnavailable: there is no link; nothing was sent.
+            MessageTooLarge: no broker takes it; told without ``confirm`` only, nothing was sent.
             NotPermitted: the user may not publish there; the message is in no queue.
             PublishFailed: returned (no queue to route to) or refused: the message is in no queue.
             PublishUnknown: the link was lost or the confirmation did not come in time.
             Unsendable: no exchange or routing key can be called that; nothing was sent.
         """
+        if confirm:
+            await self._publish_confirmed(message, exchange, routing_key, mandatory=mandatory, outbox=outbox)
+        else:
+            await self._publish_unconfirmed(message, exchange, routing_key)
+
+    async def _publish_confirmed(
+        self, message: Message, exchange: str, routing_key: str, *, mandatory: bool, outbox: bool
+    ) -> None:
         channels = self._get()
         if outbox:
             channel = channels.outbox
@@ -150,18 +165,11 @@ class Publisher:
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
             raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {error!r}") from error
 
-    async def fast(self, message: Message, exchange: str, routing_key: str) -> None:
-        """Publish without a confirmation: what is lost with the link is lost.
-
-        Raises:
-            BrokerUnavailable: there is no link.
-            MessageTooLarge: no broker takes it.
-            Unsendable: no exchange or routing key can be called that; nothing was sent.
-        """
+    async def _publish_unconfirmed(self, message: Message, exchange: str, routing_key: str) -> None:
         if len(message.body) > MAX_BODY:
             raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
         channels = self._get()
-        channel = channels.fast
+        channel = channels.unconfirmed
         if channel.is_closed or channels.pending.over:
             raise BrokerUnavailable("the connection was lost")
         try:

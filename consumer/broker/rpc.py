@@ -44,7 +44,7 @@ class RpcClient:
         routing_key: str,
         *,
         timeout: float,
-        confirmed: bool = True,
+        confirm: bool = True,
         interim: Callable[[Delivery], Awaitable[None]] | None = None,
     ) -> Delivery:
         """Send one request and wait for its reply; the broker confirms the request unless told otherwise.
@@ -58,10 +58,7 @@ class RpcClient:
         request = self._request(message)
         replies = self._waiting[request.correlation_id or ""] = asyncio.Queue()
         try:
-            if confirmed:
-                await self._publisher.confirmed(request, exchange, routing_key)
-            else:
-                await self._publisher.fast(request, exchange, routing_key)
+            await self._publisher.publish(request, exchange, routing_key, confirm=confirm)
             async with asyncio.timeout(timeout):
                 while True:
                     reply = _present(await replies.get())
@@ -79,7 +76,7 @@ class RpcClient:
         replies = self._waiting[request.correlation_id or ""] = asyncio.Queue()
         heard: list[Delivery] = []
         try:
-            await self._publisher.fast(request, exchange, routing_key)
+            await self._publisher.publish(request, exchange, routing_key, confirm=False)
             async with asyncio.timeout(timeout):
                 while len(heard) < expected:
                     heard.append(_present(await replies.get()))

@@ -133,7 +133,7 @@ class Settler:
             case Forward() if delivery.asking is not None:
                 delivery.asking.not_here()
             case Forward(exchange=exchange, routing_key=key, message=message):
-                await self._publisher.confirmed(message, exchange, key)
+                await self._publisher.publish(message, exchange, key)
                 await delivery.ack()
             case Park(reason=reason, problem=problem, reply=reply):
                 if delivery.asking is None:  # else who asked knows what it asked, and hears what is wrong with it
@@ -177,7 +177,7 @@ class Settler:
             return
         request = delivery.message
         assert request.reply_to is not None
-        await self._publisher.fast(
+        await self._publisher.publish(
             Message(
                 body=body,
                 type=message_type,
@@ -186,16 +186,17 @@ class Settler:
             ),
             "",
             request.reply_to,
+            confirm=False,
         )
 
     async def _park(self, delivery: Delivery, reason: str, problem: str) -> None:
         message = parked(delivery, reason, problem)
         try:
-            await self._publisher.confirmed(message, self._dead, "")
+            await self._publisher.publish(message, self._dead, "")
         except PublishFailed:
             async with self._restoring:
-                await self._restore()
-            await self._publisher.confirmed(message, self._dead, "")
+                await self.restore()
+            await self._publisher.publish(message, self._dead, "")
             log.warning("parking_lot.restored", exchange=self._dead)
         metrics.of(metrics.PARKED, reason).inc()
         metrics.of(metrics.PARKED_BYTES, reason).inc(len(delivery.message.body))

@@ -85,7 +85,7 @@ class Intake:
             # Its wait for room begins here: the placer sees no more than two thousand starts at once.
             until = time.time() + self._context.timings.admission_wait
             message = message.with_headers({headers.ADMISSION: headers.milliseconds(until)})
-            await self._context.publisher.confirmed(message, names.sessions, key)
+            await self._context.publisher.publish(message, names.sessions, key)
             return Done(what=f"{event.source}.{event.kind.value}")
         while True:
             try:

@@ -206,7 +206,7 @@ class Connection:
                     exchange,
                     key,
                     timeout=timeout,
-                    confirmed=exchange != self.names.requests,  # what exclusive queues are bound to; see ``publisher``
+                    confirm=exchange != self.names.requests,  # what exclusive queues are bound to; see ``publisher``
                     interim=interim,
                 )
             return parse_reply(answer.message.body)
@@ -290,7 +290,7 @@ class Connection:
     async def publish(self, body: bytes, content_type: str, exchange: str | None, key: str) -> None:
         """Publish a call event; returns when the broker has it for sure."""
         with _translating():
-            await self._publisher.confirmed(
+            await self._publisher.publish(
                 Message(body=body, content_type=content_type), exchange or self.names.calls, key
             )
 

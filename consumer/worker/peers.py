@@ -82,7 +82,7 @@ class Others:
         else:
             parts.presence.reported()
         with suppress(BrokerError):  # with the next link everybody is told
-            await parts.publisher.fast(
+            await parts.publisher.publish(
                 Message(
                     body=message.model_dump_json().encode(),
                     type=PresenceMessage.type,
@@ -91,6 +91,7 @@ class Others:
                 ),
                 exchange,
                 key,
+                confirm=False,
             )
 
     async def keep_announcing(self, up: asyncio.Event) -> None:

@@ -40,13 +40,13 @@ class Post:
     async def tell(self, endings: Endings) -> None:
         """As one worker tells the others."""
         message = Message(endings.model_dump_json().encode(), type=endings.type, persistent=False)
-        await self._publisher.fast(message, self._names.workers, "")
+        await self._publisher.publish(message, self._names.workers, "", confirm=False)
 
     async def deliver(self, message: Message, dead: WorkerProcess, *, sent: datetime) -> None:
         # It has been through the exchange of its lane, and nobody's queue was bound.
         marks = {headers.ORPHAN_OF: dead.worker_id, headers.RESENT: True, CALL_HEADER: CALL}
         message = replace(message.with_headers(marks), timestamp=sent)
-        await self._publisher.confirmed(message, self._names.unowned, CALL)
+        await self._publisher.publish(message, self._names.unowned, CALL)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ async def test_a_worker_that_died_before_it_told_of_a_session_is_spoken_for(mcp:
     await channel.declare_queue(inbox(names, GONE))
     now = datetime.now(UTC)
     message = recipe_of(GONE, CALL, at=now, metadata={"of": "mine"})
-    await publisher.confirmed(message, "", names.inbox(GONE))
+    await publisher.publish(message, "", names.inbox(GONE))
     deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
     await channel.consume(names.inbox(GONE), deliveries.put_nowait)
     async with asyncio.timeout(WAIT):

@@ -67,11 +67,11 @@ class HalfAPlacer:
     async def send_on(self, message: Message, worker: WorkerProcess) -> None:
         marks = {CALL_HEADER: "c-1", headers.PLACEMENT: "half/1"}
         where = self._names.inbox(WorkerId(worker.worker_id))
-        await self._publisher.confirmed(forwarding.onward(message, marks), "", where)
+        await self._publisher.publish(forwarding.onward(message, marks), "", where)
 
     async def publish_unowned(self, message: Message) -> None:
         """As if no exchange had known where to, and for the second time: a placer has to decide."""
-        await self._publisher.confirmed(message.with_headers({headers.RESENT: True}), self._names.unowned, "c-1")
+        await self._publisher.publish(message.with_headers({headers.RESENT: True}), self._names.unowned, "c-1")
 
     async def answers(self) -> "asyncio.Queue[Delivery]":
         """What comes to the reply address ``answers_to``."""

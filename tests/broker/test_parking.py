@@ -52,7 +52,7 @@ async def park(link, publisher, names, bodies, *, reason="unrecognised", **prope
     kept: asyncio.Queue[Delivery] = asyncio.Queue()
     tag = await channel.consume(names.calls, kept.put_nowait)
     for body in bodies:
-        await publisher.confirmed(Message(body, **properties), names.calls, "some.key")
+        await publisher.publish(Message(body, **properties), names.calls, "some.key")
         await settler.settle(await kept.get(), decide(Park(reason, f"it is {reason}")))
     await channel.cancel(tag)
     await channel.close()
@@ -162,7 +162,7 @@ async def test_replayed_messages_are_as_they_were_and_parked_no_more(link, publi
 
 
 async def test_what_the_broker_gave_up_is_told_and_replayed_too(link, publisher, names, lot, calls, inbox):
-    await publisher.confirmed(Message(b"{}", message_id="m-2", expiration=None), names.calls, "relay.events")
+    await publisher.publish(Message(b"{}", message_id="m-2", expiration=None), names.calls, "relay.events")
     channel = await link.channel()
     tag = await channel.consume(names.calls, inbox)
     for _ in range(DELIVERY_LIMIT + 1):
@@ -230,7 +230,7 @@ async def test_what_no_queue_takes_stays_parked_and_the_rest_goes_on(link, publi
     gone, deaf = f"{names.prefix}.gone", f"{names.prefix}.deaf"
     for number, exchange in enumerate((gone, deaf, names.calls)):
         headers = {"x-mcp-reason": "defect", "x-mcp-exchange": exchange, "x-mcp-routing-key": "k"}
-        await publisher.confirmed(Message(b"%d" % number, headers=headers), names.dead, "")
+        await publisher.publish(Message(b"%d" % number, headers=headers), names.dead, "")
     channel = await link.channel()
     await channel.declare_exchange(Exchange(deaf, "topic", ""))
     done: list[Replayed] = []
@@ -257,7 +257,7 @@ async def test_only_what_was_named_is_dropped(link, publisher, names, lot):
 
 async def test_what_was_dropped_stays_dropped_however_much_it_is(link, publisher, names, lot):
     """RabbitMQ forgets the acknowledgements that it keeps back in a channel for a busy quorum queue."""
-    await asyncio.gather(*(publisher.confirmed(Message(b"%d" % one), names.dead, "") for one in range(1000)))
+    await asyncio.gather(*(publisher.publish(Message(b"%d" % one), names.dead, "") for one in range(1000)))
     dropped: list[Parked] = []
     await lot.drop({one.id for one in await lot.fitting(Filter())}, dropped.append)
     assert len(dropped) == 1000

@@ -96,7 +96,7 @@ async def refused(url: str, act: Act) -> bool:
 
 
 def publish(exchange: str, key: str = "") -> Act:
-    return lambda _, publisher: publisher.confirmed(Message(b"{}"), exchange, key, mandatory=False)
+    return lambda _, publisher: publisher.publish(Message(b"{}"), exchange, key, mandatory=False)
 
 
 def consume(queue: str) -> Act:

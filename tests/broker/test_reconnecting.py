@@ -86,13 +86,13 @@ async def test_what_waits_to_be_sent_does_not_outlive_the_link(amqp_url, prefix,
         await channel.consume(f"{prefix}.many", kept)
         message = Message(b"x")
         for _ in range(many):
-            await publisher.fast(message, "", f"{prefix}.many")
+            await publisher.publish(message, "", f"{prefix}.many", confirm=False)
         deliveries = [await kept.next() for _ in range(many)]
         async with asyncio.timeout(20):
             sending = asyncio.gather(
                 *(delivery.ack() for delivery in deliveries),
-                *(publisher.fast(message, "", f"{prefix}.many") for _ in range(many)),
-                *(publisher.confirmed(message, "", f"{prefix}.many") for _ in range(many)),
+                *(publisher.publish(message, "", f"{prefix}.many", confirm=False) for _ in range(many)),
+                *(publisher.publish(message, "", f"{prefix}.many") for _ in range(many)),
                 *(channel.declare_queue(Queue(f"{prefix}.many", "", exclusive=True)) for _ in range(many)),
                 return_exceptions=True,
             )

@@ -28,7 +28,7 @@ async def sent(link, publisher, names, inbox, **properties):
     """A message that was published to the raw calls and delivered."""
     channel = await link.channel()
     await channel.consume(names.calls, inbox)
-    await publisher.confirmed(Message(b'{"a": 1}', **properties), names.calls, "some.key")
+    await publisher.publish(Message(b'{"a": 1}', **properties), names.calls, "some.key")
     return channel, await inbox.next()
 
 
@@ -59,7 +59,7 @@ async def test_done_answers_who_asked_and_takes_the_message_from_the_queue(link,
 async def test_more_than_two_thousand_messages_of_a_quorum_queue_may_be_held(link, publisher, names, inbox):
     """What a worker holds for each of its calls must not keep the next message from it."""
     held = 2100
-    await asyncio.gather(*(publisher.confirmed(Message(b"{}"), names.calls, "") for _ in range(held)))
+    await asyncio.gather(*(publisher.publish(Message(b"{}"), names.calls, "") for _ in range(held)))
     channel = await link.channel()
     await channel.consume(names.calls, inbox)
     assert len([await inbox.next() for _ in range(held)]) == held
@@ -132,16 +132,16 @@ async def test_settling_twice_does_not_cost_the_channel(link, publisher, names, 
 
 async def test_a_publish_that_no_queue_takes_fails_loudly(publisher, names):
     with pytest.raises(PublishFailed, match="no queue takes"):
-        await publisher.confirmed(Message(b""), names.events, "session.created.x")
-    await publisher.confirmed(Message(b""), names.events, "session.created.x", mandatory=False)
+        await publisher.publish(Message(b""), names.events, "session.created.x")
+    await publisher.publish(Message(b""), names.events, "session.created.x", mandatory=False)
 
 
 async def test_without_a_link_publishing_says_so(publisher):
     publisher.detach()
     with pytest.raises(BrokerUnavailable):
-        await publisher.confirmed(Message(b""), "", "q")
+        await publisher.publish(Message(b""), "", "q")
     with pytest.raises(BrokerUnavailable):
-        await publisher.fast(Message(b""), "", "q")
+        await publisher.publish(Message(b""), "", "q", confirm=False)
 
 
 async def told_by_the_broker(link, names):
@@ -159,7 +159,7 @@ async def test_a_message_whose_handler_fails_is_not_held_for_ever(link, publishe
 
     channel = await link.channel()
     await channel.consume(names.calls, fail)
-    await publisher.confirmed(Message(b"{}"), names.calls, "")
+    await publisher.publish(Message(b"{}"), names.calls, "")
     assert await told_by_the_broker(link, names) == ["rejected"]
 
 
@@ -178,11 +178,11 @@ async def test_what_cannot_be_sent_on_is_parked_and_not_tried_again(link, publis
 
 async def test_what_the_library_has_no_words_for_is_no_fault_of_the_broker(link, publisher, names):
     with pytest.raises(Unsendable):
-        await publisher.fast(Message(b"{}"), "no exchange!", "")
+        await publisher.publish(Message(b"{}"), "no exchange!", "", confirm=False)
     with pytest.raises(Unsendable):
-        await publisher.confirmed(Message(b"{}"), "", "k" * 256)
+        await publisher.publish(Message(b"{}"), "", "k" * 256)
     channel = await link.channel()
     with pytest.raises(Unsendable):
         await channel.unbind(Binding(names.sessions, "no queue!", ""))
-    await publisher.confirmed(Message(b"{}"), names.calls, "")
+    await publisher.publish(Message(b"{}"), names.calls, "")
     assert not link.lost.done()

@@ -28,7 +28,7 @@ async def unrecognised(cli: Cli) -> list[dict[str, Any]]:
 
 async def bad_request(mcp: Cluster, call_id: str) -> None:
     before = len(mcp.logged("delivery", outcome="parked"))
-    await mcp.client._connection._publisher.confirmed(
+    await mcp.client._connection._publisher.publish(
         Message(b'{"session_id": 1}', type="session.create", message_id=f"m-{call_id}"),
         mcp.client.names.sessions,
         call_id,
@@ -103,7 +103,7 @@ async def test_a_replayed_message_is_handled_again(cli: Cli, mcp: Cluster):
             "x-mcp-placement": "w/1",
         },
     )
-    await mcp.client._connection._publisher.confirmed(start, f"{mcp.prefix}.dead", "")
+    await mcp.client._connection._publisher.publish(start, f"{mcp.prefix}.dead", "")
     before = len(mcp.logged("delivery", outcome="parked"))
     ran = await cli("dead", "replay", "--all", "--watch", "10")
     assert ran.code == 1, ran.err
@@ -133,7 +133,7 @@ async def test_what_became_of_each_replayed_message_is_told(cli: Cli, mcp: Clust
         b'{"call_id": "c-9", "kind": "started"}',
         headers={"x-mcp-reason": "unrecognised", "x-mcp-exchange": f"{mcp.prefix}.calls"},
     )
-    await mcp.client._connection._publisher.confirmed(start, f"{mcp.prefix}.dead", "")
+    await mcp.client._connection._publisher.publish(start, f"{mcp.prefix}.dead", "")
     ran = await cli("dead", "replay", start.message_id, "--watch", "1")
     assert (ran.code, "None was parked again within 1 s." in ran.err) == (0, True)
     await mcp.event("created", call_id="c-9")

@@ -144,7 +144,7 @@ class answering:  # noqa: N801 - it reads as what it does
 
     def _answer(self, asked: Delivery) -> None:
         reply = Message(self._body, type="x.reply", correlation_id=asked.message.correlation_id)
-        task = asyncio.create_task(self._publisher.fast(reply, "", asked.message.reply_to or ""))
+        task = asyncio.create_task(self._publisher.publish(reply, "", asked.message.reply_to or "", confirm=False))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -238,7 +238,7 @@ class Stage(Cluster):
             self.poison += 1
             while True:
                 try:
-                    await self.client._connection._publisher.confirmed(Message(body=body, type=kind), exchange, key)
+                    await self.client._connection._publisher.publish(Message(body=body, type=kind), exchange, key)
                     break
                 except BrokerError:
                     self.poison_repeated += 1  # whether it arrived is unknown

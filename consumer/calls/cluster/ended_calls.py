@@ -126,10 +126,11 @@ class Endings:
                 lifted=[call_id for call_id, ended_at in batch if ended_at is None],
             )
             with suppress(BrokerError):  # all is told when the link is back
-                await self._publisher.fast(
+                await self._publisher.publish(
                     Message(body=message.model_dump_json().encode(), type=EndingsMessage.type, persistent=False),
                     exchange,
                     key,
+                    confirm=False,
                 )
 
     async def stop(self) -> None:

@@ -82,7 +82,7 @@ class Liveness:
         self._expected = probe.message_id
         self._back.clear()
         try:
-            await self._publisher.confirmed(probe, "", self._inbox)
+            await self._publisher.publish(probe, "", self._inbox)
             async with asyncio.timeout(patience):
                 await self._back.wait()
         except BrokerError as error:  # no link, or a broker in an alarm: a new link would change nothing

@@ -43,7 +43,7 @@ class Leaving:
             if legacy is not None:
                 await self._context.reporter.settled()  # that it closed is told before it opens elsewhere
                 marks = {headers.RETURNED: self._context.worker_id, headers.RETURNS: headers.FOR_GOOD}
-                await self._context.publisher.confirmed(
+                await self._context.publisher.publish(
                     forwarding.onward(legacy, marks), self._context.names.unowned, routing_key(call.call_id)
                 )
             await self._holdings.release(call)

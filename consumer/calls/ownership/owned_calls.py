@@ -214,7 +214,7 @@ class Holdings:
         """Ask under the call's own key who owns it, after we were away; the answer comes to the worker's queue."""
         names = self._context.names
         question = OwnerCheck(call_id=call.call_id, worker_id=self._context.worker_id, revision=call.revision)
-        await self._context.publisher.confirmed(
+        await self._context.publisher.publish(
             Message(
                 body=question.model_dump_json().encode(),
                 type=OwnerCheck.type,

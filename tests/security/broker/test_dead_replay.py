@@ -145,7 +145,7 @@ async def test_what_workers_had_made_of_an_event_is_an_event_again(mcp: Cluster,
     await link.open()
     publisher.attach(await link.publishing(signed=True))
     event = CallEvent(call_id=CallId("c-1"), kind=CallKind.STARTED, attributes={"note": "x" * 2000})
-    await publisher.confirmed(Message(event.model_dump_json().encode(), type=event.message_type), NAMES.sessions, "c-1")
+    await publisher.publish(Message(event.model_dump_json().encode(), type=event.message_type), NAMES.sessions, "c-1")
     await mcp.until(lambda: mcp.logged("delivery", outcome="parked", reason="too_large"))
     await link.close()
     assert await worker.terminate() == 0

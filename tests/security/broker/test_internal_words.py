@@ -252,11 +252,11 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
         for number in range(100):
             marks = {CALL_HEADER: "mad", headers.PLACEMENT: f"made-up-{number}/{number}"}
             get = Message(b'{"session_id": "mad"}', type="session.get", headers=marks)
-            await signed.confirmed(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
+            await signed.publish(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
         for bad in ("placer", "/1", "placer/x", "placer/" + "9" * 30, "p" * 5000 + "/1"):
             marks = {CALL_HEADER: "mad", headers.PLACEMENT: bad}
             get = Message(b'{"session_id": "mad"}', type="session.get", headers=marks)
-            await signed.confirmed(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
+            await signed.publish(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
         await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) == 5)
         heard: asyncio.Queue[Presence] = asyncio.Queue()
         channel = await link.channel()

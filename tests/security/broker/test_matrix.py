@@ -30,7 +30,7 @@ Act = Callable[[Link, Publisher], Awaitable[object]]
 
 
 def publish(exchange: str, key: str = "") -> Act:
-    return lambda _, publisher: publisher.confirmed(Message(b"{}"), exchange, key, mandatory=False)
+    return lambda _, publisher: publisher.publish(Message(b"{}"), exchange, key, mandatory=False)
 
 
 def consume(queue: str) -> Act:

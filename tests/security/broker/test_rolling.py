@@ -25,7 +25,7 @@ async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: 
     older.attach(await link.publishing())
     try:
         recipe = recipe_of("w-older", "c-1", at=datetime.now(UTC))
-        await older.confirmed(recipe, NAMES.sessions, "c-1")
+        await older.publish(recipe, NAMES.sessions, "c-1")
         await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="parked"))
         info = WorkerInfo(
             worker_id="w-older",  # type: ignore[arg-type]
@@ -39,9 +39,9 @@ async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: 
             services={"echo": ServiceLoad()},
         )
         report = Message(Presence(worker=info).model_dump_json().encode(), type=Presence.type, persistent=False)
-        await older.confirmed(report, NAMES.workers, "")
+        await older.publish(report, NAMES.workers, "")
         await worker.logged("origin.unsigned_worker")
-        await older.confirmed(recipe, NAMES.sessions, "c-1")
+        await older.publish(recipe, NAMES.sessions, "c-1")
         await mcp.event("created", call_id="c-1", restored=True)
     finally:
         await link.close()
