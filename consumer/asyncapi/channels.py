@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY, Schema
+from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, UNKNOWN_REPLY, Schema
 from consumer.broker.topology import Binding, Exchange, Names, Queue, Topology, inbox, requests_queue, worker_queue
 from schemas.event_data import EVENTS
 from schemas.ids import WorkerId
@@ -150,7 +150,7 @@ class _Channels:
             _exchange(names.sessions): [*(one.type for one in get_args(Lifecycle)), OwnerCheck.type],
             _exchange(names.requests): [one.type for one in get_args(Use)],
             _exchange(names.cluster): [one.type for one in get_args(ClusterRequest)],
-            _exchange(names.dead): [PARKED],
+            _exchange(names.dead): [DEAD_LETTER],
             _exchange(names.workers): workers,
             _exchange(names.unowned): [Recipe.type],
             _queue(self.inbox.name): [Recipe.type, Probe.type],
@@ -171,7 +171,7 @@ class _Channels:
             for one in self._bindings(queue):
                 yield _exchange(one.source), _queue(queue.name)
             dead = queue.arguments.get("x-dead-letter-exchange")
-            if dead is not None and dead != self.names.dead:  # there it is a parked message
+            if dead is not None and dead != self.names.dead:  # there it is a dead letter
                 yield _queue(queue.name), _exchange(dead)
         yield _queue(self.names.unowned), _queue(self.inbox.name)
         yield _queue(self.names.unowned), _exchange(self.names.sessions)

@@ -36,7 +36,7 @@ _TAGS = {
     "tools": "Tools, resources and prompts of a session's MCP server.",
     "cluster": "Questions that any worker answers.",
     "events": "What happened to sessions and workers: CloudEvents 1.0.",
-    "parked": "Messages that could not be handled.",
+    "dead_letter": "Messages that could not be handled.",
     "internal": "Between workers; it may change with any version.",
 }
 

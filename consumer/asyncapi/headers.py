@@ -4,19 +4,19 @@ AsyncAPI knows headers only. A property of AMQP 0-9-1 (basic class) is one with 
 """
 
 from consumer.asyncapi.payloads import Schema
-from consumer.broker import message, parked
+from consumer.broker import dead_letter, message
 from schemas import headers
 
-PARKED: dict[str, str] = {
-    parked.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
+DEAD_LETTER_HEADERS: dict[str, str] = {
+    dead_letter.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
     "`too_large` (`worker.max_message`), `expired` (nobody took it within its `expiration`), `crash_loop` (four "
     "workers died with it), `defect` (of ours; the log has the traceback)",
-    parked.ERROR_HEADER: "the sentence that says what is wrong",
-    parked.EXCHANGE_HEADER: "where it was published",
-    parked.ROUTING_KEY_HEADER: "and under which routing key",
-    parked.QUEUE_HEADER: "the queue that it was taken from",
-    parked.PARKED_AT_HEADER: "when it was parked",
-    parked.ORIGIN_HEADER: "`worker`, if a worker had published it",
+    dead_letter.ERROR_HEADER: "the sentence that says what is wrong",
+    dead_letter.EXCHANGE_HEADER: "where it was published",
+    dead_letter.ROUTING_KEY_HEADER: "and under which routing key",
+    dead_letter.QUEUE_HEADER: "the queue that it was taken from",
+    dead_letter.DEAD_LETTERED_AT_HEADER: "when it became a dead letter",
+    dead_letter.ORIGIN_HEADER: "`worker`, if a worker had published it",
 }
 
 _PLACING: dict[str, str] = {
@@ -107,16 +107,16 @@ HEADERS: dict[str, Schema] = {
         message_id=_property("string", "The `id` of the event."),
         timestamp=_TIMESTAMP,
     ),
-    "ParkedHeaders": {
+    "DeadLetterHeaders": {
         "type": "object",
-        "description": "The message's own properties and headers, but for its reply address, and why it was parked.",
+        "description": "The message's own properties and headers, but for its reply address, and why it became a dead letter.",
         "properties": {
             "type": _property("string", "The message type, if it had one."),
             "content_type": _property("string", "MIME type of the body, if it had one."),
-            **{name: _header(told) for name, told in PARKED.items()},
+            **{name: _header(told) for name, told in DEAD_LETTER_HEADERS.items()},
             **_TRACE,
         },
-        "required": [name for name in PARKED if name != parked.ORIGIN_HEADER],
+        "required": [name for name in DEAD_LETTER_HEADERS if name != dead_letter.ORIGIN_HEADER],
     },
     "InternalHeaders": {
         "type": "object",

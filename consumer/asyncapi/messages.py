@@ -3,7 +3,7 @@
 from typing import Any
 
 from consumer.asyncapi.channels import BINDING
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, REF, Schema, first_paragraph, message_types
+from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, REF, Schema, first_paragraph, message_types
 from consumer.asyncapi.payloads import name_of as schema_of
 from schemas.event_data import EVENTS
 from schemas.events import CONTENT_TYPE
@@ -11,7 +11,7 @@ from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
 from schemas.replies import REPLY_SUFFIX
 
-UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, PARKED})
+UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, DEAD_LETTER})
 """Messages that are not known by their AMQP ``type``."""
 
 BETWEEN_WORKERS = frozenset({*(one.type for one in INTERNAL), *(one.type for one in ANSWERS)})
@@ -26,7 +26,7 @@ def tag_of(kind: str) -> str:
     if kind in EVENTS:
         return "events"
     if kind in UNTYPED:
-        return "parked" if kind == PARKED else "calls"
+        return "dead_letter" if kind == DEAD_LETTER else "calls"
     return {
         "session": "sessions",
         "call": "calls",
@@ -50,7 +50,7 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
         "title": schema_of(kind),
         "summary": first_paragraph(told),
         "description": told,
-        **({"contentType": CONTENT_TYPE if kind in EVENTS else "application/json"} if kind != PARKED else {}),
+        **({"contentType": CONTENT_TYPE if kind in EVENTS else "application/json"} if kind != DEAD_LETTER else {}),
         "headers": {"$ref": f"{REF}{family}"}
         if not typed
         else {
@@ -68,8 +68,8 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
 
 
 def _headers_of(kind: str) -> str:
-    if kind == PARKED:
-        return "ParkedHeaders"
+    if kind == DEAD_LETTER:
+        return "DeadLetterHeaders"
     if kind in UNTYPED:
         return "RawHeaders"
     if kind in EVENTS:

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_EVENTS, Channel
 from consumer.asyncapi.messages import tag_of
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY
+from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, UNKNOWN_REPLY
 from schemas.interim import INTERIM
 from schemas.internal import (
     ANSWERS,
@@ -54,7 +54,7 @@ def operations(channels: tuple[Channel, ...]) -> dict[str, Operation]:
     meanwhile = f"What comes to the reply address of a `{ToolsCall.type}` before its reply."
     found[f"{ToolsCall.type}.interim"] = _operation("send", REPLIES, tuple(INTERIM), meanwhile, durable=False)
     found["refuse"] = _operation("send", REPLIES, (UNKNOWN_REPLY,), "Refuse what is no request.", durable=False)
-    found["park"] = _operation("send", "exchange.dead", (PARKED,), "What cannot be handled is kept, with the reason.")
+    found["dead_letter"] = _operation("send", "exchange.dead", (DEAD_LETTER,), "What cannot be handled is kept, with the reason.")
     return found | dict(_between_workers())
 
 

@@ -28,7 +28,7 @@ REF = "#/components/schemas/"
 
 CALL_EVENT = "call.event"
 PLATFORM_EVENT = "platform.event"
-PARKED = "parked"
+DEAD_LETTER = "dead_letter"
 """Messages that have no AMQP ``type`` of their own, under the names that they have here."""
 
 UNKNOWN_REPLY = f"unknown{REPLY_SUFFIX}"
@@ -61,7 +61,7 @@ def message_types() -> tuple[str, ...]:
     """Every message by its type, or by what stands for one."""
     replies = [f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS]
     between = [*(model.type for model in INTERNAL), *(model.type for model in ANSWERS)]
-    return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, UNKNOWN_REPLY, *INTERIM, *EVENTS, PARKED, *between
+    return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, UNKNOWN_REPLY, *INTERIM, *EVENTS, DEAD_LETTER, *between
 
 
 def schemas() -> dict[str, Schema]:
@@ -192,4 +192,4 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
             "type": "object",
         },
     )
-    yield PARKED, {"title": name_of(PARKED), "description": "The body as it was published: it may be no JSON at all."}
+    yield DEAD_LETTER, {"title": name_of(DEAD_LETTER), "description": "The body as it was published: it may be no JSON at all."}

@@ -112,7 +112,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
         ),
         Permissions(
             "operator",
-            "declares the topology, looks at everything, replays and drops what is parked",
+            "declares the topology, looks at everything, replays and drops the dead letters",
             configure=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),
             write=_any(DEFAULT_EXCHANGE, *foreign, below=(re.escape(f"{names.prefix}."),)),
             read=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),

@@ -23,17 +23,17 @@ Arguments = dict[str, Any]
 
 DELIVERY_LIMIT = 20
 NO_LIMIT = 2**31 - 1
-"""For the parking lot: looking at a message counts as a delivery, and nobody handles what is in there.
+"""For the dead-letter queue: looking at a message counts as a delivery, and nobody handles what is in there.
 
 What is over the limit would be dead-lettered, there into the queue itself; RabbitMQ takes that for a cycle and neither
 delivers nor counts the message any more.
 """
 
 MAX_DEAD = 256 << 20
-"""Bytes that the parking lot holds unless the configuration says otherwise."""
+"""Bytes that the dead-letter queue holds unless the configuration says otherwise."""
 
 MAX_DEAD_MESSAGES = 100_000
-"""Messages that the parking lot holds: small ones cost more than their bytes."""
+"""Messages that the dead-letter queue holds: small ones cost more than their bytes."""
 
 INBOX_TTL_MS = 1_000
 """How long a message waits in an inbox that nobody consumes before it is an orphan."""
@@ -200,7 +200,7 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
     return arguments | more
 
 
-def parking_lot(names: Names, max_dead: int = MAX_DEAD) -> Topology:
+def dead_letters(names: Names, max_dead: int = MAX_DEAD) -> Topology:
     """Where what cannot be handled lies, ``max_dead`` bytes at most; the oldest makes room. All workers share it.
 
     Dead-lettered into itself: what a foreign consumer rejects comes back. What makes room would come back as well, but
@@ -215,7 +215,7 @@ def parking_lot(names: Names, max_dead: int = MAX_DEAD) -> Topology:
     }
     return Topology(
         exchanges=(Exchange(names.dead, "fanout", "messages that cannot be handled, with the reason in headers"),),
-        queues=(Queue(names.dead, "the parking lot", _quorum(names.dead, **bounds), may_differ=True),),
+        queues=(Queue(names.dead, "the dead-letter queue", _quorum(names.dead, **bounds), may_differ=True),),
         bindings=(Binding(names.dead, names.dead),),
     )
 
@@ -226,7 +226,7 @@ def cluster(
     """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
     extra = tuple(call_exchanges)
     unowned = {"alternate-exchange": names.unowned}
-    dead = parking_lot(names, max_dead)
+    dead = dead_letters(names, max_dead)
     return Topology(
         exchanges=(
             *dead.exchanges,

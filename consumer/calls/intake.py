@@ -9,7 +9,7 @@ import structlog
 
 from consumer.broker.rpc import RpcClient
 from consumer.broker.message import Delivery, Message
-from consumer.broker.outcome import Done, Outcome, Park, decided
+from consumer.broker.outcome import Done, Outcome, ToDeadLetters, decided
 from consumer.calls.context import Context
 from consumer.concurrency.keyed_queues import Lanes
 from consumer.concurrency.task_set import Tasks
@@ -65,7 +65,7 @@ class Intake:
                 self._tasks.start(self._finish(delivery, Done(what="ignored")), "intake-ignore")
             case Unrecognised(problem=problem):
                 _count(metrics.OTHER, "unrecognised")
-                self._tasks.start(self._finish(delivery, Park("unrecognised", problem)), "intake-park")
+                self._tasks.start(self._finish(delivery, ToDeadLetters("unrecognised", problem)), "intake-dead-letter")
 
     async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         await self._context.settler.settle(delivery.about_call(""), decided(outcome))

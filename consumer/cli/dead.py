@@ -1,4 +1,4 @@
-"""``mcp-sessions dead``: the parking lot, where messages wait that no worker could handle.
+"""``mcp-sessions dead``: the dead-letter queue, where messages wait that no worker could handle.
 
 Looking takes nothing. What is replayed or dropped is named before: by id, by a filter, or by ``--all``.
 """
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli.command import ExitCode, Invocation, command, run
-from consumer.cli.dead_screen import counted, fields, parked_table, show_whole, tell_replayed, tell_summary, whole
+from consumer.cli.dead_screen import counted, fields, dead_letter_table, show_whole, tell_replayed, tell_summary, whole
 from consumer.cli.parsing import moment
 from consumer.cli.screen import answers, problems, say, write_json
 
 if TYPE_CHECKING:
     from consumer.broker.link import Link
-    from consumer.broker.parked import Filter, Parked
-    from consumer.broker.parking import ParkingLot, Replayed
+    from consumer.broker.dead_letter import Filter, DeadLetter
+    from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 
 app = typer.Typer(help="What no worker could handle: look at it, replay it, drop it.", no_args_is_help=True)
 
@@ -29,20 +29,20 @@ Ids = Annotated[
     list[str] | None,
     typer.Argument(metavar="[ID]...", help="As in the list, or how one begins; or a message id.", show_default=False),
 ]
-All = Annotated[bool, typer.Option("--all", help="Everything that is parked.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Which of what is parked is meant, as options."""
+    """Which dead letters are meant, as options."""
 
-    reason: Annotated[str | None, typer.Option(metavar="WORD", help="Only parked for this reason.")] = None
+    reason: Annotated[str | None, typer.Option(metavar="WORD", help="Only those with this reason.")] = None
     type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only messages of this type.")] = None
     call: Annotated[str | None, typer.Option(metavar="CALL", help="Only addressed to this call.")] = None
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only parked since then; an age (2h) or a time.")
+        str | None, typer.Option(metavar="TIME", help="Only those since then; an age (2h) or a time.")
     ] = None
-    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only parked before.")] = None
+    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only those before then.")] = None
 
     def filter(self) -> "Filter":
         """The same, read.
@@ -50,7 +50,7 @@ class Fitting:
         Raises:
             typer.BadParameter: a time cannot be read.
         """
-        from consumer.broker.parked import Filter
+        from consumer.broker.dead_letter import Filter
 
         return Filter(
             reason=self.reason,
@@ -62,21 +62,21 @@ class Fitting:
 
 
 @command(app, "list", epilog="Example: mcp-sessions dead list --reason unrecognised --since 1h")
-async def list_parked(
+async def list_dead_letters(
     invocation: Invocation,
     fitting: Fitting,
     limit: Annotated[int, typer.Option(min=1, max=65_535, metavar="N", help="At most so many.")] = 100,
 ) -> None:
-    """List what is parked, the oldest first. Takes nothing, and changes no order."""
+    """List the dead letters, the oldest first. Takes nothing, and changes no order."""
     wanted = fitting.filter()
-    listed: list[Parked] = []
+    listed: list[DeadLetter] = []
     reasons: Counter[str] = Counter()
 
-    def visit(parked: "Parked") -> bool:
-        if wanted.fits(parked):
-            reasons[parked.reason] += 1
+    def visit(letter: "DeadLetter") -> bool:
+        if wanted.fits(letter):
+            reasons[letter.reason] += 1
             if len(listed) < limit:
-                listed.append(parked.without_body())
+                listed.append(letter.without_body())
         return True
 
     async with _lot(invocation) as (lot, _):
@@ -84,7 +84,7 @@ async def list_parked(
     if invocation.json:
         write_json(
             {
-                "parked": [fields(one) for one in listed],
+                "dead_letters": [fields(one) for one in listed],
                 "total": reasons.total(),
                 "reasons": dict(reasons),
                 "complete": not look.left,
@@ -92,7 +92,7 @@ async def list_parked(
         )
         return
     if listed:
-        answers().print(parked_table(listed))
+        answers().print(dead_letter_table(listed))
     tell_summary(look, reasons, len(listed))
 
 
@@ -101,21 +101,21 @@ async def show(
     invocation: Invocation,
     id_: Annotated[str, typer.Argument(metavar="ID", help="As in the list, or how one begins; or a message id.")],
 ) -> None:
-    """Show a parked message whole: where it came from, its properties, headers and body."""
+    """Show a dead letter whole: where it came from, its properties, headers and body."""
     async with _lot(invocation) as (lot, _):
         wanted = (await lot.named([id_]))[0].id
-        found: list[Parked] = []
+        found: list[DeadLetter] = []
 
-        def visit(parked: "Parked") -> bool:
-            if parked.id == wanted:
-                found.append(parked)
+        def visit(letter: "DeadLetter") -> bool:
+            if letter.id == wanted:
+                found.append(letter)
             return not found
 
         await lot.look(visit)
     if not found:
-        from consumer.broker.parking import NotParked
+        from consumer.broker.dead_letter_queue import NoSuchDeadLetter
 
-        raise NotParked(f"{wanted} has just been taken out")
+        raise NoSuchDeadLetter(f"{wanted} has just been taken out")
     if invocation.json:
         write_json(fields(found[0]) | whole(found[0]))
     else:
@@ -129,13 +129,13 @@ async def replay(
     ids: Ids = None,
     all_: All = False,
     watch: Annotated[
-        float, typer.Option(min=0, max=600, metavar="SECONDS", help="How long to see whether they are parked again.")
+        float, typer.Option(min=0, max=600, metavar="SECONDS", help="How long to see whether they become dead letters again.")
     ] = 2.0,
 ) -> None:
-    """Publish parked messages again, to the exchange and key that they had, and tell which were parked once more.
+    """Publish dead letters again, to the exchange and key that they had, and tell which became dead letters again.
 
-    What only a worker could have published stays parked, and is told. Interrupted, it may have published one that is
-    still parked; none is lost.
+    What only a worker could have published stays a dead letter, and is told. Interrupted, it may have published one that is
+    still a dead letter; none is lost.
     """
     from consumer.broker.publisher import Publisher
 
@@ -149,7 +149,7 @@ async def replay(
                 publisher = Publisher()
                 publisher.attach(await link.publishing())
                 await lot.replay({one.id for one in found}, publisher, done.append)
-                done = await lot.parked_again(done, before, watch)
+                done = await lot.dead_letter_again(done, before, watch)
     finally:
         tell_replayed(done, watched=watch, as_json=invocation.json)
     if any(one.problem or one.again for one in done):
@@ -164,16 +164,16 @@ def drop(
     all_: All = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> Coroutine[Any, Any, None]:
-    """Take parked messages out for good, and print which. On a terminal it asks first."""
+    """Take dead letters out for good, and print which. On a terminal it asks first."""
     meant = _meant(ids, fitting.filter(), everything=all_)
 
-    async def find() -> "list[Parked]":
+    async def find() -> "list[DeadLetter]":
         async with _lot(invocation) as (lot, _):
             return await _find(lot, meant)
 
     found = run(find())
     if found and not yes and sys.stdin.isatty():
-        problems().print(parked_table(found))
+        problems().print(dead_letter_table(found))
         if not typer.confirm(f"Drop {counted(len(found))} for good?", err=True):
             say("Nothing was dropped.")
             raise typer.Exit(ExitCode.ERROR)
@@ -181,7 +181,7 @@ def drop(
 
 
 async def _drop(invocation: Invocation, ids: set[str]) -> None:
-    dropped: list[Parked] = []
+    dropped: list[DeadLetter] = []
     try:
         if ids:
             async with _lot(invocation) as (lot, _):
@@ -191,8 +191,8 @@ async def _drop(invocation: Invocation, ids: set[str]) -> None:
             write_json({"dropped": [fields(one) for one in dropped]})
         else:
             if dropped:
-                answers().print(parked_table(dropped))
-            say(f"Dropped {counted(len(dropped))}." if dropped else "Nothing that is parked fits.")
+                answers().print(dead_letter_table(dropped))
+            say(f"Dropped {counted(len(dropped))}." if dropped else "No dead letter fits.")
 
 
 def _meant(ids: list[str] | None, wanted: "Filter", *, everything: bool) -> "list[str] | Filter":
@@ -201,7 +201,7 @@ def _meant(ids: list[str] | None, wanted: "Filter", *, everything: bool) -> "lis
     Raises:
         typer.BadParameter: in none, or in more than one.
     """
-    from consumer.broker.parked import Filter
+    from consumer.broker.dead_letter import Filter
 
     filtered = wanted != Filter()
     match [bool(ids), filtered, everything].count(True):
@@ -213,14 +213,14 @@ def _meant(ids: list[str] | None, wanted: "Filter", *, everything: bool) -> "lis
             raise typer.BadParameter("ids, filters and --all exclude each other")
 
 
-async def _find(lot: "ParkingLot", meant: "list[str] | Filter") -> "list[Parked]":
+async def _find(lot: "DeadLetterQueue", meant: "list[str] | Filter") -> "list[DeadLetter]":
     return await (lot.named(meant) if isinstance(meant, list) else lot.fitting(meant))
 
 
 @asynccontextmanager
-async def _lot(invocation: Invocation) -> AsyncIterator["tuple[ParkingLot, Link]"]:
-    from consumer.broker.parking import ParkingLot
+async def _lot(invocation: Invocation) -> AsyncIterator["tuple[DeadLetterQueue, Link]"]:
+    from consumer.broker.dead_letter_queue import DeadLetterQueue
     from consumer.broker.topology import Names
 
     async with invocation.link("dead") as link:
-        yield ParkingLot(link, Names(invocation.settings().worker.prefix)), link
+        yield DeadLetterQueue(link, Names(invocation.settings().worker.prefix)), link

@@ -1,4 +1,4 @@
-"""Parked messages on a screen and as JSON."""
+"""Dead letters on a screen and as JSON."""
 
 import base64
 import json
@@ -13,30 +13,30 @@ from rich.text import Text
 from consumer.cli.screen import Row, age, answers, facts, say, shown, table, write_json
 
 if TYPE_CHECKING:
-    from consumer.broker.parked import Parked
-    from consumer.broker.parking import Look, Replayed
+    from consumer.broker.dead_letter import DeadLetter
+    from consumer.broker.dead_letter_queue import Look, Replayed
 
 
-def fields(parked: "Parked") -> dict[str, Any]:
+def fields(letter: "DeadLetter") -> dict[str, Any]:
     """What a list tells of a message."""
     return {
-        "id": parked.id,
-        "parked_at": None if parked.parked_at is None else parked.parked_at.isoformat(),
-        "reason": parked.reason,
-        "error": parked.error,
-        "type": parked.message.type,
-        "message_id": parked.message.message_id,
-        "call": parked.call,
-        "exchange": parked.origin.exchange,
-        "routing_key": parked.origin.routing_key,
-        "queue": parked.origin.queue,
-        "size": parked.size,
+        "id": letter.id,
+        "dead_lettered_at": None if letter.dead_lettered_at is None else letter.dead_lettered_at.isoformat(),
+        "reason": letter.reason,
+        "error": letter.error,
+        "type": letter.message.type,
+        "message_id": letter.message.message_id,
+        "call": letter.call,
+        "exchange": letter.origin.exchange,
+        "routing_key": letter.origin.routing_key,
+        "queue": letter.origin.queue,
+        "size": letter.size,
     }
 
 
-def whole(parked: "Parked") -> dict[str, Any]:
+def whole(letter: "DeadLetter") -> dict[str, Any]:
     """What a list leaves out; a body that is no text is in base64."""
-    message = parked.message
+    message = letter.message
     try:
         body = {"body": message.body.decode()}
     except UnicodeDecodeError:
@@ -69,7 +69,7 @@ def _plain(value: Any) -> Any:
             return str(value)
 
 
-def parked_table(parked: "list[Parked]") -> Table:
+def dead_letter_table(letters: "list[DeadLetter]") -> Table:
     """A table of messages; nothing of their bodies."""
     rows: list[Row] = [
         [
@@ -79,7 +79,7 @@ def parked_table(parked: "list[Parked]") -> Table:
             "\n".join(filter(None, (one.message.type, one.call))) or "-",
             "\n".join(filter(None, (one.reason, _from(one.origin.exchange, one.origin.routing_key), one.error))),
         ]
-        for one in parked
+        for one in letters
     ]
     return table("ID", "AGE", "SIZE", "TYPE, CALL", "REASON, FROM", rows=rows, right=["AGE", "SIZE"], whole=["ID"])
 
@@ -92,8 +92,8 @@ def size(count: int) -> str:
     return f"{count}B"
 
 
-def _age(parked: "Parked") -> str:
-    return age(parked.parked_at.isoformat()) if parked.parked_at else "?"
+def _age(letter: "DeadLetter") -> str:
+    return age(letter.dead_lettered_at.isoformat()) if letter.dead_lettered_at else "?"
 
 
 def _from(exchange: str, key: str) -> str:
@@ -108,7 +108,7 @@ def counted(count: int) -> str:
 def tell_summary(look: "Look", reasons: "Counter[str]", listed: int) -> None:
     """How much there is, and why."""
     if not reasons:
-        say("Nothing that is parked fits." if look.seen else "Nothing is parked.")
+        say("No dead letter fits." if look.seen else "There are no dead letters.")
     else:
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         more = f", {listed} of them listed (--limit)" if listed < reasons.total() else ""
@@ -117,24 +117,24 @@ def tell_summary(look: "Look", reasons: "Counter[str]", listed: int) -> None:
         say(f"{look.left} more behind them were not looked at: replay or drop some first.", style="yellow")
 
 
-def show_whole(parked: "Parked") -> None:
+def show_whole(letter: "DeadLetter") -> None:
     """Everything about a message, for people."""
-    message, screen = parked.message, answers()
+    message, screen = letter.message, answers()
     screen.print(
         facts(
-            ("id", parked.id),
-            ("parked", f"{_age(parked)} ago, at {parked.parked_at}" if parked.parked_at else "nobody knows when"),
-            ("reason", parked.reason),
-            ("error", parked.error),
-            ("from", _from(parked.origin.exchange, parked.origin.routing_key)),
-            ("queue", parked.origin.queue),
-            ("call", parked.call or "-"),
+            ("id", letter.id),
+            ("since", f"{_age(letter)} ago, at {letter.dead_lettered_at}" if letter.dead_lettered_at else "nobody knows when"),
+            ("reason", letter.reason),
+            ("error", letter.error),
+            ("from", _from(letter.origin.exchange, letter.origin.routing_key)),
+            ("queue", letter.origin.queue),
+            ("call", letter.call or "-"),
             ("type", message.type or "-"),
             ("message id", message.message_id or "-"),
             ("correlation id", message.correlation_id or "-"),
             ("content type", message.content_type or "-"),
             ("sent", str(message.timestamp or "-")),
-            ("size", size(parked.size)),
+            ("size", size(letter.size)),
         )
     )
     screen.print()
@@ -155,15 +155,15 @@ def _readable(body: bytes) -> str:
 
 
 def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> None:
-    """What became of each; ``watched`` is how long (s) was looked whether it is parked again."""
+    """What became of each; ``watched`` is how long (s) was looked whether it becomes a dead letter again."""
     if as_json:
         told = [
-            fields(one.parked)
+            fields(one.letter)
             | {
                 "to_exchange": one.exchange,
                 "to_routing_key": one.routing_key,
                 "problem": one.problem,
-                "parked_again": None if one.again is None else fields(one.again),
+                "dead_letter_again": None if one.again is None else fields(one.again),
             }
             for one in done
         ]
@@ -172,25 +172,25 @@ def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> N
         )
         return
     if not done:
-        say("Nothing that is parked fits.")
+        say("No dead letter fits.")
         return
     rows: list[Row] = [
-        [one.parked.id, one.parked.message.type or "-", _from(one.exchange, one.routing_key), _became(one)]
+        [one.letter.id, one.letter.message.type or "-", _from(one.exchange, one.routing_key), _became(one)]
         for one in done
     ]
     answers().print(table("ID", "TYPE", "TO", "", rows=rows, whole=["ID"]))
     kept = sum(bool(one.problem) for one in done)
     again = sum(one.again is not None for one in done)
-    say(f"Replayed {counted(len(done) - kept)}." + (f" {counted(kept)} stay parked." if kept else ""))
+    say(f"Replayed {counted(len(done) - kept)}." + (f" {counted(kept)} stay dead letters." if kept else ""))
     if again:
         are = "is" if again == 1 else "are"
-        say(f"{counted(again)} could not be handled this time either, and {are} parked again.")
+        say(f"{counted(again)} could not be handled this time either, and {are} back among the dead letters.")
     elif len(done) > kept and watched:
-        say(f"None was parked again within {watched:g} s.")
+        say(f"None became a dead letter again within {watched:g} s.")
 
 
 def _became(one: "Replayed") -> str:
     if one.again is None:
         return one.problem or "replayed"
     again = one.again
-    return f"parked again as {again.id}: {again.reason}" + (f"\n{again.error}" if again.error else "")
+    return f"a dead letter again as {again.id}: {again.reason}" + (f"\n{again.error}" if again.error else "")

@@ -92,13 +92,13 @@ class SessionClient(SessionRequests, ToolRequests, ServerRequests):
         """Whether there is a connection at the moment; it is restored by itself."""
         return self._connection.connected
 
-    async def parked(self) -> int:
-        """Count the messages in the parking lot; looks without touching any.
+    async def count_dead_letters(self) -> int:
+        """Count the dead letters; looks without touching any.
 
         Raises:
-            Disconnected: there is no connection at the moment, or no parking lot because no worker ever was.
+            Disconnected: there is no connection at the moment, or no dead-letter queue because no worker ever was.
         """
-        return await self._connection.parked()
+        return await self._connection.count_dead_letters()
 
     # Events.
 

@@ -177,7 +177,7 @@ class Connection:
         """Send a request over AMQP; see ``Requester``."""
         if self._linked() is not self._answered_on:
             await self._listen()
-        durable = request.type in DURABLE  # what expires in a durable queue would be parked
+        durable = request.type in DURABLE  # what expires in a durable queue would become a dead letter
         if request.call_id is None:
             exchange, key, waits_in = self._to_cluster, self.names.queries, self.names.queries
         else:
@@ -294,11 +294,11 @@ class Connection:
                 Message(body=body, content_type=content_type), exchange or self.names.calls, key
             )
 
-    async def parked(self) -> int:
-        """How many messages are in the parking lot."""
+    async def count_dead_letters(self) -> int:
+        """How many dead letters there are."""
         with _translating():
             async with self._linked().scratch() as scratch:
-                return await scratch.declare_queue(Queue(self.names.dead, "the parking lot"), passive=True)
+                return await scratch.declare_queue(Queue(self.names.dead, "the dead letters"), passive=True)
 
     # Events.
 

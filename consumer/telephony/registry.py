@@ -1,7 +1,7 @@
 """Every translator, and the one function that uses them.
 
 To add a platform, write a module with ``SOURCE``, ``SHAPES`` and ``translate`` in ``platforms`` and add its line below.
-The shapes exclude one another, and their order means nothing: a body that two translators know is parked with both
+The shapes exclude one another, and their order means nothing: a body that two translators know becomes a dead letter with both
 names, because a guess could end the wrong call. A body is compared with the shapes that begin with one of its own
 fields, so a further platform costs the events of the others nothing.
 """
@@ -147,21 +147,21 @@ def translate(
     try:
         payload = _payload(body, content_type, headers, platform)
     except Unusable as error:
-        return _parked(str(error))
+        return _dead_letter(str(error))
     try:
         found = recognisers(payload)
-    except Exception as error:  # noqa: BLE001 - a defect of one shape must park one message, not stop a worker
-        return _parked(f"the shapes failed with {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - a defect of one shape must make one dead letter, not stop a worker
+        return _dead_letter(f"the shapes failed with {type(error).__name__}: {error}")
     if platform is not None:
         found = [one for one in found if one.SOURCE in PLATFORMS[platform]]
     match found:
         case []:
-            return _parked(_nobody_knows(payload, routing_key, platform))
+            return _dead_letter(_nobody_knows(payload, routing_key, platform))
         case [translator]:
             return _translated(translator, payload)
         case _:
             names = " and ".join(sorted(one.SOURCE for one in found))
-            return _parked(f"it could be an event of {names}: send what one platform sent, and nothing else")
+            return _dead_letter(f"it could be an event of {names}: send what one platform sent, and nothing else")
 
 
 def recognisers(payload: Payload) -> list[Translator]:
@@ -192,9 +192,9 @@ def _translated(translator: Translator, payload: Payload) -> Translation:
     try:
         return translator.translate(payload)
     except Unusable as error:
-        return _parked(f"{translator.SOURCE}: {error}")
-    except Exception as error:  # noqa: BLE001 - a defect of one translator must park one message, not stop a worker
-        return _parked(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
+        return _dead_letter(f"{translator.SOURCE}: {error}")
+    except Exception as error:  # noqa: BLE001 - a defect of one translator must make one dead letter, not stop a worker
+        return _dead_letter(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
 
 
 def _payload(
@@ -217,7 +217,7 @@ def _look(translator: Translator, payload: Payload) -> Look:
     return Look(translator.SOURCE, one_line(lost, MAX_PROBLEM_BYTES), nearness(closest, payload))
 
 
-def _parked(problem: str) -> Unrecognised:
+def _dead_letter(problem: str) -> Unrecognised:
     """The problem as one bounded line of valid text: it travels in a header, and may quote names out of the body."""
     return Unrecognised(one_line(problem, MAX_PROBLEM_BYTES))
 

@@ -9,9 +9,9 @@ from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
-from consumer.broker.message import Delivery, Handler
-from consumer.broker.topology import Binding, CallExchange, cluster, inbox, requests_queue, worker_queue
-from consumer.calls.cluster.inbox_probe import PROBE, Liveness
+from consumer.broker.message import Handler
+from consumer.broker.topology import Binding, CallExchange, cluster, inbox, dead_letters, requests_queue, worker_queue
+from consumer.calls.cluster.membership import call_the_roll
 from consumer.worker.wiring import Parts
 
 PLACED_AT_ONCE = 2000
@@ -45,6 +45,7 @@ class Stations:
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
         await ensure(link, cluster(parts.names, grace=own.grace, max_dead=own.max_dead, call_exchanges=extra))
+        parts.context.settler.restore = partial(ensure, link, dead_letters(parts.names, own.max_dead))
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
         for queue in (fast, mine):

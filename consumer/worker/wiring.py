@@ -111,6 +111,7 @@ class Parts:
                 max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=settings.session.max_metadata
             ),
         )
+        self.context.settler.dead_lettered = self.context.figures.dead_lettered
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self.news.set

@@ -114,12 +114,12 @@ WORKER = {
     "heartbeat": "Seconds between AMQP heartbeats.",
     "connect_timeout": "How long a broker that cannot be reached is tried at the start.",
     "calls_prefetch": "Raw call events in work at once.",
-    "max_message": 'Bytes of the body of an event or a request, also written `"1M"`; what is larger is parked unread. '
+    "max_message": 'Bytes of the body of an event or a request, also written `"1M"`; what is larger becomes a dead letter, unread. '
     "12 MiB at most: what is kept of a call must fit into a message of RabbitMQ.",
     "max_requests": "Requests that the worker holds at once, those that wait included. More get `CAPACITY`.",
     "max_kept": "Bytes that the worker keeps of each of these: the metadata of its sessions, answers under idempotency "
     "keys, and bodies of requests. A session or a request beyond that gets `CAPACITY`; of answers the oldest goes.",
-    "max_dead": "Bytes that the parking lot `mcp.dead` holds, and 100,000 messages; the oldest make room for new ones. "
+    "max_dead": "Bytes that the dead-letter queue `mcp.dead` holds, and 100,000 messages; the oldest make room for new ones. "
     "The same on all workers of a prefix. A queue that is there with another bound is used as it is, with a warning.",
     "call_exchanges": "Exchanges of telephony platforms that are bound to the queue of call events.",
     "http_port": "Where `/livez`, `/readyz` and `/metrics` are served, see "
@@ -135,7 +135,7 @@ EXCHANGE = {
     "type": "Its type; it is declared durable, as FreeSWITCH does.",
     "routing_key": "What to bind.",
     "arguments": "Arguments of the binding, for a headers exchange.",
-    "platform": "Whose events come by it: a body of any other platform is parked. `asterisk` also takes ARI and AMI "
+    "platform": "Whose events come by it: a body of any other platform becomes a dead letter. `asterisk` also takes ARI and AMI "
     "events that a module wraps into `{name, data}`. Without it the body decides.",
 }
 

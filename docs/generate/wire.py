@@ -6,8 +6,8 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from consumer.asyncapi.headers import PARKED
-from consumer.broker import parked
+from consumer.asyncapi.headers import DEAD_LETTER_HEADERS
+from consumer.broker import dead_letter
 from consumer.broker.topology import DELIVERY_LIMIT, Names, Queue, cluster, inbox, requests_queue, worker_queue
 from consumer.telephony.registry import TRANSLATORS
 from docs.generate.markdown import Undocumented, code, described, fields, literal, prose, table
@@ -219,9 +219,9 @@ def _arguments(arguments: Mapping[str, object]) -> str:
     return ", ".join(f"`{name}`: {literal(value)}" for name, value in arguments.items())
 
 
-def parking() -> str:
-    """The headers of a parked message."""
-    written = described(parked.HEADERS, PARKED, "headers of parked messages")
+def dead_letters() -> str:
+    """The headers of a dead letter."""
+    written = described(dead_letter.HEADERS, DEAD_LETTER_HEADERS, "headers of dead letters")
     return table(("header", "meaning"), [(code(name), meaning) for name, meaning in written.items()])
 
 
@@ -251,6 +251,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "events": event_types,
     "exchanges": exchanges,
     "queues": queues,
-    "parking": parking,
+    "dead-letters": dead_letters,
     "between-workers": between_workers,
 }

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from consumer.asyncapi import Server, as_json, as_yaml, document, schema_files
 from consumer.asyncapi.headers import HEADERS
 from consumer.asyncapi.payloads import message_types, name_of
-from consumer.broker import message, parked
+from consumer.broker import dead_letter, message
 from consumer.broker.topology import CallExchange, Names, cluster
 from schemas import headers, interim, internal
 from schemas.errors import ErrorCode
@@ -119,8 +119,8 @@ def test_what_passes_between_workers_is_marked():
 def test_every_header_is_described():
     told = {name for one in HEADERS.values() for name in one["properties"]}
     ours = {value for value in vars(headers).values() if isinstance(value, str) and value.startswith("x-mcp-")}
-    of_parked = {value for name, value in vars(parked).items() if name.endswith("_HEADER")}
-    assert ours | of_parked | {message.CALL_HEADER, "traceparent", "tracestate"} <= told
+    of_dead_letters = {value for name, value in vars(dead_letter).items() if name.endswith("_HEADER")}
+    assert ours | of_dead_letters | {message.CALL_HEADER, "traceparent", "tracestate"} <= told
 
 
 def test_errors_and_reasons_are_told_with_their_meaning():

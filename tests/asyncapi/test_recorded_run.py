@@ -15,7 +15,7 @@ from jsonschema import Draft7Validator
 
 from consumer.asyncapi import document
 from consumer.asyncapi.messages import UNTYPED
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, message_types
+from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, message_types
 from consumer.broker.topology import Names
 from consumer.broker.topology import cluster as topology
 from consumer.client import Answer, SessionClient
@@ -206,7 +206,7 @@ async def what_is_refused(client: SessionClient, mcp: Cluster) -> None:
     for error, refused in refusals:
         with pytest.raises(error):
             await refused
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) >= 3)
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) >= 3)
 
 
 async def sessions_of_all_workers(recording: Recording, workers: int) -> None:
@@ -247,7 +247,7 @@ async def a_worker_that_was_away(recording: Recording) -> None:
 
 def kind_of(one: Published, prefix: str) -> str:
     if one.exchange == f"{prefix}.dead":
-        return PARKED
+        return DEAD_LETTER
     if one.exchange == f"{prefix}.calls":
         return CALL_EVENT if "kind" in json.loads(one.body) else PLATFORM_EVENT
     return one.properties.message_type or UNTYPED_REQUEST

@@ -16,8 +16,8 @@ from consumer.broker.declare import apply, verify
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import Message
-from consumer.broker.parked import Filter, Parked
-from consumer.broker.parking import ParkingLot, Replayed
+from consumer.broker.dead_letter import Filter, DeadLetter
+from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.permissions import ROLES, Role, commands, definitions, permissions
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, cluster, inbox
@@ -140,7 +140,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "open sessions": publish(NAMES.sessions, "c-1"),
         "call tools": publish(NAMES.requests, "c-1"),
         "make events up": publish(NAMES.events, EVENT),
-        "park": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead),
         "take calls": consume(NAMES.calls),
         "declare a queue": declare(f"{NAMES.prefix}.replies.x"),
         "delete a queue": delete(NAMES.calls),
@@ -151,9 +151,9 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "reach the placer": publish(NAMES.unowned, "c-1"),
         "write into the placer's queue": publish("", NAMES.unowned),
         "write into an inbox": publish("", INBOX),
-        "write into the parking lot": publish("", NAMES.dead),
+        "write into the dead-letter queue": publish("", NAMES.dead),
         "write into a queue that is nobody's": publish("", "elsewhere"),
-        "park": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead),
         "make an orphan": publish(NAMES.orphans),
         "lead events to the questions": bind(NAMES.events, "#", queue=NAMES.queries),
         "pretend to be a worker": publish(NAMES.workers),
@@ -164,7 +164,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
-        "take what is parked": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead),
         "declare an inbox": declare(NAMES.inbox(WorkerId("w-false"))),
         "delete an inbox": delete(INBOX),
         "declare anything": declare("elsewhere"),
@@ -173,14 +173,14 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "make events up": publish(NAMES.events, EVENT),
         "reach the placer": publish(NAMES.unowned, "c-1"),
         "write into an inbox": publish("", INBOX),
-        "park": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead),
         "pretend to be a worker": publish(NAMES.workers),
         "listen to calls": bind(NAMES.sessions, "c-1"),
         "listen to raw events": bind(NAMES.calls, "#"),
         "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
-        "take what is parked": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead),
         "delete an inbox": delete(INBOX),
         "declare anything": declare("elsewhere"),
     },
@@ -188,9 +188,9 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "publish call events": publish(NAMES.calls, "k"),
         "publish other keys": publish(NAMES.events, "else.what"),
         "follow events": bind(NAMES.events, "#", queue=INBOX),
-        "take what is parked": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead),
         "take orphans": consume(NAMES.orphans),
-        "delete the parking lot": delete(NAMES.dead),
+        "delete the dead-letter queue": delete(NAMES.dead),
         "declare anything": declare("elsewhere"),
     },
     "operator": {
@@ -234,7 +234,7 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
         with pytest.raises(Forbidden, match=r"ACCESS_REFUSED.*acme\.mcp\.replies"):
             await publisher.list_workers()
         await publisher.publish_call_event(b"no event")
-        await mcp.until(lambda: mcp.logged("delivery", outcome="parked", reason="unrecognised"))
+        await mcp.until(lambda: mcp.logged("delivery", outcome="dead_lettered", reason="unrecognised"))
         await operates(url_of(node, "operator"))
         assert (await client.close("c-2")).closed
     assert await second.terminate() == 0
@@ -264,16 +264,16 @@ async def test_a_gateway_asks_and_publishes_with_one_user(node: PrivateBroker, m
 
 
 async def operates(url: str) -> None:
-    """What an operator does with a parked message."""
+    """What an operator does with a dead letter."""
     link, publisher = Link(url, "operator"), Publisher()
     await link.open()
     publisher.attach(await link.publishing())
     assert {finding.state for finding in await verify(link, cluster(NAMES))} == {"ok"}
-    lot = ParkingLot(link, NAMES)
-    (parked,) = await lot.fitting(Filter())
+    lot = DeadLetterQueue(link, NAMES)
+    (letter,) = await lot.fitting(Filter())
     replayed: list[Replayed] = []
-    dropped: list[Parked] = []
-    await lot.replay([parked.id], publisher, replayed.append)
+    dropped: list[DeadLetter] = []
+    await lot.replay([letter.id], publisher, replayed.append)
     assert [one.problem for one in replayed] == [""]
     await lot.drop({one.id for one in await lot.fitting(Filter())}, dropped.append)
     await link.close()

@@ -108,7 +108,7 @@ async def test_whoever_was_let_in_once_goes_on_trying(node: PrivateBroker):
             while client.connected:
                 await asyncio.sleep(0.01)
         with pytest.raises(Disconnected):
-            await client.parked()
+            await client.count_dead_letters()
         node.rabbitmqctl("change_password", "carol", "first")
         async with asyncio.timeout(PATIENCE):
             while not client.connected:

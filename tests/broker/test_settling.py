@@ -7,9 +7,10 @@ import pytest
 from consumer.broker.rpc import RpcClient
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.message import Message
-from consumer.broker.outcome import Done, Forward, Hold, Park, Requeue
-from consumer.broker.parked import Filter
-from consumer.broker.parking import ParkingLot
+from consumer.broker.outcome import Done, Forward, Hold, ToDeadLetters, Requeue
+from consumer.broker.dead_letter import Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue
+from consumer.broker.settling import Settler
 from consumer.broker.topology import Binding, Queue
 from schemas.replies import succeeded
 from tests.broker.conftest import settler_of
@@ -65,18 +66,18 @@ async def test_more_than_two_thousand_messages_of_a_quorum_queue_may_be_held(lin
     assert len([await inbox.next() for _ in range(held)]) == held
 
 
-async def test_parked_messages_carry_their_reason_and_where_they_came_from(link, publisher, names, inbox, settler):
+async def test_dead_letters_carry_their_reason_and_where_they_came_from(link, publisher, names, inbox, settler):
     _, delivery = await sent(link, publisher, names, inbox, type="odd", headers={"mine": 1, "x-death": []})
-    parked_in = type(inbox)()
+    dead_letters = type(inbox)()
     side = await link.channel()
-    await side.consume(names.dead, parked_in)
-    await settler.settle(delivery, decide(Park("unrecognised", "no platform sends this")))
-    parked = await parked_in.next()
-    await parked.ack()
-    assert parked.message.body == b'{"a": 1}'
-    assert parked.message.type == "odd"
-    assert parked.message.headers.pop("x-mcp-parked-at")
-    assert parked.message.headers == {
+    await side.consume(names.dead, dead_letters)
+    await settler.settle(delivery, decide(ToDeadLetters("unrecognised", "no platform sends this")))
+    letter = await dead_letters.next()
+    await letter.ack()
+    assert letter.message.body == b'{"a": 1}'
+    assert letter.message.type == "odd"
+    assert letter.message.headers.pop("x-mcp-parked-at")
+    assert letter.message.headers == {
         "mine": 1,
         "x-mcp-reason": "unrecognised",
         "x-mcp-error": "no platform sends this",
@@ -86,18 +87,18 @@ async def test_parked_messages_carry_their_reason_and_where_they_came_from(link,
     }
 
 
-async def test_a_decision_that_raises_parks_the_message_and_the_worker_lives_on(link, publisher, names, inbox, settler):
+async def test_a_decision_that_raises_makes_a_dead_letter_and_the_worker_lives_on(link, publisher, names, inbox, settler):
     async def defect():
         raise ZeroDivisionError
 
     _, delivery = await sent(link, publisher, names, inbox)
     await settler.settle(delivery, defect())
     side = await link.channel()
-    parked_in = type(inbox)()
-    await side.consume(names.dead, parked_in)
-    parked = await parked_in.next()
-    await parked.ack()
-    assert parked.message.headers["x-mcp-reason"] == "defect"
+    dead_letters = type(inbox)()
+    await side.consume(names.dead, dead_letters)
+    letter = await dead_letters.next()
+    await letter.ack()
+    assert letter.message.headers["x-mcp-reason"] == "defect"
 
 
 async def test_a_held_delivery_is_back_when_its_channel_has_gone(link, publisher, names, inbox, settler):
@@ -146,7 +147,7 @@ async def test_without_a_link_publishing_says_so(publisher):
 
 async def told_by_the_broker(link, names):
     """The reason of the only dead letter, which RabbitMQ itself has put there."""
-    lot = ParkingLot(link, names)
+    lot = DeadLetterQueue(link, names)
     async with asyncio.timeout(10):
         while not (found := await lot.fitting(Filter())):
             await asyncio.sleep(0.05)
@@ -163,17 +164,17 @@ async def test_a_message_whose_handler_fails_is_not_held_for_ever(link, publishe
     assert await told_by_the_broker(link, names) == ["rejected"]
 
 
-async def test_what_cannot_even_be_parked_is_given_up_to_the_broker(link, publisher, names, inbox):
+async def test_what_cannot_even_be_dead_lettered_is_given_up_to_the_broker(link, publisher, names, inbox):
     _, delivery = await sent(link, publisher, names, inbox)
-    await settler_of(publisher, "no exchange!").settle(delivery, decide(Park("unrecognised", "nobody knows it")))
+    await Settler(publisher, "no exchange!").settle(delivery, decide(ToDeadLetters("unrecognised", "nobody knows it")))
     assert await told_by_the_broker(link, names) == ["rejected"]
 
 
-async def test_what_cannot_be_sent_on_is_parked_and_not_tried_again(link, publisher, names, inbox, settler):
+async def test_what_cannot_be_sent_on_is_dead_lettered_and_not_tried_again(link, publisher, names, inbox, settler):
     _, delivery = await sent(link, publisher, names, inbox)
     await settler.settle(delivery, decide(Forward("", "\ud800" * 3, Message(b"{}"))))
-    parked = await ParkingLot(link, names).fitting(Filter(reason="invalid_message"))
-    assert [one.origin.queue for one in parked] == [names.calls]
+    letters = await DeadLetterQueue(link, names).fitting(Filter(reason="invalid_message"))
+    assert [one.origin.queue for one in letters] == [names.calls]
 
 
 async def test_what_the_library_has_no_words_for_is_no_fault_of_the_broker(link, publisher, names):

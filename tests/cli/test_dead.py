@@ -1,4 +1,4 @@
-"""The parking lot from the command line, with what a real worker has parked."""
+"""The dead-letter queue from the command line, with what a real worker has made dead letters of."""
 
 import asyncio
 import os
@@ -13,33 +13,33 @@ UNKNOWN = b'{"what": "is \\u001b[31mthis"}'
 
 
 async def poison(mcp: Cluster, *bodies: bytes) -> None:
-    """Raw events that no worker knows; returns when the worker has parked them."""
-    before = len(mcp.logged("delivery", outcome="parked"))
+    """Raw events that no worker knows; returns when the worker has made dead letters of them."""
+    before = len(mcp.logged("delivery", outcome="dead_lettered"))
     for body in bodies:
         await mcp.client.publish_call_event(body, routing_key="some.key")
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) >= before + len(bodies))
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) >= before + len(bodies))
 
 
 async def unrecognised(cli: Cli) -> list[dict[str, Any]]:
-    """What is parked for this reason, the longest first; two events are parked at once, in either order."""
-    listed = (await cli("dead", "list", "--reason", "unrecognised", "--json")).json["parked"]
+    """The dead letters for this reason, the longest first; two events become dead letters at once, in either order."""
+    listed = (await cli("dead", "list", "--reason", "unrecognised", "--json")).json["dead_letters"]
     return sorted(listed, key=lambda one: -one["size"])
 
 
 async def bad_request(mcp: Cluster, call_id: str) -> None:
-    before = len(mcp.logged("delivery", outcome="parked"))
+    before = len(mcp.logged("delivery", outcome="dead_lettered"))
     await mcp.client._connection._publisher.publish(
         Message(b'{"session_id": 1}', type="session.create", message_id=f"m-{call_id}"),
         mcp.client.names.sessions,
         call_id,
     )
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) > before)
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) > before)
 
 
-async def test_what_is_parked_is_listed_by_reason_and_call(cli: Cli, mcp: Cluster):
+async def test_dead_letters_are_listed_by_reason_and_call(cli: Cli, mcp: Cluster):
     ran = await cli("dead", "list")
     assert (ran.code, ran.out) == (0, "")
-    assert "Nothing is parked" in ran.err
+    assert "There are no dead letters" in ran.err
 
     await poison(mcp, UNKNOWN)
     await bad_request(mcp, "c-1")
@@ -52,7 +52,7 @@ async def test_what_is_parked_is_listed_by_reason_and_call(cli: Cli, mcp: Cluste
 
     listed = (await cli("dead", "list", "--json")).json
     assert (listed["total"], listed["complete"]) == (2, True)
-    unknown, bad = listed["parked"]
+    unknown, bad = listed["dead_letters"]
     assert (unknown["exchange"], unknown["routing_key"]) == (f"{mcp.prefix}.calls", "some.key")
     assert (bad["type"], bad["call"], bad["size"]) == ("session.create", "c-1", 17)
     for words, fits in (
@@ -60,10 +60,10 @@ async def test_what_is_parked_is_listed_by_reason_and_call(cli: Cli, mcp: Cluste
         (("--since", "1h", "--limit", "1"), [unknown]),
         (("--type", "session.create", "--before", "1h"), []),
     ):
-        assert (await cli("dead", "list", *words, "--json")).json["parked"] == fits
+        assert (await cli("dead", "list", *words, "--json")).json["dead_letters"] == fits
 
 
-async def test_a_parked_message_is_shown_whole(cli: Cli, mcp: Cluster):
+async def test_a_dead_letter_is_shown_whole(cli: Cli, mcp: Cluster):
     await poison(mcp, UNKNOWN, b"\xff\xfe")
     await bad_request(mcp, "c-1")
     unknown, binary = await unrecognised(cli)
@@ -74,7 +74,7 @@ async def test_a_parked_message_is_shown_whole(cli: Cli, mcp: Cluster):
     assert (await cli("dead", "show", binary["id"], "--json")).json["body_base64"] == "//4="
     assert (await cli("dead", "show", "m-c-1", "--json")).json["body"] == '{"session_id": 1}'
     ran = await cli("dead", "show", "no-such-id")
-    assert (ran.code, ran.out, ran.err.split(":")[0]) == (1, "", "NOT_PARKED")
+    assert (ran.code, ran.out, ran.err.split(":")[0]) == (1, "", "NO_DEAD_LETTER")
 
 
 async def test_what_is_dropped_is_named_and_printed(cli: Cli, mcp: Cluster):
@@ -87,7 +87,7 @@ async def test_what_is_dropped_is_named_and_printed(cli: Cli, mcp: Cluster):
     assert unknown["id"] not in ran.out
     ran = await cli("dead", "drop", "--reason", "unrecognised", "--json")
     assert ran.json["dropped"] == [unknown]
-    left = (await cli("dead", "list", "--json")).json["parked"]
+    left = (await cli("dead", "list", "--json")).json["dead_letters"]
     assert [one["reason"] for one in left] == ["invalid_message"]
 
 
@@ -104,16 +104,16 @@ async def test_a_replayed_message_is_handled_again(cli: Cli, mcp: Cluster):
         },
     )
     await mcp.client._connection._publisher.publish(start, f"{mcp.prefix}.dead", "")
-    before = len(mcp.logged("delivery", outcome="parked"))
+    before = len(mcp.logged("delivery", outcome="dead_lettered"))
     ran = await cli("dead", "replay", "--all", "--watch", "10")
     assert ran.code == 1, ran.err
     assert "Replayed 2 messages." in ran.err
-    assert "1 message could not be handled this time either, and is parked again." in ran.err
+    assert "1 message could not be handled this time either, and becomes a dead letter again." in ran.err
     assert f"{mcp.prefix}.calls" in ran.out
     await mcp.event("created", call_id="c-9")
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) > before)
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) > before)
     listed = (await cli("dead", "list", "--json")).json
-    assert [one["reason"] for one in listed["parked"]] == ["unrecognised"]
+    assert [one["reason"] for one in listed["dead_letters"]] == ["unrecognised"]
     ran = await cli("dead", "replay", "--reason", "defect", "--json")
     assert ran.json == {"replayed": [], "kept": []}
 
@@ -124,10 +124,10 @@ async def test_what_became_of_each_replayed_message_is_told(cli: Cli, mcp: Clust
     ran = await cli("dead", "replay", first["id"], "--watch", "60", "--json")
     assert ran.code == 1
     (told,) = ran.json["replayed"]
-    listed = (await cli("dead", "list", "--json")).json["parked"]
+    listed = (await cli("dead", "list", "--json")).json["dead_letters"]
     assert told["id"] == first["id"]
-    assert [one["id"] for one in listed] == [second["id"], told["parked_again"]["id"]]
-    assert (told["parked_again"]["reason"], told["parked_again"]["error"]) == (first["reason"], first["error"])
+    assert [one["id"] for one in listed] == [second["id"], told["dead_letter_again"]["id"]]
+    assert (told["dead_letter_again"]["reason"], told["dead_letter_again"]["error"]) == (first["reason"], first["error"])
 
     start = Message(
         b'{"call_id": "c-9", "kind": "started"}',
@@ -135,7 +135,7 @@ async def test_what_became_of_each_replayed_message_is_told(cli: Cli, mcp: Clust
     )
     await mcp.client._connection._publisher.publish(start, f"{mcp.prefix}.dead", "")
     ran = await cli("dead", "replay", start.message_id, "--watch", "1")
-    assert (ran.code, "None was parked again within 1 s." in ran.err) == (0, True)
+    assert (ran.code, "None became a dead letter again within 1 s." in ran.err) == (0, True)
     await mcp.event("created", call_id="c-9")
 
 
@@ -162,4 +162,4 @@ async def test_dropping_asks_on_a_terminal(cli: Cli, mcp: Cluster):
         assert b"Drop 1 message for good?" in err
         assert process.returncode == left
         assert (b"unrecognised" in out) == (not left), "what was dropped is printed"
-        assert len((await cli("dead", "list", "--json")).json["parked"]) == left
+        assert len((await cli("dead", "list", "--json")).json["dead_letters"]) == left

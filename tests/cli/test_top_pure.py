@@ -153,7 +153,7 @@ def test_figures_are_those_of_the_last_minute():
     figures.started()
     for took in (0.010, 0.010, 0.010, 2.0):
         figures.called("todo", took, error=took > 1)
-    figures.parked("unrecognised")
+    figures.dead_lettered("unrecognised")
     at += 30
     told = figures.last_minute(WorkerId("w-1"), placer=False)
     assert (told.seconds, told.starts, told.ends, told.parked) == (30, 1, 0, {"unrecognised": 1})

@@ -5,7 +5,7 @@
 3. No two workers live one session at the same time, but for one that was cut off: it was reported ``lost``, or says
    itself that it was ``superseded``.
 4. Nothing is left: no process, no folder, no queue but the shared ones, no message, no recipe, no binding of a call.
-5. The parking lot holds only what was poison.
+5. The dead-letter queue holds only what was poison.
 """
 
 import asyncio
@@ -172,24 +172,24 @@ async def peek(stage: Stage, queue: str, report: Report) -> list[Delivery]:
     return found
 
 
-async def check_parking_lot(stage: Stage, report: Report) -> None:
-    parked = await peek(stage, stage.names.dead, report)
-    for delivery in list(parked):
+async def check_dead_letters(stage: Stage, report: Report) -> None:
+    letters = await peek(stage, stage.names.dead, report)
+    for delivery in list(letters):
         reason = delivery.message.headers.get("x-mcp-reason")
         if reason is None and delivery.message.headers.get("x-first-death-reason") == "expired":
             # Its caller's patience (the property ``expiration``) ended while no worker was the placer.
             report.counts["requests that expired while nobody was there"] += 1
-            parked.remove(delivery)
+            letters.remove(delivery)
         elif reason not in EXPECTED_REASONS:
             report.problems.append(
-                f"parked, and no poison: {delivery.type} reason={reason} {delivery.message.headers} "
+                f"a dead letter, and no poison: {delivery.type} reason={reason} {delivery.message.headers} "
                 f"{delivery.message.body[:200]!r}"
             )
-    report.counts["parked"] = len(parked)
-    # A worker that dies between parking and acknowledging leaves the message to be parked once more.
+    report.counts["dead_letters"] = len(letters)
+    # A worker that dies between publishing it to the dead letters and acknowledging leaves the message to become a dead letter once more.
     most = stage.poison + stage.poison_repeated + len(stage.killed | stage.frozen) * 10 + 10 * stage.outages
-    if not stage.poison <= len(parked) <= most:
-        report.problems.append(f"{stage.poison} poisonous messages were sent, {len(parked)} are parked")
+    if not stage.poison <= len(letters) <= most:
+        report.problems.append(f"{stage.poison} poisonous messages were sent, {len(letters)} became dead letters")
 
 
 def broker_lists(stage: Stage) -> tuple[list[str], list[dict[str, Any]]]:
@@ -319,7 +319,7 @@ async def check(stage: Stage, title: str, *, leave: bool = True) -> Report:
         if any(codes):
             report.problems.append(f"workers left with {codes}")
         check_lives(stage, report)
-        await check_parking_lot(stage, report)
+        await check_dead_letters(stage, report)
         await check_broker(stage, report)
         await check_processes(stage, report)
         check_logs(stage, report)

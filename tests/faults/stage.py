@@ -233,7 +233,7 @@ class Stage(Cluster):
         return listed
 
     async def send_poison(self, bodies: list[tuple[str, str, str | None, bytes]]) -> None:
-        """Publish (exchange, routing key, type, body), each of which must end in the parking lot."""
+        """Publish (exchange, routing key, type, body), each of which must end in the dead-letter queue."""
         for exchange, key, kind, body in bodies:
             self.poison += 1
             while True:

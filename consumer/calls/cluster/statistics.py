@@ -31,7 +31,7 @@ class _Slot:
     starts: int = 0
     ends: int = 0
     tools: dict[str, _Calls] = field(default_factory=dict)
-    parked: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
 
 
 class Figures:
@@ -68,9 +68,9 @@ class Figures:
         calls.errors += error
         calls.durations[bucket_of(seconds)] += 1
 
-    def parked(self, reason: str) -> None:
-        """A message went to the parking lot."""
-        self._slot().parked[reason] += 1
+    def dead_lettered(self, reason: str) -> None:
+        """Count a dead letter."""
+        self._slot().dead_letters[reason] += 1
 
     def last_minute(self, worker_id: WorkerId, *, placer: bool) -> WorkerFigures:
         """The sums of the last minute; the second that is under way counts for what has passed of it.
@@ -80,9 +80,9 @@ class Figures:
         now = self._clock()
         self._forget(math.floor(now))
         tools: dict[str, _Calls] = {}
-        parked: Counter[str] = Counter()
+        dead_letters: Counter[str] = Counter()
         for slot in self._slots:
-            parked += slot.parked
+            dead_letters += slot.dead_letters
             for service, calls in slot.tools.items():
                 total = tools.setdefault(service, _Calls())
                 total.count += calls.count
@@ -95,7 +95,7 @@ class Figures:
             starts=sum(slot.starts for slot in self._slots),
             ends=sum(slot.ends for slot in self._slots),
             tools={ServiceName(service): _told(calls) for service, calls in sorted(tools.items())},
-            parked=dict(parked),
+            parked=dict(dead_letters),
         )
 
 

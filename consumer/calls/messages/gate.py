@@ -1,8 +1,8 @@
 """The gate before everything that takes messages from others: sizes, and the border between workers and the world.
 
-What is too large is parked unread: neither parsed nor translated, because that is what a large body costs. A recipe
+What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs. A recipe
 holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens sessions. What
-may not come from whom it came is parked as well, and who sent it is told (``border``).
+may not come from whom it came becomes a dead letter as well, and who sent it is told (``border``).
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -11,7 +11,7 @@ from typing import Any
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Handler
-from consumer.broker.outcome import Outcome, Park, decided
+from consumer.broker.outcome import Outcome, ToDeadLetters, decided
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.membership import ROLL_CALL, Presence
@@ -97,15 +97,15 @@ class Gate:
                 return
         self._start(self._settler.settle(delivery, decided(outcome)), "gate-refuse")
 
-    def _too_large(self, delivery: Delivery) -> Park | None:
+    def _too_large(self, delivery: Delivery) -> ToDeadLetters | None:
         size = len(delivery.message.body)
         limit = MAX_RECIPE if delivery.type == Recipe.type else self._max_message
         if size <= limit:
             return None
         problem = f"the message has {size} bytes, {limit} are allowed (worker.max_message)"
         reply = failed(InvalidMessage(problem, size=size, limit=limit))
-        return Park(REASON, problem, reply if is_answerable(delivery, self._names) else None)
+        return ToDeadLetters(REASON, problem, reply if is_answerable(delivery, self._names) else None)
 
 
-def _refused_in_silence(error: SessionsError) -> Park:
-    return Park(error.code.value.lower(), error.message)
+def _refused_in_silence(error: SessionsError) -> ToDeadLetters:
+    return ToDeadLetters(error.code.value.lower(), error.message)

@@ -17,7 +17,7 @@ import structlog
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
-from consumer.broker.outcome import Done, Forward, Outcome, Park, decided, told_about
+from consumer.broker.outcome import Done, Forward, Outcome, ToDeadLetters, decided, told_about
 from consumer.broker.topology import Binding
 from consumer.calls.cluster.inbox_probe import PROBE
 from consumer.calls.cluster.membership import ROLL_CALL
@@ -215,10 +215,10 @@ class Placer:
         self._context.reporter.lost(recipe, reason, told=told)
         await self._context.reporter.settled()
 
-    def _deadly(self, delivery: Delivery, call_id: CallId) -> Park:
+    def _deadly(self, delivery: Delivery, call_id: CallId) -> ToDeadLetters:
         problem = f"{MAX_DEATHS} workers have died with this message"
         log.error("placer.deadly", call_id=call_id, type=delivery.type)
-        return Park("crash_loop", problem, failed(Internal(problem)))
+        return ToDeadLetters("crash_loop", problem, failed(Internal(problem)))
 
     async def _buried(self, delivery: Delivery, call_id: CallId, reign: _Reign) -> WorkerId | Forward | None:
         """Whose inbox gave the message up: nobody's, a living worker's (it goes back), or a dead one's (unbound)."""

@@ -89,7 +89,7 @@ def snapshot(known: "Known") -> dict[str, Any]:
         "open": known.open,
         "capacity": known.capacity,
         "placer": known.placer,
-        "parked": listing.parked,
+        "dead_letters": listing.dead_letters,
         "last_minute": None if listing.figures is None else asdict(minute(listing.figures)),
     }
 

@@ -69,7 +69,7 @@ class Listing:
     """Whether there are more sessions than were fetched."""
     figures: Sequence[Mapping[str, Any]] | None = None
     """What each worker did in the last minute; None when the workers are too old to tell."""
-    parked: int | None = None
+    dead_letters: int | None = None
 
 
 _OVER = frozenset({"closed", "expired", "died", "lost"})
@@ -140,25 +140,25 @@ class Minute:
     errors: float = 0.0
     p50: float | None = None
     p95: float | None = None
-    parked: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
 
 
 def minute(figures: Iterable[Mapping[str, Any]]) -> Minute:
     """The figures of several workers as one."""
     starts = ends = calls = errors = 0.0
     durations: Counter[float] = Counter()
-    parked: Counter[str] = Counter()
+    dead_letters: Counter[str] = Counter()
     for one in figures:
         seconds = max(1.0, one["seconds"])
         starts += one["starts"] / seconds
         ends += one["ends"] / seconds
-        parked.update(one["parked"])
+        dead_letters.update(one["parked"])
         for tool in one["tools"].values():
             calls += tool["calls"] / seconds
             errors += tool["errors"] / seconds
             for duration, count in tool["durations"]:
                 durations[duration] += count
-    return Minute(starts, ends, calls, errors, _percentile(durations, 0.50), _percentile(durations, 0.95), parked)
+    return Minute(starts, ends, calls, errors, _percentile(durations, 0.50), _percentile(durations, 0.95), dead_letters)
 
 
 def _percentile(durations: Mapping[float, int], share: float) -> float | None:

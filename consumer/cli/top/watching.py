@@ -67,10 +67,10 @@ class Watcher:
         Raises:
             SessionsError: the workers or the broker did not answer.
         """
-        workers, (sessions, missing, more), figures, parked = await asyncio.gather(
-            self._request(WorkersList.type, {}), self._sessions(), self._figures(), self._parked()
+        workers, (sessions, missing, more), figures, dead_letters = await asyncio.gather(
+            self._request(WorkersList.type, {}), self._sessions(), self._figures(), self._dead_letters()
         )
-        return Listing(workers["workers"], sessions, missing, more, figures, parked)
+        return Listing(workers["workers"], sessions, missing, more, figures, dead_letters)
 
     async def _request(self, message_type: str, body: Json) -> Json:
         return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
@@ -88,7 +88,7 @@ class Watcher:
         return sessions, sorted(missing), cursor is not None
 
     async def _figures(self) -> list[Json] | None:
-        """What the workers did; None when there is one that does not know the question: it parks it, so once only."""
+        """What the workers did; None when there is one that does not know the question: it makes a dead letter of it, so once only."""
         if not self._tells_figures:
             return None
         try:
@@ -97,9 +97,9 @@ class Watcher:
             self._tells_figures = False
             return None
 
-    async def _parked(self) -> int | None:
+    async def _dead_letters(self) -> int | None:
         with contextlib.suppress(Disconnected):  # a user that may not look there sees the rest
-            return await self._client.parked()
+            return await self._client.count_dead_letters()
         return None
 
     async def watch(self, interval: float) -> None:

@@ -74,8 +74,8 @@ async def test_a_client_can_say_nothing_that_only_workers_say(scene: Scene, atta
                         assert f"the exchange '{NAMES.calls}'" in answer.error.message
 
     await scene.undisturbed(attack)
-    assert len(scene.parked()) % (2 * 3 * len(kinds)) == 0, "each is parked once"
-    assert {one["reason"] for one in scene.parked()} == {"invalid_message"}
+    assert len(scene.dead_letters()) % (2 * 3 * len(kinds)) == 0, "each becomes a dead letter once"
+    assert {one["reason"] for one in scene.dead_letters()} == {"invalid_message"}
 
 
 async def test_headers_of_a_client_move_no_call_and_stop_no_placing(scene: Scene, attacker: Attacker):
@@ -101,7 +101,7 @@ async def test_headers_of_a_client_move_no_call_and_stop_no_placing(scene: Scene
             assert answer.error.code is ErrorCode.SERVICE_NOT_FOUND
 
     await scene.undisturbed(attack, besides=opened)
-    assert scene.parked() == []
+    assert scene.dead_letters() == []
 
 
 async def test_forged_starts_wait_for_room_no_longer_than_others(mcp: Cluster, node: PrivateBroker, attacker: Attacker):
@@ -143,7 +143,7 @@ async def test_a_forged_death_buries_nobody(scene: Scene, attacker: Attacker):
     await scene.undisturbed(attack, besides=opened)
 
 
-async def test_what_cannot_be_read_is_answered_and_parked_once(scene: Scene, attacker: Attacker):
+async def test_what_cannot_be_read_is_answered_and_dead_lettered_once(scene: Scene, attacker: Attacker):
     async def attack() -> None:
         for exchange, key in ((NAMES.sessions, "live-0"), (NAMES.requests, "live-0"), (NAMES.cluster, "")):
             answer = await attacker.ask(exchange, key, "t" * 255)
@@ -159,7 +159,7 @@ async def test_what_cannot_be_read_is_answered_and_parked_once(scene: Scene, att
             assert headers.DEADLINE in answer.error.message
 
     await scene.undisturbed(attack)
-    assert len(scene.parked()) % 7 == 0
+    assert len(scene.dead_letters()) % 7 == 0
     assert not scene.mcp.logged("delivery", outcome="requeued")
 
 
@@ -170,17 +170,17 @@ async def test_no_answer_goes_into_a_queue_of_the_workers(scene: Scene, attacker
     ours += [NAMES.worker(owner, "abc"), NAMES.requests_of(owner, "abc")]
 
     async def attack() -> None:
-        before = len(scene.parked())
+        before = len(scene.dead_letters())
         for queue in ours:
             where = {"reply_to": queue, "correlation_id": "x"}
             await attacker.send(NAMES.requests, "live-0", "session.get", {"session_id": "live-0"}, **where)
             await attacker.send(NAMES.sessions, "live-0", "owner.check", b"{}", **where)
             await attacker.send(NAMES.cluster, "", "workers.list", **where)
-        await scene.mcp.until(lambda: len(scene.parked()) >= before + 3 * len(ours))
+        await scene.mcp.until(lambda: len(scene.dead_letters()) >= before + 3 * len(ours))
 
     await scene.undisturbed(attack)
-    assert len(scene.parked()) % (3 * len(ours)) == 0, "what an answer caused was parked as well"
-    assert all("is a queue of the workers" in one["error"] for one in scene.parked())
+    assert len(scene.dead_letters()) % (3 * len(ours)) == 0, "what an answer caused became a dead letter as well"
+    assert all("is a queue of the workers" in one["error"] for one in scene.dead_letters())
 
 
 async def test_a_client_of_before_that_may_write_into_queues_is_believed_no_more(scene: Scene, former: Attacker):
@@ -257,7 +257,7 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
             marks = {CALL_HEADER: "mad", headers.PLACEMENT: bad}
             get = Message(b'{"session_id": "mad"}', type="session.get", headers=marks)
             await signed.publish(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
-        await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) == 5)
+        await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) == 5)
         heard: asyncio.Queue[Presence] = asyncio.Queue()
         channel = await link.channel()
         queue = Queue(f"{NAMES.prefix}.workers.listener.1", "", exclusive=True)

@@ -26,7 +26,7 @@ async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: 
     try:
         recipe = recipe_of("w-older", "c-1", at=datetime.now(UTC))
         await older.publish(recipe, NAMES.sessions, "c-1")
-        await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="parked"))
+        await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="dead_lettered"))
         info = WorkerInfo(
             worker_id="w-older",  # type: ignore[arg-type]
             host="h",
@@ -70,6 +70,6 @@ async def test_a_call_named_like_an_older_workers_inbox_has_no_forged_recipe_bel
     await attacker.send(NAMES.sessions, call, "call.recipe", recipe_of(older, "ghost", at=datetime.now(UTC)).body)
     await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
     await mcp.event("created", call_id=call, restored=True)
-    await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="parked", exchange=NAMES.unowned))
+    await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="dead_lettered", exchange=NAMES.unowned))
     assert not mcp.of("created", call_id="ghost")
     assert not mcp.logged("origin.unsigned_worker")

@@ -1,4 +1,4 @@
-"""The parking lot as operators use it: looking without taking, replaying, dropping.
+"""The dead-letter queue as operators use it: looking without taking, replaying, dropping.
 
 A look consumes and gives everything back when its channel closes, in the order that it had. Each look counts as a
 delivery, so the queue's limit is out of reach (``topology``). It is over only when the queue is whole again: the next
@@ -20,7 +20,7 @@ from consumer.broker.declare import exists
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.parked import Filter, NotReplayable, Parked
+from consumer.broker.dead_letter import Filter, NotReplayable, DeadLetter
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Exchange, Names
 
@@ -37,8 +37,8 @@ WHOLE: Final = 10.0
 """How long (s) a look waits at most until everything is back in the queue."""
 
 
-class NotParked(LookupError):
-    """No parked message has this id, or more than one have."""
+class NoSuchDeadLetter(LookupError):
+    """No dead letter has this id, or more than one have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +52,22 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of one message; without a ``problem`` it is where it came from, and parked no more."""
+    """What became of one message; without a ``problem`` it is where it came from, and no dead letter any more."""
 
-    parked: Parked
+    letter: DeadLetter
     exchange: str
     routing_key: str
     problem: str = ""
     message_id: str = ""
-    again: Parked | None = None
-    """The same message as it was parked anew, when no worker could handle it this time either."""
+    again: DeadLetter | None = None
+    """The same message as it became a dead letter again, when no worker could handle it this time either."""
 
 
-Visit = Callable[[Delivery, Parked], bool]
+Visit = Callable[[Delivery, DeadLetter], bool]
 """Shown each message; returns whether to go on."""
 
 
-class ParkingLot:
+class DeadLetterQueue:
     """The messages in ``<prefix>.dead``; not safe for several uses at once."""
 
     def __init__(self, link: Link, names: Names) -> None:
@@ -77,61 +77,61 @@ class ParkingLot:
         self._exchanges: dict[str, bool] = {}
         """Whether there is an exchange of that name, as a replay has found it."""
 
-    async def look(self, visit: Callable[[Parked], bool]) -> Look:
+    async def look(self, visit: Callable[[DeadLetter], bool]) -> Look:
         """Show each message to ``visit``, the oldest first, until it returns False; nothing is taken."""
-        async with self._lap(lambda _, parked: visit(parked)) as lap:
+        async with self._lap(lambda _, letter: visit(letter)) as lap:
             return Look(lap.seen, lap.there - lap.seen)
 
-    async def named(self, words: Collection[str]) -> list[Parked]:
+    async def named(self, words: Collection[str]) -> list[DeadLetter]:
         """The messages, without their bodies, that these words name: an id or how one begins, or a message id.
 
         Raises:
-            NotParked: a word names nothing, or several messages that differ.
+            NoSuchDeadLetter: a word names nothing, or several messages that differ.
         """
-        found: dict[str, list[Parked]] = {word: [] for word in words}
+        found: dict[str, list[DeadLetter]] = {word: [] for word in words}
 
-        def visit(parked: Parked) -> bool:
+        def visit(letter: DeadLetter) -> bool:
             for word, named in found.items():
-                if word and (parked.id.startswith(word) or parked.message.message_id == word):
-                    named.append(parked.without_body())
+                if word and (letter.id.startswith(word) or letter.message.message_id == word):
+                    named.append(letter.without_body())
             return True
 
         await self.look(visit)
         for word, named in found.items():
             if not named:
-                raise NotParked(f"nothing that is parked is called {word!r}")
+                raise NoSuchDeadLetter(f"no dead letter is called {word!r}")
             if len({one.id for one in named}) > 1:
                 ids = ", ".join(sorted({one.id for one in named}))
-                raise NotParked(f"{word!r} may be any of {ids}")
+                raise NoSuchDeadLetter(f"{word!r} may be any of {ids}")
         return list({id(one): one for named in found.values() for one in named}.values())
 
-    async def fitting(self, wanted: Filter) -> list[Parked]:
+    async def fitting(self, wanted: Filter) -> list[DeadLetter]:
         """The messages, without their bodies, that fit."""
-        found: list[Parked] = []
+        found: list[DeadLetter] = []
 
-        def visit(parked: Parked) -> bool:
-            if wanted.fits(parked):
-                found.append(parked.without_body())
+        def visit(letter: DeadLetter) -> bool:
+            if wanted.fits(letter):
+                found.append(letter.without_body())
             return True
 
         await self.look(visit)
         return found
 
-    async def drop(self, ids: Collection[str], done: Callable[[Parked], None]) -> None:
+    async def drop(self, ids: Collection[str], done: Callable[[DeadLetter], None]) -> None:
         """Take the messages with these ids out for good; ``done`` is told of each."""
-        found: list[tuple[Delivery, Parked]] = []
+        found: list[tuple[Delivery, DeadLetter]] = []
 
-        def visit(delivery: Delivery, parked: Parked) -> bool:
-            if parked.id in ids:
-                bare = parked.without_body()
+        def visit(delivery: Delivery, letter: DeadLetter) -> bool:
+            if letter.id in ids:
+                bare = letter.without_body()
                 found.append((replace(delivery, message=bare.message), bare))
             return True
 
         async with self._lap(visit) as lap:
-            for delivery, parked in found:
+            for delivery, letter in found:
                 await lap.ack(delivery)
-                done(parked)
-        await self._drop_what_came_back({parked.id for _, parked in found})
+                done(letter)
+        await self._drop_what_came_back({letter.id for _, letter in found})
 
     async def _drop_what_came_back(self, ids: Collection[str]) -> None:
         """See that these are gone.
@@ -141,9 +141,9 @@ class ParkingLot:
         """
         back: list[Delivery] = []
 
-        def visit(delivery: Delivery, parked: Parked) -> bool:
-            if parked.id in ids:
-                back.append(replace(delivery, message=parked.without_body().message))
+        def visit(delivery: Delivery, letter: DeadLetter) -> bool:
+            if letter.id in ids:
+                back.append(replace(delivery, message=letter.without_body().message))
             return True
 
         while ids:
@@ -157,17 +157,17 @@ class ParkingLot:
     async def replay(self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]) -> None:
         """Publish the messages with these ids where they came from, the oldest first; ``done`` is told of each.
 
-        What no queue takes stays parked, and the others go on.
+        What no queue takes stays a dead letter, and the others go on.
 
         Raises:
-            BrokerError: the link was lost; what was not told of is still parked.
+            BrokerError: the link was lost; what was not told of is still a dead letter.
         """
         todo, sent = set(ids), set[str]()
         self._exchanges.clear()
 
         def tell(replayed: Replayed) -> None:
             if not replayed.problem:
-                sent.add(replayed.parked.id)
+                sent.add(replayed.letter.id)
             done(replayed)
 
         while todo:
@@ -178,20 +178,20 @@ class ParkingLot:
         await self._drop_what_came_back(sent)
 
     async def everything(self) -> set[str]:
-        """The ids of all that is parked."""
+        """The ids of all dead letters."""
         ids: set[str] = set()
 
-        def visit(parked: Parked) -> bool:
-            ids.add(parked.id)
+        def visit(letter: DeadLetter) -> bool:
+            ids.add(letter.id)
             return True
 
         await self.look(visit)
         return ids
 
-    async def parked_again(
+    async def dead_letter_again(
         self, done: Collection[Replayed], before: Collection[str], patience: float
     ) -> list[Replayed]:
-        """The same, with what was parked once more within ``patience`` seconds.
+        """The same, with what became a dead letter again within ``patience`` seconds.
 
         A message is known by its message id, which it keeps; ``before`` is :meth:`everything` as it was before the
         replay. Returns early when nothing is left that could come back.
@@ -203,12 +203,12 @@ class ParkingLot:
                 away.setdefault(one.message_id, []).append(number)
         seen = set(before)
 
-        def visit(parked: Parked) -> bool:
-            if parked.id not in seen:
-                seen.add(parked.id)
-                if waiting := away.get(parked.message.message_id or ""):
+        def visit(letter: DeadLetter) -> bool:
+            if letter.id not in seen:
+                seen.add(letter.id)
+                if waiting := away.get(letter.message.message_id or ""):
                     number = waiting.pop(0)
-                    told[number] = replace(told[number], again=parked.without_body())
+                    told[number] = replace(told[number], again=letter.without_body())
             return True
 
         deadline, there = time.monotonic() + patience, -1
@@ -228,28 +228,28 @@ class ParkingLot:
         self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]
     ) -> set[str]:
         """Replay as many of these as have room in memory at once; returns which had."""
-        batch: list[tuple[Delivery, Parked]] = []
+        batch: list[tuple[Delivery, DeadLetter]] = []
         size = 0
 
-        def visit(delivery: Delivery, parked: Parked) -> bool:
+        def visit(delivery: Delivery, letter: DeadLetter) -> bool:
             nonlocal size
-            if parked.id in ids:
-                batch.append((delivery, parked))
-                size += parked.size
+            if letter.id in ids:
+                batch.append((delivery, letter))
+                size += letter.size
             return size < BODIES
 
         async with self._lap(visit) as lap:
-            for delivery, parked in batch:
-                replayed = await self._publish(parked, publisher)
+            for delivery, letter in batch:
+                replayed = await self._publish(letter, publisher)
                 if not replayed.problem:
                     await lap.ack(delivery)
                 done(replayed)
-        return {parked.id for _, parked in batch}
+        return {letter.id for _, letter in batch}
 
-    async def _publish(self, parked: Parked, publisher: Publisher) -> Replayed:
-        kept = parked.without_body()
+    async def _publish(self, letter: DeadLetter, publisher: Publisher) -> Replayed:
+        kept = letter.without_body()
         try:
-            message, exchange, key = parked.replayed(self._names)
+            message, exchange, key = letter.replayed(self._names)
         except NotReplayable as error:
             return Replayed(kept, "", "", str(error))
         try:
@@ -281,7 +281,7 @@ class ParkingLot:
             return await channel.counts(self._queue)
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, ChannelNotFoundEntity):
-                raise NotParked(
+                raise NoSuchDeadLetter(
                     f"there is no queue {self._queue!r}: a worker declares it, is the prefix right?"
                 ) from error
             raise
@@ -317,7 +317,7 @@ class _Lap:
             return
         self.seen += 1
         try:
-            self._enough = not self._visit(delivery, Parked.of(delivery, self._names))
+            self._enough = not self._visit(delivery, DeadLetter.of(delivery, self._names))
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             self._failed, self._enough = error, True
         self._news.set()
@@ -340,6 +340,6 @@ class _Lap:
             raise self._failed
 
     async def ack(self, delivery: Delivery) -> None:
-        """Take a message out of the parking lot for good."""
+        """Take a message out of the dead-letter queue for good."""
         await delivery.ack()
         self.acked += 1

@@ -1,17 +1,17 @@
-"""The parking lot: looked at without harm, replayed and dropped without loss, on a real broker."""
+"""The dead-letter queue: looked at without harm, replayed and dropped without loss, on a real broker."""
 
 import asyncio
 from datetime import UTC, datetime
 
 import pytest
 
-from consumer.broker import parking
+from consumer.broker import dead_letter_queue
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import CALL_HEADER, Delivery, Message
-from consumer.broker.outcome import Park
-from consumer.broker.parked import Filter, Parked
-from consumer.broker.parking import NotParked, ParkingLot, Replayed
+from consumer.broker.outcome import ToDeadLetters
+from consumer.broker.dead_letter import Filter, DeadLetter
+from consumer.broker.dead_letter_queue import NoSuchDeadLetter, DeadLetterQueue, Replayed
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import DELIVERY_LIMIT, Exchange, Names, Queue
 from tests.broker.conftest import settler_of
@@ -19,7 +19,7 @@ from tests.broker.conftest import settler_of
 
 @pytest.fixture
 def lot(link, names):
-    return ParkingLot(link, names)
+    return DeadLetterQueue(link, names)
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ async def decide(outcome):
     return outcome
 
 
-async def park(link, publisher, names, bodies, *, reason="unrecognised", **properties):
-    """Messages that were published to the raw calls, and parked from there as a worker does it."""
-    settler, channel = settler_of(publisher, names.dead), await link.channel()
+async def put(link, publisher, names, bodies, *, reason="unrecognised", **properties):
+    """Messages that were published to the raw calls, and made dead letters from there as a worker does it."""
+    settler, channel = Settler(publisher, names.dead), await link.channel()
     kept: asyncio.Queue[Delivery] = asyncio.Queue()
     tag = await channel.consume(names.calls, kept.put_nowait)
     for body in bodies:
         await publisher.publish(Message(body, **properties), names.calls, "some.key")
-        await settler.settle(await kept.get(), decide(Park(reason, f"it is {reason}")))
+        await settler.settle(await kept.get(), decide(ToDeadLetters(reason, f"it is {reason}")))
     await channel.cancel(tag)
     await channel.close()
 
@@ -61,8 +61,8 @@ async def park(link, publisher, names, bodies, *, reason="unrecognised", **prope
 async def bodies_in(lot):
     found = []
 
-    def visit(parked):
-        found.append(parked.message.body)
+    def visit(letter):
+        found.append(letter.message.body)
         return True
 
     await lot.look(visit)
@@ -75,12 +75,12 @@ def numbered(count):
 
 async def test_looking_neither_takes_nor_reorders_however_often(link, publisher, names, lot):
     bodies = numbered(120)
-    await park(link, publisher, names, bodies)
+    await put(link, publisher, names, bodies)
     for turn in range(DELIVERY_LIMIT + 5):
         seen: list[bytes] = []
 
-        def visit(parked, seen=seen, stop=(1, 50, 119, 120)[turn % 4]):
-            seen.append(parked.message.body)
+        def visit(letter, seen=seen, stop=(1, 50, 119, 120)[turn % 4]):
+            seen.append(letter.message.body)
             return len(seen) < stop
 
         look = await lot.look(visit)
@@ -91,18 +91,18 @@ async def test_looking_neither_takes_nor_reorders_however_often(link, publisher,
 
 async def test_a_look_that_is_cut_off_loses_nothing(link, publisher, names, amqp_url, lot):
     bodies = numbered(100)
-    await park(link, publisher, names, bodies)
+    await put(link, publisher, names, bodies)
     for _ in range(3):
         other = Link(amqp_url, "interrupted")
         await other.open()
         reached = asyncio.Event()
 
-        def visit(parked, reached=reached):
-            if parked.message.body == bodies[60]:
+        def visit(letter, reached=reached):
+            if letter.message.body == bodies[60]:
                 reached.set()
             return True
 
-        looking = asyncio.create_task(ParkingLot(other, names).look(visit))
+        looking = asyncio.create_task(DeadLetterQueue(other, names).look(visit))
         await reached.wait()
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
@@ -112,8 +112,8 @@ async def test_a_look_that_is_cut_off_loses_nothing(link, publisher, names, amqp
             await asyncio.sleep(0.05)
 
 
-async def test_what_a_foreign_consumer_rejects_is_parked_again(link, publisher, names, lot, inbox):
-    await park(link, publisher, names, numbered(2))
+async def test_what_a_foreign_consumer_rejects_is_a_dead_letter_again(link, publisher, names, lot, inbox):
+    await put(link, publisher, names, numbered(2))
     channel = await link.channel()
     await channel.prefetch(1)
     await channel.consume(names.dead, inbox)
@@ -128,8 +128,8 @@ async def test_what_a_foreign_consumer_rejects_is_parked_again(link, publisher, 
     assert sorted(found) == numbered(2)
 
 
-async def test_replayed_messages_are_as_they_were_and_parked_no_more(link, publisher, names, lot, calls):
-    await park(
+async def test_replayed_messages_are_as_they_were_and_dead_letters_no_more(link, publisher, names, lot, calls):
+    await put(
         link,
         publisher,
         names,
@@ -142,10 +142,10 @@ async def test_replayed_messages_are_as_they_were_and_parked_no_more(link, publi
         timestamp=datetime(2026, 1, 31, tzinfo=UTC),
         headers={"mine": 1, "traceparent": "00-ab-cd-01", "x-mcp-deaths": 3, "x-death": []},
     )
-    (parked,) = await lot.named(["m-1"])
-    assert (parked.reason, parked.error, parked.size) == ("unrecognised", "it is unrecognised", 10)
+    (letter,) = await lot.named(["m-1"])
+    assert (letter.reason, letter.error, letter.size) == ("unrecognised", "it is unrecognised", 10)
     done: list[Replayed] = []
-    await lot.replay([parked.id], publisher, done.append)
+    await lot.replay([letter.id], publisher, done.append)
     assert [(one.exchange, one.routing_key, one.problem) for one in done] == [(names.calls, "some.key", "")]
     (back,) = await calls()
     assert (back.exchange, back.routing_key) == (names.calls, "some.key")
@@ -171,32 +171,32 @@ async def test_what_the_broker_gave_up_is_told_and_replayed_too(link, publisher,
         while not await bodies_in(lot):
             await asyncio.sleep(0.05)
     await channel.cancel(tag)
-    (parked,) = await lot.fitting(Filter(reason="delivery_limit"))
-    assert (parked.origin.exchange, parked.origin.routing_key) == (names.calls, "relay.events")
-    assert parked.origin.queue == names.calls
-    assert names.calls in parked.error
-    assert abs((datetime.now(UTC) - parked.parked_at).total_seconds()) < 60
-    await lot.replay([parked.id], publisher, lambda _: None)
+    (letter,) = await lot.fitting(Filter(reason="delivery_limit"))
+    assert (letter.origin.exchange, letter.origin.routing_key) == (names.calls, "relay.events")
+    assert letter.origin.queue == names.calls
+    assert names.calls in letter.error
+    assert abs((datetime.now(UTC) - letter.dead_lettered_at).total_seconds()) < 60
+    await lot.replay([letter.id], publisher, lambda _: None)
     (back,) = await calls()
     assert (back.message.message_id, back.message.headers, back.routing_key) == ("m-2", {}, "relay.events")
 
 
 async def test_a_replay_of_many_holds_few_bodies_and_keeps_their_order(link, publisher, names, lot, calls, monkeypatch):
-    monkeypatch.setattr(parking, "BODIES", 1000)
+    monkeypatch.setattr(dead_letter_queue, "BODIES", 1000)
     bodies = [body * 100 for body in numbered(30)]
-    await park(link, publisher, names, bodies)
+    await put(link, publisher, names, bodies)
     everything = {one.id for one in await lot.fitting(Filter())}
     assert len(everything) == 30
     done: list[Replayed] = []
     await lot.replay(everything, publisher, done.append)
     assert [delivery.message.body for delivery in await calls()] == bodies
     assert len(done) == 30
-    assert all(one.parked.message.body == b"" for one in done)
+    assert all(one.letter.message.body == b"" for one in done)
 
 
 async def test_a_replay_that_is_cut_off_loses_nothing(link, publisher, names, amqp_url, lot, calls):
     bodies = numbered(60)
-    await park(link, publisher, names, bodies)
+    await put(link, publisher, names, bodies)
     everything = {one.id for one in await lot.fitting(Filter())}
     other = Link(amqp_url, "interrupted")
     await other.open()
@@ -213,7 +213,7 @@ async def test_a_replay_that_is_cut_off_loses_nothing(link, publisher, names, am
     away = Publisher()
     away.attach(await other.publishing())
     with pytest.raises(BrokerError):
-        await ParkingLot(other, names).replay(everything, away, count)
+        await DeadLetterQueue(other, names).replay(everything, away, count)
     await asyncio.gather(*done_cutting)
     left: list[bytes] = []
     replayed = [delivery.message.body for delivery in await calls()]
@@ -226,7 +226,7 @@ async def test_a_replay_that_is_cut_off_loses_nothing(link, publisher, names, am
     assert len(replayed) >= 20
 
 
-async def test_what_no_queue_takes_stays_parked_and_the_rest_goes_on(link, publisher, names, lot, calls):
+async def test_what_no_queue_takes_stays_a_dead_letter_and_the_rest_goes_on(link, publisher, names, lot, calls):
     gone, deaf = f"{names.prefix}.gone", f"{names.prefix}.deaf"
     for number, exchange in enumerate((gone, deaf, names.calls)):
         headers = {"x-mcp-reason": "defect", "x-mcp-exchange": exchange, "x-mcp-routing-key": "k"}
@@ -244,10 +244,10 @@ async def test_what_no_queue_takes_stays_parked_and_the_rest_goes_on(link, publi
 
 
 async def test_only_what_was_named_is_dropped(link, publisher, names, lot):
-    await park(link, publisher, names, numbered(3))
-    await park(link, publisher, names, [b"bad"], reason="invalid_message", type="session.create")
+    await put(link, publisher, names, numbered(3))
+    await put(link, publisher, names, [b"bad"], reason="invalid_message", type="session.create")
     first, second, third, bad = await lot.fitting(Filter())
-    dropped: list[Parked] = []
+    dropped: list[DeadLetter] = []
     await lot.drop({second.id, bad.id}, dropped.append)
     assert [one.id for one in dropped] == [second.id, bad.id]
     assert [one.id for one in await lot.fitting(Filter())] == [first.id, third.id]
@@ -258,33 +258,33 @@ async def test_only_what_was_named_is_dropped(link, publisher, names, lot):
 async def test_what_was_dropped_stays_dropped_however_much_it_is(link, publisher, names, lot):
     """RabbitMQ forgets the acknowledgements that it keeps back in a channel for a busy quorum queue."""
     await asyncio.gather(*(publisher.publish(Message(b"%d" % one), names.dead, "") for one in range(1000)))
-    dropped: list[Parked] = []
+    dropped: list[DeadLetter] = []
     await lot.drop({one.id for one in await lot.fitting(Filter())}, dropped.append)
     assert len(dropped) == 1000
     assert await bodies_in(lot) == []
 
 
 async def test_messages_are_called_by_the_beginning_of_their_id(link, publisher, names, lot):
-    await park(link, publisher, names, numbered(40))
+    await put(link, publisher, names, numbered(40))
     found = await lot.fitting(Filter())
     assert [one.id for one in await lot.named([found[7].id[:8]])] == [found[7].id]
     letters = {one.id[0] for one in found}
     shared = next(letter for letter in letters if sum(one.id[0] == letter for one in found) > 1)
-    with pytest.raises(NotParked, match="may be any of"):
+    with pytest.raises(NoSuchDeadLetter, match="may be any of"):
         await lot.named([shared])
-    with pytest.raises(NotParked, match="nothing that is parked"):
+    with pytest.raises(NoSuchDeadLetter, match="nothing that becomes a dead letter"):
         await lot.named(["no such id"])
 
 
 async def test_a_prefix_that_nobody_uses_is_told(link, prefix):
-    with pytest.raises(NotParked, match="no queue"):
-        await ParkingLot(link, Names(f"{prefix}-other")).fitting(Filter())
+    with pytest.raises(NoSuchDeadLetter, match="no queue"):
+        await DeadLetterQueue(link, Names(f"{prefix}-other")).fitting(Filter())
 
 
-def parked_from(exchange, key, **more):
+def letter_from(exchange, key, **more):
     origin = {"x-mcp-exchange": exchange, "x-mcp-routing-key": key, "x-mcp-reason": "defect"}
     message = Message(b"{}", type="session.create", headers=origin | more)
-    return Parked.of(delivered(message, exchange=Names().dead), Names())
+    return DeadLetter.of(delivered(message, exchange=Names().dead), Names())
 
 
 def delivered(message, *, exchange, routing_key=""):
@@ -294,19 +294,19 @@ def delivered(message, *, exchange, routing_key=""):
 def test_what_was_between_workers_begins_again_at_the_durable_lane():
     """The inbox may be gone, and what goes straight to the placer may be placed a second time."""
     names = Names()
-    placed = parked_from("", "mcp.inbox.w-1", **{CALL_HEADER: "c-1", "x-mcp-placement": "w-2/7"})
+    placed = letter_from("", "mcp.inbox.w-1", **{CALL_HEADER: "c-1", "x-mcp-placement": "w-2/7"})
     message, exchange, key = placed.replayed(names)
     assert (exchange, key, message.headers) == (names.sessions, "c-1", {})
-    assert parked_from(names.unowned, "c-1").replayed(names)[1:] == (names.sessions, "c-1")
-    assert parked_from(names.requests, "c-1").replayed(names)[1:] == (names.requests, "c-1")
-    assert parked_from("", names.queries).replayed(names)[1:] == (names.cluster, "")
-    assert parked_from(names.cluster, "any").replayed(names)[1:] == (names.cluster, "any")
+    assert letter_from(names.unowned, "c-1").replayed(names)[1:] == (names.sessions, "c-1")
+    assert letter_from(names.requests, "c-1").replayed(names)[1:] == (names.requests, "c-1")
+    assert letter_from("", names.queries).replayed(names)[1:] == (names.cluster, "")
+    assert letter_from(names.cluster, "any").replayed(names)[1:] == (names.cluster, "any")
 
 
 def test_filters_know_a_call_by_its_routing_key():
     long = "c" * 300
-    parked = parked_from("", "mcp.inbox.w-1", **{CALL_HEADER: long})
-    assert Filter(call=long).fits(parked)
-    assert Filter(call=f"{long}#todo").fits(parked)
-    assert not Filter(call="c").fits(parked)
-    assert not Filter(since=datetime.now(UTC)).fits(parked), "nobody knows when it was parked"
+    letter = letter_from("", "mcp.inbox.w-1", **{CALL_HEADER: long})
+    assert Filter(call=long).fits(letter)
+    assert Filter(call=f"{long}#todo").fits(letter)
+    assert not Filter(call="c").fits(letter)
+    assert not Filter(since=datetime.now(UTC)).fits(letter), "nobody knows when it became a dead letter"

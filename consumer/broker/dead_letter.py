@@ -1,10 +1,10 @@
-"""A parked message: the headers that say why and whence, how it is known again, and what it is when it is replayed.
+"""A dead letter: the headers that say why and whence, how it is known again, and what it is when it is replayed.
 
-Two kinds of messages are in the parking lot. A worker parks what it cannot handle, and says why in headers of its own;
-it publishes to the exchange of the parking lot, which nobody else may. The broker puts there what it could not deliver
+Two kinds of messages are in the dead-letter queue. A worker makes dead letters of what it cannot handle, and says why in headers of its own;
+it publishes to the exchange of the dead-letter queue, which nobody else may. The broker puts there what it could not deliver
 (too many deliveries, expired), and its ``x-death`` tells. Whatever else is in there says nothing that can be believed.
 
-An operator may publish more than the one whose message was parked. So a replay goes where that one could have published
+An operator may publish more than the one whose message became a dead letter. So a replay goes where that one could have published
 it, and never where a header of theirs would have it.
 """
 
@@ -25,7 +25,7 @@ ERROR_HEADER = "x-mcp-error"
 EXCHANGE_HEADER = "x-mcp-exchange"
 ROUTING_KEY_HEADER = "x-mcp-routing-key"
 QUEUE_HEADER = "x-mcp-queue"
-PARKED_AT_HEADER = "x-mcp-parked-at"
+DEAD_LETTERED_AT_HEADER = "x-mcp-parked-at"
 ORIGIN_HEADER = "x-mcp-origin"
 BY_WORKER = "worker"
 """The origin of what a worker had published, which others may not."""
@@ -36,10 +36,10 @@ HEADERS = (
     EXCHANGE_HEADER,
     ROUTING_KEY_HEADER,
     QUEUE_HEADER,
-    PARKED_AT_HEADER,
+    DEAD_LETTERED_AT_HEADER,
     ORIGIN_HEADER,
 )
-"""What a worker writes onto a message that it parks."""
+"""What a worker writes onto a dead letter."""
 
 _OURS = "x-mcp-"
 """How the name of every header begins that workers write, for each other or for people."""
@@ -59,8 +59,8 @@ def _without_ours(headers: Headers) -> Headers:
     return {name: value for name, value in own_headers(headers).items() if not name.startswith(_OURS)}
 
 
-def parked(delivery: Delivery, reason: str, problem: str) -> Message:
-    """A delivery as it goes to the parking lot. Its reply address, its expiry and forged headers end here."""
+def as_dead_letter(delivery: Delivery, reason: str, problem: str) -> Message:
+    """A delivery as it goes to the dead-letter queue. Its reply address, its expiry and forged headers end here."""
     message = delivery.message
     kept = own_headers(message.headers) if delivery.by_worker else _without_ours(message.headers)
     return Message(
@@ -75,7 +75,7 @@ def parked(delivery: Delivery, reason: str, problem: str) -> Message:
             EXCHANGE_HEADER: delivery.exchange,
             ROUTING_KEY_HEADER: delivery.routing_key,
             QUEUE_HEADER: delivery.queue,
-            PARKED_AT_HEADER: datetime.now(UTC).isoformat(),
+            DEAD_LETTERED_AT_HEADER: datetime.now(UTC).isoformat(),
         }
         | ({ORIGIN_HEADER: BY_WORKER} if delivery.by_worker else {}),
         content_type=message.content_type,
@@ -85,7 +85,7 @@ def parked(delivery: Delivery, reason: str, problem: str) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a message was published, and from which queue it was parked."""
+    """Where a message was published, and from which queue it became a dead letter."""
 
     exchange: str
     routing_key: str
@@ -93,8 +93,8 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
-    """A message of the parking lot; ``without_body`` is what a list keeps of it."""
+class DeadLetter:
+    """A message of the dead-letter queue; ``without_body`` is what a list keeps of it."""
 
     id: str
     """Made of all that the message is, so that it is the same at every look; only equals share one."""
@@ -102,7 +102,7 @@ class Parked:
     origin: Origin
     reason: str
     error: str
-    parked_at: datetime | None
+    dead_lettered_at: datetime | None
     call: str | None
     """The call that it is addressed to, in the form of routing keys; raw call events are addressed to none."""
     size: int
@@ -112,10 +112,10 @@ class Parked:
 
     @classmethod
     def of(cls, delivery: Delivery, names: Names) -> Self:
-        """What a message was, as it is delivered from the parking lot."""
+        """What a message was, as it is delivered from the dead-letter queue."""
         message = delivery.message
         death = _last_death(message.headers) if delivery.exchange == names.dead else {}
-        by_worker = delivery.exchange == names.dead and not death  # who parked it; the broker's always tell a death
+        by_worker = delivery.exchange == names.dead and not death  # who made it one; the broker's always tell a death
         given = message.headers if by_worker else _without_ours(message.headers)
         origin = _origin(given, death, names)
         at = death.get("time")
@@ -125,7 +125,7 @@ class Parked:
             origin=origin,
             reason=str(given.get(REASON_HEADER) or death.get("reason") or "unknown"),
             error=str(given.get(ERROR_HEADER) or _told_by_the_broker(death)),
-            parked_at=_moment(given.get(PARKED_AT_HEADER)) or _moment(at),
+            dead_lettered_at=_moment(given.get(DEAD_LETTERED_AT_HEADER)) or _moment(at),
             call=_call_of(message.headers, origin, names),
             size=len(message.body),
             by_worker=given.get(ORIGIN_HEADER) == BY_WORKER,
@@ -174,7 +174,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which parked messages are meant; what is None says nothing, and all that is said must fit."""
+    """Which dead letters are meant; what is None says nothing, and all that is said must fit."""
 
     reason: str | None = None
     type: str | None = None
@@ -182,13 +182,13 @@ class Filter:
     since: datetime | None = None
     before: datetime | None = None
 
-    def fits(self, parked: Parked) -> bool:
+    def fits(self, letter: DeadLetter) -> bool:
         """Whether this message is meant; one whose time nobody knows is neither ``since`` nor ``before``."""
-        at = parked.parked_at
+        at = letter.dead_lettered_at
         return (
-            self.reason in (None, parked.reason)
-            and self.type in (None, parked.message.type)
-            and (self.call is None or routing_key(call_id_of(self.call)) == parked.call)
+            self.reason in (None, letter.reason)
+            and self.type in (None, letter.message.type)
+            and (self.call is None or routing_key(call_id_of(self.call)) == letter.call)
             and (self.since is None or (at is not None and at >= self.since))
             and (self.before is None or (at is not None and at < self.before))
         )
@@ -216,7 +216,7 @@ def _last_death(headers: Headers) -> Mapping[str, Any]:
 
 
 def _origin(headers: Headers, death: Mapping[str, Any], names: Names) -> Origin:
-    """Where it was published; of what the broker parked, the queue alone is sure, and the exchange that feeds it."""
+    """Where it was published; of what the broker dead-lettered, the queue alone is sure, and the exchange that feeds it."""
     if death:
         keys, queue = death.get("routing-keys"), str(death.get("queue", ""))
         key = keys[0] if isinstance(keys, list) and keys else ""
