@@ -78,7 +78,7 @@ class _Channels:
             Binding(names.requests, self.fast.name, "{call}"),
             Binding(names.workers, self.worker.name),
         )
-        self.shared = {names.calls, names.queries, names.dead}
+        self.shared = {names.calls, names.queries, names.dead_letters}
         """What others than workers have to do with, among the queues."""
 
     def all(self) -> Iterator[Channel]:
@@ -98,7 +98,7 @@ class _Channels:
     def _exchange(self, exchange: Exchange, messages: tuple[str, ...]) -> Channel:
         names = self.names
         addresses = {names.sessions: "{call}", names.requests: "{call}", names.unowned: "{call}"}
-        no_key = {names.workers, names.dead, names.orphans}
+        no_key = {names.workers, names.dead_letters, names.orphans}
         return Channel(
             name=f"exchange.{self._short(exchange.name)}",
             description=_sentence(exchange.why),
@@ -150,7 +150,7 @@ class _Channels:
             _exchange(names.sessions): [*(one.type for one in get_args(Lifecycle)), OwnerCheck.type],
             _exchange(names.requests): [one.type for one in get_args(Use)],
             _exchange(names.cluster): [one.type for one in get_args(ClusterRequest)],
-            _exchange(names.dead): [DEAD_LETTER],
+            _exchange(names.dead_letters): [DEAD_LETTER],
             _exchange(names.workers): workers,
             _exchange(names.unowned): [Recipe.type],
             _queue(self.inbox.name): [Recipe.type, Probe.type],
@@ -171,7 +171,7 @@ class _Channels:
             for one in self._bindings(queue):
                 yield _exchange(one.source), _queue(queue.name)
             dead = queue.arguments.get("x-dead-letter-exchange")
-            if dead is not None and dead != self.names.dead:  # there it is a dead letter
+            if dead is not None and dead != self.names.dead_letters:  # there it is a dead letter
                 yield _queue(queue.name), _exchange(dead)
         yield _queue(self.names.unowned), _queue(self.inbox.name)
         yield _queue(self.names.unowned), _exchange(self.names.sessions)

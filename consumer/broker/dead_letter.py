@@ -114,8 +114,8 @@ class DeadLetter:
     def of(cls, delivery: Delivery, names: Names) -> Self:
         """What a message was, as it is delivered from the dead-letter queue."""
         message = delivery.message
-        death = _last_death(message.headers) if delivery.exchange == names.dead else {}
-        by_worker = delivery.exchange == names.dead and not death  # who made it one; the broker's always tell a death
+        death = _last_death(message.headers) if delivery.exchange == names.dead_letters else {}
+        by_worker = delivery.exchange == names.dead_letters and not death  # who made it one; the broker's always tell a death
         given = message.headers if by_worker else _without_ours(message.headers)
         origin = _origin(given, death, names)
         at = death.get("time")
@@ -167,7 +167,7 @@ class DeadLetter:
             return message, names.cluster, ""
         if self.call is not None and _was_between_workers(self.origin, names):
             return message, names.sessions, self.call
-        if not exchange or exchange in (names.dead, names.events, names.workers, names.unowned, names.orphans):
+        if not exchange or exchange in (names.dead_letters, names.events, names.workers, names.unowned, names.orphans):
             raise NotReplayable(f"nobody knows where it came from: publish it yourself, or drop it ({exchange!r})")
         return message, exchange, key
 

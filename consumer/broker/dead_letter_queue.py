@@ -73,7 +73,7 @@ class DeadLetterQueue:
     def __init__(self, link: Link, names: Names) -> None:
         self._link = link
         self._names = names
-        self._queue = names.dead
+        self._queue = names.dead_letters
         self._exchanges: dict[str, bool] = {}
         """Whether there is an exchange of that name, as a replay has found it."""
 

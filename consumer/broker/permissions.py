@@ -96,7 +96,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
                 names.orphans,
                 names.workers,
                 names.events,
-                names.dead,
+                names.dead_letters,
                 below=of_worker,
             ),
             read=_any(

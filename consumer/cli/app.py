@@ -9,7 +9,7 @@ from consumer.cli import (
     asyncapi,
     calls,
     config,
-    dead,
+    dead_letters,
     demo,
     events,
     gateway,
@@ -68,7 +68,7 @@ for name, group in (
     ("tools", tools.app),
     ("services", services.app),
     ("calls", calls.app),
-    ("dead", dead.app),
+    ("dead-letters", dead_letters.app),
     ("topology", topology.app),
     ("config", config.app),
 ):

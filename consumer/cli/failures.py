@@ -33,7 +33,7 @@ HINTS: dict[ErrorCode | ClientErrorCode, str] = {
 UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
 REFUSED_HINT = "User, password and vhost are those of --url or AMQP_URL; rabbitmqctl shows what there is."
 FORBIDDEN_HINT = "'mcp-sessions topology permissions' shows what each role needs."
-NO_DEAD_LETTER_HINT = "'mcp-sessions dead list' shows the dead letters."
+NO_DEAD_LETTER_HINT = "'mcp-sessions dead-letters list' shows the dead letters."
 NOT_ROUTED_HINT = "A worker binds its queues when it starts: mcp-sessions worker"
 
 

@@ -298,7 +298,7 @@ class Connection:
         """How many dead letters there are."""
         with _translating():
             async with self._linked().scratch() as scratch:
-                return await scratch.declare_queue(Queue(self.names.dead, "the dead letters"), passive=True)
+                return await scratch.declare_queue(Queue(self.names.dead_letters, "the dead letters"), passive=True)
 
     # Events.
 

@@ -72,7 +72,7 @@ class WorkerSettings(_Section):
     worker that leaves hands its calls over at once, or with ``drain = "wait"`` keeps them until they end;
     ``drain_timeout`` bounds both. ``calls_prefetch`` bounds the raw events in work at once, ``max_message`` the bytes
     of a body that is read at all, ``max_requests`` the requests that are held at once, ``max_kept`` the bytes that are
-    kept of metadata, of answers and of requests, each, ``max_dead`` the bytes of what could not be handled.
+    kept of metadata, of answers and of requests, each, ``max_dead_letter_bytes`` the bytes of what could not be handled.
     ``worker_id`` must be unique; without one each start makes its own. Without an ``http_port`` nothing listens; 0 lets
     the system choose one, and the log tells it.
     """
@@ -91,7 +91,7 @@ class WorkerSettings(_Section):
     max_message: Annotated[Size, Field(ge=1 << 10, le=MAX_RECIPE)] = 4 << 20
     max_requests: int = Field(default=4_096, ge=1)
     max_kept: Annotated[Size, Field(ge=1 << 20)] = 128 << 20
-    max_dead: Annotated[Size, Field(ge=1 << 20)] = 256 << 20
+    max_dead_letter_bytes: Annotated[Size, Field(ge=1 << 20)] = 256 << 20
     call_exchanges: tuple[CallExchange, ...] = ()
     http_port: int | None = Field(default=None, ge=0, le=65_535)
     http_host: str = Field(default="127.0.0.1", min_length=1, max_length=255)

@@ -44,8 +44,8 @@ class Stations:
         own = parts.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
-        await ensure(link, cluster(parts.names, grace=own.grace, max_dead=own.max_dead, call_exchanges=extra))
-        parts.context.settler.restore = partial(ensure, link, dead_letters(parts.names, own.max_dead))
+        await ensure(link, cluster(parts.names, grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra))
+        parts.context.settler.restore = partial(ensure, link, dead_letters(parts.names, own.max_dead_letter_bytes))
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
         for queue in (fast, mine):

@@ -101,7 +101,7 @@ class Parts:
             worker_id=self.worker_id,
             names=self.names,
             publisher=self.publisher,
-            settler=self.settler,
+            settler=Settler(self.publisher, self.names.dead_letters, partial(kind_of, names=self.names), AMONG_WORKERS),
             reporter=self.reporter,
             presence=self.presence,
             endings=self.endings,

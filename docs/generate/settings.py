@@ -119,7 +119,7 @@ WORKER = {
     "max_requests": "Requests that the worker holds at once, those that wait included. More get `CAPACITY`.",
     "max_kept": "Bytes that the worker keeps of each of these: the metadata of its sessions, answers under idempotency "
     "keys, and bodies of requests. A session or a request beyond that gets `CAPACITY`; of answers the oldest goes.",
-    "max_dead": "Bytes that the dead-letter queue `mcp.dead` holds, and 100,000 messages; the oldest make room for new ones. "
+    "max_dead_letter_bytes": "Bytes that the dead-letter queue `mcp.dead` holds, and 100,000 messages; the oldest make room for new ones. "
     "The same on all workers of a prefix. A queue that is there with another bound is used as it is, with a warning.",
     "call_exchanges": "Exchanges of telephony platforms that are bound to the queue of call events.",
     "http_port": "Where `/livez`, `/readyz` and `/metrics` are served, see "

@@ -18,7 +18,7 @@ from consumer.broker.link import Link
 from consumer.broker.dead_letter import DeadLetter
 from consumer.broker.dead_letter_queue import DeadLetterQueue
 from consumer.broker.topology import Queue
-from consumer.cli import dead_screen
+from consumer.cli import dead_letter_screen
 from schemas.ids import WorkerId
 from tests.acceptance.live_call import live_call
 from tests.amqp_values import of_type
@@ -78,8 +78,8 @@ def targets(mcp: Cluster) -> list[Target]:
         Target("", names.queries.encode()),
         Target("", names.inbox(worker_id).encode()),
         Target("", names.requests_of(worker_id, token).encode()),
-        Target("", names.dead.encode()),
-        Target(names.dead, b""),
+        Target("", names.dead_letters.encode()),
+        Target(names.dead_letters, b""),
         Target(names.workers, b"", kept=False),
         Target("", names.worker(worker_id, token).encode(), kept=False),
         Target(names.events, b"session.created.any", kept=False),
@@ -181,20 +181,20 @@ async def test_any_message_is_handled_or_becomes_a_dead_letter_that_can_be_shown
         for one in letters:
             json.dumps(dead_screen.fields(one) | dead_screen.whole(one), allow_nan=False).encode()
 
-        listed = (await cli("dead", "list", "--limit", "65535", "--json")).json
+        listed = (await cli("dead-letters", "list", "--limit", "65535", "--json")).json
         assert (listed["total"], listed["complete"]) == (len(letters), True)
         shown = listed["dead_letters"][len(letters) // 2]["id"]
-        assert (await cli("dead", "show", shown, "--json")).json["id"] == shown
-        replayed = (await cli("dead", "replay", "--all", "--json")).json
+        assert (await cli("dead-letters", "show", shown, "--json")).json["id"] == shown
+        replayed = (await cli("dead-letters", "replay", "--all", "--json")).json
         assert len(replayed["replayed"]) + len(replayed["kept"]) == len(letters)
         assert replayed["replayed"]
         for one in replayed["kept"]:  # what nobody vouches for, or nobody knows where it came from
             assert re.search("nobody knows|only workers send|no queue takes", one["problem"]), one
         letters = await all_in(lot, kept)
         await live.undisturbed()
-        dropped = (await cli("dead", "drop", "--all", "--json")).json["dropped"]
+        dropped = (await cli("dead-letters", "drop", "--all", "--json")).json["dropped"]
         assert len(dropped) == len(letters)
-        await emptied(link, [*shared, names.dead])
+        await emptied(link, [*shared, names.dead_letters])
     await mcp.client.close("live")
     await mcp.workers[0].terminate()  # what it held without settling it is in its queue again
-    assert not await ready_in(link, [*shared, names.dead])
+    assert not await ready_in(link, [*shared, names.dead_letters])

@@ -174,7 +174,7 @@ async def test_a_dead_letter_queue_that_was_deleted_is_declared_again(
 ):
     names = mcp.client.names
     async with link.scratch() as channel:
-        await channel.delete_queue(names.dead)
+        await channel.delete_queue(names.dead_letters)
     for number in range(3):
         raw.publish(names.calls, b"", b"who knows %d" % number)
     await dead_letters_logged(mcp, 3)

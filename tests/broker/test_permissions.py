@@ -140,7 +140,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "open sessions": publish(NAMES.sessions, "c-1"),
         "call tools": publish(NAMES.requests, "c-1"),
         "make events up": publish(NAMES.events, EVENT),
-        "publish a dead letter": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead_letters),
         "take calls": consume(NAMES.calls),
         "declare a queue": declare(f"{NAMES.prefix}.replies.x"),
         "delete a queue": delete(NAMES.calls),
@@ -151,9 +151,9 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "reach the placer": publish(NAMES.unowned, "c-1"),
         "write into the placer's queue": publish("", NAMES.unowned),
         "write into an inbox": publish("", INBOX),
-        "write into the dead-letter queue": publish("", NAMES.dead),
+        "write into the dead-letter queue": publish("", NAMES.dead_letters),
         "write into a queue that is nobody's": publish("", "elsewhere"),
-        "publish a dead letter": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead_letters),
         "make an orphan": publish(NAMES.orphans),
         "lead events to the questions": bind(NAMES.events, "#", queue=NAMES.queries),
         "pretend to be a worker": publish(NAMES.workers),
@@ -164,7 +164,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
-        "take the dead letters": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead_letters),
         "declare an inbox": declare(NAMES.inbox(WorkerId("w-false"))),
         "delete an inbox": delete(INBOX),
         "declare anything": declare("elsewhere"),
@@ -173,14 +173,14 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "make events up": publish(NAMES.events, EVENT),
         "reach the placer": publish(NAMES.unowned, "c-1"),
         "write into an inbox": publish("", INBOX),
-        "publish a dead letter": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead_letters),
         "pretend to be a worker": publish(NAMES.workers),
         "listen to calls": bind(NAMES.sessions, "c-1"),
         "listen to raw events": bind(NAMES.calls, "#"),
         "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
-        "take the dead letters": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead_letters),
         "delete an inbox": delete(INBOX),
         "declare anything": declare("elsewhere"),
     },
@@ -188,9 +188,9 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "publish call events": publish(NAMES.calls, "k"),
         "publish other keys": publish(NAMES.events, "else.what"),
         "follow events": bind(NAMES.events, "#", queue=INBOX),
-        "take the dead letters": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead_letters),
         "take orphans": consume(NAMES.orphans),
-        "delete the dead-letter queue": delete(NAMES.dead),
+        "delete the dead-letter queue": delete(NAMES.dead_letters),
         "declare anything": declare("elsewhere"),
     },
     "operator": {
@@ -283,7 +283,7 @@ async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: Priva
     async with running(node.url, NAMES.prefix) as mcp:
         worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "worker"))
         told = await worker.logged("broker.unreachable")
-        assert re.search(rf"may not declare .*{re.escape(NAMES.dead)}", told["error"])
+        assert re.search(rf"may not declare .*{re.escape(NAMES.dead_letters)}", told["error"])
         assert "topology apply" in told["error"]
         assert await worker.ended() == 3
 

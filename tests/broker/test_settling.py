@@ -18,7 +18,7 @@ from tests.broker.conftest import settler_of
 
 @pytest.fixture
 def settler(publisher, names):
-    return settler_of(publisher, names.dead)
+    return Settler(publisher, names.dead_letters)
 
 
 async def decide(outcome):
@@ -70,7 +70,7 @@ async def test_dead_letters_carry_their_reason_and_where_they_came_from(link, pu
     _, delivery = await sent(link, publisher, names, inbox, type="odd", headers={"mine": 1, "x-death": []})
     dead_letters = type(inbox)()
     side = await link.channel()
-    await side.consume(names.dead, dead_letters)
+    await side.consume(names.dead_letters, dead_letters)
     await settler.settle(delivery, decide(ToDeadLetters("unrecognised", "no platform sends this")))
     letter = await dead_letters.next()
     await letter.ack()
@@ -95,7 +95,7 @@ async def test_a_decision_that_raises_makes_a_dead_letter_and_the_worker_lives_o
     await settler.settle(delivery, defect())
     side = await link.channel()
     dead_letters = type(inbox)()
-    await side.consume(names.dead, dead_letters)
+    await side.consume(names.dead_letters, dead_letters)
     letter = await dead_letters.next()
     await letter.ack()
     assert letter.message.headers["x-mcp-reason"] == "defect"

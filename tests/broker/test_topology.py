@@ -50,11 +50,11 @@ def test_every_quorum_queue_says_what_its_defaults_would_not():
     for queue in queues:
         assert queue.arguments["x-queue-type"] == "quorum"
         assert queue.arguments["x-delivery-limit"] > 0
-        assert queue.arguments["x-overflow"] == ("drop-head" if queue.name == names.dead else "reject-publish")
+        assert queue.arguments["x-overflow"] == ("drop-head" if queue.name == names.dead_letters else "reject-publish")
         assert queue.arguments["x-consumer-disconnected-timeout"] == 10_000
         if queue.name != names.queries:
             assert queue.arguments["x-dead-letter-exchange"]
-            strategy = "at-most-once" if queue.name == names.dead else "at-least-once"
+            strategy = "at-most-once" if queue.name == names.dead_letters else "at-least-once"
             assert queue.arguments["x-dead-letter-strategy"] == strategy
 
 

@@ -173,7 +173,7 @@ async def peek(stage: Stage, queue: str, report: Report) -> list[Delivery]:
 
 
 async def check_dead_letters(stage: Stage, report: Report) -> None:
-    letters = await peek(stage, stage.names.dead, report)
+    letters = await peek(stage, stage.names.dead_letters, report)
     for delivery in list(letters):
         reason = delivery.message.headers.get("x-mcp-reason")
         if reason is None and delivery.message.headers.get("x-first-death-reason") == "expired":
@@ -249,7 +249,7 @@ async def check_broker(stage: Stage, report: Report) -> None:
     own = {f"{stage.prefix}.replies.", f"{stage.prefix}.following."}
     unclean = {stage.names.inbox(WorkerId(worker)) for worker in stage.killed | stage.frozen}
     for name in queues:
-        if name in (stage.names.dead, stage.log.queue.name) or any(name.startswith(start) for start in own):
+        if name in (stage.names.dead_letters, stage.log.queue.name) or any(name.startswith(start) for start in own):
             continue
         left = await peek(stage, name, report)
         if left:

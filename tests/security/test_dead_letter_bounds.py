@@ -14,7 +14,7 @@ from tests.harness import Cluster, config
 
 
 async def test_the_dead_letter_queue_holds_so_many_bytes_and_the_newest_messages(mcp: Cluster):
-    await mcp.start(config(worker={"max_dead": "1M"}))
+    await mcp.start(config(worker={"max_dead_letter_bytes": "1M"}))
     await mcp.client.create("c", "echo")
     count = 60
     for number in range(count):
@@ -48,21 +48,21 @@ async def test_a_dead_letter_queue_of_before_is_used_as_it_is(link: Link, prefix
             "x-delivery-limit": 2**31 - 1,
             "x-overflow": "reject-publish",
             "x-consumer-disconnected-timeout": 10_000,
-            "x-dead-letter-exchange": names.dead,
+            "x-dead-letter-exchange": names.dead_letters,
             "x-dead-letter-strategy": "at-least-once",
         },
     )
     channel = await link.channel()
     await channel.declare_queue(before)
     worker = await mcp.start()
-    assert (await worker.logged("topology.differs"))["queue"] == names.dead
+    assert (await worker.logged("topology.differs"))["queue"] == names.dead_letters
     await mcp.client.publish_call_event(b"no event")
     await mcp.until(lambda: mcp.logged("delivery", outcome="dead_lettered"))
     async with asyncio.timeout(10):
         while not await DeadLetterQueue(link, names).fitting(Filter()):
             await asyncio.sleep(0.05)
     (differing,) = [one for one in await verify(link, cluster(names)) if one.state != "ok"]
-    assert differing.name == names.dead
-    await channel.delete_queue(names.dead)
+    assert differing.name == names.dead_letters
+    await channel.delete_queue(names.dead_letters)
     await apply(channel, cluster(names), link=link)
     assert {one.state for one in await verify(link, cluster(names))} == {"ok"}

@@ -59,7 +59,7 @@ async def publishing(mcp: Cluster, node: PrivateBroker) -> AsyncIterator[Attacke
 
 
 async def replay_all(node: PrivateBroker) -> list[Replayed]:
-    """``mcp-sessions dead replay --all``, as operator."""
+    """``mcp-sessions dead-letters replay --all``, as operator."""
     link, publisher = Link(url_of(node, "operator"), "operator"), Publisher()
     await link.open()
     try:
@@ -90,7 +90,7 @@ async def test_a_replay_tells_no_event_and_ends_no_call(
         await attacker.send(NAMES.cluster, "", "call.ended", ended, headers=lies(exchange, key))
     await scene.mcp.until(lambda: len(scene.dead_letters()) == 4 * len(targets))
     for exchange, key in targets:  # straight into the dead-letter queue, as before
-        await former.send("", NAMES.dead, "call.ended", ended, headers=lies(exchange, key))
+        await former.send("", NAMES.dead_letters, "call.ended", ended, headers=lies(exchange, key))
 
     done: list[Replayed] = []
 

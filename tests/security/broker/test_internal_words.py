@@ -166,7 +166,7 @@ async def test_what_cannot_be_read_is_answered_and_dead_lettered_once(scene: Sce
 async def test_no_answer_goes_into_a_queue_of_the_workers(scene: Scene, attacker: Attacker):
     """A reply address is where workers write with their own rights."""
     owner = (await scene.client.list_sessions()).sessions["live-0"].worker_id
-    ours = [NAMES.calls, NAMES.unowned, NAMES.orphans, NAMES.queries, NAMES.dead, NAMES.inbox(owner)]
+    ours = [NAMES.calls, NAMES.unowned, NAMES.orphans, NAMES.queries, NAMES.dead_letters, NAMES.inbox(owner)]
     ours += [NAMES.worker(owner, "abc"), NAMES.requests_of(owner, "abc")]
 
     async def attack() -> None:

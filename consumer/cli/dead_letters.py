@@ -1,4 +1,4 @@
-"""``mcp-sessions dead``: the dead-letter queue, where messages wait that no worker could handle.
+"""``mcp-sessions dead-letters``: the dead-letter queue, where messages wait that no worker could handle.
 
 Looking takes nothing. What is replayed or dropped is named before: by id, by a filter, or by ``--all``.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli.command import ExitCode, Invocation, command, run
-from consumer.cli.dead_screen import counted, fields, dead_letter_table, show_whole, tell_replayed, tell_summary, whole
+from consumer.cli.dead_letter_screen import counted, fields, dead_letter_table, show_whole, tell_replayed, tell_summary, whole
 from consumer.cli.parsing import moment
 from consumer.cli.screen import answers, problems, say, write_json
 
@@ -61,7 +61,7 @@ class Fitting:
         )
 
 
-@command(app, "list", epilog="Example: mcp-sessions dead list --reason unrecognised --since 1h")
+@command(app, "list", epilog="Example: mcp-sessions dead-letters list --reason unrecognised --since 1h")
 async def list_dead_letters(
     invocation: Invocation,
     fitting: Fitting,
@@ -96,7 +96,7 @@ async def list_dead_letters(
     tell_summary(look, reasons, len(listed))
 
 
-@command(app, "show", epilog="Example: mcp-sessions dead show 3f9c")
+@command(app, "show", epilog="Example: mcp-sessions dead-letters show 3f9c")
 async def show(
     invocation: Invocation,
     id_: Annotated[str, typer.Argument(metavar="ID", help="As in the list, or how one begins; or a message id.")],
@@ -122,7 +122,7 @@ async def show(
         show_whole(found[0])
 
 
-@command(app, "replay", epilog="Example: mcp-sessions dead replay --reason crash_loop")
+@command(app, "replay", epilog="Example: mcp-sessions dead-letters replay --reason crash_loop")
 async def replay(
     invocation: Invocation,
     fitting: Fitting,
@@ -156,7 +156,7 @@ async def replay(
         raise typer.Exit(ExitCode.ERROR)
 
 
-@command(app, "drop", epilog="Example: mcp-sessions dead drop 3f9c0a1b2c4d")
+@command(app, "drop", epilog="Example: mcp-sessions dead-letters drop 3f9c0a1b2c4d")
 def drop(
     invocation: Invocation,
     fitting: Fitting,
@@ -222,5 +222,5 @@ async def _lot(invocation: Invocation) -> AsyncIterator["tuple[DeadLetterQueue, 
     from consumer.broker.dead_letter_queue import DeadLetterQueue
     from consumer.broker.topology import Names
 
-    async with invocation.link("dead") as link:
+    async with invocation.link("dead-letters") as link:
         yield DeadLetterQueue(link, Names(invocation.settings().worker.prefix)), link

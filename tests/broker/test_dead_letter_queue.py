@@ -48,7 +48,7 @@ async def decide(outcome):
 
 async def put(link, publisher, names, bodies, *, reason="unrecognised", **properties):
     """Messages that were published to the raw calls, and made dead letters from there as a worker does it."""
-    settler, channel = Settler(publisher, names.dead), await link.channel()
+    settler, channel = Settler(publisher, names.dead_letters), await link.channel()
     kept: asyncio.Queue[Delivery] = asyncio.Queue()
     tag = await channel.consume(names.calls, kept.put_nowait)
     for body in bodies:
@@ -116,7 +116,7 @@ async def test_what_a_foreign_consumer_rejects_is_a_dead_letter_again(link, publ
     await put(link, publisher, names, numbered(2))
     channel = await link.channel()
     await channel.prefetch(1)
-    await channel.consume(names.dead, inbox)
+    await channel.consume(names.dead_letters, inbox)
     first = await inbox.next()
     await first.settle(requeue=False)
     second = await inbox.next()
@@ -230,7 +230,7 @@ async def test_what_no_queue_takes_stays_a_dead_letter_and_the_rest_goes_on(link
     gone, deaf = f"{names.prefix}.gone", f"{names.prefix}.deaf"
     for number, exchange in enumerate((gone, deaf, names.calls)):
         headers = {"x-mcp-reason": "defect", "x-mcp-exchange": exchange, "x-mcp-routing-key": "k"}
-        await publisher.publish(Message(b"%d" % number, headers=headers), names.dead, "")
+        await publisher.publish(Message(b"%d" % number, headers=headers), names.dead_letters, "")
     channel = await link.channel()
     await channel.declare_exchange(Exchange(deaf, "topic", ""))
     done: list[Replayed] = []
@@ -257,7 +257,7 @@ async def test_only_what_was_named_is_dropped(link, publisher, names, lot):
 
 async def test_what_was_dropped_stays_dropped_however_much_it_is(link, publisher, names, lot):
     """RabbitMQ forgets the acknowledgements that it keeps back in a channel for a busy quorum queue."""
-    await asyncio.gather(*(publisher.publish(Message(b"%d" % one), names.dead, "") for one in range(1000)))
+    await asyncio.gather(*(publisher.publish(Message(b"%d" % one), names.dead_letters, "") for one in range(1000)))
     dropped: list[DeadLetter] = []
     await lot.drop({one.id for one in await lot.fitting(Filter())}, dropped.append)
     assert len(dropped) == 1000
@@ -284,11 +284,11 @@ async def test_a_prefix_that_nobody_uses_is_told(link, prefix):
 def letter_from(exchange, key, **more):
     origin = {"x-mcp-exchange": exchange, "x-mcp-routing-key": key, "x-mcp-reason": "defect"}
     message = Message(b"{}", type="session.create", headers=origin | more)
-    return DeadLetter.of(delivered(message, exchange=Names().dead), Names())
+    return DeadLetter.of(delivered(message, exchange=Names().dead_letters), Names())
 
 
 def delivered(message, *, exchange, routing_key=""):
-    return Delivery(message, Names().dead, exchange, routing_key, redelivered=False, received_at=0.0, settle=None)
+    return Delivery(message, Names().dead_letters, exchange, routing_key, redelivered=False, received_at=0.0, settle=None)
 
 
 def test_what_was_between_workers_begins_again_at_the_durable_lane():
