@@ -313,7 +313,7 @@ MADE_OF_EVENTS: frozenset[str] = frozenset({CallStarted.type, CallProgress.type,
 """What workers make of call events. Only they may send it: who says who calls whom publishes the event itself."""
 
 Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnded
-"""What opens, changes or ends a call: the durable lane."""
+"""What opens, changes or ends a call: sent to the sessions exchange."""
 
 Use = (
     SessionGet
@@ -332,13 +332,13 @@ Use = (
     | CompletionComplete
     | LoggingLevel
 )
-"""What uses a session that is there: the fast lane."""
+"""What uses a session that is there: sent to the requests exchange."""
 
 ClusterRequest = SessionsList | ServicesList | ServicesTools | ServicesDescribe | WorkersList | WorkersFigures
 """What any worker answers."""
 
 DURABLE = frozenset(model.type for model in get_args(Lifecycle))
-"""The message types of the durable lane."""
+"""The message types of the sessions exchange."""
 
 CallAddressed = Lifecycle | Use
 Request = CallAddressed | ClusterRequest

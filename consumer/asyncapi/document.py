@@ -25,8 +25,8 @@ round. Channels named `exchange.` are published to and bound to, channels named 
 default exchange, published to. AMQP properties stand among the headers and are marked with `x-amqp-property`.
 
 A request names its type in the AMQP property `type`. Its reply has the type of the request with `.reply` behind it and
-the same `correlation_id`, and goes to `reply_to`. Both lanes take every message that is addressed to a call; the
-operation of a request names the lane that is meant for it. What is marked with `x-internal` passes between workers and
+the same `correlation_id`, and goes to `reply_to`. Both exchanges take every message that is addressed to a call; the
+operation of a request names the exchange that is meant for it. What is marked with `x-internal` passes between workers and
 is of no use to others.
 """
 

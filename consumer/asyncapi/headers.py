@@ -27,7 +27,7 @@ _PLACING: dict[str, str] = {
     headers.RETURNED: "The worker that got the message and does not own the call.",
     headers.RETURNS: "How often the message has been returned.",
     headers.REFUSED: "The worker that the call was placed on and that had no room after all.",
-    headers.RESENT: "Sent through the durable lane a second time.",
+    headers.RESENT: "Sent through the sessions exchange a second time.",
     headers.DEATHS: "How many workers have died with this message in their inbox.",
     headers.LATE: "The message has been an orphan.",
     headers.ORPHAN_OF: "The dead worker whose inbox gave the message up.",
@@ -85,9 +85,9 @@ HEADERS: dict[str, Schema] = {
         ),
         correlation_id=_CORRELATION,
         expiration=_property(
-            "string", "How long (ms) its sender waits, in digits. Leave it out on the durable lane.", pattern="^[0-9]+$"
+            "string", "How long (ms) its sender waits, in digits. Leave it out on the sessions exchange.", pattern="^[0-9]+$"
         ),
-        **{headers.DEADLINE: _header("Until when (ms since the epoch) its sender waits, for the durable lane.")},
+        **{headers.DEADLINE: _header("Until when (ms since the epoch) its sender waits, for the sessions exchange.")},
         timestamp=_TIMESTAMP,
     ),
     "ReplyHeaders": _headers(

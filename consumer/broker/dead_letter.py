@@ -139,8 +139,8 @@ class DeadLetter:
         """The message as it is published again, its exchange and its routing key.
 
         It begins anew, under its message id: without the broker's headers and without any of ours, which tell of the
-        hops, the deaths and the deadline of its former life. What was on its way between workers takes the durable
-        lane: the inbox that it was in may be gone, and only the lane knows whether somebody owns the call. What a
+        hops, the deaths and the deadline of its former life. What was on its way between workers takes the sessions
+        exchange: the inbox that it was in may be gone, and only the exchange knows whether somebody owns the call. What a
         worker had made of a call event becomes a call event again.
 
         Raises:
@@ -195,7 +195,7 @@ class Filter:
 
 
 def _was_between_workers(origin: Origin, names: Names) -> bool:
-    """Whether it was on its way from one worker to another, or from the lanes to the placer."""
+    """Whether it was on its way from one worker to another, or from the exchanges of calls to the placer."""
     waiting = (names.unowned, names.orphans)
     inbox = names.worker_of_inbox(origin.queue) or (not origin.exchange and names.worker_of_inbox(origin.routing_key))
     return (

@@ -120,12 +120,12 @@ class Names:
 
     @property
     def sessions(self) -> str:
-        """Exchange of the durable lane."""
+        """Exchange of what opens, changes or ends a call; the queues behind it are durable."""
         return self._name("sessions")
 
     @property
     def requests(self) -> str:
-        """Exchange of the fast lane."""
+        """Exchange of tool calls and reads; the queues behind it go with their connection."""
         return self._name("requests")
 
     @property
@@ -179,7 +179,7 @@ class Names:
         return queue in shared or queue.startswith(own)
 
     def requests_of(self, worker_id: WorkerId, connection: str) -> str:
-        """A worker's fast lane on one of its connections."""
+        """A worker's requests queue on one of its connections."""
         return self._name("requests", worker_id, connection)
 
     def worker(self, worker_id: WorkerId, connection: str) -> str:
@@ -233,8 +233,8 @@ def cluster(
             Exchange(names.unowned, "fanout", "messages for calls that nobody owns"),
             Exchange(names.orphans, "fanout", "what a worker held or did not take in time"),
             Exchange(names.calls, "topic", "raw call events of telephony platforms"),
-            Exchange(names.sessions, "direct", "the durable lane: what opens, changes or ends a call", unowned),
-            Exchange(names.requests, "direct", "the fast lane: tool calls and reads", unowned),
+            Exchange(names.sessions, "direct", "what opens, changes or ends a call", unowned),
+            Exchange(names.requests, "direct", "tool calls and reads", unowned),
             Exchange(names.cluster, "fanout", "questions that any worker answers"),
             Exchange(names.workers, "fanout", "presence, scatter and gather"),
             Exchange(names.events, "topic", "what happened to sessions: session.<what>.<service_name>"),
@@ -268,7 +268,7 @@ def cluster(
 
 
 def inbox(names: Names, worker_id: WorkerId) -> Queue:
-    """A worker's inbox; bound to the durable lane once for each call that it owns."""
+    """A worker's inbox; bound to the sessions exchange once for each call that it owns."""
     return Queue(
         names.inbox(worker_id),
         "what changes the life of a worker's calls",
@@ -277,7 +277,7 @@ def inbox(names: Names, worker_id: WorkerId) -> Queue:
 
 
 def requests_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
-    """A worker's fast lane; bound once for each call that it owns.
+    """A worker's requests queue; bound once for each call that it owns.
 
     Classic: a quorum queue would cost 0.8 ms a tool call. A new name for each connection: from 4.2 an exclusive queue
     stays locked while its cluster node is down.

@@ -11,7 +11,7 @@ from consumer.broker.rpc import RpcClient
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, ToDeadLetters, decided
 from consumer.calls.context import Context
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
 from consumer.telephony import SOURCES, Ignored, Translated, Unrecognised, translate
@@ -42,7 +42,7 @@ class Intake:
         self._context = context
         self._platforms = platforms or {}
         self._rpc_client = rpc_client
-        self._lanes = Lanes("intake")
+        self._lanes = KeyedQueues("intake")
         self._tasks = Tasks()
 
     def take(self, delivery: Delivery) -> None:

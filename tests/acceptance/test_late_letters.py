@@ -43,7 +43,7 @@ class Post:
         await self._publisher.publish(message, self._names.workers, "", confirm=False)
 
     async def deliver(self, message: Message, dead: WorkerProcess, *, sent: datetime) -> None:
-        # It has been through the exchange of its lane, and nobody's queue was bound.
+        # It has been through its exchange, and nobody's queue was bound.
         marks = {headers.ORPHAN_OF: dead.worker_id, headers.RESENT: True, CALL_HEADER: CALL}
         message = replace(message.with_headers(marks), timestamp=sent)
         await self._publisher.publish(message, self._names.unowned, CALL)

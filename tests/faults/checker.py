@@ -200,10 +200,10 @@ def broker_lists(stage: Stage) -> tuple[list[str], list[dict[str, Any]]]:
             "list_bindings", "source_name", "destination_name", "routing_key", "--formatter", "json", "--silent"
         )
     )
-    lanes = {stage.names.sessions, stage.names.requests}
+    exchanges = {stage.names.sessions, stage.names.requests}
     return (
         [queue["name"] for queue in queues if queue["name"].startswith(f"{stage.prefix}.")],
-        [binding for binding in bindings if binding["source_name"] in lanes],
+        [binding for binding in bindings if binding["source_name"] in exchanges],
     )
 
 

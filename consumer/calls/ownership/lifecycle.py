@@ -23,7 +23,7 @@ from consumer.calls.ownership.ringing import Ringer
 from consumer.calls.requests.binding_text import below_telephony
 from consumer.calls.routes import CALL_KEY, plan
 from consumer.calls.wanted import Wanted, wanted_by
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.sessions import SessionManager
 from schemas import headers
 from schemas.base import Json
@@ -50,7 +50,7 @@ class Changes:
         *,
         holdings: Holdings,
         books: Books,
-        lanes: Lanes,
+        lanes: KeyedQueues,
     ) -> None:
         self._context = context
         self._sessions = sessions
@@ -142,7 +142,7 @@ class Changes:
     async def _open(
         self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str = "replace", fails_alone: bool = False
     ) -> list[CallSession | SessionsError]:
-        # The bindings of both lanes are there before anybody is told of the session.
+        # The bindings at both exchanges are there before anybody is told of the session.
         bound, results = await asyncio.gather(
             self._holdings.bind_requests(call),
             self._opening.open_all(call, wanted, if_exists=if_exists),

@@ -30,7 +30,7 @@ from consumer.calls.requests.kept_calls import KeptCalls
 from consumer.calls.requests.session_requests import Opening, Uses
 from consumer.calls.requests.tool_calls import Asked, ToolCalls
 from consumer.calls.wanted import Wanted
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import tracing
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
@@ -68,7 +68,7 @@ DEATH_NOTICE = 5.0
 
 
 class Owner:
-    """Takes deliveries of the inbox and of the fast lane; both lanes accept every message type."""
+    """Takes deliveries of the inbox and of the requests queue; both accept every message type."""
 
     def __init__(
         self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack
@@ -80,7 +80,7 @@ class Owner:
         self._tool_calls = ToolCalls(context, self._in_flight, self._kept)
         self._uses = Uses(context, self._tool_calls, self._in_flight, self._kept)
         self.heartbeat = Heartbeat()
-        self._lanes = Lanes("owner")
+        self._lanes = KeyedQueues("owner")
         self._tasks = Tasks()
         self._early = Early()
         self._leaving = False
@@ -148,7 +148,11 @@ class Owner:
     # What the broker brings.
 
     def take(self, delivery: Delivery) -> None:
-        """Take a delivery of the inbox or of the fast lane over."""
+        """Take a delivery of the inbox or of the requests queue over."""
+        if delivery.type == PROBE:
+            self.probed(delivery)
+            self._tasks.start(delivery.ack(), "probe-ack")
+            return
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:

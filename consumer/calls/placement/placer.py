@@ -30,7 +30,7 @@ from consumer.calls.placement.admission import Admission
 from consumer.calls.routes import plan
 from consumer.calls.wanted import Wanted, wanted_by
 from consumer.concurrency.expiring_dict import Memory
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics, tracing
 from schemas import headers
@@ -95,7 +95,7 @@ class Placer:
         self._context = context
         self._presence_requests = presence_requests
         self._admission = Admission(context.presence)
-        self._lanes = Lanes("placer")
+        self._lanes = KeyedQueues("placer")
         self._tasks = Tasks()
         self._placements: Memory[tuple[WorkerId, int]] = Memory(REMEMBER)
         self._channel: Channel | None = None
@@ -340,7 +340,7 @@ class Placer:
                     | LoggingLevel()
                 ):
                     if headers.RESENT not in delivery.message.headers:
-                        return self._resend(delivery, call_id)  # its owner may not have bound the fast lane yet
+                        return self._resend(delivery, call_id)  # its owner may not have bound its requests queue yet
                     raise SessionNotFound(f"there is no session {message.session_id!r}", session_id=message.session_id)
                 case _:
                     assert_never(message)

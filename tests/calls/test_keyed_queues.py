@@ -1,4 +1,4 @@
-"""Lanes: one after the other for a key, all keys at once."""
+"""Keyed queues: one after the other for a key, all keys at once."""
 
 import asyncio
 import gc
@@ -6,12 +6,12 @@ import gc
 import pytest
 
 from consumer.concurrency.expiring_dict import Memory
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 
 
 @pytest.fixture
 async def lanes():
-    made = Lanes("test")
+    made = KeyedQueues("test")
     yield made
     await made.abandon()
 
