@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from schemas.calls import CallEvent
 from schemas.errors import ErrorBody, by_code
-from schemas.event_data import EVENTS, SessionOver
+from schemas.event_data import EVENTS, SessionEndedData
 from schemas.events import CloudEvent, EndReason
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
@@ -53,7 +53,7 @@ def name_of(message_type: str) -> str:
     if message_type in models:
         return models[message_type].__name__
     if message_type in EVENTS:
-        return f"{EVENTS[message_type].__name__}Event"
+        return f"{EVENTS[message_type].__name__.removesuffix('Data')}Event"
     return "".join(word.capitalize() for word in re.split(r"[._]", message_type))
 
 
@@ -154,7 +154,7 @@ def _narrow(found: dict[str, Schema]) -> None:
             found[request.__name__] |= {"title": request.__name__}
             found[request.__name__]["properties"]["kind"] = {"const": kind.partition(".")[2]}
     for kind, data in EVENTS.items():
-        if issubclass(data, SessionOver):
+        if issubclass(data, SessionEndedData):
             reasons = [one.value for one in EndReason if kind == f"mcp.session.{one.event_type.value}"]
             found[data.__name__]["properties"]["reason"] = {"type": "string", "enum": reasons}
     codes = found["ErrorCode"]
