@@ -16,10 +16,10 @@ from schemas.ids import WorkerId
 from schemas.interim import INTERIM
 from schemas.internal import (
     ANSWERS,
-    Endings,
+    EndedCalls,
     FiguresScatter,
     OwnerCheck,
-    Presence,
+    PresenceReport,
     PresenceRequest,
     Probe,
     Recipe,
@@ -144,7 +144,7 @@ class _Channels:
     def _sent(self) -> dict[str, list[str]]:
         """Where messages are published first."""
         names = self.names
-        workers = [one.type for one in (Presence, PresenceRequest, Endings, SessionsScatter, FiguresScatter)]
+        workers = [one.type for one in (PresenceReport, PresenceRequest, EndedCalls, SessionsScatter, FiguresScatter)]
         return {
             _exchange(names.calls): [CALL_EVENT, PLATFORM_EVENT],
             _exchange(names.sessions): [*(one.type for one in get_args(Lifecycle)), OwnerCheck.type],
@@ -156,7 +156,7 @@ class _Channels:
             _queue(self.inbox.name): [Recipe.type, Probe.type],
             _queue(self.worker.name): [
                 *(one.type for one in ANSWERS),
-                Presence.type,  # to the placer, when a load has changed
+                PresenceReport.type,  # to the placer, when a load has changed
                 f"{CallEnded.type}{REPLY_SUFFIX}",
             ],
             **{_exchange(one.name): [PLATFORM_EVENT] for one in self.topology.exchanges if one.foreign},

@@ -18,9 +18,9 @@ from consumer.worker.wiring import Parts
 from schemas.errors import SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId
-from schemas.internal import Endings as EndingsMessage
+from schemas.internal import EndedCalls
 from schemas.internal import FiguresScatter, OwnerCheck, PresenceRequest, SessionsScatter
-from schemas.internal import Presence as PresenceMessage
+from schemas.internal import PresenceReport
 from schemas.replies import REPLY_SUFFIX, parse_reply
 from schemas.sessions import ServiceLoad, WorkerInfo
 
@@ -68,7 +68,7 @@ class Others:
         What the placer has told is known to all: another one speaks for it when it dies.
         """
         parts = self._parts
-        message = PresenceMessage(
+        message = PresenceReport(
             worker=self.info(),
             placements=dict(parts.owner.placements),
             told=parts.owner.told,
@@ -85,7 +85,7 @@ class Others:
             await parts.publisher.publish(
                 Message(
                     body=message.model_dump_json().encode(),
-                    type=PresenceMessage.type,
+                    type=PresenceReport.type,
                     reply_to=reports_to,
                     persistent=False,
                 ),
@@ -129,14 +129,14 @@ class Others:
             log.warning("peers.not_a_worker", type=delivery.type, user=delivery.user)
             return
         match delivery.type:
-            case PresenceMessage.type:
+            case PresenceReport.type:
                 self._hear_presence(delivery)
             case PresenceRequest.type:
                 self._roll_called = True
                 parts.news.set()
                 parts.presence.asked()
                 self._tell_endings(delivery.message.reply_to)
-            case EndingsMessage.type:
+            case EndedCalls.type:
                 parts.endings.hear(delivery)
             case SessionsScatter.type | FiguresScatter.type:
                 if delivery.message.reply_to != parts.rpc_client.reply_to:  # or it is our own question to everybody
@@ -157,7 +157,7 @@ class Others:
 
     def _hear_presence(self, delivery: Delivery) -> None:
         try:
-            message = PresenceMessage.model_validate_json(delivery.message.body)
+            message = PresenceReport.model_validate_json(delivery.message.body)
         except ValidationError as error:  # of another version: it will be taken for silent
             log.warning("presence.unreadable", error=str(error))
             return

@@ -11,7 +11,7 @@ from consumer.broker.topology import Binding, Names, Queue, inbox
 from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.concurrency.task_set import Tasks
 from schemas.ids import CallId, WorkerId
-from schemas.internal import Presence
+from schemas.internal import PresenceReport
 from tests.acceptance.recipes import recipe_of
 from tests.harness import WAIT, Cluster, config
 
@@ -72,8 +72,8 @@ async def test_what_its_worker_has_told_is_not_told_again(mcp: Cluster, link: Li
             reporting: set[str] = set()
             while reporting < {owner.worker_id, heir.worker_id}:
                 delivery = await reports.get()
-                if delivery.type == Presence.type:
-                    report = Presence.model_validate_json(delivery.message.body)
+                if delivery.type == PresenceReport.type:
+                    report = PresenceReport.model_validate_json(delivery.message.body)
                     reporting.add(report.worker.worker_id)
                     told = told or (report.worker.worker_id == owner.worker_id and report.told > 0)
     await owner.kill()

@@ -8,7 +8,7 @@ import pytest
 from consumer.calls.placement.admission import Admission
 from schemas.errors import Capacity, ServiceSessionLimit
 from schemas.ids import ServiceName, WorkerId
-from schemas.internal import Presence as Report
+from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
 from tests.calls.presences import presence_of
 
@@ -21,7 +21,7 @@ def report(worker, *, sessions=0, capacity=10, state="ready", placements=None, *
         name: load if isinstance(load, ServiceLoad) else ServiceLoad(sessions=load, max_sessions=5)
         for name, load in (services or {"echo": 0}).items()
     }
-    return Report(
+    return PresenceReport(
         worker=WorkerInfo(
             worker_id=WorkerId(worker), host="h", pid=1, version="1", state=state, started_at=datetime.now(UTC),
             sessions=sessions, capacity=capacity, services=loads,

@@ -13,8 +13,8 @@ from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS
 from consumer.concurrency.expiring_dict import Memory
 from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, WorkerId
-from schemas.internal import Endings as EndingsMessage
-from schemas.internal import Presence as Report
+from schemas.internal import EndedCalls
+from schemas.internal import PresenceReport
 from schemas.sessions import WorkerInfo
 from tests.calls.presences import presence_of
 
@@ -42,9 +42,9 @@ async def test_a_memory_forgets_what_was_set_too_long_ago():
 
 
 def told(worker: str, ended: dict[str, float]) -> Delivery:
-    body = EndingsMessage(worker_id=WorkerId(worker), ended=ended).model_dump_json().encode()  # type: ignore[arg-type]
+    body = EndedCalls(worker_id=WorkerId(worker), ended=ended).model_dump_json().encode()  # type: ignore[arg-type]
     return Delivery(
-        message=Message(body, type=EndingsMessage.type),
+        message=Message(body, type=EndedCalls.type),
         queue="q",
         exchange=NAMES.workers,
         routing_key="",
@@ -78,8 +78,8 @@ async def test_an_end_from_a_distant_past_is_not_remembered_at_all():
     assert not endings.bar("c-1", sent=datetime.fromtimestamp(0, UTC))  # type: ignore[arg-type]
 
 
-def report(worker: str, state: str = "ready") -> Report:
-    return Report(
+def report(worker: str, state: str = "ready") -> PresenceReport:
+    return PresenceReport(
         worker=WorkerInfo(
             worker_id=WorkerId(worker),
             host="h",

@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from schemas.ids import ServiceName, WorkerId
-from schemas.internal import Presence as PresenceMessage
+from schemas.internal import PresenceReport
+from schemas.internal import PresenceRequest
 from schemas.sessions import ServiceLoad, WorkerInfo
 
 FORGET = 60.0
@@ -141,7 +142,7 @@ class Presence:
             if seen.asked_at is None and worker_id != self._me:
                 seen.asked_at = now
 
-    def heard(self, message: PresenceMessage, placer: WorkerId, reports_to: str | None = None) -> None:
+    def heard(self, message: PresenceReport, placer: WorkerId, reports_to: str | None = None) -> None:
         """Take a report; ``placer`` is the worker whose placements are kept here, which is this one.
 
         ``reports_to`` comes from the worker that places: where it wants to hear of loads.

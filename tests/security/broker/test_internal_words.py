@@ -14,7 +14,7 @@ from consumer.broker.topology import Binding, Queue
 from infra.broker import PrivateBroker
 from schemas import headers
 from schemas.errors import ErrorCode
-from schemas.internal import INTERNAL, Presence
+from schemas.internal import INTERNAL, PresenceReport
 from schemas.requests import MADE_OF_EVENTS
 from tests.acceptance.recipes import recipe_of
 from tests.harness import Cluster, config
@@ -219,12 +219,12 @@ async def test_what_a_client_wrote_into_a_workers_own_queue_is_not_heard(
     names = [name for name in await asyncio.to_thread(queues, node) if name.startswith(f"{NAMES.prefix}.workers.")]
     assert len(names) == 2
     workers = (await scene.client.list_workers()).workers
-    ghost = Presence(worker=workers[0].model_copy(update={"worker_id": "ghost", "capacity": 10**6}))
+    ghost = PresenceReport(worker=workers[0].model_copy(update={"worker_id": "ghost", "capacity": 10**6}))
     ended = bodies("live-0", "w-1")["worker.endings"]
 
     async def attack() -> None:
         for queue in names:
-            await former.send("", queue, Presence.type, ghost.model_dump_json().encode())
+            await former.send("", queue, PresenceReport.type, ghost.model_dump_json().encode())
             await former.send("", queue, "worker.endings", ended)
             await former.send(
                 "", queue, "owner.check.reply", b'{"ok": true, "result": {"call_id": "live-0", "owner": "x"}}'
@@ -258,7 +258,7 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
             get = Message(b'{"session_id": "mad"}', type="session.get", headers=marks)
             await signed.publish(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
         await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) == 5)
-        heard: asyncio.Queue[Presence] = asyncio.Queue()
+        heard: asyncio.Queue[PresenceReport] = asyncio.Queue()
         channel = await link.channel()
         queue = Queue(f"{NAMES.prefix}.workers.listener.1", "", exclusive=True)
         await channel.declare_queue(queue)
@@ -266,7 +266,7 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
         await channel.consume(
             queue.name,
             lambda one: (
-                heard.put_nowait(Presence.model_validate_json(one.message.body)) if one.type == Presence.type else None
+                heard.put_nowait(PresenceReport.model_validate_json(one.message.body)) if one.type == PresenceReport.type else None
             ),
             no_ack=True,
         )

@@ -9,7 +9,7 @@ from consumer.broker.message import Message
 from consumer.broker.publisher import Publisher
 from infra.broker import PrivateBroker
 from schemas.ids import WorkerId
-from schemas.internal import Presence
+from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
 from tests.acceptance.recipes import recipe_of
 from tests.harness import Cluster, config
@@ -38,7 +38,7 @@ async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: 
             capacity=1,
             services={"echo": ServiceLoad()},
         )
-        report = Message(Presence(worker=info).model_dump_json().encode(), type=Presence.type, persistent=False)
+        report = Message(PresenceReport(worker=info).model_dump_json().encode(), type=PresenceReport.type, persistent=False)
         await older.publish(report, NAMES.workers, "")
         await worker.logged("origin.unsigned_worker")
         await older.publish(recipe, NAMES.sessions, "c-1")
@@ -51,9 +51,9 @@ async def test_a_client_makes_nobody_believe_that_an_older_worker_is_there(
     mcp: Cluster, node: PrivateBroker, attacker: Attacker
 ):
     await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
-    assert await attacker.is_refused(NAMES.workers, "", Presence.type)
+    assert await attacker.is_refused(NAMES.workers, "", PresenceReport.type)
     for exchange in (NAMES.sessions, NAMES.requests, NAMES.cluster):
-        assert not (await attacker.ask(exchange, "c-1", Presence.type)).ok
+        assert not (await attacker.ask(exchange, "c-1", PresenceReport.type)).ok
     assert not mcp.logged("origin.unsigned_worker")
 
 
