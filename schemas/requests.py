@@ -106,7 +106,7 @@ class ToolsCall(MayOpen):
 
     With a ``service_name`` the session is opened when there is none: ``beside`` what the call has, ``alone`` only where
     no session has that id, ``never``. ``session_timeout`` (idle timeout, s) and ``session_metadata`` are those of a
-    session that is opened. ``timeout`` (s) is the caller's patience.
+    session that is opened. ``timeout`` (s) is how long the caller waits.
     ``progress`` asks for ``tools.progress`` messages, ``pending_after`` (s) for one ``tools.pending`` when it takes
     longer, ``logs`` for ``tools.log`` messages, ``changes`` for ``tools.changed`` messages, and ``questions`` says that
     ``input.required`` will be answered; all of them come to the reply address. ``client_capabilities`` (MCP

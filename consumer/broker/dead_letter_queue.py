@@ -189,9 +189,9 @@ class DeadLetterQueue:
         return ids
 
     async def dead_letter_again(
-        self, done: Collection[Replayed], before: Collection[str], patience: float
+        self, done: Collection[Replayed], before: Collection[str], timeout: float
     ) -> list[Replayed]:
-        """The same, with what became a dead letter again within ``patience`` seconds.
+        """The same, with what became a dead letter again within ``timeout`` seconds.
 
         A message is known by its message id, which it keeps; ``before`` is :meth:`everything` as it was before the
         replay. Returns early when nothing is left that could come back.
@@ -211,7 +211,7 @@ class DeadLetterQueue:
                     told[number] = replace(told[number], again=letter.without_body())
             return True
 
-        deadline, there = time.monotonic() + patience, -1
+        deadline, there = time.monotonic() + timeout, -1
         while any(away.values()):
             async with self._link.scratch() as channel:
                 now_there, _ = await self._counts(channel)

@@ -37,7 +37,7 @@ def own_headers(headers: Headers) -> Headers:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Body and properties (AMQP 0-9-1, section 4.2.6); ``expiration`` is the caller's patience in milliseconds."""
+    """Body and properties (AMQP 0-9-1, section 4.2.6); ``expiration`` is the caller's timeout in milliseconds."""
 
     body: bytes
     type: str | None = None
@@ -58,7 +58,7 @@ class Message:
         """The same message as it may be published a second time: without the broker's headers.
 
         Its ``expiration`` is left out as well: it would count from anew, and a message that expires in a quorum queue
-        is dead-lettered. The patience travels in the body or in a header.
+        is dead-lettered. The timeout travels in the body or in a header.
         """
         return replace(self, headers=own_headers(self.headers), expiration=None)
 

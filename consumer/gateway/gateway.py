@@ -69,7 +69,7 @@ class Gateway:
     def _routes(self, keys: TokenKeys) -> Iterator[Route]:
         own = self._settings.gateway
         senders = Senders(own)
-        catalogue = Catalogue(self.client, own.patience)
+        catalogue = Catalogue(self.client, own.call_timeout)
         yield from Readiness(self.client, self.in_flight).routes()
         yield from Rest(self.client, own, Rates(own.rate_limits)).routes()
         yield from Webhooks(self.client, own, senders).routes()

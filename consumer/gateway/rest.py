@@ -63,7 +63,7 @@ class Rest:
         await self._limit(request, "default")
         grant = granted(request)
         grant.check("gateway")
-        found = (await self._client.list_services(reply_timeout=self._settings.patience)).services
+        found = (await self._client.list_services(reply_timeout=self._settings.call_timeout)).services
         return answer(
             {
                 name: ListedService(command=list(service.command), description=service.description)
@@ -78,7 +78,7 @@ class Rest:
         service = _service(request)
         granted(request).check("gateway", service=service)
         try:
-            found = await self._client.service_tools(service, reply_timeout=self._settings.patience)
+            found = await self._client.service_tools(service, reply_timeout=self._settings.call_timeout)
         except (ServiceNotFound, ServiceDisabled) as error:  # the status that SignalWire's gateway has here
             raise Refused(400, error.message, code=error.code.value) from None
         return answer(ServiceTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
@@ -100,7 +100,7 @@ class Rest:
             tool,
             _table(body, "arguments"),
             service_name=service,
-            timeout=self._settings.patience,
+            timeout=self._settings.call_timeout,
             idempotency_key=request.headers.get("idempotency-key"),
             open="alone",
             session_timeout=_timeout(body),
@@ -113,7 +113,7 @@ class Rest:
         await self._limit(request, "default")
         grant = granted(request)
         grant.check("gateway")
-        timeout = self._settings.patience
+        timeout = self._settings.call_timeout
         found = self._client.iter_sessions(call_id=grant.call_id, reply_timeout=timeout)
         return answer({one.session_id: _listed(one) async for one in found if grant.reaches(one.service_name)})
 
@@ -124,7 +124,7 @@ class Rest:
         session_id = _session_id(path_parameter(request, "session_id"))
         told(request).call_id = call_id_of(session_id)
         grant.check("gateway", call_id=call_id_of(session_id))
-        closed = await self._client.close(session_id, reply_timeout=self._settings.patience)
+        closed = await self._client.close(session_id, reply_timeout=self._settings.call_timeout)
         if not closed.closed:
             raise SessionNotFound(f"Session {session_id} not found", session_id=session_id)
         return answer(Message(message=f"Session {session_id} closed"))

@@ -81,7 +81,7 @@ class Swaig:
             about.service, about.tool = await self._find(function, service, sender)
             sender.check("gateway", call_id=call_id, service=about.service)
             result = await self._client.call_tool(
-                call_id, about.tool, _arguments(payload), service_name=about.service, timeout=self._settings.patience
+                call_id, about.tool, _arguments(payload), service_name=about.service, timeout=self._settings.call_timeout
             )
         except SessionsError as error:
             about.code = error.code.value

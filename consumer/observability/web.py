@@ -26,7 +26,7 @@ from consumer.observability.metrics import REGISTRY
 
 log = structlog.get_logger(__name__)
 
-CLOSE_PATIENCE = 1.0
+CLOSE_TIMEOUT = 1.0
 """How long (s) closing may take; whoever is being answered has so long to take the answer."""
 
 BOUNDS = Bounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
@@ -93,7 +93,7 @@ class Web:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(CLOSE_PATIENCE),
+                timeout_graceful_shutdown=round(CLOSE_TIMEOUT),
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -114,7 +114,7 @@ class Web:
         """Answer who has asked, and listen no more; bounded."""
         assert self._serving is not None
         self._server.should_exit = True
-        _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_PATIENCE)
+        _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_TIMEOUT)
         for task in late:
             task.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 IfExists = Literal["replace", "keep", "reject"]
 
-EXIT_NOTICE_PATIENCE = 1.0
+EXIT_NOTICE_TIMEOUT = 1.0
 """Seconds that a process found dead has to tell how it died (its stderr may still be read), before it is ended so."""
 
 
@@ -251,7 +251,7 @@ class SessionManager(Generic[P]):
         """The session, touched; None when there is none that can be used.
 
         One that is overdue is ended by this. One that is dead is ended as soon as its process has told how it died,
-        ``EXIT_NOTICE_PATIENCE`` from now at the latest, so that its event can say so.
+        ``EXIT_NOTICE_TIMEOUT`` from now at the latest, so that its event can say so.
         """
         session = self._sessions.get(session_id)
         if session is None or not self._usable(session):
@@ -405,7 +405,7 @@ class SessionManager(Generic[P]):
         """Expect the exit notice of a process that is dead; end the session without it when it does not come."""
         if session not in self._dying and not session.has_ended:
             loop = asyncio.get_running_loop()
-            self._dying[session] = loop.call_later(EXIT_NOTICE_PATIENCE, self._end, session, EndReason.PROCESS_EXIT)
+            self._dying[session] = loop.call_later(EXIT_NOTICE_TIMEOUT, self._end, session, EndReason.PROCESS_EXIT)
 
     def _sweep(self) -> None:
         for session in self._sessions.values():

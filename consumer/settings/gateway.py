@@ -159,9 +159,9 @@ class GatewaySettings(_Section):
     """Signing keys of the SignalWire project, with which its webhooks are checked. Two hold while one is replaced."""
     webhooks: dict[Platform, WebhookSettings] = Field(default_factory=dict)
     """Keys and answers for the webhooks of each platform, by its name."""
-    patience: Seconds = 25.0
+    call_timeout: Seconds = 25.0
     """How long a tool call over HTTP may take. SignalWire's agents give up after 30 seconds and ask again."""
-    stream_patience: Seconds = 300.0
+    stream_timeout: Seconds = 300.0
     """How long a tool call over MCP may take whose client hears progress and questions on a stream."""
     call_header: str = Field(default="X-Call-Id", pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
     """The header that names the call for MCP, where neither the path nor a call token does."""
@@ -267,7 +267,7 @@ class GatewaySettings(_Section):
         return "127.0.0.1" if self.published_password and not self.local else self.host
 
 
-AGENTS_PATIENCE = 28.0
+AGENTS_TIMEOUT = 28.0
 """SignalWire's agents wait 30 s for an answer, and some of that goes for the way."""
 
 
@@ -283,9 +283,9 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
             "gateway.public_url is not set, and no trusted_proxies: a signature covers the URL that was called, so "
             "behind a proxy no webhook will be believed"
         )
-    if gateway.patience > AGENTS_PATIENCE:
+    if gateway.call_timeout > AGENTS_TIMEOUT:
         thoughts.append(
-            f"gateway.patience: SignalWire's agents give up after 30 s and ask again, before {gateway.patience:g} s"
+            f"gateway.call_timeout: SignalWire's agents give up after 30 s and ask again, before {gateway.call_timeout:g} s"
         )
     thoughts += [
         f"{setting}: there is no file {name!r}"

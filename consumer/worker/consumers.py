@@ -17,7 +17,7 @@ from consumer.worker.wiring import Parts
 PLACED_AT_ONCE = 2000
 """How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
 
-RIVAL_PATIENCE = 1.0
+RIVAL_TIMEOUT = 1.0
 """How long (s) another process under our id may take to answer; our own former life never does."""
 
 log = structlog.get_logger(__name__)
@@ -74,8 +74,8 @@ class Stations:
             return
         parts.joining = True
         try:
-            await parts.presence_requests.send()
-            await asyncio.wait({parts.rival}, timeout=RIVAL_PATIENCE)
+            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
+            await asyncio.wait({parts.rival}, timeout=RIVAL_TIMEOUT)
         finally:
             parts.joining = False
         if parts.rival.done():

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import structlog
 
 from consumer.concurrency.task_set import Tasks
-from consumer.worker.budgets import FLUSH_PATIENCE, INBOX_PATIENCE, OTHER_NODES, TAKEN_PATIENCE
+from consumer.worker.budgets import FLUSH_TIMEOUT, INBOX_TIMEOUT, OTHER_NODES, TAKEN_TIMEOUT
 from consumer.worker.consumers import Stations
 from consumer.worker.exit_codes import Exit
 from consumer.worker.peers import Others
@@ -50,16 +50,16 @@ async def leave(parts: Parts, others: Others, stations: Stations, tasks: Tasks, 
     budget = parts.settings.worker.drain_timeout
     if parts.settings.worker.drain == "wait":
         budget -= await _wait_for_calls(parts, budget - min(HAND_OVER, budget / 2), hurry)
-    await stations.stop_taking(TAKEN_PATIENCE)
+    await stations.stop_taking(TAKEN_TIMEOUT)
     in_time = bool(await _until_hurried(parts.owner.leave(parts.presence.others_ready(parts.worker_id), budget), hurry))
     await parts.sessions.shutdown()
     parts.state = "stopped"
     parts.reporter.worker("stopped")
     await others.announce()
-    if not await parts.outbox.flush(FLUSH_PATIENCE):
+    if not await parts.outbox.flush(FLUSH_TIMEOUT):
         log.warning("worker.events_unsent", count=len(parts.outbox))
     await asyncio.sleep(OTHER_NODES)
-    await parts.owner.stop(INBOX_PATIENCE)
+    await parts.owner.stop(INBOX_TIMEOUT)
     await stations.delete_inbox()
     log.info("worker.stopped", drained=in_time)
     return Exit.DRAINED if in_time else Exit.DRAIN_TIMED_OUT

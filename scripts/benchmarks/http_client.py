@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-PATIENCE = 60.0
+REQUEST_TIMEOUT = 60.0
 """The bound (s) of a request."""
 
 
@@ -44,9 +44,9 @@ class Connection:
 
         Raises:
             NotAnswered: the status is no success.
-            TimeoutError: there was no answer within ``PATIENCE``.
+            TimeoutError: there was no answer within ``REQUEST_TIMEOUT``.
         """
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             self._writer.write(self._http.head(method, path, len(body), headers or {}) + body)
             head = await self._reader.readuntil(b"\r\n\r\n")
             status, *lines = head.decode("latin-1").split("\r\n")
@@ -79,7 +79,7 @@ class Http:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             yield Connection(self, reader, writer)

@@ -27,7 +27,7 @@ PACKAGE = "signalwire-sdk[mcp-gateway]"
 MODULE = "signalwire.mcp_gateway.gateway_service"
 AGENT = Path(__file__).with_name("peer_agent.py")
 FOLDER = Path(__file__).resolve().parents[2] / ".peer"
-PATIENCE = 60.0
+START_TIMEOUT = 60.0
 LINE_LIMIT = 16 << 20
 NO_LIMIT = "1000000 per second"
 USER = "bench"
@@ -80,7 +80,7 @@ class Agent:
     async def told(self) -> Any:
         """What it says next; raises :class:`RuntimeError` when it has ended instead."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(START_TIMEOUT):
             line = await self._process.stdout.readline()
         if not line:
             raise RuntimeError("the agent of SignalWire's SDK has ended")
@@ -115,7 +115,7 @@ async def gateway(python: Path, services: dict[str, list[str]]) -> AsyncIterator
         process = _start(python, Path(folder), _configuration(port, password, services))
         try:
             client = Gateway(port, password)
-            await until(client.healthy, "answer of the gateway", within=PATIENCE, pause=0.1)
+            await until(client.healthy, "answer of the gateway", within=START_TIMEOUT, pause=0.1)
             yield client
         finally:
             await asyncio.to_thread(_end, process)
@@ -143,7 +143,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with suppress(psutil.NoSuchProcess):
             server.kill()
     process.wait(timeout=10)
-    end_all(left, patience=10.0)
+    end_all(left, timeout=10.0)
 
 
 def _configuration(port: int, password: str, services: dict[str, list[str]]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Plain:
     def _answer(self, channel, method, properties, body):
         self.answers.append((properties, json.loads(body)))
 
-    def ask(self, exchange: str, key: str, kind: str, body, patience: float = 15.0):
+    def ask(self, exchange: str, key: str, kind: str, body, timeout: float = 15.0):
         correlation_id = uuid.uuid4().hex
         self.channel.basic_publish(
             exchange,
@@ -44,8 +44,8 @@ class Plain:
         self.answers.clear()
         self.connection.process_data_events(time_limit=0)
         while not self.answers:
-            self.connection.process_data_events(time_limit=patience)
-            assert self.answers, f"no answer to {kind} within {patience} s"
+            self.connection.process_data_events(time_limit=timeout)
+            assert self.answers, f"no answer to {kind} within {timeout} s"
         properties, answer = self.answers.pop()
         assert properties.correlation_id == correlation_id
         assert properties.type == f"{kind}.reply"

@@ -145,7 +145,7 @@ def check_terminals(stage: Stage, life: Life, report: Report) -> None:
 async def peek(stage: Stage, queue: str, report: Report) -> list[Delivery]:
     """The ready messages of a queue, as the queue itself says; ``rabbitmqctl`` tells what was seconds ago.
 
-    One whose caller's patience has ended counts as ready until it would be delivered, and then it is not.
+    One whose caller waits no longer counts as ready until it would be delivered, and then it is not.
     """
     columns = ("name", "type", "messages_ready", "messages_unacknowledged", "consumers", "state", "policy")
     link = Link(stage.url, "checker")
@@ -177,7 +177,7 @@ async def check_dead_letters(stage: Stage, report: Report) -> None:
     for delivery in list(letters):
         reason = delivery.message.headers.get("x-mcp-reason")
         if reason is None and delivery.message.headers.get("x-first-death-reason") == "expired":
-            # Its caller's patience (the property ``expiration``) ended while no worker was the placer.
+            # Its caller's timeout (the property ``expiration``) ended while no worker was the placer.
             report.counts["requests that expired while nobody was there"] += 1
             letters.remove(delivery)
         elif reason not in EXPECTED_REASONS:

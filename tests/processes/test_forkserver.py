@@ -200,8 +200,8 @@ async def test_a_server_that_cannot_be_forked_is_started(tmp_path: Path, functio
     (tmp_path / "crashing.py").write_text("import os\nos.abort()\n")
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     env = {"PYTHONPATH": str(tmp_path)}
-    patience = 2.0 if why == "not ready within" else 20.0
-    one = service(fork_server=function, env=env, start_timeout=patience)
+    timeout = 2.0 if why == "not ready within" else 20.0
+    one = service(fork_server=function, env=env, start_timeout=timeout)
     with structlog.testing.capture_logs() as logs:
         async with MCPManager({"svc": one}) as manager:
             clients = await asyncio.gather(*(manager.create_client("svc") for _ in range(3)))

@@ -35,7 +35,7 @@ ROLL_CALL = 0.3
 """How long (s) is waited for the answers to a roll call, before what is known without them must do: they take
 milliseconds."""
 
-PATIENCE = 0.8
+ANSWER_SHARE = 0.8
 """How long a worker may take to answer a roll call before it is taken for dead, as a share of the grace. What it held
 waits for a whole grace, and the roll is called within the first fifth of that; see ``watch_every``."""
 
@@ -109,7 +109,7 @@ class Presence:
     @property
     def watch_every(self) -> float:
         """How often (s) a worker looks whether its neighbour's inbox is consumed; see ``neighbour``."""
-        return (1 - PATIENCE) * self.grace
+        return (1 - ANSWER_SHARE) * self.grace
 
     def reported(self) -> None:
         """A report of ours is sent: on one link they come back in this order, behind what others sent before."""
@@ -180,7 +180,7 @@ class Presence:
         seen = self._table.get(worker_id)
         if seen is None:
             return False
-        return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= PATIENCE * self.grace
+        return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= ANSWER_SHARE * self.grace
 
     def has_heard(self, seconds: float) -> bool:
         """Whether the others can have been heard for so long through this link, up to now."""
@@ -229,7 +229,7 @@ class Presence:
         loop = asyncio.get_running_loop()
         while (seen := self._table.get(worker_id)) is not None and self.alive(worker_id):
             if seen.asked_at is not None:
-                until = seen.asked_at + PATIENCE * self.grace + 0.001
+                until = seen.asked_at + ANSWER_SHARE * self.grace + 0.001
             elif loop.time() - seen.heard_at <= self.grace:
                 return True
             else:

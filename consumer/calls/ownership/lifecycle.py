@@ -13,8 +13,7 @@ from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Outcome
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.events import session_info
-from consumer.calls.messages.deadlines import check_patience
-from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import Holdings
@@ -91,7 +90,7 @@ class Changes:
                 assert_never(message)
 
     async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
-        check_patience(delivery, request)
+        check_deadline(delivery, request)
         self._context.service(request.service_name)
         again = call.opened_by.get(request.session_id) == delivery.message.message_id != ""
         late = call.ended is not None and headers.LATE in delivery.message.headers

@@ -54,10 +54,10 @@ from schemas.requests import (
 
 log = structlog.get_logger(__name__)
 
-STOP_PATIENCE = 5.0
+STOP_TIMEOUT = 5.0
 """What leaving keeps (s) of its time for stopping processes, when tool calls do not come to an end."""
 
-DEFAULT_PATIENCE = 30.0
+DEFAULT_TIMEOUT = 30.0
 """How long (s) a tool call may take when neither its requester nor a service says so."""
 
 MOST_PLACERS = 32
@@ -229,8 +229,8 @@ class Owner:
             return Done(failed(error))
 
     async def _run(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
-        deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
-        if isinstance(request, ToolsCancel) and (cancelled := self._cancelled(call_id, request)) is not None:
+        deadline = deadline_of(delivery, self._timeout_of(call_id, request), self.heartbeat)
+        if isinstance(request, ToolsCancel) and self._cancelled(call_id, request):
             await delivery.ack()
             return Done(succeeded({"cancelled": cancelled}))  # also when the call waits for its turn on the lane
         if self._lanes.busy(call_id):
@@ -283,7 +283,7 @@ class Owner:
             return call.answers.leave(key)
         return (call.answers.cancel(key) or self._kept.cancel(call_id, key)) or None
 
-    def _patience(self, call_id: CallId, request: Use) -> float:
+    def _timeout_of(self, call_id: CallId, request: Use) -> float:
         call = self.holdings.calls.get(call_id)
         session = find(call, request) if call is not None else None
         name: ServiceName | None = getattr(request, "service_name", None)
@@ -291,9 +291,9 @@ class Owner:
         service = session.process.service if session is not None else configured
         timeout: float | None = getattr(request, "timeout", None)
         if timeout is None:
-            return service.call_timeout if service is not None else DEFAULT_PATIENCE
+            return service.call_timeout if service is not None else DEFAULT_TIMEOUT
         known = [service] if service is not None else self._context.services.values()
-        return min(timeout, max((one.longest_call for one in known), default=DEFAULT_PATIENCE))
+        return min(timeout, max((one.longest_call for one in known), default=DEFAULT_TIMEOUT))
 
     async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
         died: CallSession | None = None
@@ -415,7 +415,7 @@ class Owner:
     async def leave(self, hand_over: bool, timeout: float) -> bool:
         """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
         self._leaving = self._books.leaving = True
-        until = asyncio.get_running_loop().time() + timeout - STOP_PATIENCE
+        until = asyncio.get_running_loop().time() + timeout - STOP_TIMEOUT
         leaving = Leaving(
             self._context, self.holdings, partial(self._changes.close_all, reason=EndReason.WORKER_SHUTDOWN)
         )

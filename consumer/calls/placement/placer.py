@@ -24,7 +24,7 @@ from consumer.calls.cluster.membership import ROLL_CALL
 from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.calls.context import Context
 from consumer.calls.messages import forwarding
-from consumer.calls.messages.deadlines import check_patience
+from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
 from consumer.calls.placement.admission import Admission
 from consumer.calls.routes import plan
@@ -300,7 +300,7 @@ class Placer:
                         return Done(succeeded({"sessions": []}), what="no_route")
                     return await self._admit(delivery, call_id, wanted, reign)
                 case SessionCreate(session_id=session_id, service_name=service, metadata=metadata):
-                    check_patience(delivery, message)
+                    check_deadline(delivery, message)
                     self._check_service(message)
                     if ended and headers.DEATHS in delivery.message.headers:
                         raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
@@ -364,7 +364,7 @@ class Placer:
         call_id: CallId,
         wanted: list[Wanted],
         reign: _Reign,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> Outcome:
         services = tuple(one.service_name for one in wanted)
         given = delivery.message.headers
@@ -375,8 +375,8 @@ class Placer:
         if until <= now:  # who has just become the placer hears the others, before it says that nobody has room
             await self._context.presence.has_listened(ROLL_CALL)
         loop_until = asyncio.get_running_loop().time() + until - now
-        # The wait for room is part of the caller's patience.
-        deadline = {} if patience is None else {headers.DEADLINE: headers.milliseconds(now + patience)}
+        # The wait for room is part of the caller's timeout.
+        deadline = {} if timeout is None else {headers.DEADLINE: headers.milliseconds(now + timeout)}
         try:
             if without and until <= now:
                 raise Capacity("every worker is full; the room that there seemed to be was taken")
@@ -385,7 +385,7 @@ class Placer:
             partly = [one for one in wanted if self._context.presence.choose((one.service_name,), without)]
             if 0 < len(partly) < len(wanted):
                 # The owner rejects what it cannot open.
-                return await self._admit(delivery, call_id, partly, reign, patience)
+                return await self._admit(delivery, call_id, partly, reign, timeout)
             for one in wanted:
                 self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise

@@ -117,7 +117,7 @@ class Uses:
             case _:
                 assert_never(request)
 
-        async def at_server(patience: float, ask: OnQuestion | None) -> Json:
+        async def at_server(timeout: float, ask: OnQuestion | None) -> Json:
             dialogue = Dialogue(
                 on_question=ask,
                 capabilities=request.client_capabilities,
@@ -126,7 +126,7 @@ class Uses:
                 request_state=request.request_state,
             )
             with self._in_flight.at_server(session):
-                return await process.call_method(method, params, timeout=patience, dialogue=dialogue)
+                return await process.call_method(method, params, timeout=timeout, dialogue=dialogue)
 
         async def work(kept: KeptCall) -> Json:
             return await at_server(process.service.longest_call, kept.ask)

@@ -1,4 +1,4 @@
-"""Tool calls: at most once, within the caller's patience, with whatever the caller wants to hear meanwhile."""
+"""Tool calls: at most once, within the caller's timeout, with whatever the caller wants to hear meanwhile."""
 
 import asyncio
 import json
@@ -77,7 +77,7 @@ class Asked:
         """The idempotency key."""
         return self.request.idempotency_key or self.delivery.message.message_id
 
-    def check_patience(self) -> float:
+    def check_deadline(self) -> float:
         """Seconds that are left.
 
         Raises:
@@ -166,7 +166,7 @@ class ToolCalls:
         request, process = asked.request, session.process
         service = process.service
         _check_size(asked, service)
-        left = min(asked.check_patience(), service.longest_call)
+        left = min(asked.check_deadline(), service.longest_call)
         if process.is_modern or not (request.questions == "return" or request.request_state is not None):
             ask = self._on_question(asked, session, running) if request.questions is True else None
             return await self._call(asked, session, running, left, ask)

@@ -33,7 +33,7 @@ class Calls:
     def __init__(self, client: SessionClient, catalogue: Catalogue, settings: GatewaySettings, seal: Seal) -> None:
         self._client = client
         self._catalogue = catalogue
-        self._patience = settings.patience
+        self._call_timeout = settings.call_timeout
         self._header = settings.call_header
         self._seal = seal
 
@@ -81,7 +81,7 @@ class Calls:
             sorted(grant.services) if grant.services is not None else await self._catalogue.services()
         )
         if len(reached) != 1 and call_id is not None:
-            page = await self._client.list_sessions(call_id=call_id, reply_timeout=self._patience)
+            page = await self._client.list_sessions(call_id=call_id, reply_timeout=self._call_timeout)
             reached = _narrowed(reached, sorted({one.service_name for one in page.sessions.values()}))
         if len(reached) == 1:
             return reached[0]

@@ -98,7 +98,7 @@ class Methods:
         body: Json = {"session_id": question.session_id, "input_id": question.input_id, **_answered(question, answer)}
         try:
             await self._client.request(
-                "input.answer", body, call_id=call_id_of(question.session_id), reply_timeout=self._settings.patience
+                "input.answer", body, call_id=call_id_of(question.session_id), reply_timeout=self._settings.call_timeout
             )
         except SessionsError as error:
             raise results.in_rpc(error) from error
@@ -110,7 +110,7 @@ class Methods:
         """
         body = {"session_id": call_id, "idempotency_key": key, "leaves": leaves or None}
         try:
-            await self._client.request("tools.cancel", body, call_id=call_id, reply_timeout=self._settings.patience)
+            await self._client.request("tools.cancel", body, call_id=call_id, reply_timeout=self._settings.call_timeout)
         except SessionsError as error:
             log.debug("http.not_cancelled", call_id=call_id, code=error.code.value, error=error.message)
 
@@ -147,7 +147,7 @@ class Methods:
         call_id = asked.the_call()
         if asked.era == "stateless":
             await self._check_arguments(asked, name, arguments)
-        timeout = self._settings.stream_patience if asked.hearing.streams else self._settings.patience
+        timeout = self._settings.stream_timeout if asked.hearing.streams else self._settings.call_timeout
         body = {
             "session_id": call_id,
             "service_name": asked.service,
@@ -232,7 +232,7 @@ class Methods:
             if asks and asked.era == "stateless":
                 body |= _questions(asked)
             return await self._client.request(
-                message_type, body, call_id=call_id, reply_timeout=self._settings.patience
+                message_type, body, call_id=call_id, reply_timeout=self._settings.call_timeout
             )
 
         return passed

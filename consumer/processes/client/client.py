@@ -242,15 +242,15 @@ class MCPClient:
         params: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
         if meta:
             params["_meta"] = dict(meta)
-        patience = self.service.call_timeout if timeout is None else timeout
+        timeout = self.service.call_timeout if timeout is None else timeout
         try:
-            result = await exchange.send("tools/call", params, timeout=patience, dialogue=dialogue)
+            result = await exchange.send("tools/call", params, timeout=timeout, dialogue=dialogue)
         except McpError as refusal:
             if refusal.details.get("code") != HEADER_MISMATCH or exchange.envelope.era is Era.HANDSHAKE:
                 raise
             # 2026-07-28 over HTTP: the tool's schema has changed since it was listed, and with it its headers.
             await self.list_again()
-            result = await exchange.send("tools/call", params, timeout=patience, dialogue=dialogue)
+            result = await exchange.send("tools/call", params, timeout=timeout, dialogue=dialogue)
         if result.get("resultType") == "input_required":  # only where that is wanted
             return result
         if not isinstance(flag := result.get("isError", False), bool):
@@ -276,8 +276,8 @@ class MCPClient:
 
         ``timeout`` and errors as for :meth:`call_tool`.
         """
-        patience = self.service.call_timeout if timeout is None else timeout
-        return await self._living().send(method, params or {}, timeout=patience, dialogue=dialogue)
+        timeout = self.service.call_timeout if timeout is None else timeout
+        return await self._living().send(method, params or {}, timeout=timeout, dialogue=dialogue)
 
     async def set_log_level(self, level: str, *, timeout: float) -> None:
         """From which level on the server tells its log messages; errors as for :meth:`call_tool`."""

@@ -41,13 +41,13 @@ from consumer.sessions.dialogue import DEFAULT_CAPABILITIES
 from consumer.sessions.session import ProcessExit
 from schemas.errors import SessionsError
 
-LEAVE_PATIENCE = 6.0
+LEAVE_TIMEOUT = 6.0
 """Seconds for leaving the session, ending the process and removing its folder; their own budgets sum to less."""
 
-FATE_PATIENCE = 0.5
+FATE_TIMEOUT = 0.5
 """Seconds in which the news of an end follows the end of the connection."""
 
-STOP_PATIENCE = 8.0
+STOP_TIMEOUT = 8.0
 """Seconds after which ``stop`` kills the process group by itself and returns."""
 
 log = structlog.get_logger(__name__)
@@ -124,7 +124,7 @@ class Lifecycle:
         self._ask_to_stop()
         if self._owner is None:
             return
-        await asyncio.wait({self._owner}, timeout=STOP_PATIENCE)
+        await asyncio.wait({self._owner}, timeout=STOP_TIMEOUT)
         if not self._owner.done():
             log.error("client.stop_overdue", service=self.service.name, pid=self.process and self.process.pid)
             if self._connection is not None:
@@ -243,7 +243,7 @@ class Lifecycle:
                     self._leash.reschedule(None)
                     self._begin(link)
                     await self._over.wait()
-                    self._leash.reschedule(asyncio.get_running_loop().time() + LEAVE_PATIENCE)
+                    self._leash.reschedule(asyncio.get_running_loop().time() + LEAVE_TIMEOUT)
         except BaseException as error:
             if not self._started:
                 raise self._setback(error, link) from error
@@ -264,7 +264,7 @@ class Lifecycle:
                 self.era = Era.HANDSHAKE
             raise setback from fault
         except BaseException:
-            link.hurry()  # it is no session yet: nobody owes it patience
+            link.hurry()  # it is no session yet: it needs no time to leave
             raise
 
     def _setback(self, error: BaseException, link: Connection | None) -> Setback:
@@ -302,6 +302,6 @@ class Lifecycle:
     async def fate(self) -> ProcessExit | None:
         """How the server ended, if it did or does so in a moment; a stop that was asked is an end, too."""
         link = self._connection
-        if link is not None and (ending := await link.wait_gone(FATE_PATIENCE)) is not None:
+        if link is not None and (ending := await link.wait_gone(FATE_TIMEOUT)) is not None:
             return ending
         return ProcessExit(exit_code=None, signal=None, stderr="") if self._over.is_set() else None

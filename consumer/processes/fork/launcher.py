@@ -162,7 +162,7 @@ class ForkLauncher(LocalLauncher):
         try:
             # The start has its own deadline, and what is left of it must do for starting without us.
             await helper.start(
-                partial(self._spawn_helper, service, confinement, argv, folder), patience=service.start_timeout / 2
+                partial(self._spawn_helper, service, confinement, argv, folder), timeout=service.start_timeout / 2
             )
         except BaseException:
             await helper.close()

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-PROBE_PATIENCE = 5.0
+PROBE_TIMEOUT = 5.0
 
 
 def names_file(word: str) -> bool:
@@ -54,7 +54,7 @@ async def failure_of(*argv: str) -> str:
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     try:
-        _, stderr = await asyncio.wait_for(process.communicate(), PROBE_PATIENCE)
+        _, stderr = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT)
     except TimeoutError:
         process.kill()
         await process.wait()

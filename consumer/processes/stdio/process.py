@@ -21,13 +21,13 @@ from consumer.processes.stdio.pipes import PipeReader, PipeWriter
 from consumer.processes.stdio.stderr_tail import Tail
 from consumer.sessions.session import ProcessExit
 
-EOF_PATIENCE = 1.5
+EOF_TIMEOUT = 1.5
 """Seconds that a server has to leave after its stdin was closed (MCP 2025-11-25, basic/lifecycle, shutdown)."""
 
-TERM_PATIENCE = 1.0
+TERM_TIMEOUT = 1.0
 """Seconds that it then has after SIGTERM."""
 
-KILL_PATIENCE = 2.0
+KILL_TIMEOUT = 2.0
 """Seconds in which a SIGKILLed process must be gone; only one that hangs in the kernel takes more."""
 
 LAST_WORDS = 0.25
@@ -257,12 +257,12 @@ class ServerProcess:
         try:
             self._close_stdin()
             self.resume_stdout()
-            if not self.hurry and not await self._left_within(EOF_PATIENCE) and self._obeys_term:
+            if not self.hurry and not await self._left_within(EOF_TIMEOUT) and self._obeys_term:
                 self._signal_group(signals.SIGTERM)
-                await self._left_within(TERM_PATIENCE)
+                await self._left_within(TERM_TIMEOUT)
             if not self._exited.done():
                 self.kill_group()
-                if not await self._left_within(KILL_PATIENCE):
+                if not await self._left_within(KILL_TIMEOUT):
                     log.error("process.unkillable", pid=self.pid)
             await asyncio.wait({self._gone}, timeout=2 * LAST_WORDS)
         finally:

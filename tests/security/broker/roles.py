@@ -24,7 +24,7 @@ FORMER = "former"
 """A client with the rights of before: it may also write into any queue, by the default exchange."""
 
 USERS = (*ROLES, FORMER)
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 @contextmanager
@@ -114,5 +114,5 @@ class Attacker:
         waiting = self._answers[correlation] = asyncio.get_running_loop().create_future()
         where = {"reply_to": "amq.rabbitmq.reply-to", "correlation_id": correlation}
         await self.send(exchange, key, kind, body, **where, **properties)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return parse_reply((await waiting).body)

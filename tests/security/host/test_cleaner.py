@@ -72,7 +72,7 @@ def test_a_race_that_is_run_a_thousand_times_changes_nothing_outside(tmp_path: P
     before = seen(outside)
     try:
         for _ in range(1_000):
-            remove_tree(folder, patience=0.01)
+            remove_tree(folder, timeout=0.01)
             assert seen(outside) == before
     finally:
         stop.set()
@@ -105,11 +105,11 @@ def test_deep_trees_closed_folders_and_odd_files_go(tmp_path: Path) -> None:
     (folder / "closed" / "inner").mkdir(parents=True)
     (folder / "closed").chmod(0)
     (folder / "dangling").symlink_to("/nowhere")
-    assert remove_tree(folder, patience=20)
+    assert remove_tree(folder, timeout=20)
     assert not folder.exists()
 
 
-def test_who_goes_on_writing_costs_the_patience_and_no_more(tmp_path: Path) -> None:
+def test_who_goes_on_writing_costs_the_timeout_and_no_more(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     stop = threading.Event()
@@ -125,12 +125,12 @@ def test_who_goes_on_writing_costs_the_patience_and_no_more(tmp_path: Path) -> N
     writing = threading.Thread(target=write)
     writing.start()
     began = time.monotonic()
-    remove_tree(folder, patience=0.3)
+    remove_tree(folder, timeout=0.3)
     took = time.monotonic() - began
     stop.set()
     writing.join()
     assert took < 5
-    assert remove_tree(folder, patience=60)
+    assert remove_tree(folder, timeout=60)
 
 
 def odd_folders(parent: Path, outside: Path) -> None:
