@@ -1,4 +1,4 @@
-"""What of a worker hangs on a link: its queues, its channels, and who consumes on them."""
+"""The consumers of a worker: its queues, its channels and who takes what they deliver, on each link anew."""
 
 import asyncio
 from contextlib import suppress
@@ -23,8 +23,8 @@ RIVAL_TIMEOUT = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Stations:
-    """Declares, binds and consumes on each new link.
+class Consumers:
+    """Declares, binds and consumes on each new link; ``hear`` takes what comes to the worker's own queue."""
 
     ``hear`` takes what comes to the worker's own queue, ``liveness`` the probes that come through its inbox.
     """
@@ -34,7 +34,7 @@ class Stations:
         self._hear = hear
         self._liveness = liveness
         self._channels: dict[str, Channel] = {}
-        self._consumers: dict[str, str] = {}
+        self._consumer_tags: dict[str, str] = {}
         self._inbox_consumer = ""
 
     async def attach(self, link: Link, *, shared: bool) -> None:
@@ -99,7 +99,7 @@ class Stations:
         parts.placer.attach(unowned)
         calls = await self._channel(link, "calls", prefetch=prefetch)
         queries = await self._channel(link, "queries", prefetch=prefetch)
-        self._consumers = {
+        self._consumer_tags = {
             "unowned": await unowned.consume(parts.names.unowned, parts.gate.before(parts.placer.take)),
             "calls": await calls.consume(parts.names.calls, parts.gate.before(parts.intake.take)),
             "queries": await queries.consume(parts.names.queries, parts.gate.before(parts.queries.take)),
@@ -108,8 +108,8 @@ class Stations:
     async def detached(self) -> None:
         """The link is lost, and with it whatever was under way on it."""
         parts = self._parts
-        parts.link.detach()
-        self._channels, self._consumers = {}, {}
+        self._link = None
+        self._channels, self._consumer_tags = {}, {}
         parts.rpc_client.detach()
         parts.presence.deafened()
         parts.owner.holdings.detach()
@@ -124,11 +124,11 @@ class Stations:
         await self._parts.placer.resign(0.5)
         # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
         await self._give_back("unowned")
-        self._consumers.pop("unowned", None)
+        self._consumer_tags.pop("unowned", None)
 
     async def stop_taking(self, timeout: float) -> None:
         """Take no more raw events and questions; wait at most ``timeout`` seconds for each kind that was taken."""
-        for name, tag in self._consumers.items():
+        for name, tag in self._consumer_tags.items():
             with suppress(BrokerError, KeyError):
                 await self._channels[name].cancel(tag)
         for room in (self._parts.intake, self._parts.queries):

@@ -1,4 +1,4 @@
-"""This worker among the others: what it tells of itself, and what it hears."""
+"""The peers of a worker: what it tells the other workers of itself, and what it hears of them."""
 
 import asyncio
 import math
@@ -30,7 +30,7 @@ OLDER_EVERY = 0.9
 """How often (s) a worker reports while an older one is heard, which asks for a report every second."""
 
 
-class Others:
+class Peers:
     """Tells the other workers of this one and hears what they say, over the exchange of all workers."""
 
     def __init__(self, parts: Parts) -> None:
