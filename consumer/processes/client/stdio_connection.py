@@ -38,8 +38,8 @@ class StdioConnection(Connection):
     @property
     def _clue(self) -> str:
         """What it wrote in the place of MCP, as the end of a message."""
-        nonsense = self._inbox.nonsense
-        return f"; the first line on its stdout that is no MCP: {quoted(nonsense)}" if nonsense else ""
+        bad_output = self._inbox.bad_output
+        return f"; the first line on its stdout that is no MCP: {quoted(bad_output)}" if bad_output else ""
 
     async def setback(self, fault: Exception, *, probed: bool) -> Setback:
         """Whether it refused or ended, and how."""

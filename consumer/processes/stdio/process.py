@@ -132,7 +132,7 @@ class ServerProcess:
         """Nothing can be asked any more of a server that has closed this pipe. It has a moment to leave by itself."""
         self._closed_pipe = pipe
         if self._child is not None and self.returncode is None and not self._ending:
-            self._loop.call_later(LAST_WORDS, self.condemn, f"it closed its {pipe}")
+            self._loop.call_later(LAST_WORDS, self.kill_for_fault, f"it closed its {pipe}")
 
     def _exit_noticed(self) -> None:
         assert self._child is not None
@@ -225,12 +225,12 @@ class ServerProcess:
         if self._stdout is not None:
             self._stdout.resume()
 
-    def condemn(self, reason: str) -> None:
+    def kill_for_fault(self, reason: str) -> None:
         """End the process now, because of ``reason``, which its ``stderr`` will tell."""
         if self.returncode is None and self.fault is None and not self._ending:
             self.fault = reason
             self.stderr.note(f"the server was ended because {reason}")
-            log.warning("process.condemned", pid=self.pid, reason=reason)
+            log.warning("process.killed_for_fault", pid=self.pid, reason=reason)
             self.kill_group()
 
     def kill_group(self) -> None:

@@ -24,11 +24,11 @@ from consumer.processes.stdio.lines import DEFAULT_LINE_CAP, LineSplitter, LineT
 from consumer.processes.stdio.open_requests import OpenRequests
 from consumer.processes.stdio.process import ServerProcess
 
-NONSENSE_CAP = 1000
+BAD_OUTPUT_CAP = 1000
 """Lines that are no JSON-RPC before we give a server up."""
 
-NONSENSE_LOGGED = 3
-NONSENSE_SIZE = 1024
+BAD_OUTPUT_LOGGED = 3
+BAD_OUTPUT_SIZE = 1024
 """Bytes that are kept of the first of them."""
 
 UNSENT_CAP = 16 * 1024 * 1024
@@ -95,8 +95,8 @@ class Inbox(Stream):
         self._resting: asyncio.TimerHandle | None = None
         self._given = 0
         self._paused = False
-        self._nonsense = 0
-        self._first_nonsense = b""
+        self._bad_lines = 0
+        self._first_bad_output = b""
         process.attach_stdout(self._feed, self._end)
 
     def _feed(self, data: bytes) -> None:
@@ -114,7 +114,7 @@ class Inbox(Stream):
             if len(line) > UNASKED_CAP and not _may_be_answer(line):
                 cost += len(line) * PARSING
                 fault = NotJsonRpc(f"{len(line)} bytes that are no answer")
-                if not self._tolerated(line[:NONSENSE_SIZE], fault):
+                if not self._tolerated(line[:BAD_OUTPUT_SIZE], fault):
                     return
                 continue
             try:
@@ -158,22 +158,22 @@ class Inbox(Stream):
         return answer
 
     @property
-    def nonsense(self) -> bytes:
+    def bad_output(self) -> bytes:
         """The first line that was no MCP, if there was one."""
-        return self._first_nonsense or self._splitter.pending[:NONSENSE_SIZE].strip()
+        return self._first_bad_output or self._splitter.pending[:BAD_OUTPUT_SIZE].strip()
 
     def _tolerated(self, line: bytes, fault: NotJsonRpc) -> bool:
-        self._nonsense += 1
-        self._first_nonsense = self._first_nonsense or line[:NONSENSE_SIZE].strip()
-        if self._nonsense <= NONSENSE_LOGGED:
-            log.debug("process.nonsense", pid=self._process.pid, fault=str(fault), line=line[:200])
-        if self._nonsense > NONSENSE_CAP:
-            self._give_up(f"it wrote more than {NONSENSE_CAP} lines to stdout that are not JSON-RPC")
+        self._bad_lines += 1
+        self._first_bad_output = self._first_bad_output or line[:BAD_OUTPUT_SIZE].strip()
+        if self._bad_lines <= BAD_OUTPUT_LOGGED:
+            log.debug("process.bad_output", pid=self._process.pid, fault=str(fault), line=line[:200])
+        if self._bad_lines > BAD_OUTPUT_CAP:
+            self._give_up(f"it wrote more than {BAD_OUTPUT_CAP} lines to stdout that are not JSON-RPC")
             return False
         return True
 
     def _give_up(self, reason: str) -> None:
-        self._process.condemn(reason)
+        self._process.kill_for_fault(reason)
         self._end()
 
     def _end(self) -> None:
