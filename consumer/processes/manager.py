@@ -11,9 +11,9 @@ from typing import Any, Self
 import structlog
 
 from consumer.processes.advice import SLOW_START, advice
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService
-from consumer.processes.tool_cache import Listings
+from consumer.processes.tool_cache import ToolCache
 from consumer.processes.warm.pool import WarmPool
 from consumer.processes.warm.starter import ColdStarter, Starter
 from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown, StartFailed
@@ -45,7 +45,7 @@ class MCPManager:
         self, services: Mapping[str, MCPService] | Mapping[str, Any], *, starter: Starter | None = None
     ) -> None:
         self.services = read_services(services)
-        self._known = Listings()
+        self._known = ToolCache()
         self._pool = WarmPool(starter or ColdStarter(), started=self._known.started)
         self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self._closing: asyncio.Task[None] | None = None

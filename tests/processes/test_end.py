@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.launcher import LocalLauncher
 from schemas.errors import OutcomeUnknown, SessionDied
 
@@ -228,7 +228,7 @@ async def test_a_torn_down_loop_leaves_nothing(temporary: Path, starting: bool) 
     server = command("mute") if starting else command("echo_server", "--ignore-eof", "--grandchild")
     code = f"""
 import asyncio
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService
 async def main():
     client = MCPClient(MCPService(command={server!r}))

@@ -11,8 +11,8 @@ import psutil
 import pytest
 import structlog
 
-from consumer.processes.client.client import MCPClient
-from consumer.processes.fork.launcher import ForkLauncher, PythonCommand
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.fork.fork_launcher import ForkLauncher, PythonCommand
 from consumer.processes.manager import MCPManager
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown
@@ -231,7 +231,7 @@ async def test_a_helper_that_dies_takes_its_sessions_and_is_replaced_in_time(
         await until(lambda: not runs(process_of_pid(client)), "the fork lives")
         await until(lambda: [log for log in logs if log["event"] == "forkserver.unusable"], "nobody is told")
     assert (await manager.create_client("svc")).start_kind == "cold"
-    monkeypatch.setattr("consumer.processes.fork.launcher.ForkLauncher._rests", lambda *_: False)
+    monkeypatch.setattr("consumer.processes.fork.fork_launcher.ForkLauncher._rests", lambda *_: False)
     assert (await manager.create_client("svc")).start_kind == "forked"
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiomisc.pytest import TCPProxy
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.client.era import Era
 from consumer.processes.service import MCPService
 from consumer.sessions.dialogue import Dialogue

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.manager import MCPManager
 
 from .helpers import SERVERS, service, until

@@ -116,7 +116,7 @@ async def test_node_servers_start_under_limits(start: Start, settings: dict[str,
 
 @pytest.fixture
 def poor_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "_found", [probing.Tools(None, None, None)])
+    monkeypatch.setattr(probing, "_found", [probing.HostTools(None, None, None)])
 
 
 async def test_without_the_tools_servers_start_plainly(start: Start, poor_machine: None) -> None:
@@ -146,7 +146,7 @@ async def test_a_bubblewrap_that_does_not_work_is_refused_and_not_replaced(
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(probing, "_found", [probing.Tools(None, None, str(broken))])
+    monkeypatch.setattr(probing, "_found", [probing.HostTools(None, None, str(broken))])
     with pytest.raises(StartFailed, match="No permissions to create new namespace"):
         await start(sandbox={"kind": "bubblewrap"})
 

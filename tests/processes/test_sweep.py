@@ -48,8 +48,8 @@ async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_keeper
 
 
 def test_a_folder_of_another_host_or_of_a_living_worker_is_left_alone(tmp_path: Path, monkeypatch):
-    mine = bases.Base(tmp_path)
-    foreign = bases.Base(tmp_path)
+    mine = bases.SessionRoot(tmp_path)
+    foreign = bases.SessionRoot(tmp_path)
     foreign.forget()
     (foreign.path / bases.OWNER).write_text('{"host": "another.example.com"}')
     unrelated = tmp_path / f"{bases.NAME}unrelated"

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import structlog
 
 from consumer.processes.stdio.pipes import PipeReader
-from consumer.processes.stdio.stderr_tail import Tail
+from consumer.processes.stdio.stderr_tail import StderrTail
 
 MESSAGE_SIZE = 1 << 16
 END_TIMEOUT = 1.0
@@ -132,7 +132,7 @@ class ForkServer:
         self._child: Process | None = None
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._connection: socket.socket | None = None
-        self._words = Tail()
+        self._words = StderrTail()
         self._stderr: PipeReader | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()

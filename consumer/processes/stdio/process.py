@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from consumer.processes.stdio.pipes import PipeReader, PipeWriter
-from consumer.processes.stdio.stderr_tail import Tail
+from consumer.processes.stdio.stderr_tail import StderrTail
 from consumer.sessions.session import ProcessExit
 
 EOF_TIMEOUT = 1.5
@@ -61,7 +61,7 @@ class ServerProcess:
         self.pid = 0
         self.returncode: int | None = None
         self.fault: str | None = None
-        self.stderr = Tail()
+        self.stderr = StderrTail()
         self.hurry = False
         self.forked = forked
         self._ending = False

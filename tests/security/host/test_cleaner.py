@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from consumer.processes.launch import session_root
-from consumer.processes.launch.environment import MARKER
+from consumer.processes.launch.minimal_environment import MARKER
 from consumer.processes.launch.removal import remove_tree
-from consumer.processes.launch.session_root import NAME, OWNER, Base, sweep
+from consumer.processes.launch.session_root import NAME, OWNER, SessionRoot, sweep
 from tests.harness import Cluster, config
 
 from .whom import NOBODY
@@ -179,7 +179,7 @@ def test_a_folder_that_another_user_has_made_is_left(tmp_path: Path) -> None:
 
 
 async def test_who_copies_a_living_workers_mark_gets_nobody_killed(tmp_path: Path) -> None:
-    living = Base(tmp_path)
+    living = SessionRoot(tmp_path)
     copy = tmp_path / f"{NAME}copy"
     copy.mkdir()
     (copy / OWNER).write_bytes((living.path / OWNER).read_bytes())
@@ -218,7 +218,7 @@ async def test_a_worker_in_a_folder_full_of_traps_starts_serves_and_exits(
 
 def test_the_lock_is_part_of_no_race(tmp_path: Path) -> None:
     """A base folder never stands under its name without its lock."""
-    base = Base(tmp_path)
+    base = SessionRoot(tmp_path)
     with session_root._taken_over(base.path) as owner:
         assert owner is None
     base.forget()

@@ -28,16 +28,16 @@ from consumer.processes.client.connection import Connection
 from consumer.processes.client.era import Era
 from consumer.processes.client.http_answers import FORGOTTEN
 from consumer.processes.client.introduction import Introduction
-from consumer.processes.client.lifecycle import Lifecycle
+from consumer.processes.client.client_lifecycle import ClientLifecycle
 from consumer.processes.client.protocol_versions import PROBE_TIMEOUT, Envelope
 from consumer.processes.client.questions import Questions
-from consumer.processes.client.requester import Exchange
+from consumer.processes.client.mcp_requester import McpRequester
 from consumer.processes.client.subscriptions import Send, Subscriptions
 from consumer.processes.foreign_text import told_error
 from consumer.processes.jsonrpc import quoted
 from consumer.processes.launch.launcher import Launcher, Program
 from consumer.processes.service import MCPService
-from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
+from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
 from consumer.processes.stdio.process import ServerProcess
 from consumer.sessions.dialogue import SILENT, Dialogue
 from consumer.sessions.record import StartKind
@@ -49,7 +49,7 @@ class MCPClient:
     """A client of a service and, for stdio, its server process.
 
     Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a warden of its own; a worker shares one. :class:`Lifecycle` has more on its start and end.
+    one of its own, with a warden of its own; a worker shares one. :class:`ClientLifecycle` has more on its start and end.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MCPClient:
     ) -> None:
         self.service = service
         self._questions = Questions()
-        self._life = Lifecycle(
+        self._life = ClientLifecycle(
             service,
             meet=self._meet,
             hear=self._hear,
@@ -72,7 +72,7 @@ class MCPClient:
             line_cap=line_cap,
         )
         self._catalogue = Catalogue()
-        self._exchange: Exchange | None = None
+        self._requester: McpRequester | None = None
         self._introduction: Introduction | None = None
         self._subscriptions = Subscriptions()
         self.on_tools: Callable[[MCPClient], None] = lambda _client: None
@@ -153,7 +153,7 @@ class MCPClient:
     ) -> None:
         self._introduction = about
         envelope = Envelope(about.era, about.protocol_version)
-        self._exchange = Exchange(dispatcher, envelope, self._questions, connection, self._life.fate)
+        self._requester = McpRequester(dispatcher, envelope, self._questions, connection, self._life.fate)
         capabilities = session.server_capabilities
         if capabilities is not None and capabilities.tools is not None:
             self._catalogue.set(await self._list_tools())
@@ -236,7 +236,7 @@ class MCPClient:
         :class:`McpError`, :class:`OutcomeUnknown` when the server died under the call, and :class:`SessionDied` when
         it was dead before.
         """
-        exchange = self._living()
+        requester = self._living()
         if name not in self._catalogue:
             await self._look_for(name)
         params: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
@@ -244,13 +244,13 @@ class MCPClient:
             params["_meta"] = dict(meta)
         timeout = self.service.call_timeout if timeout is None else timeout
         try:
-            result = await exchange.send("tools/call", params, timeout=timeout, dialogue=dialogue)
+            result = await requester.send("tools/call", params, timeout=timeout, dialogue=dialogue)
         except McpError as refusal:
-            if refusal.details.get("code") != HEADER_MISMATCH or exchange.envelope.era is Era.HANDSHAKE:
+            if refusal.details.get("code") != HEADER_MISMATCH or requester.envelope.era is Era.HANDSHAKE:
                 raise
             # 2026-07-28 over HTTP: the tool's schema has changed since it was listed, and with it its headers.
             await self.list_again()
-            result = await exchange.send("tools/call", params, timeout=timeout, dialogue=dialogue)
+            result = await requester.send("tools/call", params, timeout=timeout, dialogue=dialogue)
         if result.get("resultType") == "input_required":  # only where that is wanted
             return result
         if not isinstance(flag := result.get("isError", False), bool):
@@ -281,24 +281,24 @@ class MCPClient:
 
     async def set_log_level(self, level: str, *, timeout: float) -> None:
         """From which level on the server tells its log messages; errors as for :meth:`call_tool`."""
-        exchange = self._living()
-        if exchange.envelope.era is Era.HANDSHAKE:
-            await exchange.send("logging/setLevel", {"level": level}, timeout=timeout)
-        exchange.envelope.log_level = level
+        requester = self._living()
+        if requester.envelope.era is Era.HANDSHAKE:
+            await requester.send("logging/setLevel", {"level": level}, timeout=timeout)
+        requester.envelope.log_level = level
 
     async def subscribe(self, uri: str | None, *, timeout: float) -> None:
         """Hear of changes of a resource, and of lists, as ``on_news``; without ``uri`` of lists alone."""
-        exchange = self._living()
-        await self._subscriptions.add(uri, exchange.envelope.era, _sending(exchange), timeout)
+        requester = self._living()
+        await self._subscriptions.add(uri, requester.envelope.era, _sending(requester), timeout)
 
     async def unsubscribe(self, uri: str, *, timeout: float) -> None:
         """Hear of changes of a resource no longer."""
-        exchange = self._living()
-        await self._subscriptions.remove(uri, exchange.envelope.era, _sending(exchange), timeout)
+        requester = self._living()
+        await self._subscriptions.remove(uri, requester.envelope.era, _sending(requester), timeout)
 
-    def _living(self) -> Exchange:
-        if self._exchange is not None and self.is_alive:
-            return self._exchange
+    def _living(self) -> McpRequester:
+        if self._requester is not None and self.is_alive:
+            return self._requester
         name, seen, link = self.service.name, self.exit, self._life.connection
         if self._life.stopping or not self._life.started:
             raise SessionDied(f"{name}: the session is closed", exit_code=None, signal=None, stderr="")
@@ -324,22 +324,22 @@ class MCPClient:
             raise ToolNotFound(f"{self.service.name} has no tool {name!r}; it has: {known}", name=name)
 
     async def _list_tools(self) -> Listing:
-        exchange = self._exchange
-        assert exchange is not None
+        requester = self._requester
+        assert requester is not None
 
         async def page(cursor: str | None) -> dict[str, Any]:
             params = {} if cursor is None else {"cursor": cursor}
             # While the client starts, the start's own deadline holds.
-            return await exchange.send(
+            return await requester.send(
                 "tools/list", params, timeout=self.service.call_timeout if self._life.started else None
             )
 
         listing = await all_tools(page, self.service.source)
-        return replace(listing, tools=exchange.envelope.admit(listing.tools))
+        return replace(listing, tools=requester.envelope.admit(listing.tools))
 
 
-def _sending(exchange: Exchange) -> Send:
+def _sending(requester: McpRequester) -> Send:
     async def send(method: str, params: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-        return await exchange.send(method, params, timeout=timeout)
+        return await requester.send(method, params, timeout=timeout)
 
     return send

@@ -20,7 +20,7 @@ from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCRespo
 
 from consumer.processes.jsonrpc import NotJsonRpc, parse
 from consumer.processes.loop_share import PARSING, TALKS, WAKING, LoopShare, price_of
-from consumer.processes.stdio.lines import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
+from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
 from consumer.processes.stdio.open_requests import OpenRequests
 from consumer.processes.stdio.process import ServerProcess
 
@@ -54,7 +54,7 @@ class InputBlocked(Exception):
     """The server does not read its stdin, and too much waits for it already; this message was not queued."""
 
 
-class Unsendable(ValueError):
+class NotSerializable(ValueError):
     """The request cannot be written as JSON in UTF-8 (a lone surrogate, an object of ours)."""
 
 
@@ -80,7 +80,7 @@ def _may_be_answer(line: bytes) -> bool:
     return b'"result"' in ends or b'"error"' in ends
 
 
-class Inbox(Stream):
+class StdoutStream(Stream):
     """Messages from the server, parsed as they arrive; ends with the server's stdout."""
 
     def __init__(self, process: ServerProcess, requests: OpenRequests, line_cap: int) -> None:
@@ -216,7 +216,7 @@ class Inbox(Stream):
         self._end()
 
 
-class Outbox(Stream):
+class StdinStream(Stream):
     """Messages to the server. Sending never waits for it: a server that does not read costs memory up to a cap."""
 
     def __init__(self, process: ServerProcess, requests: OpenRequests) -> None:
@@ -228,7 +228,7 @@ class Outbox(Stream):
     async def send(self, item: SessionMessage, /) -> None:
         """Queue one message.
 
-        A request raises :class:`InputBlocked` when too much waits already and :class:`Unsendable` when it is no JSON;
+        A request raises :class:`InputBlocked` when too much waits already and :class:`NotSerializable` when it is no JSON;
         anything else is dropped then, because the SDK has nobody to tell.
         """
         if self._closed or self._process.returncode is not None:
@@ -242,7 +242,7 @@ class Outbox(Stream):
             data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
         except ValueError as cause:
             if is_request:
-                raise Unsendable(str(cause)) from cause
+                raise NotSerializable(str(cause)) from cause
             return
         self.written += len(data)
         self._requests.sent(item.message)
@@ -256,15 +256,15 @@ class Outbox(Stream):
 @asynccontextmanager
 async def stdio_transport(
     process: ServerProcess, *, line_cap: int = DEFAULT_LINE_CAP
-) -> AsyncIterator[tuple[Inbox, Outbox]]:
+) -> AsyncIterator[tuple[StdoutStream, StdinStream]]:
     """The two streams that the SDK's session wants, over the pipes of ``process``; the process is its launcher's.
 
     Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
     """
     requests = OpenRequests()
-    inbox, outbox = Inbox(process, requests, line_cap), Outbox(process, requests)
+    stdout, stdin = StdoutStream(process, requests, line_cap), StdinStream(process, requests)
     try:
-        yield inbox, outbox
+        yield stdout, stdin
     finally:
-        await outbox.aclose()
-        await inbox.aclose()
+        await stdin.aclose()
+        await stdout.aclose()

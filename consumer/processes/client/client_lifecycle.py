@@ -59,7 +59,7 @@ Meet = Callable[[ClientSession, JSONRPCDispatcher[Any], Connection, Introduction
 """Learns what is needed of a server that has introduced itself. Counts towards ``start_timeout``."""
 
 
-class Lifecycle:
+class ClientLifecycle:
     """Start, stop and death of a client of ``service``.
 
     Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes

@@ -17,7 +17,7 @@ from consumer.processes.client.protocol_versions import Envelope, answer_lost, c
 from consumer.processes.client.questions import Questions, answers
 from consumer.processes.foreign_text import without_secrets
 from consumer.processes.jsonrpc import quoted
-from consumer.processes.stdio.transport import InputBlocked, Unsendable
+from consumer.processes.stdio.stdio_streams import InputBlocked, NotSerializable
 from consumer.sessions.dialogue import SILENT, Dialogue, OnProgress
 from consumer.sessions.session import ProcessExit
 from schemas.errors import InvalidMessage, McpError, OutcomeUnknown, SessionDied, SessionsError, ToolTimeout
@@ -29,7 +29,7 @@ _IDLE_ROUND = 0.05
 """First pause before a call is sent again to a server that asked for nothing but a little time; doubles to 0.25."""
 
 
-class Exchange:
+class McpRequester:
     """Sends requests over one session's dispatcher; from any task, any number at once.
 
     ``fate`` waits a moment for the news that the server is gone, and tells how it ended if it is; ``connection`` is
@@ -74,7 +74,7 @@ class Exchange:
                 return await self._rounds(method, params, timeout, dialogue)
         except MCPError as fault:
             raise without_secrets(await self._translated(fault, method, params, timeout)) from fault
-        except Unsendable as fault:
+        except NotSerializable as fault:
             raise InvalidMessage(f"the parameters of {method} cannot be written as JSON: {fault}") from fault
         except (InputBlocked, TimeoutError) as fault:
             raise _timed_out(_named(method, params), timeout, "the server does not read its input") from fault
