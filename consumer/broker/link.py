@@ -24,7 +24,7 @@ from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
-from consumer.broker.transport import Connection
+from consumer.broker.transport import TolerantConnection
 from consumer.broker.pending import Pending
 from consumer.broker.url import problem_of, user_of, vhost_of
 
@@ -137,7 +137,7 @@ class Link:
         self._tick(asyncio.get_running_loop().time())
 
     async def _connect(self, role: str) -> AbstractConnection:
-        connection = Connection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
+        connection = TolerantConnection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
         # Closed with the link even if it never comes about: an open one left to the garbage collector closes itself
         # in whatever loop runs then, or in none.
         self._connections.append(connection)

@@ -71,8 +71,8 @@ class Settled(Protocol):
         ...
 
 
-class Asking(Protocol):
-    """Who has asked in this very process, without the broker, and hears the answers."""
+class LocalRequester(Protocol):
+    """A requester in this very process, which hears the answers without the broker."""
 
     async def hear(self, body: bytes, message_type: str) -> None:
         """Take a message that comes before the reply, or the reply."""
@@ -102,13 +102,13 @@ class Delivery:
     """The AMQP property ``user_id``: the user that published the message. RabbitMQ has verified it; few say it."""
     by_worker: bool = False
     """Whether a worker published it, as ``consumer.calls.messages.border`` has found."""
-    asking: Asking | None = None
+    local_requester: LocalRequester | None = None
     """Who hears the answers, if that is not a reply address."""
 
     @property
     def expects_answers(self) -> bool:
         """Whether anybody hears an answer."""
-        return self.asking is not None or bool(self.message.reply_to)
+        return self.local_requester is not None or bool(self.message.reply_to)
 
     @property
     def type(self) -> str | None:

@@ -136,13 +136,13 @@ class Settler:
             case Done(reply=reply):
                 await self.reply(delivery, reply)
                 await delivery.ack()
-            case Forward() if delivery.asking is not None:
-                delivery.asking.not_here()
+            case Forward() if delivery.local_requester is not None:
+                delivery.local_requester.not_here()
             case Forward(exchange=exchange, routing_key=key, message=message):
                 await self._publisher.publish(message, exchange, key)
                 await delivery.ack()
             case ToDeadLetters(reason=reason, problem=problem, reply=reply):
-                if delivery.asking is None:  # else who asked knows what it asked, and hears what is wrong with it
+                if delivery.local_requester is None:  # else who asked knows what it asked, and hears what is wrong with it
                     await self._dead_letter(delivery, reason, problem)
                 await self.reply(delivery, reply)
                 await delivery.ack()
@@ -178,8 +178,8 @@ class Settler:
             MessageTooLarge: no broker takes it.
             Unsendable: no queue can be called like its reply address.
         """
-        if delivery.asking is not None:
-            await delivery.asking.hear(body, message_type)
+        if delivery.local_requester is not None:
+            await delivery.local_requester.hear(body, message_type)
             return
         request = delivery.message
         assert request.reply_to is not None

@@ -19,8 +19,8 @@ from typing import Self
 from pydantic import BaseModel
 
 from consumer.broker.topology import Names
-from consumer.client.asking import body_of
-from consumer.client.connection import Connection
+from consumer.client.typed_requests import body_of
+from consumer.client.amqp_connection import AmqpConnection
 from consumer.client.requester import Requester
 from consumer.client.server_requests import ServerRequests
 from consumer.client.session_requests import SessionRequests
@@ -58,7 +58,7 @@ class SessionClient(SessionRequests, ToolRequests, ServerRequests):
         connect_timeout: float = 10.0,
         middleware: Callable[[Requester], Requester] | None = None,
     ) -> None:
-        self._connection = Connection(url, prefix, connect_timeout)
+        self._connection = AmqpConnection(url, prefix, connect_timeout)
         super().__init__(self._connection if middleware is None else middleware(self._connection))
 
     async def connect(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from consumer.client.asking import REPLY_TIMEOUT, Asking
+from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
 from schemas.base import Json
 from schemas.mcp import (
     CompleteResult,
@@ -29,8 +29,20 @@ from schemas.requests import (
 )
 
 
-class ServerRequests(Asking):
-    """Lists and uses what the MCP server of a session has beside tools.
+class Answer(TypedDict, total=False):
+    """What ``on_question`` returns.
+
+    To an elicitation ``action``, and with ``accept`` the ``content`` that the question's schema asks for; to another
+    question the MCP ``result`` of its method, or the action ``decline``.
+    """
+
+    action: Literal["accept", "decline", "cancel"]
+    content: Json | None
+    result: Json
+
+
+class ServerRequests(TypedRequests):
+    """Lists and uses what the MCP server of a session has."""
 
     With a ``service_name`` and ``open`` the session is opened where there is none, as ``call_tool`` does.
     """

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from consumer.client.asking import REPLY_TIMEOUT, Asking
+from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
 from schemas.base import Json
 from schemas.mcp import ListToolsResult
 from schemas.replies import CloseResult, FiguresResult, ServerDescription, ServicesResult, SessionsPage, WorkersResult
@@ -29,7 +29,7 @@ PAGE_SIZE = 500
 """How many sessions ``iter_sessions`` asks for at once."""
 
 
-class SessionRequests(Asking):
+class SessionRequests(TypedRequests):
     """Opens, looks at, lists and closes sessions, and tells of services and workers."""
 
     async def create(

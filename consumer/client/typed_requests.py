@@ -1,4 +1,4 @@
-"""Asking through a requester: a message type and its fields out, the result as a model back."""
+"""TypedRequests through a requester: a message type and its fields out, the result as a model back."""
 
 import json
 from typing import Any, Literal, TypeVar
@@ -18,8 +18,8 @@ REPLY_TIMEOUT = 30.0
 Result = TypeVar("Result", bound=BaseModel)
 
 
-class Asking:
-    """Asks through a ``Requester``; what is above it knows no broker."""
+class TypedRequests:
+    """Sends typed requests through a ``Requester``; what is above it knows no broker."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester

@@ -96,7 +96,7 @@ def _translating() -> Iterator[None]:
         raise translated(error) from error
 
 
-class Connection:
+class AmqpConnection:
     """A supervised connection of one client: the ``Requester`` over AMQP, and the way of events."""
 
     def __init__(self, url: str, prefix: str, connect_timeout: float) -> None:
