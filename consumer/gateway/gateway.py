@@ -11,18 +11,17 @@ from starlette.routing import Route
 from consumer import __version__
 from consumer.client import Requester, SessionClient
 from consumer.gateway.access import Doorkeeper
-from consumer.gateway.app import application
-from consumer.gateway.catalogue import Catalogue
-from consumer.gateway.limits import InFlight, Rates
-from consumer.gateway.mcp.changes import Changes
+from consumer.gateway.application import application
+from consumer.gateway.known_services import KnownServices
+from consumer.gateway.rate_limits import RequestsInFlight, Rates
 from consumer.gateway.mcp.endpoint import Mcp
 from consumer.gateway.mcp.sealing import Seal
 from consumer.gateway.minting import Minting
-from consumer.gateway.origins import Origins
+from consumer.gateway.origins import RequestOrigins
 from consumer.gateway.readiness import Readiness
 from consumer.gateway.rest import Rest
 from consumer.gateway.senders import Senders
-from consumer.gateway.server import Server
+from consumer.gateway.server import HttpServer
 from consumer.gateway.swaig import Swaig
 from consumer.gateway.webhooks import Webhooks
 from consumer.observability.listening import CannotListen
@@ -33,7 +32,7 @@ from schemas.errors import CannotConnect
 log = structlog.get_logger(__name__)
 
 
-class Exit(IntEnum):
+class GatewayExit(IntEnum):
     """Exit codes of the gateway; the worker's, as far as they mean the same."""
 
     LEFT = 0
@@ -57,19 +56,18 @@ class Gateway:
             connect_timeout=settings.worker.connect_timeout,
             middleware=middleware,
         )
-        self.in_flight = InFlight(own.max_in_flight)
-        self._changes = Changes(self.client)
+        self.in_flight = RequestsInFlight(own.max_in_flight)
         keys = TokenKeys([key.get_secret_value() for key in own.token_keys], settings.worker.prefix)
-        origins, doorkeeper = Origins(own), Doorkeeper(own, keys)
+        origins, doorkeeper = RequestOrigins(own), Doorkeeper(own, keys)
         self.routes = list(self._routes(keys))
         app = application(self.routes, origins=origins, doorkeeper=doorkeeper, in_flight=self.in_flight)
-        self._server = Server(app, own)
+        self._server = HttpServer(app, own)
         self.port = 0
 
     def _routes(self, keys: TokenKeys) -> Iterator[Route]:
         own = self._settings.gateway
         senders = Senders(own)
-        catalogue = Catalogue(self.client, own.call_timeout)
+        catalogue = KnownServices(self.client, own.call_timeout)
         yield from Readiness(self.client, self.in_flight).routes()
         yield from Rest(self.client, own, Rates(own.rate_limits)).routes()
         yield from Webhooks(self.client, own, senders).routes()
@@ -116,7 +114,7 @@ class Gateway:
         log.info("gateway.stopped")
 
 
-async def run_gateway(settings: Settings) -> Exit:
+async def run_gateway(settings: Settings) -> GatewayExit:
     """Run a gateway until SIGTERM or SIGINT; what runs then gets ``worker.drain_timeout``."""
     gateway = Gateway(settings)
     told = asyncio.Event()
@@ -131,13 +129,13 @@ async def run_gateway(settings: Settings) -> Exit:
         if connecting.done():
             await connecting
         await leaving
-        return Exit.LEFT if await gateway.leave(settings.worker.drain_timeout) else Exit.DRAIN_TIMED_OUT
+        return GatewayExit.LEFT if await gateway.leave(settings.worker.drain_timeout) else GatewayExit.DRAIN_TIMED_OUT
     except CannotListen as error:
         log.error("gateway.cannot_listen", error=str(error))
-        return Exit.BAD_CONFIGURATION
+        return GatewayExit.BAD_CONFIGURATION
     except CannotConnect as error:
         log.error("broker.unreachable", error=str(error))
-        return Exit.BROKER_UNREACHABLE
+        return GatewayExit.BROKER_UNREACHABLE
     finally:
         for task in (connecting, leaving):
             task.cancel()

@@ -24,7 +24,7 @@ class Addressed:
     """Whether it came from this machine without a proxy in between."""
 
 
-class Origins:
+class RequestOrigins:
     """Believes proxies as far as it is told to, and refuses names that are none of this gateway's."""
 
     def __init__(self, settings: GatewaySettings) -> None:

@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import SessionClient
-from consumer.gateway.contract import Called, Health, ListedService, ListedSession, Message, ServiceTools
+from consumer.gateway.bodies import Called, Health, ListedService, ListedSession, Confirmation, ListedTools
 from consumer.gateway.exchange import addressed, answer, granted, json_object, path_parameter, told
-from consumer.gateway.limits import Limited, Rates
+from consumer.gateway.rate_limits import Limited, Rates
 from consumer.gateway.problems import Refused
 from consumer.settings.gateway import GatewaySettings
 from schemas.base import Json
@@ -81,7 +81,7 @@ class Rest:
             found = await self._client.service_tools(service, reply_timeout=self._settings.call_timeout)
         except (ServiceNotFound, ServiceDisabled) as error:  # the status that SignalWire's gateway has here
             raise Refused(400, error.message, code=error.code.value) from None
-        return answer(ServiceTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
+        return answer(ListedTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
 
     async def call(self, request: Request) -> Response:
         """Call a tool, on the call's session; open that if there is none."""
@@ -127,7 +127,7 @@ class Rest:
         closed = await self._client.close(session_id, reply_timeout=self._settings.call_timeout)
         if not closed.closed:
             raise SessionNotFound(f"Session {session_id} not found", session_id=session_id)
-        return answer(Message(message=f"Session {session_id} closed"))
+        return answer(Confirmation(message=f"Session {session_id} closed"))
 
     async def _limit(self, request: Request, limited: Limited) -> None:
         await self._rates.count(limited, addressed(request).address)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from consumer.client import SessionClient
 from consumer.gateway import speech
-from consumer.gateway.catalogue import Catalogue
+from consumer.gateway.known_services import KnownServices
 from consumer.gateway.exchange import addressed, answer, body_of, path_parameter, read_object, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.senders import Sender, Senders
@@ -37,7 +37,7 @@ class Swaig:
     """Answers SWAIG requests: functions, hooks, requests for signatures."""
 
     def __init__(
-        self, client: SessionClient, settings: GatewaySettings, senders: Senders, catalogue: Catalogue
+        self, client: SessionClient, settings: GatewaySettings, senders: Senders, catalogue: KnownServices
     ) -> None:
         self._client = client
         self._settings = settings

@@ -8,10 +8,9 @@ import structlog
 from consumer import __version__
 from consumer.client import OnInterim, SessionClient
 from consumer.gateway.access import Grant
-from consumer.gateway.catalogue import Catalogue
-from consumer.gateway.mcp import jsonrpc, protocol, results
-from consumer.gateway.mcp.asked import Asked
-from consumer.gateway.mcp.jsonrpc import METHOD_NOT_FOUND, Answer, RpcError
+from consumer.gateway.known_services import KnownServices
+from consumer.gateway.mcp import rpc_messages, protocol, results
+from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, METHOD_NOT_FOUND, ClientAnswer, RpcRequest, RpcError
 from consumer.gateway.mcp.protocol import Era
 from consumer.gateway.mcp.sealing import Question, Seal
 from consumer.gateway.mcp.subscriptions import Subscriptions
@@ -27,25 +26,31 @@ log = structlog.get_logger(__name__)
 REPLY_GRACE: Final = 1.0
 """How much longer (s) than the worker's own deadline its reply is waited for: it says more than our silence."""
 
-Method = Callable[[Asked], Awaitable[Json]]
+
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """A request, and who asks: the era that he speaks, what he can do, and the call and service that he means."""
+
+    call: RpcRequest
+    era: Era
+    service: str
+    call_id: CallId | None
+    capabilities: Json
+    key: str | None
+    """Names the request for all replicas: a repetition with the same key joins and is not executed again."""
+    headers: Headers
+    hearing: Hearing
 
 
 class Methods:
     """Answers the methods of MCP."""
 
-    def __init__(
-        self,
-        client: SessionClient,
-        catalogue: Catalogue,
-        settings: GatewaySettings,
-        seal: Seal,
-        subscriptions: Subscriptions,
-    ) -> None:
+    def __init__(self, client: SessionClient, catalogue: KnownServices, settings: GatewaySettings, seal: Seal) -> None:
         self._client = client
         self._catalogue = catalogue
         self._settings = settings
         self._seal = seal
-        self._methods: dict[str, Method] = {
+        self._methods: dict[str, Callable[[ClientRequest], Awaitable[Json]]] = {
             "tools/list": self._tools_list,
             "tools/call": self._tools_call,
             "prompts/list": self._passed("prompts.list", "cursor"),
@@ -55,21 +60,12 @@ class Methods:
             "resources/read": self._passed("resources.read", "uri", asks=True),
             "completion/complete": self._passed("completion.complete", "ref", "argument", "context"),
         }
-        self._of_era: dict[Era, dict[str, Method]] = {
-            "handshake": {
-                "initialize": self._initialize,
-                "ping": self._ping,
-                "logging/setLevel": self._passed("logging.level", "level"),
-                "resources/subscribe": self._passed("resources.subscribe", "uri", needs=("uri",)),
-                "resources/unsubscribe": self._passed("resources.unsubscribe", "uri", needs=("uri",), open="never"),
-            },
-            "stateless": {
-                "server/discover": self._discover,
-                "subscriptions/listen": subscriptions.listen,
-            },
+        self._of_era: dict[Era, dict[str, Callable[[ClientRequest], Awaitable[Json]]]] = {
+            "handshake": {"initialize": self._initialize, "ping": self._ping},
+            "stateless": {"server/discover": self._discover},
         }
 
-    async def answer(self, asked: Asked) -> Json:
+    async def answer(self, asked: ClientRequest) -> Json:
         """The result of a request.
 
         Raises:
@@ -84,7 +80,7 @@ class Methods:
             raise results.in_rpc(error) from error
         return results.of_era(result, asked.era, asked.call.method, await self._server(asked))
 
-    async def take_answer(self, answer: Answer, grant: Grant) -> None:
+    async def take_answer(self, answer: ClientAnswer, grant: Grant) -> None:
         """Hand the client's answer to a question to the session that asked it, whichever replica asked for it.
 
         Raises:
@@ -93,7 +89,7 @@ class Methods:
         """
         question = self._seal.question(str(answer.id))
         if question is None:
-            raise RpcError(jsonrpc.INVALID_REQUEST, "this is the answer to no question of this server", status=400)
+            raise RpcError(rpc_messages.INVALID_REQUEST, "this is the answer to no question of this server", status=400)
         grant.check("mcp", call_id=call_id_of(question.session_id))
         body: Json = {"session_id": question.session_id, "input_id": question.input_id, **_answered(question, answer)}
         try:
@@ -114,7 +110,7 @@ class Methods:
         except SessionsError as error:
             log.debug("http.not_cancelled", call_id=call_id, code=error.code.value, error=error.message)
 
-    async def _server(self, asked: Asked) -> Json:
+    async def _server(self, asked: ClientRequest) -> Json:
         """Who answers, for the results of the stateless era."""
         if asked.era == "handshake":
             return {}
@@ -123,28 +119,29 @@ class Methods:
         except SessionsError:
             return {"name": asked.service, "version": __version__}
 
-    async def _initialize(self, asked: Asked) -> Json:
+    async def _initialize(self, asked: ClientRequest) -> Json:
         return {
             "protocolVersion": protocol.negotiated(asked.call.params.get("protocolVersion")),
             **_described(found := await self._catalogue.description(asked.service), asked.era),
             "serverInfo": results.server_info(found),
         }
 
-    async def _ping(self, _: Asked) -> Json:
+    async def _ping(self, _: ClientRequest) -> Json:
         return {}
 
-    async def _discover(self, asked: Asked) -> Json:
+    async def _discover(self, asked: ClientRequest) -> Json:
         return {
             "supportedVersions": protocol.SUPPORTED,
             **_described(await self._catalogue.description(asked.service), asked.era),
         }
 
-    async def _tools_list(self, asked: Asked) -> Json:
+    async def _tools_list(self, asked: ClientRequest) -> Json:
         return results.listed(await self._catalogue.tools(asked.service))
 
-    async def _tools_call(self, asked: Asked) -> Json:
-        name, arguments = asked.text("name"), asked.object("arguments")
-        call_id = asked.the_call()
+    async def _tools_call(self, asked: ClientRequest) -> Json:
+        params = asked.call.params
+        name, arguments = _text(params, "name"), _object(params, "arguments")
+        call_id = _call(asked)
         if asked.era == "stateless":
             await self._check_arguments(asked, name, arguments)
         timeout = self._settings.stream_timeout if asked.hearing.streams else self._settings.call_timeout
@@ -173,7 +170,7 @@ class Methods:
             return results.told(error)
         return results.tool_result(reply)
 
-    async def _check_arguments(self, asked: Asked, name: str, arguments: Json) -> None:
+    async def _check_arguments(self, asked: ClientRequest, name: str, arguments: Json) -> None:
         try:
             tools = await self._catalogue.tools(asked.service)
         except SessionsError:
@@ -194,7 +191,7 @@ class Methods:
             return {}  # what is wrong with the service, the call itself will say
         return {"logs": "logging" in offered or None, "changes": any(offered.values()) or None}
 
-    def _heard(self, asked: Asked) -> OnInterim:
+    def _heard(self, asked: ClientRequest) -> OnInterim:
         token = asked.call.meta.get("progressToken")
         level = protocol.log_level(asked.call)
         wanted = protocol.LEVELS[protocol.LEVELS.index(level) :] if level is not None else ()
@@ -203,29 +200,25 @@ class Methods:
             match message:
                 case ToolsProgress():
                     said = message.model_dump(include={"progress", "total", "message"}, exclude_none=True)
-                    asked.hearing.tell(jsonrpc.notification("notifications/progress", {"progressToken": token, **said}))
+                    asked.hearing.tell(rpc_messages.notification("notifications/progress", {"progressToken": token, **said}))
                 case InputRequired():
                     question = Question(s=message.session_id, i=message.input_id, m=message.method)
-                    asked.hearing.tell(jsonrpc.question(self._seal.close(question), message.method, message.params))
-                case ToolsLog(level=level) if asked.era == "handshake" or level in wanted:
+                    asked.hearing.tell(rpc_messages.question(self._seal.close(question), message.method, message.params))
+                case ToolsLog(level=level) if level in wanted:
                     said = message.model_dump(include={"level", "logger", "data"}, exclude_none=True)
-                    asked.hearing.tell(jsonrpc.notification("notifications/message", said))
-                case ToolsChanged():
-                    asked.hearing.tell(jsonrpc.notification(*protocol.change(message.list, message.uri)))
+                    asked.hearing.tell(rpc_messages.notification("notifications/message", said))
                 case _:
                     pass
 
         return heard
 
     def _passed(
-        self, message_type: str, *names: str, asks: bool = False, needs: Sequence[str] = (), **fixed: Any
-    ) -> Method:
+        self, message_type: str, *names: str, asks: bool = False, **fixed: Any
+    ) -> Callable[[ClientRequest], Awaitable[Json]]:
         """A method that the call's session answers, with these of its params; ``asks``: it may ask back."""
 
-        async def passed(asked: Asked) -> Json:
-            call_id = asked.the_call()
-            for name in needs:
-                asked.text(name)
+        async def passed(asked: ClientRequest) -> Json:
+            call_id = _call(asked)
             given = {name: asked.call.params.get(name) for name in names}
             opening = {"session_id": call_id, "service_name": asked.service, "open": self._settings.open}
             body = {**opening, **given, **fixed}
@@ -243,7 +236,7 @@ def _described(found: ServerDescription, era: Era) -> Json:
     return told if found.instructions is None else {**told, "instructions": found.instructions}
 
 
-def _questions(asked: Asked) -> Json:
+def _questions(asked: ClientRequest) -> Json:
     """How the server's questions come: as results where the era has it so, else on the stream, if there is one."""
     params = asked.call.params
     if asked.era == "stateless":
@@ -258,13 +251,34 @@ def _questions(asked: Asked) -> Json:
     return {}
 
 
+def _call(asked: ClientRequest) -> CallId:
+    if asked.call_id is None:
+        told = "which call is meant? name it in the path (/calls/<call>/<service>/mcp), in a header, or by a call token"
+        raise RpcError(INVALID_PARAMS, told, {"code": "NO_CALL"})
+    return asked.call_id
+
+
+def _text(params: Json, name: str) -> str:
+    value = params.get(name)
+    if not isinstance(value, str) or not value:
+        raise RpcError(INVALID_PARAMS, f"params.{name} must be a text")
+    return value
+
+
+def _object(params: Json, name: str) -> Json:
+    value = params.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise RpcError(INVALID_PARAMS, f"params.{name} must be an object")
+    return value or {}
+
+
 def _meta(meta: Json) -> Json | None:
     """What of a request's ``_meta`` is the server's business: not the token of a progress that goes through us."""
     own = {key: value for key, value in meta.items() if key != "progressToken" and not protocol.is_of_envelope(key)}
     return own or None
 
 
-def _answered(question: Question, answer: Answer) -> Json:
+def _answered(question: Question, answer: ClientAnswer) -> Json:
     result = answer.result
     if question.method != "elicitation/create":
         return {"action": "decline"} if result is None else {"result": result}

@@ -27,7 +27,7 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, SUPPORTED_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 
-from consumer.gateway.mcp.jsonrpc import Call, RpcError
+from consumer.gateway.mcp.rpc_messages import RpcRequest, RpcError
 from schemas.base import Json
 from schemas.replies import ServerDescription
 
@@ -54,7 +54,7 @@ def era_of(headers: Mapping[str, str], message: object) -> Era:
     version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
     if version is not None:
         return "handshake" if version in HANDSHAKE_PROTOCOL_VERSIONS else "stateless"
-    return "stateless" if isinstance(message, Call) and PROTOCOL_VERSION_META_KEY in message.meta else "handshake"
+    return "stateless" if isinstance(message, RpcRequest) and PROTOCOL_VERSION_META_KEY in message.meta else "handshake"
 
 
 def negotiated(requested: object) -> str:
@@ -63,7 +63,7 @@ def negotiated(requested: object) -> str:
     return str(requested) if known else LATEST_HANDSHAKE_VERSION
 
 
-def check_stateless(headers: Headers, call: Call) -> Json:
+def check_stateless(headers: Headers, call: RpcRequest) -> Json:
     """See that a request of the stateless era is whole and that its headers repeat it; returns what its client can do.
 
     Raises:
@@ -124,7 +124,7 @@ def change(changed_list: str | None, uri: str | None) -> tuple[str, Json]:
     return "notifications/resources/updated", {"uri": uri}
 
 
-def log_level(call: Call) -> str | None:
+def log_level(call: RpcRequest) -> str | None:
     """From which level on a request of the stateless era wants the server's log; None: not at all."""
     level = call.meta.get(LOG_LEVEL_META_KEY)
     return level if isinstance(level, str) and level in LEVELS else None
@@ -142,7 +142,7 @@ def is_of_envelope(key: str) -> bool:
     return key in _ENVELOPE
 
 
-def capabilities_of(call: Call) -> Json:
+def capabilities_of(call: RpcRequest) -> Json:
     """What the client of a request can do, where the request says it itself."""
     can = call.meta.get(CLIENT_CAPABILITIES_META_KEY, call.params.get("capabilities"))
     return can if isinstance(can, dict) else {}

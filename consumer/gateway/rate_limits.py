@@ -16,7 +16,7 @@ from consumer.settings.gateway import RateLimits
 Limited = Literal["default", "tools", "call", "session_delete"]
 
 
-class InFlight:
+class RequestsInFlight:
     """Counts the requests that are worked on, refuses what is too many, and takes none while the gateway leaves."""
 
     def __init__(self, most: int) -> None:

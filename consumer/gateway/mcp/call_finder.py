@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from consumer.client import SessionClient
 from consumer.gateway.access import Grant
-from consumer.gateway.catalogue import Catalogue
+from consumer.gateway.known_services import KnownServices
 from consumer.gateway.exchange import granted, path_parameter, told
 from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.problems import Refused
@@ -30,7 +30,7 @@ class Meant:
 class Calls:
     """Finds the call: the path names it, else the call token, else a header, else the MCP session."""
 
-    def __init__(self, client: SessionClient, catalogue: Catalogue, settings: GatewaySettings, seal: Seal) -> None:
+    def __init__(self, client: SessionClient, catalogue: KnownServices, settings: GatewaySettings, seal: Seal) -> None:
         self._client = client
         self._catalogue = catalogue
         self._call_timeout = settings.call_timeout

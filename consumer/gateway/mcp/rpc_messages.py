@@ -22,7 +22,7 @@ RequestId = int | str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RpcRequest:
     """A request that wants an answer."""
 
     id: int | str
@@ -45,7 +45,7 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ClientAnswer:
     """The client's answer to a question of ours; ``result`` is None when it is an error."""
 
     id: int | str
@@ -66,7 +66,7 @@ class RpcError(Exception):
         self.headers = dict(headers or {})
 
 
-def read(body: bytes) -> Call | Notification | Answer:
+def read(body: bytes) -> RpcRequest | Notification | ClientAnswer:
     """The message that a body is.
 
     Raises:
@@ -84,12 +84,12 @@ def read(body: bytes) -> Call | Notification | Answer:
     request_id = _id(value["id"]) if "id" in value else None
     if method is None and request_id is not None and ("result" in value or "error" in value):
         result = value.get("result")
-        return Answer(request_id, result if isinstance(result, dict) else None)
+        return ClientAnswer(request_id, result if isinstance(result, dict) else None)
     if not isinstance(method, str):
         raise _invalid("a message names a method")
     if params is not None and not isinstance(params, dict):
         raise _invalid("params must be an object")
-    return Notification(method, params or {}) if request_id is None else Call(request_id, method, params or {})
+    return Notification(method, params or {}) if request_id is None else RpcRequest(request_id, method, params or {})
 
 
 def _id(value: object) -> int | str:

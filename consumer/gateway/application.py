@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.exchange import Told, error_answer, told
-from consumer.gateway.limits import InFlight
-from consumer.gateway.mcp.jsonrpc import refusal
-from consumer.gateway.origins import Origins
+from consumer.gateway.rate_limits import RequestsInFlight
+from consumer.gateway.mcp.rpc_messages import refusal
+from consumer.gateway.origins import RequestOrigins
 from consumer.gateway.problems import Refused
 from consumer.gateway.statuses import RETRY_AFTER, answer_of, http_error
 from consumer.observability import metrics, tracing
@@ -90,7 +90,7 @@ def _gone(_: Request, __: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
 
 
-def application(routes: Sequence[Route], *, origins: Origins, doorkeeper: Doorkeeper, in_flight: InFlight) -> ASGIApp:
+def application(routes: Sequence[Route], *, origins: RequestOrigins, doorkeeper: Doorkeeper, in_flight: RequestsInFlight) -> ASGIApp:
     """The application with these routes."""
     app = Starlette(
         routes=list(routes),
@@ -125,9 +125,9 @@ class _Front:
         self,
         app: Starlette,
         routes: Mapping[_Key, str],
-        origins: Origins,
+        origins: RequestOrigins,
         doorkeeper: Doorkeeper,
-        in_flight: InFlight,
+        in_flight: RequestsInFlight,
     ) -> None:
         self._app = app
         self._routes = routes
@@ -138,7 +138,7 @@ class _Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # neither lifespan nor WebSocket is spoken here
-        asked = _Body(receive)
+        asked = _ReceivedBody(receive)
         answering = _Answering(send, asked, secure=scope["scheme"] == "https")
         about = Told()
         headers = Headers(scope=scope)
@@ -173,7 +173,7 @@ class _Front:
         _tell(scope["method"], about, answering.status, time.monotonic() - began)
 
 
-class _Body:
+class _ReceivedBody:
     """What is received of a request.
 
     A refused request is read to its end, within bounds, before it is answered: who still sends when the connection is
@@ -201,7 +201,7 @@ class _Body:
 class _Answering:
     """Sends an answer with the security headers, and remembers its status."""
 
-    def __init__(self, send: Send, asked: _Body, *, secure: bool) -> None:
+    def __init__(self, send: Send, asked: _ReceivedBody, *, secure: bool) -> None:
         self._send = send
         self._asked = asked
         self._secure = secure

@@ -9,11 +9,11 @@ from schemas.base import Json, Time
 SessionIdText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
-class _Body(BaseModel):
+class _HttpBody(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class Health(_Body):
+class Health(_HttpBody):
     """The gateway lives."""
 
     status: Literal["healthy"] = "healthy"
@@ -22,7 +22,7 @@ class Health(_Body):
     version: str
 
 
-class ListedService(_Body):
+class ListedService(_HttpBody):
     """An enabled service."""
 
     command: list[str]
@@ -31,7 +31,7 @@ class ListedService(_Body):
     enabled: Literal[True] = True
 
 
-class ServiceTools(_Body):
+class ListedTools(_HttpBody):
     """The tools of a service."""
 
     service: str
@@ -39,7 +39,7 @@ class ServiceTools(_Body):
     """As the MCP server lists them: `name`, `description`, `inputSchema`."""
 
 
-class CallRequest(_Body):
+class ToolCallRequest(_HttpBody):
     """A tool call. Unknown fields are ignored."""
 
     tool: Annotated[str, Field(min_length=1)]
@@ -52,7 +52,7 @@ class CallRequest(_Body):
     """Kept with the session; counts when this call opens it."""
 
 
-class Called(_Body):
+class Called(_HttpBody):
     """What a tool answered."""
 
     session_id: str
@@ -62,7 +62,7 @@ class Called(_Body):
     """The text of the first content block if that is a text, else the whole result of MCP."""
 
 
-class ListedSession(_Body):
+class ListedSession(_HttpBody):
     """An open session."""
 
     service_name: str
@@ -75,13 +75,13 @@ class ListedSession(_Body):
     """Seconds until it expires, if nobody uses it."""
 
 
-class Message(_Body):
+class Confirmation(_HttpBody):
     """It is done."""
 
     message: str
 
 
-class Minted(_Body):
+class Minted(_HttpBody):
     """A token of one call."""
 
     token: str
@@ -93,7 +93,7 @@ class Minted(_Body):
     """Seconds since the epoch."""
 
 
-class MintRequest(_Body):
+class MintRequest(_HttpBody):
     """What a token shall allow; an empty body takes the defaults."""
 
     services: list[str] = []
@@ -102,7 +102,7 @@ class MintRequest(_Body):
     """Seconds."""
 
 
-class SwaigRequest(_Body):
+class SwaigRequest(_HttpBody):
     """A SWAIG function, hook or request for signatures, as SignalWire sends it. Unknown fields are ignored."""
 
     function: str | None = None
@@ -114,13 +114,13 @@ class SwaigRequest(_Body):
     """`get_signature` asks what functions there are."""
 
 
-class SwaigAnswer(_Body):
+class SwaigAnswer(_HttpBody):
     """What the agent says."""
 
     response: str
 
 
-class Ready(_Body):
+class Ready(_HttpBody):
     """Whether requests can be answered here."""
 
     ready: bool

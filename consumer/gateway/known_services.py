@@ -23,7 +23,7 @@ class _Known:
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Catalogue:
+class KnownServices:
     """Remembers for half a minute which services are enabled and what tools they have. Bounded by the services."""
 
     def __init__(self, client: SessionClient, timeout: float) -> None:
