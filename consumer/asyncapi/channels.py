@@ -38,7 +38,7 @@ _ANYBODY = WorkerId("{worker_id}")
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class DocumentChannel:
     """One channel of the document; ``messages`` are the types of what can arrive there."""
 
     name: str
@@ -59,7 +59,7 @@ PARAMETERS: dict[str, str] = {
 }
 
 
-def channels(names: Names, topology: Topology) -> tuple[Channel, ...]:
+def channels(names: Names, topology: Topology) -> tuple[DocumentChannel, ...]:
     """Every channel; exchanges are called ``exchange.<name>`` and queues ``queue.<name>``, without the prefix."""
     return tuple(_Channels(names, topology).all())
 
@@ -81,7 +81,7 @@ class _Channels:
         self.shared = {names.calls, names.queries, names.dead_letters}
         """What others than workers have to do with, among the queues."""
 
-    def all(self) -> Iterator[Channel]:
+    def all(self) -> Iterator[DocumentChannel]:
         arriving = self._arriving()
         for exchange in self.topology.exchanges:
             if exchange.name == self.names.events:
@@ -93,13 +93,13 @@ class _Channels:
             yield self._queue(queue, tuple(arriving[_queue(queue.name)]))
         replies = (*(f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS), UNKNOWN_REPLY, *INTERIM)
         told = "Where a request says that its answer goes, by way of the default exchange."
-        yield Channel(REPLIES, told, None, _routed("", "default"), replies)
+        yield DocumentChannel(REPLIES, told, None, _routed("", "default"), replies)
 
-    def _exchange(self, exchange: Exchange, messages: tuple[str, ...]) -> Channel:
+    def _exchange(self, exchange: Exchange, messages: tuple[str, ...]) -> DocumentChannel:
         names = self.names
         addresses = {names.sessions: "{call}", names.requests: "{call}", names.unowned: "{call}"}
         no_key = {names.workers, names.dead_letters, names.orphans}
-        return Channel(
+        return DocumentChannel(
             name=f"exchange.{self._short(exchange.name)}",
             description=_sentence(exchange.why),
             address=None if exchange.name in no_key else addresses.get(exchange.name, "{routing_key}"),
@@ -108,12 +108,12 @@ class _Channels:
             internal=exchange.name in {names.workers, names.unowned, names.orphans},
         )
 
-    def _events(self, exchange: Exchange, name: str, address: str, family: str) -> Channel:
+    def _events(self, exchange: Exchange, name: str, address: str, family: str) -> DocumentChannel:
         told = "What happened to sessions." if name == SESSION_EVENTS else "What workers do."
         kinds = tuple(kind for kind in EVENTS if kind.startswith(family))
-        return Channel(name, told, address, _routed(exchange.name, exchange.type), kinds)
+        return DocumentChannel(name, told, address, _routed(exchange.name, exchange.type), kinds)
 
-    def _queue(self, queue: Queue, messages: tuple[str, ...]) -> Channel:
+    def _queue(self, queue: Queue, messages: tuple[str, ...]) -> DocumentChannel:
         bound = [{"exchange": one.source, "routing_key": one.routing_key} for one in self._bindings(queue)]
         facts = {
             "name": queue.name,
@@ -123,7 +123,7 @@ class _Channels:
             **({"x-arguments": queue.arguments} if queue.arguments else {}),
             **({"x-bindings": bound} if bound else {}),
         }
-        return Channel(
+        return DocumentChannel(
             name=f"queue.{self._short(queue.name)}",
             description=_sentence(queue.why),
             address=queue.name,

@@ -6,7 +6,7 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from consumer import __version__
-from consumer.asyncapi.channels import PARAMETERS, Channel, channels
+from consumer.asyncapi.channels import PARAMETERS, DocumentChannel, channels
 from consumer.asyncapi.headers import HEADERS
 from consumer.asyncapi.messages import CORRELATION, messages
 from consumer.asyncapi.operations import operations
@@ -95,7 +95,7 @@ def _server(server: Server) -> dict[str, Any]:
     }
 
 
-def _channel(channel: Channel, server: Server) -> dict[str, Any]:
+def _channel(channel: DocumentChannel, server: Server) -> dict[str, Any]:
     named = re.findall(r"\{(\w+)\}", channel.address or "")
     kind = "exchange" if "exchange" in channel.binding else "queue"
     binding = channel.binding | {kind: channel.binding[kind] | {"vhost": server.vhost}}

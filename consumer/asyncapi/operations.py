@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
-from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_EVENTS, Channel
+from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_EVENTS, DocumentChannel
 from consumer.asyncapi.messages import tag_of
 from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, UNKNOWN_REPLY
 from schemas.interim import INTERIM
@@ -37,7 +37,7 @@ _SENT_BETWEEN_WORKERS = {
 _ANSWERED = {OwnerCheck.type, SessionsScatter.type, FiguresScatter.type}
 
 
-def operations(channels: tuple[Channel, ...]) -> dict[str, Operation]:
+def operations(channels: tuple[DocumentChannel, ...]) -> dict[str, Operation]:
     """Every operation by its name: a request is its type."""
     found = dict(_requests())
     found["calls"] = _operation("receive", "exchange.calls", (CALL_EVENT, PLATFORM_EVENT), "What happens to calls.")

@@ -66,7 +66,7 @@ class Route(BaseModel):
         return all(_fits(_value(event, name), patterns) for name, patterns in self.match.items())
 
 
-class Service(Protocol):
+class PlannedService(Protocol):
     """What planning needs to know of a configured service."""
 
     @property
@@ -87,7 +87,7 @@ class Plan:
     rings: bool = False
 
 
-def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, Service]) -> Plan:
+def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, PlannedService]) -> Plan:
     """What the call gets.
 
     Without routes every service, in the order of the configuration; with routes what the first that matches says, and

@@ -23,7 +23,7 @@ Modules: ``session`` (one session), ``manager`` (the table of them), ``limits``,
 (its tools).
 """
 
-from consumer.sessions.limits import SessionLimits, SessionSettings
+from consumer.sessions.limits import SessionLimits, LimitSettings
 from consumer.sessions.manager import IfExists, Opened, SessionManager
 from consumer.sessions.record import StartKind, ToolRecord
 from consumer.sessions.reservations import Reservation
@@ -40,7 +40,7 @@ __all__ = [
     "SessionLimits",
     "SessionManager",
     "SessionProcess",
-    "SessionSettings",
+    "LimitSettings",
     "StartKind",
     "ToolRecord",
 ]

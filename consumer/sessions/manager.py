@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, assert_never
 
 from consumer.sessions.expiry import Expiry
-from consumer.sessions.limits import Places, SessionLimits, SessionSettings
+from consumer.sessions.limits import Places, SessionLimits, LimitSettings
 from consumer.sessions.record import ToolRecord
 from consumer.sessions.reservations import Reservation
 from consumer.sessions.session import P, ProcessExit, Session, SessionCreated, SessionEnded, utc_now
@@ -53,7 +53,7 @@ class SessionManager(Generic[P]):
 
     def __init__(
         self,
-        config: Mapping[str, Any] | SessionSettings | None = None,
+        config: Mapping[str, Any] | LimitSettings | None = None,
         *,
         on_event: Callable[[SessionCreated[P] | SessionEnded[P]], None] | None = None,
         on_room: Callable[[], None] = lambda: None,

@@ -4,11 +4,11 @@ from consumer.settings.broker_url import BrokerUrl
 from consumer.settings.describe import describe
 from consumer.settings.faults import ConfigurationError, Fault
 from consumer.settings.load import load_settings
-from consumer.settings.models import CallExchange, SessionSettings, Settings, WorkerSettings
+from consumer.settings.models import CallExchangeSettings, SessionSettings, Settings, WorkerSettings
 
 __all__ = [
     "BrokerUrl",
-    "CallExchange",
+    "CallExchangeSettings",
     "ConfigurationError",
     "Fault",
     "SessionSettings",

@@ -53,7 +53,7 @@ class SessionSettings(_Section):
     sandbox_dir: Path | None = None
 
 
-class CallExchange(_Section):
+class CallExchangeSettings(_Section):
     """An exchange of a telephony platform that is bound to the queue of call events, so that it needs no code."""
 
     exchange: AmqpName
@@ -92,7 +92,7 @@ class WorkerSettings(_Section):
     max_requests: int = Field(default=4_096, ge=1)
     max_kept: Annotated[Size, Field(ge=1 << 20)] = 128 << 20
     max_dead_letter_bytes: Annotated[Size, Field(ge=1 << 20)] = 256 << 20
-    call_exchanges: tuple[CallExchange, ...] = ()
+    call_exchanges: tuple[CallExchangeSettings, ...] = ()
     http_port: int | None = Field(default=None, ge=0, le=65_535)
     http_host: str = Field(default="127.0.0.1", min_length=1, max_length=255)
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = "info"

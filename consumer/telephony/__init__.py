@@ -6,13 +6,13 @@ the reason why it becomes a dead letter. ``looks`` tells what each translator th
 """
 
 from consumer.telephony.outcome import Ignored, Translated, Translation, Unrecognised
-from consumer.telephony.registry import PLATFORMS, SOURCES, Look, looks, translate
+from consumer.telephony.registry import PLATFORMS, SOURCES, Verdict, looks, translate
 
 __all__ = [
     "PLATFORMS",
     "SOURCES",
     "Ignored",
-    "Look",
+    "Verdict",
     "Translated",
     "Translation",
     "Unrecognised",

@@ -108,7 +108,7 @@ MAX_INNER_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Verdict:
     """What one translator thinks of a body; ``refused`` says why it is none of its own, None when it is."""
 
     source: str
@@ -180,7 +180,7 @@ def looks(
     content_type: str | None = None,
     headers: Mapping[str, object] | None = None,
     platform: Platform | None = None,
-) -> list[Look]:
+) -> list[Verdict]:
     """What each translator thinks of a body, those that nearly know it first; none when it cannot be read at all."""
     try:
         return _looks(_payload(body, content_type, headers, platform))
@@ -204,17 +204,17 @@ def _payload(
     return asterisk.unwrapped(payload) if platform == asterisk.SOURCE else payload
 
 
-def _looks(payload: Payload) -> list[Look]:
+def _looks(payload: Payload) -> list[Verdict]:
     found = [_look(translator, payload) for translator in TRANSLATORS]
     return sorted(found, key=lambda look: (look.refused is not None, -look.near))
 
 
-def _look(translator: Translator, payload: Payload) -> Look:
+def _look(translator: Translator, payload: Payload) -> Verdict:
     if any(fits(shape, payload) for shape in translator.SHAPES):
-        return Look(translator.SOURCE, None)
+        return Verdict(translator.SOURCE, None)
     closest = min(translator.SHAPES, key=lambda shape: (-nearness(shape, payload), len(missing(shape, payload))))
     lost = "; ".join(mark.missing for mark in missing(closest, payload))
-    return Look(translator.SOURCE, one_line(lost, MAX_PROBLEM_BYTES), nearness(closest, payload))
+    return Verdict(translator.SOURCE, one_line(lost, MAX_PROBLEM_BYTES), nearness(closest, payload))
 
 
 def _dead_letter(problem: str) -> Unrecognised:

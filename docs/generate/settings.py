@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from consumer.calls.routes import Route
 from consumer.processes.service import MCPService, Sandbox, Warm
-from consumer.settings import CallExchange, SessionSettings, WorkerSettings
+from consumer.settings import CallExchangeSettings, SessionSettings, WorkerSettings
 from consumer.settings.broker_url import DEFAULT, VARIABLES
 from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
 from consumer.settings.gateway import GatewaySettings, RateLimits, StaticToken, WebhookSettings
@@ -156,7 +156,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], Mapping[str, str]]] = {
     "sandbox": (Sandbox, SANDBOX),
     "warm": (Warm, WARM),
     "route": (Route, ROUTE),
-    "call-exchange": (CallExchange, EXCHANGE),
+    "call-exchange": (CallExchangeSettings, EXCHANGE),
 }
 
 IMPORTANT = (
@@ -184,7 +184,7 @@ _LINKS = {
 
 def _type(kind: str) -> str:
     kind = _LINKS.get(kind, kind)
-    return "list of [tables](#exchanges-of-telephony-platforms)" if "CallExchange" in kind else kind
+    return "list of [tables](#exchanges-of-telephony-platforms)" if "CallExchangeSettings" in kind else kind
 
 
 def _rows(section: str) -> list[tuple[str, str, str, str]]:

@@ -45,7 +45,7 @@ def version(python: Path) -> str:
     return told.stdout.strip()
 
 
-class Gateway:
+class PeerGateway:
     """A client of a gateway that runs; each request has a connection of its own, because that is what it offers."""
 
     def __init__(self, port: int, password: str) -> None:
@@ -88,7 +88,7 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent(python: Path, gateway: Gateway, service: str) -> AsyncIterator[Agent]:
+async def agent(python: Path, gateway: PeerGateway, service: str) -> AsyncIterator[Agent]:
     """An agent that uses one service of a gateway; it is gone at the end."""
     process = await asyncio.create_subprocess_exec(
         *(python, AGENT, *gateway.login, service),
@@ -108,13 +108,13 @@ async def agent(python: Path, gateway: Gateway, service: str) -> AsyncIterator[A
 
 
 @asynccontextmanager
-async def gateway(python: Path, services: dict[str, list[str]]) -> AsyncIterator[Gateway]:
+async def gateway(python: Path, services: dict[str, list[str]]) -> AsyncIterator[PeerGateway]:
     """A gateway with these commands; it and its servers are gone at the end."""
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-peer-") as folder:
         port, password = free_port(), secrets.token_hex(8)
         process = _start(python, Path(folder), _configuration(port, password, services))
         try:
-            client = Gateway(port, password)
+            client = PeerGateway(port, password)
             await until(client.healthy, "answer of the gateway", within=START_TIMEOUT, pause=0.1)
             yield client
         finally:

@@ -28,7 +28,7 @@ BESIDE_BODY = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class KeptAnswer:
     """The body of a reply, and whether anything was executed for it: what was not may be tried again."""
 
     body: bytes
@@ -48,9 +48,7 @@ class Answer:
 class _Entry:
     fingerprint: bytes
     running: Running
-    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    waiting: int = 1
-    """How many requests wait for the answer."""
+    answer: asyncio.Future[KeptAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     given_at: float = 0.0
     size: int = 0
 
@@ -91,9 +89,9 @@ class Answers:
         self,
         key: str,
         request: bytes,
-        answer: Callable[[Running], Awaitable[Answer]],
+        answer: Callable[[Running], Awaitable[KeptAnswer]],
         listener: Listener | None = None,
-    ) -> Answer:
+    ) -> KeptAnswer:
         """The answer under ``key``: that of the first who asked, while the window remembers it.
 
         Without a key (an empty one) everything is answered anew. ``request`` is what must not differ under one key.

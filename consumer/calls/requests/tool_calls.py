@@ -15,8 +15,8 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery
 from consumer.calls.context import Context, Service
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.owned_call import CallSession
-from consumer.calls.requests.idempotency import Answer
+from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.requests.idempotency import KeptAnswer
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_arguments
@@ -109,7 +109,7 @@ class ToolCalls:
         self._questions: dict[str, asyncio.Future[Json]] = {}
         self.in_flight = 0
 
-    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> Answer:
+    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> KeptAnswer:
         """Run one call, on the session that ``session`` gives when it is its turn; errors become replies.
 
         ``running`` is who hears of it, and the way to cancel it.
@@ -130,13 +130,13 @@ class ToolCalls:
                 if not running.absorb():
                     raise
                 cancelled = ToolCancelled(f"tools/call {request.name} was cancelled", idempotency_key=asked.key)
-                answer = Answer(failed(cancelled).dump(), outcome=cancelled.code.value.lower())
+                answer = KeptAnswer(failed(cancelled).dump(), outcome=cancelled.code.value.lower())
             if answer.outcome != "ok":
                 tracing.failed(span, answer.outcome)
         metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
         return replace(answer, service=service)
 
-    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> Answer:
+    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> KeptAnswer:
         try:
             try:
                 found = await session()
@@ -151,7 +151,7 @@ class ToolCalls:
                 return self._answered(asked, found, await self._run(asked, found, running))
         except SessionsError as error:
             code = error.code.value.lower()
-            return Answer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
+            return KeptAnswer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
 
     def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
         """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
@@ -216,7 +216,7 @@ class ToolCalls:
             self._context.figures.called(session.service_name, took, error=failure)
         return result
 
-    def _answered(self, asked: Asked, session: CallSession, result: Json) -> Answer:
+    def _answered(self, asked: Asked, session: CallSession, result: Json) -> KeptAnswer:
         whole = result | {"session_id": session.session_id, "text": text_of(result)}
         if session.restored and session.record.calls == 1:
             whole["restored"] = True  # said once: what the session remembered is gone
@@ -229,7 +229,7 @@ class ToolCalls:
                 size=len(body),
                 limit=limit,
             )
-        return Answer(body, outcome="tool_error" if result.get("isError") else "ok")
+        return KeptAnswer(body, outcome="tool_error" if result.get("isError") else "ok")
 
     def _meta(self, asked: Asked, session: CallSession) -> Json:
         # The MCP SDK adds the context of the trace, below a span of its own.

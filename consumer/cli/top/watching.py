@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consumer.cli.top.known import Known, Listing
+from consumer.cli.top.known import Known, ClusterListing
 from schemas.base import Json
 from schemas.errors import Disconnected, NoReply, NotRouted, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
@@ -61,7 +61,7 @@ class Watcher:
         """Ask now instead of later."""
         self._wanted.set()
 
-    async def fetch(self) -> Listing:
+    async def fetch(self) -> ClusterListing:
         """Ask one round of questions.
 
         Raises:
@@ -70,7 +70,7 @@ class Watcher:
         workers, (sessions, missing, more), figures, dead_letters = await asyncio.gather(
             self._request(WorkersList.type, {}), self._sessions(), self._figures(), self._dead_letters()
         )
-        return Listing(workers["workers"], sessions, missing, more, figures, dead_letters)
+        return ClusterListing(workers["workers"], sessions, missing, more, figures, dead_letters)
 
     async def _request(self, message_type: str, body: Json) -> Json:
         return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
