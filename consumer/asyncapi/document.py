@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from consumer import __version__
 from consumer.asyncapi.channels import PARAMETERS, DocumentChannel, channels
-from consumer.asyncapi.headers import HEADERS
+from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.messages import CORRELATION, messages
 from consumer.asyncapi.operations import operations
 from consumer.asyncapi.payloads import schemas

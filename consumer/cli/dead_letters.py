@@ -15,7 +15,7 @@ import typer
 
 from consumer.cli.command import ExitCode, Invocation, command, run
 from consumer.cli.dead_letter_screen import counted, fields, dead_letter_table, show_whole, tell_replayed, tell_summary, whole
-from consumer.cli.parsing import moment
+from consumer.cli.typed_values import moment
 from consumer.cli.screen import answers, problems, say, write_json
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ async def check_services(invocation: Invocation) -> None:
 
     Exit code 1 when one of them does not work.
     """
-    from consumer.processes.manager import MCPManager
+    from consumer.processes.mcp_manager import MCPManager
 
     settings = invocation.settings()
     started = time.monotonic()

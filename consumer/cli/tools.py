@@ -9,7 +9,7 @@ from rich.table import Table
 
 from consumer.cli import completing
 from consumer.cli.command import ExitCode, Invocation, command
-from consumer.cli.parsing import tool_arguments, wants_schema
+from consumer.cli.typed_values import tool_arguments, wants_schema
 from consumer.cli.screen import answers, say, table, write_json, write_text
 from consumer.cli.sessions import SessionArgument
 

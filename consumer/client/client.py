@@ -22,15 +22,14 @@ from consumer.broker.topology import Names
 from consumer.client.typed_requests import body_of
 from consumer.client.amqp_connection import AmqpConnection
 from consumer.client.requester import Requester
-from consumer.client.server_requests import ServerRequests
-from consumer.client.session_requests import SessionRequests
-from consumer.client.tool_requests import ToolRequests
+from consumer.client.server_methods import ServerMethods
+from consumer.client.session_methods import SessionMethods
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.events import CloudEvent
 
 
-class SessionClient(SessionRequests, ToolRequests, ServerRequests):
+class SessionClient(SessionMethods, ServerMethods):
     """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
 
     ``async with`` connects and disconnects it. A lost connection is restored by itself; a request that was under way

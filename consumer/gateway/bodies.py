@@ -75,8 +75,8 @@ class ListedSession(_HttpBody):
     """Seconds until it expires, if nobody uses it."""
 
 
-class Confirmation(_HttpBody):
-    """It is done."""
+class ClosedSession(_HttpBody):
+    """A session that was closed."""
 
     message: str
 

@@ -15,7 +15,7 @@ from consumer.gateway.bodies import (
     Health,
     ListedService,
     ListedSession,
-    Confirmation,
+    ClosedSession,
     Minted,
     MintRequest,
     Ready,
@@ -93,7 +93,7 @@ OPERATIONS: Final = (
         dict[str, ListedSession], 200, ASKED,
     ),
     Operation(
-        "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, Confirmation, 200, ASKED,
+        "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, ClosedSession, 200, ASKED,
     ),
     Operation(
         "post", "/calls/{call}/token", "mint_token", "Mint a token for one call", "tokens", MintRequest, Minted, 201,

@@ -11,7 +11,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from limits.storage import storage_from_string
 
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import RateLimits
+from consumer.settings.gateway_settings import RateLimits
 
 Limited = Literal["default", "tools", "call", "session_delete"]
 

@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import SessionClient
-from consumer.gateway.bodies import Called, Health, ListedService, ListedSession, Confirmation, ListedTools
+from consumer.gateway.bodies import Called, Health, ListedService, ListedSession, ClosedSession, ListedTools
 from consumer.gateway.exchange import addressed, answer, granted, json_object, path_parameter, told
 from consumer.gateway.rate_limits import Limited, Rates
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound, SessionNotFound
 from schemas.ids import call_id_of
@@ -127,7 +127,7 @@ class Rest:
         closed = await self._client.close(session_id, reply_timeout=self._settings.call_timeout)
         if not closed.closed:
             raise SessionNotFound(f"Session {session_id} not found", session_id=session_id)
-        return answer(Confirmation(message=f"Session {session_id} closed"))
+        return answer(ClosedSession(message=f"Session {session_id} closed"))
 
     async def _limit(self, request: Request, limited: Limited) -> None:
         await self._rates.count(limited, addressed(request).address)

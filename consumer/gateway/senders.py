@@ -13,7 +13,7 @@ from consumer.gateway.access import EVERYTHING, Grant
 from consumer.gateway.exchange import addressed, granted, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.signatures import COVERS_URL, SCHEMES, Scheme, Signed
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import PLATFORMS
 from schemas.calls import Platform
 from schemas.errors import ClientError

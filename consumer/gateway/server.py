@@ -11,7 +11,7 @@ from consumer.gateway.exchange import written
 from consumer.gateway.statuses import RETRY_AFTER, http_error
 from consumer.observability.http_connections import ConnectionBounds, Parser, SignalFreeServer, bounded, fastest_parser
 from consumer.observability.listening import BACKLOG, CannotListen, listen
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from consumer.gateway.known_services import KnownServices
 from consumer.gateway.exchange import addressed, answer, body_of, path_parameter, read_object, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.senders import Sender, Senders
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import Translated, translate
 from schemas.base import Json
 from schemas.calls import CallKind

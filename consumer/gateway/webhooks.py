@@ -17,7 +17,7 @@ from consumer.gateway.documents import Documents
 from consumer.gateway.exchange import answer, body_of, path_parameter, read_items, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.senders import Sender, Senders
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import Ignored, Translated, Translation, Unrecognised, translate
 from schemas.calls import CallKind, Platform
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from consumer.settings.faults import Fault, unknown
 from consumer.settings.faults import Path as Keys
 from consumer.settings.files import Table
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.settings.models import SessionSettings, WorkerSettings
 
 PREFIX = "MCP_SESSIONS_"

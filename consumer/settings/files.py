@@ -9,7 +9,7 @@ from typing import Any
 
 from consumer.settings.faults import ConfigurationError, Fault, dotted, unknown
 from consumer.settings.faults import Path as Keys
-from consumer.settings.gateway import from_signalwire
+from consumer.settings.gateway_settings import from_signalwire
 
 DEFAULT_FILE = "mcp-sessions.toml"
 OURS = ("session", "services", "routes", "worker", "gateway")

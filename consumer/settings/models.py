@@ -11,7 +11,7 @@ from consumer.calls.routes import Route
 from consumer.observability import LogFormat, LogLevel
 from consumer.processes.service import MCPService, Size
 from consumer.settings.broker_url import DEFAULT, BrokerUrl
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Seconds
 from schemas.calls import Platform
 from schemas.ids import ServiceName, ServiceNameField

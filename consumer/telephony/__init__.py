@@ -5,7 +5,7 @@ with a ``schemas.calls.CallEvent``, ``Ignored`` for what does not concern the li
 the reason why it becomes a dead letter. ``looks`` tells what each translator thinks of a body.
 """
 
-from consumer.telephony.outcome import Ignored, Translated, Translation, Unrecognised
+from consumer.telephony.translation import Ignored, Translated, Translation, Unrecognised
 from consumer.telephony.registry import PLATFORMS, SOURCES, Verdict, looks, translate
 
 __all__ = [

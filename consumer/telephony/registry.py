@@ -12,7 +12,7 @@ from typing import Protocol
 
 from consumer.telephony.decode import decode
 from consumer.telephony.marks import Shape, fits, missing, nearness
-from consumer.telephony.outcome import Ignored, Payload, Translated, Translation, Unrecognised, Unusable
+from consumer.telephony.translation import Ignored, Payload, Translated, Translation, Unrecognised, Unusable
 from consumer.telephony.platforms import (
     asterisk,
     cxml,

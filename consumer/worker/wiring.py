@@ -26,7 +26,7 @@ from consumer.calls.ownership.owner import Owner
 from consumer.calls.placement.placer import Placer
 from consumer.calls.queries import Queries
 from consumer.concurrency.task_set import Tasks
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService
 from consumer.processes.warm.starter import ColdStarter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager

@@ -10,7 +10,7 @@ from consumer.processes.service import MCPService, Sandbox, Warm
 from consumer.settings import CallExchangeSettings, SessionSettings, WorkerSettings
 from consumer.settings.broker_url import DEFAULT, VARIABLES
 from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
-from consumer.settings.gateway import GatewaySettings, RateLimits, StaticToken, WebhookSettings
+from consumer.settings.gateway_settings import GatewaySettings, RateLimits, StaticToken, WebhookSettings
 from docs.generate.markdown import code, described, fields, literal, table
 
 SESSION = {

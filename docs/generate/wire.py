@@ -6,7 +6,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from consumer.asyncapi.headers import DEAD_LETTER_HEADERS
+from consumer.asyncapi.header_schemas import DEAD_LETTER_HEADERS
 from consumer.broker import dead_letter
 from consumer.broker.topology import DELIVERY_LIMIT, Names, Queue, cluster, inbox, requests_queue, worker_queue
 from consumer.telephony.registry import TRANSLATORS

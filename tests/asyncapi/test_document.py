@@ -13,7 +13,7 @@ from jsonschema import Draft7Validator
 from pydantic import BaseModel, ValidationError
 
 from consumer.asyncapi import Server, as_json, as_yaml, document, schema_files
-from consumer.asyncapi.headers import HEADERS
+from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.payloads import message_types, name_of
 from consumer.broker import dead_letter, message
 from consumer.broker.topology import CallExchange, Names, cluster

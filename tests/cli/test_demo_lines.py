@@ -11,7 +11,7 @@ from consumer.demo.stage import Place
 from consumer.demo.watch import PlayedCall, DemoFailed
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings, WorkerSettings
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from tests.harness import Cluster
 
 RELAY = PlayedCall(PARTS[0], "c-1")

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from consumer.gateway.server import HttpServer, bounds_of
 from consumer.observability.http_connections import Parser
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 
 SETTINGS = GatewaySettings(port=0)
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

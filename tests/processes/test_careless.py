@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.processes.client.mcp_client import MCPClient
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService, Warm
 from schemas.errors import ErrorCode, McpError, OutcomeUnknown, SessionDied, SessionsError, StartFailed, StartTimeout
 

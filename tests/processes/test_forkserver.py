@@ -13,7 +13,7 @@ import structlog
 
 from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.fork.fork_launcher import ForkLauncher, PythonCommand
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown
 from tests.harness import OPEN
@@ -271,7 +271,7 @@ async def test_warm_forks(manager: MCPManager) -> None:
 async def test_a_killed_worker_leaves_no_helper_and_no_fork(temporary: Path) -> None:
     code = f"""
 import asyncio, structlog
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
 async def main():
     async with MCPManager({{"svc": {{

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from tenacity import wait_none
 
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService, Warm
 from consumer.processes.warm.demand import Demand
 from consumer.processes.warm.slots import Slots

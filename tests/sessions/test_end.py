@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from consumer.sessions import ProcessExit, SessionEnded, SessionManager
-from consumer.sessions import manager as manager_module
+from consumer.sessions import session_manager as manager_module
 from schemas.events import EndReason
 
 from .processes import SLOW_TO_STOP, TODO, Child, Events, Remote, ended, opened, sid

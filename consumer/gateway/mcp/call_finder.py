@@ -11,7 +11,7 @@ from consumer.gateway.known_services import KnownServices
 from consumer.gateway.exchange import granted, path_parameter, told
 from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.ids import MAX_ID_BYTES, CallId, escape_call_id
 
 SESSION_HEADER = "mcp-session-id"

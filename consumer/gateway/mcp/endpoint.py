@@ -25,7 +25,7 @@ from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.mcp.stream import STREAM_TYPE, Answered, Answering, Hearing
 from consumer.gateway.mcp.subscriptions import Subscriptions
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.errors import SessionsError
 
 RETURN: Final = 2.0

@@ -13,8 +13,8 @@ from consumer.gateway.mcp import rpc_messages, protocol, results
 from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, METHOD_NOT_FOUND, ClientAnswer, RpcRequest, RpcError
 from consumer.gateway.mcp.protocol import Era
 from consumer.gateway.mcp.sealing import Question, Seal
-from consumer.gateway.mcp.subscriptions import Subscriptions
-from consumer.settings.gateway import GatewaySettings
+from consumer.gateway.mcp.stream import Hearing
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.ids import CallId, call_id_of

@@ -5,7 +5,7 @@ import typer
 
 from consumer.cli.calls import guessed_type
 from consumer.cli.events import topic
-from consumer.cli.parsing import tool_arguments, wants_schema
+from consumer.cli.typed_values import tool_arguments, wants_schema
 
 SCHEMA = {
     "properties": {

@@ -41,7 +41,7 @@ class Answer(TypedDict, total=False):
     result: Json
 
 
-class ServerRequests(TypedRequests):
+class ServerMethods(TypedRequests):
     """Lists and uses what the MCP server of a session has."""
 
     With a ``service_name`` and ``open`` the session is opened where there is none, as ``call_tool`` does.

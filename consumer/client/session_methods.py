@@ -29,7 +29,7 @@ PAGE_SIZE = 500
 """How many sessions ``iter_sessions`` asks for at once."""
 
 
-class SessionRequests(TypedRequests):
+class SessionMethods(TypedRequests):
     """Opens, looks at, lists and closes sessions, and tells of services and workers."""
 
     async def create(
