@@ -4,7 +4,7 @@ from typing import Any
 
 from consumer.asyncapi.channels import BINDING
 from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, REF, Schema, first_paragraph, message_types
-from consumer.asyncapi.payloads import name_of as schema_of
+from consumer.asyncapi.payloads import schema_name
 from schemas.event_data import EVENTS
 from schemas.events import CONTENT_TYPE
 from schemas.interim import INTERIM
@@ -38,7 +38,7 @@ def tag_of(kind: str) -> str:
 
 def messages(schemas: dict[str, Schema]) -> dict[str, Any]:
     """Every message by its type."""
-    return {kind: _message(kind, schemas[schema_of(kind)]) for kind in message_types()}
+    return {kind: _message(kind, schemas[schema_name(kind)]) for kind in message_types()}
 
 
 def _message(kind: str, schema: Schema) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
     typed = kind not in UNTYPED
     return {
         "name": kind,
-        "title": schema_of(kind),
+        "title": schema_name(kind),
         "summary": first_paragraph(told),
         "description": told,
         **({"contentType": CONTENT_TYPE if kind in EVENTS else "application/json"} if kind != DEAD_LETTER else {}),
@@ -60,7 +60,7 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
             "required": ["type"],
         },
         **({"correlationId": {"$ref": f"#/components/correlationIds/{CORRELATION}"}} if _correlated(family) else {}),
-        "payload": {"$ref": f"{REF}{schema_of(kind)}"},
+        "payload": {"$ref": f"{REF}{schema_name(kind)}"},
         "tags": [{"name": tag_of(kind)}],
         "bindings": {"amqp": {**({"messageType": kind} if typed else {}), "bindingVersion": BINDING}},
         **({"x-internal": True} if kind in BETWEEN_WORKERS else {}),

@@ -47,7 +47,7 @@ class _Plain(GenerateJsonSchema):
         return False
 
 
-def name_of(message_type: str) -> str:
+def schema_name(message_type: str) -> str:
     """The name of the schema of a message's body."""
     models: dict[str, type[BaseModel]] = {CALL_EVENT: CallEvent, **REQUESTS, **INTERIM, **{m.type: m for m in INTERNAL}}
     if message_type in models:
@@ -82,7 +82,7 @@ def schemas() -> dict[str, Schema]:
             del found[name]["additionalProperties"]
     _narrow(found)
     found[_FAILED] = _object("A request that was not served.", ok={"const": False}, error=_ref(ErrorBody.__name__))
-    found |= {name_of(kind): schema for kind, schema in _built(found)}
+    found |= {schema_name(kind): schema for kind, schema in _built(found)}
     return {name: found[name] for name in sorted(set(found) - _BUILT)}
 
 
@@ -169,7 +169,7 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
     for kind, result in results.items():
         good = _object("A request that was served.", ok={"const": True}, result=_ref(result.__name__))
         told = f"The answer to `{kind.removesuffix(REPLY_SUFFIX)}`."
-        yield kind, {"title": name_of(kind), "description": told, "oneOf": [good, _ref(_FAILED)]}
+        yield kind, {"title": schema_name(kind), "description": told, "oneOf": [good, _ref(_FAILED)]}
     for kind, data in EVENTS.items():
         event = deepcopy(found[CloudEvent.__name__])
         event["properties"] |= {"type": {"const": kind}, "data": _ref(data.__name__)}
@@ -177,19 +177,19 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
             kind,
             event
             | {
-                "title": name_of(kind),
+                "title": schema_name(kind),
                 "description": found[data.__name__]["description"],
                 "required": list(event["properties"]),
             },
         )
     told = "The answer to a message whose type is missing; to one of an unknown type it is `<type>.reply`."
-    yield UNKNOWN_REPLY, {"title": name_of(UNKNOWN_REPLY), "description": told, "allOf": [_ref(_FAILED)]}
+    yield UNKNOWN_REPLY, {"title": schema_name(UNKNOWN_REPLY), "description": told, "allOf": [_ref(_FAILED)]}
     yield (
         PLATFORM_EVENT,
         {
-            "title": name_of(PLATFORM_EVENT),
+            "title": schema_name(PLATFORM_EVENT),
             "description": "What a telephony platform publishes, as it is. Its shape is the platform's to define.",
             "type": "object",
         },
     )
-    yield DEAD_LETTER, {"title": name_of(DEAD_LETTER), "description": "The body as it was published: it may be no JSON at all."}
+    yield DEAD_LETTER, {"title": schema_name(DEAD_LETTER), "description": "The body as it was published: it may be no JSON at all."}

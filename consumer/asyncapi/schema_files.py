@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from consumer.asyncapi.payloads import REF, Schema, message_types, name_of, reachable, schemas
+from consumer.asyncapi.payloads import REF, Schema, message_types, schema_name, reachable, schemas
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
@@ -19,7 +19,7 @@ def schema_files() -> dict[str, Schema]:
 
 
 def _alone(kind: str, known: dict[str, Schema]) -> Schema:
-    name = name_of(kind)
+    name = schema_name(kind)
     inner = sorted(reachable({name}, known) - {name})
     definitions = {"definitions": {one: _inward(known[one]) for one in inner}} if inner else {}
     return {"$schema": DIALECT, "$id": f"{ID}{kind}", **_inward(known[name]), **definitions}

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import structlog
-from aio_pika.abc import AbstractChannel as PikaChannel
-from aiormq import Channel as RawChannel
+from aio_pika.abc import AbstractChannel
+import aiormq
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
@@ -51,8 +51,8 @@ class Channel:
 
     def __init__(
         self,
-        pika: PikaChannel,
-        raw: RawChannel,
+        pika: AbstractChannel,
+        raw: aiormq.Channel,
         pending: Pending,
         on_loss: Callable[[str], None],
         is_lost: Callable[[], bool] = lambda: False,

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq import Channel as RawChannel
+import aiormq
 from aiormq.exceptions import AuthenticationError, ConnectionClosed, ProbableAuthenticationError
 from pamqp import commands
 from yarl import URL
@@ -49,13 +49,13 @@ _PASSING = ("limit", "is down")
 """Words of a refusal that may be over in a minute: too many connections, a vhost that is being started."""
 
 
-async def _opened(pika: AbstractChannel) -> RawChannel:
+async def _opened(pika: AbstractChannel) -> aiormq.Channel:
     try:
         await pika.initialize(timeout=RPC_TIMEOUT)
         raw = await pika.get_underlay_channel()
     except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
         raise BrokerUnavailable(f"no channel was opened: {error!r}") from error
-    assert isinstance(raw, RawChannel), "aio_pika speaks through aiormq"
+    assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
     return raw
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from consumer.broker.topology import Names, cluster
+from consumer.broker.topology import Names, cluster_topology
 
 Role = Literal["publisher", "client", "gateway", "worker", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -174,7 +174,7 @@ def definitions(names: Names, given: Iterable[Permissions], *, vhost: str, user:
         ],
         "exchanges": [
             {"name": one.name, "vhost": vhost, "type": one.type, **_OF_ALL_EXCHANGES, "arguments": one.arguments}
-            for one in cluster(names).exchanges
+            for one in cluster_topology(names).exchanges
             if one.name in limited
         ],
         "topic_permissions": [

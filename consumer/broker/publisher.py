@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import structlog
-from aio_pika.abc import AbstractChannel as PikaChannel
-from aiormq import Channel as RawChannel
+from aio_pika.abc import AbstractChannel
+import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import (
@@ -41,17 +41,17 @@ LOOK_TIMEOUT = 10.0
 class PublishChannels:
     """The channels of a publishing connection."""
 
-    pika: tuple[PikaChannel, ...]
-    confirm: tuple[RawChannel, ...]
-    outbox: RawChannel
-    unconfirmed: RawChannel
-    look: RawChannel
+    pika: tuple[AbstractChannel, ...]
+    confirm: tuple[aiormq.Channel, ...]
+    outbox: aiormq.Channel
+    unconfirmed: aiormq.Channel
+    look: aiormq.Channel
     pending: Pending
     user: str | None = None
     """The broker's user of this connection, when what is published is to say so."""
 
 
-def _properties(message: Message, trace: Mapping[str, str], channel: RawChannel, user: str | None) -> Encoded:
+def _properties(message: Message, trace: Mapping[str, str], channel: aiormq.Channel, user: str | None) -> Encoded:
     properties = encoded(message, trace, channel.max_content_size, user)
     if properties.left_out:
         log.warning("publish.headers_left_out", type=message.type, headers=properties.left_out)

@@ -200,7 +200,7 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
     return arguments | more
 
 
-def dead_letters(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES) -> Topology:
+def dead_letter_topology(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES) -> Topology:
     """Where what cannot be handled lies, ``max_dead_letter_bytes`` at most; the oldest makes room. Shared by all workers.
 
     Dead-lettered into itself: what a foreign consumer rejects comes back. What makes room would come back as well, but
@@ -220,13 +220,13 @@ def dead_letters(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTE
     )
 
 
-def cluster(
+def cluster_topology(
     names: Names, *, grace: float = 5.0, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES, call_exchanges: Iterable[CallExchange] = ()
 ) -> Topology:
     """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
     extra = tuple(call_exchanges)
     unowned = {"alternate-exchange": names.unowned}
-    kept = dead_letters(names, max_dead_letter_bytes)
+    kept = dead_letter_topology(names, max_dead_letter_bytes)
     return Topology(
         exchanges=(
             *kept.exchanges,

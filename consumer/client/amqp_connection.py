@@ -28,7 +28,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
-from consumer.broker.topology import Binding, Names, Queue, cluster
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from consumer.client.requester import OnInterim, Outgoing
 from consumer.observability.logs import quiet_unless_configured
 from schemas.errors import (
@@ -154,7 +154,7 @@ class AmqpConnection:
         self._link = link
         with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
             async with link.scratch() as scratch:
-                for exchange in cluster(self.names).exchanges:
+                for exchange in cluster_topology(self.names).exchanges:
                     if exchange.name != self.names.cluster:  # without its queue it would lead nowhere
                         await scratch.declare_exchange(exchange)
         self._to_cluster = await cluster_exchange(link, self.names)

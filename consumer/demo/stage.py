@@ -19,7 +19,7 @@ from pathlib import Path
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
-from consumer.broker.topology import CallExchange, Names, cluster
+from consumer.broker.topology import CallExchange, Names, cluster_topology
 from consumer.demo.script import PARTS, SHORT_TIMEOUT, TIMEOUT
 from consumer.demo.watch import DemoFailed, Watch
 from schemas.ids import WorkerId
@@ -166,7 +166,7 @@ async def _report_end(worker: DemoWorker, watch: Watch) -> None:
 
 async def _remove_names(place: Place) -> None:
     names = Names(place.prefix)
-    topology = cluster(names, call_exchanges=place.call_exchanges())
+    topology = cluster_topology(names, call_exchanges=place.call_exchanges())
     link = Link(place.url, "mcp-sessions demo cleanup")
     with contextlib.suppress(BrokerError, OSError):  # without a broker there is nothing left to delete
         try:

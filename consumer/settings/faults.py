@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from consumer.observability import is_secret_key, mask_text
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Where a value stands: ``("services", "todo", "command")``."""
 
 _HIDDEN = ("env", "headers", "url", "command")
@@ -54,7 +54,7 @@ class ConfigurationError(Exception):
         super().__init__("\n  ".join((f"the configuration has {count}:", *map(str, self.faults))))
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """A path as people write it: ``routes[0].services``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".") or "the file"
@@ -70,10 +70,10 @@ def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
     return f"is unknown; known: {', '.join(known)}" if known else "is unknown"
 
 
-def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[Path, str]) -> Iterator[Fault]:
+def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[KeyPath, str]) -> Iterator[Fault]:
     """Pydantic's faults in our words; ``written`` maps paths to the variables that their values came from."""
     for fault in error.errors(include_url=False):
-        path: Path = tuple(part for part in fault["loc"] if part != "[key]")
+        path: KeyPath = tuple(part for part in fault["loc"] if part != "[key]")
         if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):
             continue  # the name comes from the key, which has a fault of its own
         if fault["type"] == "extra_forbidden":
@@ -83,7 +83,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[P
         yield Fault(_key(path, written), problem)
 
 
-def _key(path: Path, written: Mapping[Path, str]) -> str:
+def _key(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
     for length in range(len(path), 0, -1):
         name = written.get(path[:length])
         if name is not None:
@@ -92,7 +92,7 @@ def _key(path: Path, written: Mapping[Path, str]) -> str:
     return dotted(path)
 
 
-def _problem(path: Path, kind: str, message: str, given: Any) -> str:
+def _problem(path: KeyPath, kind: str, message: str, given: Any) -> str:
     said = _SAYS.get(kind) or message.removeprefix("Value error, ").replace("Input should", "must", 1)
     hidden = any(is_secret_key(part) or part in _HIDDEN for part in path)
     if kind == "missing" or hidden or not isinstance(given, str | int | float):
@@ -102,7 +102,7 @@ def _problem(path: Path, kind: str, message: str, given: Any) -> str:
     return f"{said}; it is {mask_text(repr(given), 80)}"
 
 
-def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
+def _keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys that a model has at a path inside it; none when the path leads nowhere we know."""
     if not path:
         return list(model.model_fields)

@@ -15,7 +15,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import cluster_topology
 from consumer.calls.messages import forwarding
 from schemas import headers
 from schemas.ids import ServiceName, SessionId, WorkerId
@@ -84,7 +84,7 @@ class HalfAPlacer:
 
 @pytest.fixture
 async def half(mcp: Cluster, link: Link) -> HalfAPlacer:
-    await apply(await link.channel(), topology(Names(mcp.prefix), grace=GRACE), link=link)
+    await apply(await link.channel(), cluster_topology(Names(mcp.prefix), grace=GRACE), link=link)
     placer = HalfAPlacer(link, Names(mcp.prefix))
     await placer.begin()
     return placer

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from consumer.asyncapi import Server, as_json, as_yaml, document, schema_files
 from consumer.asyncapi.header_schemas import HEADERS
-from consumer.asyncapi.payloads import message_types, name_of
+from consumer.asyncapi.payloads import message_types, schema_name
 from consumer.broker import dead_letter, message
-from consumer.broker.topology import CallExchange, Names, cluster
+from consumer.broker.topology import CallExchange, Names, cluster_topology
 from schemas import headers, interim, internal
 from schemas.errors import ErrorCode
 from schemas.event_data import EVENTS
@@ -29,7 +29,7 @@ from tests.cli.conftest import PROGRAM
 from tests.harness import ROOT
 
 NAMES = Names("p")
-MADE = document(NAMES, cluster(NAMES))
+MADE = document(NAMES, cluster_topology(NAMES))
 FILES = schema_files()
 
 
@@ -70,7 +70,7 @@ def test_nothing_that_there_is_is_missing():
 
 def test_every_exchange_and_queue_is_a_channel_with_its_type_and_arguments():
     foreign = CallExchange("TAP.Events", "topic", "#")
-    topology = cluster(NAMES, grace=7, call_exchanges=[foreign])
+    topology = cluster_topology(NAMES, grace=7, call_exchanges=[foreign])
     made = document(NAMES, topology)
     bindings = [channel["bindings"]["amqp"] for channel in made["channels"].values()]
     exchanges = {one["exchange"]["name"]: one["exchange"] for one in bindings if one["is"] == "routingKey"}
@@ -142,7 +142,7 @@ def test_a_schema_file_stands_alone_and_names_no_place(name: str):
     Draft7Validator.check_schema(schema)
     assert schema["$id"] == f"urn:mcp-sessions:schema:{name.removesuffix('.json')}"
     assert re.findall(r"https?://[^\s\"]+", json.dumps(schema)) == [schema["$schema"]]
-    assert schema["title"] == name_of(name.removesuffix(".json"))
+    assert schema["title"] == schema_name(name.removesuffix(".json"))
     assert set(references(schema)) == {f"#/definitions/{one}" for one in schema.get("definitions", {})}
 
 

@@ -17,7 +17,7 @@ from consumer.asyncapi import document
 from consumer.asyncapi.messages import UNTYPED
 from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, message_types
 from consumer.broker.topology import Names
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import cluster_topology
 from consumer.client import Answer, SessionClient
 from schemas.errors import InvalidMessage, OutcomeUnknown, ServiceNotFound, SessionNotFound, SessionsError, UnknownType
 from schemas.interim import InputRequired, ToolsPending, ToolsProgress
@@ -101,7 +101,7 @@ async def test_every_message_of_a_run_is_in_the_document_and_fits_its_schema(rec
     await sessions_of_all_workers(recording, 2)
     await a_worker_that_was_away(recording)
 
-    described = document(Names(mcp.prefix), topology(Names(mcp.prefix)))
+    described = document(Names(mcp.prefix), cluster_topology(Names(mcp.prefix)))
     faults = [fault for one in recording.kept for fault in faults_of(one, described, mcp.prefix)]
     assert [fault for fault in faults if REFUSED not in fault] == []
     assert len(faults) == 1, "what a worker refuses does not fit"

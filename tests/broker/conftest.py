@@ -6,8 +6,7 @@ import pytest
 from consumer.broker.declare import apply
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
-from consumer.broker.settling import Settler
-from consumer.broker.topology import Names, cluster
+from consumer.broker.topology import Names, cluster_topology
 from tests.harness import remove_everything
 
 
@@ -21,7 +20,7 @@ async def link(amqp_url, prefix):
     """A link on a broker where the topology of the prefix is declared."""
     opened = Link(amqp_url, "test")
     await opened.open()
-    await apply(await opened.channel(), cluster(Names(prefix)), link=opened)
+    await apply(await opened.channel(), cluster_topology(Names(prefix)), link=opened)
     yield opened
     await opened.close()
     await remove_everything(amqp_url, prefix, [])

@@ -20,7 +20,7 @@ from consumer.broker.dead_letter import Filter, DeadLetter
 from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.permissions import ROLES, Role, commands, definitions, permissions
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Binding, Names, Queue, cluster, inbox
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology, inbox
 from consumer.client import SessionClient
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings
@@ -29,7 +29,7 @@ from schemas.errors import Forbidden
 from schemas.ids import WorkerId
 from tests.cli.conftest import PROGRAM
 from tests.harness import Cluster, config
-from tests.harness import cluster as running
+from tests.harness import cluster
 
 NAMES = Names("acme.mcp")
 DEAD_WORKER = WorkerId("w-dead")
@@ -63,12 +63,12 @@ def url_of(node: PrivateBroker, role: Role) -> str:
 @pytest.fixture
 async def mcp(node: PrivateBroker):
     """What an operator has declared, and who looks after it; workers are started as ``worker``."""
-    async with running(node.url, NAMES.prefix) as made:
+    async with cluster(node.url, NAMES.prefix) as made:
         # once more for each test: from RabbitMQ 4.3 on, topic permissions go with their exchange
         await asyncio.to_thread(node.rabbitmqctl, "import_definitions", str(definitions_of(node)))
         link = Link(url_of(node, "operator"), "operator")
         await link.open()
-        await apply(await link.channel(), cluster(NAMES), link=link)
+        await apply(await link.channel(), cluster_topology(NAMES), link=link)
         await (await link.channel()).declare_queue(inbox(NAMES, DEAD_WORKER))
         yield made
         await (await link.channel()).delete_queue(NAMES.inbox(DEAD_WORKER))
@@ -268,7 +268,7 @@ async def operates(url: str) -> None:
     link, publisher = Link(url, "operator"), Publisher()
     await link.open()
     publisher.attach(await link.publishing())
-    assert {finding.state for finding in await verify(link, cluster(NAMES))} == {"ok"}
+    assert {finding.state for finding in await verify(link, cluster_topology(NAMES))} == {"ok"}
     lot = DeadLetterQueue(link, NAMES)
     (letter,) = await lot.fitting(Filter())
     replayed: list[Replayed] = []
@@ -280,7 +280,7 @@ async def operates(url: str) -> None:
 
 
 async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: PrivateBroker):
-    async with running(node.url, NAMES.prefix) as mcp:
+    async with cluster(node.url, NAMES.prefix) as mcp:
         worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "worker"))
         told = await worker.logged("broker.unreachable")
         assert re.search(rf"may not declare .*{re.escape(NAMES.dead_letters)}", told["error"])
@@ -313,7 +313,7 @@ async def test_the_commands_can_be_pasted_in_their_order(node: PrivateBroker):
         assert "'mcp-sessions topology apply' as operator" in line
         link = Link(node.url.replace("guest:guest", f"{quote(user)}:secret"), "operator")
         await link.open()
-        await apply(await link.channel(), cluster(names), link=link)
+        await apply(await link.channel(), cluster_topology(names), link=link)
         await link.close()
     given = node.rabbitmqctl("list_user_topic_permissions", user, "--silent", "--no-table-headers")
     assert {line.split("\t")[1] for line in given.splitlines()} == {names.calls, names.events}

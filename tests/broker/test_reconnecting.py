@@ -12,7 +12,7 @@ from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
-from consumer.broker.topology import Binding, Names, Queue, cluster
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from infra.loopback import LOOPBACK, free_port
 from tests.broker.conftest import Kept, running
 from tests.proxy import proxy_to, through
@@ -40,7 +40,7 @@ async def test_the_outbox_delivers_everything_in_order_across_cut_connections(am
     outbox = Outbox(publisher)
 
     async def attach(opened):
-        await apply(await opened.channel(), cluster(names), link=opened)
+        await apply(await opened.channel(), cluster_topology(names), link=opened)
 
     proxied = through(amqp_url, proxy)
     supervisor = Supervisor(proxied, "test", publisher, attach=attach, detached=nothing)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from consumer.calls.requests import idempotency as module
+from consumer.calls.requests import idempotency
 from consumer.calls.requests.idempotency import KeptAnswer, Answers
 from consumer.calls.requests.pinned_arguments import bound_arguments, public_tools
 from schemas.errors import InvalidMessage
@@ -66,7 +66,7 @@ async def test_what_was_not_executed_and_what_failed_is_not_kept():
 
 
 async def test_the_window_is_bounded_in_number_and_calls_in_flight_stay(monkeypatch):
-    monkeypatch.setattr(module, "MAX_ANSWERS", 4)
+    monkeypatch.setattr(idempotency, "MAX_ANSWERS", 4)
     answers, slow, quick = Answers(), Work(), Work()
     slow.gate.clear()
     first = asyncio.create_task(answers.once("slow", b"request", slow))
@@ -81,7 +81,7 @@ async def test_the_window_is_bounded_in_number_and_calls_in_flight_stay(monkeypa
 
 
 async def test_the_window_is_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    monkeypatch.setattr(idempotency, "MAX_BYTES", 1000)
     answers = Answers()
 
     async def large(running):

@@ -22,7 +22,7 @@ import psutil
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.topology import Queue
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import cluster_topology
 from schemas.events import TERMINAL, CloudEvent
 from schemas.ids import WorkerId
 from tests.faults.stage import Stage
@@ -245,7 +245,7 @@ async def until_all_is_handled(stage: Stage, report: Report) -> None:
 
 async def check_broker(stage: Stage, report: Report) -> None:
     queues, bindings = await asyncio.to_thread(broker_lists, stage)
-    shared = {queue.name for queue in topology(stage.names).queues} | {stage.log.queue.name}
+    shared = {queue.name for queue in cluster_topology(stage.names).queues} | {stage.log.queue.name}
     own = {f"{stage.prefix}.replies.", f"{stage.prefix}.following."}
     unclean = {stage.names.inbox(WorkerId(worker)) for worker in stage.killed | stage.frozen}
     for name in queues:

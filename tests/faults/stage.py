@@ -21,7 +21,7 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import cluster_topology
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker
 from schemas.errors import ClientError, SessionsError
@@ -74,7 +74,7 @@ class EventLog:
 
     async def _attach(self, link: Link) -> None:
         channel = await link.channel()
-        await apply(channel, topology(self._names, grace=GRACE), link=link)
+        await apply(channel, cluster_topology(self._names, grace=GRACE), link=link)
         await channel.declare_queue(self.queue)
         await channel.bind(Binding(self._names.events, self.queue.name, "#"))
         await channel.consume(self.queue.name, self._take)

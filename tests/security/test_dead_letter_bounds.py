@@ -9,7 +9,7 @@ from consumer.broker.declare import apply, verify
 from consumer.broker.link import Link
 from consumer.broker.dead_letter import Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue
-from consumer.broker.topology import Names, cluster, dead_letters
+from consumer.broker.topology import Names, cluster_topology, dead_letter_topology
 from tests.harness import Cluster, config
 
 
@@ -42,7 +42,7 @@ async def link(amqp_url: str):
 async def test_a_dead_letter_queue_of_before_is_used_as_it_is(link: Link, prefix: str, mcp: Cluster):
     names = Names(mcp.prefix)
     before = dataclasses.replace(
-        dead_letters(names).queues[0],
+        dead_letter_topology(names).queues[0],
         arguments={
             "x-queue-type": "quorum",
             "x-delivery-limit": 2**31 - 1,
@@ -61,8 +61,8 @@ async def test_a_dead_letter_queue_of_before_is_used_as_it_is(link: Link, prefix
     async with asyncio.timeout(10):
         while not await DeadLetterQueue(link, names).fitting(Filter()):
             await asyncio.sleep(0.05)
-    (differing,) = [one for one in await verify(link, cluster(names)) if one.state != "ok"]
+    (differing,) = [one for one in await verify(link, cluster_topology(names)) if one.state != "ok"]
     assert differing.name == names.dead_letters
     await channel.delete_queue(names.dead_letters)
-    await apply(channel, cluster(names), link=link)
-    assert {one.state for one in await verify(link, cluster(names))} == {"ok"}
+    await apply(channel, cluster_topology(names), link=link)
+    assert {one.state for one in await verify(link, cluster_topology(names))} == {"ok"}

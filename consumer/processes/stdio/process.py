@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal as signals
+import signal
 import struct
 import termios
 from collections.abc import Callable
@@ -139,7 +139,7 @@ class ServerProcess:
         # Before it is reaped, while the number of the group is certainly its own: whatever it started.
         self.kill_group()
         code = self._child.wait()
-        self.returncode = 128 - code if self._in_shell and 128 < code <= 128 + signals.SIGRTMAX else code
+        self.returncode = 128 - code if self._in_shell and 128 < code <= 128 + signal.SIGRTMAX else code
         self._exited.set_result(None)
         if self._open_pipes:
             self.resume_stdout()
@@ -150,7 +150,7 @@ class ServerProcess:
     def _settle(self) -> None:
         if self._gone.done():
             return
-        code = self.returncode if self.returncode is not None else -signals.SIGKILL
+        code = self.returncode if self.returncode is not None else -signal.SIGKILL
         text = self.stderr.text()
         self._gone.set_result(
             ProcessExit(exit_code=code, signal=None, stderr=text)
@@ -235,9 +235,9 @@ class ServerProcess:
 
     def kill_group(self) -> None:
         """SIGKILL for the process and everything in its group; harmless when there is nobody left."""
-        self._signal_group(signals.SIGKILL)
+        self._signal_group(signal.SIGKILL)
 
-    def _signal_group(self, number: signals.Signals) -> None:
+    def _signal_group(self, number: signal.Signals) -> None:
         if self._child is not None and self.returncode is None and self._is_there():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
@@ -258,7 +258,7 @@ class ServerProcess:
             self._close_stdin()
             self.resume_stdout()
             if not self.hurry and not await self._left_within(EOF_TIMEOUT) and self._obeys_term:
-                self._signal_group(signals.SIGTERM)
+                self._signal_group(signal.SIGTERM)
                 await self._left_within(TERM_TIMEOUT)
             if not self._exited.done():
                 self.kill_group()

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq import Channel as RawChannel
+import aiormq
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
@@ -62,7 +62,7 @@ class Attacker:
         self._url = url
         self._connection: AbstractConnection
         self._pika: AbstractChannel
-        self._raw: RawChannel
+        self._raw: aiormq.Channel
         self._answers: dict[str, asyncio.Future[DeliveredMessage]] = {}
         self._number = 0
 
@@ -80,7 +80,7 @@ class Attacker:
         self._pika = self._connection.channel(publisher_confirms=True)
         await self._pika.initialize()
         raw = await self._pika.get_underlay_channel()
-        assert isinstance(raw, RawChannel)
+        assert isinstance(raw, aiormq.Channel)
         self._raw = raw
         await raw.basic_consume("amq.rabbitmq.reply-to", self._heard, no_ack=True)
 
