@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
-from consumer.processes.launch.minimal_environment import search_path
+from consumer.processes.search_path import search_path
 from schemas.base import Seconds
 from schemas.ids import ServiceName, ServiceNameField
 

@@ -2,23 +2,17 @@
 
 import os
 import secrets
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from consumer.processes.search_path import search_path
 
 MARKER = "MCP_SESSIONS_WORKER"
 """Variable by which what a worker started can be found again when the worker and its keeper were killed: the path of
 the worker's base folder, so that nobody can have another worker's processes ended by writing a file of his own."""
 
 PASSED_ON = ("PYTHONPATH", "NODE_PATH", "JAVA_HOME")
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def search_path() -> str:
-    """The PATH of servers: the worker's own, with its interpreter's directory first so that ``python3`` is ours."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH") or _DEFAULT_PATH])
-
 
 def minimal_environment(folder: Path, extra: Mapping[str, str], mark: str) -> dict[str, str]:
     """The whole environment of a server; ``extra`` (the service's ``env``) wins, except over the mark."""
