@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from consumer.cli.command import ExitCode, Invocation, command, run
+from consumer.cli.command import Invocation, command, run
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.dead_letter_screen import counted, fields, dead_letter_table, show_whole, tell_replayed, tell_summary, whole
 from consumer.cli.typed_values import moment
 from consumer.cli.screen import answers, problems, say, write_json

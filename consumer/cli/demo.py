@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import answers, problems, write_json
 
 if TYPE_CHECKING:

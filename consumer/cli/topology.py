@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 from rich.table import Table
 
-from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import Row, answers, say, state, table, write_json, write_text
 
 if TYPE_CHECKING:
