@@ -14,6 +14,7 @@ the worker's base folder, so that nobody can have another worker's processes end
 
 PASSED_ON = ("PYTHONPATH", "NODE_PATH", "JAVA_HOME")
 
+
 def minimal_environment(folder: Path, extra: Mapping[str, str], mark: str) -> dict[str, str]:
     """The whole environment of a server; ``extra`` (the service's ``env``) wins, except over the mark."""
     home = str(folder)
