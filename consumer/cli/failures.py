@@ -53,7 +53,7 @@ def failure_of(error: Exception) -> Failure | None:
     """What to tell of an error; None when it is a defect of ours."""
     match error:
         case ConfigurationError():
-            faults = [{"key": fault.key, "problem": fault.problem} for fault in error.faults]
+            faults = [{"key": fault.key, "problem": fault.problem, "meaning": fault.meaning} for fault in error.faults]
             return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details={"faults": faults})
         case AccessRefused() | BrokerRefused():
             return Failure(ExitCode.UNREACHABLE, "BROKER_REFUSED", str(error), hint=REFUSED_HINT)
@@ -98,6 +98,8 @@ def tell(failure: Failure, *, as_json: bool) -> None:
         if name == "faults":
             for fault in value:
                 screen.print(Text(shown(f"  {fault['key']}: {fault['problem']}")), soft_wrap=True)
+                if fault["meaning"]:
+                    screen.print(Text(shown(f"    {fault['meaning']}"), style="dim"), soft_wrap=True)
             continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         separator = "\n    " if "\n" in text.strip() else " "

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from consumer.observability import is_secret_key, mask_text
+from consumer.settings.fields import first_sentence, meaning_of
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: ``("services", "todo", "command")``."""
@@ -40,6 +41,8 @@ class Fault:
 
     key: str
     problem: str
+    meaning: str = ""
+    """What the setting is for, where there is such a setting."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self.problem}"
@@ -77,10 +80,10 @@ def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[K
         if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):
             continue  # the name comes from the key, which has a fault of its own
         if fault["type"] == "extra_forbidden":
-            problem = unknown(str(path[-1]), _keys_at(model, path[:-1]))
+            yield Fault(_key(path, written), unknown(str(path[-1]), _keys_at(model, path[:-1])))
         else:
             problem = _problem(path, fault["type"], fault["msg"], fault.get("input"))
-        yield Fault(_key(path, written), problem)
+            yield Fault(_key(path, written), problem, _meaning_at(model, path))
 
 
 def _key(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
@@ -104,16 +107,31 @@ def _problem(path: KeyPath, kind: str, message: str, given: Any) -> str:
 
 def _keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys that a model has at a path inside it; none when the path leads nowhere we know."""
+    inside = _model_at(model, path)
+    return list(inside.model_fields) if inside is not None else []
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """The model at a path inside another one."""
     if not path:
-        return list(model.model_fields)
+        return model
     found = model.model_fields.get(str(path[0]))
     inside = next(_models_in(found.annotation), None) if found else None
     if found is None or inside is None:
-        return []
+        return None
     rest = path[1:]
     while rest and rest[0] not in inside.model_fields:  # the index of a list, the name in a table of tables
         rest = rest[1:]
-    return _keys_at(inside, rest)
+    return _model_at(inside, rest)
+
+
+def _meaning_at(model: type[BaseModel], path: KeyPath) -> str:
+    """What the setting at a path means, in a sentence; nothing for what is no setting of ours."""
+    for length in range(len(path), 1, -1):
+        inside = _model_at(model, path[: length - 1])
+        if inside is not None and path[length - 1] in inside.model_fields:
+            return first_sentence(meaning_of(inside, str(path[length - 1])))
+    return ""
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

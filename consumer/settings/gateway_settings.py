@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     IPvAnyNetwork,
     SecretStr,
@@ -16,7 +14,7 @@ from pydantic import (
 )
 
 from consumer.processes.service import Size
-from schemas.base import Seconds
+from schemas.base import Seconds, Section
 from schemas.calls import Platform
 from schemas.ids import ServiceNameField
 
@@ -47,11 +45,7 @@ OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_nothing)]
 OptionalText = Annotated[str | None, BeforeValidator(_nothing)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class StaticToken(_Section):
+class StaticToken(Section):
     """``[[gateway.tokens]]``: a token that is known by its hash."""
 
     name: str = Field(min_length=1, max_length=100)
@@ -76,7 +70,7 @@ class StaticToken(_Section):
         return self
 
 
-class RateLimits(_Section):
+class RateLimits(Section):
     """``[gateway.rate_limits]``: how often one address may ask the REST API, as SignalWire's ``rate_limiting`` says it.
 
     A limit is a text like ``"10 per minute"``. Webhooks and MCP are not limited.
@@ -111,7 +105,7 @@ class RateLimits(_Section):
         return bool(self.default or self.tools or self.call or self.session_delete)
 
 
-class WebhookSettings(_Section):
+class WebhookSettings(Section):
     """``[gateway.webhooks.<platform>]``: how the webhooks of one platform are checked and answered."""
 
     keys: Keys = ()
@@ -124,7 +118,7 @@ class WebhookSettings(_Section):
     request is answered like any other."""
 
 
-class GatewaySettings(_Section):
+class GatewaySettings(Section):
     """``[gateway]``: the HTTP gateway.
 
     Without ``auth_password``, ``auth_token``, ``tokens`` and ``token_keys`` it listens on loopback only.

@@ -14,9 +14,7 @@ from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
-from consumer.calls.cluster.presence_requests import PresenceRequests
-from consumer.calls.cluster.statistics import Figures
-from consumer.calls.context import Bounds, Configured, Context, Timings, ToolProcess
+from consumer.calls.context import Bounds, Configured, Context, ToolProcess
 from consumer.calls.events import Reporter, published
 from consumer.calls.intake import Intake
 from consumer.calls.messages.gate import Gate
@@ -31,13 +29,9 @@ from consumer.processes.service import MCPService
 from consumer.processes.warm.starter import ColdStarter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
-from consumer.worker.current_link import CurrentLink
+from consumer.settings.fields import needing_restart, reloaded
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo, WorkerState
-
-RELOADED = ("admission_wait", "ring_timeout", "drain", "drain_timeout", "log_level", "log_format")
-"""Settings of ``[worker]`` that a running worker takes on; the others are in names, queues and connections."""
-
 
 def new_worker_id() -> WorkerId:
     """An id that no other worker has ever had, and that is a valid part of a queue name.
@@ -49,9 +43,7 @@ def new_worker_id() -> WorkerId:
 
 
 def _configured(settings: Settings) -> Configured:
-    own = settings.worker
-    timings = Timings(tombstone=own.tombstone, admission_wait=own.admission_wait, ring_timeout=own.ring_timeout)
-    return Configured(settings.services, settings.routes, timings)
+    return Configured(settings.services, settings.routes, settings.worker)
 
 
 def _services(settings: Settings) -> dict[str, MCPService]:
@@ -136,19 +128,19 @@ class Parts:
 
     def reload(self, settings: Settings) -> list[str]:
         """Take other settings on, for calls that start from now on; returns the names of those that need a restart."""
-        fixed, given = self.settings.worker, settings.worker
-        changes = {name: getattr(given, name) for name in RELOADED}
-        worker = fixed.model_copy(update=changes)
-        kept = [f"worker.{name}" for name in type(fixed).model_fields if getattr(worker, name) != getattr(given, name)]
-        if settings.amqp_url != self.settings.amqp_url:
+        running = self.settings
+        kept = [f"worker.{name}" for name in needing_restart(running.worker, settings.worker)]
+        kept += [f"session.{name}" for name in needing_restart(running.session, settings.session)]
+        if settings.amqp_url != running.amqp_url:
             kept.append("AMQP_URL")
-        if settings.session.sandbox_dir != self.settings.session.sandbox_dir:
-            kept.append("session.sandbox_dir")
-        self.settings = settings.model_copy(update={"worker": worker, "amqp_url": self.settings.amqp_url})
+        worker, session = reloaded(running.worker, settings.worker), reloaded(running.session, settings.session)
+        self.settings = settings.model_copy(
+            update={"worker": worker, "session": session, "amqp_url": running.amqp_url}
+        )
         new = _configured(self.settings)
         configured = self.context.configured
         configured.services, configured.routes, configured.timings = new.services, new.routes, new.timings
-        self.sessions.limits = SessionLimits.from_config(settings.session)
+        self.sessions.limits = SessionLimits.from_config(session)
         self.mcp.reconfigure(_services(settings))
         self.news.set()
         return kept

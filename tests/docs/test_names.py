@@ -69,7 +69,6 @@ FROM_ELSEWHERE = {
         "WINDOW",
         "REQUESTS",
         "RESULTS",
-        "RELOADED",
         "RABBITMQ_SERVER",
         "NAME",
         "MEMORY_FILE_PATH",
