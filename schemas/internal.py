@@ -139,7 +139,10 @@ class FiguresGather(Strict):
 
 
 INTERNAL: tuple[
-    type[Recipe | OwnerCheck | Probe | PresenceReport | PresenceRequest | EndedCalls | SessionsScatter | FiguresScatter], ...
+    type[
+        Recipe | OwnerCheck | Probe | PresenceReport | PresenceRequest | EndedCalls | SessionsScatter | FiguresScatter
+    ],
+    ...,
 ] = (
     Recipe,
     OwnerCheck,

@@ -14,8 +14,7 @@ from typing import Any
 import psutil
 
 from consumer.broker.link import Link
-from consumer.broker.topology import Names
-from consumer.broker.topology import cluster_topology
+from consumer.broker.topology import Names, cluster_topology
 from consumer.client import SessionClient
 from schemas.events import CloudEvent
 from schemas.ids import WorkerId

@@ -26,8 +26,8 @@ default exchange, published to. AMQP properties stand among the headers and are 
 
 A request names its type in the AMQP property `type`. Its reply has the type of the request with `.reply` behind it and
 the same `correlation_id`, and goes to `reply_to`. Both exchanges take every message that is addressed to a call; the
-operation of a request names the exchange that is meant for it. What is marked with `x-internal` passes between workers and
-is of no use to others.
+operation of a request names the exchange that is meant for it. What is marked with `x-internal` passes between workers
+and is of no use to others.
 """
 
 _TAGS = {

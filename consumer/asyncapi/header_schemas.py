@@ -85,7 +85,9 @@ HEADERS: dict[str, Schema] = {
         ),
         correlation_id=_CORRELATION,
         expiration=_property(
-            "string", "How long (ms) its sender waits, in digits. Leave it out on the sessions exchange.", pattern="^[0-9]+$"
+            "string",
+            "How long (ms) its sender waits, in digits; not on the sessions exchange.",
+            pattern="^[0-9]+$",
         ),
         **{headers.DEADLINE: _header("Until when (ms since the epoch) its sender waits, for the sessions exchange.")},
         timestamp=_TIMESTAMP,
@@ -109,7 +111,7 @@ HEADERS: dict[str, Schema] = {
     ),
     "DeadLetterHeaders": {
         "type": "object",
-        "description": "The message's own properties and headers, but for its reply address, and why it became a dead letter.",
+        "description": "The message's own properties and headers, without its reply address, and why it is here.",
         "properties": {
             "type": _property("string", "The message type, if it had one."),
             "content_type": _property("string", "MIME type of the body, if it had one."),

@@ -3,8 +3,16 @@
 from typing import Any
 
 from consumer.asyncapi.channels import BINDING
-from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, REF, Schema, first_paragraph, message_types
-from consumer.asyncapi.payloads import schema_name
+from consumer.asyncapi.payloads import (
+    CALL_EVENT,
+    DEAD_LETTER,
+    PLATFORM_EVENT,
+    REF,
+    Schema,
+    first_paragraph,
+    message_types,
+    schema_name,
+)
 from schemas.event_data import EVENTS
 from schemas.events import CONTENT_TYPE
 from schemas.interim import INTERIM

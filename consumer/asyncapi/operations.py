@@ -54,7 +54,9 @@ def operations(channels: tuple[DocumentChannel, ...]) -> dict[str, Operation]:
     meanwhile = f"What comes to the reply address of a `{ToolsCall.type}` before its reply."
     found[f"{ToolsCall.type}.interim"] = _operation("send", REPLIES, tuple(INTERIM), meanwhile, durable=False)
     found["refuse"] = _operation("send", REPLIES, (UNKNOWN_REPLY,), "Refuse what is no request.", durable=False)
-    found["dead_letter"] = _operation("send", "exchange.dead", (DEAD_LETTER,), "What cannot be handled is kept, with the reason.")
+    found["dead_letter"] = _operation(
+        "send", "exchange.dead", (DEAD_LETTER,), "What cannot be handled is kept, with the reason."
+    )
     return found | dict(_between_workers())
 
 

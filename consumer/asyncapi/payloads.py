@@ -192,4 +192,7 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
             "type": "object",
         },
     )
-    yield DEAD_LETTER, {"title": schema_name(DEAD_LETTER), "description": "The body as it was published: it may be no JSON at all."}
+    yield (
+        DEAD_LETTER,
+        {"title": schema_name(DEAD_LETTER), "description": "The body as it was published: it may be no JSON at all."},
+    )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from consumer.asyncapi.payloads import REF, Schema, message_types, schema_name, reachable, schemas
+from consumer.asyncapi.payloads import REF, Schema, message_types, reachable, schema_name, schemas
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 

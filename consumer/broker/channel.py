@@ -14,18 +14,18 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel
-import aiormq
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
 from consumer.broker.errors import BrokerUnavailable, NotPermitted, Unsendable
 from consumer.broker.message import Delivery, Handler
+from consumer.broker.pending import Pending
 from consumer.broker.properties import received
 from consumer.broker.topology import Binding, Exchange, Queue
-from consumer.broker.pending import Pending
 
 log = structlog.get_logger(__name__)
 

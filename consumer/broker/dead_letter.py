@@ -1,11 +1,12 @@
 """A dead letter: the headers that say why and whence, how it is known again, and what it is when it is replayed.
 
-Two kinds of messages are in the dead-letter queue. A worker makes dead letters of what it cannot handle, and says why in headers of its own;
-it publishes to the exchange of the dead-letter queue, which nobody else may. The broker puts there what it could not deliver
-(too many deliveries, expired), and its ``x-death`` tells. Whatever else is in there says nothing that can be believed.
+Two kinds of messages are in the dead-letter queue. A worker makes dead letters of what it cannot handle, and says why
+in headers of its own; it publishes to the exchange of the dead-letter queue, which nobody else may. The broker puts
+there what it could not deliver (too many deliveries, expired), and its ``x-death`` tells. Whatever else is in there
+says nothing that can be believed.
 
-An operator may publish more than the one whose message became a dead letter. So a replay goes where that one could have published
-it, and never where a header of theirs would have it.
+An operator may publish more than the one whose message became a dead letter. So a replay goes where that one could have
+published it, and never where a header of theirs would have it.
 """
 
 import hashlib
@@ -115,7 +116,8 @@ class DeadLetter:
         """What a message was, as it is delivered from the dead-letter queue."""
         message = delivery.message
         death = _last_death(message.headers) if delivery.exchange == names.dead_letters else {}
-        by_worker = delivery.exchange == names.dead_letters and not death  # who made it one; the broker's always tell a death
+        # A worker names no death; the broker's dead letters always tell one.
+        by_worker = delivery.exchange == names.dead_letters and not death
         given = message.headers if by_worker else _without_ours(message.headers)
         origin = _origin(given, death, names)
         at = death.get("time")
@@ -140,8 +142,8 @@ class DeadLetter:
 
         It begins anew, under its message id: without the broker's headers and without any of ours, which tell of the
         hops, the deaths and the deadline of its former life. What was on its way between workers takes the sessions
-        exchange: the inbox that it was in may be gone, and only the exchange knows whether somebody owns the call. What a
-        worker had made of a call event becomes a call event again.
+        exchange: the inbox that it was in may be gone, and only the exchange knows whether somebody owns the call. What
+        a worker had made of a call event becomes a call event again.
 
         Raises:
             NotReplayable: nobody but a worker could have published it, or nobody can say who has.
@@ -216,7 +218,7 @@ def _last_death(headers: Headers) -> Mapping[str, Any]:
 
 
 def _origin(headers: Headers, death: Mapping[str, Any], names: Names) -> Origin:
-    """Where it was published; of what the broker dead-lettered, the queue alone is sure, and the exchange that feeds it."""
+    """Where it was published; of what the broker put here, the queue alone is sure, and the exchange that feeds it."""
     if death:
         keys, queue = death.get("routing-keys"), str(death.get("queue", ""))
         key = keys[0] if isinstance(keys, list) and keys else ""

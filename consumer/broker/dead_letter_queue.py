@@ -16,11 +16,11 @@ from typing import Final
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from consumer.broker.channel import MOST_HELD, Channel
+from consumer.broker.dead_letter import DeadLetter, Filter, NotReplayable
 from consumer.broker.declare import exists
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.dead_letter import Filter, NotReplayable, DeadLetter
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Exchange, Names
 

@@ -13,19 +13,19 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator
 
+import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-import aiormq
 from aiormq.exceptions import AuthenticationError, ConnectionClosed, ProbableAuthenticationError
 from pamqp import commands
 from yarl import URL
 
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
+from consumer.broker.pending import Pending
 from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import TolerantConnection
-from consumer.broker.pending import Pending
 from consumer.broker.url import problem_of, user_of, vhost_of
 
 log = structlog.get_logger(__name__)

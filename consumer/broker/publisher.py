@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel
-import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import (
@@ -24,9 +24,9 @@ from consumer.broker.errors import (
     Unsendable,
 )
 from consumer.broker.message import MAX_BODY, Message
+from consumer.broker.pending import Pending
 from consumer.broker.properties import Encoded, encoded
 from consumer.broker.publish_frames import published
-from consumer.broker.pending import Pending
 from consumer.observability import tracing
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,7 @@ CONFIRM_TIMEOUT = 30.0
 
 LOOK_TIMEOUT = 10.0
 """How long (s) the broker may take to say who consumes from a queue."""
+
 
 @dataclass(frozen=True, slots=True)
 class PublishChannels:

@@ -7,11 +7,11 @@ from typing import assert_never
 
 import structlog
 
+from consumer.broker.dead_letter import as_dead_letter
 from consumer.broker.errors import BrokerError, MessageTooLarge, PublishFailed, Unsendable
 from consumer.broker.frames import SHORT, shortened
 from consumer.broker.message import Delivery, Message
-from consumer.broker.outcome import Done, Forward, Hold, Outcome, ToDeadLetters, Requeue
-from consumer.broker.dead_letter import as_dead_letter
+from consumer.broker.outcome import Done, Forward, Hold, Outcome, Requeue, ToDeadLetters
 from consumer.broker.publisher import Publisher
 from consumer.observability import metrics, tracing
 from schemas.errors import Internal, InvalidMessage
@@ -33,7 +33,9 @@ async def _nothing() -> None:
 
 
 def _defect(problem: str) -> ToDeadLetters:
-    return ToDeadLetters("defect", problem, failed(Internal("this request met a defect of the worker; its log tells more")))
+    return ToDeadLetters(
+        "defect", problem, failed(Internal("this request met a defect of the worker; its log tells more"))
+    )
 
 
 class Settler:
@@ -67,9 +69,9 @@ class Settler:
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out; never raises, but for cancellation.
 
-        A decision that raises is a defect of ours: the message becomes a dead letter, who asked gets ``INTERNAL``. A broker that
-        fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere. What is wrong for good
-        (``Unsendable``) becomes a dead letter, because it would be wrong the next time.
+        A decision that raises is a defect of ours: the message becomes a dead letter, who asked gets ``INTERNAL``. A
+        broker that fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere. What is wrong
+        for good (``Unsendable``) becomes a dead letter, because it would be wrong the next time.
         """
         kind = self._kind_of(delivery)
         message = delivery.message
@@ -142,7 +144,8 @@ class Settler:
                 await self._publisher.publish(message, exchange, key)
                 await delivery.ack()
             case ToDeadLetters(reason=reason, problem=problem, reply=reply):
-                if delivery.local_requester is None:  # else who asked knows what it asked, and hears what is wrong with it
+                # A local requester knows what it asked, and hears what is wrong with it.
+                if delivery.local_requester is None:
                     await self._dead_letter(delivery, reason, problem)
                 await self.reply(delivery, reply)
                 await delivery.ack()

@@ -10,9 +10,9 @@ import secrets
 from contextlib import suppress
 from typing import Final
 
+import aiormq
 import structlog
 from aio_pika.abc import AbstractConnection
-import aiormq
 from aiormq import spec
 from aiormq.exceptions import ChannelPreconditionFailed
 

@@ -201,7 +201,7 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
 
 
 def dead_letter_topology(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES) -> Topology:
-    """Where what cannot be handled lies, ``max_dead_letter_bytes`` at most; the oldest makes room. Shared by all workers.
+    """The queue of what cannot be handled, ``max_dead_letter_bytes`` at most; the oldest message makes room.
 
     Dead-lettered into itself: what a foreign consumer rejects comes back. What makes room would come back as well, but
     RabbitMQ takes that for a cycle and drops it. Nothing depends on the bound, so a queue of before is used as it is.
@@ -214,14 +214,22 @@ def dead_letter_topology(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LET
         "x-max-length": MAX_DEAD_LETTERS,
     }
     return Topology(
-        exchanges=(Exchange(names.dead_letters, "fanout", "messages that cannot be handled, with the reason in headers"),),
-        queues=(Queue(names.dead_letters, "the dead-letter queue", _quorum(names.dead_letters, **bounds), may_differ=True),),
+        exchanges=(
+            Exchange(names.dead_letters, "fanout", "messages that cannot be handled, with the reason in headers"),
+        ),
+        queues=(
+            Queue(names.dead_letters, "the dead-letter queue", _quorum(names.dead_letters, **bounds), may_differ=True),
+        ),
         bindings=(Binding(names.dead_letters, names.dead_letters),),
     )
 
 
 def cluster_topology(
-    names: Names, *, grace: float = 5.0, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES, call_exchanges: Iterable[CallExchange] = ()
+    names: Names,
+    *,
+    grace: float = 5.0,
+    max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES,
+    call_exchanges: Iterable[CallExchange] = (),
 ) -> Topology:
     """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
     extra = tuple(call_exchanges)

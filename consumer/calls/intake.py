@@ -7,9 +7,9 @@ from functools import partial
 
 import structlog
 
-from consumer.broker.rpc import RpcClient
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, ToDeadLetters, decided
+from consumer.broker.rpc import RpcClient
 from consumer.calls.context import Context
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
@@ -38,7 +38,9 @@ class Intake:
     exchanges are one platform's own.
     """
 
-    def __init__(self, context: Context, rpc_client: RpcClient, platforms: Mapping[str, Platform] | None = None) -> None:
+    def __init__(
+        self, context: Context, rpc_client: RpcClient, platforms: Mapping[str, Platform] | None = None
+    ) -> None:
         self._context = context
         self._platforms = platforms or {}
         self._rpc_client = rpc_client

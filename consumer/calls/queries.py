@@ -8,9 +8,9 @@ from typing import Protocol, assert_never
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from consumer.broker.rpc import RpcClient
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome
+from consumer.broker.rpc import RpcClient
 from consumer.calls.cluster.membership import ROLL_CALL
 from consumer.calls.context import Context, ToolProcess
 from consumer.calls.events import session_info
@@ -69,7 +69,11 @@ class Queries:
     """Takes deliveries of the queries queue, and the other workers' questions."""
 
     def __init__(
-        self, context: Context, sessions: SessionManager[ToolProcess], catalogue: ServiceCatalogue, rpc_client: RpcClient
+        self,
+        context: Context,
+        sessions: SessionManager[ToolProcess],
+        catalogue: ServiceCatalogue,
+        rpc_client: RpcClient,
     ) -> None:
         self._context = context
         self._sessions = sessions

@@ -123,7 +123,10 @@ def show_whole(letter: "DeadLetter") -> None:
     screen.print(
         facts(
             ("id", letter.id),
-            ("since", f"{_age(letter)} ago, at {letter.dead_lettered_at}" if letter.dead_lettered_at else "nobody knows when"),
+            (
+                "since",
+                f"{_age(letter)} ago, at {letter.dead_lettered_at}" if letter.dead_lettered_at else "nobody knows when",
+            ),
             ("reason", letter.reason),
             ("error", letter.error),
             ("from", _from(letter.origin.exchange, letter.origin.routing_key)),

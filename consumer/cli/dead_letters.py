@@ -14,15 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumer.cli.command import Invocation, command, run
+from consumer.cli.dead_letter_screen import (
+    counted,
+    dead_letter_table,
+    fields,
+    show_whole,
+    tell_replayed,
+    tell_summary,
+    whole,
+)
 from consumer.cli.exit_codes import ExitCode
-from consumer.cli.dead_letter_screen import counted, fields, dead_letter_table, show_whole, tell_replayed, tell_summary, whole
-from consumer.cli.typed_values import moment
 from consumer.cli.screen import answers, problems, say, write_json
+from consumer.cli.typed_values import moment
 
 if TYPE_CHECKING:
-    from consumer.broker.link import Link
-    from consumer.broker.dead_letter import Filter, DeadLetter
+    from consumer.broker.dead_letter import DeadLetter, Filter
     from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
+    from consumer.broker.link import Link
 
 app = typer.Typer(help="What no worker could handle: look at it, replay it, drop it.", no_args_is_help=True)
 
@@ -40,9 +48,9 @@ class Fitting:
     reason: Annotated[str | None, typer.Option(metavar="WORD", help="Only those with this reason.")] = None
     type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only messages of this type.")] = None
     call: Annotated[str | None, typer.Option(metavar="CALL", help="Only addressed to this call.")] = None
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only those since then; an age (2h) or a time.")
-    ] = None
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only those since then; an age (2h) or a time.")] = (
+        None
+    )
     before: Annotated[str | None, typer.Option(metavar="TIME", help="Only those before then.")] = None
 
     def filter(self) -> "Filter":
@@ -130,13 +138,14 @@ async def replay(
     ids: Ids = None,
     all_: All = False,
     watch: Annotated[
-        float, typer.Option(min=0, max=600, metavar="SECONDS", help="How long to see whether they become dead letters again.")
+        float,
+        typer.Option(min=0, max=600, metavar="SECONDS", help="How long to see whether they become dead letters again."),
     ] = 2.0,
 ) -> None:
     """Publish dead letters again, to the exchange and key that they had, and tell which became dead letters again.
 
-    What only a worker could have published stays a dead letter, and is told. Interrupted, it may have published one that is
-    still a dead letter; none is lost.
+    What only a worker could have published stays a dead letter, and is told. Interrupted, it may have published one
+    that is still a dead letter; none is lost.
     """
     from consumer.broker.publisher import Publisher
 

@@ -1,4 +1,6 @@
-"""Exit codes of commands::
+"""Exit codes of commands.
+
+::
 
     0    done
     1    the answer is an error: its code and message are on stderr (with --json it is the JSON on stdout)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from consumer.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotPermitted, PublishFailed
 from consumer.broker.dead_letter_queue import NoSuchDeadLetter
+from consumer.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotPermitted, PublishFailed
 from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import problems, shown, write_json
 from consumer.settings import ConfigurationError

@@ -126,7 +126,9 @@ def needed(settings: "Settings") -> "Topology":
 
     own = settings.worker
     extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
-    return cluster_topology(Names(own.prefix), grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra)
+    return cluster_topology(
+        Names(own.prefix), grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
+    )
 
 
 def _per_worker(settings: "Settings") -> list["Queue"]:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 
 from pydantic import ValidationError
 
-from consumer.broker.rpc import RpcClient
 from consumer.broker.channel import Channel
 from consumer.broker.declare import cluster_exchange
 from consumer.broker.errors import (
@@ -27,6 +26,7 @@ from consumer.broker.errors import (
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
+from consumer.broker.rpc import RpcClient
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from consumer.client.requester import OnInterim, Outgoing

@@ -19,11 +19,11 @@ from typing import Self
 from pydantic import BaseModel
 
 from consumer.broker.topology import Names
-from consumer.client.typed_requests import body_of
 from consumer.client.amqp_connection import AmqpConnection
 from consumer.client.requester import Requester
 from consumer.client.server_methods import ServerMethods
 from consumer.client.session_methods import SessionMethods
+from consumer.client.typed_requests import body_of
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.events import CloudEvent

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from consumer.client import SessionClient
 from consumer.demo.script import FORM, JSON
 from consumer.demo.stage import Place
-from consumer.demo.watch import PlayedCall, DemoFailed
+from consumer.demo.watch import DemoFailed, PlayedCall
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings, WorkerSettings
 from consumer.settings.gateway_settings import GatewaySettings

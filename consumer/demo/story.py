@@ -11,7 +11,7 @@ from consumer.client import SessionClient
 from consumer.demo.lines import Line, Lines, RabbitMQLine, signalwire_line
 from consumer.demo.script import PARTS, SHORT_TIMEOUT
 from consumer.demo.stage import DemoWorker, place_for, workers_at
-from consumer.demo.watch import PlayedCall, DemoFailed, Summary, ToolCall, Watch, summary_of
+from consumer.demo.watch import DemoFailed, PlayedCall, Summary, ToolCall, Watch, summary_of
 from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.events import CloudEvent

@@ -22,10 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.exchange import Told, error_answer, told
-from consumer.gateway.rate_limits import RequestsInFlight
 from consumer.gateway.mcp.rpc_messages import refusal
 from consumer.gateway.origins import RequestOrigins
 from consumer.gateway.problems import Refused
+from consumer.gateway.rate_limits import RequestsInFlight
 from consumer.gateway.statuses import RETRY_AFTER, answer_of, http_error
 from consumer.observability import metrics, tracing
 from schemas.errors import SessionsError
@@ -90,7 +90,9 @@ def _gone(_: Request, __: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
 
 
-def application(routes: Sequence[Route], *, origins: RequestOrigins, doorkeeper: Doorkeeper, in_flight: RequestsInFlight) -> ASGIApp:
+def application(
+    routes: Sequence[Route], *, origins: RequestOrigins, doorkeeper: Doorkeeper, in_flight: RequestsInFlight
+) -> ASGIApp:
     """The application with these routes."""
     app = Starlette(
         routes=list(routes),

@@ -13,11 +13,11 @@ from consumer.client import Requester, SessionClient
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.application import application
 from consumer.gateway.known_services import KnownServices
-from consumer.gateway.rate_limits import RequestsInFlight, Rates
 from consumer.gateway.mcp.endpoint import Mcp
 from consumer.gateway.mcp.sealing import Seal
 from consumer.gateway.minting import Minting
 from consumer.gateway.origins import RequestOrigins
+from consumer.gateway.rate_limits import Rates, RequestsInFlight
 from consumer.gateway.readiness import Readiness
 from consumer.gateway.rest import Rest
 from consumer.gateway.senders import Senders

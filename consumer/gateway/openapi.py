@@ -11,17 +11,17 @@ from pydantic.json_schema import models_json_schema
 from consumer import __version__
 from consumer.gateway.bodies import (
     Called,
-    ToolCallRequest,
+    ClosedSession,
     Health,
     ListedService,
     ListedSession,
-    ClosedSession,
+    ListedTools,
     Minted,
     MintRequest,
     Ready,
-    ListedTools,
     SwaigAnswer,
     SwaigRequest,
+    ToolCallRequest,
 )
 from consumer.gateway.statuses import ErrorAnswer
 from schemas.calls import Platform
@@ -93,7 +93,8 @@ OPERATIONS: Final = (
         dict[str, ListedSession], 200, ASKED,
     ),
     Operation(
-        "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, ClosedSession, 200, ASKED,
+        "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, ClosedSession, 200,
+        ASKED,
     ),
     Operation(
         "post", "/calls/{call}/token", "mint_token", "Mint a token for one call", "tokens", MintRequest, Minted, 201,

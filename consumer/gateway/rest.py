@@ -15,10 +15,10 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import SessionClient
-from consumer.gateway.bodies import Called, Health, ListedService, ListedSession, ClosedSession, ListedTools
+from consumer.gateway.bodies import Called, ClosedSession, Health, ListedService, ListedSession, ListedTools
 from consumer.gateway.exchange import addressed, answer, granted, json_object, path_parameter, told
-from consumer.gateway.rate_limits import Limited, Rates
 from consumer.gateway.problems import Refused
+from consumer.gateway.rate_limits import Limited, Rates
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound, SessionNotFound

@@ -112,5 +112,7 @@ def _checked(settings: GatewaySettings) -> Mapping[Platform, _SignedPlatform]:
             secrets = (*settings.signing_keys, *secrets)
         if secrets:
             window = given.window if given and given.window is not None else scheme.WINDOW
-            found[platform] = _SignedPlatform(platform, scheme, tuple(key.get_secret_value() for key in secrets), window)
+            found[platform] = _SignedPlatform(
+                platform, scheme, tuple(key.get_secret_value() for key in secrets), window
+            )
     return found

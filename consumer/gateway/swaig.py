@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from consumer.client import SessionClient
 from consumer.gateway import speech
-from consumer.gateway.known_services import KnownServices
 from consumer.gateway.exchange import addressed, answer, body_of, path_parameter, read_object, told
+from consumer.gateway.known_services import KnownServices
 from consumer.gateway.problems import Refused
 from consumer.gateway.senders import Sender, Senders
 from consumer.settings.gateway_settings import GatewaySettings
@@ -81,7 +81,11 @@ class Swaig:
             about.service, about.tool = await self._find(function, service, sender)
             sender.check("gateway", call_id=call_id, service=about.service)
             result = await self._client.call_tool(
-                call_id, about.tool, _arguments(payload), service_name=about.service, timeout=self._settings.call_timeout
+                call_id,
+                about.tool,
+                _arguments(payload),
+                service_name=about.service,
+                timeout=self._settings.call_timeout,
             )
         except SessionsError as error:
             about.code = error.code.value

@@ -67,8 +67,8 @@ class Webhooks:
     async def take_one(self, request: Request) -> Response:
         """Publish what one platform says of a call.
 
-        What another platform sends is refused. What nobody knows is published: a worker makes it a dead letter, with the reason, and
-        the platform does not take our not knowing for a failure of its delivery.
+        What another platform sends is refused. What nobody knows is published: a worker makes it a dead letter, with
+        the reason, and the platform does not take our not knowing for a failure of its delivery.
         """
         name = path_parameter(request, "platform")
         if name not in get_args(Platform):

@@ -40,7 +40,6 @@ class Warm(Section):
     idle_ttl: Seconds = 600.0
     """How old one may become while it waits; then another takes its place."""
 
-
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.max < self.min:
@@ -83,7 +82,6 @@ class Sandbox(Section):
     """Key of the gateway; changes nothing, the environment is always the minimal one."""
     note: str = ""
     """For people."""
-
 
     @model_validator(mode="before")
     @classmethod
@@ -168,7 +166,6 @@ class MCPService(Section):
     more."""
     sandbox: Sandbox = Field(default_factory=Sandbox)
     """How the process is kept apart."""
-
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

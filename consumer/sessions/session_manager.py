@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, assert_never
 
 from consumer.sessions.expiry import Expiry
-from consumer.sessions.limits import Places, SessionLimits, LimitSettings
+from consumer.sessions.limits import LimitSettings, Places, SessionLimits
 from consumer.sessions.record import ToolRecord
 from consumer.sessions.reservations import Reservation
 from consumer.sessions.session import P, ProcessExit, Session, SessionCreated, SessionEnded, utc_now

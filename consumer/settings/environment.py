@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from consumer.settings.faults import Fault, unknown
-from consumer.settings.faults import KeyPath
+from consumer.settings.faults import Fault, KeyPath, unknown
 from consumer.settings.files import Table
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.settings.models import SessionSettings, WorkerSettings

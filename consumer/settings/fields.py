@@ -1,7 +1,7 @@
 """What a settings model says of its fields: what each means, and which of them a running worker takes on.
 
-A setting is said once, where it is declared: name, type, default, ``Reloadable`` or not, and below it what it means. The
-reference, the variables of the environment, ``config check`` and a reload follow from that.
+A setting is said once, where it is declared: name, type, default, ``Reloadable`` or not, and below it what it means.
+The reference, the variables of the environment, ``config check`` and a reload follow from that.
 """
 
 from collections.abc import Iterator

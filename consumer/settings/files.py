@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from consumer.settings.faults import ConfigurationError, Fault, dotted, unknown
-from consumer.settings.faults import KeyPath
+from consumer.settings.faults import ConfigurationError, Fault, KeyPath, dotted, unknown
 from consumer.settings.gateway_settings import from_signalwire
 
 DEFAULT_FILE = "mcp-sessions.toml"

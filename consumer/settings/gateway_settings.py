@@ -279,7 +279,8 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
         )
     if gateway.call_timeout > AGENTS_TIMEOUT:
         thoughts.append(
-            f"gateway.call_timeout: SignalWire's agents give up after 30 s and ask again, before {gateway.call_timeout:g} s"
+            "gateway.call_timeout: SignalWire's agents give up after 30 s and ask again, before "
+            f"{gateway.call_timeout:g} s"
         )
     thoughts += [
         f"{setting}: there is no file {name!r}"

@@ -53,7 +53,6 @@ class SessionSettings(Section):
     files."""
 
 
-
 class CallExchangeSettings(Section):
     """An exchange of a telephony platform that is bound to the queue of call events, so that it needs no code."""
 
@@ -68,7 +67,6 @@ class CallExchangeSettings(Section):
     platform: Platform | None = None
     """Whose events come by it: a body of any other platform becomes a dead letter. `asterisk` also takes ARI and AMI
     events that a module wraps into `{name, data}`. Without it the body decides."""
-
 
 
 class WorkerSettings(Section):
@@ -122,7 +120,6 @@ class WorkerSettings(Section):
     """Lowest level of the log."""
     log_format: Reloadable[Annotated[LogFormat, BeforeValidator(_lower)]] = "auto"
     """`auto`: for people on a terminal, JSON otherwise."""
-
 
 
 def built_in_services() -> dict[str, Any]:

@@ -5,17 +5,17 @@ with a ``schemas.calls.CallEvent``, ``Ignored`` for what does not concern the li
 the reason why it becomes a dead letter. ``looks`` tells what each translator thinks of a body.
 """
 
-from consumer.telephony.translation import Ignored, Translated, Translation, Unrecognised
 from consumer.telephony.registry import PLATFORMS, SOURCES, Verdict, looks, translate
+from consumer.telephony.translation import Ignored, Translated, Translation, Unrecognised
 
 __all__ = [
     "PLATFORMS",
     "SOURCES",
     "Ignored",
-    "Verdict",
     "Translated",
     "Translation",
     "Unrecognised",
+    "Verdict",
     "looks",
     "translate",
 ]

@@ -1,9 +1,9 @@
 """Every translator, and the one function that uses them.
 
 To add a platform, write a module with ``SOURCE``, ``SHAPES`` and ``translate`` in ``platforms`` and add its line below.
-The shapes exclude one another, and their order means nothing: a body that two translators know becomes a dead letter with both
-names, because a guess could end the wrong call. A body is compared with the shapes that begin with one of its own
-fields, so a further platform costs the events of the others nothing.
+The shapes exclude one another, and their order means nothing: a body that two translators know becomes a dead letter
+with both names, because a guess could end the wrong call. A body is compared with the shapes that begin with one of its
+own fields, so a further platform costs the events of the others nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,6 @@ from typing import Protocol
 
 from consumer.telephony.decode import decode
 from consumer.telephony.marks import Shape, fits, missing, nearness
-from consumer.telephony.translation import Ignored, Payload, Translated, Translation, Unrecognised, Unusable
 from consumer.telephony.platforms import (
     asterisk,
     cxml,
@@ -34,6 +33,7 @@ from consumer.telephony.platforms import (
     vonage,
     wazo,
 )
+from consumer.telephony.translation import Ignored, Payload, Translated, Translation, Unrecognised, Unusable
 from consumer.telephony.values import one_line
 from schemas.calls import Platform
 

@@ -3,4 +3,4 @@
 from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.worker import Worker, run_worker
 
-__all__ = ["WorkerExit", "Worker", "run_worker"]
+__all__ = ["Worker", "WorkerExit", "run_worker"]

@@ -10,7 +10,15 @@ from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
 from consumer.broker.message import Handler
-from consumer.broker.topology import Binding, CallExchange, cluster_topology, inbox, dead_letter_topology, requests_queue, worker_queue
+from consumer.broker.topology import (
+    Binding,
+    CallExchange,
+    cluster_topology,
+    dead_letter_topology,
+    inbox,
+    requests_queue,
+    worker_queue,
+)
 from consumer.calls.cluster.membership import call_the_roll
 from consumer.worker.wiring import Parts
 
@@ -44,8 +52,15 @@ class Consumers:
         own = parts.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
-        await ensure(link, cluster_topology(parts.names, grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra))
-        parts.context.settler.restore = partial(ensure, link, dead_letter_topology(parts.names, own.max_dead_letter_bytes))
+        await ensure(
+            link,
+            cluster_topology(
+                parts.names, grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
+            ),
+        )
+        parts.context.settler.restore = partial(
+            ensure, link, dead_letter_topology(parts.names, own.max_dead_letter_bytes)
+        )
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
         for queue in (fast, mine):

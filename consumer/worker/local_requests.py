@@ -8,7 +8,7 @@ deadline, its trace and its log line. What changes a call's life keeps to the br
 import asyncio
 import time
 
-from consumer.broker.message import LocalRequester, Delivery, Message
+from consumer.broker.message import Delivery, LocalRequester, Message
 from consumer.broker.topology import Names
 from consumer.calls.ownership.owner import Owner
 from consumer.client.requester import OnInterim, Outgoing, Requester

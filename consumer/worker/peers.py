@@ -18,9 +18,7 @@ from consumer.worker.wiring import Parts
 from schemas.errors import SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId
-from schemas.internal import EndedCalls
-from schemas.internal import FiguresScatter, OwnerCheck, PresenceRequest, SessionsScatter
-from schemas.internal import PresenceReport
+from schemas.internal import EndedCalls, FiguresScatter, OwnerCheck, PresenceReport, PresenceRequest, SessionsScatter
 from schemas.replies import REPLY_SUFFIX, parse_reply
 from schemas.sessions import ServiceLoad, WorkerInfo
 

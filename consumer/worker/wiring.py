@@ -7,9 +7,9 @@ import socket
 from datetime import UTC, datetime
 from functools import partial
 
-from consumer.broker.rpc import RpcClient
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
+from consumer.broker.rpc import RpcClient
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
@@ -32,6 +32,7 @@ from consumer.settings import Settings
 from consumer.settings.fields import needing_restart, reloaded
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo, WorkerState
+
 
 def new_worker_id() -> WorkerId:
     """An id that no other worker has ever had, and that is a valid part of a queue name.
@@ -134,9 +135,7 @@ class Parts:
         if settings.amqp_url != running.amqp_url:
             kept.append("AMQP_URL")
         worker, session = reloaded(running.worker, settings.worker), reloaded(running.session, settings.session)
-        self.settings = settings.model_copy(
-            update={"worker": worker, "session": session, "amqp_url": running.amqp_url}
-        )
+        self.settings = settings.model_copy(update={"worker": worker, "session": session, "amqp_url": running.amqp_url})
         new = _configured(self.settings)
         configured = self.context.configured
         configured.services, configured.routes, configured.timings = new.services, new.routes, new.timings

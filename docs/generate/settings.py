@@ -57,21 +57,17 @@ def _type(kind: str) -> str:
     return "list of [tables](#exchanges-of-telephony-platforms)" if "CallExchangeSettings" in kind else kind
 
 
-def _rows(section: str) -> list[tuple[str, str, str, str]]:
+def _rows(section: str, *, marked: bool = True) -> list[tuple[str, str, str, str]]:
+    """Name, type, default and meaning of each setting, ``marked`` where a running worker takes it on."""
     model = SECTIONS[section]
     known = [row for row in fields(model) if model is not MCPService or row[0] != "name"]
-    meanings = described((name for name, _, _ in known), _written(model, known), f"settings of [{section}]")
-    return [(name, _type(kind), _shown(model, name, default), meanings[name]) for name, kind, default in known]
-
-
-def _written(model: type[Section], known: list[tuple[str, str, str]]) -> dict[str, str]:
-    """What a model says of its fields, and which of them a running worker takes on."""
-    reloadable = reloadable_fields(model)
-    return {
-        name: f"{meaning} *Reloadable.*" if name in reloadable else meaning
-        for name, _, _ in known
-        if (meaning := meaning_of(model, name))
-    }
+    written = {name: meaning for name, _, _ in known if (meaning := meaning_of(model, name))}
+    meanings = described((name for name, _, _ in known), written, f"settings of [{section}]")
+    marks = dict.fromkeys(reloadable_fields(model) if marked else (), " *Reloadable.*")
+    return [
+        (name, _type(kind), _shown(model, name, default), meanings[name] + marks.get(name, ""))
+        for name, kind, default in known
+    ]
 
 
 def _shown(model: type[BaseModel], name: str, default: str) -> str:
@@ -102,7 +98,7 @@ def _without(section: str) -> Callable[[], str]:
 
 def short() -> str:
     """What most people set."""
-    found = {(section, row[0]): row for section in ("session", "worker") for row in _rows(section)}
+    found = {(section, row[0]): row for section in ("session", "worker") for row in _rows(section, marked=False)}
     rows = [
         (code(f"{section}.{name}"), found[section, name][2], found[section, name][3]) for section, name in IMPORTANT
     ]

@@ -199,7 +199,10 @@ def queues() -> str:
     """Every queue."""
     anybody = WorkerId("<worker_id>")
     own = [inbox(NAMES, anybody), *(make(NAMES, anybody, "<connection>") for make in (requests_queue, worker_queue))]
-    rows = [(code(one.name), one.kind, one.why, _arguments(_special(one))) for one in (*cluster_topology(NAMES).queues, *own)]
+    rows = [
+        (code(one.name), one.kind, one.why, _arguments(_special(one)))
+        for one in (*cluster_topology(NAMES).queues, *own)
+    ]
     common = next(one for one in cluster_topology(NAMES).queues if one.name == NAMES.calls).arguments
     said = {name: value for name, value in common.items() if name in _COMMON}
     note = f"Every quorum queue also has {_arguments(said)}."

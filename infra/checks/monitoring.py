@@ -10,9 +10,9 @@ from typing import Any
 
 import promql_parser
 
+import infra.grafana.dashboard
 from infra.checks.common import ROOT, Faults, complaints, note, read_yaml
 from infra.checks.promtool import find_promtool
-import infra.grafana.dashboard
 from infra.grafana.panels import NOT_SHOWN
 
 ALERTS = Path("infra/prometheus/alerts.yaml")

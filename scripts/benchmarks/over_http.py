@@ -16,7 +16,7 @@ import psutil
 
 import consumer.demo
 from scripts.benchmarks import peer
-from scripts.benchmarks.http_client import KeptConnection, Http, Response, free_port, tool_call
+from scripts.benchmarks.http_client import Http, KeptConnection, Response, free_port, tool_call
 from scripts.benchmarks.measuring import Timed, busy_in_turns, for_a_while, in_turns, processor_of, timed, until
 from scripts.benchmarks.options import Options
 from scripts.benchmarks.references import amqp_echo

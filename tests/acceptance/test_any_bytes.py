@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from consumer.broker.link import Link
 from consumer.broker.dead_letter import DeadLetter
 from consumer.broker.dead_letter_queue import DeadLetterQueue
+from consumer.broker.link import Link
 from consumer.broker.topology import Queue
 from consumer.cli import dead_letter_screen
 from schemas.ids import WorkerId
@@ -88,7 +88,8 @@ def targets(mcp: Cluster) -> list[Target]:
 
 
 def publish_all(mcp: Cluster) -> tuple[dict[str, str], int]:
-    """Publish; returns by its body what must be in the dead-letter queue in the end, and how many good events there were."""
+    """Publish; returns by its body what must be in the dead-letter queue in the end, and how many good events there
+    were."""
     kept: dict[str, str] = {}
     taken = good = 0
     where, turn = cycle(targets(mcp)), count()
@@ -179,7 +180,7 @@ async def test_any_message_is_handled_or_becomes_a_dead_letter_that_can_be_shown
         letters = await all_in(lot, kept)
         await live.undisturbed()
         for one in letters:
-            json.dumps(dead_screen.fields(one) | dead_screen.whole(one), allow_nan=False).encode()
+            json.dumps(dead_letter_screen.fields(one) | dead_letter_screen.whole(one), allow_nan=False).encode()
 
         listed = (await cli("dead-letters", "list", "--limit", "65535", "--json")).json
         assert (listed["total"], listed["complete"]) == (len(letters), True)

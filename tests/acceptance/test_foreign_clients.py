@@ -52,7 +52,9 @@ class Plain:
         return answer
 
     def call(self, kind: str, session_id: str, *, exchange: str = "sessions", **body):
-        return self.ask(f"{self.prefix}.{exchange}", session_id.partition("#")[0], kind, {"session_id": session_id, **body})
+        return self.ask(
+            f"{self.prefix}.{exchange}", session_id.partition("#")[0], kind, {"session_id": session_id, **body}
+        )
 
 
 def whole_life(url: str, prefix: str, direct: bool) -> None:
@@ -82,7 +84,9 @@ def whole_life(url: str, prefix: str, direct: bool) -> None:
         as_before = client.ask("", f"{prefix}.queries", "sessions.list", {})["result"]
         assert set(as_before["sessions"]) == set(listed["sessions"])
 
-        called = client.call("tools.call", "c-1", exchange="requests", name="echo", arguments={"text": "hello"})["result"]
+        called = client.call("tools.call", "c-1", exchange="requests", name="echo", arguments={"text": "hello"})[
+            "result"
+        ]
         assert (called["text"], called["session_id"]) == ("hello", "c-1")
 
         assert client.call("session.close", "c-1#calc")["result"] == {"closed": True, "sessions": ["c-1#calc"]}

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from consumer.broker.link import Link
-from consumer.broker.dead_letter import Filter, DeadLetter
+from consumer.broker.dead_letter import DeadLetter, Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue
+from consumer.broker.link import Link
 from schemas.errors import InvalidMessage
 from schemas.requests import SessionCreate
 from tests.harness import ECHO, Cluster, config

@@ -1,4 +1,5 @@
-"""What anybody may publish, on a bare socket: no message ends a link, and each is handled or a dead letter with its reason."""
+"""What anybody may publish, on a bare socket: no message ends a link, and each is handled or a dead letter with its
+reason."""
 
 import asyncio
 import json
@@ -9,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
-from consumer.broker.link import Link
-from consumer.broker.message import Delivery
 from consumer.broker.dead_letter import Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue
+from consumer.broker.link import Link
+from consumer.broker.message import Delivery
 from consumer.broker.topology import Queue
 from tests.acceptance.live_call import LiveCall, live_call
 from tests.harness import WAIT, Cluster
@@ -150,7 +151,9 @@ async def test_who_asks_is_answered_whatever_else_the_question_says(
     await live.undisturbed()
 
 
-async def test_what_cannot_be_handled_becomes_a_dead_letter_as_it_came(mcp: Cluster, live: LiveCall, raw: RawPublisher, link: Link):
+async def test_what_cannot_be_handled_becomes_a_dead_letter_as_it_came(
+    mcp: Cluster, live: LiveCall, raw: RawPublisher, link: Link
+):
     for properties in STRANGE.values():
         raw.publish(mcp.client.names.calls, b"\xff.key", b"who knows", **properties)
     raw.publish(mcp.client.names.calls, b"\xff.key", b"who", headers=table((b"larger", text(b"x" * (FRAME - 50)))))

@@ -14,8 +14,7 @@ from consumer.broker.declare import apply
 from consumer.broker.link import Link
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Binding, Names, Queue
-from consumer.broker.topology import cluster_topology
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from consumer.calls.messages import forwarding
 from schemas import headers
 from schemas.ids import ServiceName, SessionId, WorkerId

@@ -16,8 +16,7 @@ from jsonschema import Draft7Validator
 from consumer.asyncapi import document
 from consumer.asyncapi.messages import UNTYPED
 from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, message_types
-from consumer.broker.topology import Names
-from consumer.broker.topology import cluster_topology
+from consumer.broker.topology import Names, cluster_topology
 from consumer.client import Answer, SessionClient
 from schemas.errors import InvalidMessage, OutcomeUnknown, ServiceNotFound, SessionNotFound, SessionsError, UnknownType
 from schemas.interim import InputRequired, ToolsPending, ToolsProgress

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import pytest
 
 from consumer.broker import dead_letter_queue
+from consumer.broker.dead_letter import DeadLetter, Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue, NoSuchDeadLetter, Replayed
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.outcome import ToDeadLetters
-from consumer.broker.dead_letter import Filter, DeadLetter
-from consumer.broker.dead_letter_queue import NoSuchDeadLetter, DeadLetterQueue, Replayed
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import DELIVERY_LIMIT, Exchange, Names, Queue
 from tests.broker.conftest import settler_of
@@ -288,7 +288,9 @@ def letter_from(exchange, key, **more):
 
 
 def delivered(message, *, exchange, routing_key=""):
-    return Delivery(message, Names().dead_letters, exchange, routing_key, redelivered=False, received_at=0.0, settle=None)
+    return Delivery(
+        message, Names().dead_letters, exchange, routing_key, redelivered=False, received_at=0.0, settle=None
+    )
 
 
 def test_what_was_between_workers_begins_again_at_the_durable_lane():

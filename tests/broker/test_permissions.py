@@ -12,12 +12,12 @@ import httpx2
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
+from consumer.broker.dead_letter import DeadLetter, Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.declare import apply, verify
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import Message
-from consumer.broker.dead_letter import Filter, DeadLetter
-from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.permissions import ROLES, Role, commands, definitions, permissions
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, cluster_topology, inbox
@@ -28,8 +28,7 @@ from infra.broker import PrivateBroker, find_server, private_broker
 from schemas.errors import Forbidden
 from schemas.ids import WorkerId
 from tests.cli.conftest import PROGRAM
-from tests.harness import Cluster, config
-from tests.harness import cluster
+from tests.harness import Cluster, cluster, config
 
 NAMES = Names("acme.mcp")
 DEAD_WORKER = WorkerId("w-dead")

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from consumer.broker.rpc import RpcClient
-from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
-from consumer.broker.message import Message
-from consumer.broker.outcome import Done, Forward, Hold, ToDeadLetters, Requeue
 from consumer.broker.dead_letter import Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue
+from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
+from consumer.broker.message import Message
+from consumer.broker.outcome import Done, Forward, Hold, Requeue, ToDeadLetters
+from consumer.broker.rpc import RpcClient
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Binding, Queue
 from schemas.replies import succeeded
@@ -87,7 +87,9 @@ async def test_dead_letters_carry_their_reason_and_where_they_came_from(link, pu
     }
 
 
-async def test_a_decision_that_raises_makes_a_dead_letter_and_the_worker_lives_on(link, publisher, names, inbox, settler):
+async def test_a_decision_that_raises_makes_a_dead_letter_and_the_worker_lives_on(
+    link, publisher, names, inbox, settler
+):
     async def defect():
         raise ZeroDivisionError
 

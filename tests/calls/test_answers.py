@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from consumer.calls.requests import idempotency
-from consumer.calls.requests.idempotency import KeptAnswer, Answers
+from consumer.calls.requests.idempotency import Answers, KeptAnswer
 from consumer.calls.requests.pinned_arguments import bound_arguments, public_tools
 from schemas.errors import InvalidMessage
 

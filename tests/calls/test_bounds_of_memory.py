@@ -13,8 +13,7 @@ from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS
 from consumer.concurrency.expiring_dict import Memory
 from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, WorkerId
-from schemas.internal import EndedCalls
-from schemas.internal import PresenceReport
+from schemas.internal import EndedCalls, PresenceReport
 from schemas.sessions import WorkerInfo
 from tests.calls.presences import presence_of
 

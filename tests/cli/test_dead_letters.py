@@ -127,7 +127,10 @@ async def test_what_became_of_each_replayed_message_is_told(cli: Cli, mcp: Clust
     listed = (await cli("dead-letters", "list", "--json")).json["dead_letters"]
     assert told["id"] == first["id"]
     assert [one["id"] for one in listed] == [second["id"], told["dead_letter_again"]["id"]]
-    assert (told["dead_letter_again"]["reason"], told["dead_letter_again"]["error"]) == (first["reason"], first["error"])
+    assert (told["dead_letter_again"]["reason"], told["dead_letter_again"]["error"]) == (
+        first["reason"],
+        first["error"],
+    )
 
     start = Message(
         b'{"call_id": "c-9", "kind": "started"}',

@@ -8,7 +8,7 @@ import pytest
 from consumer.demo.lines import SignalWireLine, signalwire_line
 from consumer.demo.script import PARTS
 from consumer.demo.stage import Place
-from consumer.demo.watch import PlayedCall, DemoFailed
+from consumer.demo.watch import DemoFailed, PlayedCall
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings, WorkerSettings
 from consumer.settings.gateway_settings import GatewaySettings

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consumer.calls.cluster.statistics import SPAN, Figures
 from consumer.cli.top.keys import Keys
-from consumer.cli.top.known import Known, ClusterListing, Now, SessionRow, minute
+from consumer.cli.top.known import ClusterListing, Known, Now, SessionRow, minute
 from consumer.cli.top.picture import picture
 from consumer.cli.top.view import Close, Quit, View, chosen, pressed
 from schemas.events import CloudEvent

@@ -21,8 +21,7 @@ import psutil
 
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.topology import Queue
-from consumer.broker.topology import cluster_topology
+from consumer.broker.topology import Queue, cluster_topology
 from schemas.events import TERMINAL, CloudEvent
 from schemas.ids import WorkerId
 from tests.faults.stage import Stage
@@ -186,7 +185,8 @@ async def check_dead_letters(stage: Stage, report: Report) -> None:
                 f"{delivery.message.body[:200]!r}"
             )
     report.counts["dead_letters"] = len(letters)
-    # A worker that dies between publishing it to the dead letters and acknowledging leaves the message to become a dead letter once more.
+    # A worker that dies between publishing it to the dead letters and acknowledging leaves the message to become a dead
+    # letter once more.
     most = stage.poison + stage.poison_repeated + len(stage.killed | stage.frozen) * 10 + 10 * stage.outages
     if not stage.poison <= len(letters) <= most:
         report.problems.append(f"{stage.poison} poisonous messages were sent, {len(letters)} became dead letters")

@@ -20,8 +20,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
-from consumer.broker.topology import Binding, Names, Queue
-from consumer.broker.topology import cluster_topology
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker
 from schemas.errors import ClientError, SessionsError

@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from consumer.calls.requests.idempotency import KeptAnswer, Answers, Shelf
+from consumer.calls.requests.idempotency import Answers, KeptAnswer, Shelf
 from schemas.errors import Capacity, InvalidMessage, SessionsError, ToolTimeout
 from tests.harness import ECHO, Cluster, config
 

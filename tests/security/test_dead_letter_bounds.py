@@ -5,10 +5,10 @@ import dataclasses
 
 import pytest
 
-from consumer.broker.declare import apply, verify
-from consumer.broker.link import Link
 from consumer.broker.dead_letter import Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue
+from consumer.broker.declare import apply, verify
+from consumer.broker.link import Link
 from consumer.broker.topology import Names, cluster_topology, dead_letter_topology
 from tests.harness import Cluster, config
 

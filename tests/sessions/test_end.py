@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from consumer.sessions import ProcessExit, SessionEnded, SessionManager
-from consumer.sessions import session_manager
+from consumer.sessions import ProcessExit, SessionEnded, SessionManager, session_manager
 from schemas.events import EndReason
 
 from .processes import SLOW_TO_STOP, TODO, Child, Events, Remote, ended, opened, sid

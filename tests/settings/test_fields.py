@@ -53,4 +53,7 @@ def test_a_running_worker_takes_on_what_is_marked_and_names_the_rest() -> None:
 def test_the_timings_of_a_call_can_change_and_the_names_on_the_broker_cannot() -> None:
     assert {"admission_wait", "ring_timeout", "drain", "log_level"} <= set(reloadable_fields(WorkerSettings))
     assert not {"prefix", "grace", "tombstone"} & set(reloadable_fields(WorkerSettings))
-    assert set(SessionSettings.model_fields) - set(reloadable_fields(SessionSettings)) == {"max_metadata", "sandbox_dir"}
+    assert set(SessionSettings.model_fields) - set(reloadable_fields(SessionSettings)) == {
+        "max_metadata",
+        "sandbox_dir",
+    }

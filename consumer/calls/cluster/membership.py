@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from schemas.ids import ServiceName, WorkerId
-from schemas.internal import PresenceReport
-from schemas.internal import PresenceRequest
+from schemas.internal import PresenceReport, PresenceRequest
 from schemas.sessions import ServiceLoad, WorkerInfo
 
 FORGET = 60.0

@@ -1,8 +1,8 @@
 """The gate before everything that takes messages from others: sizes, and the border between workers and the world.
 
-What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs. A recipe
-holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens sessions. What
-may not come from whom it came becomes a dead letter as well, and who sent it is told (``border``).
+What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs.
+A recipe holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens
+sessions. What may not come from whom it came becomes a dead letter as well, and who sent it is told (``border``).
 """
 
 from collections.abc import Awaitable, Callable, Coroutine

@@ -177,7 +177,7 @@ class Holdings:
         return Binding(self._context.names.requests, queue, routing_key(call.call_id))
 
     async def bind_requests(self, call: OwnedCall) -> None:
-        """Have the requests exchange lead to the call; does nothing without a link, where ``attach`` leads to it again."""
+        """Bind our requests queue to the call; does nothing without a link, because ``attach`` does it then."""
         queue = self._requests_queue
         if self._channel is not None and call.bound_to != queue:
             await self._channel.bind(self._requests_binding(call, queue))

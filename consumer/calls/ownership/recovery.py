@@ -137,7 +137,7 @@ class Books:
         self._look()
 
     async def run(self) -> None:
-        """Write recipes anew before the broker gives up waiting for their acknowledgement, and catch up with what failed; for ever."""
+        """Write recipes anew before the broker's ack timeout, and catch up with what failed; for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self._look()

@@ -136,7 +136,9 @@ class ToolCalls:
         metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
         return replace(answer, service=service)
 
-    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> KeptAnswer:
+    async def _answer(
+        self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running
+    ) -> KeptAnswer:
         try:
             try:
                 found = await session()

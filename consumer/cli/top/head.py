@@ -86,7 +86,9 @@ def took(seconds: float | None) -> str:
 
 
 def _dead_letters(count: int | None, happened: Minute) -> list[Piece]:
-    told: list[Piece] = list(_figure("dead letters", "-" if count is None else str(count), "bold red" if count else "bold"))
+    told: list[Piece] = list(
+        _figure("dead letters", "-" if count is None else str(count), "bold red" if count else "bold")
+    )
     if happened.dead_letters:
         reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(happened.dead_letters.items()))
         told.append((f"new: {reasons}", "red"))

@@ -97,7 +97,9 @@ def _age(moment: str, now: Now) -> str:
     return age_of((now.date - type(now.date).fromisoformat(moment)).total_seconds())
 
 
-def _sessions(known: Known, view: View, rows: Sequence[SessionRow], width: int, room: int | None, now: Now) -> list[Text]:
+def _sessions(
+    known: Known, view: View, rows: Sequence[SessionRow], width: int, room: int | None, now: Now
+) -> list[Text]:
     at = position(view, rows)
     space = len(rows) if room is None else max(0, room - 2)
     first = 0 if at is None else max(0, min(at - space // 2, len(rows) - space))

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consumer.cli.top.known import Known, ClusterListing
+from consumer.cli.top.known import ClusterListing, Known
 from schemas.base import Json
 from schemas.errors import Disconnected, NoReply, NotRouted, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
@@ -88,7 +88,7 @@ class Watcher:
         return sessions, sorted(missing), cursor is not None
 
     async def _figures(self) -> list[Json] | None:
-        """What the workers did; None when there is one that does not know the question: it makes a dead letter of it, so once only."""
+        """What the workers did; None when one of them does not know the question, which is then asked once only."""
         if not self._tells_figures:
             return None
         try:

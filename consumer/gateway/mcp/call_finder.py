@@ -7,8 +7,8 @@ from starlette.requests import Request
 
 from consumer.client import SessionClient
 from consumer.gateway.access import Grant
-from consumer.gateway.known_services import KnownServices
 from consumer.gateway.exchange import granted, path_parameter, told
+from consumer.gateway.known_services import KnownServices
 from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.problems import Refused
 from consumer.settings.gateway_settings import GatewaySettings

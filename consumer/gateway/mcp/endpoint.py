@@ -14,13 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from consumer.client import SessionClient
-from consumer.gateway.known_services import KnownServices
 from consumer.gateway.exchange import body_of, is_json, told
-from consumer.gateway.mcp import rpc_messages, protocol, results
+from consumer.gateway.known_services import KnownServices
+from consumer.gateway.mcp import protocol, results, rpc_messages
 from consumer.gateway.mcp.call_finder import Calls, Meant
-from consumer.gateway.mcp.rpc_messages import ClientAnswer, RpcRequest, Notification, RpcError
 from consumer.gateway.mcp.methods import ClientRequest, Methods
 from consumer.gateway.mcp.protocol import Era
+from consumer.gateway.mcp.rpc_messages import ClientAnswer, Notification, RpcError, RpcRequest
 from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.mcp.stream import STREAM_TYPE, Answered, Answering, Hearing
 from consumer.gateway.mcp.subscriptions import Subscriptions

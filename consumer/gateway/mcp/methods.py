@@ -9,9 +9,9 @@ from consumer import __version__
 from consumer.client import OnInterim, SessionClient
 from consumer.gateway.access import Grant
 from consumer.gateway.known_services import KnownServices
-from consumer.gateway.mcp import rpc_messages, protocol, results
-from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, METHOD_NOT_FOUND, ClientAnswer, RpcRequest, RpcError
+from consumer.gateway.mcp import protocol, results, rpc_messages
 from consumer.gateway.mcp.protocol import Era
+from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, METHOD_NOT_FOUND, ClientAnswer, RpcError, RpcRequest
 from consumer.gateway.mcp.sealing import Question, Seal
 from consumer.gateway.mcp.stream import Hearing
 from consumer.settings.gateway_settings import GatewaySettings
@@ -200,10 +200,14 @@ class Methods:
             match message:
                 case ToolsProgress():
                     said = message.model_dump(include={"progress", "total", "message"}, exclude_none=True)
-                    asked.hearing.tell(rpc_messages.notification("notifications/progress", {"progressToken": token, **said}))
+                    asked.hearing.tell(
+                        rpc_messages.notification("notifications/progress", {"progressToken": token, **said})
+                    )
                 case InputRequired():
                     question = Question(s=message.session_id, i=message.input_id, m=message.method)
-                    asked.hearing.tell(rpc_messages.question(self._seal.close(question), message.method, message.params))
+                    asked.hearing.tell(
+                        rpc_messages.question(self._seal.close(question), message.method, message.params)
+                    )
                 case ToolsLog(level=level) if level in wanted:
                     said = message.model_dump(include={"level", "logger", "data"}, exclude_none=True)
                     asked.hearing.tell(rpc_messages.notification("notifications/message", said))

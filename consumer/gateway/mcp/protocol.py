@@ -27,7 +27,7 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, SUPPORTED_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 
-from consumer.gateway.mcp.rpc_messages import RpcRequest, RpcError
+from consumer.gateway.mcp.rpc_messages import RpcError, RpcRequest
 from schemas.base import Json
 from schemas.replies import ServerDescription
 

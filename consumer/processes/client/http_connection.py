@@ -19,7 +19,7 @@ from consumer.processes.client.start_retries import Setback, refused, too_slow, 
 from consumer.processes.loop_share import NOTIFICATION, TALKS, LoopShare, price_of
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
-from consumer.processes.stdio.stdio_streams import Stream, NotSerializable
+from consumer.processes.stdio.stdio_streams import NotSerializable, Stream
 from consumer.sessions.session import ProcessExit
 from schemas.errors import StartTimeout
 

@@ -24,14 +24,14 @@ from mcp_types import (
 )
 
 from consumer.processes.client.catalogue import Catalogue, Listing, all_tools
+from consumer.processes.client.client_lifecycle import ClientLifecycle
 from consumer.processes.client.connection import Connection
 from consumer.processes.client.era import Era
 from consumer.processes.client.http_answers import FORGOTTEN
 from consumer.processes.client.introduction import Introduction
-from consumer.processes.client.client_lifecycle import ClientLifecycle
+from consumer.processes.client.mcp_requester import McpRequester
 from consumer.processes.client.protocol_versions import PROBE_TIMEOUT, Envelope
 from consumer.processes.client.questions import Questions
-from consumer.processes.client.mcp_requester import McpRequester
 from consumer.processes.client.subscriptions import Send, Subscriptions
 from consumer.processes.foreign_text import told_error
 from consumer.processes.jsonrpc import quoted
@@ -49,7 +49,8 @@ class MCPClient:
     """A client of a service and, for stdio, its server process.
 
     Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a warden of its own; a worker shares one. :class:`ClientLifecycle` has more on its start and end.
+    one of its own, with a warden of its own; a worker shares one. :class:`ClientLifecycle` has more on its start and
+    end.
     """
 
     def __init__(

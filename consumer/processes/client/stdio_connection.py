@@ -9,7 +9,7 @@ from consumer.processes.jsonrpc import quoted
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
-from consumer.processes.stdio.stdio_streams import StdoutStream, StdinStream, stdio_transport
+from consumer.processes.stdio.stdio_streams import StdinStream, StdoutStream, stdio_transport
 from consumer.sessions.session import ProcessExit
 from schemas.errors import StartTimeout
 

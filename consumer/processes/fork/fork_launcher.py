@@ -14,9 +14,9 @@ import structlog
 from consumer.processes.fork import child
 from consumer.processes.launch import keeper_child
 from consumer.processes.launch.bubblewrap import needed_paths
-from consumer.processes.launch.minimal_environment import make_folder
 from consumer.processes.launch.fork_server import CannotFork, ForkServer, Process, Watch
 from consumer.processes.launch.launcher import LocalLauncher, resolve_command, working_directory
+from consumer.processes.launch.minimal_environment import make_folder
 from consumer.processes.launch.sandbox import Confinement, confinement_of, wrapped
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess

@@ -13,8 +13,8 @@ from pathlib import Path
 import structlog
 
 from consumer.processes.launch import keeper_child
-from consumer.processes.launch.minimal_environment import MARKER
 from consumer.processes.launch.fork_server import CannotFork, ForkedChild, ForkServer, Job, Process, Watch
+from consumer.processes.launch.minimal_environment import MARKER
 from consumer.processes.stdio.spawn import fork, watch
 
 MAX_DEATHS = 5

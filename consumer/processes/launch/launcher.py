@@ -18,10 +18,10 @@ from typing import Protocol
 
 import structlog
 
-from consumer.processes.launch.minimal_environment import make_folder, minimal_environment, parent_of_bases
 from consumer.processes.launch.fork_server import ForkedChild, Job, Process, Watch
 from consumer.processes.launch.host_tools import names_file
 from consumer.processes.launch.keeper import Keeper
+from consumer.processes.launch.minimal_environment import make_folder, minimal_environment, parent_of_bases
 from consumer.processes.launch.removal import remove_tree
 from consumer.processes.launch.sandbox import Confinement, confinement_of, environment_of_limits, limits, wrapped
 from consumer.processes.launch.session_root import SessionRoot

@@ -228,8 +228,8 @@ class StdinStream(Stream):
     async def send(self, item: SessionMessage, /) -> None:
         """Queue one message.
 
-        A request raises :class:`InputBlocked` when too much waits already and :class:`NotSerializable` when it is no JSON;
-        anything else is dropped then, because the SDK has nobody to tell.
+        A request raises :class:`InputBlocked` when too much waits already and :class:`NotSerializable` when it is no
+        JSON; anything else is dropped then, because the SDK has nobody to tell.
         """
         if self._closed or self._process.returncode is not None:
             raise anyio.BrokenResourceError

@@ -14,7 +14,7 @@ from consumer.processes.warm.warm_clients import WarmClients
 
 
 class WarmPool:
-    """Gives sessions their clients, from warm clients of each service that wants one; ``starter`` is its own from now on.
+    """Gives sessions their clients, warm ones where their service wants some; ``starter`` is its own from now on.
 
     ``started`` is told of every client that was started, for a call or ahead of one. Nothing is started ahead until
     :meth:`warm_up`.
@@ -23,7 +23,7 @@ class WarmPool:
     def __init__(self, starter: Starter, *, started: Callable[[MCPClient], None] = lambda _client: None) -> None:
         self._starter = starter
         self._started = started
-        self._warm: dict[str, WarmClients] = {}
+        self._clients: dict[str, WarmClients] = {}
         self._clearing: set[asyncio.Task[None]] = set()
         self._changed: Callable[[], None] = lambda: None
         self._warm = False
@@ -41,13 +41,13 @@ class WarmPool:
         if service.enabled:
             self._starter.prepare(service)
         if service.enabled and service.warm is not None and service.warm.max:
-            self._warm[service.name] = WarmClients(service, service.warm, self._start_ahead, self._changed)
+            self._clients[service.name] = WarmClients(service, service.warm, self._start_ahead, self._changed)
 
     def reconfigure(self, before: Mapping[str, MCPService], after: Mapping[str, MCPService]) -> None:
-        """Clear the warm clients of services that are changed or gone, and fill those of the new ones; returns at once."""
+        """Clear the warm clients of changed and removed services, and fill those of new ones; returns at once."""
         different = {name for name in {*before, *after} if before.get(name) != after.get(name)}
-        for name in different & self._warm.keys():
-            clearing = asyncio.create_task(self._warm.pop(name).close(), name=f"warm-clear-{name}")
+        for name in different & self._clients.keys():
+            clearing = asyncio.create_task(self._clients.pop(name).close(), name=f"warm-clear-{name}")
             self._clearing.add(clearing)
             clearing.add_done_callback(self._clearing.discard)
             self._changed()
@@ -61,12 +61,12 @@ class WarmPool:
 
     def waiting(self, service_name: str) -> int:
         """How many clients of the service wait for a call."""
-        clients = self._warm.get(service_name)
+        clients = self._clients.get(service_name)
         return len(clients) if clients is not None else 0
 
     async def take(self, service: MCPService) -> MCPClient:
         """A client that waited, at once, or one that is started now; it is the caller's."""
-        clients = self._warm.get(service.name)
+        clients = self._clients.get(service.name)
         if clients is None:
             return await self._start(service)
         while (client := clients.take()) is not None:
@@ -80,8 +80,8 @@ class WarmPool:
         return client
 
     def take_back(self, client: MCPClient) -> bool:
-        """Put a client that was taken and never used back among the warm clients; ``False`` when there is no use for it."""
-        clients = self._warm.get(client.service.name)
+        """Take back a client that was never used; ``False`` when there is no use for it."""
+        clients = self._clients.get(client.service.name)
         return clients is not None and clients.put_back(client)
 
     async def _start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
@@ -95,7 +95,7 @@ class WarmPool:
     async def cool_down(self) -> None:
         """Start nothing ahead any more and stop the clients that wait; sessions are served on. Idempotent."""
         self._warm = False
-        waiting, self._warm = list(self._warm.values()), {}
+        waiting, self._clients = list(self._clients.values()), {}
         await asyncio.gather(*(clients.close() for clients in waiting), *self._clearing)
 
     async def close(self) -> None:

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.client.era import Era
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.fork.fork_launcher import ForkLauncher
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService

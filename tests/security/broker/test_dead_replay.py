@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from consumer.broker.link import Link
-from consumer.broker.message import CALL_HEADER, Message
 from consumer.broker.dead_letter import Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
+from consumer.broker.link import Link
+from consumer.broker.message import CALL_HEADER, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import DELIVERY_LIMIT
 from infra.broker import PrivateBroker

@@ -266,7 +266,9 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
         await channel.consume(
             queue.name,
             lambda one: (
-                heard.put_nowait(PresenceReport.model_validate_json(one.message.body)) if one.type == PresenceReport.type else None
+                heard.put_nowait(PresenceReport.model_validate_json(one.message.body))
+                if one.type == PresenceReport.type
+                else None
             ),
             no_ack=True,
         )

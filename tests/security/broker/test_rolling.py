@@ -38,7 +38,9 @@ async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: 
             capacity=1,
             services={"echo": ServiceLoad()},
         )
-        report = Message(PresenceReport(worker=info).model_dump_json().encode(), type=PresenceReport.type, persistent=False)
+        report = Message(
+            PresenceReport(worker=info).model_dump_json().encode(), type=PresenceReport.type, persistent=False
+        )
         await older.publish(report, NAMES.workers, "")
         await worker.logged("origin.unsigned_worker")
         await older.publish(recipe, NAMES.sessions, "c-1")
