@@ -68,7 +68,7 @@ class MayOpen(CallRequest):
     """A use of a session that opens it where there is none, if it names a service and says how.
 
     ``beside`` what the call has, ``alone`` only where no session has that id. ``session_timeout`` (idle timeout, s) and
-    ``session_metadata`` are those of a session that is opened. ``timeout`` (s) is the caller's patience.
+    ``session_metadata`` are those of a session that is opened. ``timeout`` (s) is how long the caller waits.
     """
 
     service_name: ServiceNameField | None = None

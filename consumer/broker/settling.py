@@ -28,10 +28,6 @@ def _unsendable(error: Unsendable) -> ToDeadLetters:
     return ToDeadLetters("invalid_message", problem, failed(InvalidMessage(problem)))
 
 
-async def _nothing() -> None:
-    pass
-
-
 def _defect(problem: str) -> ToDeadLetters:
     return ToDeadLetters(
         "defect", problem, failed(Internal("this request met a defect of the worker; its log tells more"))
@@ -41,9 +37,9 @@ def _defect(problem: str) -> ToDeadLetters:
 class Settler:
     """Carries out outcomes.
 
-    ``parked`` is told the reason of each message that has been parked, and ``restore`` declares the parking lot again,
-    when nothing takes what is put there. ``kind_of`` calls deliveries by one of few names, to count them under; those
-    of a ``quiet`` kind begin no trace.
+    ``dead_lettered`` is told the reason of each dead letter, and ``restore`` declares their queue again when nothing
+    takes them. ``kind_of`` calls deliveries by one of few names, to count them under; those of a ``quiet`` kind begin
+    no trace.
     """
 
     def __init__(
@@ -51,7 +47,7 @@ class Settler:
         publisher: Publisher,
         dead_exchange: str,
         *,
-        parked: Callable[[str], None],
+        dead_lettered: Callable[[str], None],
         restore: Callable[[], Awaitable[None]],
         kind_of: Callable[[Delivery], str] = lambda _: metrics.OTHER,
         quiet: Collection[str] = (),
@@ -60,10 +56,8 @@ class Settler:
         self._dead = dead_exchange
         self._kind_of = kind_of
         self._quiet = quiet
-        self.dead_lettered: Callable[[str], None] = lambda _: None
-        """Called with the reason of each message that has become a dead letter."""
-        self.restore: Callable[[], Awaitable[None]] = _nothing
-        """Declares the dead-letter queue again, when nothing takes what is put there."""
+        self._dead_lettered = dead_lettered
+        self._restore = restore
         self._restoring = asyncio.Lock()
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
@@ -204,12 +198,12 @@ class Settler:
             await self._publisher.publish(message, self._dead, "")
         except PublishFailed:
             async with self._restoring:
-                await self.restore()
+                await self._restore()
             await self._publisher.publish(message, self._dead, "")
             log.warning("dead_letters.restored", exchange=self._dead)
         metrics.of(metrics.DEAD_LETTERS, reason).inc()
         metrics.of(metrics.DEAD_LETTER_BYTES, reason).inc(len(delivery.message.body))
-        self.dead_lettered(reason)
+        self._dead_lettered(reason)
 
 
 def _word(outcome: Outcome) -> str:

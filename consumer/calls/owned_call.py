@@ -58,7 +58,7 @@ class OwnedCall:
     given_back: set[int] = field(default_factory=set)
     """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
     bound_to: str | None = None
-    """The fast lane's queue that is bound to the call."""
+    """The requests queue that is bound to the call."""
     ended: asyncio.TimerHandle | None = None
     """Set when the call has ended: the tombstone's timer."""
     answers: Answers = field(default_factory=Answers)

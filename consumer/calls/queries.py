@@ -74,11 +74,14 @@ class Queries:
         sessions: SessionManager[ToolProcess],
         catalogue: ServiceCatalogue,
         rpc_client: RpcClient,
+        *,
+        is_placer: Callable[[], bool],
     ) -> None:
         self._context = context
         self._sessions = sessions
         self._catalogue = catalogue
         self._rpc_client = rpc_client
+        self._is_placer = is_placer
         self._tasks = Tasks()
 
     def take(self, delivery: Delivery) -> None:

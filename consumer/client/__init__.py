@@ -6,7 +6,7 @@ What is listed here is what users of the wheel import from ``mcp_sessions``; see
 from consumer.client.blocking import SyncEvents, SyncSessionClient
 from consumer.client.client import SessionClient
 from consumer.client.requester import OnInterim, Outgoing, Requester
-from consumer.client.server_methods import Answer
+from consumer.client.tool_methods import Answer
 from schemas.calls import CallEvent, CallKind
 from schemas.errors import (
     AccessRefused,

@@ -23,13 +23,14 @@ from consumer.client.amqp_connection import AmqpConnection
 from consumer.client.requester import Requester
 from consumer.client.server_methods import ServerMethods
 from consumer.client.session_methods import SessionMethods
+from consumer.client.tool_methods import ToolMethods
 from consumer.client.typed_requests import body_of
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.events import CloudEvent
 
 
-class SessionClient(SessionMethods, ServerMethods):
+class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
 
     ``async with`` connects and disconnects it. A lost connection is restored by itself; a request that was under way

@@ -29,20 +29,8 @@ from schemas.requests import (
 )
 
 
-class Answer(TypedDict, total=False):
-    """What ``on_question`` returns.
-
-    To an elicitation ``action``, and with ``accept`` the ``content`` that the question's schema asks for; to another
-    question the MCP ``result`` of its method, or the action ``decline``.
-    """
-
-    action: Literal["accept", "decline", "cancel"]
-    content: Json | None
-    result: Json
-
-
 class ServerMethods(TypedRequests):
-    """Lists and uses what the MCP server of a session has."""
+    """Lists and uses what the MCP server of a session has beside tools.
 
     With a ``service_name`` and ``open`` the session is opened where there is none, as ``call_tool`` does.
     """

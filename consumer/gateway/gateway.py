@@ -13,6 +13,7 @@ from consumer.client import Requester, SessionClient
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.application import application
 from consumer.gateway.known_services import KnownServices
+from consumer.gateway.mcp.changes import SessionChanges
 from consumer.gateway.mcp.endpoint import Mcp
 from consumer.gateway.mcp.sealing import Seal
 from consumer.gateway.minting import Minting
@@ -57,6 +58,7 @@ class Gateway:
             middleware=middleware,
         )
         self.in_flight = RequestsInFlight(own.max_in_flight)
+        self._changes = SessionChanges(self.client)
         keys = TokenKeys([key.get_secret_value() for key in own.token_keys], settings.worker.prefix)
         origins, doorkeeper = RequestOrigins(own), Doorkeeper(own, keys)
         self.routes = list(self._routes(keys))

@@ -9,17 +9,9 @@ from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
-from consumer.broker.message import Handler
-from consumer.broker.topology import (
-    Binding,
-    CallExchange,
-    cluster_topology,
-    dead_letter_topology,
-    inbox,
-    requests_queue,
-    worker_queue,
-)
-from consumer.calls.cluster.membership import call_the_roll
+from consumer.broker.message import Delivery, Handler
+from consumer.broker.topology import Binding, CallExchange, cluster_topology, inbox, requests_queue, worker_queue
+from consumer.calls.cluster.inbox_probe import PROBE, Liveness
 from consumer.worker.wiring import Parts
 
 PLACED_AT_ONCE = 2000
@@ -32,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class Consumers:
-    """Declares, binds and consumes on each new link; ``hear`` takes what comes to the worker's own queue."""
+    """Declares, binds and consumes on each new link.
 
     ``hear`` takes what comes to the worker's own queue, ``liveness`` the probes that come through its inbox.
     """
@@ -57,9 +49,6 @@ class Consumers:
             cluster_topology(
                 parts.names, grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
             ),
-        )
-        parts.context.settler.restore = partial(
-            ensure, link, dead_letter_topology(parts.names, own.max_dead_letter_bytes)
         )
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
@@ -89,7 +78,7 @@ class Consumers:
             return
         parts.joining = True
         try:
-            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
+            await parts.presence_requests.send()
             await asyncio.wait({parts.rival}, timeout=RIVAL_TIMEOUT)
         finally:
             parts.joining = False
@@ -123,7 +112,7 @@ class Consumers:
     async def detached(self) -> None:
         """The link is lost, and with it whatever was under way on it."""
         parts = self._parts
-        self._link = None
+        parts.link.detach()
         self._channels, self._consumer_tags = {}, {}
         parts.rpc_client.detach()
         parts.presence.deafened()

@@ -3,16 +3,16 @@
 from consumer.broker.declare import consumers_of, ensure, exists
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.link import Link
-from consumer.broker.topology import Names, inbox, parking_lot
+from consumer.broker.topology import Names, dead_letter_topology, inbox
 from schemas.ids import WorkerId
 
 
 class CurrentLink:
     """Knows the current link; its questions raise ``BrokerUnavailable`` while there is none, or when it is lost."""
 
-    def __init__(self, names: Names, max_dead: int) -> None:
+    def __init__(self, names: Names, max_dead_letter_bytes: int) -> None:
         self._names = names
-        self._max_dead = max_dead
+        self._max_dead_letter_bytes = max_dead_letter_bytes
         self._link: Link | None = None
 
     def attach(self, link: Link) -> None:
@@ -36,9 +36,9 @@ class CurrentLink:
         """Whether a worker's inbox exists."""
         return await exists(self._present(), inbox(self._names, worker))
 
-    async def restore_parking_lot(self) -> None:
-        """Declare the parking lot again: somebody has deleted it."""
-        await ensure(self._present(), parking_lot(self._names, self._max_dead))
+    async def restore_dead_letters(self) -> None:
+        """Declare the dead-letter queue again: somebody has deleted it."""
+        await ensure(self._present(), dead_letter_topology(self._names, self._max_dead_letter_bytes))
 
     def _present(self) -> Link:
         if self._link is None:

@@ -72,7 +72,7 @@ class Peers:
             told=parts.owner.told,
         )
         reports_to = parts.rpc_client.reply_to if parts.placer.reigns else None
-        parts.presence.heard(message, parts.worker_id, reports_to)
+        self._note_report(message, reports_to)
         exchange, key = parts.names.workers, ""
         placer, queue = parts.presence.placer or (parts.worker_id, "")
         if to_placer and placer != parts.worker_id:
@@ -169,7 +169,7 @@ class Peers:
             if delivery.user is None:
                 self._answer_older()
 
-    def _note_report(self, message: PresenceMessage, reports_to: str | None) -> None:
+    def _note_report(self, message: PresenceReport, reports_to: str | None) -> None:
         self._parts.presence.heard(message, self._parts.worker_id, reports_to)
         self._parts.placer.look_for_room()
 

@@ -14,6 +14,8 @@ from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
+from consumer.calls.cluster.presence_requests import PresenceRequests
+from consumer.calls.cluster.statistics import Figures
 from consumer.calls.context import Bounds, Configured, Context, ToolProcess
 from consumer.calls.events import Reporter, published
 from consumer.calls.intake import Intake
@@ -30,6 +32,7 @@ from consumer.processes.warm.starter import ColdStarter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
 from consumer.settings.fields import needing_restart, reloaded
+from consumer.worker.current_link import CurrentLink
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo, WorkerState
 
@@ -80,13 +83,13 @@ class Parts:
         )
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)
-        self.link = CurrentLink(self.names, own.max_dead)
+        self.link = CurrentLink(self.names, own.max_dead_letter_bytes)
         self.figures = Figures()
         self.settler = Settler(
             self.publisher,
-            self.names.dead,
-            parked=self.figures.parked,
-            restore=self.link.restore_parking_lot,
+            self.names.dead_letters,
+            dead_lettered=self.figures.dead_lettered,
+            restore=self.link.restore_dead_letters,
             kind_of=partial(kind_of, names=self.names),
             quiet=AMONG_WORKERS,
         )
@@ -94,7 +97,7 @@ class Parts:
             worker_id=self.worker_id,
             names=self.names,
             publisher=self.publisher,
-            settler=Settler(self.publisher, self.names.dead_letters, partial(kind_of, names=self.names), AMONG_WORKERS),
+            settler=self.settler,
             reporter=self.reporter,
             presence=self.presence,
             endings=self.endings,
@@ -104,7 +107,6 @@ class Parts:
                 max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=settings.session.max_metadata
             ),
         )
-        self.context.settler.dead_lettered = self.context.figures.dead_lettered
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self.news.set
@@ -115,8 +117,9 @@ class Parts:
         self.intake = Intake(
             self.context, self.rpc_client, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
         )
-        self.queries = Queries(self.context, self.sessions, self.mcp, self.rpc_client)
-        self.tasks = Tasks()
+        self.queries = Queries(
+            self.context, self.sessions, self.mcp, self.rpc_client, is_placer=lambda: self.placer.reigns
+        )
         self.gate = Gate(
             self.settler,
             self.names,

@@ -43,8 +43,6 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._parts = parts = Parts(settings)
-        self._peers = Peers(parts)
-        self._consumers = Consumers(parts, self._peers.hear)
         self._supervisor = Supervisor(
             settings.amqp_url.get_secret_value(),
             f"mcp-sessions {parts.worker_id}",
@@ -53,10 +51,9 @@ class Worker:
             detached=self._detached,
             heartbeat=settings.worker.heartbeat,
         )
-        self._liveness = Liveness(
-            parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, self._consumers.restart
-        )
-        parts.owner.probed = self._liveness.heard
+        self._liveness = Liveness(parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, parts.link.restart)
+        self._peers = Peers(parts)
+        self._consumers = Consumers(parts, self._peers.hear, self._liveness)
         self.status = WorkerStatus(parts, self._peers, self._supervisor.up.is_set, lambda: self._liveness.healthy)
         self._tasks = parts.tasks
         self._leaving = asyncio.Event()
@@ -137,7 +134,7 @@ class Worker:
         self._tasks.start(report_host(list(parts.mcp.services.values())), "host-report")
         parts.mcp.warm_up(parts.news.set)
         self._tasks.start(self._peers.keep_announcing(self._supervisor.up), "presence")
-        self._tasks.start(self._peers.keep_watching(self._supervisor.up, self._consumers.consumed), "watch")
+        self._tasks.start(self._peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")
         self._tasks.start(self._liveness.run(), "liveness")
         self._tasks.start(parts.owner.renew(), "recipe-renewal")

@@ -6,6 +6,7 @@ import pytest
 from consumer.broker.declare import apply
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
+from consumer.broker.settling import Settler
 from consumer.broker.topology import Names, cluster_topology
 from tests.harness import remove_everything
 
@@ -59,9 +60,9 @@ async def running(coroutine):
 
 
 def settler_of(publisher, dead_exchange):
-    """A settler whose parking lot is never missing, and that nobody counts for."""
+    """A settler whose dead-letter queue is never missing, and that nobody counts for."""
 
     async def restore():
-        raise AssertionError("the parking lot is there")
+        raise AssertionError("the dead-letter queue is there")
 
-    return Settler(publisher, dead_exchange, parked=lambda _reason: None, restore=restore)
+    return Settler(publisher, dead_exchange, dead_lettered=lambda _reason: None, restore=restore)

@@ -48,7 +48,7 @@ async def decide(outcome):
 
 async def put(link, publisher, names, bodies, *, reason="unrecognised", **properties):
     """Messages that were published to the raw calls, and made dead letters from there as a worker does it."""
-    settler, channel = Settler(publisher, names.dead_letters), await link.channel()
+    settler, channel = settler_of(publisher, names.dead_letters), await link.channel()
     kept: asyncio.Queue[Delivery] = asyncio.Queue()
     tag = await channel.consume(names.calls, kept.put_nowait)
     for body in bodies:

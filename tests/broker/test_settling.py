@@ -10,7 +10,6 @@ from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.message import Message
 from consumer.broker.outcome import Done, Forward, Hold, Requeue, ToDeadLetters
 from consumer.broker.rpc import RpcClient
-from consumer.broker.settling import Settler
 from consumer.broker.topology import Binding, Queue
 from schemas.replies import succeeded
 from tests.broker.conftest import settler_of
@@ -18,7 +17,7 @@ from tests.broker.conftest import settler_of
 
 @pytest.fixture
 def settler(publisher, names):
-    return Settler(publisher, names.dead_letters)
+    return settler_of(publisher, names.dead_letters)
 
 
 async def decide(outcome):
@@ -168,7 +167,9 @@ async def test_a_message_whose_handler_fails_is_not_held_for_ever(link, publishe
 
 async def test_what_cannot_even_be_dead_lettered_is_given_up_to_the_broker(link, publisher, names, inbox):
     _, delivery = await sent(link, publisher, names, inbox)
-    await Settler(publisher, "no exchange!").settle(delivery, decide(ToDeadLetters("unrecognised", "nobody knows it")))
+    await settler_of(publisher, "no exchange!").settle(
+        delivery, decide(ToDeadLetters("unrecognised", "nobody knows it"))
+    )
     assert await told_by_the_broker(link, names) == ["rejected"]
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from schemas.ids import ServiceName, WorkerId
-from schemas.internal import PresenceReport, PresenceRequest
+from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
 
 FORGET = 60.0
@@ -321,14 +321,3 @@ class Presence:
         if seen is not None:
             seen.placed.append((self._number, tuple(services)))
         return self._number
-
-
-async def call_the_roll(
-    publisher: Publisher, workers_exchange: str, worker_id: WorkerId, *, endings_to: str | None = None
-) -> None:
-    """Ask everybody to report now; the reports come to each worker's own queue, and what has ended to that one."""
-    question = PresenceRequest(worker_id=worker_id)
-    message = Message(
-        body=question.model_dump_json().encode(), type=PresenceRequest.type, reply_to=endings_to, persistent=False
-    )
-    await publisher.publish(message, workers_exchange, "", confirm=False)

@@ -27,7 +27,7 @@ class PresenceRequests:
         """
         body = PresenceRequest(worker_id=self._worker_id).model_dump_json().encode()
         message = Message(body=body, type=PresenceRequest.type, reply_to=ended_calls_to, persistent=False)
-        await self._publisher.fast(message, self._exchange, "")
+        await self._publisher.publish(message, self._exchange, "", confirm=False)
 
     def send_soon(self) -> None:
         """Ask in a task of its own; without a link nothing is asked, because each new link asks anew."""

@@ -14,6 +14,7 @@ from consumer.broker.outcome import Done, Outcome
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_deadline
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import Holdings

@@ -149,10 +149,6 @@ class Owner:
 
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the inbox or of the requests queue over."""
-        if delivery.type == PROBE:
-            self.probed(delivery)
-            self._tasks.start(delivery.ack(), "probe-ack")
-            return
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:
@@ -230,7 +226,7 @@ class Owner:
 
     async def _run(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
         deadline = deadline_of(delivery, self._timeout_of(call_id, request), self.heartbeat)
-        if isinstance(request, ToolsCancel) and self._cancelled(call_id, request):
+        if isinstance(request, ToolsCancel) and (cancelled := self._cancelled(call_id, request)) is not None:
             await delivery.ack()
             return Done(succeeded({"cancelled": cancelled}))  # also when the call waits for its turn on the lane
         if self._lanes.busy(call_id):

@@ -14,7 +14,8 @@ import structlog
 
 from consumer.broker.errors import BrokerError
 from consumer.calls.context import Context
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from consumer.concurrency.keyed_queues import KeyedQueues
 from schemas.ids import CallId
 

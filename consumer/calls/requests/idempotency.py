@@ -49,6 +49,8 @@ class _Entry:
     fingerprint: bytes
     running: Running
     answer: asyncio.Future[KeptAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    waiting: int = 1
+    """How many requests wait for the answer."""
     given_at: float = 0.0
     size: int = 0
 

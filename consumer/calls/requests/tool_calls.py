@@ -15,7 +15,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery
 from consumer.calls.context import Context, Service
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.owned_call import CallSession
 from consumer.calls.requests.idempotency import KeptAnswer
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls

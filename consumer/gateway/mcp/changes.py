@@ -25,7 +25,7 @@ class Listener(Protocol):
         """Hear nothing more: this gateway leaves, or can follow events no longer."""
 
 
-class Changes:
+class SessionChanges:
     """Follows the events of sessions from the first listener to the last one, and hands each to whom it concerns."""
 
     def __init__(self, client: SessionClient) -> None:

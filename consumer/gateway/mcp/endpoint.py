@@ -18,12 +18,14 @@ from consumer.gateway.exchange import body_of, is_json, told
 from consumer.gateway.known_services import KnownServices
 from consumer.gateway.mcp import protocol, results, rpc_messages
 from consumer.gateway.mcp.call_finder import Calls, Meant
-from consumer.gateway.mcp.methods import ClientRequest, Methods
+from consumer.gateway.mcp.changes import SessionChanges
+from consumer.gateway.mcp.client_request import ClientRequest
+from consumer.gateway.mcp.methods import Methods
 from consumer.gateway.mcp.protocol import Era
 from consumer.gateway.mcp.rpc_messages import ClientAnswer, Notification, RpcError, RpcRequest
 from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.mcp.stream import STREAM_TYPE, Answered, Answering, Hearing
-from consumer.gateway.mcp.subscriptions import Subscriptions
+from consumer.gateway.mcp.subscription_streams import SubscriptionStreams
 from consumer.gateway.problems import Refused
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.errors import SessionsError
@@ -35,11 +37,18 @@ RETURN: Final = 2.0
 class Mcp:
     """Takes the messages of MCP clients."""
 
-    def __init__(self, client: SessionClient, settings: GatewaySettings, catalogue: KnownServices, seal: Seal) -> None:
+    def __init__(
+        self,
+        client: SessionClient,
+        settings: GatewaySettings,
+        catalogue: KnownServices,
+        seal: Seal,
+        changes: SessionChanges,
+    ) -> None:
         self._settings = settings
         self._seal = seal
         self._calls = Calls(client, catalogue, settings, seal)
-        subscriptions = Subscriptions(client, catalogue, settings, changes)
+        subscriptions = SubscriptionStreams(client, catalogue, settings, changes)
         self._methods = Methods(client, catalogue, settings, seal, subscriptions)
 
     def routes(self) -> list[Route]:
@@ -111,8 +120,9 @@ class Mcp:
         else:
             can = meant.session.capabilities if meant.session is not None else {}
         # An id of JSON-RPC is one within its MCP session only.
-        key = _key(call.id, meant.session) if era == "handshake" and meant.session else secrets.token_hex(16)
-        asked = ClientRequest(call, era, meant.service, meant.call_id, can, key, request.headers, hearing)
+        session = meant.session if era == "handshake" else None
+        key = _key(call.id, session) if session is not None else secrets.token_hex(16)
+        asked = ClientRequest(call, era, meant.service, meant.call_id, can, key, request, hearing)
 
         async def answer() -> Answered:
             try:
@@ -124,8 +134,8 @@ class Mcp:
             headers = {}
             if call.method == "initialize":
                 version = str(result["protocolVersion"])
-                session = McpSession.new(meant.call_id, meant.service, version, protocol.capabilities_of(call))
-                headers["Mcp-Session-Id"] = self._seal.close(session)
+                made = McpSession.new(meant.call_id, meant.service, version, protocol.capabilities_of(call))
+                headers["Mcp-Session-Id"] = self._seal.close(made)
             return Answered(rpc_messages.result_of(call.id, result), headers=headers)
 
         async def left() -> None:

@@ -10,10 +10,11 @@ from consumer.client import OnInterim, SessionClient
 from consumer.gateway.access import Grant
 from consumer.gateway.known_services import KnownServices
 from consumer.gateway.mcp import protocol, results, rpc_messages
+from consumer.gateway.mcp.client_request import ClientRequest
 from consumer.gateway.mcp.protocol import Era
-from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, METHOD_NOT_FOUND, ClientAnswer, RpcError, RpcRequest
+from consumer.gateway.mcp.rpc_messages import METHOD_NOT_FOUND, ClientAnswer, RpcError
 from consumer.gateway.mcp.sealing import Question, Seal
-from consumer.gateway.mcp.stream import Hearing
+from consumer.gateway.mcp.subscription_streams import SubscriptionStreams
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 from schemas.errors import SessionsError
@@ -26,31 +27,25 @@ log = structlog.get_logger(__name__)
 REPLY_GRACE: Final = 1.0
 """How much longer (s) than the worker's own deadline its reply is waited for: it says more than our silence."""
 
-
-@dataclass(frozen=True, slots=True)
-class ClientRequest:
-    """A request, and who asks: the era that he speaks, what he can do, and the call and service that he means."""
-
-    call: RpcRequest
-    era: Era
-    service: str
-    call_id: CallId | None
-    capabilities: Json
-    key: str | None
-    """Names the request for all replicas: a repetition with the same key joins and is not executed again."""
-    headers: Headers
-    hearing: Hearing
+Method = Callable[[ClientRequest], Awaitable[Json]]
 
 
 class Methods:
     """Answers the methods of MCP."""
 
-    def __init__(self, client: SessionClient, catalogue: KnownServices, settings: GatewaySettings, seal: Seal) -> None:
+    def __init__(
+        self,
+        client: SessionClient,
+        catalogue: KnownServices,
+        settings: GatewaySettings,
+        seal: Seal,
+        subscriptions: SubscriptionStreams,
+    ) -> None:
         self._client = client
         self._catalogue = catalogue
         self._settings = settings
         self._seal = seal
-        self._methods: dict[str, Callable[[ClientRequest], Awaitable[Json]]] = {
+        self._methods: dict[str, Method] = {
             "tools/list": self._tools_list,
             "tools/call": self._tools_call,
             "prompts/list": self._passed("prompts.list", "cursor"),
@@ -60,9 +55,18 @@ class Methods:
             "resources/read": self._passed("resources.read", "uri", asks=True),
             "completion/complete": self._passed("completion.complete", "ref", "argument", "context"),
         }
-        self._of_era: dict[Era, dict[str, Callable[[ClientRequest], Awaitable[Json]]]] = {
-            "handshake": {"initialize": self._initialize, "ping": self._ping},
-            "stateless": {"server/discover": self._discover},
+        self._of_era: dict[Era, dict[str, Method]] = {
+            "handshake": {
+                "initialize": self._initialize,
+                "ping": self._ping,
+                "logging/setLevel": self._passed("logging.level", "level"),
+                "resources/subscribe": self._passed("resources.subscribe", "uri", needs=("uri",)),
+                "resources/unsubscribe": self._passed("resources.unsubscribe", "uri", needs=("uri",), open="never"),
+            },
+            "stateless": {
+                "server/discover": self._discover,
+                "subscriptions/listen": subscriptions.listen,
+            },
         }
 
     async def answer(self, asked: ClientRequest) -> Json:
@@ -139,9 +143,8 @@ class Methods:
         return results.listed(await self._catalogue.tools(asked.service))
 
     async def _tools_call(self, asked: ClientRequest) -> Json:
-        params = asked.call.params
-        name, arguments = _text(params, "name"), _object(params, "arguments")
-        call_id = _call(asked)
+        name, arguments = asked.text("name"), asked.object("arguments")
+        call_id = asked.the_call()
         if asked.era == "stateless":
             await self._check_arguments(asked, name, arguments)
         timeout = self._settings.stream_timeout if asked.hearing.streams else self._settings.call_timeout
@@ -179,7 +182,7 @@ class Methods:
         if tool is not None:
             protocol.check_arguments(tool.input_schema, arguments, asked.request.headers)
 
-    async def _told(self, asked: Asked) -> Json:
+    async def _told(self, asked: ClientRequest) -> Json:
         """What of the server's own words the client hears on the stream of a tool call."""
         if not asked.hearing.streams:
             return {}
@@ -208,21 +211,25 @@ class Methods:
                     asked.hearing.tell(
                         rpc_messages.question(self._seal.close(question), message.method, message.params)
                     )
-                case ToolsLog(level=level) if level in wanted:
+                case ToolsLog(level=level) if asked.era == "handshake" or level in wanted:
                     said = message.model_dump(include={"level", "logger", "data"}, exclude_none=True)
                     asked.hearing.tell(rpc_messages.notification("notifications/message", said))
+                case ToolsChanged():
+                    asked.hearing.tell(rpc_messages.notification(*protocol.change(message.list, message.uri)))
                 case _:
                     pass
 
         return heard
 
     def _passed(
-        self, message_type: str, *names: str, asks: bool = False, **fixed: Any
-    ) -> Callable[[ClientRequest], Awaitable[Json]]:
+        self, message_type: str, *names: str, asks: bool = False, needs: Sequence[str] = (), **fixed: Any
+    ) -> Method:
         """A method that the call's session answers, with these of its params; ``asks``: it may ask back."""
 
         async def passed(asked: ClientRequest) -> Json:
-            call_id = _call(asked)
+            call_id = asked.the_call()
+            for name in needs:
+                asked.text(name)
             given = {name: asked.call.params.get(name) for name in names}
             opening = {"session_id": call_id, "service_name": asked.service, "open": self._settings.open}
             body = {**opening, **given, **fixed}
@@ -253,27 +260,6 @@ def _questions(asked: ClientRequest) -> Json:
     if asked.hearing.streams and asked.capabilities:
         return {"questions": True, "client_capabilities": asked.capabilities}
     return {}
-
-
-def _call(asked: ClientRequest) -> CallId:
-    if asked.call_id is None:
-        told = "which call is meant? name it in the path (/calls/<call>/<service>/mcp), in a header, or by a call token"
-        raise RpcError(INVALID_PARAMS, told, {"code": "NO_CALL"})
-    return asked.call_id
-
-
-def _text(params: Json, name: str) -> str:
-    value = params.get(name)
-    if not isinstance(value, str) or not value:
-        raise RpcError(INVALID_PARAMS, f"params.{name} must be a text")
-    return value
-
-
-def _object(params: Json, name: str) -> Json:
-    value = params.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise RpcError(INVALID_PARAMS, f"params.{name} must be an object")
-    return value or {}
 
 
 def _meta(meta: Json) -> Json | None:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypedDict
 
-from consumer.client.asking import REPLY_TIMEOUT, Asking
+from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
 from schemas.base import Json
 from schemas.ids import call_id_of
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
@@ -25,7 +25,7 @@ class Answer(TypedDict, total=False):
     result: Json
 
 
-class ToolRequests(Asking):
+class ToolMethods(TypedRequests):
     """Lists and calls the tools of a session."""
 
     async def list_tools(

@@ -13,13 +13,13 @@ from typing import Any, Final
 import structlog
 
 from consumer.client import SessionClient
-from consumer.gateway.catalogue import Catalogue
 from consumer.gateway.exchange import only_listens
-from consumer.gateway.mcp import jsonrpc, protocol
-from consumer.gateway.mcp.asked import Asked
-from consumer.gateway.mcp.changes import Changes
-from consumer.gateway.mcp.jsonrpc import INVALID_PARAMS, REFUSED, RpcError
-from consumer.settings.gateway import GatewaySettings
+from consumer.gateway.known_services import KnownServices
+from consumer.gateway.mcp import protocol, rpc_messages
+from consumer.gateway.mcp.changes import SessionChanges
+from consumer.gateway.mcp.client_request import ClientRequest
+from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, REFUSED, RpcError
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 from schemas.errors import McpError, SessionsError
 from schemas.events import TERMINAL, CloudEvent, EndReason, SessionEventType
@@ -40,7 +40,7 @@ _CREATED: Final = f"mcp.session.{SessionEventType.CREATED.value}"
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class ChangeFilter:
     """What a stream tells of: lists, and resources by their URIs."""
 
     lists: frozenset[str]
@@ -52,7 +52,7 @@ class Filter:
         return told | ({"resourceSubscriptions": list(self.uris)} if self.uris else {})
 
 
-def wanted(notifications: Any) -> Filter:
+def wanted(notifications: Any) -> ChangeFilter:
     """The filter of a request.
 
     Raises:
@@ -66,13 +66,13 @@ def wanted(notifications: Any) -> Filter:
     if len(uris) > MAX_RESOURCES:
         raise RpcError(INVALID_PARAMS, f"one stream tells of {MAX_RESOURCES} resources at most")
     lists = frozenset(name for name, flag in LISTS.items() if notifications.get(flag) is True)
-    return Filter(lists, tuple(dict.fromkeys(uris)))
+    return ChangeFilter(lists, tuple(dict.fromkeys(uris)))
 
 
 class Listening:
     """One stream: what it tells of, and what of it has happened that was not told yet. Each thing is kept once."""
 
-    def __init__(self, told_of: Filter) -> None:
+    def __init__(self, told_of: ChangeFilter) -> None:
         self._filter = told_of
         self._changed: dict[Change, None] = {}
         self._woken = asyncio.Event()
@@ -125,18 +125,18 @@ class Listening:
         return changed
 
 
-class Subscriptions:
+class SubscriptionStreams:
     """Answers ``subscriptions/listen``."""
 
     def __init__(
-        self, client: SessionClient, catalogue: Catalogue, settings: GatewaySettings, changes: Changes
+        self, client: SessionClient, catalogue: KnownServices, settings: GatewaySettings, changes: SessionChanges
     ) -> None:
         self._client = client
         self._catalogue = catalogue
         self._settings = settings
         self._changes = changes
 
-    async def listen(self, asked: Asked) -> Json:
+    async def listen(self, asked: ClientRequest) -> Json:
         """Tell on the request's stream what changes, until the call ends.
 
         Raises:
@@ -149,7 +149,7 @@ class Subscriptions:
         listening = Listening(wants)
         about = {protocol.SUBSCRIPTION_ID: asked.call.id}
         async with self._changes.heard(asked.the_call(), asked.service, listening):
-            told = Filter(wants.lists, tuple(await self._subscribed(asked, wants)))
+            told = ChangeFilter(wants.lists, tuple(await self._subscribed(asked, wants)))
             _tell(asked, "notifications/subscriptions/acknowledged", {"notifications": told.written()}, about)
             only_listens(asked.request)
             while True:
@@ -165,13 +165,13 @@ class Subscriptions:
                 if listening.over:
                     return {"_meta": about}
 
-    async def _offered(self, service: str, wants: Filter) -> Filter:
+    async def _offered(self, service: str, wants: ChangeFilter) -> ChangeFilter:
         """What of a filter the service's server can tell of at all."""
         can = protocol.offered(await self._catalogue.description(service), "stateless")
         lists = frozenset(name for name in wants.lists if can.get(name, {}).get("listChanged"))
-        return Filter(lists, wants.uris if can.get("resources", {}).get("subscribe") else ())
+        return ChangeFilter(lists, wants.uris if can.get("resources", {}).get("subscribe") else ())
 
-    async def _subscribed(self, asked: Asked, wants: Filter) -> Iterable[str]:
+    async def _subscribed(self, asked: ClientRequest, wants: ChangeFilter) -> Iterable[str]:
         """Have the session's server tell; returns the URIs of the resources that it will tell of."""
         if not wants.uris:
             if wants.lists:
@@ -187,25 +187,25 @@ class Subscriptions:
                 told.append(uri)
         return told
 
-    async def _subscribe_again(self, asked: Asked, told: Filter) -> None:
+    async def _subscribe_again(self, asked: ClientRequest, told: ChangeFilter) -> None:
         """Have the server of the new session tell as well, as far as it does."""
         try:
             await self._subscribed(asked, told)
         except SessionsError as error:
             log.info("mcp.not_subscribed", call_id=asked.call_id, code=error.code.value, error=error.message)
 
-    async def _subscribe(self, asked: Asked, uri: str | None) -> None:
+    async def _subscribe(self, asked: ClientRequest, uri: str | None) -> None:
         await self._client.subscribe_resource(
             asked.the_call(),
             uri,
             service_name=asked.service,
             open=self._settings.open,
-            reply_timeout=self._settings.patience,
+            reply_timeout=self._settings.call_timeout,
         )
 
 
-def _tell(asked: Asked, method: str, params: Json, about: Json) -> None:
-    asked.hearing.tell(jsonrpc.notification(method, {**params, "_meta": about}))
+def _tell(asked: ClientRequest, method: str, params: Json, about: Json) -> None:
+    asked.hearing.tell(rpc_messages.notification(method, {**params, "_meta": about}))
 
 
-__all__ = ["Filter", "Listening", "Subscriptions", "wanted"]
+__all__ = ["ChangeFilter", "Listening", "SubscriptionStreams", "wanted"]

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from consumer.gateway.mcp.jsonrpc import INVALID_PARAMS, Call, RpcError
 from consumer.gateway.mcp.protocol import Era
+from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, RpcError, RpcRequest
 from consumer.gateway.mcp.stream import Hearing
 from schemas.base import Json
 from schemas.ids import CallId
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClientRequest:
     """A request, and who asks: the era that he speaks, what he can do, and the call and service that he means."""
 
-    call: Call
+    call: RpcRequest
     era: Era
     service: str
     call_id: CallId | None
