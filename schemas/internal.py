@@ -69,7 +69,7 @@ class Probe(Strict):
     type: ClassVar[str] = "worker.probe"
 
 
-class PresenceReport(Strict):
+class Presence(Strict):
     """What a worker tells all others: that it is there, and its load.
 
     ``placements`` maps a placer to the highest of its placement numbers that this load already counts, so that the
@@ -95,7 +95,7 @@ class PresenceRequest(Strict):
     worker_id: WorkerId
 
 
-class EndedCalls(Strict):
+class Endings(Strict):
     """Calls that have ended, and when (s since the epoch); and calls that were opened again though they had."""
 
     type: ClassVar[str] = "worker.endings"
@@ -139,17 +139,14 @@ class FiguresGather(Strict):
 
 
 INTERNAL: tuple[
-    type[
-        Recipe | OwnerCheck | Probe | PresenceReport | PresenceRequest | EndedCalls | SessionsScatter | FiguresScatter
-    ],
-    ...,
+    type[Recipe | OwnerCheck | Probe | Presence | PresenceRequest | Endings | SessionsScatter | FiguresScatter], ...
 ] = (
     Recipe,
     OwnerCheck,
     Probe,
-    PresenceReport,
+    Presence,
     PresenceRequest,
-    EndedCalls,
+    Endings,
     SessionsScatter,
     FiguresScatter,
 )

@@ -1,6 +1,7 @@
 """The outbox: what must be published, in order, whenever the broker is there to take it."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,18 +20,30 @@ WINDOW = 128
 
 RETRY_DELAY = 0.2
 
+TELL_EVERY = 60.0
+"""How often (s) is told that nothing goes out; it is tried again all the time."""
+
 
 class Outbox:
     """Publishes with confirms and in the order of ``put``, on a channel that nothing else uses.
 
     When a link is lost, what it had not confirmed is sent again in the same order: a consumer may see a message a
     second time, under the same message id, and never an older one after a newer. ``confirmed`` is told of each message
-    that the broker has, and how many seconds after its ``put``.
+    that the broker has, and how many seconds after its ``put``. With ``mandatory`` a message waits until there is a
+    queue for it.
     """
 
-    def __init__(self, publisher: Publisher, confirmed: Callable[[Message, float], None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        confirmed: Callable[[Message, float], None] = lambda *_: None,
+        *,
+        mandatory: bool = False,
+    ) -> None:
         self._publisher = publisher
         self._confirmed = confirmed
+        self._mandatory = mandatory
+        self._told_at = -math.inf
         self._waiting: deque[tuple[Message, str, str, float]] = deque()
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -82,6 +95,11 @@ class Outbox:
             if not reached.done():
                 reached.set_exception(error)
 
+    def _tell(self, error: BrokerError) -> None:
+        if time.monotonic() - self._told_at >= TELL_EVERY:
+            self._told_at = time.monotonic()
+            log.warning("outbox.retrying", waiting=len(self._waiting), error=str(error))
+
     async def run(self) -> None:
         """Publish for ever; cancel it to stop."""
         while True:
@@ -90,7 +108,7 @@ class Outbox:
             batch = list(islice(self._waiting, WINDOW))
             results = await asyncio.gather(
                 *(
-                    self._publisher.publish(message, exchange, key, mandatory=False, outbox=True)
+                    self._publisher.confirmed(message, exchange, key, mandatory=self._mandatory, outbox=True)
                     for message, exchange, key, _ in batch
                 ),
                 return_exceptions=True,
@@ -98,7 +116,7 @@ class Outbox:
             confirmed = 0
             for result in results:
                 if isinstance(result, BrokerError):
-                    log.warning("outbox.retrying", waiting=len(self._waiting), error=str(result))
+                    self._tell(result)
                     self._disappoint(result)
                     await asyncio.sleep(RETRY_DELAY)
                     break
@@ -114,5 +132,6 @@ class Outbox:
                 if not reached.done():
                     reached.set_result(None)
             if not self._waiting:
+                self._told_at = -math.inf
                 self._filled.clear()
                 self._empty.set()

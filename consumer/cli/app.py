@@ -7,9 +7,10 @@ import typer
 from consumer import __version__
 from consumer.cli import (
     asyncapi,
+    bridge,
     calls,
     config,
-    dead_letters,
+    dead,
     demo,
     events,
     gateway,
@@ -68,9 +69,10 @@ for name, group in (
     ("tools", tools.app),
     ("services", services.app),
     ("calls", calls.app),
-    ("dead-letters", dead_letters.app),
+    ("dead", dead.app),
     ("topology", topology.app),
     ("config", config.app),
+    ("bridge", bridge.app),
 ):
     app.add_typer(group, name=name)
 workers.register(app)

@@ -37,6 +37,7 @@ def check(
             ("prefix", worker["prefix"]),
             ("gateway", _address(told["gateway"])),
             ("lets in", "\n".join(told["gateway"]["credentials"]) or "everybody on this machine"),
+            *([("asterisk", _pbx(told["asterisk"]))] if told["asterisk"]["user"] else []),
             *((key, f"{value:g}") for key, value in told["session"].items() if isinstance(value, int | float)),
         )
     )
@@ -52,6 +53,13 @@ def _address(gateway: dict[str, Any]) -> str:
     host = f"[{gateway['listens_on']}]" if ":" in gateway["listens_on"] else gateway["listens_on"]
     public = f", as {gateway['public_url']}" if gateway["public_url"] else ""
     return f"{scheme}://{host}:{gateway['port']}{public}"
+
+
+def _pbx(asterisk: dict[str, Any]) -> str:
+    if asterisk["url"].startswith("http"):
+        heard = "all channels" if asterisk["subscribe_all"] else "its channels"
+        return f"{asterisk['url']} as {asterisk['user']}, application {asterisk['app']}, {heard}"
+    return f"{asterisk['url']} as {asterisk['user']}"
 
 
 def _services(told: dict[str, Any]) -> list[list[Any]]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.command import Invocation, command
-from consumer.cli.exit_codes import ExitCode
+from consumer.cli.command import ExitCode, Invocation, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

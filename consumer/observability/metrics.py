@@ -11,7 +11,7 @@ microseconds.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
@@ -72,7 +72,7 @@ def _look(name: str, sentence: str, *labels: str) -> dict[str, Declared]:
 DELIVERIES = _counter(
     "deliveries_total",
     "How many messages were taken from queues, by what became of them: done, failed (answered with an error), "
-    "forwarded, dead_lettered, held (a recipe) or requeued",
+    "forwarded, parked, held (a recipe) or requeued",
     "type",
     "outcome",
 )
@@ -84,8 +84,8 @@ CALL_EVENTS = _counter(
     "source",
     "kind",
 )
-DEAD_LETTERS = _counter("dead_letters_total", "How many messages became dead letters, by reason", "reason")
-DEAD_LETTER_BYTES = _counter("dead_letter_bytes_total", "How many bytes became dead letters, by reason", "reason")
+PARKED = _counter("parked_total", "How many messages went to the parking lot, by reason", "reason")
+PARKED_BYTES = _counter("parked_bytes_total", "How many bytes went to the parking lot, by reason", "reason")
 
 # Finding a worker.
 
@@ -132,6 +132,17 @@ HTTP_REQUESTS = _counter(
 )
 HTTP_REQUEST = _seconds("http_request", "How long the HTTP gateway took for requests", "route")
 
+# The bridge beside a PBX.
+
+BRIDGE_EVENTS = _counter(
+    "bridge_events_total",
+    "How many events of its PBX a bridge had to do with: published (the broker has confirmed them), ignored (they do "
+    "not concern the life of a call), made_up (for what it missed), over and lost (there was no room while the broker "
+    "was away)",
+    "outcome",
+)
+BRIDGE_GAPS = _counter("bridge_gaps_total", "How many times a bridge was cut off from its PBX")
+
 # What goes out, and how the worker feels.
 
 EVENTS_PUBLISHED = _counter("events_published_total", "How many events the broker has confirmed", "type")
@@ -162,19 +173,35 @@ class State:
     healthy: bool = field(metadata=_look("healthy", "1 while what the worker sends itself comes back through RabbitMQ"))
 
 
-class _States(Collector):
-    """Gauges that are read when they are collected; without a worker they have no values."""
+@dataclass(frozen=True, slots=True)
+class BridgeState:
+    """How things stand with a bridge."""
 
-    def __init__(self) -> None:
-        self.look: Callable[[], State] | None = None
+    pbx_up: bool = field(metadata=_look("bridge_pbx_up", "1 while a bridge hears its PBX"))
+    link_up: bool = field(metadata=_look("bridge_link_up", "1 while a bridge has a link to the broker"))
+    events_waiting: int = field(
+        metadata=_look("bridge_events_waiting", "How many events a bridge keeps until the broker has them")
+    )
+    calls: int = field(metadata=_look("bridge_calls", "How many calls of its PBX a bridge knows to live"))
+
+
+S = TypeVar("S", State, BridgeState)
+
+
+class _States(Collector, Generic[S]):
+    """Gauges that are read when they are collected; while nobody tells how things stand they have no values."""
+
+    def __init__(self, kind: type[S]) -> None:
+        self._kind: type[S] = kind
+        self.look: Callable[[], S] | None = None
 
     def describe(self) -> Iterator[Metric]:
-        for one in fields(State):
+        for one in fields(self._kind):
             yield _gauge(one.metadata["gauge"])
 
     def collect(self) -> Iterator[Metric]:
         state = self.look() if self.look is not None else None
-        for one in fields(State):
+        for one in fields(self._kind):
             gauge = _gauge(one.metadata["gauge"])
             match getattr(state, one.name, None):
                 case None:
@@ -191,10 +218,14 @@ def _gauge(declared: Declared) -> GaugeMetricFamily:
     return GaugeMetricFamily(declared.name, declared.sentence, labels=declared.labels)
 
 
-STATE = _States()
+STATE = _States(State)
 """The gauges; the worker of this process sets ``look``."""
 
+BRIDGE = _States(BridgeState)
+"""Likewise, of a bridge."""
+
 REGISTRY.register(STATE)
+REGISTRY.register(BRIDGE)
 
 M = TypeVar("M", bound=MetricWrapperBase)
 

@@ -5,6 +5,7 @@ the port can cost it a few connections for a short time, and no more.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
@@ -19,16 +20,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from consumer.observability.http_connections import ConnectionBounds, SignalFreeServer, bounded
+from consumer.observability.http_connections import Bounds, bounded
 from consumer.observability.listening import listen
 from consumer.observability.metrics import REGISTRY
 
 log = structlog.get_logger(__name__)
 
-CLOSE_TIMEOUT = 1.0
+CLOSE_PATIENCE = 1.0
 """How long (s) closing may take; whoever is being answered has so long to take the answer."""
 
-BOUNDS = ConnectionBounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
+BOUNDS = Bounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
 """Enough for several scrapes at once, and for each of them."""
 
 
@@ -56,11 +57,19 @@ def exposed_metrics(accept: str) -> tuple[bytes, str]:
     return encode(_everything()), content_type
 
 
+class _Server(uvicorn.Server):
+    """Without signal handlers: the worker has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 class Web:
     """Serves from ``open`` to ``close``; ``readiness`` tells under ``ready`` whether the worker is, and why."""
 
     def __init__(
-        self, host: str, port: int, readiness: Callable[[], Mapping[str, object]], bounds: ConnectionBounds = BOUNDS
+        self, host: str, port: int, readiness: Callable[[], Mapping[str, object]], bounds: Bounds = BOUNDS
     ) -> None:
         self._host = host
         self.port = port
@@ -72,7 +81,7 @@ class Web:
                 Route("/metrics", self._metrics),
             ]
         )
-        self._server = SignalFreeServer(
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 loop="none",
@@ -84,7 +93,7 @@ class Web:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(CLOSE_TIMEOUT),
+                timeout_graceful_shutdown=round(CLOSE_PATIENCE),
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -105,7 +114,7 @@ class Web:
         """Answer who has asked, and listen no more; bounded."""
         assert self._serving is not None
         self._server.should_exit = True
-        _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_TIMEOUT)
+        _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_PATIENCE)
         for task in late:
             task.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)

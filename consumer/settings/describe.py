@@ -21,6 +21,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             "listens_on": settings.gateway.listens_on,
             "credentials": list(settings.gateway.credentials),
         },
+        "asterisk": _without_secrets(settings.asterisk.model_dump(mode="json")),
         "warnings": list(settings.warnings),
     }
 

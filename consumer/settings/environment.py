@@ -1,7 +1,7 @@
 """``MCP_SESSIONS_<NAME>``: any single setting of ``[session]`` and ``[worker]``, over what the file says.
 
-Those of ``[gateway]`` are ``MCP_SESSIONS_GATEWAY_<NAME>``; ``PORT``, which platforms set, is its port where nothing
-else says one.
+Those of ``[gateway]`` are ``MCP_SESSIONS_GATEWAY_<NAME>``, those of ``[asterisk]`` ``MCP_SESSIONS_ASTERISK_<NAME>``.
+``PORT``, which platforms set, is the gateway's port where nothing else says one.
 """
 
 import json
@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from consumer.settings.faults import Fault, KeyPath, unknown
+from consumer.settings.asterisk import AsteriskSettings
+from consumer.settings.faults import Fault, unknown
+from consumer.settings.faults import Path as Keys
 from consumer.settings.files import Table
-from consumer.settings.gateway_settings import GatewaySettings
+from consumer.settings.gateway import GatewaySettings
 from consumer.settings.models import SessionSettings, WorkerSettings
 
 PREFIX = "MCP_SESSIONS_"
@@ -22,21 +24,26 @@ NOT_SETTINGS = ("MCP_SESSIONS_CONFIG", "MCP_SESSIONS_WORKER")
 _AS_JSON = ("call_exchanges", "services", "routes", "tokens", "rate_limits", "webhooks")
 
 
-def variables() -> dict[str, KeyPath]:
+def variables() -> dict[str, Keys]:
     """Every variable, and the setting that it sets."""
     sections: dict[str, type[BaseModel]] = {"session": SessionSettings, "worker": WorkerSettings}
-    paths: list[KeyPath] = [(section, name) for section, model in sections.items() for name in model.model_fields]
+    paths: list[Keys] = [(section, name) for section, model in sections.items() for name in model.model_fields]
     ours = {f"{PREFIX}{str(keys[-1]).upper()}": keys for keys in [*paths, ("services",), ("routes",)]}
-    return ours | {f"{PREFIX}GATEWAY_{name.upper()}": ("gateway", name) for name in GatewaySettings.model_fields}
+    named: dict[str, type[BaseModel]] = {"gateway": GatewaySettings, "asterisk": AsteriskSettings}
+    return ours | {
+        f"{PREFIX}{section.upper()}_{name.upper()}": (section, name)
+        for section, model in named.items()
+        for name in model.model_fields
+    }
 
 
-def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> dict[KeyPath, str]:
+def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> dict[Keys, str]:
     """Write what the environment says into ``table``; returns which variable each setting came from.
 
     A variable that is empty counts as not set. A list or table replaces that of the file as a whole.
     """
     known = variables()
-    written: dict[KeyPath, str] = {}
+    written: dict[Keys, str] = {}
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS or not env[name]:
             continue

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
 from consumer.calls.routes import odd_fields
 from consumer.processes.service import missing_program
+from consumer.settings.asterisk import open_password
 from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
 from consumer.settings.faults import ConfigurationError, Fault, faults_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
-from consumer.settings.gateway_settings import second_thoughts
+from consumer.settings.gateway import second_thoughts
 from consumer.settings.models import Settings, built_in_services
 from schemas.text import nearest
 
@@ -87,6 +88,7 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     if is_unverified(url):
         thoughts.append("no_verify_ssl: anybody on the way to the broker can read and change everything")
     thoughts += second_thoughts(settings.gateway)
+    thoughts += open_password(settings.asterisk)
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:
         thoughts.append("no service is enabled: calls open nothing")

@@ -1,10 +1,10 @@
-"""Exit codes of the worker."""
+"""How a worker ends."""
 
 from enum import IntEnum
 
 
-class WorkerExit(IntEnum):
-    """How the worker has ended, for the shell."""
+class Exit(IntEnum):
+    """Exit codes of the worker."""
 
     DRAINED = 0
     BAD_CONFIGURATION = 2

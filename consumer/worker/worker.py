@@ -24,12 +24,12 @@ from consumer.observability.listening import CannotListen
 from consumer.processes.launch.host_report import report_host
 from consumer.processes.launch.session_root import sweep
 from consumer.settings import ConfigurationError, Settings
-from consumer.worker.consumers import Consumers
-from consumer.worker.exit_codes import WorkerExit
+from consumer.worker.consumers import Stations
+from consumer.worker.exit_codes import Exit
 from consumer.worker.leaving import cancelled, leave
 from consumer.worker.local_requests import LocalRequests
-from consumer.worker.peers import Peers
-from consumer.worker.status import WorkerStatus
+from consumer.worker.peers import Others
+from consumer.worker.status import Telling
 from consumer.worker.stop_signals import StopSignals, Wish
 from consumer.worker.wiring import Parts
 from schemas.ids import WorkerId
@@ -43,6 +43,8 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._parts = parts = Parts(settings)
+        self._others = Others(parts)
+        self._stations = Stations(parts, self._others.hear)
         self._supervisor = Supervisor(
             settings.amqp_url.get_secret_value(),
             f"mcp-sessions {parts.worker_id}",
@@ -51,10 +53,11 @@ class Worker:
             detached=self._detached,
             heartbeat=settings.worker.heartbeat,
         )
-        self._liveness = Liveness(parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, parts.link.restart)
-        self._peers = Peers(parts)
-        self._consumers = Consumers(parts, self._peers.hear, self._liveness)
-        self.status = WorkerStatus(parts, self._peers, self._supervisor.up.is_set, lambda: self._liveness.healthy)
+        self._liveness = Liveness(
+            parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, self._stations.restart
+        )
+        parts.owner.probed = self._liveness.heard
+        self.telling = Telling(parts, self._others, self._supervisor.up.is_set, lambda: self._liveness.healthy)
         self._tasks = parts.tasks
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -74,11 +77,11 @@ class Worker:
     async def _attach(self, link: Link) -> None:
         parts = self._parts
         staying = not self._leaving.is_set()
-        await self._consumers.attach(link, shared=staying)
+        await self._stations.attach(link, shared=staying)
         if staying and parts.state == "starting":
             parts.state = "ready"
             parts.reporter.worker("started", version=__version__, host=socket.gethostname(), pid=os.getpid())
-        await self._peers.announce()
+        await self._others.announce()
         if self._attached_before:
             metrics.RECONNECTS.inc()
             parts.owner.reattached()
@@ -100,7 +103,7 @@ class Worker:
 
     async def _detached(self) -> None:
         self._liveness.lost()
-        await self._consumers.detached()
+        await self._stations.detached()
 
     def leave(self, number: int = signal.SIGTERM) -> None:
         """Begin to leave; when it is asked for again: hurry. For handlers of the signal ``number``."""
@@ -125,7 +128,7 @@ class Worker:
         """Wait until the worker is told to leave."""
         await self._leaving.wait()
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> WorkerExit:
+    async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
         """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
         parts = self._parts
         log.info("worker.starting", worker_id=parts.worker_id, version=__version__, prefix=parts.names.prefix)
@@ -133,8 +136,8 @@ class Worker:
         self._tasks.start(sweeping, "sweep")
         self._tasks.start(report_host(list(parts.mcp.services.values())), "host-report")
         parts.mcp.warm_up(parts.news.set)
-        self._tasks.start(self._peers.keep_announcing(self._supervisor.up), "presence")
-        self._tasks.start(self._peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
+        self._tasks.start(self._others.keep_announcing(self._supervisor.up), "presence")
+        self._tasks.start(self._others.keep_watching(self._supervisor.up, self._stations.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")
         self._tasks.start(self._liveness.run(), "liveness")
         self._tasks.start(parts.owner.renew(), "recipe-renewal")
@@ -155,7 +158,7 @@ class Worker:
                 return _has_our_id(parts.rival.result())
             if supervising.done():
                 return _gave_up(supervising)
-            return await leave(parts, self._peers, self._consumers, self._tasks, self._hurry)
+            return await leave(parts, self._others, self._stations, self._tasks, self._hurry)
         finally:
             await cancelled(leaving, attached)
             await parts.sessions.shutdown()
@@ -175,7 +178,7 @@ def _configured(settings: Settings) -> dict[str, object]:
     }
 
 
-def _has_our_id(rival: WorkerInfo) -> WorkerExit:
+def _has_our_id(rival: WorkerInfo) -> Exit:
     log.error(
         "worker.id_taken",
         worker_id=rival.worker_id,
@@ -183,17 +186,17 @@ def _has_our_id(rival: WorkerInfo) -> WorkerExit:
         pid=rival.pid,
         hint="give each worker a worker_id of its own, or none: then each start makes one",
     )
-    return WorkerExit.BAD_CONFIGURATION
+    return Exit.BAD_CONFIGURATION
 
 
-def _gave_up(supervising: asyncio.Task[None]) -> WorkerExit:
+def _gave_up(supervising: asyncio.Task[None]) -> Exit:
     error = supervising.exception()
     if isinstance(error, BrokerRefused):
         log.error("broker.refused", error=str(error))
-        return WorkerExit.BROKER_UNREACHABLE
+        return Exit.BROKER_UNREACHABLE
     if isinstance(error, BrokerUnreachable):
         log.error("broker.unreachable", error=str(error))
-        return WorkerExit.BROKER_UNREACHABLE
+        return Exit.BROKER_UNREACHABLE
     assert error is not None, "the supervisor never ends by itself"
     raise error
 
@@ -231,7 +234,7 @@ async def _accompanied(worker: Worker, companion: Companion | None, drain_timeou
 
 async def run_worker(
     settings: Settings, load: Callable[[], Settings], companion: Callable[[Worker], Companion] | None = None
-) -> WorkerExit:
+) -> Exit:
     """Run a worker until SIGTERM or SIGINT; asked again, it hurries. SIGHUP takes on what ``load`` returns.
 
     Whether it is ready is told to the end. ``companion`` makes what runs beside it.
@@ -245,8 +248,8 @@ async def run_worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.leave, number)
     try:
-        async with worker.status.running(), _accompanied(worker, beside, settings.worker.drain_timeout):
+        async with worker.telling.running(), _accompanied(worker, beside, settings.worker.drain_timeout):
             return await worker.run()
     except CannotListen as error:
         log.error("http.cannot_listen", error=str(error))
-        return WorkerExit.BAD_CONFIGURATION
+        return Exit.BAD_CONFIGURATION

@@ -12,6 +12,7 @@ from infra.checks.common import ROOT, Faults, complaints, note, read_yaml, tool,
 
 UNIT = "mcp-sessions@.service"
 GATEWAY_UNIT = "mcp-sessions-gateway.service"
+BRIDGE_UNIT = "mcp-sessions-bridge.service"
 PROCFILE = ["worker: python -m consumer", "web: mcp-sessions ${WEB_PROCESS:-worker --gateway}"]
 """Alone, a web dyno is worker and gateway in one; beside worker dynos it is the gateway."""
 
@@ -109,13 +110,15 @@ def systemd(root: Path = ROOT) -> Faults:
         yield f"{name}: starts no worker but {service['ExecStart']!r}"
     if service["KillMode"] != "mixed":
         yield f"{name}: SIGTERM must reach the worker alone, which ends its MCP servers itself"
-    serving, _, command = unit(root, GATEWAY_UNIT)["ExecStart"].partition(" ")
-    if command != "gateway":
-        yield f"infra/systemd/{GATEWAY_UNIT}: starts no gateway but {serving} {command}"
+    others = {}
+    for file, wanted in ((GATEWAY_UNIT, "gateway"), (BRIDGE_UNIT, "bridge asterisk")):
+        others[file], _, command = unit(root, file)["ExecStart"].partition(" ")
+        if command != wanted:
+            yield f"infra/systemd/{file}: starts no {wanted.partition(' ')[0]} but {others[file]} {command}"
     if not shutil.which("systemd-analyze"):
         note("systemd-analyze is not here, the units were only looked at")
         return
-    for file, starts in ((UNIT, program), (GATEWAY_UNIT, serving)):
+    for file, starts in ((UNIT, program), *others.items()):
         yield from _analysed(root, file, starts)
 
 

@@ -138,6 +138,17 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Duration of a request", quantiles("mcp_sessions_http_request_seconds", "route", (0.5, 0.95)), "s",
               width=12),
     ),
+    "Bridges": (
+        Panel("Events of PBXs", (rate("mcp_sessions_bridge_events_total", "instance, outcome"),), "ops"),
+        Panel("Heard, and linked to RabbitMQ", (
+            Query(f"mcp_sessions_bridge_pbx_up{{{OURS}}}", "{{instance}} hears"),
+            Query(f"mcp_sessions_bridge_link_up{{{OURS}}}", "{{instance}} is linked"),
+        ), about="1 for each bridge that is well."),
+        Panel("Gaps", (Query(f"increase(mcp_sessions_bridge_gaps_total{{{OURS}}}[$__rate_interval])", "{{instance}}"),),
+              about="How often a bridge was cut off from its PBX; its log says what it made up for."),
+        Panel("Events that wait for RabbitMQ", (gauge("mcp_sessions_bridge_events_waiting", "instance"),), width=12),
+        Panel("Calls that live", (gauge("mcp_sessions_bridge_calls", "instance"),), width=12),
+    ),
     "Placing": (
         Panel("Placements", (rate("mcp_sessions_placements_total", "outcome"),), "ops"),
         Panel("Wait for a place", quantiles("mcp_sessions_placement_seconds"), "s", "Waiting for room included."),
@@ -149,8 +160,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Messages": (
         Panel("Deliveries", (rate("mcp_sessions_deliveries_total", "type, outcome"),), "ops"),
         Panel("From arrival to settling, p95", quantiles("mcp_sessions_delivery_seconds", "type", (0.95,)), "s"),
-        Panel("Dead letters", (rate("mcp_sessions_dead_letters_total", "reason"),), "ops", "What cannot be handled."),
-        Panel("Dead-letter bytes", (rate("mcp_sessions_dead_letter_bytes_total", "reason"),), "Bps", "Bounded in all."),
+        Panel("Parked", (rate("mcp_sessions_parked_total", "reason"),), "ops", "Messages that cannot be handled."),
+        Panel("Parked bytes", (rate("mcp_sessions_parked_bytes_total", "reason"),), "Bps", "Bounded in all."),
         Panel("Session events", (rate("mcp_sessions_events_published_total", "type"),), "ops"),
         Panel("Delay of a session event", quantiles("mcp_sessions_event_delay_seconds"), "s",
               "Until RabbitMQ has confirmed it."),

@@ -43,6 +43,7 @@ DEPLOYMENT = "infra/kubernetes/deployment.yaml"
 SCALED = "infra/kubernetes/scaledobject.yaml"
 UNIT = "infra/systemd/mcp-sessions@.service"
 GATEWAY_UNIT = "infra/systemd/mcp-sessions-gateway.service"
+BRIDGE_UNIT = "infra/systemd/mcp-sessions-bridge.service"
 OF_GATEWAY = "infra/kubernetes/gateway"
 SERVING = f"{OF_GATEWAY}/deployment.yaml"
 ALERTS = "infra/prometheus/alerts.yaml"
@@ -74,6 +75,7 @@ BOARD = "infra/grafana/dashboards/mcp-sessions.json"
         (DEPLOYMENT, "PeriodSeconds: 3630", "PeriodSeconds: 3600", environment.time_to_leave, "may take 3612"),
         (UNIT, "TimeoutStopSec=40", "TimeoutStopSec=10", environment.time_to_leave, "gives 10 s"),
         (GATEWAY_UNIT, "mcp-sessions gateway", "mcp-sessions worker", platforms.systemd, "starts no gateway"),
+        (BRIDGE_UNIT, "bridge asterisk", "gateway", platforms.systemd, "starts no bridge"),
         (COMPOSE, '"127.0.0.1:${MCP_GATEWAY_PORT', '"${MCP_GATEWAY_PORT', platforms.compose, "from elsewhere"),
         (COMPOSE, "[mcp-sessions, gateway]", "[mcp-sessions, worker]", platforms.compose, "the gateway is none"),
         (SERVING, 'value: "8080"', 'value: "9090"', manifests.gateway, "listens on 9090"),

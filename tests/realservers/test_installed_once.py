@@ -13,7 +13,7 @@ from tests.docs.blocks import blocks
 from tests.harness import Cluster
 
 PAGE = "docs/guides/tools.md"
-TIMEOUT = 240.0
+PATIENCE = 240.0
 
 pytestmark = [pytest.mark.realservers, pytest.mark.timeout(600)]
 
@@ -23,7 +23,7 @@ async def done(*command: str, folder: Path) -> str:
         *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(PATIENCE):
             told, _ = await process.communicate()
     except TimeoutError:
         process.kill()

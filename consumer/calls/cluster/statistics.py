@@ -31,7 +31,7 @@ class _Slot:
     starts: int = 0
     ends: int = 0
     tools: dict[str, _Calls] = field(default_factory=dict)
-    dead_letters: Counter[str] = field(default_factory=Counter)
+    parked: Counter[str] = field(default_factory=Counter)
 
 
 class Figures:
@@ -41,6 +41,8 @@ class Figures:
         self._clock = clock
         self._began = clock()
         self._slots: deque[_Slot] = deque()
+        self.placing: Callable[[], bool] = lambda: False
+        """Whether this worker is the placer at the moment."""
 
     def _slot(self) -> _Slot:
         second = math.floor(self._clock())
@@ -68,21 +70,18 @@ class Figures:
         calls.errors += error
         calls.durations[bucket_of(seconds)] += 1
 
-    def dead_lettered(self, reason: str) -> None:
-        """Count a dead letter."""
-        self._slot().dead_letters[reason] += 1
+    def parked(self, reason: str) -> None:
+        """A message went to the parking lot."""
+        self._slot().parked[reason] += 1
 
-    def last_minute(self, worker_id: WorkerId, *, placer: bool) -> WorkerFigures:
-        """The sums of the last minute; the second that is under way counts for what has passed of it.
-
-        ``placer`` says whether this worker is the placer at the moment.
-        """
+    def last_minute(self, worker_id: WorkerId) -> WorkerFigures:
+        """The sums; the second that is under way counts for what has passed of it."""
         now = self._clock()
         self._forget(math.floor(now))
         tools: dict[str, _Calls] = {}
-        dead_letters: Counter[str] = Counter()
+        parked: Counter[str] = Counter()
         for slot in self._slots:
-            dead_letters += slot.dead_letters
+            parked += slot.parked
             for service, calls in slot.tools.items():
                 total = tools.setdefault(service, _Calls())
                 total.count += calls.count
@@ -90,12 +89,12 @@ class Figures:
                 total.durations += calls.durations
         return WorkerFigures(
             worker_id=worker_id,
-            placer=placer,
+            placer=self.placing(),
             seconds=round(min(now - self._began, SPAN - 1 + now % 1), 3),
             starts=sum(slot.starts for slot in self._slots),
             ends=sum(slot.ends for slot in self._slots),
             tools={ServiceName(service): _told(calls) for service, calls in sorted(tools.items())},
-            parked=dict(dead_letters),
+            parked=dict(parked),
         )
 
 

@@ -1,0 +1,94 @@
+"""What the bridge needs of a connection to an Asterisk, whichever way it speaks."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from schemas.base import Json
+
+OPEN_TIMEOUT = 10.0
+"""How long (s) connecting and logging in may take."""
+
+ASK_TIMEOUT = 10.0
+"""How long (s) an answer of the PBX may take."""
+
+MISSED = "unknown: it ended while the bridge was cut off"
+"""Instead of the text of a cause, in an end that nobody heard."""
+
+
+class PbxLost(Exception):
+    """The connection is over; another one may succeed."""
+
+
+class PbxUnreachable(PbxLost):
+    """No connection came about; the next one may."""
+
+
+class PbxRefused(Exception):
+    """The PBX lets us in neither now nor in a minute; the message says why, and what to do."""
+
+
+class CannotTell(Exception):
+    """The PBX does not say which channels live; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event: as it is published, and as it is read."""
+
+    body: bytes
+    payload: Json
+
+
+class Pbx(Protocol):
+    """One connection, opened once and closed once. Answers come only while somebody reads ``events``."""
+
+    knows_starts: bool
+    """Whether each living channel concerns the bridge, so that one it has not heard of is a start that it missed."""
+
+    async def open(self) -> None:
+        """Connect and log in.
+
+        Raises:
+            PbxRefused: wrong credentials.
+            PbxUnreachable: otherwise.
+        """
+        ...
+
+    def events(self) -> AsyncIterator[Heard]:
+        """Every event from now on.
+
+        Raises:
+            PbxLost: the connection is over; this never ends otherwise.
+            PbxRefused: somebody has taken our place.
+        """
+        ...
+
+    async def living(self) -> list[Json]:
+        """For each channel that lives, the event that it began with, as far as the PBX still knows that.
+
+        Raises:
+            CannotTell: it may not be asked, or does not answer.
+        """
+        ...
+
+    async def follow(self, start: Json) -> bool:
+        """See to it that the end of a channel will be heard; returns whether it will."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the PBX has answered."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up; idempotent, and bounded."""
+        ...
+
+    def changed(self, start: Json, at: datetime) -> Json:
+        """The event that a channel's present state would have been told by."""
+        ...
+
+    def ended(self, last: Json, at: datetime) -> Json:
+        """The event that an end would have been told by, made of the last that was heard of the channel."""
+        ...

@@ -1,0 +1,177 @@
+"""The life of the bridge: it connects to both sides, it bridges, it leaves when it is told to."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from enum import IntEnum
+from urllib.parse import urlsplit
+
+import structlog
+
+from consumer import __version__
+from consumer.bridges.asterisk.ami import Ami
+from consumer.bridges.asterisk.ari import Ari
+from consumer.bridges.asterisk.bridge import Bridge
+from consumer.bridges.asterisk.pbx import Pbx, PbxRefused, PbxUnreachable
+from consumer.bridges.outgoing import Outgoing
+from consumer.broker.declare import exists
+from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUnreachable
+from consumer.broker.link import Link
+from consumer.broker.publisher import Publisher
+from consumer.broker.supervisor import Supervisor
+from consumer.broker.topology import Exchange, Names
+from consumer.observability import metrics
+from consumer.observability.known_secrets import learn
+from consumer.observability.listening import CannotListen
+from consumer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class Exit(IntEnum):
+    """Exit codes of a bridge; the worker's, as far as they mean the same."""
+
+    LEFT = 0
+    BAD_CONFIGURATION = 2
+    UNREACHABLE = 3
+    DRAIN_TIMED_OUT = 4
+
+
+class AsteriskBridge:
+    """One bridge between an Asterisk and the broker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        own = settings.asterisk
+        learn([own.password.get_secret_value()] if own.password else [])
+        speaks: Callable[[], Pbx] = (lambda: Ari(own)) if own.speaks == "ari" else (lambda: Ami(own))
+        self._names = Names(settings.worker.prefix)
+        publisher = Publisher(begins_traces=True)
+        self._outgoing = Outgoing(publisher, self._names.calls, own.max_kept)
+        self._bridge = Bridge(speaks, self._outgoing, own.url)
+        self._supervisor = Supervisor(
+            settings.amqp_url.get_secret_value(),
+            f"mcp-sessions bridge {urlsplit(own.url).hostname}",
+            publisher,
+            attach=self._attach,
+            detached=self._detached,
+            heartbeat=settings.worker.heartbeat,
+        )
+        self._attached_before = False
+        self.told = asyncio.Event()
+        """Set when the bridge is told to leave."""
+
+    async def _attach(self, link: Link) -> None:
+        if not await exists(link, Exchange(self._names.calls, "topic", "")):
+            raise BrokerUnavailable(
+                f"there is no exchange {self._names.calls}: start a worker, or run 'mcp-sessions topology apply'"
+            )
+        if self._attached_before:
+            metrics.RECONNECTS.inc()
+        self._attached_before = True
+        if waiting := len(self._outgoing):
+            log.info("bridge.sending_kept", events=waiting)
+
+    async def _detached(self) -> None:
+        pass
+
+    async def run(self) -> Exit:
+        """Bridge until told to leave; returns the exit code."""
+        patience = self._settings.worker.connect_timeout
+        log.info("bridge.starting", pbx=self._settings.asterisk.url, version=__version__, prefix=self._names.prefix)
+        sending = asyncio.create_task(self._outgoing.run(), name="bridge-outgoing")
+        linking = asyncio.create_task(self._supervisor.run(connect_timeout=patience), name="bridge-supervisor")
+        hearing = asyncio.create_task(self._bridge.run(connect_timeout=patience), name="bridge-pbx")
+        leaving = asyncio.create_task(self.told.wait(), name="bridge-leaving")
+        ready = asyncio.create_task(self._say_ready(), name="bridge-ready")
+        try:
+            await asyncio.wait({sending, linking, hearing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (hearing, linking, sending):
+                if task.done():
+                    await task
+            return await self._leave(hearing)
+        except PbxRefused as error:
+            log.error("pbx.refused", pbx=self._settings.asterisk.url, error=str(error))
+            return Exit.BAD_CONFIGURATION
+        except PbxUnreachable as error:
+            log.error("pbx.unreachable", pbx=self._settings.asterisk.url, error=str(error), tried_s=patience)
+            return Exit.UNREACHABLE
+        except BrokerUnreachable as error:
+            log.error("broker.refused" if isinstance(error, BrokerRefused) else "broker.unreachable", error=str(error))
+            return Exit.UNREACHABLE
+        finally:
+            await _cancelled(hearing, sending, linking, leaving, ready)
+
+    async def _say_ready(self) -> None:
+        await self._supervisor.up.wait()
+        await self._bridge.up.wait()
+        log.info("bridge.ready", pbx=self._settings.asterisk.url, exchange=self._names.calls)
+
+    async def _leave(self, hearing: asyncio.Task[None]) -> Exit:
+        """Hang up at the PBX, and have what was heard published."""
+        log.info("bridge.leaving", events=len(self._outgoing))
+        await _cancelled(hearing)
+        if await self._outgoing.flush(self._settings.worker.drain_timeout):
+            log.info("bridge.stopped")
+            return Exit.LEFT
+        log.error("bridge.events_unpublished", events=len(self._outgoing), hint="the broker was away for too long")
+        return Exit.DRAIN_TIMED_OUT
+
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[None]:
+        """Tell metrics and readiness on ``worker.http_port``, if there is one.
+
+        Raises:
+            CannotListen: that port cannot be listened on.
+        """
+        own = self._settings.worker
+        if own.http_port is None:
+            yield
+            return
+        from consumer.observability.web import Web  # noqa: PLC0415 - takes time and memory, for those who want it
+
+        web = Web(own.http_host, own.http_port, self._readiness)
+        try:
+            await web.open()
+        except OSError as error:
+            where = f"{own.http_host} port {own.http_port}"
+            raise CannotListen(f"worker.http_port: cannot listen on {where}: {error}") from error
+        metrics.BRIDGE.look = self._state
+        try:
+            yield
+        finally:
+            await web.close()
+            metrics.BRIDGE.look = None
+
+    def _readiness(self) -> dict[str, object]:
+        link, pbx = self._supervisor.up.is_set(), self._bridge.up.is_set()
+        return {"ready": link and pbx and not self.told.is_set(), "link": link, "pbx": pbx}
+
+    def _state(self) -> metrics.BridgeState:
+        return metrics.BridgeState(
+            pbx_up=self._bridge.up.is_set(),
+            link_up=self._supervisor.up.is_set(),
+            events_waiting=len(self._outgoing),
+            calls=len(self._bridge),
+        )
+
+
+async def _cancelled(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def run_bridge(settings: Settings) -> Exit:
+    """Run the bridge until SIGTERM or SIGINT; what it has heard by then gets ``worker.drain_timeout``."""
+    bridge = AsteriskBridge(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, bridge.told.set)
+    try:
+        async with bridge.telling():
+            return await bridge.run()
+    except CannotListen as error:
+        log.error("http.cannot_listen", error=str(error))
+        return Exit.BAD_CONFIGURATION

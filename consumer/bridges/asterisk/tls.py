@@ -1,0 +1,10 @@
+"""TLS to a PBX: always verified, against a CA of one's own if the settings name one."""
+
+import ssl
+
+from consumer.settings import AsteriskSettings
+
+
+def context_of(settings: AsteriskSettings) -> ssl.SSLContext:
+    """What proves that it is the PBX."""
+    return ssl.create_default_context(cafile=str(settings.tls_ca) if settings.tls_ca else None)

@@ -1,0 +1,83 @@
+"""What a bridge keeps until the broker has it: bounded, and the bound costs first what nobody needs any more."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from consumer.broker.message import Message
+from schemas.calls import CallId, CallKind
+
+ROOM = 10
+"""When there is no room, a tenth of the bound is made free: to look through everything at each event would be slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event on its way; ``first`` is one before which nobody can have been told of its call."""
+
+    message: Message
+    call_id: CallId | None
+    kind: CallKind | None
+    first: bool = False
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What had to go: events of calls that were over, events that a later one makes needless, and events lost."""
+
+    over: int
+    needless: int
+    lost: int
+    since: datetime
+    until: datetime
+
+
+class Kept:
+    """A queue of at most ``limit`` events."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: deque[Waiting] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Waiting:
+        """The oldest."""
+        return self._waiting.popleft()
+
+    def put(self, one: Waiting) -> LeftOut | None:
+        """Keep an event; returns what had to go for it."""
+        self._waiting.append(one)
+        return self._make_room() if len(self._waiting) > self._limit else None
+
+    def _make_room(self) -> LeftOut:
+        before = self._waiting
+        still = _of_calls_that_go_on(before)
+        over, needed = len(before) - len(still), _needed(still)
+        needless = len(still) - len(needed)
+        lost = max(0, len(needed) - (self._limit - self._limit // ROOM))
+        self._waiting = deque(islice(needed, lost, None))
+        now = datetime.now(UTC)
+        return LeftOut(over, needless, lost, before[0].at or now, before[-1].at or now)
+
+
+def _of_calls_that_go_on(waiting: Iterable[Waiting]) -> list[Waiting]:
+    """Without the calls that have begun and ended in here: they were over before anybody could hear of them."""
+    waiting = list(waiting)
+    begun = {one.call_id for one in waiting if one.first}
+    over = {one.call_id for one in waiting if one.kind is CallKind.ENDED and one.call_id in begun}
+    return [one for one in waiting if one.call_id is None or one.call_id not in over]
+
+
+def _needed(waiting: list[Waiting]) -> list[Waiting]:
+    """Without progress that is not the last word on its call."""
+    last = {one.call_id: number for number, one in enumerate(waiting)}
+    return [
+        one
+        for number, one in enumerate(waiting)
+        if one.kind is not CallKind.PROGRESS or one.call_id is None or last[one.call_id] == number
+    ]

@@ -1,0 +1,399 @@
+"""Requests to the MCP server of a session: its tools, resources and prompts."""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal, TypedDict
+
+from consumer.client.asking import REPLY_TIMEOUT, Asking
+from schemas.base import Json
+from schemas.ids import call_id_of
+from schemas.interim import InputRequired, Interim, ToolsLog, ToolsPending, ToolsProgress
+from schemas.mcp import (
+    CompleteResult,
+    GetPromptResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    Prompt,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+)
+from schemas.replies import CancelResult, McpResult, ToolCallResult
+from schemas.requests import (
+    CompletionComplete,
+    InputAnswer,
+    LoggingLevel,
+    PromptsGet,
+    PromptsList,
+    ResourcesList,
+    ResourcesRead,
+    ResourcesSubscribe,
+    ResourcesUnsubscribe,
+    ToolsCall,
+    ToolsCancel,
+    ToolsList,
+)
+
+
+class Answer(TypedDict, total=False):
+    """What ``on_question`` returns.
+
+    To an elicitation ``action``, and with ``accept`` the ``content`` that the question's schema asks for; to another
+    question the MCP ``result`` of its method, or the action ``decline``.
+    """
+
+    action: Literal["accept", "decline", "cancel"]
+    content: Json | None
+    result: Json
+
+
+class ServerRequests(Asking):
+    """Lists and uses what the MCP server of a session has."""
+
+    async def list_tools(
+        self, session_id: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> ListToolsResult:
+        """List the tools of a session.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(ToolsList, ListToolsResult, session_id, reply_timeout, service_name=service_name)
+
+    async def call_tool(
+        self,
+        session_id: str,
+        name: str,
+        arguments: Json | None = None,
+        *,
+        service_name: str | None = None,
+        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
+        session_timeout: float | None = None,
+        session_metadata: Json | None = None,
+        timeout: float = REPLY_TIMEOUT,
+        meta: Json | None = None,
+        idempotency_key: str | None = None,
+        pending_after: float | None = None,
+        on_progress: Callable[[ToolsProgress], Awaitable[None] | None] | None = None,
+        on_pending: Callable[[ToolsPending], Awaitable[None] | None] | None = None,
+        on_log: Callable[[ToolsLog], Awaitable[None] | None] | None = None,
+        on_question: Callable[[InputRequired], Awaitable[Answer] | Answer] | None = None,
+        return_questions: bool = False,
+        input_responses: Json | None = None,
+        request_state: str | None = None,
+        client_capabilities: Json | None = None,
+    ) -> ToolCallResult:
+        """Call a tool. It is executed once at most, and never repeated by the client.
+
+        Args:
+            session_id: the session, or the call whose session on ``service_name`` is meant.
+            name: the tool.
+            arguments: what it takes.
+            service_name: opens the session on this service when there is none.
+            open: whether it is opened ``beside`` what the call has (as without it), ``alone``: only where no session
+                has that id, or ``never``.
+            session_timeout: idle timeout (s) of a session that is opened.
+            session_metadata: metadata of a session that is opened.
+            timeout: how long (s) the call may take, a start included; the worker's answer is waited for 1 s longer.
+            meta: MCP's ``_meta`` for the server.
+            idempotency_key: a call that is repeated with it joins the one in flight or gets its answer.
+            pending_after: after how long (s) ``on_pending`` is called.
+            on_progress: is called with the server's progress.
+            on_pending: is called once when the call takes longer than ``pending_after``.
+            on_log: is called with the server's log messages.
+            on_question: is called when the server asks something; returns the answer.
+            return_questions: return what the server asks: then the result's ``result_type`` is ``input_required``.
+            input_responses: the answers to the ``input_requests`` of such a result, by their names there; goes with
+                the same call under another ``idempotency_key``.
+            request_state: the ``request_state`` of such a result.
+            client_capabilities: MCP's ``ClientCapabilities``: what the server may ask; without it elicitation.
+
+        Returns:
+            MCP's ``CallToolResult`` as the server gave it, with the session and its plain text. A tool that failed and
+            says so is a result, too: look at ``is_error``.
+
+        Raises:
+            SessionNotFound: there is no session and no ``service_name``, or ``open`` is ``never``.
+            SessionExists: ``open`` is ``alone``, and a session of that id is on another service.
+            ToolNotFound: its server has no such tool.
+            ToolTimeout: it took longer than ``timeout`` and was cancelled.
+            ToolCancelled: somebody cancelled it.
+            McpError: the server answered with an error.
+            OutcomeUnknown, SessionDied: the server ended under the call, or before it.
+            DeadlineExceeded: its turn came too late; it was not executed.
+            NoReply, Disconnected: nobody knows whether it was executed; repeat with the same ``idempotency_key``.
+            InvalidMessage: the arguments are too large, or the key was used for another call.
+            LimitReached, StartFailed, StartTimeout, ServiceNotFound: as with ``create``, with a ``service_name``.
+        """
+
+        async def interim(message: Interim) -> None:
+            match message:
+                case ToolsProgress() if on_progress is not None:
+                    await _awaited(on_progress(message))
+                case ToolsPending() if on_pending is not None:
+                    await _awaited(on_pending(message))
+                case ToolsLog() if on_log is not None:
+                    await _awaited(on_log(message))
+                case InputRequired() if on_question is not None:
+                    answer = await _awaited(on_question(message))
+                    await self.request(
+                        InputAnswer.type,
+                        {"session_id": session_id, "input_id": message.input_id, **answer},
+                        call_id=call_id_of(session_id),
+                        reply_timeout=message.timeout,
+                    )
+                case _:
+                    pass
+
+        heard = any(one is not None for one in (on_progress, on_pending, on_log, on_question))
+        return await self._session(
+            ToolsCall,
+            ToolCallResult,
+            session_id,
+            timeout + 1.0,  # the worker's own answer says more than our silence
+            interim if heard else None,
+            service_name=service_name,
+            open=open,
+            session_timeout=session_timeout,
+            session_metadata=session_metadata,
+            name=name,
+            arguments=arguments or {},
+            timeout=timeout,
+            meta=meta,
+            idempotency_key=idempotency_key,
+            pending_after=pending_after,
+            progress=on_progress is not None or None,
+            logs=on_log is not None or None,
+            questions="return" if return_questions else on_question is not None or None,
+            input_responses=input_responses,
+            request_state=request_state,
+            client_capabilities=client_capabilities,
+        )
+
+    async def cancel_tool(
+        self, session_id: str, idempotency_key: str, *, reply_timeout: float = REPLY_TIMEOUT
+    ) -> CancelResult:
+        """Cancel the tool call that runs under an idempotency key, whoever asked for it.
+
+        Its server is told, and its caller gets ``ToolCancelled``. No error when there is no such call.
+        """
+        return await self._session(
+            ToolsCancel, CancelResult, session_id, reply_timeout, idempotency_key=idempotency_key
+        )
+
+    async def list_resources(
+        self, session_id: str, *, cursor: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> ListResourcesResult:
+        """List one page of a session's resources (MCP ``resources/list``).
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(ResourcesList, ListResourcesResult, session_id, reply_timeout, cursor=cursor)
+
+    async def iter_resources(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> AsyncIterator[Resource]:
+        """Iterate over a session's resources, page after page; raises as ``list_resources``."""
+        page = await self.list_resources(session_id, reply_timeout=reply_timeout)
+        while True:
+            for one in page.resources:
+                yield one
+            if page.next_cursor is None:
+                return
+            page = await self.list_resources(session_id, cursor=page.next_cursor, reply_timeout=reply_timeout)
+
+    async def list_resource_templates(
+        self, session_id: str, *, cursor: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> ListResourceTemplatesResult:
+        """List one page of a session's resource templates (MCP ``resources/templates/list``).
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(
+            ResourcesList, ListResourceTemplatesResult, session_id, reply_timeout, cursor=cursor, templates=True
+        )
+
+    async def iter_resource_templates(
+        self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT
+    ) -> AsyncIterator[ResourceTemplate]:
+        """Iterate over a session's resource templates; raises as ``list_resource_templates``."""
+        page = await self.list_resource_templates(session_id, reply_timeout=reply_timeout)
+        while True:
+            for one in page.resource_templates:
+                yield one
+            if page.next_cursor is None:
+                return
+            page = await self.list_resource_templates(session_id, cursor=page.next_cursor, reply_timeout=reply_timeout)
+
+    async def read_resource(
+        self,
+        session_id: str,
+        uri: str,
+        *,
+        service_name: str | None = None,
+        return_questions: bool = False,
+        input_responses: Json | None = None,
+        request_state: str | None = None,
+        client_capabilities: Json | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> ReadResourceResult:
+        """Read a resource (MCP ``resources/read``); with questions and answers as ``call_tool`` has them.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(
+            ResourcesRead,
+            ReadResourceResult,
+            session_id,
+            reply_timeout,
+            service_name=service_name,
+            uri=uri,
+            questions="return" if return_questions else None,
+            input_responses=input_responses,
+            request_state=request_state,
+            client_capabilities=client_capabilities,
+        )
+
+    async def subscribe_resource(
+        self,
+        session_id: str,
+        uri: str | None = None,
+        *,
+        service_name: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> None:
+        """Have changes of a resource told as events ``session.resource_updated``, for as long as the session lives.
+
+        Without ``uri`` only changes of the server's lists are told (``session.list_changed``).
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server refuses.
+        """
+        await self._session(
+            ResourcesSubscribe, McpResult, session_id, reply_timeout, service_name=service_name, uri=uri
+        )
+
+    async def unsubscribe_resource(
+        self, session_id: str, uri: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> None:
+        """Have changes of a resource told no longer; raises as ``subscribe_resource``."""
+        await self._session(
+            ResourcesUnsubscribe, McpResult, session_id, reply_timeout, service_name=service_name, uri=uri
+        )
+
+    async def set_logging_level(
+        self,
+        session_id: str,
+        level: Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"],
+        *,
+        service_name: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> None:
+        """Say from which level on a session's server tells its log messages to ``on_log`` of tool calls.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        await self._session(LoggingLevel, McpResult, session_id, reply_timeout, service_name=service_name, level=level)
+
+    async def complete(
+        self,
+        session_id: str,
+        ref: Json,
+        argument: Json,
+        *,
+        context: Json | None = None,
+        service_name: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> CompleteResult:
+        """Complete an argument of a prompt or of a resource template (MCP ``completion/complete``).
+
+        Args:
+            session_id: the session.
+            ref: MCP's reference: ``{"type": "ref/prompt", "name": ...}`` or ``{"type": "ref/resource", "uri": ...}``.
+            argument: its ``name``, and the ``value`` so far.
+            context: MCP's context: ``{"arguments": {...}}`` that are known already.
+            service_name: the service of the call that is meant.
+            reply_timeout: how long (s) to wait.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(
+            CompletionComplete,
+            CompleteResult,
+            session_id,
+            reply_timeout,
+            service_name=service_name,
+            ref=ref,
+            argument=argument,
+            context=context,
+        )
+
+    async def list_prompts(
+        self, session_id: str, *, cursor: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> ListPromptsResult:
+        """List one page of a session's prompts (MCP ``prompts/list``).
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(PromptsList, ListPromptsResult, session_id, reply_timeout, cursor=cursor)
+
+    async def iter_prompts(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> AsyncIterator[Prompt]:
+        """Iterate over a session's prompts, page after page; raises as ``list_prompts``."""
+        page = await self.list_prompts(session_id, reply_timeout=reply_timeout)
+        while True:
+            for one in page.prompts:
+                yield one
+            if page.next_cursor is None:
+                return
+            page = await self.list_prompts(session_id, cursor=page.next_cursor, reply_timeout=reply_timeout)
+
+    async def get_prompt(
+        self,
+        session_id: str,
+        name: str,
+        arguments: dict[str, str] | None = None,
+        *,
+        service_name: str | None = None,
+        return_questions: bool = False,
+        input_responses: Json | None = None,
+        request_state: str | None = None,
+        client_capabilities: Json | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> GetPromptResult:
+        """Get a prompt with its arguments filled in (MCP ``prompts/get``); with questions and answers as ``call_tool``.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(
+            PromptsGet,
+            GetPromptResult,
+            session_id,
+            reply_timeout,
+            service_name=service_name,
+            name=name,
+            arguments=arguments or {},
+            questions="return" if return_questions else None,
+            input_responses=input_responses,
+            request_state=request_state,
+            client_capabilities=client_capabilities,
+        )
+
+
+async def _awaited(answer: Any) -> Any:
+    return await answer if inspect.isawaitable(answer) else answer
