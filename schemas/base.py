@@ -1,4 +1,4 @@
-"""Two attitudes to unknown input: our own messages are read strictly, other people's tolerantly."""
+"""Attitudes to unknown input: our own messages are read strictly, other people's tolerantly, and settings strictly."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,6 +16,12 @@ class Tolerant(BaseModel):
     """A message that is not ours to define: fields that we do not know are left alone."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class Section(BaseModel):
+    """A table of the configuration: an unknown key is a mistake, and what a key means is said below its field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def iso(moment: datetime) -> str:

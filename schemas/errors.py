@@ -20,7 +20,7 @@
     ├── ToolCancelled           TOOL_CANCELLED           somebody cancelled the call while it ran
     ├── McpError                MCP_ERROR                the server's own JSON-RPC error in details
     ├── SessionDied             SESSION_DIED
-    ├── DeadlineExceeded        DEADLINE_EXCEEDED        waited past the caller's patience, not executed
+    ├── DeadlineExceeded        DEADLINE_EXCEEDED        waited past the caller's timeout, not executed
     ├── OutcomeUnknown          OUTCOME_UNKNOWN          sent, and nobody can say whether it was executed
     ├── ShuttingDown            SHUTTING_DOWN
     ├── Internal                INTERNAL
@@ -227,7 +227,7 @@ class SessionDied(SessionsError):
 
 
 class DeadlineExceeded(SessionsError):
-    """The request waited longer than its caller's patience and was not executed."""
+    """The request waited longer than its caller's timeout and was not executed."""
 
     code = ErrorCode.DEADLINE_EXCEEDED
 

@@ -26,11 +26,11 @@ class ToolsRecord(Strict):
     start_duration: float | None = None
 
 
-class SessionCreated(SessionInfo):
+class SessionCreatedData(SessionInfo):
     """The session is open; ``restored`` is true when it replaces one that was lost or handed over."""
 
 
-class SessionOver(SessionInfo):
+class SessionEndedData(SessionInfo):
     """A session info with the reason, and what its tool calls were, as far as that is known."""
 
     reason: EndReason
@@ -40,26 +40,26 @@ class SessionOver(SessionInfo):
     stderr: str | None = None
 
 
-class SessionClosed(SessionOver):
+class SessionClosedData(SessionEndedData):
     """Somebody ended the session; ``reason`` says why."""
 
 
-class SessionExpired(SessionOver):
+class SessionExpiredData(SessionEndedData):
     """The session's time was over: idle for too long, or as old as one may be."""
 
 
-class SessionDied(SessionOver):
+class SessionDiedData(SessionEndedData):
     """The session's process ended by itself, or took its workers with it.
 
     ``exit_code`` or ``signal`` and the last lines of ``stderr`` are those of the process.
     """
 
 
-class SessionLost(SessionOver):
+class SessionLostData(SessionEndedData):
     """The session's worker has gone without a word; another one tells."""
 
 
-class SessionRejected(Strict):
+class SessionRejectedData(Strict):
     """A start could not be served, and there is no session; ``reason`` is the code."""
 
     session_id: SessionId
@@ -80,13 +80,13 @@ class _Changed(Strict):
     worker_id: WorkerId
 
 
-class SessionResourceUpdated(_Changed):
+class SessionResourceUpdatedData(_Changed):
     """A resource of the session's server has changed that somebody has subscribed to with ``resources.subscribe``."""
 
     uri: str
 
 
-class SessionListChanged(_Changed):
+class SessionListChangedData(_Changed):
     """The session's server says that it has other tools, resources or prompts than before.
 
     One of protocol version 2026-07-28 says so after a ``resources.subscribe`` of the session only.
@@ -95,7 +95,7 @@ class SessionListChanged(_Changed):
     list: Literal["tools", "resources", "prompts"]
 
 
-class WorkerStarted(Strict):
+class WorkerStartedData(Strict):
     """The worker takes calls."""
 
     worker_id: WorkerId
@@ -104,29 +104,29 @@ class WorkerStarted(Strict):
     pid: int
 
 
-class WorkerDraining(Strict):
+class WorkerDrainingData(Strict):
     """The worker is leaving."""
 
     worker_id: WorkerId
 
 
-class WorkerStopped(Strict):
+class WorkerStoppedData(Strict):
     """The worker has left; its last message."""
 
     worker_id: WorkerId
 
 
 EVENTS: dict[str, type[BaseModel]] = {
-    "mcp.session.created": SessionCreated,
-    "mcp.session.closed": SessionClosed,
-    "mcp.session.expired": SessionExpired,
-    "mcp.session.died": SessionDied,
-    "mcp.session.lost": SessionLost,
-    "mcp.session.rejected": SessionRejected,
-    "mcp.session.resource_updated": SessionResourceUpdated,
-    "mcp.session.list_changed": SessionListChanged,
-    "mcp.worker.started": WorkerStarted,
-    "mcp.worker.draining": WorkerDraining,
-    "mcp.worker.stopped": WorkerStopped,
+    "mcp.session.created": SessionCreatedData,
+    "mcp.session.closed": SessionClosedData,
+    "mcp.session.expired": SessionExpiredData,
+    "mcp.session.died": SessionDiedData,
+    "mcp.session.lost": SessionLostData,
+    "mcp.session.rejected": SessionRejectedData,
+    "mcp.session.resource_updated": SessionResourceUpdatedData,
+    "mcp.session.list_changed": SessionListChangedData,
+    "mcp.worker.started": WorkerStartedData,
+    "mcp.worker.draining": WorkerDrainingData,
+    "mcp.worker.stopped": WorkerStoppedData,
 }
 """What is in ``data`` of an event, by its type."""

@@ -24,7 +24,7 @@ REFUSED: Final = "x-mcp-refused"
 """The worker that the call was placed on and that had no room after all."""
 
 RESENT: Final = "x-mcp-resent"
-"""Sent through the durable lane a second time, so that it would have reached an owner if there were one."""
+"""Sent through the sessions exchange a second time, so that it would have reached an owner if there were one."""
 
 DEATHS: Final = "x-mcp-deaths"
 """How many workers have died with this message in their inbox; stays with the message."""

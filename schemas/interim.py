@@ -1,6 +1,6 @@
 """What comes to a requester's reply address before the reply: same ``correlation_id``, a ``type`` of its own."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,18 @@ class ToolsLog(Strict):
     data: Any = None
 
 
+class ToolsChanged(Strict):
+    """The server says that one of its lists or a resource has changed, for a ``tools.call`` that asked for ``changes``.
+
+    It comes while the call runs, and so before its reply; the events say the same. Either ``list`` or ``uri`` is there.
+    """
+
+    type: ClassVar[str] = "tools.changed"
+    session_id: SessionId
+    list: Literal["tools", "resources", "prompts"] | None = None
+    uri: str | None = None
+
+
 class InputRequired(Strict):
     """The server asks its caller something while it works on a ``tools.call`` (MCP elicitation, sampling, roots).
 
@@ -56,10 +68,10 @@ class InputRequired(Strict):
     timeout: float = Field(gt=0)
 
 
-Interim = ToolsProgress | ToolsPending | ToolsLog | InputRequired
+Interim = ToolsProgress | ToolsPending | ToolsLog | ToolsChanged | InputRequired
 
 INTERIM: dict[str, type[Interim]] = {
-    model.type: model for model in (ToolsProgress, ToolsPending, ToolsLog, InputRequired)
+    model.type: model for model in (ToolsProgress, ToolsPending, ToolsLog, ToolsChanged, InputRequired)
 }
 """Every interim message by its message type."""
 

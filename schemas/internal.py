@@ -69,7 +69,7 @@ class Probe(Strict):
     type: ClassVar[str] = "worker.probe"
 
 
-class Presence(Strict):
+class PresenceReport(Strict):
     """What a worker tells all others: that it is there, and its load.
 
     ``placements`` maps a placer to the highest of its placement numbers that this load already counts, so that the
@@ -95,7 +95,7 @@ class PresenceRequest(Strict):
     worker_id: WorkerId
 
 
-class Endings(Strict):
+class EndedCalls(Strict):
     """Calls that have ended, and when (s since the epoch); and calls that were opened again though they had."""
 
     type: ClassVar[str] = "worker.endings"
@@ -139,14 +139,17 @@ class FiguresGather(Strict):
 
 
 INTERNAL: tuple[
-    type[Recipe | OwnerCheck | Probe | Presence | PresenceRequest | Endings | SessionsScatter | FiguresScatter], ...
+    type[
+        Recipe | OwnerCheck | Probe | PresenceReport | PresenceRequest | EndedCalls | SessionsScatter | FiguresScatter
+    ],
+    ...,
 ] = (
     Recipe,
     OwnerCheck,
     Probe,
-    Presence,
+    PresenceReport,
     PresenceRequest,
-    Endings,
+    EndedCalls,
     SessionsScatter,
     FiguresScatter,
 )

@@ -11,7 +11,16 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from schemas.base import Json, Seconds, Strict
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, UnknownType
-from schemas.ids import CallId, CallIdField, Readable, ServiceNameField, SessionIdField, WorkerId, call_id_of
+from schemas.ids import (
+    CallId,
+    CallIdField,
+    Readable,
+    ServiceName,
+    ServiceNameField,
+    SessionIdField,
+    WorkerId,
+    call_id_of,
+)
 from schemas.text import REPLACED, repaired
 
 
@@ -55,6 +64,25 @@ class SessionClose(CallRequest):
     type: ClassVar[str] = "session.close"
 
 
+class MayOpen(CallRequest):
+    """A use of a session that opens it where there is none, if it names a service and says how.
+
+    ``beside`` what the call has, ``alone`` only where no session has that id. ``session_timeout`` (idle timeout, s) and
+    ``session_metadata`` are those of a session that is opened. ``timeout`` (s) is how long the caller waits.
+    """
+
+    service_name: ServiceNameField | None = None
+    open: Literal["beside", "alone", "never"] = "never"
+    session_timeout: Seconds | None = None
+    session_metadata: Json | None = None
+    timeout: Seconds | None = None
+
+    @property
+    def opens(self) -> ServiceName | None:
+        """The service on which a session is opened for it where there is none."""
+        return self.service_name if self.open != "never" else None
+
+
 class ToolsList(CallRequest):
     """The tools of a session's server, all pages. Result: ``tools``."""
 
@@ -73,16 +101,16 @@ State = Annotated[str, Field(max_length=65_536)]
 """What a server or a worker wants back with the answers to its questions; opaque."""
 
 
-class ToolsCall(CallRequest):
+class ToolsCall(MayOpen):
     """Call a tool, at most once for each ``idempotency_key`` (default: the message id).
 
     With a ``service_name`` the session is opened when there is none: ``beside`` what the call has, ``alone`` only where
     no session has that id, ``never``. ``session_timeout`` (idle timeout, s) and ``session_metadata`` are those of a
-    session that is opened. ``timeout`` (s) is the caller's patience.
+    session that is opened. ``timeout`` (s) is how long the caller waits.
     ``progress`` asks for ``tools.progress`` messages, ``pending_after`` (s) for one ``tools.pending`` when it takes
-    longer, ``logs`` for ``tools.log`` messages, and ``questions`` says that ``input.required`` will be answered; all of
-    them come to the reply address. ``client_capabilities`` (MCP ``ClientCapabilities``; default: elicitation) says
-    what the server may ask.
+    longer, ``logs`` for ``tools.log`` messages, ``changes`` for ``tools.changed`` messages, and ``questions`` says that
+    ``input.required`` will be answered; all of them come to the reply address. ``client_capabilities`` (MCP
+    ``ClientCapabilities``; default: elicitation) says what the server may ask.
     With ``questions`` = ``"return"`` what the server asks is the result, MCP ``InputRequiredResult``. The same request
     under another ``idempotency_key``, with ``input_responses`` and the result's ``requestState`` as ``request_state``,
     goes on with it.
@@ -90,18 +118,15 @@ class ToolsCall(CallRequest):
     """
 
     type: ClassVar[str] = "tools.call"
-    service_name: ServiceNameField | None = None
     open: Literal["beside", "alone", "never"] = "beside"
-    session_timeout: Seconds | None = None
-    session_metadata: Json | None = None
     name: str = Field(min_length=1)
     arguments: Json = Field(default_factory=dict)
-    timeout: Seconds | None = None
     meta: Json | None = None
     idempotency_key: Annotated[str, Readable] | None = Field(default=None, min_length=1, max_length=255)
     progress: bool = False
     pending_after: Seconds | None = None
     logs: bool = False
+    changes: bool = False
     questions: bool | Literal["return"] = False
     input_responses: Json | None = None
     request_state: State | None = None
@@ -111,11 +136,14 @@ class ToolsCall(CallRequest):
 class ToolsCancel(CallRequest):
     """Cancel the tool call that runs under an idempotency key; who asked for it gets ``TOOL_CANCELLED``.
 
-    The MCP server is told as its protocol has it. Result: ``cancelled``, false when no such call runs.
+    With ``leaves`` its requester says that it waits no longer: the call is cancelled if nobody else waits for it who
+    has asked under the same key. The MCP server is told as its protocol has it. Result: ``cancelled``, false when no
+    such call runs, or goes on.
     """
 
     type: ClassVar[str] = "tools.cancel"
     idempotency_key: Annotated[str, Readable] = Field(min_length=1, max_length=255)
+    leaves: bool = False
 
 
 class InputAnswer(CallRequest):
@@ -138,9 +166,8 @@ class InputAnswer(CallRequest):
         return self
 
 
-class _McpParams(CallRequest):
-    service_name: ServiceNameField | None = None
-    timeout: Seconds | None = None
+class _McpParams(MayOpen):
+    pass
 
 
 class _Interactive(_McpParams):
@@ -286,7 +313,7 @@ MADE_OF_EVENTS: frozenset[str] = frozenset({CallStarted.type, CallProgress.type,
 """What workers make of call events. Only they may send it: who says who calls whom publishes the event itself."""
 
 Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnded
-"""What opens, changes or ends a call: the durable lane."""
+"""What opens, changes or ends a call: sent to the sessions exchange."""
 
 Use = (
     SessionGet
@@ -305,13 +332,13 @@ Use = (
     | CompletionComplete
     | LoggingLevel
 )
-"""What uses a session that is there: the fast lane."""
+"""What uses a session that is there: sent to the requests exchange."""
 
 ClusterRequest = SessionsList | ServicesList | ServicesTools | ServicesDescribe | WorkersList | WorkersFigures
 """What any worker answers."""
 
 DURABLE = frozenset(model.type for model in get_args(Lifecycle))
-"""The message types of the durable lane."""
+"""The message types of the sessions exchange."""
 
 CallAddressed = Lifecycle | Use
 Request = CallAddressed | ClusterRequest

@@ -78,7 +78,7 @@ class ToolFigures(Strict):
 class WorkerFigures(Strict):
     """What one worker did in the last ``seconds``: a minute, or less when it is younger.
 
-    ``starts`` and ``ends`` count sessions, ``parked`` the messages that it put into the parking lot, by reason.
+    ``starts`` and ``ends`` count sessions, ``parked`` the messages that it put into the dead-letter queue, by reason.
     ``placer`` says whether it is the one that places calls at the moment.
     """
 

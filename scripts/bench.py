@@ -28,7 +28,7 @@ from scripts.benchmarks import (
 from scripts.benchmarks.machine import this_machine
 from scripts.benchmarks.options import QUICK, Options, Sizes
 from scripts.benchmarks.report import Report, Subject
-from scripts.benchmarks.servers import Server, time_server
+from scripts.benchmarks.servers import MeasuredServer, time_server
 from scripts.benchmarks.show import show
 from tests.realservers.install import Unreachable
 
@@ -114,7 +114,7 @@ def main() -> int:
     return 0
 
 
-def _time_server(made: argparse.ArgumentParser, *, install: bool) -> Server | None:
+def _time_server(made: argparse.ArgumentParser, *, install: bool) -> MeasuredServer | None:
     """The foreign server; ends the program with a sentence when its registry is out of reach."""
     try:
         return time_server(install=install)

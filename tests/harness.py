@@ -14,8 +14,7 @@ from typing import Any
 import psutil
 
 from consumer.broker.link import Link
-from consumer.broker.topology import Names
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import Names, cluster_topology
 from consumer.client import SessionClient
 from schemas.events import CloudEvent
 from schemas.ids import WorkerId
@@ -213,7 +212,7 @@ async def cluster(url: str, prefix: str) -> AsyncIterator[Cluster]:
 async def remove_everything(url: str, prefix: str, workers: list[str]) -> None:
     """Delete every queue and exchange of a prefix."""
     names = Names(prefix)
-    shared = topology(names)
+    shared = cluster_topology(names)
     link = Link(url, "cleanup")
     await link.open()
     try:

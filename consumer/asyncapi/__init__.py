@@ -5,7 +5,7 @@ from the side of the worker: it *receives* requests and *sends* events; who gene
 """
 
 from consumer.asyncapi.document import Server, document
-from consumer.asyncapi.files import schema_files
-from consumer.asyncapi.text import as_json, as_yaml
+from consumer.asyncapi.schema_files import schema_files
+from consumer.asyncapi.serialization import as_json, as_yaml
 
 __all__ = ["Server", "as_json", "as_yaml", "document", "schema_files"]

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY, Schema
+from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, UNKNOWN_REPLY, Schema
 from consumer.broker.topology import Binding, Exchange, Names, Queue, Topology, inbox, requests_queue, worker_queue
 from schemas.event_data import EVENTS
 from schemas.ids import WorkerId
 from schemas.interim import INTERIM
 from schemas.internal import (
     ANSWERS,
-    Endings,
+    EndedCalls,
     FiguresScatter,
     OwnerCheck,
-    Presence,
+    PresenceReport,
     PresenceRequest,
     Probe,
     Recipe,
@@ -38,7 +38,7 @@ _ANYBODY = WorkerId("{worker_id}")
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class DocumentChannel:
     """One channel of the document; ``messages`` are the types of what can arrive there."""
 
     name: str
@@ -59,7 +59,7 @@ PARAMETERS: dict[str, str] = {
 }
 
 
-def channels(names: Names, topology: Topology) -> tuple[Channel, ...]:
+def channels(names: Names, topology: Topology) -> tuple[DocumentChannel, ...]:
     """Every channel; exchanges are called ``exchange.<name>`` and queues ``queue.<name>``, without the prefix."""
     return tuple(_Channels(names, topology).all())
 
@@ -78,10 +78,10 @@ class _Channels:
             Binding(names.requests, self.fast.name, "{call}"),
             Binding(names.workers, self.worker.name),
         )
-        self.shared = {names.calls, names.queries, names.dead}
+        self.shared = {names.calls, names.queries, names.dead_letters}
         """What others than workers have to do with, among the queues."""
 
-    def all(self) -> Iterator[Channel]:
+    def all(self) -> Iterator[DocumentChannel]:
         arriving = self._arriving()
         for exchange in self.topology.exchanges:
             if exchange.name == self.names.events:
@@ -93,13 +93,13 @@ class _Channels:
             yield self._queue(queue, tuple(arriving[_queue(queue.name)]))
         replies = (*(f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS), UNKNOWN_REPLY, *INTERIM)
         told = "Where a request says that its answer goes, by way of the default exchange."
-        yield Channel(REPLIES, told, None, _routed("", "default"), replies)
+        yield DocumentChannel(REPLIES, told, None, _routed("", "default"), replies)
 
-    def _exchange(self, exchange: Exchange, messages: tuple[str, ...]) -> Channel:
+    def _exchange(self, exchange: Exchange, messages: tuple[str, ...]) -> DocumentChannel:
         names = self.names
         addresses = {names.sessions: "{call}", names.requests: "{call}", names.unowned: "{call}"}
-        no_key = {names.workers, names.dead, names.orphans}
-        return Channel(
+        no_key = {names.workers, names.dead_letters, names.orphans}
+        return DocumentChannel(
             name=f"exchange.{self._short(exchange.name)}",
             description=_sentence(exchange.why),
             address=None if exchange.name in no_key else addresses.get(exchange.name, "{routing_key}"),
@@ -108,12 +108,12 @@ class _Channels:
             internal=exchange.name in {names.workers, names.unowned, names.orphans},
         )
 
-    def _events(self, exchange: Exchange, name: str, address: str, family: str) -> Channel:
+    def _events(self, exchange: Exchange, name: str, address: str, family: str) -> DocumentChannel:
         told = "What happened to sessions." if name == SESSION_EVENTS else "What workers do."
         kinds = tuple(kind for kind in EVENTS if kind.startswith(family))
-        return Channel(name, told, address, _routed(exchange.name, exchange.type), kinds)
+        return DocumentChannel(name, told, address, _routed(exchange.name, exchange.type), kinds)
 
-    def _queue(self, queue: Queue, messages: tuple[str, ...]) -> Channel:
+    def _queue(self, queue: Queue, messages: tuple[str, ...]) -> DocumentChannel:
         bound = [{"exchange": one.source, "routing_key": one.routing_key} for one in self._bindings(queue)]
         facts = {
             "name": queue.name,
@@ -123,7 +123,7 @@ class _Channels:
             **({"x-arguments": queue.arguments} if queue.arguments else {}),
             **({"x-bindings": bound} if bound else {}),
         }
-        return Channel(
+        return DocumentChannel(
             name=f"queue.{self._short(queue.name)}",
             description=_sentence(queue.why),
             address=queue.name,
@@ -144,19 +144,19 @@ class _Channels:
     def _sent(self) -> dict[str, list[str]]:
         """Where messages are published first."""
         names = self.names
-        workers = [one.type for one in (Presence, PresenceRequest, Endings, SessionsScatter, FiguresScatter)]
+        workers = [one.type for one in (PresenceReport, PresenceRequest, EndedCalls, SessionsScatter, FiguresScatter)]
         return {
             _exchange(names.calls): [CALL_EVENT, PLATFORM_EVENT],
             _exchange(names.sessions): [*(one.type for one in get_args(Lifecycle)), OwnerCheck.type],
             _exchange(names.requests): [one.type for one in get_args(Use)],
             _exchange(names.cluster): [one.type for one in get_args(ClusterRequest)],
-            _exchange(names.dead): [PARKED],
+            _exchange(names.dead_letters): [DEAD_LETTER],
             _exchange(names.workers): workers,
             _exchange(names.unowned): [Recipe.type],
             _queue(self.inbox.name): [Recipe.type, Probe.type],
             _queue(self.worker.name): [
                 *(one.type for one in ANSWERS),
-                Presence.type,  # to the placer, when a load has changed
+                PresenceReport.type,  # to the placer, when a load has changed
                 f"{CallEnded.type}{REPLY_SUFFIX}",
             ],
             **{_exchange(one.name): [PLATFORM_EVENT] for one in self.topology.exchanges if one.foreign},
@@ -171,7 +171,7 @@ class _Channels:
             for one in self._bindings(queue):
                 yield _exchange(one.source), _queue(queue.name)
             dead = queue.arguments.get("x-dead-letter-exchange")
-            if dead is not None and dead != self.names.dead:  # there it is a parked message
+            if dead is not None and dead != self.names.dead_letters:  # there it is a dead letter
                 yield _queue(queue.name), _exchange(dead)
         yield _queue(self.names.unowned), _queue(self.inbox.name)
         yield _queue(self.names.unowned), _exchange(self.names.sessions)

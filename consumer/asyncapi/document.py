@@ -6,8 +6,8 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from consumer import __version__
-from consumer.asyncapi.channels import PARAMETERS, Channel, channels
-from consumer.asyncapi.headers import HEADERS
+from consumer.asyncapi.channels import PARAMETERS, DocumentChannel, channels
+from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.messages import CORRELATION, messages
 from consumer.asyncapi.operations import operations
 from consumer.asyncapi.payloads import schemas
@@ -25,9 +25,9 @@ round. Channels named `exchange.` are published to and bound to, channels named 
 default exchange, published to. AMQP properties stand among the headers and are marked with `x-amqp-property`.
 
 A request names its type in the AMQP property `type`. Its reply has the type of the request with `.reply` behind it and
-the same `correlation_id`, and goes to `reply_to`. Both lanes take every message that is addressed to a call; the
-operation of a request names the lane that is meant for it. What is marked with `x-internal` passes between workers and
-is of no use to others.
+the same `correlation_id`, and goes to `reply_to`. Both exchanges take every message that is addressed to a call; the
+operation of a request names the exchange that is meant for it. What is marked with `x-internal` passes between workers
+and is of no use to others.
 """
 
 _TAGS = {
@@ -36,7 +36,7 @@ _TAGS = {
     "tools": "Tools, resources and prompts of a session's MCP server.",
     "cluster": "Questions that any worker answers.",
     "events": "What happened to sessions and workers: CloudEvents 1.0.",
-    "parked": "Messages that could not be handled.",
+    "dead_letter": "Messages that could not be handled.",
     "internal": "Between workers; it may change with any version.",
 }
 
@@ -95,7 +95,7 @@ def _server(server: Server) -> dict[str, Any]:
     }
 
 
-def _channel(channel: Channel, server: Server) -> dict[str, Any]:
+def _channel(channel: DocumentChannel, server: Server) -> dict[str, Any]:
     named = re.findall(r"\{(\w+)\}", channel.address or "")
     kind = "exchange" if "exchange" in channel.binding else "queue"
     binding = channel.binding | {kind: channel.binding[kind] | {"vhost": server.vhost}}

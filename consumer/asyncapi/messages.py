@@ -3,15 +3,23 @@
 from typing import Any
 
 from consumer.asyncapi.channels import BINDING
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, REF, Schema, first_paragraph, message_types
-from consumer.asyncapi.payloads import name_of as schema_of
+from consumer.asyncapi.payloads import (
+    CALL_EVENT,
+    DEAD_LETTER,
+    PLATFORM_EVENT,
+    REF,
+    Schema,
+    first_paragraph,
+    message_types,
+    schema_name,
+)
 from schemas.event_data import EVENTS
 from schemas.events import CONTENT_TYPE
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
 from schemas.replies import REPLY_SUFFIX
 
-UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, PARKED})
+UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, DEAD_LETTER})
 """Messages that are not known by their AMQP ``type``."""
 
 BETWEEN_WORKERS = frozenset({*(one.type for one in INTERNAL), *(one.type for one in ANSWERS)})
@@ -26,7 +34,7 @@ def tag_of(kind: str) -> str:
     if kind in EVENTS:
         return "events"
     if kind in UNTYPED:
-        return "parked" if kind == PARKED else "calls"
+        return "dead_letter" if kind == DEAD_LETTER else "calls"
     return {
         "session": "sessions",
         "call": "calls",
@@ -38,7 +46,7 @@ def tag_of(kind: str) -> str:
 
 def messages(schemas: dict[str, Schema]) -> dict[str, Any]:
     """Every message by its type."""
-    return {kind: _message(kind, schemas[schema_of(kind)]) for kind in message_types()}
+    return {kind: _message(kind, schemas[schema_name(kind)]) for kind in message_types()}
 
 
 def _message(kind: str, schema: Schema) -> dict[str, Any]:
@@ -47,10 +55,10 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
     typed = kind not in UNTYPED
     return {
         "name": kind,
-        "title": schema_of(kind),
+        "title": schema_name(kind),
         "summary": first_paragraph(told),
         "description": told,
-        **({"contentType": CONTENT_TYPE if kind in EVENTS else "application/json"} if kind != PARKED else {}),
+        **({"contentType": CONTENT_TYPE if kind in EVENTS else "application/json"} if kind != DEAD_LETTER else {}),
         "headers": {"$ref": f"{REF}{family}"}
         if not typed
         else {
@@ -60,7 +68,7 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
             "required": ["type"],
         },
         **({"correlationId": {"$ref": f"#/components/correlationIds/{CORRELATION}"}} if _correlated(family) else {}),
-        "payload": {"$ref": f"{REF}{schema_of(kind)}"},
+        "payload": {"$ref": f"{REF}{schema_name(kind)}"},
         "tags": [{"name": tag_of(kind)}],
         "bindings": {"amqp": {**({"messageType": kind} if typed else {}), "bindingVersion": BINDING}},
         **({"x-internal": True} if kind in BETWEEN_WORKERS else {}),
@@ -68,8 +76,8 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
 
 
 def _headers_of(kind: str) -> str:
-    if kind == PARKED:
-        return "ParkedHeaders"
+    if kind == DEAD_LETTER:
+        return "DeadLetterHeaders"
     if kind in UNTYPED:
         return "RawHeaders"
     if kind in EVENTS:

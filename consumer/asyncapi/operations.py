@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
-from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_EVENTS, Channel
+from consumer.asyncapi.channels import BINDING, REPLIES, SESSION_EVENTS, WORKER_EVENTS, DocumentChannel
 from consumer.asyncapi.messages import tag_of
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, UNKNOWN_REPLY
+from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, UNKNOWN_REPLY
 from schemas.interim import INTERIM
 from schemas.internal import (
     ANSWERS,
-    Endings,
+    EndedCalls,
     FiguresScatter,
     OwnerCheck,
-    Presence,
+    PresenceReport,
     PresenceRequest,
     Probe,
     Recipe,
@@ -28,16 +28,16 @@ _SENT_BETWEEN_WORKERS = {
     Recipe.type: "queue.inbox",
     Probe.type: "queue.inbox",
     OwnerCheck.type: "exchange.sessions",
-    Presence.type: "exchange.workers",
+    PresenceReport.type: "exchange.workers",
     PresenceRequest.type: "exchange.workers",
-    Endings.type: "exchange.workers",
+    EndedCalls.type: "exchange.workers",
     SessionsScatter.type: "exchange.workers",
     FiguresScatter.type: "exchange.workers",
 }
 _ANSWERED = {OwnerCheck.type, SessionsScatter.type, FiguresScatter.type}
 
 
-def operations(channels: tuple[Channel, ...]) -> dict[str, Operation]:
+def operations(channels: tuple[DocumentChannel, ...]) -> dict[str, Operation]:
     """Every operation by its name: a request is its type."""
     found = dict(_requests())
     found["calls"] = _operation("receive", "exchange.calls", (CALL_EVENT, PLATFORM_EVENT), "What happens to calls.")
@@ -54,7 +54,9 @@ def operations(channels: tuple[Channel, ...]) -> dict[str, Operation]:
     meanwhile = f"What comes to the reply address of a `{ToolsCall.type}` before its reply."
     found[f"{ToolsCall.type}.interim"] = _operation("send", REPLIES, tuple(INTERIM), meanwhile, durable=False)
     found["refuse"] = _operation("send", REPLIES, (UNKNOWN_REPLY,), "Refuse what is no request.", durable=False)
-    found["park"] = _operation("send", "exchange.dead", (PARKED,), "What cannot be handled is kept, with the reason.")
+    found["dead_letter"] = _operation(
+        "send", "exchange.dead", (DEAD_LETTER,), "What cannot be handled is kept, with the reason."
+    )
     return found | dict(_between_workers())
 
 

@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from schemas.calls import CallEvent
 from schemas.errors import ErrorBody, by_code
-from schemas.event_data import EVENTS, SessionOver
+from schemas.event_data import EVENTS, SessionEndedData
 from schemas.events import CloudEvent, EndReason
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
@@ -28,7 +28,7 @@ REF = "#/components/schemas/"
 
 CALL_EVENT = "call.event"
 PLATFORM_EVENT = "platform.event"
-PARKED = "parked"
+DEAD_LETTER = "dead_letter"
 """Messages that have no AMQP ``type`` of their own, under the names that they have here."""
 
 UNKNOWN_REPLY = f"unknown{REPLY_SUFFIX}"
@@ -47,13 +47,13 @@ class _Plain(GenerateJsonSchema):
         return False
 
 
-def name_of(message_type: str) -> str:
+def schema_name(message_type: str) -> str:
     """The name of the schema of a message's body."""
     models: dict[str, type[BaseModel]] = {CALL_EVENT: CallEvent, **REQUESTS, **INTERIM, **{m.type: m for m in INTERNAL}}
     if message_type in models:
         return models[message_type].__name__
     if message_type in EVENTS:
-        return f"{EVENTS[message_type].__name__}Event"
+        return f"{EVENTS[message_type].__name__.removesuffix('Data')}Event"
     return "".join(word.capitalize() for word in re.split(r"[._]", message_type))
 
 
@@ -61,7 +61,7 @@ def message_types() -> tuple[str, ...]:
     """Every message by its type, or by what stands for one."""
     replies = [f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS]
     between = [*(model.type for model in INTERNAL), *(model.type for model in ANSWERS)]
-    return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, UNKNOWN_REPLY, *INTERIM, *EVENTS, PARKED, *between
+    return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, UNKNOWN_REPLY, *INTERIM, *EVENTS, DEAD_LETTER, *between
 
 
 def schemas() -> dict[str, Schema]:
@@ -82,7 +82,7 @@ def schemas() -> dict[str, Schema]:
             del found[name]["additionalProperties"]
     _narrow(found)
     found[_FAILED] = _object("A request that was not served.", ok={"const": False}, error=_ref(ErrorBody.__name__))
-    found |= {name_of(kind): schema for kind, schema in _built(found)}
+    found |= {schema_name(kind): schema for kind, schema in _built(found)}
     return {name: found[name] for name in sorted(set(found) - _BUILT)}
 
 
@@ -154,7 +154,7 @@ def _narrow(found: dict[str, Schema]) -> None:
             found[request.__name__] |= {"title": request.__name__}
             found[request.__name__]["properties"]["kind"] = {"const": kind.partition(".")[2]}
     for kind, data in EVENTS.items():
-        if issubclass(data, SessionOver):
+        if issubclass(data, SessionEndedData):
             reasons = [one.value for one in EndReason if kind == f"mcp.session.{one.event_type.value}"]
             found[data.__name__]["properties"]["reason"] = {"type": "string", "enum": reasons}
     codes = found["ErrorCode"]
@@ -169,7 +169,7 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
     for kind, result in results.items():
         good = _object("A request that was served.", ok={"const": True}, result=_ref(result.__name__))
         told = f"The answer to `{kind.removesuffix(REPLY_SUFFIX)}`."
-        yield kind, {"title": name_of(kind), "description": told, "oneOf": [good, _ref(_FAILED)]}
+        yield kind, {"title": schema_name(kind), "description": told, "oneOf": [good, _ref(_FAILED)]}
     for kind, data in EVENTS.items():
         event = deepcopy(found[CloudEvent.__name__])
         event["properties"] |= {"type": {"const": kind}, "data": _ref(data.__name__)}
@@ -177,19 +177,22 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
             kind,
             event
             | {
-                "title": name_of(kind),
+                "title": schema_name(kind),
                 "description": found[data.__name__]["description"],
                 "required": list(event["properties"]),
             },
         )
     told = "The answer to a message whose type is missing; to one of an unknown type it is `<type>.reply`."
-    yield UNKNOWN_REPLY, {"title": name_of(UNKNOWN_REPLY), "description": told, "allOf": [_ref(_FAILED)]}
+    yield UNKNOWN_REPLY, {"title": schema_name(UNKNOWN_REPLY), "description": told, "allOf": [_ref(_FAILED)]}
     yield (
         PLATFORM_EVENT,
         {
-            "title": name_of(PLATFORM_EVENT),
+            "title": schema_name(PLATFORM_EVENT),
             "description": "What a telephony platform publishes, as it is. Its shape is the platform's to define.",
             "type": "object",
         },
     )
-    yield PARKED, {"title": name_of(PARKED), "description": "The body as it was published: it may be no JSON at all."}
+    yield (
+        DEAD_LETTER,
+        {"title": schema_name(DEAD_LETTER), "description": "The body as it was published: it may be no JSON at all."},
+    )

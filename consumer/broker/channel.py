@@ -14,18 +14,18 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import aiormq
 import structlog
-from aio_pika.abc import AbstractChannel as PikaChannel
-from aiormq import Channel as RawChannel
+from aio_pika.abc import AbstractChannel
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
 from consumer.broker.errors import BrokerUnavailable, NotPermitted, Unsendable
 from consumer.broker.message import Delivery, Handler
+from consumer.broker.pending import Pending
 from consumer.broker.properties import received
 from consumer.broker.topology import Binding, Exchange, Queue
-from consumer.broker.underway import UnderWay
 
 log = structlog.get_logger(__name__)
 
@@ -51,15 +51,15 @@ class Channel:
 
     def __init__(
         self,
-        pika: PikaChannel,
-        raw: RawChannel,
-        under_way: UnderWay,
+        pika: AbstractChannel,
+        raw: aiormq.Channel,
+        pending: Pending,
         on_loss: Callable[[str], None],
         is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pika = pika  # held, or it is collected and closes under us
         self._raw = raw
-        self._under_way = under_way
+        self._pending = pending
         self._on_loss = on_loss
         self._is_lost = is_lost
         self._closed_by_us = False
@@ -78,7 +78,7 @@ class Channel:
 
     async def _rpc(self, call: Coroutine[Any, Any, T]) -> T:
         async def bounded() -> T:
-            async with self._under_way.bounded(RPC_TIMEOUT):
+            async with self._pending.bounded(RPC_TIMEOUT):
                 return await call
 
         task = asyncio.create_task(bounded(), name="broker-rpc")
@@ -228,7 +228,7 @@ class Channel:
                 return  # settled before, or the broker has it back already
             settled = True
             try:
-                async with self._under_way.bounded():
+                async with self._pending.bounded():
                     if requeue is None:
                         await self._raw.basic_ack(tag, wait=False)
                     else:

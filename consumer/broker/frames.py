@@ -29,7 +29,8 @@ FIELDS: Final = 512
 MOST_FIELDS: Final = 2 * FIELDS
 """How many fields are too many: pamqp copies what is left of a table for each.
 
-More than are kept, so that what was cut has room for the headers that are added when it is sent on or parked.
+More than are kept, so that what was cut has room for the headers that are added when it is sent on or made a dead
+letter.
 """
 
 SHORT: Final = 255

@@ -13,19 +13,19 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator
 
+import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq import Channel as RawChannel
 from aiormq.exceptions import AuthenticationError, ConnectionClosed, ProbableAuthenticationError
 from pamqp import commands
 from yarl import URL
 
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
-from consumer.broker.publisher import PublishingChannels
+from consumer.broker.pending import Pending
+from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
-from consumer.broker.transport import Connection
-from consumer.broker.underway import UnderWay
+from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
 
 log = structlog.get_logger(__name__)
@@ -49,13 +49,13 @@ _PASSING = ("limit", "is down")
 """Words of a refusal that may be over in a minute: too many connections, a vhost that is being started."""
 
 
-async def _opened(pika: AbstractChannel) -> RawChannel:
+async def _opened(pika: AbstractChannel) -> aiormq.Channel:
     try:
         await pika.initialize(timeout=RPC_TIMEOUT)
         raw = await pika.get_underlay_channel()
     except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
         raise BrokerUnavailable(f"no channel was opened: {error!r}") from error
-    assert isinstance(raw, RawChannel), "aio_pika speaks through aiormq"
+    assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
     return raw
 
 
@@ -124,7 +124,7 @@ class Link:
         """A word of its own for each link: exclusive queues have it in their names."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the link can no longer be used."""
-        self._under_way = UnderWay(self.lost)
+        self._pending = Pending(self.lost)
 
     async def open(self) -> None:
         """Open the consuming connection; the caller closes the link, also when this fails.
@@ -137,7 +137,7 @@ class Link:
         self._tick(asyncio.get_running_loop().time())
 
     async def _connect(self, role: str) -> AbstractConnection:
-        connection = Connection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
+        connection = TolerantConnection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
         # Closed with the link even if it never comes about: an open one left to the garbage collector closes itself
         # in whatever loop runs then, or in none.
         self._connections.append(connection)
@@ -175,7 +175,7 @@ class Link:
         """
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
-        channel = Channel(pika, await _opened(pika), self._under_way, self.fail, self.lost.done)
+        channel = Channel(pika, await _opened(pika), self._pending, self.fail, self.lost.done)
         await channel.prefetch(prefetch)
         return channel
 
@@ -189,12 +189,12 @@ class Link:
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         try:
-            yield Channel(pika, await _opened(pika), self._under_way, lambda _: None)
+            yield Channel(pika, await _opened(pika), self._pending, lambda _: None)
         finally:
             with contextlib.suppress(Exception):
                 await pika.close()
 
-    async def publishing(self, *, signed: bool = False) -> PublishingChannels:
+    async def publishing(self, *, signed: bool = False) -> PublishChannels:
         """Open the publishing connection and its channels; what is ``signed`` says which user published it."""
         connection = await self._connect("publish")
         user = await verified_user(connection, user_of(str(self._url))) if signed else None
@@ -204,9 +204,9 @@ class Link:
             raw = await _opened(pika)
             raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
             opened.append((pika, raw))
-        *confirm, outbox, fast, look = (raw for _, raw in opened)
+        *confirm, outbox, unconfirmed, look = (raw for _, raw in opened)
         channels = tuple(pika for pika, _ in opened)
-        return PublishingChannels(channels, tuple(confirm), outbox, fast, look, self._under_way, user)
+        return PublishChannels(channels, tuple(confirm), outbox, unconfirmed, look, self._pending, user)
 
     async def close(self) -> None:
         """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""

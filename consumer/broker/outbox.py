@@ -108,7 +108,7 @@ class Outbox:
             batch = list(islice(self._waiting, WINDOW))
             results = await asyncio.gather(
                 *(
-                    self._publisher.confirmed(message, exchange, key, mandatory=self._mandatory, outbox=True)
+                    self._publisher.publish(message, exchange, key, mandatory=self._mandatory, outbox=True)
                     for message, exchange, key, _ in batch
                 ),
                 return_exceptions=True,

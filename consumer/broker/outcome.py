@@ -40,13 +40,13 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
-class Park:
-    """It cannot be handled: to the parking lot with the reason, and the error to who asked."""
+class ToDeadLetters:
+    """It cannot be handled: to the dead-letter queue with the reason, and the error to who asked."""
 
     reason: str
     problem: str
     reply: Reply | None = None
-    what: str = field(default="parked", init=False)
+    what: str = field(default="dead_lettered", init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Requeue:
     what: str = field(default="requeued", init=False)
 
 
-Outcome = Done | Forward | Park | Hold | Requeue
+Outcome = Done | Forward | ToDeadLetters | Hold | Requeue
 
 
 def told_about(outcome: Outcome, **about: object) -> Outcome:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from consumer.broker.topology import Names, cluster
+from consumer.broker.topology import Names, cluster_topology
 
 Role = Literal["publisher", "client", "gateway", "worker", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -96,7 +96,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
                 names.orphans,
                 names.workers,
                 names.events,
-                names.dead,
+                names.dead_letters,
                 below=of_worker,
             ),
             read=_any(
@@ -112,7 +112,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
         ),
         Permissions(
             "operator",
-            "declares the topology, looks at everything, replays and drops what is parked",
+            "declares the topology, looks at everything, replays and drops the dead letters",
             configure=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),
             write=_any(DEFAULT_EXCHANGE, *foreign, below=(re.escape(f"{names.prefix}."),)),
             read=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),
@@ -174,7 +174,7 @@ def definitions(names: Names, given: Iterable[Permissions], *, vhost: str, user:
         ],
         "exchanges": [
             {"name": one.name, "vhost": vhost, "type": one.type, **_OF_ALL_EXCHANGES, "arguments": one.arguments}
-            for one in cluster(names).exchanges
+            for one in cluster_topology(names).exchanges
             if one.name in limited
         ],
         "topic_permissions": [

@@ -2,7 +2,7 @@
 
 Whatever was read can be written again, as what it was: text beyond UTF-8, doubles, decimals, numbers of any size. pamqp
 encodes no bytes that it has itself decoded, and writes doubles with half their digits or not at all. So headers are
-written here, and always: a message that cannot be sent on or parked would come back for ever.
+written here, and always: a message that cannot be sent on or made a dead letter would come back for ever.
 
 Sources: AMQP 0-9-1, sections 4.2.3 to 4.2.6, and RabbitMQ's errata for the types of fields.
 """

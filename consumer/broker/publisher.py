@@ -1,19 +1,18 @@
 """Publishing, through whichever link is alive.
 
-Three lanes: with confirms (the message is in a queue when the call returns), fast (no confirms: replies, presence and
-whatever goes to exchanges that exclusive queues are bound to, which nack while a cluster node is down), and a lane of
-its own for the outbox, whose order must be kept.
+Three kinds of channels: with confirms (the message is in a queue when ``publish`` returns), without (replies, presence
+and whatever goes to exchanges that exclusive queues are bound to, which nack while a cluster node is down), and one
+of its own for the outbox, whose order must be kept.
 """
 
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
 
+import aiormq
 import structlog
-from aio_pika.abc import AbstractChannel as PikaChannel
-from aiormq import Channel as RawChannel
+from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError, PublishError
 
 from consumer.broker.errors import (
@@ -25,9 +24,9 @@ from consumer.broker.errors import (
     Unsendable,
 )
 from consumer.broker.message import MAX_BODY, Message
+from consumer.broker.pending import Pending
 from consumer.broker.properties import Encoded, encoded
 from consumer.broker.publish_frames import published
-from consumer.broker.underway import UnderWay
 from consumer.observability import tracing
 
 log = structlog.get_logger(__name__)
@@ -38,24 +37,22 @@ CONFIRM_TIMEOUT = 30.0
 LOOK_TIMEOUT = 10.0
 """How long (s) the broker may take to say who consumes from a queue."""
 
-Lane = Literal["confirm", "outbox", "fast"]
-
 
 @dataclass(frozen=True, slots=True)
-class PublishingChannels:
+class PublishChannels:
     """The channels of a publishing connection."""
 
-    pika: tuple[PikaChannel, ...]
-    confirm: tuple[RawChannel, ...]
-    outbox: RawChannel
-    fast: RawChannel
-    look: RawChannel
-    under_way: UnderWay
+    pika: tuple[AbstractChannel, ...]
+    confirm: tuple[aiormq.Channel, ...]
+    outbox: aiormq.Channel
+    unconfirmed: aiormq.Channel
+    look: aiormq.Channel
+    pending: Pending
     user: str | None = None
     """The broker's user of this connection, when what is published is to say so."""
 
 
-def _properties(message: Message, trace: Mapping[str, str], channel: RawChannel, user: str | None) -> Encoded:
+def _properties(message: Message, trace: Mapping[str, str], channel: aiormq.Channel, user: str | None) -> Encoded:
     properties = encoded(message, trace, channel.max_content_size, user)
     if properties.left_out:
         log.warning("publish.headers_left_out", type=message.type, headers=properties.left_out)
@@ -72,11 +69,11 @@ class Publisher:
     def __init__(self, *, begins_traces: bool = False, signs: bool = False) -> None:
         self._begins_traces = begins_traces
         self.signs = signs
-        self._channels: PublishingChannels | None = None
+        self._channels: PublishChannels | None = None
         self._attached = asyncio.Event()
         self._turn = 0
 
-    def attach(self, channels: PublishingChannels) -> None:
+    def attach(self, channels: PublishChannels) -> None:
         """Publish through these channels from now on."""
         self._channels = channels
         self._attached.set()
@@ -100,7 +97,7 @@ class Publisher:
         """Wait until there is a link."""
         await self._attached.wait()
 
-    def _get(self) -> PublishingChannels:
+    def _get(self) -> PublishChannels:
         if self._channels is None:
             raise BrokerUnavailable("the connection to the broker is being restored")
         return self._channels
@@ -108,18 +105,37 @@ class Publisher:
     def _traced(self, message: Message, exchange: str, key: str) -> AbstractContextManager[Mapping[str, str]]:
         return tracing.publishing(message.type, exchange, key, message.message_id, begin=self._begins_traces)
 
-    async def confirmed(
-        self, message: Message, exchange: str, routing_key: str, *, mandatory: bool = True, outbox: bool = False
+    async def publish(
+        self,
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        confirm: bool = True,
+        mandatory: bool = True,
+        outbox: bool = False,
     ) -> None:
         """Publish, and return when the broker has taken the message over.
 
+        Without ``confirm`` return at once: what is lost with the link is lost, and nobody is told when no queue takes
+        it. ``mandatory`` and ``outbox`` are for messages that are confirmed.
+
         Raises:
             BrokerUnavailable: there is no link; nothing was sent.
+            MessageTooLarge: no broker takes it; told without ``confirm`` only, nothing was sent.
             NotPermitted: the user may not publish there; the message is in no queue.
             PublishFailed: returned (no queue to route to) or refused: the message is in no queue.
             PublishUnknown: the link was lost or the confirmation did not come in time.
             Unsendable: no exchange or routing key can be called that; nothing was sent.
         """
+        if confirm:
+            await self._publish_confirmed(message, exchange, routing_key, mandatory=mandatory, outbox=outbox)
+        else:
+            await self._publish_unconfirmed(message, exchange, routing_key)
+
+    async def _publish_confirmed(
+        self, message: Message, exchange: str, routing_key: str, *, mandatory: bool, outbox: bool
+    ) -> None:
         channels = self._get()
         if outbox:
             channel = channels.outbox
@@ -128,7 +144,7 @@ class Publisher:
             channel = channels.confirm[self._turn]
         try:
             with self._traced(message, exchange, routing_key) as trace:
-                async with channels.under_way.bounded(CONFIRM_TIMEOUT):
+                async with channels.pending.bounded(CONFIRM_TIMEOUT):
                     await channel.basic_publish(
                         message.body,
                         exchange=exchange,
@@ -150,19 +166,12 @@ class Publisher:
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
             raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {error!r}") from error
 
-    async def fast(self, message: Message, exchange: str, routing_key: str) -> None:
-        """Publish without a confirmation: what is lost with the link is lost.
-
-        Raises:
-            BrokerUnavailable: there is no link.
-            MessageTooLarge: no broker takes it.
-            Unsendable: no exchange or routing key can be called that; nothing was sent.
-        """
+    async def _publish_unconfirmed(self, message: Message, exchange: str, routing_key: str) -> None:
         if len(message.body) > MAX_BODY:
             raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
         channels = self._get()
-        channel = channels.fast
-        if channel.is_closed or channels.under_way.over:
+        channel = channels.unconfirmed
+        if channel.is_closed or channels.pending.over:
             raise BrokerUnavailable("the connection was lost")
         try:
             with self._traced(message, exchange, routing_key) as trace:
@@ -172,7 +181,7 @@ class Publisher:
                 try:
                     channel.write_queue.put_nowait(frames)
                 except asyncio.QueueFull:
-                    async with channels.under_way.bounded():
+                    async with channels.pending.bounded():
                         await channel.write_queue.put(frames)
         except (ValueError, TypeError) as error:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
@@ -189,7 +198,7 @@ class Publisher:
         """
         channels = self._get()
         try:
-            async with channels.under_way.bounded(LOOK_TIMEOUT):
+            async with channels.pending.bounded(LOOK_TIMEOUT):
                 declared = await asyncio.shield(channels.look.queue_declare(queue, passive=True))
         except Exception as error:
             raise BrokerUnavailable(f"the broker does not say who consumes from {queue!r}: {error!r}") from error

@@ -7,11 +7,11 @@ from typing import assert_never
 
 import structlog
 
+from consumer.broker.dead_letter import as_dead_letter
 from consumer.broker.errors import BrokerError, MessageTooLarge, PublishFailed, Unsendable
 from consumer.broker.frames import SHORT, shortened
 from consumer.broker.message import Delivery, Message
-from consumer.broker.outcome import Done, Forward, Hold, Outcome, Park, Requeue
-from consumer.broker.parked import parked
+from consumer.broker.outcome import Done, Forward, Hold, Outcome, Requeue, ToDeadLetters
 from consumer.broker.publisher import Publisher
 from consumer.observability import metrics, tracing
 from schemas.errors import Internal, InvalidMessage
@@ -23,29 +23,32 @@ PAUSE = 0.3
 """How long (s) a message rests that the broker refused: the delivery limit must outlast a queue's election."""
 
 
-def _unsendable(error: Unsendable) -> Park:
+def _unsendable(error: Unsendable) -> ToDeadLetters:
     problem = f"it cannot be sent on: {error}"
-    return Park("invalid_message", problem, failed(InvalidMessage(problem)))
+    return ToDeadLetters("invalid_message", problem, failed(InvalidMessage(problem)))
 
 
-async def _nothing() -> None:
-    pass
-
-
-def _defect(problem: str) -> Park:
-    return Park("defect", problem, failed(Internal("this request met a defect of the worker; its log tells more")))
+def _defect(problem: str) -> ToDeadLetters:
+    return ToDeadLetters(
+        "defect", problem, failed(Internal("this request met a defect of the worker; its log tells more"))
+    )
 
 
 class Settler:
     """Carries out outcomes.
 
-    ``kind_of`` calls deliveries by one of few names, to count them under; those of a ``quiet`` kind begin no trace.
+    ``dead_lettered`` is told the reason of each dead letter, and ``restore`` declares their queue again when nothing
+    takes them. ``kind_of`` calls deliveries by one of few names, to count them under; those of a ``quiet`` kind begin
+    no trace.
     """
 
     def __init__(
         self,
         publisher: Publisher,
         dead_exchange: str,
+        *,
+        dead_lettered: Callable[[str], None],
+        restore: Callable[[], Awaitable[None]],
         kind_of: Callable[[Delivery], str] = lambda _: metrics.OTHER,
         quiet: Collection[str] = (),
     ) -> None:
@@ -53,18 +56,16 @@ class Settler:
         self._dead = dead_exchange
         self._kind_of = kind_of
         self._quiet = quiet
-        self.parked: Callable[[str], None] = lambda _: None
-        """Called with the reason of each message that has been parked."""
-        self.restore: Callable[[], Awaitable[None]] = _nothing
-        """Declares the parking lot again, when nothing takes what is put there."""
+        self._dead_lettered = dead_lettered
+        self._restore = restore
         self._restoring = asyncio.Lock()
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out; never raises, but for cancellation.
 
-        A decision that raises is a defect of ours: the message is parked, who asked gets ``INTERNAL``. A broker that
-        fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere. What is wrong for good
-        (``Unsendable``) is parked, because it would be wrong the next time.
+        A decision that raises is a defect of ours: the message becomes a dead letter, who asked gets ``INTERNAL``. A
+        broker that fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere. What is wrong
+        for good (``Unsendable``) becomes a dead letter, because it would be wrong the next time.
         """
         kind = self._kind_of(delivery)
         message = delivery.message
@@ -78,7 +79,7 @@ class Settler:
         ) as span:
             word = await self._settle(delivery, deciding, kind)
             span.set_attribute("mcp_sessions.outcome", word)
-            if word in ("failed", "parked", "requeued"):
+            if word in ("failed", "dead_lettered", "requeued"):
                 tracing.failed(span, word)
 
     async def _settle(self, delivery: Delivery, deciding: Awaitable[Outcome], kind: str) -> str:
@@ -122,7 +123,7 @@ class Settler:
                 await asyncio.sleep(PAUSE)
                 await delivery.requeue()
             else:
-                await delivery.reject()  # RabbitMQ parks it, as it is
+                await delivery.reject()  # RabbitMQ makes it a dead letter, as it is
             return repr(error)
         return None
 
@@ -131,14 +132,15 @@ class Settler:
             case Done(reply=reply):
                 await self.reply(delivery, reply)
                 await delivery.ack()
-            case Forward() if delivery.asking is not None:
-                delivery.asking.not_here()
+            case Forward() if delivery.local_requester is not None:
+                delivery.local_requester.not_here()
             case Forward(exchange=exchange, routing_key=key, message=message):
-                await self._publisher.confirmed(message, exchange, key)
+                await self._publisher.publish(message, exchange, key)
                 await delivery.ack()
-            case Park(reason=reason, problem=problem, reply=reply):
-                if delivery.asking is None:  # else who asked knows what it asked, and hears what is wrong with it
-                    await self._park(delivery, reason, problem)
+            case ToDeadLetters(reason=reason, problem=problem, reply=reply):
+                # A local requester knows what it asked, and hears what is wrong with it.
+                if delivery.local_requester is None:
+                    await self._dead_letter(delivery, reason, problem)
                 await self.reply(delivery, reply)
                 await delivery.ack()
             case Hold():
@@ -173,12 +175,12 @@ class Settler:
             MessageTooLarge: no broker takes it.
             Unsendable: no queue can be called like its reply address.
         """
-        if delivery.asking is not None:
-            await delivery.asking.hear(body, message_type)
+        if delivery.local_requester is not None:
+            await delivery.local_requester.hear(body, message_type)
             return
         request = delivery.message
         assert request.reply_to is not None
-        await self._publisher.fast(
+        await self._publisher.publish(
             Message(
                 body=body,
                 type=message_type,
@@ -187,20 +189,21 @@ class Settler:
             ),
             "",
             request.reply_to,
+            confirm=False,
         )
 
-    async def _park(self, delivery: Delivery, reason: str, problem: str) -> None:
-        message = parked(delivery, reason, problem)
+    async def _dead_letter(self, delivery: Delivery, reason: str, problem: str) -> None:
+        message = as_dead_letter(delivery, reason, problem)
         try:
-            await self._publisher.confirmed(message, self._dead, "")
+            await self._publisher.publish(message, self._dead, "")
         except PublishFailed:
             async with self._restoring:
-                await self.restore()
-            await self._publisher.confirmed(message, self._dead, "")
-            log.warning("parking_lot.restored", exchange=self._dead)
-        metrics.of(metrics.PARKED, reason).inc()
-        metrics.of(metrics.PARKED_BYTES, reason).inc(len(delivery.message.body))
-        self.parked(reason)
+                await self._restore()
+            await self._publisher.publish(message, self._dead, "")
+            log.warning("dead_letters.restored", exchange=self._dead)
+        metrics.of(metrics.DEAD_LETTERS, reason).inc()
+        metrics.of(metrics.DEAD_LETTER_BYTES, reason).inc(len(delivery.message.body))
+        self._dead_lettered(reason)
 
 
 def _word(outcome: Outcome) -> str:
@@ -210,7 +213,7 @@ def _word(outcome: Outcome) -> str:
             return "failed" if outcome.error_code is not None else "done"
         case Forward():
             return "forwarded"
-        case Park() | Hold() | Requeue():
+        case ToDeadLetters() | Hold() | Requeue():
             return outcome.what
         case _:
             assert_never(outcome)
@@ -222,7 +225,7 @@ def _told(outcome: Outcome) -> str:
 
 
 def _level(outcome: Outcome, problem: str | None) -> str:
-    if problem or isinstance(outcome, Park | Requeue):
+    if problem or isinstance(outcome, ToDeadLetters | Requeue):
         return "warning"
     return "debug" if isinstance(outcome, Done) and outcome.routine else "info"
 
@@ -234,7 +237,7 @@ def _details(delivery: Delivery, outcome: Outcome, problem: str | None) -> dict[
             details |= about
             if outcome.error_code is not None:
                 details["code"] = outcome.error_code
-        case Park(reason=reason, problem=text):
+        case ToDeadLetters(reason=reason, problem=text):
             details |= {"reason": reason, "error": text, "exchange": delivery.exchange, "key": delivery.routing_key}
         case Requeue(problem=text):
             details["error"] = text

@@ -10,9 +10,9 @@ import secrets
 from contextlib import suppress
 from typing import Final
 
+import aiormq
 import structlog
 from aio_pika.abc import AbstractConnection
-from aiormq import Channel as RawChannel
 from aiormq import spec
 from aiormq.exceptions import ChannelPreconditionFailed
 
@@ -51,7 +51,7 @@ async def _refusal(connection: AbstractConnection, user: str) -> str | None:
     try:
         await pika.initialize(timeout=TIMEOUT)
         raw = await pika.get_underlay_channel()
-        assert isinstance(raw, RawChannel), "aio_pika speaks through aiormq"
+        assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
         await raw.basic_publish(
             b"",
             exchange="",

@@ -23,17 +23,17 @@ Arguments = dict[str, Any]
 
 DELIVERY_LIMIT = 20
 NO_LIMIT = 2**31 - 1
-"""For the parking lot: looking at a message counts as a delivery, and nobody handles what is in there.
+"""For the dead-letter queue: looking at a message counts as a delivery, and nobody handles what is in there.
 
 What is over the limit would be dead-lettered, there into the queue itself; RabbitMQ takes that for a cycle and neither
 delivers nor counts the message any more.
 """
 
-MAX_DEAD = 256 << 20
-"""Bytes that the parking lot holds unless the configuration says otherwise."""
+MAX_DEAD_LETTER_BYTES = 256 << 20
+"""Bytes that the dead-letter queue holds unless the configuration says otherwise."""
 
-MAX_DEAD_MESSAGES = 100_000
-"""Messages that the parking lot holds: small ones cost more than their bytes."""
+MAX_DEAD_LETTERS = 100_000
+"""Messages that the dead-letter queue holds: small ones cost more than their bytes."""
 
 INBOX_TTL_MS = 1_000
 """How long a message waits in an inbox that nobody consumes before it is an orphan."""
@@ -120,12 +120,12 @@ class Names:
 
     @property
     def sessions(self) -> str:
-        """Exchange of the durable lane."""
+        """Exchange of what opens, changes or ends a call; the queues behind it are durable."""
         return self._name("sessions")
 
     @property
     def requests(self) -> str:
-        """Exchange of the fast lane."""
+        """Exchange of tool calls and reads; the queues behind it go with their connection."""
         return self._name("requests")
 
     @property
@@ -159,7 +159,7 @@ class Names:
         return self._name("events")
 
     @property
-    def dead(self) -> str:
+    def dead_letters(self) -> str:
         """Exchange and queue of what cannot be handled."""
         return self._name("dead")
 
@@ -174,12 +174,12 @@ class Names:
 
     def is_workers(self, queue: str) -> bool:
         """Whether a queue is one that workers take messages from, or would if it were there."""
-        shared = {self.calls, self.unowned, self.orphans, self.queries, self.dead}
+        shared = {self.calls, self.unowned, self.orphans, self.queries, self.dead_letters}
         own = tuple(self._name(word, "") for word in ("inbox", "requests", "workers"))
         return queue in shared or queue.startswith(own)
 
     def requests_of(self, worker_id: WorkerId, connection: str) -> str:
-        """A worker's fast lane on one of its connections."""
+        """A worker's requests queue on one of its connections."""
         return self._name("requests", worker_id, connection)
 
     def worker(self, worker_id: WorkerId, connection: str) -> str:
@@ -200,8 +200,8 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
     return arguments | more
 
 
-def parking_lot(names: Names, max_dead: int = MAX_DEAD) -> Topology:
-    """Where what cannot be handled lies, ``max_dead`` bytes at most; the oldest makes room. All workers share it.
+def dead_letter_topology(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES) -> Topology:
+    """The queue of what cannot be handled, ``max_dead_letter_bytes`` at most; the oldest message makes room.
 
     Dead-lettered into itself: what a foreign consumer rejects comes back. What makes room would come back as well, but
     RabbitMQ takes that for a cycle and drops it. Nothing depends on the bound, so a queue of before is used as it is.
@@ -210,43 +210,51 @@ def parking_lot(names: Names, max_dead: int = MAX_DEAD) -> Topology:
         "x-delivery-limit": NO_LIMIT,
         "x-overflow": "drop-head",
         "x-dead-letter-strategy": "at-most-once",  # the other one needs reject-publish
-        "x-max-length-bytes": max_dead,
-        "x-max-length": MAX_DEAD_MESSAGES,
+        "x-max-length-bytes": max_dead_letter_bytes,
+        "x-max-length": MAX_DEAD_LETTERS,
     }
     return Topology(
-        exchanges=(Exchange(names.dead, "fanout", "messages that cannot be handled, with the reason in headers"),),
-        queues=(Queue(names.dead, "the parking lot", _quorum(names.dead, **bounds), may_differ=True),),
-        bindings=(Binding(names.dead, names.dead),),
+        exchanges=(
+            Exchange(names.dead_letters, "fanout", "messages that cannot be handled, with the reason in headers"),
+        ),
+        queues=(
+            Queue(names.dead_letters, "the dead-letter queue", _quorum(names.dead_letters, **bounds), may_differ=True),
+        ),
+        bindings=(Binding(names.dead_letters, names.dead_letters),),
     )
 
 
-def cluster(
-    names: Names, *, grace: float = 5.0, max_dead: int = MAX_DEAD, call_exchanges: Iterable[CallExchange] = ()
+def cluster_topology(
+    names: Names,
+    *,
+    grace: float = 5.0,
+    max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES,
+    call_exchanges: Iterable[CallExchange] = (),
 ) -> Topology:
     """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
     extra = tuple(call_exchanges)
     unowned = {"alternate-exchange": names.unowned}
-    dead = parking_lot(names, max_dead)
+    kept = dead_letter_topology(names, max_dead_letter_bytes)
     return Topology(
         exchanges=(
-            *dead.exchanges,
+            *kept.exchanges,
             Exchange(names.unowned, "fanout", "messages for calls that nobody owns"),
             Exchange(names.orphans, "fanout", "what a worker held or did not take in time"),
             Exchange(names.calls, "topic", "raw call events of telephony platforms"),
-            Exchange(names.sessions, "direct", "the durable lane: what opens, changes or ends a call", unowned),
-            Exchange(names.requests, "direct", "the fast lane: tool calls and reads", unowned),
+            Exchange(names.sessions, "direct", "what opens, changes or ends a call", unowned),
+            Exchange(names.requests, "direct", "tool calls and reads", unowned),
             Exchange(names.cluster, "fanout", "questions that any worker answers"),
             Exchange(names.workers, "fanout", "presence, scatter and gather"),
             Exchange(names.events, "topic", "what happened to sessions: session.<what>.<service_name>"),
             *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
         ),
         queues=(
-            *dead.queues,
-            Queue(names.calls, "raw call events, competing consumers", _quorum(names.dead)),
+            *kept.queues,
+            Queue(names.calls, "raw call events, competing consumers", _quorum(names.dead_letters)),
             Queue(
                 names.unowned,
                 "to the placer: the one active consumer, elected and replaced by the broker",
-                _quorum(names.dead, **{"x-single-active-consumer": True}),
+                _quorum(names.dead_letters, **{"x-single-active-consumer": True}),
             ),
             Queue(
                 names.orphans,
@@ -257,7 +265,7 @@ def cluster(
             Queue(names.queries, "questions that any worker answers", _quorum(None, **{"x-message-ttl": QUERY_TTL_MS})),
         ),
         bindings=(
-            *dead.bindings,
+            *kept.bindings,
             Binding(names.calls, names.calls, "#"),
             Binding(names.unowned, names.unowned),
             Binding(names.orphans, names.orphans),
@@ -268,7 +276,7 @@ def cluster(
 
 
 def inbox(names: Names, worker_id: WorkerId) -> Queue:
-    """A worker's inbox; bound to the durable lane once for each call that it owns."""
+    """A worker's inbox; bound to the sessions exchange once for each call that it owns."""
     return Queue(
         names.inbox(worker_id),
         "what changes the life of a worker's calls",
@@ -277,7 +285,7 @@ def inbox(names: Names, worker_id: WorkerId) -> Queue:
 
 
 def requests_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
-    """A worker's fast lane; bound once for each call that it owns.
+    """A worker's requests queue; bound once for each call that it owns.
 
     Classic: a quorum queue would cost 0.8 ms a tool call. A new name for each connection: from 4.2 an exclusive queue
     stays locked while its cluster node is down.

@@ -47,7 +47,7 @@ class _Frames:
         return start[:3] + len(payload).to_bytes(4) + payload + rest[-1:]
 
 
-class _Transport(TransportFactory):
+class _FrameTransport(TransportFactory):
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         plain = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await plain.create(url, **options)
@@ -55,10 +55,10 @@ class _Transport(TransportFactory):
 
 
 def _ours(_: object) -> TransportFactory:
-    return _Transport()
+    return _FrameTransport()
 
 
-class Connection(aio_pika.Connection):
+class TolerantConnection(aio_pika.Connection):
     """A connection that no message can end."""
 
     PARAMETERS = (

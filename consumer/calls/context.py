@@ -1,7 +1,7 @@
 """What the parts of this room share: who this worker is, what it is configured for, and how it speaks."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from consumer.broker.publisher import Publisher
@@ -125,13 +125,15 @@ TakeBack = Callable[[Any], bool]
 """Given a process that was started for a session and never used; returns whether it has taken it for another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Durations in seconds; see the settings."""
+class Timings(Protocol):
+    """Durations in seconds, as the worker's settings have them."""
 
-    tombstone: float = 30.0
-    admission_wait: float = 2.0
-    ring_timeout: float = 120.0
+    @property
+    def tombstone(self) -> float: ...  # noqa: D102 - the keys are explained in the settings
+    @property
+    def admission_wait(self) -> float: ...  # noqa: D102
+    @property
+    def ring_timeout(self) -> float: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -139,8 +141,8 @@ class Configured:
     """What a reload of the configuration may change, for calls that start from then on."""
 
     services: Mapping[ServiceName, Service]
-    routes: Sequence[Route] = ()
-    timings: Timings = Timings()
+    routes: Sequence[Route]
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,8 @@ class Context:
     presence: Presence
     endings: Endings
     configured: Configured
+    figures: Figures
     bounds: Bounds = Bounds()
-    figures: Figures = field(default_factory=Figures)
 
     @property
     def services(self) -> Mapping[ServiceName, Service]:

@@ -7,11 +7,11 @@ from functools import partial
 
 import structlog
 
-from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
-from consumer.broker.outcome import Done, Outcome, Park, decided
+from consumer.broker.outcome import Done, Outcome, ToDeadLetters, decided
+from consumer.broker.rpc import RpcClient
 from consumer.calls.context import Context
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
 from consumer.telephony import SOURCES, Ignored, Translated, Unrecognised, translate
@@ -38,11 +38,13 @@ class Intake:
     exchanges are one platform's own.
     """
 
-    def __init__(self, context: Context, asker: Asker, platforms: Mapping[str, Platform] | None = None) -> None:
+    def __init__(
+        self, context: Context, rpc_client: RpcClient, platforms: Mapping[str, Platform] | None = None
+    ) -> None:
         self._context = context
         self._platforms = platforms or {}
-        self._asker = asker
-        self._lanes = Lanes("intake")
+        self._rpc_client = rpc_client
+        self._lanes = KeyedQueues("intake")
         self._tasks = Tasks()
 
     def take(self, delivery: Delivery) -> None:
@@ -65,7 +67,7 @@ class Intake:
                 self._tasks.start(self._finish(delivery, Done(what="ignored")), "intake-ignore")
             case Unrecognised(problem=problem):
                 _count(metrics.OTHER, "unrecognised")
-                self._tasks.start(self._finish(delivery, Park("unrecognised", problem)), "intake-park")
+                self._tasks.start(self._finish(delivery, ToDeadLetters("unrecognised", problem)), "intake-dead-letter")
 
     async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         await self._context.settler.settle(delivery.about_call(""), decided(outcome))
@@ -85,11 +87,11 @@ class Intake:
             # Its wait for room begins here: the placer sees no more than two thousand starts at once.
             until = time.time() + self._context.timings.admission_wait
             message = message.with_headers({headers.ADMISSION: headers.milliseconds(until)})
-            await self._context.publisher.confirmed(message, names.sessions, key)
+            await self._context.publisher.publish(message, names.sessions, key)
             return Done(what=f"{event.source}.{event.kind.value}")
         while True:
             try:
-                await self._asker.ask(message, names.sessions, key, timeout=END_ANSWER_TIMEOUT)
+                await self._rpc_client.ask(message, names.sessions, key, timeout=END_ANSWER_TIMEOUT)
             except TimeoutError:
                 log.warning("intake.end_unanswered", call_id=event.call_id)
             else:

@@ -2,14 +2,15 @@
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from consumer.broker.asking import Asker
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome
+from consumer.broker.rpc import RpcClient
 from consumer.calls.cluster.membership import ROLL_CALL
 from consumer.calls.context import Context, ToolProcess
 from consumer.calls.events import session_info
@@ -41,7 +42,7 @@ from schemas.requests import (
     WorkersList,
     parse_request,
 )
-from schemas.sessions import ServiceInfo
+from schemas.sessions import ServiceInfo, WorkerFigures
 
 GATHER_TIMEOUT = 1.0
 """How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
@@ -68,12 +69,19 @@ class Queries:
     """Takes deliveries of the queries queue, and the other workers' questions."""
 
     def __init__(
-        self, context: Context, sessions: SessionManager[ToolProcess], catalogue: ServiceCatalogue, asker: Asker
+        self,
+        context: Context,
+        sessions: SessionManager[ToolProcess],
+        catalogue: ServiceCatalogue,
+        rpc_client: RpcClient,
+        *,
+        is_placer: Callable[[], bool],
     ) -> None:
         self._context = context
         self._sessions = sessions
         self._catalogue = catalogue
-        self._asker = asker
+        self._rpc_client = rpc_client
+        self._is_placer = is_placer
         self._tasks = Tasks()
 
     def take(self, delivery: Delivery) -> None:
@@ -177,12 +185,15 @@ class Queries:
     async def _figures(self) -> FiguresResult:
         mine = self._context.worker_id
         missing = {worker.worker_id for worker in self._context.presence.workers()} - {mine}
-        found = {mine: self._context.figures.last_minute(mine)}
+        found = {mine: self._own_figures()}
         for answer in await self._ask_others(FiguresScatter(), len(missing)):
             figures = FiguresGather.model_validate(answer, strict=False).figures
             missing.discard(figures.worker_id)
             found[figures.worker_id] = figures
         return FiguresResult(workers=[found[worker] for worker in sorted(found)], missing_workers=sorted(missing))
+
+    def _own_figures(self) -> WorkerFigures:
+        return self._context.figures.last_minute(self._context.worker_id, placer=self._is_placer())
 
     async def _ask_others(self, question: Scatter, expected: int) -> list[Json]:
         """Ask all other workers; returns what has been answered when so many have, or the time is over."""
@@ -190,7 +201,7 @@ class Queries:
             return []
         message = Message(body=question.model_dump_json().encode(), type=question.type, persistent=False)
         # Everybody hears the fanout, we ourselves included: we do not answer ourselves.
-        answers = await self._asker.gather(
+        answers = await self._rpc_client.gather(
             message, self._context.names.workers, "", expected=expected, timeout=GATHER_TIMEOUT
         )
         replies = [parse_reply(answer.message.body) for answer in answers]
@@ -218,7 +229,7 @@ class Queries:
     async def _gathered(self, delivery: Delivery) -> Outcome:
         mine = self._context.worker_id
         if delivery.type == FiguresScatter.type:
-            figures = FiguresGather.model_construct(figures=self._context.figures.last_minute(mine))
+            figures = FiguresGather.model_construct(figures=self._own_figures())
             return Done(succeeded(figures.model_dump(mode="json")))
         try:
             scatter = SessionsScatter.model_validate_json(delivery.message.body)

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from schemas.base import Json, Seconds
+from schemas.base import Json, Seconds, Section
 from schemas.calls import CallEvent
 from schemas.ids import ServiceName, ServiceNameField
 
@@ -44,29 +44,28 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_l
 """One glob pattern, or several of which one must fit."""
 
 
-class Route(BaseModel):
-    """What calls of one kind get.
-
-    ``match`` maps ``direction``, ``to``, ``from``, ``source``, ``call_id``, ``parent_call_id`` or any attribute of the
-    event to patterns; none matches every call. The first of ``services`` gets the bare call id as its session id; an
-    empty list makes an exception: these calls get nothing. ``timeout`` (s) goes before the service's own. ``start``
-    says when the sessions open: with the first event of the call, or when it is answered, made ready while it rings.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Route(Section):
+    """``[[routes]]``: what calls of one kind get."""
 
     match: dict[str, Patterns] = Field(default_factory=dict)
+    """Conditions that all must fit: `direction`, `to`, `from`, `source`, `call_id`, `parent_call_id` or any attribute
+    of the event, each with one shell pattern or a list of them. Empty: every call."""
     services: Annotated[tuple[ServiceNameField, ...], AfterValidator(_without_repetition)]
+    """What such a call gets. The first one's session has the call's id as its own. Empty: nothing."""
     start: Literal["ringing", "answered"] = "ringing"
+    """`ringing`: the sessions open with the first event of the call. `answered`: when it is answered; while it rings,
+    their places and processes are held for it."""
     timeout: Seconds | None = None
+    """Idle timeout of these sessions, before the service's own."""
     metadata: Annotated[Json, AfterValidator(_without_call)] = Field(default_factory=dict)
+    """Added to the sessions' metadata."""
 
     def matches(self, event: CallEvent) -> bool:
         """Whether every condition fits the event."""
         return all(_fits(_value(event, name), patterns) for name, patterns in self.match.items())
 
 
-class Service(Protocol):
+class PlannedService(Protocol):
     """What planning needs to know of a configured service."""
 
     @property
@@ -87,7 +86,7 @@ class Plan:
     rings: bool = False
 
 
-def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, Service]) -> Plan:
+def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, PlannedService]) -> Plan:
     """What the call gets.
 
     Without routes every service, in the order of the configuration; with routes what the first that matches says, and

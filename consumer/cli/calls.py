@@ -129,5 +129,5 @@ def _sent(
             note = f"{ignored.what} does not concern the life of a call."
         case Unrecognised(problem=problem):
             source, kind, call_id = "", "unrecognised", ""
-            note = f"no worker knows it, and it will be parked: {problem}"
+            note = f"no worker knows it, and it will become a dead letter: {problem}"
     return Sent(file, exchange, routing_key, content_type, len(body), source, kind, call_id, note, looked)

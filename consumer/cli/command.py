@@ -1,12 +1,4 @@
-"""What all commands share: where the broker is, in what form the answer comes, and what the exit code says.
-
-Exit codes::
-
-    0    done
-    1    the answer is an error: its code and message are on stderr (with --json it is the JSON on stdout)
-    2    wrong usage or configuration
-    3    the broker cannot be reached
-    130  Ctrl-C
+"""What all commands share: where the broker is, in what form the answer comes, and how it ends (``exit_codes``).
 
 Commands import what is heavy when they run, so that ``--help`` and completion are quick.
 """
@@ -18,11 +10,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
+
+from consumer.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from consumer.broker.link import Link
@@ -76,16 +69,6 @@ _EVERYWHERE: dict[str, tuple[Any, Any]] = {
 
 _OPTIONS = {"AMQP_URL": "--url", "MCP_SESSIONS_PREFIX": "--prefix"}
 """The variables that options stand for."""
-
-
-class ExitCode(IntEnum):
-    """What a command ends with; ``worker`` has codes of its own beside these."""
-
-    OK = 0
-    ERROR = 1
-    USAGE = 2
-    UNREACHABLE = 3
-    INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)

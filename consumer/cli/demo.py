@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import answers, problems, write_json
 
 if TYPE_CHECKING:
-    from consumer.demo.story import View
+    from consumer.demo.story import DemoView
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -41,7 +42,7 @@ async def demo(
     screen = problems() if invocation.json else answers()
     prefix = f"{settings.worker.prefix}.demo-{secrets.token_hex(3)}"
     lively = screen.is_terminal and not screen.is_dumb_terminal and not plain
-    view: View = LiveView(screen) if lively else PlainView(screen)
+    view: DemoView = LiveView(screen) if lively else PlainView(screen)
     stopped = _stop_on_signals(view)
     try:
         with view:
@@ -61,7 +62,7 @@ async def demo(
         screen.print(figures(summary))
 
 
-def _stop_on_signals(view: "View") -> list[int]:
+def _stop_on_signals(view: "DemoView") -> list[int]:
     """Let the first signal end the demo in good order, and ignore more of them; returns the signals that came."""
     came: list[int] = []
     running = asyncio.current_task()

@@ -14,7 +14,7 @@ from consumer.cli.events import about, event_line, line_of, what_of
 from consumer.cli.screen import Row, duration, facts, state, table
 from consumer.cli.sessions import sessions_table, time_left
 from consumer.demo.script import PARTS
-from consumer.demo.watch import Call, Summary, Watch
+from consumer.demo.watch import PlayedCall, Summary, Watch
 from schemas.events import CloudEvent
 from schemas.sessions import SessionInfo
 
@@ -54,7 +54,7 @@ class PlainView(_View):
         """What a worker has published."""
         self._print(event_line(event))
 
-    def todos(self, call: Call, todos: list[str]) -> None:
+    def todos(self, call: PlayedCall, todos: list[str]) -> None:
         """What a call has found on its list."""
         self._print(_line("todos", call.call_id, "; ".join(todos)))
 
@@ -103,7 +103,7 @@ class LiveView(_View):
         self._lines.append(_line(what_of(event), who.ljust(PLATFORM_WIDTH), about(event), event.time))
         self.draw(watch)
 
-    def todos(self, call: Call, todos: list[str]) -> None:
+    def todos(self, call: PlayedCall, todos: list[str]) -> None:
         """What a call has found on its list."""
         self._lines.append(_line("todos", call.part.platform.ljust(PLATFORM_WIDTH), "; ".join(todos)))
 
@@ -146,7 +146,7 @@ def _calls(watch: Watch) -> Table:
     return table("CALL", "PLATFORM", "WORKER", "TODOS", "SESSION", rows=rows, right=["TODOS"], whole=["CALL"])
 
 
-def _session(call: Call) -> Text:
+def _session(call: PlayedCall) -> Text:
     """The time that an open session has left, or what became of it."""
     if call.state != "open" or call.listed is None:
         return state(call.state)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
+from consumer.broker.dead_letter_queue import NoSuchDeadLetter
 from consumer.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotPermitted, PublishFailed
-from consumer.broker.parking import NotParked
-from consumer.cli.command import ExitCode
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import problems, shown, write_json
 from consumer.settings import ConfigurationError
 from schemas.base import Json
@@ -33,7 +33,7 @@ HINTS: dict[ErrorCode | ClientErrorCode, str] = {
 UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
 REFUSED_HINT = "User, password and vhost are those of --url or AMQP_URL; rabbitmqctl shows what there is."
 FORBIDDEN_HINT = "'mcp-sessions topology permissions' shows what each role needs."
-NOT_PARKED_HINT = "'mcp-sessions dead list' shows what is parked."
+NO_DEAD_LETTER_HINT = "'mcp-sessions dead-letters list' shows the dead letters."
 NOT_ROUTED_HINT = "A worker binds its queues when it starts: mcp-sessions worker"
 
 
@@ -53,7 +53,7 @@ def failure_of(error: Exception) -> Failure | None:
     """What to tell of an error; None when it is a defect of ours."""
     match error:
         case ConfigurationError():
-            faults = [{"key": fault.key, "problem": fault.problem} for fault in error.faults]
+            faults = [{"key": fault.key, "problem": fault.problem, "meaning": fault.meaning} for fault in error.faults]
             return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details={"faults": faults})
         case AccessRefused() | BrokerRefused():
             return Failure(ExitCode.UNREACHABLE, "BROKER_REFUSED", str(error), hint=REFUSED_HINT)
@@ -65,8 +65,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), hint=NOT_ROUTED_HINT)
         case Forbidden() | NotPermitted():
             return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
-        case NotParked():
-            return Failure(ExitCode.ERROR, "NOT_PARKED", str(error), hint=NOT_PARKED_HINT)
+        case NoSuchDeadLetter():
+            return Failure(ExitCode.ERROR, "NO_DEAD_LETTER", str(error), hint=NO_DEAD_LETTER_HINT)
         case Disconnected() | BrokerError():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
         case SessionsError(code=code, message=message):
@@ -98,6 +98,8 @@ def tell(failure: Failure, *, as_json: bool) -> None:
         if name == "faults":
             for fault in value:
                 screen.print(Text(shown(f"  {fault['key']}: {fault['problem']}")), soft_wrap=True)
+                if fault["meaning"]:
+                    screen.print(Text(shown(f"    {fault['meaning']}"), style="dim"), soft_wrap=True)
             continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         separator = "\n    " if "\n" in text.strip() else " "

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from consumer.cli import completing
-from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import Row, answers, bar, duration, facts, say, state, table, write_json
 
 app = typer.Typer(help="The MCP servers that the workers offer; trying them out.", no_args_is_help=True)
@@ -98,7 +99,7 @@ async def check_services(invocation: Invocation) -> None:
 
     Exit code 1 when one of them does not work.
     """
-    from consumer.processes.manager import MCPManager
+    from consumer.processes.mcp_manager import MCPManager
 
     settings = invocation.settings()
     started = time.monotonic()

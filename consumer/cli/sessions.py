@@ -10,8 +10,8 @@ from rich.text import Text
 
 from consumer.cli import completing
 from consumer.cli.command import Invocation, command
-from consumer.cli.parsing import json_object
 from consumer.cli.screen import Row, age, answers, bar, duration, facts, say, state, table, write_json
+from consumer.cli.typed_values import json_object
 
 if TYPE_CHECKING:
     from schemas.sessions import SessionInfo

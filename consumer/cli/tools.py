@@ -8,10 +8,11 @@ import typer
 from rich.table import Table
 
 from consumer.cli import completing
-from consumer.cli.command import ExitCode, Invocation, command
-from consumer.cli.parsing import tool_arguments, wants_schema
+from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import answers, say, table, write_json, write_text
 from consumer.cli.sessions import SessionArgument
+from consumer.cli.typed_values import tool_arguments, wants_schema
 
 if TYPE_CHECKING:
     from consumer.client import SessionClient

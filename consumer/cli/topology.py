@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 from rich.table import Table
 
-from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import Row, answers, say, state, table, write_json, write_text
 
 if TYPE_CHECKING:
@@ -121,11 +122,13 @@ def show_permissions(
 
 def needed(settings: "Settings") -> "Topology":
     """The topology that these settings make."""
-    from consumer.broker.topology import CallExchange, Names, cluster
+    from consumer.broker.topology import CallExchange, Names, cluster_topology
 
     own = settings.worker
     extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
-    return cluster(Names(own.prefix), grace=own.grace, max_dead=own.max_dead, call_exchanges=extra)
+    return cluster_topology(
+        Names(own.prefix), grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
+    )
 
 
 def _per_worker(settings: "Settings") -> list["Queue"]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.command import ExitCode, Invocation, command
+from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,7 +6,7 @@ What is listed here is what users of the wheel import from ``mcp_sessions``; see
 from consumer.client.blocking import SyncEvents, SyncSessionClient
 from consumer.client.client import SessionClient
 from consumer.client.requester import OnInterim, Outgoing, Requester
-from consumer.client.server_requests import Answer
+from consumer.client.tool_methods import Answer
 from schemas.calls import CallEvent, CallKind
 from schemas.errors import (
     AccessRefused,
@@ -46,7 +46,7 @@ from schemas.errors import (
     UnknownType,
 )
 from schemas.events import CloudEvent, EndReason, SessionEventType
-from schemas.interim import InputRequired, ToolsLog, ToolsPending, ToolsProgress
+from schemas.interim import InputRequired, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
 from schemas.mcp import (
     CompleteResult,
     Completion,
@@ -152,6 +152,7 @@ __all__ = [
     "ToolFigures",
     "ToolNotFound",
     "ToolTimeout",
+    "ToolsChanged",
     "ToolsLog",
     "ToolsPending",
     "ToolsProgress",

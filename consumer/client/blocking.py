@@ -242,7 +242,7 @@ class SyncSessionClient:
     describe_service = _blocking(SessionClient.describe_service)
     list_workers = _blocking(SessionClient.list_workers)
     worker_figures = _blocking(SessionClient.worker_figures)
-    parked = _blocking(SessionClient.parked)
+    count_dead_letters = _blocking(SessionClient.count_dead_letters)
     publish_call_event = _blocking(SessionClient.publish_call_event)
     request = _blocking(SessionClient.request)
 

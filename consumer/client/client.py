@@ -19,17 +19,18 @@ from typing import Self
 from pydantic import BaseModel
 
 from consumer.broker.topology import Names
-from consumer.client.asking import body_of
-from consumer.client.connection import Connection
+from consumer.client.amqp_connection import AmqpConnection
 from consumer.client.requester import Requester
-from consumer.client.server_requests import ServerRequests
-from consumer.client.session_requests import SessionRequests
+from consumer.client.server_methods import ServerMethods
+from consumer.client.session_methods import SessionMethods
+from consumer.client.tool_methods import ToolMethods
+from consumer.client.typed_requests import body_of
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.events import CloudEvent
 
 
-class SessionClient(SessionRequests, ServerRequests):
+class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
 
     ``async with`` connects and disconnects it. A lost connection is restored by itself; a request that was under way
@@ -57,7 +58,7 @@ class SessionClient(SessionRequests, ServerRequests):
         connect_timeout: float = 10.0,
         middleware: Callable[[Requester], Requester] | None = None,
     ) -> None:
-        self._connection = Connection(url, prefix, connect_timeout)
+        self._connection = AmqpConnection(url, prefix, connect_timeout)
         super().__init__(self._connection if middleware is None else middleware(self._connection))
 
     async def connect(self) -> None:
@@ -91,13 +92,13 @@ class SessionClient(SessionRequests, ServerRequests):
         """Whether there is a connection at the moment; it is restored by itself."""
         return self._connection.connected
 
-    async def parked(self) -> int:
-        """Count the messages in the parking lot; looks without touching any.
+    async def count_dead_letters(self) -> int:
+        """Count the dead letters; looks without touching any.
 
         Raises:
-            Disconnected: there is no connection at the moment, or no parking lot because no worker ever was.
+            Disconnected: there is no connection at the moment, or no dead-letter queue because no worker ever was.
         """
-        return await self._connection.parked()
+        return await self._connection.count_dead_letters()
 
     # Events.
 

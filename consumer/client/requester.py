@@ -1,7 +1,7 @@
 """The seam below the client: how a request travels to whoever answers it, and how the reply comes back.
 
-``SessionClient`` says what is asked, a ``Requester`` carries it. ``consumer.client.connection`` carries it over AMQP;
-a process that owns calls itself can put one in front that hands their requests to the owner without the broker.
+``SessionClient`` says what is asked, a ``Requester`` carries it. ``consumer.client.amqp_connection`` carries it over
+AMQP; a process that owns calls itself can put one in front that hands their requests to the owner without the broker.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Lanes: what concerns one call happens one after the other, what concerns different calls at once."""
+"""Queues by key: what concerns one call happens one after the other, what concerns different calls at once."""
 
 import asyncio
 from collections import deque
@@ -12,8 +12,8 @@ log = structlog.get_logger(__name__)
 Work = Callable[[], Awaitable[None]]
 
 
-class Lanes:
-    """A first-in, first-out lane for each key that has work; an idle key costs nothing."""
+class KeyedQueues:
+    """A lane, first in and first out, for each key that has work; an idle key costs nothing."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -17,10 +17,10 @@ from pydantic_core import from_json, to_json
 from consumer.client import SessionClient
 from consumer.demo.script import FORM, JSON
 from consumer.demo.stage import Place
-from consumer.demo.watch import Call, DemoFailed
+from consumer.demo.watch import DemoFailed, PlayedCall
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings, WorkerSettings
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 
 EVENTS = "/signalwire/events"
@@ -35,10 +35,10 @@ LEAVING = 5.0
 class Line(Protocol):
     """A way for a call's events and tool calls."""
 
-    async def tell(self, call: Call, event: str) -> None:
+    async def tell(self, call: PlayedCall, event: str) -> None:
         """Report an event of the call; ``event`` names its sample."""
 
-    async def use(self, call: Call, tool: str, arguments: Json) -> Json:
+    async def use(self, call: PlayedCall, tool: str, arguments: Json) -> Json:
         """Call a tool of the call's todo list, and return what it has answered.
 
         Raises:
@@ -53,7 +53,7 @@ class RabbitMQLine:
         self._client = client
         self._place = place
 
-    async def tell(self, call: Call, event: str) -> None:
+    async def tell(self, call: PlayedCall, event: str) -> None:
         """Publish an event where its platform publishes it."""
         part = call.part
         await self._client.publish_call_event(
@@ -63,7 +63,7 @@ class RabbitMQLine:
             routing_key=part.routing_key(call.call_id),
         )
 
-    async def use(self, call: Call, tool: str, arguments: Json) -> Json:
+    async def use(self, call: PlayedCall, tool: str, arguments: Json) -> Json:
         """Call a tool with the client."""
         result = await self._client.call_tool(call.call_id, tool, arguments)
         if result.is_error:
@@ -79,7 +79,7 @@ class SignalWireLine:
         self.base = base
         self._key = key
 
-    async def tell(self, call: Call, event: str) -> None:
+    async def tell(self, call: PlayedCall, event: str) -> None:
         """Send an event to where SignalWire sends events of its kind."""
         part = call.part
         path, wanted = (SWAIG, 200) if part.source == "swaig" else (EVENTS, 204)
@@ -87,7 +87,7 @@ class SignalWireLine:
         if answer.status_code != wanted:
             raise DemoFailed(f"the webhook of the {part.platform} call was answered with {_told(answer)}")
 
-    async def use(self, call: Call, tool: str, arguments: Json) -> Json:
+    async def use(self, call: PlayedCall, tool: str, arguments: Json) -> Json:
         """Call a tool as the SWAIG function of its name."""
         body = to_json({"function": tool, "call_id": call.call_id, "argument": {"parsed": [arguments]}})
         answer = await self._post(FUNCTIONS, body, JSON, self._key)
@@ -124,7 +124,7 @@ class Lines:
     rabbitmq: RabbitMQLine
     signalwire: SignalWireLine
 
-    def of(self, call: Call) -> Line:
+    def of(self, call: PlayedCall) -> Line:
         """The way of this call."""
         return self.signalwire if call.part.over_http else self.rabbitmq
 

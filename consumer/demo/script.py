@@ -31,7 +31,7 @@ def _asterisk_id() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class PlatformExchange:
     """A platform's own exchange; its name on the broker begins with the demo's prefix."""
 
     name: str
@@ -55,7 +55,7 @@ class Part:
     """What is put on the call's todo list."""
     fresh_id: Callable[[], str] = _uuid
     content_type: str = JSON
-    exchange: Exchange | None = None
+    exchange: PlatformExchange | None = None
     """None: the exchange of call events."""
     over_http: bool = False
     """Whether its events and tool calls come to the HTTP gateway, and not over RabbitMQ."""
@@ -120,7 +120,7 @@ PARTS = (
         "9d6242e5-8e45-4dfb-bed5-408ee218d68c",
         ("Transfer to accounting", "Ask for the customer number"),
         content_type="text/json",
-        exchange=Exchange(
+        exchange=PlatformExchange(
             "TAP.Events",
             "topic",
             "FreeSWITCH.fs1%2Eexample%2Enet.CHANNEL_CREATE..9d6242e5-8e45-4dfb-bed5-408ee218d68c",
@@ -134,7 +134,7 @@ PARTS = (
         "h2k9v0q7tr4mz81xw3bn",
         ("Check the voicemail",),
         fresh_id=_kazoo_id,
-        exchange=Exchange("callevt", "topic", "call.CHANNEL_CREATE.h2k9v0q7tr4mz81xw3bn"),
+        exchange=PlatformExchange("callevt", "topic", "call.CHANNEL_CREATE.h2k9v0q7tr4mz81xw3bn"),
         expires=True,
     ),
     Part(
@@ -145,6 +145,6 @@ PARTS = (
         "1741788930.12",
         ("Tell Alice about the meeting",),
         fresh_id=_asterisk_id,
-        exchange=Exchange("wazo-headers", "headers", "calls.call.created"),
+        exchange=PlatformExchange("wazo-headers", "headers", "calls.call.created"),
     ),
 )

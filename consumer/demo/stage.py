@@ -19,7 +19,7 @@ from pathlib import Path
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
-from consumer.broker.topology import CallExchange, Names, cluster
+from consumer.broker.topology import CallExchange, Names, cluster_topology
 from consumer.demo.script import PARTS, SHORT_TIMEOUT, TIMEOUT
 from consumer.demo.watch import DemoFailed, Watch
 from schemas.ids import WorkerId
@@ -77,7 +77,7 @@ def configuration(place: Place) -> dict[str, object]:
     }
 
 
-class Worker:
+class DemoWorker:
     """One of the demo's workers: a process of its own, which outlives no demo."""
 
     def __init__(self, worker_id: str, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -103,7 +103,7 @@ class Worker:
             return await self.process.wait()
 
 
-async def _start(place: Place, worker_id: str) -> Worker:
+async def _start(place: Place, worker_id: str) -> DemoWorker:
     log = place.folder / f"{worker_id}.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SESSIONS_")} | {
         "AMQP_URL": place.url,
@@ -126,7 +126,7 @@ async def _start(place: Place, worker_id: str) -> Worker:
             stderr=output,
             start_new_session=True,  # a Ctrl-C is for the demo, which then asks them to leave
         )
-    return Worker(worker_id, process, log)
+    return DemoWorker(worker_id, process, log)
 
 
 @contextlib.asynccontextmanager
@@ -142,9 +142,9 @@ async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
 
 
 @contextlib.asynccontextmanager
-async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[Worker]]:
+async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[DemoWorker]]:
     """Two workers; one that ends before its time is a failure of the demo."""
-    workers: list[Worker] = []
+    workers: list[DemoWorker] = []
     watching: list[asyncio.Task[None]] = []
     try:
         for worker_id in WORKERS:
@@ -158,7 +158,7 @@ async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[Worke
         await asyncio.gather(*(worker.leave() for worker in workers))
 
 
-async def _report_end(worker: Worker, watch: Watch) -> None:
+async def _report_end(worker: DemoWorker, watch: Watch) -> None:
     code = await worker.process.wait()
     how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
     watch.fail(DemoFailed(f"worker {worker.worker_id} ended with {how}; its last words:\n{worker.last_words()}"))
@@ -166,7 +166,7 @@ async def _report_end(worker: Worker, watch: Watch) -> None:
 
 async def _remove_names(place: Place) -> None:
     names = Names(place.prefix)
-    topology = cluster(names, call_exchanges=place.call_exchanges())
+    topology = cluster_topology(names, call_exchanges=place.call_exchanges())
     link = Link(place.url, "mcp-sessions demo cleanup")
     with contextlib.suppress(BrokerError, OSError):  # without a broker there is nothing left to delete
         try:

@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 from consumer.client import SessionClient
 from consumer.demo.lines import Line, Lines, RabbitMQLine, signalwire_line
 from consumer.demo.script import PARTS, SHORT_TIMEOUT
-from consumer.demo.stage import Worker, place_for, workers_at
-from consumer.demo.watch import Call, DemoFailed, Summary, ToolCall, Watch, summary_of
+from consumer.demo.stage import DemoWorker, place_for, workers_at
+from consumer.demo.watch import DemoFailed, PlayedCall, Summary, ToolCall, Watch, summary_of
 from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.events import CloudEvent
@@ -29,7 +29,7 @@ LOOK = 0.5
 DRAW = 0.125
 
 
-class View(Protocol):
+class DemoView(Protocol):
     """Where the demo is watched; entered before it begins."""
 
     def __enter__(self) -> Self: ...
@@ -43,7 +43,7 @@ class View(Protocol):
     def event(self, event: CloudEvent, watch: Watch) -> None:
         """What a worker has published."""
 
-    def todos(self, call: Call, todos: list[str]) -> None:
+    def todos(self, call: PlayedCall, todos: list[str]) -> None:
         """What a call has found on its todo list."""
 
     def listing(self, sessions: Collection[SessionInfo]) -> None:
@@ -53,7 +53,7 @@ class View(Protocol):
         """How things stand; called several times a second."""
 
 
-async def play(url: str, prefix: str, view: View) -> Summary:
+async def play(url: str, prefix: str, view: DemoView) -> Summary:
     """Play everything and return the figures of the run; leaves nothing behind, however it ends.
 
     Raises:
@@ -79,7 +79,7 @@ async def play(url: str, prefix: str, view: View) -> Summary:
         return summary_of(watch, workers=len(workers), took=time.monotonic() - began)
 
 
-async def _started(workers: Sequence[Worker], watch: Watch) -> None:
+async def _started(workers: Sequence[DemoWorker], watch: Watch) -> None:
     def up() -> set[str]:
         return {str(event.subject) for event in watch.events if event.type == "mcp.worker.started"}
 
@@ -87,14 +87,14 @@ async def _started(workers: Sequence[Worker], watch: Watch) -> None:
     await watch.until(lambda: wanted <= up(), "the workers did not start", within=STARTING)
 
 
-async def _calls(client: SessionClient, lines: Lines, watch: Watch, view: View) -> None:
+async def _calls(client: SessionClient, lines: Lines, watch: Watch, view: DemoView) -> None:
     await lines.signalwire.try_another_key()
     view.say(
         f"{len(PARTS)} calls come in, each from another platform: SignalWire's over HTTP, the others over RabbitMQ."
     )
     for part in PARTS:
         call_id = part.fresh_id()
-        watch.calls[call_id] = Call(part, call_id)
+        watch.calls[call_id] = PlayedCall(part, call_id)
     try:
         async with asyncio.TaskGroup() as group:
             for call in watch.calls.values():
@@ -116,7 +116,7 @@ async def _calls(client: SessionClient, lines: Lines, watch: Watch, view: View) 
     _check_ends(watch)
 
 
-async def _talk(lines: Lines, call: Call, watch: Watch, view: View) -> None:
+async def _talk(lines: Lines, call: PlayedCall, watch: Watch, view: DemoView) -> None:
     """One call from its start to the end of what its agent does with its tools."""
     call.published = time.monotonic()
     await _tell(lines, call, call.part.started, watch)
@@ -136,19 +136,19 @@ async def _talk(lines: Lines, call: Call, watch: Watch, view: View) -> None:
         raise DemoFailed(f"the {call.part.platform} call put {list(call.part.todos)} on its list and found {found}")
 
 
-async def _tool(line: Line, call: Call, watch: Watch, name: str, arguments: Json) -> Json:
+async def _tool(line: Line, call: PlayedCall, watch: Watch, name: str, arguments: Json) -> Json:
     began = time.monotonic()
     result = await line.use(call, name, arguments)
     watch.tool_calls.append(ToolCall(call.call_id, name, time.monotonic() - began, call.part.over_http))
     return result
 
 
-async def _tell(lines: Lines, call: Call, event: str, watch: Watch) -> None:
+async def _tell(lines: Lines, call: PlayedCall, event: str, watch: Watch) -> None:
     await lines.of(call).tell(call, event)
     watch.webhooks += call.part.over_http
 
 
-async def _compare_listing(client: SessionClient, watch: Watch, view: View) -> None:
+async def _compare_listing(client: SessionClient, watch: Watch, view: DemoView) -> None:
     """What the workers list over RPC must be what their events tell, whichever of both is heard first."""
     before = watch.open_calls()
     page = await client.list_sessions()
@@ -163,7 +163,7 @@ async def _compare_listing(client: SessionClient, watch: Watch, view: View) -> N
     )
 
 
-async def _let_expire(watch: Watch, view: View) -> None:
+async def _let_expire(watch: Watch, view: DemoView) -> None:
     quiet = [call for call in watch.calls.values() if call.part.expires]
     names = ", ".join(call.part.platform for call in quiet)
     view.say(f"Nobody uses the session of the {names} call: it expires after {SHORT_TIMEOUT:g} s.")
@@ -185,7 +185,7 @@ def _check_ends(watch: Watch) -> None:
         raise DemoFailed(f"{len(watch.calls)} calls opened {watch.count('created')} sessions, not one each")
 
 
-async def _leave(workers: Sequence[Worker]) -> None:
+async def _leave(workers: Sequence[DemoWorker]) -> None:
     codes = await asyncio.gather(*(worker.leave() for worker in workers))
     for worker, code in zip(workers, codes, strict=True):
         if code != 0:
@@ -210,14 +210,14 @@ async def _in_background(*work: Any) -> AsyncIterator[None]:
                 raise result
 
 
-async def _take_in(events: asyncio.Queue[CloudEvent], watch: Watch, view: View) -> None:
+async def _take_in(events: asyncio.Queue[CloudEvent], watch: Watch, view: DemoView) -> None:
     while True:
         event = await events.get()
         watch.note(event)
         view.event(event, watch)
 
 
-async def _keep_drawing(watch: Watch, view: View) -> None:
+async def _keep_drawing(watch: Watch, view: DemoView) -> None:
     while True:
         view.draw(watch)
         await asyncio.sleep(DRAW)

@@ -19,7 +19,7 @@ class DemoFailed(Exception):
 
 
 @dataclass(slots=True)
-class Call:
+class PlayedCall:
     """One call, as far as it has come. Moments are of the monotonic clock."""
 
     part: Part
@@ -59,7 +59,7 @@ class ToolCall:
 class Watch:
     """Everything that was seen in one run."""
 
-    calls: dict[str, Call] = field(default_factory=dict)
+    calls: dict[str, PlayedCall] = field(default_factory=dict)
     events: list[CloudEvent] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
     webhooks: int = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import ALL_SCOPES, GatewaySettings, Scope
+from consumer.settings.gateway_settings import ALL_SCOPES, GatewaySettings, Scope
 from consumer.tokens import TokenKeys, TokenRefused
 from schemas.ids import CallId, ServiceName
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
@@ -35,6 +36,8 @@ class Told:
     tool: str | None = None
     code: str | None = None
     holder: str | None = None
+    timed: bool = True
+    """Whether the time until its end tells how long it was worked on."""
     more: dict[str, object] = field(default_factory=dict)
 
 
@@ -48,6 +51,13 @@ def addressed(request: Request) -> Addressed:
     """How this request was addressed."""
     found: Addressed = request.scope["addressed"]
     return found
+
+
+def only_listens(request: Request) -> None:
+    """Nothing is worked on any more for this request; its stream stays open, and does not count as one in flight."""
+    release: Callable[[], None] = request.scope["release"]
+    release()
+    told(request).timed = False
 
 
 def granted(request: Request) -> Grant:

@@ -11,17 +11,18 @@ from starlette.routing import Route
 from consumer import __version__
 from consumer.client import Requester, SessionClient
 from consumer.gateway.access import Doorkeeper
-from consumer.gateway.app import application
-from consumer.gateway.catalogue import Catalogue
-from consumer.gateway.limits import InFlight, Rates
+from consumer.gateway.application import application
+from consumer.gateway.known_services import KnownServices
+from consumer.gateway.mcp.changes import SessionChanges
 from consumer.gateway.mcp.endpoint import Mcp
 from consumer.gateway.mcp.sealing import Seal
 from consumer.gateway.minting import Minting
-from consumer.gateway.origins import Origins
+from consumer.gateway.origins import RequestOrigins
+from consumer.gateway.rate_limits import Rates, RequestsInFlight
 from consumer.gateway.readiness import Readiness
 from consumer.gateway.rest import Rest
 from consumer.gateway.senders import Senders
-from consumer.gateway.server import Server
+from consumer.gateway.server import HttpServer
 from consumer.gateway.swaig import Swaig
 from consumer.gateway.webhooks import Webhooks
 from consumer.observability.listening import CannotListen
@@ -32,7 +33,7 @@ from schemas.errors import CannotConnect
 log = structlog.get_logger(__name__)
 
 
-class Exit(IntEnum):
+class GatewayExit(IntEnum):
     """Exit codes of the gateway; the worker's, as far as they mean the same."""
 
     LEFT = 0
@@ -56,24 +57,26 @@ class Gateway:
             connect_timeout=settings.worker.connect_timeout,
             middleware=middleware,
         )
-        self.in_flight = InFlight(own.max_in_flight)
+        self.in_flight = RequestsInFlight(own.max_in_flight)
+        self._changes = SessionChanges(self.client)
         keys = TokenKeys([key.get_secret_value() for key in own.token_keys], settings.worker.prefix)
-        origins, doorkeeper = Origins(own), Doorkeeper(own, keys)
+        origins, doorkeeper = RequestOrigins(own), Doorkeeper(own, keys)
         self.routes = list(self._routes(keys))
         app = application(self.routes, origins=origins, doorkeeper=doorkeeper, in_flight=self.in_flight)
-        self._server = Server(app, own)
+        self._server = HttpServer(app, own)
         self.port = 0
 
     def _routes(self, keys: TokenKeys) -> Iterator[Route]:
         own = self._settings.gateway
         senders = Senders(own)
-        catalogue = Catalogue(self.client, own.patience)
+        catalogue = KnownServices(self.client, own.call_timeout)
         yield from Readiness(self.client, self.in_flight).routes()
         yield from Rest(self.client, own, Rates(own.rate_limits)).routes()
         yield from Webhooks(self.client, own, senders).routes()
         yield from Swaig(self.client, own, senders, catalogue).routes()
         yield from Minting(keys, own.max_body).routes()
-        yield from Mcp(self.client, own, catalogue, Seal.of(own, self._settings.worker.prefix)).routes()
+        seal = Seal.of(own, self._settings.worker.prefix)
+        yield from Mcp(self.client, own, catalogue, seal, self._changes).routes()
 
     async def listen(self) -> None:
         """Begin to listen: probes are answered while the broker is looked for.
@@ -95,6 +98,7 @@ class Gateway:
     async def leave(self, timeout: float) -> bool:
         """Take no more requests, and wait ``timeout`` s at most for what runs; returns whether all was answered."""
         self.in_flight.leaving = True
+        self._changes.close()
         log.info("gateway.leaving", in_flight=self.in_flight.count)
         try:
             async with asyncio.timeout(timeout):
@@ -106,12 +110,13 @@ class Gateway:
 
     async def close(self) -> None:
         """Listen no more, and disconnect."""
+        self._changes.close()
         await self._server.close()
         await self.client.disconnect()
         log.info("gateway.stopped")
 
 
-async def run_gateway(settings: Settings) -> Exit:
+async def run_gateway(settings: Settings) -> GatewayExit:
     """Run a gateway until SIGTERM or SIGINT; what runs then gets ``worker.drain_timeout``."""
     gateway = Gateway(settings)
     told = asyncio.Event()
@@ -126,13 +131,13 @@ async def run_gateway(settings: Settings) -> Exit:
         if connecting.done():
             await connecting
         await leaving
-        return Exit.LEFT if await gateway.leave(settings.worker.drain_timeout) else Exit.DRAIN_TIMED_OUT
+        return GatewayExit.LEFT if await gateway.leave(settings.worker.drain_timeout) else GatewayExit.DRAIN_TIMED_OUT
     except CannotListen as error:
         log.error("gateway.cannot_listen", error=str(error))
-        return Exit.BAD_CONFIGURATION
+        return GatewayExit.BAD_CONFIGURATION
     except CannotConnect as error:
         log.error("broker.unreachable", error=str(error))
-        return Exit.BROKER_UNREACHABLE
+        return GatewayExit.BROKER_UNREACHABLE
     finally:
         for task in (connecting, leaving):
             task.cancel()

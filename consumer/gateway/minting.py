@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from consumer.gateway.contract import Minted
+from consumer.gateway.bodies import Minted
 from consumer.gateway.exchange import answer, granted, json_object, path_parameter, told
 from consumer.gateway.problems import Refused
 from consumer.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, TokenKeys

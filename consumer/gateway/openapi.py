@@ -9,19 +9,19 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from consumer import __version__
-from consumer.gateway.contract import (
+from consumer.gateway.bodies import (
     Called,
-    CallRequest,
+    ClosedSession,
     Health,
     ListedService,
     ListedSession,
-    Message,
+    ListedTools,
     Minted,
     MintRequest,
     Ready,
-    ServiceTools,
     SwaigAnswer,
     SwaigRequest,
+    ToolCallRequest,
 )
 from consumer.gateway.statuses import ErrorAnswer
 from schemas.calls import Platform
@@ -81,19 +81,20 @@ OPERATIONS: Final = (
         200, ASKED,
     ),
     Operation(
-        "get", "/services/{service}/tools", "list_tools", "List the tools of a service", "gateway", None, ServiceTools,
+        "get", "/services/{service}/tools", "list_tools", "List the tools of a service", "gateway", None, ListedTools,
         200, (*ASKED, 422),
     ),
     Operation(
         "post", "/services/{service}/call", "call_tool", "Call a tool; the first call opens the session", "gateway",
-        CallRequest, Called, 200, (*WITH_BODY, 422),
+        ToolCallRequest, Called, 200, (*WITH_BODY, 422),
     ),
     Operation(
         "get", "/sessions", "list_sessions", "List the open sessions of all workers", "gateway", None,
         dict[str, ListedSession], 200, ASKED,
     ),
     Operation(
-        "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, Message, 200, ASKED,
+        "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, ClosedSession, 200,
+        ASKED,
     ),
     Operation(
         "post", "/calls/{call}/token", "mint_token", "Mint a token for one call", "tokens", MintRequest, Minted, 201,

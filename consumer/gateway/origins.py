@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -24,7 +24,7 @@ class Addressed:
     """Whether it came from this machine without a proxy in between."""
 
 
-class Origins:
+class RequestOrigins:
     """Believes proxies as far as it is told to, and refuses names that are none of this gateway's."""
 
     def __init__(self, settings: GatewaySettings) -> None:

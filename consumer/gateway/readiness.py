@@ -9,9 +9,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from consumer.client import SessionClient
-from consumer.gateway.contract import Ready
+from consumer.gateway.bodies import Ready
 from consumer.gateway.exchange import addressed, answer, granted
-from consumer.gateway.limits import InFlight
+from consumer.gateway.rate_limits import RequestsInFlight
 from consumer.observability.web import exposed_metrics
 from schemas.errors import SessionsError
 
@@ -24,7 +24,7 @@ ASK_TIMEOUT: Final = 1.0
 class Readiness:
     """Tells whether requests can be answered here."""
 
-    def __init__(self, client: SessionClient, in_flight: InFlight) -> None:
+    def __init__(self, client: SessionClient, in_flight: RequestsInFlight) -> None:
         self._client = client
         self._in_flight = in_flight
         self._ready_workers = 0

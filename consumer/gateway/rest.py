@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import SessionClient
-from consumer.gateway.contract import Called, Health, ListedService, ListedSession, Message, ServiceTools
+from consumer.gateway.bodies import Called, ClosedSession, Health, ListedService, ListedSession, ListedTools
 from consumer.gateway.exchange import addressed, answer, granted, json_object, path_parameter, told
-from consumer.gateway.limits import Limited, Rates
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import GatewaySettings
+from consumer.gateway.rate_limits import Limited, Rates
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound, SessionNotFound
 from schemas.ids import call_id_of
@@ -63,7 +63,7 @@ class Rest:
         await self._limit(request, "default")
         grant = granted(request)
         grant.check("gateway")
-        found = (await self._client.list_services(reply_timeout=self._settings.patience)).services
+        found = (await self._client.list_services(reply_timeout=self._settings.call_timeout)).services
         return answer(
             {
                 name: ListedService(command=list(service.command), description=service.description)
@@ -78,10 +78,10 @@ class Rest:
         service = _service(request)
         granted(request).check("gateway", service=service)
         try:
-            found = await self._client.service_tools(service, reply_timeout=self._settings.patience)
+            found = await self._client.service_tools(service, reply_timeout=self._settings.call_timeout)
         except (ServiceNotFound, ServiceDisabled) as error:  # the status that SignalWire's gateway has here
             raise Refused(400, error.message, code=error.code.value) from None
-        return answer(ServiceTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
+        return answer(ListedTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
 
     async def call(self, request: Request) -> Response:
         """Call a tool, on the call's session; open that if there is none."""
@@ -100,7 +100,7 @@ class Rest:
             tool,
             _table(body, "arguments"),
             service_name=service,
-            timeout=self._settings.patience,
+            timeout=self._settings.call_timeout,
             idempotency_key=request.headers.get("idempotency-key"),
             open="alone",
             session_timeout=_timeout(body),
@@ -113,7 +113,7 @@ class Rest:
         await self._limit(request, "default")
         grant = granted(request)
         grant.check("gateway")
-        timeout = self._settings.patience
+        timeout = self._settings.call_timeout
         found = self._client.iter_sessions(call_id=grant.call_id, reply_timeout=timeout)
         return answer({one.session_id: _listed(one) async for one in found if grant.reaches(one.service_name)})
 
@@ -124,10 +124,10 @@ class Rest:
         session_id = _session_id(path_parameter(request, "session_id"))
         told(request).call_id = call_id_of(session_id)
         grant.check("gateway", call_id=call_id_of(session_id))
-        closed = await self._client.close(session_id, reply_timeout=self._settings.patience)
+        closed = await self._client.close(session_id, reply_timeout=self._settings.call_timeout)
         if not closed.closed:
             raise SessionNotFound(f"Session {session_id} not found", session_id=session_id)
-        return answer(Message(message=f"Session {session_id} closed"))
+        return answer(ClosedSession(message=f"Session {session_id} closed"))
 
     async def _limit(self, request: Request, limited: Limited) -> None:
         await self._rates.count(limited, addressed(request).address)

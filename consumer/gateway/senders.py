@@ -13,7 +13,7 @@ from consumer.gateway.access import EVERYTHING, Grant
 from consumer.gateway.exchange import addressed, granted, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.signatures import COVERS_URL, SCHEMES, Scheme, Signed
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import PLATFORMS
 from schemas.calls import Platform
 from schemas.errors import ClientError
@@ -29,7 +29,7 @@ SIGNALWIRE: Final = Grant("signalwire", EVERYTHING - {"console", "mint"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class _SignedPlatform:
     """One platform whose webhooks are signed: how, with which keys, and for how long (s)."""
 
     platform: Platform
@@ -76,7 +76,7 @@ class Senders:
         platforms = [one for one in self._checked.values() if source in PLATFORMS[one.platform]]
         return self._sender(platforms, request, body) if self._checked else granted(request)
 
-    def _sender(self, platforms: Iterable[_Checked], request: Request, body: bytes) -> Sender:
+    def _sender(self, platforms: Iterable[_SignedPlatform], request: Request, body: bytes) -> Sender:
         signed = [one for one in platforms if one.scheme.is_signed(request.headers)]
         for one in signed:
             if one.holds(request, body):
@@ -103,8 +103,8 @@ class Senders:
             raise Refused(503, f"{error.message}; send the event again", code=error.code.value) from error
 
 
-def _checked(settings: GatewaySettings) -> Mapping[Platform, _Checked]:
-    found: dict[Platform, _Checked] = {}
+def _checked(settings: GatewaySettings) -> Mapping[Platform, _SignedPlatform]:
+    found: dict[Platform, _SignedPlatform] = {}
     for platform, scheme in SCHEMES.items():
         given = settings.webhooks.get(platform)
         secrets = given.keys if given else ()
@@ -112,5 +112,7 @@ def _checked(settings: GatewaySettings) -> Mapping[Platform, _Checked]:
             secrets = (*settings.signing_keys, *secrets)
         if secrets:
             window = given.window if given and given.window is not None else scheme.WINDOW
-            found[platform] = _Checked(platform, scheme, tuple(key.get_secret_value() for key in secrets), window)
+            found[platform] = _SignedPlatform(
+                platform, scheme, tuple(key.get_secret_value() for key in secrets), window
+            )
     return found

@@ -1,8 +1,6 @@
 """Serving an ASGI application with uvicorn, in the loop that runs already, without signal handlers of its own."""
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from typing import Final
 
 import structlog
@@ -11,9 +9,9 @@ from starlette.types import ASGIApp
 
 from consumer.gateway.exchange import written
 from consumer.gateway.statuses import RETRY_AFTER, http_error
-from consumer.observability.http_connections import Bounds, Parser, bounded, fastest_parser
+from consumer.observability.http_connections import ConnectionBounds, Parser, SignalFreeServer, bounded, fastest_parser
 from consumer.observability.listening import BACKLOG, CannotListen, listen
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
 
@@ -36,20 +34,12 @@ TOO_MANY: Final = _too_many()
 """The answer to one connection too many."""
 
 
-class _Server(uvicorn.Server):
-    """Without signal handlers: whoever runs the process has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def bounds_of(settings: GatewaySettings) -> Bounds:
+def bounds_of(settings: GatewaySettings) -> ConnectionBounds:
     """What connections may cost a gateway with these settings."""
-    return Bounds(settings.max_connections, HEAD_TIMEOUT, READ_TIMEOUT, max_head=MAX_HEAD, refusal=TOO_MANY)
+    return ConnectionBounds(settings.max_connections, HEAD_TIMEOUT, READ_TIMEOUT, max_head=MAX_HEAD, refusal=TOO_MANY)
 
 
-class Server:
+class HttpServer:
     """Serves from ``open`` to ``close``."""
 
     def __init__(
@@ -57,13 +47,13 @@ class Server:
         app: ASGIApp,
         settings: GatewaySettings,
         *,
-        bounds: Bounds | None = None,
+        bounds: ConnectionBounds | None = None,
         parser: Parser | None = None,
     ) -> None:
         bounds = bounds or bounds_of(settings)
         self._settings = settings
         tls = settings.tls_cert
-        self._server = _Server(
+        self._server = SignalFreeServer(
             uvicorn.Config(
                 app,
                 interface="asgi3",

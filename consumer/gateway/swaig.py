@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from consumer.client import SessionClient
 from consumer.gateway import speech
-from consumer.gateway.catalogue import Catalogue
 from consumer.gateway.exchange import addressed, answer, body_of, path_parameter, read_object, told
+from consumer.gateway.known_services import KnownServices
 from consumer.gateway.problems import Refused
 from consumer.gateway.senders import Sender, Senders
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import Translated, translate
 from schemas.base import Json
 from schemas.calls import CallKind
@@ -37,7 +37,7 @@ class Swaig:
     """Answers SWAIG requests: functions, hooks, requests for signatures."""
 
     def __init__(
-        self, client: SessionClient, settings: GatewaySettings, senders: Senders, catalogue: Catalogue
+        self, client: SessionClient, settings: GatewaySettings, senders: Senders, catalogue: KnownServices
     ) -> None:
         self._client = client
         self._settings = settings
@@ -81,7 +81,11 @@ class Swaig:
             about.service, about.tool = await self._find(function, service, sender)
             sender.check("gateway", call_id=call_id, service=about.service)
             result = await self._client.call_tool(
-                call_id, about.tool, _arguments(payload), service_name=about.service, timeout=self._settings.patience
+                call_id,
+                about.tool,
+                _arguments(payload),
+                service_name=about.service,
+                timeout=self._settings.call_timeout,
             )
         except SessionsError as error:
             about.code = error.code.value

@@ -17,7 +17,7 @@ from consumer.gateway.documents import Documents
 from consumer.gateway.exchange import answer, body_of, path_parameter, read_items, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.senders import Sender, Senders
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import Ignored, Translated, Translation, Unrecognised, translate
 from schemas.calls import CallKind, Platform
 
@@ -67,8 +67,8 @@ class Webhooks:
     async def take_one(self, request: Request) -> Response:
         """Publish what one platform says of a call.
 
-        What another platform sends is refused. What nobody knows is published: a worker parks it with the reason, and
-        the platform does not take our not knowing for a failure of its delivery.
+        What another platform sends is refused. What nobody knows is published: a worker makes it a dead letter, with
+        the reason, and the platform does not take our not knowing for a failure of its delivery.
         """
         name = path_parameter(request, "platform")
         if name not in get_args(Platform):

@@ -18,7 +18,7 @@ from opentelemetry.trace import ProxyTracerProvider
 
 log = structlog.get_logger(__name__)
 
-FLUSH_PATIENCE = 2.0
+FLUSH_TIMEOUT = 2.0
 """How long (s) the last spans may take at the end; a collector that is away must not keep a worker from leaving."""
 
 
@@ -62,7 +62,7 @@ def exporting(service: str, version: str) -> Iterator[None]:
     finally:
         flushing = threading.Thread(target=provider.shutdown, name="tracing-flush", daemon=True)
         flushing.start()
-        flushing.join(FLUSH_PATIENCE)
+        flushing.join(FLUSH_TIMEOUT)
 
 
 def _exporter(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a class of a package that may not be there

@@ -5,16 +5,19 @@ its answer, or that opens connections and says nothing would hold a descriptor f
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 Parser = Literal["httptools", "h11"]
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConnectionBounds:
     """What connections may cost."""
 
     max_connections: int
@@ -31,10 +34,19 @@ class Bounds:
     """What one connection too many is answered with, when all are busy. Empty: it is closed without an answer."""
 
 
+class SignalFreeServer(uvicorn.Server):
+    """An HTTP server without signal handlers: who runs the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class _Transport:
+class _ClosingTransport:
     """A transport that is not written to, and not asked to read, when it is closing.
 
     asyncio's own ignores that. uvloop's raises, so an answer would fail for a client that has gone meanwhile.
@@ -71,7 +83,7 @@ else:
 class _Bounded(_Protocol):
     """What is added to a protocol of uvicorn."""
 
-    bounds: Bounds
+    bounds: ConnectionBounds
     opened_at = 0.0
     _head_bytes = 0
     _refused = False
@@ -85,7 +97,7 @@ class _Bounded(_Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", _Transport(transport)))
+        super().connection_made(cast("asyncio.Transport", _ClosingTransport(transport)))
         self.opened_at = self.loop.time()
         self._head_timer = self.loop.call_later(self.bounds.head_timeout, transport.abort)
         if self.bounds.lifetime is not None:
@@ -153,7 +165,7 @@ def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     return None
 
 
-def bounded(bounds: Bounds, parser: Parser = "h11") -> type[asyncio.Protocol]:
+def bounded(bounds: ConnectionBounds, parser: Parser = "h11") -> type[asyncio.Protocol]:
     """A protocol for uvicorn's ``http`` with these bounds."""
     base: Any = H11Protocol
     if parser == "httptools":

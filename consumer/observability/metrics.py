@@ -72,7 +72,7 @@ def _look(name: str, sentence: str, *labels: str) -> dict[str, Declared]:
 DELIVERIES = _counter(
     "deliveries_total",
     "How many messages were taken from queues, by what became of them: done, failed (answered with an error), "
-    "forwarded, parked, held (a recipe) or requeued",
+    "forwarded, dead_lettered, held (a recipe) or requeued",
     "type",
     "outcome",
 )
@@ -84,8 +84,8 @@ CALL_EVENTS = _counter(
     "source",
     "kind",
 )
-PARKED = _counter("parked_total", "How many messages went to the parking lot, by reason", "reason")
-PARKED_BYTES = _counter("parked_bytes_total", "How many bytes went to the parking lot, by reason", "reason")
+DEAD_LETTERS = _counter("dead_letters_total", "How many messages became dead letters, by reason", "reason")
+DEAD_LETTER_BYTES = _counter("dead_letter_bytes_total", "How many bytes became dead letters, by reason", "reason")
 
 # Finding a worker.
 

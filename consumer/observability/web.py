@@ -5,7 +5,6 @@ the port can cost it a few connections for a short time, and no more.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
@@ -20,16 +19,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from consumer.observability.http_connections import Bounds, bounded
+from consumer.observability.http_connections import ConnectionBounds, SignalFreeServer, bounded
 from consumer.observability.listening import listen
 from consumer.observability.metrics import REGISTRY
 
 log = structlog.get_logger(__name__)
 
-CLOSE_PATIENCE = 1.0
+CLOSE_TIMEOUT = 1.0
 """How long (s) closing may take; whoever is being answered has so long to take the answer."""
 
-BOUNDS = Bounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
+BOUNDS = ConnectionBounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
 """Enough for several scrapes at once, and for each of them."""
 
 
@@ -57,19 +56,11 @@ def exposed_metrics(accept: str) -> tuple[bytes, str]:
     return encode(_everything()), content_type
 
 
-class _Server(uvicorn.Server):
-    """Without signal handlers: the worker has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Web:
     """Serves from ``open`` to ``close``; ``readiness`` tells under ``ready`` whether the worker is, and why."""
 
     def __init__(
-        self, host: str, port: int, readiness: Callable[[], Mapping[str, object]], bounds: Bounds = BOUNDS
+        self, host: str, port: int, readiness: Callable[[], Mapping[str, object]], bounds: ConnectionBounds = BOUNDS
     ) -> None:
         self._host = host
         self.port = port
@@ -81,7 +72,7 @@ class Web:
                 Route("/metrics", self._metrics),
             ]
         )
-        self._server = _Server(
+        self._server = SignalFreeServer(
             uvicorn.Config(
                 app,
                 loop="none",
@@ -93,7 +84,7 @@ class Web:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(CLOSE_PATIENCE),
+                timeout_graceful_shutdown=round(CLOSE_TIMEOUT),
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -114,7 +105,7 @@ class Web:
         """Answer who has asked, and listen no more; bounded."""
         assert self._serving is not None
         self._server.should_exit = True
-        _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_PATIENCE)
+        _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_TIMEOUT)
         for task in late:
             task.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)

@@ -64,7 +64,7 @@ class _Unreadable(NotJsonRpc):
 
 
 def parse(data: bytes) -> JSONRPCMessage | None:
-    """The message in ``data``, or ``None`` for one that nobody here needs; :class:`NotJsonRpc` for nonsense.
+    """The message in ``data``, ``None`` for one that nobody here needs; :class:`NotJsonRpc` when it is none.
 
     Bytes that are not UTF-8 and lone surrogates are replaced rather than refused: a caller is better served by an
     answer with a replacement character in it than by a timeout. A result is handed on as it came, unvalidated. An

@@ -32,7 +32,7 @@ PARSING = 2e-8
 TALKS = "it went on talking unasked, at the expense of other sessions"
 """Why a server was given up."""
 
-PATIENCE = 10.0
+OVERDRAWN_TIMEOUT = 10.0
 """How long (s) a server may go on with more than its share."""
 
 
@@ -77,4 +77,4 @@ class LoopShare:
     @property
     def is_overdrawn(self) -> bool:
         """Whether it has gone on for too long."""
-        return self._short_since is not None and self._counted_at - self._short_since > PATIENCE
+        return self._short_since is not None and self._counted_at - self._short_since > OVERDRAWN_TIMEOUT

@@ -4,10 +4,10 @@ import re
 import shutil
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from consumer.processes.launch.environment import search_path
-from schemas.base import Seconds
+from consumer.processes.search_path import search_path
+from schemas.base import Seconds, Section
 from schemas.ids import ServiceName, ServiceNameField
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
@@ -30,14 +30,15 @@ Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 """Bytes, also written ``"512M"``; units are powers of 1024."""
 
 
-class Warm(BaseModel):
-    """Processes that are started ahead: at least ``min``, at most ``max``, each at most ``idle_ttl`` seconds old."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Warm(Section):
+    """``[services.<name>.warm]``: processes that are started ahead of calls."""
 
     min: int = Field(default=0, ge=0)
+    """At least so many wait for a call."""
     max: int = Field(default=0, ge=0)
+    """At most so many wait. `0`: none is started ahead."""
     idle_ttl: Seconds = 600.0
+    """How old one may become while it waits; then another takes its place."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -46,30 +47,41 @@ class Warm(BaseModel):
         return self
 
 
-class Sandbox(BaseModel):
-    """How a server process is kept apart; sizes are bytes (``"512M"`` is understood), ``cpu_seconds`` a whole life.
+class Sandbox(Section):
+    """``[services.<name>.sandbox]``: how a server process is kept apart.
 
     ``enabled``, ``resource_limits``, ``restricted_env``, ``working_dir``, ``allowed_paths`` and ``note`` are the keys
     of SignalWire's gateway, read as it means them: ``enabled = false`` and ``resource_limits = false`` are the kind
-    ``none``. One thing differs: the environment is always the minimal one, also with ``restricted_env = false``,
-    because the worker's own holds the broker's password. ``allowed_paths`` are what a bubblewrapped server may read
-    and write beside its own folder. ``kind = "auto"`` is bubblewrap where it works and limits where not. A worker that
-    is root gives each server a ``user`` of its own that has no rights, unless it is to keep the worker's.
+    ``none``. One thing differs: the environment is always the minimal one, because the worker's own holds the
+    broker's password.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["auto", "bubblewrap", "limits", "none"] = "auto"
+    """`limits`: resource limits and no new privileges; `bubblewrap`: its own file system and namespaces as well;
+    `none`: neither; `auto`: `bubblewrap` where it works, and `limits` where not or with `fork_server`.
+    [Sandboxes](operations/sandbox.md) says what each holds."""
     user: Literal["own", "worker"] = "own"
+    """Whom it runs as when the worker is root. `own`: a user of its own without rights; `worker`: root. Of kind `none`
+    it is always the worker's user."""
     memory: Size | None = None
+    """Bytes of data; `"512M"` is understood."""
     cpu_seconds: Annotated[int, Field(gt=0)] | None = None
+    """Seconds of processor time, over the whole life."""
     processes: Annotated[int, Field(gt=0)] | None = None
+    """How many processes and threads."""
     file_size: Size | None = None
+    """The largest file in bytes; `"1G"` is understood."""
     network: bool = True
+    """Whether it has a network. `false` needs `bubblewrap`."""
     working_dir: str | None = None
+    """Where the command starts. Without it: its private folder, and words of `command` that name a file below the
+    worker's folder are made absolute."""
     allowed_paths: list[str] = Field(default_factory=list)
+    """What it may read and write beside its own folder, with `bubblewrap`; under root, as far as everybody may."""
     restricted_env: bool = True
+    """Key of the gateway; changes nothing, the environment is always the minimal one."""
     note: str = ""
+    """For people."""
 
     @model_validator(mode="before")
     @classmethod
@@ -94,53 +106,66 @@ class Sandbox(BaseModel):
         return self
 
 
-class MCPService(BaseModel):
-    """One service: a command that speaks MCP on stdio, or the URL of a streamable HTTP server.
-
-    Durations are seconds. ``timeout`` is the idle timeout of its sessions (default: ``session.default_timeout``).
-    ``bind`` pins arguments of its tools, ``{name}`` standing for what the session's metadata has under that name.
-    A request may ask for another time than ``call_timeout``, up to ``max_call_timeout``.
-    ``max_calls`` is how many requests of one session may run at once, ``max_arguments`` and ``max_result`` are bytes of
-    a request and of a reply. With ``retry`` a tool that says of itself that it may be repeated (``readOnlyHint``,
-    ``idempotentHint``) is called once more, on a fresh process, when the first one died under the call.
-
-    ``offers`` are the capabilities beside elicitation that a server up to 2025-11-25 is told at its start, before it is
-    known who will use it. A question that its requester then does not offer to answer is refused.
-
-    ``fork_server`` names what a Python server runs as ``module:function`` (its ``main``, as a console script has it; or
-    ``module:object.method``).
-    A helper process then imports the module once, with the interpreter of ``command``, and forks for each session,
-    which saves the time of the import; the arguments of ``command`` are the function's ``sys.argv``. What the module
-    makes of environment and folder while it is imported, all sessions share. The helper runs the function once on the
-    beginning of a session of its own, to know what it imports late. Where that cannot be done the server is
-    started by ``command``, with a warning.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class MCPService(Section):
+    """``[services.<name>]``: a command that speaks MCP on stdio, or the URL of a streamable HTTP server."""
 
     name: ServiceNameField = ServiceName("service")
+    """The key of its table."""
     command: list[str] | None = None
+    """The program and its arguments; it speaks MCP on stdin and stdout. Either this or `url`."""
     url: str | None = None
+    """Address of a streamable HTTP server. Either this or `command`."""
     description: str = ""
+    """For people; `services.list` shows it."""
     enabled: bool = True
+    """With `false` no session is opened on it."""
     env: dict[str, str] = Field(default_factory=dict)
+    """Variables for the process. It gets these and a minimal environment, never the worker's own."""
     headers: dict[str, str] = Field(default_factory=dict)
+    """HTTP headers for a `url`."""
     start_timeout: Seconds = 30.0
+    """How long starting and the handshake may take."""
     call_timeout: Seconds = 30.0
+    """How long a tool call may take when its caller does not say."""
     max_call_timeout: Seconds = 600.0
+    """The longest time that a caller may ask for, at least `call_timeout`."""
     timeout: Seconds | None = None
+    """Idle timeout of this service's sessions. Without it: `session.default_timeout`."""
     restore: bool = True
+    """Whether its sessions are opened again when their worker has gone."""
     retry: bool = False
+    """Whether a tool that says of itself that it may be repeated (`readOnlyHint`, `idempotentHint`) is called once
+    more, on a fresh process, when the process died under the call."""
     pending_after: Seconds | None = None
+    """When a tool call takes longer, its caller gets one `tools.pending`. A request may say another time."""
     question_timeout: Seconds = 30.0
+    """How long a question of the server to the caller (`input.required`, or returned) waits for its answer."""
     offers: list[Literal["sampling", "roots"]] = Field(default_factory=list)
+    """What a server up to 2025-11-25 is told that it may ask for beside elicitation: `sampling`, `roots`. It is told at
+    its start, before it is known who will use it. Its question goes to a requester that offers the same in
+    `client_capabilities`, and is refused otherwise."""
     bind: dict[str, str] = Field(default_factory=dict)
+    """Arguments that are set for every call of a tool that takes them; what the requester gives for them reaches no
+    tool and no prompt. `{name}` stands for what the session's metadata has under that name, `{name|default}` has a
+    default, and without one a missing value is an error. The fields of the call event (`from`, `to`, `direction` and so
+    on) are read from the event alone. Resources are not bound."""
     max_calls: int = Field(default=16, ge=1)
+    """How many tool calls and other requests of one session may run at once."""
     max_arguments: Size = 1 << 20
+    """The most bytes that a request's body may have."""
     max_result: Size = 12 << 20
+    """The most bytes that a result may have."""
     warm: Warm | None = None
+    """Processes that are started ahead of calls, as many as calls come in while one starts."""
     fork_server: Annotated[str, Field(pattern=_FUNCTION)] | None = None
+    """What a Python server runs, as `module:function`; the function may be an attribute of something in the module:
+    `weather.server:app.run`. A helper imports the module once and forks itself for each session, which saves the time
+    of the import; the arguments of `command` are its `sys.argv`. What the module makes of environment and folder while
+    it is imported, all sessions share. Where it cannot be done, `command` is started, with a warning. The helper
+    rehearses the function once, in a throw-away fork, so a server that does something at its start does it one time
+    more."""
     sandbox: Sandbox = Field(default_factory=Sandbox)
+    """How the process is kept apart."""
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

@@ -8,7 +8,7 @@ does not count any more.
 from collections.abc import Mapping
 from typing import Any
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.launcher import program_of
 from consumer.processes.service import MCPService
 from schemas.errors import SessionsError
@@ -25,7 +25,7 @@ class _Shown:
         self.clients: dict[MCPClient, None] = {}
 
 
-class Listings:
+class ToolCache:
     """The last listing of each server."""
 
     def __init__(self) -> None:

@@ -18,19 +18,20 @@ Its logs are the standard library's, an event's name as the message and its fiel
         assert await manager.close_session("call-1")  # its process has stopped now
         assert manager.get_session("call-1") is None
 
-Modules: ``session`` (one session), ``manager`` (the table of them), ``limits``, ``turns``, ``starts``, ``stops`` and
-``reservations`` (what the manager delegates), ``expiry`` over ``deadlines`` (when a session's time is over), ``record``
-(its tools).
+Modules: ``session`` (one session), ``session_manager`` (the table of them), ``limits``, ``turns``, ``starts``,
+``stops`` and ``reservations`` (what the manager delegates), ``expiry`` over ``deadlines`` (when a session's time is
+over), ``record`` (its tools).
 """
 
-from consumer.sessions.limits import SessionLimits, SessionSettings
-from consumer.sessions.manager import IfExists, Opened, SessionManager
+from consumer.sessions.limits import LimitSettings, SessionLimits
 from consumer.sessions.record import StartKind, ToolRecord
 from consumer.sessions.reservations import Reservation
 from consumer.sessions.session import ProcessExit, Session, SessionCreated, SessionEnded, SessionProcess
+from consumer.sessions.session_manager import IfExists, Opened, SessionManager
 
 __all__ = [
     "IfExists",
+    "LimitSettings",
     "Opened",
     "ProcessExit",
     "Reservation",
@@ -40,7 +41,6 @@ __all__ = [
     "SessionLimits",
     "SessionManager",
     "SessionProcess",
-    "SessionSettings",
     "StartKind",
     "ToolRecord",
 ]

@@ -12,6 +12,9 @@ OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 OnLog = Callable[[str, str | None, Any], Awaitable[None]]
 """Told ``level``, ``logger`` and ``data`` of each log message."""
 
+OnChange = Callable[[str | None, str | None], Awaitable[None]]
+"""Told the list that has changed (``tools``, ``resources``, ``prompts``), or else the URI of the resource."""
+
 OnQuestion = Callable[[str, Json], Awaitable[Json]]
 """Given method and parameters of a server's request, returns its result."""
 
@@ -33,6 +36,7 @@ class Dialogue:
 
     on_progress: OnProgress | None = None
     on_log: OnLog | None = None
+    on_change: OnChange | None = None
     on_question: OnQuestion | None = None
     capabilities: Json | None = None
     returned: bool = False

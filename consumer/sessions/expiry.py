@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Generic
 
-from consumer.sessions.deadlines import Deadlines
+from consumer.sessions.ordered_deadlines import Deadlines
 from consumer.sessions.session import P, Session
 from schemas.events import EndReason
 

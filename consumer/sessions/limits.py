@@ -9,7 +9,7 @@ from schemas.errors import ServiceSessionLimit, SessionLimit
 from schemas.ids import ServiceName
 
 
-class SessionSettings(Protocol):
+class LimitSettings(Protocol):
     """Anything with the keys of the configuration's ``[session]`` as attributes; SessionLimits says what they mean."""
 
     @property
@@ -58,7 +58,7 @@ class SessionLimits:
                 raise ValueError(f"{name} must not be negative, is {getattr(self, name)}")
 
     @classmethod
-    def from_config(cls, config: "Mapping[str, Any] | SessionSettings | None") -> "SessionLimits":
+    def from_config(cls, config: "Mapping[str, Any] | LimitSettings | None") -> "SessionLimits":
         """The limits that a SignalWire configuration, a settings object or nothing at all asks for.
 
         Of a mapping ``session.*`` and ``services.<name>.max_sessions`` are read, everything else is somebody else's.

@@ -1,16 +1,16 @@
 """Configuration: a file, the environment over it, and every fault named at once. Knows no broker, starts nothing."""
 
-from consumer.settings.asterisk import AsteriskSettings
+from consumer.settings.asterisk_settings import AsteriskSettings
 from consumer.settings.broker_url import BrokerUrl
 from consumer.settings.describe import describe
 from consumer.settings.faults import ConfigurationError, Fault
 from consumer.settings.load import load_settings
-from consumer.settings.models import CallExchange, SessionSettings, Settings, WorkerSettings
+from consumer.settings.models import CallExchangeSettings, SessionSettings, Settings, WorkerSettings
 
 __all__ = [
     "AsteriskSettings",
     "BrokerUrl",
-    "CallExchange",
+    "CallExchangeSettings",
     "ConfigurationError",
     "Fault",
     "SessionSettings",

@@ -10,11 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from consumer.settings.asterisk import AsteriskSettings
-from consumer.settings.faults import Fault, unknown
-from consumer.settings.faults import Path as Keys
+from consumer.settings.asterisk_settings import AsteriskSettings
+from consumer.settings.faults import Fault, KeyPath, unknown
 from consumer.settings.files import Table
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.settings.models import SessionSettings, WorkerSettings
 
 PREFIX = "MCP_SESSIONS_"
@@ -24,10 +23,10 @@ NOT_SETTINGS = ("MCP_SESSIONS_CONFIG", "MCP_SESSIONS_WORKER")
 _AS_JSON = ("call_exchanges", "services", "routes", "tokens", "rate_limits", "webhooks")
 
 
-def variables() -> dict[str, Keys]:
+def variables() -> dict[str, KeyPath]:
     """Every variable, and the setting that it sets."""
     sections: dict[str, type[BaseModel]] = {"session": SessionSettings, "worker": WorkerSettings}
-    paths: list[Keys] = [(section, name) for section, model in sections.items() for name in model.model_fields]
+    paths: list[KeyPath] = [(section, name) for section, model in sections.items() for name in model.model_fields]
     ours = {f"{PREFIX}{str(keys[-1]).upper()}": keys for keys in [*paths, ("services",), ("routes",)]}
     named: dict[str, type[BaseModel]] = {"gateway": GatewaySettings, "asterisk": AsteriskSettings}
     return ours | {
@@ -37,13 +36,13 @@ def variables() -> dict[str, Keys]:
     }
 
 
-def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> dict[Keys, str]:
+def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> dict[KeyPath, str]:
     """Write what the environment says into ``table``; returns which variable each setting came from.
 
     A variable that is empty counts as not set. A list or table replaces that of the file as a whole.
     """
     known = variables()
-    written: dict[Keys, str] = {}
+    written: dict[KeyPath, str] = {}
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS or not env[name]:
             continue

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from consumer.settings.faults import ConfigurationError, Fault, dotted, unknown
-from consumer.settings.faults import Path as Keys
-from consumer.settings.gateway import from_signalwire
+from consumer.settings.faults import ConfigurationError, Fault, KeyPath, dotted, unknown
+from consumer.settings.gateway_settings import from_signalwire
 
 DEFAULT_FILE = "mcp-sessions.toml"
 OURS = ("session", "services", "routes", "worker", "gateway", "asterisk")
@@ -96,7 +95,7 @@ def _gateway(server: Any, rate_limiting: Any, ours: Table) -> list[str]:
     return warnings
 
 
-def _filled(value: Any, env: Mapping[str, str], keys: Keys, fault: Callable[[Fault], None]) -> Any:
+def _filled(value: Any, env: Mapping[str, str], keys: KeyPath, fault: Callable[[Fault], None]) -> Any:
     match value:
         case str():
 

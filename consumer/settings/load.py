@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
 from consumer.calls.routes import odd_fields
 from consumer.processes.service import missing_program
-from consumer.settings.asterisk import open_password
+from consumer.settings.asterisk_settings import open_password
 from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
 from consumer.settings.faults import ConfigurationError, Fault, faults_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
-from consumer.settings.gateway import second_thoughts
+from consumer.settings.gateway_settings import second_thoughts
 from consumer.settings.models import Settings, built_in_services
 from schemas.text import nearest
 

@@ -2,20 +2,20 @@
 
 ``translate`` turns the body of whatever a telephony platform sends, or our own normalised event, into ``Translated``
 with a ``schemas.calls.CallEvent``, ``Ignored`` for what does not concern the life of a call, or ``Unrecognised`` with
-the reason why it is parked. ``looks`` tells what each translator thinks of a body.
+the reason why it becomes a dead letter. ``looks`` tells what each translator thinks of a body.
 """
 
-from consumer.telephony.outcome import Ignored, Translated, Translation, Unrecognised
-from consumer.telephony.registry import PLATFORMS, SOURCES, Look, looks, translate
+from consumer.telephony.registry import PLATFORMS, SOURCES, Verdict, looks, translate
+from consumer.telephony.translation import Ignored, Translated, Translation, Unrecognised
 
 __all__ = [
     "PLATFORMS",
     "SOURCES",
     "Ignored",
-    "Look",
     "Translated",
     "Translation",
     "Unrecognised",
+    "Verdict",
     "looks",
     "translate",
 ]

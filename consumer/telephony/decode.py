@@ -11,7 +11,7 @@ import json
 import re
 from urllib.parse import parse_qsl
 
-from consumer.telephony.outcome import Payload, Unusable
+from consumer.telephony.translation import Payload, Unusable
 from schemas.text import decoded, first_odd
 
 MAX_QUOTING = 3

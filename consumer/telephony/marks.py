@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from consumer.telephony.outcome import Payload
+from consumer.telephony.translation import Payload
 
 
 @dataclass(frozen=True, slots=True)

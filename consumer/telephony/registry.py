@@ -1,9 +1,9 @@
 """Every translator, and the one function that uses them.
 
 To add a platform, write a module with ``SOURCE``, ``SHAPES`` and ``translate`` in ``platforms`` and add its line below.
-The shapes exclude one another, and their order means nothing: a body that two translators know is parked with both
-names, because a guess could end the wrong call. A body is compared with the shapes that begin with one of its own
-fields, so a further platform costs the events of the others nothing.
+The shapes exclude one another, and their order means nothing: a body that two translators know becomes a dead letter
+with both names, because a guess could end the wrong call. A body is compared with the shapes that begin with one of its
+own fields, so a further platform costs the events of the others nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,6 @@ from typing import Protocol
 
 from consumer.telephony.decode import decode
 from consumer.telephony.marks import Shape, fits, missing, nearness
-from consumer.telephony.outcome import Ignored, Payload, Translated, Translation, Unrecognised, Unusable
 from consumer.telephony.platforms import (
     asterisk,
     cxml,
@@ -34,6 +33,7 @@ from consumer.telephony.platforms import (
     vonage,
     wazo,
 )
+from consumer.telephony.translation import Ignored, Payload, Translated, Translation, Unrecognised, Unusable
 from consumer.telephony.values import one_line
 from schemas.calls import Platform
 
@@ -108,7 +108,7 @@ MAX_INNER_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Verdict:
     """What one translator thinks of a body; ``refused`` says why it is none of its own, None when it is."""
 
     source: str
@@ -147,21 +147,21 @@ def translate(
     try:
         payload = _payload(body, content_type, headers, platform)
     except Unusable as error:
-        return _parked(str(error))
+        return _dead_letter(str(error))
     try:
         found = recognisers(payload)
-    except Exception as error:  # noqa: BLE001 - a defect of one shape must park one message, not stop a worker
-        return _parked(f"the shapes failed with {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - a defect of one shape must make one dead letter, not stop a worker
+        return _dead_letter(f"the shapes failed with {type(error).__name__}: {error}")
     if platform is not None:
         found = [one for one in found if one.SOURCE in PLATFORMS[platform]]
     match found:
         case []:
-            return _parked(_nobody_knows(payload, routing_key, platform))
+            return _dead_letter(_nobody_knows(payload, routing_key, platform))
         case [translator]:
             return _translated(translator, payload)
         case _:
             names = " and ".join(sorted(one.SOURCE for one in found))
-            return _parked(f"it could be an event of {names}: send what one platform sent, and nothing else")
+            return _dead_letter(f"it could be an event of {names}: send what one platform sent, and nothing else")
 
 
 def recognisers(payload: Payload) -> list[Translator]:
@@ -180,7 +180,7 @@ def looks(
     content_type: str | None = None,
     headers: Mapping[str, object] | None = None,
     platform: Platform | None = None,
-) -> list[Look]:
+) -> list[Verdict]:
     """What each translator thinks of a body, those that nearly know it first; none when it cannot be read at all."""
     try:
         return _looks(_payload(body, content_type, headers, platform))
@@ -192,9 +192,9 @@ def _translated(translator: Translator, payload: Payload) -> Translation:
     try:
         return translator.translate(payload)
     except Unusable as error:
-        return _parked(f"{translator.SOURCE}: {error}")
-    except Exception as error:  # noqa: BLE001 - a defect of one translator must park one message, not stop a worker
-        return _parked(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
+        return _dead_letter(f"{translator.SOURCE}: {error}")
+    except Exception as error:  # noqa: BLE001 - a defect of one translator must make one dead letter, not stop a worker
+        return _dead_letter(f"{translator.SOURCE}: the translator failed with {type(error).__name__}: {error}")
 
 
 def _payload(
@@ -204,20 +204,20 @@ def _payload(
     return asterisk.unwrapped(payload) if platform == asterisk.SOURCE else payload
 
 
-def _looks(payload: Payload) -> list[Look]:
+def _looks(payload: Payload) -> list[Verdict]:
     found = [_look(translator, payload) for translator in TRANSLATORS]
     return sorted(found, key=lambda look: (look.refused is not None, -look.near))
 
 
-def _look(translator: Translator, payload: Payload) -> Look:
+def _look(translator: Translator, payload: Payload) -> Verdict:
     if any(fits(shape, payload) for shape in translator.SHAPES):
-        return Look(translator.SOURCE, None)
+        return Verdict(translator.SOURCE, None)
     closest = min(translator.SHAPES, key=lambda shape: (-nearness(shape, payload), len(missing(shape, payload))))
     lost = "; ".join(mark.missing for mark in missing(closest, payload))
-    return Look(translator.SOURCE, one_line(lost, MAX_PROBLEM_BYTES), nearness(closest, payload))
+    return Verdict(translator.SOURCE, one_line(lost, MAX_PROBLEM_BYTES), nearness(closest, payload))
 
 
-def _parked(problem: str) -> Unrecognised:
+def _dead_letter(problem: str) -> Unrecognised:
     """The problem as one bounded line of valid text: it travels in a header, and may quote names out of the body."""
     return Unrecognised(one_line(problem, MAX_PROBLEM_BYTES))
 

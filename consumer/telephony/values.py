@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Final, cast
 
 from consumer.telephony.decode import json_name
-from consumer.telephony.outcome import Payload, Translated, Unusable
+from consumer.telephony.translation import Payload, Translated, Unusable
 from schemas.base import Json
 from schemas.calls import CALL_STATE, CallEvent, CallId, CallKind, Direction
 from schemas.ids import MAX_ID_BYTES, escape_call_id

@@ -1,6 +1,6 @@
 """The composition root: one worker, from its settings to its last acknowledgement. Only this room knows everybody."""
 
-from consumer.worker.exit_codes import Exit
+from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.worker import Worker, run_worker
 
-__all__ = ["Exit", "Worker", "run_worker"]
+__all__ = ["Worker", "WorkerExit", "run_worker"]

@@ -6,24 +6,24 @@ The steps are those of ``consumer.worker.leaving``. ``infra/checks`` holds the l
 STOP_TAKING = 1.0
 """Placing no longer, and giving back what the broker had sent ahead."""
 
-TAKEN_PATIENCE = 1.0
+TAKEN_TIMEOUT = 1.0
 """For the raw events that were taken, for what they led to, and for the questions: one after the other."""
 
 STOP_PROCESSES = 4.0
 """A server that ignores that it should end takes as long."""
 
-FLUSH_PATIENCE = 2.0
+FLUSH_TIMEOUT = 2.0
 
 OTHER_NODES = 0.3
 """How long other nodes of a cluster may route by a binding that has been taken away."""
 
-INBOX_PATIENCE = 1.0
+INBOX_TIMEOUT = 1.0
 GOODBYE = 0.7
 """Deleting the inbox, closing channels and connections."""
 
 
 def leaving_time(drain_timeout: float) -> float:
     """The longest that leaving takes, with ``drain_timeout`` for the calls."""
-    before = STOP_TAKING + 3 * TAKEN_PATIENCE
-    after = STOP_PROCESSES + FLUSH_PATIENCE + OTHER_NODES + INBOX_PATIENCE + GOODBYE
+    before = STOP_TAKING + 3 * TAKEN_TIMEOUT
+    after = STOP_PROCESSES + FLUSH_TIMEOUT + OTHER_NODES + INBOX_TIMEOUT + GOODBYE
     return before + drain_timeout + after

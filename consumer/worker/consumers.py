@@ -1,67 +1,73 @@
-"""What of a worker hangs on a link: its queues, its channels, and who consumes on them."""
+"""The consumers of a worker: its queues, its channels and who takes what they deliver, on each link anew."""
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 
 import structlog
 
 from consumer.broker.channel import MOST_HELD, Channel
-from consumer.broker.declare import consumers_of, ensure, exists
+from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerError, BrokerUnavailable
 from consumer.broker.link import Link
-from consumer.broker.message import Handler
-from consumer.broker.topology import Binding, CallExchange, cluster, inbox, parking_lot, requests_queue, worker_queue
-from consumer.calls.cluster.membership import call_the_roll
+from consumer.broker.message import Delivery, Handler
+from consumer.broker.topology import Binding, CallExchange, cluster_topology, inbox, requests_queue, worker_queue
+from consumer.calls.cluster.inbox_probe import PROBE, Liveness
 from consumer.worker.wiring import Parts
-from schemas.ids import WorkerId
 
 PLACED_AT_ONCE = 2000
 """How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
 
-RIVAL_PATIENCE = 1.0
+RIVAL_TIMEOUT = 1.0
 """How long (s) another process under our id may take to answer; our own former life never does."""
 
 log = structlog.get_logger(__name__)
 
 
-class Stations:
-    """Declares, binds and consumes on each new link; ``hear`` takes what comes to the worker's own queue."""
+class Consumers:
+    """Declares, binds and consumes on each new link.
 
-    def __init__(self, parts: Parts, hear: Handler) -> None:
+    ``hear`` takes what comes to the worker's own queue, ``liveness`` the probes that come through its inbox.
+    """
+
+    def __init__(self, parts: Parts, hear: Handler, liveness: Liveness) -> None:
         self._parts = parts
         self._hear = hear
-        self._link: Link | None = None
+        self._liveness = liveness
         self._channels: dict[str, Channel] = {}
-        self._consumers: dict[str, str] = {}
+        self._consumer_tags: dict[str, str] = {}
         self._inbox_consumer = ""
-        parts.gate.has_inbox = self.has_inbox
 
     async def attach(self, link: Link, *, shared: bool) -> None:
         """Consume on a new link; without ``shared`` nothing that other workers take as well."""
         parts = self._parts
-        self._link = link
+        parts.link.attach(link)
         own = parts.settings.worker
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
-        await ensure(link, cluster(parts.names, grace=own.grace, max_dead=own.max_dead, call_exchanges=extra))
-        parts.context.settler.restore = partial(ensure, link, parking_lot(parts.names, own.max_dead))
+        await ensure(
+            link,
+            cluster_topology(
+                parts.names, grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
+            ),
+        )
         mine = worker_queue(parts.names, parts.worker_id, link.token)
         fast = requests_queue(parts.names, parts.worker_id, link.token)
         for queue in (fast, mine):
             await control.declare_queue(queue)
         await control.bind(Binding(parts.names.workers, mine.name))
-        parts.asker.attach(mine.name)
+        parts.rpc_client.attach(mine.name)
         await control.consume(mine.name, self._hear, no_ack=True)
         if own.worker_id is not None:
             await self._see_that_nobody_has_our_id(link)
         await control.declare_queue(inbox(parts.names, parts.worker_id))
         parts.owner.holdings.attach(control, fast.name)
         self._channels = {"control": control}
-        self._inbox_consumer = await control.consume(parts.owner.holdings.inbox, parts.gate.before(parts.owner.take))
+        self._inbox_consumer = await control.consume(
+            parts.owner.holdings.inbox, parts.gate.before(self._take_from_inbox)
+        )
         requests = await self._channel(link, "requests")
         await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
-        await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id, endings_to=mine.name)
+        await parts.presence_requests.send(ended_calls_to=mine.name)
         if shared:
             await self._consume_shared(link)
 
@@ -72,32 +78,19 @@ class Stations:
             return
         parts.joining = True
         try:
-            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
-            await asyncio.wait({parts.rival}, timeout=RIVAL_PATIENCE)
+            await parts.presence_requests.send()
+            await asyncio.wait({parts.rival}, timeout=RIVAL_TIMEOUT)
         finally:
             parts.joining = False
         if parts.rival.done():
             raise BrokerUnavailable(f"another process is worker {parts.worker_id!r}")
 
-    async def consumed(self, worker: WorkerId) -> bool:
-        """Whether somebody consumes from a worker's inbox.
-
-        Raises:
-            BrokerUnavailable: there is no link, or the broker does not answer.
-        """
-        if self._link is None:
-            raise BrokerUnavailable("there is no link")
-        return await consumers_of(self._link, self._parts.names.inbox(worker)) > 0
-
-    async def has_inbox(self, worker: WorkerId) -> bool:
-        """Whether a worker's inbox exists.
-
-        Raises:
-            BrokerUnavailable: there is no link, or the broker does not answer.
-        """
-        if self._link is None:
-            raise BrokerUnavailable("there is no link")
-        return await exists(self._link, inbox(self._parts.names, worker))
+    def _take_from_inbox(self, delivery: Delivery) -> None:
+        if delivery.type == PROBE:
+            self._liveness.heard(delivery)
+            self._parts.tasks.start(delivery.ack(), "probe-ack")
+        else:
+            self._parts.owner.take(delivery)
 
     async def _channel(self, link: Link, name: str, *, prefetch: int = MOST_HELD) -> Channel:
         self._channels[name] = channel = await link.channel(prefetch=prefetch)
@@ -110,7 +103,7 @@ class Stations:
         parts.placer.attach(unowned)
         calls = await self._channel(link, "calls", prefetch=prefetch)
         queries = await self._channel(link, "queries", prefetch=prefetch)
-        self._consumers = {
+        self._consumer_tags = {
             "unowned": await unowned.consume(parts.names.unowned, parts.gate.before(parts.placer.take)),
             "calls": await calls.consume(parts.names.calls, parts.gate.before(parts.intake.take)),
             "queries": await queries.consume(parts.names.queries, parts.gate.before(parts.queries.take)),
@@ -119,19 +112,14 @@ class Stations:
     async def detached(self) -> None:
         """The link is lost, and with it whatever was under way on it."""
         parts = self._parts
-        self._link = None
-        self._channels, self._consumers = {}, {}
-        parts.asker.detach()
+        parts.link.detach()
+        self._channels, self._consumer_tags = {}, {}
+        parts.rpc_client.detach()
         parts.presence.deafened()
         parts.owner.holdings.detach()
         await parts.placer.detach()
         await parts.intake.detach()
         await parts.queries.detach()
-
-    def restart(self, reason: str) -> None:
-        """Give the link up: the next one finds everything anew."""
-        if self._link is not None:
-            self._link.fail(reason)
 
     # Leaving.
 
@@ -140,11 +128,11 @@ class Stations:
         await self._parts.placer.resign(0.5)
         # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
         await self._give_back("unowned")
-        self._consumers.pop("unowned", None)
+        self._consumer_tags.pop("unowned", None)
 
     async def stop_taking(self, timeout: float) -> None:
         """Take no more raw events and questions; wait at most ``timeout`` seconds for each kind that was taken."""
-        for name, tag in self._consumers.items():
+        for name, tag in self._consumer_tags.items():
             with suppress(BrokerError, KeyError):
                 await self._channels[name].cancel(tag)
         for room in (self._parts.intake, self._parts.queries):

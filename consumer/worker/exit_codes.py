@@ -1,10 +1,10 @@
-"""How a worker ends."""
+"""Exit codes of the worker."""
 
 from enum import IntEnum
 
 
-class Exit(IntEnum):
-    """Exit codes of the worker."""
+class WorkerExit(IntEnum):
+    """How the worker has ended, for the shell."""
 
     DRAINED = 0
     BAD_CONFIGURATION = 2

@@ -25,10 +25,10 @@ from typing import Any, TypeVar
 import structlog
 
 from consumer.concurrency.task_set import Tasks
-from consumer.worker.budgets import FLUSH_PATIENCE, INBOX_PATIENCE, OTHER_NODES, TAKEN_PATIENCE
-from consumer.worker.consumers import Stations
-from consumer.worker.exit_codes import Exit
-from consumer.worker.peers import Others
+from consumer.worker.budgets import FLUSH_TIMEOUT, INBOX_TIMEOUT, OTHER_NODES, TAKEN_TIMEOUT
+from consumer.worker.consumers import Consumers
+from consumer.worker.exit_codes import WorkerExit
+from consumer.worker.peers import Peers
 from consumer.worker.wiring import Parts
 
 log = structlog.get_logger(__name__)
@@ -39,30 +39,30 @@ HAND_OVER = 15.0
 T = TypeVar("T")
 
 
-async def leave(parts: Parts, others: Others, stations: Stations, tasks: Tasks, hurry: asyncio.Event) -> Exit:
+async def leave(parts: Parts, peers: Peers, consumers: Consumers, tasks: Tasks, hurry: asyncio.Event) -> WorkerExit:
     """Leave, in the order above; ``hurry`` may be set at any time. Returns the exit code."""
     parts.state = "draining"
     parts.reporter.worker("draining")
     tasks.start(parts.mcp.cool_down(), "cool-down")
-    await others.announce()
+    await peers.announce()
     await parts.presence.refreshed()  # for it has to be known who can take the calls over
-    await stations.stop_placing()
+    await consumers.stop_placing()
     budget = parts.settings.worker.drain_timeout
     if parts.settings.worker.drain == "wait":
         budget -= await _wait_for_calls(parts, budget - min(HAND_OVER, budget / 2), hurry)
-    await stations.stop_taking(TAKEN_PATIENCE)
+    await consumers.stop_taking(TAKEN_TIMEOUT)
     in_time = bool(await _until_hurried(parts.owner.leave(parts.presence.others_ready(parts.worker_id), budget), hurry))
     await parts.sessions.shutdown()
     parts.state = "stopped"
     parts.reporter.worker("stopped")
-    await others.announce()
-    if not await parts.outbox.flush(FLUSH_PATIENCE):
+    await peers.announce()
+    if not await parts.outbox.flush(FLUSH_TIMEOUT):
         log.warning("worker.events_unsent", count=len(parts.outbox))
     await asyncio.sleep(OTHER_NODES)
-    await parts.owner.stop(INBOX_PATIENCE)
-    await stations.delete_inbox()
+    await parts.owner.stop(INBOX_TIMEOUT)
+    await consumers.delete_inbox()
     log.info("worker.stopped", drained=in_time)
-    return Exit.DRAINED if in_time else Exit.DRAIN_TIMED_OUT
+    return WorkerExit.DRAINED if in_time else WorkerExit.DRAIN_TIMED_OUT
 
 
 async def _wait_for_calls(parts: Parts, timeout: float, hurry: asyncio.Event) -> float:

@@ -8,7 +8,7 @@ deadline, its trace and its log line. What changes a call's life keeps to the br
 import asyncio
 import time
 
-from consumer.broker.message import Asking, Delivery, Message
+from consumer.broker.message import Delivery, LocalRequester, Message
 from consumer.broker.topology import Names
 from consumer.calls.ownership.owner import Owner
 from consumer.client.requester import OnInterim, Outgoing, Requester
@@ -51,7 +51,7 @@ class LocalRequests:
                 redelivered=False,
                 received_at=time.monotonic(),
                 settle=None,
-                asking=asked,
+                local_requester=asked,
             )
         )
         try:
@@ -64,7 +64,7 @@ class LocalRequests:
         return reply
 
 
-class _Asked(Asking):
+class _Asked(LocalRequester):
     """One request that is under way: what is heard waits here, so that the owner waits for nobody."""
 
     def __init__(self) -> None:

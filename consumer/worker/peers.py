@@ -1,4 +1,4 @@
-"""This worker among the others: what it tells of itself, and what it hears."""
+"""The peers of a worker: what it tells the other workers of itself, and what it hears of them."""
 
 import asyncio
 import math
@@ -13,14 +13,12 @@ from pydantic import ValidationError
 from consumer import __version__
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message
-from consumer.calls.cluster.membership import SETTLE, call_the_roll
+from consumer.calls.cluster.membership import SETTLE
 from consumer.worker.wiring import Parts
 from schemas.errors import SessionsError
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId
-from schemas.internal import Endings as EndingsMessage
-from schemas.internal import FiguresScatter, OwnerCheck, PresenceRequest, SessionsScatter
-from schemas.internal import Presence as PresenceMessage
+from schemas.internal import EndedCalls, FiguresScatter, OwnerCheck, PresenceReport, PresenceRequest, SessionsScatter
 from schemas.replies import REPLY_SUFFIX, parse_reply
 from schemas.sessions import ServiceLoad, WorkerInfo
 
@@ -30,14 +28,13 @@ OLDER_EVERY = 0.9
 """How often (s) a worker reports while an older one is heard, which asks for a report every second."""
 
 
-class Others:
+class Peers:
     """Tells the other workers of this one and hears what they say, over the exchange of all workers."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._roll_called = False
         self._answered_older = -math.inf
-        parts.presence.call_the_roll = self.call_the_roll
 
     def info(self) -> WorkerInfo:
         """This worker as the others see it."""
@@ -69,13 +66,13 @@ class Others:
         What the placer has told is known to all: another one speaks for it when it dies.
         """
         parts = self._parts
-        message = PresenceMessage(
+        message = PresenceReport(
             worker=self.info(),
             placements=dict(parts.owner.placements),
             told=parts.owner.told,
         )
-        reports_to = parts.asker.reply_to if parts.placer.reigns else None
-        parts.presence.heard(message, parts.worker_id, reports_to)
+        reports_to = parts.rpc_client.reply_to if parts.placer.reigns else None
+        self._note_report(message, reports_to)
         exchange, key = parts.names.workers, ""
         placer, queue = parts.presence.placer or (parts.worker_id, "")
         if to_placer and placer != parts.worker_id:
@@ -83,15 +80,16 @@ class Others:
         else:
             parts.presence.reported()
         with suppress(BrokerError):  # with the next link everybody is told
-            await parts.publisher.fast(
+            await parts.publisher.publish(
                 Message(
                     body=message.model_dump_json().encode(),
-                    type=PresenceMessage.type,
+                    type=PresenceReport.type,
                     reply_to=reports_to,
                     persistent=False,
                 ),
                 exchange,
                 key,
+                confirm=False,
             )
 
     async def keep_announcing(self, up: asyncio.Event) -> None:
@@ -105,15 +103,6 @@ class Others:
             news.clear()
             everybody, self._roll_called = self._roll_called, False
             await self.announce(to_placer=not everybody)
-
-    def call_the_roll(self) -> None:
-        """Ask everybody to report."""
-        self._parts.tasks.start(self._call_the_roll(), "roll-call")
-
-    async def _call_the_roll(self) -> None:
-        parts = self._parts
-        with suppress(BrokerError):  # with the next link it is called again
-            await call_the_roll(parts.publisher, parts.names.workers, parts.worker_id)
 
     async def keep_watching(self, up: asyncio.Event, consumed: Callable[[WorkerId], Awaitable[bool]]) -> None:
         """Look after our neighbour, for ever: ``consumed`` says whether somebody consumes from a worker's inbox.
@@ -138,35 +127,35 @@ class Others:
             log.warning("peers.not_a_worker", type=delivery.type, user=delivery.user)
             return
         match delivery.type:
-            case PresenceMessage.type:
+            case PresenceReport.type:
                 self._hear_presence(delivery)
             case PresenceRequest.type:
                 self._roll_called = True
                 parts.news.set()
                 parts.presence.asked()
                 self._tell_endings(delivery.message.reply_to)
-            case EndingsMessage.type:
+            case EndedCalls.type:
                 parts.endings.hear(delivery)
             case SessionsScatter.type | FiguresScatter.type:
-                if delivery.message.reply_to != parts.asker.reply_to:  # or it is our own question to everybody
+                if delivery.message.reply_to != parts.rpc_client.reply_to:  # or it is our own question to everybody
                     parts.queries.take_scatter(delivery)
             case kind if kind == OwnerCheck.type + REPLY_SUFFIX:
                 self._hear_owner(delivery)
             case _:
-                if not parts.asker.heard(delivery):
+                if not parts.rpc_client.receive(delivery):
                     log.debug("worker.heard_too_late", type=delivery.type)
 
     def _tell_endings(self, asker: str | None) -> None:
         if asker is None:
             return  # a new placer, whose link is an old one
-        if asker == self._parts.asker.reply_to:
+        if asker == self._parts.rpc_client.reply_to:
             self._parts.endings.tell_again()
         else:
             self._parts.endings.tell_newcomer(asker)
 
     def _hear_presence(self, delivery: Delivery) -> None:
         try:
-            message = PresenceMessage.model_validate_json(delivery.message.body)
+            message = PresenceReport.model_validate_json(delivery.message.body)
         except ValidationError as error:  # of another version: it will be taken for silent
             log.warning("presence.unreadable", error=str(error))
             return
@@ -176,9 +165,13 @@ class Others:
             else:
                 self._hear_rival(message.worker)
         else:
-            self._parts.presence.heard(message, self._parts.worker_id, delivery.message.reply_to)
+            self._note_report(message, delivery.message.reply_to)
             if delivery.user is None:
                 self._answer_older()
+
+    def _note_report(self, message: PresenceReport, reports_to: str | None) -> None:
+        self._parts.presence.heard(message, self._parts.worker_id, reports_to)
+        self._parts.placer.look_for_room()
 
     def _answer_older(self) -> None:
         """An older worker reports every second, and takes whoever does not for dead."""

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import looplag, metrics
 from consumer.observability.listening import CannotListen
-from consumer.worker.peers import Others
+from consumer.worker.peers import Peers
 from consumer.worker.wiring import Parts
 
 
-class Telling:
+class WorkerStatus:
     """Looks at a worker from outside; ``link_up`` and ``probe`` say whether it has a link and its probes come back."""
 
-    def __init__(self, parts: Parts, others: Others, link_up: Callable[[], bool], probe: Callable[[], bool]) -> None:
+    def __init__(self, parts: Parts, peers: Peers, link_up: Callable[[], bool], probe: Callable[[], bool]) -> None:
         self._parts = parts
-        self._others = others
+        self._peers = peers
         self._link_up = link_up
         self._probe = probe
 
@@ -57,7 +57,7 @@ class Telling:
     def state(self) -> metrics.State:
         """The worker's gauges as of now."""
         parts = self._parts
-        services = self._others.info().services
+        services = self._peers.info().services
         return metrics.State(
             open={str(name): load.sessions for name, load in services.items()},
             capacity={str(name): load.max_sessions for name, load in services.items()},

@@ -7,14 +7,16 @@ import socket
 from datetime import UTC, datetime
 from functools import partial
 
-from consumer.broker.asking import Asker
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
+from consumer.broker.rpc import RpcClient
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
-from consumer.calls.context import Bounds, Configured, Context, Timings, ToolProcess
+from consumer.calls.cluster.presence_requests import PresenceRequests
+from consumer.calls.cluster.statistics import Figures
+from consumer.calls.context import Bounds, Configured, Context, ToolProcess
 from consumer.calls.events import Reporter, published
 from consumer.calls.intake import Intake
 from consumer.calls.messages.gate import Gate
@@ -24,16 +26,15 @@ from consumer.calls.ownership.owner import Owner
 from consumer.calls.placement.placer import Placer
 from consumer.calls.queries import Queries
 from consumer.concurrency.task_set import Tasks
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService
 from consumer.processes.warm.starter import ColdStarter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
+from consumer.settings.fields import needing_restart, reloaded
+from consumer.worker.current_link import CurrentLink
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo, WorkerState
-
-RELOADED = ("admission_wait", "ring_timeout", "drain", "drain_timeout", "log_level", "log_format")
-"""Settings of ``[worker]`` that a running worker takes on; the others are in names, queues and connections."""
 
 
 def new_worker_id() -> WorkerId:
@@ -46,9 +47,7 @@ def new_worker_id() -> WorkerId:
 
 
 def _configured(settings: Settings) -> Configured:
-    own = settings.worker
-    timings = Timings(tombstone=own.tombstone, admission_wait=own.admission_wait, ring_timeout=own.ring_timeout)
-    return Configured(settings.services, settings.routes, timings)
+    return Configured(settings.services, settings.routes, settings.worker)
 
 
 def _services(settings: Settings) -> dict[str, MCPService]:
@@ -74,60 +73,76 @@ class Parts:
         self.publisher = Publisher(signs=True)
         self.origins = Origins(self.names, lambda: self.publisher.user)
         self.outbox = Outbox(self.publisher, published)
-        self.presence = Presence(own.grace, self.worker_id)
-        self.presence.report_soon = self.news.set
+        self.tasks = Tasks()
+        self.presence_requests = PresenceRequests(self.publisher, self.names.workers, self.worker_id, self.tasks)
+        self.presence = Presence(
+            own.grace,
+            self.worker_id,
+            report_soon=self.news.set,
+            request_presence=self.presence_requests.send_soon,
+        )
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)
+        self.link = CurrentLink(self.names, own.max_dead_letter_bytes)
+        self.figures = Figures()
+        self.settler = Settler(
+            self.publisher,
+            self.names.dead_letters,
+            dead_lettered=self.figures.dead_lettered,
+            restore=self.link.restore_dead_letters,
+            kind_of=partial(kind_of, names=self.names),
+            quiet=AMONG_WORKERS,
+        )
         self.context = Context(
             worker_id=self.worker_id,
             names=self.names,
             publisher=self.publisher,
-            settler=Settler(self.publisher, self.names.dead, partial(kind_of, names=self.names), AMONG_WORKERS),
+            settler=self.settler,
             reporter=self.reporter,
             presence=self.presence,
             endings=self.endings,
             configured=_configured(settings),
+            figures=self.figures,
             bounds=Bounds(
                 max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=settings.session.max_metadata
             ),
         )
-        self.context.settler.parked = self.context.figures.parked
         self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self.news.set
         )
-        self.asker = Asker(self.publisher)
+        self.rpc_client = RpcClient(self.publisher)
         self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
-        self.placer = Placer(self.context)
+        self.placer = Placer(self.context, self.presence_requests)
         self.intake = Intake(
-            self.context, self.asker, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
+            self.context, self.rpc_client, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
         )
-        self.queries = Queries(self.context, self.sessions, self.mcp, self.asker)
-        self.tasks = Tasks()
+        self.queries = Queries(
+            self.context, self.sessions, self.mcp, self.rpc_client, is_placer=lambda: self.placer.reigns
+        )
         self.gate = Gate(
-            self.context.settler,
+            self.settler,
             self.names,
             self.origins,
             self.presence,
             max_message=own.max_message,
             start=self.tasks.start,
+            has_inbox=self.link.has_inbox,
         )
 
     def reload(self, settings: Settings) -> list[str]:
         """Take other settings on, for calls that start from now on; returns the names of those that need a restart."""
-        fixed, given = self.settings.worker, settings.worker
-        changes = {name: getattr(given, name) for name in RELOADED}
-        worker = fixed.model_copy(update=changes)
-        kept = [f"worker.{name}" for name in type(fixed).model_fields if getattr(worker, name) != getattr(given, name)]
-        if settings.amqp_url != self.settings.amqp_url:
+        running = self.settings
+        kept = [f"worker.{name}" for name in needing_restart(running.worker, settings.worker)]
+        kept += [f"session.{name}" for name in needing_restart(running.session, settings.session)]
+        if settings.amqp_url != running.amqp_url:
             kept.append("AMQP_URL")
-        if settings.session.sandbox_dir != self.settings.session.sandbox_dir:
-            kept.append("session.sandbox_dir")
-        self.settings = settings.model_copy(update={"worker": worker, "amqp_url": self.settings.amqp_url})
+        worker, session = reloaded(running.worker, settings.worker), reloaded(running.session, settings.session)
+        self.settings = settings.model_copy(update={"worker": worker, "session": session, "amqp_url": running.amqp_url})
         new = _configured(self.settings)
         configured = self.context.configured
         configured.services, configured.routes, configured.timings = new.services, new.routes, new.timings
-        self.sessions.limits = SessionLimits.from_config(settings.session)
+        self.sessions.limits = SessionLimits.from_config(session)
         self.mcp.reconfigure(_services(settings))
         self.news.set()
         return kept

@@ -24,12 +24,12 @@ from consumer.observability.listening import CannotListen
 from consumer.processes.launch.host_report import report_host
 from consumer.processes.launch.session_root import sweep
 from consumer.settings import ConfigurationError, Settings
-from consumer.worker.consumers import Stations
-from consumer.worker.exit_codes import Exit
+from consumer.worker.consumers import Consumers
+from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.leaving import cancelled, leave
 from consumer.worker.local_requests import LocalRequests
-from consumer.worker.peers import Others
-from consumer.worker.status import Telling
+from consumer.worker.peers import Peers
+from consumer.worker.status import WorkerStatus
 from consumer.worker.stop_signals import StopSignals, Wish
 from consumer.worker.wiring import Parts
 from schemas.ids import WorkerId
@@ -43,8 +43,6 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._parts = parts = Parts(settings)
-        self._others = Others(parts)
-        self._stations = Stations(parts, self._others.hear)
         self._supervisor = Supervisor(
             settings.amqp_url.get_secret_value(),
             f"mcp-sessions {parts.worker_id}",
@@ -53,11 +51,10 @@ class Worker:
             detached=self._detached,
             heartbeat=settings.worker.heartbeat,
         )
-        self._liveness = Liveness(
-            parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, self._stations.restart
-        )
-        parts.owner.probed = self._liveness.heard
-        self.telling = Telling(parts, self._others, self._supervisor.up.is_set, lambda: self._liveness.healthy)
+        self._liveness = Liveness(parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, parts.link.restart)
+        self._peers = Peers(parts)
+        self._consumers = Consumers(parts, self._peers.hear, self._liveness)
+        self.status = WorkerStatus(parts, self._peers, self._supervisor.up.is_set, lambda: self._liveness.healthy)
         self._tasks = parts.tasks
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -77,11 +74,11 @@ class Worker:
     async def _attach(self, link: Link) -> None:
         parts = self._parts
         staying = not self._leaving.is_set()
-        await self._stations.attach(link, shared=staying)
+        await self._consumers.attach(link, shared=staying)
         if staying and parts.state == "starting":
             parts.state = "ready"
             parts.reporter.worker("started", version=__version__, host=socket.gethostname(), pid=os.getpid())
-        await self._others.announce()
+        await self._peers.announce()
         if self._attached_before:
             metrics.RECONNECTS.inc()
             parts.owner.reattached()
@@ -103,7 +100,7 @@ class Worker:
 
     async def _detached(self) -> None:
         self._liveness.lost()
-        await self._stations.detached()
+        await self._consumers.detached()
 
     def leave(self, number: int = signal.SIGTERM) -> None:
         """Begin to leave; when it is asked for again: hurry. For handlers of the signal ``number``."""
@@ -128,7 +125,7 @@ class Worker:
         """Wait until the worker is told to leave."""
         await self._leaving.wait()
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
+    async def run(self, ready: Callable[[], None] = lambda: None) -> WorkerExit:
         """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
         parts = self._parts
         log.info("worker.starting", worker_id=parts.worker_id, version=__version__, prefix=parts.names.prefix)
@@ -136,8 +133,8 @@ class Worker:
         self._tasks.start(sweeping, "sweep")
         self._tasks.start(report_host(list(parts.mcp.services.values())), "host-report")
         parts.mcp.warm_up(parts.news.set)
-        self._tasks.start(self._others.keep_announcing(self._supervisor.up), "presence")
-        self._tasks.start(self._others.keep_watching(self._supervisor.up, self._stations.consumed), "watch")
+        self._tasks.start(self._peers.keep_announcing(self._supervisor.up), "presence")
+        self._tasks.start(self._peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")
         self._tasks.start(self._liveness.run(), "liveness")
         self._tasks.start(parts.owner.renew(), "recipe-renewal")
@@ -158,7 +155,7 @@ class Worker:
                 return _has_our_id(parts.rival.result())
             if supervising.done():
                 return _gave_up(supervising)
-            return await leave(parts, self._others, self._stations, self._tasks, self._hurry)
+            return await leave(parts, self._peers, self._consumers, self._tasks, self._hurry)
         finally:
             await cancelled(leaving, attached)
             await parts.sessions.shutdown()
@@ -178,7 +175,7 @@ def _configured(settings: Settings) -> dict[str, object]:
     }
 
 
-def _has_our_id(rival: WorkerInfo) -> Exit:
+def _has_our_id(rival: WorkerInfo) -> WorkerExit:
     log.error(
         "worker.id_taken",
         worker_id=rival.worker_id,
@@ -186,17 +183,17 @@ def _has_our_id(rival: WorkerInfo) -> Exit:
         pid=rival.pid,
         hint="give each worker a worker_id of its own, or none: then each start makes one",
     )
-    return Exit.BAD_CONFIGURATION
+    return WorkerExit.BAD_CONFIGURATION
 
 
-def _gave_up(supervising: asyncio.Task[None]) -> Exit:
+def _gave_up(supervising: asyncio.Task[None]) -> WorkerExit:
     error = supervising.exception()
     if isinstance(error, BrokerRefused):
         log.error("broker.refused", error=str(error))
-        return Exit.BROKER_UNREACHABLE
+        return WorkerExit.BROKER_UNREACHABLE
     if isinstance(error, BrokerUnreachable):
         log.error("broker.unreachable", error=str(error))
-        return Exit.BROKER_UNREACHABLE
+        return WorkerExit.BROKER_UNREACHABLE
     assert error is not None, "the supervisor never ends by itself"
     raise error
 
@@ -234,7 +231,7 @@ async def _accompanied(worker: Worker, companion: Companion | None, drain_timeou
 
 async def run_worker(
     settings: Settings, load: Callable[[], Settings], companion: Callable[[Worker], Companion] | None = None
-) -> Exit:
+) -> WorkerExit:
     """Run a worker until SIGTERM or SIGINT; asked again, it hurries. SIGHUP takes on what ``load`` returns.
 
     Whether it is ready is told to the end. ``companion`` makes what runs beside it.
@@ -248,8 +245,8 @@ async def run_worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.leave, number)
     try:
-        async with worker.telling.running(), _accompanied(worker, beside, settings.worker.drain_timeout):
+        async with worker.status.running(), _accompanied(worker, beside, settings.worker.drain_timeout):
             return await worker.run()
     except CannotListen as error:
         log.error("http.cannot_listen", error=str(error))
-        return Exit.BAD_CONFIGURATION
+        return WorkerExit.BAD_CONFIGURATION

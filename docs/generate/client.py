@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from consumer.client import SessionClient
-from consumer.client.asking import Asking
+from consumer.client.typed_requests import TypedRequests
 from docs.generate.markdown import code, prose, table
 from schemas import mcp
 from schemas.errors import ClientError
@@ -31,7 +31,7 @@ def methods() -> str:
 def public() -> Iterator[tuple[str, Any]]:
     """The public members in the order of the source, with connecting first and the raw request last."""
     found: dict[str, Any] = {}
-    for kind in (Asking, *SessionClient.__bases__, SessionClient):
+    for kind in (TypedRequests, *SessionClient.__bases__, SessionClient):
         found |= {name: member for name, member in vars(kind).items() if not name.startswith("_") and name != "names"}
     request = found.pop("request")
     for name in _LIFE:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from consumer.asyncapi import as_json, document, schema_files
-from consumer.broker.topology import Names, cluster
+from consumer.broker.topology import Names, cluster_topology
 from consumer.gateway import openapi
 
 DOCUMENT = "docs/asyncapi.json"
@@ -15,7 +15,7 @@ def files() -> dict[str, str]:
     """What the files have in them, by name; with the names of the default prefix."""
     names = Names()
     schemas = {f"{SCHEMAS}/{name}": as_json(schema) for name, schema in schema_files().items()}
-    return {DOCUMENT: as_json(document(names, cluster(names))), HTTP: as_json(openapi.document()), **schemas}
+    return {DOCUMENT: as_json(document(names, cluster_topology(names))), HTTP: as_json(openapi.document()), **schemas}
 
 
 def linked() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from docs.generate.markdown import table
 from scripts.benchmarks.drawing import pictures
 from scripts.benchmarks.report import Report, Subject
-from scripts.benchmarks.show import TITLES, cells, columns, heads
+from scripts.benchmarks.show import TITLES, cells, columns, heads, value
 
 FILE = Path(__file__).resolve().parents[1] / "figures.json"
 PICTURES = FILE.with_name("img")
@@ -15,6 +15,16 @@ PICTURES = FILE.with_name("img")
 UNKNOWN = "not known"
 UNTIDY = 0.5
 """The load of a machine from which on something else ran on it."""
+
+
+FRONT = (
+    ("http", "one tool call, worker --gateway", "one tool call over HTTP"),
+    ("http", "tool calls, 48 callers on 12 sessions, worker --gateway", "tool calls by 48 callers at once"),
+    ("starts", "SDK, forked", "opening a session, server of the MCP SDK, forked here"),
+    ("bursts", "32 creates at once, standard library, forked", "opening 32 sessions at once, forked here"),
+    ("bursts", "32 closes at once, standard library, forked", "closing 32 sessions at once"),
+)
+"""The figures on the front page: subject, figure, and what a reader who is new calls it."""
 
 
 @cache
@@ -74,6 +84,18 @@ def _profile() -> str:
     return table(("part", "share of the worker's time"), rows) if rows else "No profile was taken in this run."
 
 
+def _front() -> str:
+    rows = []
+    for subject, what, said in FRONT:
+        figures = report().subjects[subject].figures if subject in report().subjects else []
+        rows += [
+            (said, value(figure.value, figure.unit), value(figure.against["peer"], figure.unit))
+            for figure in figures
+            if figure.what == what and "peer" in figure.against
+        ]
+    return table(("", "mcp-sessions", "SignalWire's gateway"), rows) if rows else "Not measured in this run."
+
+
 def drawn() -> Iterator[tuple[Path, str]]:
     """Every picture, with the file that it is in."""
     return ((PICTURES / f"{name}.svg", picture) for name, picture in pictures(report()).items())
@@ -81,6 +103,7 @@ def drawn() -> Iterator[tuple[Path, str]]:
 
 PARTS: dict[str, Callable[[], str]] = {
     "performance-machine": _machine,
+    "performance-front": _front,
     "performance-verdict": _verdict,
     "performance-profile": _profile,
     **{f"performance-{name}": partial(_subject, name) for name in TITLES},

@@ -6,9 +6,9 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from consumer.asyncapi.headers import PARKED
-from consumer.broker import parked
-from consumer.broker.topology import DELIVERY_LIMIT, Names, Queue, cluster, inbox, requests_queue, worker_queue
+from consumer.asyncapi.header_schemas import DEAD_LETTER_HEADERS
+from consumer.broker import dead_letter
+from consumer.broker.topology import DELIVERY_LIMIT, Names, Queue, cluster_topology, inbox, requests_queue, worker_queue
 from consumer.telephony.registry import TRANSLATORS
 from docs.generate.markdown import Undocumented, code, described, fields, literal, prose, table
 from schemas import calls, errors, events, interim, internal, replies, requests, sessions
@@ -191,7 +191,7 @@ def event_types() -> str:
 
 def exchanges() -> str:
     """Every exchange."""
-    rows = [(code(one.name), one.type, one.why, _arguments(one.arguments)) for one in cluster(NAMES).exchanges]
+    rows = [(code(one.name), one.type, one.why, _arguments(one.arguments)) for one in cluster_topology(NAMES).exchanges]
     return table(("exchange", "type", "what goes there", "arguments"), rows)
 
 
@@ -199,8 +199,11 @@ def queues() -> str:
     """Every queue."""
     anybody = WorkerId("<worker_id>")
     own = [inbox(NAMES, anybody), *(make(NAMES, anybody, "<connection>") for make in (requests_queue, worker_queue))]
-    rows = [(code(one.name), one.kind, one.why, _arguments(_special(one))) for one in (*cluster(NAMES).queues, *own)]
-    common = next(one for one in cluster(NAMES).queues if one.name == NAMES.calls).arguments
+    rows = [
+        (code(one.name), one.kind, one.why, _arguments(_special(one)))
+        for one in (*cluster_topology(NAMES).queues, *own)
+    ]
+    common = next(one for one in cluster_topology(NAMES).queues if one.name == NAMES.calls).arguments
     said = {name: value for name, value in common.items() if name in _COMMON}
     note = f"Every quorum queue also has {_arguments(said)}."
     return f"{table(('queue', 'kind', 'what is in it', 'arguments'), rows)}\n\n{note}"
@@ -219,9 +222,9 @@ def _arguments(arguments: Mapping[str, object]) -> str:
     return ", ".join(f"`{name}`: {literal(value)}" for name, value in arguments.items())
 
 
-def parking() -> str:
-    """The headers of a parked message."""
-    written = described(parked.HEADERS, PARKED, "headers of parked messages")
+def dead_letters() -> str:
+    """The headers of a dead letter."""
+    written = described(dead_letter.HEADERS, DEAD_LETTER_HEADERS, "headers of dead letters")
     return table(("header", "meaning"), [(code(name), meaning) for name, meaning in written.items()])
 
 
@@ -251,6 +254,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "events": event_types,
     "exchanges": exchanges,
     "queues": queues,
-    "parking": parking,
+    "dead-letters": dead_letters,
     "between-workers": between_workers,
 }

@@ -10,9 +10,9 @@ from typing import Any
 
 import promql_parser
 
+import infra.grafana.dashboard
 from infra.checks.common import ROOT, Faults, complaints, note, read_yaml
 from infra.checks.promtool import find_promtool
-from infra.grafana import dashboard as made
 from infra.grafana.panels import NOT_SHOWN
 
 ALERTS = Path("infra/prometheus/alerts.yaml")
@@ -75,7 +75,7 @@ def runbook(root: Path = ROOT) -> Faults:
 
 def dashboard(root: Path = ROOT) -> Faults:
     """The dashboard is what ``infra/grafana`` makes, its questions can be read, and its data source is provisioned."""
-    if (root / DASHBOARD).read_text() != made.text():
+    if (root / DASHBOARD).read_text() != infra.grafana.dashboard.text():
         yield f"{DASHBOARD}: is not what panels.py says: python -m infra.grafana.dashboard"
     sources = read_yaml(root / "infra/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
     for where, source, expr in questions(root):

@@ -160,8 +160,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Messages": (
         Panel("Deliveries", (rate("mcp_sessions_deliveries_total", "type, outcome"),), "ops"),
         Panel("From arrival to settling, p95", quantiles("mcp_sessions_delivery_seconds", "type", (0.95,)), "s"),
-        Panel("Parked", (rate("mcp_sessions_parked_total", "reason"),), "ops", "Messages that cannot be handled."),
-        Panel("Parked bytes", (rate("mcp_sessions_parked_bytes_total", "reason"),), "Bps", "Bounded in all."),
+        Panel("Dead letters", (rate("mcp_sessions_dead_letters_total", "reason"),), "ops", "What cannot be handled."),
+        Panel("Dead-letter bytes", (rate("mcp_sessions_dead_letter_bytes_total", "reason"),), "Bps", "Bounded in all."),
         Panel("Session events", (rate("mcp_sessions_events_published_total", "type"),), "ops"),
         Panel("Delay of a session event", quantiles("mcp_sessions_event_delay_seconds"), "s",
               "Until RabbitMQ has confirmed it."),

@@ -7,7 +7,7 @@ from typing import Any
 
 from scripts.benchmarks.measuring import at_once
 from scripts.benchmarks.options import Options
-from scripts.benchmarks.peer import Gateway, gateway
+from scripts.benchmarks.peer import PeerGateway, gateway
 from scripts.benchmarks.report import Figure, Sample, Subject, Target, figure
 from scripts.benchmarks.servers import PLAIN
 from scripts.benchmarks.stage import Stage, running
@@ -69,11 +69,11 @@ async def _close(stage: Stage, kind: str, number: int) -> None:
     await stage.client.close(f"{kind}-{number}")
 
 
-async def _first_call(peer: Gateway, kind: str, number: int) -> None:
+async def _first_call(peer: PeerGateway, kind: str, number: int) -> None:
     await peer.call(kind, f"{kind}-{number}", PLAIN.tool, PLAIN.arguments)
 
 
-async def _close_theirs(peer: Gateway, kind: str, number: int) -> None:
+async def _close_theirs(peer: PeerGateway, kind: str, number: int) -> None:
     await peer.close(f"{kind}-{number}")
 
 

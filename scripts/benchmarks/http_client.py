@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-PATIENCE = 60.0
+REQUEST_TIMEOUT = 60.0
 """The bound (s) of a request."""
 
 
@@ -29,7 +29,7 @@ class Response:
         return json.loads(self.body)
 
 
-class Connection:
+class KeptConnection:
     """A connection that is kept for one request after the other."""
 
     def __init__(self, http: "Http", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,9 +44,9 @@ class Connection:
 
         Raises:
             NotAnswered: the status is no success.
-            TimeoutError: there was no answer within ``PATIENCE``.
+            TimeoutError: there was no answer within ``REQUEST_TIMEOUT``.
         """
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             self._writer.write(self._http.head(method, path, len(body), headers or {}) + body)
             head = await self._reader.readuntil(b"\r\n\r\n")
             status, *lines = head.decode("latin-1").split("\r\n")
@@ -77,19 +77,19 @@ class Http:
         return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[KeptConnection]:
         """A connection."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            yield Connection(self, reader, writer)
+            yield KeptConnection(self, reader, writer)
         finally:
             writer.close()
 
     async def request(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> Response:
-        """One request, with a connection of its own; raises as :meth:`Connection.request`."""
+        """One request, with a connection of its own; raises as :meth:`KeptConnection.request`."""
         async with self.connection() as connection:
             return await connection.request(method, path, body, headers)
 

@@ -147,11 +147,11 @@ def _rollup(pid: int, *names: str) -> float:
     return sum(found.get(name, 0) for name in names) * 1024 / KB
 
 
-def end_all(processes: Sequence[psutil.Process], *, patience: float) -> None:
+def end_all(processes: Sequence[psutil.Process], *, timeout: float) -> None:
     """Wait until processes have gone, killing those that stay; raises when some cannot be ended."""
-    _, alive = psutil.wait_procs(processes, timeout=patience)
+    _, alive = psutil.wait_procs(processes, timeout=timeout)
     for process in alive:
         process.kill()
-    _, alive = psutil.wait_procs(alive, timeout=patience)
+    _, alive = psutil.wait_procs(alive, timeout=timeout)
     if alive:
         raise RuntimeError(f"processes left behind: {alive}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.benchmarks.servers import ON_SDK, PLAIN, Server
+from scripts.benchmarks.servers import ON_SDK, PLAIN, MeasuredServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class Options:
 
     sizes: Sizes = Sizes()
     peer: Path | None = None
-    time_server: Server | None = None
+    time_server: MeasuredServer | None = None
     profile: bool = False
     stacks: Path | None = None
 
     @property
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[MeasuredServer]:
         """The servers whose starts are measured."""
         others = [self.time_server] if self.time_server else []
         return [PLAIN, *others] if self.sizes is QUICK else [PLAIN, ON_SDK, *others]

@@ -16,7 +16,7 @@ import psutil
 
 import consumer.demo
 from scripts.benchmarks import peer
-from scripts.benchmarks.http_client import Connection, Http, Response, free_port, tool_call
+from scripts.benchmarks.http_client import Http, KeptConnection, Response, free_port, tool_call
 from scripts.benchmarks.measuring import Timed, busy_in_turns, for_a_while, in_turns, processor_of, timed, until
 from scripts.benchmarks.options import Options
 from scripts.benchmarks.references import amqp_echo
@@ -176,7 +176,7 @@ async def _rest_and_mcp(http: Http, session: str, times: int) -> dict[str, Sampl
         return await _warm_in_turns({"rest": timed(call_over_rest), "mcp": timed(call_over_mcp)}, times)
 
 
-async def _mcp_session(connection: Connection, path: str) -> Call:
+async def _mcp_session(connection: KeptConnection, path: str) -> Call:
     """Open an MCP session; returns what calls the tool through it, and takes JSON for an answer."""
     ids = itertools.count(1)
     headers = {"Accept": "application/json"}

@@ -27,7 +27,7 @@ PACKAGE = "signalwire-sdk[mcp-gateway]"
 MODULE = "signalwire.mcp_gateway.gateway_service"
 AGENT = Path(__file__).with_name("peer_agent.py")
 FOLDER = Path(__file__).resolve().parents[2] / ".peer"
-PATIENCE = 60.0
+START_TIMEOUT = 60.0
 LINE_LIMIT = 16 << 20
 NO_LIMIT = "1000000 per second"
 USER = "bench"
@@ -45,7 +45,7 @@ def version(python: Path) -> str:
     return told.stdout.strip()
 
 
-class Gateway:
+class PeerGateway:
     """A client of a gateway that runs; each request has a connection of its own, because that is what it offers."""
 
     def __init__(self, port: int, password: str) -> None:
@@ -80,7 +80,7 @@ class Agent:
     async def told(self) -> Any:
         """What it says next; raises :class:`RuntimeError` when it has ended instead."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(START_TIMEOUT):
             line = await self._process.stdout.readline()
         if not line:
             raise RuntimeError("the agent of SignalWire's SDK has ended")
@@ -88,7 +88,7 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent(python: Path, gateway: Gateway, service: str) -> AsyncIterator[Agent]:
+async def agent(python: Path, gateway: PeerGateway, service: str) -> AsyncIterator[Agent]:
     """An agent that uses one service of a gateway; it is gone at the end."""
     process = await asyncio.create_subprocess_exec(
         *(python, AGENT, *gateway.login, service),
@@ -108,14 +108,14 @@ async def agent(python: Path, gateway: Gateway, service: str) -> AsyncIterator[A
 
 
 @asynccontextmanager
-async def gateway(python: Path, services: dict[str, list[str]]) -> AsyncIterator[Gateway]:
+async def gateway(python: Path, services: dict[str, list[str]]) -> AsyncIterator[PeerGateway]:
     """A gateway with these commands; it and its servers are gone at the end."""
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-peer-") as folder:
         port, password = free_port(), secrets.token_hex(8)
         process = _start(python, Path(folder), _configuration(port, password, services))
         try:
-            client = Gateway(port, password)
-            await until(client.healthy, "answer of the gateway", within=PATIENCE, pause=0.1)
+            client = PeerGateway(port, password)
+            await until(client.healthy, "answer of the gateway", within=START_TIMEOUT, pause=0.1)
             yield client
         finally:
             await asyncio.to_thread(_end, process)
@@ -143,7 +143,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with suppress(psutil.NoSuchProcess):
             server.kill()
     process.wait(timeout=10)
-    end_all(left, patience=10.0)
+    end_all(left, timeout=10.0)
 
 
 def _configuration(port: int, password: str, services: dict[str, list[str]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import psutil
 from aiormq.abc import DeliveredMessage
 from mcp import Client, StdioServerParameters
 
-PATIENCE = 30.0
+START_TIMEOUT = 30.0
 
 
 @asynccontextmanager
@@ -26,7 +26,7 @@ async def sdk_client(command: list[str]) -> AsyncIterator[Client]:
 async def sdk_start(command: list[str]) -> float:
     """How long (s) the official client alone takes until it has a server's tools; ending it does not count."""
     began = time.perf_counter()
-    async with asyncio.timeout(PATIENCE), sdk_client(command) as client:
+    async with asyncio.timeout(START_TIMEOUT), sdk_client(command) as client:
         await client.list_tools()
         return time.perf_counter() - began
 
@@ -61,7 +61,7 @@ class Echo:
             ),
             wait=False,
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(START_TIMEOUT):
             return bytes(await answer)
 
 
@@ -84,7 +84,7 @@ async def amqp_echo() -> AsyncIterator[dict[str, Echo]]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(START_TIMEOUT):
                 await process.stdout.readline()
             made = {}
             for kind, name in names.items():

@@ -9,7 +9,7 @@ from tests.realservers.install import FOLDER, python_environment
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class MeasuredServer:
     """A server with a tool that costs nothing; ``function`` is what a fork server runs."""
 
     name: str
@@ -38,8 +38,8 @@ class Server:
         return {"command": self.command, "warm": {"min": count, "max": count}}
 
 
-PLAIN = Server("standard library", ECHO, "echo_server:main", "echo", {"text": "hello"})
-ON_SDK = Server(
+PLAIN = MeasuredServer("standard library", ECHO, "echo_server:main", "echo", {"text": "hello"})
+ON_SDK = MeasuredServer(
     "SDK",
     [sys.executable, "-m", "consumer.processes.todo_server"],
     "consumer.processes.todo_server:server.run",
@@ -48,13 +48,13 @@ ON_SDK = Server(
 )
 
 
-def time_server(*, install: bool) -> Server | None:
+def time_server(*, install: bool) -> MeasuredServer | None:
     """``mcp-server-time`` from PyPI, installed where the tests of such servers install it; none where it is not."""
     program = FOLDER / "today" / "bin" / "mcp-server-time"
     if install:
         program = python_environment("today") / "mcp-server-time"
     if not program.exists():
         return None
-    return Server(
+    return MeasuredServer(
         "mcp-server-time", [str(program)], "mcp_server_time:main", "get_current_time", {"timezone": "Europe/Berlin"}
     )

@@ -126,7 +126,7 @@ class Stage:
             if process.returncode is None:
                 process.kill()
         await asyncio.gather(*(process.wait() for process in self._processes))
-        await asyncio.to_thread(end_all, left, patience=30.0)
+        await asyncio.to_thread(end_all, left, timeout=30.0)
         await remove_everything(url, self.prefix, self._names)
 
 

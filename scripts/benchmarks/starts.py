@@ -5,10 +5,10 @@ from functools import partial
 
 from scripts.benchmarks.measuring import Timed, duration, in_turns, shared, shared_kb
 from scripts.benchmarks.options import Options
-from scripts.benchmarks.peer import Gateway, gateway
+from scripts.benchmarks.peer import PeerGateway, gateway
 from scripts.benchmarks.references import sdk_start
 from scripts.benchmarks.report import Figure, Plot, Reference, Sample, Series, Subject, Target, figure
-from scripts.benchmarks.servers import Server
+from scripts.benchmarks.servers import MeasuredServer
 from scripts.benchmarks.stage import Stage, named, running
 
 KINDS = ("cold", "forked", "warm")
@@ -40,7 +40,7 @@ def _plot(options: Options, figures: list[Figure]) -> Plot:
     )
 
 
-async def _one_server(server: Server, options: Options, notes: list[str]) -> list[Figure]:
+async def _one_server(server: MeasuredServer, options: Options, notes: list[str]) -> list[Figure]:
     sizes = options.sizes
     times = sizes.starts
     services = {"cold": server.cold, "forked": server.forked, "warm": server.warm(sizes.pool)}
@@ -94,7 +94,7 @@ async def _opened(stage: Stage, service: str, number: int) -> float:
     return took
 
 
-async def _first_call(peer: Gateway, server: Server, number: int) -> float:
+async def _first_call(peer: PeerGateway, server: MeasuredServer, number: int) -> float:
     """The same there: the first call of a session starts its server."""
     took = await duration(peer.call("it", f"first-{number}", server.tool, server.arguments))
     await peer.close(f"first-{number}")
@@ -110,7 +110,7 @@ async def _how(stage: Stage, service: str) -> str:
     )
 
 
-async def _memory(stage: Stage, server: Server, service: str, count: int) -> float:
+async def _memory(stage: Stage, server: MeasuredServer, service: str, count: int) -> float:
     """Megabytes (PSS) of each of so many sessions that have answered a call."""
     names = list(named(f"memory-{service}", count))
     before = {process.pid for process in stage.servers()}

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
+from consumer.broker.dead_letter import DeadLetter
+from consumer.broker.dead_letter_queue import DeadLetterQueue
 from consumer.broker.link import Link
-from consumer.broker.parked import Parked
-from consumer.broker.parking import ParkingLot
 from consumer.broker.topology import Queue
-from consumer.cli import dead_screen
+from consumer.cli import dead_letter_screen
 from schemas.ids import WorkerId
 from tests.acceptance.live_call import live_call
 from tests.amqp_values import of_type
@@ -55,7 +55,7 @@ properties: Final = st.fixed_dictionaries(
 
 @dataclass(frozen=True)
 class Target:
-    """Where a stranger publishes; what is ``kept`` there is handled or parked, the rest is only overheard."""
+    """Where a stranger publishes; what is ``kept`` there is handled or a dead letter, the rest is only overheard."""
 
     exchange: str
     key: bytes
@@ -63,7 +63,7 @@ class Target:
 
 
 def targets(mcp: Cluster) -> list[Target]:
-    """Every exchange and queue of a worker, of a client, and the parking lot itself."""
+    """Every exchange and queue of a worker, of a client, and the dead-letter queue itself."""
     names, worker = mcp.client.names, mcp.workers[0]
     token = next(str(one["link"]) for one in worker.records if one["event"] == "broker.attached")
     worker_id = WorkerId(worker.worker_id)
@@ -78,17 +78,18 @@ def targets(mcp: Cluster) -> list[Target]:
         Target("", names.queries.encode()),
         Target("", names.inbox(worker_id).encode()),
         Target("", names.requests_of(worker_id, token).encode()),
-        Target("", names.dead.encode()),
-        Target(names.dead, b""),
+        Target("", names.dead_letters.encode()),
+        Target(names.dead_letters, b""),
         Target(names.workers, b"", kept=False),
         Target("", names.worker(worker_id, token).encode(), kept=False),
         Target(names.events, b"session.created.any", kept=False),
-        Target("", mcp.client._connection._asker.reply_to.encode(), kept=False),
+        Target("", mcp.client._connection._rpc_client.reply_to.encode(), kept=False),
     ]
 
 
 def publish_all(mcp: Cluster) -> tuple[dict[str, str], int]:
-    """Publish; returns by its body what must be in the parking lot in the end, and how many good events there were."""
+    """Publish; returns by its body what must be in the dead-letter queue in the end, and how many good events there
+    were."""
     kept: dict[str, str] = {}
     taken = good = 0
     where, turn = cycle(targets(mcp)), count()
@@ -125,19 +126,19 @@ def publish_all(mcp: Cluster) -> tuple[dict[str, str], int]:
     return kept, good
 
 
-async def everything_in(lot: ParkingLot) -> list[Parked]:
-    found: list[Parked] = []
+async def everything_in(lot: DeadLetterQueue) -> list[DeadLetter]:
+    found: list[DeadLetter] = []
 
-    def visit(parked: Parked) -> bool:
-        found.append(parked)
+    def visit(letter: DeadLetter) -> bool:
+        found.append(letter)
         return True
 
     await lot.look(visit)
     return found
 
 
-async def all_in(lot: ParkingLot, kept: dict[str, str]) -> list[Parked]:
-    """What is parked, when all that must be is there."""
+async def all_in(lot: DeadLetterQueue, kept: dict[str, str]) -> list[DeadLetter]:
+    """The dead letters, when all that must be is there."""
     missing = set(kept)
     try:
         async with asyncio.timeout(SETTLED):
@@ -145,7 +146,7 @@ async def all_in(lot: ParkingLot, kept: dict[str, str]) -> list[Parked]:
                 found = await everything_in(lot)
                 missing = kept.keys() - {one.message.body.decode() for one in found}
     except TimeoutError:
-        raise AssertionError(f"{len(missing)} are neither handled nor parked: {kept[min(missing)]}") from None
+        raise AssertionError(f"{len(missing)} are neither handled nor dead letters: {kept[min(missing)]}") from None
     return found
 
 
@@ -167,7 +168,7 @@ async def emptied(link: Link, names: list[str]) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_any_message_is_handled_or_parked_and_what_is_parked_can_be_shown_replayed_and_dropped(
+async def test_any_message_is_handled_or_becomes_a_dead_letter_that_can_be_shown_replayed_and_dropped(
     mcp: Cluster, link: Link, tmp_path: Path
 ):
     names, cli = mcp.client.names, Cli(tmp_path, AMQP_URL=mcp.url, MCP_SESSIONS_PREFIX=mcp.prefix)
@@ -175,26 +176,26 @@ async def test_any_message_is_handled_or_parked_and_what_is_parked_can_be_shown_
     async with live_call(mcp) as live:
         kept, good = await asyncio.to_thread(publish_all, mcp)
         await mcp.until(lambda: len(mcp.logged("delivery", outcome="custom.ended")) >= good, within=SETTLED)
-        lot = ParkingLot(link, names)
-        parked = await all_in(lot, kept)
+        lot = DeadLetterQueue(link, names)
+        letters = await all_in(lot, kept)
         await live.undisturbed()
-        for one in parked:
-            json.dumps(dead_screen.fields(one) | dead_screen.whole(one), allow_nan=False).encode()
+        for one in letters:
+            json.dumps(dead_letter_screen.fields(one) | dead_letter_screen.whole(one), allow_nan=False).encode()
 
-        listed = (await cli("dead", "list", "--limit", "65535", "--json")).json
-        assert (listed["total"], listed["complete"]) == (len(parked), True)
-        shown = listed["parked"][len(parked) // 2]["id"]
-        assert (await cli("dead", "show", shown, "--json")).json["id"] == shown
-        replayed = (await cli("dead", "replay", "--all", "--json")).json
-        assert len(replayed["replayed"]) + len(replayed["kept"]) == len(parked)
+        listed = (await cli("dead-letters", "list", "--limit", "65535", "--json")).json
+        assert (listed["total"], listed["complete"]) == (len(letters), True)
+        shown = listed["dead_letters"][len(letters) // 2]["id"]
+        assert (await cli("dead-letters", "show", shown, "--json")).json["id"] == shown
+        replayed = (await cli("dead-letters", "replay", "--all", "--json")).json
+        assert len(replayed["replayed"]) + len(replayed["kept"]) == len(letters)
         assert replayed["replayed"]
         for one in replayed["kept"]:  # what nobody vouches for, or nobody knows where it came from
             assert re.search("nobody knows|only workers send|no queue takes", one["problem"]), one
-        parked = await all_in(lot, kept)
+        letters = await all_in(lot, kept)
         await live.undisturbed()
-        dropped = (await cli("dead", "drop", "--all", "--json")).json["dropped"]
-        assert len(dropped) == len(parked)
-        await emptied(link, [*shared, names.dead])
+        dropped = (await cli("dead-letters", "drop", "--all", "--json")).json["dropped"]
+        assert len(dropped) == len(letters)
+        await emptied(link, [*shared, names.dead_letters])
     await mcp.client.close("live")
     await mcp.workers[0].terminate()  # what it held without settling it is in its queue again
-    assert not await ready_in(link, [*shared, names.dead])
+    assert not await ready_in(link, [*shared, names.dead_letters])

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.client import Answer
 from schemas.errors import InvalidMessage, ServiceNotFound, SessionNotFound, ToolCancelled
-from schemas.interim import InputRequired, ToolsLog, ToolsPending, ToolsProgress
+from schemas.interim import InputRequired, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
 from tests.harness import ECHO, ROOT, Cluster
 
 MODERN = [sys.executable, "-S", str(ROOT / "tests" / "servers" / "modern_server.py")]
@@ -255,6 +255,61 @@ async def test_a_list_that_changes_is_told(both: Cluster, era):
     await both.client.subscribe_resource("c")
     await both.client.call_tool("c", "add_tool", {"name": "neu"})
     assert (await both.event("list_changed", session_id="c")).data["list"] == "tools"
+
+
+@eras
+async def test_what_changes_while_a_tool_call_runs_is_told_before_its_reply(both: Cluster, era):
+    heard: list[ToolsChanged] = []
+    await both.client.subscribe_resource("c", "note://one", service_name=era, open="beside")
+    await both.client.call_tool("c", "touch", {"uri": "note://one"}, on_change=heard.append)
+    await both.client.call_tool("c", "add_tool", {"name": "neu"}, on_change=heard.append)
+    assert [(one.list, one.uri) for one in heard] == [(None, "note://one"), ("tools", None)]
+    await both.client.call_tool("c", "touch", {"uri": "note://one"})
+    assert len(heard) == 2
+
+
+@eras
+async def test_what_uses_a_session_opens_it_where_that_is_wanted(both: Cluster, era):
+    ref, argument = {"type": "ref/prompt", "name": "greet"}, {"name": "who", "value": "A"}
+    with pytest.raises(SessionNotFound):
+        await both.client.complete("c", ref, argument, service_name=era)
+    found = await both.client.complete("c", ref, argument, service_name=era, open="beside")
+    assert found.completion.values == ["A-one", "A-two"]
+    beside = {"old": "new", "new": "old"}[era]
+    await both.client.complete("c", ref, argument, service_name=beside, open="beside")
+    assert sorted((await both.client.list_sessions()).sessions) == ["c", f"c#{beside}"]
+
+
+async def test_a_call_goes_on_while_anybody_waits_who_has_asked_for_it(both: Cluster):
+    began: asyncio.Queue = asyncio.Queue()
+    await both.client.create("c", "old")
+
+    def asking():
+        return asyncio.create_task(
+            both.client.call_tool(
+                "c", "progress", {"steps": 1_000, "interval": 0.05}, idempotency_key="k", on_progress=began.put
+            )
+        )
+
+    async def leaves():
+        left = {"session_id": "c", "idempotency_key": "k", "leaves": True}
+        return (await both.client.request("tools.cancel", left, call_id="c"))["cancelled"]
+
+    one = asking()
+    async with asyncio.timeout(10):
+        await began.get()
+    two = asking()
+    # The second has joined when both of them hear the same step.
+    async with asyncio.timeout(10):
+        heard = None
+        while heard != (heard := (await began.get()).progress):
+            pass
+    assert not await leaves()
+    assert await leaves()
+    for left in (one, two):
+        with pytest.raises(ToolCancelled):
+            await left
+    assert not await leaves()
 
 
 async def test_what_a_server_tells_again_and_again_is_told_once_a_second(both: Cluster):

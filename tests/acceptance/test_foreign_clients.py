@@ -27,7 +27,7 @@ class Plain:
     def _answer(self, channel, method, properties, body):
         self.answers.append((properties, json.loads(body)))
 
-    def ask(self, exchange: str, key: str, kind: str, body, patience: float = 15.0):
+    def ask(self, exchange: str, key: str, kind: str, body, timeout: float = 15.0):
         correlation_id = uuid.uuid4().hex
         self.channel.basic_publish(
             exchange,
@@ -44,15 +44,17 @@ class Plain:
         self.answers.clear()
         self.connection.process_data_events(time_limit=0)
         while not self.answers:
-            self.connection.process_data_events(time_limit=patience)
-            assert self.answers, f"no answer to {kind} within {patience} s"
+            self.connection.process_data_events(time_limit=timeout)
+            assert self.answers, f"no answer to {kind} within {timeout} s"
         properties, answer = self.answers.pop()
         assert properties.correlation_id == correlation_id
         assert properties.type == f"{kind}.reply"
         return answer
 
-    def call(self, kind: str, session_id: str, *, lane: str = "sessions", **body):
-        return self.ask(f"{self.prefix}.{lane}", session_id.partition("#")[0], kind, {"session_id": session_id, **body})
+    def call(self, kind: str, session_id: str, *, exchange: str = "sessions", **body):
+        return self.ask(
+            f"{self.prefix}.{exchange}", session_id.partition("#")[0], kind, {"session_id": session_id, **body}
+        )
 
 
 def whole_life(url: str, prefix: str, direct: bool) -> None:
@@ -67,10 +69,10 @@ def whole_life(url: str, prefix: str, direct: bool) -> None:
         assert info["is_alive"]
         assert not info["is_expired"]
 
-        got = client.call("session.get", "c-1", lane="requests")["result"]
+        got = client.call("session.get", "c-1", exchange="requests")["result"]
         assert got["created_at"] == info["created_at"]
         assert got["last_accessed"] > info["last_accessed"]
-        touched = client.call("session.touch", "c-1", lane="requests")["result"]
+        touched = client.call("session.touch", "c-1", exchange="requests")["result"]
         assert touched["last_accessed"] > got["last_accessed"]
 
         second = client.call("session.create", "c-1#calc", service_name="echo")["result"]
@@ -82,13 +84,15 @@ def whole_life(url: str, prefix: str, direct: bool) -> None:
         as_before = client.ask("", f"{prefix}.queries", "sessions.list", {})["result"]
         assert set(as_before["sessions"]) == set(listed["sessions"])
 
-        called = client.call("tools.call", "c-1", lane="requests", name="echo", arguments={"text": "hello"})["result"]
+        called = client.call("tools.call", "c-1", exchange="requests", name="echo", arguments={"text": "hello"})[
+            "result"
+        ]
         assert (called["text"], called["session_id"]) == ("hello", "c-1")
 
         assert client.call("session.close", "c-1#calc")["result"] == {"closed": True, "sessions": ["c-1#calc"]}
         assert client.call("session.close", "c-1")["result"] == {"closed": True, "sessions": ["c-1"]}
         assert client.call("session.close", "c-1")["result"] == {"closed": False, "sessions": []}
-        gone = client.call("session.get", "c-1", lane="requests")
+        gone = client.call("session.get", "c-1", exchange="requests")
         assert gone["error"]["code"] == "SESSION_NOT_FOUND"
     finally:
         client.connection.close()
@@ -131,7 +135,7 @@ def wrong_input(url: str, prefix: str) -> None:
         assert client.call("session.create", "alive", service_name="echo")["ok"]
         again = client.call("session.create", "alive", service_name="echo", if_exists="reject")
         assert again["error"]["code"] == "SESSION_EXISTS"
-        unknown = client.call("tools.call", "alive", lane="requests", name="no_such_tool")
+        unknown = client.call("tools.call", "alive", exchange="requests", name="no_such_tool")
         assert unknown["error"]["code"] == "TOOL_NOT_FOUND"
     finally:
         client.connection.close()

@@ -15,7 +15,7 @@ from consumer.broker.topology import Names
 from schemas import headers
 from schemas.calls import CallKind
 from schemas.ids import CallId, WorkerId
-from schemas.internal import Endings, Recipe
+from schemas.internal import EndedCalls, Recipe
 from schemas.requests import CallStarted
 from tests.acceptance.recipes import recipe_of
 from tests.harness import WAIT, Cluster, WorkerProcess, config
@@ -37,16 +37,16 @@ class Post:
         self.sent = sent
         """When the letters were sent."""
 
-    async def tell(self, endings: Endings) -> None:
+    async def tell(self, endings: EndedCalls) -> None:
         """As one worker tells the others."""
         message = Message(endings.model_dump_json().encode(), type=endings.type, persistent=False)
-        await self._publisher.fast(message, self._names.workers, "")
+        await self._publisher.publish(message, self._names.workers, "", confirm=False)
 
     async def deliver(self, message: Message, dead: WorkerProcess, *, sent: datetime) -> None:
-        # It has been through the exchange of its lane, and nobody's queue was bound.
+        # It has been through its exchange, and nobody's queue was bound.
         marks = {headers.ORPHAN_OF: dead.worker_id, headers.RESENT: True, CALL_HEADER: CALL}
         message = replace(message.with_headers(marks), timestamp=sent)
-        await self._publisher.confirmed(message, self._names.unowned, CALL)
+        await self._publisher.publish(message, self._names.unowned, CALL)
 
 
 @pytest.fixture
@@ -123,5 +123,5 @@ async def test_an_owner_that_hears_of_its_call_s_end_from_others_closes_it(mcp: 
     await mcp.event("created", call_id=CALL)
     ended_at = time.time()
     await mcp.start(CONFIG)  # a tombstone lasts less than that
-    await post.tell(Endings(worker_id=WorkerId("w-gone"), ended={CALL: ended_at}))
+    await post.tell(EndedCalls(worker_id=WorkerId("w-gone"), ended={CALL: ended_at}))
     await mcp.event("closed", call_id=CALL, reason="call_ended")

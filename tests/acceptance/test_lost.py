@@ -8,9 +8,10 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, inbox
-from consumer.calls.cluster.membership import call_the_roll
+from consumer.calls.cluster.presence_requests import PresenceRequests
+from consumer.concurrency.task_set import Tasks
 from schemas.ids import CallId, WorkerId
-from schemas.internal import Presence
+from schemas.internal import PresenceReport
 from tests.acceptance.recipes import recipe_of
 from tests.harness import WAIT, Cluster, config
 
@@ -38,7 +39,7 @@ async def test_a_worker_that_died_before_it_told_of_a_session_is_spoken_for(mcp:
     await channel.declare_queue(inbox(names, GONE))
     now = datetime.now(UTC)
     message = recipe_of(GONE, CALL, at=now, metadata={"of": "mine"})
-    await publisher.confirmed(message, "", names.inbox(GONE))
+    await publisher.publish(message, "", names.inbox(GONE))
     deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
     await channel.consume(names.inbox(GONE), deliveries.put_nowait)
     async with asyncio.timeout(WAIT):
@@ -65,13 +66,14 @@ async def test_what_its_worker_has_told_is_not_told_again(mcp: Cluster, link: Li
     owner, heir = (owner, heir) if created.data["worker_id"] == owner.worker_id else (heir, owner)
     async with asyncio.timeout(WAIT):
         told = False
+        requests = PresenceRequests(publisher, names.workers, WorkerId("tester"), Tasks())
         while not told:
-            await call_the_roll(publisher, names.workers, WorkerId("tester"))
+            await requests.send()
             reporting: set[str] = set()
             while reporting < {owner.worker_id, heir.worker_id}:
                 delivery = await reports.get()
-                if delivery.type == Presence.type:
-                    report = Presence.model_validate_json(delivery.message.body)
+                if delivery.type == PresenceReport.type:
+                    report = PresenceReport.model_validate_json(delivery.message.body)
                     reporting.add(report.worker.worker_id)
                     told = told or (report.worker.worker_id == owner.worker_id and report.told > 0)
     await owner.kill()

@@ -89,11 +89,11 @@ def subjects(mcp: Cluster, what: str) -> set[str]:
     return {str(event.subject) for event in mcp.of(what)}
 
 
-async def test_a_body_whose_call_cannot_be_known_is_parked_with_the_reason(mcp: Cluster):
+async def test_a_body_whose_call_cannot_be_known_becomes_a_dead_letter_with_the_reason(mcp: Cluster):
     await two_workers(mcp)
     for line in REJECTS:
         await mcp.client.publish_call_event((SAMPLES / line["file"]).read_bytes())
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) == len(REJECTS))
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) == len(REJECTS))
     assert not mcp.of("created")
 
 

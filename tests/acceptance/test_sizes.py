@@ -1,13 +1,13 @@
-"""What is too large is not read: parked, and its sender told, on whichever queue it came."""
+"""What is too large is not read: a dead letter, and its sender told, on whichever queue it came."""
 
 import asyncio
 import json
 
 import pytest
 
+from consumer.broker.dead_letter import DeadLetter, Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue
 from consumer.broker.link import Link
-from consumer.broker.parked import Filter, Parked
-from consumer.broker.parking import ParkingLot
 from schemas.errors import InvalidMessage
 from schemas.requests import SessionCreate
 from tests.harness import ECHO, Cluster, config
@@ -15,17 +15,17 @@ from tests.harness import ECHO, Cluster, config
 LIMIT = 20_000
 
 
-async def parked_in(mcp: Cluster, count: int) -> list[Parked]:
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked", reason="too_large")) >= count)
+async def dead_letters(mcp: Cluster, count: int) -> list[DeadLetter]:
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered", reason="too_large")) >= count)
     link = Link(mcp.url, "test")
     await link.open()
     try:
-        return await ParkingLot(link, mcp.client.names).fitting(Filter(reason="too_large"))
+        return await DeadLetterQueue(link, mcp.client.names).fitting(Filter(reason="too_large"))
     finally:
         await link.close()
 
 
-async def test_a_body_over_the_bound_is_parked_unread_on_every_queue(mcp: Cluster):
+async def test_a_body_over_the_bound_is_dead_lettered_unread_on_every_queue(mcp: Cluster):
     await mcp.start(config(worker={"max_message": LIMIT}))
     await mcp.client.create("c-1", "echo")
     large = {"padding": "x" * LIMIT}
@@ -40,16 +40,16 @@ async def test_a_body_over_the_bound_is_parked_unread_on_every_queue(mcp: Cluste
         assert refused.value.details["limit"] == LIMIT
         assert refused.value.details["size"] > LIMIT
     await mcp.client.publish_call_event(b"{" * (LIMIT + 1))
-    parked = await parked_in(mcp, 5)
-    assert [one.size > LIMIT for one in parked] == [True] * 5
-    assert sorted(one.origin.queue.removeprefix(f"{mcp.prefix}.").partition(".")[0] for one in parked) == [
+    letters = await dead_letters(mcp, 5)
+    assert [one.size > LIMIT for one in letters] == [True] * 5
+    assert sorted(one.origin.queue.removeprefix(f"{mcp.prefix}.").partition(".")[0] for one in letters) == [
         "calls",
         "inbox",
         "queries",
         "requests",
         "unowned",
     ]
-    assert str(LIMIT) in parked[0].error
+    assert str(LIMIT) in letters[0].error
 
     fits = {"call_id": "c-3", "kind": "started", "attributes": {"padding": "x" * (LIMIT // 2)}}
     await mcp.client.publish_call_event(json.dumps(fits).encode())

@@ -1,4 +1,5 @@
-"""What anybody may publish, on a bare socket: no message ends a link, and each is handled or parked with its reason."""
+"""What anybody may publish, on a bare socket: no message ends a link, and each is handled or a dead letter with its
+reason."""
 
 import asyncio
 import json
@@ -9,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
+from consumer.broker.dead_letter import Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.parked import Filter
-from consumer.broker.parking import ParkingLot
 from consumer.broker.topology import Queue
 from tests.acceptance.live_call import LiveCall, live_call
 from tests.harness import WAIT, Cluster
@@ -103,8 +104,8 @@ async def answers(link: Link, mcp: Cluster) -> Answers:
     return heard
 
 
-async def parked(mcp: Cluster, count: int) -> None:
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) >= count)
+async def dead_letters_logged(mcp: Cluster, count: int) -> None:
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) >= count)
 
 
 async def test_a_good_event_counts_whatever_its_properties_are(mcp: Cluster, live: LiveCall, raw: RawPublisher):
@@ -150,12 +151,14 @@ async def test_who_asks_is_answered_whatever_else_the_question_says(
     await live.undisturbed()
 
 
-async def test_what_cannot_be_handled_is_parked_as_it_came(mcp: Cluster, live: LiveCall, raw: RawPublisher, link: Link):
+async def test_what_cannot_be_handled_becomes_a_dead_letter_as_it_came(
+    mcp: Cluster, live: LiveCall, raw: RawPublisher, link: Link
+):
     for properties in STRANGE.values():
         raw.publish(mcp.client.names.calls, b"\xff.key", b"who knows", **properties)
     raw.publish(mcp.client.names.calls, b"\xff.key", b"who", headers=table((b"larger", text(b"x" * (FRAME - 50)))))
-    await parked(mcp, len(STRANGE) + 1)
-    found = await ParkingLot(link, mcp.client.names).fitting(Filter(reason="unrecognised"))
+    await dead_letters_logged(mcp, len(STRANGE) + 1)
+    found = await DeadLetterQueue(link, mcp.client.names).fitting(Filter(reason="unrecognised"))
     assert len(found) == len(STRANGE) + 1
     assert {one.origin.routing_key for one in found} == {"\ufffd.key"}
     headers = {name: value for one in found for name, value in one.message.headers.items()}
@@ -169,14 +172,14 @@ async def test_what_cannot_be_handled_is_parked_as_it_came(mcp: Cluster, live: L
     await live.undisturbed()
 
 
-async def test_a_parking_lot_that_was_deleted_is_declared_again(
+async def test_a_dead_letter_queue_that_was_deleted_is_declared_again(
     mcp: Cluster, live: LiveCall, raw: RawPublisher, link: Link
 ):
     names = mcp.client.names
     async with link.scratch() as channel:
-        await channel.delete_queue(names.dead)
+        await channel.delete_queue(names.dead_letters)
     for number in range(3):
         raw.publish(names.calls, b"", b"who knows %d" % number)
-    await parked(mcp, 3)
-    assert len(await ParkingLot(link, names).fitting(Filter(reason="unrecognised"))) == 3
+    await dead_letters_logged(mcp, 3)
+    assert len(await DeadLetterQueue(link, names).fitting(Filter(reason="unrecognised"))) == 3
     await live.undisturbed()

@@ -14,8 +14,7 @@ from consumer.broker.declare import apply
 from consumer.broker.link import Link
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Binding, Names, Queue
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from consumer.calls.messages import forwarding
 from schemas import headers
 from schemas.ids import ServiceName, SessionId, WorkerId
@@ -67,11 +66,11 @@ class HalfAPlacer:
     async def send_on(self, message: Message, worker: WorkerProcess) -> None:
         marks = {CALL_HEADER: "c-1", headers.PLACEMENT: "half/1"}
         where = self._names.inbox(WorkerId(worker.worker_id))
-        await self._publisher.confirmed(forwarding.onward(message, marks), "", where)
+        await self._publisher.publish(forwarding.onward(message, marks), "", where)
 
     async def publish_unowned(self, message: Message) -> None:
         """As if no exchange had known where to, and for the second time: a placer has to decide."""
-        await self._publisher.confirmed(message.with_headers({headers.RESENT: True}), self._names.unowned, "c-1")
+        await self._publisher.publish(message.with_headers({headers.RESENT: True}), self._names.unowned, "c-1")
 
     async def answers(self) -> "asyncio.Queue[Delivery]":
         """What comes to the reply address ``answers_to``."""
@@ -84,7 +83,7 @@ class HalfAPlacer:
 
 @pytest.fixture
 async def half(mcp: Cluster, link: Link) -> HalfAPlacer:
-    await apply(await link.channel(), topology(Names(mcp.prefix), grace=GRACE), link=link)
+    await apply(await link.channel(), cluster_topology(Names(mcp.prefix), grace=GRACE), link=link)
     placer = HalfAPlacer(link, Names(mcp.prefix))
     await placer.begin()
     return placer

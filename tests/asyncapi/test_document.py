@@ -13,10 +13,10 @@ from jsonschema import Draft7Validator
 from pydantic import BaseModel, ValidationError
 
 from consumer.asyncapi import Server, as_json, as_yaml, document, schema_files
-from consumer.asyncapi.headers import HEADERS
-from consumer.asyncapi.payloads import message_types, name_of
-from consumer.broker import message, parked
-from consumer.broker.topology import CallExchange, Names, cluster
+from consumer.asyncapi.header_schemas import HEADERS
+from consumer.asyncapi.payloads import message_types, schema_name
+from consumer.broker import dead_letter, message
+from consumer.broker.topology import CallExchange, Names, cluster_topology
 from schemas import headers, interim, internal
 from schemas.errors import ErrorCode
 from schemas.event_data import EVENTS
@@ -29,7 +29,7 @@ from tests.cli.conftest import PROGRAM
 from tests.harness import ROOT
 
 NAMES = Names("p")
-MADE = document(NAMES, cluster(NAMES))
+MADE = document(NAMES, cluster_topology(NAMES))
 FILES = schema_files()
 
 
@@ -70,7 +70,7 @@ def test_nothing_that_there_is_is_missing():
 
 def test_every_exchange_and_queue_is_a_channel_with_its_type_and_arguments():
     foreign = CallExchange("TAP.Events", "topic", "#")
-    topology = cluster(NAMES, grace=7, call_exchanges=[foreign])
+    topology = cluster_topology(NAMES, grace=7, call_exchanges=[foreign])
     made = document(NAMES, topology)
     bindings = [channel["bindings"]["amqp"] for channel in made["channels"].values()]
     exchanges = {one["exchange"]["name"]: one["exchange"] for one in bindings if one["is"] == "routingKey"}
@@ -119,8 +119,8 @@ def test_what_passes_between_workers_is_marked():
 def test_every_header_is_described():
     told = {name for one in HEADERS.values() for name in one["properties"]}
     ours = {value for value in vars(headers).values() if isinstance(value, str) and value.startswith("x-mcp-")}
-    of_parked = {value for name, value in vars(parked).items() if name.endswith("_HEADER")}
-    assert ours | of_parked | {message.CALL_HEADER, "traceparent", "tracestate"} <= told
+    of_dead_letters = {value for name, value in vars(dead_letter).items() if name.endswith("_HEADER")}
+    assert ours | of_dead_letters | {message.CALL_HEADER, "traceparent", "tracestate"} <= told
 
 
 def test_errors_and_reasons_are_told_with_their_meaning():
@@ -142,7 +142,7 @@ def test_a_schema_file_stands_alone_and_names_no_place(name: str):
     Draft7Validator.check_schema(schema)
     assert schema["$id"] == f"urn:mcp-sessions:schema:{name.removesuffix('.json')}"
     assert re.findall(r"https?://[^\s\"]+", json.dumps(schema)) == [schema["$schema"]]
-    assert schema["title"] == name_of(name.removesuffix(".json"))
+    assert schema["title"] == schema_name(name.removesuffix(".json"))
     assert set(references(schema)) == {f"#/definitions/{one}" for one in schema.get("definitions", {})}
 
 

@@ -15,9 +15,8 @@ from jsonschema import Draft7Validator
 
 from consumer.asyncapi import document
 from consumer.asyncapi.messages import UNTYPED
-from consumer.asyncapi.payloads import CALL_EVENT, PARKED, PLATFORM_EVENT, message_types
-from consumer.broker.topology import Names
-from consumer.broker.topology import cluster as topology
+from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, message_types
+from consumer.broker.topology import Names, cluster_topology
 from consumer.client import Answer, SessionClient
 from schemas.errors import InvalidMessage, OutcomeUnknown, ServiceNotFound, SessionNotFound, SessionsError, UnknownType
 from schemas.interim import InputRequired, ToolsPending, ToolsProgress
@@ -101,7 +100,7 @@ async def test_every_message_of_a_run_is_in_the_document_and_fits_its_schema(rec
     await sessions_of_all_workers(recording, 2)
     await a_worker_that_was_away(recording)
 
-    described = document(Names(mcp.prefix), topology(Names(mcp.prefix)))
+    described = document(Names(mcp.prefix), cluster_topology(Names(mcp.prefix)))
     faults = [fault for one in recording.kept for fault in faults_of(one, described, mcp.prefix)]
     assert [fault for fault in faults if REFUSED not in fault] == []
     assert len(faults) == 1, "what a worker refuses does not fit"
@@ -179,7 +178,9 @@ async def more_of_mcp(client: SessionClient, mcp: Cluster) -> None:
     await client.call_tool("c", "touch")
     await mcp.event("resource_updated", session_id="c")
     await client.unsubscribe_resource("c", "note://one")
-    await client.call_tool("c", "add_tool", {"name": "new"})
+    changed: list[Any] = []
+    await client.call_tool("c", "add_tool", {"name": "new"}, on_change=changed.append)
+    assert changed
     await mcp.event("list_changed", session_id="c")
     await client.cancel_tool("c", "no-such-key")
 
@@ -204,7 +205,7 @@ async def what_is_refused(client: SessionClient, mcp: Cluster) -> None:
     for error, refused in refusals:
         with pytest.raises(error):
             await refused
-    await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) >= 3)
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) >= 3)
 
 
 async def sessions_of_all_workers(recording: Recording, workers: int) -> None:
@@ -245,7 +246,7 @@ async def a_worker_that_was_away(recording: Recording) -> None:
 
 def kind_of(one: Published, prefix: str) -> str:
     if one.exchange == f"{prefix}.dead":
-        return PARKED
+        return DEAD_LETTER
     if one.exchange == f"{prefix}.calls":
         return CALL_EVENT if "kind" in json.loads(one.body) else PLATFORM_EVENT
     return one.properties.message_type or UNTYPED_REQUEST

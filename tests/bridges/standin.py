@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from consumer.observability.http_connections import SignalFreeServer
 from consumer.observability.listening import listen
 from tests.telephony.shapes import sample
 
@@ -76,7 +77,7 @@ class Ari(_Base):
             Route("/ari/channels", self._channels),
             Route("/ari/applications/{app}/subscription", self._subscribe, methods=["POST"]),
         ]
-        server = _Server(
+        server = SignalFreeServer(
             uvicorn.Config(
                 Starlette(routes=routes), ws="websockets-sansio", lifespan="off", log_config=None, log_level="error",
                 timeout_graceful_shutdown=1,
@@ -158,12 +159,6 @@ class Ari(_Base):
 
     async def come(self) -> None:
         self.away = False
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self):
-        yield
 
 
 class Ami(_Base):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.bridges.asterisk.ami_lines import MAX_HEADERS, MAX_LINE, AmiLines, written
-from consumer.bridges.asterisk.calls import Calls
+from consumer.bridges.asterisk.known_calls import KnownCalls
 from consumer.bridges.kept import Kept, LeftOut, Waiting
 from consumer.broker.message import Message
 from consumer.telephony import Translated, translate
@@ -127,7 +127,7 @@ def channel(number: str, name: str = "Newchannel", state: str = "Ring") -> tuple
 
 
 def test_what_was_heard_since_counts_for_more_than_the_list():
-    calls = Calls()
+    calls = KnownCalls()
     for number in ("stays", "ended", "heard", "ends later", "rings"):
         assert calls.heard(*channel(number))
     assert not calls.heard(*channel("stays"))
@@ -145,7 +145,7 @@ def test_what_was_heard_since_counts_for_more_than_the_list():
 
 
 def test_a_late_word_on_a_call_that_is_over_does_not_bring_it_back():
-    calls = Calls()
+    calls = KnownCalls()
     calls.heard(*channel("a"))
     calls.heard(*channel("a", "Hangup"))
     calls.heard(*channel("a", "Newstate"))

@@ -6,7 +6,8 @@ import pytest
 from consumer.broker.declare import apply
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Names, cluster
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Names, cluster_topology
 from tests.harness import remove_everything
 
 
@@ -20,7 +21,7 @@ async def link(amqp_url, prefix):
     """A link on a broker where the topology of the prefix is declared."""
     opened = Link(amqp_url, "test")
     await opened.open()
-    await apply(await opened.channel(), cluster(Names(prefix)), link=opened)
+    await apply(await opened.channel(), cluster_topology(Names(prefix)), link=opened)
     yield opened
     await opened.close()
     await remove_everything(amqp_url, prefix, [])
@@ -56,3 +57,12 @@ async def running(coroutine):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def settler_of(publisher, dead_exchange):
+    """A settler whose dead-letter queue is never missing, and that nobody counts for."""
+
+    async def restore():
+        raise AssertionError("the dead-letter queue is there")
+
+    return Settler(publisher, dead_exchange, dead_lettered=lambda _reason: None, restore=restore)

@@ -23,7 +23,7 @@ async def test_every_binding_is_there_when_it_has_returned(link, prefix, publish
 
     async def bind_and_publish(key):
         await channel.bind(Binding(exchange, queue, key))
-        await publisher.confirmed(Message(key.encode()), exchange, key)
+        await publisher.publish(Message(key.encode()), exchange, key)
 
     keys = [f"key-{number}" for number in range(200)]
     async with asyncio.timeout(30):
@@ -60,7 +60,7 @@ async def test_who_gives_up_takes_nobody_along(link, prefix, publisher, inbox):
         await asyncio.gather(*(one for one in bindings if not one.cancelling()))
         for number in range(20):
             if number % 3:
-                await publisher.confirmed(Message(b""), exchange, f"key-{number}")
+                await publisher.publish(Message(b""), exchange, f"key-{number}")
                 await inbox.next()
     await asyncio.gather(*bindings, return_exceptions=True)
 

@@ -12,15 +12,15 @@ import httpx2
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
+from consumer.broker.dead_letter import DeadLetter, Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.declare import apply, verify
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import Message
-from consumer.broker.parked import Filter, Parked
-from consumer.broker.parking import ParkingLot, Replayed
 from consumer.broker.permissions import ROLES, Role, commands, definitions, permissions
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Binding, Names, Queue, cluster, inbox
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology, inbox
 from consumer.client import SessionClient
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings
@@ -28,8 +28,7 @@ from infra.broker import PrivateBroker, find_server, private_broker
 from schemas.errors import Forbidden
 from schemas.ids import WorkerId
 from tests.cli.conftest import PROGRAM
-from tests.harness import Cluster, config
-from tests.harness import cluster as running
+from tests.harness import Cluster, cluster, config
 
 NAMES = Names("acme.mcp")
 DEAD_WORKER = WorkerId("w-dead")
@@ -63,12 +62,12 @@ def url_of(node: PrivateBroker, role: Role) -> str:
 @pytest.fixture
 async def mcp(node: PrivateBroker):
     """What an operator has declared, and who looks after it; workers are started as ``worker``."""
-    async with running(node.url, NAMES.prefix) as made:
+    async with cluster(node.url, NAMES.prefix) as made:
         # once more for each test: from RabbitMQ 4.3 on, topic permissions go with their exchange
         await asyncio.to_thread(node.rabbitmqctl, "import_definitions", str(definitions_of(node)))
         link = Link(url_of(node, "operator"), "operator")
         await link.open()
-        await apply(await link.channel(), cluster(NAMES), link=link)
+        await apply(await link.channel(), cluster_topology(NAMES), link=link)
         await (await link.channel()).declare_queue(inbox(NAMES, DEAD_WORKER))
         yield made
         await (await link.channel()).delete_queue(NAMES.inbox(DEAD_WORKER))
@@ -96,7 +95,7 @@ async def refused(url: str, act: Act) -> bool:
 
 
 def publish(exchange: str, key: str = "") -> Act:
-    return lambda _, publisher: publisher.confirmed(Message(b"{}"), exchange, key, mandatory=False)
+    return lambda _, publisher: publisher.publish(Message(b"{}"), exchange, key, mandatory=False)
 
 
 def consume(queue: str) -> Act:
@@ -140,7 +139,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "open sessions": publish(NAMES.sessions, "c-1"),
         "call tools": publish(NAMES.requests, "c-1"),
         "make events up": publish(NAMES.events, EVENT),
-        "park": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead_letters),
         "take calls": consume(NAMES.calls),
         "declare a queue": declare(f"{NAMES.prefix}.replies.x"),
         "delete a queue": delete(NAMES.calls),
@@ -151,9 +150,9 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "reach the placer": publish(NAMES.unowned, "c-1"),
         "write into the placer's queue": publish("", NAMES.unowned),
         "write into an inbox": publish("", INBOX),
-        "write into the parking lot": publish("", NAMES.dead),
+        "write into the dead-letter queue": publish("", NAMES.dead_letters),
         "write into a queue that is nobody's": publish("", "elsewhere"),
-        "park": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead_letters),
         "make an orphan": publish(NAMES.orphans),
         "lead events to the questions": bind(NAMES.events, "#", queue=NAMES.queries),
         "pretend to be a worker": publish(NAMES.workers),
@@ -164,7 +163,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
-        "take what is parked": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead_letters),
         "declare an inbox": declare(NAMES.inbox(WorkerId("w-false"))),
         "delete an inbox": delete(INBOX),
         "declare anything": declare("elsewhere"),
@@ -173,14 +172,14 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "make events up": publish(NAMES.events, EVENT),
         "reach the placer": publish(NAMES.unowned, "c-1"),
         "write into an inbox": publish("", INBOX),
-        "park": publish(NAMES.dead),
+        "publish a dead letter": publish(NAMES.dead_letters),
         "pretend to be a worker": publish(NAMES.workers),
         "listen to calls": bind(NAMES.sessions, "c-1"),
         "listen to raw events": bind(NAMES.calls, "#"),
         "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
-        "take what is parked": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead_letters),
         "delete an inbox": delete(INBOX),
         "declare anything": declare("elsewhere"),
     },
@@ -188,9 +187,9 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "publish call events": publish(NAMES.calls, "k"),
         "publish other keys": publish(NAMES.events, "else.what"),
         "follow events": bind(NAMES.events, "#", queue=INBOX),
-        "take what is parked": consume(NAMES.dead),
+        "take the dead letters": consume(NAMES.dead_letters),
         "take orphans": consume(NAMES.orphans),
-        "delete the parking lot": delete(NAMES.dead),
+        "delete the dead-letter queue": delete(NAMES.dead_letters),
         "declare anything": declare("elsewhere"),
     },
     "operator": {
@@ -234,7 +233,7 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
         with pytest.raises(Forbidden, match=r"ACCESS_REFUSED.*acme\.mcp\.replies"):
             await publisher.list_workers()
         await publisher.publish_call_event(b"no event")
-        await mcp.until(lambda: mcp.logged("delivery", outcome="parked", reason="unrecognised"))
+        await mcp.until(lambda: mcp.logged("delivery", outcome="dead_lettered", reason="unrecognised"))
         await operates(url_of(node, "operator"))
         assert (await client.close("c-2")).closed
     assert await second.terminate() == 0
@@ -264,26 +263,26 @@ async def test_a_gateway_asks_and_publishes_with_one_user(node: PrivateBroker, m
 
 
 async def operates(url: str) -> None:
-    """What an operator does with a parked message."""
+    """What an operator does with a dead letter."""
     link, publisher = Link(url, "operator"), Publisher()
     await link.open()
     publisher.attach(await link.publishing())
-    assert {finding.state for finding in await verify(link, cluster(NAMES))} == {"ok"}
-    lot = ParkingLot(link, NAMES)
-    (parked,) = await lot.fitting(Filter())
+    assert {finding.state for finding in await verify(link, cluster_topology(NAMES))} == {"ok"}
+    lot = DeadLetterQueue(link, NAMES)
+    (letter,) = await lot.fitting(Filter())
     replayed: list[Replayed] = []
-    dropped: list[Parked] = []
-    await lot.replay([parked.id], publisher, replayed.append)
+    dropped: list[DeadLetter] = []
+    await lot.replay([letter.id], publisher, replayed.append)
     assert [one.problem for one in replayed] == [""]
     await lot.drop({one.id for one in await lot.fitting(Filter())}, dropped.append)
     await link.close()
 
 
 async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: PrivateBroker):
-    async with running(node.url, NAMES.prefix) as mcp:
+    async with cluster(node.url, NAMES.prefix) as mcp:
         worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "worker"))
         told = await worker.logged("broker.unreachable")
-        assert re.search(rf"may not declare .*{re.escape(NAMES.dead)}", told["error"])
+        assert re.search(rf"may not declare .*{re.escape(NAMES.dead_letters)}", told["error"])
         assert "topology apply" in told["error"]
         assert await worker.ended() == 3
 
@@ -313,7 +312,7 @@ async def test_the_commands_can_be_pasted_in_their_order(node: PrivateBroker):
         assert "'mcp-sessions topology apply' as operator" in line
         link = Link(node.url.replace("guest:guest", f"{quote(user)}:secret"), "operator")
         await link.open()
-        await apply(await link.channel(), cluster(names), link=link)
+        await apply(await link.channel(), cluster_topology(names), link=link)
         await link.close()
     given = node.rabbitmqctl("list_user_topic_permissions", user, "--silent", "--no-table-headers")
     assert {line.split("\t")[1] for line in given.splitlines()} == {names.calls, names.events}

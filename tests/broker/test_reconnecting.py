@@ -12,7 +12,7 @@ from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
-from consumer.broker.topology import Binding, Names, Queue, cluster
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from infra.loopback import LOOPBACK, free_port
 from tests.broker.conftest import Kept, running
 from tests.proxy import proxy_to, through
@@ -40,7 +40,7 @@ async def test_the_outbox_delivers_everything_in_order_across_cut_connections(am
     outbox = Outbox(publisher)
 
     async def attach(opened):
-        await apply(await opened.channel(), cluster(names), link=opened)
+        await apply(await opened.channel(), cluster_topology(names), link=opened)
 
     proxied = through(amqp_url, proxy)
     supervisor = Supervisor(proxied, "test", publisher, attach=attach, detached=nothing)
@@ -86,13 +86,13 @@ async def test_what_waits_to_be_sent_does_not_outlive_the_link(amqp_url, prefix,
         await channel.consume(f"{prefix}.many", kept)
         message = Message(b"x")
         for _ in range(many):
-            await publisher.fast(message, "", f"{prefix}.many")
+            await publisher.publish(message, "", f"{prefix}.many", confirm=False)
         deliveries = [await kept.next() for _ in range(many)]
         async with asyncio.timeout(20):
             sending = asyncio.gather(
                 *(delivery.ack() for delivery in deliveries),
-                *(publisher.fast(message, "", f"{prefix}.many") for _ in range(many)),
-                *(publisher.confirmed(message, "", f"{prefix}.many") for _ in range(many)),
+                *(publisher.publish(message, "", f"{prefix}.many", confirm=False) for _ in range(many)),
+                *(publisher.publish(message, "", f"{prefix}.many") for _ in range(many)),
                 *(channel.declare_queue(Queue(f"{prefix}.many", "", exclusive=True)) for _ in range(many)),
                 return_exceptions=True,
             )

@@ -4,20 +4,20 @@ import asyncio
 
 import pytest
 
-from consumer.broker.asking import Asker
+from consumer.broker.dead_letter import Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue
 from consumer.broker.errors import BrokerUnavailable, PublishFailed, Unsendable
 from consumer.broker.message import Message
-from consumer.broker.outcome import Done, Forward, Hold, Park, Requeue
-from consumer.broker.parked import Filter
-from consumer.broker.parking import ParkingLot
-from consumer.broker.settling import Settler
+from consumer.broker.outcome import Done, Forward, Hold, Requeue, ToDeadLetters
+from consumer.broker.rpc import RpcClient
 from consumer.broker.topology import Binding, Queue
 from schemas.replies import succeeded
+from tests.broker.conftest import settler_of
 
 
 @pytest.fixture
 def settler(publisher, names):
-    return Settler(publisher, names.dead)
+    return settler_of(publisher, names.dead_letters)
 
 
 async def decide(outcome):
@@ -28,7 +28,7 @@ async def sent(link, publisher, names, inbox, **properties):
     """A message that was published to the raw calls and delivered."""
     channel = await link.channel()
     await channel.consume(names.calls, inbox)
-    await publisher.confirmed(Message(b'{"a": 1}', **properties), names.calls, "some.key")
+    await publisher.publish(Message(b'{"a": 1}', **properties), names.calls, "some.key")
     return channel, await inbox.next()
 
 
@@ -38,15 +38,15 @@ async def counts(link, queue):
 
 
 async def test_done_answers_who_asked_and_takes_the_message_from_the_queue(link, publisher, names, inbox, settler):
-    asker = Asker(publisher)
+    rpc_client = RpcClient(publisher)
     answers = Queue(f"{names.prefix}.answers", "", exclusive=True)
     side = await link.channel()
     await side.declare_queue(answers)
-    await side.consume(answers.name, asker.heard, no_ack=True)
-    asker.attach(answers.name)
+    await side.consume(answers.name, rpc_client.receive, no_ack=True)
+    rpc_client.attach(answers.name)
     channel = await link.channel()
     await channel.consume(names.calls, inbox)
-    asking = asyncio.create_task(asker.ask(Message(b"{}", type="some.question"), names.calls, "", timeout=10))
+    asking = asyncio.create_task(rpc_client.ask(Message(b"{}", type="some.question"), names.calls, "", timeout=10))
     delivery = await inbox.next()
     await settler.settle(delivery, decide(Done(succeeded({"answer": 42}))))
     answer = await asking
@@ -59,24 +59,24 @@ async def test_done_answers_who_asked_and_takes_the_message_from_the_queue(link,
 async def test_more_than_two_thousand_messages_of_a_quorum_queue_may_be_held(link, publisher, names, inbox):
     """What a worker holds for each of its calls must not keep the next message from it."""
     held = 2100
-    await asyncio.gather(*(publisher.confirmed(Message(b"{}"), names.calls, "") for _ in range(held)))
+    await asyncio.gather(*(publisher.publish(Message(b"{}"), names.calls, "") for _ in range(held)))
     channel = await link.channel()
     await channel.consume(names.calls, inbox)
     assert len([await inbox.next() for _ in range(held)]) == held
 
 
-async def test_parked_messages_carry_their_reason_and_where_they_came_from(link, publisher, names, inbox, settler):
+async def test_dead_letters_carry_their_reason_and_where_they_came_from(link, publisher, names, inbox, settler):
     _, delivery = await sent(link, publisher, names, inbox, type="odd", headers={"mine": 1, "x-death": []})
-    parked_in = type(inbox)()
+    dead_letters = type(inbox)()
     side = await link.channel()
-    await side.consume(names.dead, parked_in)
-    await settler.settle(delivery, decide(Park("unrecognised", "no platform sends this")))
-    parked = await parked_in.next()
-    await parked.ack()
-    assert parked.message.body == b'{"a": 1}'
-    assert parked.message.type == "odd"
-    assert parked.message.headers.pop("x-mcp-parked-at")
-    assert parked.message.headers == {
+    await side.consume(names.dead_letters, dead_letters)
+    await settler.settle(delivery, decide(ToDeadLetters("unrecognised", "no platform sends this")))
+    letter = await dead_letters.next()
+    await letter.ack()
+    assert letter.message.body == b'{"a": 1}'
+    assert letter.message.type == "odd"
+    assert letter.message.headers.pop("x-mcp-parked-at")
+    assert letter.message.headers == {
         "mine": 1,
         "x-mcp-reason": "unrecognised",
         "x-mcp-error": "no platform sends this",
@@ -86,18 +86,20 @@ async def test_parked_messages_carry_their_reason_and_where_they_came_from(link,
     }
 
 
-async def test_a_decision_that_raises_parks_the_message_and_the_worker_lives_on(link, publisher, names, inbox, settler):
+async def test_a_decision_that_raises_makes_a_dead_letter_and_the_worker_lives_on(
+    link, publisher, names, inbox, settler
+):
     async def defect():
         raise ZeroDivisionError
 
     _, delivery = await sent(link, publisher, names, inbox)
     await settler.settle(delivery, defect())
     side = await link.channel()
-    parked_in = type(inbox)()
-    await side.consume(names.dead, parked_in)
-    parked = await parked_in.next()
-    await parked.ack()
-    assert parked.message.headers["x-mcp-reason"] == "defect"
+    dead_letters = type(inbox)()
+    await side.consume(names.dead_letters, dead_letters)
+    letter = await dead_letters.next()
+    await letter.ack()
+    assert letter.message.headers["x-mcp-reason"] == "defect"
 
 
 async def test_a_held_delivery_is_back_when_its_channel_has_gone(link, publisher, names, inbox, settler):
@@ -132,21 +134,21 @@ async def test_settling_twice_does_not_cost_the_channel(link, publisher, names, 
 
 async def test_a_publish_that_no_queue_takes_fails_loudly(publisher, names):
     with pytest.raises(PublishFailed, match="no queue takes"):
-        await publisher.confirmed(Message(b""), names.events, "session.created.x")
-    await publisher.confirmed(Message(b""), names.events, "session.created.x", mandatory=False)
+        await publisher.publish(Message(b""), names.events, "session.created.x")
+    await publisher.publish(Message(b""), names.events, "session.created.x", mandatory=False)
 
 
 async def test_without_a_link_publishing_says_so(publisher):
     publisher.detach()
     with pytest.raises(BrokerUnavailable):
-        await publisher.confirmed(Message(b""), "", "q")
+        await publisher.publish(Message(b""), "", "q")
     with pytest.raises(BrokerUnavailable):
-        await publisher.fast(Message(b""), "", "q")
+        await publisher.publish(Message(b""), "", "q", confirm=False)
 
 
 async def told_by_the_broker(link, names):
     """The reason of the only dead letter, which RabbitMQ itself has put there."""
-    lot = ParkingLot(link, names)
+    lot = DeadLetterQueue(link, names)
     async with asyncio.timeout(10):
         while not (found := await lot.fitting(Filter())):
             await asyncio.sleep(0.05)
@@ -159,30 +161,32 @@ async def test_a_message_whose_handler_fails_is_not_held_for_ever(link, publishe
 
     channel = await link.channel()
     await channel.consume(names.calls, fail)
-    await publisher.confirmed(Message(b"{}"), names.calls, "")
+    await publisher.publish(Message(b"{}"), names.calls, "")
     assert await told_by_the_broker(link, names) == ["rejected"]
 
 
-async def test_what_cannot_even_be_parked_is_given_up_to_the_broker(link, publisher, names, inbox):
+async def test_what_cannot_even_be_dead_lettered_is_given_up_to_the_broker(link, publisher, names, inbox):
     _, delivery = await sent(link, publisher, names, inbox)
-    await Settler(publisher, "no exchange!").settle(delivery, decide(Park("unrecognised", "nobody knows it")))
+    await settler_of(publisher, "no exchange!").settle(
+        delivery, decide(ToDeadLetters("unrecognised", "nobody knows it"))
+    )
     assert await told_by_the_broker(link, names) == ["rejected"]
 
 
-async def test_what_cannot_be_sent_on_is_parked_and_not_tried_again(link, publisher, names, inbox, settler):
+async def test_what_cannot_be_sent_on_is_dead_lettered_and_not_tried_again(link, publisher, names, inbox, settler):
     _, delivery = await sent(link, publisher, names, inbox)
     await settler.settle(delivery, decide(Forward("", "\ud800" * 3, Message(b"{}"))))
-    parked = await ParkingLot(link, names).fitting(Filter(reason="invalid_message"))
-    assert [one.origin.queue for one in parked] == [names.calls]
+    letters = await DeadLetterQueue(link, names).fitting(Filter(reason="invalid_message"))
+    assert [one.origin.queue for one in letters] == [names.calls]
 
 
 async def test_what_the_library_has_no_words_for_is_no_fault_of_the_broker(link, publisher, names):
     with pytest.raises(Unsendable):
-        await publisher.fast(Message(b"{}"), "no exchange!", "")
+        await publisher.publish(Message(b"{}"), "no exchange!", "", confirm=False)
     with pytest.raises(Unsendable):
-        await publisher.confirmed(Message(b"{}"), "", "k" * 256)
+        await publisher.publish(Message(b"{}"), "", "k" * 256)
     channel = await link.channel()
     with pytest.raises(Unsendable):
         await channel.unbind(Binding(names.sessions, "no queue!", ""))
-    await publisher.confirmed(Message(b"{}"), names.calls, "")
+    await publisher.publish(Message(b"{}"), names.calls, "")
     assert not link.lost.done()

@@ -4,7 +4,7 @@ import pytest
 
 from consumer.broker.declare import apply, verify
 from consumer.broker.link import Link
-from consumer.broker.topology import CallExchange, Names, Queue, cluster, inbox
+from consumer.broker.topology import CallExchange, Names, Queue, cluster_topology, inbox
 from schemas.ids import WorkerId
 from tests.harness import remove_everything
 
@@ -19,7 +19,7 @@ async def link(amqp_url, prefix):
 
 
 async def test_applying_twice_is_the_same_as_applying_once(link, prefix):
-    topology = cluster(Names(prefix), call_exchanges=[CallExchange(f"{prefix}.TAP.Events")])
+    topology = cluster_topology(Names(prefix), call_exchanges=[CallExchange(f"{prefix}.TAP.Events")])
     channel = await link.channel()
     await apply(channel, topology, link=link)
     await apply(channel, topology, link=link)
@@ -28,7 +28,7 @@ async def test_applying_twice_is_the_same_as_applying_once(link, prefix):
 
 
 async def test_verify_names_what_is_missing_and_creates_nothing(link, prefix):
-    topology = cluster(Names(prefix))
+    topology = cluster_topology(Names(prefix))
     for _ in range(2):
         findings = await verify(link, topology)
         assert {finding.state for finding in findings} == {"missing"}
@@ -38,23 +38,23 @@ async def test_verify_names_what_is_missing_and_creates_nothing(link, prefix):
 async def test_verify_tells_a_queue_that_differs(link, prefix):
     names = Names(prefix)
     channel = await link.channel()
-    await apply(channel, cluster(names, grace=5), link=link)
-    (differing,) = [one for one in await verify(link, cluster(names, grace=6)) if one.state != "ok"]
+    await apply(channel, cluster_topology(names, grace=5), link=link)
+    (differing,) = [one for one in await verify(link, cluster_topology(names, grace=6)) if one.state != "ok"]
     assert (differing.name, differing.state) == (names.orphans, "differs")
     assert "x-message-ttl" in differing.detail
 
 
 def test_every_quorum_queue_says_what_its_defaults_would_not():
     names = Names()
-    queues = [*cluster(names).queues, inbox(names, WorkerId("w"))]
+    queues = [*cluster_topology(names).queues, inbox(names, WorkerId("w"))]
     for queue in queues:
         assert queue.arguments["x-queue-type"] == "quorum"
         assert queue.arguments["x-delivery-limit"] > 0
-        assert queue.arguments["x-overflow"] == ("drop-head" if queue.name == names.dead else "reject-publish")
+        assert queue.arguments["x-overflow"] == ("drop-head" if queue.name == names.dead_letters else "reject-publish")
         assert queue.arguments["x-consumer-disconnected-timeout"] == 10_000
         if queue.name != names.queries:
             assert queue.arguments["x-dead-letter-exchange"]
-            strategy = "at-most-once" if queue.name == names.dead else "at-least-once"
+            strategy = "at-most-once" if queue.name == names.dead_letters else "at-least-once"
             assert queue.arguments["x-dead-letter-strategy"] == strategy
 
 
@@ -71,7 +71,7 @@ async def test_taking_a_binding_from_a_queue_that_is_gone_is_harmless(link, pref
     from consumer.broker.topology import Binding
 
     channel = await link.channel()
-    await apply(channel, cluster(Names(prefix)), link=link)
+    await apply(channel, cluster_topology(Names(prefix)), link=link)
     await channel.unbind(Binding(f"{prefix}.sessions", f"{prefix}.inbox.nobody", "c-1"))
     await channel.unbind(Binding(f"{prefix}.sessions", f"{prefix}.inbox.nobody", "c-1"))
 
@@ -84,6 +84,6 @@ async def test_a_platforms_own_exchange_is_taken_as_it_is(link, prefix):
     async with connection:
         channel = await connection.channel()
         await channel.declare_exchange(f"{prefix}.callevt", "topic", durable=False, auto_delete=True)
-        topology = cluster(Names(prefix), call_exchanges=[CallExchange(f"{prefix}.callevt")])
+        topology = cluster_topology(Names(prefix), call_exchanges=[CallExchange(f"{prefix}.callevt")])
         await apply(await link.channel(), topology, link=link)
         assert {finding.state for finding in await verify(link, topology)} == {"ok"}

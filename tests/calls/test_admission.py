@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from consumer.calls.cluster.membership import Presence
 from consumer.calls.placement.admission import Admission
 from schemas.errors import Capacity, ServiceSessionLimit
 from schemas.ids import ServiceName, WorkerId
-from schemas.internal import Presence as Report
+from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
+from tests.calls.presences import presence_of
 
 ME = WorkerId("placer")
 ECHO, TODO = ServiceName("echo"), ServiceName("todo")
@@ -21,7 +21,7 @@ def report(worker, *, sessions=0, capacity=10, state="ready", placements=None, *
         name: load if isinstance(load, ServiceLoad) else ServiceLoad(sessions=load, max_sessions=5)
         for name, load in (services or {"echo": 0}).items()
     }
-    return Report(
+    return PresenceReport(
         worker=WorkerInfo(
             worker_id=WorkerId(worker), host="h", pid=1, version="1", state=state, started_at=datetime.now(UTC),
             sessions=sessions, capacity=capacity, services=loads,
@@ -32,7 +32,7 @@ def report(worker, *, sessions=0, capacity=10, state="ready", placements=None, *
 
 @pytest.fixture
 def presence():
-    return Presence(grace=5, me=ME)
+    return presence_of(ME)
 
 
 def soon(seconds=0.05):
@@ -53,7 +53,7 @@ async def test_warm_processes_count_as_room(presence):
 
 
 async def test_a_draining_a_silent_and_a_foreign_worker_are_not_chosen():
-    presence = Presence(grace=0.01, me=ME)
+    presence = presence_of(ME, grace=0.01)
     presence.heard(report("a", state="draining"), ME)
     presence.heard(report("b", todo=0), ME)
     assert presence.choose([ECHO]) is None
@@ -103,11 +103,13 @@ async def test_room_is_given_to_those_who_wait_longest(presence):
     waiting = [asyncio.create_task(admission.admit((ECHO,), until=soon(10))) for _ in range(3)]
     await asyncio.sleep(0)
     presence.heard(report("a", echo=3), ME)
+    admission.look()
     async with asyncio.timeout(5):
         await asyncio.gather(*waiting[:2])
     last = waiting[2]
     assert not last.done()
     presence.heard(report("a", echo=4, placements={ME: 2}), ME)
+    admission.look()
     assert (await last)[0] == "a"
 
 
@@ -138,6 +140,7 @@ async def test_ten_thousand_who_wait_cost_a_report_nothing(presence):
 
     presence.choose = counted
     presence.heard(report("a", echo=5), ME)
+    admission.look()
     assert looked == 1
     for task in waiting:
         task.cancel()

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from consumer.calls.requests import idempotency as module
-from consumer.calls.requests.idempotency import Answer, Answers
+from consumer.calls.requests import idempotency
+from consumer.calls.requests.idempotency import Answers, KeptAnswer
 from consumer.calls.requests.pinned_arguments import bound_arguments, public_tools
 from schemas.errors import InvalidMessage
 
@@ -19,7 +19,7 @@ class Work:
     async def __call__(self, running):
         self.times += 1
         await self.gate.wait()
-        return Answer(f"answer {self.times}".encode())
+        return KeptAnswer(f"answer {self.times}".encode())
 
 
 async def test_who_repeats_a_key_joins_or_gets_the_answer():
@@ -51,7 +51,7 @@ async def test_what_was_not_executed_and_what_failed_is_not_kept():
     answers = Answers()
 
     async def refused(running):
-        return Answer(b"no", executed=False)
+        return KeptAnswer(b"no", executed=False)
 
     async def broken(running):
         raise ZeroDivisionError
@@ -66,7 +66,7 @@ async def test_what_was_not_executed_and_what_failed_is_not_kept():
 
 
 async def test_the_window_is_bounded_in_number_and_calls_in_flight_stay(monkeypatch):
-    monkeypatch.setattr(module, "MAX_ANSWERS", 4)
+    monkeypatch.setattr(idempotency, "MAX_ANSWERS", 4)
     answers, slow, quick = Answers(), Work(), Work()
     slow.gate.clear()
     first = asyncio.create_task(answers.once("slow", b"request", slow))
@@ -81,11 +81,11 @@ async def test_the_window_is_bounded_in_number_and_calls_in_flight_stay(monkeypa
 
 
 async def test_the_window_is_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    monkeypatch.setattr(idempotency, "MAX_BYTES", 1000)
     answers = Answers()
 
     async def large(running):
-        return Answer(b"x" * 400)
+        return KeptAnswer(b"x" * 400)
 
     for number in range(10):
         await answers.once(f"key-{number}", b"request", large)

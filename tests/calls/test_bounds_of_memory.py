@@ -10,12 +10,12 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import REMEMBER, Endings
-from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS, Presence
+from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS
 from consumer.concurrency.expiring_dict import Memory
 from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, WorkerId
-from schemas.internal import Endings as EndingsMessage
-from schemas.internal import Presence as Report
+from schemas.internal import EndedCalls, PresenceReport
 from schemas.sessions import WorkerInfo
+from tests.calls.presences import presence_of
 
 NAMES = Names("mcp")
 MOST_ENDED = 100_000
@@ -41,9 +41,9 @@ async def test_a_memory_forgets_what_was_set_too_long_ago():
 
 
 def told(worker: str, ended: dict[str, float]) -> Delivery:
-    body = EndingsMessage(worker_id=WorkerId(worker), ended=ended).model_dump_json().encode()  # type: ignore[arg-type]
+    body = EndedCalls(worker_id=WorkerId(worker), ended=ended).model_dump_json().encode()  # type: ignore[arg-type]
     return Delivery(
-        message=Message(body, type=EndingsMessage.type),
+        message=Message(body, type=EndedCalls.type),
         queue="q",
         exchange=NAMES.workers,
         routing_key="",
@@ -77,8 +77,8 @@ async def test_an_end_from_a_distant_past_is_not_remembered_at_all():
     assert not endings.bar("c-1", sent=datetime.fromtimestamp(0, UTC))  # type: ignore[arg-type]
 
 
-def report(worker: str, state: str = "ready") -> Report:
-    return Report(
+def report(worker: str, state: str = "ready") -> PresenceReport:
+    return PresenceReport(
         worker=WorkerInfo(
             worker_id=WorkerId(worker),
             host="h",
@@ -95,7 +95,7 @@ def report(worker: str, state: str = "ready") -> Report:
 
 async def test_of_countless_made_up_workers_the_most_silent_are_forgotten():
     me = WorkerId("me")
-    presence = Presence(grace=5, me=me)
+    presence = presence_of(me)
     for number in range(MOST_WORKERS + 10):
         presence.heard(report(f"w-{number}"), me)
     known = [one for one in range(MOST_WORKERS + 10) if presence.knows(WorkerId(f"w-{one}"))]
@@ -106,7 +106,7 @@ async def test_of_countless_made_up_workers_the_most_silent_are_forgotten():
 @pytest.mark.parametrize("state", ["stopped"])
 async def test_a_worker_that_says_that_it_has_gone_is_forgotten(state):
     me = WorkerId("me")
-    presence = Presence(grace=5, me=me)
+    presence = presence_of(me)
     presence.heard(report("w-1"), me)
     presence.heard(report("w-1", state), me)
     assert not presence.knows(WorkerId("w-1"))
@@ -116,7 +116,7 @@ async def test_a_worker_that_says_that_it_has_gone_is_forgotten(state):
 async def test_the_worker_that_places_is_where_loads_are_told_for_as_long_as_it_says_so():
     """In a property and not in the body, which older workers read strictly."""
     me = WorkerId("me")
-    presence = Presence(grace=5, me=me)
+    presence = presence_of(me)
     presence.heard(report("w-1"), me, "queue-of-w-1")
     assert presence.placer == ("w-1", "queue-of-w-1")
     presence.heard(report("w-1"), me)

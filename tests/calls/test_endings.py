@@ -11,7 +11,7 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from schemas.ids import CallId, WorkerId
-from schemas.internal import Endings as EndingsMessage
+from schemas.internal import EndedCalls
 
 CALL = CallId("c-1")
 TOMBSTONE = 30.0
@@ -26,7 +26,7 @@ async def mine() -> AsyncIterator[Endings]:
 
 
 def told(mine: Endings, ended: dict[CallId, float], *, lifted: tuple[CallId, ...] = (), by: str = "w-2") -> None:
-    message = EndingsMessage(worker_id=WorkerId(by), ended=ended, lifted=list(lifted))
+    message = EndedCalls(worker_id=WorkerId(by), ended=ended, lifted=list(lifted))
     body = message.model_dump_json().encode()
     mine.hear(Delivery(Message(body), "workers", "", "", False, 0.0, None))
 

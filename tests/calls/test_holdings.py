@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from consumer.broker.message import Delivery, Message
-from consumer.calls.ownership.owned_calls import Holdings, OwnedCall
+from consumer.calls.owned_call import OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from consumer.settings import load_settings
 from consumer.worker.wiring import Parts
 from schemas.ids import CallId

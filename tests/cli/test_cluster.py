@@ -60,7 +60,7 @@ async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mc
     assert (ran.code, ran.out, ran.err.split(":")[0]) == (1, "", "NO_EXCHANGE")
     ran = await cli("calls", "send", "-", stdin=b'{"what": "is this"}')
     assert ran.code == 0
-    assert "it will be parked" in ran.err
+    assert "it will become a dead letter" in ran.err
     assert "telnyx: not its own: " in ran.err
 
     ran = await cli("calls", "send", FORM, "--json")

@@ -8,13 +8,13 @@ import pytest
 from consumer.demo.lines import SignalWireLine, signalwire_line
 from consumer.demo.script import PARTS
 from consumer.demo.stage import Place
-from consumer.demo.watch import Call, DemoFailed
+from consumer.demo.watch import DemoFailed, PlayedCall
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings, WorkerSettings
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from tests.harness import Cluster
 
-RELAY = Call(PARTS[0], "c-1")
+RELAY = PlayedCall(PARTS[0], "c-1")
 
 
 async def test_a_request_that_is_refused_is_a_failure_with_its_status(mcp: Cluster, tmp_path: Path):

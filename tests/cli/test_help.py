@@ -21,7 +21,7 @@ GROUPS = {
         "tools",
         "services",
         "calls",
-        "dead",
+        "dead-letters",
         "topology",
         "config",
     },
@@ -29,7 +29,7 @@ GROUPS = {
     ("tools",): {"list", "call"},
     ("services",): {"list", "tools", "describe", "check"},
     ("calls",): {"send"},
-    ("dead",): {"list", "show", "replay", "drop"},
+    ("dead-letters",): {"list", "show", "replay", "drop"},
     ("topology",): {"show", "apply", "verify", "permissions"},
     ("config",): {"check"},
 }

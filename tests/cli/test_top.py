@@ -52,14 +52,14 @@ async def test_sessions_appear_and_go_with_their_workers_rates_and_events(mcp: C
         await screen.shows("closed", "requested", "No session is open.")
 
 
-async def test_the_placer_and_what_is_parked_are_told(mcp: Cluster, top: Callable[..., Any]):
+async def test_the_placer_and_the_dead_letters_are_told(mcp: Cluster, top: Callable[..., Any]):
     await mcp.start()
     async with top(120, 30) as screen:
-        await screen.shows("parked 0")
+        await screen.shows("dead letters 0")
         await mcp.client.publish_call_event({"call_id": "call-1", "kind": "started"})
         await screen.shows("call-1", "ready placer")
         await mcp.client.publish_call_event(b'{"what": "is this"}')
-        await screen.shows("parked 1", "new: 1 unrecognised")
+        await screen.shows("dead letters 1", "new: 1 unrecognised")
 
 
 async def test_a_filter_shows_what_fits_and_nothing_else(mcp: Cluster, top: Callable[..., Any]):
@@ -209,7 +209,7 @@ async def test_a_snapshot_is_json_and_a_pipe_gets_one_frame(mcp: Cluster, at: Ca
     await mcp.client.call_tool("call-1", "echo", {"text": "hello"})
     told = (await cli("top", "--json")).json
     assert list(told["sessions"]) == ["call-1"]
-    assert (told["open"], told["capacity"], told["parked"], told["complete"]) == (1, 500, 0, True)
+    assert (told["open"], told["capacity"], told["dead_letters"], told["complete"]) == (1, 500, 0, True)
     [one] = told["workers"]
     assert (one["worker_id"], one["figures"]["starts"]) == (worker.worker_id, 1)
     assert one["figures"]["tools"]["echo"]["calls"] == 1

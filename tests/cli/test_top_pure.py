@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consumer.calls.cluster.statistics import SPAN, Figures
 from consumer.cli.top.keys import Keys
-from consumer.cli.top.known import Known, Listing, Now, Session, minute
+from consumer.cli.top.known import ClusterListing, Known, Now, SessionRow, minute
 from consumer.cli.top.picture import picture
 from consumer.cli.top.view import Close, Quit, View, chosen, pressed
 from schemas.events import CloudEvent
@@ -53,7 +53,7 @@ def worker(worker_id: str, sessions: int = 3) -> dict[str, Any]:
 
 def known(sessions: list[str], workers: int = 2) -> Known:
     made = Known("mcp on localhost:5672")
-    listing = Listing(
+    listing = ClusterListing(
         [worker(f"host-{n}-{'x' * 20}-{n}") for n in range(workers)], {one: info(one) for one in sessions}
     )
     made.listed(listing, NOW.ticks)
@@ -100,7 +100,7 @@ def test_what_happened_after_a_listing_was_asked_for_is_not_undone_by_it():
     ended, created = event("closed", "gone"), event("created", "new")
     told.happened(ended, NOW.ticks)
     told.happened(created, NOW.ticks)
-    told.listed(Listing([], {"gone": info("gone")}), NOW.ticks, [ended, created])
+    told.listed(ClusterListing([], {"gone": info("gone")}), NOW.ticks, [ended, created])
     assert list(told.sessions) == ["new"]
 
 
@@ -129,7 +129,7 @@ def test_a_session_that_goes_leaves_the_selection_where_it_was():
 def test_every_order_is_an_order_of_all():
     told = known([])
     for name, service, on, age, left in (("a", "z", "w-2", 1, 9), ("b", "y", "w-3", 2, 8), ("c", "x", "w-1", 3, 7)):
-        told.sessions[name] = Session.of(info(name, service=service, worker=on, age=age, left=left), NOW.ticks)
+        told.sessions[name] = SessionRow.of(info(name, service=service, worker=on, age=age, left=left), NOW.ticks)
     orders, view = {}, View()
     for _ in range(5):
         orders[view.sort] = "".join(one.session_id for one in chosen(told.sessions.values(), view))
@@ -153,9 +153,9 @@ def test_figures_are_those_of_the_last_minute():
     figures.started()
     for took in (0.010, 0.010, 0.010, 2.0):
         figures.called("todo", took, error=took > 1)
-    figures.parked("unrecognised")
+    figures.dead_lettered("unrecognised")
     at += 30
-    told = figures.last_minute(WorkerId("w-1"))
+    told = figures.last_minute(WorkerId("w-1"), placer=False)
     assert (told.seconds, told.starts, told.ends, told.parked) == (30, 1, 0, {"unrecognised": 1})
     total = minute([told.model_dump(mode="json")])
     assert (total.calls, total.errors) == (4 / 30, 1 / 30)
@@ -163,5 +163,5 @@ def test_figures_are_those_of_the_last_minute():
     assert total.p95 == pytest.approx(2.0, rel=0.02)
     at += SPAN
     figures.ended()
-    told = figures.last_minute(WorkerId("w-1"))
+    told = figures.last_minute(WorkerId("w-1"), placer=False)
     assert (told.starts, told.ends, told.tools, told.parked) == (0, 1, {}, {})

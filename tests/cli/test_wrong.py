@@ -35,11 +35,11 @@ services = ["nothing"]
         ("sessions", "create", "c-1", "todo", "--if-exists", "maybe"),
         ("sessions", "list", "--limit", "0"),
         ("calls", "send", "no-such-file.json"),
-        ("dead", "drop"),
-        ("dead", "replay"),
-        ("dead", "drop", "3f9c", "--all"),
-        ("dead", "replay", "--all", "--reason", "defect"),
-        ("dead", "list", "--since", "yesterday"),
+        ("dead-letters", "drop"),
+        ("dead-letters", "replay"),
+        ("dead-letters", "drop", "3f9c", "--all"),
+        ("dead-letters", "replay", "--all", "--reason", "defect"),
+        ("dead-letters", "list", "--since", "yesterday"),
         ("no-such-command",),
     ],
 )
@@ -65,7 +65,7 @@ async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli)
 @pytest.mark.parametrize("url", ["amqp://someone:12/hush@127.0.0.1:1/", "amqp://127.0.0.1:1/?heartbeat=hush"])
 async def test_a_url_that_cannot_be_used_is_a_fault_and_nothing_of_it_is_told(offline: Cli, url: str):
     offline.environment["AMQP_URL"] = url
-    for command in (("config", "check"), ("sessions", "list"), ("dead", "list"), ("worker",), ("demo",)):
+    for command in (("config", "check"), ("sessions", "list"), ("dead-letters", "list"), ("worker",), ("demo",)):
         ran = await offline(*command)
         assert (ran.code, ran.out) == (2, ""), ran
         assert "AMQP_URL: " in ran.err

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from consumer.client.asking import body_of
+from consumer.client.typed_requests import body_of
 
 
 @pytest.mark.parametrize("text", ["hello", "José", "\U0001f4de", "a\x00b", '"\\/\n'])

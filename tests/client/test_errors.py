@@ -60,7 +60,7 @@ async def test_a_lost_connection_ends_what_waits_with_an_error_of_the_family(mcp
     async with SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client:
         await client.create("c", "echo")
         calling = asyncio.create_task(client.call_tool("c", "sleep", {"seconds": 30}))
-        while not client._connection._asker._asked:
+        while not client._connection._rpc_client._waiting:
             await asyncio.sleep(0.01)
         await proxy.disconnect_all()
         with pytest.raises(Disconnected) as caught:
@@ -93,7 +93,7 @@ async def test_an_answer_that_is_long_in_coming_is_waited_for_though_its_worker_
     worker = await mcp.start(DYNO="worker.1")
     await mcp.client.create("c-1", "echo")
     calling = asyncio.create_task(mcp.client.call_tool("c-1", "sleep", {"seconds": 7}))
-    while not mcp.client._connection._asker._asked:
+    while not mcp.client._connection._rpc_client._waiting:
         await asyncio.sleep(0.01)
     worker.process.send_signal(signal.SIGTERM)
     await worker.logged("worker.leaving")
@@ -144,7 +144,7 @@ class answering:  # noqa: N801 - it reads as what it does
 
     def _answer(self, asked: Delivery) -> None:
         reply = Message(self._body, type="x.reply", correlation_id=asked.message.correlation_id)
-        task = asyncio.create_task(self._publisher.fast(reply, "", asked.message.reply_to or ""))
+        task = asyncio.create_task(self._publisher.publish(reply, "", asked.message.reply_to or "", confirm=False))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -49,6 +49,6 @@ async def test_requests_for_an_own_call_need_no_broker_and_others_take_it(mcp: C
             await client.get("mine")
         await client.create("other", "echo")
         assert (await client.call_tool("other", "echo", {"text": "over there"})).text == "over there"
-    (first, patience), _ = made[0].asked
-    assert (first.name, first.arguments, first.timeout, patience) == ("echo", {"text": "x"}, 7, 8)
+    (first, timeout), _ = made[0].asked
+    assert (first.name, first.arguments, first.timeout, timeout) == ("echo", {"text": "x"}, 7, 8)
     assert mcp.logged("delivery", call_id="mine") == []

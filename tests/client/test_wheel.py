@@ -14,7 +14,7 @@ from infra import client_wheel
 from tests.docs.blocks import blocks
 from tests.docs.test_running import SERVICES, adapted
 from tests.harness import WAIT, Cluster
-from tests.realservers.install import PATIENCE, Unreachable, _run
+from tests.realservers.install import TIMEOUT, Unreachable, _run
 
 GUIDE = "docs/guides/python.md"
 SNIPPETS = [one for one in blocks(GUIDE) if one.language == "python"]
@@ -66,7 +66,7 @@ async def says(python: Path, application: Path, program: str, **env: str) -> str
     return told.decode()
 
 
-@pytest.mark.timeout(PATIENCE + 60)
+@pytest.mark.timeout(TIMEOUT + 60)
 async def test_the_snippets_of_the_guide_run_beside_packages_of_the_same_names(
     python: Path, application: Path, mcp: Cluster
 ):
@@ -79,7 +79,7 @@ async def test_the_snippets_of_the_guide_run_beside_packages_of_the_same_names(
             assert words in told, f"{snippet.where} does not print {words!r} but:\n{told}"
 
 
-@pytest.mark.timeout(PATIENCE + 60)
+@pytest.mark.timeout(TIMEOUT + 60)
 async def test_it_installs_one_package_and_little_else(python: Path, application: Path):
     program = """
 import importlib.metadata as metadata

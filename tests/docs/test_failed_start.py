@@ -94,7 +94,7 @@ async def story(mcp: Cluster, here: Cli) -> list[str]:
         settled(f"$ mcp-sessions top\n{shown}"),
         tool,
         await ran("services", "check"),
-        await ran("dead", "list"),
+        await ran("dead-letters", "list"),
         "\n".join(["$ curl -s localhost:9464/metrics | grep -E 'rejected_total|starts_total'", *counted]),
     ]
 

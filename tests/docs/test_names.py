@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from consumer.asyncapi import schema_files
-from consumer.broker.topology import Names, cluster
+from consumer.broker.topology import Names, cluster_topology
 from consumer.processes.service import Sandbox, Warm
 from consumer.settings.broker_url import VARIABLES
 from consumer.settings.environment import NOT_SETTINGS, PREFIX, variables
@@ -69,7 +69,6 @@ FROM_ELSEWHERE = {
         "WINDOW",
         "REQUESTS",
         "RESULTS",
-        "RELOADED",
         "RABBITMQ_SERVER",
         "NAME",
         "MEMORY_FILE_PATH",
@@ -96,7 +95,7 @@ def test_the_references_are_complete():
     wire = PAGES["docs/wire.md"].read_text()
     for name in [*KINDS, *(f"mcp.{event}" for event in EVENTS), *(code.value for code in ErrorCode), *EndReason]:
         assert f"`{name}`" in wire, f"docs/wire.md says nothing about {name}"
-    for one in cluster(Names()).exchanges + cluster(Names()).queues:
+    for one in cluster_topology(Names()).exchanges + cluster_topology(Names()).queues:
         assert f"`{one.name}`" in wire
     for translator in TRANSLATORS:
         assert f"`{translator.SOURCE}`" in wire
@@ -121,7 +120,7 @@ def known(span: str) -> bool:
     if found := re.fullmatch(r"mcp\.((?:session|worker)\.[a-z]+)", span):
         return found[1] in EVENTS
     if re.fullmatch(r"mcp\.[a-z]+", span):
-        return span in {one.name for one in cluster(Names()).exchanges + cluster(Names()).queues}
+        return span in {one.name for one in cluster_topology(Names()).exchanges + cluster_topology(Names()).queues}
     if re.fullmatch(r"[A-Z][A-Z_]{3,}", span):
         variables_ = {*variables(), *VARIABLES, *NOT_SETTINGS}
         return (

@@ -5,7 +5,7 @@
 3. No two workers live one session at the same time, but for one that was cut off: it was reported ``lost``, or says
    itself that it was ``superseded``.
 4. Nothing is left: no process, no folder, no queue but the shared ones, no message, no recipe, no binding of a call.
-5. The parking lot holds only what was poison.
+5. The dead-letter queue holds only what was poison.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ import psutil
 
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.topology import Queue
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import Queue, cluster_topology
 from schemas.events import TERMINAL, CloudEvent
 from schemas.ids import WorkerId
 from tests.faults.stage import Stage
@@ -145,7 +144,7 @@ def check_terminals(stage: Stage, life: Life, report: Report) -> None:
 async def peek(stage: Stage, queue: str, report: Report) -> list[Delivery]:
     """The ready messages of a queue, as the queue itself says; ``rabbitmqctl`` tells what was seconds ago.
 
-    One whose caller's patience has ended counts as ready until it would be delivered, and then it is not.
+    One whose caller waits no longer counts as ready until it would be delivered, and then it is not.
     """
     columns = ("name", "type", "messages_ready", "messages_unacknowledged", "consumers", "state", "policy")
     link = Link(stage.url, "checker")
@@ -172,24 +171,25 @@ async def peek(stage: Stage, queue: str, report: Report) -> list[Delivery]:
     return found
 
 
-async def check_parking_lot(stage: Stage, report: Report) -> None:
-    parked = await peek(stage, stage.names.dead, report)
-    for delivery in list(parked):
+async def check_dead_letters(stage: Stage, report: Report) -> None:
+    letters = await peek(stage, stage.names.dead_letters, report)
+    for delivery in list(letters):
         reason = delivery.message.headers.get("x-mcp-reason")
         if reason is None and delivery.message.headers.get("x-first-death-reason") == "expired":
-            # Its caller's patience (the property ``expiration``) ended while no worker was the placer.
+            # Its caller's timeout (the property ``expiration``) ended while no worker was the placer.
             report.counts["requests that expired while nobody was there"] += 1
-            parked.remove(delivery)
+            letters.remove(delivery)
         elif reason not in EXPECTED_REASONS:
             report.problems.append(
-                f"parked, and no poison: {delivery.type} reason={reason} {delivery.message.headers} "
+                f"a dead letter, and no poison: {delivery.type} reason={reason} {delivery.message.headers} "
                 f"{delivery.message.body[:200]!r}"
             )
-    report.counts["parked"] = len(parked)
-    # A worker that dies between parking and acknowledging leaves the message to be parked once more.
+    report.counts["dead_letters"] = len(letters)
+    # A worker that dies between publishing it to the dead letters and acknowledging leaves the message to become a dead
+    # letter once more.
     most = stage.poison + stage.poison_repeated + len(stage.killed | stage.frozen) * 10 + 10 * stage.outages
-    if not stage.poison <= len(parked) <= most:
-        report.problems.append(f"{stage.poison} poisonous messages were sent, {len(parked)} are parked")
+    if not stage.poison <= len(letters) <= most:
+        report.problems.append(f"{stage.poison} poisonous messages were sent, {len(letters)} became dead letters")
 
 
 def broker_lists(stage: Stage) -> tuple[list[str], list[dict[str, Any]]]:
@@ -200,10 +200,10 @@ def broker_lists(stage: Stage) -> tuple[list[str], list[dict[str, Any]]]:
             "list_bindings", "source_name", "destination_name", "routing_key", "--formatter", "json", "--silent"
         )
     )
-    lanes = {stage.names.sessions, stage.names.requests}
+    exchanges = {stage.names.sessions, stage.names.requests}
     return (
         [queue["name"] for queue in queues if queue["name"].startswith(f"{stage.prefix}.")],
-        [binding for binding in bindings if binding["source_name"] in lanes],
+        [binding for binding in bindings if binding["source_name"] in exchanges],
     )
 
 
@@ -245,11 +245,11 @@ async def until_all_is_handled(stage: Stage, report: Report) -> None:
 
 async def check_broker(stage: Stage, report: Report) -> None:
     queues, bindings = await asyncio.to_thread(broker_lists, stage)
-    shared = {queue.name for queue in topology(stage.names).queues} | {stage.log.queue.name}
+    shared = {queue.name for queue in cluster_topology(stage.names).queues} | {stage.log.queue.name}
     own = {f"{stage.prefix}.replies.", f"{stage.prefix}.following."}
     unclean = {stage.names.inbox(WorkerId(worker)) for worker in stage.killed | stage.frozen}
     for name in queues:
-        if name in (stage.names.dead, stage.log.queue.name) or any(name.startswith(start) for start in own):
+        if name in (stage.names.dead_letters, stage.log.queue.name) or any(name.startswith(start) for start in own):
             continue
         left = await peek(stage, name, report)
         if left:
@@ -319,7 +319,7 @@ async def check(stage: Stage, title: str, *, leave: bool = True) -> Report:
         if any(codes):
             report.problems.append(f"workers left with {codes}")
         check_lives(stage, report)
-        await check_parking_lot(stage, report)
+        await check_dead_letters(stage, report)
         await check_broker(stage, report)
         await check_processes(stage, report)
         check_logs(stage, report)

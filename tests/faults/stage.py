@@ -20,8 +20,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
-from consumer.broker.topology import Binding, Names, Queue
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker
 from schemas.errors import ClientError, SessionsError
@@ -74,7 +73,7 @@ class EventLog:
 
     async def _attach(self, link: Link) -> None:
         channel = await link.channel()
-        await apply(channel, topology(self._names, grace=GRACE), link=link)
+        await apply(channel, cluster_topology(self._names, grace=GRACE), link=link)
         await channel.declare_queue(self.queue)
         await channel.bind(Binding(self._names.events, self.queue.name, "#"))
         await channel.consume(self.queue.name, self._take)
@@ -233,12 +232,12 @@ class Stage(Cluster):
         return listed
 
     async def send_poison(self, bodies: list[tuple[str, str, str | None, bytes]]) -> None:
-        """Publish (exchange, routing key, type, body), each of which must end in the parking lot."""
+        """Publish (exchange, routing key, type, body), each of which must end in the dead-letter queue."""
         for exchange, key, kind, body in bodies:
             self.poison += 1
             while True:
                 try:
-                    await self.client._connection._publisher.confirmed(Message(body=body, type=kind), exchange, key)
+                    await self.client._connection._publisher.publish(Message(body=body, type=kind), exchange, key)
                     break
                 except BrokerError:
                     self.poison_repeated += 1  # whether it arrived is unknown

@@ -66,7 +66,7 @@ async def test_hostile_call_ids_live_a_whole_life(scene: Stage):
     await check(scene, "hostile call ids")
 
 
-async def test_poison_is_parked_with_its_reason_and_stops_nothing(scene: Stage):
+async def test_poison_is_dead_lettered_with_its_reason_and_stops_nothing(scene: Stage):
     await scene.start()
     await scene.start()
     names = scene.names
@@ -89,11 +89,11 @@ async def test_poison_is_parked_with_its_reason_and_stops_nothing(scene: Stage):
         ("", names.inbox(worker_id_of(scene.workers[0])), "owner.check", b"{}"),  # type: ignore[arg-type]
     ]
     await scene.send_poison(poison)
-    await scene.until(lambda: len(scene.logged("delivery", outcome="parked")) == len(poison))
+    await scene.until(lambda: len(scene.logged("delivery", outcome="dead_lettered")) == len(poison))
     assert (await scene.try_tool("healthy", "echo", {"text": "well"})).text == "well"
     await scene.end_calls(["healthy"])
     report = await check(scene, "poison")
-    assert report.counts["parked"] == len(poison)
+    assert report.counts["dead_letters"] == len(poison)
 
 
 async def test_an_answer_of_any_size_costs_nobody_the_connection(scene: Stage):

@@ -44,7 +44,7 @@ async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_
     try:
         async with asyncio.timeout(20):
             consumer = await channel.consume(queue.name, take, no_ack=True)
-            async with running(liveness.run(every=0.05, patience=0.5)):
+            async with running(liveness.run(every=0.05, timeout=0.5)):
                 await probed.get()
                 assert [await publisher.looks.get() for _ in range(20)] == [1] * 20
                 assert liveness.healthy

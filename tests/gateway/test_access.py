@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import ValidationError
 
 from consumer.settings import Settings
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from consumer.tokens import KeyUnusable, TokenKeys, TokenRefused
 from tests.gateway.conftest import NOBODY, TOKEN_KEY, Serve, call
 from tests.gateway.test_cases import SERVICES

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from consumer.gateway.server import Server, bounds_of
+from consumer.gateway.server import HttpServer, bounds_of
 from consumer.observability.http_connections import Parser
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 
 SETTINGS = GatewaySettings(port=0)
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -54,7 +54,7 @@ class Stage:
 async def stage(parser: Parser, **bounds: float) -> AsyncIterator[Stage]:
     made = Stage()
     changed = replace(bounds_of(SETTINGS), **bounds)  # type: ignore[arg-type]
-    server = Server(made.app, SETTINGS, bounds=changed, parser=parser)
+    server = HttpServer(made.app, SETTINGS, bounds=changed, parser=parser)
     made.port = await server.open()
     try:
         yield made

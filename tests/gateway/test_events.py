@@ -86,7 +86,7 @@ async def test_a_platforms_address_takes_no_other_platforms_events(mcp: Cluster,
     assert "known: asterisk, daily" in unknown.json()["error"]
 
 
-async def test_what_nobody_knows_is_kept_for_who_looks_into_the_parking_lot(
+async def test_what_nobody_knows_is_kept_for_who_looks_at_the_dead_letters(
     mcp: Cluster, serve: Serve, published: "asyncio.Queue[Delivery]"
 ) -> None:
     http = await serve()

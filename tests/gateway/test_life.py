@@ -64,7 +64,7 @@ async def test_a_worker_killed_under_a_tool_call_is_424_and_the_call_is_not_repe
 ) -> None:
     worker = await mcp.start(config(worker={"http_port": 0}))
     port = (await worker.logged("http.listening"))["port"]
-    http = await serve(patience=3.0)
+    http = await serve(call_timeout=3.0)
     await call(http, "echo", "echo", "c-1", arguments={"text": "x"})
     calling = asyncio.create_task(call(http, "echo", "sleep", "c-1", arguments={"seconds": 30}))
     await soon(lambda: in_flight(port))

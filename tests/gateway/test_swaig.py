@@ -74,9 +74,9 @@ async def test_a_tool_that_fails_says_so_in_its_own_words(mcp: Cluster, serve: S
     assert (await run(http, "nothing_like_it", "s-1")).json() == {"response": speech.UNKNOWN}
 
 
-async def test_what_is_late_is_told_within_the_patience(mcp: Cluster, serve: Serve) -> None:
+async def test_what_is_late_is_told_within_the_timeout(mcp: Cluster, serve: Serve) -> None:
     await mcp.start()  # echo
-    http = await serve(patience=0.5)
+    http = await serve(call_timeout=0.5)
     assert (await run(http, "sleep", "s-1", seconds=20)).json() == {"response": speech.LATE}
 
 

@@ -12,7 +12,7 @@ import pytest
 from consumer.broker.declare import ensure
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.topology import Names, cluster
+from consumer.broker.topology import Names, cluster_topology
 from consumer.gateway.signatures.signalwire import SHA1_HEADERS, SHA256_HEADER
 from tests.gateway.conftest import NOBODY, Serve
 from tests.gateway.test_signatures import KEY, scheme_a, scheme_b
@@ -58,7 +58,7 @@ async def published(mcp: Cluster) -> AsyncIterator["asyncio.Queue[Delivery]"]:
     link = Link(mcp.url, "listener")
     await link.open()
     try:
-        await ensure(link, cluster(names))
+        await ensure(link, cluster_topology(names))
         heard: asyncio.Queue[Delivery] = asyncio.Queue()
         await (await link.channel()).consume(names.calls, heard.put_nowait, no_ack=True)
         yield heard

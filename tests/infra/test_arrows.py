@@ -43,6 +43,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("consumer/bridges", "consumer.client", "Bridges publish what they hear"),
         ("consumer/gateway", "websockets", "Only bridges speak over WebSockets"),
         ("consumer/newroom", "consumer.broker", "every room has its place"),
+        ("consumer/processes/stdio", "consumer.processes.launch.keeper", "Among the processes"),
+        ("consumer/processes/client", "consumer.processes.warm.pool", "Among the processes"),
+        ("consumer/processes/newwing", "consumer.processes.service", "Among the processes"),
         ("schemas", "consumer.sessions", "The wire contract"),
     ],
 )

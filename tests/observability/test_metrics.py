@@ -58,12 +58,12 @@ async def calls(mcp: Cluster, worker: Watched) -> None:
     await worker.until(lambda value: value == 1, "placements_total", outcome="no_route")
     assert await worker.value("call_events_total", source="other", kind="started") == 1
     await mcp.client.publish_call_event(b"nonsense")
-    await worker.until(lambda value: value == 1, "parked_total", reason="unrecognised")
+    await worker.until(lambda value: value == 1, "dead_letters_total", reason="unrecognised")
     assert await worker.value("call_events_total", source="other", kind="unrecognised") == 1
-    await mcp.client._connection._publisher.confirmed(
+    await mcp.client._connection._publisher.publish(
         Message(b"{}", type="no.such.type"), mcp.client.names.sessions, "c-3"
     )
-    await worker.until(lambda value: value == 1, "deliveries_total", type="other", outcome="parked")
+    await worker.until(lambda value: value == 1, "deliveries_total", type="other", outcome="dead_lettered")
 
 
 async def sessions(mcp: Cluster, worker: Watched) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.sessions.session import ProcessExit

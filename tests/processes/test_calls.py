@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.sessions.dialogue import Dialogue
 from schemas.errors import InvalidMessage, McpError, ToolNotFound, ToolTimeout
 

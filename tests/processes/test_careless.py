@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumer.processes.client.client import MCPClient
-from consumer.processes.manager import MCPManager
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService, Warm
 from schemas.errors import ErrorCode, McpError, OutcomeUnknown, SessionDied, SessionsError, StartFailed, StartTimeout
 
 from .helpers import Exits, Start, command, text
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Far more than anybody here waits: what is told at once is not told by a timeout."""
 
 
@@ -63,7 +63,7 @@ async def careless(request: pytest.FixtureRequest, start: Start, remote: Remotes
 async def refused(client: MCPClient, name: str, arguments: dict[str, Any]) -> SessionsError:
     """The error of a call that is told at once."""
     with pytest.raises(SessionsError) as caught:
-        await asyncio.wait_for(client.call_tool(name, arguments, timeout=PATIENCE), 5)
+        await asyncio.wait_for(client.call_tool(name, arguments, timeout=TIMEOUT), 5)
     return caught.value
 
 
@@ -286,7 +286,7 @@ FUZZ = settings(
 async def told_at_once(client: MCPClient, arguments: dict[str, Any]) -> None:
     """Call ``say``; whatever comes back is told long before the caller gives up, and the session lives on."""
     try:
-        result = await asyncio.wait_for(client.call_tool("say", arguments, timeout=PATIENCE), 5)
+        result = await asyncio.wait_for(client.call_tool("say", arguments, timeout=TIMEOUT), 5)
     except SessionsError as error:
         if error.code is not ErrorCode.MCP_ERROR:
             raise

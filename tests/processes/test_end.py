@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.launcher import LocalLauncher
 from schemas.errors import OutcomeUnknown, SessionDied
 
@@ -84,7 +84,7 @@ async def test_what_a_server_has_started_ends_when_the_server_dies(start: Start)
 
 
 async def test_thirty_two_stop_as_fast_as_one(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.processes.stdio.process.EOF_PATIENCE", 0.5)
+    monkeypatch.setattr("consumer.processes.stdio.process.EOF_TIMEOUT", 0.5)
     clients = await asyncio.gather(*(start("echo_server", "--ignore-eof") for _ in range(32)))
     started = time.monotonic()
     await clients[0].stop()
@@ -228,7 +228,7 @@ async def test_a_torn_down_loop_leaves_nothing(temporary: Path, starting: bool) 
     server = command("mute") if starting else command("echo_server", "--ignore-eof", "--grandchild")
     code = f"""
 import asyncio
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService
 async def main():
     client = MCPClient(MCPService(command={server!r}))

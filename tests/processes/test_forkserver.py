@@ -11,9 +11,9 @@ import psutil
 import pytest
 import structlog
 
-from consumer.processes.client.client import MCPClient
-from consumer.processes.fork.launcher import ForkLauncher, PythonCommand
-from consumer.processes.manager import MCPManager
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.fork.fork_launcher import ForkLauncher, PythonCommand
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown
 from tests.harness import OPEN
@@ -200,8 +200,8 @@ async def test_a_server_that_cannot_be_forked_is_started(tmp_path: Path, functio
     (tmp_path / "crashing.py").write_text("import os\nos.abort()\n")
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     env = {"PYTHONPATH": str(tmp_path)}
-    patience = 2.0 if why == "not ready within" else 20.0
-    one = service(fork_server=function, env=env, start_timeout=patience)
+    timeout = 2.0 if why == "not ready within" else 20.0
+    one = service(fork_server=function, env=env, start_timeout=timeout)
     with structlog.testing.capture_logs() as logs:
         async with MCPManager({"svc": one}) as manager:
             clients = await asyncio.gather(*(manager.create_client("svc") for _ in range(3)))
@@ -231,7 +231,7 @@ async def test_a_helper_that_dies_takes_its_sessions_and_is_replaced_in_time(
         await until(lambda: not runs(process_of_pid(client)), "the fork lives")
         await until(lambda: [log for log in logs if log["event"] == "forkserver.unusable"], "nobody is told")
     assert (await manager.create_client("svc")).start_kind == "cold"
-    monkeypatch.setattr("consumer.processes.fork.launcher.ForkLauncher._rests", lambda *_: False)
+    monkeypatch.setattr("consumer.processes.fork.fork_launcher.ForkLauncher._rests", lambda *_: False)
     assert (await manager.create_client("svc")).start_kind == "forked"
 
 
@@ -271,7 +271,7 @@ async def test_warm_forks(manager: MCPManager) -> None:
 async def test_a_killed_worker_leaves_no_helper_and_no_fork(temporary: Path) -> None:
     code = f"""
 import asyncio, structlog
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
 async def main():
     async with MCPManager({{"svc": {{

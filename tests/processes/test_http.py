@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiomisc.pytest import TCPProxy
 
-from consumer.processes.client.client import MCPClient
 from consumer.processes.client.era import Era
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService
 from consumer.sessions.dialogue import Dialogue
 from schemas.errors import OutcomeUnknown, SessionDied, StartFailed, StartTimeout, ToolTimeout

@@ -17,7 +17,7 @@ from .helpers import Exits, Start, command, runs, structured, until
 
 WORKER = """
 import asyncio, sys
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.launcher import LocalLauncher
 from consumer.processes.service import MCPService
 

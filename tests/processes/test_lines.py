@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.processes.stdio.lines import LineSplitter, LineTooLong
-from consumer.processes.stdio.stderr_tail import MAX_BYTES, MAX_LINES, Tail
+from consumer.processes.stdio.line_splitter import LineSplitter, LineTooLong
+from consumer.processes.stdio.stderr_tail import MAX_BYTES, MAX_LINES, StderrTail
 
 
 @given(st.lists(st.binary(max_size=40)), st.lists(st.integers(1, 20)))
@@ -42,7 +42,7 @@ def test_a_huge_line_costs_linear_time() -> None:
 
 
 def test_the_tail_keeps_the_end() -> None:
-    tail = Tail()
+    tail = StderrTail()
     for number in range(100_000):
         tail.feed(f"line {number}\n".encode())
     lines = tail.text().splitlines()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from consumer.processes.client.client import MCPClient
-from consumer.processes.manager import MCPManager
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.mcp_manager import MCPManager
 
 from .helpers import SERVERS, service, until
 

@@ -9,9 +9,9 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from consumer.processes.client.client import MCPClient
 from consumer.processes.client.era import Era
-from consumer.processes.manager import MCPManager
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.warm.starter import ColdStarter
 from schemas.errors import ServiceDisabled, ServiceNotFound, ShuttingDown, StartFailed, StartTimeout
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from tenacity import wait_none
 
-from consumer.processes.manager import MCPManager
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService, Warm
 from consumer.processes.warm.demand import Demand
 from consumer.processes.warm.slots import Slots
@@ -209,7 +209,7 @@ async def test_a_call_that_waits_is_started_before_the_pool(warm: Make) -> None:
     slots = Slots(2, 1)
 
     async def work(name: str, *, ahead: bool, done: asyncio.Event) -> None:
-        async with slots.taken(ahead=ahead, patience=10):
+        async with slots.taken(ahead=ahead, timeout=10):
             order.append(name)
             await done.wait()
 
@@ -233,12 +233,12 @@ async def test_a_call_that_waits_is_started_before_the_pool(warm: Make) -> None:
 
 async def test_who_hangs_loses_its_place_and_a_cancelled_turn_is_passed_on() -> None:
     slots = Slots(1, 1)
-    async with slots.taken(ahead=True, patience=0.01), asyncio.timeout(5), slots.taken(ahead=True, patience=5):
-        waiting = asyncio.create_task(slots.taken(ahead=False, patience=5).__aenter__())
+    async with slots.taken(ahead=True, timeout=0.01), asyncio.timeout(5), slots.taken(ahead=True, timeout=5):
+        waiting = asyncio.create_task(slots.taken(ahead=False, timeout=5).__aenter__())
         await asyncio.sleep(0)
     waiting.cancel()  # it is its turn, but it has not run yet
     await asyncio.wait({waiting})
-    async with asyncio.timeout(5), slots.taken(ahead=True, patience=5):
+    async with asyncio.timeout(5), slots.taken(ahead=True, timeout=5):
         pass
 
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from consumer.processes.client.client import MCPClient
-from consumer.processes.manager import MCPManager
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService
 from schemas.errors import OutcomeUnknown, ServiceNotFound, SessionDied, SessionsError
 

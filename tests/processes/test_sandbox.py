@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from consumer.processes.launch import host_tools as probing
+from consumer.processes.launch import host_tools
 from consumer.processes.launch.bubblewrap import bubblewrap_refusal
 from consumer.processes.launch.sandbox import DEFAULT_MEMORY
 from consumer.processes.service import Sandbox
@@ -116,7 +116,7 @@ async def test_node_servers_start_under_limits(start: Start, settings: dict[str,
 
 @pytest.fixture
 def poor_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "_found", [probing.Tools(None, None, None)])
+    monkeypatch.setattr(host_tools, "_found", [host_tools.HostTools(None, None, None)])
 
 
 async def test_without_the_tools_servers_start_plainly(start: Start, poor_machine: None) -> None:
@@ -136,8 +136,8 @@ async def test_a_tool_that_does_not_know_what_we_need_is_not_used(
     busybox.write_text("#!/bin/sh\necho \"setpriv: unrecognized option '--pdeathsig'\" >&2\nexit 1\n")
     busybox.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(probing, "_found", [])
-    assert (await probing.tools()).setpriv is None
+    monkeypatch.setattr(host_tools, "_found", [])
+    assert (await host_tools.tools()).setpriv is None
 
 
 async def test_a_bubblewrap_that_does_not_work_is_refused_and_not_replaced(
@@ -146,7 +146,7 @@ async def test_a_bubblewrap_that_does_not_work_is_refused_and_not_replaced(
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(probing, "_found", [probing.Tools(None, None, str(broken))])
+    monkeypatch.setattr(host_tools, "_found", [host_tools.HostTools(None, None, str(broken))])
     with pytest.raises(StartFailed, match="No permissions to create new namespace"):
         await start(sandbox={"kind": "bubblewrap"})
 

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from consumer.processes.client.client import MCPClient
 from consumer.processes.client.era import Era
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.keeper import Keeper
 from consumer.processes.launch.launcher import LocalLauncher
 from schemas.errors import SessionDied, StartFailed, StartTimeout

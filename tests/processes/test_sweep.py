@@ -7,12 +7,12 @@ from pathlib import Path
 
 import psutil
 
-from consumer.processes.launch import session_root as bases
+from consumer.processes.launch import session_root
 from tests.harness import ECHO, OPEN, Cluster, config
 
 
 def folders(sandbox: Path) -> set[Path]:
-    return set(sandbox.glob(f"{bases.NAME}*"))
+    return set(sandbox.glob(f"{session_root.NAME}*"))
 
 
 async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_keeper(mcp: Cluster):
@@ -48,16 +48,16 @@ async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_keeper
 
 
 def test_a_folder_of_another_host_or_of_a_living_worker_is_left_alone(tmp_path: Path, monkeypatch):
-    mine = bases.Base(tmp_path)
-    foreign = bases.Base(tmp_path)
+    mine = session_root.SessionRoot(tmp_path)
+    foreign = session_root.SessionRoot(tmp_path)
     foreign.forget()
-    (foreign.path / bases.OWNER).write_text('{"host": "another.example.com"}')
-    unrelated = tmp_path / f"{bases.NAME}unrelated"
+    (foreign.path / session_root.OWNER).write_text('{"host": "another.example.com"}')
+    unrelated = tmp_path / f"{session_root.NAME}unrelated"
     unrelated.mkdir()
     try:
-        bases.sweep(tmp_path)
+        session_root.sweep(tmp_path)
         assert folders(tmp_path) == {mine.path, foreign.path, unrelated}
     finally:
         mine.forget()
-    bases.sweep(tmp_path)
+    session_root.sweep(tmp_path)
     assert folders(tmp_path) == {foreign.path, unrelated}

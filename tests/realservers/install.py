@@ -21,7 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / ".realservers"
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """The bound (s) of each of the installers."""
 
 OLDEST_NODE = 20
@@ -126,7 +126,7 @@ def _node() -> tuple[Path, Path, Path]:
     node, npm = _node_of_this_machine() or _node_from_pypi()
     program = [str(node), str(npm)] if npm.suffix else [str(npm)]
     options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-    patience = [
+    retrying = [
         "--prefer-offline",
         "--fetch-retries=2",
         "--fetch-retry-mintimeout=1000",
@@ -135,7 +135,7 @@ def _node() -> tuple[Path, Path, Path]:
 
     def make() -> None:
         (folder / "package.json").write_text('{"private": true}\n')
-        command = [*program, "install", "--prefix", str(folder), *options, *patience, *wanted]
+        command = [*program, "install", "--prefix", str(folder), *options, *retrying, *wanted]
         _run("npm", command, first_on_path=node.parent)
 
     return node, npm, _made(folder, f"{node}\n{wanted}", make) / "node_modules"
@@ -164,8 +164,8 @@ def _node_from_pypi() -> tuple[Path, Path]:
 
 def _pip(*what: str, into: Path | None = None) -> None:
     place = ["--python", str(into / "bin" / "python")] if into is not None else []
-    patience = ["--retries", "2", "--timeout", "20"]
-    _run("pip", [sys.executable, "-m", "pip", *place, "install", "--quiet", "--no-deps", *patience, *what])
+    retrying = ["--retries", "2", "--timeout", "20"]
+    _run("pip", [sys.executable, "-m", "pip", *place, "install", "--quiet", "--no-deps", *retrying, *what])
 
 
 def _run(installer: str, command: list[str], *, first_on_path: Path | None = None) -> None:
@@ -177,11 +177,11 @@ def _run(installer: str, command: list[str], *, first_on_path: Path | None = Non
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired as late:
-        raise Unreachable(f"{installer} was not done within {PATIENCE:g} s") from late
+        raise Unreachable(f"{installer} was not done within {TIMEOUT:g} s") from late
     if done.returncode == 0:
         return
     said = (done.stdout + done.stderr)[-4000:]

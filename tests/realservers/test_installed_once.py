@@ -13,7 +13,7 @@ from tests.docs.blocks import blocks
 from tests.harness import Cluster
 
 PAGE = "docs/guides/tools.md"
-PATIENCE = 240.0
+TIMEOUT = 240.0
 
 pytestmark = [pytest.mark.realservers, pytest.mark.timeout(600)]
 
@@ -23,7 +23,7 @@ async def done(*command: str, folder: Path) -> str:
         *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             told, _ = await process.communicate()
     except TimeoutError:
         process.kill()

@@ -9,8 +9,8 @@ from typing import Any
 
 import psutil
 
-from consumer.processes.client.client import MCPClient
 from consumer.processes.client.era import Era
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService
 from schemas.base import Json
 from schemas.errors import McpError

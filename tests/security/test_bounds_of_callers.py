@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from consumer.calls.requests.idempotency import Answer, Answers, Shelf
+from consumer.calls.requests.idempotency import Answers, KeptAnswer, Shelf
 from schemas.errors import Capacity, InvalidMessage, SessionsError, ToolTimeout
 from tests.harness import ECHO, Cluster, config
 
@@ -88,10 +88,10 @@ async def test_answers_of_all_calls_together_are_bounded_and_the_oldest_goes_fir
     calls = [Answers(shelf) for _ in range(20)]
     asked = 0
 
-    async def answer(_: object) -> Answer:
+    async def answer(_: object) -> KeptAnswer:
         nonlocal asked
         asked += 1
-        return Answer(b"x" * 10_000)
+        return KeptAnswer(b"x" * 10_000)
 
     for call in calls:
         await call.once("key", b"request", answer)

@@ -14,7 +14,7 @@ import pytest
 
 from consumer.processes.client import catalogue
 from consumer.processes.client.catalogue import MAX_BYTES, all_tools
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.loop_share import BURST, RATE, LoopShare
 from consumer.processes.service import MCPService
 from schemas.errors import McpError, SessionsError, StartFailed

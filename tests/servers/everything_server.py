@@ -27,7 +27,7 @@ HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 INFO = {"name": "everything", "version": "1.0"}
 CAPABILITIES: Json = {
     "tools": {"listChanged": True},
-    "prompts": {},
+    "prompts": {"listChanged": True},
     "resources": {"subscribe": True},
     "completions": {},
     "logging": {},
@@ -40,6 +40,9 @@ WAV = base64.b64encode(
 LOCK = threading.Lock()
 WAITING: dict[str, "queue.Queue[Json]"] = {}
 CLIENT: Json = {}
+SUBSCRIBED: set[str] = set()
+LISTENERS: dict[Any, tuple[Json, threading.Event]] = {}
+"""What each ``subscriptions/listen`` wants, by its id, and its end."""
 
 
 class Failure(Exception):
@@ -72,6 +75,26 @@ def picture() -> Json:
     return {"type": "image", "data": PNG, "mimeType": "image/png"}
 
 
+def announce(method: str, wanted: str, uri: str | None = None) -> None:
+    """Say that something has changed: to everybody after a handshake, else to those who listen for it."""
+    params = {} if uri is None else {"uri": uri}
+    if "stateless" not in CLIENT and (uri is None or uri in SUBSCRIBED):
+        send({"method": method, "params": params})
+    for listener, (notifications, _) in list(LISTENERS.items()):
+        asked = notifications.get(wanted)
+        if asked is True or (isinstance(asked, list) and uri in asked):
+            send({"method": method, "params": {**params, "_meta": {f"{META}subscriptionId": listener}}})
+
+
+def listen(request_id: Any, params: Json) -> Json:
+    notifications, over = params.get("notifications") or {}, threading.Event()
+    LISTENERS[request_id] = notifications, over
+    told = {"notifications": notifications, "_meta": {f"{META}subscriptionId": request_id}}
+    send({"method": "notifications/subscriptions/acknowledged", "params": told})
+    over.wait()
+    return {}
+
+
 def log(words: str) -> None:
     send({"method": "notifications/message", "params": {"level": "info", "data": words}})
 
@@ -79,7 +102,9 @@ def log(words: str) -> None:
 # Tools that answer at once.
 
 
-def logging(_: Json, __: Json) -> Json:
+def logging(_: Json, meta: Json) -> Json:
+    if "stateless" in CLIENT and f"{META}logLevel" not in meta:
+        return said(text("nobody wants to know"))
     log("Tool execution started")
     time.sleep(0.05)
     log("Tool processing data")
@@ -95,6 +120,28 @@ def progress(_: Json, meta: Json) -> Json:
             send({"method": "notifications/progress", "params": told})
         time.sleep(0.05)
     return said(text("done"))
+
+
+def change_tools(_: Json, __: Json) -> Json:
+    announce("notifications/tools/list_changed", "toolsListChanged")
+    return said(text("changed"))
+
+
+def change_prompts(_: Json, __: Json) -> Json:
+    announce("notifications/prompts/list_changed", "promptsListChanged")
+    return said(text("changed"))
+
+
+def touch(arguments: Json, _: Json) -> Json:
+    announce("notifications/resources/updated", "resourceSubscriptions", str(arguments.get("uri")))
+    return said(text("touched"))
+
+
+def needs_sampling(_: Json, __: Json) -> Json:
+    if "sampling" not in CLIENT["capabilities"]:
+        data: Json = {"requiredCapabilities": {"sampling": {}}}
+        raise Failure(-32021, "the client does not offer sampling", data)
+    return said(text("sampling is offered"))
 
 
 def unknown_tool(name: str) -> Failure:
@@ -118,6 +165,11 @@ DIRECT: dict[str, Callable[[Json, Json], Json]] = {
     ),
     "test_tool_with_logging": logging,
     "test_tool_with_progress": progress,
+    "test_logging_tool": logging,
+    "test_trigger_tool_change": change_tools,
+    "test_trigger_prompt_change": change_prompts,
+    "test_missing_capability": needs_sampling,
+    "touch_resource": touch,
     "test_reconnection": lambda _, __: said(text("Reconnection test completed")),
     "test_custom_header": lambda arguments, _: said(text(f"region {arguments.get('region')}")),
     "json_schema_2020_12_tool": lambda arguments, _: said(text(json.dumps(arguments))),
@@ -248,6 +300,7 @@ def input_prompt(_: Json) -> Asking:
 ASKING: dict[str, Callable[[Json], Asking]] = {
     "test_sampling": ask_model,
     "test_elicitation": ask_user,
+    "test_streaming_elicitation": ask_user,
     "test_elicitation_sep1034_defaults": ask_defaults,
     "test_elicitation_sep1330_enums": ask_enums,
     "test_input_required_result_elicitation": input_elicitation,
@@ -424,7 +477,13 @@ def answer(method: str, params: Json, stateless: bool) -> Json:
             CLIENT["capabilities"] = params.get("capabilities") or {}
             agreed = version if version in HANDSHAKE else HANDSHAKE[-1]
             return {"protocolVersion": agreed, "capabilities": CAPABILITIES, "serverInfo": INFO}
-        case "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if not stateless:
+        case "resources/subscribe" if not stateless:
+            SUBSCRIBED.add(str(params.get("uri")))
+            return {}
+        case "resources/unsubscribe" if not stateless:
+            SUBSCRIBED.discard(str(params.get("uri")))
+            return {}
+        case "ping" | "logging/setLevel" if not stateless:
             return {}
         case "tools/call" if name in DIRECT:
             return DIRECT[name](arguments, params.get("_meta") or {})
@@ -454,8 +513,9 @@ def serve(request_id: Any, method: str, params: Json) -> None:
             if (version := meta[f"{META}protocolVersion"]) != STATELESS:
                 data = {"supported": [STATELESS], "requested": version}
                 raise Failure(-32022, "Unsupported protocol version", data)
-            CLIENT["capabilities"] = meta.get(f"{META}clientCapabilities") or {}
-        result = answer(method, params, stateless)
+            CLIENT.update(stateless=True, capabilities=meta.get(f"{META}clientCapabilities") or {})
+        listens = stateless and method == "subscriptions/listen"
+        result = listen(request_id, params) if listens else answer(method, params, stateless)
         if stateless:
             result = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"} | result
             result["_meta"] = {f"{META}serverInfo": INFO}
@@ -472,6 +532,9 @@ def main() -> None:
         method, request_id = message.get("method"), message.get("id")
         if method is None and request_id in WAITING:
             WAITING[request_id].put(message)
+        elif method == "notifications/cancelled":
+            _, over = LISTENERS.pop(message["params"]["requestId"], ({}, threading.Event()))
+            over.set()
         elif request_id is not None and method is not None:
             work = (request_id, method, message.get("params") or {})
             threading.Thread(target=serve, args=work, daemon=True).start()

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from consumer.sessions.deadlines import Deadlines
+from consumer.sessions.ordered_deadlines import Deadlines
 
 KEYS = st.integers(0, 9)
 MOMENTS = st.integers(1, 50)

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from consumer.sessions import ProcessExit, SessionEnded, SessionManager
-from consumer.sessions import manager as manager_module
+from consumer.sessions import ProcessExit, SessionEnded, SessionManager, session_manager
 from schemas.events import EndReason
 
 from .processes import SLOW_TO_STOP, TODO, Child, Events, Remote, ended, opened, sid
@@ -187,7 +186,7 @@ async def test_a_dead_session_is_not_given_out_and_its_end_waits_for_the_exit_no
 
 
 async def test_a_server_that_dies_without_telling_is_found_by_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "EXIT_NOTICE_PATIENCE", 0.05)
+    monkeypatch.setattr(session_manager, "EXIT_NOTICE_TIMEOUT", 0.05)
     events = Events()
     async with SessionManager[Remote]({"session": {"cleanup_interval": 0.05}}, on_event=events) as manager:
         session, _ = await manager.open_session(sid("a"), TODO, Remote.start)

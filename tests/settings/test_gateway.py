@@ -133,7 +133,7 @@ def warnings_of(folder: Path, **gateway: Any) -> tuple[str, ...]:
     [
         ({"signing_keys": [KEY]}, "gateway.public_url is not set"),
         ({"webhooks": {"twilio": {"keys": [KEY]}}}, "gateway.public_url is not set"),
-        ({"patience": 29}, "gateway.patience: SignalWire's agents give up after 30 s"),
+        ({"call_timeout": 29}, "gateway.call_timeout: SignalWire's agents give up after 30 s"),
         ({"document": "/nowhere/call.xml"}, "gateway.document: there is no file '/nowhere/call.xml'"),
     ],
 )

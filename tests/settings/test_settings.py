@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.settings import CallExchange, Settings, describe, load_settings
+from consumer.settings import CallExchangeSettings, Settings, describe, load_settings
 from schemas.ids import ServiceName
 
 TOML = """
@@ -60,7 +60,7 @@ def test_a_toml_file_is_read_by_section(folder: Path) -> None:
     assert settings.routes[0].services == ("todo",)
     assert settings.routes[0].metadata == {"tenant": "acme"}
     assert settings.worker.prefix == "phones"
-    assert settings.worker.call_exchanges == (CallExchange(exchange="TAP.Events", routing_key="*.CHANNEL_*.#"),)
+    assert settings.worker.call_exchanges == (CallExchangeSettings(exchange="TAP.Events", routing_key="*.CHANNEL_*.#"),)
     assert settings.warnings == ()
 
 

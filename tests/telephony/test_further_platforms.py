@@ -66,7 +66,7 @@ def test_an_event_stream_without_parameters_is_read_by_its_type(status: str, kin
     assert (event(body).kind, event(body).call_id) == (kind, "CA1")
 
 
-def test_a_status_that_is_not_called_call_status_is_parked_and_not_ignored() -> None:
+def test_a_status_that_is_not_called_call_status_becomes_a_dead_letter_and_is_not_ignored() -> None:
     assert "no CallStatus" in problem(b"CallSid=c-1&Status=completed&From=1&To=2")
 
 

@@ -113,7 +113,7 @@ def test_every_sample_with_each_single_field_lost_or_odd(file: str) -> None:
             check(json.dumps(body).encode())
 
 
-def test_a_defect_of_a_shape_parks_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_a_shape_makes_one_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*given: object) -> bool:
         raise ZeroDivisionError("oops")
 
@@ -121,7 +121,7 @@ def test_a_defect_of_a_shape_parks_one_message(monkeypatch: pytest.MonkeyPatch) 
     assert translate(b'{"CallSid": "c-1"}') == Unrecognised("the shapes failed with ZeroDivisionError: oops")
 
 
-def test_a_defect_of_a_translator_parks_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_a_translator_makes_one_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(payload: object) -> bool:
         raise ZeroDivisionError("oops")
 

@@ -76,7 +76,7 @@ def test_fields_that_nobody_knows_change_nobodys_mind(file: str, more: Body) -> 
 
 @pytest.mark.parametrize("file", NESTED)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_an_envelope_is_parked_and_says_in_which_field_the_event_is(file: str, wrapper: str) -> None:
+def test_an_envelope_is_a_dead_letter_and_says_in_which_field_the_event_is(file: str, wrapper: str) -> None:
     around, field = WRAPPERS[wrapper]
     said = problem({**around, field: sample(file)})
     assert f"{field!r} holds an event of {SENDERS[file]}: send that alone" in said

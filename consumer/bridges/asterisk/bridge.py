@@ -8,10 +8,10 @@ import structlog
 import tenacity
 from pydantic_core import to_json
 
-from consumer.bridges.asterisk.calls import Calls, Missed
+from consumer.bridges.asterisk.known_calls import KnownCalls, Missed
 from consumer.bridges.asterisk.pbx import CannotTell, Heard, Pbx, PbxLost, PbxRefused, PbxUnreachable
+from consumer.bridges.event_sender import EventSender
 from consumer.bridges.kept import Waiting
-from consumer.bridges.outgoing import Outgoing
 from consumer.broker.message import Message
 from consumer.observability import metrics
 from consumer.telephony import Ignored, Translated, translate
@@ -33,11 +33,11 @@ PING_TIMEOUT = 10.0
 class Bridge:
     """Hears a PBX for as long as ``run`` runs; ``connect`` makes a connection that has not been opened."""
 
-    def __init__(self, connect: Callable[[], Pbx], outgoing: Outgoing, where: str) -> None:
+    def __init__(self, connect: Callable[[], Pbx], sender: EventSender, where: str) -> None:
         self._connect = connect
-        self._outgoing = outgoing
+        self._sender = sender
         self._where = where
-        self._calls = Calls()
+        self._calls = KnownCalls()
         self._heard_at: datetime | None = None
         self.up = asyncio.Event()
         """Set while the PBX is heard."""
@@ -134,7 +134,7 @@ class Bridge:
             case Ignored():
                 metrics.of(metrics.BRIDGE_EVENTS, "ignored").inc()
             case _:  # a worker parks it, and says why
-                self._outgoing.put(Waiting(Message(heard.body), None, None, at=self._heard_at))
+                self._sender.put(Waiting(Message(heard.body), None, None, at=self._heard_at))
 
     async def _follow(self, pbx: Pbx, call: CallId, start: Json) -> None:
         if not await pbx.follow(start):
@@ -147,7 +147,7 @@ class Bridge:
             )
 
     def _publish(self, body: bytes, event: CallEvent, *, first: bool = False) -> None:
-        self._outgoing.put(Waiting(Message(body), event.call_id, event.kind, first, datetime.now(UTC)))
+        self._sender.put(Waiting(Message(body), event.call_id, event.kind, first, datetime.now(UTC)))
 
     async def _keep_alive(self, pbx: Pbx) -> None:
         while True:

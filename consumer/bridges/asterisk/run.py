@@ -14,7 +14,7 @@ from consumer.bridges.asterisk.ami import Ami
 from consumer.bridges.asterisk.ari import Ari
 from consumer.bridges.asterisk.bridge import Bridge
 from consumer.bridges.asterisk.pbx import Pbx, PbxRefused, PbxUnreachable
-from consumer.bridges.outgoing import Outgoing
+from consumer.bridges.event_sender import EventSender
 from consumer.broker.declare import exists
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUnreachable
 from consumer.broker.link import Link
@@ -29,7 +29,7 @@ from consumer.settings import Settings
 log = structlog.get_logger(__name__)
 
 
-class Exit(IntEnum):
+class BridgeExit(IntEnum):
     """Exit codes of a bridge; the worker's, as far as they mean the same."""
 
     LEFT = 0
@@ -48,8 +48,8 @@ class AsteriskBridge:
         speaks: Callable[[], Pbx] = (lambda: Ari(own)) if own.speaks == "ari" else (lambda: Ami(own))
         self._names = Names(settings.worker.prefix)
         publisher = Publisher(begins_traces=True)
-        self._outgoing = Outgoing(publisher, self._names.calls, own.max_kept)
-        self._bridge = Bridge(speaks, self._outgoing, own.url)
+        self._sender = EventSender(publisher, self._names.calls, own.max_kept)
+        self._bridge = Bridge(speaks, self._sender, own.url)
         self._supervisor = Supervisor(
             settings.amqp_url.get_secret_value(),
             f"mcp-sessions bridge {urlsplit(own.url).hostname}",
@@ -70,17 +70,17 @@ class AsteriskBridge:
         if self._attached_before:
             metrics.RECONNECTS.inc()
         self._attached_before = True
-        if waiting := len(self._outgoing):
+        if waiting := len(self._sender):
             log.info("bridge.sending_kept", events=waiting)
 
     async def _detached(self) -> None:
         pass
 
-    async def run(self) -> Exit:
+    async def run(self) -> BridgeExit:
         """Bridge until told to leave; returns the exit code."""
         patience = self._settings.worker.connect_timeout
         log.info("bridge.starting", pbx=self._settings.asterisk.url, version=__version__, prefix=self._names.prefix)
-        sending = asyncio.create_task(self._outgoing.run(), name="bridge-outgoing")
+        sending = asyncio.create_task(self._sender.run(), name="bridge-sender")
         linking = asyncio.create_task(self._supervisor.run(connect_timeout=patience), name="bridge-supervisor")
         hearing = asyncio.create_task(self._bridge.run(connect_timeout=patience), name="bridge-pbx")
         leaving = asyncio.create_task(self.told.wait(), name="bridge-leaving")
@@ -93,13 +93,13 @@ class AsteriskBridge:
             return await self._leave(hearing)
         except PbxRefused as error:
             log.error("pbx.refused", pbx=self._settings.asterisk.url, error=str(error))
-            return Exit.BAD_CONFIGURATION
+            return BridgeExit.BAD_CONFIGURATION
         except PbxUnreachable as error:
             log.error("pbx.unreachable", pbx=self._settings.asterisk.url, error=str(error), tried_s=patience)
-            return Exit.UNREACHABLE
+            return BridgeExit.UNREACHABLE
         except BrokerUnreachable as error:
             log.error("broker.refused" if isinstance(error, BrokerRefused) else "broker.unreachable", error=str(error))
-            return Exit.UNREACHABLE
+            return BridgeExit.UNREACHABLE
         finally:
             await _cancelled(hearing, sending, linking, leaving, ready)
 
@@ -108,15 +108,15 @@ class AsteriskBridge:
         await self._bridge.up.wait()
         log.info("bridge.ready", pbx=self._settings.asterisk.url, exchange=self._names.calls)
 
-    async def _leave(self, hearing: asyncio.Task[None]) -> Exit:
+    async def _leave(self, hearing: asyncio.Task[None]) -> BridgeExit:
         """Hang up at the PBX, and have what was heard published."""
-        log.info("bridge.leaving", events=len(self._outgoing))
+        log.info("bridge.leaving", events=len(self._sender))
         await _cancelled(hearing)
-        if await self._outgoing.flush(self._settings.worker.drain_timeout):
+        if await self._sender.flush(self._settings.worker.drain_timeout):
             log.info("bridge.stopped")
-            return Exit.LEFT
-        log.error("bridge.events_unpublished", events=len(self._outgoing), hint="the broker was away for too long")
-        return Exit.DRAIN_TIMED_OUT
+            return BridgeExit.LEFT
+        log.error("bridge.events_unpublished", events=len(self._sender), hint="the broker was away for too long")
+        return BridgeExit.DRAIN_TIMED_OUT
 
     @asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:
@@ -152,7 +152,7 @@ class AsteriskBridge:
         return metrics.BridgeState(
             pbx_up=self._bridge.up.is_set(),
             link_up=self._supervisor.up.is_set(),
-            events_waiting=len(self._outgoing),
+            events_waiting=len(self._sender),
             calls=len(self._bridge),
         )
 
@@ -163,7 +163,7 @@ async def _cancelled(*tasks: asyncio.Task[object]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def run_bridge(settings: Settings) -> Exit:
+async def run_bridge(settings: Settings) -> BridgeExit:
     """Run the bridge until SIGTERM or SIGINT; what it has heard by then gets ``worker.drain_timeout``."""
     bridge = AsteriskBridge(settings)
     loop = asyncio.get_running_loop()
@@ -174,4 +174,4 @@ async def run_bridge(settings: Settings) -> Exit:
             return await bridge.run()
     except CannotListen as error:
         log.error("http.cannot_listen", error=str(error))
-        return Exit.BAD_CONFIGURATION
+        return BridgeExit.BAD_CONFIGURATION

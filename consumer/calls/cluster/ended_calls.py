@@ -20,7 +20,7 @@ from consumer.broker.topology import Names
 from consumer.concurrency.expiring_dict import Memory
 from consumer.concurrency.task_set import Tasks
 from schemas.ids import CallId, WorkerId
-from schemas.internal import Endings as EndingsMessage
+from schemas.internal import EndedCalls
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class Endings:
     def hear(self, delivery: Delivery) -> None:
         """Another worker tells; what is told again is not remembered for longer."""
         try:
-            message = EndingsMessage.model_validate_json(delivery.message.body)
+            message = EndedCalls.model_validate_json(delivery.message.body)
         except ValidationError as error:  # of another version
             log.warning("endings.unreadable", error=str(error))
             return
@@ -120,16 +120,17 @@ class Endings:
         calls = list(told.items())
         for start in range(0, len(calls), BATCH):
             batch = calls[start : start + BATCH]
-            message = EndingsMessage(
+            message = EndedCalls(
                 worker_id=self._worker_id,
                 ended={call_id: ended_at for call_id, ended_at in batch if ended_at is not None},
                 lifted=[call_id for call_id, ended_at in batch if ended_at is None],
             )
             with suppress(BrokerError):  # all is told when the link is back
-                await self._publisher.fast(
-                    Message(body=message.model_dump_json().encode(), type=EndingsMessage.type, persistent=False),
+                await self._publisher.publish(
+                    Message(body=message.model_dump_json().encode(), type=EndedCalls.type, persistent=False),
                     exchange,
                     key,
+                    confirm=False,
                 )
 
     async def stop(self) -> None:

@@ -28,7 +28,7 @@ EVERY = 10.0
 PROBE_EVERY = 60.0
 """How often (s) it sends a probe though all seems well."""
 
-PATIENCE = 10.0
+PROBE_TIMEOUT = 10.0
 """How long (s) one may be on its way, once the broker has it; a healthy one takes milliseconds."""
 
 
@@ -57,12 +57,12 @@ class Liveness:
         self.healthy = False
         self._lost.set()
 
-    async def run(self, every: float = EVERY, patience: float = PATIENCE, probe_every: float = PROBE_EVERY) -> None:
+    async def run(self, every: float = EVERY, timeout: float = PROBE_TIMEOUT, probe_every: float = PROBE_EVERY) -> None:
         """Look and probe for ever; cancel it to stop."""
         while True:
             await self._up.wait()
             self._lost.clear()
-            proved = await self._look(probe_every) or await self._probe(patience)
+            proved = await self._look(probe_every) or await self._probe(timeout)
             self.healthy = proved and not self._lost.is_set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
@@ -77,21 +77,21 @@ class Liveness:
         except BrokerError:
             return False
 
-    async def _probe(self, patience: float) -> bool:
+    async def _probe(self, timeout: float) -> bool:
         probe = Message(body=b"{}", type=PROBE, persistent=False)
         self._expected = probe.message_id
         self._back.clear()
         try:
-            await self._publisher.confirmed(probe, "", self._inbox)
-            async with asyncio.timeout(patience):
+            await self._publisher.publish(probe, "", self._inbox)
+            async with asyncio.timeout(timeout):
                 await self._back.wait()
         except BrokerError as error:  # no link, or a broker in an alarm: a new link would change nothing
             log.warning("liveness.unknown", error=str(error))
             return False
         except TimeoutError:
             if self._up.is_set():
-                log.error("liveness.lost", inbox=self._inbox, patience_s=patience)
-                self._restart(f"a message to ourselves did not come back within {patience:g} s")
+                log.error("liveness.lost", inbox=self._inbox, timeout_s=timeout)
+                self._restart(f"a message to ourselves did not come back within {timeout:g} s")
             return False
         self._proved_at = asyncio.get_running_loop().time()
         return True

@@ -14,11 +14,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from consumer.broker.message import Message
-from consumer.broker.publisher import Publisher
 from schemas.ids import ServiceName, WorkerId
-from schemas.internal import Presence as PresenceMessage
-from schemas.internal import PresenceRequest
+from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
 
 FORGET = 60.0
@@ -37,7 +34,7 @@ ROLL_CALL = 0.3
 """How long (s) is waited for the answers to a roll call, before what is known without them must do: they take
 milliseconds."""
 
-PATIENCE = 0.8
+ANSWER_SHARE = 0.8
 """How long a worker may take to answer a roll call before it is taken for dead, as a share of the grace. What it held
 waits for a whole grace, and the roll is called within the first fifth of that; see ``watch_every``."""
 
@@ -84,10 +81,18 @@ class Seen:
 
 
 class Presence:
-    """The table of workers."""
+    """The table of workers.
 
-    def __init__(self, grace: float, me: WorkerId) -> None:
+    ``report_soon`` is called when a report of ours is wanted, ``request_presence`` when everybody shall be asked to
+    report.
+    """
+
+    def __init__(
+        self, grace: float, me: WorkerId, *, report_soon: Callable[[], None], request_presence: Callable[[], None]
+    ) -> None:
         self._me = me
+        self.report_soon = report_soon
+        self._request_presence = request_presence
         self.grace = grace
         """How long (s) a worker may be silent."""
         self._table: dict[WorkerId, Seen] = {}
@@ -99,17 +104,11 @@ class Presence:
         self._news = asyncio.Event()
         self.placer: tuple[WorkerId, str] | None = None
         """Who places, and the queue in which it wants to hear of loads; None: nobody has said so."""
-        self.changed: Callable[[], None] = lambda: None
-        """Called when a report has come: there may be room now."""
-        self.report_soon: Callable[[], None] = lambda: None
-        """Called when a report of ours is wanted."""
-        self.call_the_roll: Callable[[], None] = lambda: None
-        """Called when everybody shall be asked to report."""
 
     @property
     def watch_every(self) -> float:
         """How often (s) a worker looks whether its neighbour's inbox is consumed; see ``neighbour``."""
-        return (1 - PATIENCE) * self.grace
+        return (1 - ANSWER_SHARE) * self.grace
 
     def reported(self) -> None:
         """A report of ours is sent: on one link they come back in this order, behind what others sent before."""
@@ -142,7 +141,7 @@ class Presence:
             if seen.asked_at is None and worker_id != self._me:
                 seen.asked_at = now
 
-    def heard(self, message: PresenceMessage, placer: WorkerId, reports_to: str | None = None) -> None:
+    def heard(self, message: PresenceReport, placer: WorkerId, reports_to: str | None = None) -> None:
         """Take a report; ``placer`` is the worker whose placements are kept here, which is this one.
 
         ``reports_to`` comes from the worker that places: where it wants to hear of loads.
@@ -164,7 +163,6 @@ class Presence:
             self._table[worker.worker_id] = seen
             self._forget(now)
         self._tell()
-        self.changed()
 
     def _forget(self, now: float) -> None:
         """Let go of workers that fell silent long ago, and of the most silent when there are too many."""
@@ -181,7 +179,7 @@ class Presence:
         seen = self._table.get(worker_id)
         if seen is None:
             return False
-        return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= PATIENCE * self.grace
+        return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= ANSWER_SHARE * self.grace
 
     def has_heard(self, seconds: float) -> bool:
         """Whether the others can have been heard for so long through this link, up to now."""
@@ -219,7 +217,7 @@ class Presence:
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= unless_within:
             self._asked_at = now
-            self.call_the_roll()
+            self._request_presence()
 
     async def lives(self, worker_id: WorkerId) -> bool:
         """Whether the worker lives, for who takes its calls away if it does not: asks it, and waits for its answer.
@@ -230,7 +228,7 @@ class Presence:
         loop = asyncio.get_running_loop()
         while (seen := self._table.get(worker_id)) is not None and self.alive(worker_id):
             if seen.asked_at is not None:
-                until = seen.asked_at + PATIENCE * self.grace + 0.001
+                until = seen.asked_at + ANSWER_SHARE * self.grace + 0.001
             elif loop.time() - seen.heard_at <= self.grace:
                 return True
             else:
@@ -323,14 +321,3 @@ class Presence:
         if seen is not None:
             seen.placed.append((self._number, tuple(services)))
         return self._number
-
-
-async def call_the_roll(
-    publisher: Publisher, workers_exchange: str, worker_id: WorkerId, *, endings_to: str | None = None
-) -> None:
-    """Ask everybody to report now; the reports come to each worker's own queue, and what has ended to that one."""
-    question = PresenceRequest(worker_id=worker_id)
-    message = Message(
-        body=question.model_dump_json().encode(), type=PresenceRequest.type, reply_to=endings_to, persistent=False
-    )
-    await publisher.fast(message, workers_exchange, "")

@@ -31,7 +31,7 @@ class _Slot:
     starts: int = 0
     ends: int = 0
     tools: dict[str, _Calls] = field(default_factory=dict)
-    parked: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
 
 
 class Figures:
@@ -41,8 +41,6 @@ class Figures:
         self._clock = clock
         self._began = clock()
         self._slots: deque[_Slot] = deque()
-        self.placing: Callable[[], bool] = lambda: False
-        """Whether this worker is the placer at the moment."""
 
     def _slot(self) -> _Slot:
         second = math.floor(self._clock())
@@ -70,18 +68,21 @@ class Figures:
         calls.errors += error
         calls.durations[bucket_of(seconds)] += 1
 
-    def parked(self, reason: str) -> None:
-        """A message went to the parking lot."""
-        self._slot().parked[reason] += 1
+    def dead_lettered(self, reason: str) -> None:
+        """Count a dead letter."""
+        self._slot().dead_letters[reason] += 1
 
-    def last_minute(self, worker_id: WorkerId) -> WorkerFigures:
-        """The sums; the second that is under way counts for what has passed of it."""
+    def last_minute(self, worker_id: WorkerId, *, placer: bool) -> WorkerFigures:
+        """The sums of the last minute; the second that is under way counts for what has passed of it.
+
+        ``placer`` says whether this worker is the placer at the moment.
+        """
         now = self._clock()
         self._forget(math.floor(now))
         tools: dict[str, _Calls] = {}
-        parked: Counter[str] = Counter()
+        dead_letters: Counter[str] = Counter()
         for slot in self._slots:
-            parked += slot.parked
+            dead_letters += slot.dead_letters
             for service, calls in slot.tools.items():
                 total = tools.setdefault(service, _Calls())
                 total.count += calls.count
@@ -89,12 +90,12 @@ class Figures:
                 total.durations += calls.durations
         return WorkerFigures(
             worker_id=worker_id,
-            placer=self.placing(),
+            placer=placer,
             seconds=round(min(now - self._began, SPAN - 1 + now % 1), 3),
             starts=sum(slot.starts for slot in self._slots),
             ends=sum(slot.ends for slot in self._slots),
             tools={ServiceName(service): _told(calls) for service, calls in sorted(tools.items())},
-            parked=dict(parked),
+            parked=dict(dead_letters),
         )
 
 

@@ -1,4 +1,4 @@
-"""The caller's patience: how long a request is still worth anything.
+"""The caller's timeout: how long a request is still worth anything.
 
 ``expiration`` (ms, AMQP) and ``timeout`` (s, body) say it, the shorter one counts, and the service's ``call_timeout``
 does when neither is there. It travels as a moment in a header when a message is sent on.
@@ -25,7 +25,7 @@ def too_late(request: CallRequest) -> DeadlineExceeded:
     return DeadlineExceeded(f"{named}: waited longer than its caller; it was not executed")
 
 
-def check_patience(delivery: Delivery, request: CallRequest) -> None:
+def check_deadline(delivery: Delivery, request: CallRequest) -> None:
     """See that somebody still waits for a request, if its requester has said for how long.
 
     Raises:

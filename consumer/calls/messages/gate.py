@@ -1,8 +1,8 @@
 """The gate before everything that takes messages from others: sizes, and the border between workers and the world.
 
-What is too large is parked unread: neither parsed nor translated, because that is what a large body costs. A recipe
-holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens sessions. What
-may not come from whom it came is parked as well, and who sent it is told (``border``).
+What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs.
+A recipe holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens
+sessions. What may not come from whom it came becomes a dead letter as well, and who sent it is told (``border``).
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -11,7 +11,7 @@ from typing import Any
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Handler
-from consumer.broker.outcome import Outcome, Park, decided
+from consumer.broker.outcome import Outcome, ToDeadLetters, decided
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.membership import ROLL_CALL, Presence
@@ -29,10 +29,21 @@ Start = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class Gate:
-    """Lets in what may come in, in bodies of up to ``max_message`` bytes; ``start`` runs what takes time."""
+    """Lets in what may come in, in bodies of up to ``max_message`` bytes.
+
+    ``start`` runs what takes time, and ``has_inbox`` asks the broker whether a worker's inbox exists.
+    """
 
     def __init__(
-        self, settler: Settler, names: Names, origins: Origins, presence: Presence, *, max_message: int, start: Start
+        self,
+        settler: Settler,
+        names: Names,
+        origins: Origins,
+        presence: Presence,
+        *,
+        max_message: int,
+        start: Start,
+        has_inbox: Callable[[WorkerId], Awaitable[bool]],
     ) -> None:
         self._settler = settler
         self._names = names
@@ -40,8 +51,7 @@ class Gate:
         self._presence = presence
         self._max_message = max_message
         self._start = start
-        self.has_inbox: Callable[[WorkerId], Awaitable[bool]]
-        """Asks the broker whether a worker's inbox exists."""
+        self._has_inbox = has_inbox
 
     def before(self, handler: Handler) -> Handler:
         """``handler``, behind the gate."""
@@ -68,7 +78,7 @@ class Gate:
         worker = self._origins.left_by(delivery)
         if worker is not None and not self._origins.believes_unsigned:
             try:
-                if await self.has_inbox(worker):
+                if await self._has_inbox(worker):
                     self._origins.older_was_there()
             except BrokerError:
                 return  # the link is lost, and the delivery comes again on the next
@@ -87,15 +97,15 @@ class Gate:
                 return
         self._start(self._settler.settle(delivery, decided(outcome)), "gate-refuse")
 
-    def _too_large(self, delivery: Delivery) -> Park | None:
+    def _too_large(self, delivery: Delivery) -> ToDeadLetters | None:
         size = len(delivery.message.body)
         limit = MAX_RECIPE if delivery.type == Recipe.type else self._max_message
         if size <= limit:
             return None
         problem = f"the message has {size} bytes, {limit} are allowed (worker.max_message)"
         reply = failed(InvalidMessage(problem, size=size, limit=limit))
-        return Park(REASON, problem, reply if is_answerable(delivery, self._names) else None)
+        return ToDeadLetters(REASON, problem, reply if is_answerable(delivery, self._names) else None)
 
 
-def _refused_in_silence(error: SessionsError) -> Park:
-    return Park(error.code.value.lower(), error.message)
+def _refused_in_silence(error: SessionsError) -> ToDeadLetters:
+    return ToDeadLetters(error.code.value.lower(), error.message)

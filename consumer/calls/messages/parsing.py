@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from consumer.broker.message import CALL_HEADER, Delivery
-from consumer.broker.outcome import Park
+from consumer.broker.outcome import ToDeadLetters
 from consumer.broker.topology import Names
 from consumer.observability import metrics
 from schemas.calls import CallEvent
@@ -80,6 +80,6 @@ def kind_of(delivery: Delivery, names: Names) -> str:
     return delivery.type if delivery.type in _KNOWN else metrics.OTHER
 
 
-def refused(error: SessionsError) -> Park:
-    """What becomes of a message that cannot be read: parked, and its sender told."""
-    return Park(error.code.value.lower(), error.message, failed(error))
+def refused(error: SessionsError) -> ToDeadLetters:
+    """What becomes of a message that cannot be read: a dead letter, and its sender is told."""
+    return ToDeadLetters(error.code.value.lower(), error.message, failed(error))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-PATIENCE = 0.5
+EARLY_TIMEOUT = 0.5
 """How long (s) early messages wait; then the call is not ours (any more), and they are sent back to the placer."""
 
 
@@ -18,12 +18,12 @@ class Early:
         self._waiting: dict[str, tuple[asyncio.TimerHandle, list[Callable[[], None]]]] = {}
 
     def wait(self, call_id: str, go_on: Callable[[], None]) -> None:
-        """Call ``go_on`` when the call has been placed here, or when patience is over."""
+        """Call ``go_on`` when the call has been placed here, or after ``EARLY_TIMEOUT``."""
         known = self._waiting.get(call_id)
         if known is not None:
             known[1].append(go_on)
             return
-        timer = asyncio.get_running_loop().call_later(PATIENCE, self.admit, call_id)
+        timer = asyncio.get_running_loop().call_later(EARLY_TIMEOUT, self.admit, call_id)
         self._waiting[call_id] = (timer, [go_on])
 
     def admit(self, call_id: str) -> None:

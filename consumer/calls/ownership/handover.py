@@ -9,7 +9,8 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Message
 from consumer.calls.context import Context
 from consumer.calls.messages import forwarding
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from schemas import headers
 from schemas.calls import CallEvent, CallKind
 from schemas.events import EndReason
@@ -42,7 +43,7 @@ class Leaving:
             if legacy is not None:
                 await self._context.reporter.settled()  # that it closed is told before it opens elsewhere
                 marks = {headers.RETURNED: self._context.worker_id, headers.RETURNS: headers.FOR_GOOD}
-                await self._context.publisher.confirmed(
+                await self._context.publisher.publish(
                     forwarding.onward(legacy, marks), self._context.names.unowned, routing_key(call.call_id)
                 )
             await self._holdings.release(call)

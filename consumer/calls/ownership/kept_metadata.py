@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pydantic_core import to_json
 
 from consumer.calls.context import Bounds
-from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.owned_call import CallSession
 from schemas.base import Json
 from schemas.errors import Capacity
 

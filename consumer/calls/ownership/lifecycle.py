@@ -13,16 +13,17 @@ from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Outcome
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.events import session_info
-from consumer.calls.messages.deadlines import check_patience
+from consumer.calls.messages.deadlines import check_deadline
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.opening import Opening
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from consumer.calls.ownership.recovery import GONE_ASTRAY, Books
 from consumer.calls.ownership.ringing import Ringer
 from consumer.calls.requests.binding_text import below_telephony
 from consumer.calls.routes import CALL_KEY, plan
 from consumer.calls.wanted import Wanted, wanted_by
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.sessions import SessionManager
 from schemas import headers
 from schemas.base import Json
@@ -49,7 +50,7 @@ class Changes:
         *,
         holdings: Holdings,
         books: Books,
-        lanes: Lanes,
+        lanes: KeyedQueues,
     ) -> None:
         self._context = context
         self._sessions = sessions
@@ -90,7 +91,7 @@ class Changes:
                 assert_never(message)
 
     async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
-        check_patience(delivery, request)
+        check_deadline(delivery, request)
         self._context.service(request.service_name)
         again = call.opened_by.get(request.session_id) == delivery.message.message_id != ""
         late = call.ended is not None and headers.LATE in delivery.message.headers
@@ -141,7 +142,7 @@ class Changes:
     async def _open(
         self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str = "replace", fails_alone: bool = False
     ) -> list[CallSession | SessionsError]:
-        # The bindings of both lanes are there before anybody is told of the session.
+        # The bindings at both exchanges are there before anybody is told of the session.
         bound, results = await asyncio.gather(
             self._holdings.bind_requests(call),
             self._opening.open_all(call, wanted, if_exists=if_exists),

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Literal, cast
 
 from consumer.calls.context import Context, Starter, ToolProcess
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
-from consumer.calls.ownership.owned_calls import CallSession, OwnedCall
 from consumer.calls.wanted import Wanted
 from consumer.observability import metrics, tracing
 from consumer.sessions import SessionManager

@@ -7,8 +7,6 @@ recipe stands unacknowledged in the inbox: should the worker die, the broker han
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -16,12 +14,11 @@ from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.topology import Binding
-from consumer.calls.context import Context, ToolProcess
-from consumer.calls.ownership.ringing import Ringing
+from consumer.calls.context import Context
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.requests.idempotency import Answers, Shelf
 from consumer.concurrency.expiring_dict import Memory
-from consumer.sessions import Session
-from schemas.ids import CallId, SessionId, WorkerId, routing_key
+from schemas.ids import CallId, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 
 log = structlog.get_logger(__name__)
@@ -34,97 +31,6 @@ LIVED = 60.0
 
 TRAVELS = 600.0
 """How long (s) a recipe may be on its way from a lost link to a placer and back, when the broker is away as well."""
-
-CallSession = Session[ToolProcess]
-
-
-@dataclass(slots=True, eq=False)
-class OwnedCall:
-    """A call of this worker."""
-
-    call_id: CallId
-    owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    sessions: dict[SessionId, CallSession] = field(default_factory=dict)
-    opened_by: dict[SessionId, str] = field(default_factory=dict)
-    """The message that opened each session: delivered again, it opens nothing."""
-    undecided: set[SessionId] = field(default_factory=set)
-    """Sessions that were opened ahead of the call's start without a timeout: the start's route says theirs."""
-    restores: int = 0
-    """How many workers in a row have died with it."""
-    restored_at: float = 0.0
-    restored_from: tuple[WorkerId, int] | None = None
-    """Whose recipe it was restored from last, and its revision."""
-    had: set[SessionId] = field(default_factory=set)
-    """Every session that it has had here: no recipe brings one of them back."""
-    untold: list[CallSession] = field(default_factory=list)
-    """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
-    untold_ends: list[Callable[[], None]] = field(default_factory=list)
-    """Tells of the ends that wait until it is known whose they are to tell; see ``may_tell``."""
-    unconfirmed: bool = False
-    """Whether the broker may not have yet what was last told of it, or its recipe."""
-    checked_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-    """When it was last known that messages for the call come here."""
-    unchecked: bool = False
-    """Whether we are or were away, and do not know that the call is still ours."""
-    dirty: bool = False
-    """Whether the sessions differ from what the recipe says."""
-    revision: int = 0
-    written_at: float = 0.0
-    held: Delivery | None = None
-    """The recipe, as the broker keeps it for us."""
-    held_revision: int = 0
-    given_back: set[int] = field(default_factory=set)
-    """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
-    bound_to: str | None = None
-    """The fast lane's queue that is bound to the call."""
-    ended: asyncio.TimerHandle | None = None
-    """Set when the call has ended: the tombstone's timer."""
-    answers: Answers = field(default_factory=Answers)
-    """What its tool calls were answered."""
-    users: int = 0
-    """Tool calls that are being run, or wait for their session."""
-    lingers: asyncio.TimerHandle | None = None
-    """Set while the call is owned for its answers' sake only."""
-    rings: Ringing | None = None
-    """Set while it rings: the call is owned for the sake of what is held for it."""
-
-    @property
-    def may_tell(self) -> bool:
-        """Whether ends are ours to tell: the call is known to be ours, and no placer can have a recipe of it."""
-        return not (self.unchecked or self.given_back)
-
-    def is_news(self, recipe: Recipe, *, within: float) -> bool:
-        """Whether a recipe can tell of sessions that are missing here.
-
-        Of what a dead worker held, a command or an older recipe may have come first and opened some of its sessions.
-        That takes seconds; what comes later than ``within`` (s), or from somebody else, is of a life before that.
-        """
-        if self.restored_from is not None:
-            writer, revision = self.restored_from
-            if recipe.worker_id != writer or recipe.revision <= revision:
-                return False
-        return not self.sessions or datetime.now(UTC) - self.owned_since < timedelta(seconds=within)
-
-    def tell_ends(self) -> None:
-        """Tell of the ends that have been noted."""
-        for tell in self.untold_ends:
-            tell()
-            self.unconfirmed = True
-        self.untold_ends.clear()
-
-    def rings_no_more(self) -> None:
-        """It was answered, or will not be: what is still held for it is given back."""
-        if self.rings is not None:
-            self.rings.over()
-            self.rings = None
-
-    def let_go(self) -> None:
-        """It is ours no longer: no timer rings any more, nothing is held for it."""
-        self.rings_no_more()
-        self.answers.clear()
-        for timer in (self.ended, self.lingers):
-            if timer is not None:
-                timer.cancel()
 
 
 class Holdings:
@@ -147,7 +53,7 @@ class Holdings:
         return self._context.names.inbox(self._context.worker_id)
 
     def attach(self, channel: Channel, requests_queue: str) -> None:
-        """A new link: its channel, and its queue of the fast lane."""
+        """A new link: its channel, and its requests queue."""
         self._channel = channel
         self._requests_queue = requests_queue
 
@@ -180,7 +86,7 @@ class Holdings:
         return Binding(self._context.names.requests, queue, routing_key(call.call_id))
 
     async def bind_requests(self, call: OwnedCall) -> None:
-        """Have the fast lane lead to the call; does nothing without a link, where ``attach`` leads to it again."""
+        """Bind our requests queue to the call; does nothing without a link, because ``attach`` does it then."""
         queue = self._requests_queue
         if self._channel is not None and call.bound_to != queue:
             await self._channel.bind(self._requests_binding(call, queue))
@@ -308,7 +214,7 @@ class Holdings:
         """Ask under the call's own key who owns it, after we were away; the answer comes to the worker's queue."""
         names = self._context.names
         question = OwnerCheck(call_id=call.call_id, worker_id=self._context.worker_id, revision=call.revision)
-        await self._context.publisher.confirmed(
+        await self._context.publisher.publish(
             Message(
                 body=question.model_dump_json().encode(),
                 type=OwnerCheck.type,

@@ -6,7 +6,7 @@ safe; what uses its sessions waits for the lane and then runs beside everything 
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -14,23 +14,23 @@ import structlog
 
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, decided, told_about
-from consumer.calls.cluster.inbox_probe import PROBE
 from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
 from consumer.calls.news import News
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.early_messages import Early
 from consumer.calls.ownership.handover import Leaving
 from consumer.calls.ownership.lifecycle import Changes
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
 from consumer.calls.ownership.recovery import Books
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCalls
-from consumer.calls.requests.session_requests import Uses
+from consumer.calls.requests.session_requests import Opening, Uses
 from consumer.calls.requests.tool_calls import Asked, ToolCalls
 from consumer.calls.wanted import Wanted
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import tracing
 from consumer.sessions import SessionCreated, SessionEnded, SessionManager
@@ -40,10 +40,12 @@ from schemas.errors import Capacity, LimitReached, SessionDied, SessionExists, S
 from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe
-from schemas.replies import failed, succeeded
+from schemas.replies import Reply, failed, succeeded
 from schemas.requests import (
     CallEnded,
+    CallRequest,
     Lifecycle,
+    MayOpen,
     SessionClose,
     ToolsCall,
     ToolsCancel,
@@ -52,10 +54,10 @@ from schemas.requests import (
 
 log = structlog.get_logger(__name__)
 
-STOP_PATIENCE = 5.0
+STOP_TIMEOUT = 5.0
 """What leaving keeps (s) of its time for stopping processes, when tool calls do not come to an end."""
 
-DEFAULT_PATIENCE = 30.0
+DEFAULT_TIMEOUT = 30.0
 """How long (s) a tool call may take when neither its requester nor a service says so."""
 
 MOST_PLACERS = 32
@@ -66,7 +68,7 @@ DEATH_NOTICE = 5.0
 
 
 class Owner:
-    """Takes deliveries of the inbox and of the fast lane; both lanes accept every message type."""
+    """Takes deliveries of the inbox and of the requests queue; both accept every message type."""
 
     def __init__(
         self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack
@@ -78,7 +80,7 @@ class Owner:
         self._tool_calls = ToolCalls(context, self._in_flight, self._kept)
         self._uses = Uses(context, self._tool_calls, self._in_flight, self._kept)
         self.heartbeat = Heartbeat()
-        self._lanes = Lanes("owner")
+        self._lanes = KeyedQueues("owner")
         self._tasks = Tasks()
         self._early = Early()
         self._leaving = False
@@ -88,8 +90,6 @@ class Owner:
             context, sessions, start, take_back, holdings=self.holdings, books=self._books, lanes=self._lanes
         )
         self._books.over = partial(self.give_up, reason=EndReason.CALL_ENDED)
-        self.probed: Callable[[Delivery], None] = lambda _: None
-        """Called with each probe that came back."""
         self.session_ended = asyncio.Event()
         """Set with each end of a session."""
         self.placements: dict[WorkerId, int] = {}
@@ -148,11 +148,7 @@ class Owner:
     # What the broker brings.
 
     def take(self, delivery: Delivery) -> None:
-        """Take a delivery of the inbox or of the fast lane over."""
-        if delivery.type == PROBE:
-            self.probed(delivery)
-            self._tasks.start(delivery.ack(), "probe-ack")
-            return
+        """Take a delivery of the inbox or of the requests queue over."""
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:
@@ -229,10 +225,10 @@ class Owner:
             return Done(failed(error))
 
     async def _run(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
-        deadline = deadline_of(delivery, self._patience(call_id, request), self.heartbeat)
-        if isinstance(request, ToolsCancel) and self._cancelled(call_id, request):
+        deadline = deadline_of(delivery, self._timeout_of(call_id, request), self.heartbeat)
+        if isinstance(request, ToolsCancel) and (cancelled := self._cancelled(call_id, request)) is not None:
             await delivery.ack()
-            return Done(succeeded({"cancelled": True}))  # also when the call waits for its turn on the lane
+            return Done(succeeded({"cancelled": cancelled}))  # also when the call waits for its turn on the lane
         if self._lanes.busy(call_id):
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
@@ -247,18 +243,43 @@ class Owner:
         if isinstance(request, ToolsCall):
             return await self._call_tool(Asked(request, delivery, deadline), call)
         if isinstance(request, ToolsCancel):
-            return Done(succeeded({"cancelled": self._cancelled(call_id, request)}))
+            return Done(succeeded({"cancelled": bool(self._cancelled(call_id, request))}))
         session = find(call, request)
+        if session is None and isinstance(request, MayOpen) and request.opens is not None:
+            return Done(await self._open_and_use(call, request, deadline))
         if session is None:
             return Done(failed(_no_session(request)))
         return Done(await self._uses.run(session, request, deadline - time.monotonic()))
 
-    def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool:
-        call = self.holdings.calls.get(call_id)
-        key = request.idempotency_key
-        return call is not None and (call.answers.cancel(key) or self._kept.cancel(call_id, key))
+    async def _open_and_use(self, call: OwnedCall, request: Opening, deadline: float) -> Reply:
+        call.users += 1
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                session = await self._ensure(call, request, None)
+            return await self._uses.run(session, request, deadline - time.monotonic())
+        except TimeoutError:
+            return failed(too_late(request))
+        except SessionsError as error:
+            return failed(error)
+        finally:
+            self._used_no_more(call)
 
-    def _patience(self, call_id: CallId, request: Use) -> float:
+    def _used_no_more(self, call: OwnedCall) -> None:
+        call.users -= 1
+        if not call.sessions:
+            self._books.keep_later(call.call_id)
+
+    def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
+        """Whether a tool call was cancelled; None where no such call is known."""
+        call = self.holdings.calls.get(call_id)
+        if call is None:
+            return None
+        key = request.idempotency_key
+        if request.leaves:
+            return call.answers.leave(key)
+        return (call.answers.cancel(key) or self._kept.cancel(call_id, key)) or None
+
+    def _timeout_of(self, call_id: CallId, request: Use) -> float:
         call = self.holdings.calls.get(call_id)
         session = find(call, request) if call is not None else None
         name: ServiceName | None = getattr(request, "service_name", None)
@@ -266,9 +287,9 @@ class Owner:
         service = session.process.service if session is not None else configured
         timeout: float | None = getattr(request, "timeout", None)
         if timeout is None:
-            return service.call_timeout if service is not None else DEFAULT_PATIENCE
+            return service.call_timeout if service is not None else DEFAULT_TIMEOUT
         known = [service] if service is not None else self._context.services.values()
-        return min(timeout, max((one.longest_call for one in known), default=DEFAULT_PATIENCE))
+        return min(timeout, max((one.longest_call for one in known), default=DEFAULT_TIMEOUT))
 
     async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
         died: CallSession | None = None
@@ -299,17 +320,15 @@ class Owner:
             service = {} if answer.service is None else {"service": answer.service}
             return Done(answer.body, what, about=service, code=answer.code)
         finally:
-            call.users -= 1
-            if not call.sessions:
-                self._books.keep_later(call.call_id)
+            self._used_no_more(call)
 
-    async def _ensure(self, call: OwnedCall, request: ToolsCall, died: CallSession | None) -> CallSession:
-        """The session that a ``tools.call`` with a service name asks for; opened on the call's lane if need be.
+    async def _ensure(self, call: OwnedCall, request: MayOpen, died: CallSession | None) -> CallSession:
+        """The session on the service that a request names; opened on the call's lane if need be.
 
         ``died`` is the one that was there and is to be replaced, for a call that may be repeated.
         """
-        service = died.service_name if died is not None else request.service_name
-        if service is None or call.ended or self._leaving or (died is None and request.open == "never"):
+        service = died.service_name if died is not None else request.opens
+        if service is None or call.ended or self._leaving:
             raise _no_session(request)
         if died is not None:
             wanted = Wanted(died.session_id, service, died.timeout, died.metadata)
@@ -392,7 +411,7 @@ class Owner:
     async def leave(self, hand_over: bool, timeout: float) -> bool:
         """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
         self._leaving = self._books.leaving = True
-        until = asyncio.get_running_loop().time() + timeout - STOP_PATIENCE
+        until = asyncio.get_running_loop().time() + timeout - STOP_TIMEOUT
         leaving = Leaving(
             self._context, self.holdings, partial(self._changes.close_all, reason=EndReason.WORKER_SHUTDOWN)
         )
@@ -426,11 +445,11 @@ async def _wait_ended(session: CallSession) -> None:
         raise SessionDied(died, exit_code=None, signal=None, stderr="") from None
 
 
-def _no_session(request: Use) -> SessionNotFound:
+def _no_session(request: CallRequest) -> SessionNotFound:
     return SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
 
 
-def find(call: OwnedCall, request: Use) -> CallSession | None:
+def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
     """The session that a request means: by its id, or with a service name by the service within the call."""
     service: ServiceName | None = getattr(request, "service_name", None)
     session = call.sessions.get(SessionId(request.session_id))

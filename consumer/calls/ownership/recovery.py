@@ -14,8 +14,9 @@ import structlog
 
 from consumer.broker.errors import BrokerError
 from consumer.calls.context import Context
-from consumer.calls.ownership.owned_calls import CallSession, Holdings, OwnedCall
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
+from consumer.concurrency.keyed_queues import KeyedQueues
 from schemas.ids import CallId
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ LOOK_EVERY = 5.0
 class Books:
     """Keeps the books of the calls that a worker holds; everything of one call on the call's lane."""
 
-    def __init__(self, context: Context, holdings: Holdings, lanes: Lanes) -> None:
+    def __init__(self, context: Context, holdings: Holdings, lanes: KeyedQueues) -> None:
         self._context = context
         self._holdings = holdings
         self._lanes = lanes
@@ -132,12 +133,12 @@ class Books:
     def reattached(self) -> None:
         """After a new link: ask for each call whether it is still ours, and let go of what is not.
 
-        The fast lane leads here again when that is known: two workers that are bound to it would both answer.
+        The requests exchange leads here again when that is known: two workers that are bound to it would both answer.
         """
         self._look()
 
     async def run(self) -> None:
-        """Write recipes anew before the broker loses patience, and catch up with what failed; for ever."""
+        """Write recipes anew before the broker's ack timeout, and catch up with what failed; for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self._look()

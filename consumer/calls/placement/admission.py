@@ -29,7 +29,6 @@ class Admission:
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
         self._lines: dict[Services, dict[_Waiter, None]] = {}
-        presence.changed = self.look
 
     async def admit(
         self, services: Services, *, until: float, without: Collection[WorkerId] = ()

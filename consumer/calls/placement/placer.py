@@ -17,19 +17,20 @@ import structlog
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
-from consumer.broker.outcome import Done, Forward, Outcome, Park, decided, told_about
+from consumer.broker.outcome import Done, Forward, Outcome, ToDeadLetters, decided, told_about
 from consumer.broker.topology import Binding
 from consumer.calls.cluster.inbox_probe import PROBE
-from consumer.calls.cluster.membership import ROLL_CALL, call_the_roll
+from consumer.calls.cluster.membership import ROLL_CALL
+from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.calls.context import Context
 from consumer.calls.messages import forwarding
-from consumer.calls.messages.deadlines import check_patience
+from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
 from consumer.calls.placement.admission import Admission
 from consumer.calls.routes import plan
 from consumer.calls.wanted import Wanted, wanted_by
 from consumer.concurrency.expiring_dict import Memory
-from consumer.concurrency.keyed_queues import Lanes
+from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics, tracing
 from schemas import headers
@@ -45,6 +46,7 @@ from schemas.requests import (
     CompletionComplete,
     InputAnswer,
     LoggingLevel,
+    MayOpen,
     PromptsGet,
     PromptsList,
     ResourcesList,
@@ -89,15 +91,15 @@ class _Reign:
 class Placer:
     """Takes deliveries of the unowned queue."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, presence_requests: PresenceRequests) -> None:
         self._context = context
+        self._presence_requests = presence_requests
         self._admission = Admission(context.presence)
-        self._lanes = Lanes("placer")
+        self._lanes = KeyedQueues("placer")
         self._tasks = Tasks()
         self._placements: Memory[tuple[WorkerId, int]] = Memory(REMEMBER)
         self._channel: Channel | None = None
         self._reign: _Reign | None = None
-        context.figures.placing = lambda: self._reign is not None
 
     def attach(self, channel: Channel) -> None:
         """A new link: the channel that the unowned queue will be consumed on."""
@@ -128,6 +130,10 @@ class Placer:
         """How many starts wait for room."""
         return len(self._admission)
 
+    def look_for_room(self) -> None:
+        """Give room that has appeared, as a report of a worker may say, to the starts that wait longest."""
+        self._admission.look()
+
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the unowned queue over."""
         if self._channel is None:
@@ -148,9 +154,7 @@ class Placer:
             assert self._channel is not None, "deliveries come on a channel"
             log.info("placer.elected")
             self._reign = _Reign(self._channel)
-            context = self._context
-            roll_call = call_the_roll(context.publisher, context.names.workers, context.worker_id)
-            self._tasks.start(roll_call, "placer-roll-call")
+            self._presence_requests.send_soon()
         return self._reign
 
     async def _settle(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> None:
@@ -211,10 +215,10 @@ class Placer:
         self._context.reporter.lost(recipe, reason, told=told)
         await self._context.reporter.settled()
 
-    def _deadly(self, delivery: Delivery, call_id: CallId) -> Park:
+    def _deadly(self, delivery: Delivery, call_id: CallId) -> ToDeadLetters:
         problem = f"{MAX_DEATHS} workers have died with this message"
         log.error("placer.deadly", call_id=call_id, type=delivery.type)
-        return Park("crash_loop", problem, failed(Internal(problem)))
+        return ToDeadLetters("crash_loop", problem, failed(Internal(problem)))
 
     async def _buried(self, delivery: Delivery, call_id: CallId, reign: _Reign) -> WorkerId | Forward | None:
         """Whose inbox gave the message up: nobody's, a living worker's (it goes back), or a dead one's (unbound)."""
@@ -296,7 +300,7 @@ class Placer:
                         return Done(succeeded({"sessions": []}), what="no_route")
                     return await self._admit(delivery, call_id, wanted, reign)
                 case SessionCreate(session_id=session_id, service_name=service, metadata=metadata):
-                    check_patience(delivery, message)
+                    check_deadline(delivery, message)
                     self._check_service(message)
                     if ended and headers.DEATHS in delivery.message.headers:
                         raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
@@ -304,9 +308,10 @@ class Placer:
                     return await self._admit(
                         delivery, call_id, [Wanted(session_id, service, metadata=metadata or {})], reign
                     )
-                case ToolsCall(session_id=session_id, service_name=service) if service is not None and not ended:
+                case MayOpen(opens=service) if service is not None and not ended:
                     self._check_service(message)
-                    return await self._admit(delivery, call_id, [Wanted(session_id, service)], reign, message.timeout)
+                    wanted = [Wanted(message.session_id, service)]
+                    return await self._admit(delivery, call_id, wanted, reign, message.timeout)
                 case CallEnded():
                     return await self._end(delivery, call_id)
                 case SessionClose():
@@ -335,14 +340,14 @@ class Placer:
                     | LoggingLevel()
                 ):
                     if headers.RESENT not in delivery.message.headers:
-                        return self._resend(delivery, call_id)  # its owner may not have bound the fast lane yet
+                        return self._resend(delivery, call_id)  # its owner may not have bound its requests queue yet
                     raise SessionNotFound(f"there is no session {message.session_id!r}", session_id=message.session_id)
                 case _:
                     assert_never(message)
         except SessionsError as error:
             return Done(failed(error))
 
-    def _check_service(self, request: SessionCreate | ToolsCall) -> None:
+    def _check_service(self, request: SessionCreate | MayOpen) -> None:
         service = request.service_name
         # Another worker may be configured for a service that this one does not know, or has disabled.
         if service is not None and not self._context.presence.offers(service):
@@ -359,7 +364,7 @@ class Placer:
         call_id: CallId,
         wanted: list[Wanted],
         reign: _Reign,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> Outcome:
         services = tuple(one.service_name for one in wanted)
         given = delivery.message.headers
@@ -370,8 +375,8 @@ class Placer:
         if until <= now:  # who has just become the placer hears the others, before it says that nobody has room
             await self._context.presence.has_listened(ROLL_CALL)
         loop_until = asyncio.get_running_loop().time() + until - now
-        # The wait for room is part of the caller's patience.
-        deadline = {} if patience is None else {headers.DEADLINE: headers.milliseconds(now + patience)}
+        # The wait for room is part of the caller's timeout.
+        deadline = {} if timeout is None else {headers.DEADLINE: headers.milliseconds(now + timeout)}
         try:
             if without and until <= now:
                 raise Capacity("every worker is full; the room that there seemed to be was taken")
@@ -380,7 +385,7 @@ class Placer:
             partly = [one for one in wanted if self._context.presence.choose((one.service_name,), without)]
             if 0 < len(partly) < len(wanted):
                 # The owner rejects what it cannot open.
-                return await self._admit(delivery, call_id, partly, reign, patience)
+                return await self._admit(delivery, call_id, partly, reign, timeout)
             for one in wanted:
                 self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise

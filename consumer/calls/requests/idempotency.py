@@ -28,7 +28,7 @@ BESIDE_BODY = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class KeptAnswer:
     """The body of a reply, and whether anything was executed for it: what was not may be tried again."""
 
     body: bytes
@@ -48,7 +48,9 @@ class Answer:
 class _Entry:
     fingerprint: bytes
     running: Running
-    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[KeptAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    waiting: int = 1
+    """How many requests wait for the answer."""
     given_at: float = 0.0
     size: int = 0
 
@@ -89,9 +91,9 @@ class Answers:
         self,
         key: str,
         request: bytes,
-        answer: Callable[[Running], Awaitable[Answer]],
+        answer: Callable[[Running], Awaitable[KeptAnswer]],
         listener: Listener | None = None,
-    ) -> Answer:
+    ) -> KeptAnswer:
         """The answer under ``key``: that of the first who asked, while the window remembers it.
 
         Without a key (an empty one) everything is answered anew. ``request`` is what must not differ under one key.
@@ -111,6 +113,7 @@ class Answers:
         if entry is not None:
             if entry.fingerprint != fingerprint:
                 raise InvalidMessage("idempotency_key: was used for another request of this call", idempotency_key=key)
+            entry.waiting += 1
             if listener is not None and not entry.answer.done():
                 await entry.running.join(listener)
             return await asyncio.shield(entry.answer)
@@ -139,6 +142,17 @@ class Answers:
         """Cancel the call that runs under ``key``; returns whether there is one."""
         entry = self._entries.get(key)
         return entry is not None and not entry.answer.done() and entry.running.cancel()
+
+    def leave(self, key: str) -> bool | None:
+        """Cancel the call that runs under ``key`` unless another request waits for it; None where none runs.
+
+        Each request that is left says so once.
+        """
+        entry = self._entries.get(key)
+        if entry is None or entry.answer.done():
+            return None
+        entry.waiting -= 1
+        return entry.waiting <= 0 and entry.running.cancel()
 
     def _drop(self, key: str) -> None:
         entry = self._entries.pop(key)

@@ -9,13 +9,13 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.owned_call import CallSession
 from consumer.calls.requests.running import Running
 from schemas.base import Json
 from schemas.errors import InvalidMessage, ToolTimeout
 from schemas.ids import CallId
 
-STOP_PATIENCE = 2.0
+STOP_TIMEOUT = 2.0
 """How long (s) it may take to tell a server that its request is cancelled."""
 
 Work = Callable[["KeptCall"], Awaitable[Json]]
@@ -97,7 +97,7 @@ class KeptCall:
     async def stop(self) -> None:
         """Cancel it at the server, and wait until the server is told."""
         self._task.cancel()
-        await asyncio.wait({self._task}, timeout=STOP_PATIENCE)
+        await asyncio.wait({self._task}, timeout=STOP_TIMEOUT)
 
 
 class KeptCalls:
@@ -163,8 +163,8 @@ class KeptCalls:
         if kept.origin is not None:
             kept.origin.listen_as(None)
         self._kept[kept.state] = kept
-        patience = kept.session.process.service.question_timeout
-        kept.timer = asyncio.get_running_loop().call_later(patience, self._drop, kept)
+        timeout = kept.session.process.service.question_timeout
+        kept.timer = asyncio.get_running_loop().call_later(timeout, self._drop, kept)
 
     def _drop(self, kept: KeptCall) -> None:
         if self._kept.pop(kept.state, None) is not None:

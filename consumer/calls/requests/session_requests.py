@@ -5,7 +5,7 @@ from typing import assert_never
 from consumer.calls.context import Context
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.ownership.owned_calls import CallSession
+from consumer.calls.owned_call import CallSession
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_prompt, public_tools
@@ -40,6 +40,18 @@ Plain = (
     | LoggingLevel
 )
 """Uses of a session that its server has to answer, without a question."""
+
+Opening = (
+    ResourcesList
+    | PromptsList
+    | ResourcesSubscribe
+    | ResourcesUnsubscribe
+    | CompletionComplete
+    | LoggingLevel
+    | ResourcesRead
+    | PromptsGet
+)
+"""Uses of a session that may open it."""
 
 Asking = Plain | ResourcesRead | PromptsGet
 """Uses of a session that its server has to answer."""
@@ -105,7 +117,7 @@ class Uses:
             case _:
                 assert_never(request)
 
-        async def at_server(patience: float, ask: OnQuestion | None) -> Json:
+        async def at_server(timeout: float, ask: OnQuestion | None) -> Json:
             dialogue = Dialogue(
                 on_question=ask,
                 capabilities=request.client_capabilities,
@@ -114,7 +126,7 @@ class Uses:
                 request_state=request.request_state,
             )
             with self._in_flight.at_server(session):
-                return await process.call_method(method, params, timeout=patience, dialogue=dialogue)
+                return await process.call_method(method, params, timeout=timeout, dialogue=dialogue)
 
         async def work(kept: KeptCall) -> Json:
             return await at_server(process.service.longest_call, kept.ask)

@@ -1,4 +1,4 @@
-"""Tool calls: at most once, within the caller's patience, with whatever the caller wants to hear meanwhile."""
+"""Tool calls: at most once, within the caller's timeout, with whatever the caller wants to hear meanwhile."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery
 from consumer.calls.context import Context, Service
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.ownership.owned_calls import CallSession
-from consumer.calls.requests.idempotency import Answer
+from consumer.calls.owned_call import CallSession
+from consumer.calls.requests.idempotency import KeptAnswer
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_arguments
@@ -36,7 +36,7 @@ from schemas.errors import (
     ToolCancelled,
     ToolNotFound,
 )
-from schemas.interim import InputRequired, Interim, ToolsLog, ToolsPending, ToolsProgress, dump
+from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
 from schemas.requests import InputAnswer, ToolsCall
 from schemas.text import replaced
@@ -77,7 +77,7 @@ class Asked:
         """The idempotency key."""
         return self.request.idempotency_key or self.delivery.message.message_id
 
-    def check_patience(self) -> float:
+    def check_deadline(self) -> float:
         """Seconds that are left.
 
         Raises:
@@ -109,7 +109,7 @@ class ToolCalls:
         self._questions: dict[str, asyncio.Future[Json]] = {}
         self.in_flight = 0
 
-    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> Answer:
+    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> KeptAnswer:
         """Run one call, on the session that ``session`` gives when it is its turn; errors become replies.
 
         ``running`` is who hears of it, and the way to cancel it.
@@ -130,13 +130,15 @@ class ToolCalls:
                 if not running.absorb():
                     raise
                 cancelled = ToolCancelled(f"tools/call {request.name} was cancelled", idempotency_key=asked.key)
-                answer = Answer(failed(cancelled).dump(), outcome=cancelled.code.value.lower())
+                answer = KeptAnswer(failed(cancelled).dump(), outcome=cancelled.code.value.lower())
             if answer.outcome != "ok":
                 tracing.failed(span, answer.outcome)
         metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
         return replace(answer, service=service)
 
-    async def _answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> Answer:
+    async def _answer(
+        self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running
+    ) -> KeptAnswer:
         try:
             try:
                 found = await session()
@@ -151,7 +153,7 @@ class ToolCalls:
                 return self._answered(asked, found, await self._run(asked, found, running))
         except SessionsError as error:
             code = error.code.value.lower()
-            return Answer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
+            return KeptAnswer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
 
     def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
         """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
@@ -166,7 +168,7 @@ class ToolCalls:
         request, process = asked.request, session.process
         service = process.service
         _check_size(asked, service)
-        left = min(asked.check_patience(), service.longest_call)
+        left = min(asked.check_deadline(), service.longest_call)
         if process.is_modern or not (request.questions == "return" or request.request_state is not None):
             ask = self._on_question(asked, session, running) if request.questions is True else None
             return await self._call(asked, session, running, left, ask)
@@ -216,7 +218,7 @@ class ToolCalls:
             self._context.figures.called(session.service_name, took, error=failure)
         return result
 
-    def _answered(self, asked: Asked, session: CallSession, result: Json) -> Answer:
+    def _answered(self, asked: Asked, session: CallSession, result: Json) -> KeptAnswer:
         whole = result | {"session_id": session.session_id, "text": text_of(result)}
         if session.restored and session.record.calls == 1:
             whole["restored"] = True  # said once: what the session remembered is gone
@@ -229,7 +231,7 @@ class ToolCalls:
                 size=len(body),
                 limit=limit,
             )
-        return Answer(body, outcome="tool_error" if result.get("isError") else "ok")
+        return KeptAnswer(body, outcome="tool_error" if result.get("isError") else "ok")
 
     def _meta(self, asked: Asked, session: CallSession) -> Json:
         # The MCP SDK adds the context of the trace, below a span of its own.
@@ -255,9 +257,13 @@ class ToolCalls:
         async def logged(level: str, logger: str | None, data: Any) -> None:
             await running.tell(ToolsLog(session_id=session_id, level=level, logger=logger, data=data))
 
+        async def changed(changed_list: Any, uri: str | None) -> None:
+            await running.tell(ToolsChanged(session_id=session_id, list=changed_list, uri=uri))
+
         return Dialogue(
             on_progress=progress if request.progress else None,
             on_log=logged if request.logs else None,
+            on_change=changed if request.changes else None,
             on_question=ask,
             capabilities=request.client_capabilities,
             returned=request.questions == "return",

@@ -6,6 +6,6 @@ follows their events, and ``terminal``: what the screen and the keyboard were be
 runs them.
 """
 
-from consumer.cli.top.command import register
+from consumer.cli.top.start import register
 
 __all__ = ["register"]

@@ -24,7 +24,7 @@ _HELP = """
 
   SESSIONS of a worker: a bar of open ones and how many it may have. WARM: servers
   that wait for a call. LEFT: how long a session may stay unused from now on.
-  Rates and durations are those of the last minute. PARKED: messages that nobody
+  Rates and durations are those of the last minute. DEAD LETTERS: messages that nobody
   could handle; mcp-sessions events and the log of the workers tell more.
 
   Any key goes back.
@@ -47,7 +47,7 @@ def head(known: Known, width: int, now: Now, *, paused: bool) -> list[Text]:
         *_figure("sessions", f"{known.open}/{known.capacity}", "red" if full > 0.9 else "bold"),
         *_figure("starts", _rate(happened.starts, figures)),
         *_figure("ends", _rate(happened.ends, figures)),
-        *_parked(known.listing.parked, happened),
+        *_dead_letters(known.listing.dead_letters, happened),
     )
     calls = Text.assemble(
         *_figure("tool calls", _rate(happened.calls, figures)),
@@ -85,10 +85,12 @@ def took(seconds: float | None) -> str:
     return "-" if seconds is None else duration(seconds)
 
 
-def _parked(count: int | None, happened: Minute) -> list[Piece]:
-    told: list[Piece] = list(_figure("parked", "-" if count is None else str(count), "bold red" if count else "bold"))
-    if happened.parked:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(happened.parked.items()))
+def _dead_letters(count: int | None, happened: Minute) -> list[Piece]:
+    told: list[Piece] = list(
+        _figure("dead letters", "-" if count is None else str(count), "bold red" if count else "bold")
+    )
+    if happened.dead_letters:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(happened.dead_letters.items()))
         told.append((f"new: {reasons}", "red"))
     return told
 

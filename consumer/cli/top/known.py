@@ -26,7 +26,7 @@ class Now(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionRow:
     """An open session; ``runs_out`` (on our own clock, s) is when it expires if nobody uses it."""
 
     session_id: str
@@ -39,7 +39,7 @@ class Session:
     restored: bool
 
     @classmethod
-    def of(cls, info: Mapping[str, Any], ticks: float) -> "Session":
+    def of(cls, info: Mapping[str, Any], ticks: float) -> "SessionRow":
         """A session as a worker told of it at ``ticks``."""
         return cls(
             session_id=info["session_id"],
@@ -58,7 +58,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ClusterListing:
     """What the workers answered to one round of questions."""
 
     workers: Sequence[Mapping[str, Any]]
@@ -69,7 +69,7 @@ class Listing:
     """Whether there are more sessions than were fetched."""
     figures: Sequence[Mapping[str, Any]] | None = None
     """What each worker did in the last minute; None when the workers are too old to tell."""
-    parked: int | None = None
+    dead_letters: int | None = None
 
 
 _OVER = frozenset({"closed", "expired", "died", "lost"})
@@ -84,16 +84,16 @@ class Known:
     connected: bool = True
     problem: str = ""
     """Why what is shown is not up to date."""
-    listing: Listing = field(default_factory=lambda: Listing((), {}))
+    listing: ClusterListing = field(default_factory=lambda: ClusterListing((), {}))
     heard_at: float = -math.inf
     """When the workers answered last, on our own clock (s)."""
-    sessions: dict[str, Session] = field(default_factory=dict)
+    sessions: dict[str, SessionRow] = field(default_factory=dict)
     events: "deque[CloudEvent]" = field(default_factory=lambda: deque(maxlen=EVENTS))
 
-    def listed(self, listing: Listing, ticks: float, since: "Iterable[CloudEvent]" = ()) -> None:
+    def listed(self, listing: ClusterListing, ticks: float, since: "Iterable[CloudEvent]" = ()) -> None:
         """Take in what the workers answered; ``since`` are the events that came after they were asked."""
         self.listing, self.heard_at, self.problem = listing, ticks, ""
-        self.sessions = {name: Session.of(info, ticks) for name, info in listing.sessions.items()}
+        self.sessions = {name: SessionRow.of(info, ticks) for name, info in listing.sessions.items()}
         for event in since:
             self._apply(event, ticks)
 
@@ -107,7 +107,7 @@ class Known:
         if family != "session" or event.subject is None:
             return
         if what == "created":
-            self.sessions[event.subject] = Session.of(event.data, ticks)
+            self.sessions[event.subject] = SessionRow.of(event.data, ticks)
         elif what in _OVER:
             known = self.sessions.get(event.subject)
             if known is not None and known.worker == event.data.get("worker_id"):  # else it has been replaced already
@@ -140,25 +140,25 @@ class Minute:
     errors: float = 0.0
     p50: float | None = None
     p95: float | None = None
-    parked: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
 
 
 def minute(figures: Iterable[Mapping[str, Any]]) -> Minute:
     """The figures of several workers as one."""
     starts = ends = calls = errors = 0.0
     durations: Counter[float] = Counter()
-    parked: Counter[str] = Counter()
+    dead_letters: Counter[str] = Counter()
     for one in figures:
         seconds = max(1.0, one["seconds"])
         starts += one["starts"] / seconds
         ends += one["ends"] / seconds
-        parked.update(one["parked"])
+        dead_letters.update(one["parked"])
         for tool in one["tools"].values():
             calls += tool["calls"] / seconds
             errors += tool["errors"] / seconds
             for duration, count in tool["durations"]:
                 durations[duration] += count
-    return Minute(starts, ends, calls, errors, _percentile(durations, 0.50), _percentile(durations, 0.95), parked)
+    return Minute(starts, ends, calls, errors, _percentile(durations, 0.50), _percentile(durations, 0.95), dead_letters)
 
 
 def _percentile(durations: Mapping[float, int], share: float) -> float | None:

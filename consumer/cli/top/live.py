@@ -114,11 +114,11 @@ class Screen:
         task.add_done_callback(lambda _: self._changed.set())
 
     async def _cancel(self) -> None:
-        for patience in (LEAVING, None):  # a broker that is silent may keep us waiting once
+        for timeout in (LEAVING, None):  # a broker that is silent may keep us waiting once
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=patience)
+                await asyncio.wait(self._tasks, timeout=timeout)
 
     # Signals.
 

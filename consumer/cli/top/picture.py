@@ -11,7 +11,7 @@ from consumer.cli.events import event_line
 from consumer.cli.screen import age_of, bar, duration, shown, state
 from consumer.cli.top.columns import Column, line, lines
 from consumer.cli.top.head import foot, head, help_lines, took
-from consumer.cli.top.known import Known, Now, Session, minute
+from consumer.cli.top.known import Known, Now, SessionRow, minute
 from consumer.cli.top.view import View, chosen, position
 
 FEWEST = 3
@@ -97,7 +97,9 @@ def _age(moment: str, now: Now) -> str:
     return age_of((now.date - type(now.date).fromisoformat(moment)).total_seconds())
 
 
-def _sessions(known: Known, view: View, rows: Sequence[Session], width: int, room: int | None, now: Now) -> list[Text]:
+def _sessions(
+    known: Known, view: View, rows: Sequence[SessionRow], width: int, room: int | None, now: Now
+) -> list[Text]:
     at = position(view, rows)
     space = len(rows) if room is None else max(0, room - 2)
     first = 0 if at is None else max(0, min(at - space // 2, len(rows) - space))
@@ -118,12 +120,12 @@ def _sessions(known: Known, view: View, rows: Sequence[Session], width: int, roo
     return [*made, line(_note(known, view, rows, first, len(drawn)), width)]
 
 
-def _left(session: Session, ticks: float) -> Text:
+def _left(session: SessionRow, ticks: float) -> Text:
     left = session.left(ticks)
     return bar(left, session.timeout, f"{left:.1f}s" if left < 10 else duration(left))
 
 
-def _note(known: Known, view: View, rows: Sequence[Session], first: int, drawn: int) -> Text:
+def _note(known: Known, view: View, rows: Sequence[SessionRow], first: int, drawn: int) -> Text:
     """What the list does not show by itself."""
     if not rows:
         return Text("Nothing fits the filter." if known.sessions else "No session is open.", style="dim")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
-from consumer.cli.top.known import Session
+from consumer.cli.top.known import SessionRow
 
 PAGE = 10
 """How many rows a page key moves."""
@@ -64,7 +64,7 @@ class View:
         return replace(self, said=sentence, said_until=ticks + SAID)
 
 
-def chosen(sessions: Iterable[Session], view: View) -> list[Session]:
+def chosen(sessions: Iterable[SessionRow], view: View) -> list[SessionRow]:
     """The sessions that fit the filter, in the order of the view."""
     wanted = view.filter.lower()
     fitting = [one for one in sessions if not wanted or _fits(one, wanted)]
@@ -82,11 +82,11 @@ def chosen(sessions: Iterable[Session], view: View) -> list[Session]:
     return fitting
 
 
-def _fits(session: Session, wanted: str) -> bool:
+def _fits(session: SessionRow, wanted: str) -> bool:
     return any(wanted in text.lower() for text in (session.session_id, session.service, session.worker))
 
 
-def position(view: View, rows: Sequence[Session]) -> int | None:
+def position(view: View, rows: Sequence[SessionRow]) -> int | None:
     """Where the selected session is now; when it has gone, its place is the next one's. None: nothing is selected."""
     if view.selected is None or not rows:
         return None
@@ -94,7 +94,7 @@ def position(view: View, rows: Sequence[Session]) -> int | None:
     return next(here, min(view.at, len(rows) - 1))
 
 
-def pressed(view: View, key: str, sessions: Mapping[str, Session]) -> tuple[View, Action]:
+def pressed(view: View, key: str, sessions: Mapping[str, SessionRow]) -> tuple[View, Action]:
     """What a key does."""
     if key == "INTERRUPT":
         return view, Quit()
@@ -130,7 +130,7 @@ def _typed(view: View, key: str) -> View:
             return view
 
 
-def _watching(view: View, key: str, sessions: Mapping[str, Session]) -> tuple[View, Action]:
+def _watching(view: View, key: str, sessions: Mapping[str, SessionRow]) -> tuple[View, Action]:
     match key:
         case "q":
             return view, Quit()
@@ -152,7 +152,7 @@ def _watching(view: View, key: str, sessions: Mapping[str, Session]) -> tuple[Vi
             return _moved(view, key, chosen(sessions.values(), view)), None
 
 
-def _ask(view: View, sessions: Mapping[str, Session]) -> View:
+def _ask(view: View, sessions: Mapping[str, SessionRow]) -> View:
     rows = chosen(sessions.values(), view)
     at = position(view, rows)
     if at is None:
@@ -163,7 +163,7 @@ def _ask(view: View, sessions: Mapping[str, Session]) -> View:
     return replace(view, mode="asking", selected=one.session_id, at=at, asked=(one.session_id, count))
 
 
-def _moved(view: View, key: str, rows: Sequence[Session]) -> View:
+def _moved(view: View, key: str, rows: Sequence[SessionRow]) -> View:
     last = len(rows) - 1
     at = position(view, rows)
     moves = {

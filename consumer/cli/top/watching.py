@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consumer.cli.top.known import Known, Listing
+from consumer.cli.top.known import ClusterListing, Known
 from schemas.base import Json
 from schemas.errors import Disconnected, NoReply, NotRouted, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
@@ -61,16 +61,16 @@ class Watcher:
         """Ask now instead of later."""
         self._wanted.set()
 
-    async def fetch(self) -> Listing:
+    async def fetch(self) -> ClusterListing:
         """Ask one round of questions.
 
         Raises:
             SessionsError: the workers or the broker did not answer.
         """
-        workers, (sessions, missing, more), figures, parked = await asyncio.gather(
-            self._request(WorkersList.type, {}), self._sessions(), self._figures(), self._parked()
+        workers, (sessions, missing, more), figures, dead_letters = await asyncio.gather(
+            self._request(WorkersList.type, {}), self._sessions(), self._figures(), self._dead_letters()
         )
-        return Listing(workers["workers"], sessions, missing, more, figures, parked)
+        return ClusterListing(workers["workers"], sessions, missing, more, figures, dead_letters)
 
     async def _request(self, message_type: str, body: Json) -> Json:
         return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
@@ -88,7 +88,7 @@ class Watcher:
         return sessions, sorted(missing), cursor is not None
 
     async def _figures(self) -> list[Json] | None:
-        """What the workers did; None when there is one that does not know the question: it parks it, so once only."""
+        """What the workers did; None when one of them does not know the question, which is then asked once only."""
         if not self._tells_figures:
             return None
         try:
@@ -97,9 +97,9 @@ class Watcher:
             self._tells_figures = False
             return None
 
-    async def _parked(self) -> int | None:
+    async def _dead_letters(self) -> int | None:
         with contextlib.suppress(Disconnected):  # a user that may not look there sees the rest
-            return await self._client.parked()
+            return await self._client.count_dead_letters()
         return None
 
     async def watch(self, interval: float) -> None:

@@ -4,36 +4,52 @@ Answers are JSON, or a stream of server-sent events where the client takes one a
 the answer. ``GET`` and ``DELETE`` are answered with 405: there is no stream beside requests, and nothing to delete.
 """
 
+import asyncio
 import hashlib
 import secrets
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from consumer.client import SessionClient
-from consumer.gateway.catalogue import Catalogue
 from consumer.gateway.exchange import body_of, is_json, told
-from consumer.gateway.mcp import jsonrpc, protocol, results
-from consumer.gateway.mcp.calls import Calls, Meant
-from consumer.gateway.mcp.jsonrpc import Answer, Call, Notification, RpcError
-from consumer.gateway.mcp.methods import Asked, Methods
+from consumer.gateway.known_services import KnownServices
+from consumer.gateway.mcp import protocol, results, rpc_messages
+from consumer.gateway.mcp.call_finder import Calls, Meant
+from consumer.gateway.mcp.changes import SessionChanges
+from consumer.gateway.mcp.client_request import ClientRequest
+from consumer.gateway.mcp.methods import Methods
 from consumer.gateway.mcp.protocol import Era
+from consumer.gateway.mcp.rpc_messages import ClientAnswer, Notification, RpcError, RpcRequest
 from consumer.gateway.mcp.sealing import McpSession, Seal
 from consumer.gateway.mcp.stream import STREAM_TYPE, Answered, Answering, Hearing
+from consumer.gateway.mcp.subscription_streams import SubscriptionStreams
 from consumer.gateway.problems import Refused
-from consumer.settings.gateway import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.errors import SessionsError
+
+RETURN: Final = 2.0
+"""How long (s) a client of the era with ``initialize`` may take to come back to a tool call whose connection broke."""
 
 
 class Mcp:
     """Takes the messages of MCP clients."""
 
-    def __init__(self, client: SessionClient, settings: GatewaySettings, catalogue: Catalogue, seal: Seal) -> None:
+    def __init__(
+        self,
+        client: SessionClient,
+        settings: GatewaySettings,
+        catalogue: KnownServices,
+        seal: Seal,
+        changes: SessionChanges,
+    ) -> None:
         self._settings = settings
         self._seal = seal
         self._calls = Calls(client, catalogue, settings, seal)
-        self._methods = Methods(client, catalogue, settings, seal)
+        subscriptions = SubscriptionStreams(client, catalogue, settings, changes)
+        self._methods = Methods(client, catalogue, settings, seal, subscriptions)
 
     def routes(self) -> list[Route]:
         """Its routes."""
@@ -56,28 +72,28 @@ class Mcp:
         return await self._take(request)
 
     async def _take(self, request: Request) -> Response:
-        request_id: jsonrpc.RequestId = None
+        request_id: rpc_messages.RequestId = None
         try:
             meant = await self._calls.meant(request)
             takes_stream = _takes(request)
-            message = jsonrpc.read(await self._body(request))
-            if isinstance(message, Call):
+            message = rpc_messages.read(await self._body(request))
+            if isinstance(message, RpcRequest):
                 request_id = message.id
             era = protocol.era_of(request.headers, message)
             match message:
-                case Call():
+                case RpcRequest():
                     return self._answering(request, message, era, meant, Hearing(streams=takes_stream))
                 case Notification():
                     if era == "stateless":
                         protocol.check_version(request.headers)
                     elif message.method == "notifications/cancelled":
                         await self._cancel(message, meant)
-                case Answer():
+                case ClientAnswer():
                     await self._methods.take_answer(message, meant.grant)
             return Response(status_code=202)
         except Refused as error:
             told(request).code = error.code
-            return jsonrpc.refusal(error.status, error.sentence, error.code, error.headers, request_id)
+            return rpc_messages.refusal(error.status, error.sentence, error.code, error.headers, request_id)
         except SessionsError as error:
             told(request).code = error.code.value
             return _error(request_id, results.in_rpc(error))
@@ -94,7 +110,7 @@ class Mcp:
             raise Refused(415, "the body must be JSON: send it with content-type: application/json")
         return await body_of(request, self._settings.max_body)
 
-    def _answering(self, request: Request, call: Call, era: Era, meant: Meant, hearing: Hearing) -> Response:
+    def _answering(self, request: Request, call: RpcRequest, era: Era, meant: Meant, hearing: Hearing) -> Response:
         about = told(request)
         about.more["mcp_method"] = call.method
         if call.method == "tools/call":
@@ -104,8 +120,9 @@ class Mcp:
         else:
             can = meant.session.capabilities if meant.session is not None else {}
         # An id of JSON-RPC is one within its MCP session only.
-        key = _key(call.id, meant.session) if era == "handshake" and meant.session else secrets.token_hex(16)
-        asked = Asked(call, era, meant.service, meant.call_id, can, key, request.headers, hearing)
+        session = meant.session if era == "handshake" else None
+        key = _key(call.id, session) if session is not None else secrets.token_hex(16)
+        asked = ClientRequest(call, era, meant.service, meant.call_id, can, key, request, hearing)
 
         async def answer() -> Answered:
             try:
@@ -113,25 +130,27 @@ class Mcp:
             except RpcError as error:
                 about.code = str(error.data["code"]) if isinstance(error.data, dict) and "code" in error.data else None
                 about.code = about.code or str(error.code)
-                return Answered(jsonrpc.error_of(call.id, error), protocol.status_of(error, era), error.headers)
+                return Answered(rpc_messages.error_of(call.id, error), protocol.status_of(error, era), error.headers)
             headers = {}
             if call.method == "initialize":
                 version = str(result["protocolVersion"])
-                session = McpSession.new(meant.call_id, meant.service, version, protocol.capabilities_of(call))
-                headers["Mcp-Session-Id"] = self._seal.close(session)
-            return Answered(jsonrpc.result_of(call.id, result), headers=headers)
+                made = McpSession.new(meant.call_id, meant.service, version, protocol.capabilities_of(call))
+                headers["Mcp-Session-Id"] = self._seal.close(made)
+            return Answered(rpc_messages.result_of(call.id, result), headers=headers)
 
         async def left() -> None:
-            if meant.call_id is not None:
-                await self._methods.cancel(meant.call_id, key)
+            if meant.call_id is None:
+                return
+            if session is not None:
+                # The connection may have broken by accident, and the client may ask the same of another replica.
+                await asyncio.sleep(RETURN)
+            await self._methods.cancel(meant.call_id, key, leaves=session is not None)
 
-        # To close the connection is to cancel in the stateless era; before, it may be an accident, and says nothing.
-        cancels = era == "stateless" and call.method == "tools/call"
-        return Answering(answer, hearing, left if cancels else None)
+        return Answering(answer, hearing, left if call.method == "tools/call" else None)
 
 
-def _error(request_id: jsonrpc.RequestId, error: RpcError) -> Response:
-    return Response(jsonrpc.error_of(request_id, error), error.status, error.headers, "application/json")
+def _error(request_id: rpc_messages.RequestId, error: RpcError) -> Response:
+    return Response(rpc_messages.error_of(request_id, error), error.status, error.headers, "application/json")
 
 
 def _takes(request: Request) -> bool:

@@ -1,26 +1,25 @@
 """MCP's methods, answered by asking workers: what a service is from the catalogue, the rest from the call's session."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import structlog
-from starlette.datastructures import Headers
 
 from consumer import __version__
 from consumer.client import OnInterim, SessionClient
 from consumer.gateway.access import Grant
-from consumer.gateway.catalogue import Catalogue
-from consumer.gateway.mcp import jsonrpc, protocol, results
-from consumer.gateway.mcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Answer, Call, RpcError
+from consumer.gateway.known_services import KnownServices
+from consumer.gateway.mcp import protocol, results, rpc_messages
+from consumer.gateway.mcp.client_request import ClientRequest
 from consumer.gateway.mcp.protocol import Era
+from consumer.gateway.mcp.rpc_messages import METHOD_NOT_FOUND, ClientAnswer, RpcError
 from consumer.gateway.mcp.sealing import Question, Seal
-from consumer.gateway.mcp.stream import Hearing
-from consumer.settings.gateway import GatewaySettings
+from consumer.gateway.mcp.subscription_streams import SubscriptionStreams
+from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
 from schemas.errors import SessionsError
 from schemas.ids import CallId, call_id_of
-from schemas.interim import InputRequired, Interim, ToolsLog, ToolsProgress
+from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsProgress
 from schemas.replies import ServerDescription
 
 log = structlog.get_logger(__name__)
@@ -28,31 +27,25 @@ log = structlog.get_logger(__name__)
 REPLY_GRACE: Final = 1.0
 """How much longer (s) than the worker's own deadline its reply is waited for: it says more than our silence."""
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, and who asks: the era that he speaks, what he can do, and the call and service that he means."""
-
-    call: Call
-    era: Era
-    service: str
-    call_id: CallId | None
-    capabilities: Json
-    key: str | None
-    """Names the request for all replicas: a repetition with the same key joins and is not executed again."""
-    headers: Headers
-    hearing: Hearing
+Method = Callable[[ClientRequest], Awaitable[Json]]
 
 
 class Methods:
     """Answers the methods of MCP."""
 
-    def __init__(self, client: SessionClient, catalogue: Catalogue, settings: GatewaySettings, seal: Seal) -> None:
+    def __init__(
+        self,
+        client: SessionClient,
+        catalogue: KnownServices,
+        settings: GatewaySettings,
+        seal: Seal,
+        subscriptions: SubscriptionStreams,
+    ) -> None:
         self._client = client
         self._catalogue = catalogue
         self._settings = settings
         self._seal = seal
-        self._methods: dict[str, Callable[[Asked], Awaitable[Json]]] = {
+        self._methods: dict[str, Method] = {
             "tools/list": self._tools_list,
             "tools/call": self._tools_call,
             "prompts/list": self._passed("prompts.list", "cursor"),
@@ -60,13 +53,23 @@ class Methods:
             "resources/list": self._passed("resources.list", "cursor"),
             "resources/templates/list": self._passed("resources.list", "cursor", templates=True),
             "resources/read": self._passed("resources.read", "uri", asks=True),
+            "completion/complete": self._passed("completion.complete", "ref", "argument", "context"),
         }
-        self._of_era: dict[Era, dict[str, Callable[[Asked], Awaitable[Json]]]] = {
-            "handshake": {"initialize": self._initialize, "ping": self._ping},
-            "stateless": {"server/discover": self._discover},
+        self._of_era: dict[Era, dict[str, Method]] = {
+            "handshake": {
+                "initialize": self._initialize,
+                "ping": self._ping,
+                "logging/setLevel": self._passed("logging.level", "level"),
+                "resources/subscribe": self._passed("resources.subscribe", "uri", needs=("uri",)),
+                "resources/unsubscribe": self._passed("resources.unsubscribe", "uri", needs=("uri",), open="never"),
+            },
+            "stateless": {
+                "server/discover": self._discover,
+                "subscriptions/listen": subscriptions.listen,
+            },
         }
 
-    async def answer(self, asked: Asked) -> Json:
+    async def answer(self, asked: ClientRequest) -> Json:
         """The result of a request.
 
         Raises:
@@ -81,7 +84,7 @@ class Methods:
             raise results.in_rpc(error) from error
         return results.of_era(result, asked.era, asked.call.method, await self._server(asked))
 
-    async def take_answer(self, answer: Answer, grant: Grant) -> None:
+    async def take_answer(self, answer: ClientAnswer, grant: Grant) -> None:
         """Hand the client's answer to a question to the session that asked it, whichever replica asked for it.
 
         Raises:
@@ -90,25 +93,28 @@ class Methods:
         """
         question = self._seal.question(str(answer.id))
         if question is None:
-            raise RpcError(jsonrpc.INVALID_REQUEST, "this is the answer to no question of this server", status=400)
+            raise RpcError(rpc_messages.INVALID_REQUEST, "this is the answer to no question of this server", status=400)
         grant.check("mcp", call_id=call_id_of(question.session_id))
         body: Json = {"session_id": question.session_id, "input_id": question.input_id, **_answered(question, answer)}
         try:
             await self._client.request(
-                "input.answer", body, call_id=call_id_of(question.session_id), reply_timeout=self._settings.patience
+                "input.answer", body, call_id=call_id_of(question.session_id), reply_timeout=self._settings.call_timeout
             )
         except SessionsError as error:
             raise results.in_rpc(error) from error
 
-    async def cancel(self, call_id: CallId, key: str) -> None:
-        """Cancel the tool call of this name, on whichever replica it was asked for."""
-        body = {"session_id": call_id, "idempotency_key": key}
+    async def cancel(self, call_id: CallId, key: str, *, leaves: bool = False) -> None:
+        """Cancel the tool call of this name, on whichever replica it was asked for.
+
+        ``leaves``: one who waits for it has gone; it goes on for another one who has asked the same.
+        """
+        body = {"session_id": call_id, "idempotency_key": key, "leaves": leaves or None}
         try:
-            await self._client.request("tools.cancel", body, call_id=call_id, reply_timeout=self._settings.patience)
+            await self._client.request("tools.cancel", body, call_id=call_id, reply_timeout=self._settings.call_timeout)
         except SessionsError as error:
             log.debug("http.not_cancelled", call_id=call_id, code=error.code.value, error=error.message)
 
-    async def _server(self, asked: Asked) -> Json:
+    async def _server(self, asked: ClientRequest) -> Json:
         """Who answers, for the results of the stateless era."""
         if asked.era == "handshake":
             return {}
@@ -117,32 +123,31 @@ class Methods:
         except SessionsError:
             return {"name": asked.service, "version": __version__}
 
-    async def _initialize(self, asked: Asked) -> Json:
+    async def _initialize(self, asked: ClientRequest) -> Json:
         return {
             "protocolVersion": protocol.negotiated(asked.call.params.get("protocolVersion")),
-            **_described(found := await self._catalogue.description(asked.service)),
+            **_described(found := await self._catalogue.description(asked.service), asked.era),
             "serverInfo": results.server_info(found),
         }
 
-    async def _ping(self, _: Asked) -> Json:
+    async def _ping(self, _: ClientRequest) -> Json:
         return {}
 
-    async def _discover(self, asked: Asked) -> Json:
+    async def _discover(self, asked: ClientRequest) -> Json:
         return {
             "supportedVersions": protocol.SUPPORTED,
-            **_described(await self._catalogue.description(asked.service)),
+            **_described(await self._catalogue.description(asked.service), asked.era),
         }
 
-    async def _tools_list(self, asked: Asked) -> Json:
+    async def _tools_list(self, asked: ClientRequest) -> Json:
         return results.listed(await self._catalogue.tools(asked.service))
 
-    async def _tools_call(self, asked: Asked) -> Json:
-        params = asked.call.params
-        name, arguments = _text(params, "name"), _object(params, "arguments")
-        call_id = _call(asked)
+    async def _tools_call(self, asked: ClientRequest) -> Json:
+        name, arguments = asked.text("name"), asked.object("arguments")
+        call_id = asked.the_call()
         if asked.era == "stateless":
             await self._check_arguments(asked, name, arguments)
-        timeout = self._settings.stream_patience if asked.hearing.streams else self._settings.patience
+        timeout = self._settings.stream_timeout if asked.hearing.streams else self._settings.call_timeout
         body = {
             "session_id": call_id,
             "service_name": asked.service,
@@ -153,7 +158,7 @@ class Methods:
             "meta": _meta(asked.call.meta),
             "idempotency_key": asked.key,
             "progress": (asked.hearing.streams and "progressToken" in asked.call.meta) or None,
-            "logs": (asked.hearing.streams and protocol.log_level(asked.call) is not None) or None,
+            **await self._told(asked),
             **_questions(asked),
         }
         try:
@@ -168,16 +173,28 @@ class Methods:
             return results.told(error)
         return results.tool_result(reply)
 
-    async def _check_arguments(self, asked: Asked, name: str, arguments: Json) -> None:
+    async def _check_arguments(self, asked: ClientRequest, name: str, arguments: Json) -> None:
         try:
             tools = await self._catalogue.tools(asked.service)
         except SessionsError:
             return  # what is wrong with the service, the call itself will say
         tool = next((one for one in tools if one.name == name), None)
         if tool is not None:
-            protocol.check_arguments(tool.input_schema, arguments, asked.headers)
+            protocol.check_arguments(tool.input_schema, arguments, asked.request.headers)
 
-    def _heard(self, asked: Asked) -> OnInterim:
+    async def _told(self, asked: ClientRequest) -> Json:
+        """What of the server's own words the client hears on the stream of a tool call."""
+        if not asked.hearing.streams:
+            return {}
+        if asked.era == "stateless":
+            return {"logs": protocol.log_level(asked.call) is not None or None}
+        try:
+            offered = protocol.offered(await self._catalogue.description(asked.service), asked.era)
+        except SessionsError:
+            return {}  # what is wrong with the service, the call itself will say
+        return {"logs": "logging" in offered or None, "changes": any(offered.values()) or None}
+
+    def _heard(self, asked: ClientRequest) -> OnInterim:
         token = asked.call.meta.get("progressToken")
         level = protocol.log_level(asked.call)
         wanted = protocol.LEVELS[protocol.LEVELS.index(level) :] if level is not None else ()
@@ -186,42 +203,51 @@ class Methods:
             match message:
                 case ToolsProgress():
                     said = message.model_dump(include={"progress", "total", "message"}, exclude_none=True)
-                    asked.hearing.tell(jsonrpc.notification("notifications/progress", {"progressToken": token, **said}))
+                    asked.hearing.tell(
+                        rpc_messages.notification("notifications/progress", {"progressToken": token, **said})
+                    )
                 case InputRequired():
                     question = Question(s=message.session_id, i=message.input_id, m=message.method)
-                    asked.hearing.tell(jsonrpc.question(self._seal.close(question), message.method, message.params))
-                case ToolsLog(level=level) if level in wanted:
+                    asked.hearing.tell(
+                        rpc_messages.question(self._seal.close(question), message.method, message.params)
+                    )
+                case ToolsLog(level=level) if asked.era == "handshake" or level in wanted:
                     said = message.model_dump(include={"level", "logger", "data"}, exclude_none=True)
-                    asked.hearing.tell(jsonrpc.notification("notifications/message", said))
+                    asked.hearing.tell(rpc_messages.notification("notifications/message", said))
+                case ToolsChanged():
+                    asked.hearing.tell(rpc_messages.notification(*protocol.change(message.list, message.uri)))
                 case _:
                     pass
 
         return heard
 
     def _passed(
-        self, message_type: str, *names: str, asks: bool = False, **fixed: Any
-    ) -> Callable[[Asked], Awaitable[Json]]:
+        self, message_type: str, *names: str, asks: bool = False, needs: Sequence[str] = (), **fixed: Any
+    ) -> Method:
         """A method that the call's session answers, with these of its params; ``asks``: it may ask back."""
 
-        async def passed(asked: Asked) -> Json:
-            call_id = _call(asked)
+        async def passed(asked: ClientRequest) -> Json:
+            call_id = asked.the_call()
+            for name in needs:
+                asked.text(name)
             given = {name: asked.call.params.get(name) for name in names}
-            body = {"session_id": call_id, "service_name": asked.service, **given, **fixed}
+            opening = {"session_id": call_id, "service_name": asked.service, "open": self._settings.open}
+            body = {**opening, **given, **fixed}
             if asks and asked.era == "stateless":
                 body |= _questions(asked)
             return await self._client.request(
-                message_type, body, call_id=call_id, reply_timeout=self._settings.patience
+                message_type, body, call_id=call_id, reply_timeout=self._settings.call_timeout
             )
 
         return passed
 
 
-def _described(found: ServerDescription) -> Json:
-    told: Json = {"capabilities": protocol.offered(found.capabilities)}
+def _described(found: ServerDescription, era: Era) -> Json:
+    told: Json = {"capabilities": protocol.offered(found, era)}
     return told if found.instructions is None else {**told, "instructions": found.instructions}
 
 
-def _questions(asked: Asked) -> Json:
+def _questions(asked: ClientRequest) -> Json:
     """How the server's questions come: as results where the era has it so, else on the stream, if there is one."""
     params = asked.call.params
     if asked.era == "stateless":
@@ -236,34 +262,13 @@ def _questions(asked: Asked) -> Json:
     return {}
 
 
-def _call(asked: Asked) -> CallId:
-    if asked.call_id is None:
-        told = "which call is meant? name it in the path (/calls/<call>/<service>/mcp), in a header, or by a call token"
-        raise RpcError(INVALID_PARAMS, told, {"code": "NO_CALL"})
-    return asked.call_id
-
-
-def _text(params: Json, name: str) -> str:
-    value = params.get(name)
-    if not isinstance(value, str) or not value:
-        raise RpcError(INVALID_PARAMS, f"params.{name} must be a text")
-    return value
-
-
-def _object(params: Json, name: str) -> Json:
-    value = params.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise RpcError(INVALID_PARAMS, f"params.{name} must be an object")
-    return value or {}
-
-
 def _meta(meta: Json) -> Json | None:
     """What of a request's ``_meta`` is the server's business: not the token of a progress that goes through us."""
     own = {key: value for key, value in meta.items() if key != "progressToken" and not protocol.is_of_envelope(key)}
     return own or None
 
 
-def _answered(question: Question, answer: Answer) -> Json:
+def _answered(question: Question, answer: ClientAnswer) -> Json:
     result = answer.result
     if question.method != "elicitation/create":
         return {"action": "decline"} if result is None else {"result": result}

@@ -15,6 +15,7 @@ from mcp.shared.inbound import (
     unsupported_protocol_version_rejection,
     validate_mcp_param_headers,
 )
+from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
@@ -26,14 +27,16 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, SUPPORTED_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 
-from consumer.gateway.mcp.jsonrpc import Call, RpcError
+from consumer.gateway.mcp.rpc_messages import RpcError, RpcRequest
 from schemas.base import Json
+from schemas.replies import ServerDescription
 
 Era = Literal["handshake", "stateless"]
 """``handshake``: revisions with ``initialize``. ``stateless``: revisions in which each request stands alone."""
 
 SUPPORTED: Final = list(SUPPORTED_PROTOCOL_VERSIONS)
 SERVER_INFO: Final = SERVER_INFO_META_KEY
+SUBSCRIPTION_ID: Final = SUBSCRIPTION_ID_META_KEY
 CACHEABLE: Final = frozenset(
     {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
 )
@@ -51,7 +54,7 @@ def era_of(headers: Mapping[str, str], message: object) -> Era:
     version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
     if version is not None:
         return "handshake" if version in HANDSHAKE_PROTOCOL_VERSIONS else "stateless"
-    return "stateless" if isinstance(message, Call) and PROTOCOL_VERSION_META_KEY in message.meta else "handshake"
+    return "stateless" if isinstance(message, RpcRequest) and PROTOCOL_VERSION_META_KEY in message.meta else "handshake"
 
 
 def negotiated(requested: object) -> str:
@@ -60,7 +63,7 @@ def negotiated(requested: object) -> str:
     return str(requested) if known else LATEST_HANDSHAKE_VERSION
 
 
-def check_stateless(headers: Headers, call: Call) -> Json:
+def check_stateless(headers: Headers, call: RpcRequest) -> Json:
     """See that a request of the stateless era is whole and that its headers repeat it; returns what its client can do.
 
     Raises:
@@ -99,12 +102,29 @@ def check_arguments(schema: Any, arguments: Json, headers: Headers) -> None:
         raise _rejected(verdict)
 
 
-def offered(capabilities: Json) -> Json:
-    """What of a server's capabilities its clients have through here; what they hear without asking is not among it."""
-    return {name: {} for name in ("tools", "prompts", "resources") if isinstance(capabilities.get(name), dict)}
+def offered(described: ServerDescription, era: Era) -> Json:
+    """What of a server's capabilities its clients have through here.
+
+    That a list has changed is told on streams of the stateless era. In the other era it is told while a tool call runs,
+    by servers that tell it unasked.
+    """
+    unasked = era == "stateless" or described.era == "handshake"
+    told: Json = {}
+    for name in ("tools", "prompts", "resources", "completions", "logging"):
+        if isinstance(can := described.capabilities.get(name), dict):
+            flags = {"subscribe": can.get("subscribe"), "listChanged": unasked and can.get("listChanged")}
+            told[name] = {flag: True for flag, value in flags.items() if value is True}
+    return told
 
 
-def log_level(call: Call) -> str | None:
+def change(changed_list: str | None, uri: str | None) -> tuple[str, Json]:
+    """The notification that a list has changed, or else a resource: its method and its params."""
+    if changed_list is not None:
+        return f"notifications/{changed_list}/list_changed", {}
+    return "notifications/resources/updated", {"uri": uri}
+
+
+def log_level(call: RpcRequest) -> str | None:
     """From which level on a request of the stateless era wants the server's log; None: not at all."""
     level = call.meta.get(LOG_LEVEL_META_KEY)
     return level if isinstance(level, str) and level in LEVELS else None
@@ -122,7 +142,7 @@ def is_of_envelope(key: str) -> bool:
     return key in _ENVELOPE
 
 
-def capabilities_of(call: Call) -> Json:
+def capabilities_of(call: RpcRequest) -> Json:
     """What the client of a request can do, where the request says it itself."""
     can = call.meta.get(CLIENT_CAPABILITIES_META_KEY, call.params.get("capabilities"))
     return can if isinstance(can, dict) else {}

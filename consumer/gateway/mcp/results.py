@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from consumer import __version__
 from consumer.gateway import speech
-from consumer.gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, REFUSED, RpcError
 from consumer.gateway.mcp.protocol import CACHEABLE, SERVER_INFO, Era
+from consumer.gateway.mcp.rpc_messages import INTERNAL_ERROR, INVALID_PARAMS, REFUSED, RpcError
 from consumer.gateway.statuses import RETRY_AFTER
 from schemas.base import Json
 from schemas.errors import ClientError, ErrorCode, RequestTooLarge, SessionsError

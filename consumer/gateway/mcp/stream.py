@@ -47,6 +47,10 @@ class Hearing:
         """Tell him nothing more."""
         self._told.put_nowait(None)
 
+    async def taken(self) -> None:
+        """Wait until he has taken all that he was told: who reads slowly is not told faster."""
+        await self._told.join()
+
     async def events(self) -> AsyncIterator[bytes]:
         """What he is told until the end, as server-sent events, and a comment for each time of silence."""
         while True:
@@ -59,6 +63,7 @@ class Hearing:
             if message is None:
                 return
             yield event_of(message)
+            self._told.task_done()
 
 
 class Answering(Response):

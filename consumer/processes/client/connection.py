@@ -49,7 +49,7 @@ class Connection(ABC):
 
     @abstractmethod
     def hurry(self) -> None:
-        """Owe the server no patience when it is ended: no session was begun."""
+        """Give the server no time to leave when it is ended: no session was begun."""
 
     # While the session lasts.
 

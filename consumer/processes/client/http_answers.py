@@ -24,7 +24,7 @@ from pydantic_core import from_json
 
 from consumer.processes.jsonrpc import Answer, NotJsonRpc, answer_to, failure, parse, quoted
 from consumer.processes.loop_share import EVENT, PARSING, LoopShare
-from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
+from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
 
 SESSION_ID = "mcp-session-id"
 FORGOTTEN = "the server has forgotten the session"
@@ -58,7 +58,7 @@ def status_line(status: int) -> str:
     return f"{status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
 
 
-class _Body(httpx2.AsyncByteStream):
+class _ChunkedBody(httpx2.AsyncByteStream):
     def __init__(self, chunks: AsyncIterator[bytes], response: httpx2.Response) -> None:
         self._chunks, self._response = chunks, response
 
@@ -140,7 +140,7 @@ class AnsweringClient(httpx2.AsyncClient):
         if request_id is not None:
             self.refused = None if response.is_success else response.status_code
         if response.is_success and response.headers.get("content-type", "").lower().startswith(_STREAM):
-            return _like(response, stream=_Body(self._events(request_id, response), response))
+            return _like(response, stream=_ChunkedBody(self._events(request_id, response), response))
         data = await self._read(response)
         why = _forgets(request, response, data)
         if why is not None:

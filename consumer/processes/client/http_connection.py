@@ -18,8 +18,8 @@ from consumer.processes.client.http_answers import FORGOTTEN, AnsweringClient, s
 from consumer.processes.client.start_retries import Setback, refused, too_slow, words_of
 from consumer.processes.loop_share import NOTIFICATION, TALKS, LoopShare, price_of
 from consumer.processes.service import MCPService
-from consumer.processes.stdio.lines import DEFAULT_LINE_CAP
-from consumer.processes.stdio.transport import Stream, Unsendable
+from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
+from consumer.processes.stdio.stdio_streams import NotSerializable, Stream
 from consumer.sessions.session import ProcessExit
 from schemas.errors import StartTimeout
 
@@ -33,7 +33,7 @@ LAST_ANSWERS = 0.1
 """Seconds in which answers that have come still reach their callers, after the server has forgotten the session."""
 
 
-class _Checked(Stream):
+class _CheckedWrites(Stream):
     """Messages on their way to the server, of which each can be written as JSON.
 
     One that cannot would end the connection: the SDK finds out in a task of its own.
@@ -43,13 +43,13 @@ class _Checked(Stream):
         self._inner = inner
 
     async def send(self, item: SessionMessage, /) -> None:
-        """Send one message; :class:`Unsendable` when it is no JSON. NaN and infinity are written as null."""
+        """Send one message; :class:`NotSerializable` when it is no JSON. NaN and infinity are written as null."""
         message = item.message
         if isinstance(message, JSONRPCRequest | JSONRPCNotification) and message.params is not None:
             try:
                 message.params = from_json(message.model_dump_json(include={"params"}))["params"]
             except ValueError as cause:
-                raise Unsendable(str(cause)) from cause
+                raise NotSerializable(str(cause)) from cause
         await self._inner.send(item)
 
     async def aclose(self) -> None:
@@ -108,7 +108,7 @@ class HttpConnection(Connection):
 
     def attach(self, read: "ReadStream[SessionMessage | Exception]", write: "WriteStream[SessionMessage]") -> None:
         """Use these streams of the SDK's transport."""
-        self.read, self.write = FairStream(read, self._share, self._give_up), _Checked(write)
+        self.read, self.write = FairStream(read, self._share, self._give_up), _CheckedWrites(write)
 
     @property
     def is_alive(self) -> bool:

@@ -39,6 +39,9 @@ MAX_LOG = 64 << 10
 MAX_LOGS = 1_000
 """Log messages that the requester of one request is told; what a server says beyond is dropped."""
 
+MAX_CHANGES = 1_000
+"""Changes that the requester of one request is told of; what a server says beyond is dropped."""
+
 USER_REJECTED = -1
 """The error code of MCP for a question that the user refused."""
 
@@ -61,6 +64,7 @@ class _Request:
         self.dialogue = dialogue
         self.open: set[asyncio.Task[Json | ErrorData]] = set()
         self.logs = 0
+        self.changes = 0
 
 
 class Questions:
@@ -72,7 +76,7 @@ class Questions:
     @contextmanager
     def offered(self, dialogue: Dialogue) -> Iterator[None]:
         """While a request runs, its requester can be reached; a question that is open when it ends is given up."""
-        if dialogue.on_question is None and dialogue.on_log is None:
+        if dialogue.on_question is None and dialogue.on_log is None and dialogue.on_change is None:
             yield
             return
         request = _Request(dialogue)
@@ -126,6 +130,13 @@ class Questions:
             if request.dialogue.on_log is not None and request.logs < MAX_LOGS:
                 request.logs += 1
                 await request.dialogue.on_log(params.level, params.logger and params.logger[:255], data)
+
+    async def changed(self, changed_list: str | None, uri: str | None) -> None:
+        """Say what has changed to all that want to know; it does not say either which request it belongs to."""
+        for request in list(self._requests):
+            if request.dialogue.on_change is not None and request.changes < MAX_CHANGES:
+                request.changes += 1
+                await request.dialogue.on_change(changed_list, uri)
 
 
 async def answers(requests: Mapping[str, Any], dialogue: Dialogue) -> Json:

@@ -9,7 +9,7 @@ from consumer.processes.jsonrpc import quoted
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
-from consumer.processes.stdio.transport import Inbox, Outbox, stdio_transport
+from consumer.processes.stdio.stdio_streams import StdinStream, StdoutStream, stdio_transport
 from consumer.sessions.session import ProcessExit
 from schemas.errors import StartTimeout
 
@@ -19,11 +19,11 @@ class StdioConnection(Connection):
 
     process: ServerProcess
 
-    def __init__(self, service: MCPService, process: ServerProcess, inbox: Inbox, outbox: Outbox) -> None:
-        self.read, self.write = inbox, outbox
+    def __init__(self, service: MCPService, process: ServerProcess, stdout: StdoutStream, stdin: StdinStream) -> None:
+        self.read, self.write = stdout, stdin
         self.process = process
         self._service = service
-        self._inbox, self._outbox = inbox, outbox
+        self._stdout, self._stdin = stdout, stdin
 
     @property
     def is_alive(self) -> bool:
@@ -38,8 +38,8 @@ class StdioConnection(Connection):
     @property
     def _clue(self) -> str:
         """What it wrote in the place of MCP, as the end of a message."""
-        nonsense = self._inbox.nonsense
-        return f"; the first line on its stdout that is no MCP: {quoted(nonsense)}" if nonsense else ""
+        bad_output = self._stdout.bad_output
+        return f"; the first line on its stdout that is no MCP: {quoted(bad_output)}" if bad_output else ""
 
     async def setback(self, fault: Exception, *, probed: bool) -> Setback:
         """Whether it refused or ended, and how."""
@@ -51,7 +51,7 @@ class StdioConnection(Connection):
         error = ended_while_starting(self._service, ending, process.stderr.last_line(), self._clue)
         if process.fault is not None:
             return Setback(error)
-        if probed and ending.signal is None and process.has_read(self._outbox.written):
+        if probed and ending.signal is None and process.has_read(self._stdin.written):
             return Setback(error, Again.AS_OLD)
         return Setback(error, Again.ONCE if ending.signal is not None else Again.NO)
 
@@ -85,6 +85,6 @@ async def over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> 
     """Start a process and connect to it; when the block is left nothing of it remains."""
     async with (
         launcher.launch(service) as process,
-        stdio_transport(process, line_cap=line_cap) as (inbox, outbox),
+        stdio_transport(process, line_cap=line_cap) as (stdout, stdin),
     ):
-        yield StdioConnection(service, process, inbox, outbox)
+        yield StdioConnection(service, process, stdout, stdin)

@@ -17,7 +17,7 @@ from schemas.errors import InvalidMessage, McpError, SessionsError, ToolTimeout
 MAX_SUBSCRIPTIONS = 256
 """Resources that one session can be subscribed to."""
 
-STOP_PATIENCE = 2.0
+STOP_TIMEOUT = 2.0
 """How long (s) it may take to tell the server that a request listens no longer."""
 
 _LISTS = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
@@ -90,7 +90,7 @@ class Subscriptions:
             self._listening = listening
             if before is not None:
                 before.cancel()  # only now: between the two nothing is missed
-                await asyncio.wait({before}, timeout=STOP_PATIENCE)
+                await asyncio.wait({before}, timeout=STOP_TIMEOUT)
             return self._acknowledged.result()
         if listening.done():
             listening.result()

@@ -41,7 +41,7 @@ else:  # the server's interpreter may not have our package; the keeper's file ne
 
 PR_SET_NAME = 15
 
-REHEARSAL_PATIENCE = 2
+REHEARSAL_TIMEOUT = 2
 """Seconds that the rehearsal may take; a server that does not leave when its input ends takes them all."""
 
 _CLIENT = {"name": "mcp-sessions", "version": "0"}
@@ -111,7 +111,7 @@ def rehearse(function: Callable[[], Any]) -> None:
         _rehearse(function, writing)
     os.close(writing)
     names = b""
-    while select.select([reading], [], [], REHEARSAL_PATIENCE + 1)[0] and (more := os.read(reading, 65536)):
+    while select.select([reading], [], [], REHEARSAL_TIMEOUT + 1)[0] and (more := os.read(reading, 65536)):
         names += more
     os.close(reading)
     for signalled in (os.killpg, os.kill):
@@ -136,7 +136,7 @@ def _rehearse(function: Callable[[], Any], writing: int) -> NoReturn:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGALRM, leave)
-        signal.alarm(REHEARSAL_PATIENCE)
+        signal.alarm(REHEARSAL_TIMEOUT)
         theirs, ours = os.pipe()
         for number, (method, params) in enumerate(CONVERSATION):
             message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import consumer
-from consumer.processes.launch.environment import PASSED_ON
 from consumer.processes.launch.host_tools import failure_of, names_file
+from consumer.processes.launch.minimal_environment import PASSED_ON
 from consumer.processes.service import MCPService
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")

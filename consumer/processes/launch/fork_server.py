@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import structlog
 
 from consumer.processes.stdio.pipes import PipeReader
-from consumer.processes.stdio.stderr_tail import Tail
+from consumer.processes.stdio.stderr_tail import StderrTail
 
 MESSAGE_SIZE = 1 << 16
-END_PATIENCE = 1.0
+END_TIMEOUT = 1.0
 """Seconds that the helper has to leave when its socket is closed."""
 
 log = structlog.get_logger(__name__)
@@ -132,7 +132,7 @@ class ForkServer:
         self._child: Process | None = None
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._connection: socket.socket | None = None
-        self._words = Tail()
+        self._words = StderrTail()
         self._stderr: PipeReader | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
@@ -152,7 +152,7 @@ class ForkServer:
         """Whether it has ever imported the server."""
         return self._ready.done() and self._ready.exception() is None
 
-    async def start(self, spawn: Spawn, *, patience: float) -> None:
+    async def start(self, spawn: Spawn, *, timeout: float) -> None:
         """Start the process and wait until it says that it is ready; :class:`CannotFork` if it does not."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read, write = os.pipe()
@@ -171,9 +171,9 @@ class ForkServer:
             raise CannotFork("it was closed")
         ours.setblocking(False)
         self._loop.add_reader(ours.fileno(), self._readable)
-        await asyncio.wait({self._ready}, timeout=patience)
+        await asyncio.wait({self._ready}, timeout=timeout)
         if not self._ready.done():
-            raise CannotFork(f"it was not ready within {patience:g} s")
+            raise CannotFork(f"it was not ready within {timeout:g} s")
         self._ready.result()
 
     async def fork(self, job: Job, stdin: int, stdout: int, stderr: int) -> ForkedChild:
@@ -239,15 +239,15 @@ class ForkServer:
         if self.retired and not self._children and not self._asked:
             self._disconnect("its service has been configured anew")
 
-    async def close(self, patience: float = END_PATIENCE) -> None:
-        """End the process and with it all its forks, by force after ``patience`` seconds. Idempotent."""
+    async def close(self, timeout: float = END_TIMEOUT) -> None:
+        """End the process and with it all its forks, by force after ``timeout`` seconds. Idempotent."""
         self._disconnect("it was closed")
         if self._child is None:
             return
         if not self.was_ready:  # it is in the middle of an import and does not listen
             self._kill()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await self._ended.wait()
         if not self._ended.is_set():
             self._kill()

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-PROBE_PATIENCE = 5.0
+PROBE_TIMEOUT = 5.0
 
 
 def names_file(word: str) -> bool:
@@ -17,7 +17,7 @@ def names_file(word: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class HostTools:
     """Where the small programs are that bubbles are made with; ``None`` for what the machine lacks.
 
     Busybox has a setpriv and an env that know less, so being there is not enough.
@@ -32,14 +32,14 @@ _USES = {
     "setpriv": ["--no-new-privs", "--inh-caps=-all", "--", "true"],
     "env": ["--default-signal=TERM", "--chdir=/", "true"],
 }
-_found: list[Tools] = []
+_found: list[HostTools] = []
 
 
-async def tools() -> Tools:
+async def tools() -> HostTools:
     """What the machine has and what works of it; looked up once."""
     if not _found:
         setpriv, env = await asyncio.gather(*(_usable(name, use) for name, use in _USES.items()))
-        _found.append(Tools(setpriv, env, shutil.which("bwrap")))
+        _found.append(HostTools(setpriv, env, shutil.which("bwrap")))
     return _found[0]
 
 
@@ -54,7 +54,7 @@ async def failure_of(*argv: str) -> str:
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     try:
-        _, stderr = await asyncio.wait_for(process.communicate(), PROBE_PATIENCE)
+        _, stderr = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -13,15 +13,15 @@ from pathlib import Path
 import structlog
 
 from consumer.processes.launch import keeper_child
-from consumer.processes.launch.environment import MARKER
 from consumer.processes.launch.fork_server import CannotFork, ForkedChild, ForkServer, Job, Process, Watch
+from consumer.processes.launch.minimal_environment import MARKER
 from consumer.processes.stdio.spawn import fork, watch
 
 MAX_DEATHS = 5
 """Keepers that may die on us; then no server is started any more, since somebody kills them on purpose."""
 
-START_PATIENCE = 10.0
-END_PATIENCE = 6.0
+START_TIMEOUT = 10.0
+END_TIMEOUT = 6.0
 """Seconds for its own ones: ending what is below it, and removing the base folder."""
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class Keeper:
     async def _start(self) -> ForkServer:
         server = ForkServer(self._ended)
         try:
-            await server.start(self._spawn, patience=START_PATIENCE)
+            await server.start(self._spawn, timeout=START_TIMEOUT)
         except BaseException as error:
             self._starting = None
             await server.close()
@@ -95,7 +95,7 @@ class Keeper:
         """End the helper, which ends all that is left below it and removes the base folder. Bounded; idempotent."""
         self._closing = True
         if self._starting is not None:
-            done, _ = await asyncio.wait({self._starting}, timeout=END_PATIENCE)
+            done, _ = await asyncio.wait({self._starting}, timeout=END_TIMEOUT)
             if done and (server := self._server()) is not None:
-                await server.close(patience=END_PATIENCE)
+                await server.close(timeout=END_TIMEOUT)
             self._starting = None

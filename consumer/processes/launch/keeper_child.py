@@ -55,7 +55,7 @@ LOOK_AGAIN = 0.02
 LOOK = 1.0
 """Seconds between two looks while there is no reason to: a server may have given up being a subreaper."""
 
-END_PATIENCE = 2.0
+END_TIMEOUT = 2.0
 """Seconds in which what is below it must be gone when the worker is."""
 
 Job = dict[str, Any]
@@ -170,7 +170,7 @@ class Parent:
 
     def end_all(self) -> None:
         """Kill everything below it. Bounded."""
-        deadline = time.monotonic() + END_PATIENCE
+        deadline = time.monotonic() + END_TIMEOUT
         for pid in self.pidfds:
             signalled(os.killpg, pid)
             signalled(os.kill, pid)

@@ -1,7 +1,7 @@
 """Starting and clearing away server processes: folder, environment, sandbox, keeper.
 
 :class:`LocalLauncher` starts a process from the service's command;
-:class:`~consumer.processes.fork.launcher.ForkLauncher` knows a quicker way for some.
+:class:`~consumer.processes.fork.fork_launcher.ForkLauncher` knows a quicker way for some.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from typing import Protocol
 
 import structlog
 
-from consumer.processes.launch.environment import make_folder, minimal_environment, parent_of_bases
 from consumer.processes.launch.fork_server import ForkedChild, Job, Process, Watch
 from consumer.processes.launch.host_tools import names_file
 from consumer.processes.launch.keeper import Keeper
+from consumer.processes.launch.minimal_environment import make_folder, minimal_environment, parent_of_bases
 from consumer.processes.launch.removal import remove_tree
 from consumer.processes.launch.sandbox import Confinement, confinement_of, environment_of_limits, limits, wrapped
-from consumer.processes.launch.session_root import Base
+from consumer.processes.launch.session_root import SessionRoot
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
 from consumer.processes.stdio.spawn import fork, watch
@@ -56,7 +56,7 @@ class LocalLauncher:
     def __init__(self, *, parent: Path | None = None, ignore_term: bool | None = None) -> None:
         self._parent = parent
         self.ignore_term = "DYNO" in os.environ if ignore_term is None else ignore_term
-        self._base: Base | None = None
+        self._base: SessionRoot | None = None
         self._keeper: Keeper | None = None
 
     @property
@@ -96,10 +96,10 @@ class LocalLauncher:
         finally:
             await asyncio.to_thread(remove_tree, folder)
 
-    def ground(self) -> tuple[Base, Keeper]:
+    def ground(self) -> tuple[SessionRoot, Keeper]:
         """The base folder, and the parent of what runs in it."""
         if self._base is None or self._keeper is None:
-            self._base = Base(parent_of_bases(self._parent))
+            self._base = SessionRoot(parent_of_bases(self._parent))
             self._keeper = Keeper(self._base.path, self._base.mark)
         return self._base, self._keeper
 

@@ -10,14 +10,14 @@ import stat
 import time
 from pathlib import Path
 
-PATIENCE = 3.0
+REMOVE_TIMEOUT = 3.0
 """Seconds after which a folder that somebody keeps filling, or that cannot be removed, is left."""
 
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LOOKED_AT = getattr(os, "O_PATH", os.O_RDONLY)
 
 
-def remove_tree(folder: Path, patience: float = PATIENCE) -> bool:
+def remove_tree(folder: Path, timeout: float = REMOVE_TIMEOUT) -> bool:
     """Remove ``folder`` and all in it, also what was made read-only. Blocking and bounded; never raises.
 
     Returns whether it is gone. What cannot be removed (another user's, a mount) is left. ``folder`` itself must be a
@@ -33,7 +33,7 @@ def remove_tree(folder: Path, patience: float = PATIENCE) -> bool:
     except OSError:
         return not os.path.lexists(folder)
     try:
-        return _remove(parent, folder.name, time.monotonic() + patience)
+        return _remove(parent, folder.name, time.monotonic() + timeout)
     except OSError:
         return False
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from consumer.processes.launch import keeper_child
-from consumer.processes.launch.environment import MARKER, parent_of_bases
+from consumer.processes.launch.minimal_environment import MARKER, parent_of_bases
 from consumer.processes.launch.removal import remove_tree
 
 NAME = "mcp-sessions-"
@@ -34,7 +34,7 @@ class NotOurs(OSError):
     """What has a name as ours was made by somebody else, or is of another kind."""
 
 
-class Base:
+class SessionRoot:
     """A new base folder below ``parent``; it cannot be listed, so that no server finds the others by looking."""
 
     def __init__(self, parent: Path) -> None:

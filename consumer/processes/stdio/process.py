@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal as signals
+import signal
 import struct
 import termios
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from typing import Protocol
 import structlog
 
 from consumer.processes.stdio.pipes import PipeReader, PipeWriter
-from consumer.processes.stdio.stderr_tail import Tail
+from consumer.processes.stdio.stderr_tail import StderrTail
 from consumer.sessions.session import ProcessExit
 
-EOF_PATIENCE = 1.5
+EOF_TIMEOUT = 1.5
 """Seconds that a server has to leave after its stdin was closed (MCP 2025-11-25, basic/lifecycle, shutdown)."""
 
-TERM_PATIENCE = 1.0
+TERM_TIMEOUT = 1.0
 """Seconds that it then has after SIGTERM."""
 
-KILL_PATIENCE = 2.0
+KILL_TIMEOUT = 2.0
 """Seconds in which a SIGKILLed process must be gone; only one that hangs in the kernel takes more."""
 
 LAST_WORDS = 0.25
@@ -61,7 +61,7 @@ class ServerProcess:
         self.pid = 0
         self.returncode: int | None = None
         self.fault: str | None = None
-        self.stderr = Tail()
+        self.stderr = StderrTail()
         self.hurry = False
         self.forked = forked
         self._ending = False
@@ -132,14 +132,14 @@ class ServerProcess:
         """Nothing can be asked any more of a server that has closed this pipe. It has a moment to leave by itself."""
         self._closed_pipe = pipe
         if self._child is not None and self.returncode is None and not self._ending:
-            self._loop.call_later(LAST_WORDS, self.condemn, f"it closed its {pipe}")
+            self._loop.call_later(LAST_WORDS, self.kill_for_fault, f"it closed its {pipe}")
 
     def _exit_noticed(self) -> None:
         assert self._child is not None
         # Before it is reaped, while the number of the group is certainly its own: whatever it started.
         self.kill_group()
         code = self._child.wait()
-        self.returncode = 128 - code if self._in_shell and 128 < code <= 128 + signals.SIGRTMAX else code
+        self.returncode = 128 - code if self._in_shell and 128 < code <= 128 + signal.SIGRTMAX else code
         self._exited.set_result(None)
         if self._open_pipes:
             self.resume_stdout()
@@ -150,7 +150,7 @@ class ServerProcess:
     def _settle(self) -> None:
         if self._gone.done():
             return
-        code = self.returncode if self.returncode is not None else -signals.SIGKILL
+        code = self.returncode if self.returncode is not None else -signal.SIGKILL
         text = self.stderr.text()
         self._gone.set_result(
             ProcessExit(exit_code=code, signal=None, stderr=text)
@@ -225,19 +225,19 @@ class ServerProcess:
         if self._stdout is not None:
             self._stdout.resume()
 
-    def condemn(self, reason: str) -> None:
+    def kill_for_fault(self, reason: str) -> None:
         """End the process now, because of ``reason``, which its ``stderr`` will tell."""
         if self.returncode is None and self.fault is None and not self._ending:
             self.fault = reason
             self.stderr.note(f"the server was ended because {reason}")
-            log.warning("process.condemned", pid=self.pid, reason=reason)
+            log.warning("process.killed_for_fault", pid=self.pid, reason=reason)
             self.kill_group()
 
     def kill_group(self) -> None:
         """SIGKILL for the process and everything in its group; harmless when there is nobody left."""
-        self._signal_group(signals.SIGKILL)
+        self._signal_group(signal.SIGKILL)
 
-    def _signal_group(self, number: signals.Signals) -> None:
+    def _signal_group(self, number: signal.Signals) -> None:
         if self._child is not None and self.returncode is None and self._is_there():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
@@ -257,12 +257,12 @@ class ServerProcess:
         try:
             self._close_stdin()
             self.resume_stdout()
-            if not self.hurry and not await self._left_within(EOF_PATIENCE) and self._obeys_term:
-                self._signal_group(signals.SIGTERM)
-                await self._left_within(TERM_PATIENCE)
+            if not self.hurry and not await self._left_within(EOF_TIMEOUT) and self._obeys_term:
+                self._signal_group(signal.SIGTERM)
+                await self._left_within(TERM_TIMEOUT)
             if not self._exited.done():
                 self.kill_group()
-                if not await self._left_within(KILL_PATIENCE):
+                if not await self._left_within(KILL_TIMEOUT):
                     log.error("process.unkillable", pid=self.pid)
             await asyncio.wait({self._gone}, timeout=2 * LAST_WORDS)
         finally:

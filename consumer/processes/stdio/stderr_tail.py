@@ -6,7 +6,7 @@ MAX_BYTES = 16 * 1024
 MAX_LINES = 64
 
 
-class Tail:
+class StderrTail:
     """Keeps the end of a stream of bytes, at most 16 KiB and 64 lines of it, whatever the amount that flows by."""
 
     def __init__(self) -> None:

@@ -7,14 +7,14 @@ such starts go before those that fill the pool.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService
 from consumer.processes.warm.starter import Starter
-from consumer.processes.warm.warm_clients import Shelf
+from consumer.processes.warm.warm_clients import WarmClients
 
 
 class WarmPool:
-    """Gives sessions their clients, from a shelf for each service that wants one; ``starter`` is its own from now on.
+    """Gives sessions their clients, warm ones where their service wants some; ``starter`` is its own from now on.
 
     ``started`` is told of every client that was started, for a call or ahead of one. Nothing is started ahead until
     :meth:`warm_up`.
@@ -23,7 +23,7 @@ class WarmPool:
     def __init__(self, starter: Starter, *, started: Callable[[MCPClient], None] = lambda _client: None) -> None:
         self._starter = starter
         self._started = started
-        self._shelves: dict[str, Shelf] = {}
+        self._clients: dict[str, WarmClients] = {}
         self._clearing: set[asyncio.Task[None]] = set()
         self._changed: Callable[[], None] = lambda: None
         self._warm = False
@@ -41,13 +41,13 @@ class WarmPool:
         if service.enabled:
             self._starter.prepare(service)
         if service.enabled and service.warm is not None and service.warm.max:
-            self._shelves[service.name] = Shelf(service, service.warm, self._start_ahead, self._changed)
+            self._clients[service.name] = WarmClients(service, service.warm, self._start_ahead, self._changed)
 
     def reconfigure(self, before: Mapping[str, MCPService], after: Mapping[str, MCPService]) -> None:
-        """Clear the shelves of services that are changed or gone, and fill those of the new ones; returns at once."""
+        """Clear the warm clients of changed and removed services, and fill those of new ones; returns at once."""
         different = {name for name in {*before, *after} if before.get(name) != after.get(name)}
-        for name in different & self._shelves.keys():
-            clearing = asyncio.create_task(self._shelves.pop(name).close(), name=f"warm-clear-{name}")
+        for name in different & self._clients.keys():
+            clearing = asyncio.create_task(self._clients.pop(name).close(), name=f"warm-clear-{name}")
             self._clearing.add(clearing)
             clearing.add_done_callback(self._clearing.discard)
             self._changed()
@@ -61,28 +61,28 @@ class WarmPool:
 
     def waiting(self, service_name: str) -> int:
         """How many clients of the service wait for a call."""
-        shelf = self._shelves.get(service_name)
-        return len(shelf) if shelf is not None else 0
+        clients = self._clients.get(service_name)
+        return len(clients) if clients is not None else 0
 
     async def take(self, service: MCPService) -> MCPClient:
         """A client that waited, at once, or one that is started now; it is the caller's."""
-        shelf = self._shelves.get(service.name)
-        if shelf is None:
+        clients = self._clients.get(service.name)
+        if clients is None:
             return await self._start(service)
-        while (client := shelf.take()) is not None:
+        while (client := clients.take()) is not None:
             if await client.is_known():
                 return client
-            shelf.discard(client)
+            clients.discard(client)
         loop = asyncio.get_running_loop()
         began = loop.time()
         client = await self._start(service)
-        shelf.note_start(loop.time() - began)
+        clients.note_start(loop.time() - began)
         return client
 
     def take_back(self, client: MCPClient) -> bool:
-        """Put a client that was taken and never used on the shelf; ``False`` when there is no use for it."""
-        shelf = self._shelves.get(client.service.name)
-        return shelf is not None and shelf.put_back(client)
+        """Take back a client that was never used; ``False`` when there is no use for it."""
+        clients = self._clients.get(client.service.name)
+        return clients is not None and clients.put_back(client)
 
     async def _start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
         client = await self._starter.start(service, ahead=ahead)
@@ -95,8 +95,8 @@ class WarmPool:
     async def cool_down(self) -> None:
         """Start nothing ahead any more and stop the clients that wait; sessions are served on. Idempotent."""
         self._warm = False
-        shelves, self._shelves = list(self._shelves.values()), {}
-        await asyncio.gather(*(shelf.close() for shelf in shelves), *self._clearing)
+        waiting, self._clients = list(self._clients.values()), {}
+        await asyncio.gather(*(clients.close() for clients in waiting), *self._clearing)
 
     async def close(self) -> None:
         """End every client that was given out or waits. Idempotent, bounded, never raises."""

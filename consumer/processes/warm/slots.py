@@ -19,8 +19,8 @@ class Slots:
         self._ahead: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def taken(self, *, ahead: bool, patience: float) -> AsyncIterator[None]:
-        """Have a place within the block, for at most ``patience`` seconds of it: who hangs must not keep others."""
+    async def taken(self, *, ahead: bool, timeout: float) -> AsyncIterator[None]:
+        """Have a place within the block, for at most ``timeout`` seconds of it: who hangs must not keep others."""
         await self._acquire(self._ahead if ahead else self._calls)
         freed = False
 
@@ -30,7 +30,7 @@ class Slots:
                 freed = True
                 self._release()
 
-        timer = asyncio.get_running_loop().call_later(patience, free)
+        timer = asyncio.get_running_loop().call_later(timeout, free)
         try:
             yield
         finally:

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import structlog
 
-from consumer.processes.client.client import MCPClient
 from consumer.processes.client.era import Era
-from consumer.processes.fork.launcher import ForkLauncher
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.fork.fork_launcher import ForkLauncher
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.processes.warm.slots import Slots
@@ -78,7 +78,7 @@ class ColdStarter:
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
         """Start a client. Waiting for a slot, in which calls go first, does not count towards ``start_timeout``."""
         key = (service.name, *(service.command or [service.url or ""]))
-        async with self._slots.taken(ahead=ahead, patience=CPU_BOUND):
+        async with self._slots.taken(ahead=ahead, timeout=CPU_BOUND):
             if self._closed:
                 raise ShuttingDown("the worker is leaving")
             # Old servers are not asked again which era they speak: a silent one takes seconds to say nothing.

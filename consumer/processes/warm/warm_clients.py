@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, wait_exponential, wait_random
 
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService, Warm
 from consumer.processes.warm.demand import Demand
 from consumer.sessions.session import ProcessExit
@@ -27,7 +27,7 @@ COURTESY = 0.05
 log = structlog.get_logger(__name__)
 
 
-class Shelf:
+class WarmClients:
     """Clients of ``service``, each for one session; ``start`` starts one, ``changed`` is called when their number does.
 
     Everything runs in the event loop, so nobody else can take what :meth:`take` returns.
@@ -106,7 +106,7 @@ class Shelf:
                         log.info("warm.recovered", service=self._service.name)
 
     async def _keep_until_proven(self, *, carefully: bool) -> None:
-        """Keep the shelf filled until a client was good for something; raises why one was not.
+        """Keep clients waiting until a client was good for something; raises why one was not.
 
         ``carefully`` starts one at a time, because the last one failed.
         """

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import Mark, begins, either, has, is_object, is_text, lacks
-from consumer.telephony.outcome import Ignored, Payload, Translated
-from consumer.telephony.platforms.channels import CHANNEL_STATES, OF_WAZO
+from consumer.telephony.platforms.channel_states import CHANNEL_STATES, OF_WAZO
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
 SOURCE = "asterisk"

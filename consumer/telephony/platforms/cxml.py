@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import begins, fits, has, is_object, lacks
-from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallKind, normal_reason
 
 SOURCE = "cxml"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import Mark, begins, has, is_number, is_object
-from consumer.telephony.outcome import Ignored, Payload, Translated
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
 SOURCE = "daily"

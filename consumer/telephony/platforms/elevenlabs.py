@@ -12,7 +12,7 @@ from datetime import datetime
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import begins, has, is_number, is_object, lacks
-from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallId, CallKind
 
 SOURCE = "elevenlabs"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import among, either, has, is_object
-from consumer.telephony.outcome import Ignored, Payload, Translated
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
 SOURCE = "livekit"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from consumer.telephony.marks import among, has
-from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallEvent, CallKind
 from schemas.text import REPLACED, replaced
 

@@ -9,7 +9,7 @@ import re
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import has, lacks
-from consumer.telephony.outcome import Ignored, Payload, Translated
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind, normal_reason
 
 SOURCE = "plivo"

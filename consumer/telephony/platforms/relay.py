@@ -8,9 +8,9 @@ legacy ``blade.broadcast``. Whether a bridge forwards the whole JSON-RPC frame, 
 from consumer.telephony import values
 from consumer.telephony.decode import json_name
 from consumer.telephony.marks import Mark, has, lacks
-from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
 from consumer.telephony.platforms.signalwire import call_event, envelope_of, event_in
 from consumer.telephony.platforms.swml import NO_FETCH, ON_SWML_CHANNEL
+from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 
 SOURCE = "relay"
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from consumer.telephony import times, values
 from consumer.telephony.decode import json_name
-from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
+from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallKind
 
 STATES = {

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import among, has, is_object, is_text
-from consumer.telephony.outcome import Ignored, Payload, Translated
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
 SOURCE = "swaig"

@@ -10,8 +10,8 @@
 
 from consumer.telephony import values
 from consumer.telephony.marks import Mark, has, inside, lacks
-from consumer.telephony.outcome import Ignored, Payload, Translated
 from consumer.telephony.platforms.signalwire import STATES, call_event, envelope_of, event_in, is_fetch
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
 SOURCE = "swml_status"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import Mark, Shape, among, fits, is_object, is_text, lacks
-from consumer.telephony.outcome import Ignored, Payload, Translated
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
 SOURCE = "telnyx"

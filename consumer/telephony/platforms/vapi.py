@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from consumer.telephony import times, values
 from consumer.telephony.marks import Mark
-from consumer.telephony.outcome import Ignored, Payload, Translated
+from consumer.telephony.translation import Ignored, Payload, Translated
 from schemas.calls import CallKind
 
 SOURCE = "vapi"

@@ -11,8 +11,8 @@ from datetime import datetime
 from consumer.telephony import times, values
 from consumer.telephony.decode import json_name
 from consumer.telephony.marks import has
-from consumer.telephony.outcome import Ignored, Payload, Translated, Unusable
-from consumer.telephony.platforms.channels import CHANNEL_STATES, OF_WAZO
+from consumer.telephony.platforms.channel_states import CHANNEL_STATES, OF_WAZO
+from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallKind
 
 SOURCE = "wazo"

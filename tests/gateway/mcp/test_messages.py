@@ -111,7 +111,7 @@ async def test_what_http_refuses_is_answered_in_json_rpc(mcp: Cluster, serve: Se
 async def test_a_tool_that_is_late_is_a_result_that_can_be_read_out(mcp: Cluster, serve: Serve) -> None:
     await mcp.start()
     await call(await serve(), ECHO, "echo", text="up")
-    hasty = await serve(patience=0.5)
+    hasty = await serve(call_timeout=0.5)
     late = await call(hasty, ECHO, "sleep", seconds=20)
     assert late["isError"] is True
     assert text(late) == speech.LATE
@@ -133,7 +133,7 @@ async def test_mistakes_are_errors_of_json_rpc_with_their_code(mcp: Cluster, ser
 
 
 async def test_without_a_worker_nothing_was_executed_and_the_status_says_so(mcp: Cluster, serve: Serve) -> None:
-    http = await serve(patience=2)
+    http = await serve(call_timeout=2)
     answer = await ask(http, ECHO, "tools/call", {"name": "echo"})
     assert answer.status_code in (200, 503), answer.text
     if answer.status_code == 200:  # the names are there from an earlier worker, and nobody knows
@@ -208,7 +208,9 @@ async def test_the_server_itself_says_who_it_is(mcp: Cluster, serve: Serve) -> N
     said = (await ask(http, PATH, "initialize", {"protocolVersion": "2099-01-01"})).json()["result"]
     assert said["protocolVersion"] == "2025-11-25"
     assert said["serverInfo"]["name"] == "everything"
-    assert said["capabilities"] == {"tools": {}, "prompts": {}, "resources": {}}
+    # It speaks the newer era, where servers tell of lists only those who listen.
+    offered = {"tools": {}, "prompts": {}, "resources": {"subscribe": True}, "completions": {}, "logging": {}}
+    assert said["capabilities"] == offered
     assert (await mcp.client.list_sessions()).sessions == {}
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from consumer.broker.declare import apply
 from consumer.broker.link import Link
-from consumer.broker.topology import cluster as topology
+from consumer.broker.topology import cluster_topology
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker, find_server
 from tests.harness import Cluster, cluster, config
@@ -32,7 +32,7 @@ async def mcp(node: PrivateBroker) -> AsyncIterator[Cluster]:
     async with cluster(node.url, NAMES.prefix) as made:
         link = Link(node.url, "apply")
         await link.open()
-        await apply(await link.channel(), topology(NAMES), link=link)
+        await apply(await link.channel(), cluster_topology(NAMES), link=link)
         await link.close()
         await asyncio.to_thread(give_rights, node)
         yield made

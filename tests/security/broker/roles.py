@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import aio_pika
+import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq import Channel as RawChannel
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
@@ -24,7 +24,7 @@ FORMER = "former"
 """A client with the rights of before: it may also write into any queue, by the default exchange."""
 
 USERS = (*ROLES, FORMER)
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 @contextmanager
@@ -62,7 +62,7 @@ class Attacker:
         self._url = url
         self._connection: AbstractConnection
         self._pika: AbstractChannel
-        self._raw: RawChannel
+        self._raw: aiormq.Channel
         self._answers: dict[str, asyncio.Future[DeliveredMessage]] = {}
         self._number = 0
 
@@ -80,7 +80,7 @@ class Attacker:
         self._pika = self._connection.channel(publisher_confirms=True)
         await self._pika.initialize()
         raw = await self._pika.get_underlay_channel()
-        assert isinstance(raw, RawChannel)
+        assert isinstance(raw, aiormq.Channel)
         self._raw = raw
         await raw.basic_consume("amq.rabbitmq.reply-to", self._heard, no_ack=True)
 
@@ -114,5 +114,5 @@ class Attacker:
         waiting = self._answers[correlation] = asyncio.get_running_loop().create_future()
         where = {"reply_to": "amq.rabbitmq.reply-to", "correlation_id": correlation}
         await self.send(exchange, key, kind, body, **where, **properties)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return parse_reply((await waiting).body)

@@ -117,5 +117,5 @@ class Scene:
         """Bytes that the workers have, without the servers of their sessions."""
         return sum(psutil.Process(worker.process.pid).memory_info().rss for worker in self.mcp.workers)
 
-    def parked(self) -> list[dict[str, Any]]:
-        return self.mcp.logged("delivery", outcome="parked")
+    def dead_letters(self) -> list[dict[str, Any]]:
+        return self.mcp.logged("delivery", outcome="dead_lettered")

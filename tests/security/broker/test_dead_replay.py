@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from consumer.broker.dead_letter import Filter
+from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.link import Link
 from consumer.broker.message import CALL_HEADER, Message
-from consumer.broker.parked import Filter
-from consumer.broker.parking import ParkingLot, Replayed
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import DELIVERY_LIMIT
 from infra.broker import PrivateBroker
@@ -32,7 +32,7 @@ FALSE_EVENT = {
 
 
 def lies(exchange: str, key: str) -> dict[str, object]:
-    """The headers by which a parked message would say that it came from there."""
+    """The headers by which a dead letter would say that it came from there."""
     return {
         "x-mcp-exchange": exchange,
         "x-mcp-routing-key": key,
@@ -59,12 +59,12 @@ async def publishing(mcp: Cluster, node: PrivateBroker) -> AsyncIterator[Attacke
 
 
 async def replay_all(node: PrivateBroker) -> list[Replayed]:
-    """``mcp-sessions dead replay --all``, as operator."""
+    """``mcp-sessions dead-letters replay --all``, as operator."""
     link, publisher = Link(url_of(node, "operator"), "operator"), Publisher()
     await link.open()
     try:
         publisher.attach(await link.publishing())
-        lot = ParkingLot(link, NAMES)
+        lot = DeadLetterQueue(link, NAMES)
         done: list[Replayed] = []
         await lot.replay({one.id for one in await lot.fitting(Filter())}, publisher, done.append)
         return done
@@ -88,9 +88,9 @@ async def test_a_replay_tells_no_event_and_ends_no_call(
         await attacker.send(NAMES.sessions, "live-0", "call.ended", ended, headers=lies(exchange, key))
         await attacker.send(NAMES.requests, "live-0", "mcp.session.closed", FALSE_EVENT, headers=lies(exchange, key))
         await attacker.send(NAMES.cluster, "", "call.ended", ended, headers=lies(exchange, key))
-    await scene.mcp.until(lambda: len(scene.parked()) == 4 * len(targets))
-    for exchange, key in targets:  # straight into the parking lot, as before
-        await former.send("", NAMES.dead, "call.ended", ended, headers=lies(exchange, key))
+    await scene.mcp.until(lambda: len(scene.dead_letters()) == 4 * len(targets))
+    for exchange, key in targets:  # straight into the dead-letter queue, as before
+        await former.send("", NAMES.dead_letters, "call.ended", ended, headers=lies(exchange, key))
 
     done: list[Replayed] = []
 
@@ -102,10 +102,10 @@ async def test_a_replay_tells_no_event_and_ends_no_call(
     first = done[: 5 * len(targets)]
     reached = {one.exchange for one in first if not one.problem}
     assert reached == {NAMES.calls, NAMES.requests}, "where they had been published, and nowhere else"
-    assert [one.problem for one in first if one.parked.message.type == "call.ended" and not one.problem] == []
+    assert [one.problem for one in first if one.letter.message.type == "call.ended" and not one.problem] == []
 
 
-async def test_what_the_broker_parked_is_replayed_by_its_queue_alone(
+async def test_what_the_broker_dead_lettered_is_replayed_by_its_queue_alone(
     mcp: Cluster, node: PrivateBroker, publishing: Attacker
 ):
     """Up to RabbitMQ 3.13 exchange and key of its newest death are the publisher's, if it made that death up."""
@@ -128,7 +128,7 @@ async def test_what_the_broker_parked_is_replayed_by_its_queue_alone(
     async with asyncio.timeout(30):
         for _ in range(DELIVERY_LIMIT + 1):
             await (await thrown.get())  # type: ignore[misc]
-        while not await mcp.client.parked():
+        while not await mcp.client.count_dead_letters():
             await asyncio.sleep(0.05)
     await channel.cancel(tag)
     await link.close()
@@ -139,14 +139,14 @@ async def test_what_the_broker_parked_is_replayed_by_its_queue_alone(
 
 
 async def test_what_workers_had_made_of_an_event_is_an_event_again(mcp: Cluster, node: PrivateBroker):
-    """A worker parks a start that is too large for it, and says that it came from a worker."""
+    """A worker makes a dead letter of a start that is too large for it, and says that it came from a worker."""
     worker = await mcp.start(config(worker={"max_message": "1K"}), AMQP_URL=url_of(node, "worker"))
     link, publisher = Link(url_of(node, "worker"), "worker"), Publisher(signs=True)
     await link.open()
     publisher.attach(await link.publishing(signed=True))
     event = CallEvent(call_id=CallId("c-1"), kind=CallKind.STARTED, attributes={"note": "x" * 2000})
-    await publisher.confirmed(Message(event.model_dump_json().encode(), type=event.message_type), NAMES.sessions, "c-1")
-    await mcp.until(lambda: mcp.logged("delivery", outcome="parked", reason="too_large"))
+    await publisher.publish(Message(event.model_dump_json().encode(), type=event.message_type), NAMES.sessions, "c-1")
+    await mcp.until(lambda: mcp.logged("delivery", outcome="dead_lettered", reason="too_large"))
     await link.close()
     assert await worker.terminate() == 0
     (done,) = await replay_all(node)

@@ -14,7 +14,7 @@ from consumer.broker.topology import Binding, Queue
 from infra.broker import PrivateBroker
 from schemas import headers
 from schemas.errors import ErrorCode
-from schemas.internal import INTERNAL, Presence
+from schemas.internal import INTERNAL, PresenceReport
 from schemas.requests import MADE_OF_EVENTS
 from tests.acceptance.recipes import recipe_of
 from tests.harness import Cluster, config
@@ -74,8 +74,8 @@ async def test_a_client_can_say_nothing_that_only_workers_say(scene: Scene, atta
                         assert f"the exchange '{NAMES.calls}'" in answer.error.message
 
     await scene.undisturbed(attack)
-    assert len(scene.parked()) % (2 * 3 * len(kinds)) == 0, "each is parked once"
-    assert {one["reason"] for one in scene.parked()} == {"invalid_message"}
+    assert len(scene.dead_letters()) % (2 * 3 * len(kinds)) == 0, "each becomes a dead letter once"
+    assert {one["reason"] for one in scene.dead_letters()} == {"invalid_message"}
 
 
 async def test_headers_of_a_client_move_no_call_and_stop_no_placing(scene: Scene, attacker: Attacker):
@@ -101,7 +101,7 @@ async def test_headers_of_a_client_move_no_call_and_stop_no_placing(scene: Scene
             assert answer.error.code is ErrorCode.SERVICE_NOT_FOUND
 
     await scene.undisturbed(attack, besides=opened)
-    assert scene.parked() == []
+    assert scene.dead_letters() == []
 
 
 async def test_forged_starts_wait_for_room_no_longer_than_others(mcp: Cluster, node: PrivateBroker, attacker: Attacker):
@@ -143,7 +143,7 @@ async def test_a_forged_death_buries_nobody(scene: Scene, attacker: Attacker):
     await scene.undisturbed(attack, besides=opened)
 
 
-async def test_what_cannot_be_read_is_answered_and_parked_once(scene: Scene, attacker: Attacker):
+async def test_what_cannot_be_read_is_answered_and_dead_lettered_once(scene: Scene, attacker: Attacker):
     async def attack() -> None:
         for exchange, key in ((NAMES.sessions, "live-0"), (NAMES.requests, "live-0"), (NAMES.cluster, "")):
             answer = await attacker.ask(exchange, key, "t" * 255)
@@ -159,28 +159,28 @@ async def test_what_cannot_be_read_is_answered_and_parked_once(scene: Scene, att
             assert headers.DEADLINE in answer.error.message
 
     await scene.undisturbed(attack)
-    assert len(scene.parked()) % 7 == 0
+    assert len(scene.dead_letters()) % 7 == 0
     assert not scene.mcp.logged("delivery", outcome="requeued")
 
 
 async def test_no_answer_goes_into_a_queue_of_the_workers(scene: Scene, attacker: Attacker):
     """A reply address is where workers write with their own rights."""
     owner = (await scene.client.list_sessions()).sessions["live-0"].worker_id
-    ours = [NAMES.calls, NAMES.unowned, NAMES.orphans, NAMES.queries, NAMES.dead, NAMES.inbox(owner)]
+    ours = [NAMES.calls, NAMES.unowned, NAMES.orphans, NAMES.queries, NAMES.dead_letters, NAMES.inbox(owner)]
     ours += [NAMES.worker(owner, "abc"), NAMES.requests_of(owner, "abc")]
 
     async def attack() -> None:
-        before = len(scene.parked())
+        before = len(scene.dead_letters())
         for queue in ours:
             where = {"reply_to": queue, "correlation_id": "x"}
             await attacker.send(NAMES.requests, "live-0", "session.get", {"session_id": "live-0"}, **where)
             await attacker.send(NAMES.sessions, "live-0", "owner.check", b"{}", **where)
             await attacker.send(NAMES.cluster, "", "workers.list", **where)
-        await scene.mcp.until(lambda: len(scene.parked()) >= before + 3 * len(ours))
+        await scene.mcp.until(lambda: len(scene.dead_letters()) >= before + 3 * len(ours))
 
     await scene.undisturbed(attack)
-    assert len(scene.parked()) % (3 * len(ours)) == 0, "what an answer caused was parked as well"
-    assert all("is a queue of the workers" in one["error"] for one in scene.parked())
+    assert len(scene.dead_letters()) % (3 * len(ours)) == 0, "what an answer caused became a dead letter as well"
+    assert all("is a queue of the workers" in one["error"] for one in scene.dead_letters())
 
 
 async def test_a_client_of_before_that_may_write_into_queues_is_believed_no_more(scene: Scene, former: Attacker):
@@ -219,12 +219,12 @@ async def test_what_a_client_wrote_into_a_workers_own_queue_is_not_heard(
     names = [name for name in await asyncio.to_thread(queues, node) if name.startswith(f"{NAMES.prefix}.workers.")]
     assert len(names) == 2
     workers = (await scene.client.list_workers()).workers
-    ghost = Presence(worker=workers[0].model_copy(update={"worker_id": "ghost", "capacity": 10**6}))
+    ghost = PresenceReport(worker=workers[0].model_copy(update={"worker_id": "ghost", "capacity": 10**6}))
     ended = bodies("live-0", "w-1")["worker.endings"]
 
     async def attack() -> None:
         for queue in names:
-            await former.send("", queue, Presence.type, ghost.model_dump_json().encode())
+            await former.send("", queue, PresenceReport.type, ghost.model_dump_json().encode())
             await former.send("", queue, "worker.endings", ended)
             await former.send(
                 "", queue, "owner.check.reply", b'{"ok": true, "result": {"call_id": "live-0", "owner": "x"}}'
@@ -252,13 +252,13 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
         for number in range(100):
             marks = {CALL_HEADER: "mad", headers.PLACEMENT: f"made-up-{number}/{number}"}
             get = Message(b'{"session_id": "mad"}', type="session.get", headers=marks)
-            await signed.confirmed(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
+            await signed.publish(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
         for bad in ("placer", "/1", "placer/x", "placer/" + "9" * 30, "p" * 5000 + "/1"):
             marks = {CALL_HEADER: "mad", headers.PLACEMENT: bad}
             get = Message(b'{"session_id": "mad"}', type="session.get", headers=marks)
-            await signed.confirmed(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
-        await mcp.until(lambda: len(mcp.logged("delivery", outcome="parked")) == 5)
-        heard: asyncio.Queue[Presence] = asyncio.Queue()
+            await signed.publish(get, "", NAMES.inbox(worker.worker_id))  # type: ignore[arg-type]
+        await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) == 5)
+        heard: asyncio.Queue[PresenceReport] = asyncio.Queue()
         channel = await link.channel()
         queue = Queue(f"{NAMES.prefix}.workers.listener.1", "", exclusive=True)
         await channel.declare_queue(queue)
@@ -266,7 +266,9 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
         await channel.consume(
             queue.name,
             lambda one: (
-                heard.put_nowait(Presence.model_validate_json(one.message.body)) if one.type == Presence.type else None
+                heard.put_nowait(PresenceReport.model_validate_json(one.message.body))
+                if one.type == PresenceReport.type
+                else None
             ),
             no_ack=True,
         )

@@ -30,7 +30,7 @@ Act = Callable[[Link, Publisher], Awaitable[object]]
 
 
 def publish(exchange: str, key: str = "") -> Act:
-    return lambda _, publisher: publisher.confirmed(Message(b"{}"), exchange, key, mandatory=False)
+    return lambda _, publisher: publisher.publish(Message(b"{}"), exchange, key, mandatory=False)
 
 
 def consume(queue: str) -> Act:
@@ -82,7 +82,7 @@ ACTS: dict[str, Act | tuple[Act, ...]] = {
     "write to the placer (`mcp.unowned`)": publish(NAMES.unowned, "c-1"),
     "write to the workers (`mcp.workers`)": publish(NAMES.workers),
     "write events (`mcp.events`)": publish(NAMES.events, "session.created.echo"),
-    "park (`mcp.dead`)": publish(NAMES.dead),
+    "publish dead letters (`mcp.dead`)": publish(NAMES.dead_letters),
     "read call events": consume(NAMES.calls),
     "read questions": consume(NAMES.queries),
     "read requests to a worker (its inbox)": consume(NAMES.inbox(SOMEBODYS)),
@@ -94,10 +94,10 @@ ACTS: dict[str, Act | tuple[Act, ...]] = {
     "read what another client follows": consume(ANOTHERS_EVENTS),
     "forge a reply to another client": publish("", ANOTHERS_REPLIES),
     "lead events into the questions": bind(NAMES.queries, NAMES.events),
-    "read what is parked": consume(NAMES.dead),
+    "read the dead letters": consume(NAMES.dead_letters),
     "declare a queue for replies": declare(f"{NAMES.prefix}.replies.mine"),
     "declare an inbox": declare(NAMES.inbox(WorkerId("w-false"))),
-    "delete the parking lot": delete(f"{NAMES.prefix}.dead"),
+    "delete the dead-letter queue": delete(f"{NAMES.prefix}.dead"),
 }
 BELIEVED: dict[str, str] = {
     "have a forged recipe believed": "call.recipe",
@@ -144,7 +144,7 @@ async def believed(role: Role, node: PrivateBroker, mcp: Cluster, kind: str) -> 
             return False
         await mcp.until(lambda: len(mcp.logged("delivery", type=kind)) > before)
     outcomes = {one["outcome"] for one in mcp.logged("delivery", type=kind)[before:]}
-    return outcomes != {"parked"}
+    return outcomes != {"dead_lettered"}
 
 
 async def test_what_each_role_can_do_is_what_the_page_says(node: PrivateBroker, mcp: Cluster):

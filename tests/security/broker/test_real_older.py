@@ -16,7 +16,7 @@ from tests.security.broker.roles import NAMES, url_of
 pytestmark = [pytest.mark.timeout(240)]
 
 OLDER = "4fc9dfaa748d879272e5a9fe412f006c68bdd9ff"
-"""A commit whose workers do not sign, report every second, and know no bound of the parking lot."""
+"""A commit whose workers do not sign, report every second, and know no bound of the dead-letter queue."""
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ async def test_what_an_older_worker_left_that_nobody_had_heard_is_restored(
         await mcp.event("created", call_id="c-1", restored=True)
 
 
-async def test_an_older_worker_that_declares_takes_its_own_parking_lot_and_no_newer_one(
+async def test_an_older_worker_that_declares_takes_its_own_dead_letter_queue_and_no_newer_one(
     node: PrivateBroker, older: Path
 ):
     """As ``docs/operations/upgrades.md`` says: going back works on what an older version has declared."""

@@ -9,7 +9,7 @@ from consumer.broker.message import Message
 from consumer.broker.publisher import Publisher
 from infra.broker import PrivateBroker
 from schemas.ids import WorkerId
-from schemas.internal import Presence
+from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
 from tests.acceptance.recipes import recipe_of
 from tests.harness import Cluster, config
@@ -25,8 +25,8 @@ async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: 
     older.attach(await link.publishing())
     try:
         recipe = recipe_of("w-older", "c-1", at=datetime.now(UTC))
-        await older.confirmed(recipe, NAMES.sessions, "c-1")
-        await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="parked"))
+        await older.publish(recipe, NAMES.sessions, "c-1")
+        await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="dead_lettered"))
         info = WorkerInfo(
             worker_id="w-older",  # type: ignore[arg-type]
             host="h",
@@ -38,10 +38,12 @@ async def test_what_an_older_worker_left_behind_is_restored(mcp: Cluster, node: 
             capacity=1,
             services={"echo": ServiceLoad()},
         )
-        report = Message(Presence(worker=info).model_dump_json().encode(), type=Presence.type, persistent=False)
-        await older.confirmed(report, NAMES.workers, "")
+        report = Message(
+            PresenceReport(worker=info).model_dump_json().encode(), type=PresenceReport.type, persistent=False
+        )
+        await older.publish(report, NAMES.workers, "")
         await worker.logged("origin.unsigned_worker")
-        await older.confirmed(recipe, NAMES.sessions, "c-1")
+        await older.publish(recipe, NAMES.sessions, "c-1")
         await mcp.event("created", call_id="c-1", restored=True)
     finally:
         await link.close()
@@ -51,9 +53,9 @@ async def test_a_client_makes_nobody_believe_that_an_older_worker_is_there(
     mcp: Cluster, node: PrivateBroker, attacker: Attacker
 ):
     await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
-    assert await attacker.is_refused(NAMES.workers, "", Presence.type)
+    assert await attacker.is_refused(NAMES.workers, "", PresenceReport.type)
     for exchange in (NAMES.sessions, NAMES.requests, NAMES.cluster):
-        assert not (await attacker.ask(exchange, "c-1", Presence.type)).ok
+        assert not (await attacker.ask(exchange, "c-1", PresenceReport.type)).ok
     assert not mcp.logged("origin.unsigned_worker")
 
 
@@ -70,6 +72,6 @@ async def test_a_call_named_like_an_older_workers_inbox_has_no_forged_recipe_bel
     await attacker.send(NAMES.sessions, call, "call.recipe", recipe_of(older, "ghost", at=datetime.now(UTC)).body)
     await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
     await mcp.event("created", call_id=call, restored=True)
-    await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="parked", exchange=NAMES.unowned))
+    await mcp.until(lambda: mcp.logged("delivery", type="call.recipe", outcome="dead_lettered", exchange=NAMES.unowned))
     assert not mcp.of("created", call_id="ghost")
     assert not mcp.logged("origin.unsigned_worker")

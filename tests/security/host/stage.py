@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from consumer.privacy import become_private
-from consumer.processes.client.client import MCPClient
+from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.launcher import LocalLauncher
 from consumer.processes.service import MCPService
 from schemas.errors import SessionsError

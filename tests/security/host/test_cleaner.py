@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from consumer.processes.launch import session_root
-from consumer.processes.launch.environment import MARKER
+from consumer.processes.launch.minimal_environment import MARKER
 from consumer.processes.launch.removal import remove_tree
-from consumer.processes.launch.session_root import NAME, OWNER, Base, sweep
+from consumer.processes.launch.session_root import NAME, OWNER, SessionRoot, sweep
 from tests.harness import Cluster, config
 
 from .whom import NOBODY
@@ -72,7 +72,7 @@ def test_a_race_that_is_run_a_thousand_times_changes_nothing_outside(tmp_path: P
     before = seen(outside)
     try:
         for _ in range(1_000):
-            remove_tree(folder, patience=0.01)
+            remove_tree(folder, timeout=0.01)
             assert seen(outside) == before
     finally:
         stop.set()
@@ -105,11 +105,11 @@ def test_deep_trees_closed_folders_and_odd_files_go(tmp_path: Path) -> None:
     (folder / "closed" / "inner").mkdir(parents=True)
     (folder / "closed").chmod(0)
     (folder / "dangling").symlink_to("/nowhere")
-    assert remove_tree(folder, patience=20)
+    assert remove_tree(folder, timeout=20)
     assert not folder.exists()
 
 
-def test_who_goes_on_writing_costs_the_patience_and_no_more(tmp_path: Path) -> None:
+def test_who_goes_on_writing_costs_the_timeout_and_no_more(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     stop = threading.Event()
@@ -125,12 +125,12 @@ def test_who_goes_on_writing_costs_the_patience_and_no_more(tmp_path: Path) -> N
     writing = threading.Thread(target=write)
     writing.start()
     began = time.monotonic()
-    remove_tree(folder, patience=0.3)
+    remove_tree(folder, timeout=0.3)
     took = time.monotonic() - began
     stop.set()
     writing.join()
     assert took < 5
-    assert remove_tree(folder, patience=60)
+    assert remove_tree(folder, timeout=60)
 
 
 def odd_folders(parent: Path, outside: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_folder_that_another_user_has_made_is_left(tmp_path: Path) -> None:
 
 
 async def test_who_copies_a_living_workers_mark_gets_nobody_killed(tmp_path: Path) -> None:
-    living = Base(tmp_path)
+    living = SessionRoot(tmp_path)
     copy = tmp_path / f"{NAME}copy"
     copy.mkdir()
     (copy / OWNER).write_bytes((living.path / OWNER).read_bytes())
@@ -218,7 +218,7 @@ async def test_a_worker_in_a_folder_full_of_traps_starts_serves_and_exits(
 
 def test_the_lock_is_part_of_no_race(tmp_path: Path) -> None:
     """A base folder never stands under its name without its lock."""
-    base = Base(tmp_path)
+    base = SessionRoot(tmp_path)
     with session_root._taken_over(base.path) as owner:
         assert owner is None
     base.forget()

@@ -36,7 +36,7 @@ async def test_a_fork_that_is_not_its_own_is_refused(answer: str) -> None:
     helper = ForkServer(lambda _helper: None, user=NOBODY)
     null = os.open(os.devnull, os.O_RDWR)
     try:
-        await helper.start(spawn, patience=10)
+        await helper.start(spawn, timeout=10)
         with pytest.raises(CannotFork):
             async with asyncio.timeout(10):
                 await helper.fork(Job(["x"], {}, "/"), null, null, null)

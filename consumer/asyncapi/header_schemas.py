@@ -1,0 +1,142 @@
+"""AMQP properties and headers of messages.
+
+AsyncAPI knows headers only. A property of AMQP 0-9-1 (basic class) is one with ``x-amqp-property: true``.
+"""
+
+from consumer.asyncapi.payloads import Schema
+from consumer.broker import dead_letter, message
+from schemas import headers
+
+DEAD_LETTER_HEADERS: dict[str, str] = {
+    dead_letter.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
+    "`too_large` (`worker.max_message`), `expired` (nobody took it within its `expiration`), `crash_loop` (four "
+    "workers died with it), `defect` (of ours; the log has the traceback)",
+    dead_letter.ERROR_HEADER: "the sentence that says what is wrong",
+    dead_letter.EXCHANGE_HEADER: "where it was published",
+    dead_letter.ROUTING_KEY_HEADER: "and under which routing key",
+    dead_letter.QUEUE_HEADER: "the queue that it was taken from",
+    dead_letter.DEAD_LETTERED_AT_HEADER: "when it became a dead letter",
+    dead_letter.ORIGIN_HEADER: "`worker`, if a worker had published it",
+}
+
+_PLACING: dict[str, str] = {
+    message.CALL_HEADER: "The call, where the routing key is the name of a queue.",
+    headers.PLACEMENT: "`<placer>/<number>`: the call has just been bound to the inbox that this message goes to.",
+    headers.BELIEVED: "`<placer>/<number>`: the placement by which the placer believes the call to be owned here.",
+    headers.DISOWNED: "The placement that the message came back by.",
+    headers.RETURNED: "The worker that got the message and does not own the call.",
+    headers.RETURNS: "How often the message has been returned.",
+    headers.REFUSED: "The worker that the call was placed on and that had no room after all.",
+    headers.RESENT: "Sent through the sessions exchange a second time.",
+    headers.DEATHS: "How many workers have died with this message in their inbox.",
+    headers.LATE: "The message has been an orphan.",
+    headers.ORPHAN_OF: "The dead worker whose inbox gave the message up.",
+    headers.ADMISSION: "When (ms since the epoch) a start that found no room is rejected.",
+    headers.DEADLINE: "When (ms since the epoch) the caller of a request stops waiting.",
+}
+
+
+def _property(kind: str, description: str, **more: object) -> Schema:
+    return {"type": kind, "description": description, "x-amqp-property": True, **more}
+
+
+def _header(description: str, **more: object) -> Schema:
+    return {"type": "string", "description": description, **more}
+
+
+_TYPE = _property("string", "The message type.")
+_ID = _property("string", "Unique; a message that is sent again keeps it.")
+_CORRELATION = _property("string", "Comes back with the reply.")
+_TIMESTAMP = _property("integer", "When it was sent, in seconds since the epoch.")
+_TRACE: dict[str, Schema] = {
+    "traceparent": _header("W3C Trace Context, level 1, section 3.2; handed on to the MCP server."),
+    "tracestate": _header("W3C Trace Context, level 1, section 3.3."),
+}
+
+
+def _content(content_type: str) -> Schema:
+    return _property("string", "MIME type of the body.", const=content_type)
+
+
+def _headers(description: str, required: tuple[str, ...] = (), **properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {**properties, **_TRACE},
+        "required": list(required),
+    }
+
+
+HEADERS: dict[str, Schema] = {
+    "RawHeaders": _headers(
+        "An event of a telephony platform: told apart by its body.",
+        content_type=_property("string", "JSON if it is missing; form-encoded bodies say so."),
+        message_id=_ID,
+        timestamp=_TIMESTAMP,
+    ),
+    "RequestHeaders": _headers(
+        "A request. Without a reply address it is served and not answered.",
+        ("type",),
+        type=_TYPE,
+        content_type=_content(message.JSON),
+        message_id=_ID,
+        reply_to=_property(
+            "string", "Where the reply goes: a queue, or `amq.rabbitmq.reply-to` (direct reply-to of RabbitMQ)."
+        ),
+        correlation_id=_CORRELATION,
+        expiration=_property(
+            "string",
+            "How long (ms) its sender waits, in digits; not on the sessions exchange.",
+            pattern="^[0-9]+$",
+        ),
+        **{headers.DEADLINE: _header("Until when (ms since the epoch) its sender waits, for the sessions exchange.")},
+        timestamp=_TIMESTAMP,
+    ),
+    "ReplyHeaders": _headers(
+        "What comes to the reply address of a request, with the correlation id of the request.",
+        ("type",),
+        type=_TYPE,
+        content_type=_content(message.JSON),
+        message_id=_ID,
+        correlation_id=_CORRELATION,
+        timestamp=_TIMESTAMP,
+    ),
+    "EventHeaders": _headers(
+        "CloudEvents 1.0 in structured mode: what counts is in the body.",
+        ("type", "content_type", "message_id"),
+        type=_TYPE,
+        content_type=_content("application/cloudevents+json"),
+        message_id=_property("string", "The `id` of the event."),
+        timestamp=_TIMESTAMP,
+    ),
+    "DeadLetterHeaders": {
+        "type": "object",
+        "description": "The message's own properties and headers, without its reply address, and why it is here.",
+        "properties": {
+            "type": _property("string", "The message type, if it had one."),
+            "content_type": _property("string", "MIME type of the body, if it had one."),
+            **{name: _header(told) for name, told in DEAD_LETTER_HEADERS.items()},
+            **_TRACE,
+        },
+        "required": [name for name in DEAD_LETTER_HEADERS if name != dead_letter.ORIGIN_HEADER],
+    },
+    "InternalHeaders": {
+        "type": "object",
+        "description": "Between workers. The marks of placing are on every message that is on its way to an owner.",
+        "properties": {
+            "type": _TYPE,
+            "content_type": _content(message.JSON),
+            "message_id": _ID,
+            "reply_to": _property("string", "The queue of the worker that asks."),
+            "user_id": _property("string", "The user of the worker, which RabbitMQ verifies: without it nobody obeys."),
+            "correlation_id": _CORRELATION,
+            "timestamp": _TIMESTAMP,
+            **{
+                name: {"description": told, "type": ["string", "integer", "boolean"]} for name, told in _PLACING.items()
+            },
+            **_TRACE,
+        },
+        "required": ["type"],
+    },
+}
+"""By the name of the schema."""

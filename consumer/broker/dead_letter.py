@@ -1,0 +1,260 @@
+"""A dead letter: the headers that say why and whence, how it is known again, and what it is when it is replayed.
+
+Two kinds of messages are in the dead-letter queue. A worker makes dead letters of what it cannot handle, and says why
+in headers of its own; it publishes to the exchange of the dead-letter queue, which nobody else may. The broker puts
+there what it could not deliver (too many deliveries, expired), and its ``x-death`` tells. Whatever else is in there
+says nothing that can be believed.
+
+An operator may publish more than the one whose message became a dead letter. So a replay goes where that one could have
+published it, and never where a header of theirs would have it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message, own_headers
+from consumer.broker.topology import Names
+from schemas.ids import CallId, call_id_of, routing_key
+from schemas.internal import INTERNAL
+from schemas.requests import MADE_OF_EVENTS
+
+REASON_HEADER = "x-mcp-reason"
+ERROR_HEADER = "x-mcp-error"
+EXCHANGE_HEADER = "x-mcp-exchange"
+ROUTING_KEY_HEADER = "x-mcp-routing-key"
+QUEUE_HEADER = "x-mcp-queue"
+DEAD_LETTERED_AT_HEADER = "x-mcp-parked-at"
+ORIGIN_HEADER = "x-mcp-origin"
+BY_WORKER = "worker"
+"""The origin of what a worker had published, which others may not."""
+
+HEADERS = (
+    REASON_HEADER,
+    ERROR_HEADER,
+    EXCHANGE_HEADER,
+    ROUTING_KEY_HEADER,
+    QUEUE_HEADER,
+    DEAD_LETTERED_AT_HEADER,
+    ORIGIN_HEADER,
+)
+"""What a worker writes onto a dead letter."""
+
+_OURS = "x-mcp-"
+"""How the name of every header begins that workers write, for each other or for people."""
+
+ERROR_LETTERS = 2000
+ID_LETTERS = 12
+
+
+class NotReplayable(ValueError):
+    """Nobody but a worker could have published this, or nobody can say who has."""
+
+
+_INTERNAL = frozenset(one.type for one in INTERNAL)
+
+
+def _without_ours(headers: Headers) -> Headers:
+    return {name: value for name, value in own_headers(headers).items() if not name.startswith(_OURS)}
+
+
+def as_dead_letter(delivery: Delivery, reason: str, problem: str) -> Message:
+    """A delivery as it goes to the dead-letter queue. Its reply address, its expiry and forged headers end here."""
+    message = delivery.message
+    kept = own_headers(message.headers) if delivery.by_worker else _without_ours(message.headers)
+    return Message(
+        body=message.body,
+        type=message.type,
+        message_id=message.message_id or Message(b"").message_id,
+        correlation_id=message.correlation_id,
+        headers=kept
+        | {
+            REASON_HEADER: reason,
+            ERROR_HEADER: problem[:ERROR_LETTERS],
+            EXCHANGE_HEADER: delivery.exchange,
+            ROUTING_KEY_HEADER: delivery.routing_key,
+            QUEUE_HEADER: delivery.queue,
+            DEAD_LETTERED_AT_HEADER: datetime.now(UTC).isoformat(),
+        }
+        | ({ORIGIN_HEADER: BY_WORKER} if delivery.by_worker else {}),
+        content_type=message.content_type,
+        timestamp=message.timestamp,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a message was published, and from which queue it became a dead letter."""
+
+    exchange: str
+    routing_key: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message of the dead-letter queue; ``without_body`` is what a list keeps of it."""
+
+    id: str
+    """Made of all that the message is, so that it is the same at every look; only equals share one."""
+    message: Message
+    origin: Origin
+    reason: str
+    error: str
+    dead_lettered_at: datetime | None
+    call: str | None
+    """The call that it is addressed to, in the form of routing keys; raw call events are addressed to none."""
+    size: int
+    """Bytes of the body."""
+    by_worker: bool = False
+    """Whether a worker had published it."""
+
+    @classmethod
+    def of(cls, delivery: Delivery, names: Names) -> Self:
+        """What a message was, as it is delivered from the dead-letter queue."""
+        message = delivery.message
+        death = _last_death(message.headers) if delivery.exchange == names.dead_letters else {}
+        # A worker names no death; the broker's dead letters always tell one.
+        by_worker = delivery.exchange == names.dead_letters and not death
+        given = message.headers if by_worker else _without_ours(message.headers)
+        origin = _origin(given, death, names)
+        at = death.get("time")
+        return cls(
+            id=_id_of(message, at),
+            message=message,
+            origin=origin,
+            reason=str(given.get(REASON_HEADER) or death.get("reason") or "unknown"),
+            error=str(given.get(ERROR_HEADER) or _told_by_the_broker(death)),
+            dead_lettered_at=_moment(given.get(DEAD_LETTERED_AT_HEADER)) or _moment(at),
+            call=_call_of(message.headers, origin, names),
+            size=len(message.body),
+            by_worker=given.get(ORIGIN_HEADER) == BY_WORKER,
+        )
+
+    def without_body(self) -> Self:
+        """The same, with nothing of the body held."""
+        return replace(self, message=replace(self.message, body=b""))
+
+    def replayed(self, names: Names) -> tuple[Message, str, str]:
+        """The message as it is published again, its exchange and its routing key.
+
+        It begins anew, under its message id: without the broker's headers and without any of ours, which tell of the
+        hops, the deaths and the deadline of its former life. What was on its way between workers takes the sessions
+        exchange: the inbox that it was in may be gone, and only the exchange knows whether somebody owns the call. What
+        a worker had made of a call event becomes a call event again.
+
+        Raises:
+            NotReplayable: nobody but a worker could have published it, or nobody can say who has.
+        """
+        message = replace(
+            self.message,
+            message_id=self.message.message_id or Message(b"").message_id,  # it is known by it when it comes back
+            headers=_without_ours(self.message.headers),
+            reply_to=None,
+            expiration=None,
+        )
+        exchange, key, queue = self.origin.exchange, self.origin.routing_key, self.origin.queue
+        if queue == names.calls:
+            return message, exchange or names.calls, key
+        kind = self.message.type
+        if kind in _INTERNAL:
+            raise NotReplayable(f"only workers send {kind}: publish the start of the call to {names.calls!r} instead")
+        if kind in MADE_OF_EVENTS:
+            if not self.by_worker:
+                raise NotReplayable(f"nobody knows who sent this {kind}: publish it to {names.calls!r} if you trust it")
+            return message, names.calls, key
+        if queue == names.queries or (not exchange and key == names.queries):
+            return message, names.cluster, ""
+        if self.call is not None and _was_between_workers(self.origin, names):
+            return message, names.sessions, self.call
+        if not exchange or exchange in (names.dead_letters, names.events, names.workers, names.unowned, names.orphans):
+            raise NotReplayable(f"nobody knows where it came from: publish it yourself, or drop it ({exchange!r})")
+        return message, exchange, key
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which dead letters are meant; what is None says nothing, and all that is said must fit."""
+
+    reason: str | None = None
+    type: str | None = None
+    call: str | None = None
+    since: datetime | None = None
+    before: datetime | None = None
+
+    def fits(self, letter: DeadLetter) -> bool:
+        """Whether this message is meant; one whose time nobody knows is neither ``since`` nor ``before``."""
+        at = letter.dead_lettered_at
+        return (
+            self.reason in (None, letter.reason)
+            and self.type in (None, letter.message.type)
+            and (self.call is None or routing_key(call_id_of(self.call)) == letter.call)
+            and (self.since is None or (at is not None and at >= self.since))
+            and (self.before is None or (at is not None and at < self.before))
+        )
+
+
+def _was_between_workers(origin: Origin, names: Names) -> bool:
+    """Whether it was on its way from one worker to another, or from the exchanges of calls to the placer."""
+    waiting = (names.unowned, names.orphans)
+    inbox = names.worker_of_inbox(origin.queue) or (not origin.exchange and names.worker_of_inbox(origin.routing_key))
+    return (
+        bool(inbox and not origin.exchange)
+        or origin.exchange in waiting
+        or (origin.queue in waiting and not origin.exchange)
+    )
+
+
+def _last_death(headers: Headers) -> Mapping[str, Any]:
+    """The newest entry of ``x-death``, which comes first.
+
+    Up to RabbitMQ 3.13 the others may be a publisher's own, and so may the exchange and the key of this one.
+    """
+    deaths = headers.get("x-death")
+    newest = deaths[0] if isinstance(deaths, list) and deaths else None
+    return newest if isinstance(newest, dict) else {}
+
+
+def _origin(headers: Headers, death: Mapping[str, Any], names: Names) -> Origin:
+    """Where it was published; of what the broker put here, the queue alone is sure, and the exchange that feeds it."""
+    if death:
+        keys, queue = death.get("routing-keys"), str(death.get("queue", ""))
+        key = keys[0] if isinstance(keys, list) and keys else ""
+        return Origin(names.calls if queue == names.calls else "", str(key), queue)
+    return Origin(*(str(headers.get(name, "")) for name in (EXCHANGE_HEADER, ROUTING_KEY_HEADER, QUEUE_HEADER)))
+
+
+def _told_by_the_broker(death: Mapping[str, Any]) -> str:
+    match death.get("reason"):
+        case "delivery_limit":
+            return f"given back too often by the consumers of {death.get('queue')}"
+        case "expired":
+            return f"nobody took it from {death.get('queue')} in time"
+        case "rejected":
+            return f"a consumer of {death.get('queue')} rejected it"
+        case _:
+            return ""
+
+
+def _call_of(headers: Headers, origin: Origin, names: Names) -> str | None:
+    if call := headers.get(CALL_HEADER):
+        return routing_key(CallId(str(call)))
+    waiting = (names.unowned, names.orphans)
+    addressed = origin.exchange in (names.sessions, names.requests, *waiting) or origin.queue in waiting
+    return origin.routing_key or None if addressed else None
+
+
+def _moment(value: object) -> datetime | None:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        return datetime.fromisoformat(str(value)) if value else None
+    except ValueError:  # a foreign publisher's
+        return None
+
+
+def _id_of(message: Message, at: object) -> str:
+    told = repr((message.message_id, message.type, sorted(own_headers(message.headers).items(), key=str), str(at)))
+    return hashlib.sha256(told.encode("utf-8", "surrogateescape") + b"\0" + message.body).hexdigest()[:ID_LETTERS]

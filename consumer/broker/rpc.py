@@ -1,0 +1,96 @@
+"""RPC over the broker: requests with a reply address, and their replies by correlation id."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.message import Delivery, Message
+from consumer.broker.publisher import Publisher
+from schemas.replies import REPLY_SUFFIX
+
+
+class RpcClient:
+    """Sends requests whose replies come to ``reply_to``, and matches them by correlation id."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self.reply_to = ""
+        """Where replies come."""
+        self._waiting: dict[str, asyncio.Queue[Delivery | None]] = {}
+
+    def attach(self, reply_to: str) -> None:
+        """Have replies sent to this address from now on: there is a new link."""
+        self.reply_to = reply_to
+
+    def detach(self) -> None:
+        """Fail every request that waits: the link is lost, and with it the replies that were on their way."""
+        for replies in self._waiting.values():
+            replies.put_nowait(None)
+
+    def receive(self, delivery: Delivery) -> bool:
+        """Take a reply; returns whether somebody here waits for it."""
+        replies = self._waiting.get(delivery.message.correlation_id or "")
+        if replies is None:
+            return False
+        replies.put_nowait(delivery)
+        return True
+
+    async def ask(
+        self,
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        timeout: float,
+        confirm: bool = True,
+        interim: Callable[[Delivery], Awaitable[None]] | None = None,
+    ) -> Delivery:
+        """Send one request and wait for its reply; the broker confirms the request unless told otherwise.
+
+        What comes before the reply (its type does not end in ``.reply``) is given to ``interim``.
+
+        Raises:
+            TimeoutError: nobody answered within ``timeout`` seconds.
+            BrokerError: the request or the reply was lost with the link.
+        """
+        request = self._request(message)
+        replies = self._waiting[request.correlation_id or ""] = asyncio.Queue()
+        try:
+            await self._publisher.publish(request, exchange, routing_key, confirm=confirm)
+            async with asyncio.timeout(timeout):
+                while True:
+                    reply = _present(await replies.get())
+                    if interim is None or (reply.type or "").endswith(REPLY_SUFFIX):
+                        return reply
+                    await interim(reply)
+        finally:
+            del self._waiting[request.correlation_id or ""]
+
+    async def gather(
+        self, message: Message, exchange: str, routing_key: str, *, expected: int, timeout: float
+    ) -> list[Delivery]:
+        """Send one request to many; returns the replies when ``expected`` are there or ``timeout`` s are over."""
+        request = self._request(message)
+        replies = self._waiting[request.correlation_id or ""] = asyncio.Queue()
+        heard: list[Delivery] = []
+        try:
+            await self._publisher.publish(request, exchange, routing_key, confirm=False)
+            async with asyncio.timeout(timeout):
+                while len(heard) < expected:
+                    heard.append(_present(await replies.get()))
+        except TimeoutError:
+            pass
+        finally:
+            del self._waiting[request.correlation_id or ""]
+        return heard
+
+    def _request(self, message: Message) -> Message:
+        return replace(message, reply_to=self.reply_to, correlation_id=uuid.uuid4().hex)
+
+
+def _present(delivery: Delivery | None) -> Delivery:
+    if delivery is None:
+        raise BrokerUnavailable("the link was lost before the reply came")
+    return delivery

@@ -1,0 +1,22 @@
+"""Exit codes of commands.
+
+::
+
+    0    done
+    1    the answer is an error: its code and message are on stderr (with --json it is the JSON on stdout)
+    2    wrong usage or configuration
+    3    the broker cannot be reached
+    130  Ctrl-C
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command ends with; ``worker`` has codes of its own beside these."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130

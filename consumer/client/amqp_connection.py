@@ -1,0 +1,333 @@
+"""The client's connection to the broker: requests over AMQP, call events in, events of sessions and workers out."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+
+from pydantic import ValidationError
+
+from consumer.broker.channel import Channel
+from consumer.broker.declare import cluster_exchange
+from consumer.broker.errors import (
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    BrokerUnreachable,
+    BrokerUntrusted,
+    InvalidBrokerUrl,
+    MessageTooLarge,
+    NotPermitted,
+    PublishFailed,
+    PublishUnknown,
+    Unsendable,
+)
+from consumer.broker.link import Link
+from consumer.broker.message import Delivery, Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.rpc import RpcClient
+from consumer.broker.supervisor import Supervisor
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
+from consumer.client.requester import OnInterim, Outgoing
+from consumer.observability.logs import quiet_unless_configured
+from schemas.errors import (
+    AccessRefused,
+    CannotConnect,
+    ClientError,
+    Disconnected,
+    Forbidden,
+    Internal,
+    InvalidReply,
+    InvalidUrl,
+    NoReply,
+    NotConfirmed,
+    NotRouted,
+    RequestTooLarge,
+)
+from schemas.events import CloudEvent
+from schemas.headers import DEADLINE, milliseconds
+from schemas.ids import routing_key
+from schemas.interim import INTERIM
+from schemas.replies import Reply, parse_reply
+from schemas.requests import DURABLE, SessionCreate
+
+LOOK_AFTER = 2.0
+"""After how long (s) a client looks whether there is a worker at all, and after how long once more."""
+
+_LIBRARIES = ("aio_pika", "aiormq")
+"""What the broker room stands on. They log, with tracebacks, what they raise as well."""
+
+
+def _quiet_libraries() -> None:
+    quiet_unless_configured()
+    for name in _LIBRARIES:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:  # else the program has said what it wants to hear
+            logger.setLevel(logging.CRITICAL)
+
+
+def translated(error: BrokerError) -> ClientError:
+    """What the broker room raised, as the client says it."""
+    match error:
+        case BrokerRefused():
+            return AccessRefused(str(error))
+        case InvalidBrokerUrl():
+            return InvalidUrl(str(error))
+        case BrokerUnreachable() | BrokerUntrusted():
+            return CannotConnect(str(error))
+        case NotPermitted():
+            return Forbidden(str(error))
+        case MessageTooLarge():
+            return RequestTooLarge(str(error))
+        case PublishFailed() | Unsendable():
+            return NotRouted(str(error))
+        case PublishUnknown():
+            return NotConfirmed(str(error))
+        case _:
+            return Disconnected(str(error))
+
+
+@contextlib.contextmanager
+def _translating() -> Iterator[None]:
+    try:
+        yield
+    except BrokerError as error:
+        raise translated(error) from error
+
+
+class AmqpConnection:
+    """A supervised connection of one client: the ``Requester`` over AMQP, and the way of events."""
+
+    def __init__(self, url: str, prefix: str, connect_timeout: float) -> None:
+        _quiet_libraries()
+        self.names = Names(prefix)
+        self._connect_timeout = connect_timeout
+        self._publisher = Publisher(begins_traces=True)
+        self._rpc_client = RpcClient(self._publisher)
+        self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
+        self._to_cluster = ""
+        """The exchange for questions to the cluster, on this link."""
+        self._link: Link | None = None
+        self._answered_on: Link | None = None
+        self._listening = asyncio.Lock()
+        with _translating():
+            self._supervisor = Supervisor(
+                url, "mcp-sessions client", self._publisher, attach=self._attach, detached=self._detached
+            )
+        self._running: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect, and stay connected until ``close``.
+
+        Raises:
+            CannotConnect: not within ``connect_timeout`` seconds.
+        """
+        self._running = asyncio.create_task(
+            self._supervisor.run(connect_timeout=self._connect_timeout), name="client-supervisor"
+        )
+        up = asyncio.create_task(self._supervisor.up.wait(), name="client-up")
+        try:
+            await asyncio.wait({self._running, up}, return_when=asyncio.FIRST_COMPLETED)
+            if self._running.done():
+                with _translating():
+                    await self._running
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            up.cancel()
+
+    async def close(self) -> None:
+        """Leave the broker; what is under way ends with ``Disconnected``. Idempotent."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at the moment."""
+        return self._supervisor.up.is_set()
+
+    async def _attach(self, link: Link) -> None:
+        self._link = link
+        with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
+            async with link.scratch() as scratch:
+                for exchange in cluster_topology(self.names).exchanges:
+                    if exchange.name != self.names.cluster:  # without its queue it would lead nowhere
+                        await scratch.declare_exchange(exchange)
+        self._to_cluster = await cluster_exchange(link, self.names)
+        for events, (pattern, _, _) in self._followed.items():
+            self._followed[events] = (pattern, *await self._follow(link, events, pattern))
+
+    async def _detached(self) -> None:
+        self._link = None
+        self._rpc_client.detach()
+
+    def _linked(self) -> Link:
+        if self._link is None:
+            told = "is being restored" if self._running else "is closed; connect the client first ('async with')"
+            raise Disconnected(f"the connection to the broker {told}", executed=False)
+        return self._link
+
+    # Requests.
+
+    async def ask(self, request: Outgoing, on_interim: OnInterim | None = None) -> Reply:
+        """Send a request over AMQP; see ``Requester``."""
+        if self._linked() is not self._answered_on:
+            await self._listen()
+        durable = request.type in DURABLE  # what expires in a durable queue would become a dead letter
+        if request.call_id is None:
+            exchange, key, waits_in = self._to_cluster, self.names.queries, self.names.queries
+        else:
+            waits_in = self.names.unowned
+            exchange = self.names.sessions if durable else self.names.requests
+            key = routing_key(request.call_id)
+        timeout = request.reply_timeout
+        until = {DEADLINE: milliseconds(time.time() + timeout)} if request.type == SessionCreate.type else {}
+        message = Message(
+            body=request.body,
+            type=request.type,
+            expiration=None if durable else round(timeout * 1000),
+            persistent=durable,
+            headers=until,
+        )
+
+        async def interim(delivery: Delivery) -> None:
+            model = INTERIM.get(delivery.type or "")
+            if on_interim is not None and model is not None:
+                await on_interim(model.model_validate_json(delivery.message.body, extra="ignore"))
+
+        try:
+            async with self._while_somebody_is_there(waits_in):
+                answer = await self._rpc_client.ask(
+                    message,
+                    exchange,
+                    key,
+                    timeout=timeout,
+                    confirm=exchange != self.names.requests,  # what exclusive queues are bound to; see ``publisher``
+                    interim=interim,
+                )
+            return parse_reply(answer.message.body)
+        except TimeoutError:
+            raise NoReply(f"nobody answered {request.type} within {timeout:g} s") from None
+        except BrokerError as error:
+            raise translated(error) from error
+        except Internal as error:
+            raise InvalidReply(error.message) from error
+
+    @contextlib.asynccontextmanager
+    async def _while_somebody_is_there(self, queue: str) -> AsyncIterator[None]:
+        """Wait for an answer, and no longer than it takes to see that the question lies in ``queue`` for nobody.
+
+        Raises:
+            NoReply: it did, twice in a row: a worker that is started anew may be away for a moment.
+        """
+        loop = asyncio.get_running_loop()
+        looking: asyncio.Task[None] | None = None
+        nobody = False
+
+        async def look() -> None:
+            nonlocal nobody
+            if await self._left_alone(queue):
+                await asyncio.sleep(LOOK_AFTER)
+                if await self._left_alone(queue):
+                    nobody = True
+                    bound.reschedule(loop.time())
+
+        def begin() -> None:
+            nonlocal looking
+            looking = loop.create_task(look(), name="client-looks-for-workers")
+
+        timer = loop.call_later(LOOK_AFTER, begin)  # a task would cost each answered request more
+        try:
+            async with asyncio.timeout(None) as bound:
+                yield
+        except TimeoutError:
+            if not nobody:
+                raise
+            raise NoReply(f"no worker of the prefix {self.names.prefix!r} is there; start one") from None
+        finally:
+            timer.cancel()
+            if looking is not None:
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
+
+    async def _left_alone(self, queue: str) -> bool:
+        """Whether a queue has messages and no worker; no when that cannot be seen."""
+        if self._link is None:
+            return False
+        try:
+            async with self._link.scratch() as scratch:
+                return await scratch.is_left_alone(queue)
+        except BrokerUnavailable:
+            return False
+
+    async def _listen(self) -> None:
+        """Have a queue for answers; from the first request on, because who only publishes may have no queue."""
+        async with self._listening:
+            link = self._linked()
+            if link is self._answered_on:
+                return
+            answers = Queue(f"{self.names.prefix}.replies.{link.token}", "answers to a client", exclusive=True)
+            try:
+                async with link.scratch() as scratch:  # what is refused closes its channel
+                    await scratch.declare_queue(answers)
+                await (await link.channel()).consume(answers.name, self._heard, no_ack=True)
+            except NotPermitted as error:
+                raise translated(error) from error
+            except BrokerUnavailable as error:
+                raise Disconnected(str(error), executed=False) from error
+            self._rpc_client.attach(answers.name)
+            self._answered_on = link
+
+    def _heard(self, delivery: Delivery) -> None:
+        self._rpc_client.receive(delivery)
+
+    # The broker.
+
+    async def publish(self, body: bytes, content_type: str, exchange: str | None, key: str) -> None:
+        """Publish a call event; returns when the broker has it for sure."""
+        with _translating():
+            await self._publisher.publish(
+                Message(body=body, content_type=content_type), exchange or self.names.calls, key
+            )
+
+    async def count_dead_letters(self) -> int:
+        """How many dead letters there are."""
+        with _translating():
+            async with self._linked().scratch() as scratch:
+                return await scratch.declare_queue(Queue(self.names.dead_letters, "the dead letters"), passive=True)
+
+    # Events.
+
+    @contextlib.asynccontextmanager
+    async def following(self, pattern: str) -> AsyncIterator[asyncio.Queue[CloudEvent]]:
+        """A queue of the events whose routing key fits ``pattern``."""
+        events: asyncio.Queue[CloudEvent] = asyncio.Queue()
+        with _translating():
+            self._followed[events] = (pattern, *await self._follow(self._linked(), events, pattern))
+        try:
+            yield events
+        finally:
+            _, channel, consumer_tag = self._followed.pop(events)
+            if self._link is not None:  # else its queue has gone with the connection
+                with contextlib.suppress(BrokerUnavailable):
+                    await channel.cancel(consumer_tag)
+                    await channel.delete_queue(self._events_queue(events))
+                    await channel.close()
+
+    def _events_queue(self, events: asyncio.Queue[CloudEvent]) -> str:
+        return f"{self.names.prefix}.following.{self._link.token if self._link else ''}.{id(events):x}"
+
+    async def _follow(self, link: Link, events: asyncio.Queue[CloudEvent], pattern: str) -> tuple[Channel, str]:
+        def heard(delivery: Delivery) -> None:
+            with contextlib.suppress(ValidationError):
+                events.put_nowait(CloudEvent.model_validate_json(delivery.message.body, extra="ignore"))
+
+        channel = await link.channel()
+        name = self._events_queue(events)
+        await channel.declare_queue(Queue(name, "events for a client", exclusive=True))
+        await channel.bind(Binding(self.names.events, name, pattern))
+        return channel, await channel.consume(name, heard, no_ack=True)

@@ -1,0 +1,180 @@
+"""Requests about sessions, services and workers."""
+
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
+from schemas.base import Json
+from schemas.mcp import ListToolsResult
+from schemas.replies import CloseResult, FiguresResult, ServerDescription, ServicesResult, SessionsPage, WorkersResult
+from schemas.requests import (
+    ServicesDescribe,
+    ServicesList,
+    ServicesTools,
+    SessionClose,
+    SessionCreate,
+    SessionDescribe,
+    SessionGet,
+    SessionsList,
+    SessionTouch,
+    WorkersFigures,
+    WorkersList,
+)
+from schemas.sessions import SessionInfo
+
+CREATE_TIMEOUT = 60.0
+"""How long (s) for ``create``, which includes the wait for room and the start of the MCP server."""
+
+PAGE_SIZE = 500
+"""How many sessions ``iter_sessions`` asks for at once."""
+
+
+class SessionMethods(TypedRequests):
+    """Opens, looks at, lists and closes sessions, and tells of services and workers."""
+
+    async def create(
+        self,
+        session_id: str,
+        service_name: str,
+        *,
+        timeout: float | None = None,
+        metadata: Json | None = None,
+        if_exists: Literal["replace", "keep", "reject"] = "replace",
+        reply_timeout: float = CREATE_TIMEOUT,
+    ) -> SessionInfo:
+        """Open a session.
+
+        Args:
+            session_id: the call's id, or ``<call_id>#<service_name>`` for a further service of the call.
+            service_name: a configured service.
+            timeout: the session's idle timeout (s); without one the configured one.
+            metadata: is kept with the session, told in its events, and what bound arguments are taken from.
+            if_exists: what becomes of a session that is there under this id; ``keep`` returns it.
+            reply_timeout: how long (s) to wait; a start whose turn comes later is not carried out.
+
+        Raises:
+            ServiceNotFound, ServiceDisabled: there is no such service.
+            LimitReached: no room (``SessionLimit``, ``ServiceSessionLimit``, ``Capacity``); worth another try.
+            StartFailed, StartTimeout: its MCP server did not start; details have the last lines of stderr.
+            SessionExists: ``if_exists`` is ``reject``.
+            DeadlineExceeded: its turn came after ``reply_timeout``; it was not opened.
+        """
+        return await self._session(
+            SessionCreate,
+            SessionInfo,
+            session_id,
+            reply_timeout,
+            service_name=service_name,
+            timeout=timeout,
+            metadata=metadata,
+            if_exists=if_exists,
+        )
+
+    async def get(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> SessionInfo:
+        """Look at a session; counts as a use.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        return await self._session(SessionGet, SessionInfo, session_id, reply_timeout)
+
+    async def touch(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> SessionInfo:
+        """Count a use of a session.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        return await self._session(SessionTouch, SessionInfo, session_id, reply_timeout)
+
+    async def describe(
+        self, session_id: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> ServerDescription:
+        """Tell what the MCP server of a session says of itself: era, protocol version, capabilities, instructions.
+
+        Raises:
+            SessionNotFound: there is none.
+        """
+        return await self._session(
+            SessionDescribe, ServerDescription, session_id, reply_timeout, service_name=service_name
+        )
+
+    async def close(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> CloseResult:
+        """Close a session, or with a bare call id all sessions of the call; no error when there is none."""
+        return await self._session(SessionClose, CloseResult, session_id, reply_timeout)
+
+    async def list_sessions(
+        self,
+        *,
+        service_name: str | None = None,
+        call_id: str | None = None,
+        worker_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> SessionsPage:
+        """List the open sessions of all workers, or one page of them; ``cursor`` is the last page's ``next_cursor``."""
+        return await self._cluster(
+            SessionsList,
+            SessionsPage,
+            reply_timeout,
+            service_name=service_name,
+            call_id=call_id,
+            worker_id=worker_id,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    async def iter_sessions(
+        self,
+        *,
+        service_name: str | None = None,
+        call_id: str | None = None,
+        worker_id: str | None = None,
+        page_size: int = PAGE_SIZE,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> AsyncIterator[SessionInfo]:
+        """Iterate over the open sessions of all workers, page after page, in the order of their ids."""
+        cursor = None
+        while True:
+            page = await self.list_sessions(
+                service_name=service_name,
+                call_id=call_id,
+                worker_id=worker_id,
+                limit=page_size,
+                cursor=cursor,
+                reply_timeout=reply_timeout,
+            )
+            for session in page.sessions.values():
+                yield session
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def list_services(self, *, reply_timeout: float = REPLY_TIMEOUT) -> ServicesResult:
+        """List the configured services."""
+        return await self._cluster(ServicesList, ServicesResult, reply_timeout)
+
+    async def service_tools(self, service_name: str, *, reply_timeout: float = REPLY_TIMEOUT) -> ListToolsResult:
+        """List the tools of a service, without a session.
+
+        Raises:
+            ServiceNotFound, ServiceDisabled: there is no such service.
+            StartFailed, StartTimeout: its server had to be started for it and did not start.
+        """
+        return await self._cluster(ServicesTools, ListToolsResult, reply_timeout, service_name=service_name)
+
+    async def describe_service(self, service_name: str, *, reply_timeout: float = REPLY_TIMEOUT) -> ServerDescription:
+        """Tell what the MCP server of a service says of itself, without a session.
+
+        Raises:
+            ServiceNotFound, ServiceDisabled: there is no such service.
+            StartFailed, StartTimeout: its server had to be started for it and did not start.
+        """
+        return await self._cluster(ServicesDescribe, ServerDescription, reply_timeout, service_name=service_name)
+
+    async def list_workers(self, *, reply_timeout: float = REPLY_TIMEOUT) -> WorkersResult:
+        """List the workers that are present."""
+        return await self._cluster(WorkersList, WorkersResult, reply_timeout)
+
+    async def worker_figures(self, *, reply_timeout: float = REPLY_TIMEOUT) -> FiguresResult:
+        """Tell what each worker did in the last minute, and which one places calls."""
+        return await self._cluster(WorkersFigures, FiguresResult, reply_timeout)

@@ -1,0 +1,170 @@
+"""Requests to the MCP server of a session: its tools."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypedDict
+
+from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
+from schemas.base import Json
+from schemas.ids import call_id_of
+from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
+from schemas.mcp import ListToolsResult
+from schemas.replies import CancelResult, ToolCallResult
+from schemas.requests import InputAnswer, ToolsCall, ToolsCancel, ToolsList
+
+
+class Answer(TypedDict, total=False):
+    """What ``on_question`` returns.
+
+    To an elicitation ``action``, and with ``accept`` the ``content`` that the question's schema asks for; to another
+    question the MCP ``result`` of its method, or the action ``decline``.
+    """
+
+    action: Literal["accept", "decline", "cancel"]
+    content: Json | None
+    result: Json
+
+
+class ToolMethods(TypedRequests):
+    """Lists and calls the tools of a session."""
+
+    async def list_tools(
+        self, session_id: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
+    ) -> ListToolsResult:
+        """List the tools of a session.
+
+        Raises:
+            SessionNotFound: there is none.
+            McpError: the server answered with an error.
+        """
+        return await self._session(ToolsList, ListToolsResult, session_id, reply_timeout, service_name=service_name)
+
+    async def call_tool(
+        self,
+        session_id: str,
+        name: str,
+        arguments: Json | None = None,
+        *,
+        service_name: str | None = None,
+        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
+        session_timeout: float | None = None,
+        session_metadata: Json | None = None,
+        timeout: float = REPLY_TIMEOUT,
+        meta: Json | None = None,
+        idempotency_key: str | None = None,
+        pending_after: float | None = None,
+        on_progress: Callable[[ToolsProgress], Awaitable[None] | None] | None = None,
+        on_pending: Callable[[ToolsPending], Awaitable[None] | None] | None = None,
+        on_log: Callable[[ToolsLog], Awaitable[None] | None] | None = None,
+        on_change: Callable[[ToolsChanged], Awaitable[None] | None] | None = None,
+        on_question: Callable[[InputRequired], Awaitable[Answer] | Answer] | None = None,
+        return_questions: bool = False,
+        input_responses: Json | None = None,
+        request_state: str | None = None,
+        client_capabilities: Json | None = None,
+    ) -> ToolCallResult:
+        """Call a tool. It is executed once at most, and never repeated by the client.
+
+        Args:
+            session_id: the session, or the call whose session on ``service_name`` is meant.
+            name: the tool.
+            arguments: what it takes.
+            service_name: opens the session on this service when there is none.
+            open: whether it is opened ``beside`` what the call has (as without it), ``alone``: only where no session
+                has that id, or ``never``.
+            session_timeout: idle timeout (s) of a session that is opened.
+            session_metadata: metadata of a session that is opened.
+            timeout: how long (s) the call may take, a start included; the worker's answer is waited for 1 s longer.
+            meta: MCP's ``_meta`` for the server.
+            idempotency_key: a call that is repeated with it joins the one in flight or gets its answer.
+            pending_after: after how long (s) ``on_pending`` is called.
+            on_progress: is called with the server's progress.
+            on_pending: is called once when the call takes longer than ``pending_after``.
+            on_log: is called with the server's log messages.
+            on_change: is called when the server says that one of its lists or a resource has changed.
+            on_question: is called when the server asks something; returns the answer.
+            return_questions: return what the server asks: then the result's ``result_type`` is ``input_required``.
+            input_responses: the answers to the ``input_requests`` of such a result, by their names there; goes with
+                the same call under another ``idempotency_key``.
+            request_state: the ``request_state`` of such a result.
+            client_capabilities: MCP's ``ClientCapabilities``: what the server may ask; without it elicitation.
+
+        Returns:
+            MCP's ``CallToolResult`` as the server gave it, with the session and its plain text. A tool that failed and
+            says so is a result, too: look at ``is_error``.
+
+        Raises:
+            SessionNotFound: there is no session and no ``service_name``, or ``open`` is ``never``.
+            SessionExists: ``open`` is ``alone``, and a session of that id is on another service.
+            ToolNotFound: its server has no such tool.
+            ToolTimeout: it took longer than ``timeout`` and was cancelled.
+            ToolCancelled: somebody cancelled it.
+            McpError: the server answered with an error.
+            OutcomeUnknown, SessionDied: the server ended under the call, or before it.
+            DeadlineExceeded: its turn came too late; it was not executed.
+            NoReply, Disconnected: nobody knows whether it was executed; repeat with the same ``idempotency_key``.
+            InvalidMessage: the arguments are too large, or the key was used for another call.
+            LimitReached, StartFailed, StartTimeout, ServiceNotFound: as with ``create``, with a ``service_name``.
+        """
+
+        async def interim(message: Interim) -> None:
+            match message:
+                case ToolsProgress() if on_progress is not None:
+                    await _awaited(on_progress(message))
+                case ToolsPending() if on_pending is not None:
+                    await _awaited(on_pending(message))
+                case ToolsLog() if on_log is not None:
+                    await _awaited(on_log(message))
+                case ToolsChanged() if on_change is not None:
+                    await _awaited(on_change(message))
+                case InputRequired() if on_question is not None:
+                    answer = await _awaited(on_question(message))
+                    await self.request(
+                        InputAnswer.type,
+                        {"session_id": session_id, "input_id": message.input_id, **answer},
+                        call_id=call_id_of(session_id),
+                        reply_timeout=message.timeout,
+                    )
+                case _:
+                    pass
+
+        heard = any(one is not None for one in (on_progress, on_pending, on_log, on_change, on_question))
+        return await self._session(
+            ToolsCall,
+            ToolCallResult,
+            session_id,
+            timeout + 1.0,  # the worker's own answer says more than our silence
+            interim if heard else None,
+            service_name=service_name,
+            open=open,
+            session_timeout=session_timeout,
+            session_metadata=session_metadata,
+            name=name,
+            arguments=arguments or {},
+            timeout=timeout,
+            meta=meta,
+            idempotency_key=idempotency_key,
+            pending_after=pending_after,
+            progress=on_progress is not None or None,
+            logs=on_log is not None or None,
+            changes=on_change is not None or None,
+            questions="return" if return_questions else on_question is not None or None,
+            input_responses=input_responses,
+            request_state=request_state,
+            client_capabilities=client_capabilities,
+        )
+
+    async def cancel_tool(
+        self, session_id: str, idempotency_key: str, *, reply_timeout: float = REPLY_TIMEOUT
+    ) -> CancelResult:
+        """Cancel the tool call that runs under an idempotency key, whoever asked for it.
+
+        Its server is told, and its caller gets ``ToolCancelled``. No error when there is no such call.
+        """
+        return await self._session(
+            ToolsCancel, CancelResult, session_id, reply_timeout, idempotency_key=idempotency_key
+        )
+
+
+async def _awaited(answer: Any) -> Any:
+    return await answer if inspect.isawaitable(answer) else answer

@@ -1,0 +1,87 @@
+"""TypedRequests through a requester: a message type and its fields out, the result as a model back."""
+
+import json
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
+
+from consumer.client.requester import OnInterim, Outgoing, Requester
+from schemas.base import Json
+from schemas.errors import InvalidReply
+from schemas.ids import CallId, call_id_of
+from schemas.requests import CallRequest, ClusterRequest
+
+REPLY_TIMEOUT = 30.0
+"""How long (s) a reply is waited for, unless the caller says otherwise."""
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class TypedRequests:
+    """Sends typed requests through a ``Requester``; what is above it knows no broker."""
+
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
+
+    async def request(
+        self,
+        message_type: str,
+        body: Json,
+        *,
+        call_id: str | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+        on_interim: OnInterim | None = None,
+    ) -> Json:
+        """Send any request, and return its result as it is on the wire.
+
+        Args:
+            message_type: as the wire reference names it, for example ``tools.call``.
+            body: the fields of the message; those that are None are left out.
+            call_id: the call that it is addressed to; without one any worker answers.
+            reply_timeout: how long (s) to wait for the reply.
+            on_interim: is awaited for what comes before the reply.
+
+        Raises:
+            SessionsError: the worker's error, as the class of its code, or a ``ClientError``.
+        """
+        asked = Outgoing(message_type, body_of(body), CallId(call_id) if call_id else None, reply_timeout)
+        return (await self._requester.ask(asked, on_interim)).unwrap()
+
+    async def _session(
+        self,
+        asked: type[CallRequest],
+        result: type[Result],
+        session_id: str,
+        reply_timeout: float,
+        on_interim: OnInterim | None = None,
+        **more: Any,
+    ) -> Result:
+        body = {"session_id": session_id, **more}
+        found = await self.request(
+            asked.type, body, call_id=call_id_of(session_id), reply_timeout=reply_timeout, on_interim=on_interim
+        )
+        return _read(result, asked.type, found)
+
+    async def _cluster(
+        self, asked: type[ClusterRequest], result: type[Result], reply_timeout: float, **more: Any
+    ) -> Result:
+        return _read(result, asked.type, await self.request(asked.type, more, reply_timeout=reply_timeout))
+
+
+def body_of(values: Json) -> bytes:
+    """A message body of what is not None."""
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return to_json(given, inf_nan_mode="constants")
+    except ValueError:  # half a surrogate pair, which a worker replaces or refuses
+        return json.dumps(given, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _read(model: type[Result], message_type: str, result: Json) -> Result:
+    """The result as a model; what a newer worker says more is left out, and what MCP says more is kept."""
+    extra: Literal["ignore"] | None = None if model.model_config.get("extra") == "allow" else "ignore"
+    try:
+        return model.model_validate(result, strict=False, extra=extra)
+    except ValidationError as error:
+        raise InvalidReply(f"{message_type}: the result is not what it should be: {error}") from error

@@ -1,0 +1,95 @@
+"""What sessions tell unasked, for those who listen at this gateway: one queue of events for all of them together."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from consumer.client import SessionClient
+from consumer.concurrency.task_set import Tasks
+from schemas.errors import SessionsError
+from schemas.events import CloudEvent
+from schemas.ids import CallId
+
+TOLD: Final = "session.#"
+"""The events that are followed while anybody listens."""
+
+
+class Listener(Protocol):
+    """Who hears what the session of one call on one service tells."""
+
+    def hear(self, event: CloudEvent) -> None:
+        """Take an event; called in the order in which they came, and not to be waited in."""
+
+    def end(self) -> None:
+        """Hear nothing more: this gateway leaves, or can follow events no longer."""
+
+
+class SessionChanges:
+    """Follows the events of sessions from the first listener to the last one, and hands each to whom it concerns."""
+
+    def __init__(self, client: SessionClient) -> None:
+        self._client = client
+        self._listeners: dict[tuple[CallId, str], set[Listener]] = {}
+        self._tasks = Tasks()
+        self._following: asyncio.Task[None] | None = None
+        self._begun: asyncio.Future[None] | None = None
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return sum(map(len, self._listeners.values()))
+
+    @contextlib.asynccontextmanager
+    async def heard(self, call_id: CallId, service: str, listener: Listener) -> AsyncIterator[None]:
+        """Have a listener hear of the session of a call on a service, from the moment that this is entered.
+
+        Raises:
+            SessionsError: the broker cannot be asked for events.
+        """
+        key = call_id, service
+        self._listeners.setdefault(key, set()).add(listener)
+        try:
+            await self._followed()
+            yield
+        finally:
+            listening = self._listeners[key]
+            listening.discard(listener)
+            if not listening:
+                del self._listeners[key]
+            if not self._listeners and self._following is not None:
+                self._following.cancel()
+                self._following = None
+
+    async def _followed(self) -> None:
+        if self._following is None:
+            self._begun = asyncio.get_running_loop().create_future()
+            self._following = self._tasks.start(self._follow(self._begun), "mcp-changes")
+        assert self._begun is not None
+        await asyncio.shield(self._begun)
+
+    async def _follow(self, begun: asyncio.Future[None]) -> None:
+        try:
+            async with self._client.following(TOLD) as events:
+                begun.set_result(None)
+                while True:
+                    self._tell(await events.get())
+        except SessionsError as error:
+            self._following = None
+            if not begun.done():
+                begun.set_exception(error)
+            self._end_all()
+
+    def _tell(self, event: CloudEvent) -> None:
+        call_id, service = CallId(str(event.data.get("call_id"))), str(event.data.get("service_name"))
+        for listener in tuple(self._listeners.get((call_id, service), ())):
+            listener.hear(event)
+
+    def _end_all(self) -> None:
+        for listening in self._listeners.values():
+            for listener in listening:
+                listener.end()
+
+    def close(self) -> None:
+        """End what every listener hears, so that each is told so and asks another gateway."""
+        self._end_all()

@@ -1,0 +1,59 @@
+"""A request as the methods of MCP see it: what is asked, by whom, and how he hears of what comes before the answer."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from consumer.gateway.mcp.protocol import Era
+from consumer.gateway.mcp.rpc_messages import INVALID_PARAMS, RpcError, RpcRequest
+from consumer.gateway.mcp.stream import Hearing
+from schemas.base import Json
+from schemas.ids import CallId
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """A request, and who asks: the era that he speaks, what he can do, and the call and service that he means."""
+
+    call: RpcRequest
+    era: Era
+    service: str
+    call_id: CallId | None
+    capabilities: Json
+    key: str | None
+    """Names the request for all replicas: a repetition with the same key joins and is not executed again."""
+    request: Request
+    hearing: Hearing
+
+    def the_call(self) -> CallId:
+        """The call that is meant.
+
+        Raises:
+            RpcError: none is named.
+        """
+        if self.call_id is None:
+            ways = "in the path (/calls/<call>/<service>/mcp), in a header, or by a call token"
+            raise RpcError(INVALID_PARAMS, f"which call is meant? name it {ways}", {"code": "NO_CALL"})
+        return self.call_id
+
+    def text(self, name: str) -> str:
+        """A parameter that must be a text.
+
+        Raises:
+            RpcError: it is none.
+        """
+        value = self.call.params.get(name)
+        if not isinstance(value, str) or not value:
+            raise RpcError(INVALID_PARAMS, f"params.{name} must be a text")
+        return value
+
+    def object(self, name: str) -> Json:
+        """A parameter that must be an object; an empty one where it is left out.
+
+        Raises:
+            RpcError: it is none.
+        """
+        value = self.call.params.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise RpcError(INVALID_PARAMS, f"params.{name} must be an object")
+        return value or {}

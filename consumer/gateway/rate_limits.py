@@ -1,0 +1,89 @@
+"""How much is worked on at once, and how often one address may ask."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from limits import RateLimitItem, parse_many
+from limits.aio.storage import Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+from limits.storage import storage_from_string
+
+from consumer.gateway.problems import Refused
+from consumer.settings.gateway_settings import RateLimits
+
+Limited = Literal["default", "tools", "call", "session_delete"]
+
+
+class RequestsInFlight:
+    """Counts the requests that are worked on, refuses what is too many, and takes none while the gateway leaves."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.count = 0
+        self.leaving = False
+        self._none = asyncio.Event()
+        self._none.set()
+
+    async def none_left(self) -> None:
+        """Wait until nothing is worked on."""
+        await self._none.wait()
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[[], None]]:
+        """Work on a request within this; what is given out ends that sooner, for what only listens from then on.
+
+        Raises:
+            Refused: 503, there are as many as there may be, or the gateway leaves.
+        """
+        if self.leaving:
+            raise Refused(503, "this gateway is leaving; ask another one", headers={"Connection": "close"})
+        if self.count >= self._most:
+            raise Refused(503, f"{self._most} requests are worked on (gateway.max_in_flight); try again")
+        self.count += 1
+        self._none.clear()
+        counted = True
+
+        def release() -> None:
+            nonlocal counted
+            if counted:
+                counted = False
+                self.count -= 1
+                if not self.count:
+                    self._none.set()
+
+        try:
+            yield release
+        finally:
+            release()
+
+
+class Rates:
+    """Counts requests by address, in fixed windows, as SignalWire's gateway does."""
+
+    def __init__(self, limits: RateLimits) -> None:
+        self._limits: dict[Limited, list[RateLimitItem]] = {}
+        if not limits.any:
+            return
+        storage = storage_from_string(f"async+{limits.storage_uri.removeprefix('async+')}")
+        assert isinstance(storage, Storage)
+        self._counter = FixedWindowRateLimiter(storage)
+        own: dict[Limited, tuple[str, ...]] = {
+            "default": limits.default,
+            "tools": limits.tools,
+            "call": limits.call,
+            "session_delete": limits.session_delete,
+        }
+        for name, texts in own.items():
+            self._limits[name] = [item for text in texts or limits.default for item in parse_many(text)]
+
+    async def count(self, limited: Limited, address: str) -> None:
+        """Count a request.
+
+        Raises:
+            Refused: 429, the address has asked as often as it may.
+        """
+        for item in self._limits.get(limited, ()):
+            if not await self._counter.hit(item, limited, address):
+                raise Refused(429, f"too many requests: {item}", headers={"Retry-After": str(item.get_expiry())})

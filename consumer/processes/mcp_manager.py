@@ -1,0 +1,190 @@
+"""The configured services and the clients that are made of them: SignalWire's ``MCPManager``, in asyncio."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from consumer.processes.advice import SLOW_START, advice
+from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.service import MCPService
+from consumer.processes.tool_cache import ToolCache
+from consumer.processes.warm.pool import WarmPool
+from consumer.processes.warm.starter import ColdStarter, Starter
+from schemas.errors import ServiceDisabled, ServiceNotFound, SessionsError, ShuttingDown, StartFailed
+from schemas.text import nearest
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCheck:
+    """What a trial start of a service found: its tools, or the error, and how long it took."""
+
+    error: SessionsError | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    """How long the start took, with its listing of tools."""
+    advice: str = ""
+    """What to do about a start that takes too long."""
+
+
+class MCPManager:
+    """Makes clients for services by name.
+
+    ``services`` maps names to services, or is a configuration as SignalWire's gateway has it, with a ``services``
+    object in it; pydantic's ``ValidationError`` tells what is wrong with it. Use it from the main thread.
+    """
+
+    def __init__(
+        self, services: Mapping[str, MCPService] | Mapping[str, Any], *, starter: Starter | None = None
+    ) -> None:
+        self.services = read_services(services)
+        self._known = ToolCache()
+        self._pool = WarmPool(starter or ColdStarter(), started=self._known.started)
+        self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+        self._closing: asyncio.Task[None] | None = None
+
+    def get_service(self, service_name: str) -> MCPService:
+        """The service of that name; :class:`ServiceNotFound`, :class:`ServiceDisabled` (both ``ValueError``)."""
+        service = self.services.get(service_name)
+        if service is None:
+            hint = nearest(service_name, sorted(self.services))
+            raise ServiceNotFound(f"there is no service {service_name!r}; {hint}", service=service_name)
+        if not service.enabled:
+            raise ServiceDisabled(f"service {service_name!r} is disabled", service=service_name)
+        return service
+
+    def list_services(self) -> dict[str, dict[str, Any]]:
+        """All services and what may be told about them, also the disabled ones."""
+        return {name: service.public() for name, service in self.services.items()}
+
+    def warm_up(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Begin to start clients ahead, for services that say ``warm``; ``changed`` hears when their number changes."""
+        self._pool.warm_up(self.services.values(), changed)
+
+    def reconfigure(self, services: Mapping[str, MCPService]) -> None:
+        """Use these services for what is started from now on; returns at once.
+
+        Clients that wait on services which are changed or gone are stopped, and others started where that is wanted.
+        Clients that were given out live on, with the service that they were started with.
+        """
+        before, self.services = self.services, read_services(services)
+        self._pool.reconfigure(before, self.services)
+        self._known.keep(self.services)
+
+    async def cool_down(self) -> None:
+        """Start nothing ahead any more and stop the clients that wait. Idempotent, bounded."""
+        await self._pool.cool_down()
+
+    def warm(self, service_name: str) -> int:
+        """How many clients of the service have been started ahead and wait."""
+        return self._pool.waiting(service_name)
+
+    async def create_client(self, service_name: str) -> MCPClient:
+        """A started client of its own; the caller stops it. Errors as :meth:`MCPClient.start` and ``get_service``."""
+        began = time.monotonic()
+        client = await self._create(service_name)
+        if (took := time.monotonic() - began) > SLOW_START:
+            log.warning(
+                "service.slow_start", service=service_name, seconds=round(took, 1), hint=advice(client.service, took)
+            )
+        return client
+
+    async def _create(self, service_name: str) -> MCPClient:
+        service = self.get_service(service_name)
+        if self._closing is not None:
+            raise ShuttingDown("the worker is leaving")
+        return await self._pool.take(service)
+
+    def take_back(self, client: MCPClient) -> bool:
+        """Keep a client that no session ever used, for another one; ``False`` when the caller has to stop it."""
+        return self._closing is None and self._pool.take_back(client)
+
+    async def get_service_tools(self, service_name: str) -> list[dict[str, Any]]:
+        """The service's tools as they were listed last, by any of its clients.
+
+        Without a listing that holds, a client that runs is asked, and only if there is none is one started; any number
+        of callers at once do that together.
+        """
+        service = self.get_service(service_name)
+        if (tools := self._known.fresh(service)) is not None:
+            return tools
+        listing = self._listings.get(service.source)
+        if listing is None:
+            listing = asyncio.create_task(self._renew(service_name, service), name=f"list-tools-{service_name}")
+            self._listings[service.source] = listing
+            listing.add_done_callback(partial(self._listed, service))
+        return await asyncio.shield(listing)
+
+    async def describe_service(self, service_name: str) -> dict[str, Any]:
+        """What the service's server told of itself at its last start; one is started only if there was none."""
+        service = self.get_service(service_name)
+        if (about := self._known.about(service)) is None:
+            await self.get_service_tools(service_name)
+            about = self._known.about(service)
+        if about is None:  # its program was replaced meanwhile
+            raise StartFailed(f"{service_name}: its program changes at the moment; ask again")
+        return about
+
+    def _listed(self, service: MCPService, listing: asyncio.Task[list[dict[str, Any]]]) -> None:
+        del self._listings[service.source]
+        if not listing.cancelled() and listing.exception() is not None:
+            log.info("service.not_listed", service=service.name, error=str(listing.exception()))
+
+    async def _renew(self, service_name: str, service: MCPService) -> list[dict[str, Any]]:
+        tools = await self._known.renewed(service)
+        return tools if tools is not None else await self._list(service_name)
+
+    async def _list(self, service_name: str) -> list[dict[str, Any]]:
+        client = await self.create_client(service_name)
+        await client.stop()
+        return client.tools
+
+    async def validate_services(self) -> dict[str, ServiceCheck]:
+        """Start each enabled service once, all at the same time, and tell what came of it. Never raises."""
+        names = [name for name, service in self.services.items() if service.enabled]
+        return dict(zip(names, await asyncio.gather(*map(self._check, names)), strict=True))
+
+    async def _check(self, service_name: str) -> ServiceCheck:
+        began = time.monotonic()
+        try:
+            client = await self._create(service_name)
+        except SessionsError as error:
+            took = time.monotonic() - began
+            return ServiceCheck(error, seconds=took, advice=advice(self.services[service_name], took))
+        took = time.monotonic() - began
+        await client.stop()
+        return ServiceCheck(tools=client.tools, seconds=took, advice=advice(self.services[service_name], took))
+
+    async def shutdown(self) -> None:
+        """Stop all clients at once and remove what they left. Idempotent, bounded, never raises."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._pool.close(), name="mcp-manager-shutdown")
+        await asyncio.wait({self._closing})
+        if self._closing.exception() is not None:
+            log.error("manager.shutdown_failed", exc_info=self._closing.exception())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+
+def read_services(services: Mapping[str, MCPService] | Mapping[str, Any]) -> dict[str, MCPService]:
+    """Services by name, from services or from a SignalWire gateway's configuration."""
+    inner = services.get("services")
+    if isinstance(inner, Mapping):
+        services = inner
+    return {
+        name: service if isinstance(service, MCPService) else MCPService.model_validate({"name": name, **service})
+        for name, service in services.items()
+    }

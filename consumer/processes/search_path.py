@@ -1,0 +1,12 @@
+"""Where the programs of servers are looked for."""
+
+import os
+import sys
+from pathlib import Path
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def search_path() -> str:
+    """The PATH of servers: the worker's own, with its interpreter's directory first so that ``python3`` is ours."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH") or _DEFAULT_PATH])

@@ -1,0 +1,270 @@
+"""A stdio transport for the SDK's session: two streams over a :class:`ServerProcess`, with bounds.
+
+Framing and shutdown are those of MCP 2025-11-25, basic/transports#stdio; the 2026-07-28 revision left them alone. In
+place of the SDK's own transport because that one parses a huge line in quadratic time, logs a traceback for every bad
+line, and copies each message through two more tasks.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+import structlog
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
+
+from consumer.processes.jsonrpc import NotJsonRpc, parse
+from consumer.processes.loop_share import PARSING, TALKS, WAKING, LoopShare, price_of
+from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
+from consumer.processes.stdio.open_requests import OpenRequests
+from consumer.processes.stdio.process import ServerProcess
+
+BAD_OUTPUT_CAP = 1000
+"""Lines that are no JSON-RPC before we give a server up."""
+
+BAD_OUTPUT_LOGGED = 3
+BAD_OUTPUT_SIZE = 1024
+"""Bytes that are kept of the first of them."""
+
+UNSENT_CAP = 16 * 1024 * 1024
+"""Bytes that may wait for a server that does not read its stdin."""
+
+BACKLOG = 256
+"""Messages that wait for the session before we stop reading."""
+
+UNASKED_CAP = 256 * 1024
+"""Bytes of a line that is no answer; a longer one is dropped unread."""
+
+PEEK = 4_096
+IN_A_ROW = 16
+"""Messages of one server that the session may take before the loop looks at the others."""
+
+FREE = 0.002
+"""Seconds of reading a piece of its output that are no server's debt if an answer is in it: answers have to be read."""
+
+log = structlog.get_logger(__name__)
+
+
+class InputBlocked(Exception):
+    """The server does not read its stdin, and too much waits for it already; this message was not queued."""
+
+
+class NotSerializable(ValueError):
+    """The request cannot be written as JSON in UTF-8 (a lone surrogate, an object of ours)."""
+
+
+class Stream:
+    """What streams share: they are async context managers that close themselves."""
+
+    async def aclose(self) -> None:
+        """Take no more, or send no more."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _may_be_answer(line: bytes) -> bool:
+    """Whether a long line may be an answer, told from its ends: the rest is not worth reading otherwise."""
+    ends = line[:PEEK] + line[-PEEK:]
+    return b'"result"' in ends or b'"error"' in ends
+
+
+class StdoutStream(Stream):
+    """Messages from the server, parsed as they arrive; ends with the server's stdout."""
+
+    def __init__(self, process: ServerProcess, requests: OpenRequests, line_cap: int) -> None:
+        self._process = process
+        self._requests = requests
+        self._splitter = LineSplitter(line_cap)
+        self._line_cap = line_cap
+        self._messages: deque[SessionMessage] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self._share = LoopShare()
+        self._resting: asyncio.TimerHandle | None = None
+        self._given = 0
+        self._paused = False
+        self._bad_lines = 0
+        self._first_bad_output = b""
+        process.attach_stdout(self._feed, self._end)
+
+    def _feed(self, data: bytes) -> None:
+        if self._ended:
+            return
+        began = time.thread_time()
+        try:
+            lines = self._splitter.feed(data)
+        except LineTooLong:
+            self._give_up(f"it wrote a line of more than {self._line_cap} bytes to stdout")
+            return
+        cost = WAKING
+        free = 0.0
+        for line in lines:
+            if len(line) > UNASKED_CAP and not _may_be_answer(line):
+                cost += len(line) * PARSING
+                fault = NotJsonRpc(f"{len(line)} bytes that are no answer")
+                if not self._tolerated(line[:BAD_OUTPUT_SIZE], fault):
+                    return
+                continue
+            try:
+                message = self._read(line) if line and not line.isspace() else None
+            except NotJsonRpc as fault:
+                if not self._tolerated(line, fault):
+                    return
+                continue
+            if message is not None:
+                self._messages.append(SessionMessage(message))
+                price = price_of(message)
+                cost += price
+                free = free if price else FREE + WAKING
+        self._wake()
+        self._share.spend(cost + max(0.0, time.thread_time() - began - free))
+        if self._share.is_overdrawn:
+            self._give_up(TALKS)
+        elif self._share.rest and self._resting is None:
+            self._resting = asyncio.get_running_loop().call_later(self._share.rest, self._rested)
+        if (len(self._messages) > BACKLOG or self._resting is not None) and not self._paused:
+            self._paused = True
+            self._process.pause_stdout()
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._share.rest:
+            self._resting = asyncio.get_running_loop().call_later(self._share.rest, self._rested)
+        elif self._paused and not self._messages:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._process.resume_stdout()
+
+    def _read(self, line: bytes) -> JSONRPCMessage | None:
+        message = parse(line)
+        if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return message
+        if (answer := self._requests.claimed(message)) is None:
+            raise NotJsonRpc("the answer to no request")
+        return answer
+
+    @property
+    def bad_output(self) -> bytes:
+        """The first line that was no MCP, if there was one."""
+        return self._first_bad_output or self._splitter.pending[:BAD_OUTPUT_SIZE].strip()
+
+    def _tolerated(self, line: bytes, fault: NotJsonRpc) -> bool:
+        self._bad_lines += 1
+        self._first_bad_output = self._first_bad_output or line[:BAD_OUTPUT_SIZE].strip()
+        if self._bad_lines <= BAD_OUTPUT_LOGGED:
+            log.debug("process.bad_output", pid=self._process.pid, fault=str(fault), line=line[:200])
+        if self._bad_lines > BAD_OUTPUT_CAP:
+            self._give_up(f"it wrote more than {BAD_OUTPUT_CAP} lines to stdout that are not JSON-RPC")
+            return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        self._process.kill_for_fault(reason)
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def receive(self) -> SessionMessage:
+        """The next message."""
+        while not self._messages:
+            if self._ended:
+                raise anyio.EndOfStream
+            if self._paused and self._resting is None:
+                self._resume()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        message = self._messages.popleft()
+        self._given += 1
+        if self._given % IN_A_ROW == 0:
+            await asyncio.sleep(0)  # others have their turn
+        return message
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Take no more messages; what the server still writes is read and dropped."""
+        self._messages.clear()
+        if self._resting is not None:
+            self._resting.cancel()
+        self._end()
+
+
+class StdinStream(Stream):
+    """Messages to the server. Sending never waits for it: a server that does not read costs memory up to a cap."""
+
+    def __init__(self, process: ServerProcess, requests: OpenRequests) -> None:
+        self._process = process
+        self._requests = requests
+        self._closed = False
+        self.written = 0
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Queue one message.
+
+        A request raises :class:`InputBlocked` when too much waits already and :class:`NotSerializable` when it is no
+        JSON; anything else is dropped then, because the SDK has nobody to tell.
+        """
+        if self._closed or self._process.returncode is not None:
+            raise anyio.BrokenResourceError
+        is_request = isinstance(item.message, JSONRPCRequest)
+        if self._process.unsent > UNSENT_CAP:
+            if is_request:
+                raise InputBlocked
+            return
+        try:
+            data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        except ValueError as cause:
+            if is_request:
+                raise NotSerializable(str(cause)) from cause
+            return
+        self.written += len(data)
+        self._requests.sent(item.message)
+        self._process.write(data)
+
+    async def aclose(self) -> None:
+        """Take no more messages; the server's stdin is closed with the process."""
+        self._closed = True
+
+
+@asynccontextmanager
+async def stdio_transport(
+    process: ServerProcess, *, line_cap: int = DEFAULT_LINE_CAP
+) -> AsyncIterator[tuple[StdoutStream, StdinStream]]:
+    """The two streams that the SDK's session wants, over the pipes of ``process``; the process is its launcher's.
+
+    Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
+    """
+    requests = OpenRequests()
+    stdout, stdin = StdoutStream(process, requests, line_cap), StdinStream(process, requests)
+    try:
+        yield stdout, stdin
+    finally:
+        await stdin.aclose()
+        await stdout.aclose()

@@ -1,0 +1,97 @@
+"""What can be configured of the bridge to Asterisk: where it is, who asks, what is heard."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from consumer.settings.gateway_settings import OptionalSecret, OptionalText
+from schemas.base import Section
+
+_SCHEMES = ("http", "https", "tcp", "tls")
+_EXAMPLE = "write http://127.0.0.1:8088 for ARI or tcp://127.0.0.1:5038 for AMI; https:// or tls:// for TLS"
+
+
+class AsteriskSettings(Section):
+    """``[asterisk]``: what ``mcp-sessions bridge asterisk`` hears."""
+
+    url: str = "http://127.0.0.1:8088"
+    """Where the PBX is. `http://` or `https://` and what stands before `/ari` for ARI, `tcp://` or `tls://` for the
+    manager interface (AMI)."""
+    user: OptionalText = None
+    """Who asks: a user of `ari.conf`, or of `manager.conf`."""
+    password: OptionalSecret = None
+    """The user's password."""
+    app: str = Field(default="mcp-sessions", min_length=1, max_length=100)
+    """ARI: the name of the application. Each bridge needs one of its own; the last to connect gets the events."""
+    subscribe_all: bool = True
+    """ARI: hear every channel. `false`: those only that the dialplan sends to the application with `Stasis()`."""
+    tls_ca: Path | None = None
+    """Certificate of a private CA (PEM) that the PBX is verified with. Without it: those that the system trusts."""
+    max_kept: int = Field(default=10_000, ge=100, le=1_000_000)
+    """How many events are kept while RabbitMQ is away. Beyond that calls that are over go first, then the oldest
+    events."""
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or any(letter.isspace() or not letter.isprintable() for letter in url):
+            raise ValueError(f"is no address of a PBX; {_EXAMPLE}")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("has more than an address; user and password are settings of their own")
+        if parts.scheme in ("tcp", "tls") and parts.path not in ("", "/"):
+            raise ValueError("has a path, and the manager interface has none")
+        return url
+
+    @field_validator("user", "app")
+    @classmethod
+    def _one_line(cls, text: str | None) -> str | None:
+        if text is not None and not text.isprintable():
+            raise ValueError("must be one line of text")
+        return text
+
+    @field_validator("password")
+    @classmethod
+    def _one_secret_line(cls, secret: OptionalSecret) -> OptionalSecret:
+        if secret is not None and not secret.get_secret_value().isprintable():
+            raise ValueError("must be one line of text")
+        return secret
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _there(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"there is no file {str(path)!r}")
+        return path
+
+    @property
+    def speaks(self) -> Literal["ari", "ami"]:
+        """Which of Asterisk's interfaces the address is one of."""
+        return "ari" if self.url.startswith("http") else "ami"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a bridge cannot do without."""
+        return tuple(name for name in ("user", "password") if getattr(self, name) is None)
+
+
+def open_password(asterisk: AsteriskSettings) -> list[str]:
+    """A warning when the password crosses a network that others may hear."""
+    parts = urlsplit(asterisk.url)
+    if asterisk.password is None or parts.scheme in ("https", "tls") or _is_local(parts.hostname or ""):
+        return []
+    return ["asterisk.url: the password goes to another machine unencrypted; use https:// or tls://"]
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,52 @@
+"""What a settings model says of its fields: what each means, and which of them a running worker takes on.
+
+A setting is said once, where it is declared: name, type, default, ``Reloadable`` or not, and below it what it means.
+The reference, the variables of the environment, ``config check`` and a reload follow from that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel
+
+from schemas.base import Section
+
+
+@dataclass(frozen=True, slots=True)
+class _TakenOn:
+    """Marks a setting that a running worker takes on when it reads its configuration again (SIGHUP)."""
+
+
+T = TypeVar("T")
+Reloadable = Annotated[T, _TakenOn()]
+"""The type of a setting that holds for a running worker from its next reload on."""
+
+S = TypeVar("S", bound=Section)
+
+
+def reloadable_fields(model: type[BaseModel]) -> tuple[str, ...]:
+    """The names of the fields that are marked ``Reloadable``."""
+    return tuple(name for name, field in model.model_fields.items() if _TakenOn() in field.metadata)
+
+
+def meaning_of(model: type[BaseModel], name: str) -> str:
+    """What the docstring below a field says, on one line; empty where there is none."""
+    return " ".join((model.model_fields[name].description or "").split())
+
+
+def first_sentence(meaning: str) -> str:
+    """How a meaning begins: enough to know what is asked for."""
+    return f"{meaning.partition('. ')[0].removesuffix('.')}." if meaning else ""
+
+
+def reloaded(running: S, given: S) -> S:
+    """A section as a running worker goes on with it: ``running``, with what it takes on of ``given``."""
+    return running.model_copy(update={name: getattr(given, name) for name in reloadable_fields(type(running))})
+
+
+def needing_restart(running: Section, given: Section) -> Iterator[str]:
+    """The names of the settings that differ and that no running worker takes on."""
+    for name in type(running).model_fields:
+        if name not in reloadable_fields(type(running)) and getattr(running, name) != getattr(given, name):
+            yield name

@@ -1,0 +1,46 @@
+"""The link that a worker has at the moment, and what it asks of the broker on it besides consuming."""
+
+from consumer.broker.declare import consumers_of, ensure, exists
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.link import Link
+from consumer.broker.topology import Names, dead_letter_topology, inbox
+from schemas.ids import WorkerId
+
+
+class CurrentLink:
+    """Knows the current link; its questions raise ``BrokerUnavailable`` while there is none, or when it is lost."""
+
+    def __init__(self, names: Names, max_dead_letter_bytes: int) -> None:
+        self._names = names
+        self._max_dead_letter_bytes = max_dead_letter_bytes
+        self._link: Link | None = None
+
+    def attach(self, link: Link) -> None:
+        """A new link."""
+        self._link = link
+
+    def detach(self) -> None:
+        """The link is lost."""
+        self._link = None
+
+    def restart(self, reason: str) -> None:
+        """Give the link up, if there is one: the next one declares and consumes everything anew."""
+        if self._link is not None:
+            self._link.fail(reason)
+
+    async def consumed(self, worker: WorkerId) -> bool:
+        """Whether somebody consumes from a worker's inbox."""
+        return await consumers_of(self._present(), self._names.inbox(worker)) > 0
+
+    async def has_inbox(self, worker: WorkerId) -> bool:
+        """Whether a worker's inbox exists."""
+        return await exists(self._present(), inbox(self._names, worker))
+
+    async def restore_dead_letters(self) -> None:
+        """Declare the dead-letter queue again: somebody has deleted it."""
+        await ensure(self._present(), dead_letter_topology(self._names, self._max_dead_letter_bytes))
+
+    def _present(self) -> Link:
+        if self._link is None:
+            raise BrokerUnavailable("there is no link")
+        return self._link
