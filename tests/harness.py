@@ -122,6 +122,13 @@ class Cluster:
 
     async def spawn(self, configuration: dict[str, Any] | None = None, *options: str, **env: str) -> WorkerProcess:
         """Start a worker and do not wait."""
+        return await self._spawn(configuration, "-m", "consumer", *options, **env)
+
+    async def spawn_gateway(self, **env: str) -> WorkerProcess:
+        """Start a gateway in a process of its own and do not wait."""
+        return await self._spawn(None, "-c", "from consumer.cli import main; main()", "gateway", **env)
+
+    async def _spawn(self, configuration: dict[str, Any] | None, *command: str, **env: str) -> WorkerProcess:
         number = len(self.workers)
         path = self.folder / f"worker-{number}.json"
         path.write_text(json.dumps(configuration or config()))
@@ -133,9 +140,7 @@ class Cluster:
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "consumer",
-            *options,
+            *command,
             env={**os.environ, **settings, **env},
             cwd=self.folder,
             stdin=asyncio.subprocess.DEVNULL,

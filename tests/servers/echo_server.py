@@ -250,6 +250,14 @@ def tool_counter(call: Call) -> Json:
     return {"count": call.server.counter}
 
 
+def tool_count_slowly(call: Call, seconds: float = 1.0) -> Json:
+    """Counts as counter does, says so as progress, and takes its time."""
+    counted = tool_counter(call)
+    call.progress(0, 1)
+    call.cancelled.wait(seconds)
+    return counted
+
+
 def tool_sleep(call: Call, seconds: float = 1.0) -> str:
     """Answers after so many seconds, unless cancelled."""
     call.cancelled.wait(seconds)
@@ -513,7 +521,7 @@ def tool_grandchildren(call: Call) -> Json:
 TOOLS: dict[str, Callable[..., Any]] = {
     name[5:]: tool for name, tool in list(globals().items()) if name.startswith("tool_")
 }
-SLOW = {"sleep", "nap", "progress", "ask", "request", "burn", "stderr"}
+SLOW = {"count_slowly", "sleep", "nap", "progress", "ask", "request", "burn", "stderr"}
 EXTRA: dict[str, Json] = {
     "nap": {"annotations": {"readOnlyHint": True}},
     "hostile": {

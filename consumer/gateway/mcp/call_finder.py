@@ -41,7 +41,7 @@ class Calls:
         """What a request means.
 
         Raises:
-            Refused: 400, 401, 403, or 404 when its MCP session is none of this call's.
+            Refused: 400, 401, 403, or 404 when its MCP session is none of this call's, or its token another call's.
             SessionsError: the services are not known, because no worker answers.
         """
         grant = granted(request)
@@ -50,7 +50,7 @@ class Calls:
         named = self._named(request) or grant.call_id or self._in_header(request)
         call_id = named or (session.call_id if session is not None else None)
         told(request).call_id = call_id
-        grant.check("mcp", call_id=call_id)
+        check_call(grant, call_id)
         service = await self._service(request, grant, call_id)
         told(request).service = service
         grant.check("mcp", service=service)
@@ -87,6 +87,16 @@ class Calls:
             return reached[0]
         said = f"there are {', '.join(reached)}" if reached else "there is none"
         raise Refused(400, f"this address means the call's only service, and {said}: use /calls/<call>/<service>/mcp")
+
+
+def check_call(grant: Grant, call_id: CallId | None) -> None:
+    """See that a call is there for who asks.
+
+    Raises:
+        Refused: 404: it is not his, and whether there is one is none of his business.
+    """
+    if call_id is not None and not grant.reaches_call(call_id):
+        raise Refused(404, "there is no such call for this token: it is another call's")
 
 
 def _narrowed(reached: Sequence[str], open_ones: Sequence[str]) -> Sequence[str]:

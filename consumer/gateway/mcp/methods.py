@@ -10,6 +10,7 @@ from consumer.client import OnInterim, SessionClient
 from consumer.gateway.access import Grant
 from consumer.gateway.known_services import KnownServices
 from consumer.gateway.mcp import protocol, results, rpc_messages
+from consumer.gateway.mcp.call_finder import check_call
 from consumer.gateway.mcp.client_request import ClientRequest
 from consumer.gateway.mcp.protocol import Era
 from consumer.gateway.mcp.rpc_messages import METHOD_NOT_FOUND, ClientAnswer, RpcError
@@ -89,12 +90,12 @@ class Methods:
 
         Raises:
             RpcError: it answers no question of this gateway, or the question is over.
-            Refused: 403, the question is of a call that its sender does not reach.
+            Refused: 404, the question is of a call that its sender does not reach.
         """
         question = self._seal.question(str(answer.id))
         if question is None:
             raise RpcError(rpc_messages.INVALID_REQUEST, "this is the answer to no question of this server", status=400)
-        grant.check("mcp", call_id=call_id_of(question.session_id))
+        check_call(grant, call_id_of(question.session_id))
         body: Json = {"session_id": question.session_id, "input_id": question.input_id, **_answered(question, answer)}
         try:
             await self._client.request(

@@ -53,7 +53,10 @@ class Subscriptions:
                     await send("resources/subscribe", {"uri": uri}, timeout)
                     self._uris[uri] = None
                 return
-            wanted = [*self._uris, *([] if uri is None or uri in self._uris else [uri])]
+            known = uri is None or uri in self._uris
+            if known and self._listening is not None and not self._listening.done():
+                return
+            wanted = [*self._uris, *([] if uri is None or known else [uri])]
             honoured = await self._listen(wanted, send, timeout)
             if uri is not None and uri not in (honoured.get("resourceSubscriptions") or ()):
                 raise McpError(f"the server does not tell of changes of {uri[:200]}", code=-32602, data=None)

@@ -149,8 +149,8 @@ async def test_a_call_token_is_all_that_a_client_needs_and_reaches_nothing_else(
     assert text(await call(http, "/calls/c-1/mcp", "list_todos", bearer)) == "milk"
     # The header of somebody else's call does not lead there.
     assert text(await call(http, "/todo/mcp", "list_todos", bearer | {"x-call-id": "c-2"})) == "milk"
-    for path in ("/calls/c-2/todo/mcp", "/calls/c-1/todo2/mcp"):
-        assert (await http.post(path, json=message("ping"), headers=JSON_ONLY | bearer)).status_code == 403
+    for path, status in (("/calls/c-2/todo/mcp", 404), ("/calls/c-1/todo2/mcp", 403)):
+        assert (await http.post(path, json=message("ping"), headers=JSON_ONLY | bearer)).status_code == status
     refused = await http.post("/todo/mcp", json=message("ping"), headers=JSON_ONLY)
     assert refused.status_code == 401
     assert refused.json()["error"]["data"]["code"] == "UNAUTHORIZED"
