@@ -17,7 +17,6 @@ from consumer.cli import (
     openapi,
     services,
     sessions,
-    tokens,
     tools,
     top,
     topology,
@@ -60,23 +59,23 @@ def root(
     context.obj = Invocation(url=url, prefix=prefix, config=config, json=json)
 
 
-worker.register(app)
-gateway.register(app)
-tokens.register(calls.app)
-demo.register(app)
-for name, group in (
-    ("sessions", sessions.app),
-    ("tools", tools.app),
-    ("services", services.app),
-    ("calls", calls.app),
-    ("dead-letters", dead_letters.app),
-    ("topology", topology.app),
-    ("config", config.app),
-    ("bridge", bridge.app),
+# In the order of the help.
+for module in (
+    worker,
+    gateway,
+    demo,
+    sessions,
+    tools,
+    services,
+    calls,
+    dead_letters,
+    topology,
+    config,
+    bridge,
+    workers,
+    events,
+    asyncapi,
+    openapi,
+    top,
 ):
-    app.add_typer(group, name=name)
-workers.register(app)
-events.register(app)
-asyncapi.register(app)
-openapi.register(app)
-top.register(app)
+    module.register(app)

@@ -12,10 +12,15 @@ from consumer.cli.command import Invocation, command
 if TYPE_CHECKING:
     from consumer.settings import Settings
 
-app = typer.Typer(help="Beside a telephony system: publish what it tells of its calls.", no_args_is_help=True)
+group = typer.Typer(help="Beside a telephony system: publish what it tells of its calls.", no_args_is_help=True)
 
 
-@command(app, "asterisk", epilog="Example: mcp-sessions bridge asterisk --pbx http://localhost:8088 --user ari")
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="bridge")
+
+
+@command(group, "asterisk", epilog="Example: mcp-sessions bridge asterisk --pbx http://localhost:8088 --user ari")
 def asterisk(
     invocation: Invocation,
     pbx: Annotated[

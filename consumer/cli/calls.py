@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli import completing
+from consumer.cli import completing, tokens
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import Row, answers, say, state, table, write_json
 
 if TYPE_CHECKING:
     from schemas.calls import Platform
 
-app = typer.Typer(help="Events of telephony platforms, sent by hand.", no_args_is_help=True)
+group = typer.Typer(help="Events of telephony platforms, sent by hand.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    tokens.register(group)
+    app.add_typer(group, name="calls")
+
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -46,7 +53,7 @@ class Sent:
 
 
 @command(
-    app, "send", epilog="Example: mcp-sessions calls send tests/samples/call-events/relay/receive_created_phone.json"
+    group, "send", epilog="Example: mcp-sessions calls send tests/samples/call-events/relay/receive_created_phone.json"
 )
 async def send(
     invocation: Invocation,

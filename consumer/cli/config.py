@@ -10,10 +10,15 @@ import typer
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import answers, facts, say, state, table, write_json
 
-app = typer.Typer(help="The configuration: check it, see what it says.", no_args_is_help=True)
+group = typer.Typer(help="The configuration: check it, see what it says.", no_args_is_help=True)
 
 
-@command(app, "check", epilog="Example: mcp-sessions config check mcp-sessions.toml")
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="config")
+
+
+@command(group, "check", epilog="Example: mcp-sessions config check mcp-sessions.toml")
 def check(
     invocation: Invocation,
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Else what a worker here would read.")] = None,

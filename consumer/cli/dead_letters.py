@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
     from consumer.broker.link import Link
 
-app = typer.Typer(help="What no worker could handle: look at it, replay it, drop it.", no_args_is_help=True)
+group = typer.Typer(help="What no worker could handle: look at it, replay it, drop it.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="dead-letters")
+
 
 Ids = Annotated[
     list[str] | None,
@@ -70,7 +76,7 @@ class Fitting:
         )
 
 
-@command(app, "list", epilog="Example: mcp-sessions dead-letters list --reason unrecognised --since 1h")
+@command(group, "list", epilog="Example: mcp-sessions dead-letters list --reason unrecognised --since 1h")
 async def list_dead_letters(
     invocation: Invocation,
     fitting: Fitting,
@@ -105,7 +111,7 @@ async def list_dead_letters(
     tell_summary(look, reasons, len(listed))
 
 
-@command(app, "show", epilog="Example: mcp-sessions dead-letters show 3f9c")
+@command(group, "show", epilog="Example: mcp-sessions dead-letters show 3f9c")
 async def show(
     invocation: Invocation,
     id_: Annotated[str, typer.Argument(metavar="ID", help="As in the list, or how one begins; or a message id.")],
@@ -131,7 +137,7 @@ async def show(
         show_whole(found[0])
 
 
-@command(app, "replay", epilog="Example: mcp-sessions dead-letters replay --reason crash_loop")
+@command(group, "replay", epilog="Example: mcp-sessions dead-letters replay --reason crash_loop")
 async def replay(
     invocation: Invocation,
     fitting: Fitting,
@@ -166,7 +172,7 @@ async def replay(
         raise typer.Exit(ExitCode.ERROR)
 
 
-@command(app, "drop", epilog="Example: mcp-sessions dead-letters drop 3f9c0a1b2c4d")
+@command(group, "drop", epilog="Example: mcp-sessions dead-letters drop 3f9c0a1b2c4d")
 def drop(
     invocation: Invocation,
     fitting: Fitting,

@@ -2,7 +2,7 @@
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -11,10 +11,21 @@ from consumer.cli.command import Invocation, command
 from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import Row, answers, bar, duration, facts, say, state, table, write_json
 
-app = typer.Typer(help="The MCP servers that the workers offer; trying them out.", no_args_is_help=True)
+group = typer.Typer(help="The MCP servers that the workers offer; trying them out.", no_args_is_help=True)
 
 
-@command(app, "list", epilog="Example: mcp-sessions services list --json")
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="services")
+
+
+ServiceArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="SERVICE", help="Its name; see 'services list'.", autocompletion=completing.service_names),
+]
+
+
+@command(group, "list", epilog="Example: mcp-sessions services list --json")
 async def list_services(invocation: Invocation) -> None:
     """List the services that the running workers offer, and how much room is left."""
     async with invocation.client() as client:
@@ -42,15 +53,10 @@ async def list_services(invocation: Invocation) -> None:
         say("The workers have no services. Configure one: see mcp-sessions config check")
 
 
-@command(app, "tools", epilog="Example: mcp-sessions services tools todo")
+@command(group, "tools", epilog="Example: mcp-sessions services tools todo")
 async def service_tools(
     invocation: Invocation,
-    service: Annotated[
-        str,
-        typer.Argument(
-            metavar="SERVICE", help="Its name; see 'services list'.", autocompletion=completing.service_names
-        ),
-    ],
+    service: ServiceArgument,
 ) -> None:
     """List the tools of a service, without opening a session."""
     from consumer.cli.tools import tools_table
@@ -65,15 +71,10 @@ async def service_tools(
         say(f"The service {service} has no tools.")
 
 
-@command(app, "describe", epilog="Example: mcp-sessions services describe todo")
+@command(group, "describe", epilog="Example: mcp-sessions services describe todo")
 async def describe_service(
     invocation: Invocation,
-    service: Annotated[
-        str,
-        typer.Argument(
-            metavar="SERVICE", help="Its name; see 'services list'.", autocompletion=completing.service_names
-        ),
-    ],
+    service: ServiceArgument,
 ) -> None:
     """Show what the MCP server of a service says of itself, without opening a session."""
     async with invocation.client() as client:
@@ -93,7 +94,7 @@ async def describe_service(
     )
 
 
-@command(app, "check", epilog="Example: mcp-sessions services check --config mcp-sessions.toml")
+@command(group, "check", epilog="Example: mcp-sessions services check --config mcp-sessions.toml")
 async def check_services(invocation: Invocation) -> None:
     """Start every enabled service once on this machine, and tell what works and how long it took. Needs no broker.
 

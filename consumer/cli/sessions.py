@@ -16,7 +16,13 @@ from consumer.cli.typed_values import json_object
 if TYPE_CHECKING:
     from schemas.sessions import SessionInfo
 
-app = typer.Typer(help="What is open on all workers; opening and closing by hand.", no_args_is_help=True)
+group = typer.Typer(help="What is open on all workers; opening and closing by hand.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="sessions")
+
 
 SessionArgument = Annotated[
     str,
@@ -28,7 +34,7 @@ SessionArgument = Annotated[
 ]
 
 
-@command(app, "list", epilog="Example: mcp-sessions sessions list --service todo")
+@command(group, "list", epilog="Example: mcp-sessions sessions list --service todo")
 async def list_sessions(
     invocation: Invocation,
     service: Annotated[
@@ -64,14 +70,14 @@ async def list_sessions(
         say(f"There are more: --cursor {page.next_cursor}")
 
 
-@command(app, "get", epilog="Example: mcp-sessions sessions get c3f1b5d3-98db-45a6-a20b-2cf0dd311efa")
+@command(group, "get", epilog="Example: mcp-sessions sessions get c3f1b5d3-98db-45a6-a20b-2cf0dd311efa")
 async def get_session(invocation: Invocation, session_id: SessionArgument) -> None:
     """Show everything about a session. Counts as a use of it."""
     async with invocation.client() as client:
         _tell(invocation, await client.get(session_id))
 
 
-@command(app, "create", epilog="Example: mcp-sessions sessions create my-call todo --timeout 600")
+@command(group, "create", epilog="Example: mcp-sessions sessions create my-call todo --timeout 600")
 async def create_session(
     invocation: Invocation,
     session_id: SessionArgument,
@@ -102,7 +108,7 @@ async def create_session(
         )
 
 
-@command(app, "close", epilog="Example: mcp-sessions sessions close my-call")
+@command(group, "close", epilog="Example: mcp-sessions sessions close my-call")
 async def close_session(invocation: Invocation, session_id: SessionArgument) -> None:
     """Close a session, or with the id of a call all sessions of it."""
     async with invocation.client() as client:

@@ -9,9 +9,9 @@ from consumer.cli.command import Invocation, command
 from consumer.cli.screen import write_json
 
 
-def register(app: typer.Typer) -> None:
+def register(group: typer.Typer) -> None:
     """Add the command."""
-    command(app, "token", epilog="Example: mcp-sessions calls token c-1 --service todo --lifetime 3600")(mint)
+    command(group, "token", epilog="Example: mcp-sessions calls token c-1 --service todo --lifetime 3600")(mint)
 
 
 def mint(

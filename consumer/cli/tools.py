@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from schemas.mcp import Tool
     from schemas.replies import ToolCallResult
 
-app = typer.Typer(help="The tools of a session: list them, call them.", no_args_is_help=True)
+group = typer.Typer(help="The tools of a session: list them, call them.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="tools")
+
 
 DEFAULT_TIMEOUT = 30.0
 
 
-@command(app, "list", epilog="Example: mcp-sessions tools list my-call")
+@command(group, "list", epilog="Example: mcp-sessions tools list my-call")
 async def list_tools(
     invocation: Invocation,
     session_id: SessionArgument,
@@ -48,7 +54,7 @@ async def list_tools(
         say("This session's server has no tools.")
 
 
-@command(app, "call", epilog="Example: mcp-sessions tools call my-call add_todo text='call back'")
+@command(group, "call", epilog="Example: mcp-sessions tools call my-call add_todo text='call back'")
 async def call_tool(
     invocation: Invocation,
     session_id: SessionArgument,

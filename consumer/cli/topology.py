@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal["publisher", "client", "gateway", "worker", "operator"]
 
-app = typer.Typer(help="The exchanges and queues on the broker: show, declare, compare.", no_args_is_help=True)
+group = typer.Typer(help="The exchanges and queues on the broker: show, declare, compare.", no_args_is_help=True)
 
 
-@command(app, "show", epilog="Example: mcp-sessions topology show --prefix mcp")
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="topology")
+
+
+@command(group, "show", epilog="Example: mcp-sessions topology show --prefix mcp")
 def show(invocation: Invocation) -> None:
     """Show every exchange, queue and binding that is needed, and why. Needs no broker."""
     settings = invocation.settings()
@@ -38,7 +43,7 @@ def show(invocation: Invocation) -> None:
     screen.print(table("FROM EXCHANGE", "TO QUEUE", "ROUTING KEY", rows=bindings))
 
 
-@command(app, "apply", epilog="Example: mcp-sessions topology apply --url amqp://admin:...@broker/")
+@command(group, "apply", epilog="Example: mcp-sessions topology apply --url amqp://admin:...@broker/")
 async def apply(invocation: Invocation) -> None:
     """Declare what all workers share. Harmless when it is there; nothing is ever deleted.
 
@@ -70,7 +75,7 @@ async def apply(invocation: Invocation) -> None:
         say(f"{len(topology.exchanges)} exchanges and {len(topology.queues)} queues are as they should be.")
 
 
-@command(app, "verify", epilog="Example: mcp-sessions topology verify")
+@command(group, "verify", epilog="Example: mcp-sessions topology verify")
 async def verify(invocation: Invocation) -> None:
     """Compare the broker with what is needed, and change nothing. Exit code 1 when something differs.
 
@@ -90,7 +95,7 @@ async def verify(invocation: Invocation) -> None:
         raise typer.Exit(ExitCode.ERROR)
 
 
-@command(app, "permissions", epilog="Example: mcp-sessions topology permissions --role publisher")
+@command(group, "permissions", epilog="Example: mcp-sessions topology permissions --role publisher")
 def show_permissions(
     invocation: Invocation,
     role: Annotated[Role | None, typer.Option(help="Only for this one; else for all.")] = None,
