@@ -272,7 +272,7 @@ async def test_messages_are_called_by_the_beginning_of_their_id(link, publisher,
     shared = next(letter for letter in letters if sum(one.id[0] == letter for one in found) > 1)
     with pytest.raises(NoSuchDeadLetter, match="may be any of"):
         await lot.named([shared])
-    with pytest.raises(NoSuchDeadLetter, match="nothing that becomes a dead letter"):
+    with pytest.raises(NoSuchDeadLetter, match="no dead letter is called"):
         await lot.named(["no such id"])
 
 
@@ -293,7 +293,7 @@ def delivered(message, *, exchange, routing_key=""):
     )
 
 
-def test_what_was_between_workers_begins_again_at_the_durable_lane():
+def test_what_was_between_workers_begins_again_at_the_sessions_exchange():
     """The inbox may be gone, and what goes straight to the placer may be placed a second time."""
     names = Names()
     placed = letter_from("", "mcp.inbox.w-1", **{CALL_HEADER: "c-1", "x-mcp-placement": "w-2/7"})

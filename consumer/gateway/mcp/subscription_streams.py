@@ -182,7 +182,7 @@ class SubscriptionStreams:
             try:
                 await self._subscribe(asked, uri)
             except McpError as error:
-                log.debug("mcp.not_subscribed", uri=uri[:200], error=error.message)
+                log.debug("gateway.not_subscribed", uri=uri[:200], error=error.message)
             else:
                 told.append(uri)
         return told
@@ -192,7 +192,7 @@ class SubscriptionStreams:
         try:
             await self._subscribed(asked, told)
         except SessionsError as error:
-            log.info("mcp.not_subscribed", call_id=asked.call_id, code=error.code.value, error=error.message)
+            log.info("gateway.not_subscribed", call_id=asked.call_id, code=error.code.value, error=error.message)
 
     async def _subscribe(self, asked: ClientRequest, uri: str | None) -> None:
         await self._client.subscribe_resource(
