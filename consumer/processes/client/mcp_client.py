@@ -49,7 +49,7 @@ class MCPClient:
     """A client of a service and, for stdio, its server process.
 
     Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a warden of its own; a worker shares one. :class:`ClientLifecycle` has more on its start and
+    one of its own, with a keeper of its own; a worker shares one. :class:`ClientLifecycle` has more on its start and
     end.
     """
 
