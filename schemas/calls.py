@@ -39,7 +39,7 @@ Direction = Literal["inbound", "outbound", "internal"]
 class CallEvent(Strict):
     """One normalised call event; the body of ``call.started``, ``call.progress`` and ``call.ended``.
 
-    ``source`` names the translator (``relay``, ``freeswitch``, ...), ``end_reason`` is the platform's own word,
+    ``source`` names the translator (``relay``, ``freeswitch_amqp``, ...), ``end_reason`` is the platform's own word,
     ``attributes`` holds whatever else of the event a route may want to match on, as text. One of them has a meaning
     of its own: ``call_state`` tells how far the call is (``created``, ``ringing``, ``answered``), where the platform
     does.

@@ -100,10 +100,12 @@ class SessionsError(Exception):
     """An error with a wire code.
 
     ``message`` is a sentence for people, ``details`` become ``error.details`` of the reply.
+    ``executed`` is False when the request has certainly not been executed, and None when that is not certain.
     """
 
     code: ClassVar[ErrorCode | ClientErrorCode] = ErrorCode.INTERNAL
     retryable: ClassVar[bool] = False
+    executed: bool | None = None
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -121,6 +123,7 @@ class InvalidMessage(SessionsError):
     """What was sent cannot be read; the message names the field."""
 
     code = ErrorCode.INVALID_MESSAGE
+    executed = False
 
 
 class UnknownType(SessionsError):
@@ -133,6 +136,7 @@ class SessionNotFound(SessionsError):
     """There is no such session: never opened, closed, expired or died."""
 
     code = ErrorCode.SESSION_NOT_FOUND
+    executed = False
 
 
 class SessionExists(SessionsError):
@@ -175,6 +179,7 @@ class Capacity(LimitReached):
     """No worker had room within ``admission_wait``."""
 
     code = ErrorCode.CAPACITY
+    executed = False
 
 
 class StartFailed(SessionsError):
@@ -197,6 +202,7 @@ class ToolNotFound(SessionsError):
     """The session's server lists no tool of that name."""
 
     code = ErrorCode.TOOL_NOT_FOUND
+    executed = False
 
 
 class ToolTimeout(SessionsError):
@@ -224,12 +230,14 @@ class SessionDied(SessionsError):
     """The session's process has ended; details: ``exit_code``, ``signal``, ``stderr``."""
 
     code = ErrorCode.SESSION_DIED
+    executed = False
 
 
 class DeadlineExceeded(SessionsError):
     """The request waited longer than its caller's timeout and was not executed."""
 
     code = ErrorCode.DEADLINE_EXCEEDED
+    executed = False
 
 
 class OutcomeUnknown(SessionsError):
@@ -252,12 +260,7 @@ class Internal(SessionsError):
 
 
 class ClientError(SessionsError):
-    """The client has no answer of a worker.
-
-    ``executed`` is False when the request has certainly not been executed, and None when nobody knows.
-    """
-
-    executed: bool | None = None
+    """The client has no answer of a worker."""
 
 
 class CannotConnect(ClientError):

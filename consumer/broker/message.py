@@ -120,8 +120,9 @@ class Delivery:
         """The call that the message is about, for logs."""
         if self.named_call is not None:
             return self.named_call or None
-        named = self.message.headers.get(CALL_HEADER)
-        return str(named) if named else (self.routing_key if self.exchange else None) or None
+        if named := self.message.headers.get(CALL_HEADER):
+            return str(named)
+        return self.routing_key or None if self.exchange else None
 
     def about_call(self, call_id: str) -> Self:
         """The same delivery, of a message whose body names the call; its routing key is its platform's."""

@@ -1,7 +1,7 @@
 """The topology as data: every exchange, queue and binding, and why it is as it is.
 
-Declaring, verifying and printing all read this module and nothing else. ``cluster`` is what all workers share,
-``WorkerQueues`` names what belongs to one worker.
+Declaring, verifying and printing all read this module and nothing else. ``cluster_topology`` is what all workers share;
+``inbox``, ``requests_queue`` and ``worker_queue`` belong to one worker.
 
 Every quorum queue says four things out loud, because their defaults differ between versions or lose messages: a
 positive delivery limit (none before RabbitMQ 4.0, where 3.10 also requeues to the back), a dead-letter exchange,

@@ -43,9 +43,6 @@ from schemas.text import replaced
 
 log = structlog.get_logger(__name__)
 
-_UNTRIED = (Capacity, DeadlineExceeded, InvalidMessage, SessionDied, SessionNotFound, ToolNotFound)
-"""Errors that are certain to come before anything was executed."""
-
 
 def text_of(result: Json) -> str:
     """The text of a tool's answer: its text contents, a line each, or if it has none its structured content as JSON."""
@@ -153,7 +150,7 @@ class ToolCalls:
                 return self._answered(asked, found, await self._run(asked, found, running))
         except SessionsError as error:
             code = error.code.value.lower()
-            return KeptAnswer(failed(error).dump(), executed=not isinstance(error, _UNTRIED), outcome=code)
+            return KeptAnswer(failed(error).dump(), executed=error.executed is not False, outcome=code)
 
     def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
         """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""

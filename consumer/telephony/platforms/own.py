@@ -1,4 +1,4 @@
-"""Our own normalised event (design, section 6), sent by a bridge that has done the translating itself.
+"""Our own normalised event, sent by a bridge that has done the translating itself.
 
 The message is ours to define, so it is read strictly: a field that we do not know or of a wrong type is refused, and
 named. It keeps its own ``source``. Letters that are no text are replaced, but for those of an id.
