@@ -25,16 +25,12 @@ from consumer.observability import metrics, tracing
 from consumer.sessions.dialogue import Dialogue, OnQuestion
 from schemas.base import Json
 from schemas.errors import (
-    Capacity,
-    DeadlineExceeded,
     InvalidMessage,
     McpError,
     OutcomeUnknown,
     SessionDied,
-    SessionNotFound,
     SessionsError,
     ToolCancelled,
-    ToolNotFound,
 )
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
