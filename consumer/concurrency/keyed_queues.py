@@ -4,12 +4,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from typing import Any, TypeVar
 
 import structlog
 
 log = structlog.get_logger(__name__)
 
 Work = Callable[[], Awaitable[None]]
+
+T = TypeVar("T")
 
 
 class KeyedQueues:
@@ -19,7 +22,7 @@ class KeyedQueues:
         self._name = name
         self._lanes: dict[str, deque[tuple[str, Work]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turns: set[asyncio.Future[None]] = set()
+        self._turns: set[asyncio.Future[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -69,6 +72,28 @@ class KeyedQueues:
 
         self.submit(key, reach)
         await reached
+
+    async def run(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work`` at its turn, and return or raise what it does; ``abandon`` cancels it.
+
+        When the caller is cancelled, the work goes on: it may have begun.
+        """
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._turns.add(done)
+        done.add_done_callback(self._turns.discard)
+
+        async def work_and_tell() -> None:
+            try:
+                result = await work()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller raises it
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(result)
+
+        self.submit(key, work_and_tell)
+        return await done
 
     async def drain(self, timeout: float) -> bool:
         """Wait until all lanes are idle, ``timeout`` seconds at most; returns whether they are."""

@@ -8,6 +8,7 @@ is configured there are no spans: a message without a context costs a few look-u
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
@@ -15,6 +16,8 @@ from opentelemetry.trace import INVALID_SPAN, ProxyTracerProvider, Span, SpanKin
 from opentelemetry.util.types import AttributeValue
 
 from consumer.observability.logs import also_log
+
+T = TypeVar("T")
 
 Headers = Mapping[str, object]
 Attributes = Mapping[str, AttributeValue]
@@ -126,16 +129,16 @@ def failed(current: Span, error_type: str, problem: str = "") -> None:
     current.set_status(Status(StatusCode.ERROR, problem or error_type))
 
 
-def carried(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+def carried(work: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
     """``work``, to be done by another task in the context of what runs now."""
     if not _traced():
         return work
     here = context.get_current()
 
-    async def carry() -> None:
+    async def carry() -> T:
         token = context.attach(here)
         try:
-            await work()
+            return await work()
         finally:
             context.detach(token)
 

@@ -78,6 +78,8 @@ class Session(Generic[P]):
     in_flight: int = field(default=0, init=False)
     end_reason: EndReason | None = field(default=None, init=False)
     exit: ProcessExit | None = field(default=None, init=False)
+    on_end: "Callable[[SessionEnded[P]], None] | None" = field(default=None, kw_only=True, repr=False)
+    """Told of the end, for whoever opened the session."""
     _ended: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
     _ends_at: float = field(init=False, repr=False)
     _touched: float = field(init=False, repr=False)

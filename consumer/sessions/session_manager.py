@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Generic, Literal, NamedTuple, Self, assert_never
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar, assert_never
 
 from consumer.sessions.expiry import Expiry
 from consumer.sessions.limits import LimitSettings, Places, SessionLimits
@@ -27,6 +27,8 @@ from schemas.events import EndReason
 from schemas.ids import ServiceName, SessionId
 
 logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=SessionCreated[Any] | SessionEnded[Any])
 
 IfExists = Literal["replace", "keep", "reject"]
 
@@ -156,6 +158,7 @@ class SessionManager(Generic[P]):
         restored: bool = False,
         created_at: datetime | None = None,
         reserved: Reservation[P] | None = None,
+        on_end: Callable[[SessionEnded[P]], None] | None = None,
     ) -> Opened[P]:
         """Take a place, start a process and open a session on it.
 
@@ -163,6 +166,9 @@ class SessionManager(Generic[P]):
         place, and owns its process until it returns. ``replace`` ends the old session before the new process starts,
         uses its place, and does not wait for its process to stop. ``keep`` touches the session that it finds and
         leaves it as it is, whatever service, timeout and metadata were asked for.
+
+        ``on_end`` is told of the end of a session that this creates, once and before ``on_event``; it must not block,
+        and what it raises is logged. Nothing runs between the creation and the return of this to who awaits it.
 
         What is ``reserved`` is used up, or given back if it was not needed: its place is this session's, and its
         process, if it lives, saves the ``start``.
@@ -213,6 +219,7 @@ class SessionManager(Generic[P]):
                     restored=restored,
                     created_at=created_at,
                     start_duration=time.monotonic() - began,
+                    on_end=on_end,
                 )
                 return Opened(session, created=True)
         finally:
@@ -360,6 +367,7 @@ class SessionManager(Generic[P]):
         restored: bool,
         created_at: datetime | None,
         start_duration: float | None = None,
+        on_end: Callable[[SessionEnded[P]], None] | None = None,
     ) -> Session[P]:
         session = Session(
             session_id,
@@ -371,12 +379,13 @@ class SessionManager(Generic[P]):
             max_lifetime=self.limits.max_lifetime,
             restored=restored,
             record=ToolRecord(start_duration=start_duration),
+            on_end=on_end,
         )
         self._sessions[session.session_id] = session
         self._places.take(session.service_name)
         self._expiry.watch(session)
         logger.info("session.created", extra={"session_id": session.session_id, "service_name": session.service_name})
-        self._tell(SessionCreated(session))
+        _tell(self._on_event, SessionCreated(session))
         session.process.on_exit(partial(self._on_exit, session))
         return session
 
@@ -398,7 +407,9 @@ class SessionManager(Generic[P]):
             "session.ended",
             extra={"session_id": session.session_id, "service_name": session.service_name, "reason": reason.value},
         )
-        self._tell(SessionEnded(session, reason, exit))
+        ended = SessionEnded(session, reason, exit)
+        _tell(session.on_end, ended)
+        _tell(self._on_event, ended)
         return True
 
     def _presume_dead(self, session: Session[P]) -> None:
@@ -412,10 +423,11 @@ class SessionManager(Generic[P]):
             if not session.is_alive:
                 self._presume_dead(session)
 
-    def _tell(self, event: SessionCreated[P] | SessionEnded[P]) -> None:
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:
-            logger.exception("session.event_callback_failed", extra={"session_id": event.session.session_id})
+
+def _tell(callback: Callable[[E], None] | None, event: E) -> None:
+    if callback is None:
+        return
+    try:
+        callback(event)
+    except Exception:
+        logger.exception("session.event_callback_failed", extra={"session_id": event.session.session_id})
