@@ -1,23 +1,16 @@
-"""What the parts of this room share: who this worker is, what it is configured for, and how it speaks."""
+"""What this room needs to know of services, their processes and the configuration."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from consumer.broker.publisher import Publisher
-from consumer.broker.settling import Settler
-from consumer.broker.topology import Names
-from consumer.calls.cluster.ended_calls import Endings
-from consumer.calls.cluster.membership import Presence
-from consumer.calls.cluster.statistics import Figures
-from consumer.calls.events import Reporter
 from consumer.calls.routes import Route
 from consumer.sessions import SessionProcess
 from consumer.sessions.dialogue import SILENT, Dialogue
 from consumer.sessions.record import StartKind
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound
-from schemas.ids import ServiceName, WorkerId
+from schemas.ids import ServiceName
 from schemas.text import nearest
 
 
@@ -144,6 +137,25 @@ class Configured:
     routes: Sequence[Route]
     timings: Timings
 
+    def service(self, name: ServiceName) -> Service:
+        """A service that sessions can be opened on; a session's own is its process's, whatever is configured since.
+
+        Raises:
+            ServiceNotFound: none of that name is configured.
+            ServiceDisabled: it is not enabled.
+        """
+        service: Service | None = self.services.get(name)
+        if service is None:
+            raise ServiceNotFound(f"there is no service {name!r}; {nearest(name, self.services)}", service_name=name)
+        if not service.enabled:
+            raise ServiceDisabled(f"service {name!r} is disabled in the configuration", service_name=name)
+        return service
+
+    def restores(self, name: ServiceName) -> bool:
+        """Whether a session on this service is opened again when its worker has gone."""
+        service = self.services.get(name)
+        return service is not None and service.enabled and service.restore
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -157,53 +169,3 @@ class Bounds:
     """Bytes of the metadata of one session."""
     max_kept: int = 128 << 20
     """Bytes that are kept of each of these: metadata of sessions, answers under keys, bodies of requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """One worker's identity, configuration and voice."""
-
-    worker_id: WorkerId
-    names: Names
-    publisher: Publisher
-    settler: Settler
-    reporter: Reporter
-    presence: Presence
-    endings: Endings
-    configured: Configured
-    figures: Figures
-    bounds: Bounds = Bounds()
-
-    @property
-    def services(self) -> Mapping[ServiceName, Service]:
-        """The services by name; a session's own is its process's, whatever has been configured since."""
-        return self.configured.services
-
-    @property
-    def routes(self) -> Sequence[Route]:
-        """The routes, the first that matches counts."""
-        return self.configured.routes
-
-    @property
-    def timings(self) -> Timings:
-        """Durations."""
-        return self.configured.timings
-
-    def service(self, name: ServiceName) -> Service:
-        """A service that sessions can be opened on.
-
-        Raises:
-            ServiceNotFound: none of that name is configured.
-            ServiceDisabled: it is not enabled.
-        """
-        service: Any = self.services.get(name)
-        if service is None:
-            raise ServiceNotFound(f"there is no service {name!r}; {nearest(name, self.services)}", service_name=name)
-        if not service.enabled:
-            raise ServiceDisabled(f"service {name!r} is disabled in the configuration", service_name=name)
-        return service  # type: ignore[no-any-return]
-
-    def restores(self, name: ServiceName) -> bool:
-        """Whether a session on this service is opened again when its worker has gone."""
-        service = self.services.get(name)
-        return service is not None and service.enabled and service.restore

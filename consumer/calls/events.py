@@ -1,8 +1,6 @@
 """Telling the world: session info, events, and the outbox that they leave through."""
 
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import structlog
@@ -75,7 +73,8 @@ class Reporter:
         )
         self._outbox.put(message, self._names.events, routing_key)
 
-    def _publish_session(self, event: CloudEvent) -> None:
+    def publish(self, event: CloudEvent) -> None:
+        """Publish an event of a session, after everything that was published before."""
         what = event.type.removeprefix("mcp.")
         self._publish(event, f"{what}.{event.data['service_name']}")
 
@@ -91,23 +90,19 @@ class Reporter:
         """Wait until the broker has everything that was told so far."""
         await self._outbox.settled()
 
-    def created(self, session: Session[Any]) -> None:
-        """A session is open."""
+    def created(self, session: Session[Any]) -> CloudEvent:
+        """The event that says that a session is open, and was restored if it was."""
         metrics.of(metrics.CREATED, session.service_name, str(session.restored).lower()).inc()
         info = session_info(self._worker_id, session)
-        self._publish_session(session_event(SessionEventType.CREATED, info, session.life))
+        return session_event(SessionEventType.CREATED, info, session.life)
 
-    def ending(self, session: Session[Any], reason: EndReason, details: Json) -> Callable[[], None]:
-        """A session is over: what tells the one terminal event of its life, whenever it is called.
-
-        Ask for it at once: an expiry is as late as this is.
-        """
+    def ended(self, session: Session[Any], reason: EndReason, details: Json) -> CloudEvent:
+        """The one terminal event of a session that has ended at this moment."""
         metrics.of(metrics.ENDED, session.service_name, reason.value).inc()
         if reason.event_type is SessionEventType.EXPIRED:
             metrics.EXPIRY_LATENESS.observe(max(0.0, time.monotonic() - session.deadline))
         info = session_info(self._worker_id, session)
-        event = session_event(reason.event_type, info, session.life, reason=reason.value, **details)
-        return partial(self._publish_session, event)
+        return session_event(reason.event_type, info, session.life, reason=reason.value, **details)
 
     def lost(self, recipe: Recipe, reason: EndReason, *, told: bool) -> None:
         """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``).
@@ -133,8 +128,8 @@ class Reporter:
             if not told:
                 begun = info | {"is_alive": True, "time_remaining": one.timeout}
                 created = session_event(SessionEventType.CREATED, begun, one.life)
-                self._publish_session(created.model_copy(update={"time": one.last_accessed}))
-            self._publish_session(session_event(reason.event_type, info, one.life, reason=reason.value))
+                self.publish(created.model_copy(update={"time": one.last_accessed}))
+            self.publish(session_event(reason.event_type, info, one.life, reason=reason.value))
 
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json
@@ -167,7 +162,7 @@ class Reporter:
                 "details": error.details,
             },
         )
-        self._publish_session(event)
+        self.publish(event)
 
     def changed(self, session: Session[Any], what: SessionEventType, which: str) -> None:
         """The server of a session says that something has changed: a resource (its URI), or one of its lists."""
@@ -184,7 +179,7 @@ class Reporter:
                 name: which,
             },
         )
-        self._publish_session(event)
+        self.publish(event)
 
     def worker(self, what: WorkerEventType, **data: object) -> None:
         """What this worker does."""

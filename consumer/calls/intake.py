@@ -9,8 +9,11 @@ import structlog
 
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome, ToDeadLetters, decided
+from consumer.broker.publisher import Publisher
 from consumer.broker.rpc import RpcClient
-from consumer.calls.context import Context
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Names
+from consumer.calls.context import Configured
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
@@ -39,11 +42,20 @@ class Intake:
     """
 
     def __init__(
-        self, context: Context, rpc_client: RpcClient, platforms: Mapping[str, Platform] | None = None
+        self,
+        names: Names,
+        settler: Settler,
+        publisher: Publisher,
+        rpc_client: RpcClient,
+        configured: Configured,
+        platforms: Mapping[str, Platform],
     ) -> None:
-        self._context = context
-        self._platforms = platforms or {}
+        self._names = names
+        self._settler = settler
+        self._publisher = publisher
         self._rpc_client = rpc_client
+        self._configured = configured
+        self._platforms = platforms
         self._lanes = KeyedQueues("intake")
         self._tasks = Tasks()
 
@@ -70,10 +82,10 @@ class Intake:
                 self._tasks.start(self._finish(delivery, ToDeadLetters("unrecognised", problem)), "intake-dead-letter")
 
     async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        await self._context.settler.settle(delivery.about_call(""), decided(outcome))
+        await self._settler.settle(delivery.about_call(""), decided(outcome))
 
     async def _settle(self, delivery: Delivery, event: CallEvent) -> None:
-        await self._context.settler.settle(delivery, self._pass_on(delivery, event))
+        await self._settler.settle(delivery, self._pass_on(delivery, event))
 
     async def _pass_on(self, delivery: Delivery, event: CallEvent) -> Outcome:
         # One that comes again may be older than the end of its call, and must not pass for a new one.
@@ -81,17 +93,16 @@ class Intake:
         message = Message(
             body=event.model_dump_json().encode(), type=event.message_type, timestamp=happened or datetime.now(UTC)
         )
-        names = self._context.names
         key = routing_key(event.call_id)
         if event.kind is not CallKind.ENDED:
             # Its wait for room begins here: the placer sees no more than two thousand starts at once.
-            until = time.time() + self._context.timings.admission_wait
+            until = time.time() + self._configured.timings.admission_wait
             message = message.with_headers({headers.ADMISSION: headers.milliseconds(until)})
-            await self._context.publisher.publish(message, names.sessions, key)
+            await self._publisher.publish(message, self._names.sessions, key)
             return Done(what=f"{event.source}.{event.kind.value}")
         while True:
             try:
-                await self._rpc_client.ask(message, names.sessions, key, timeout=END_ANSWER_TIMEOUT)
+                await self._rpc_client.ask(message, self._names.sessions, key, timeout=END_ANSWER_TIMEOUT)
             except TimeoutError:
                 log.warning("intake.end_unanswered", call_id=event.call_id)
             else:

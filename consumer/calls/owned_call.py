@@ -1,79 +1,332 @@
-"""A call of this worker: its sessions, its recipe, what was told of it, and why it is owned.
+"""A call of this worker: its sessions, and what is known of its recipe, its events and its tenure.
 
 A call is owned from the moment the placer has bound it to the inbox until it is released. While it has sessions, its
 recipe stands unacknowledged in the inbox: should the worker die, the broker hands it back and the call is placed anew.
+
+Each part of the state is read by everybody and changed by its own methods only.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 
 from consumer.broker.message import Delivery
 from consumer.calls.context import ToolProcess
-from consumer.calls.ownership.ringing import Ringing
-from consumer.calls.requests.idempotency import Answers
-from consumer.sessions import Session
-from schemas.ids import CallId, SessionId, WorkerId
+from consumer.calls.wanted import Wanted
+from consumer.sessions import Reservation, Session
+from schemas.events import CloudEvent
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
+
+RENEW_AFTER = 600.0
+"""When a recipe is written anew (s): the broker's ``consumer_timeout`` is 30 minutes, and closes the channel."""
+
+LIVED = 60.0
+"""How long (s) a restored call must live before the workers that died with it are forgotten."""
 
 CallSession = Session[ToolProcess]
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@dataclass(slots=True)
+class RecipeState:
+    """Which recipe the broker keeps for us, and whether it still says what the sessions are."""
+
+    revision: int = 0
+    """The number of the last recipe that was written or dropped: any other that comes is outdated."""
+    dirty: bool = False
+    """Whether the sessions differ from what the recipe says."""
+    written_at: float = 0.0
+    held: Delivery | None = None
+    """The recipe as it was delivered to us, unacknowledged."""
+    held_revision: int = 0
+    given_back: set[int] = field(default_factory=set)
+    """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
+
+    def outdate(self) -> None:
+        """The sessions have changed, or the recipe is too old: it has to be written anew."""
+        self.dirty = True
+
+    def written(self, revision: int, now: float) -> None:
+        """A recipe of this revision says what the sessions are ``now``."""
+        self.revision = revision
+        self.dirty = False
+        self.written_at = now
+
+    def dropped(self, revision: int) -> Delivery | None:
+        """No recipe is valid any more; returns the one that was held, to be acknowledged."""
+        self.revision = revision
+        self.dirty = False
+        held, self.held = self.held, None
+        return held
+
+    def hold(self, delivery: Delivery, revision: int) -> Delivery | None:
+        """Hold the recipe of this revision; returns the one that was held before, to be acknowledged."""
+        before, self.held = self.held, delivery
+        self.held_revision = revision
+        return before
+
+    def came_back(self, revision: int) -> None:
+        """The broker has delivered this revision to us."""
+        self.given_back.discard(revision)
+
+    def link_lost(self) -> None:
+        """The broker has what was held, and may give it to a placer."""
+        if self.held is not None:
+            self.given_back.add(self.held_revision)
+        self.held = None
+
+    def gone_astray(self) -> None:
+        """What the broker has had back will not come: it has lost it, or keeps it back for minutes."""
+        self.given_back.clear()
+        self.outdate()
+
+    def is_old(self, now: float) -> bool:
+        """Whether it is time to write it anew, before the broker's ack timeout."""
+        return self.written_at <= now - RENEW_AFTER
+
+
+@dataclass(slots=True)
+class EventState:
+    """Which events of a call wait, and whether the broker has those that were published."""
+
+    untold: list[CallSession] = field(default_factory=list)
+    """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
+    pending: list[CloudEvent] = field(default_factory=list)
+    """Events of sessions that have ended, which wait until it is known who tells them; see ``OwnedCall.may_tell``."""
+    unconfirmed: bool = False
+    """Whether the broker may not have yet what was last published of the call, its recipe included."""
+
+    def wait_for_recipe(self, session: CallSession) -> None:
+        """A session is open, and nobody is told before there is a recipe of it."""
+        self.untold.append(session)
+
+    def was_untold(self, session: CallSession) -> bool:
+        """Whether nobody has been told of a session that has ended; it waits for no recipe any more."""
+        if session not in self.untold:
+            return False
+        self.untold.remove(session)
+        return True
+
+    def postpone(self, event: CloudEvent) -> None:
+        """Keep an event until it is known who tells it."""
+        self.pending.append(event)
+
+    def take_untold(self) -> list[CallSession]:
+        """The sessions that are told of now."""
+        sessions, self.untold = self.untold, []
+        self.unconfirmed = self.unconfirmed or bool(sessions)
+        return sessions
+
+    def take_pending(self) -> list[CloudEvent]:
+        """The events that are published now."""
+        events, self.pending = self.pending, []
+        self.unconfirmed = self.unconfirmed or bool(events)
+        return events
+
+    def published(self) -> None:
+        """Something of the call is on its way to the broker."""
+        self.unconfirmed = True
+
+    def confirmed(self) -> None:
+        """The broker has everything that was published of the call."""
+        self.unconfirmed = False
+
+
+@dataclass(slots=True)
+class OwnershipCheck:
+    """When it was last known that the call is ours."""
+
+    checked_at: float = field(default_factory=_now)
+    """When it was last known that messages for the call come here."""
+    in_doubt: bool = False
+    """Whether we are or were away, and do not know that the call is still ours."""
+
+    def link_lost(self) -> None:
+        """Another worker may own the call from now on."""
+        self.in_doubt = True
+
+    def confirmed(self, now: float) -> bool:
+        """The call is ours ``now``; returns whether that was in doubt."""
+        self.checked_at = now
+        was_in_doubt, self.in_doubt = self.in_doubt, False
+        return was_in_doubt
+
+
+@dataclass(slots=True)
+class Restoration:
+    """Which recipe the call was restored from last, and how many workers in a row died with it."""
+
+    deaths: int = 0
+    restored_at: float = 0.0
+    source: tuple[WorkerId, int] | None = None
+    """The worker whose recipe it was, and its revision."""
+
+    def restored(self, recipe: Recipe, now: float, *, died: bool) -> None:
+        """The call is restored from a recipe, whose worker has ``died`` with it or has handed it over."""
+        self.deaths = max((one.restores for one in recipe.sessions), default=0) + died
+        self.restored_at = now
+        self.source = recipe.worker_id, recipe.revision
+
+    def outlived(self, now: float) -> bool:
+        """Whether the call has just lived long enough for the deaths before it to be forgotten."""
+        if not self.deaths or self.restored_at > now - LIVED:
+            return False
+        self.deaths = 0
+        return True
+
+    def allows(self, recipe: Recipe) -> bool:
+        """Whether a recipe is not older than what the call was restored from, and of the same worker."""
+        return self.source is None or (recipe.worker_id == self.source[0] and recipe.revision > self.source[1])
+
+
+class Ringing:
+    """One call that rings: the sessions that it gets when it is answered, and what is held for them.
+
+    ``reserved`` may lack a service: for want of room, or because a session has it already.
+    """
+
+    def __init__(
+        self, wanted: list[Wanted], reserved: dict[ServiceName, Reservation[ToolProcess]], timer: asyncio.TimerHandle
+    ) -> None:
+        self.wanted = wanted
+        self._reserved = reserved
+        self._timer = timer
+
+    def reserved(self, service: ServiceName) -> Reservation[ToolProcess] | None:
+        """What is held for a session on the service, if anything is; the caller's from now on."""
+        return self._reserved.pop(service, None)
+
+    def over(self) -> None:
+        """It rings no more: give everything back. Idempotent."""
+        self._timer.cancel()
+        for reservation in self._reserved.values():
+            reservation.give_back()
+        self._reserved.clear()
+
+
+class Reason(Enum):
+    """What a call is owned for, besides the sessions that it has."""
+
+    SESSIONS = "sessions"
+    """Nothing else: without a session it is released."""
+    RINGING = "ringing"
+    """It rings, and processes are held for the sessions that it gets when it is answered."""
+    ANSWERS = "answers"
+    """A tool call that is repeated must find the answer that was given."""
+    ENDED = "ended"
+    """Its tombstone: what comes after its end must find that it has ended."""
+
+
+class Tenure:
+    """Why a call is owned: one reason at a time, and the timer that ends it."""
+
+    def __init__(self) -> None:
+        self.reason = Reason.SESSIONS
+        self.ringing: Ringing | None = None
+        """Set while the reason is ``RINGING``."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _become(
+        self, reason: Reason, *, timer: asyncio.TimerHandle | None = None, ringing: Ringing | None = None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.ringing is not None:
+            self.ringing.over()
+        self.reason, self._timer, self.ringing = reason, timer, ringing
+
+    def ring(self, ringing: Ringing) -> None:
+        """The call rings, and processes are held for it."""
+        self._become(Reason.RINGING, ringing=ringing)
+
+    def stop_ringing(self) -> None:
+        """It was answered, or will not be: what is still held for it is given back. Idempotent."""
+        if self.reason is Reason.RINGING:
+            self._become(Reason.SESSIONS)
+
+    def keep_answers(self, timer: asyncio.TimerHandle) -> None:
+        """The call has no session, and is owned for the sake of its answers until ``timer`` rings."""
+        self._become(Reason.ANSWERS, timer=timer)
+
+    def end(self, timer: asyncio.TimerHandle) -> None:
+        """The call has ended; its tombstone stands until ``timer`` rings."""
+        self._become(Reason.ENDED, timer=timer)
+
+    def resume(self) -> None:
+        """The call is owned for its sessions again."""
+        self._become(Reason.SESSIONS)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the call has ended, and its tombstone stands."""
+        return self.reason is Reason.ENDED
+
+
 @dataclass(slots=True, eq=False)
 class OwnedCall:
-    """A call of this worker."""
+    """A call of this worker; compared by identity, because a call may be owned here a second time."""
 
     call_id: CallId
     owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
+    had: set[SessionId] = field(default_factory=set)
+    """Every session that it has had here: no recipe brings one of them back."""
     opened_by: dict[SessionId, str] = field(default_factory=dict)
     """The message that opened each session: delivered again, it opens nothing."""
     undecided: set[SessionId] = field(default_factory=set)
     """Sessions that were opened ahead of the call's start without a timeout: the start's route says theirs."""
-    restores: int = 0
-    """How many workers in a row have died with it."""
-    restored_at: float = 0.0
-    restored_from: tuple[WorkerId, int] | None = None
-    """Whose recipe it was restored from last, and its revision."""
-    had: set[SessionId] = field(default_factory=set)
-    """Every session that it has had here: no recipe brings one of them back."""
-    untold: list[CallSession] = field(default_factory=list)
-    """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
-    untold_ends: list[Callable[[], None]] = field(default_factory=list)
-    """Tells of the ends that wait until it is known whose they are to tell; see ``may_tell``."""
-    unconfirmed: bool = False
-    """Whether the broker may not have yet what was last told of it, or its recipe."""
-    checked_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-    """When it was last known that messages for the call come here."""
-    unchecked: bool = False
-    """Whether we are or were away, and do not know that the call is still ours."""
-    dirty: bool = False
-    """Whether the sessions differ from what the recipe says."""
-    revision: int = 0
-    written_at: float = 0.0
-    held: Delivery | None = None
-    """The recipe, as the broker keeps it for us."""
-    held_revision: int = 0
-    given_back: set[int] = field(default_factory=set)
-    """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
+    recipe: RecipeState = field(default_factory=RecipeState)
+    events: EventState = field(default_factory=EventState)
+    check: OwnershipCheck = field(default_factory=OwnershipCheck)
+    restoration: Restoration = field(default_factory=Restoration)
+    tenure: Tenure = field(default_factory=Tenure)
     bound_to: str | None = None
     """The requests queue that is bound to the call."""
-    ended: asyncio.TimerHandle | None = None
-    """Set when the call has ended: the tombstone's timer."""
-    answers: Answers = field(default_factory=Answers)
-    """What its tool calls were answered."""
-    users: int = 0
+    tool_calls: int = 0
     """Tool calls that are being run, or wait for their session."""
-    lingers: asyncio.TimerHandle | None = None
-    """Set while the call is owned for its answers' sake only."""
-    rings: Ringing | None = None
-    """Set while it rings: the call is owned for the sake of what is held for it."""
 
     @property
     def may_tell(self) -> bool:
         """Whether ends are ours to tell: the call is known to be ours, and no placer can have a recipe of it."""
-        return not (self.unchecked or self.given_back)
+        return not (self.check.in_doubt or self.recipe.given_back)
+
+    def enter(self, session: CallSession) -> None:
+        """A session of the call has been opened."""
+        self.sessions[session.session_id] = session
+        self.had.add(session.session_id)
+        self.events.wait_for_recipe(session)
+        self.recipe.outdate()
+        if self.tenure.reason is Reason.ANSWERS:
+            self.tenure.resume()
+
+    def leave(self, session: CallSession) -> bool:
+        """A session has ended; returns whether the call had it, and not one that has replaced it."""
+        if self.sessions.get(session.session_id) is not session:
+            return False
+        del self.sessions[session.session_id]
+        self.recipe.outdate()
+        return True
+
+    def link_lost(self) -> None:
+        """The broker has the recipe back, and another worker may own the call from now on."""
+        self.check.link_lost()
+        self.recipe.link_lost()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a tool call runs or waits for its session, the call is owned for the sake of its answer."""
+        self.tool_calls += 1
+        try:
+            yield
+        finally:
+            self.tool_calls -= 1
 
     def is_news(self, recipe: Recipe, *, within: float) -> bool:
         """Whether a recipe can tell of sessions that are missing here.
@@ -81,29 +334,6 @@ class OwnedCall:
         Of what a dead worker held, a command or an older recipe may have come first and opened some of its sessions.
         That takes seconds; what comes later than ``within`` (s), or from somebody else, is of a life before that.
         """
-        if self.restored_from is not None:
-            writer, revision = self.restored_from
-            if recipe.worker_id != writer or recipe.revision <= revision:
-                return False
+        if not self.restoration.allows(recipe):
+            return False
         return not self.sessions or datetime.now(UTC) - self.owned_since < timedelta(seconds=within)
-
-    def tell_ends(self) -> None:
-        """Tell of the ends that have been noted."""
-        for tell in self.untold_ends:
-            tell()
-            self.unconfirmed = True
-        self.untold_ends.clear()
-
-    def rings_no_more(self) -> None:
-        """It was answered, or will not be: what is still held for it is given back."""
-        if self.rings is not None:
-            self.rings.over()
-            self.rings = None
-
-    def let_go(self) -> None:
-        """It is ours no longer: no timer rings any more, nothing is held for it."""
-        self.rings_no_more()
-        self.answers.clear()
-        for timer in (self.ended, self.lingers):
-            if timer is not None:
-                timer.cancel()

@@ -11,8 +11,11 @@ from pydantic_core import to_json
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Outcome
 from consumer.broker.rpc import RpcClient
-from consumer.calls.cluster.membership import ROLL_CALL
-from consumer.calls.context import Context, ToolProcess
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Names
+from consumer.calls.cluster.membership import ROLL_CALL, Presence
+from consumer.calls.cluster.statistics import Figures
+from consumer.calls.context import Configured, ToolProcess
 from consumer.calls.events import session_info
 from consumer.calls.messages.parsing import refused
 from consumer.concurrency.task_set import Tasks
@@ -20,7 +23,7 @@ from consumer.observability import mask_command
 from consumer.sessions import SessionManager
 from schemas.base import Json
 from schemas.errors import InvalidMessage, SessionsError
-from schemas.ids import SessionId, call_id_of
+from schemas.ids import SessionId, WorkerId, call_id_of
 from schemas.internal import FiguresGather, FiguresScatter, SessionsScatter
 from schemas.replies import (
     FiguresResult,
@@ -70,14 +73,24 @@ class Queries:
 
     def __init__(
         self,
-        context: Context,
-        sessions: SessionManager[ToolProcess],
-        catalogue: ServiceCatalogue,
+        worker_id: WorkerId,
+        names: Names,
+        settler: Settler,
         rpc_client: RpcClient,
         *,
+        sessions: SessionManager[ToolProcess],
+        catalogue: ServiceCatalogue,
+        presence: Presence,
+        figures: Figures,
+        configured: Configured,
         is_placer: Callable[[], bool],
     ) -> None:
-        self._context = context
+        self._worker_id = worker_id
+        self._names = names
+        self._settler = settler
+        self._presence = presence
+        self._figures = figures
+        self._configured = configured
         self._sessions = sessions
         self._catalogue = catalogue
         self._rpc_client = rpc_client
@@ -86,7 +99,7 @@ class Queries:
 
     def take(self, delivery: Delivery) -> None:
         """Take a question to the cluster over."""
-        self._tasks.start(self._context.settler.settle(delivery, self._answer(delivery)), f"query {delivery.type}")
+        self._tasks.start(self._settler.settle(delivery, self._answer(delivery)), f"query {delivery.type}")
 
     async def drain(self, timeout: float) -> bool:
         """Wait until what has been taken is answered."""
@@ -101,17 +114,16 @@ class Queries:
             request = parse_request(delivery.type, delivery.message.body)
             if not isinstance(request, ClusterRequest):
                 raise InvalidMessage(
-                    f"{delivery.type} is addressed to a call: publish it to {self._context.names.sessions!r} or "
-                    f"{self._context.names.requests!r} under the routing key of the call",
+                    f"{delivery.type} is addressed to a call: publish it to {self._names.sessions!r} or "
+                    f"{self._names.requests!r} under the routing key of the call",
                     type=delivery.type,
                 )
         except SessionsError as error:
             return refused(error)
         try:
-            presence = self._context.presence
-            await presence.has_listened(ROLL_CALL)
+            await self._presence.has_listened(ROLL_CALL)
             # Lists of sessions and figures are asked of each worker; what else is told is in their reports.
-            await presence.refreshed(0 if isinstance(request, ServicesList | WorkersList) else None)
+            await self._presence.refreshed(0 if isinstance(request, ServicesList | WorkersList) else None)
             return Done(await self._reply(request))
         except SessionsError as error:
             return Done(failed(error))
@@ -126,24 +138,24 @@ class Queries:
             case ServicesList():
                 return ServicesResult(services=self._services()).model_dump(mode="json")
             case ServicesTools(service_name=service):
-                self._context.service(service)
+                self._configured.service(service)
                 tools = await self._catalogue.get_service_tools(service)
                 return ServiceTools(service_name=service, tools=tools).model_dump(mode="json")
             case ServicesDescribe(service_name=service):
-                self._context.service(service)
+                self._configured.service(service)
                 return {"service_name": service, **await self._catalogue.describe_service(service)}
             case WorkersList():
-                workers = list(self._context.presence.workers())
+                workers = list(self._presence.workers())
                 return WorkersResult(workers=workers).model_dump(mode="json")
             case WorkersFigures():
-                return (await self._figures()).model_dump(mode="json")
+                return (await self._figures_of_all()).model_dump(mode="json")
             case _:
                 assert_never(request)
 
     def _services(self) -> dict[str, ServiceInfo]:
-        configured = {str(name): service for name, service in self._context.services.items()}
+        configured = {str(name): service for name, service in self._configured.services.items()}
         found: dict[str, ServiceInfo] = {}
-        for worker in self._context.presence.workers():
+        for worker in self._presence.workers():
             for name, load in worker.services.items():
                 before = found.get(name, ServiceInfo())
                 found[name] = ServiceInfo(
@@ -164,11 +176,11 @@ class Queries:
             limit=None if request.limit is None else request.limit + 1,
             after=None if request.cursor is None else _after(request.cursor),
         )
-        asked = {worker.worker_id for worker in self._context.presence.workers()}
+        asked = {worker.worker_id for worker in self._presence.workers()}
         if request.worker_id is not None:
             asked &= {request.worker_id}
-        others = asked - {self._context.worker_id}
-        found = self.own_sessions(scatter) if self._context.worker_id in asked else {}
+        others = asked - {self._worker_id}
+        found = self.own_sessions(scatter) if self._worker_id in asked else {}
         for answer in await self._ask_others(scatter, len(others)):
             part: dict[SessionId, str] = answer["sessions"]
             others.discard(answer["worker_id"])
@@ -182,9 +194,9 @@ class Queries:
             told["next_cursor"] = _cursor(page[-1])
         return _page_reply({session_id: found[session_id] for session_id in page}, told)
 
-    async def _figures(self) -> FiguresResult:
-        mine = self._context.worker_id
-        missing = {worker.worker_id for worker in self._context.presence.workers()} - {mine}
+    async def _figures_of_all(self) -> FiguresResult:
+        mine = self._worker_id
+        missing = {worker.worker_id for worker in self._presence.workers()} - {mine}
         found = {mine: self._own_figures()}
         for answer in await self._ask_others(FiguresScatter(), len(missing)):
             figures = FiguresGather.model_validate(answer, strict=False).figures
@@ -193,7 +205,7 @@ class Queries:
         return FiguresResult(workers=[found[worker] for worker in sorted(found)], missing_workers=sorted(missing))
 
     def _own_figures(self) -> WorkerFigures:
-        return self._context.figures.last_minute(self._context.worker_id, placer=self._is_placer())
+        return self._figures.last_minute(self._worker_id, placer=self._is_placer())
 
     async def _ask_others(self, question: Scatter, expected: int) -> list[Json]:
         """Ask all other workers; returns what has been answered when so many have, or the time is over."""
@@ -202,7 +214,7 @@ class Queries:
         message = Message(body=question.model_dump_json().encode(), type=question.type, persistent=False)
         # Everybody hears the fanout, we ourselves included: we do not answer ourselves.
         answers = await self._rpc_client.gather(
-            message, self._context.names.workers, "", expected=expected, timeout=GATHER_TIMEOUT
+            message, self._names.workers, "", expected=expected, timeout=GATHER_TIMEOUT
         )
         replies = [parse_reply(answer.message.body) for answer in answers]
         return [reply.result or {} for reply in replies if reply.ok]  # one of another version may not understand
@@ -218,16 +230,16 @@ class Queries:
         )
         sessions = self._sessions.sessions
         return {
-            session_id: _json(session_info(self._context.worker_id, sessions[session_id]))
+            session_id: _json(session_info(self._worker_id, sessions[session_id]))
             for session_id in fitting[: scatter.limit]
         }
 
     def take_scatter(self, delivery: Delivery) -> None:
         """Another worker gathers."""
-        self._tasks.start(self._context.settler.settle(delivery, self._gathered(delivery)), "query-scatter")
+        self._tasks.start(self._settler.settle(delivery, self._gathered(delivery)), "query-scatter")
 
     async def _gathered(self, delivery: Delivery) -> Outcome:
-        mine = self._context.worker_id
+        mine = self._worker_id
         if delivery.type == FiguresScatter.type:
             figures = FiguresGather.model_construct(figures=self._own_figures())
             return Done(succeeded(figures.model_dump(mode="json")))

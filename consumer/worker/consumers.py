@@ -60,10 +60,10 @@ class Consumers:
         if own.worker_id is not None:
             await self._see_that_nobody_has_our_id(link)
         await control.declare_queue(inbox(parts.names, parts.worker_id))
-        parts.owner.holdings.attach(control, fast.name)
+        parts.ownership.holdings.attach(control, fast.name)
         self._channels = {"control": control}
         self._inbox_consumer = await control.consume(
-            parts.owner.holdings.inbox, parts.gate.before(self._take_from_inbox)
+            parts.names.inbox(parts.worker_id), parts.gate.before(self._take_from_inbox)
         )
         requests = await self._channel(link, "requests")
         await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
@@ -74,7 +74,7 @@ class Consumers:
     async def _see_that_nobody_has_our_id(self, link: Link) -> None:
         """A consumer of our inbox is another process, or our own former life that the broker still believes in."""
         parts = self._parts
-        if not await consumers_of(link, parts.owner.holdings.inbox):
+        if not await consumers_of(link, parts.names.inbox(parts.worker_id)):
             return
         parts.joining = True
         try:
@@ -116,7 +116,7 @@ class Consumers:
         self._channels, self._consumer_tags = {}, {}
         parts.rpc_client.detach()
         parts.presence.deafened()
-        parts.owner.holdings.detach()
+        parts.ownership.holdings.detach()
         await parts.placer.detach()
         await parts.intake.detach()
         await parts.queries.detach()

@@ -70,8 +70,8 @@ async def _wait_for_calls(parts: Parts, timeout: float, hurry: asyncio.Event) ->
 
     async def none_left() -> None:
         while parts.sessions.count():
-            parts.owner.session_ended.clear()
-            await parts.owner.session_ended.wait()
+            parts.room_freed.clear()
+            await parts.room_freed.wait()
 
     loop = asyncio.get_running_loop()
     began = loop.time()

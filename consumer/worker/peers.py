@@ -69,7 +69,7 @@ class Peers:
         message = PresenceReport(
             worker=self.info(),
             placements=dict(parts.owner.placements),
-            told=parts.owner.told,
+            told=parts.ownership.books.told,
         )
         reports_to = parts.rpc_client.reply_to if parts.placer.reigns else None
         self._note_report(message, reports_to)
@@ -196,6 +196,6 @@ class Peers:
             return
         call_id = CallId(str(answer.get("call_id")))
         if answer.get("ended"):
-            parts.owner.give_up(call_id, EndReason.CALL_ENDED)
+            parts.ownership.closing.give_up(call_id, EndReason.CALL_ENDED)
         elif answer.get("owner", parts.worker_id) != parts.worker_id:
-            parts.owner.give_up(call_id, EndReason.SUPERSEDED)
+            parts.ownership.closing.give_up(call_id, EndReason.SUPERSEDED)

@@ -16,13 +16,12 @@ from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.calls.cluster.statistics import Figures
-from consumer.calls.context import Bounds, Configured, Context, ToolProcess
+from consumer.calls.context import Bounds, Configured, ToolProcess
 from consumer.calls.events import Reporter, published
 from consumer.calls.intake import Intake
 from consumer.calls.messages.gate import Gate
 from consumer.calls.messages.origin import Origins
 from consumer.calls.messages.parsing import AMONG_WORKERS, kind_of
-from consumer.calls.ownership.owner import Owner
 from consumer.calls.placement.placer import Placer
 from consumer.calls.queries import Queries
 from consumer.concurrency.task_set import Tasks
@@ -33,6 +32,7 @@ from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, Sessi
 from consumer.settings import Settings
 from consumer.settings.fields import needing_restart, reloaded
 from consumer.worker.current_link import CurrentLink
+from consumer.worker.ownership import ownership_of
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo, WorkerState
 
@@ -66,6 +66,8 @@ class Parts:
         self.started_at = datetime.now(UTC)
         self.news = asyncio.Event()
         """Set when there is something that the other workers should know."""
+        self.room_freed = asyncio.Event()
+        """Set when a place for a session is free again."""
         self.joining = False
         """Whether it is not known yet that nobody else has our id."""
         self.rival: asyncio.Future[WorkerInfo] = asyncio.get_running_loop().create_future()
@@ -93,32 +95,59 @@ class Parts:
             kind_of=partial(kind_of, names=self.names),
             quiet=AMONG_WORKERS,
         )
-        self.context = Context(
-            worker_id=self.worker_id,
-            names=self.names,
-            publisher=self.publisher,
-            settler=self.settler,
+        self.configured = _configured(settings)
+        self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
+        self.sessions: SessionManager[ToolProcess] = SessionManager(
+            settings.session, on_event=self._on_session, on_room=self._on_room
+        )
+        self.rpc_client = RpcClient(self.publisher)
+        self.ownership = ownership_of(
+            self.worker_id,
+            self.names,
+            self.publisher,
+            self.settler,
+            sessions=self.sessions,
+            start=self.mcp.create_client,
+            take_back=self.mcp.take_back,
             reporter=self.reporter,
             presence=self.presence,
             endings=self.endings,
-            configured=_configured(settings),
             figures=self.figures,
+            configured=self.configured,
             bounds=Bounds(
                 max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=settings.session.max_metadata
             ),
         )
-        self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
-        self.sessions: SessionManager[ToolProcess] = SessionManager(
-            settings.session, on_event=self._on_session, on_room=self.news.set
+        self.owner = self.ownership.owner
+        self.placer = Placer(
+            self.worker_id,
+            self.names,
+            self.settler,
+            presence=self.presence,
+            presence_requests=self.presence_requests,
+            endings=self.endings,
+            reporter=self.reporter,
+            configured=self.configured,
         )
-        self.rpc_client = RpcClient(self.publisher)
-        self.owner = Owner(self.context, self.sessions, self.mcp.create_client, self.mcp.take_back)
-        self.placer = Placer(self.context, self.presence_requests)
         self.intake = Intake(
-            self.context, self.rpc_client, {one.exchange: one.platform for one in own.call_exchanges if one.platform}
+            self.names,
+            self.settler,
+            self.publisher,
+            self.rpc_client,
+            self.configured,
+            {one.exchange: one.platform for one in own.call_exchanges if one.platform},
         )
         self.queries = Queries(
-            self.context, self.sessions, self.mcp, self.rpc_client, is_placer=lambda: self.placer.reigns
+            self.worker_id,
+            self.names,
+            self.settler,
+            self.rpc_client,
+            sessions=self.sessions,
+            catalogue=self.mcp,
+            presence=self.presence,
+            figures=self.figures,
+            configured=self.configured,
+            is_placer=lambda: self.placer.reigns,
         )
         self.gate = Gate(
             self.settler,
@@ -140,13 +169,16 @@ class Parts:
         worker, session = reloaded(running.worker, settings.worker), reloaded(running.session, settings.session)
         self.settings = settings.model_copy(update={"worker": worker, "session": session, "amqp_url": running.amqp_url})
         new = _configured(self.settings)
-        configured = self.context.configured
+        configured = self.configured
         configured.services, configured.routes, configured.timings = new.services, new.routes, new.timings
         self.sessions.limits = SessionLimits.from_config(session)
         self.mcp.reconfigure(_services(settings))
         self.news.set()
         return kept
 
-    def _on_session(self, event: SessionCreated[ToolProcess] | SessionEnded[ToolProcess]) -> None:
-        self.owner.on_session(event)
+    def _on_session(self, _event: SessionCreated[ToolProcess] | SessionEnded[ToolProcess]) -> None:
         self.news.set()
+
+    def _on_room(self) -> None:
+        self.news.set()
+        self.room_freed.set()

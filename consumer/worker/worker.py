@@ -51,7 +51,9 @@ class Worker:
             detached=self._detached,
             heartbeat=settings.worker.heartbeat,
         )
-        self._liveness = Liveness(parts.publisher, self._supervisor.up, parts.owner.holdings.inbox, parts.link.restart)
+        self._liveness = Liveness(
+            parts.publisher, self._supervisor.up, parts.names.inbox(parts.worker_id), parts.link.restart
+        )
         self._peers = Peers(parts)
         self._consumers = Consumers(parts, self._peers.hear, self._liveness)
         self.status = WorkerStatus(parts, self._peers, self._supervisor.up.is_set, lambda: self._liveness.healthy)
@@ -81,7 +83,7 @@ class Worker:
         await self._peers.announce()
         if self._attached_before:
             metrics.RECONNECTS.inc()
-            parts.owner.reattached()
+            parts.ownership.books.look()
         self._attached_before = True
 
     def reload(self, load: Callable[[], Settings]) -> None:
@@ -137,8 +139,8 @@ class Worker:
         self._tasks.start(self._peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")
         self._tasks.start(self._liveness.run(), "liveness")
-        self._tasks.start(parts.owner.renew(), "recipe-renewal")
-        self._tasks.start(parts.owner.heartbeat.run(), "heartbeat")
+        self._tasks.start(parts.ownership.books.run(), "recipe-renewal")
+        self._tasks.start(parts.ownership.heartbeat.run(), "heartbeat")
         supervising = asyncio.create_task(
             self._supervisor.run(connect_timeout=parts.settings.worker.connect_timeout), name="supervisor"
         )

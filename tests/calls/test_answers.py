@@ -8,6 +8,7 @@ from consumer.calls.requests import idempotency
 from consumer.calls.requests.idempotency import Answers, KeptAnswer
 from consumer.calls.requests.pinned_arguments import bound_arguments, public_tools
 from schemas.errors import InvalidMessage
+from tests.calls.asking import once
 
 
 class Work:
@@ -25,25 +26,25 @@ class Work:
 async def test_who_repeats_a_key_joins_or_gets_the_answer():
     answers, work = Answers(), Work()
     work.gate.clear()
-    asking = [asyncio.create_task(answers.once("k", b"request", work)) for _ in range(3)]
+    asking = [asyncio.create_task(once(answers, "k", b"request", work)) for _ in range(3)]
     await asyncio.sleep(0)
     work.gate.set()
     assert {(await task).body for task in asking} == {b"answer 1"}
-    assert (await answers.once("k", b"request", work)).body == b"answer 1"
+    assert (await once(answers, "k", b"request", work)).body == b"answer 1"
     assert work.times == 1
 
 
 async def test_a_key_is_good_for_one_request_only():
     answers, work = Answers(), Work()
-    await answers.once("k", b"request", work)
+    await once(answers, "k", b"request", work)
     with pytest.raises(InvalidMessage):
-        await answers.once("k", b"another", work)
+        await once(answers, "k", b"another", work)
 
 
 async def test_without_a_key_everything_is_answered_anew():
     answers, work = Answers(), Work()
-    await answers.once("", b"request", work)
-    await answers.once("", b"request", work)
+    await once(answers, "", b"request", work)
+    await once(answers, "", b"request", work)
     assert work.times == 2
 
 
@@ -57,26 +58,26 @@ async def test_what_was_not_executed_and_what_failed_is_not_kept():
         raise ZeroDivisionError
 
     work = Work()
-    await answers.once("a", b"request", refused)
+    await once(answers, "a", b"request", refused)
     with pytest.raises(ZeroDivisionError):
-        await answers.once("b", b"request", broken)
+        await once(answers, "b", b"request", broken)
     assert len(answers) == 0
-    assert (await answers.once("a", b"request", work)).body == b"answer 1"
-    assert (await answers.once("b", b"request", work)).body == b"answer 2"
+    assert (await once(answers, "a", b"request", work)).body == b"answer 1"
+    assert (await once(answers, "b", b"request", work)).body == b"answer 2"
 
 
 async def test_the_window_is_bounded_in_number_and_calls_in_flight_stay(monkeypatch):
     monkeypatch.setattr(idempotency, "MAX_ANSWERS", 4)
     answers, slow, quick = Answers(), Work(), Work()
     slow.gate.clear()
-    first = asyncio.create_task(answers.once("slow", b"request", slow))
+    first = asyncio.create_task(once(answers, "slow", b"request", slow))
     await asyncio.sleep(0)
     for number in range(50):
-        await answers.once(f"key-{number}", b"request", quick)
+        await once(answers, f"key-{number}", b"request", quick)
     assert len(answers) <= 6
     slow.gate.set()
     assert (await first).body == b"answer 1"
-    assert (await answers.once("slow", b"request", slow)).body == b"answer 1"
+    assert (await once(answers, "slow", b"request", slow)).body == b"answer 1"
     assert slow.times == 1
 
 
@@ -88,7 +89,7 @@ async def test_the_window_is_bounded_in_bytes(monkeypatch):
         return KeptAnswer(b"x" * 400)
 
     for number in range(10):
-        await answers.once(f"key-{number}", b"request", large)
+        await once(answers, f"key-{number}", b"request", large)
     assert len(answers) <= 4
 
 

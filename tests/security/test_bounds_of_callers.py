@@ -8,6 +8,7 @@ import pytest
 
 from consumer.calls.requests.idempotency import Answers, KeptAnswer, Shelf
 from schemas.errors import Capacity, InvalidMessage, SessionsError, ToolTimeout
+from tests.calls.asking import once
 from tests.harness import ECHO, Cluster, config
 
 MUTE = """
@@ -94,13 +95,13 @@ async def test_answers_of_all_calls_together_are_bounded_and_the_oldest_goes_fir
         return KeptAnswer(b"x" * 10_000)
 
     for call in calls:
-        await call.once("key", b"request", answer)
+        await once(call, "key", b"request", answer)
     assert shelf.bytes <= 100_000
     assert [len(call) for call in calls[-8:]] == [1] * 8
     assert sum(map(len, calls)) < 10
-    await calls[-1].once("key", b"request", answer)
+    await once(calls[-1], "key", b"request", answer)
     assert asked == 20
-    await calls[0].once("key", b"request", answer)
+    await once(calls[0], "key", b"request", answer)
     assert asked == 21
     for call in calls:
         call.clear()

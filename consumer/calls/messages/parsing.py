@@ -10,10 +10,21 @@ from consumer.broker.topology import Names
 from consumer.observability import metrics
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionsError
-from schemas.ids import CallId, routing_key
+from schemas.ids import CallId, ServiceName, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
-from schemas.requests import REQUESTS, CallAddressed, CallRequest, ToolsCall, explain, parse_request
+from schemas.requests import (
+    REQUESTS,
+    CallAddressed,
+    CallRequest,
+    MayOpen,
+    SessionCreate,
+    SessionDescribe,
+    ToolsCall,
+    ToolsList,
+    explain,
+    parse_request,
+)
 
 Addressed = CallAddressed | Recipe | OwnerCheck
 
@@ -61,9 +72,21 @@ def _read(delivery: Delivery) -> tuple[CallId, Addressed]:
 def about(message: Addressed) -> dict[str, Any]:
     """What the log line of a message says besides its type and its call: the tool and the service that it names."""
     told: dict[str, Any] = {"tool": message.name} if isinstance(message, ToolsCall) else {}
-    if (service := getattr(message, "service_name", None)) is not None:
+    if isinstance(message, CallRequest) and (service := service_named_by(message)) is not None:
         told["service"] = service
     return told
+
+
+def service_named_by(request: CallRequest) -> ServiceName | None:
+    """The service that a request names, if it names one."""
+    if isinstance(request, MayOpen | SessionCreate | SessionDescribe | ToolsList):
+        return request.service_name
+    return None
+
+
+def timeout_named_by(request: CallRequest) -> float | None:
+    """How long (s) the caller of a request waits, where the request says so."""
+    return request.timeout if isinstance(request, MayOpen) else None
 
 
 _KNOWN = frozenset({*REQUESTS, *_INTERNAL, SessionsScatter.type})

@@ -1,20 +1,22 @@
 """Giving a call away: its worker leaves, and the call shall not notice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import structlog
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Message
-from consumer.calls.context import Context
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Names
+from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.owned_calls import Holdings
 from schemas import headers
 from schemas.calls import CallEvent, CallKind
 from schemas.events import EndReason
-from schemas.ids import routing_key
+from schemas.ids import WorkerId, routing_key
 
 log = structlog.get_logger(__name__)
 
@@ -24,10 +26,21 @@ LOOK_EVERY = 0.05
 class Leaving:
     """Hands calls over, one by one, each on its lane."""
 
-    def __init__(self, context: Context, holdings: Holdings, close: Callable[[OwnedCall], Awaitable[object]]) -> None:
-        self._context = context
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        names: Names,
+        publisher: Publisher,
+        reporter: Reporter,
+        holdings: Holdings,
+        closing: Closing,
+    ) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._publisher = publisher
+        self._reporter = reporter
         self._holdings = holdings
-        self._close = close
+        self._closing = closing
 
     async def give_away(self, call: OwnedCall, *, until: float, hand_over: bool) -> None:
         """Let its tool calls finish, but only ``until`` (the event loop's clock), close it, and pass its recipe on.
@@ -39,12 +52,12 @@ class Leaving:
         try:
             await _idle(sessions, until)
             legacy = self._legacy(call, sessions) if hand_over else None
-            await self._close(call)
+            await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
             if legacy is not None:
-                await self._context.reporter.settled()  # that it closed is told before it opens elsewhere
-                marks = {headers.RETURNED: self._context.worker_id, headers.RETURNS: headers.FOR_GOOD}
-                await self._context.publisher.publish(
-                    forwarding.onward(legacy, marks), self._context.names.unowned, routing_key(call.call_id)
+                await self._reporter.settled()  # that it closed is told before it opens elsewhere
+                marks = {headers.RETURNED: self._worker_id, headers.RETURNS: headers.FOR_GOOD}
+                await self._publisher.publish(
+                    forwarding.onward(legacy, marks), self._names.unowned, routing_key(call.call_id)
                 )
             await self._holdings.release(call)
         except BrokerError as error:  # without a broker the recipe stays in the inbox, and is placed as an orphan
@@ -52,7 +65,7 @@ class Leaving:
 
     def _legacy(self, call: OwnedCall, sessions: list[CallSession]) -> Message | None:
         """What the placer must know of a call that we leave: its recipe, or that it has ended."""
-        if call.ended is not None:
+        if call.tenure.has_ended:
             event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
             return Message(body=event.model_dump_json().encode(), type=event.message_type)
         alive = [one for one in sessions if one.end_reason in (None, EndReason.WORKER_SHUTDOWN)]

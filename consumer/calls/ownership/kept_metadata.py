@@ -24,6 +24,8 @@ class KeptMetadata:
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
+        self.max_weight = bounds.max_metadata + BESIDE_METADATA
+        """The most bytes that a session may have in a recipe."""
         self._weights: dict[CallSession, int] = {}
         self._bytes = 0
 

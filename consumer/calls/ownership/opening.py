@@ -1,22 +1,31 @@
-"""Opening sessions: from a plan, a command or a recipe to processes that run."""
+"""Opening sessions: from a plan, a command or a recipe to sessions of a call, and to the events of their ends."""
 
 import asyncio
 import time
 from collections.abc import Awaitable
 from functools import partial
-from typing import Literal, cast
 
-from consumer.calls.context import Context, Starter, ToolProcess
+import structlog
+
+from consumer.broker.errors import BrokerError
+from consumer.calls.cluster.statistics import Figures
+from consumer.calls.context import Configured, Starter, ToolProcess
+from consumer.calls.events import Reporter
+from consumer.calls.news import News
 from consumer.calls.owned_call import CallSession, OwnedCall
-from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
+from consumer.calls.ownership.kept_metadata import KeptMetadata, weight_of
+from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.recovery import Books
+from consumer.calls.requests.binding_text import below_telephony
 from consumer.calls.wanted import Wanted
 from consumer.observability import metrics, tracing
-from consumer.sessions import SessionManager
-from schemas.errors import Capacity, InvalidMessage, SessionsError
+from consumer.sessions import IfExists, SessionEnded, SessionManager
+from schemas.base import Json
+from schemas.errors import Capacity, InvalidMessage, LimitReached, SessionsError
 from schemas.ids import ServiceName
 from schemas.internal import MAX_RECIPE
 
-IfExists = Literal["replace", "keep", "reject"]
+log = structlog.get_logger(__name__)
 
 
 async def _refused(wanted: Wanted, weight: int, limit: int, whose: str) -> InvalidMessage:
@@ -25,55 +34,120 @@ async def _refused(wanted: Wanted, weight: int, limit: int, whose: str) -> Inval
 
 
 class Opening:
-    """Opens sessions, those of one call at once."""
+    """Opens sessions, those of one call at once; each is its call's from then on, until it ends."""
 
     def __init__(
-        self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, kept: KeptMetadata
+        self,
+        sessions: SessionManager[ToolProcess],
+        start: Starter,
+        holdings: Holdings,
+        books: Books,
+        *,
+        kept_metadata: KeptMetadata,
+        configured: Configured,
+        reporter: Reporter,
+        news: News,
+        figures: Figures,
     ) -> None:
-        self._kept = kept
-        self._context = context
         self._sessions = sessions
         self._start = start
+        self._holdings = holdings
+        self._books = books
+        self._kept_metadata = kept_metadata
+        self._configured = configured
+        self._reporter = reporter
+        self._news = news
+        self._figures = figures
 
     async def open_all(
-        self, call: OwnedCall, wanted: list[Wanted], *, if_exists: str
+        self, call: OwnedCall, wanted: list[Wanted], *, if_exists: IfExists, fails_alone: bool = False
     ) -> list[CallSession | SessionsError]:
         """Open all, or as many as can be: the result has a session or an error for each.
 
-        One recipe must hold them all, and the sessions that the call has already.
+        What could not be opened is rejected with an event; ``fails_alone``: but not because of a limit.
+
+        Raises:
+            LimitReached: the call has no session, and limits allow none of these.
         """
+        # The bindings at both exchanges are there before anybody is told of the session.
+        bound, results = await asyncio.gather(
+            self._holdings.bind_requests(call),
+            self._open_as_many_as_fit(call, wanted, if_exists),
+            return_exceptions=True,
+        )
+        if isinstance(results, BaseException):
+            raise results
+        if isinstance(bound, BrokerError):
+            log.info("owner.binding_later", call_id=call.call_id, error=str(bound))
+        elif isinstance(bound, BaseException):
+            raise bound
+        refusals = [result for result in results if isinstance(result, SessionsError)]
+        if not call.sessions and refusals and all(isinstance(refusal, LimitReached) for refusal in refusals):
+            raise refusals[0]
+        for one, result in zip(wanted, results, strict=True):
+            if isinstance(result, SessionsError) and not (fails_alone and isinstance(result, LimitReached)):
+                too_large = weight_of(one.metadata) > self._kept_metadata.max_weight
+                metadata = {} if too_large else one.metadata
+                self._reporter.rejected(call.call_id, one.session_id, one.service_name, result, metadata)
+        return results
+
+    def adopt(self, call: OwnedCall, wanted: Wanted) -> bool:
+        """Whether the call has a session on that service: then it is the start's, with the timeout of its route.
+
+        The event and the route's metadata go before what was there, a timeout that somebody named stays.
+        """
+        session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
+        if session is None:
+            return False
+        if wanted.timeout is not None and session.session_id in call.undecided:
+            self._sessions.set_timeout(session.session_id, wanted.timeout)
+        metadata = below_telephony(session.metadata, wanted.metadata)
+        weight = weight_of(metadata)
+        if weight > self._kept_metadata.max_weight:
+            log.warning("session.metadata_too_large", session_id=session.session_id, size=weight)
+        else:
+            session.metadata = metadata
+            self._kept_metadata.keep(session)
+        call.recipe.outdate()
+        return True
+
+    async def _open_as_many_as_fit(
+        self, call: OwnedCall, wanted: list[Wanted], if_exists: IfExists
+    ) -> list[CallSession | SessionsError]:
+        """Open what one recipe can hold, beside the sessions that the call has already."""
         names = {one.session_id for one in wanted}
         beside = [session for session in call.sessions.values() if session.session_id not in names]
         room = MAX_RECIPE - sum(weight_of(session.metadata) for session in beside)
         opening: list[Awaitable[CallSession | SessionsError]] = []
         for one in wanted:
             weight = weight_of(one.metadata)
-            limit = self._context.bounds.max_metadata + BESIDE_METADATA
+            limit = self._kept_metadata.max_weight
             if weight > limit and not one.restored:
                 opening.append(_refused(one, weight, limit, "a session may have (session.max_metadata)"))
             elif weight > room:
                 opening.append(_refused(one, weight, max(0, room), "its call has room for"))
             else:
                 room -= weight
-                opening.append(self._weighed(call, one, weight, cast("IfExists", if_exists)))
+                opening.append(self._weighed(call, one, weight, if_exists))
         return list(await asyncio.gather(*opening))
 
     async def _weighed(
         self, call: OwnedCall, wanted: Wanted, weight: int, if_exists: IfExists
     ) -> CallSession | SessionsError:
         try:
-            with self._kept.reserved(weight):
+            with self._kept_metadata.reserved(weight):
                 opened = await self._open(call, wanted, if_exists)
         except Capacity as error:
             return error
         if not isinstance(opened, SessionsError):
-            self._kept.keep(opened)
+            self._kept_metadata.keep(opened)
         return opened
 
     async def _open(self, call: OwnedCall, wanted: Wanted, if_exists: IfExists) -> CallSession | SessionsError:
+        ringing = call.tenure.ringing
         try:
-            service = self._context.service(wanted.service_name)
-            reserved = call.rings.reserved(wanted.service_name) if call.rings is not None else None
+            service = self._configured.service(wanted.service_name)
+            reserved = ringing.reserved(wanted.service_name) if ringing is not None else None
             opened = await self._sessions.open_session(
                 wanted.session_id,
                 wanted.service_name,
@@ -84,13 +158,18 @@ class Opening:
                 restored=wanted.restored,
                 created_at=wanted.created_at,
                 reserved=reserved,
+                on_end=partial(self._ended, call),
             )
         except SessionsError as error:
             return error
+        session = opened.session
         if opened.created:
+            call.enter(session)
+            self._figures.started()
+            self._news.follow(session)
             kept = reserved is not None and reserved.kept
-            opened.session.record.start_kind = "reserved" if kept else opened.session.process.start_kind
-        return opened.session
+            session.record.start_kind = "reserved" if kept else session.process.start_kind
+        return session
 
     async def _started(self, service: ServiceName) -> ToolProcess:
         began = time.monotonic()
@@ -105,3 +184,19 @@ class Opening:
         metrics.of(metrics.STARTS, service, process.start_kind, "ok").inc()
         metrics.of(metrics.START, service, process.start_kind).observe(time.monotonic() - began)
         return process
+
+    def _ended(self, call: OwnedCall, end: SessionEnded[ToolProcess]) -> None:
+        """A session of a call has ended: tell it, or let the event wait until it is known who tells it."""
+        session = end.session
+        self._figures.ended()
+        self._kept_metadata.forget(session)
+        details: Json = {"tools": session.record.summary()}
+        if end.exit is not None:
+            details |= {"exit_code": end.exit.exit_code, "signal": end.exit.signal, "stderr": end.exit.stderr}
+        if call.events.was_untold(session):
+            call.events.postpone(self._reporter.created(session))
+        call.events.postpone(self._reporter.ended(session, end.reason, details))
+        if call.may_tell or self._holdings.leaving or not self._holdings.is_ours(call):
+            self._holdings.publish_pending(call)
+        if call.leave(session):
+            self._books.keep_later(call.call_id)

@@ -1,33 +1,25 @@
-"""What this worker owns: its calls, the bindings that lead to them, and the recipes that outlive it.
-
-A call is owned from the moment the placer has bound it to the inbox until it is released. While it has sessions, its
-recipe stands unacknowledged in the inbox: should the worker die, the broker hands it back and the call is placed anew.
-"""
+"""The calls that a worker owns, the bindings that lead to them, and the recipes that outlive the worker."""
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import structlog
 
 from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import CALL_HEADER, Delivery, Message
-from consumer.broker.topology import Binding
-from consumer.calls.context import Context
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Binding, Names
+from consumer.calls.events import Reporter
 from consumer.calls.owned_call import CallSession, OwnedCall
-from consumer.calls.requests.idempotency import Answers, Shelf
+from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.concurrency.expiring_dict import Memory
-from schemas.ids import CallId, routing_key
+from schemas.events import CloudEvent
+from schemas.ids import CallId, WorkerId, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 
 log = structlog.get_logger(__name__)
-
-RENEW_AFTER = 600.0
-"""When a recipe is written anew (s): the broker's ``consumer_timeout`` is 30 minutes, and closes the channel."""
-
-LIVED = 60.0
-"""How long (s) a restored call must live before the workers that died with it are forgotten."""
 
 TRAVELS = 600.0
 """How long (s) a recipe may be on its way from a lost link to a placer and back, when the broker is away as well."""
@@ -36,24 +28,31 @@ TRAVELS = 600.0
 class Holdings:
     """The calls of this worker, and their traces in the broker."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(
+        self, worker_id: WorkerId, names: Names, publisher: Publisher, reporter: Reporter, answers: AnswerWindows
+    ) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._publisher = publisher
+        self._reporter = reporter
+        self._answers = answers
         self.calls: dict[CallId, OwnedCall] = {}
-        self._shelf = Shelf(context.bounds.max_kept)
+        self.leaving = False
+        """Whether the worker leaves: it opens nothing more, and keeps no call for the sake of its answers."""
         self.leaked: set[CallId] = set()
         """Calls that are not ours any more, whose binding could not be taken away."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
-        self._left_to_placer: Memory[tuple[set[int], list[Callable[[], None]]]] = Memory(TRAVELS)
+        self._left_to_placer: Memory[tuple[set[int], list[CloudEvent]]] = Memory(TRAVELS)
         self._channel: Channel | None = None
         self._requests_queue = ""
 
     @property
     def inbox(self) -> str:
         """The name of this worker's inbox."""
-        return self._context.names.inbox(self._context.worker_id)
+        return self._names.inbox(self._worker_id)
 
     def attach(self, channel: Channel, requests_queue: str) -> None:
-        """A new link: its channel, and its requests queue."""
+        """A new link: its channel, and its queue of the requests queue."""
         self._channel = channel
         self._requests_queue = requests_queue
 
@@ -61,10 +60,7 @@ class Holdings:
         """The link is lost; exclusive queues and their bindings have gone with it, and the broker has the recipes."""
         self._channel = None
         for call in self.calls.values():
-            call.unchecked = True
-            if call.held is not None:
-                call.given_back.add(call.held_revision)
-            call.held = None
+            call.link_lost()
 
     @property
     def attached(self) -> bool:
@@ -72,18 +68,22 @@ class Holdings:
         return self._channel is not None
 
     @property
-    def untold_ends(self) -> int:
-        """How many events wait until it is known whose their call is."""
-        return sum(len(call.untold_ends) for call in self.calls.values())
+    def pending_events(self) -> int:
+        """How many events wait until it is known who tells them."""
+        return sum(len(call.events.pending) for call in self.calls.values())
 
     def own(self, call_id: CallId) -> OwnedCall:
         """Take a call on; the placer has bound it."""
         if call_id not in self.calls:
-            self.calls[call_id] = OwnedCall(call_id, answers=Answers(self._shelf))
+            self.calls[call_id] = OwnedCall(call_id)
         return self.calls[call_id]
 
+    def is_ours(self, call: OwnedCall) -> bool:
+        """Whether the call is still owned, and not released or owned anew since."""
+        return self.calls.get(call.call_id) is call
+
     def _requests_binding(self, call: OwnedCall, queue: str) -> Binding:
-        return Binding(self._context.names.requests, queue, routing_key(call.call_id))
+        return Binding(self._names.requests, queue, routing_key(call.call_id))
 
     async def bind_requests(self, call: OwnedCall) -> None:
         """Bind our requests queue to the call; does nothing without a link, because ``attach`` does it then."""
@@ -96,13 +96,22 @@ class Holdings:
         """Own a call no longer: what comes for it now reaches the placer. Idempotent."""
         if self.calls.pop(call.call_id, None) is None:
             return
-        call.let_go()
-        call.tell_ends()
+        self._let_go(call)
+        self.publish_pending(call)
         await self.drop_recipe(call)
         try:
             await self._unbind(call)
         except BrokerError:
             self.leaked.add(call.call_id)
+
+    def _let_go(self, call: OwnedCall) -> None:
+        call.tenure.resume()
+        self._answers.forget(call)
+
+    def let_all_go(self) -> None:
+        """The worker stops: no timer of a call rings any more, and nothing is held for one."""
+        for call in self.calls.values():
+            self._let_go(call)
 
     async def _unbind(self, call: OwnedCall) -> None:
         channel = self._channel
@@ -122,35 +131,15 @@ class Holdings:
                 await self._channel.unbind(self._inbox_binding(call_id))
 
     def _inbox_binding(self, call_id: CallId) -> Binding:
-        return Binding(self._context.names.sessions, self.inbox, routing_key(call_id))
+        return Binding(self._names.sessions, self.inbox, routing_key(call_id))
 
-    def recipe(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Recipe:
-        """The call's recipe as of now."""
-        return Recipe(
-            call_id=call.call_id,
-            worker_id=self._context.worker_id,
-            revision=call.revision,
-            sessions=[
-                SessionRecipe(
-                    session_id=session.session_id,
-                    service_name=session.service_name,
-                    created_at=session.created_at,
-                    last_accessed=session.last_accessed,
-                    timeout=session.timeout,
-                    metadata=session.metadata,
-                    life=session.life,
-                    restores=call.restores,
-                )
-                for session in sessions
-            ],
-        )
+    # Recipes.
 
     def write_recipe(self, call: OwnedCall) -> None:
         """Put the recipe into the inbox; when the reporter has settled, a dead worker's call can be restored."""
-        call.revision = next(self._revisions)
-        call.dirty = False
-        call.written_at = asyncio.get_running_loop().time()
-        self._context.reporter.keep(self.recipe_message(call, call.sessions.values()), self.inbox)
+        call.recipe.written(next(self._revisions), asyncio.get_running_loop().time())
+        call.events.published()
+        self._reporter.keep(self.recipe_message(call, call.sessions.values()), self.inbox)
 
     def recipe_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
         """The recipe as a message."""
@@ -160,68 +149,86 @@ class Holdings:
             headers={CALL_HEADER: call.call_id},
         )
 
+    def recipe(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Recipe:
+        """The call's recipe as of now."""
+        return Recipe(
+            call_id=call.call_id,
+            worker_id=self._worker_id,
+            revision=call.recipe.revision,
+            sessions=[
+                SessionRecipe(
+                    session_id=session.session_id,
+                    service_name=session.service_name,
+                    created_at=session.created_at,
+                    last_accessed=session.last_accessed,
+                    timeout=session.timeout,
+                    metadata=session.metadata,
+                    life=session.life,
+                    restores=call.restoration.deaths,
+                )
+                for session in sessions
+            ],
+        )
+
     def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
         """Keep a recipe of ours that came back; returns the delivery that can be let go of instead."""
-        self._came_back(recipe)
+        self._publish_left_to_placer(recipe)
         call = self.calls.get(recipe.call_id)
         if call is None:
             return delivery
-        call.given_back.discard(recipe.revision)
-        if not (call.sessions or call.untold_ends) or recipe.revision != call.revision:
+        call.recipe.came_back(recipe.revision)
+        if not (call.sessions or call.events.pending) or recipe.revision != call.recipe.revision:
             return delivery
-        call.held, before = delivery, call.held
-        call.held_revision = recipe.revision
-        return before
+        return call.recipe.hold(delivery, recipe.revision)
+
+    async def drop_recipe(self, call: OwnedCall) -> None:
+        """The call can no longer be restored; a recipe that is still on its way is outdated by the revision."""
+        held = call.recipe.dropped(next(self._revisions))
+        if held is not None:
+            await held.ack()
+
+    def to_renew(self, now: float) -> list[OwnedCall]:
+        """Calls whose recipe is out of date, or is one that the broker has been waiting long to get back."""
+        for call in self.calls.values():
+            if call.restoration.outlived(now) or (call.sessions and call.recipe.is_old(now)):
+                call.recipe.outdate()
+        return [call for call in self.calls.values() if call.recipe.dirty and call.sessions]
+
+    # Events that wait until it is known who tells them.
+
+    def publish_pending(self, call: OwnedCall) -> None:
+        """Publish what waited: it is ours to tell."""
+        for event in call.events.take_pending():
+            self._reporter.publish(event)
 
     def leave_to_placer(self, call: OwnedCall) -> None:
         """Leave it to the placer to tell of the ends: it has our recipe, and who has it tells of its sessions.
 
         Should the recipe come to us after all, the placer has told nothing, and we do.
         """
-        self._left_to_placer.set(call.call_id, (set(call.given_back), list(call.untold_ends)))
-        call.untold_ends.clear()
+        self._left_to_placer.set(call.call_id, (set(call.recipe.given_back), call.events.take_pending()))
 
-    def _came_back(self, recipe: Recipe) -> None:
+    def _publish_left_to_placer(self, recipe: Recipe) -> None:
         if (left := self._left_to_placer.get(recipe.call_id)) is None:
             return
-        awaited, ends = left
+        awaited, events = left
         awaited.discard(recipe.revision)
         if not awaited:
             self._left_to_placer.drop(recipe.call_id)
-            for tell in ends:
-                tell()
-
-    async def drop_recipe(self, call: OwnedCall) -> None:
-        """The call can no longer be restored; a recipe that is still on its way is outdated by the revision."""
-        call.revision = next(self._revisions)
-        call.dirty = False
-        held, call.held = call.held, None
-        if held is not None:
-            await held.ack()
-
-    def to_renew(self) -> list[OwnedCall]:
-        """Calls whose recipe is out of date, or is one that the broker has been waiting long to get back."""
-        now = asyncio.get_running_loop().time()
-        for call in self.calls.values():
-            if call.restores and call.restored_at <= now - LIVED:
-                call.restores = 0
-                call.dirty = True
-            elif call.sessions and call.written_at <= now - RENEW_AFTER:
-                call.dirty = True
-        return [call for call in self.calls.values() if call.dirty and call.sessions]
+            for event in events:
+                self._reporter.publish(event)
 
     async def check(self, call: OwnedCall) -> None:
         """Ask under the call's own key who owns it, after we were away; the answer comes to the worker's queue."""
-        names = self._context.names
-        question = OwnerCheck(call_id=call.call_id, worker_id=self._context.worker_id, revision=call.revision)
-        await self._context.publisher.publish(
+        question = OwnerCheck(call_id=call.call_id, worker_id=self._worker_id, revision=call.recipe.revision)
+        await self._publisher.publish(
             Message(
                 body=question.model_dump_json().encode(),
                 type=OwnerCheck.type,
                 headers={CALL_HEADER: call.call_id},
-                reply_to=names.worker(self._context.worker_id, self._requests_queue.rpartition(".")[2]),
+                reply_to=self._names.worker(self._worker_id, self._requests_queue.rpartition(".")[2]),
                 correlation_id=call.call_id,
             ),
-            names.sessions,
+            self._names.sessions,
             routing_key(call.call_id),
         )

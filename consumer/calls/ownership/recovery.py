@@ -1,4 +1,4 @@
-"""The books of an owner: that the broker's recipes and bindings, and what was told, agree with the sessions.
+"""Keeping calls recoverable: the broker's recipes and bindings, and what was told, agree with the sessions.
 
 The order is what makes them true when a worker dies in between. A session is told of right behind its recipe, so
 whatever was ``created`` can be told ``lost``, and who tells that tells ``created`` as well unless it knows that it has
@@ -7,94 +7,112 @@ a broker is caught up when it is back, or at the next look.
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
+from typing import assert_never
 
 import structlog
 
 from consumer.broker.errors import BrokerError
-from consumer.calls.context import Context
-from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.context import Configured
+from consumer.calls.events import Reporter
+from consumer.calls.owned_call import OwnedCall, Reason
+from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.upkeep import Upkeep, look_at, upkeep_of
+from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.concurrency.keyed_queues import KeyedQueues
+from schemas.events import EndReason
 from schemas.ids import CallId
 
 log = structlog.get_logger(__name__)
 
-CHECK_EVERY = 120.0
-"""How often (s) a call is asked for though we were never away: what misleads its messages is found out."""
-
 ASK_AT_ONCE = 16
 """How many calls are asked for at once: behind a flood of questions our presence would come too late."""
 
-GONE_ASTRAY = 15.0
-"""How long (s) beyond the grace a recipe that the broker has had back may take to one who is known to own the call.
-Longer, and the broker keeps it back for minutes (see the topology), or has lost it: a new one is written."""
-
 LOOK_EVERY = 5.0
-"""How often (s) the books are looked through: recipes to renew, questions that nobody answered."""
+"""How often (s) all calls are looked at: recipes to renew, questions that nobody answered."""
 
 
 class Books:
-    """Keeps the books of the calls that a worker holds; everything of one call on the call's lane."""
+    """Keeps the calls of a worker recoverable; everything of one call on the call's lane."""
 
-    def __init__(self, context: Context, holdings: Holdings, lanes: KeyedQueues) -> None:
-        self._context = context
+    def __init__(
+        self,
+        holdings: Holdings,
+        closing: Closing,
+        answers: AnswerWindows,
+        lanes: KeyedQueues,
+        *,
+        reporter: Reporter,
+        presence: Presence,
+        endings: Endings,
+        configured: Configured,
+    ) -> None:
         self._holdings = holdings
+        self._closing = closing
+        self._answers = answers
         self._lanes = lanes
-        self.over: Callable[[CallId], None] = lambda _: None
-        """Called with each call that has ended elsewhere, and has a session here all the same."""
+        self._reporter = reporter
+        self._presence = presence
+        self._endings = endings
+        self._configured = configured
         self._asking = asyncio.Semaphore(ASK_AT_ONCE)
         self.told = 0
         """The highest revision of a recipe up to which the broker has all recipes, and what is told with them."""
-        self.leaving = False
-        """No call stays for the sake of repeated tool calls any more."""
 
     async def keep(self, call_id: CallId) -> None:
         """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
         call = self._holdings.calls.get(call_id)
-        if call is None or call.untold_ends:
-            return  # not ours, or not known to be: the recipe stays until its owner has told of the end
+        if call is None or call.events.pending:
+            return
         await self._confirmed(call)
-        if call.sessions:
-            if call.dirty:
+        upkeep = upkeep_of(call, has_answers=self._answers.has_some(call), leaving=self._holdings.leaving)
+        match upkeep:
+            case Upkeep.WAIT:
+                pass
+            case Upkeep.WRITE_RECIPE:
                 self._holdings.write_recipe(call)
-                call.unconfirmed = True
-            self.tell_created(call)
-            await self._confirmed(call)
-        elif call.ended is not None or call.rings is not None:
-            await self._holdings.drop_recipe(call)
-        elif (call.users or call.answers) and not self.leaving:
-            # A repeated tool call must find the answer that was given, not another owner that executes it again.
-            await self._holdings.drop_recipe(call)
-            self._linger(call)
-        else:
-            await self._holdings.release(call)
+                await self._tell_created(call)
+            case Upkeep.NOTHING:
+                await self._tell_created(call)
+            case Upkeep.DROP_RECIPE:
+                await self._holdings.drop_recipe(call)
+            case Upkeep.KEEP_ANSWERS:
+                await self._holdings.drop_recipe(call)
+                if call.tenure.reason is not Reason.ANSWERS:
+                    self._keep_answers(call)
+            case Upkeep.RELEASE:
+                await self._holdings.release(call)
+            case _:
+                assert_never(upkeep)
 
     def keep_later(self, call_id: CallId) -> None:
-        """Keep the books when it is the call's turn, and again later if the broker fails."""
-        self._lanes.submit(call_id, partial(self.keep_or_leave_it, call_id))
+        """Keep the call recoverable when it is its turn, and again later if the broker fails."""
+        self._lanes.submit(call_id, partial(self.keep_or_retry, call_id))
 
-    async def keep_or_leave_it(self, call_id: CallId) -> None:
-        """Keep the books, or later if the broker fails."""
+    async def keep_or_retry(self, call_id: CallId) -> None:
+        """Keep the call recoverable, or later if the broker fails."""
         try:
             await self.keep(call_id)
         except BrokerError as error:
             log.info("books.later", call_id=call_id, error=str(error))
 
-    def tell_created(self, call: OwnedCall) -> None:
+    async def _tell_created(self, call: OwnedCall) -> None:
         """Tell of the sessions that have waited for their recipe."""
-        for session in call.untold:
-            self._context.reporter.created(session)
-            call.unconfirmed = True
-        call.untold.clear()
+        for session in call.events.take_untold():
+            self._reporter.publish(self._reporter.created(session))
+        await self._confirmed(call)
 
-    def note_end(self, call: OwnedCall, session: CallSession, tell: Callable[[], None]) -> None:
-        """A session has ended, which ``tell`` tells of; and first of all, if nobody has, that it was created."""
-        if session in call.untold:
-            call.untold.remove(session)
-            call.untold_ends.append(partial(self._context.reporter.created, session))
-        call.untold_ends.append(tell)
+    async def _confirmed(self, call: OwnedCall) -> None:
+        if call.events.unconfirmed:
+            revision = call.recipe.revision  # whatever has a lower one has been put before
+            await self._reporter.settled()
+            if revision > self.told:
+                self.told = revision
+                self._presence.report_soon()  # the placer must know it, should we die
+            call.events.confirmed()  # what ends meanwhile has its own turn on the lane
 
     def recipe_is_back(self, call_id: CallId) -> None:
         """A recipe of the call has come to us: no placer has it, so ends that waited for it are ours to tell."""
@@ -102,78 +120,82 @@ class Books:
         if call is None:
             return
         if call.may_tell:
-            call.tell_ends()
+            self._holdings.publish_pending(call)
         if not call.sessions:  # it may have been owned for the sake of that end only
             self.keep_later(call_id)
 
-    async def _confirmed(self, call: OwnedCall) -> None:
-        if call.unconfirmed:
-            revision = call.revision  # whatever has a lower one has been put before
-            await self._context.reporter.settled()
-            if revision > self.told:
-                self.told = revision
-                self._context.presence.report_soon()  # the placer must know it, should we die
-            call.unconfirmed = False  # what ends meanwhile has its own turn on the lane
+    def _keep_answers(self, call: OwnedCall) -> None:
+        timer = asyncio.get_running_loop().call_later(
+            self._configured.timings.tombstone,
+            self._lanes.submit,
+            call.call_id,
+            partial(self._release_with_answers, call),
+        )
+        call.tenure.keep_answers(timer)
 
-    def _linger(self, call: OwnedCall) -> None:
-        if call.lingers is None:
-            call.lingers = asyncio.get_running_loop().call_later(
-                self._context.timings.tombstone, self._lanes.submit, call.call_id, partial(self._linger_no_more, call)
-            )
-
-    async def _linger_no_more(self, call: OwnedCall) -> None:
-        call.lingers = None
-        if call.users or call.untold_ends:
-            self._linger(call)
-        elif not (call.sessions or call.ended or call.rings) and self._holdings.calls.get(call.call_id) is call:
+    async def _release_with_answers(self, call: OwnedCall) -> None:
+        if call.tenure.reason is not Reason.ANSWERS or not self._holdings.is_ours(call):
+            return
+        if call.tool_calls or call.events.pending:
+            self._keep_answers(call)
+        else:
             await self._holdings.release(call)
 
     # After we were away.
 
-    def reattached(self) -> None:
-        """After a new link: ask for each call whether it is still ours, and let go of what is not.
-
-        The requests exchange leads here again when that is known: two workers that are bound to it would both answer.
-        """
-        self._look()
+    async def still_ours(self, call: OwnedCall) -> bool:
+        """Our own question has come back to us: the call is ours; returns whether that was in doubt."""
+        await self._holdings.bind_requests(call)
+        was_in_doubt = call.check.confirmed(asyncio.get_running_loop().time())
+        if was_in_doubt and call.sessions:  # the broker counts one delivery more of the recipe with each link
+            call.recipe.outdate()
+        if call.may_tell:
+            self._holdings.publish_pending(call)
+        return was_in_doubt
 
     async def run(self) -> None:
         """Write recipes anew before the broker's ack timeout, and catch up with what failed; for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look at all calls, if there is a link: after a new link, each is asked for, and let go of if it is not ours.
+
+        The requests exchange leads here again when that is known: two workers that are bound to it would both answer.
+        """
         if not self._holdings.attached:
             return
-        for call in self._holdings.to_renew():
-            self.keep_later(call.call_id)
         now = asyncio.get_running_loop().time()
-        astray = self._context.presence.grace + GONE_ASTRAY
+        for call in self._holdings.to_renew(now):
+            self.keep_later(call.call_id)
         for call in self._holdings.calls.values():
-            ended = self._context.endings.bar(call.call_id, call.owned_since)
-            if (call.sessions or call.rings) and call.ended is None and ended:
-                self.over(call.call_id)
-            if call.given_back and not call.unchecked and call.checked_at <= now - astray:
-                log.warning("books.recipe_gone_astray", call_id=call.call_id, revisions=sorted(call.given_back))
-                call.given_back.clear()
-                call.dirty = True
-                self.keep_later(call.call_id)
-                self.recipe_is_back(call.call_id)
-            if call.unchecked or (call.sessions and call.checked_at <= now - CHECK_EVERY):
-                self._lanes.submit(call.call_id, partial(self._check, call))
+            self._look_at(call, now)
         for call_id in self._holdings.leaked:
-            self._lanes.submit(call_id, partial(self._let_go, call_id))
+            self._lanes.submit(call_id, partial(self._unbind_leaked, call_id))
 
-    async def _check(self, call: OwnedCall) -> None:
+    def _look_at(self, call: OwnedCall, now: float) -> None:
+        has_ended = self._endings.bar(call.call_id, call.owned_since)
+        found = look_at(call, now=now, grace=self._presence.grace, has_ended=has_ended)
+        if found.ended_elsewhere:
+            self._closing.give_up(call.call_id, EndReason.CALL_ENDED)
+        if found.recipe_astray:
+            log.warning("books.recipe_gone_astray", call_id=call.call_id, revisions=sorted(call.recipe.given_back))
+            call.recipe.gone_astray()
+            self.keep_later(call.call_id)
+            self.recipe_is_back(call.call_id)
+        if found.owner_in_doubt:
+            self._lanes.submit(call.call_id, partial(self._check_owner, call))
+
+    async def _check_owner(self, call: OwnedCall) -> None:
         try:
             async with self._asking:
-                if self._holdings.calls.get(call.call_id) is call:
+                if self._holdings.is_ours(call):
                     await self._holdings.check(call)
-        except BrokerError as error:  # it stays unchecked
+        except BrokerError as error:  # it stays in doubt
             log.info("books.check_later", call_id=call.call_id, error=str(error))
 
-    async def _let_go(self, call_id: CallId) -> None:
+    async def _unbind_leaked(self, call_id: CallId) -> None:
         try:
             await self._holdings.unbind_leaked(call_id)
         except BrokerError:

@@ -9,45 +9,21 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from consumer.calls.context import Context, Starter, TakeBack, ToolProcess
+from consumer.calls.context import Configured, Starter, TakeBack, ToolProcess
+from consumer.calls.owned_call import Ringing
 from consumer.calls.wanted import Wanted
 from consumer.sessions import Reservation, SessionManager
 from schemas.errors import LimitReached
 from schemas.ids import ServiceName
 
 
-class Ringing:
-    """One call that rings: the sessions that it gets when it is answered, and what is held for them.
-
-    ``reserved`` may lack a service: for want of room, or because a session has it already.
-    """
-
-    def __init__(
-        self, wanted: list[Wanted], reserved: dict[ServiceName, Reservation[ToolProcess]], timer: asyncio.TimerHandle
-    ) -> None:
-        self.wanted = wanted
-        self._reserved = reserved
-        self._timer = timer
-
-    def reserved(self, service: ServiceName) -> Reservation[ToolProcess] | None:
-        """What is held for a session on the service, if anything is; the caller's from now on."""
-        return self._reserved.pop(service, None)
-
-    def over(self) -> None:
-        """It rings no more: give everything back. Idempotent."""
-        self._timer.cancel()
-        for reservation in self._reserved.values():
-            reservation.give_back()
-        self._reserved.clear()
-
-
 class Ringer:
     """Makes ready for calls that ring."""
 
     def __init__(
-        self, context: Context, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack
+        self, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack, configured: Configured
     ) -> None:
-        self._context = context
+        self._configured = configured
         self._sessions = sessions
         self._start = start
         self._take_back = take_back
@@ -69,5 +45,5 @@ class Ringer:
                 refusal = error
         if refusal is not None and not reserved:
             raise refusal
-        timer = asyncio.get_running_loop().call_later(self._context.timings.ring_timeout, unanswered)
+        timer = asyncio.get_running_loop().call_later(self._configured.timings.ring_timeout, unanswered)
         return Ringing(wanted, reserved, timer)

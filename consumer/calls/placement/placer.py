@@ -18,11 +18,14 @@ from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import CALL_HEADER, Delivery, Headers, Message
 from consumer.broker.outcome import Done, Forward, Outcome, ToDeadLetters, decided, told_about
-from consumer.broker.topology import Binding
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Binding, Names
+from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.inbox_probe import PROBE
-from consumer.calls.cluster.membership import ROLL_CALL
+from consumer.calls.cluster.membership import ROLL_CALL, Presence
 from consumer.calls.cluster.presence_requests import PresenceRequests
-from consumer.calls.context import Context
+from consumer.calls.context import Configured
+from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
@@ -91,10 +94,27 @@ class _Reign:
 class Placer:
     """Takes deliveries of the unowned queue."""
 
-    def __init__(self, context: Context, presence_requests: PresenceRequests) -> None:
-        self._context = context
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        names: Names,
+        settler: Settler,
+        *,
+        presence: Presence,
+        presence_requests: PresenceRequests,
+        endings: Endings,
+        reporter: Reporter,
+        configured: Configured,
+    ) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._settler = settler
+        self._presence = presence
         self._presence_requests = presence_requests
-        self._admission = Admission(context.presence)
+        self._endings = endings
+        self._reporter = reporter
+        self._configured = configured
+        self._admission = Admission(presence)
         self._lanes = KeyedQueues("placer")
         self._tasks = Tasks()
         self._placements: Memory[tuple[WorkerId, int]] = Memory(REMEMBER)
@@ -145,7 +165,7 @@ class Placer:
         try:
             call_id, message = read_addressed(delivery)
         except SessionsError as error:
-            self._tasks.start(self._context.settler.settle(delivery, decided(refused(error))), "placer-refuse")
+            self._tasks.start(self._settler.settle(delivery, decided(refused(error))), "placer-refuse")
             return
         self._lanes.submit(call_id, partial(self._settle, delivery, call_id, message, reign), tag=delivery.type or "")
 
@@ -158,7 +178,7 @@ class Placer:
         return self._reign
 
     async def _settle(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> None:
-        await self._context.settler.settle(delivery, self._placed(delivery, call_id, message, reign))
+        await self._settler.settle(delivery, self._placed(delivery, call_id, message, reign))
 
     async def _placed(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
         with tracing.span("place", {"mcp_sessions.call_id": call_id}):
@@ -199,7 +219,7 @@ class Placer:
         await self._disowned(given, call_id, reign)
         if (placement := self._placements.get(call_id)) is not None:
             owner, number = placement
-            if self._context.presence.knows(owner):
+            if self._presence.knows(owner):
                 believed = {headers.BELIEVED: self._named(number)}
                 return self._to_inbox(owner, call_id, delivery.message, believed)
             self._placements.drop(call_id)  # it has left, and its inbox with it
@@ -211,9 +231,9 @@ class Placer:
         A former placer may have told it already; the event has the id of the life, so that it is the same one.
         """
         reason = EndReason.CRASH_LOOP if _in_a_crash_loop(recipe) else EndReason.WORKER_GONE
-        told = recipe.revision <= self._context.presence.told_of(recipe.worker_id)
-        self._context.reporter.lost(recipe, reason, told=told)
-        await self._context.reporter.settled()
+        told = recipe.revision <= self._presence.told_of(recipe.worker_id)
+        self._reporter.lost(recipe, reason, told=told)
+        await self._reporter.settled()
 
     def _deadly(self, delivery: Delivery, call_id: CallId) -> ToDeadLetters:
         problem = f"{MAX_DEATHS} workers have died with this message"
@@ -225,18 +245,17 @@ class Placer:
         worker = self._given_up_by(delivery)
         if worker is None:
             return None
-        presence = self._context.presence
         late = {headers.LATE: True}
-        if await presence.lives(worker):
+        if await self._presence.lives(worker):
             return self._to_inbox(worker, call_id, delivery.message, late)
         log.info("placer.buries", call_id=call_id, worker_id=worker)
         await self._unbind(call_id, worker, reign)
         # That takes its time where a worker had many calls. One that came back before it was done has reported, and
         # may have found that the call still led there; one that comes back later finds that it does not.
-        await presence.heard_out()
-        if presence.alive(worker):
+        await self._presence.heard_out()
+        if self._presence.alive(worker):
             log.info("placer.revives", call_id=call_id, worker_id=worker)
-            return await self._bind(call_id, worker, delivery.message, presence.place(worker, ()), reign, late)
+            return await self._bind(call_id, worker, delivery.message, self._presence.place(worker, ()), reign, late)
         owner, _ = self._placements.get(call_id) or (None, 0)
         if owner == worker:
             self._placements.drop(call_id)
@@ -258,24 +277,23 @@ class Placer:
         await self._unbind(call_id, worker, reign)
 
     async def _unbind(self, call_id: CallId, worker: WorkerId, reign: _Reign) -> None:
-        names = self._context.names
-        await reign.channel.unbind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
+        await reign.channel.unbind(Binding(self._names.sessions, self._names.inbox(worker), routing_key(call_id)))
 
     def _given_up_by(self, delivery: Delivery) -> WorkerId | None:
         given = delivery.message.headers
         deaths = given.get("x-death")
         for death in deaths if isinstance(deaths, list) else ():
             queue = death.get("queue") if isinstance(death, dict) else None
-            if isinstance(queue, str) and (worker := self._context.names.worker_of_inbox(queue)) is not None:
+            if isinstance(queue, str) and (worker := self._names.worker_of_inbox(queue)) is not None:
                 return worker
         return WorkerId(str(given[headers.ORPHAN_OF])) if headers.ORPHAN_OF in given else None
 
     def _named(self, number: int) -> str:
-        return f"{self._context.worker_id}/{number}"
+        return f"{self._worker_id}/{number}"
 
     def _to_inbox(self, worker: WorkerId, call_id: CallId, message: Message, marks: Headers | None = None) -> Forward:
         onward = forwarding.onward(message, {CALL_HEADER: call_id, **(marks or {})})
-        return Forward("", self._context.names.inbox(worker), onward)
+        return Forward("", self._names.inbox(worker), onward)
 
     def _resend(self, delivery: Delivery, call_id: CallId, orphan_of: WorkerId | None = None) -> Forward:
         orphaned = {headers.LATE: True, headers.ORPHAN_OF: orphan_of} if orphan_of is not None else {}
@@ -284,18 +302,18 @@ class Placer:
             message = message.with_headers(
                 {headers.ADMISSION: headers.milliseconds(self._admitted_until(message.headers))}
             )
-        return Forward(self._context.names.sessions, routing_key(call_id), message, what="resent")
+        return Forward(self._names.sessions, routing_key(call_id), message, what="resent")
 
     # What becomes of it, when it is nobody's?
 
     async def _decide(self, delivery: Delivery, call_id: CallId, message: Addressed, reign: _Reign) -> Outcome:
-        ended = self._context.endings.bar(call_id, delivery.message.timestamp)
+        ended = self._endings.bar(call_id, delivery.message.timestamp)
         try:
             match message:
                 case CallStarted() | CallProgress():
                     if ended:
                         return Done(succeeded({"sessions": []}), what="ended_before")
-                    wanted = wanted_by(message, plan(message, self._context.routes, self._context.services))
+                    wanted = wanted_by(message, plan(message, self._configured.routes, self._configured.services))
                     if not wanted:
                         return Done(succeeded({"sessions": []}), what="no_route")
                     return await self._admit(delivery, call_id, wanted, reign)
@@ -304,7 +322,7 @@ class Placer:
                     self._check_service(message)
                     if ended and headers.DEATHS in delivery.message.headers:
                         raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
-                    self._context.endings.lift(call_id)
+                    self._endings.lift(call_id)
                     return await self._admit(
                         delivery, call_id, [Wanted(session_id, service, metadata=metadata or {})], reign
                     )
@@ -350,12 +368,12 @@ class Placer:
     def _check_service(self, request: SessionCreate | MayOpen) -> None:
         service = request.service_name
         # Another worker may be configured for a service that this one does not know, or has disabled.
-        if service is not None and not self._context.presence.offers(service):
-            self._context.service(service)
+        if service is not None and not self._presence.offers(service):
+            self._configured.service(service)
 
     def _admitted_until(self, given: Headers) -> float:
         """Until when (s since the epoch) a start may wait for room; whoever saw it first has said so."""
-        longest = time.time() + self._context.timings.admission_wait
+        longest = time.time() + self._configured.timings.admission_wait
         return min(longest, float(given.get(headers.ADMISSION, math.inf)) / 1000)
 
     async def _admit(
@@ -369,11 +387,11 @@ class Placer:
         services = tuple(one.service_name for one in wanted)
         given = delivery.message.headers
         until = self._admitted_until(given)
-        await self._context.presence.refreshed()
+        await self._presence.refreshed()
         now = time.time()
         without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
         if until <= now:  # who has just become the placer hears the others, before it says that nobody has room
-            await self._context.presence.has_listened(ROLL_CALL)
+            await self._presence.has_listened(ROLL_CALL)
         loop_until = asyncio.get_running_loop().time() + until - now
         # The wait for room is part of the caller's timeout.
         deadline = {} if timeout is None else {headers.DEADLINE: headers.milliseconds(now + timeout)}
@@ -382,12 +400,12 @@ class Placer:
                 raise Capacity("every worker is full; the room that there seemed to be was taken")
             worker, number = await self._admission.admit(services, until=loop_until, without=without)
         except LimitReached as error:
-            partly = [one for one in wanted if self._context.presence.choose((one.service_name,), without)]
+            partly = [one for one in wanted if self._presence.choose((one.service_name,), without)]
             if 0 < len(partly) < len(wanted):
                 # The owner rejects what it cannot open.
                 return await self._admit(delivery, call_id, partly, reign, timeout)
             for one in wanted:
-                self._context.reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
+                self._reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
             raise
         marks = {headers.ADMISSION: headers.milliseconds(until)} | deadline
         return await self._bind(call_id, worker, delivery.message, number, reign, marks)
@@ -395,8 +413,7 @@ class Placer:
     async def _bind(
         self, call_id: CallId, worker: WorkerId, message: Message, number: int, reign: _Reign, marks: Headers
     ) -> Forward:
-        names = self._context.names
-        await reign.channel.bind(Binding(names.sessions, names.inbox(worker), routing_key(call_id)))
+        await reign.channel.bind(Binding(self._names.sessions, self._names.inbox(worker), routing_key(call_id)))
         if self._reign is not reign:
             raise BrokerUnavailable("this worker is no longer the placer")
         self._placements.set(call_id, (worker, number))
@@ -405,11 +422,11 @@ class Placer:
         return Forward(forward.exchange, forward.routing_key, placed, what="placed")
 
     async def _end(self, delivery: Delivery, call_id: CallId) -> Outcome:
-        if headers.RESENT not in delivery.message.headers and call_id not in self._context.endings:
+        if headers.RESENT not in delivery.message.headers and call_id not in self._endings:
             await asyncio.sleep(REORDER)
             if self._lanes.waiting(call_id) & _STARTS:
                 return self._resend(delivery, call_id)  # behind the start, which is placed next
-        self._context.endings.note(call_id)
+        self._endings.note(call_id)
         return Done(succeeded(EndResult(closed=[]).model_dump()), what="tombstone")
 
     async def _restore(
@@ -418,7 +435,7 @@ class Placer:
         wanted = [
             Wanted(one.session_id, one.service_name, metadata=one.metadata)
             for one in recipe.sessions
-            if self._context.restores(one.service_name)
+            if self._configured.restores(one.service_name)
         ]
         if ended or not wanted or (_in_a_crash_loop(recipe) and headers.DEATHS in delivery.message.headers):
             return Done(what="not_restored")
@@ -429,9 +446,9 @@ class Placer:
     ) -> Outcome:
         if ended:
             return Done(succeeded({"call_id": call_id, "ended": True}))
-        if not self._context.presence.alive(asker):
+        if not self._presence.alive(asker):
             return Done(what="asker_gone")
-        number = self._context.presence.place(asker, ())
+        number = self._presence.place(asker, ())
         return await self._bind(call_id, asker, delivery.message, number, reign, {})
 
 

@@ -9,10 +9,13 @@ import hashlib
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
+from typing import Self
 
+from consumer.calls.owned_call import OwnedCall
 from consumer.calls.requests.running import Listener, Running
 from schemas.errors import InvalidMessage
 
@@ -47,7 +50,8 @@ class KeptAnswer:
 @dataclass(slots=True, eq=False)
 class _Entry:
     fingerprint: bytes
-    running: Running
+    key: str = ""
+    running: Running = field(default_factory=Running)
     answer: asyncio.Future[KeptAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     waiting: int = 1
     """How many requests wait for the answer."""
@@ -87,26 +91,16 @@ class Answers:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def once(
-        self,
-        key: str,
-        request: bytes,
-        answer: Callable[[Running], Awaitable[KeptAnswer]],
-        listener: Listener | None = None,
-    ) -> KeptAnswer:
-        """The answer under ``key``: that of the first who asked, while the window remembers it.
+    def claim(self, key: str, request: bytes) -> "Claim":
+        """Ask for the answer under ``key``, for a request whose body is ``request``; the first who asks gives it.
 
-        Without a key (an empty one) everything is answered anew. ``request`` is what must not differ under one key.
-        ``listener`` hears what is told before the answer, whether it is the first or joins.
+        Without a key (an empty one) everybody is the first.
 
         Raises:
             InvalidMessage: the key was used for another request.
         """
-        running = Running()
         if not key:
-            if listener is not None:
-                await running.join(listener)
-            return await answer(running)
+            return Claim(_Entry(b""), is_first=True)
         self._forget()
         fingerprint = hashlib.blake2b(request, digest_size=16).digest()
         entry = self._entries.get(key)
@@ -114,29 +108,19 @@ class Answers:
             if entry.fingerprint != fingerprint:
                 raise InvalidMessage("idempotency_key: was used for another request of this call", idempotency_key=key)
             entry.waiting += 1
-            if listener is not None and not entry.answer.done():
-                await entry.running.join(listener)
-            return await asyncio.shield(entry.answer)
-        entry = self._entries[key] = _Entry(fingerprint, running)
-        try:
-            if listener is not None:
-                await running.join(listener)
-            given = await answer(running)
-        except BaseException as error:
-            self._drop(key)
-            if not entry.answer.done():
-                entry.answer.set_exception(error)
-                entry.answer.exception()  # nobody may have joined
-            raise
-        entry.answer.set_result(given)
+            return Claim(entry, is_first=False)
+        entry = self._entries[key] = _Entry(fingerprint, key)
+        return Claim(entry, is_first=True, window=self)
+
+    def keep(self, entry: _Entry, answer: KeptAnswer) -> None:
+        """Keep what was answered under a key, unless nothing was executed for it."""
         entry.given_at = time.monotonic()
-        if given.executed:
-            entry.size = len(given.body) + len(key) + BESIDE_BODY
+        if answer.executed:
+            entry.size = len(answer.body) + len(entry.key) + BESIDE_BODY
             self._bytes += entry.size
-            self._shelf.put(entry, partial(self._drop, key))
+            self._shelf.put(entry, partial(self.drop, entry.key))
         else:
-            del self._entries[key]
-        return given
+            del self._entries[entry.key]
 
     def cancel(self, key: str) -> bool:
         """Cancel the call that runs under ``key``; returns whether there is one."""
@@ -154,7 +138,8 @@ class Answers:
         entry.waiting -= 1
         return entry.waiting <= 0 and entry.running.cancel()
 
-    def _drop(self, key: str) -> None:
+    def drop(self, key: str) -> None:
+        """Remember a key no longer."""
         entry = self._entries.pop(key)
         self._bytes -= entry.size
         self._shelf.take_down(entry)
@@ -162,7 +147,7 @@ class Answers:
     def clear(self) -> None:
         """Forget what was given."""
         for key in [key for key, entry in self._entries.items() if entry.given_at]:
-            self._drop(key)
+            self.drop(key)
 
     def _forget(self) -> None:
         """Let the oldest go that are too old or too many; calls in flight stay."""
@@ -175,4 +160,68 @@ class Answers:
                 return
             if not crowded and entry.given_at >= horizon:
                 return
-            self._drop(key)
+            self.drop(key)
+
+
+class Claim:
+    """One who asks for an answer under a key: the first gives it to all, within ``with``; others join the first."""
+
+    def __init__(self, entry: _Entry, *, is_first: bool, window: Answers | None = None) -> None:
+        self._entry = entry
+        self._window = window
+        self.is_first = is_first
+
+    @property
+    def running(self) -> Running:
+        """The call that runs, with all who hear of it."""
+        return self._entry.running
+
+    async def joined(self, listener: Listener) -> KeptAnswer:
+        """What the first is answered; until then ``listener`` hears what the first hears."""
+        if not self._entry.answer.done():
+            await self.running.join(listener)
+        return await asyncio.shield(self._entry.answer)
+
+    def give(self, answer: KeptAnswer) -> KeptAnswer:
+        """KeptAnswer all who have asked; returns the answer."""
+        self._entry.answer.set_result(answer)
+        if self._window is not None:
+            self._window.keep(self._entry, answer)
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """What was raised instead of an answer is raised for all who have joined; the key may be used again."""
+        if error is None or self._entry.answer.done():
+            return
+        if self._window is not None:
+            self._window.drop(self._entry.key)
+        self._entry.answer.set_exception(error)
+        self._entry.answer.exception()  # nobody may have joined
+
+
+class AnswerWindows:
+    """The answers of all calls of a worker; ``most`` bytes in all."""
+
+    def __init__(self, most: int) -> None:
+        self._shelf = Shelf(most)
+        self._windows: dict[OwnedCall, Answers] = {}
+
+    def of(self, call: OwnedCall) -> Answers:
+        """The answers of a call."""
+        if call not in self._windows:
+            self._windows[call] = Answers(self._shelf)
+        return self._windows[call]
+
+    def has_some(self, call: OwnedCall) -> bool:
+        """Whether something is remembered of a call, or under way."""
+        return bool(self._windows.get(call))
+
+    def forget(self, call: OwnedCall) -> None:
+        """A call is not owned any more."""
+        if (answers := self._windows.pop(call, None)) is not None:
+            answers.clear()

@@ -2,7 +2,6 @@
 
 from typing import assert_never
 
-from consumer.calls.context import Context
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.owned_call import CallSession
@@ -13,6 +12,7 @@ from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.sessions.dialogue import Dialogue, OnQuestion
 from schemas.base import Json
 from schemas.errors import SessionsError
+from schemas.ids import WorkerId
 from schemas.replies import Reply, failed, succeeded
 from schemas.requests import (
     CompletionComplete,
@@ -41,7 +41,7 @@ Plain = (
 )
 """Uses of a session that its server has to answer, without a question."""
 
-Opening = (
+OpeningUse = (
     ResourcesList
     | PromptsList
     | ResourcesSubscribe
@@ -66,10 +66,10 @@ Look = AtOnce | Asking
 class Uses:
     """Runs requests on sessions that are there."""
 
-    def __init__(self, context: Context, tool_calls: ToolCalls, in_flight: InFlight, kept: KeptCalls) -> None:
+    def __init__(self, worker_id: WorkerId, tool_calls: ToolCalls, in_flight: InFlight, kept: KeptCalls) -> None:
+        self._worker_id = worker_id
         self._kept = kept
         self._in_flight = in_flight
-        self._context = context
         self._tool_calls = tool_calls
 
     async def run(self, session: CallSession, request: Look, left: float) -> Reply:
@@ -99,7 +99,7 @@ class Uses:
                     **session.process.about,
                 }
             case SessionGet() | SessionTouch():
-                return session_info(self._context.worker_id, session)
+                return session_info(self._worker_id, session)
             case _:
                 assert_never(request)
 

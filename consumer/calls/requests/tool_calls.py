@@ -4,23 +4,25 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from consumer.broker.errors import BrokerError
-from consumer.broker.message import Delivery
-from consumer.calls.context import Context, Service
-from consumer.calls.messages.deadlines import too_late
-from consumer.calls.owned_call import CallSession
-from consumer.calls.requests.idempotency import KeptAnswer
+from consumer.broker.settling import Settler
+from consumer.calls.cluster.statistics import Figures
+from consumer.calls.context import Configured, Service
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.requests.asked import Asked
+from consumer.calls.requests.idempotency import AnswerWindows, KeptAnswer
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_arguments
 from consumer.calls.requests.running import Running
+from consumer.calls.requests.session_for import SessionFor
 from consumer.observability import metrics, tracing
 from consumer.sessions.dialogue import Dialogue, OnQuestion
 from schemas.base import Json
@@ -56,32 +58,6 @@ def _written(value: Any) -> bytes:
         return to_json(from_json(replaced(json.dumps(value, ensure_ascii=False))), inf_nan_mode="null")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A ``tools.call`` as it was received: with its message, for whom it comes from, and its deadline."""
-
-    request: ToolsCall
-    delivery: Delivery
-    deadline: float
-    """On the monotonic clock."""
-
-    @property
-    def key(self) -> str:
-        """The idempotency key."""
-        return self.request.idempotency_key or self.delivery.message.message_id
-
-    def check_deadline(self) -> float:
-        """Seconds that are left.
-
-        Raises:
-            DeadlineExceeded: none are.
-        """
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise too_late(self.request)
-        return left
-
-
 def _check_size(asked: Asked, service: Service) -> None:
     size = len(asked.delivery.message.body)
     if size > service.max_arguments:
@@ -95,30 +71,53 @@ def _check_size(asked: Asked, service: Service) -> None:
 class ToolCalls:
     """Runs tool calls on sessions, and keeps the questions that servers ask meanwhile."""
 
-    def __init__(self, context: Context, in_flight: InFlight, kept: KeptCalls) -> None:
-        self._context = context
+    def __init__(
+        self,
+        sessions: SessionFor,
+        answers: AnswerWindows,
+        in_flight: InFlight,
+        kept: KeptCalls,
+        *,
+        settler: Settler,
+        configured: Configured,
+        figures: Figures,
+    ) -> None:
+        self._sessions = sessions
+        self._answers = answers
         self._in_flight = in_flight
         self._kept = kept
+        self._settler = settler
+        self._configured = configured
+        self._figures = figures
         self._questions: dict[str, asyncio.Future[Json]] = {}
         self.in_flight = 0
 
-    async def answer(self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running) -> KeptAnswer:
-        """Run one call, on the session that ``session`` gives when it is its turn; errors become replies.
+    async def answer(self, asked: Asked, call: OwnedCall) -> KeptAnswer:
+        """The answer of a tool call: the first under its key runs, and all others hear and get what that one gets.
 
-        ``running`` is who hears of it, and the way to cancel it.
+        Raises:
+            InvalidMessage: the key was used for another request.
         """
+        claim = self._answers.of(call).claim(asked.key, asked.delivery.message.body)
+        listener = partial(self._tell, asked)
+        if not claim.is_first:
+            return await claim.joined(listener)
+        with claim:
+            await claim.running.join(listener)
+            return claim.give(await self._execute(asked, call, claim.running))
+
+    async def _execute(self, asked: Asked, call: OwnedCall, running: Running) -> KeptAnswer:
+        """Run a call; errors become replies. ``running`` is who hears of it, and the way to cancel it."""
         request = asked.request
-        service = request.service_name if request.service_name in self._context.services else None
-
-        async def named() -> CallSession:
-            nonlocal service
-            found = await session()
-            service = found.service_name
-            return found
-
+        service = request.service_name if request.service_name in self._configured.services else None
         with tracing.span(f"tools/call {request.name}", {"mcp_sessions.session_id": request.session_id}) as span:
             try:
-                answer = await self._answer(asked, named, running)
+                session = await self._sessions.ensure(call, request, asked.deadline)
+                service = session.service_name
+                answer = await self._run_again_if_harmless(asked, call, session, running)
+            except SessionsError as error:
+                executed = error.executed is not False
+                answer = KeptAnswer(failed(error).dump(), executed=executed, outcome=error.code.value.lower())
             except asyncio.CancelledError:
                 if not running.absorb():
                     raise
@@ -129,24 +128,19 @@ class ToolCalls:
         metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
         return replace(answer, service=service)
 
-    async def _answer(
-        self, asked: Asked, session: Callable[[], Awaitable[CallSession]], running: Running
+    async def _run_again_if_harmless(
+        self, asked: Asked, call: OwnedCall, session: CallSession, running: Running
     ) -> KeptAnswer:
         try:
-            try:
-                found = await session()
-                return self._answered(asked, found, await self._run(asked, found, running))
-            except (OutcomeUnknown, SessionDied) as error:
-                # A session that was dead before has executed nothing: who named a service gets a fresh one.
-                untried = isinstance(error, SessionDied) and asked.request.service_name is not None
-                if not (untried or self._may_repeat(asked, found)):
-                    raise
-                log.info("tool.repeated", session_id=found.session_id, name=asked.request.name, after=error.message)
-                found = await session()
-                return self._answered(asked, found, await self._run(asked, found, running))
-        except SessionsError as error:
-            code = error.code.value.lower()
-            return KeptAnswer(failed(error).dump(), executed=error.executed is not False, outcome=code)
+            return self._answered(asked, session, await self._run(asked, session, running))
+        except (OutcomeUnknown, SessionDied) as error:
+            # A session that was dead before has executed nothing: who named a service gets a fresh one.
+            untried = isinstance(error, SessionDied) and asked.request.service_name is not None
+            if not (untried or self._may_repeat(asked, session)):
+                raise
+            log.info("tool.repeated", session_id=session.session_id, name=asked.request.name, after=error.message)
+        fresh = await self._sessions.replacement(call, asked.request, session, asked.deadline)
+        return self._answered(asked, fresh, await self._run(asked, fresh, running))
 
     def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
         """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
@@ -208,7 +202,7 @@ class ToolCalls:
             took = time.monotonic() - began
             metrics.of(metrics.TOOL_CALL, session.service_name).observe(took)
             session.record.add(took, error=failure, bytes_in=len(asked.delivery.message.body))
-            self._context.figures.called(session.service_name, took, error=failure)
+            self._figures.called(session.service_name, took, error=failure)
         return result
 
     def _answered(self, asked: Asked, session: CallSession, result: Json) -> KeptAnswer:
@@ -232,12 +226,12 @@ class ToolCalls:
 
     # What the caller hears before the reply.
 
-    async def tell(self, asked: Asked, message: Interim) -> None:
+    async def _tell(self, asked: Asked, message: Interim) -> None:
         """Send a message to the reply address of one who asked; it may be lost with the connection."""
         if not asked.delivery.expects_answers:
             return
         try:
-            await self._context.settler.answer(asked.delivery, dump(message), message.type)
+            await self._settler.answer(asked.delivery, dump(message), message.type)
         except BrokerError as error:
             log.debug("tool.interim_lost", type=message.type, error=str(error))
 

@@ -1,0 +1,151 @@
+"""Answering requests to the sessions of a call: at the call's turn, at most once, while their callers wait."""
+
+import asyncio
+import time
+
+from consumer.broker.message import Delivery
+from consumer.broker.outcome import Done, Outcome, told_about
+from consumer.calls.context import Configured
+from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
+from consumer.calls.messages.parsing import about, service_named_by, timeout_named_by
+from consumer.calls.owned_call import OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.recovery import Books
+from consumer.calls.ownership.returns import Returns
+from consumer.calls.requests.asked import Asked
+from consumer.calls.requests.idempotency import AnswerWindows
+from consumer.calls.requests.in_flight import InFlight
+from consumer.calls.requests.kept_calls import KeptCalls
+from consumer.calls.requests.session_for import SessionFor, find, no_session
+from consumer.calls.requests.session_requests import OpeningUse, Uses
+from consumer.calls.requests.tool_calls import ToolCalls
+from consumer.concurrency.keyed_queues import KeyedQueues
+from schemas.errors import Capacity, SessionsError
+from schemas.ids import CallId
+from schemas.replies import Reply, failed, succeeded
+from schemas.requests import ToolsCall, ToolsCancel, Use
+
+DEFAULT_TIMEOUT = 30.0
+"""How long (s) a tool call may take when neither its requester nor a service says so."""
+
+
+class CallRequests:
+    """Runs what uses a session of a call, beside everything else."""
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        books: Books,
+        lanes: KeyedQueues,
+        returns: Returns,
+        *,
+        sessions: SessionFor,
+        tool_calls: ToolCalls,
+        uses: Uses,
+        answers: AnswerWindows,
+        kept: KeptCalls,
+        in_flight: InFlight,
+        configured: Configured,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._holdings = holdings
+        self._books = books
+        self._lanes = lanes
+        self._returns = returns
+        self._sessions = sessions
+        self._tool_calls = tool_calls
+        self._uses = uses
+        self._answers = answers
+        self._kept = kept
+        self._in_flight = in_flight
+        self._configured = configured
+        self._heartbeat = heartbeat
+
+    async def take(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
+        """KeptAnswer a request, unless the worker holds as many as it takes on."""
+        try:
+            with self._in_flight.held(len(delivery.message.body)):
+                outcome = await self._run(delivery, call_id, request)
+        except Capacity as error:
+            await delivery.ack()
+            outcome = Done(failed(error))
+        return told_about(outcome, **about(request))
+
+    async def _run(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
+        deadline = deadline_of(delivery, self._timeout(call_id, request), self._heartbeat)
+        if isinstance(request, ToolsCancel) and (cancelled := self._cancelled(call_id, request)) is not None:
+            await delivery.ack()
+            return Done(succeeded({"cancelled": cancelled}))  # also when the call waits for its turn on the lane
+        if self._lanes.busy(call_id):
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._lanes.turn(call_id)
+            except TimeoutError:
+                await delivery.ack()
+                return Done(failed(too_late(request)))
+        await delivery.ack()  # from here on it is at most once, here or elsewhere
+        call = self._holdings.calls.get(call_id)
+        if call is None:
+            return self._returns.not_ours(delivery, call_id)
+        if isinstance(request, ToolsCall):
+            return await self._call_tool(Asked(request, delivery, deadline), call)
+        if isinstance(request, ToolsCancel):
+            return Done(succeeded({"cancelled": bool(self._cancelled(call_id, request))}))
+        session = find(call, request)
+        if session is None and isinstance(request, OpeningUse) and request.opens is not None:
+            return Done(await self._open_and_use(call, request, deadline))
+        if session is None:
+            return Done(failed(no_session(request)))
+        return Done(await self._uses.run(session, request, deadline - time.monotonic()))
+
+    async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
+        try:
+            with call.in_use():
+                answer = await self._tool_calls.answer(asked, call)
+        except SessionsError as error:
+            return Done(failed(error))
+        finally:
+            if not call.sessions:
+                self._books.keep_later(call.call_id)
+        what = "done" if answer.outcome == "ok" else answer.outcome
+        service = {} if answer.service is None else {"service": answer.service}
+        return Done(answer.body, what, about=service, code=answer.code)
+
+    async def _open_and_use(self, call: OwnedCall, request: OpeningUse, deadline: float) -> Reply:
+        try:
+            with call.in_use():
+                session = await self._sessions.ensure(call, request, deadline)
+                return await self._uses.run(session, request, deadline - time.monotonic())
+        except SessionsError as error:
+            return failed(error)
+        finally:
+            if not call.sessions:
+                self._books.keep_later(call.call_id)
+
+    def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
+        """Whether a tool call was cancelled; None where no such call is known."""
+        call = self._holdings.calls.get(call_id)
+        if call is None:
+            return None
+        key = request.idempotency_key
+        answers = self._answers.of(call)
+        if request.leaves:
+            return answers.leave(key)
+        return (answers.cancel(key) or self._kept.cancel(call_id, key)) or None
+
+    def _timeout(self, call_id: CallId, request: Use) -> float:
+        """How long (s) the caller waits: as it says, but no longer than a service allows; else as the service says."""
+        call = self._holdings.calls.get(call_id)
+        session = find(call, request) if call is not None else None
+        name = service_named_by(request)
+        configured = self._configured.services.get(name) if name is not None else None
+        service = session.process.service if session is not None else configured
+        timeout = timeout_named_by(request)
+        if timeout is None:
+            return service.call_timeout if service is not None else DEFAULT_TIMEOUT
+        known = [service] if service is not None else self._configured.services.values()
+        return min(timeout, max((one.longest_call for one in known), default=DEFAULT_TIMEOUT))
+
+    def stop(self) -> None:
+        """Cancel the requests that wait for an answer to their question."""
+        self._kept.stop()

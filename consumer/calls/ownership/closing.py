@@ -1,0 +1,89 @@
+"""Closing the sessions of a call: at its end, when its worker leaves, or when another worker owns it."""
+
+import asyncio
+from functools import partial
+
+import structlog
+
+from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.context import Configured, ToolProcess
+from consumer.calls.owned_call import OwnedCall
+from consumer.calls.ownership.owned_calls import Holdings
+from consumer.concurrency.keyed_queues import KeyedQueues
+from consumer.sessions import SessionManager
+from schemas.events import EndReason
+from schemas.ids import CallId, SessionId
+
+log = structlog.get_logger(__name__)
+
+
+class Closing:
+    """Closes sessions of calls, ends calls, and gives up those that are not ours any more."""
+
+    def __init__(
+        self,
+        sessions: SessionManager[ToolProcess],
+        holdings: Holdings,
+        lanes: KeyedQueues,
+        endings: Endings,
+        configured: Configured,
+    ) -> None:
+        self._sessions = sessions
+        self._holdings = holdings
+        self._lanes = lanes
+        self._endings = endings
+        self._configured = configured
+
+    async def close(self, session_id: SessionId, reason: EndReason) -> bool:
+        """Close one session; returns whether this closed it."""
+        return await self._sessions.close_session(session_id, reason)
+
+    async def close_all(self, call: OwnedCall, reason: EndReason) -> list[SessionId]:
+        """Close every session of the call; the ids of those that this closed."""
+        sessions = list(call.sessions)
+        closed = await asyncio.gather(*(self.close(one, reason) for one in sessions))
+        return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
+
+    # The end of the call.
+
+    async def end(self, call: OwnedCall) -> list[SessionId]:
+        """The call has ended: close its sessions, and keep out what comes after the end; the ids of those sessions."""
+        self._endings.note(call.call_id)
+        if not call.tenure.has_ended:
+            self._start_tombstone(call)
+        return await self.close_all(call, EndReason.CALL_ENDED)
+
+    def lift_tombstone(self, call: OwnedCall) -> None:
+        """Open the call again, if it has ended."""
+        self._endings.lift(call.call_id)
+        if call.tenure.has_ended:
+            call.tenure.resume()
+
+    def _start_tombstone(self, call: OwnedCall) -> None:
+        timer = asyncio.get_running_loop().call_later(
+            self._configured.timings.tombstone, self._lanes.submit, call.call_id, partial(self._tombstone_over, call)
+        )
+        call.tenure.end(timer)
+
+    async def _tombstone_over(self, call: OwnedCall) -> None:
+        if not (call.tenure.has_ended and self._holdings.is_ours(call)):
+            return
+        if call.events.pending:  # it will be known whose they are to tell
+            self._start_tombstone(call)
+        else:
+            await self._holdings.release(call)
+
+    # Another worker's call.
+
+    def give_up(self, call_id: CallId, reason: EndReason) -> None:
+        """The call is no longer ours: another worker owns it (``SUPERSEDED``), or it ended while we were away."""
+        call = self._holdings.calls.get(call_id)
+        if call is not None:
+            self._lanes.submit(call_id, partial(self._give_up, call, reason))
+
+    async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
+        await self.close_all(call, reason)
+        if call.recipe.given_back:
+            log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.events.pending))
+            self._holdings.leave_to_placer(call)
+        await self._holdings.release(call)

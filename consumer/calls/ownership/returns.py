@@ -1,0 +1,32 @@
+"""Returning what comes for a call that this worker does not own: to the placer, with marks that tell it so."""
+
+from consumer.broker.message import Delivery
+from consumer.broker.outcome import Forward
+from consumer.broker.topology import Names
+from consumer.calls.messages import forwarding
+from schemas import headers
+from schemas.ids import CallId, WorkerId, routing_key
+
+
+class Returns:
+    """Makes the outcome of a delivery that is not this worker's."""
+
+    def __init__(self, worker_id: WorkerId, names: Names) -> None:
+        self._worker_id = worker_id
+        self._names = names
+
+    def not_ours(self, delivery: Delivery, call_id: CallId) -> Forward:
+        """This worker does not own the call (any more)."""
+        return self._returned(delivery, call_id, headers.RETURNED)
+
+    def no_room(self, delivery: Delivery, call_id: CallId) -> Forward:
+        """The placer was mistaken about our room, or the call was kept for its answers: it may know a better place."""
+        return self._returned(delivery, call_id, headers.REFUSED)
+
+    def _returned(self, delivery: Delivery, call_id: CallId, mark: str) -> Forward:
+        given = delivery.message.headers
+        returns = int(given.get(headers.RETURNS, 0)) + 1
+        placement = given.get(headers.PLACEMENT) or given.get(headers.BELIEVED) or ""
+        marks = {mark: self._worker_id, headers.RETURNS: returns, headers.DISOWNED: placement}
+        message = forwarding.onward(delivery.message, marks)
+        return Forward(self._names.unowned, routing_key(call_id), message, what="returned")

@@ -1,0 +1,66 @@
+"""What is to be done for a call, now and then: its recipe, its events, the question whose it is. Pure."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from consumer.calls.owned_call import OwnedCall, Reason
+
+CHECK_EVERY = 120.0
+"""How often (s) a call is asked for though we were never away: what misleads its messages is found out."""
+
+GONE_ASTRAY = 15.0
+"""How long (s) beyond the grace a recipe that the broker has had back may take to one who is known to own the call.
+Longer, and the broker keeps it back for minutes (see the topology), or has lost it: a new one is written."""
+
+
+class Upkeep(Enum):
+    """What keeps the broker's recipe of a call in line with its sessions."""
+
+    WAIT = "wait"
+    """Ends are not told yet: the recipe stays until its owner has told of them."""
+    WRITE_RECIPE = "write the recipe"
+    """The sessions are not those that the recipe names."""
+    NOTHING = "nothing"
+    """The recipe names the sessions as they are."""
+    DROP_RECIPE = "drop the recipe"
+    """There is no session to restore, and the call is owned because it rings or has ended."""
+    KEEP_ANSWERS = "keep the answers"
+    """There is no session either, but a repeated tool call must find the answer that was given."""
+    RELEASE = "release the call"
+    """Nothing is left to own."""
+
+
+def upkeep_of(call: OwnedCall, *, has_answers: bool, leaving: bool) -> Upkeep:
+    """What is to be done now; ``has_answers``: a tool call that is repeated would find one."""
+    if call.events.pending:
+        return Upkeep.WAIT
+    if call.sessions:
+        return Upkeep.WRITE_RECIPE if call.recipe.dirty else Upkeep.NOTHING
+    if call.tenure.reason in (Reason.ENDED, Reason.RINGING):
+        return Upkeep.DROP_RECIPE
+    if (call.tool_calls or has_answers) and not leaving:
+        return Upkeep.KEEP_ANSWERS
+    return Upkeep.RELEASE
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a look at a call has found."""
+
+    ended_elsewhere: bool
+    """The call has ended, and the worker that closed it did not reach us."""
+    recipe_astray: bool
+    """The broker has had the recipe back, and neither we nor a placer gets it."""
+    owner_in_doubt: bool
+    """It has to be asked whether the call is ours."""
+
+
+def look_at(call: OwnedCall, *, now: float, grace: float, has_ended: bool) -> Findings:
+    """What is wrong with a call ``now``; ``has_ended``: some worker has told that it ended after we took it on."""
+    lives = bool(call.sessions) or call.tenure.reason is Reason.RINGING
+    since_check = now - call.check.checked_at
+    return Findings(
+        ended_elsewhere=has_ended and lives and not call.tenure.has_ended,
+        recipe_astray=bool(call.recipe.given_back) and not call.check.in_doubt and since_check >= grace + GONE_ASTRAY,
+        owner_in_doubt=call.check.in_doubt or (bool(call.sessions) and since_check >= CHECK_EVERY),
+    )

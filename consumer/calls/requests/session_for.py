@@ -1,0 +1,109 @@
+"""The session that a request runs on: found, opened for the request, or opened anew when it has died under it."""
+
+import asyncio
+import time
+from typing import Protocol
+
+from consumer.calls.messages.deadlines import too_late
+from consumer.calls.messages.parsing import service_named_by
+from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.wanted import Wanted
+from schemas.errors import SessionDied, SessionExists, SessionNotFound
+from schemas.ids import ServiceName, SessionId, session_id_of
+from schemas.requests import CallRequest, MayOpen
+
+DEATH_NOTICE = 5.0
+"""How long (s) the session core may take to notice a death that a tool call has noticed."""
+
+
+class SessionOpener(Protocol):
+    """What opens a session of a call when it is the call's turn; its owner does."""
+
+    async def open_for(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:
+        """The session that the request means, or else the wanted one, opened now.
+
+        ``undecided``: the start of the call, if it comes later, says the timeout of the session.
+
+        Raises:
+            SessionNotFound: the call has ended, or this worker gives it away.
+            SessionsError: the session could not be opened.
+        """
+        ...
+
+
+def no_session(request: CallRequest) -> SessionNotFound:
+    """The error for a request whose session is not there."""
+    return SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
+
+
+def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
+    """The session that a request means: by its id, or with a service name by the service within the call."""
+    service = service_named_by(request)
+    session = call.sessions.get(SessionId(request.session_id))
+    if service is None or (session is not None and session.service_name == service):
+        return session
+    return next((one for one in call.sessions.values() if one.service_name == service), None)
+
+
+class SessionFor:
+    """Finds the session of a request, or has it opened; ``deadline`` (monotonic clock) is when the caller gives up."""
+
+    def __init__(self, opener: SessionOpener) -> None:
+        self._opener = opener
+
+    async def ensure(self, call: OwnedCall, request: MayOpen, deadline: float) -> CallSession:
+        """The session that a request means, opened if there is none and the request names its service.
+
+        Raises:
+            SessionNotFound: there is none, and the request does not want one to be opened.
+            SessionExists: the id belongs to a session on another service, and the request wants it alone.
+            DeadlineExceeded: the session was not open in time.
+        """
+        if (session := find(call, request)) is not None:
+            return session
+        if request.opens is None or call.tenure.has_ended:
+            raise no_session(request)
+        return await self._open(call, request, _wanted(call, request, request.opens), deadline, undecided=True)
+
+    async def replacement(self, call: OwnedCall, request: MayOpen, died: CallSession, deadline: float) -> CallSession:
+        """The session that takes the place of one that died under a request, with its service and its metadata.
+
+        Raises:
+            SessionNotFound: the call has ended.
+            SessionDied: the dead one has not been ended yet, and the next who asks may have more luck.
+            DeadlineExceeded: the session was not open in time.
+        """
+        await _wait_ended(died)
+        if (session := find(call, request)) is not None:
+            return session
+        if call.tenure.has_ended:
+            raise no_session(request)
+        wanted = Wanted(died.session_id, died.service_name, died.timeout, died.metadata)
+        return await self._open(call, request, wanted, deadline, undecided=False)
+
+    async def _open(
+        self, call: OwnedCall, request: MayOpen, wanted: Wanted, deadline: float, *, undecided: bool
+    ) -> CallSession:
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._opener.open_for(call, request, wanted, undecided=undecided)
+        except TimeoutError:
+            raise too_late(request) from None
+
+
+def _wanted(call: OwnedCall, request: MayOpen, service: ServiceName) -> Wanted:
+    taken = call.sessions.get(SessionId(request.session_id))
+    if taken is not None and request.open == "alone":
+        told = f"session {request.session_id!r} is on service {taken.service_name!r}, not {service!r}"
+        raise SessionExists(told, session_id=request.session_id, service_name=taken.service_name)
+    own = session_id_of(call.call_id, service, first=False) if taken is not None else SessionId(request.session_id)
+    return Wanted(own, service, request.session_timeout, request.session_metadata or {})
+
+
+async def _wait_ended(session: CallSession) -> None:
+    try:
+        async with asyncio.timeout(DEATH_NOTICE):
+            await session.wait_ended()
+    except TimeoutError:
+        died = f"session {session.session_id!r} does not answer any more, and has not been replaced yet; ask again"
+        raise SessionDied(died, exit_code=None, signal=None, stderr="") from None

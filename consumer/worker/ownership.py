@@ -1,0 +1,135 @@
+"""What the owner of calls is made of."""
+
+from dataclasses import dataclass
+
+from consumer.broker.publisher import Publisher
+from consumer.broker.settling import Settler
+from consumer.broker.topology import Names
+from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.cluster.statistics import Figures
+from consumer.calls.context import Bounds, Configured, Starter, TakeBack, ToolProcess
+from consumer.calls.events import Reporter
+from consumer.calls.messages.deadlines import Heartbeat
+from consumer.calls.news import News
+from consumer.calls.ownership.call_requests import CallRequests
+from consumer.calls.ownership.closing import Closing
+from consumer.calls.ownership.handover import Leaving
+from consumer.calls.ownership.kept_metadata import KeptMetadata
+from consumer.calls.ownership.lifecycle import Changes
+from consumer.calls.ownership.opening import Opening
+from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.owner import Owner
+from consumer.calls.ownership.recovery import Books
+from consumer.calls.ownership.returns import Returns
+from consumer.calls.ownership.ringing import Ringer
+from consumer.calls.requests.idempotency import AnswerWindows
+from consumer.calls.requests.in_flight import InFlight
+from consumer.calls.requests.kept_calls import KeptCalls
+from consumer.calls.requests.session_for import SessionFor
+from consumer.calls.requests.session_requests import Uses
+from consumer.calls.requests.tool_calls import ToolCalls
+from consumer.concurrency.keyed_queues import KeyedQueues
+from consumer.sessions import SessionManager
+from schemas.ids import WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The parts of the owner that the rest of a worker speaks to."""
+
+    owner: Owner
+    holdings: Holdings
+    books: Books
+    closing: Closing
+    tool_calls: ToolCalls
+    heartbeat: Heartbeat
+
+
+def ownership_of(
+    worker_id: WorkerId,
+    names: Names,
+    publisher: Publisher,
+    settler: Settler,
+    *,
+    sessions: SessionManager[ToolProcess],
+    start: Starter,
+    take_back: TakeBack,
+    reporter: Reporter,
+    presence: Presence,
+    endings: Endings,
+    figures: Figures,
+    configured: Configured,
+    bounds: Bounds,
+) -> Ownership:
+    """The owner of a worker's calls, and what it is made of; each part gets the parts made before it."""
+    lanes = KeyedQueues("owner")
+    answers = AnswerWindows(bounds.max_kept)
+    holdings = Holdings(worker_id, names, publisher, reporter, answers)
+    closing = Closing(sessions, holdings, lanes, endings, configured)
+    books = Books(
+        holdings,
+        closing,
+        answers,
+        lanes,
+        reporter=reporter,
+        presence=presence,
+        endings=endings,
+        configured=configured,
+    )
+    opening = Opening(
+        sessions,
+        start,
+        holdings,
+        books,
+        kept_metadata=KeptMetadata(bounds),
+        configured=configured,
+        reporter=reporter,
+        news=News(reporter),
+        figures=figures,
+    )
+    changes = Changes(
+        holdings,
+        opening,
+        closing,
+        books,
+        Ringer(sessions, start, take_back, configured),
+        lanes,
+        worker_id=worker_id,
+        configured=configured,
+        grace=presence.grace,
+    )
+    in_flight, kept, heartbeat = InFlight(bounds), KeptCalls(), Heartbeat()
+    session_for = SessionFor(changes)
+    tool_calls = ToolCalls(
+        session_for, answers, in_flight, kept, settler=settler, configured=configured, figures=figures
+    )
+    returns = Returns(worker_id, names)
+    requests = CallRequests(
+        holdings,
+        books,
+        lanes,
+        returns,
+        sessions=session_for,
+        tool_calls=tool_calls,
+        uses=Uses(worker_id, tool_calls, in_flight, kept),
+        answers=answers,
+        kept=kept,
+        in_flight=in_flight,
+        configured=configured,
+        heartbeat=heartbeat,
+    )
+    owner = Owner(
+        worker_id,
+        names,
+        settler,
+        presence,
+        lanes,
+        holdings=holdings,
+        changes=changes,
+        books=books,
+        requests=requests,
+        leaving=Leaving(worker_id, names, publisher, reporter, holdings, closing),
+        returns=returns,
+    )
+    return Ownership(owner, holdings, books, closing, tool_calls, heartbeat)
