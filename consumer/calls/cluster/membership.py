@@ -1,4 +1,4 @@
-"""Who is there, and how much room each has.
+"""Who is there, and what each has reported of its room.
 
 At rest nobody says anything. A worker reports to everybody when it comes, when it leaves, and when somebody calls the
 roll; a change of its load it reports to the placer, or to everybody while it knows of none. Whoever needs to know who
@@ -9,14 +9,13 @@ worker's last report is added to that report, so that placing is as exact as cou
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import PresenceReport
-from schemas.sessions import ServiceLoad, WorkerInfo
+from schemas.sessions import WorkerInfo
 
 FORGET = 60.0
 """When (s) a worker that was asked and is silent is no longer sent anything."""
@@ -52,7 +51,7 @@ class Seen:
     """Up to which revision of its recipes it has told of its sessions."""
     asked_at: float | None = None
     """Since when everybody has been asked to report, and it has not; None: nobody has asked since it was heard."""
-    placed: deque[tuple[int, tuple[ServiceName, ...]]] = field(default_factory=deque)
+    placed: dict[int, tuple[ServiceName, ...]] = field(default_factory=dict)
     """What was placed on it since, by number: on its way, and not in ``info`` yet."""
 
     @property
@@ -60,24 +59,10 @@ class Seen:
         """By what the most silent is found: who was asked in vain, and then who was heard longest ago."""
         return self.asked_at is None, self.heard_at
 
-    def on_the_way(self, service: ServiceName | None = None) -> int:
-        """Sessions placed and not reported yet, of one service or all."""
-        return sum(len(services) if service is None else services.count(service) for _, services in self.placed)
-
-    def total_room(self) -> int:
-        """How many more sessions it may have."""
-        return self.info.capacity - self.info.sessions - self.on_the_way()
-
-    def service_room(self, service: ServiceName) -> int:
-        """How many more sessions of ``service`` it may have."""
-        load = self.info.services.get(service)
-        if load is None or not load.enabled:
-            return 0
-        return load.max_sessions - load.sessions - self.on_the_way(service)
-
-    def warm(self, services: Collection[ServiceName]) -> int:
-        """Processes that wait for a call on these services."""
-        return sum(self.info.services.get(service, ServiceLoad()).warm for service in services)
+    @property
+    def on_the_way(self) -> Collection[tuple[ServiceName, ...]]:
+        """The services of each call that was placed on it since; see ``placement.strategy``."""
+        return self.placed.values()
 
 
 class Presence:
@@ -156,11 +141,9 @@ class Presence:
             self._table.pop(worker.worker_id, None)
         else:
             known = self._table.get(worker.worker_id)
-            seen = Seen(worker, now, message.told, placed=known.placed if known else deque())
             counted = message.placements.get(placer, 0)
-            while seen.placed and seen.placed[0][0] <= counted:
-                seen.placed.popleft()
-            self._table[worker.worker_id] = seen
+            placed = {number: services for number, services in known.placed.items() if number > counted} if known else {}
+            self._table[worker.worker_id] = Seen(worker, now, message.told, placed=placed)
             self._forget(now)
         self._tell()
 
@@ -282,42 +265,27 @@ class Presence:
         """Everybody who is taken to live."""
         return (seen.info for worker_id, seen in sorted(self._table.items()) if self.alive(worker_id))
 
-    def _ready(self, without: Collection[WorkerId] = ()) -> Iterator[Seen]:
+    def ready(self) -> Iterator[Seen]:
+        """The workers that may be given calls."""
         now = asyncio.get_running_loop().time()
-        for worker_id, seen in self._table.items():
+        for seen in self._table.values():
             fresh = seen.asked_at is None or now - seen.heard_at <= self.grace
-            if fresh and seen.info.state == "ready" and worker_id not in without:
+            if fresh and seen.info.state == "ready":
                 yield seen
 
     def others_ready(self, worker_id: WorkerId) -> bool:
         """Whether somebody else could take calls over."""
-        return any(True for _ in self._ready({worker_id}))
+        return any(seen.info.worker_id != worker_id for seen in self.ready())
 
     def offers(self, service: ServiceName) -> bool | None:
         """Whether some ready worker has the service enabled; None when none knows it."""
-        known = [seen.info.services[service].enabled for seen in self._ready() if service in seen.info.services]
+        known = [seen.info.services[service].enabled for seen in self.ready() if service in seen.info.services]
         return any(known) if known else None
-
-    def choose(self, services: Collection[ServiceName], without: Collection[WorkerId] = ()) -> WorkerId | None:
-        """The worker with most room for one more session of each of ``services``; warm processes count as room."""
-        best: tuple[int, int, WorkerId] | None = None
-        for seen in self._ready(without):
-            room = min((seen.service_room(service) for service in services), default=0)
-            total = seen.total_room()
-            if room < 1 or total < len(services):
-                continue
-            candidate = (min(room, total) + seen.warm(services), -len(seen.placed), seen.info.worker_id)
-            best = candidate if best is None else max(best, candidate)
-        return best[2] if best else None
-
-    def any_total_room(self, without: Collection[WorkerId] = ()) -> bool:
-        """Whether some worker could have more sessions of something."""
-        return any(seen.total_room() > 0 for seen in self._ready(without))
 
     def place(self, worker_id: WorkerId, services: Collection[ServiceName]) -> int:
         """Count a placement in, ahead of the worker's own report; returns its number."""
         self._number += 1
         seen = self._table.get(worker_id)
         if seen is not None:
-            seen.placed.append((self._number, tuple(services)))
+            seen.placed[self._number] = tuple(services)
         return self._number

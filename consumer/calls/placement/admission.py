@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from consumer.calls.cluster.membership import Presence
+from consumer.calls.placement.strategy import choose, has_any_room
 from schemas.errors import Capacity, LimitReached, ServiceSessionLimit
 from schemas.ids import ServiceName, WorkerId
 
@@ -42,7 +43,7 @@ class Admission:
             Capacity: there is no room at all.
         """
         line = self._lines.get(services)
-        if not line and (worker := self._presence.choose(services, without)) is not None:
+        if not line and (worker := self._choose(services, without)) is not None:
             return worker, self._presence.place(worker, services)
         waiter = _Waiter(without)
         self._lines.setdefault(services, {})[waiter] = None
@@ -66,16 +67,24 @@ class Admission:
         for services, line in self._lines.items():
             while line:
                 waiter = next(iter(line))
-                worker = None if waiter.turn.done() else self._presence.choose(services, waiter.without)
+                worker = None if waiter.turn.done() else self._choose(services, waiter.without)
                 if worker is not None:
                     waiter.turn.set_result((worker, self._presence.place(worker, services)))
                 elif not waiter.turn.done():
                     break
                 del line[waiter]
 
+    def with_room(self, services: Services, without: Collection[WorkerId]) -> list[ServiceName]:
+        """Those of the services that some worker has room for, each for itself."""
+        return [service for service in services if self._choose((service,), without) is not None]
+
+    def _choose(self, services: Services, without: Collection[WorkerId]) -> WorkerId | None:
+        return choose(self._presence.ready(), services, without)
+
     def _refusal(self, services: Services, without: Collection[WorkerId]) -> LimitReached:
-        if self._presence.any_total_room(without):
-            full = [service for service in services if self._presence.choose((service,), without) is None]
+        if has_any_room(self._presence.ready(), without):
+            roomy = self.with_room(services, without)
+            full = [service for service in services if service not in roomy]
             names = ", ".join(full or services)
             return ServiceSessionLimit(
                 f"every worker has its limit of sessions on {names}; try again when some have ended", services=full

@@ -1,0 +1,69 @@
+"""Choosing a worker for the sessions of a call, and the arithmetic of room. Pure.
+
+Another placement strategy is another ``choose``.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+from schemas.ids import ServiceName, WorkerId
+from schemas.sessions import ServiceLoad, WorkerInfo
+
+
+class Candidate(Protocol):
+    """A worker that may be given a call: its last report, and what is on its way to it since."""
+
+    @property
+    def info(self) -> WorkerInfo:
+        """What the worker has reported."""
+        ...
+
+    @property
+    def on_the_way(self) -> Collection[tuple[ServiceName, ...]]:
+        """The services of each call that was placed there and that the report does not count yet."""
+        ...
+
+
+def total_room(candidate: Candidate) -> int:
+    """How many more sessions the worker may have."""
+    placed = sum(len(services) for services in candidate.on_the_way)
+    return candidate.info.capacity - candidate.info.sessions - placed
+
+
+def service_room(candidate: Candidate, service: ServiceName) -> int:
+    """How many more sessions on a service the worker may have."""
+    load = candidate.info.services.get(service)
+    if load is None or not load.enabled:
+        return 0
+    placed = sum(services.count(service) for services in candidate.on_the_way)
+    return load.max_sessions - load.sessions - placed
+
+
+def warm_processes(candidate: Candidate, services: Collection[ServiceName]) -> int:
+    """How many processes of these services wait for a call there."""
+    return sum(candidate.info.services.get(service, ServiceLoad()).warm for service in services)
+
+
+def choose(
+    candidates: Iterable[Candidate], services: Collection[ServiceName], without: Collection[WorkerId] = ()
+) -> WorkerId | None:
+    """The worker with most room for one more session on each of ``services``; warm processes count as room.
+
+    Of workers with as much room, the one with fewer calls on their way, and then the last by id. None: no worker has
+    room for all of them.
+    """
+    best: tuple[int, int, WorkerId] | None = None
+    for candidate in candidates:
+        worker = candidate.info.worker_id
+        room = min((service_room(candidate, service) for service in services), default=0)
+        total = total_room(candidate)
+        if worker in without or room < 1 or total < len(services):
+            continue
+        rank = (min(room, total) + warm_processes(candidate, services), -len(candidate.on_the_way), worker)
+        best = rank if best is None else max(best, rank)
+    return best[2] if best is not None else None
+
+
+def has_any_room(candidates: Iterable[Candidate], without: Collection[WorkerId] = ()) -> bool:
+    """Whether some worker may have one more session of something."""
+    return any(total_room(one) > 0 for one in candidates if one.info.worker_id not in without)
