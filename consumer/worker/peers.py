@@ -71,7 +71,7 @@ class Peers:
             placements=dict(parts.owner.placements),
             told=parts.ownership.books.told,
         )
-        reports_to = parts.rpc_client.reply_to if parts.placer.reigns else None
+        reports_to = parts.rpc_client.reply_to if parts.placer.is_placing else None
         self._note_report(message, reports_to)
         exchange, key = parts.names.workers, ""
         placer, queue = parts.presence.placer or (parts.worker_id, "")

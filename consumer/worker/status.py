@@ -66,7 +66,7 @@ class WorkerStatus:
             admission_waiting=parts.placer.waiting,
             link_up=self._link_up(),
             events_waiting=len(parts.outbox) + parts.ownership.holdings.pending_events,
-            placer=parts.placer.reigns,
+            placer=parts.placer.is_placing,
             workers=Counter(worker.state for worker in parts.presence.workers()),
             healthy=self._link_up() and self._probe(),
         )

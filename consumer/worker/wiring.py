@@ -22,6 +22,8 @@ from consumer.calls.intake import Intake
 from consumer.calls.messages.gate import Gate
 from consumer.calls.messages.origin import Origins
 from consumer.calls.messages.parsing import AMONG_WORKERS, kind_of
+from consumer.calls.placement.orphans import Orphans
+from consumer.calls.placement.placements import Placements
 from consumer.calls.placement.placer import Placer
 from consumer.calls.queries import Queries
 from consumer.concurrency.task_set import Tasks
@@ -119,10 +121,12 @@ class Parts:
             ),
         )
         self.owner = self.ownership.owner
+        placements = Placements(self.worker_id, self.names)
         self.placer = Placer(
-            self.worker_id,
             self.names,
             self.settler,
+            placements,
+            Orphans(self.names, placements, self.presence, self.reporter),
             presence=self.presence,
             presence_requests=self.presence_requests,
             endings=self.endings,
@@ -147,7 +151,7 @@ class Parts:
             presence=self.presence,
             figures=self.figures,
             configured=self.configured,
-            is_placer=lambda: self.placer.reigns,
+            is_placer=lambda: self.placer.is_placing,
         )
         self.gate = Gate(
             self.settler,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from consumer.calls.placement.admission import Admission
+from consumer.calls.placement.strategy import choose
 from schemas.errors import Capacity, ServiceSessionLimit
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import PresenceReport
@@ -42,43 +43,43 @@ def soon(seconds=0.05):
 async def test_the_worker_with_most_room_is_chosen(presence):
     presence.heard(report("a", echo=3), ME)
     presence.heard(report("b", echo=1), ME)
-    assert presence.choose([ECHO]) == "b"
-    assert presence.choose([ECHO], without={WorkerId("b")}) == "a"
+    assert choose(presence.ready(), [ECHO]) == "b"
+    assert choose(presence.ready(), [ECHO], without={WorkerId("b")}) == "a"
 
 
 async def test_warm_processes_count_as_room(presence):
     presence.heard(report("a", echo=ServiceLoad(sessions=3, max_sessions=5, warm=4)), ME)
     presence.heard(report("b", echo=1), ME)
-    assert presence.choose([ECHO]) == "a"
+    assert choose(presence.ready(), [ECHO]) == "a"
 
 
 async def test_a_draining_a_silent_and_a_foreign_worker_are_not_chosen():
     presence = presence_of(ME, grace=0.01)
     presence.heard(report("a", state="draining"), ME)
     presence.heard(report("b", todo=0), ME)
-    assert presence.choose([ECHO]) is None
+    assert choose(presence.ready(), [ECHO]) is None
     presence.heard(report("c"), ME)
-    assert presence.choose([ECHO]) == "c"
+    assert choose(presence.ready(), [ECHO]) == "c"
     presence.asked()
     async with asyncio.timeout(5):
         while presence.alive(WorkerId("c")):
             await asyncio.sleep(0.005)
-        while presence.choose([ECHO]) is not None:
+        while choose(presence.ready(), [ECHO]) is not None:
             await asyncio.sleep(0.005)
     presence.heard(report("c"), ME)
     assert presence.alive(WorkerId("c"))
-    assert presence.choose([ECHO]) == "c"
+    assert choose(presence.ready(), [ECHO]) == "c"
 
 
 async def test_placements_count_until_the_worker_reports_them(presence):
     presence.heard(report("a", echo=3), ME)
     presence.place(WorkerId("a"), [ECHO])
     number = presence.place(WorkerId("a"), [ECHO])
-    assert presence.choose([ECHO]) is None
+    assert choose(presence.ready(), [ECHO]) is None
     presence.heard(report("a", echo=4, placements={ME: number - 1}), ME)
-    assert presence.choose([ECHO]) is None
+    assert choose(presence.ready(), [ECHO]) is None
     presence.heard(report("a", echo=4, placements={ME: number}), ME)
-    assert presence.choose([ECHO]) == "a"
+    assert choose(presence.ready(), [ECHO]) == "a"
 
 
 async def test_a_worker_that_stopped_is_forgotten(presence):
@@ -90,11 +91,11 @@ async def test_a_worker_that_stopped_is_forgotten(presence):
 async def test_every_service_of_a_call_must_have_room_on_one_worker(presence):
     presence.heard(report("a", echo=5, todo=0), ME)
     presence.heard(report("b", echo=0, todo=5), ME)
-    assert presence.choose([ECHO, TODO]) is None
+    assert choose(presence.ready(), [ECHO, TODO]) is None
     presence.heard(report("c", capacity=1, echo=0, todo=0), ME)
-    assert presence.choose([ECHO, TODO]) is None
+    assert choose(presence.ready(), [ECHO, TODO]) is None
     presence.heard(report("d", capacity=2, echo=0, todo=0), ME)
-    assert presence.choose([ECHO, TODO]) == "d"
+    assert choose(presence.ready(), [ECHO, TODO]) == "d"
 
 
 async def test_room_is_given_to_those_who_wait_longest(presence):
@@ -131,14 +132,14 @@ async def test_ten_thousand_who_wait_cost_a_report_nothing(presence):
     waiting = [asyncio.create_task(admission.admit((ECHO,), until=soon(60))) for _ in range(10_000)]
     await asyncio.sleep(0)
     looked = 0
-    choose = presence.choose
+    ready = presence.ready
 
-    def counted(*arguments):
+    def counted():
         nonlocal looked
         looked += 1
-        return choose(*arguments)
+        return ready()
 
-    presence.choose = counted
+    presence.ready = counted
     presence.heard(report("a", echo=5), ME)
     admission.look()
     assert looked == 1

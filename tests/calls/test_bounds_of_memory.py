@@ -11,6 +11,7 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS
+from consumer.calls.placement.strategy import choose
 from consumer.concurrency.expiring_dict import Memory
 from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, WorkerId
 from schemas.internal import EndedCalls, PresenceReport
@@ -110,7 +111,7 @@ async def test_a_worker_that_says_that_it_has_gone_is_forgotten(state):
     presence.heard(report("w-1"), me)
     presence.heard(report("w-1", state), me)
     assert not presence.knows(WorkerId("w-1"))
-    assert presence.choose([ServiceName("echo")]) is None
+    assert choose(presence.ready(), [ServiceName("echo")]) is None
 
 
 async def test_the_worker_that_places_is_where_loads_are_told_for_as_long_as_it_says_so():

@@ -142,7 +142,9 @@ class Presence:
         else:
             known = self._table.get(worker.worker_id)
             counted = message.placements.get(placer, 0)
-            placed = {number: services for number, services in known.placed.items() if number > counted} if known else {}
+            placed = (
+                {number: services for number, services in known.placed.items() if number > counted} if known else {}
+            )
             self._table[worker.worker_id] = Seen(worker, now, message.told, placed=placed)
             self._forget(now)
         self._tell()

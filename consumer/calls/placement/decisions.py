@@ -1,0 +1,169 @@
+"""What becomes of a message of a call that nobody owns. Pure: the placer carries it out."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from consumer.broker.outcome import Done
+from consumer.calls.context import Configured
+from consumer.calls.messages.parsing import Addressed
+from consumer.calls.routes import plan
+from consumer.calls.wanted import Wanted, wanted_by
+from schemas.errors import SessionNotFound
+from schemas.ids import WorkerId
+from schemas.internal import OwnerCheck, Recipe
+from schemas.replies import CloseResult, succeeded
+from schemas.requests import (
+    CallEnded,
+    CallProgress,
+    CallStarted,
+    CompletionComplete,
+    InputAnswer,
+    LoggingLevel,
+    MayOpen,
+    PromptsGet,
+    PromptsList,
+    ResourcesList,
+    ResourcesRead,
+    ResourcesSubscribe,
+    ResourcesUnsubscribe,
+    SessionClose,
+    SessionCreate,
+    SessionDescribe,
+    SessionGet,
+    SessionTouch,
+    ToolsCall,
+    ToolsCancel,
+    ToolsList,
+)
+
+MAX_DEATHS = 4
+"""How many workers in a row may die with a call, before the call is taken for the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the placer knows of a message and its call."""
+
+    placed: bool = False
+    """The call was bound to the inbox of a worker a moment ago, and the worker may be there."""
+    ended: bool = False
+    """The call has ended, and what was sent when this was does not open it again."""
+    resent: bool = False
+    """The message was sent through the sessions exchange a second time: if the call had an owner, it had got it."""
+    orphaned: bool = False
+    """A worker has died with the message in its inbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToOwner:
+    """It goes to the inbox that its call was bound to a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendAgain:
+    """It goes through the sessions exchange once more: the owner may not have bound its requests queue yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """It goes to a worker with room for the sessions that it opens there."""
+
+    wanted: list[Wanted]
+    named: bool = False
+    """Whether the message names the service, which some worker then has to offer."""
+    commanded: bool = False
+    """Whether somebody commands it who knows better than an end of the call."""
+    timeout: float | None = None
+    """How long (s) its caller waits, where the wait for room is a part of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """The call has ended, and nothing of it may open it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmOwner:
+    """The worker that asks is the owner, if it lives."""
+
+    asker: WorkerId
+
+
+Decision = Done | ToOwner | SendAgain | Admit | EndCall | ConfirmOwner
+
+
+def decide(message: Addressed, given: Circumstances, configured: Configured) -> Decision:
+    """What becomes of a message.
+
+    Raises:
+        SessionNotFound: nobody has the session that it is for.
+    """
+    if given.placed:
+        return ToOwner()
+    match message:
+        case CallStarted() | CallProgress():
+            if given.ended:
+                return Done(succeeded({"sessions": []}), what="ended_before")
+            wanted = wanted_by(message, plan(message, configured.routes, configured.services))
+            return Admit(wanted) if wanted else Done(succeeded({"sessions": []}), what="no_route")
+        case SessionCreate(session_id=session_id, service_name=service, metadata=metadata):
+            if given.ended and given.orphaned:
+                raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
+            return Admit([Wanted(session_id, service, metadata=metadata or {})], named=True, commanded=True)
+        case MayOpen(opens=service) if service is not None and not given.ended:
+            return Admit([Wanted(message.session_id, service)], named=True, timeout=message.timeout)
+        case CallEnded():
+            return EndCall()
+        case SessionClose():
+            return Done(succeeded(CloseResult(closed=False, sessions=[]).model_dump()))
+        case Recipe():
+            return _decide_recipe(message, given, configured)
+        case OwnerCheck(call_id=call_id, worker_id=asker):
+            if given.ended:
+                return Done(succeeded({"call_id": call_id, "ended": True}))
+            return ConfirmOwner(asker)
+        case ToolsCancel() if given.resent:
+            return Done(succeeded({"cancelled": False}))
+        case (
+            SessionGet()
+            | SessionTouch()
+            | SessionDescribe()
+            | ToolsCall()
+            | ToolsCancel()
+            | InputAnswer()
+            | ToolsList()
+            | ResourcesList()
+            | ResourcesRead()
+            | PromptsList()
+            | PromptsGet()
+            | ResourcesSubscribe()
+            | ResourcesUnsubscribe()
+            | CompletionComplete()
+            | LoggingLevel()
+        ):
+            if not given.resent:
+                return SendAgain()
+            raise SessionNotFound(f"there is no session {message.session_id!r}", session_id=message.session_id)
+        case _:
+            assert_never(message)
+
+
+def _decide_recipe(recipe: Recipe, given: Circumstances, configured: Configured) -> Decision:
+    wanted = [
+        Wanted(one.session_id, one.service_name, metadata=one.metadata)
+        for one in recipe.sessions
+        if configured.restores(one.service_name)
+    ]
+    if given.ended or not wanted or (given.orphaned and in_a_crash_loop(recipe)):
+        return Done(what="not_restored")
+    return Admit(wanted)
+
+
+def in_a_crash_loop(recipe: Recipe) -> bool:
+    """Whether the worker that has just died with these sessions was one too many; see ``owned_call.LIVED``."""
+    return max((one.restores for one in recipe.sessions), default=0) + 1 >= MAX_DEATHS
+
+
+def is_poison(message: Addressed, deaths: int) -> bool:
+    """Whether a message that so many workers have died with is taken for the cause; a recipe has a rule of its own."""
+    return deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck | Recipe)

@@ -1,0 +1,97 @@
+"""Messages that came back from an inbox: whose worker has died, or says that the call is not its own."""
+
+import structlog
+
+from consumer.broker.message import Delivery, Headers
+from consumer.broker.outcome import Forward
+from consumer.broker.topology import Names
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.events import Reporter
+from consumer.calls.placement.decisions import in_a_crash_loop
+from consumer.calls.placement.placements import Placement, Placements, Term
+from schemas import headers
+from schemas.events import EndReason
+from schemas.ids import CallId, WorkerId
+from schemas.internal import Recipe
+
+log = structlog.get_logger(__name__)
+
+
+class Orphans:
+    """Finds out who gave a message up, and takes the call away from a worker that has died or does not own it."""
+
+    def __init__(self, names: Names, placements: Placements, presence: Presence, reporter: Reporter) -> None:
+        self._names = names
+        self._placements = placements
+        self._presence = presence
+        self._reporter = reporter
+
+    async def dead_owner(self, delivery: Delivery, call_id: CallId, term: Term) -> WorkerId | Forward | None:
+        """Whose inbox gave the message up: nobody's, a dead worker's, or a living one's, to which it goes back."""
+        worker = given_up_by(delivery, self._names)
+        if worker is None:
+            return None
+        if await self._presence.lives(worker):
+            return self._placements.to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
+        return await self._declare_dead(worker, delivery, call_id, term)
+
+    async def _declare_dead(
+        self, worker: WorkerId, delivery: Delivery, call_id: CallId, term: Term
+    ) -> WorkerId | Forward:
+        log.info("placer.owner_dead", call_id=call_id, worker_id=worker)
+        await self._placements.unbind(call_id, worker, term)
+        # That takes its time where a worker had many calls. One that came back before it was done has reported, and
+        # may have found that the call still led there; one that comes back later finds that it does not.
+        await self._presence.heard_out()
+        if self._presence.alive(worker):
+            log.info("placer.owner_returned", call_id=call_id, worker_id=worker)
+            placement = Placement(worker, self._presence.place(worker, ()))
+            return await self._placements.bind(call_id, placement, delivery.message, term, {headers.LATE: True})
+        self._placements.forget(call_id, worker)
+        return worker
+
+    async def tell_lost(self, recipe: Recipe) -> None:
+        """Tell the end of what a dead worker had, before the recipe goes on, which alone can tell it again.
+
+        A former placer may have told it already; the event has the id of the life, so that it is the same one.
+        """
+        reason = EndReason.CRASH_LOOP if in_a_crash_loop(recipe) else EndReason.WORKER_GONE
+        told = recipe.revision <= self._presence.told_of(recipe.worker_id)
+        self._reporter.lost(recipe, reason, told=told)
+        await self._reporter.settled()
+
+    async def release_disowned(self, given: Headers, call_id: CallId, term: Term) -> None:
+        """A worker says that the call is not its own: believe it, and see that nothing more leads there."""
+        placement = self._placements.of(call_id)
+        worker = disowned_by(given, placement, "" if placement is None else self._placements.mark(placement.number))
+        if worker is not None:
+            self._placements.forget(call_id, worker)
+            await self._placements.unbind(call_id, worker, term)
+
+
+def given_up_by(delivery: Delivery, names: Names) -> WorkerId | None:
+    """The worker whose inbox gave a message up: as the broker says, or the placer that sent it on."""
+    given = delivery.message.headers
+    deaths = given.get("x-death")
+    for death in deaths if isinstance(deaths, list) else ():
+        queue = death.get("queue") if isinstance(death, dict) else None
+        if isinstance(queue, str) and (worker := names.worker_of_inbox(queue)) is not None:
+            return worker
+    return WorkerId(str(given[headers.ORPHAN_OF])) if headers.ORPHAN_OF in given else None
+
+
+def disowned_by(given: Headers, placement: Placement | None, mark: str) -> WorkerId | None:
+    """The worker that says in a message's headers that it does not own the call, if it is to be believed.
+
+    ``placement`` is where the call was placed a moment ago, as far as is remembered, and ``mark`` names it in headers.
+    """
+    returned = given.get(headers.RETURNED) or given.get(headers.REFUSED)
+    if returned is None:
+        return None
+    worker = WorkerId(str(returned))
+    if placement is not None and placement.owner == worker:
+        if headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < headers.FOR_GOOD:
+            return None  # it may have come through the binding before that which was placed
+        if given.get(headers.DISOWNED, "") not in ("", mark):
+            return None  # the call has been placed there again since
+    return worker

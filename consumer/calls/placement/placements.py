@@ -1,0 +1,88 @@
+"""Binding calls to the inboxes of workers, and remembering for a while which was bound to which."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from consumer.broker.channel import Channel
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.message import CALL_HEADER, Headers, Message
+from consumer.broker.outcome import Forward
+from consumer.broker.topology import Binding, Names
+from consumer.calls.messages import forwarding
+from consumer.concurrency.expiring_dict import Memory
+from schemas import headers
+from schemas.ids import CallId, WorkerId, routing_key
+
+REMEMBER = 10.0
+"""How long (s) a placement is remembered for messages that were routed before the binding took effect."""
+
+
+@dataclass(slots=True, eq=False)
+class Term:
+    """One time as the placer: from the first unowned message on a channel until that channel is lost."""
+
+    channel: Channel
+    is_over: bool = False
+
+
+class Placement(NamedTuple):
+    """A call was bound to the inbox of a worker."""
+
+    owner: WorkerId
+    number: int
+    """Counts up within a placer."""
+
+
+class Placements:
+    """Binds calls to inboxes, on the channel of a term: a placer that the broker has given up cannot bind any more."""
+
+    def __init__(self, worker_id: WorkerId, names: Names) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._recent: Memory[Placement] = Memory(REMEMBER)
+
+    def clear(self) -> None:
+        """Another worker may have placed in the meantime."""
+        self._recent.clear()
+
+    def of(self, call_id: CallId) -> Placement | None:
+        """Where a call was placed a moment ago."""
+        return self._recent.get(call_id)
+
+    def forget(self, call_id: CallId, owner: WorkerId) -> None:
+        """A call is not this worker's, whatever is remembered."""
+        placement = self.of(call_id)
+        if placement is not None and placement.owner == owner:
+            self._recent.drop(call_id)
+
+    def mark(self, number: int) -> str:
+        """A placement of this placer as headers name it."""
+        return f"{self._worker_id}/{number}"
+
+    async def bind(
+        self, call_id: CallId, placement: Placement, message: Message, term: Term, marks: Headers
+    ) -> Forward:
+        """Place a call: bind it to the worker's inbox, and send the message on to there.
+
+        Raises:
+            BrokerUnavailable: the term is over, or ends meanwhile.
+        """
+        await term.channel.bind(self._binding(call_id, placement.owner))
+        if term.is_over:
+            raise BrokerUnavailable("this worker is no longer the placer")
+        self._recent.set(call_id, placement)
+        forward = self.to_inbox(placement.owner, call_id, message, {})
+        placed = forward.message.with_headers({headers.PLACEMENT: self.mark(placement.number)} | marks)
+        return Forward(forward.exchange, forward.routing_key, placed, what="placed")
+
+    async def unbind(self, call_id: CallId, worker: WorkerId, term: Term) -> None:
+        """See that nothing more of a call leads to a worker."""
+        await term.channel.unbind(self._binding(call_id, worker))
+
+    def to_inbox(self, worker: WorkerId, call_id: CallId, message: Message, marks: Headers) -> Forward:
+        """Send a message on to a worker's inbox."""
+        onward = forwarding.onward(message, {CALL_HEADER: call_id, **marks})
+        return Forward("", self._names.inbox(worker), onward)
+
+    def _binding(self, call_id: CallId, worker: WorkerId) -> Binding:
+        return Binding(self._names.sessions, self._names.inbox(worker), routing_key(call_id))
