@@ -14,7 +14,7 @@ import os
 import resource
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,9 +34,6 @@ DEFAULT_FILE_SIZE = 1 << 30
 
 _USERS = range(1_900_000_000, 1_990_000_000)
 """Ids of users that belong to nobody."""
-
-_numbers = itertools.count(secrets.randbelow(len(_USERS)))
-"""In turn from a random start: no two living servers of one host may have the same, for one's end is the other's."""
 
 _CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
 """What it takes to start a server as another user, to end it, and to remove its files."""
@@ -89,7 +86,17 @@ def own_user(sandbox: Sandbox) -> int | None:
     """
     if sandbox.user == "worker" or sandbox.kind == "none" or cannot_change_users():
         return None
-    return _USERS.start + next(_numbers) % len(_USERS)
+    return _USERS.start + next(_numbers()) % len(_USERS)
+
+
+@cache
+def _numbers() -> Iterator[int]:
+    """Count from a random start, which is rolled when it is needed and not when this is imported.
+
+    No two living servers of one host may have the same number, for one's end is the other's; and workers may be forks
+    of one process.
+    """
+    return itertools.count(secrets.randbelow(len(_USERS)))
 
 
 @cache
