@@ -1,4 +1,4 @@
-"""Real workers for tests: processes of ``python -m consumer`` on a prefix of their own, and what they told."""
+"""Real workers for tests: processes on a prefix of their own, and what they told."""
 
 import asyncio
 import json
@@ -18,6 +18,7 @@ from consumer.broker.topology import Names, cluster_topology
 from consumer.client import SessionClient
 from schemas.events import CloudEvent
 from schemas.ids import WorkerId
+from tests import programs
 
 WAIT = 20.0
 """The bound (s) of every wait for something that should happen soon."""
@@ -39,7 +40,7 @@ def config(**sections: Any) -> dict[str, Any]:
 class WorkerProcess:
     """A worker in a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, process: programs.Process, log: Path, changed: Callable[[], None]) -> None:
         self.process = process
         self._told = changed
         self._log = log
@@ -109,6 +110,8 @@ class Cluster:
         self.url = url
         self.prefix = prefix
         self.folder = folder
+        self.anew = False
+        """Whether workers are to be started by a new interpreter, see :mod:`tests.programs`."""
         self.workers: list[WorkerProcess] = []
         self.events: list[CloudEvent] = []
         self._changed = asyncio.Event()
@@ -122,11 +125,11 @@ class Cluster:
 
     async def spawn(self, configuration: dict[str, Any] | None = None, *options: str, **env: str) -> WorkerProcess:
         """Start a worker and do not wait."""
-        return await self._spawn(configuration, "-m", "consumer", *options, **env)
+        return await self._spawn(configuration, *programs.WORKER, *options, **env)
 
     async def spawn_gateway(self, **env: str) -> WorkerProcess:
         """Start a gateway in a process of its own and do not wait."""
-        return await self._spawn(None, "-c", "from consumer.cli import main; main()", "gateway", **env)
+        return await self._spawn(None, str(programs.PROGRAM), "gateway", **env)
 
     async def _spawn(self, configuration: dict[str, Any] | None, *command: str, **env: str) -> WorkerProcess:
         number = len(self.workers)
@@ -138,14 +141,14 @@ class Cluster:
             "MCP_SESSIONS_PREFIX": self.prefix,
             "MCP_SESSIONS_LOG_FORMAT": "json",
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
+        process = await programs.start(
             *command,
             env={**os.environ, **settings, **env},
             cwd=self.folder,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
+            anew=self.anew,
         )
         worker = WorkerProcess(process, self.folder / f"worker-{number}.log", self._changed.set)
         self.workers.append(worker)

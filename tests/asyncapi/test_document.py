@@ -25,8 +25,8 @@ from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
 from schemas.replies import RESULTS
 from schemas.requests import REQUESTS, InputAnswer, SessionCreate, SessionsList, ToolsCall
-from tests.cli.conftest import PROGRAM
 from tests.harness import ROOT
+from tests.programs import PROGRAM
 
 NAMES = Names("p")
 MADE = document(NAMES, cluster_topology(NAMES))

@@ -27,8 +27,9 @@ from consumer.settings import Settings
 from infra.broker import PrivateBroker, find_server, private_broker
 from schemas.errors import Forbidden
 from schemas.ids import WorkerId
-from tests.cli.conftest import PROGRAM
+from tests import programs
 from tests.harness import Cluster, cluster, config
+from tests.programs import PROGRAM
 
 NAMES = Names("acme.mcp")
 DEAD_WORKER = WorkerId("w-dead")
@@ -326,8 +327,8 @@ def test_definitions_bring_the_exchanges_that_their_topic_permissions_need(node:
 async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed(node: PrivateBroker, mcp: Cluster):
     role: Role = "publisher"
     for command in (("sessions", "list"), ("sessions", "get", "c-1")):
-        process = await asyncio.create_subprocess_exec(
-            *(str(PROGRAM), *command, "--url", url_of(node, role), "--prefix", NAMES.prefix),
+        process = await programs.start(
+            *(PROGRAM, *command, "--url", url_of(node, role), "--prefix", NAMES.prefix),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

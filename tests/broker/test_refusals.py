@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from consumer.broker.link import Link
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker, find_server, private_broker
 from schemas.errors import AccessRefused, Disconnected, InvalidUrl
+from tests import programs
 from tests.broker.conftest import running
 
 TIMEOUT = 60.0
@@ -63,8 +63,8 @@ async def test_a_client_is_told_at_once_by_whom_and_why(node: PrivateBroker, use
 
 @pytest.mark.parametrize(("user", "path", "says"), REFUSED[:4])
 async def test_a_worker_ends_at_once(node: PrivateBroker, tmp_path: Path, user: str, path: str, says: str):
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "consumer"),
+    process = await programs.start(
+        *programs.WORKER,
         env=os.environ | {"AMQP_URL": url_of(node, user, path), "MCP_SESSIONS_CONNECT_TIMEOUT": "600"},
         cwd=tmp_path,
         stderr=asyncio.subprocess.PIPE,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.harness import ECHO, Cluster
+from tests.programs import PROGRAM, Process, start
 
-PROGRAM = Path(sys.executable).with_name("mcp-sessions")
 TODO = [sys.executable, "-m", "consumer.processes.todo_server"]
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "call-events"
 
@@ -49,8 +49,8 @@ class Cli:
         }
         self.environment = kept | {"COLUMNS": "80", "NO_COLOR": "1"} | environment
 
-    async def start(self, *arguments: str, program: tuple[str, ...] = (str(PROGRAM),)) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
+    async def start(self, *arguments: str, program: tuple[str, ...] = (str(PROGRAM),), anew: bool = False) -> Process:
+        return await start(
             *program,
             *arguments,
             env=self.environment,
@@ -58,6 +58,7 @@ class Cli:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            anew=anew,
         )
 
     async def __call__(self, *arguments: str, stdin: bytes = b"", **more: Any) -> Ran:

@@ -101,7 +101,7 @@ async def test_ctrl_c_ends_following_without_a_word(cli: Cli):
 
 
 async def test_a_reader_that_goes_away_is_no_error(cli: Cli):
-    following = await cli.start("events", "--json")
+    following = await cli.start("events", "--json", anew=True)  # what the interpreter says of it counts, too
     assert following.stdout is not None
     first = asyncio.create_task(following.stdout.readline())
     while not first.done():

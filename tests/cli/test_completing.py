@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PROGRAM, Cli
+from tests.cli.conftest import Cli
 from tests.harness import Cluster
+from tests.programs import PROGRAM
 
 pytestmark = pytest.mark.timeout(240)  # each Tab is a program that is started
 

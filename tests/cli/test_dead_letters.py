@@ -6,8 +6,9 @@ import pty
 from typing import Any
 
 from consumer.broker.message import Message
-from tests.cli.conftest import PROGRAM, Cli
+from tests.cli.conftest import Cli
 from tests.harness import Cluster
+from tests.programs import PROGRAM, start
 
 UNKNOWN = b'{"what": "is \\u001b[31mthis"}'
 
@@ -146,7 +147,7 @@ async def test_dropping_asks_on_a_terminal(cli: Cli, mcp: Cluster):
     await poison(mcp, UNKNOWN)
     for answer, left in ((b"n\n", 1), (b"y\n", 0)):
         ours, theirs = pty.openpty()
-        process = await asyncio.create_subprocess_exec(
+        process = await start(
             PROGRAM,
             "dead-letters",
             "drop",

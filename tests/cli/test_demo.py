@@ -14,6 +14,7 @@ import pytest
 
 from consumer.demo.script import PARTS
 from tests.cli.conftest import Cli
+from tests.programs import Process
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.timeout(90)
 class Demo:
     """A demo that runs: what it says, line by line, and which processes it has had."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.lines: list[str] = []
         self.seen: set[psutil.Process] = set()
@@ -67,7 +68,7 @@ def demo(at: Callable[[str], Cli], tmp_path: Path) -> Callable[[], AbstractAsync
     async def started() -> AsyncIterator[Demo]:
         cli = at("demo-test")
         cli.environment["TMPDIR"] = str(tmp_path)
-        demo = Demo(await cli.start("demo", "--json"))
+        demo = Demo(await cli.start("demo", "--json", anew=True))
         try:
             yield demo
         finally:

@@ -12,8 +12,9 @@ import psutil
 import pytest
 from rich.cells import cell_len
 
-from tests.cli.conftest import PROGRAM, Cli
+from tests.cli.conftest import Cli
 from tests.harness import WAIT, Cluster, config
+from tests.programs import PROGRAM
 from tests.terminal import DOWN, ENTER, ESCAPE, Terminal, terminal
 
 TOP = (str(PROGRAM), "top", "--interval", "0.2")

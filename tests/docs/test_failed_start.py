@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import PROGRAM, Cli
+from tests.cli.conftest import Cli
 from tests.docs.blocks import PAGES, blocks
 from tests.harness import WAIT, Cluster
+from tests.programs import PROGRAM
 from tests.terminal import terminal
 
 PAGE = "docs/operations/failed-start.md"

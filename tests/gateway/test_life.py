@@ -13,8 +13,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import programs
 from tests.gateway.conftest import CREDENTIALS, PASSWORD, USER, Serve, call, served, soon
 from tests.harness import START, Cluster, WorkerProcess, config
+from tests.programs import PROGRAM
 from tests.proxy import proxy_to, through
 
 EVENT = {"call_id": "late", "kind": "started"}
@@ -119,17 +121,17 @@ async def started(
     *options: str,
     parser: str = "httptools",
     services: dict[str, Any] | None = None,
+    anew: bool = False,
     **gateway: object,
 ) -> WorkerProcess:
     """A worker with a gateway, or a gateway, as a process; with ``h11`` it finds no other parser."""
-    hidden = "" if parser == "httptools" else "sys.modules['httptools'] = None; "
+    hidden = "import sys; sys.modules['httptools'] = None; from consumer.cli import main; main(sys.argv[1:])"
+    program = [PROGRAM] if parser == "httptools" else [sys.executable, "-c", hidden]
     path = mcp.folder / f"{command}-{len(mcp.workers)}.json"
     told = config(gateway={"port": 0, **CREDENTIALS, **gateway})
     path.write_text(json.dumps(told | ({"services": services} if services else {})))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        f"import sys; {hidden}from consumer.cli import main; main(sys.argv[1:])",
+    process = await programs.start(
+        *program,
         command,
         *options,
         env=os.environ
@@ -143,6 +145,7 @@ async def started(
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         limit=1 << 20,
+        anew=anew,
     )
     made = WorkerProcess(process, path.with_suffix(".log"), lambda: None)
     mcp.workers.append(made)
@@ -157,7 +160,7 @@ async def client_of(process: WorkerProcess) -> httpx2.AsyncClient:
 
 async def test_the_command_serves_and_leaves_on_sigterm(mcp: Cluster) -> None:
     await mcp.start()
-    process = await started(mcp, "gateway")
+    process = await started(mcp, "gateway", anew=True)
     async with await client_of(process) as http:
         assert (await call(http, "echo", "echo", "c-1", arguments={"text": "x"})).json()["result"] == "x"
         with suppress(PermissionError):  # what the kernel says to all but root

@@ -22,6 +22,7 @@ def environment_of(pid: int) -> bytes:
 
 async def test_the_environment_of_a_worker_holds_no_secret_after_its_start(mcp: Cluster) -> None:
     services = {"echo": {"command": ECHO, "env": {"TOKEN": "${TOKEN_OF_SERVICE}"}}}
+    mcp.anew = True
     worker = await mcp.start(config(services=services), TOKEN_OF_SERVICE=SECRET)
     if os.geteuid() == 0:  # to all others the kernel shows nothing of it
         assert SECRET.encode() not in environment_of(worker.process.pid)
