@@ -1,4 +1,4 @@
-"""Letters of a call that arrive long after its end: nothing of that call is opened again, and a new one of it is."""
+"""Messages of a call that arrive after its end open nothing; messages sent after the end are of a new call."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ class Post:
         self._publisher = publisher
         self._names = names
         self.sent = sent
-        """When the letters were sent."""
+        """When the messages were sent."""
 
     async def tell(self, endings: EndedCalls) -> None:
         """As one worker tells the others."""
