@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from schemas.errors import SessionsError
-from tests.harness import ECHO, Cluster, config
+from tests.harness import ECHO, Cluster
 
 
 async def open_fifty(mcp: Cluster) -> None:
@@ -41,18 +41,6 @@ async def test_sigkill_leaves_no_server_behind(mcp: Cluster):
     assert alive == []
 
 
-async def test_the_calls_of_a_worker_that_leaves_live_on_at_another(mcp: Cluster):
-    first = await mcp.start()
-    await mcp.client.create("kept", "echo", metadata={"tenant": "acme"})
-    await mcp.start()
-    await mcp.until(lambda: len(mcp.of("started")) == 2)
-    assert await first.terminate() == 0
-    await mcp.event("closed", session_id="kept", reason="worker_shutdown")
-    again = await mcp.event("created", session_id="kept", restored=True)
-    assert again.data["metadata"] == {"tenant": "acme"}
-    assert (await mcp.client.call_tool("kept", "echo", {"text": "still here"})).text == "still here"
-
-
 async def test_a_session_of_a_service_that_shall_not_be_restored_is_only_closed(mcp: Cluster):
     configuration = {"services": {"echo": {"command": ECHO, "restore": False}}}
     first = await mcp.start(configuration)
@@ -64,17 +52,6 @@ async def test_a_session_of_a_service_that_shall_not_be_restored_is_only_closed(
     await mcp.event("stopped")
     assert (await mcp.client.list_sessions()).sessions == {}
     assert len(mcp.of("created")) == 1
-
-
-async def test_the_sessions_of_a_killed_worker_are_lost_and_restored(mcp: Cluster):
-    first = await mcp.start(config(worker={"grace": 2}))
-    await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(5)))
-    await mcp.start(config(worker={"grace": 2}))
-    await mcp.until(lambda: len(mcp.of("started")) == 2)
-    await first.kill()
-    await mcp.until(lambda: len(mcp.of("created", restored=True)) == 5)
-    assert len(mcp.of("lost", reason="worker_gone")) == 5
-    assert (await mcp.client.call_tool("s-3", "echo", {"text": "still here"})).text == "still here"
 
 
 class Steps:
