@@ -44,7 +44,7 @@ class ForkServer:
         self._connection.settimeout(PATIENCE)
         command = [sys.executable, "-P", fork_server.__file__, str(os.getpid())]
         with theirs:
-            self._process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
 
     def can_be(self, environment: Mapping[str, str]) -> bool:
         """Whether a fork is what an interpreter with that environment would be."""

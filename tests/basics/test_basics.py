@@ -3,6 +3,7 @@
 import json
 import signal
 
+from consumer.client import Answer
 from tests.harness import ECHO, Cluster, config
 
 
@@ -82,7 +83,7 @@ async def test_a_start_without_room_is_rejected(mcp: Cluster):
 async def test_the_caller_answers_a_question_of_the_server(mcp: Cluster):
     await mcp.start()
     await mcp.client.create("c-1", "echo")
-    large = {"action": "accept", "content": {"answer": "large"}}
+    large: Answer = {"action": "accept", "content": {"answer": "large"}}
     answer = await mcp.client.call_tool("c-1", "ask", {"question": "Which size?"}, on_question=lambda _: large)
     assert answer.structured_content["reply"]["result"] == large
 

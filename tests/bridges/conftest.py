@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests import programs
 from tests.bridges.standin import PASSWORD, USER, Ami, Ari
-from tests.cli.conftest import PROGRAM
 from tests.faults.conftest import fault_broker  # noqa: F401 - a fixture
 from tests.harness import START, Cluster, WorkerProcess
+from tests.programs import PROGRAM
 
 Bridging = Callable[..., Awaitable[WorkerProcess]]
 
@@ -44,8 +45,8 @@ async def spawned(mcp: Cluster, pbx: Ari | Ami, *options: str, **env: str) -> Wo
         "MCP_SESSIONS_ASTERISK_USER": USER,
         "MCP_SESSIONS_ASTERISK_PASSWORD": PASSWORD,
     }
-    process = await asyncio.create_subprocess_exec(
-        str(PROGRAM), "bridge", "asterisk", *options,
+    process = await programs.start(
+        PROGRAM, "bridge", "asterisk", *options,
         env={**os.environ, **settings, **env}, cwd=mcp.folder,
         stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, limit=1 << 20,
     )  # fmt: skip
