@@ -16,11 +16,17 @@ from collections.abc import AsyncIterator
 import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq.exceptions import AuthenticationError, ConnectionClosed, ProbableAuthenticationError
+from aiormq.exceptions import (
+    AuthenticationError,
+    ChannelNotFoundEntity,
+    ConnectionClosed,
+    ProbableAuthenticationError,
+)
 from pamqp import commands
 from yarl import URL
 
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
+from consumer.broker.direct_reply import DirectReplies
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.pending import Pending
 from consumer.broker.publisher import PublishChannels
@@ -206,7 +212,35 @@ class Link:
             opened.append((pika, raw))
         *confirm, outbox, unconfirmed, look = (raw for _, raw in opened)
         channels = tuple(pika for pika, _ in opened)
-        return PublishChannels(channels, tuple(confirm), outbox, unconfirmed, look, self._pending, user)
+        replies = DirectReplies(self._is_direct_reply)
+        return PublishChannels(channels, tuple(confirm), outbox, unconfirmed, look, self._pending, replies, user)
+
+    async def _is_direct_reply(self, address: str) -> bool | None:
+        """Whether a direct reply-to address is the broker's, asked on a connection of its own: it costs that if not."""
+        connection = TolerantConnection(self._url, client_properties={"connection_name": f"{self._name} look"})
+        try:
+            async with self._pending.bounded(CONNECT_TIMEOUT):
+                try:
+                    await connection.connect()
+                    pika = connection.channel(publisher_confirms=False)
+                    raw = await _opened(pika)
+                except Exception as error:  # noqa: BLE001 - it lets nobody in just now, and says nothing of the address
+                    log.warning("link.not_asked", address=address, error=repr(error))
+                    return None
+                await raw.queue_declare(address, passive=True)
+        except ChannelNotFoundEntity:
+            return True  # who has asked is gone
+        except TimeoutError:
+            return None
+        except Exception as error:  # noqa: BLE001 - it has closed the connection
+            log.warning("link.no_direct_reply", address=address, error=repr(error))
+            return False
+        else:
+            return True
+        finally:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await connection.close()
 
     async def close(self) -> None:
         """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""

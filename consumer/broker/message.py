@@ -19,14 +19,20 @@ It answers a larger one by closing the channel, and the link is lost with it: se
 CALL_HEADER: Final = "x-mcp-call"
 """The call of a message that goes straight to a queue, where the routing key is the queue's name."""
 
-_BROKER_HEADERS: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths"})
+_ORDERS: Final = frozenset({"CC", "BCC"})
+"""Further routing keys: what RabbitMQ does with a message beside what its publisher says (sender-selected)."""
+
+_BROKER_HEADERS: Final = _ORDERS | {"x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths"}
 _BROKER_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 
 
 def own_headers(headers: Headers) -> Headers:
-    """``headers`` without the broker's.
+    """``headers`` without the broker's, and without what tells the broker where else to route.
 
-    RabbitMQ 3.10 believes the ``x-death`` that a client publishes, and drops a message on its second lap silently.
+    RabbitMQ 3.10 believes the ``x-death`` that a client publishes, and drops a message on its second lap silently. It
+    obeys ``CC`` with the rights of whoever publishes, which would be ours; and it closes the channel for one that is no
+    array, which another's can be when we read it: of two fields of a name RabbitMQ reads the first, the library the
+    last.
     """
     return {
         name: value

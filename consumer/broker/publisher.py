@@ -15,6 +15,7 @@ import structlog
 from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError, PublishError
 
+from consumer.broker.direct_reply import DirectReplies
 from consumer.broker.errors import (
     BrokerUnavailable,
     MessageTooLarge,
@@ -48,6 +49,7 @@ class PublishChannels:
     unconfirmed: aiormq.Channel
     look: aiormq.Channel
     pending: Pending
+    direct_replies: DirectReplies
     user: str | None = None
     """The broker's user of this connection, when what is published is to say so."""
 
@@ -173,6 +175,8 @@ class Publisher:
         channel = channels.unconfirmed
         if channel.is_closed or channels.pending.over:
             raise BrokerUnavailable("the connection was lost")
+        if not exchange and not await channels.direct_replies.can_be(routing_key):
+            raise Unsendable(f"{routing_key!r} is no direct reply-to address of this broker")
         try:
             with self._traced(message, exchange, routing_key) as trace:
                 properties = _properties(message, trace, channel, channels.user).marshal()

@@ -2,6 +2,7 @@
 reason."""
 
 import asyncio
+import base64
 import json
 import struct
 import time
@@ -41,6 +42,9 @@ UNREADABLE: Final[dict[str, dict[str, bytes]]] = {
     "headers that are nested hundreds deep": {"headers": table((b"deep", nested(500)))},
     "countless fields in a header": {"headers": table((b"many", b"A" + long(b"V" * 100_000)))},
     "no delivery mode and an odd priority": {"priority": b"\xff"},
+    "further routing keys, which we read otherwise than RabbitMQ": {
+        "headers": table((b"CC", b"A" + long(text(b"further"))), (b"CC", b"I\0\0\0\1"), (b"BCC", b"A" + long(b"")))
+    },
 }
 UNWRITABLE: Final[dict[str, dict[str, bytes]]] = {
     "bytes beyond UTF-8 in a header": {"headers": table((b"x-amqp-1.0-properties", text(b"\0\x53\x73\xc0\xff")))},
@@ -148,6 +152,28 @@ async def test_who_asks_is_answered_whatever_else_the_question_says(
         kind, answer = await answers.to(asked_for)
         assert kind is not None
         assert (kind.endswith(".reply"), answer["error"]["code"]) == (True, "UNKNOWN_TYPE")
+    await live.undisturbed()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        b"x.y",
+        b"\xff.\xff",
+        base64.b64encode(b"\x83j") + b".eA==",  # any other value of Erlang's
+        base64.b64encode(b"\x83Xv\0\7reply@1" + bytes(12)) + b".eA==",  # of a node elsewhere
+    ],
+)
+async def test_a_direct_reply_address_that_is_not_the_brokers_costs_its_answer_only(
+    mcp: Cluster, live: LiveCall, raw: RawPublisher, address: bytes
+):
+    reply_to = short(b"amq.rabbitmq.reply-to." + address)
+    for number in range(3):
+        body = json.dumps({"session_id": f"c-{number}", "service_name": "echo"}).encode()
+        raw.publish(mcp.client.names.sessions, b"c-%d" % number, body, type=short(b"session.create"), reply_to=reply_to)
+    for number in range(3):
+        await mcp.event("created", call_id=f"c-{number}")
+    await mcp.until(lambda: len(mcp.logged("reply.unsendable")) == 3)
     await live.undisturbed()
 
 

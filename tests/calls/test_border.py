@@ -41,6 +41,12 @@ def test_a_worker_brings_every_header_and_others_only_their_deadline():
     assert admitted(delivery(given=given), NAMES).message.headers == {headers.DEADLINE: deadline, "traceparent": "t"}
 
 
+def test_further_routing_keys_are_for_the_first_publication_alone():
+    given = {"CC": ["payroll"], "BCC": 1, "cc": "kept"}
+    assert Message(b"", headers=given).again().headers == {"cc": "kept"}
+    assert admitted(delivery(given=given), NAMES).message.headers == {"cc": "kept"}
+
+
 @pytest.mark.parametrize("by_worker", [True, False])
 def test_deaths_are_believed_only_where_the_broker_brings_dead_letters(by_worker: bool):
     given = {"x-death": [{"queue": INBOX}], "x-first-death-queue": INBOX}

@@ -1,0 +1,82 @@
+"""Direct reply-to addresses, and which of them can be published to without harm.
+
+RabbitMQ makes these addresses itself, and anybody can make one up, or bring one from another cluster. For one that
+names no process on a node of its own, RabbitMQ 3.10 closes the connection of whoever publishes to it. So it is asked
+about each node once, on a connection that may be lost, before anything is published there.
+"""
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Final
+
+from consumer.concurrency.expiring_dict import Memory
+
+PREFIX: Final = "amq.rabbitmq.reply-to."
+
+ASKED_AGAIN: Final = 30.0
+"""After how long (s) a node that was none is asked about again: nodes join a cluster."""
+
+MOST_NODES: Final = 1000
+"""How many nodes that were none are remembered; anybody can make some up."""
+
+_ADDRESS: Final = re.compile(r"([A-Za-z0-9+/]+={0,2})\.[A-Za-z0-9+/]+={0,2}")
+
+_VERSION = 131
+_NUMBERS = {ord("g"): 9, ord("X"): 12}
+"""Bytes behind the node in a process identifier (Erlang's external term format, PID_EXT and NEW_PID_EXT)."""
+
+_LENGTH = {ord("d"): 2, ord("v"): 2, ord("s"): 1, ord("w"): 1}
+"""Bytes of the length of an atom, by its type."""
+
+
+@lru_cache(maxsize=MOST_NODES)
+def node_of(address: str) -> str | None:
+    """The node that a direct reply-to address names, as it is written there; None if it names none."""
+    found = _ADDRESS.fullmatch(address.removeprefix(PREFIX))
+    if found is None:
+        return None
+    try:
+        process = base64.b64decode(found[1], validate=True)
+        version, kind, atom = process[:3]
+        numbers, width = _NUMBERS[kind], _LENGTH[atom]
+    except (binascii.Error, ValueError, KeyError):
+        return None
+    end = 3 + width + int.from_bytes(process[3 : 3 + width])
+    if version != _VERSION or len(process) != end + numbers:
+        return None
+    return process[:end].hex()
+
+
+class DirectReplies:
+    """Knows which direct reply-to addresses are the broker's.
+
+    ``ask`` finds it out for one address; None is no answer, and then the address is believed.
+    """
+
+    def __init__(self, ask: Callable[[str], Awaitable[bool | None]]) -> None:
+        self._ask = ask
+        self._nodes: set[str] = set()
+        self._none: Memory[bool] = Memory(ASKED_AGAIN, MOST_NODES)
+        self._asking = asyncio.Lock()
+
+    async def can_be(self, address: str) -> bool:
+        """Whether it can be published to: any that is no direct reply-to address can."""
+        if not address.startswith(PREFIX):
+            return True
+        node = node_of(address)
+        if node is None:
+            return False
+        if node in self._nodes:
+            return True
+        async with self._asking:
+            if node not in self._nodes and not self._none.get(node):
+                answer = await self._ask(address)
+                if answer:
+                    self._nodes.add(node)
+                elif answer is not None:
+                    self._none.set(node, True)
+        return not self._none.get(node)
