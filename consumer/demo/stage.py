@@ -7,7 +7,6 @@ workers to leave where ``setpriv`` is there to arrange for that.
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -20,8 +19,10 @@ from pathlib import Path
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.topology import CallExchange, Names, cluster_topology
+from consumer.demo.child_process import log_of, start_program
 from consumer.demo.script import PARTS, SHORT_TIMEOUT, TIMEOUT
 from consumer.demo.watch import DemoFailed, Watch
+from consumer.settings.environment import PREFIX
 from schemas.ids import WorkerId
 
 WORKERS = ("demo-1", "demo-2")
@@ -104,29 +105,19 @@ class DemoWorker:
 
 
 async def _start(place: Place, worker_id: str) -> DemoWorker:
-    log = place.folder / f"{worker_id}.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MCP_SESSIONS_")} | {
-        "AMQP_URL": place.url,
-        "MCP_SESSIONS_CONFIG": str(place.folder / "config.json"),
-        "MCP_SESSIONS_WORKER_ID": worker_id,
-        "MCP_SESSIONS_LOG_FORMAT": "json",
-    }
+    others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     setpriv = shutil.which("setpriv")
-    guard = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *guard,
-            sys.executable,
-            "-m",
-            "consumer",
-            env=environment,
-            cwd=place.folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # a Ctrl-C is for the demo, which then asks them to leave
-        )
-    return DemoWorker(worker_id, process, log)
+    process = await start_program(
+        place.folder,
+        worker_id,
+        configuration(place),
+        "worker",
+        settings={},
+        environment=others | {"AMQP_URL": place.url},
+        guard=[setpriv, "--pdeathsig", "TERM", "--"] if setpriv else [],
+        own_session=True,  # a Ctrl-C is for the demo, which then asks them to leave
+    )
+    return DemoWorker(worker_id, process, log_of(place.folder, worker_id))
 
 
 @contextlib.asynccontextmanager
@@ -134,7 +125,6 @@ async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
     """A folder with the configuration, and names on the broker that are deleted in the end."""
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-demo-") as folder:
         place = Place(url, prefix, Path(folder))
-        (place.folder / "config.json").write_text(json.dumps(configuration(place), indent=2))
         try:
             yield place
         finally:

@@ -5,10 +5,8 @@ with what is observed.
 """
 
 import asyncio
-import json
 import os
 import secrets
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,14 +17,13 @@ from typing import Any
 import psutil
 
 from consumer.client import SessionClient
+from consumer.demo.child_process import start_program
 from schemas.events import CloudEvent
 from scripts.benchmarks.measuring import end_all, until
 from tests.harness import remove_everything
 
 READY = 60.0
 """The bound (s) of a worker's start."""
-
-COMMAND_LINE = "from consumer.cli import main; main()"
 
 
 @dataclass
@@ -97,22 +94,7 @@ class Stage:
         return psutil.Process(process.pid)
 
     async def _spawn(self, name: str, configuration: dict[str, Any], *command: str) -> asyncio.subprocess.Process:
-        path = self.folder / f"{name}.json"
-        path.write_text(json.dumps(configuration))
-        settings = {
-            "MCP_SESSIONS_CONFIG": str(path),
-            "MCP_SESSIONS_PREFIX": self.prefix,
-            "MCP_SESSIONS_WORKER_ID": name,
-            "MCP_SESSIONS_LOG_FORMAT": "json",
-        }
-        with (self.folder / f"{name}.log").open("w") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", COMMAND_LINE, *command),
-                env=os.environ | settings,
-                cwd=self.folder,
-                stdin=asyncio.subprocess.DEVNULL,
-                stderr=log,
-            )
+        process = await start_program(self.folder, name, configuration, *command, settings={"PREFIX": self.prefix})
         self._processes.append(process)
         return process
 
