@@ -1,9 +1,15 @@
 """Requests to the MCP server of a session: its resources and prompts, and what it tells of itself."""
 
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Literal, Unpack
 
-from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
+from consumer.client.typed_requests import (
+    REPLY_TIMEOUT,
+    OpeningOptions,
+    QuestionOptions,
+    TypedRequests,
+    on_the_wire,
+)
 from schemas.base import Json
 from schemas.mcp import (
     CompleteResult,
@@ -86,13 +92,8 @@ class ServerMethods(TypedRequests):
         session_id: str,
         uri: str,
         *,
-        service_name: str | None = None,
-        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
-        return_questions: bool = False,
-        input_responses: Json | None = None,
-        request_state: str | None = None,
-        client_capabilities: Json | None = None,
         reply_timeout: float = REPLY_TIMEOUT,
+        **options: Unpack[QuestionOptions],
     ) -> ReadResourceResult:
         """Read a resource (MCP ``resources/read``); with questions and answers as ``call_tool`` has them.
 
@@ -101,17 +102,7 @@ class ServerMethods(TypedRequests):
             McpError: the server answered with an error.
         """
         return await self._session(
-            ResourcesRead,
-            ReadResourceResult,
-            session_id,
-            reply_timeout,
-            service_name=service_name,
-            open=open,
-            uri=uri,
-            questions="return" if return_questions else None,
-            input_responses=input_responses,
-            request_state=request_state,
-            client_capabilities=client_capabilities,
+            ResourcesRead, ReadResourceResult, session_id, reply_timeout, uri=uri, **on_the_wire(options)
         )
 
     async def subscribe_resource(
@@ -119,9 +110,8 @@ class ServerMethods(TypedRequests):
         session_id: str,
         uri: str | None = None,
         *,
-        service_name: str | None = None,
-        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
         reply_timeout: float = REPLY_TIMEOUT,
+        **options: Unpack[OpeningOptions],
     ) -> None:
         """Have changes of a resource told as events ``session.resource_updated``, for as long as the session lives.
 
@@ -131,9 +121,7 @@ class ServerMethods(TypedRequests):
             SessionNotFound: there is none.
             McpError: the server refuses.
         """
-        await self._session(
-            ResourcesSubscribe, McpResult, session_id, reply_timeout, service_name=service_name, open=open, uri=uri
-        )
+        await self._session(ResourcesSubscribe, McpResult, session_id, reply_timeout, uri=uri, **options)
 
     async def unsubscribe_resource(
         self, session_id: str, uri: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
@@ -148,9 +136,8 @@ class ServerMethods(TypedRequests):
         session_id: str,
         level: Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"],
         *,
-        service_name: str | None = None,
-        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
         reply_timeout: float = REPLY_TIMEOUT,
+        **options: Unpack[OpeningOptions],
     ) -> None:
         """Say from which level on a session's server tells its log messages to ``on_log`` of tool calls.
 
@@ -158,9 +145,7 @@ class ServerMethods(TypedRequests):
             SessionNotFound: there is none.
             McpError: the server answered with an error.
         """
-        await self._session(
-            LoggingLevel, McpResult, session_id, reply_timeout, service_name=service_name, open=open, level=level
-        )
+        await self._session(LoggingLevel, McpResult, session_id, reply_timeout, level=level, **options)
 
     async def complete(
         self,
@@ -169,9 +154,8 @@ class ServerMethods(TypedRequests):
         argument: Json,
         *,
         context: Json | None = None,
-        service_name: str | None = None,
-        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
         reply_timeout: float = REPLY_TIMEOUT,
+        **options: Unpack[OpeningOptions],
     ) -> CompleteResult:
         """Complete an argument of a prompt or of a resource template (MCP ``completion/complete``).
 
@@ -180,9 +164,8 @@ class ServerMethods(TypedRequests):
             ref: MCP's reference: ``{"type": "ref/prompt", "name": ...}`` or ``{"type": "ref/resource", "uri": ...}``.
             argument: its ``name``, and the ``value`` so far.
             context: MCP's context: ``{"arguments": {...}}`` that are known already.
-            service_name: the service of the call that is meant.
-            open: whether the session is opened where there is none.
             reply_timeout: how long (s) to wait.
+            options: which session is meant (``service_name``), and whether it is opened (``open``).
 
         Raises:
             SessionNotFound: there is none.
@@ -193,11 +176,10 @@ class ServerMethods(TypedRequests):
             CompleteResult,
             session_id,
             reply_timeout,
-            service_name=service_name,
-            open=open,
             ref=ref,
             argument=argument,
             context=context,
+            **options,
         )
 
     async def list_prompts(
@@ -227,13 +209,8 @@ class ServerMethods(TypedRequests):
         name: str,
         arguments: dict[str, str] | None = None,
         *,
-        service_name: str | None = None,
-        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
-        return_questions: bool = False,
-        input_responses: Json | None = None,
-        request_state: str | None = None,
-        client_capabilities: Json | None = None,
         reply_timeout: float = REPLY_TIMEOUT,
+        **options: Unpack[QuestionOptions],
     ) -> GetPromptResult:
         """Get a prompt with its arguments filled in (MCP ``prompts/get``); with questions and answers as ``call_tool``.
 
@@ -246,12 +223,7 @@ class ServerMethods(TypedRequests):
             GetPromptResult,
             session_id,
             reply_timeout,
-            service_name=service_name,
-            open=open,
             name=name,
             arguments=arguments or {},
-            questions="return" if return_questions else None,
-            input_responses=input_responses,
-            request_state=request_state,
-            client_capabilities=client_capabilities,
+            **on_the_wire(options),
         )

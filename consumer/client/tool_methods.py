@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypedDict
 
-from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
+from consumer.client.typed_requests import REPLY_TIMEOUT, Open, TypedRequests
 from schemas.base import Json
 from schemas.ids import call_id_of
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
@@ -46,7 +46,7 @@ class ToolMethods(TypedRequests):
         arguments: Json | None = None,
         *,
         service_name: str | None = None,
-        open: Literal["beside", "alone", "never"] | None = None,  # noqa: A002 - as the wire has it
+        open: Open | None = None,  # noqa: A002 - as the wire has it
         session_timeout: float | None = None,
         session_metadata: Json | None = None,
         timeout: float = REPLY_TIMEOUT,

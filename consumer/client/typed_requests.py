@@ -1,7 +1,7 @@
 """TypedRequests through a requester: a message type and its fields out, the result as a model back."""
 
 import json
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
@@ -16,6 +16,24 @@ REPLY_TIMEOUT = 30.0
 """How long (s) a reply is waited for, unless the caller says otherwise."""
 
 Result = TypeVar("Result", bound=BaseModel)
+
+Open = Literal["beside", "alone", "never"]
+
+
+class OpeningOptions(TypedDict, total=False):
+    """Which session is meant: the call's session on a service, and whether it is opened where there is none."""
+
+    service_name: str | None
+    open: Open | None
+
+
+class QuestionOptions(OpeningOptions, total=False):
+    """How questions of the server come back, and what they were answered, as ``call_tool`` explains."""
+
+    return_questions: bool
+    input_responses: Json | None
+    request_state: str | None
+    client_capabilities: Json | None
 
 
 class TypedRequests:
@@ -67,6 +85,13 @@ class TypedRequests:
         self, asked: type[ClusterRequest], result: type[Result], reply_timeout: float, **more: Any
     ) -> Result:
         return _read(result, asked.type, await self.request(asked.type, more, reply_timeout=reply_timeout))
+
+
+def on_the_wire(options: QuestionOptions) -> Json:
+    """The fields of a request that these options stand for."""
+    fields: Json = dict(options)
+    returned = fields.pop("return_questions", False)
+    return fields | {"questions": "return" if returned else None}
 
 
 def body_of(values: Json) -> bytes:

@@ -4,7 +4,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel
 
@@ -47,7 +47,7 @@ def _method(name: str, member: Any) -> str:
 
 def _signature(name: str, thing: Callable[..., Any]) -> str:
     signature = inspect.signature(thing)
-    parameters = [one for one in signature.parameters.values() if one.name != "self"]
+    parameters = [part for one in signature.parameters.values() if one.name != "self" for part in _expanded(one)]
     shown = [_parameter(one) for one in parameters]
     star = next((at for at, one in enumerate(parameters) if one.kind is inspect.Parameter.KEYWORD_ONLY), None)
     if star is not None:
@@ -57,6 +57,17 @@ def _signature(name: str, thing: Callable[..., Any]) -> str:
     if len(line) > 100:
         line = f"{name}(\n" + "".join(f"    {one},\n" for one in shown) + f"){given}"
     return f"```text\n{line}\n```"
+
+
+def _expanded(one: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """A parameter, or those that ``**options: Unpack[...]`` stands for."""
+    if one.kind is not inspect.Parameter.VAR_KEYWORD:
+        yield one
+        return
+    (options,) = get_args(one.annotation)
+    for name, kind in get_type_hints(options).items():
+        default = False if kind is bool else None
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def _parameter(one: inspect.Parameter) -> str:
