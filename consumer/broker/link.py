@@ -18,7 +18,7 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
     AuthenticationError,
-    ChannelNotFoundEntity,
+    ChannelClosed,
     ConnectionClosed,
     ProbableAuthenticationError,
 )
@@ -53,6 +53,13 @@ commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Clo
 
 _PASSING = ("limit", "is down")
 """Words of a refusal that may be over in a minute: too many connections, a vhost that is being started."""
+
+
+class _DirectReplyLookup(commands.Queue.Declare):
+    """Asks for a queue whose name has letters (``=``, ``+``) that the library allows in none."""
+
+    def validate(self) -> None:
+        """Let every name pass."""
 
 
 async def _opened(pika: AbstractChannel) -> aiormq.Channel:
@@ -227,14 +234,15 @@ class Link:
                 except Exception as error:  # noqa: BLE001 - it lets nobody in just now, and says nothing of the address
                     log.warning("link.not_asked", address=address, error=repr(error))
                     return None
-                await raw.queue_declare(address, passive=True)
-        except ChannelNotFoundEntity:
+                await raw.rpc(_DirectReplyLookup(queue=address, passive=True))
+        except ChannelClosed:
             return True  # who has asked is gone
-        except TimeoutError:
-            return None
-        except Exception as error:  # noqa: BLE001 - it has closed the connection
+        except ConnectionClosed as error:
             log.warning("link.no_direct_reply", address=address, error=repr(error))
             return False
+        except Exception as error:  # noqa: BLE001 - the link is lost, or the broker takes too long
+            log.warning("link.not_asked", address=address, error=repr(error))
+            return None
         else:
             return True
         finally:
