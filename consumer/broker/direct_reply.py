@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Final
 
-from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.expiring_dict import ExpiringDict
 
 PREFIX: Final = "amq.rabbitmq.reply-to."
 
@@ -60,7 +60,7 @@ class DirectReplies:
     def __init__(self, ask: Callable[[str], Awaitable[bool | None]]) -> None:
         self._ask = ask
         self._nodes: set[str] = set()
-        self._none: Memory[bool] = Memory(ASKED_AGAIN, MOST_NODES)
+        self._none: ExpiringDict[bool] = ExpiringDict(ASKED_AGAIN, MOST_NODES)
         self._asking = asyncio.Lock()
 
     async def can_be(self, address: str) -> bool:

@@ -82,7 +82,7 @@ class RecipeState:
             self.given_back.add(self.held_revision)
         self.held = None
 
-    def gone_astray(self) -> None:
+    def stop_waiting(self) -> None:
         """What the broker has had back will not come: it has lost it, or keeps it back for minutes."""
         self.given_back.clear()
         self.outdate()

@@ -13,7 +13,7 @@ from consumer.broker.outcome import Done, Outcome
 from consumer.broker.rpc import RpcClient
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
-from consumer.calls.cluster.membership import ROLL_CALL, Presence
+from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
 from consumer.calls.cluster.statistics import Figures
 from consumer.calls.context import Configured, ToolProcess
 from consumer.calls.events import session_info
@@ -121,7 +121,7 @@ class Queries:
         except SessionsError as error:
             return refused(error)
         try:
-            await self._presence.has_listened(ROLL_CALL)
+            await self._presence.has_listened(PRESENCE_TIMEOUT)
             # Lists of sessions and figures are asked of each worker; what else is told is in their reports.
             await self._presence.refreshed(0 if isinstance(request, ServicesList | WorkersList) else None)
             return Done(await self._reply(request))

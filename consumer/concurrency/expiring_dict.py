@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class Memory(Generic[V]):
+class ExpiringDict(Generic[V]):
     """A mapping whose entries are forgotten ``keep`` seconds after they were set.
 
     Of more than ``most`` the oldest are forgotten before that: what fills it comes from outside.

@@ -60,7 +60,7 @@ class Consumers:
         if own.worker_id is not None:
             await self._see_that_nobody_has_our_id(link)
         await control.declare_queue(inbox(parts.names, parts.worker_id))
-        parts.ownership.holdings.attach(control, fast.name)
+        parts.ownership.owned_calls.attach(control, fast.name)
         self._channels = {"control": control}
         self._inbox_consumer = await control.consume(
             parts.names.inbox(parts.worker_id), parts.gate.before(self._take_from_inbox)
@@ -116,7 +116,7 @@ class Consumers:
         self._channels, self._consumer_tags = {}, {}
         parts.rpc_client.detach()
         parts.presence.deafened()
-        parts.ownership.holdings.detach()
+        parts.ownership.owned_calls.detach()
         await parts.placer.detach()
         await parts.intake.detach()
         await parts.queries.detach()

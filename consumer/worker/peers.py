@@ -33,7 +33,7 @@ class Peers:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._roll_called = False
+        self._report_requested = False
         self._answered_older = -math.inf
 
     def info(self) -> WorkerInfo:
@@ -69,7 +69,7 @@ class Peers:
         message = PresenceReport(
             worker=self.info(),
             placements=dict(parts.owner.placements),
-            told=parts.ownership.books.told,
+            told=parts.ownership.recovery.told,
         )
         reports_to = parts.rpc_client.reply_to if parts.placer.is_placing else None
         self._note_report(message, reports_to)
@@ -93,15 +93,15 @@ class Peers:
             )
 
     async def keep_announcing(self, up: asyncio.Event) -> None:
-        """Announce for ever: to everybody who calls the roll, and changes of load; ``up`` tells of a link."""
+        """Announce for ever: to everybody when asked, and changes of load to the placer; ``up`` tells of a link."""
         news = self._parts.news
         while True:
             await up.wait()  # before, the exchange may not be there
             await news.wait()
-            if not self._roll_called:
+            if not self._report_requested:
                 await asyncio.sleep(SETTLE)
             news.clear()
-            everybody, self._roll_called = self._roll_called, False
+            everybody, self._report_requested = self._report_requested, False
             await self.announce(to_placer=not everybody)
 
     async def keep_watching(self, up: asyncio.Event, consumed: Callable[[WorkerId], Awaitable[bool]]) -> None:
@@ -130,7 +130,7 @@ class Peers:
             case PresenceReport.type:
                 self._hear_presence(delivery)
             case PresenceRequest.type:
-                self._roll_called = True
+                self._report_requested = True
                 parts.news.set()
                 parts.presence.asked()
                 self._tell_endings(delivery.message.reply_to)
@@ -178,7 +178,7 @@ class Peers:
         now = asyncio.get_running_loop().time()
         if now - self._answered_older >= OLDER_EVERY:
             self._answered_older = now
-            self._roll_called = True
+            self._report_requested = True
             self._parts.news.set()
 
     def _hear_rival(self, rival: WorkerInfo) -> None:

@@ -65,7 +65,7 @@ class WorkerStatus:
             tool_calls_in_flight=parts.ownership.tool_calls.in_flight,
             admission_waiting=parts.placer.waiting,
             link_up=self._link_up(),
-            events_waiting=len(parts.outbox) + parts.ownership.holdings.pending_events,
+            events_waiting=len(parts.outbox) + parts.ownership.owned_calls.pending_events,
             placer=parts.placer.is_placing,
             workers=Counter(worker.state for worker in parts.presence.workers()),
             healthy=self._link_up() and self._probe(),

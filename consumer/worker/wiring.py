@@ -34,7 +34,7 @@ from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, Sessi
 from consumer.settings import Settings
 from consumer.settings.fields import needing_restart, reloaded
 from consumer.worker.current_link import CurrentLink
-from consumer.worker.ownership import ownership_of
+from consumer.worker.owner_wiring import ownership_of
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo, WorkerState
 

@@ -83,7 +83,7 @@ class Worker:
         await self._peers.announce()
         if self._attached_before:
             metrics.RECONNECTS.inc()
-            parts.ownership.books.look()
+            parts.ownership.recovery.look()
         self._attached_before = True
 
     def reload(self, load: Callable[[], Settings]) -> None:
@@ -139,7 +139,7 @@ class Worker:
         self._tasks.start(self._peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")
         self._tasks.start(self._liveness.run(), "liveness")
-        self._tasks.start(parts.ownership.books.run(), "recipe-renewal")
+        self._tasks.start(parts.ownership.recovery.run(), "recipe-renewal")
         self._tasks.start(parts.ownership.heartbeat.run(), "heartbeat")
         supervising = asyncio.create_task(
             self._supervisor.run(connect_timeout=parts.settings.worker.connect_timeout), name="supervisor"

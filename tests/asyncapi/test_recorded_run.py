@@ -235,7 +235,7 @@ async def a_worker_that_was_away(recording: Recording) -> None:
     await mcp.event("lost", session_id="away")
     await mcp.event("created", session_id="away", restored=True)
     way.mend()
-    await mcp.until(lambda: mcp.logged("owner.told_lost", call_id="away"))
+    await mcp.until(lambda: mcp.logged("owner.ends_left_to_placer", call_id="away"))
     assert (await client.call_tool("away", "echo", {"text": "again"})).restored is True
     await client.publish_call_event({"call_id": "away", "kind": "ended"})
     await mcp.event("closed", session_id="away", reason="call_ended")

@@ -12,7 +12,7 @@ from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS
 from consumer.calls.placement.strategy import choose
-from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.expiring_dict import ExpiringDict
 from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, WorkerId
 from schemas.internal import EndedCalls, PresenceReport
 from schemas.sessions import WorkerInfo
@@ -25,7 +25,7 @@ MOST_BYTES = 64 << 20
 
 
 async def test_of_more_than_a_memory_holds_the_oldest_is_forgotten():
-    memory: Memory[int] = Memory(keep=60, most=3)
+    memory: ExpiringDict[int] = ExpiringDict(keep=60, most=3)
     for number in range(3):
         memory.set(f"k-{number}", number)
     memory.set("k-0", 0)  # is the newest now
@@ -35,7 +35,7 @@ async def test_of_more_than_a_memory_holds_the_oldest_is_forgotten():
 
 
 async def test_a_memory_forgets_what_was_set_too_long_ago():
-    memory: Memory[int] = Memory(keep=0.0, most=3)
+    memory: ExpiringDict[int] = ExpiringDict(keep=0.0, most=3)
     memory.set("k", 1)
     assert memory.get("k") is None
     assert memory.items() == []

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.expiring_dict import ExpiringDict
 from consumer.concurrency.keyed_queues import KeyedQueues
 
 
@@ -92,7 +92,7 @@ async def test_a_turn_that_is_abandoned_does_not_wait_for_ever(lanes):
 
 
 async def test_memory_forgets_in_time():
-    memory: Memory[int] = Memory(0.02)
+    memory: ExpiringDict[int] = ExpiringDict(0.02)
     memory.set("a", 1)
     memory.set("b", 2)
     assert memory.get("a") == 1

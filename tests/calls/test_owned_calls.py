@@ -8,7 +8,7 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
 from consumer.calls.events import Reporter
 from consumer.calls.owned_call import OwnedCall
-from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.requests.idempotency import AnswerWindows
 from schemas.events import CONTENT_TYPE, SessionEventType, session_event
 from schemas.ids import CallId, WorkerId
@@ -36,7 +36,7 @@ class KeptOutbox(Outbox):
 class Mine:
     """The calls of a worker without a link, and the lives whose end it has told."""
 
-    calls: Holdings
+    calls: OwnedCalls
     outbox: KeptOutbox
 
     @property
@@ -48,7 +48,7 @@ def mine() -> Mine:
     names, publisher = Names(), Publisher()
     outbox = KeptOutbox(publisher)
     reporter = Reporter(ME, names, outbox)
-    return Mine(Holdings(ME, names, publisher, reporter, AnswerWindows(1 << 20)), outbox)
+    return Mine(OwnedCalls(ME, names, publisher, reporter, AnswerWindows(1 << 20)), outbox)
 
 
 def delivered(recipe: Recipe) -> Delivery:

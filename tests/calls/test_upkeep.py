@@ -24,7 +24,7 @@ from consumer.calls.owned_call import (
     Ringing,
     Tenure,
 )
-from consumer.calls.ownership.upkeep import CHECK_EVERY, GONE_ASTRAY, Findings, Upkeep, look_at, upkeep_of
+from consumer.calls.ownership.upkeep import CHECK_EVERY, MISSING_AFTER, Findings, Upkeep, look_at, upkeep_of
 from schemas.events import SessionEventType, session_event
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe, SessionRecipe
@@ -133,13 +133,13 @@ def test_no_recipe_goes_and_no_call_is_released_before_its_ends_are_told(call, h
         ("the recipe is on its way", owned(given_back={1}), False, Findings(False, False, False)),
         (
             "the recipe is lost",
-            owned(given_back={1}, checked_at=NOW - GRACE - GONE_ASTRAY),
+            owned(given_back={1}, checked_at=NOW - GRACE - MISSING_AFTER),
             False,
             Findings(False, True, False),
         ),
         (
             "the recipe may be a placer's",
-            owned(given_back={1}, checked_at=NOW - GRACE - GONE_ASTRAY, in_doubt=True),
+            owned(given_back={1}, checked_at=NOW - GRACE - MISSING_AFTER, in_doubt=True),
             False,
             Findings(False, False, True),
         ),
@@ -152,7 +152,7 @@ def test_a_look_finds(why: str, call: OwnedCall, has_ended: bool, found: Finding
 @given(calls, st.booleans())
 def test_a_recipe_is_written_anew_only_where_it_is_known_whose_the_call_is(call, has_ended):
     found = look_at(call, now=NOW, grace=GRACE, has_ended=has_ended)
-    assert not (found.recipe_astray and call.check.in_doubt)
+    assert not (found.recipe_missing and call.check.in_doubt)
     assert not (found.ended_elsewhere and call.tenure.has_ended)
     assert found.owner_in_doubt or not call.check.in_doubt
 
@@ -185,7 +185,7 @@ def test_a_recipe_is_dirty_from_a_change_to_the_next_that_is_written_or_dropped(
         settle()
         assert not state.dirty
     state.given_back.add(1)
-    state.gone_astray()
+    state.stop_waiting()
     assert (state.dirty, state.given_back) == (True, set())
 
 

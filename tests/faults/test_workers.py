@@ -59,7 +59,7 @@ async def test_a_worker_that_is_frozen_for_longer_than_the_heartbeat_is_supersed
     print(f"\nrestored {time.monotonic() - frozen_at:.1f} s after SIGSTOP (heartbeat {HEARTBEAT} s)")  # noqa: T201
     scene.thaw(first)
     # It lets go of all of them, and tells nobody a second time: they were reported lost.
-    await scene.until(lambda: {r["call_id"] for r in scene.logged("owner.told_lost")} == victims, within=30)
+    await scene.until(lambda: {r["call_id"] for r in scene.logged("owner.ends_left_to_placer")} == victims, within=30)
     assert {e.subject for e in scene.of("lost")} == victims
     assert not scene.of("closed", worker_id=first.worker_id)
     after = await scene.sessions_are(set(calls) - set(ending))  # ends that came as orphans take their time

@@ -17,7 +17,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
-from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.expiring_dict import ExpiringDict
 from consumer.concurrency.task_set import Tasks
 from schemas.ids import CallId, WorkerId
 from schemas.internal import EndedCalls
@@ -47,8 +47,8 @@ class Endings:
         self._publisher = publisher
         self._tombstone = tombstone
         self._remember = max(REMEMBER, tombstone)
-        self._ended_at: Memory[float] = Memory(self._remember)
-        self._noted_here: Memory[float] = Memory(self._remember)
+        self._ended_at: ExpiringDict[float] = ExpiringDict(self._remember)
+        self._noted_here: ExpiringDict[float] = ExpiringDict(self._remember)
         self._news: dict[CallId, float | None] = {}
         self._tasks = Tasks()
 

@@ -1,8 +1,8 @@
 """Who is there, and what each has reported of its room.
 
-At rest nobody says anything. A worker reports to everybody when it comes, when it leaves, and when somebody calls the
-roll; a change of its load it reports to the placer, or to everybody while it knows of none. Whoever needs to know who
-lives asks: the placer before it places on a worker that it has not heard for a while or takes its calls away, who
+At rest nobody says anything. A worker reports to everybody when it comes, when it leaves, and when somebody asks for
+reports. A change of its load it reports to the placer, or to everybody while it knows of none. Whoever needs to know
+who lives asks: the placer before it places on a worker that it has not heard for a while or takes its calls away, who
 answers a list, and who finds that nobody consumes a worker's inbox any more. What the placer has placed since a
 worker's last report is added to that report, so that placing is as exact as counting.
 """
@@ -29,13 +29,13 @@ KEPT_IN_ANY_CASE = 64
 MOST_WORKERS = 1000
 """The most workers that are remembered, living or not."""
 
-ROLL_CALL = 0.3
-"""How long (s) is waited for the answers to a roll call, before what is known without them must do: they take
+PRESENCE_TIMEOUT = 0.3
+"""How long (s) is waited for the reports that were asked for, before what is known without them must do: they take
 milliseconds."""
 
 ANSWER_SHARE = 0.8
-"""How long a worker may take to answer a roll call before it is taken for dead, as a share of the grace. What it held
-waits for a whole grace, and the roll is called within the first fifth of that; see ``watch_every``."""
+"""How long a worker that is asked for a report may take before it is taken for dead, as a share of the grace. What it
+held waits for a whole grace, and everybody is asked within the first fifth of that; see ``watch_every``."""
 
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
@@ -171,7 +171,7 @@ class Presence:
         return self._listening_since + seconds <= asyncio.get_running_loop().time()
 
     async def has_listened(self, seconds: float) -> None:
-        """Wait until the others can have been heard for so long through this link; it was begun with a roll call."""
+        """Wait until the others can have been heard for so long through this link; it began by asking them."""
         loop = asyncio.get_running_loop()
         while (left := self._listening_since + seconds - loop.time()) > 0:
             await self._heard_more(loop.time() + min(left, self.grace))
@@ -179,23 +179,23 @@ class Presence:
     async def refreshed(self, max_age: float | None = None) -> None:
         """See that everybody who lives was heard in the last ``max_age`` seconds (the grace), by asking if need be.
 
-        Waits ``ROLL_CALL`` seconds at most. Who was asked in vain for so long already is not waited for.
+        Waits ``PRESENCE_TIMEOUT`` seconds at most. Who was asked in vain for so long already is not waited for.
         """
         loop = asyncio.get_running_loop()
         age = self.grace if max_age is None else max_age
         began = loop.time()
         if self._unheard(began - age / 2):  # before anybody has to wait for it
-            self._ask(unless_within=ROLL_CALL if age else 0.0)
-        while loop.time() < began + ROLL_CALL and self._unheard(began - age):
-            await self._heard_more(began + ROLL_CALL)
+            self._ask(unless_within=PRESENCE_TIMEOUT if age else 0.0)
+        while loop.time() < began + PRESENCE_TIMEOUT and self._unheard(began - age):
+            await self._heard_more(began + PRESENCE_TIMEOUT)
 
     def _unheard(self, since: float) -> bool:
-        """Whether somebody else who answers a roll call, or may still answer one, was not heard since then."""
+        """Whether somebody else who reports when asked, or may still do so, was not heard since then."""
         now = asyncio.get_running_loop().time()
         return any(
             seen.heard_at < since
             for worker_id, seen in self._table.items()
-            if worker_id != self._me and (seen.asked_at is None or now - seen.asked_at <= ROLL_CALL)
+            if worker_id != self._me and (seen.asked_at is None or now - seen.asked_at <= PRESENCE_TIMEOUT)
         )
 
     def _ask(self, *, unless_within: float) -> None:
@@ -217,8 +217,8 @@ class Presence:
             elif loop.time() - seen.heard_at <= self.grace:
                 return True
             else:
-                until = loop.time() + ROLL_CALL
-                self._ask(unless_within=ROLL_CALL)
+                until = loop.time() + PRESENCE_TIMEOUT
+                self._ask(unless_within=PRESENCE_TIMEOUT)
             await self._heard_more(until)
         await self.heard_out()  # its answer may wait behind something, if it was us who stood still
         return self.alive(worker_id)

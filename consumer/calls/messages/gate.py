@@ -14,7 +14,7 @@ from consumer.broker.message import Delivery, Handler
 from consumer.broker.outcome import Outcome, ToDeadLetters, decided
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
-from consumer.calls.cluster.membership import ROLL_CALL, Presence
+from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
 from consumer.calls.messages.border import admitted, is_answerable, must_be_workers
 from consumer.calls.messages.origin import Origins
 from consumer.calls.messages.parsing import refused
@@ -57,16 +57,16 @@ class Gate:
         """``handler``, behind the gate."""
 
         def take(delivery: Delivery) -> None:
-            if self._is_early(delivery) or self._may_be_left(delivery):
+            if self._is_early_messages(delivery) or self._may_be_left(delivery):
                 self._start(self._let_in_later(delivery, handler), "gate-wait")
             else:
                 self._let_in(delivery, handler)
 
         return take
 
-    def _is_early(self, delivery: Delivery) -> bool:
+    def _is_early_messages(self, delivery: Delivery) -> bool:
         """Whether nobody can say yet if this is a worker's: one that does not sign would have been heard by now."""
-        if delivery.user is not None or self._presence.has_heard(ROLL_CALL) or self._origins.believes_unsigned:
+        if delivery.user is not None or self._presence.has_heard(PRESENCE_TIMEOUT) or self._origins.believes_unsigned:
             return False
         return must_be_workers(delivery)
 
@@ -74,7 +74,7 @@ class Gate:
         return not self._origins.believes_unsigned and self._origins.left_by(delivery) is not None
 
     async def _let_in_later(self, delivery: Delivery, handler: Handler) -> None:
-        await self._presence.has_listened(ROLL_CALL)
+        await self._presence.has_listened(PRESENCE_TIMEOUT)
         worker = self._origins.left_by(delivery)
         if worker is not None and not self._origins.believes_unsigned:
             try:

@@ -9,15 +9,15 @@ from consumer.calls.context import Configured
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
 from consumer.calls.messages.parsing import about, service_named_by, timeout_named_by
 from consumer.calls.owned_call import OwnedCall
-from consumer.calls.ownership.owned_calls import Holdings
-from consumer.calls.ownership.recovery import Books
+from consumer.calls.ownership.owned_calls import OwnedCalls
+from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.returns import Returns
 from consumer.calls.requests.asked import Asked
 from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCalls
 from consumer.calls.requests.session_for import SessionFor, find, no_session
-from consumer.calls.requests.session_requests import OpeningUse, Uses
+from consumer.calls.requests.session_requests import OpeningUse, SessionRequests
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
 from schemas.errors import Capacity, SessionsError
@@ -34,27 +34,27 @@ class CallRequests:
 
     def __init__(
         self,
-        holdings: Holdings,
-        books: Books,
+        owned_calls: OwnedCalls,
+        recovery: Recovery,
         lanes: KeyedQueues,
         returns: Returns,
         *,
         sessions: SessionFor,
         tool_calls: ToolCalls,
-        uses: Uses,
+        session_requests: SessionRequests,
         answers: AnswerWindows,
         kept: KeptCalls,
         in_flight: InFlight,
         configured: Configured,
         heartbeat: Heartbeat,
     ) -> None:
-        self._holdings = holdings
-        self._books = books
+        self._owned_calls = owned_calls
+        self._recovery = recovery
         self._lanes = lanes
         self._returns = returns
         self._sessions = sessions
         self._tool_calls = tool_calls
-        self._uses = uses
+        self._session_requests = session_requests
         self._answers = answers
         self._kept = kept
         self._in_flight = in_flight
@@ -84,7 +84,7 @@ class CallRequests:
                 await delivery.ack()
                 return Done(failed(too_late(request)))
         await delivery.ack()  # from here on it is at most once, here or elsewhere
-        call = self._holdings.calls.get(call_id)
+        call = self._owned_calls.calls.get(call_id)
         if call is None:
             return self._returns.not_ours(delivery, call_id)
         if isinstance(request, ToolsCall):
@@ -96,7 +96,7 @@ class CallRequests:
             return Done(await self._open_and_use(call, request, deadline))
         if session is None:
             return Done(failed(no_session(request)))
-        return Done(await self._uses.run(session, request, deadline - time.monotonic()))
+        return Done(await self._session_requests.run(session, request, deadline - time.monotonic()))
 
     async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
         try:
@@ -106,7 +106,7 @@ class CallRequests:
             return Done(failed(error))
         finally:
             if not call.sessions:
-                self._books.keep_later(call.call_id)
+                self._recovery.keep_later(call.call_id)
         what = "done" if answer.outcome == "ok" else answer.outcome
         service = {} if answer.service is None else {"service": answer.service}
         return Done(answer.body, what, about=service, code=answer.code)
@@ -115,16 +115,16 @@ class CallRequests:
         try:
             with call.in_use():
                 session = await self._sessions.ensure(call, request, deadline)
-                return await self._uses.run(session, request, deadline - time.monotonic())
+                return await self._session_requests.run(session, request, deadline - time.monotonic())
         except SessionsError as error:
             return failed(error)
         finally:
             if not call.sessions:
-                self._books.keep_later(call.call_id)
+                self._recovery.keep_later(call.call_id)
 
     def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
         """Whether a tool call was cancelled; None where no such call is known."""
-        call = self._holdings.calls.get(call_id)
+        call = self._owned_calls.calls.get(call_id)
         if call is None:
             return None
         key = request.idempotency_key
@@ -135,7 +135,7 @@ class CallRequests:
 
     def _timeout(self, call_id: CallId, request: Use) -> float:
         """How long (s) the caller waits: as it says, but no longer than a service allows; else as the service says."""
-        call = self._holdings.calls.get(call_id)
+        call = self._owned_calls.calls.get(call_id)
         session = find(call, request) if call is not None else None
         name = service_named_by(request)
         configured = self._configured.services.get(name) if name is not None else None

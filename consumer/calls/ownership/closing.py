@@ -8,7 +8,7 @@ import structlog
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.context import Configured, ToolProcess
 from consumer.calls.owned_call import OwnedCall
-from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.sessions import SessionManager
 from schemas.events import EndReason
@@ -23,13 +23,13 @@ class Closing:
     def __init__(
         self,
         sessions: SessionManager[ToolProcess],
-        holdings: Holdings,
+        owned_calls: OwnedCalls,
         lanes: KeyedQueues,
         endings: Endings,
         configured: Configured,
     ) -> None:
         self._sessions = sessions
-        self._holdings = holdings
+        self._owned_calls = owned_calls
         self._lanes = lanes
         self._endings = endings
         self._configured = configured
@@ -66,24 +66,24 @@ class Closing:
         call.tenure.end(timer)
 
     async def _tombstone_over(self, call: OwnedCall) -> None:
-        if not (call.tenure.has_ended and self._holdings.is_ours(call)):
+        if not (call.tenure.has_ended and self._owned_calls.is_ours(call)):
             return
         if call.events.pending:  # it will be known whose they are to tell
             self._start_tombstone(call)
         else:
-            await self._holdings.release(call)
+            await self._owned_calls.release(call)
 
     # Another worker's call.
 
     def give_up(self, call_id: CallId, reason: EndReason) -> None:
         """The call is no longer ours: another worker owns it (``SUPERSEDED``), or it ended while we were away."""
-        call = self._holdings.calls.get(call_id)
+        call = self._owned_calls.calls.get(call_id)
         if call is not None:
             self._lanes.submit(call_id, partial(self._give_up, call, reason))
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
         await self.close_all(call, reason)
         if call.recipe.given_back:
-            log.info("owner.told_lost", call_id=call.call_id, sessions=len(call.events.pending))
-            self._holdings.leave_to_placer(call)
-        await self._holdings.release(call)
+            log.info("owner.ends_left_to_placer", call_id=call.call_id, sessions=len(call.events.pending))
+            self._owned_calls.leave_to_placer(call)
+        await self._owned_calls.release(call)

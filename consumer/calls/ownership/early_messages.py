@@ -7,7 +7,7 @@ EARLY_TIMEOUT = 0.5
 """How long (s) early messages wait; then the call is not ours (any more), and they are sent back to the placer."""
 
 
-class Early:
+class EarlyMessages:
     """Messages of calls that are not owned yet, each call's in order.
 
     The placer binds first, on the channel that proves it to be the placer, and then sends the opening message on. A

@@ -12,7 +12,7 @@ from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.closing import Closing
-from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.owned_calls import OwnedCalls
 from schemas import headers
 from schemas.calls import CallEvent, CallKind
 from schemas.events import EndReason
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 0.05
 
 
-class Leaving:
+class Handover:
     """Hands calls over, one by one, each on its lane."""
 
     def __init__(
@@ -32,14 +32,14 @@ class Leaving:
         names: Names,
         publisher: Publisher,
         reporter: Reporter,
-        holdings: Holdings,
+        owned_calls: OwnedCalls,
         closing: Closing,
     ) -> None:
         self._worker_id = worker_id
         self._names = names
         self._publisher = publisher
         self._reporter = reporter
-        self._holdings = holdings
+        self._owned_calls = owned_calls
         self._closing = closing
 
     async def give_away(self, call: OwnedCall, *, until: float, hand_over: bool) -> None:
@@ -51,25 +51,25 @@ class Leaving:
         sessions = list(call.sessions.values())
         try:
             await _idle(sessions, until)
-            legacy = self._legacy(call, sessions) if hand_over else None
+            message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
-            if legacy is not None:
+            if message is not None:
                 await self._reporter.settled()  # that it closed is told before it opens elsewhere
                 marks = {headers.RETURNED: self._worker_id, headers.RETURNS: headers.FOR_GOOD}
                 await self._publisher.publish(
-                    forwarding.onward(legacy, marks), self._names.unowned, routing_key(call.call_id)
+                    forwarding.onward(message, marks), self._names.unowned, routing_key(call.call_id)
                 )
-            await self._holdings.release(call)
+            await self._owned_calls.release(call)
         except BrokerError as error:  # without a broker the recipe stays in the inbox, and is placed as an orphan
             log.warning("owner.left_without_broker", call_id=call.call_id, error=str(error))
 
-    def _legacy(self, call: OwnedCall, sessions: list[CallSession]) -> Message | None:
+    def _handover_message(self, call: OwnedCall, sessions: list[CallSession]) -> Message | None:
         """What the placer must know of a call that we leave: its recipe, or that it has ended."""
         if call.tenure.has_ended:
             event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
             return Message(body=event.model_dump_json().encode(), type=event.message_type)
         alive = [one for one in sessions if one.end_reason in (None, EndReason.WORKER_SHUTDOWN)]
-        return self._holdings.recipe_message(call, alive) if alive else None
+        return self._owned_calls.recipe_message(call, alive) if alive else None
 
 
 async def _idle(sessions: list[CallSession], until: float) -> None:

@@ -15,10 +15,10 @@ from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.opening import Opening
-from consumer.calls.ownership.owned_calls import Holdings
-from consumer.calls.ownership.recovery import Books
+from consumer.calls.ownership.owned_calls import OwnedCalls
+from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.ringing import Ringer
-from consumer.calls.ownership.upkeep import GONE_ASTRAY
+from consumer.calls.ownership.upkeep import MISSING_AFTER
 from consumer.calls.requests.binding_text import below_telephony
 from consumer.calls.requests.session_for import find, no_session
 from consumer.calls.routes import CALL_KEY, plan
@@ -45,15 +45,15 @@ from schemas.requests import (
 )
 
 
-class Changes:
+class CallLifecycle:
     """Carries out what changes the calls that a worker holds."""
 
     def __init__(
         self,
-        holdings: Holdings,
+        owned_calls: OwnedCalls,
         opening: Opening,
         closing: Closing,
-        books: Books,
+        recovery: Recovery,
         ringer: Ringer,
         lanes: KeyedQueues,
         *,
@@ -61,15 +61,15 @@ class Changes:
         configured: Configured,
         grace: float,
     ) -> None:
-        self._holdings = holdings
+        self._owned_calls = owned_calls
         self._opening = opening
         self._closing = closing
-        self._books = books
+        self._recovery = recovery
         self._ringer = ringer
         self._lanes = lanes
         self._worker_id = worker_id
         self._configured = configured
-        self._recipes_come_within = grace + GONE_ASTRAY
+        self._recipes_come_within = grace + MISSING_AFTER
 
     async def carry_out(self, delivery: Delivery, call: OwnedCall, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
         """Do what ``message`` says; raises the errors that its sender is to be told."""
@@ -87,7 +87,7 @@ class Changes:
             case Recipe():
                 return await self._restore(call, message, died=headers.DEATHS in delivery.message.headers)
             case OwnerCheck(worker_id=asker) if asker == self._worker_id:
-                was_in_doubt = await self._books.still_ours(call)
+                was_in_doubt = await self._recovery.still_ours(call)
                 return Done(what="still_owner", routine=not was_in_doubt)
             case OwnerCheck():
                 return Done(succeeded({"call_id": call.call_id, "owner": self._worker_id}))
@@ -127,20 +127,20 @@ class Changes:
 
         See ``requests.session_for.SessionOpener``.
         """
-        if self._holdings.leaving:
+        if self._owned_calls.leaving:
             raise no_session(request)
         work = partial(self._find_or_open, call, request, wanted, undecided=undecided)
         return await self._lanes.run(call.call_id, tracing.carried(work))
 
     async def _find_or_open(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:
-        if not self._holdings.is_ours(call):
+        if not self._owned_calls.is_ours(call):
             raise no_session(request)
         session = find(call, request)
         if session is None:
             session = await self._open_one(call, wanted)
             if undecided:
                 call.undecided.add(session.session_id)
-        await self._books.keep_or_retry(call.call_id)
+        await self._recovery.keep_or_retry(call.call_id)
         return session
 
     async def _open_one(
@@ -202,12 +202,12 @@ class Changes:
 
     async def _ring(self, call: OwnedCall, wanted: list[Wanted]) -> Outcome:
         call.tenure.ring(self._ringer.ring(wanted, partial(self._stop_ringing, call)))
-        await self._holdings.bind_requests(call)
+        await self._owned_calls.bind_requests(call)
         return Done(succeeded({"sessions": sorted(call.sessions)}), what="reserved")
 
     def _stop_ringing(self, call: OwnedCall) -> None:
         call.tenure.stop_ringing()
-        self._books.keep_later(call.call_id)
+        self._recovery.keep_later(call.call_id)
 
     # A recipe of another worker.
 

@@ -14,8 +14,8 @@ from consumer.calls.events import Reporter
 from consumer.calls.news import News
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.kept_metadata import KeptMetadata, weight_of
-from consumer.calls.ownership.owned_calls import Holdings
-from consumer.calls.ownership.recovery import Books
+from consumer.calls.ownership.owned_calls import OwnedCalls
+from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.requests.binding_text import below_telephony
 from consumer.calls.wanted import Wanted
 from consumer.observability import metrics, tracing
@@ -40,8 +40,8 @@ class Opening:
         self,
         sessions: SessionManager[ToolProcess],
         start: Starter,
-        holdings: Holdings,
-        books: Books,
+        owned_calls: OwnedCalls,
+        recovery: Recovery,
         *,
         kept_metadata: KeptMetadata,
         configured: Configured,
@@ -51,8 +51,8 @@ class Opening:
     ) -> None:
         self._sessions = sessions
         self._start = start
-        self._holdings = holdings
-        self._books = books
+        self._owned_calls = owned_calls
+        self._recovery = recovery
         self._kept_metadata = kept_metadata
         self._configured = configured
         self._reporter = reporter
@@ -71,7 +71,7 @@ class Opening:
         """
         # The bindings at both exchanges are there before anybody is told of the session.
         bound, results = await asyncio.gather(
-            self._holdings.bind_requests(call),
+            self._owned_calls.bind_requests(call),
             self._open_as_many_as_fit(call, wanted, if_exists),
             return_exceptions=True,
         )
@@ -196,7 +196,7 @@ class Opening:
         if call.events.was_untold(session):
             call.events.postpone(self._reporter.created(session))
         call.events.postpone(self._reporter.ended(session, end.reason, details))
-        if call.may_tell or self._holdings.leaving or not self._holdings.is_ours(call):
-            self._holdings.publish_pending(call)
+        if call.may_tell or self._owned_calls.leaving or not self._owned_calls.is_ours(call):
+            self._owned_calls.publish_pending(call)
         if call.leave(session):
-            self._books.keep_later(call.call_id)
+            self._recovery.keep_later(call.call_id)

@@ -14,7 +14,7 @@ from consumer.broker.topology import Binding, Names
 from consumer.calls.events import Reporter
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.requests.idempotency import AnswerWindows
-from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.expiring_dict import ExpiringDict
 from schemas.events import CloudEvent
 from schemas.ids import CallId, WorkerId, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
@@ -25,7 +25,7 @@ TRAVELS = 600.0
 """How long (s) a recipe may be on its way from a lost link to a placer and back, when the broker is away as well."""
 
 
-class Holdings:
+class OwnedCalls:
     """The calls of this worker, and their traces in the broker."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Holdings:
         self.leaked: set[CallId] = set()
         """Calls that are not ours any more, whose binding could not be taken away."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
-        self._left_to_placer: Memory[tuple[set[int], list[CloudEvent]]] = Memory(TRAVELS)
+        self._left_to_placer: ExpiringDict[tuple[set[int], list[CloudEvent]]] = ExpiringDict(TRAVELS)
         self._channel: Channel | None = None
         self._requests_queue = ""
 

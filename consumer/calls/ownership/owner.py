@@ -16,11 +16,11 @@ from consumer.broker.topology import Names
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
 from consumer.calls.ownership.call_requests import CallRequests
-from consumer.calls.ownership.early_messages import Early
-from consumer.calls.ownership.handover import Leaving
-from consumer.calls.ownership.lifecycle import Changes
-from consumer.calls.ownership.owned_calls import Holdings
-from consumer.calls.ownership.recovery import Books
+from consumer.calls.ownership.early_messages import EarlyMessages
+from consumer.calls.ownership.handover import Handover
+from consumer.calls.ownership.lifecycle import CallLifecycle
+from consumer.calls.ownership.owned_calls import OwnedCalls
+from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.returns import Returns
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
@@ -49,11 +49,11 @@ class Owner:
         presence: Presence,
         lanes: KeyedQueues,
         *,
-        holdings: Holdings,
-        changes: Changes,
-        books: Books,
+        owned_calls: OwnedCalls,
+        lifecycle: CallLifecycle,
+        recovery: Recovery,
         requests: CallRequests,
-        leaving: Leaving,
+        handover: Handover,
         returns: Returns,
     ) -> None:
         self._worker_id = worker_id
@@ -61,20 +61,20 @@ class Owner:
         self._settler = settler
         self._presence = presence
         self._lanes = lanes
-        self._holdings = holdings
-        self._changes = changes
-        self._books = books
+        self._owned_calls = owned_calls
+        self._lifecycle = lifecycle
+        self._recovery = recovery
         self._requests = requests
-        self._leaving = leaving
+        self._handover = handover
         self._returns = returns
         self._tasks = Tasks()
-        self._early = Early()
+        self._early_messages = EarlyMessages()
         self.placements: dict[WorkerId, int] = {}
         """The highest placement number seen of each placer, for our reports."""
 
     def owns(self, call_id: CallId) -> bool:
         """Whether a call is this worker's."""
-        return call_id in self._holdings.calls
+        return call_id in self._owned_calls.calls
 
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the inbox or of the requests queue over."""
@@ -85,12 +85,12 @@ class Owner:
             return
         if placement := delivery.message.headers.get(headers.PLACEMENT):
             self._note_placement(placement)
-            self._holdings.own(call_id)
+            self._owned_calls.own(call_id)
             self._hand_on(delivery, call_id, message)
-            self._early.admit(call_id)
-        elif call_id not in self._holdings.calls and delivery.exchange == self._names.sessions:
+            self._early_messages.admit(call_id)
+        elif call_id not in self._owned_calls.calls and delivery.exchange == self._names.sessions:
             # The binding is there before the message that was placed: what comes through it waits for that one.
-            self._early.wait(call_id, partial(self._hand_on, delivery, call_id, message))
+            self._early_messages.wait(call_id, partial(self._hand_on, delivery, call_id, message))
         else:
             self._hand_on(delivery, call_id, message)
 
@@ -110,12 +110,12 @@ class Owner:
             self._lanes.submit(call_id, partial(self._settled, delivery, call_id, message))
 
     def _keep_recipe(self, delivery: Delivery, recipe: Recipe) -> None:
-        freed = self._holdings.recipe_arrived(delivery, recipe)
+        freed = self._owned_calls.recipe_arrived(delivery, recipe)
         if freed is not delivery:
             self._settle(delivery, decided(Hold()))
         if freed is not None:
             self._tasks.start(freed.ack(), "recipe-ack")
-        self._books.recipe_is_back(recipe.call_id)
+        self._recovery.recipe_is_back(recipe.call_id)
 
     def _settle(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
         self._tasks.start(self._settle_and_report(delivery, deciding), f"settle {delivery.type}")
@@ -138,40 +138,40 @@ class Owner:
         return told_about(await self._change(delivery, call_id, message), **about(message))
 
     async def _change(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
-        call = self._holdings.calls.get(call_id)
-        if call is None or (self._holdings.leaving and not isinstance(message, CallEnded | SessionClose)):
+        call = self._owned_calls.calls.get(call_id)
+        if call is None or (self._owned_calls.leaving and not isinstance(message, CallEnded | SessionClose)):
             if call is not None and not call.sessions:
-                await self._holdings.release(call)
+                await self._owned_calls.release(call)
             return self._returns.not_ours(delivery, call_id)
         try:
-            outcome = await self._changes.carry_out(delivery, call, message)
+            outcome = await self._lifecycle.carry_out(delivery, call, message)
         except LimitReached as error:
             if not call.sessions:
-                await self._holdings.release(call)
+                await self._owned_calls.release(call)
                 return self._returns.no_room(delivery, call_id)
             outcome = Done(failed(error))
         except SessionsError as error:
             outcome = Done(failed(error))
-        await self._books.keep(call_id)
+        await self._recovery.keep(call_id)
         return outcome
 
     # The worker's life.
 
     async def leave(self, hand_over: bool, timeout: float) -> bool:
         """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
-        self._holdings.leaving = True
+        self._owned_calls.leaving = True
         until = asyncio.get_running_loop().time() + timeout - STOP_TIMEOUT
-        for call in list(self._holdings.calls.values()):
-            self._holdings.publish_pending(call)
-            give_away = partial(self._leaving.give_away, call, until=until, hand_over=hand_over)
+        for call in list(self._owned_calls.calls.values()):
+            self._owned_calls.publish_pending(call)
+            give_away = partial(self._handover.give_away, call, until=until, hand_over=hand_over)
             self._lanes.submit(call.call_id, give_away)
         return await self._lanes.drain(timeout)
 
     async def stop(self, timeout: float) -> None:
         """Wait for what runs, then stop it."""
-        self._early.stop()
+        self._early_messages.stop()
         self._requests.stop()
         await self._tasks.drain(timeout)
         await self._lanes.abandon()
         await self._tasks.cancel()
-        self._holdings.let_all_go()
+        self._owned_calls.let_all_go()

@@ -19,7 +19,7 @@ from consumer.calls.context import Configured
 from consumer.calls.events import Reporter
 from consumer.calls.owned_call import OwnedCall, Reason
 from consumer.calls.ownership.closing import Closing
-from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.upkeep import Upkeep, look_at, upkeep_of
 from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.concurrency.keyed_queues import KeyedQueues
@@ -35,12 +35,12 @@ LOOK_EVERY = 5.0
 """How often (s) all calls are looked at: recipes to renew, questions that nobody answered."""
 
 
-class Books:
+class Recovery:
     """Keeps the calls of a worker recoverable; everything of one call on the call's lane."""
 
     def __init__(
         self,
-        holdings: Holdings,
+        owned_calls: OwnedCalls,
         closing: Closing,
         answers: AnswerWindows,
         lanes: KeyedQueues,
@@ -50,7 +50,7 @@ class Books:
         endings: Endings,
         configured: Configured,
     ) -> None:
-        self._holdings = holdings
+        self._owned_calls = owned_calls
         self._closing = closing
         self._answers = answers
         self._lanes = lanes
@@ -64,27 +64,27 @@ class Books:
 
     async def keep(self, call_id: CallId) -> None:
         """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
-        call = self._holdings.calls.get(call_id)
+        call = self._owned_calls.calls.get(call_id)
         if call is None or call.events.pending:
             return
         await self._confirmed(call)
-        upkeep = upkeep_of(call, has_answers=self._answers.has_some(call), leaving=self._holdings.leaving)
+        upkeep = upkeep_of(call, has_answers=self._answers.has_some(call), leaving=self._owned_calls.leaving)
         match upkeep:
             case Upkeep.WAIT:
                 pass
             case Upkeep.WRITE_RECIPE:
-                self._holdings.write_recipe(call)
+                self._owned_calls.write_recipe(call)
                 await self._tell_created(call)
             case Upkeep.NOTHING:
                 await self._tell_created(call)
             case Upkeep.DROP_RECIPE:
-                await self._holdings.drop_recipe(call)
+                await self._owned_calls.drop_recipe(call)
             case Upkeep.KEEP_ANSWERS:
-                await self._holdings.drop_recipe(call)
+                await self._owned_calls.drop_recipe(call)
                 if call.tenure.reason is not Reason.ANSWERS:
                     self._keep_answers(call)
             case Upkeep.RELEASE:
-                await self._holdings.release(call)
+                await self._owned_calls.release(call)
             case _:
                 assert_never(upkeep)
 
@@ -97,7 +97,7 @@ class Books:
         try:
             await self.keep(call_id)
         except BrokerError as error:
-            log.info("books.later", call_id=call_id, error=str(error))
+            log.info("recovery.retry", call_id=call_id, error=str(error))
 
     async def _tell_created(self, call: OwnedCall) -> None:
         """Tell of the sessions that have waited for their recipe."""
@@ -116,11 +116,11 @@ class Books:
 
     def recipe_is_back(self, call_id: CallId) -> None:
         """A recipe of the call has come to us: no placer has it, so ends that waited for it are ours to tell."""
-        call = self._holdings.calls.get(call_id)
+        call = self._owned_calls.calls.get(call_id)
         if call is None:
             return
         if call.may_tell:
-            self._holdings.publish_pending(call)
+            self._owned_calls.publish_pending(call)
         if not call.sessions:  # it may have been owned for the sake of that end only
             self.keep_later(call_id)
 
@@ -134,23 +134,23 @@ class Books:
         call.tenure.keep_answers(timer)
 
     async def _release_with_answers(self, call: OwnedCall) -> None:
-        if call.tenure.reason is not Reason.ANSWERS or not self._holdings.is_ours(call):
+        if call.tenure.reason is not Reason.ANSWERS or not self._owned_calls.is_ours(call):
             return
         if call.tool_calls or call.events.pending:
             self._keep_answers(call)
         else:
-            await self._holdings.release(call)
+            await self._owned_calls.release(call)
 
     # After we were away.
 
     async def still_ours(self, call: OwnedCall) -> bool:
         """Our own question has come back to us: the call is ours; returns whether that was in doubt."""
-        await self._holdings.bind_requests(call)
+        await self._owned_calls.bind_requests(call)
         was_in_doubt = call.check.confirmed(asyncio.get_running_loop().time())
         if was_in_doubt and call.sessions:  # the broker counts one delivery more of the recipe with each link
             call.recipe.outdate()
         if call.may_tell:
-            self._holdings.publish_pending(call)
+            self._owned_calls.publish_pending(call)
         return was_in_doubt
 
     async def run(self) -> None:
@@ -164,14 +164,14 @@ class Books:
 
         The requests exchange leads here again when that is known: two workers that are bound to it would both answer.
         """
-        if not self._holdings.attached:
+        if not self._owned_calls.attached:
             return
         now = asyncio.get_running_loop().time()
-        for call in self._holdings.to_renew(now):
+        for call in self._owned_calls.to_renew(now):
             self.keep_later(call.call_id)
-        for call in self._holdings.calls.values():
+        for call in self._owned_calls.calls.values():
             self._look_at(call, now)
-        for call_id in self._holdings.leaked:
+        for call_id in self._owned_calls.leaked:
             self._lanes.submit(call_id, partial(self._unbind_leaked, call_id))
 
     def _look_at(self, call: OwnedCall, now: float) -> None:
@@ -179,9 +179,9 @@ class Books:
         found = look_at(call, now=now, grace=self._presence.grace, has_ended=has_ended)
         if found.ended_elsewhere:
             self._closing.give_up(call.call_id, EndReason.CALL_ENDED)
-        if found.recipe_astray:
-            log.warning("books.recipe_gone_astray", call_id=call.call_id, revisions=sorted(call.recipe.given_back))
-            call.recipe.gone_astray()
+        if found.recipe_missing:
+            log.warning("recovery.recipe_missing", call_id=call.call_id, revisions=sorted(call.recipe.given_back))
+            call.recipe.stop_waiting()
             self.keep_later(call.call_id)
             self.recipe_is_back(call.call_id)
         if found.owner_in_doubt:
@@ -190,13 +190,13 @@ class Books:
     async def _check_owner(self, call: OwnedCall) -> None:
         try:
             async with self._asking:
-                if self._holdings.is_ours(call):
-                    await self._holdings.check(call)
+                if self._owned_calls.is_ours(call):
+                    await self._owned_calls.check(call)
         except BrokerError as error:  # it stays in doubt
-            log.info("books.check_later", call_id=call.call_id, error=str(error))
+            log.info("recovery.owner_check_retry", call_id=call.call_id, error=str(error))
 
     async def _unbind_leaked(self, call_id: CallId) -> None:
         try:
-            await self._holdings.unbind_leaked(call_id)
+            await self._owned_calls.unbind_leaked(call_id)
         except BrokerError:
-            self._holdings.leaked.add(call_id)
+            self._owned_calls.leaked.add(call_id)

@@ -8,7 +8,7 @@ from consumer.calls.owned_call import OwnedCall, Reason
 CHECK_EVERY = 120.0
 """How often (s) a call is asked for though we were never away: what misleads its messages is found out."""
 
-GONE_ASTRAY = 15.0
+MISSING_AFTER = 15.0
 """How long (s) beyond the grace a recipe that the broker has had back may take to one who is known to own the call.
 Longer, and the broker keeps it back for minutes (see the topology), or has lost it: a new one is written."""
 
@@ -49,7 +49,7 @@ class Findings:
 
     ended_elsewhere: bool
     """The call has ended, and the worker that closed it did not reach us."""
-    recipe_astray: bool
+    recipe_missing: bool
     """The broker has had the recipe back, and neither we nor a placer gets it."""
     owner_in_doubt: bool
     """It has to be asked whether the call is ours."""
@@ -58,9 +58,10 @@ class Findings:
 def look_at(call: OwnedCall, *, now: float, grace: float, has_ended: bool) -> Findings:
     """What is wrong with a call ``now``; ``has_ended``: some worker has told that it ended after we took it on."""
     lives = bool(call.sessions) or call.tenure.reason is Reason.RINGING
+    is_given_back = bool(call.recipe.given_back)
     since_check = now - call.check.checked_at
     return Findings(
         ended_elsewhere=has_ended and lives and not call.tenure.has_ended,
-        recipe_astray=bool(call.recipe.given_back) and not call.check.in_doubt and since_check >= grace + GONE_ASTRAY,
+        recipe_missing=is_given_back and not call.check.in_doubt and since_check >= grace + MISSING_AFTER,
         owner_in_doubt=call.check.in_doubt or (bool(call.sessions) and since_check >= CHECK_EVERY),
     )

@@ -9,7 +9,7 @@ from consumer.broker.message import CALL_HEADER, Headers, Message
 from consumer.broker.outcome import Forward
 from consumer.broker.topology import Binding, Names
 from consumer.calls.messages import forwarding
-from consumer.concurrency.expiring_dict import Memory
+from consumer.concurrency.expiring_dict import ExpiringDict
 from schemas import headers
 from schemas.ids import CallId, WorkerId, routing_key
 
@@ -39,7 +39,7 @@ class Placements:
     def __init__(self, worker_id: WorkerId, names: Names) -> None:
         self._worker_id = worker_id
         self._names = names
-        self._recent: Memory[Placement] = Memory(REMEMBER)
+        self._recent: ExpiringDict[Placement] = ExpiringDict(REMEMBER)
 
     def clear(self) -> None:
         """Another worker may have placed in the meantime."""

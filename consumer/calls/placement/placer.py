@@ -20,7 +20,7 @@ from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.inbox_probe import PROBE
-from consumer.calls.cluster.membership import ROLL_CALL, Presence
+from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
 from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.calls.context import Configured
 from consumer.calls.events import Reporter
@@ -273,7 +273,7 @@ class Placer:
         now = time.time()
         without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
         if until <= now:  # who has just become the placer hears the others, before it says that nobody has room
-            await self._presence.has_listened(ROLL_CALL)
+            await self._presence.has_listened(PRESENCE_TIMEOUT)
         # The wait for room is part of the caller's timeout.
         deadline = {} if decision.timeout is None else {headers.DEADLINE: headers.milliseconds(now + decision.timeout)}
         try:

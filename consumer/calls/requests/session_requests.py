@@ -39,7 +39,7 @@ Plain = (
     | CompletionComplete
     | LoggingLevel
 )
-"""Uses of a session that its server has to answer, without a question."""
+"""SessionRequests of a session that its server has to answer, without a question."""
 
 OpeningUse = (
     ResourcesList
@@ -51,19 +51,19 @@ OpeningUse = (
     | ResourcesRead
     | PromptsGet
 )
-"""Uses of a session that may open it."""
+"""SessionRequests of a session that may open it."""
 
 Asking = Plain | ResourcesRead | PromptsGet
-"""Uses of a session that its server has to answer."""
+"""SessionRequests of a session that its server has to answer."""
 
 AtOnce = SessionGet | SessionTouch | SessionDescribe | InputAnswer
-"""Uses of a session that need no answer of its server."""
+"""SessionRequests of a session that need no answer of its server."""
 
 Look = AtOnce | Asking
 """Every use of a session that is no tool call."""
 
 
-class Uses:
+class SessionRequests:
     """Runs requests on sessions that are there."""
 
     def __init__(self, worker_id: WorkerId, tool_calls: ToolCalls, in_flight: InFlight, kept: KeptCalls) -> None:

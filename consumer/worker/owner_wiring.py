@@ -14,20 +14,20 @@ from consumer.calls.messages.deadlines import Heartbeat
 from consumer.calls.news import News
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
-from consumer.calls.ownership.handover import Leaving
+from consumer.calls.ownership.handover import Handover
 from consumer.calls.ownership.kept_metadata import KeptMetadata
-from consumer.calls.ownership.lifecycle import Changes
+from consumer.calls.ownership.lifecycle import CallLifecycle
 from consumer.calls.ownership.opening import Opening
-from consumer.calls.ownership.owned_calls import Holdings
+from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.owner import Owner
-from consumer.calls.ownership.recovery import Books
+from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.returns import Returns
 from consumer.calls.ownership.ringing import Ringer
 from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCalls
 from consumer.calls.requests.session_for import SessionFor
-from consumer.calls.requests.session_requests import Uses
+from consumer.calls.requests.session_requests import SessionRequests
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.sessions import SessionManager
@@ -39,8 +39,8 @@ class Ownership:
     """The parts of the owner that the rest of a worker speaks to."""
 
     owner: Owner
-    holdings: Holdings
-    books: Books
+    owned_calls: OwnedCalls
+    recovery: Recovery
     closing: Closing
     tool_calls: ToolCalls
     heartbeat: Heartbeat
@@ -65,10 +65,10 @@ def ownership_of(
     """The owner of a worker's calls, and what it is made of; each part gets the parts made before it."""
     lanes = KeyedQueues("owner")
     answers = AnswerWindows(bounds.max_kept)
-    holdings = Holdings(worker_id, names, publisher, reporter, answers)
-    closing = Closing(sessions, holdings, lanes, endings, configured)
-    books = Books(
-        holdings,
+    owned_calls = OwnedCalls(worker_id, names, publisher, reporter, answers)
+    closing = Closing(sessions, owned_calls, lanes, endings, configured)
+    recovery = Recovery(
+        owned_calls,
         closing,
         answers,
         lanes,
@@ -80,19 +80,19 @@ def ownership_of(
     opening = Opening(
         sessions,
         start,
-        holdings,
-        books,
+        owned_calls,
+        recovery,
         kept_metadata=KeptMetadata(bounds),
         configured=configured,
         reporter=reporter,
         news=News(reporter),
         figures=figures,
     )
-    changes = Changes(
-        holdings,
+    lifecycle = CallLifecycle(
+        owned_calls,
         opening,
         closing,
-        books,
+        recovery,
         Ringer(sessions, start, take_back, configured),
         lanes,
         worker_id=worker_id,
@@ -100,19 +100,19 @@ def ownership_of(
         grace=presence.grace,
     )
     in_flight, kept, heartbeat = InFlight(bounds), KeptCalls(), Heartbeat()
-    session_for = SessionFor(changes)
+    session_for = SessionFor(lifecycle)
     tool_calls = ToolCalls(
         session_for, answers, in_flight, kept, settler=settler, configured=configured, figures=figures
     )
     returns = Returns(worker_id, names)
     requests = CallRequests(
-        holdings,
-        books,
+        owned_calls,
+        recovery,
         lanes,
         returns,
         sessions=session_for,
         tool_calls=tool_calls,
-        uses=Uses(worker_id, tool_calls, in_flight, kept),
+        session_requests=SessionRequests(worker_id, tool_calls, in_flight, kept),
         answers=answers,
         kept=kept,
         in_flight=in_flight,
@@ -125,11 +125,11 @@ def ownership_of(
         settler,
         presence,
         lanes,
-        holdings=holdings,
-        changes=changes,
-        books=books,
+        owned_calls=owned_calls,
+        lifecycle=lifecycle,
+        recovery=recovery,
         requests=requests,
-        leaving=Leaving(worker_id, names, publisher, reporter, holdings, closing),
+        handover=Handover(worker_id, names, publisher, reporter, owned_calls, closing),
         returns=returns,
     )
-    return Ownership(owner, holdings, books, closing, tool_calls, heartbeat)
+    return Ownership(owner, owned_calls, recovery, closing, tool_calls, heartbeat)
