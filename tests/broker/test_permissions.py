@@ -1,37 +1,45 @@
 """Least privilege, with real users on a node of our own: each role can do its work, and nothing else."""
 
 import asyncio
-import json
 import re
 import shlex
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import httpx2
 import pytest
-from aiormq.exceptions import ChannelAccessRefused
 
 from consumer.broker.dead_letter import DeadLetter, Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.declare import apply, verify
-from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
-from consumer.broker.message import Message
-from consumer.broker.permissions import ROLES, Role, commands, definitions, permissions
+from consumer.broker.permissions import ROLES, Role, commands, permissions
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Binding, Names, Queue, cluster_topology, inbox
+from consumer.broker.topology import Names, cluster_topology, inbox
 from consumer.client import SessionClient
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings
-from infra.broker import PrivateBroker, find_server, private_broker
+from infra.broker import PrivateBroker, find_server
 from schemas.errors import Forbidden
 from schemas.ids import WorkerId
 from tests import programs
+from tests.broker_users import (
+    FOLLOWING,
+    NAMES,
+    Act,
+    bind,
+    broker_with_users,
+    consume,
+    declare,
+    delete,
+    give_rights,
+    may,
+    publish,
+    url_of,
+)
 from tests.harness import Cluster, cluster, config
 from tests.programs import PROGRAM
 
-NAMES = Names("acme.mcp")
 DEAD_WORKER = WorkerId("w-dead")
 pytestmark = [
     pytest.mark.timeout(240),
@@ -42,30 +50,16 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def node() -> Iterator[PrivateBroker]:
     """A node with one user for each role, whose password is the role."""
-    with private_broker() as node:
-        made = definitions(NAMES, permissions(NAMES), vhost="/", user="{role}")
-        users = [{"name": role, "password": role, "tags": ""} for role in ROLES]
-        path = definitions_of(node)
-        path.write_text(json.dumps({"users": users, **made}))
-        path.chmod(0o644)
-        node.rabbitmqctl("import_definitions", str(path))
+    with broker_with_users() as node:
+        give_rights(node)
         yield node
-
-
-def definitions_of(node: PrivateBroker) -> Path:
-    return node.home / "definitions.json"
-
-
-def url_of(node: PrivateBroker, role: Role) -> str:
-    return node.url.replace("guest:guest", f"{role}:{role}")
 
 
 @pytest.fixture
 async def mcp(node: PrivateBroker):
     """What an operator has declared, and who looks after it; workers are started as ``worker``."""
     async with cluster(node.url, NAMES.prefix) as made:
-        # once more for each test: from RabbitMQ 4.3 on, topic permissions go with their exchange
-        await asyncio.to_thread(node.rabbitmqctl, "import_definitions", str(definitions_of(node)))
+        await asyncio.to_thread(give_rights, node)
         link = Link(url_of(node, "operator"), "operator")
         await link.open()
         await apply(await link.channel(), cluster_topology(NAMES), link=link)
@@ -73,62 +67,6 @@ async def mcp(node: PrivateBroker):
         yield made
         await (await link.channel()).delete_queue(NAMES.inbox(DEAD_WORKER))
         await link.close()
-
-
-Act = Callable[[Link, Publisher], Awaitable[object]]
-
-
-async def refused(url: str, act: Act) -> bool:
-    """Whether the broker refuses this; on a connection of its own, because it may cost the connection."""
-    link, publisher = Link(url, "test"), Publisher()
-    await link.open()
-    try:
-        publisher.attach(await link.publishing())
-        await act(link, publisher)
-    except BrokerError as error:
-        if not isinstance(error.__cause__, ChannelAccessRefused):
-            raise
-        return True
-    else:
-        return False
-    finally:
-        await link.close()
-
-
-def publish(exchange: str, key: str = "") -> Act:
-    return lambda _, publisher: publisher.publish(Message(b"{}"), exchange, key, mandatory=False)
-
-
-def consume(queue: str) -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        await (await link.channel()).consume(queue, lambda _: None)
-
-    return act
-
-
-def bind(exchange: str, key: str, *, queue: str | None = None) -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        channel = await link.channel()
-        name = queue or f"{NAMES.prefix}.following.{link.token}"
-        if queue is None:
-            await channel.declare_queue(Queue(name, "", exclusive=True))
-        await channel.bind(Binding(exchange, name, key))
-
-    return act
-
-
-def declare(queue: str) -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        await (await link.channel()).declare_queue(Queue(queue, "", exclusive=True))
-
-    return act
-
-
-def delete(queue: str) -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        await (await link.channel()).delete_queue(queue)
-
-    return act
 
 
 INBOX = NAMES.inbox(DEAD_WORKER)
@@ -155,13 +93,13 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "write into a queue that is nobody's": publish("", "elsewhere"),
         "publish a dead letter": publish(NAMES.dead_letters),
         "make an orphan": publish(NAMES.orphans),
-        "lead events to the questions": bind(NAMES.events, "#", queue=NAMES.queries),
+        "lead events to the questions": bind(NAMES.queries, NAMES.events, "#"),
         "pretend to be a worker": publish(NAMES.workers),
-        "listen to calls": bind(NAMES.sessions, "c-1"),
-        "listen to requests": bind(NAMES.requests, "c-1"),
-        "listen to raw events": bind(NAMES.calls, "#"),
-        "listen to workers": bind(NAMES.workers, ""),
-        "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
+        "listen to calls": bind(FOLLOWING, NAMES.sessions, "c-1"),
+        "listen to requests": bind(FOLLOWING, NAMES.requests, "c-1"),
+        "listen to raw events": bind(FOLLOWING, NAMES.calls, "#"),
+        "listen to workers": bind(FOLLOWING, NAMES.workers, ""),
+        "lead calls elsewhere": bind(INBOX, NAMES.events, "#"),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
         "take the dead letters": consume(NAMES.dead_letters),
@@ -175,9 +113,9 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
         "write into an inbox": publish("", INBOX),
         "publish a dead letter": publish(NAMES.dead_letters),
         "pretend to be a worker": publish(NAMES.workers),
-        "listen to calls": bind(NAMES.sessions, "c-1"),
-        "listen to raw events": bind(NAMES.calls, "#"),
-        "lead calls elsewhere": bind(NAMES.events, "#", queue=INBOX),
+        "listen to calls": bind(FOLLOWING, NAMES.sessions, "c-1"),
+        "listen to raw events": bind(FOLLOWING, NAMES.calls, "#"),
+        "lead calls elsewhere": bind(INBOX, NAMES.events, "#"),
         "take calls": consume(NAMES.calls),
         "take an inbox": consume(INBOX),
         "take the dead letters": consume(NAMES.dead_letters),
@@ -187,7 +125,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
     "worker": {
         "publish call events": publish(NAMES.calls, "k"),
         "publish other keys": publish(NAMES.events, "else.what"),
-        "follow events": bind(NAMES.events, "#", queue=INBOX),
+        "follow events": bind(INBOX, NAMES.events, "#"),
         "take the dead letters": consume(NAMES.dead_letters),
         "take orphans": consume(NAMES.orphans),
         "delete the dead-letter queue": delete(NAMES.dead_letters),
@@ -203,7 +141,7 @@ FORBIDDEN: dict[Role, dict[str, Act]] = {
 
 @pytest.mark.parametrize("role", ROLES)
 async def test_a_role_can_do_nothing_else(node: PrivateBroker, mcp: Cluster, role: Role):
-    allowed = [what for what, act in FORBIDDEN[role].items() if not await refused(url_of(node, role), act)]
+    allowed = [what for what, act in FORBIDDEN[role].items() if await may(url_of(node, role), act)]
     assert allowed == []
 
 

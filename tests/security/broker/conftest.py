@@ -8,8 +8,9 @@ from consumer.broker.link import Link
 from consumer.broker.topology import cluster_topology
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker, find_server
+from tests.broker_users import NAMES, broker_with_users, give_rights, url_of
 from tests.harness import Cluster, cluster, config
-from tests.security.broker.roles import NAMES, Attacker, broker_with_users, give_rights, url_of
+from tests.security.broker.attacker import Attacker
 from tests.security.broker.scene import Scene
 
 

@@ -14,8 +14,9 @@ from consumer.broker.topology import DELIVERY_LIMIT
 from infra.broker import PrivateBroker
 from schemas.calls import CallEvent, CallKind
 from schemas.ids import CallId, WorkerId
+from tests.broker_users import NAMES, url_of
 from tests.harness import Cluster, config
-from tests.security.broker.roles import NAMES, Attacker, url_of
+from tests.security.broker.attacker import Attacker
 from tests.security.broker.scene import Scene
 
 pytestmark = pytest.mark.timeout(240)

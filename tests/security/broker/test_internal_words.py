@@ -17,8 +17,9 @@ from schemas.errors import ErrorCode
 from schemas.internal import INTERNAL, PresenceReport
 from schemas.requests import MADE_OF_EVENTS
 from tests.acceptance.recipes import recipe_of
+from tests.broker_users import NAMES, url_of
 from tests.harness import Cluster, config
-from tests.security.broker.roles import NAMES, Attacker, url_of
+from tests.security.broker.attacker import Attacker
 from tests.security.broker.scene import Scene
 
 pytestmark = pytest.mark.timeout(240)

@@ -1,23 +1,20 @@
 """The matrix of ``docs/operations/security.md``, filled in by trying: what each role can read, write and forge."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
-from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
-from consumer.broker.message import Message
 from consumer.broker.permissions import ROLES, Role
-from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Binding, Queue, inbox
+from consumer.broker.topology import Queue, inbox
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker
 from schemas.ids import WorkerId
 from tests.acceptance.recipes import recipe_of
+from tests.broker_users import FOLLOWING, NAMES, Act, bind, consume, declare, delete, may, publish, url_of
 from tests.harness import ROOT, Cluster, config
-from tests.security.broker.roles import NAMES, Attacker, url_of
+from tests.security.broker.attacker import Attacker
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -26,46 +23,7 @@ SOMEBODYS = WorkerId("w-somebody")
 ANOTHERS_REPLIES = f"{NAMES.prefix}.replies.another"
 ANOTHERS_EVENTS = f"{NAMES.prefix}.following.another"
 
-Act = Callable[[Link, Publisher], Awaitable[object]]
-
-
-def publish(exchange: str, key: str = "") -> Act:
-    return lambda _, publisher: publisher.publish(Message(b"{}"), exchange, key, mandatory=False)
-
-
-def consume(queue: str) -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        await (await link.channel()).consume(queue, lambda _: None)
-
-    return act
-
-
-def bind(queue: str, exchange: str, key: str = "#") -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        channel = await link.channel()
-        name = queue.replace("{mine}", link.token)
-        if name != queue:
-            await channel.declare_queue(Queue(name, "", exclusive=True))
-        await channel.bind(Binding(exchange, name, key))
-
-    return act
-
-
-def declare(queue: str) -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        await (await link.channel()).declare_queue(Queue(queue, "", exclusive=True))
-
-    return act
-
-
-def delete(queue: str) -> Act:
-    async def act(link: Link, _: Publisher) -> None:
-        await (await link.channel()).delete_queue(queue)
-
-    return act
-
-
-FOLLOWING, HEARING = f"{NAMES.prefix}.following.{{mine}}", f"{NAMES.prefix}.workers.{{mine}}.x"
+HEARING = f"{NAMES.prefix}.workers.{{mine}}.x"
 
 
 def listen(exchange: str, key: str = "#") -> tuple[Act, Act]:
@@ -109,23 +67,6 @@ async def can(url: str, ways: Act | tuple[Act, ...]) -> bool:
     """Whether RabbitMQ lets this user, in any of these ways."""
     acts = ways if isinstance(ways, tuple) else (ways,)
     return any([await may(url, act) for act in acts])
-
-
-async def may(url: str, act: Act) -> bool:
-    """Whether RabbitMQ lets this user; on a connection of its own, because a refusal may cost it."""
-    link, publisher = Link(url, "matrix"), Publisher()
-    await link.open()
-    try:
-        publisher.attach(await link.publishing())
-        await act(link, publisher)
-    except BrokerError as error:
-        told = repr(error.__cause__)
-        assert any(word in told for word in ("ACCESS_REFUSED", "RESOURCE_LOCKED", "AccessRefused", "Locked")), told
-        return False
-    else:
-        return True
-    finally:
-        await link.close()
 
 
 async def believed(role: Role, node: PrivateBroker, mcp: Cluster, kind: str) -> bool:

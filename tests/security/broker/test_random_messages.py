@@ -20,8 +20,9 @@ from schemas.events import CloudEvent
 from schemas.ids import WorkerId
 from schemas.internal import INTERNAL
 from schemas.requests import MADE_OF_EVENTS, REQUESTS
+from tests.broker_users import NAMES, url_of
 from tests.harness import Cluster, config
-from tests.security.broker.roles import NAMES, Attacker, url_of
+from tests.security.broker.attacker import Attacker
 from tests.security.broker.scene import Scene
 
 LIVE = 50

@@ -10,8 +10,8 @@ import pytest
 
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker
+from tests.broker_users import NAMES, url_of
 from tests.harness import ROOT, START, Cluster, cluster, config
-from tests.security.broker.roles import NAMES, url_of
 
 pytestmark = [pytest.mark.timeout(240)]
 

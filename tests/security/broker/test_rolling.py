@@ -12,8 +12,9 @@ from schemas.ids import WorkerId
 from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
 from tests.acceptance.recipes import recipe_of
+from tests.broker_users import NAMES, url_of
 from tests.harness import Cluster, config
-from tests.security.broker.roles import NAMES, Attacker, url_of
+from tests.security.broker.attacker import Attacker
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -5,7 +5,8 @@ import pytest
 from consumer.client import SessionClient
 from schemas.errors import ErrorCode
 from schemas.ids import CallId, routing_key
-from tests.security.broker.roles import NAMES, Attacker
+from tests.broker_users import NAMES
+from tests.security.broker.attacker import Attacker
 from tests.security.broker.scene import Scene
 
 pytestmark = pytest.mark.timeout(240)

@@ -1,9 +1,7 @@
-"""Real users with exactly the rights of their roles, and what an attacker of a role can send."""
+"""What an attacker with the rights of a role can send."""
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,45 +12,9 @@ from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
-from consumer.broker.permissions import ROLES, definitions, permissions
-from consumer.broker.topology import Names
-from infra.broker import PrivateBroker, private_broker
 from schemas.replies import Reply, parse_reply
 
-NAMES = Names("acme.mcp")
-FORMER = "former"
-"""A client with the rights of before: it may also write into any queue, by the default exchange."""
-
-USERS = (*ROLES, FORMER)
 TIMEOUT = 20.0
-
-
-@contextmanager
-def broker_with_users() -> Iterator[PrivateBroker]:
-    """A node with one user for each role, whose password is its name."""
-    with private_broker() as node:
-        path = node.home / "definitions.json"
-        path.write_text(json.dumps(rights()))
-        path.chmod(0o644)
-        yield node
-
-
-def rights() -> dict[str, Any]:
-    """Users and permissions, as RabbitMQ imports them."""
-    made = definitions(NAMES, permissions(NAMES), vhost="/", user="{role}")
-    client = next(one for one in made["permissions"] if one["user"] == "client")
-    made["permissions"].append(client | {"user": FORMER, "write": client["write"].replace("^(", "^(amq\\.default|", 1)})
-    users = [{"name": user, "password": user, "tags": ""} for user in USERS]
-    return {"users": users, **made}
-
-
-def give_rights(node: PrivateBroker) -> None:
-    """Once more for each test: from RabbitMQ 4.3 on, topic permissions go with their exchange."""
-    node.rabbitmqctl("import_definitions", str(node.home / "definitions.json"))
-
-
-def url_of(node: PrivateBroker, user: str) -> str:
-    return node.url.replace("guest:guest", f"{user}:{user}")
 
 
 class Attacker:
