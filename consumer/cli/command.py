@@ -9,7 +9,7 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
@@ -95,7 +95,7 @@ class Invocation:
         Raises:
             ConfigurationError: with every fault in it.
         """
-        from consumer.settings import ConfigurationError, Fault, load_settings
+        from consumer.settings import ConfigurationError, load_settings
 
         given = {"AMQP_URL": self.url, "MCP_SESSIONS_PREFIX": self.prefix}
         env = dict(os.environ if environment is None else environment) | {
@@ -106,7 +106,7 @@ class Invocation:
         except ConfigurationError as error:
             option = {name: option for name, option in _OPTIONS.items() if given[name]}
             raise ConfigurationError(
-                Fault(option.get(fault.key, fault.key), fault.problem) for fault in error.faults
+                replace(fault, key=option.get(fault.key, fault.key)) for fault in error.faults
             ) from None
 
     @asynccontextmanager

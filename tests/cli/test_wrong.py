@@ -80,6 +80,7 @@ async def test_faults_of_options_are_told_by_the_names_of_the_options(offline: C
     assert (ran.code, ran.out) == (2, "")
     assert "  --url: must begin with amqp://" in ran.err
     assert "  --prefix: must be one word" in ran.err
+    assert "\n    The first word of every name on the broker.\n" in ran.err, "what the setting is for"
 
 
 @pytest.mark.parametrize("program", [(), (sys.executable, "-m", "consumer")])
