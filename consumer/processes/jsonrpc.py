@@ -49,9 +49,15 @@ _HEARD = frozenset(
 _ANSWER = frozenset({"jsonrpc", "id", "result", "error"})
 _MAX_FLOAT = sys.float_info.max
 _BOM = b"\xef\xbb\xbf"
+_PADDING = b" \t\r\n\0\x1e"
+"""What may stand around a message: white space, the zero that ends texts in C, the separator of RFC 7464."""
+
 _HEAD = 4096
 _TAIL = 256
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_BEGINS = re.compile(rb"\{|\[\s*[\[{\]]")
+"""How an object or an array of them begins: ``[INFO] sent {...}`` is a line of a log, and the answer comes after it."""
+
 _LAST_ID = re.compile(rb'[,{]\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.]+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 
 
@@ -118,8 +124,8 @@ def quoted(said: Any) -> str:
 
 
 def _loads(data: bytes) -> Any:
-    data = data.removeprefix(_BOM)
-    if not data.lstrip().startswith((b"{", b"[")):
+    data = data.removeprefix(_BOM).strip(_PADDING)
+    if not _BEGINS.match(data):
         raise NotJsonRpc("not a JSON object")
     try:
         return from_json(data)
@@ -127,13 +133,14 @@ def _loads(data: bytes) -> Any:
         if "recursion" in str(cause):
             raise _Unreadable("nested too deeply") from cause
     try:
-        return json.loads(replaced(json.dumps(json.loads(decoded(data)), ensure_ascii=False)))
+        return from_json(replaced(json.dumps(json.loads(decoded(data)), ensure_ascii=False)))
     except json.JSONDecodeError as cause:
         raise _Unreadable("not JSON") from cause
     except RecursionError as cause:
         raise _Unreadable("nested too deeply") from cause
     except ValueError as cause:
-        raise _Unreadable("a number has too many digits") from cause
+        fault = "nested too deeply" if "recursion" in str(cause) else "a number has too many digits"
+        raise _Unreadable(fault) from cause
 
 
 def _id_within(data: bytes) -> int | str | None:
@@ -178,10 +185,12 @@ def _id(value: Any) -> int | str | None:
 
 
 def _is_answer(value: Mapping[str, Any]) -> bool:
-    """Whether it is meant as one. Without ``"jsonrpc": "2.0"`` it has to look like nothing else, a log line say."""
+    """Whether it is meant as one. Without any ``jsonrpc`` it has to look like nothing else, a log line say."""
     if not ("result" in value or "error" in value):
-        return "id" in value and "method" not in value and value.get("jsonrpc") == "2.0"
-    return value.get("jsonrpc") == "2.0" or ("id" in value and value.keys() <= _ANSWER)
+        return "id" in value and "method" not in value and "jsonrpc" in value
+    if "jsonrpc" in value:
+        return True
+    return "id" in value and (value.keys() <= _ANSWER or isinstance(value.get("result"), dict))
 
 
 def _answer(value: Mapping[str, Any]) -> Answer:

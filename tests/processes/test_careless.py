@@ -327,3 +327,41 @@ async def test_whatever_stands_on_a_line_its_caller_has_a_code_at_once(fuzzed: M
 async def test_however_an_answer_is_cut_its_caller_has_a_code_at_once(fuzzed: MCPClient, cut: int, junk: bytes) -> None:
     whole = '{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}'
     await told_at_once(fuzzed, {"raw": whole[:cut] + junk.decode("latin-1") + whole[cut:], "then": True})
+
+
+async def test_a_line_of_a_log_that_quotes_an_answer_is_none(start: Start) -> None:
+    client = await start("careless_server")
+    answer = '{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}'
+    for log in ("[INFO] sending ", "[2026-01-01 12:00:00] sent ", "sending: "):
+        assert text(await client.call_tool("say", {"raw": log + answer, "then": True})) == "ok"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"jsonrpc": 2.0, "id": $ID, "result": {"content": []}, "_meta": {}}',
+        '{"jsonrpc": "1.0", "id": $ID, "result": {"content": []}, "error": null, "took": 3}',
+        '{"id": $ID, "result": {"content": []}, "server": "mine"}',
+        '\0{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}\0',
+        '\x1e{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}',
+    ],
+)
+async def test_what_stands_beside_an_answer_does_not_matter(careless: MCPClient, raw: str) -> None:
+    assert (await careless.call_tool("say", {"raw": raw}, timeout=10))["content"] == []
+
+
+@pytest.mark.parametrize("depth", [150, 195, 400, 900])
+@pytest.mark.parametrize("odd", ["\\ud800", "\u00e9"])
+async def test_no_nesting_ends_the_session(careless: MCPClient, depth: int, odd: str) -> None:
+    """A letter that is mended must not let more levels in than can be written again."""
+    deep = '{"a":' * depth + "1" + "}" * depth
+    raw = '{"jsonrpc": "2.0", "id": $ID, "result": {"content": [], "s": "ODD", "deep": DEEP}}'
+    try:
+        result = await careless.call_tool("say", {"raw": raw.replace("ODD", odd).replace("DEEP", deep)})
+    except McpError as error:
+        assert "nested too deeply" in error.message  # noqa: PT017 - one of the two
+    else:
+        json.dumps(result)
+        assert depth < 200
+    assert careless.is_alive
+    assert text(await careless.call_tool("ok")) == "ok"
