@@ -102,7 +102,7 @@ async def test_a_slow_network_loses_nothing(scene: Stage, proxy: TCPProxy):
 
 
 @pytest.mark.long
-async def test_a_worker_that_comes_back_while_it_is_buried_keeps_its_calls(scene: Stage, proxy: TCPProxy):
+async def test_a_worker_that_comes_back_while_it_is_declared_dead_keeps_its_calls(scene: Stage, proxy: TCPProxy):
     """What the placer sends takes long: it takes the bindings away when their worker has looked at them already."""
     placer = await scene.start(faulty(), AMQP_URL=through(scene.url, proxy))
     worker = await scene.start()

@@ -44,7 +44,7 @@ from schemas.errors import SessionsError
 LEAVE_TIMEOUT = 6.0
 """Seconds for leaving the session, ending the process and removing its folder; their own budgets sum to less."""
 
-FATE_TIMEOUT = 0.5
+EXIT_TIMEOUT = 0.5
 """Seconds in which the news of an end follows the end of the connection."""
 
 STOP_TIMEOUT = 8.0
@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 _owners: set[asyncio.Task[None]] = set()
 
 
-Meet = Callable[[ClientSession, JSONRPCDispatcher[Any], Connection, Introduction], Awaitable[None]]
+Initialized = Callable[[ClientSession, JSONRPCDispatcher[Any], Connection, Introduction], Awaitable[None]]
 """Learns what is needed of a server that has introduced itself. Counts towards ``start_timeout``."""
 
 
@@ -63,15 +63,15 @@ class ClientLifecycle:
     """Start, stop and death of a client of ``service``.
 
     Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a keeper of its own; a worker shares one. ``meet`` is part of the start, and ``hear`` is given
-    what the server says unasked.
+    one of its own, with a keeper of its own; a worker shares one. ``initialized`` is part of the start, and ``hear`` is
+    given what the server says unasked.
     """
 
     def __init__(
         self,
         service: MCPService,
         *,
-        meet: Meet,
+        initialized: Initialized,
         hear: MessageHandlerFnT,
         questions: Questions,
         launcher: Launcher | None,
@@ -80,7 +80,7 @@ class ClientLifecycle:
     ) -> None:
         learn(secrets_of(service))
         self.service = service
-        self._meet, self._hear, self._questions = meet, hear, questions
+        self._initialized, self._hear, self._questions = initialized, hear, questions
         self.era = known_era
         self.program: Program = ()
         """Its program's file as it was at the start."""
@@ -89,7 +89,7 @@ class ClientLifecycle:
         self._line_cap = line_cap
         self._owner: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
-        self._leash: asyncio.Timeout | None = None
+        self._deadline: asyncio.Timeout | None = None
         self._over = asyncio.Event()
         self._started = False
         self._stopping = False
@@ -186,9 +186,9 @@ class ClientLifecycle:
     def _ask_to_stop(self) -> None:
         self._stopping = True
         self._over.set()
-        if self._leash is not None and not self._started:
+        if self._deadline is not None and not self._started:
             with contextlib.suppress(RuntimeError):  # it is running out already
-                self._leash.reschedule(asyncio.get_running_loop().time())
+                self._deadline.reschedule(asyncio.get_running_loop().time())
 
     # The owner.
 
@@ -225,7 +225,7 @@ class ClientLifecycle:
         link: Connection | None = None
         try:
             async with (
-                asyncio.timeout_at(deadline) as self._leash,
+                asyncio.timeout_at(deadline) as self._deadline,
                 connect(self.service, self._launcher, self._line_cap) as link,
             ):
                 self._connection = link
@@ -240,10 +240,10 @@ class ClientLifecycle:
                     message_handler=self._hear,
                 ) as session:
                     await self._introduce(session, dispatcher, link)
-                    self._leash.reschedule(None)
+                    self._deadline.reschedule(None)
                     self._begin(link)
                     await self._over.wait()
-                    self._leash.reschedule(asyncio.get_running_loop().time() + LEAVE_TIMEOUT)
+                    self._deadline.reschedule(asyncio.get_running_loop().time() + LEAVE_TIMEOUT)
         except BaseException as error:
             if not self._started:
                 raise self._setback(error, link) from error
@@ -256,7 +256,7 @@ class ClientLifecycle:
             offered = DEFAULT_CAPABILITIES | {name: {} for name in self.service.offers}
             about = await negotiate(session, dispatcher, known=self.era, capabilities=offered)
             self._session = session
-            await self._meet(session, dispatcher, link, about)
+            await self._initialized(session, dispatcher, link, about)
             self.era = about.era
         except (MCPError, SessionsError, ValidationError) as fault:
             setback = await link.setback(fault, probed=self.era is None)
@@ -299,9 +299,9 @@ class ClientLifecycle:
         if self._connection is not None:
             self._connection.break_off(cause)
 
-    async def fate(self) -> ProcessExit | None:
+    async def await_exit(self) -> ProcessExit | None:
         """How the server ended, if it did or does so in a moment; a stop that was asked is an end, too."""
         link = self._connection
-        if link is not None and (ending := await link.wait_gone(FATE_TIMEOUT)) is not None:
+        if link is not None and (ending := await link.wait_gone(EXIT_TIMEOUT)) is not None:
             return ending
         return ProcessExit(exit_code=None, signal=None, stderr="") if self._over.is_set() else None

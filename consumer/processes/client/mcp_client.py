@@ -65,7 +65,7 @@ class MCPClient:
         self._questions = Questions()
         self._life = ClientLifecycle(
             service,
-            meet=self._meet,
+            initialized=self._initialized,
             hear=self._hear,
             questions=self._questions,
             launcher=launcher,
@@ -149,12 +149,12 @@ class MCPClient:
         """Have ``callback`` called in the loop when nothing of the client is left; only after ``start`` was called."""
         self._life.add_done_callback(partial(callback, self))
 
-    async def _meet(
+    async def _initialized(
         self, session: ClientSession, dispatcher: JSONRPCDispatcher[Any], connection: Connection, about: Introduction
     ) -> None:
         self._introduction = about
         envelope = Envelope(about.era, about.protocol_version)
-        self._requester = McpRequester(dispatcher, envelope, self._questions, connection, self._life.fate)
+        self._requester = McpRequester(dispatcher, envelope, self._questions, connection, self._life.await_exit)
         capabilities = session.server_capabilities
         if capabilities is not None and capabilities.tools is not None:
             self._catalogue.set(await self._list_tools())

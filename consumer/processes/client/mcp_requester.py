@@ -32,8 +32,8 @@ _IDLE_ROUND = 0.05
 class McpRequester:
     """Sends requests over one session's dispatcher; from any task, any number at once.
 
-    ``fate`` waits a moment for the news that the server is gone, and tells how it ended if it is; ``connection`` is
-    the one below the dispatcher.
+    ``await_exit`` waits a moment for the news that the server is gone, and tells how it ended if it is; ``connection``
+    is the one below the dispatcher.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class McpRequester:
         envelope: Envelope,
         questions: Questions,
         connection: Connection,
-        fate: Callable[[], Awaitable[ProcessExit | None]],
+        await_exit: Callable[[], Awaitable[ProcessExit | None]],
     ) -> None:
         self._dispatcher = dispatcher
         self._questions = questions
         self._connection = connection
-        self._fate = fate
+        self._await_exit = await_exit
         self.envelope = envelope
 
     async def send(
@@ -133,7 +133,7 @@ class McpRequester:
         if self._connection.forgotten and fault.message == FORGOTTEN:
             words = self._connection.last_words
             return SessionDied(f"{named}: {words}", exit_code=None, signal=None, stderr=words)
-        ending = await self._fate() if connection_lost(fault) else None
+        ending = await self._await_exit() if connection_lost(fault) else None
         if ending is not None:
             return OutcomeUnknown(
                 f"{named}: the server was gone before it answered; nobody can say whether it was executed",
