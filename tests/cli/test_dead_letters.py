@@ -109,7 +109,7 @@ async def test_a_replayed_message_is_handled_again(cli: Cli, mcp: Cluster):
     ran = await cli("dead-letters", "replay", "--all", "--watch", "10")
     assert ran.code == 1, ran.err
     assert "Replayed 2 messages." in ran.err
-    assert "1 message could not be handled this time either, and becomes a dead letter again." in ran.err
+    assert "1 message could not be handled this time either, and is back among the dead letters." in ran.err
     assert f"{mcp.prefix}.calls" in ran.out
     await mcp.event("created", call_id="c-9")
     await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) > before)
