@@ -80,7 +80,7 @@ def connection_url(url: str, heartbeat: float) -> URL:
     """
     if (problem := problem_of(url)) is not None:
         raise InvalidBrokerUrl(f"the broker's URL {problem}")
-    parsed = URL(url)
+    parsed = URL(url.strip())
     return parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=str(max(1, round(heartbeat))))
 
 

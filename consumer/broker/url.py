@@ -14,7 +14,8 @@ EXAMPLE: Final = "write amqp://user:password@host:5672/vhost, or amqps:// for TL
 ESCAPES: Final = "%40 for @, %2F for /, %23 for #, %3F for ?, %3A for :, %25 for %"
 
 MAX_HEARTBEAT: Final = 65_534
-AUTH: Final = ("plain", "amqplain", "external")
+MAX_VHOST: Final = 255
+AUTH: Final = ("plain", "external")
 
 
 def problem_of(url: str) -> str | None:
@@ -33,10 +34,14 @@ def problem_of(url: str) -> str | None:
         return f"has an @, / or # where none may be; in user, password and vhost write {ESCAPES}; {EXAMPLE}"
     if not parts.hostname:
         return f"names no host; {EXAMPLE}"
+    if any(not 0 < len(label) < 64 for label in _labels(parts.hostname)):
+        return f"names a host that cannot be one; {EXAMPLE}"
     if port == 0:
         return f"has port 0; {EXAMPLE}"
     if "/" in parts.path.lstrip("/"):
         return "names a vhost with a / in it, which is written %2F"
+    if len(vhost_of(url).encode()) > MAX_VHOST:
+        return f"names a vhost of more than {MAX_VHOST} bytes"
     return next((fault for name, value in _query(parts) if (fault := _fault(name, value))), None)
 
 
@@ -47,6 +52,11 @@ def _escaped(parts: SplitResult, url: str) -> bool:
     """
     behind = (parts.path, parts.query, parts.fragment)
     return parts.netloc.count("@") <= 1 and not any("@" in part for part in behind) and "#" not in url
+
+
+def _labels(host: str) -> list[str]:
+    """What is between the dots of a host's name; the last dot may stand for the root."""
+    return host.removesuffix(".").split(".")
 
 
 def unknown_parameters(url: str) -> list[str]:

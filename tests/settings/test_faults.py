@@ -224,7 +224,11 @@ def test_a_route_cannot_name_a_service_twice_or_take_the_key_of_the_call() -> No
         ("amqp://host/?heartbeat=", "?heartbeat= with something"),
         ("amqp://host/?heartbeat=65535", "65534 at most"),
         ("amqp://host/?timeout=hunter2", "?timeout= with something"),
-        ("amqp://host/?auth=hunter2", "plain, amqplain or external"),
+        ("amqp://host/?auth=hunter2", "plain or external"),
+        ("amqp://host/?auth=amqplain", "plain or external"),
+        ("amqp://user:hunter2@host..example/", "a host that cannot be one"),
+        ("amqp://user:hunter2@" + "h" * 64 + "/", "a host that cannot be one"),
+        ("amqp://host/" + "hunter2" * 40, "a vhost of more than 255 bytes"),
         ("amqp://host/?interleave=hunter2", "?interleave= with something"),
         ("amqp://host/?happy_eyeballs_delay=hunter2", "?happy_eyeballs_delay= with something"),
         ("amqps://host/?cadata=hunter2!", "base64"),
@@ -242,6 +246,7 @@ def test_a_broker_url_that_cannot_be_used_is_explained_and_nothing_of_it_is_repe
     [
         "amqp://user:p%40s%2Fs%23@host:5672/vhost?heartbeat=0",
         "amqp://user:pa:ss@host//",
+        "amqp://user:password@host.example./vhost",
         "amqps://[::1]:5671/%2F?heartbeat=30&cafile=/etc/ca.pem&name=x",
     ],
 )
