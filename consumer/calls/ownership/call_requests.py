@@ -30,7 +30,7 @@ DEFAULT_TIMEOUT = 30.0
 
 
 class CallRequests:
-    """Runs what uses a session of a call, beside everything else."""
+    """Runs the requests to sessions of calls, each in a task of its own."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class CallRequests:
         self._heartbeat = heartbeat
 
     async def take(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
-        """KeptAnswer a request, unless the worker holds as many as it takes on."""
+        """Answer a request, unless the worker holds as many as it takes on."""
         try:
             with self._in_flight.held(len(delivery.message.body)):
                 outcome = await self._run(delivery, call_id, request)

@@ -1,4 +1,4 @@
-"""Running what uses a session, but for tool calls: looking at it, its tools, its resources, its prompts."""
+"""Requests to a session other than tool calls: its state, its tools, its resources, its prompts."""
 
 from typing import assert_never
 
