@@ -9,22 +9,32 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.outcome import Outcome
 from consumer.broker.publisher import Publisher
+from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.statistics import Figures
 from consumer.calls.context import Bounds, Configured, ToolProcess
 from consumer.calls.events import Reporter
+from consumer.calls.messages.deadlines import Heartbeat
 from consumer.calls.news import News
 from consumer.calls.owned_call import OwnedCall
+from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
+from consumer.calls.ownership.handover import Handover
 from consumer.calls.ownership.kept_metadata import KeptMetadata
 from consumer.calls.ownership.lifecycle import CallLifecycle
 from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import OwnedCalls
+from consumer.calls.ownership.owner import Owner
 from consumer.calls.ownership.recovery import Recovery
+from consumer.calls.ownership.returns import Returns
 from consumer.calls.ownership.ringing import Ringer
 from consumer.calls.requests.idempotency import AnswerWindows
+from consumer.calls.requests.in_flight import InFlight
+from consumer.calls.requests.kept_calls import KeptCalls
 from consumer.calls.requests.session_for import SessionFor
+from consumer.calls.requests.session_requests import SessionRequests
+from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.calls.routes import Route
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.processes.mcp_manager import MCPManager
@@ -56,6 +66,7 @@ class Times:
 class OwnerParts:
     """What of an owner these tests speak to."""
 
+    owner: Owner
     call: OwnedCall
     owned_calls: OwnedCalls
     lifecycle: CallLifecycle
@@ -70,6 +81,10 @@ class OwnerParts:
         """Do what a message says, as if it was delivered with these properties."""
         delivery = Delivery(Message(b"", **properties), "inbox", "", CALL, False, 0.0, None)  # type: ignore[arg-type]
         return await self.lifecycle.carry_out(delivery, self.call, message)
+
+
+async def _nothing() -> None:
+    """Nobody takes the dead letters of these tests."""
 
 
 @asynccontextmanager
@@ -101,12 +116,27 @@ async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIter
             owned_calls, opening, closing, recovery, Ringer(sessions, mcp.create_client, mcp.take_back, configured),
             lanes, worker_id=ME, configured=configured, grace=GRACE,
         )  # fmt: skip
+        in_flight, kept, returns = InFlight(Bounds()), KeptCalls(), Returns(ME, names)
+        session_for = SessionFor(lifecycle)
+        settler = Settler(publisher, names.dead_letters, dead_lettered=lambda _reason: None, restore=_nothing)
+        tool_calls = ToolCalls(
+            session_for, answers, in_flight, kept, settler=settler, configured=configured, figures=figures
+        )
+        requests = CallRequests(
+            owned_calls, recovery, lanes, returns, sessions=session_for, tool_calls=tool_calls,
+            session_requests=SessionRequests(ME, tool_calls, in_flight, kept), answers=answers, kept=kept,
+            in_flight=in_flight, configured=configured, heartbeat=Heartbeat(),
+        )  # fmt: skip
+        owner = Owner(
+            ME, names, settler, presence, lanes, owned_calls=owned_calls, lifecycle=lifecycle, recovery=recovery,
+            requests=requests, handover=Handover(ME, names, publisher, reporter, owned_calls, closing),
+            returns=returns,
+        )  # fmt: skip
         call = owned_calls.own(CALL)
-        parts = OwnerParts(call, owned_calls, lifecycle, SessionFor(lifecycle), endings, lanes, configured, outbox, mcp)
+        parts = OwnerParts(owner, call, owned_calls, lifecycle, session_for, endings, lanes, configured, outbox, mcp)
         try:
             yield parts
         finally:
             await sessions.shutdown()
-            owned_calls.let_all_go()
-            await lanes.abandon()
+            await owner.stop(0)
             await endings.stop()
