@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from consumer.gateway.access import Grant
-from consumer.gateway.origins import Addressed
+from consumer.gateway.origins import Addressed, RequestOrigins
 from consumer.gateway.problems import Refused
 from consumer.gateway.statuses import ErrorAnswer
 from schemas.base import Json
@@ -49,8 +49,11 @@ def told(request: Request) -> Told:
 
 def addressed(request: Request) -> Addressed:
     """How this request was addressed."""
-    found: Addressed = request.scope["addressed"]
-    return found
+    scope = request.scope
+    origins: RequestOrigins = scope["origins"]
+    path, query = scope["path"], scope["query_string"].decode("latin-1")
+    peer = scope["client"][0] if scope["client"] else None
+    return origins.addressed(peer, scope["scheme"], f"{path}?{query}" if query else path, request.headers)
 
 
 def only_listens(request: Request) -> None:

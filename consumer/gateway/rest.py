@@ -130,7 +130,8 @@ class Rest:
         return answer(ClosedSession(message=f"Session {session_id} closed"))
 
     async def _limit(self, request: Request, limited: Limited) -> None:
-        await self._rates.count(limited, addressed(request).address)
+        if self._rates:
+            await self._rates.count(limited, addressed(request).address)
 
 
 def plain(result: ToolCallResult) -> Any:
