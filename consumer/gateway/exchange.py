@@ -92,10 +92,9 @@ async def body_of(request: Request, limit: int) -> bytes:
     Raises:
         Refused: 413 or 408.
     """
-    too_large = Refused(413, f"the body has more than {limit} bytes (gateway.max_body)")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
-        raise too_large
+        raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -103,13 +102,17 @@ async def body_of(request: Request, limit: int) -> bytes:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
-                    raise too_large
+                    raise _too_large(limit)
                 chunks.append(chunk)
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
     except ClientDisconnect:
         raise Refused(400, "the connection was closed before the body was there") from None
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the body has more than {limit} bytes (gateway.max_body)")
 
 
 def is_json(content_type: str) -> bool:

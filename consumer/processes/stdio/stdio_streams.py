@@ -46,6 +46,12 @@ PEEK = 4_096
 IN_A_ROW = 16
 """Messages of one server that the session may take before the loop looks at the others."""
 
+SHORT = 4_096
+"""Bytes of a piece of output whose reading is not measured."""
+
+LINE = 2e-5
+"""What a line of such a piece costs (s), at worst."""
+
 FREE = 0.002
 """Seconds of reading a piece of its output that are no server's debt if an answer is in it: answers have to be read."""
 
@@ -105,7 +111,8 @@ class StdoutStream(Stream):
     def _feed(self, data: bytes) -> None:
         if self._ended:
             return
-        began = time.thread_time()
+        # To ask for the time that this takes costs more than to read a short piece.
+        began = time.thread_time() if len(data) > SHORT else None
         try:
             lines = self._splitter.feed(data)
         except LineTooLong:
@@ -133,7 +140,8 @@ class StdoutStream(Stream):
                 cost += price
                 free = free if price else FREE + WAKING
         self._wake()
-        self._share.spend(cost + max(0.0, time.thread_time() - began - free))
+        took = time.thread_time() - began if began is not None else len(lines) * LINE
+        self._share.spend(cost + max(0.0, took - free))
         if self._share.is_overdrawn:
             self._give_up(TALKS)
         elif self._share.rest and self._resting is None:
