@@ -123,8 +123,8 @@ async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIter
             session_for, answers, in_flight, kept, settler=settler, configured=configured, figures=figures
         )
         requests = CallRequests(
-            owned_calls, recovery, lanes, returns, sessions=session_for, tool_calls=tool_calls,
-            session_requests=SessionRequests(ME, tool_calls, in_flight, kept), answers=answers, kept=kept,
+            owned_calls, recovery, lanes, returns, tool_calls=tool_calls,
+            session_requests=SessionRequests(ME, session_for, tool_calls, in_flight, kept),
             in_flight=in_flight, configured=configured, heartbeat=Heartbeat(),
         )  # fmt: skip
         owner = Owner(
