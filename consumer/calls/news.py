@@ -35,7 +35,7 @@ class News:
 
     def follow(self, session: Session[ToolProcess]) -> None:
         """Publish the notifications of a session's server from now on."""
-        session.process.on_news = partial(self._heard, session)
+        session.process.on_news(partial(self._heard, session))
 
     def _heard(self, session: Session[ToolProcess], what: str, which: str) -> None:
         if session.has_ended or len(which) > MAX_NAME:
