@@ -44,8 +44,8 @@ from consumer.sessions import SessionManager
 from schemas.ids import CallId, ServiceName, WorkerId
 from schemas.internal import OwnerCheck, Recipe
 from schemas.requests import Lifecycle
+from tests import harness
 from tests.calls.presences import presence_of
-from tests.harness import ECHO as ECHO_COMMAND
 
 ME = WorkerId("w-1")
 CALL = CallId("c-1")
@@ -90,7 +90,7 @@ async def _nothing() -> None:
 @asynccontextmanager
 async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIterator[OwnerParts]:
     """An owner that has just taken a call on."""
-    services = {name: MCPService(name=name, command=ECHO_COMMAND) for name in (ECHO, OTHER)}
+    services = {name: MCPService(name=name, command=harness.ECHO) for name in (ECHO, OTHER)}
     configured = Configured(services, routes, Times())
     names, publisher = Names(), Publisher()
     outbox = Outbox(publisher)
