@@ -20,10 +20,10 @@ from schemas.events import CloudEvent
 from schemas.ids import WorkerId
 from tests import programs
 
-WAIT = 20.0
+WAIT = 45.0
 """The bound (s) of every wait for something that should happen soon."""
 
-START = 40.0
+START = 90.0
 """The bound (s) of a worker's start: it imports a lot, beside whatever else a test runs."""
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +97,7 @@ class WorkerProcess:
         return await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             code = await self.process.wait()
             await self._reading
         return code
@@ -210,7 +210,7 @@ async def cluster(url: str, prefix: str) -> AsyncIterator[Cluster]:
                     for worker in made.workers:
                         left += worker.children()
                         await worker.kill()
-                    _, alive = psutil.wait_procs(left, timeout=5)
+                    _, alive = psutil.wait_procs(left, timeout=15)
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
                     await remove_everything(url, prefix, [worker_id_of(worker) for worker in made.workers])

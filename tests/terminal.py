@@ -16,7 +16,7 @@ from typing import Any
 
 import pyte
 
-WAIT = 30.0
+WAIT = 60.0
 """The bound (s) of every wait for something to be on the screen."""
 
 LEADER = (

@@ -67,5 +67,5 @@ async def test_it_ends_with_the_fork_server(tmp_path: Path):
     env = os.environ | {"AMQP_URL": "amqp://127.0.0.1:1/"}
     worker = psutil.Process(server.fork(["consumer", "worker"], env, str(tmp_path), [0, 1, 2]))
     server.close()
-    psutil.wait_procs([worker], timeout=10)
+    psutil.wait_procs([worker], timeout=15)
     assert not worker.is_running()

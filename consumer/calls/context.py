@@ -76,9 +76,8 @@ class ToolProcess(SessionProcess, Protocol):
         """Any other MCP request; its result as it is."""
         ...
 
-    def on_news(self, callback: Callable[[str, str], None]) -> None:
-        """Have ``callback`` called with each notification: ``list_changed`` or ``resource_updated``, and which."""
-        ...
+    on_news: Callable[[str, str], None]
+    """Called with what the server says unasked: ``list_changed`` or ``resource_updated``, and what has changed."""
 
     async def set_log_level(self, level: str, *, timeout: float) -> None:
         """From which level on the server tells its log messages."""

@@ -1,4 +1,4 @@
-"""Events of sessions and workers: made here, and published through the outbox."""
+"""Telling the world: session info, events, and the outbox that they leave through."""
 
 import time
 from typing import Any

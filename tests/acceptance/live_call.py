@@ -21,7 +21,7 @@ class LiveCall:
     async def run(self) -> None:
         while True:
             asked = f"are you there, {self._answered}"
-            answer = await self._mcp.client.call_tool("live", "echo", {"text": asked}, timeout=5)
+            answer = await self._mcp.client.call_tool("live", "echo", {"text": asked}, timeout=45)
             assert asked in answer.text
             self._answered += 1
             self._news.set()

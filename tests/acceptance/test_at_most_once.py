@@ -30,7 +30,7 @@ async def test_two_thousand_calls_with_deaths_and_duplicates_execute_each_key_at
                     {"path": str(ledger), "line": key, "die": die},
                     service_name="echo",
                     idempotency_key=key,
-                    timeout=15,
+                    timeout=60,
                 )
             except SessionsError as error:
                 outcomes[type(error).__name__] += 1

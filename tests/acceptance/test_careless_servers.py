@@ -21,7 +21,7 @@ async def url() -> AsyncIterator[str]:
     """A careless server at a URL."""
     process = await asyncio.create_subprocess_exec(*CARELESS, "--http", stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
-    port = int(await asyncio.wait_for(process.stdout.readline(), 20))
+    port = int(await asyncio.wait_for(process.stdout.readline(), 45))
     yield f"http://127.0.0.1:{port}/mcp"
     process.kill()
     await process.wait()

@@ -82,7 +82,7 @@ async def test_who_comes_back_without_an_answer_is_asked_again(both: Cluster):
 async def test_a_call_whose_requester_stays_away_is_cancelled_at_its_server(mcp: Cluster):
     await mcp.start({"services": {"old": {"command": ECHO, "question_timeout": 0.3}}})
     asked = await mcp.client.call_tool("c", "ask", service_name="old", return_questions=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         while not (await mcp.client.call_tool("c", "cancelled")).structured_content["ids"]:
             await asyncio.sleep(0.05)
     with pytest.raises(InvalidMessage, match="no request is kept"):
@@ -140,13 +140,13 @@ async def test_a_call_is_cancelled_by_its_key(both: Cluster, era):
     running = asyncio.create_task(
         both.client.call_tool("c", "sleep", {"seconds": 30}, idempotency_key="k", pending_after=0.2, on_pending=pending)
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         await began.wait()
     before = time.monotonic()
     assert (await both.client.cancel_tool("c", "k")).cancelled
     with pytest.raises(ToolCancelled):
         await running
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 20
     assert len((await both.client.call_tool("c", "cancelled")).structured_content["ids"]) == 1
     assert not (await both.client.cancel_tool("c", "k")).cancelled
     with pytest.raises(ToolCancelled):  # it may have been executed: the key is used up
@@ -179,7 +179,7 @@ async def test_a_repetition_hears_progress_and_questions_as_well(both: Cluster):
         )
 
     one = asking(first, 20)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         await first.get()
     two = asking(second, 20)
     assert (await one).text == (await two).text == "20 steps"
@@ -198,7 +198,7 @@ async def test_a_repetition_can_answer_the_question_of_the_first(both: Cluster):
         return await both.client.call_tool("c", "ask", idempotency_key="k", on_question=on_question)
 
     first = asyncio.create_task(call(gone))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         await asked.wait()
     answer = await call(lambda _: LARGE)
     assert heard_by(answer, "old") == LARGE
@@ -296,11 +296,11 @@ async def test_a_call_goes_on_while_anybody_waits_who_has_asked_for_it(both: Clu
         return (await both.client.request("tools.cancel", left, call_id="c"))["cancelled"]
 
     one = asking()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         await began.get()
     two = asking()
     # The second has joined when both of them hear the same step.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         heard = None
         while heard != (heard := (await began.get()).progress):
             pass

@@ -179,7 +179,7 @@ async def test_of_three_hundred_starts_with_a_tool_call_behind_each_none_has_the
 
     async def settled(call: str) -> SessionInfo:
         """What the call has, when its start has been carried out."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while True:
                 found = (await mcp.client.list_sessions(call_id=call)).sessions
                 if "call" in (info := found[call]).metadata:
@@ -204,7 +204,7 @@ async def test_what_a_command_has_said_goes_before_the_route_of_the_start_that_f
     await mcp.client.create("not-said", "echo")
     for call, timeout in (("said", 55), ("not-said", 777)):
         await mcp.client.publish_call_event({"call_id": call, "kind": "started"})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while "call" not in (info := await mcp.client.get(call)).metadata:
                 await asyncio.sleep(0.01)
         assert info.timeout == timeout

@@ -59,14 +59,15 @@ async def test_a_body_over_the_bound_is_dead_lettered_unread_on_every_queue(mcp:
 
 async def test_a_recipe_of_many_sessions_is_not_bound_by_the_size_of_one_message(mcp: Cluster):
     services = {name: {"command": ECHO} for name in ("one", "two", "three")}
-    await mcp.start(config(services=services, worker={"max_message": LIMIT}))
+    given = config(services=services, worker={"max_message": LIMIT, "grace": 2})
+    await mcp.start(given)
     metadata = {"padding": "x" * (LIMIT * 3 // 4)}
     for session_id, service in (("c-1", "one"), ("c-1#two", "two"), ("c-1#three", "three")):
         await mcp.client.create(session_id, service, metadata=metadata)
     # Settled, or the last of them comes back as well: then it is opened, not restored.
     await mcp.until(lambda: len(mcp.logged("delivery", type=SessionCreate.type, outcome="done")) == len(services))
     await mcp.workers[0].kill()
-    await mcp.start(config(services=services, worker={"max_message": LIMIT}))
+    await mcp.start(given)
     for service in services:
         restored = await mcp.event("created", service_name=service, restored=True)
         assert restored.data["metadata"] == metadata
@@ -84,6 +85,6 @@ async def test_metadata_that_no_recipe_can_hold_is_refused(mcp: Cluster):
         await mcp.client.create("c-1#three", "three", metadata=metadata)
     await mcp.client.create("c-1#two", "two", metadata={}, if_exists="replace")
     await mcp.client.create("c-1#three", "three", metadata=metadata)
-    closed = await asyncio.wait_for(mcp.client.close("c-1"), 20)
+    closed = await asyncio.wait_for(mcp.client.close("c-1"), 45)
     assert sorted(closed.sessions) == ["c-1", "c-1#three", "c-1#two"]
     assert mcp.logged("broker.lost") == []

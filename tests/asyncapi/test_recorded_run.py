@@ -23,7 +23,7 @@ from schemas.interim import InputRequired, ToolsPending, ToolsProgress
 from tests.asyncapi.tap import Published, Tap
 from tests.harness import ECHO, ROOT, Cluster, WorkerProcess
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 PLATFORM = ROOT / "tests" / "samples" / "call-events" / "freeswitch_amqp" / "CHANNEL_CREATE_inbound.json"
 SCHEMAS = ROOT / "docs" / "schemas"
@@ -210,7 +210,7 @@ async def what_is_refused(client: SessionClient, mcp: Cluster) -> None:
 
 async def sessions_of_all_workers(recording: Recording, workers: int) -> None:
     """The client's question makes the workers ask each other."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while len((await recording.client.list_workers()).workers) < workers:
             pass  # each question takes its time
     listed = await recording.client.list_sessions()

@@ -56,7 +56,7 @@ class _Base:
         self._heard = asyncio.Event()
 
     async def connected(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             await self._heard.wait()
 
 

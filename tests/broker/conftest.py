@@ -45,7 +45,7 @@ class Kept(asyncio.Queue):
         self.put_nowait(delivery)
 
     async def next(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(45):
             return await self.get()
 
 

@@ -31,7 +31,7 @@ def calls(link, names):
         kept: asyncio.Queue[Delivery] = asyncio.Queue()
         count = await channel.declare_queue(Queue(names.calls, ""), passive=True)
         tag = await channel.consume(names.calls, kept.put_nowait)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             found = [await kept.get() for _ in range(count)]
         for delivery in found:
             await delivery.ack()
@@ -107,7 +107,7 @@ async def test_a_look_that_is_cut_off_loses_nothing(link, publisher, names, amqp
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
         await other.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while await bodies_in(lot) != bodies:
             await asyncio.sleep(0.05)
 
@@ -122,7 +122,7 @@ async def test_what_a_foreign_consumer_rejects_is_a_dead_letter_again(link, publ
     second = await inbox.next()
     assert second.message.body == b"0001"
     await channel.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while len(found := await bodies_in(lot)) < 2:
             await asyncio.sleep(0.05)
     assert sorted(found) == numbered(2)
@@ -167,7 +167,7 @@ async def test_what_the_broker_gave_up_is_told_and_replayed_too(link, publisher,
     tag = await channel.consume(names.calls, inbox)
     for _ in range(DELIVERY_LIMIT + 1):
         await (await inbox.next()).requeue()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while not await bodies_in(lot):
             await asyncio.sleep(0.05)
     await channel.cancel(tag)
@@ -217,7 +217,7 @@ async def test_a_replay_that_is_cut_off_loses_nothing(link, publisher, names, am
     await asyncio.gather(*done_cutting)
     left: list[bytes] = []
     replayed = [delivery.message.body for delivery in await calls()]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while set(left) | set(replayed) != set(bodies):
             left = await bodies_in(lot)
             await asyncio.sleep(0.05)

@@ -88,7 +88,7 @@ async def test_what_waits_to_be_sent_does_not_outlive_the_link(amqp_url, prefix,
         for _ in range(many):
             await publisher.publish(message, "", f"{prefix}.many", confirm=False)
         deliveries = [await kept.next() for _ in range(many)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             sending = asyncio.gather(
                 *(delivery.ack() for delivery in deliveries),
                 *(publisher.publish(message, "", f"{prefix}.many", confirm=False) for _ in range(many)),
@@ -119,7 +119,7 @@ async def test_a_lost_link_is_told_once_and_replaced(amqp_url, proxy):
 
     proxied = through(amqp_url, proxy)
     supervisor = Supervisor(proxied, "test", publisher, attach=attach, detached=detached)
-    async with running(supervisor.run(connect_timeout=10)), asyncio.timeout(20):
+    async with running(supervisor.run(connect_timeout=10)), asyncio.timeout(45):
         first = await attached.get()
         await supervisor.up.wait()
         await proxy.disconnect_all()
@@ -156,7 +156,7 @@ async def test_a_channel_on_a_connection_that_is_gone_is_an_unavailable_broker(a
     await link.open()
     try:
         await proxy.disconnect_all()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(45):
             await link.lost
         with pytest.raises(BrokerUnavailable):
             async with link.scratch():

@@ -149,7 +149,7 @@ async def test_without_a_link_publishing_says_so(publisher):
 async def told_by_the_broker(link, names):
     """The reason of the only dead letter, which RabbitMQ itself has put there."""
     lot = DeadLetterQueue(link, names)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         while not (found := await lot.fitting(Filter())):
             await asyncio.sleep(0.05)
     return [one.reason for one in found]

@@ -63,7 +63,7 @@ class Cli:
 
     async def __call__(self, *arguments: str, stdin: bytes = b"", **more: Any) -> Ran:
         process = await self.start(*arguments, **more)
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(90):
             out, err = await process.communicate(stdin)
         assert process.returncode is not None
         ran = Ran(process.returncode, out.decode(), err.decode())

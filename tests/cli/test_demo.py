@@ -16,7 +16,7 @@ from consumer.demo.script import PARTS
 from tests.cli.conftest import Cli
 from tests.programs import Process
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Demo:
@@ -30,7 +30,7 @@ class Demo:
     async def until(self, word: str) -> str:
         """Wait for a line on stderr with this word in it."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(90):
             while line := (await self.process.stderr.readline()).decode():
                 self.lines.append(line.rstrip())
                 self._look()
@@ -53,7 +53,7 @@ class Demo:
 
     async def ended(self) -> tuple[int, str]:
         """Its exit code, and all of stdout."""
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(90):
             out, err = await self.process.communicate()
         self.lines += err.decode().splitlines()
         assert self.process.returncode is not None
@@ -76,7 +76,7 @@ def demo(at: Callable[[str], Cli], tmp_path: Path) -> Callable[[], AbstractAsync
                 demo.process.kill()
                 await demo.process.communicate()
         assert demo.seen, "it should have started processes"
-        _, alive = psutil.wait_procs(demo.seen, timeout=5)
+        _, alive = psutil.wait_procs(demo.seen, timeout=15)
         assert not alive
         assert not list(tmp_path.glob("mcp-sessions-demo-*"))
         verified = await cli("topology", "verify", "--prefix", demo.prefix, "--json")

@@ -60,7 +60,7 @@ async def call(http: httpx2.AsyncClient, service: str, tool: str, session_id: st
     return await http.post(f"/services/{service}/call", json=body)
 
 
-async def soon(condition: Callable[[], Awaitable[Any]], within: float = 20.0) -> Any:
+async def soon(condition: Callable[[], Awaitable[Any]], within: float = 45.0) -> Any:
     """Ask until the answer is true; returns it."""
     async with asyncio.timeout(within):
         while not (found := await condition()):

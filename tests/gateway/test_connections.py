@@ -66,7 +66,7 @@ async def stage(parser: Parser, **bounds: float) -> AsyncIterator[Stage]:
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
     """What comes until the server hangs up."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         try:
             return await reader.read()
         except ConnectionError:

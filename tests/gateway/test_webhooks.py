@@ -74,7 +74,7 @@ async def test_every_webhook_is_passed_on_as_it_came(
     for case in HOOKS:
         body, content_type = sample(case["file"])
         assert (await send(http, case["file"])).status_code == 204, case["file"]
-        delivery = await asyncio.wait_for(published.get(), 10)
+        delivery = await asyncio.wait_for(published.get(), 45)
         assert delivery.message.body == body, case["file"]
         assert delivery.message.content_type == content_type
 

@@ -19,7 +19,7 @@ from consumer.settings.broker_url import VARIABLES
 from consumer.settings.environment import PREFIX
 from tests.harness import ROOT, WAIT, Cluster
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Dyno:

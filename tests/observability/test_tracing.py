@@ -121,7 +121,7 @@ def way(span: Span, spans: list[Span]) -> list[str]:
         span = by_id[span.parent_id]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_one_trace_leads_from_the_publisher_to_the_mcp_server(mcp: Cluster, own: InMemorySpanExporter):
     async with collecting() as collector:
         export = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}

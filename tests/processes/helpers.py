@@ -52,7 +52,7 @@ class Starts:
         await asyncio.gather(*(client.stop() for client in self._clients))
 
 
-async def until(true: Callable[[], Any], otherwise: str, timeout: float = 5.0) -> None:
+async def until(true: Callable[[], Any], otherwise: str, timeout: float = 45.0) -> None:
     """Wait until something is true that no event tells of."""
     async with asyncio.timeout(timeout):
         while not true():

@@ -33,7 +33,7 @@ class Remotes:
         )
         self._processes.append(process)
         assert process.stdout is not None
-        port = int(await asyncio.wait_for(process.stdout.readline(), 20))
+        port = int(await asyncio.wait_for(process.stdout.readline(), 45))
         url = f"http://127.0.0.1:{port}/mcp"
         client = MCPClient(MCPService.model_validate({"name": "svc", "url": url, **settings}))
         self._clients.append(client)
@@ -63,7 +63,7 @@ async def careless(request: pytest.FixtureRequest, start: Start, remote: Remotes
 async def refused(client: MCPClient, name: str, arguments: dict[str, Any]) -> SessionsError:
     """The error of a call that is told at once."""
     with pytest.raises(SessionsError) as caught:
-        await asyncio.wait_for(client.call_tool(name, arguments, timeout=TIMEOUT), 5)
+        await asyncio.wait_for(client.call_tool(name, arguments, timeout=TIMEOUT), 45)
     return caught.value
 
 
@@ -236,7 +236,7 @@ async def test_a_client_whose_server_forgot_it_while_it_waited_is_given_to_nobod
     service = first.service.model_copy(update={"warm": Warm(min=1, max=1)})
     async with MCPManager({"svc": service}) as manager:
         manager.warm_up()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(45):
             while not manager.warm("svc"):
                 await asyncio.sleep(0.01)
         await first.call_tool("forget")
@@ -286,7 +286,7 @@ FUZZ = settings(
 async def told_at_once(client: MCPClient, arguments: dict[str, Any]) -> None:
     """Call ``say``; whatever comes back is told long before the caller gives up, and the session lives on."""
     try:
-        result = await asyncio.wait_for(client.call_tool("say", arguments, timeout=TIMEOUT), 5)
+        result = await asyncio.wait_for(client.call_tool("say", arguments, timeout=TIMEOUT), 45)
     except SessionsError as error:
         if error.code is not ErrorCode.MCP_ERROR:
             raise

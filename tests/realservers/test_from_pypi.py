@@ -17,7 +17,7 @@ from .servers import Servers
 from .table import Row, Table
 from .visit import servers_of
 
-pytestmark = [pytest.mark.realservers, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.realservers, pytest.mark.timeout(150, func_only=True)]
 
 MODERN = "2026-07-28"
 HANDSHAKE = "2025-11-25"

@@ -11,7 +11,7 @@ import pytest
 from .conftest import Visiting
 from .servers import Server, Servers
 
-pytestmark = [pytest.mark.realservers, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.realservers, pytest.mark.timeout(150, func_only=True)]
 
 READY_WITHIN = 15.0
 
@@ -47,7 +47,7 @@ async def running(server: Server) -> AsyncIterator[Remote]:
         yield remote
     finally:
         process.kill()
-        await asyncio.wait_for(process.communicate(), 5)
+        await asyncio.wait_for(process.communicate(), 45)
 
 
 async def test_server_everything_serves_a_session_by_http_and_is_told_of_its_end(servers: Servers, visit: Visiting):

@@ -12,7 +12,7 @@ from tests.harness import Cluster
 from .servers import Servers
 from .visit import all_gone, servers_of
 
-pytestmark = [pytest.mark.realservers, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.realservers, pytest.mark.timeout(150, func_only=True)]
 
 CALLS = ("call-a", "call-b")
 

@@ -56,7 +56,7 @@ async def test_a_worker_holds_only_so_many_requests(mcp: Cluster):
     await mcp.start(config(services={"mute": service}, worker={"max_requests": 3}))
     await mcp.client.create("c", "mute")
     calls = [mcp.client.call_tool("c", "wait") for _ in range(10)]
-    errors = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+    errors = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 45)
     assert sum(isinstance(error, Capacity) and "max_requests" in str(error) for error in errors) == 7
     assert (await mcp.client.get("c")).is_alive
 

@@ -23,7 +23,7 @@ from tests.harness import ECHO, Cluster, config
 TALKER = [sys.executable, str(Path(__file__).with_name("talker.py"))]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["progress", "elicitation", "keys", "unheard"])
 async def test_a_server_that_talks_without_end_costs_its_own_session_only(mcp: Cluster, kind: str):
     talker = {"command": [*TALKER, "--flood", kind], "call_timeout": 60}

@@ -58,7 +58,7 @@ async def test_a_dead_letter_queue_of_before_is_used_as_it_is(link: Link, prefix
     assert (await worker.logged("topology.differs"))["queue"] == names.dead_letters
     await mcp.client.publish_call_event(b"no event")
     await mcp.until(lambda: mcp.logged("delivery", outcome="dead_lettered"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(45):
         while not await DeadLetterQueue(link, names).fitting(Filter()):
             await asyncio.sleep(0.05)
     (differing,) = [one for one in await verify(link, cluster_topology(names)) if one.state != "ok"]

@@ -10,7 +10,9 @@ from schemas.events import EndReason
 
 from .processes import TODO, Child, Events, Remote, ended, opened, sid
 
-LATENESS = 0.5
+LATENESS = 5.0
+"""Seconds that say it was not the clean-up; ``scripts/bench`` measures how late it is."""
+
 SLOW_SWEEP = {"session": {"cleanup_interval": 60}}
 
 
@@ -23,7 +25,7 @@ async def test_an_idle_session_expires_when_due_although_the_clean_up_is_slow(ev
         assert 0 <= time.monotonic() - due < LATENESS
         assert events.end_of(session) == SessionEnded(session, EndReason.IDLE, None)
         assert not long.has_ended
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(45):
             await session.process.gone()
 
 
@@ -110,7 +112,7 @@ async def test_a_thousand_sessions_expire_when_due_from_one_timer(events: Events
             for _ in range(20):
                 session.touch()
         assert manager._expiry._deadlines.entries == 1_000
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(45):
             await asyncio.gather(*(session.wait_ended() for session in sessions))
     late.sort()
     assert late[0] >= 0

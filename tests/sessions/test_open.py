@@ -89,7 +89,7 @@ async def test_openings_of_one_id_take_turns_and_those_of_others_do_not_wait(man
     keeping = [
         asyncio.create_task(manager.open_session(sid("a"), TODO, gate.start, if_exists="keep")) for _ in range(10)
     ]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         await gate.reached.wait()
         await opened(manager, "b")
         gate.open.set()
@@ -103,7 +103,7 @@ async def test_openings_of_one_id_take_turns_and_those_of_others_do_not_wait(man
 async def test_a_cancelled_opening_waits_for_its_start_and_gives_the_place_back(manager: Manager) -> None:
     start = Tidying()
     opening = asyncio.create_task(opened(manager, "a", start=start))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         await start.begun.wait()
         opening.cancel()
         await start.cancelled.wait()
@@ -119,7 +119,7 @@ async def test_a_start_is_cancelled_only_once_and_shutdown_waits_for_it(events: 
     manager = Manager(on_event=events)
     start = Tidying(await Child.start())
     opening = asyncio.create_task(opened(manager, "a", start=start))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         await start.begun.wait()
         opening.cancel()
         await start.cancelled.wait()
@@ -144,7 +144,7 @@ async def test_a_process_that_came_although_its_start_was_cancelled_is_stopped(
     process = await Child.start()
     start = Tidying(process)
     opening = asyncio.create_task(opened(manager, "a", start=start))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         await start.begun.wait()
         opening.cancel()
         start.may_end.set()
@@ -167,7 +167,7 @@ async def test_a_start_that_ends_in_the_moment_of_the_cancellation_leaves_no_pro
         return process
 
     opening = asyncio.create_task(opened(manager, "a", start=start))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         await done.wait()  # the start has returned, and its opener has not been told yet
         assert manager.count() == 1
         opening.cancel()
@@ -206,7 +206,7 @@ async def test_shutdown_calls_off_what_is_being_opened(events: Events) -> None:
     gate = Gate()
     openings = [asyncio.create_task(opened(manager, f"c{i}", start=gate.start)) for i in range(5)]
     waiting = asyncio.create_task(opened(manager, "c0"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         await gate.reached.wait()
         await manager.shutdown()
         results = await asyncio.gather(*openings, waiting, return_exceptions=True)
@@ -226,7 +226,7 @@ async def test_shutdown_stops_a_process_whose_start_has_ended_and_whose_opener_d
         loop.call_soon(lambda: leaving.append(loop.create_task(manager.shutdown())))
         return process
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         with pytest.raises(ShuttingDown):
             await opened(manager, "a", start=start)
         await leaving[0]
@@ -262,7 +262,7 @@ async def test_a_timeout_that_is_none_is_refused(manager: Manager, timeout: floa
 async def test_a_dead_session_is_not_kept(manager: Manager, events: Events) -> None:
     old = await opened(manager, "a")
     old.process.process.kill()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(45):
         await old.process.process.wait()
     new, created = await manager.open_session(sid("a"), TODO, Child.start, if_exists="keep")
     assert created

@@ -112,7 +112,7 @@ class Storm:
 @pytest.mark.parametrize("seed", range(40))
 async def test_each_created_session_ends_exactly_once_and_nothing_is_left(seed: int) -> None:
     storm = Storm(seed)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         outcomes = await storm.run()
     strange = [outcome for outcome in outcomes if outcome is not None and not isinstance(outcome, EXPECTED)]
     assert not strange

@@ -1,4 +1,4 @@
-"""Counts what this worker did in the last minute: sessions, tool calls and their durations, dead letters.
+"""What this worker did in the last minute, for whoever watches: counts and durations, in memory that does not grow.
 
 Kept in slots of a second, of which those of a minute are remembered. Two watchers do not disturb each other, and who
 has just begun to watch sees a rate at once.
@@ -54,15 +54,15 @@ class Figures:
             self._slots.popleft()
 
     def started(self) -> None:
-        """Count a session that was opened."""
+        """A session is open."""
         self._slot().starts += 1
 
     def ended(self) -> None:
-        """Count a session that has ended."""
+        """A session is over."""
         self._slot().ends += 1
 
     def called(self, service: str, seconds: float, *, error: bool) -> None:
-        """Count a tool call that is over, be it answered, failed or cancelled."""
+        """A tool call is over, be it answered, failed or cancelled."""
         calls = self._slot().tools.setdefault(service, _Calls())
         calls.count += 1
         calls.errors += error

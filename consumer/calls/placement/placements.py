@@ -26,7 +26,7 @@ class Term:
 
 
 class Placement(NamedTuple):
-    """The worker whose inbox a call was bound to."""
+    """A call was bound to the inbox of a worker."""
 
     owner: WorkerId
     number: int
@@ -42,7 +42,7 @@ class Placements:
         self._recent: ExpiringDict[Placement] = ExpiringDict(REMEMBER)
 
     def clear(self) -> None:
-        """Forget all placements: another worker may have placed in the meantime."""
+        """Another worker may have placed in the meantime."""
         self._recent.clear()
 
     def of(self, call_id: CallId) -> Placement | None:
@@ -50,13 +50,13 @@ class Placements:
         return self._recent.get(call_id)
 
     def forget(self, call_id: CallId, owner: WorkerId) -> None:
-        """Forget that a call was placed on this worker."""
+        """A call is not this worker's, whatever is remembered."""
         placement = self.of(call_id)
         if placement is not None and placement.owner == owner:
             self._recent.drop(call_id)
 
     def mark(self, number: int) -> str:
-        """The name of a placement in headers."""
+        """A placement of this placer as headers name it."""
         return f"{self._worker_id}/{number}"
 
     async def bind(

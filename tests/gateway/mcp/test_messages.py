@@ -190,13 +190,13 @@ async def test_two_hundred_clients_that_vanish_leave_nothing(mcp: Cluster) -> No
         async with httpx2.AsyncClient(base_url=http.base_url, auth=http.auth, limits=limits, timeout=30) as vanishing:
             nap = message("tools/call", {"name": "sleep", "arguments": {"seconds": 60}})
             asked = [asyncio.ensure_future(vanishing.post(ECHO, json=nap)) for _ in range(200)]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(45):
                 while gateway.in_flight.count < 200:
                     await asyncio.sleep(0.02)
             for one in asked:
                 one.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             await gateway.in_flight.none_left()
             while asyncio.all_tasks() - before:
                 await asyncio.sleep(0.02)
@@ -239,7 +239,7 @@ async def test_a_cancellation_reaches_the_server_by_any_replica(mcp: Cluster, se
     running = asyncio.ensure_future(one.post(ECHO, json=asked, headers=headers))
     await mcp.event("created", call_id="c-1")
     told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": asked["id"]}}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while not running.done():
             assert (await two.post(ECHO, json=told, headers=headers)).status_code == 202
             await asyncio.wait({running}, timeout=0.2)
@@ -253,7 +253,7 @@ async def test_to_close_the_connection_is_to_cancel_in_the_stateless_era(mcp: Cl
     body, headers = modern("tools/call", {"name": "sleep", "arguments": {"seconds": 60}})
     running = asyncio.ensure_future(http.post(ECHO, json=body, headers=headers))
     await mcp.event("created", call_id="c-1")
-    async with asyncio.timeout(20):  # it runs when the server has it
+    async with asyncio.timeout(45):  # it runs when the server has it
         while not (await call(http, ECHO, "counter"))["content"]:
             await asyncio.sleep(0.05)
         running.cancel()

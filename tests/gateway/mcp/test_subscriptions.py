@@ -41,7 +41,7 @@ async def listening(http: httpx2.AsyncClient, wants: Json) -> AsyncIterator[tupl
 
 
 async def method_of(told: AsyncIterator[Json]) -> str:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         return str((await anext(told))["method"])
 
 
@@ -58,7 +58,7 @@ async def test_a_stream_tells_what_changes_whichever_replica_the_change_comes_by
         await call(two, PATH, add_tool, name="more")
         assert await method_of(told) == "notifications/tools/list_changed"
         await call(two, PATH, touch, uri=WATCHED)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             updated = await anext(told)
         assert updated["method"] == "notifications/resources/updated"
         assert updated["params"]["uri"] == WATCHED
@@ -92,7 +92,7 @@ async def test_a_stream_outlives_a_killed_worker_and_ends_with_the_call(mcp: Clu
         await call(http, PATH, "touch_resource", uri=WATCHED)  # the new session's server knows of the stream
         assert await method_of(told) == "notifications/resources/updated"
         await mcp.client.publish_call_event({"call_id": "c-1", "kind": "ended"})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             ended = await anext(told)
         assert ended["result"]["resultType"] == "complete"
         with pytest.raises(StopAsyncIteration):
@@ -104,7 +104,7 @@ async def test_who_listens_is_no_request_in_flight_and_is_told_when_the_gateway_
     async with served(mcp, max_in_flight=1) as (gateway, http), listening(http, EVERYTHING) as (_, told):
         await call(http, PATH, "test_simple_text")
         assert await gateway.leave(5)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             assert "result" in await anext(told)
 
 
