@@ -3,6 +3,7 @@
 Which tools, resources and prompts there are, and what they say, is the scenarios' (@modelcontextprotocol/conformance
 0.2.0-alpha.12). A tool that asks is a generator of questions: in the era with ``initialize`` each question is a
 request to the client; in the era of 2026-07-28 the tool is run anew, with the answers that the client sends along.
+With ``--handshake`` it speaks the older era only.
 """
 
 import base64
@@ -33,6 +34,7 @@ CAPABILITIES: Json = {
     "logging": {},
 }
 SECRET = b"one process, one key"
+HANDSHAKE_ONLY = "--handshake" in sys.argv
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="  # one pixel
 WAV = base64.b64encode(
     b"RIFF" + struct.pack("<I4s4sIHHIIHH4sI", 36, b"WAVE", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8, b"data", 0)
@@ -507,7 +509,7 @@ def answer(method: str, params: Json, stateless: bool) -> Json:
 
 def serve(request_id: Any, method: str, params: Json) -> None:
     meta = params.get("_meta") or {}
-    stateless = f"{META}protocolVersion" in meta
+    stateless = f"{META}protocolVersion" in meta and not HANDSHAKE_ONLY
     try:
         if stateless:
             if (version := meta[f"{META}protocolVersion"]) != STATELESS:

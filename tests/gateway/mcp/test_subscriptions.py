@@ -12,7 +12,7 @@ import pytest
 from tests.gateway.conftest import Serve, served
 from tests.gateway.mcp.test_messages import initialized
 from tests.gateway.mcp.wire import BOTH, JSON_ONLY, Json, ask, call, events, message, modern
-from tests.harness import ECHO, ROOT, Cluster, config
+from tests.harness import ECHO, ROOT, START, Cluster, config
 
 MODERN = [sys.executable, str(ROOT / "tests/servers/everything_server.py")]
 SERVERS = {"old": (ECHO, "add_tool", "touch"), "new": (MODERN, "test_trigger_tool_change", "touch_resource")}
@@ -195,3 +195,13 @@ async def test_the_first_use_of_a_call_opens_its_session(
     await mcp.client.publish_call_event({"call_id": "c-1", "kind": "ended"})
     await mcp.event("closed", call_id="c-1")
     assert (await http.post(PATH, json=body, headers=headers)).status_code == 404
+
+
+async def test_a_gateway_in_the_workers_process_tells_what_changes_as_well(mcp: Cluster) -> None:
+    worker = await mcp.spawn(services("new"), "--gateway", MCP_SESSIONS_GATEWAY_PORT="0")
+    port = (await worker.logged("gateway.listening", within=START))["port"]
+    await worker.logged("gateway.ready", within=START)
+    http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    async with http, listening(http, EVERYTHING) as (_, told):
+        await call(http, PATH, "touch_resource", uri=WATCHED)
+        assert await method_of(told) == "notifications/resources/updated"
