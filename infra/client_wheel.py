@@ -25,6 +25,7 @@ REQUIREMENTS: Final = {
     "aio-pika": {"aio_pika", "aiormq", "pamqp", "yarl"},
     "opentelemetry-api": {"opentelemetry"},
     "pydantic": {"pydantic", "pydantic_core"},
+    "pyjwt": {"jwt", "cryptography"},
     "structlog": {"structlog"},
     "tenacity": {"tenacity"},
 }

@@ -85,6 +85,7 @@ class ClientErrorCode(StrEnum):
     NO_REPLY = "NO_REPLY"
     ACCESS_REFUSED = "ACCESS_REFUSED"
     INVALID_REPLY = "INVALID_REPLY"
+    INVALID_KEY = "INVALID_KEY"
 
 
 class ErrorBody(Strict):
@@ -331,6 +332,13 @@ class InvalidReply(ClientError):
     """The reply cannot be read, or its result is not what the request gives; the request was handled."""
 
     code = ClientErrorCode.INVALID_REPLY
+
+
+class InvalidKey(ClientError, ValueError):
+    """No token can be minted: the client has no key, or none that signs, or one that cannot be read."""
+
+    code = ClientErrorCode.INVALID_KEY
+    executed = False
 
 
 def by_code(root: type[SessionsError] = SessionsError) -> dict[ErrorCode, type[SessionsError]]:

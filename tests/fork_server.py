@@ -98,10 +98,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, whose end is ours
     load()
     serve(connection)
-    from consumer.cli import main as run
+    from consumer import cli
     from consumer.processes.fork.child import leave
 
-    leave(run, sys.argv[1:])
+    leave(cli.main, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -76,8 +76,9 @@ class ToolProcess(SessionProcess, Protocol):
         """Any other MCP request; its result as it is."""
         ...
 
-    on_news: Callable[[str, str], None]
-    """Called with what the server says unasked: ``list_changed`` or ``resource_updated``, and what has changed."""
+    def on_news(self, callback: Callable[[str, str], None]) -> None:
+        """Have ``callback`` called with each notification: ``list_changed`` or ``resource_updated``, and which."""
+        ...
 
     async def set_log_level(self, level: str, *, timeout: float) -> None:
         """From which level on the server tells its log messages."""

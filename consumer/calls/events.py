@@ -1,4 +1,4 @@
-"""Telling the world: session info, events, and the outbox that they leave through."""
+"""Events of sessions and workers: made here, and published through the outbox."""
 
 import time
 from typing import Any

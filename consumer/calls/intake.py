@@ -109,7 +109,7 @@ class Intake:
                 return Done(what=f"{event.source}.{event.kind.value}")
 
     async def detach(self) -> None:
-        """The link is lost: the broker has all of it back."""
+        """Drop the raw events that were taken: the link is lost, and the broker has them back."""
         await self._lanes.abandon()
         await self._tasks.cancel()
 

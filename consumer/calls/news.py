@@ -1,4 +1,4 @@
-"""What servers say unasked, as events: a resource or a list has changed.
+"""Publishes notifications of MCP servers as events: a resource or a list has changed.
 
 A server decides how often it says so. Of one session the first is told at once, and what comes within a second of it is
 told together, each thing once.
@@ -27,15 +27,15 @@ log = structlog.get_logger(__name__)
 
 
 class News:
-    """Tells what the servers of sessions say unasked."""
+    """Publishes the notifications of the servers of sessions."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._waiting: dict[Session[ToolProcess], dict[tuple[SessionEventType, str], None]] = {}
 
     def follow(self, session: Session[ToolProcess]) -> None:
-        """Tell what the server of a session says from now on."""
-        session.process.on_news = partial(self._heard, session)
+        """Publish the notifications of a session's server from now on."""
+        session.process.on_news(partial(self._heard, session))
 
     def _heard(self, session: Session[ToolProcess], what: str, which: str) -> None:
         if session.has_ended or len(which) > MAX_NAME:

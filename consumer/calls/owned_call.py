@@ -50,17 +50,17 @@ class RecipeState:
     """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
 
     def outdate(self) -> None:
-        """The sessions have changed, or the recipe is too old: it has to be written anew."""
+        """Have the recipe written anew: the sessions have changed, or it is too old."""
         self.dirty = True
 
     def written(self, revision: int, now: float) -> None:
-        """A recipe of this revision says what the sessions are ``now``."""
+        """Note that a recipe of this revision was written ``now``."""
         self.revision = revision
         self.dirty = False
         self.written_at = now
 
     def dropped(self, revision: int) -> Delivery | None:
-        """No recipe is valid any more; returns the one that was held, to be acknowledged."""
+        """Let no recipe be valid any more; returns the one that was held, to be acknowledged."""
         self.revision = revision
         self.dirty = False
         held, self.held = self.held, None
@@ -73,17 +73,17 @@ class RecipeState:
         return before
 
     def came_back(self, revision: int) -> None:
-        """The broker has delivered this revision to us."""
+        """Note that the broker has delivered this revision to us."""
         self.given_back.discard(revision)
 
     def link_lost(self) -> None:
-        """The broker has what was held, and may give it to a placer."""
+        """Note that the broker has the recipe back, and may give it to a placer."""
         if self.held is not None:
             self.given_back.add(self.held_revision)
         self.held = None
 
     def stop_waiting(self) -> None:
-        """What the broker has had back will not come: it has lost it, or keeps it back for minutes."""
+        """Wait no longer for what the broker has had back: it has lost it, or keeps it for minutes."""
         self.given_back.clear()
         self.outdate()
 
@@ -104,7 +104,7 @@ class EventState:
     """Whether the broker may not have yet what was last published of the call, its recipe included."""
 
     def wait_for_recipe(self, session: CallSession) -> None:
-        """A session is open, and nobody is told before there is a recipe of it."""
+        """Have ``created`` of a session wait for the recipe that names it."""
         self.untold.append(session)
 
     def was_untold(self, session: CallSession) -> bool:
@@ -119,23 +119,23 @@ class EventState:
         self.pending.append(event)
 
     def take_untold(self) -> list[CallSession]:
-        """The sessions that are told of now."""
+        """Take the sessions whose ``created`` is published now."""
         sessions, self.untold = self.untold, []
         self.unconfirmed = self.unconfirmed or bool(sessions)
         return sessions
 
     def take_pending(self) -> list[CloudEvent]:
-        """The events that are published now."""
+        """Take the events that waited: they are published now, or left to the placer."""
         events, self.pending = self.pending, []
         self.unconfirmed = self.unconfirmed or bool(events)
         return events
 
     def published(self) -> None:
-        """Something of the call is on its way to the broker."""
+        """Note that something of the call is on its way to the broker."""
         self.unconfirmed = True
 
     def confirmed(self) -> None:
-        """The broker has everything that was published of the call."""
+        """Note that the broker has everything that was published of the call."""
         self.unconfirmed = False
 
 
@@ -149,11 +149,11 @@ class OwnershipCheck:
     """Whether we are or were away, and do not know that the call is still ours."""
 
     def link_lost(self) -> None:
-        """Another worker may own the call from now on."""
+        """Doubt that the call is ours: another worker may own it from now on."""
         self.in_doubt = True
 
     def confirmed(self, now: float) -> bool:
-        """The call is ours ``now``; returns whether that was in doubt."""
+        """Note that the call is ours ``now``; returns whether that was in doubt."""
         self.checked_at = now
         was_in_doubt, self.in_doubt = self.in_doubt, False
         return was_in_doubt
@@ -169,7 +169,7 @@ class Restoration:
     """The worker whose recipe it was, and its revision."""
 
     def restored(self, recipe: Recipe, now: float, *, died: bool) -> None:
-        """The call is restored from a recipe, whose worker has ``died`` with it or has handed it over."""
+        """Note the recipe that the call is restored from; its worker has ``died`` with it, or has handed it over."""
         self.deaths = max((one.restores for one in recipe.sessions), default=0) + died
         self.restored_at = now
         self.source = recipe.worker_id, recipe.revision
@@ -204,7 +204,7 @@ class Ringing:
         return self._reserved.pop(service, None)
 
     def over(self) -> None:
-        """It rings no more: give everything back. Idempotent."""
+        """Give everything back: the call rings no more. Idempotent."""
         self._timer.cancel()
         for reservation in self._reserved.values():
             reservation.give_back()
@@ -243,24 +243,24 @@ class Tenure:
         self.reason, self._timer, self.ringing = reason, timer, ringing
 
     def ring(self, ringing: Ringing) -> None:
-        """The call rings, and processes are held for it."""
+        """Own the call because it rings, and processes are held for it."""
         self._become(Reason.RINGING, ringing=ringing)
 
     def stop_ringing(self) -> None:
-        """It was answered, or will not be: what is still held for it is given back. Idempotent."""
+        """Give back what is still held for the call: it was answered, or will not be. Idempotent."""
         if self.reason is Reason.RINGING:
             self._become(Reason.SESSIONS)
 
     def keep_answers(self, timer: asyncio.TimerHandle) -> None:
-        """The call has no session, and is owned for the sake of its answers until ``timer`` rings."""
+        """Own the call for the sake of its answers until ``timer`` rings."""
         self._become(Reason.ANSWERS, timer=timer)
 
     def end(self, timer: asyncio.TimerHandle) -> None:
-        """The call has ended; its tombstone stands until ``timer`` rings."""
+        """Own the call because it has ended, until ``timer`` rings: that is its tombstone."""
         self._become(Reason.ENDED, timer=timer)
 
     def resume(self) -> None:
-        """The call is owned for its sessions again."""
+        """Own the call for its sessions again."""
         self._become(Reason.SESSIONS)
 
     @property
@@ -298,7 +298,7 @@ class OwnedCall:
         return not (self.check.in_doubt or self.recipe.given_back)
 
     def enter(self, session: CallSession) -> None:
-        """A session of the call has been opened."""
+        """Take in a session that has been opened."""
         self.sessions[session.session_id] = session
         self.had.add(session.session_id)
         self.events.wait_for_recipe(session)
@@ -307,7 +307,7 @@ class OwnedCall:
             self.tenure.resume()
 
     def leave(self, session: CallSession) -> bool:
-        """A session has ended; returns whether the call had it, and not one that has replaced it."""
+        """Let go of a session that has ended; returns whether the call had it, and not one that has replaced it."""
         if self.sessions.get(session.session_id) is not session:
             return False
         del self.sessions[session.session_id]
@@ -315,7 +315,7 @@ class OwnedCall:
         return True
 
     def link_lost(self) -> None:
-        """The broker has the recipe back, and another worker may own the call from now on."""
+        """Note that the link is lost: the broker has the recipe, and another worker may own the call."""
         self.check.link_lost()
         self.recipe.link_lost()
 

@@ -106,7 +106,7 @@ class Queries:
         return await self._tasks.drain(timeout)
 
     async def detach(self) -> None:
-        """The link is lost: the broker has the questions back."""
+        """Drop the questions that were taken: the link is lost, and the broker has them back."""
         await self._tasks.cancel()
 
     async def _answer(self, delivery: Delivery) -> Outcome:
@@ -235,7 +235,7 @@ class Queries:
         }
 
     def take_scatter(self, delivery: Delivery) -> None:
-        """Another worker gathers."""
+        """Answer a question that another worker asks of all."""
         self._tasks.start(self._settler.settle(delivery, self._gathered(delivery)), "query-scatter")
 
     async def _gathered(self, delivery: Delivery) -> Outcome:

@@ -17,7 +17,7 @@ import functools
 import inspect
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -55,6 +55,18 @@ def _iterating(
     @functools.wraps(method)
     def call(self: "SyncSessionClient", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         return self._iterate(method(self._client, *args, **kwargs))
+
+    return call
+
+
+def _at_once(
+    method: Callable[Concatenate[SessionClient, P], T],
+) -> Callable[Concatenate["SyncSessionClient", P], T]:
+    """The method, which waits for nothing."""
+
+    @functools.wraps(method)
+    def call(self: "SyncSessionClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(self._client, *args, **kwargs)
 
     return call
 
@@ -144,15 +156,24 @@ class SyncSessionClient:
         url: the broker; ``amqps://`` is verified.
         prefix: the first word of every name on the broker, as the workers have it.
         connect_timeout: how long (s) the first connection may take.
+        token_keys: what ``mint_token`` signs with, as in the gateway's ``token_keys``; the first one signs.
 
     Raises:
         InvalidUrl: no connection can be made of ``url``.
+        InvalidKey: one of ``token_keys`` is neither a secret nor an Ed25519 key.
     """
 
     def __init__(
-        self, url: str = "amqp://guest:guest@localhost:5672/", *, prefix: str = "mcp", connect_timeout: float = 10.0
+        self,
+        url: str = "amqp://guest:guest@localhost:5672/",
+        *,
+        prefix: str = "mcp",
+        connect_timeout: float = 10.0,
+        token_keys: Sequence[str] = (),
     ) -> None:
-        self._made = functools.partial(SessionClient, url, prefix=prefix, connect_timeout=connect_timeout)
+        self._made = functools.partial(
+            SessionClient, url, prefix=prefix, connect_timeout=connect_timeout, token_keys=token_keys
+        )
         self._client = self._made()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -245,6 +266,7 @@ class SyncSessionClient:
     count_dead_letters = _blocking(SessionClient.count_dead_letters)
     publish_call_event = _blocking(SessionClient.publish_call_event)
     request = _blocking(SessionClient.request)
+    mint_token = _at_once(SessionClient.mint_token)
 
     @contextlib.contextmanager
     def following(self, pattern: str = "#") -> Iterator[SyncEvents]:

@@ -11,10 +11,10 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel
 
@@ -27,7 +27,11 @@ from consumer.client.tool_methods import ToolMethods
 from consumer.client.typed_requests import body_of
 from schemas.base import Json
 from schemas.calls import CallEvent
+from schemas.errors import InvalidKey
 from schemas.events import CloudEvent
+
+if TYPE_CHECKING:
+    from consumer.tokens import TokenKeys
 
 
 class SessionClient(SessionMethods, ToolMethods, ServerMethods):
@@ -44,10 +48,12 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         url: the broker; ``amqps://`` is verified.
         prefix: the first word of every name on the broker, as the workers have it.
         connect_timeout: how long (s) the first connection may take.
+        token_keys: what ``mint_token`` signs with, as in the gateway's ``token_keys``; the first one signs.
         middleware: given the requester over AMQP, returns the one to ask; for a process that owns calls itself.
 
     Raises:
         InvalidUrl: no connection can be made of ``url``.
+        InvalidKey: one of ``token_keys`` is neither a secret nor an Ed25519 key.
     """
 
     def __init__(
@@ -56,8 +62,10 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         *,
         prefix: str = "mcp",
         connect_timeout: float = 10.0,
+        token_keys: Sequence[str] = (),
         middleware: Callable[[Requester], Requester] | None = None,
     ) -> None:
+        self._minter = _minter(token_keys, prefix) if token_keys else None
         self._connection = AmqpConnection(url, prefix, connect_timeout)
         super().__init__(self._connection if middleware is None else middleware(self._connection))
 
@@ -99,6 +107,35 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
             Disconnected: there is no connection at the moment, or no dead-letter queue because no worker ever was.
         """
         return await self._connection.count_dead_letters()
+
+    def mint_token(
+        self,
+        call_id: str,
+        services: Sequence[str] = (),
+        *,
+        scopes: Sequence[Literal["mcp", "gateway"]] = ("mcp", "gateway"),
+        lifetime: float = 14_400.0,
+    ) -> str:
+        """Make a token whose holder reaches one call over HTTP. Nobody is asked, and no connection is needed.
+
+        Args:
+            call_id: the call, under the id that its platform gave it.
+            services: those that the token reaches; without any, all of the call.
+            scopes: what it allows: MCP, and the gateway's REST API.
+            lifetime: how long (s) it holds; a week at most.
+
+        Returns:
+            The token, for ``Authorization: Bearer``.
+
+        Raises:
+            InvalidKey: the client was made without ``token_keys``, or the first of them can only verify.
+        """
+        if self._minter is None:
+            raise InvalidKey("the client has no key to sign with: give it token_keys, those of the gateway")
+        try:
+            return self._minter.mint(call_id, services, scopes=scopes, lifetime=lifetime)
+        except ValueError as error:
+            raise InvalidKey(str(error)) from None
 
     # Events.
 
@@ -148,3 +185,12 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         async with self.following(pattern) as events:
             while True:
                 yield await events.get()
+
+
+def _minter(keys: Sequence[str], prefix: str) -> "TokenKeys":
+    from consumer.tokens import TokenKeys  # noqa: PLC0415 - it takes long to import, and few clients mint
+
+    try:
+        return TokenKeys(keys, prefix)
+    except ValueError as error:
+        raise InvalidKey(str(error)) from None

@@ -1,20 +1,16 @@
 """The gateway as an ASGI application: routes, and in front of them what holds for every request.
 
-In front stands, in this order: how the request was addressed, whether ``Host`` and ``Origin`` fit, whether there is
-room for it. Behind, every answer gets the security headers, one log line and its metrics. Nothing is answered with 500
-but a defect of ours.
+In front stands, in this order: whether ``Host`` and ``Origin`` fit, whether there is room for the request. Behind,
+every answer gets the security headers, one log line and its metrics. Nothing is answered with 500 but a defect of ours.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
-from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -26,19 +22,22 @@ from consumer.gateway.mcp.rpc_messages import refusal
 from consumer.gateway.origins import RequestOrigins
 from consumer.gateway.problems import Refused
 from consumer.gateway.rate_limits import RequestsInFlight
+from consumer.gateway.routing import Table
 from consumer.gateway.statuses import RETRY_AFTER, answer_of, http_error
 from consumer.observability import metrics, tracing
 from schemas.errors import SessionsError
 
 log = structlog.get_logger(__name__)
 
-SECURITY: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
-STRICT_TRANSPORT: Final = "max-age=31536000; includeSubDomains"
+SECURITY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Headers of every answer."""
+
+STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 MOST_DRAINED: Final = 32 << 20
 DRAIN_TIMEOUT: Final = 5.0
 """How many bytes, and how long (s), are read of a request that is refused."""
@@ -50,8 +49,24 @@ PROBES: Final = frozenset({"/livez", "/readyz", "/health"})
 """Asked by platforms, under whatever name; they are answered while the gateway leaves, and not counted."""
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+def _answer_to(error: Exception, request: Request) -> Response:
+    """What is answered where an endpoint has raised."""
+    match error:
+        case Refused():
+            return _refused(error, request)
+        case SessionsError():
+            status, body = answer_of(error)
+            told(request).code = body.code
+            return error_answer(status, body, {"Retry-After": str(RETRY_AFTER)} if status == 503 else None)
+        case ClientDisconnect():
+            return Response(status_code=400)  # nobody reads it
+        case _:
+            told(request).code = "INTERNAL"
+            log.error("http.defect", method=request.method, path=request.scope["path"][:200], exc_info=error)
+            return error_answer(500, http_error(500, "this request met a defect of the gateway; its log tells more"))
+
+
+def _refused(error: Refused, request: Request) -> Response:
     told(request).code = error.code
     if error.bare:
         return Response(status_code=error.status, headers=error.headers)
@@ -63,76 +78,24 @@ def _refused(request: Request, error: Exception) -> Response:
     return error_answer(error.status, body, error.headers)
 
 
-def _not_served(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    sentence = {
-        404: "there is nothing at this address",
-        405: f"{request.method} is not taken here",
-    }.get(error.status_code, str(error.detail))
-    body = http_error(error.status_code, sentence)
+def _not_served(request: Request, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
+    body = http_error(status, sentence)
     told(request).code = body.code
-    return error_answer(error.status_code, body, dict(error.headers or {}))
-
-
-def _failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, SessionsError)
-    status, body = answer_of(error)
-    told(request).code = body.code
-    return error_answer(status, body, {"Retry-After": str(RETRY_AFTER)} if status == 503 else None)
-
-
-def _defect(request: Request, _: Exception) -> Response:
-    told(request).code = "INTERNAL"
-    return error_answer(500, http_error(500, "this request met a defect of the gateway; its log tells more"))
-
-
-def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # nobody reads it
+    return error_answer(status, body, headers)
 
 
 def application(
     routes: Sequence[Route], *, origins: RequestOrigins, doorkeeper: Doorkeeper, in_flight: RequestsInFlight
 ) -> ASGIApp:
     """The application with these routes."""
-    app = Starlette(
-        routes=list(routes),
-        exception_handlers={
-            Refused: _refused,
-            HTTPException: _not_served,
-            SessionsError: _failed,
-            ClientDisconnect: _gone,
-            Exception: _defect,
-        },
-    )
-    app.router.redirect_slashes = False
-    return _Front(
-        app,
-        {_key(route.endpoint, route.param_convertors): route.path for route in routes},
-        origins,
-        doorkeeper,
-        in_flight,
-    )
-
-
-_Key = tuple[Callable[..., Any] | None, frozenset[str]]
-"""What tells routes apart: several have the same endpoint, and differ in what their paths name."""
-
-
-def _key(endpoint: Callable[..., Any] | None, parameters: Iterable[str]) -> _Key:
-    return endpoint, frozenset(parameters)
+    return _Front(Table(routes), origins, doorkeeper, in_flight)
 
 
 class _Front:
     def __init__(
-        self,
-        app: Starlette,
-        routes: Mapping[_Key, str],
-        origins: RequestOrigins,
-        doorkeeper: Doorkeeper,
-        in_flight: RequestsInFlight,
+        self, table: Table, origins: RequestOrigins, doorkeeper: Doorkeeper, in_flight: RequestsInFlight
     ) -> None:
-        self._app = app
-        self._routes = routes
+        self._table = table
         self._origins = origins
         self._doorkeeper = doorkeeper
         self._in_flight = in_flight
@@ -140,39 +103,55 @@ class _Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # neither lifespan nor WebSocket is spoken here
+        began = time.monotonic()
+        about = Told()
         asked = _ReceivedBody(receive)
         answering = _Answering(send, asked, secure=scope["scheme"] == "https")
-        about = Told()
-        headers = Headers(scope=scope)
-        peer = scope["client"][0] if scope.get("client") else None
+        headers = _first_of_each(scope["headers"])
         # Ids may have a slash in them: routes look at the path as it came, and undo the encoding of each part.
-        path = scope.get("raw_path", scope["path"].encode()).partition(b"?")[0].decode("ascii", "replace")
-        query = scope["query_string"].decode("latin-1")
-        scope = {
-            **scope,
-            "path": path,
-            "told": about,
-            "doorkeeper": self._doorkeeper,
-            "addressed": self._origins.addressed(peer, scope["scheme"], f"{path}?{query}" if query else path, headers),
-        }
-        began = time.monotonic()
+        path: str = scope["raw_path"].partition(b"?")[0].decode("ascii", "replace")
+        own = {"path": path, "told": about, "doorkeeper": self._doorkeeper, "origins": self._origins}
+        request = Request({**scope, **own}, asked.receive, answering.send)
         with tracing.serving(scope["method"], headers) as span:
             try:
                 if path in PROBES:
-                    await self._app(scope, asked.receive, answering.send)
+                    await self._serve(request, answering)
                 else:
-                    self._origins.check(headers, peer)
-                    with self._in_flight.one() as scope["release"]:
-                        await self._app(scope, asked.receive, answering.send)
-            except Refused as error:  # by the front itself; those of endpoints are answered by the application
-                await _refused(Request(scope), error)(scope, asked.receive, answering.send)
-            except Exception as error:  # in most cases answered by the application already
-                log.exception("http.defect", method=scope["method"], path=path[:200])
-                if not answering.status:
-                    await _defect(Request(scope), error)(scope, asked.receive, answering.send)
-            about.route = self._routes.get(_key(scope.get("endpoint"), scope.get("path_params", ())), metrics.OTHER)
+                    self._origins.check(headers, scope["client"][0] if scope["client"] else None)
+                    with self._in_flight.one() as request.scope["release"]:
+                        await self._serve(request, answering)
+            except Refused as error:  # by the front itself
+                await _refused(error, request)(request.scope, asked.receive, answering.send)
             tracing.served(span, about.route, answering.status)
         _tell(scope["method"], about, answering.status, time.monotonic() - began)
+
+    async def _serve(self, request: Request, answering: "_Answering") -> None:
+        """Answer a request, also where its endpoint has no answer."""
+        try:
+            response = await self._endpoint(request)
+            await response(request.scope, request.receive, answering.send)
+        except Exception as error:
+            if answering.status:
+                log.exception("http.defect", method=request.method, path=request.scope["path"][:200])
+                return
+            await _answer_to(error, request)(request.scope, request.receive, answering.send)
+
+    async def _endpoint(self, request: Request) -> Response:
+        found = self._table.find(request.method, request.scope["path"])
+        if found is None:
+            return _not_served(request, 404, "there is nothing at this address")
+        told(request).route = found.route.path
+        if not found.taken:
+            allowed = {"Allow": ", ".join(sorted(found.route.methods or ()))}
+            return _not_served(request, 405, f"{request.method} is not taken here", allowed)
+        request.scope["path_params"] = found.parameters
+        response: Response = await found.route.endpoint(request)
+        return response
+
+
+def _first_of_each(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    """The headers by their names in lower case; of several of one name the first, as Starlette has it."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
 
 
 class _ReceivedBody:
@@ -206,7 +185,7 @@ class _Answering:
     def __init__(self, send: Send, asked: _ReceivedBody, *, secure: bool) -> None:
         self._send = send
         self._asked = asked
-        self._secure = secure
+        self._headers = (*SECURITY, STRICT_TRANSPORT) if secure else SECURITY
         self.status = 0
 
     async def send(self, message: Message) -> None:
@@ -214,11 +193,7 @@ class _Answering:
             self.status = message["status"]
             if self.status >= 400:
                 await self._asked.drain()
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY.items():
-                headers.setdefault(name, value)
-            if self._secure:
-                headers["Strict-Transport-Security"] = STRICT_TRANSPORT
+            message = {**message, "headers": [*message["headers"], *self._headers]}
         await self._send(message)
 
 

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from consumer.gateway.access import Grant
-from consumer.gateway.origins import Addressed
+from consumer.gateway.origins import Addressed, RequestOrigins
 from consumer.gateway.problems import Refused
 from consumer.gateway.statuses import ErrorAnswer
 from schemas.base import Json
@@ -49,8 +49,11 @@ def told(request: Request) -> Told:
 
 def addressed(request: Request) -> Addressed:
     """How this request was addressed."""
-    found: Addressed = request.scope["addressed"]
-    return found
+    scope = request.scope
+    origins: RequestOrigins = scope["origins"]
+    path, query = scope["path"], scope["query_string"].decode("latin-1")
+    peer = scope["client"][0] if scope["client"] else None
+    return origins.addressed(peer, scope["scheme"], f"{path}?{query}" if query else path, request.headers)
 
 
 def only_listens(request: Request) -> None:
@@ -89,10 +92,9 @@ async def body_of(request: Request, limit: int) -> bytes:
     Raises:
         Refused: 413 or 408.
     """
-    too_large = Refused(413, f"the body has more than {limit} bytes (gateway.max_body)")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
-        raise too_large
+        raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -100,13 +102,17 @@ async def body_of(request: Request, limit: int) -> bytes:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
-                    raise too_large
+                    raise _too_large(limit)
                 chunks.append(chunk)
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
     except ClientDisconnect:
         raise Refused(400, "the connection was closed before the body was there") from None
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the body has more than {limit} bytes (gateway.max_body)")
 
 
 def is_json(content_type: str) -> bool:

@@ -78,6 +78,10 @@ class Rates:
         for name, texts in own.items():
             self._limits[name] = [item for text in texts or limits.default for item in parse_many(text)]
 
+    def __bool__(self) -> bool:
+        """Whether anything is limited."""
+        return bool(self._limits)
+
     async def count(self, limited: Limited, address: str) -> None:
         """Count a request.
 

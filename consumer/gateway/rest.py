@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import SessionClient
-from consumer.gateway.bodies import Called, ClosedSession, Health, ListedService, ListedSession, ListedTools
+from consumer.gateway.bodies import ClosedSession, Health, ListedService, ListedSession, ListedTools
 from consumer.gateway.exchange import addressed, answer, granted, json_object, path_parameter, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.rate_limits import Limited, Rates
@@ -106,7 +106,7 @@ class Rest:
             session_timeout=_timeout(body),
             session_metadata=_table(body, "metadata") or None,
         )
-        return answer(Called(session_id=session_id, service=service, tool=tool, result=plain(result)))
+        return answer({"session_id": session_id, "service": service, "tool": tool, "result": plain(result)})
 
     async def sessions(self, request: Request) -> Response:
         """List the open sessions of all workers."""
@@ -130,7 +130,8 @@ class Rest:
         return answer(ClosedSession(message=f"Session {session_id} closed"))
 
     async def _limit(self, request: Request, limited: Limited) -> None:
-        await self._rates.count(limited, addressed(request).address)
+        if self._rates:
+            await self._rates.count(limited, addressed(request).address)
 
 
 def plain(result: ToolCallResult) -> Any:

@@ -46,23 +46,41 @@ class SignalFreeServer(uvicorn.Server):
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class _ClosingTransport:
-    """A transport that is not written to, and not asked to read, when it is closing.
+class _AnswerTransport:
+    """A transport that sends the head of an answer with what follows it, in one packet to one reader.
 
-    asyncio's own ignores that. uvloop's raises, so an answer would fail for a client that has gone meanwhile.
+    It is not written to, and not asked to read, when it is closing. asyncio's own ignores that; uvloop's raises, so an
+    answer would fail for a client that has gone meanwhile.
     """
 
-    __slots__ = ("_transport",)
+    __slots__ = ("_head", "_loop", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self._loop = loop
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._send_head)
+            return
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def _send_head(self) -> None:
+        """Send a head that nothing has followed at once."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self._send_head()
+        self._transport.close()
 
     def pause_reading(self) -> None:
         if not self._transport.is_closing():
@@ -97,7 +115,7 @@ class _Bounded(_Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", _ClosingTransport(transport)))
+        super().connection_made(cast("asyncio.Transport", _AnswerTransport(transport, self.loop)))
         self.opened_at = self.loop.time()
         self._head_timer = self.loop.call_later(self.bounds.head_timeout, transport.abort)
         if self.bounds.lifetime is not None:

@@ -31,6 +31,11 @@ def learn(secrets: Iterable[str]) -> None:
     _pattern = re.compile("|".join(map(re.escape, sorted(_known, key=len, reverse=True))))
 
 
+def known() -> int:
+    """How many there are to hide; what was masked before there were more is masked anew."""
+    return len(_known)
+
+
 def without_known(text: str) -> str:
     """The text with each known secret masked."""
     return _pattern.sub(MASK, text) if _pattern is not None else text

@@ -135,9 +135,13 @@ def _console() -> list[Processor]:
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A processor: no secrets, no floods. Private keys of the standard library's formatter pass as they are."""
+    if not any(key.startswith("_") or key in _LONG for key in event):  # as most lines
+        plain: MutableMapping[str, Any] = masked(event)
+        return plain
     kept = {key: value for key, value in event.items() if key.startswith("_")}
     long = {key: mask_text(str(event[key]), MAX_LONG_TEXT) for key in _LONG if key in event}
-    told: MutableMapping[str, Any] = masked({key: value for key, value in event.items() if key not in kept | long})
+    apart = kept | long
+    told: MutableMapping[str, Any] = masked({key: value for key, value in event.items() if key not in apart})
     return {**told, **long, **kept}
 
 

@@ -13,12 +13,13 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from consumer.observability.known_secrets import LONGEST, MASK, without_known
+from consumer.observability.known_secrets import LONGEST, MASK, known, without_known
 
 MAX_TEXT = 2_000
 MAX_LONG_TEXT = 10_000
 """For texts whose end matters as much as their start: tracebacks."""
 
+MAX_KEY = 200
 MAX_ITEMS = 50
 MAX_DEPTH = 6
 MAX_VALUES = 500
@@ -42,10 +43,22 @@ _MAY_HIDE = re.compile(r"""://|[…=\s"']""")
 
 def is_secret_key(key: object) -> bool:
     """Whether a value under this key is one to hide."""
-    return _is_secret_name(str(key)[:200])
+    return _key(str(key))[1]
+
+
+def _key(key: str) -> tuple[str, bool]:
+    """What is told of a key, and whether its value is hidden."""
+    if len(key) > MAX_KEY:
+        return mask_text(key, MAX_KEY), _is_secret_name(key[:MAX_KEY])
+    return _short_key(key, known())
 
 
 @lru_cache(maxsize=1024)  # a log's keys are few
+def _short_key(key: str, _known: int) -> tuple[str, bool]:
+    """The same of a key that may be remembered, until there are more secrets to hide."""
+    return mask_text(key), _is_secret_name(key)
+
+
 def _is_secret_name(name: str) -> bool:
     words = _CAMEL.sub("_", name).replace("-", "_").replace(".", "_").lower()
     return _SECRET_KEY.search(words) is not None
@@ -112,8 +125,14 @@ class _Masking:
             if len(told) >= MAX_ITEMS or self._left <= 0:
                 told["…"] = f"+{len(value) - len(told)}"
                 break
-            hide = item is not None and is_secret_key(key)
-            told[mask_text(str(key), 200)] = MASK if hide else self.value(item, depth - 1)
+            name, hides = _key(str(key))
+            if hides and item is not None:
+                told[name] = MASK
+            elif type(item) is str:  # as most values of a log line are
+                self._left -= 1
+                told[name] = mask_text(item)
+            else:
+                told[name] = self.value(item, depth - 1)
         return told
 
     def _items(self, value: list[Any] | tuple[Any, ...] | Set[Any], depth: int) -> list[Any]:

@@ -32,21 +32,22 @@ def _configured() -> bool:
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
-def _traced() -> bool:
+def traced() -> bool:
+    """Whether what runs now is part of a trace."""
     return trace.get_current_span().get_span_context().is_valid
 
 
 def carrier() -> dict[str, str]:
     """The headers that carry the context of what runs now."""
     found: dict[str, str] = {}
-    if _traced():
+    if traced():
         propagate.inject(found)
     return found
 
 
 def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[Span]:
     """A piece of work of our own, below what runs now."""
-    if not _traced():
+    if not traced():
         return _NO_SPAN
     return trace.use_span(_tracer.start_span(name, attributes=attributes), end_on_exit=True)
 
@@ -55,7 +56,7 @@ def publishing(
     message_type: str | None, exchange: str, routing_key: str, message_id: str, *, begin: bool
 ) -> AbstractContextManager[Mapping[str, str]]:
     """Publish within this, with the headers that it gives; a trace is begun here only with ``begin``."""
-    if not _traced() and not (begin and _configured()):
+    if not traced() and not (begin and _configured()):
         return _NO_HEADERS
     publish = _tracer.start_span(
         f"publish {exchange or message_type}",  # queues of one worker or one client are too many names
@@ -131,7 +132,7 @@ def failed(current: Span, error_type: str, problem: str = "") -> None:
 
 def carried(work: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
     """``work``, to be done by another task in the context of what runs now."""
-    if not _traced():
+    if not traced():
         return work
     here = context.get_current()
 

@@ -39,7 +39,7 @@ class ToolCache:
             shown = self._shown[source] = _Shown(client)
         shown.listing, shown.changed, shown.about = client.listing, client.tools_changed, client.about
         shown.clients[client] = None
-        client.on_tools = self._hear
+        client.on_tools(self._hear)
         client.add_done_callback(self._forget)
 
     def fresh(self, service: MCPService) -> list[dict[str, Any]] | None:

@@ -43,6 +43,11 @@ class Dialogue:
     input_responses: Json | None = None
     request_state: str | None = None
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody hears anything before the result."""
+        return self.on_progress is not None or self.on_log is not None or self.on_question is not None
+
     def offers(self, method: str, params: Json) -> bool:
         """Whether the requester can be asked this."""
         if self.on_question is None:

@@ -21,33 +21,44 @@ class WorkerStatus:
         self._probe = probe
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Tell, on ``worker.http_port`` if there is one.
+    async def running(self, *, exposed: bool = False) -> AsyncIterator[None]:
+        """Tell, on ``worker.http_port`` if there is one; ``exposed`` says that somebody else exposes the metrics too.
 
         Raises:
             CannotListen: that port cannot be listened on.
         """
+        async with self._listening() as listening:
+            if not (listening or exposed):
+                yield
+                return
+            metrics.STATE.look = self.state
+            tasks = Tasks()
+            tasks.start(looplag.measure(), "loop-lag")
+            try:
+                yield
+            finally:
+                metrics.STATE.look = None
+                await tasks.cancel()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[bool]:
+        """Listen on ``worker.http_port``; whether there is one."""
         own = self._parts.settings.worker
         if own.http_port is None:
-            yield
+            yield False
             return
         from consumer.observability.web import Web  # noqa: PLC0415 - takes time and memory, for those who want it
 
-        tasks = Tasks()
         web = Web(own.http_host, own.http_port, self.readiness)
         try:
             await web.open()
         except OSError as error:
             where = f"{own.http_host} port {own.http_port}"
             raise CannotListen(f"worker.http_port: cannot listen on {where}: {error}") from error
-        metrics.STATE.look = self.state
-        tasks.start(looplag.measure(), "loop-lag")
         try:
-            yield
+            yield True
         finally:
             await web.close()
-            metrics.STATE.look = None
-            await tasks.cancel()
 
     def readiness(self) -> dict[str, object]:
         """Whether the worker can be given a call, and what speaks for and against it."""

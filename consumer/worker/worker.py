@@ -32,10 +32,14 @@ from consumer.worker.peers import Peers
 from consumer.worker.status import WorkerStatus
 from consumer.worker.stop_signals import StopSignals, Wish
 from consumer.worker.wiring import Parts
+from schemas.errors import CannotConnect
 from schemas.ids import WorkerId
 from schemas.sessions import WorkerInfo
 
 log = structlog.get_logger(__name__)
+
+RECONNECT_PAUSE = 5.0
+"""How long (s) a companion rests that the broker did not let in, while it knows the worker."""
 
 
 class Worker:
@@ -58,6 +62,7 @@ class Worker:
         self._consumers = Consumers(parts, self._peers.hear, self._liveness)
         self.status = WorkerStatus(parts, self._peers, self._supervisor.up.is_set, lambda: self._liveness.healthy)
         self._tasks = parts.tasks
+        self._ready = asyncio.Event()
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stop_signals = StopSignals()
@@ -123,12 +128,16 @@ class Worker:
         """A requester for who asks in this process: calls of this worker are asked without the broker."""
         return LocalRequests(self._parts.owner, self._parts.names, elsewhere)
 
+    async def is_ready(self) -> None:
+        """Wait until the worker takes calls for the first time."""
+        await self._ready.wait()
+
     async def left(self) -> None:
         """Wait until the worker is told to leave."""
         await self._leaving.wait()
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> WorkerExit:
-        """Live until ``leave``; ``ready`` is called when the first link is attached. Returns the exit code."""
+    async def run(self) -> WorkerExit:
+        """Live until ``leave``. Returns the exit code."""
         parts = self._parts
         log.info("worker.starting", worker_id=parts.worker_id, version=__version__, prefix=parts.names.prefix)
         sweeping = asyncio.to_thread(sweep, parts.settings.session.sandbox_dir)
@@ -150,8 +159,8 @@ class Worker:
         try:
             await asyncio.wait({*ends, attached}, return_when=asyncio.FIRST_COMPLETED)
             if attached.done():
-                ready()
                 log.info("worker.ready", worker_id=parts.worker_id, **_configured(parts.settings))
+                self._ready.set()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if parts.rival.done():
                 return _has_our_id(parts.rival.result())
@@ -216,6 +225,15 @@ async def _accompanied(worker: Worker, companion: Companion | None, drain_timeou
         yield
         return
 
+    async def join_it() -> None:
+        await worker.is_ready()  # until then its requests would meet nobody
+        while True:
+            try:
+                return await companion.connect()
+            except CannotConnect as error:  # the worker has a link, or comes back to it
+                log.warning("companion.not_connected", error=error.message)
+                await asyncio.sleep(RECONNECT_PAUSE)
+
     async def leave_with_it() -> None:
         await worker.left()
         await companion.leave(drain_timeout)
@@ -223,7 +241,7 @@ async def _accompanied(worker: Worker, companion: Companion | None, drain_timeou
     tasks = Tasks()
     await companion.listen()
     try:
-        tasks.start(companion.connect(), "gateway-connect")
+        tasks.start(join_it(), "gateway-connect")
         tasks.start(leave_with_it(), "gateway-leave")
         yield
     finally:
@@ -247,7 +265,10 @@ async def run_worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.leave, number)
     try:
-        async with worker.status.running(), _accompanied(worker, beside, settings.worker.drain_timeout):
+        async with (
+            worker.status.running(exposed=beside is not None),
+            _accompanied(worker, beside, settings.worker.drain_timeout),
+        ):
             return await worker.run()
     except CannotListen as error:
         log.error("http.cannot_listen", error=str(error))

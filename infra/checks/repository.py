@@ -90,7 +90,8 @@ def vulnerabilities(root: Path = ROOT) -> Faults:
 def scripts(root: Path = ROOT) -> Faults:
     """Every script can be run, and bash can read it."""
     found = [path for path in (root / "scripts").iterdir() if path.is_file() and not path.suffix]
-    for path in [*found, root / ".ci" / "run", root / "infra" / "rabbitmq_of_debian"]:
+    others = (".ci/run", "infra/rabbitmq_of_debian", "infra/asterisk_of_debian")
+    for path in [*found, *(root / other for other in others)]:
         if not path.stat().st_mode & 0o100:
             yield f"{path.relative_to(root)}: is not executable"
         done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)

@@ -60,7 +60,7 @@ async def test_the_placer_and_the_dead_letters_are_told(mcp: Cluster, top: Calla
         await mcp.client.publish_call_event({"call_id": "call-1", "kind": "started"})
         await screen.shows("call-1", "ready placer")
         await mcp.client.publish_call_event(b'{"what": "is this"}')
-        await screen.shows("dead letters 1", "new: 1 unrecognised")
+        await screen.shows("dead letters 1", "+1 unrecognised")
 
 
 async def test_a_filter_shows_what_fits_and_nothing_else(mcp: Cluster, top: Callable[..., Any]):

@@ -41,6 +41,9 @@ FAMILIES = {name.partition(".")[0] for name in KINDS | EVENTS | SETTINGS | LOGGE
 NOT_NAMES = {
     "session.record",
     "worker.py",
+    "manager.conf",
+    "asterisk.conf",
+    "routes.py",
     "call.initiated",
     "call.answered",
     "call.bridged",
@@ -69,6 +72,7 @@ FROM_ELSEWHERE = {
         "WINDOW",
         "REQUESTS",
         "RESULTS",
+        "ASTERISK",
         "RABBITMQ_SERVER",
         "NAME",
         "MEMORY_FILE_PATH",

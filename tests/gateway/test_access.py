@@ -1,6 +1,9 @@
 """Who may do what: call tokens, static tokens, the operator; and names that are none of the gateway's."""
 
+import asyncio
 import hashlib
+import os
+import sys
 import time
 from typing import Any
 
@@ -11,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
 
+from consumer.client import InvalidKey, SessionClient, SyncSessionClient
 from consumer.settings import Settings
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.tokens import KeyUnusable, TokenKeys, TokenRefused
@@ -102,6 +106,54 @@ async def test_a_call_token_reaches_its_call_and_its_services_and_nothing_else(m
     ):
         assert refused.status_code == 403, refused.url
     assert (await http.delete("/sessions/call-a")).status_code == 200
+
+
+async def minted(how: str, mcp: Cluster, http: httpx2.AsyncClient, call_id: str, service: str) -> str:
+    """A token of a call and a service, made in one of the ways that there are."""
+    match how:
+        case "route":
+            answer = await http.post(f"/calls/{call_id}/token", json={"services": [service]})
+            return str(answer.json()["token"])
+        case "command":
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", "from consumer.cli import main; main()"),
+                *("calls", "token", call_id, "--service", service),
+                env=os.environ
+                | {
+                    "MCP_SESSIONS_GATEWAY_TOKEN_KEYS": TOKEN_KEY,
+                    "MCP_SESSIONS_PREFIX": mcp.prefix,
+                    "AMQP_URL": mcp.url,
+                },
+                stdout=asyncio.subprocess.PIPE,
+            )
+            told, _ = await process.communicate()
+            return told.decode().strip()
+        case "client":
+            return SessionClient(mcp.url, prefix=mcp.prefix, token_keys=[TOKEN_KEY]).mint_token(call_id, [service])
+        case _:
+            return SyncSessionClient(mcp.url, prefix=mcp.prefix, token_keys=[TOKEN_KEY]).mint_token(call_id, [service])
+
+
+@pytest.mark.parametrize("how", ["route", "command", "client", "synchronous client"])
+async def test_a_token_reaches_its_call_whoever_has_minted_it(mcp: Cluster, serve: Serve, how: str) -> None:
+    await mcp.start(config(services=TWO))
+    http = await serve(token_keys=[TOKEN_KEY])
+    token = await minted(how, mcp, http, "call-a", "todo")
+    http.auth = NOBODY
+    http.headers |= bearer(token)
+    assert (await call(http, "todo", "list_todos", "call-a")).status_code == 200
+    assert (await call(http, "todo", "list_todos", "call-b")).status_code == 403
+    assert (await call(http, "todo2", "list_todos", "call-a")).status_code == 403
+
+
+@pytest.mark.parametrize("kind", [SessionClient, SyncSessionClient])
+def test_a_client_without_a_key_that_signs_mints_nothing(kind: type[SessionClient] | type[SyncSessionClient]) -> None:
+    with pytest.raises(InvalidKey, match="no key to sign with"):
+        kind().mint_token("c")
+    with pytest.raises(InvalidKey, match="no key signs"):
+        kind(token_keys=[pair()[1]]).mint_token("c")
+    with pytest.raises(InvalidKey, match="cannot be read"):
+        kind(token_keys=["-----BEGIN PUBLIC KEY-----"])
 
 
 async def test_tokens_that_are_over_withdrawn_or_made_up_are_refused_at_every_route(mcp: Cluster, serve: Serve) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests import programs
 from tests.gateway.conftest import CREDENTIALS, PASSWORD, USER, Serve, call, served, soon
+from tests.gateway.test_cases import SERVICES
 from tests.harness import START, Cluster, WorkerProcess, config
 from tests.programs import PROGRAM
 from tests.proxy import proxy_to, through
@@ -32,17 +33,17 @@ async def test_while_the_broker_is_away_nothing_is_taken_and_all_is_well_when_it
             assert (await http.get("/readyz")).status_code == 200
             await proxy.close()
             await soon(lambda: is_ready(http, 503))
-            began = time.monotonic()
-            answers = {
-                "event": await http.post("/signalwire/events", json=EVENT),
-                "call": await call(http, "echo", "echo", "c-1", arguments={"text": "x"}),
-                "list": await http.get("/sessions"),
-            }
-            assert time.monotonic() - began < 20
-            for what, answer in answers.items():
-                assert answer.status_code == 503, what
-                assert answer.headers["retry-after"], what
-                assert answer.json()["retryable"] is True, what
+            for method, path, body in (
+                ("POST", "/signalwire/events", EVENT),
+                ("POST", "/services/echo/call", {"tool": "echo", "session_id": "c-1", "arguments": {"text": "x"}}),
+                ("GET", "/sessions", None),
+            ):
+                began = time.monotonic()
+                answer = await http.request(method, path, json=body)
+                assert time.monotonic() - began < 20, path
+                assert answer.status_code == 503, path
+                assert answer.headers["retry-after"], path
+                assert answer.json()["retryable"] is True, path
             assert (await http.get("/livez")).status_code == 200
             await proxy.start()
             await soon(lambda: is_ready(http, 200))
@@ -61,26 +62,24 @@ async def test_without_a_worker_it_is_not_ready(mcp: Cluster, serve: Serve) -> N
     assert answer.json()["workers"] == 0
 
 
-async def test_a_worker_killed_under_a_tool_call_is_424_and_the_call_is_not_repeated(
-    mcp: Cluster, serve: Serve
+async def test_a_worker_killed_under_a_tool_call_is_424_and_the_call_is_executed_once(
+    mcp: Cluster, serve: Serve, tmp_path: Path
 ) -> None:
-    worker = await mcp.start(config(worker={"http_port": 0}))
-    port = (await worker.logged("http.listening"))["port"]
+    executed = tmp_path / "executed"
+    odd = SERVICES["odd"] | {"env": {"CHARGED": str(executed)}, "sandbox": {"kind": "none"}}
+    owner = await mcp.start(config(services={"odd": odd}))
     http = await serve(call_timeout=3.0)
-    await call(http, "echo", "echo", "c-1", arguments={"text": "x"})
-    calling = asyncio.create_task(call(http, "echo", "sleep", "c-1", arguments={"seconds": 30}))
-    await soon(lambda: in_flight(port))
-    await worker.kill()
+    assert (await call(http, "odd", "struct", "c-1")).status_code == 200
+    await mcp.start(config(services={"odd": odd}))
+    calling = asyncio.create_task(call(http, "odd", "hang", "c-1"))
+    await soon(lambda: asyncio.sleep(0, executed.exists()))
+    await owner.kill()
     answer = await calling
     assert answer.status_code == 424
     assert answer.json()["retryable"] is False
-
-
-async def in_flight(port: int) -> bool:
-    """Whether the worker with this metrics port executes a tool call."""
-    async with httpx2.AsyncClient() as http:
-        told = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-    return "mcp_sessions_tool_calls_in_flight 1.0" in told
+    await mcp.event("created", session_id="c-1", restored=True)
+    assert (await call(http, "odd", "struct", "c-1")).status_code == 200  # whoever has taken over has had all there was
+    assert executed.read_text().count("charged") == 1
 
 
 async def test_two_gateways_make_no_difference(mcp: Cluster, serve: Serve) -> None:
@@ -172,8 +171,11 @@ async def test_the_command_serves_and_leaves_on_sigterm(mcp: Cluster) -> None:
 async def test_a_worker_with_a_gateway_answers_its_own_calls_without_the_broker(mcp: Cluster) -> None:
     process = await started(mcp, "worker", "--gateway")
     async with await client_of(process) as http:
-        await process.logged("worker.ready")
+        told = [record["event"] for record in process.records]
+        assert told.index("worker.ready") < told.index("gateway.ready")
+        assert (await http.get("/readyz")).status_code == 200
         assert (await call(http, "echo", "echo", "c-1", arguments={"text": "first"})).status_code == 200
+        assert 'mcp_sessions_open{service="echo"} 1.0' in (await http.get("/metrics")).text
         assert (await call(http, "echo", "echo", "c-1", arguments={"text": "second"})).json()["result"] == "second"
         await process.logged("delivery", type="tools.call", queue="in-process", call_id="c-1")
         # The rules are the owner's: an error, an idempotency key and a deadline are the same on this way.
@@ -197,7 +199,6 @@ async def test_a_call_of_another_worker_is_reached_over_the_broker(mcp: Cluster)
     await mcp.client.create("elsewhere", "echo")
     process = await started(mcp, "worker", "--gateway")
     async with await client_of(process) as http:
-        await process.logged("worker.ready")
         answer = await call(http, "echo", "echo", "elsewhere", arguments={"text": "over there"})
         assert answer.json()["result"] == "over there"
     assert other.records

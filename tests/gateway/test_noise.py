@@ -27,11 +27,13 @@ ROUTES = [
     "/health", "/livez", "/readyz", "/metrics", "/services", "/services/{}/tools", "/services/{}/call", "/sessions",
     "/sessions/{}", "/signalwire/events", "/events", "/events/{}", "/events/twilio",
     "/signalwire/swaig", "/signalwire/swaig/{}", "/calls/{}/token", "/{}",
+    "/{}/mcp", "/calls/{}/mcp", "/calls/{}/{}/mcp", "/calls/c-7/echo/mcp",
 ]  # fmt: skip
 HEADERS = [
     "Host", "Origin", "Authorization", "Content-Type", "Content-Length", "Transfer-Encoding", "X-Forwarded-For",
     "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "traceparent", "Idempotency-Key", "X-SignalWire-Signature",
     "X-SignalWire-Sha256-Signature", "X-Twilio-Signature", "Expect", "Upgrade", "Connection", "Accept", "Cookie",
+    "Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name", "X-Call-Id", "Last-Event-ID",
 ]  # fmt: skip
 GOOD = {
     "Host": ["127.0.0.1", "localhost:1", "[::1]", "[::", "http://[", "a b", "[v1.x]", "x" * 300, "127.0.0.1:99999999"],
@@ -43,6 +45,9 @@ GOOD = {
     "X-Forwarded-For": ["1.2.3.4", "::", "unknown", ", ,"],
     "X-Forwarded-Proto": ["https", "javascript", "ht[tp"],
     "traceparent": ["00-" + "a" * 32 + "-" + "b" * 16 + "-01", "00-0-0-0", "é"],
+    "Accept": ["application/json", "text/event-stream", "application/json, text/event-stream", "image/png", "*/*;q=0"],
+    "MCP-Protocol-Version": ["2025-11-25", "2026-07-28", "2024-11-05", "1"],
+    "X-Call-Id": ["c-1", "c-7", "#", "a" * 5000],
     "Expect": ["100-continue", "200"],
     "Upgrade": ["websocket", "h2c"],
     "Connection": ["close", "keep-alive", "upgrade", "x"],
@@ -65,7 +70,19 @@ EVENT: dict[str, object] = {
 }
 OWN: dict[str, object] = {"call_id": "c-4", "kind": "progress", "at": 1.0, "metadata": {"a": 1}}
 SIGNATURES: dict[str, object] = {"action": "get_signature", "functions": ["echo", 7]}
-GOOD_BODIES = [CALL, SWAIG, EVENT, OWN, SIGNATURES]
+RPC: dict[str, object] = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "echo", "arguments": {"text": "x"}, "_meta": {"progressToken": 1}},
+}
+HELLO: dict[str, object] = {
+    "jsonrpc": "2.0",
+    "id": "a",
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "noise", "version": "1"}},
+}
+GOOD_BODIES = [CALL, SWAIG, EVENT, OWN, SIGNATURES, RPC, HELLO]
 FORM = b"CallSid=c-5&CallStatus=ringing&From=%2B1555&To=%FF&SequenceNumber=0&Timestamp=x"
 SIZES = (0, 1, 30, 3000, 70_000)
 

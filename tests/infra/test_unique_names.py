@@ -1,6 +1,7 @@
 """Names are found by searching for them: a class has a name of its own, and so has a file, and imports keep both."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -67,3 +68,27 @@ def test_no_two_files_have_one_name() -> None:
 )
 def test_an_alias_is_found(line: str, aliases: list[str]) -> None:
     assert list(clashing_aliases(ast.parse(line))) == aliases
+
+
+RETIRED = {
+    r"parking\b|\bparked\b(?!-at)": "dead letter",
+    r"\bpatience\b|_PATIENCE\b": "timeout",
+    r"\b(durable|fast) lane\b": "the sessions or the requests exchange",
+}
+"""Words that stood beside another one for the same thing, and the one that stayed."""
+
+ON_THE_WIRE = ("`parked`", '"parked"', "parked:", "parked=")
+"""How the field of ``workers.figures`` is written, whose name is that of older workers too."""
+
+
+@pytest.mark.parametrize("word", RETIRED)
+def test_a_thing_has_one_word(word: str) -> None:
+    pages = (path for path in (ROOT / "docs").rglob("*.md"))
+    code = (path for folder in ("consumer", "schemas", "infra") for path in (ROOT / folder).rglob("*.py"))
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in (*pages, *code)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(word, line) and not any(written in line for written in ON_THE_WIRE)
+    ]
+    assert not found, f"say {RETIRED[word]}: {found}"

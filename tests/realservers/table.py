@@ -19,6 +19,14 @@ session's processes (PSS) after its calls. *End* is from `session.close` until n
 is the era without a handshake. A dash stands for what a server does not offer, or is not ours to see.
 
 """
+THROUGH = """
+## Through the MCP endpoint
+
+What the official Python client saw of the same sessions through the gateway's [MCP endpoint](guides/mcp-clients.md), in
+both eras: with `initialize` (2025-11-25) and without (2026-07-28). The server's own protocol does not matter for that.
+The names were the same as over the queue each time. Seen on {day}.
+
+"""
 COLUMNS = (
     "server",
     "version",
@@ -55,6 +63,8 @@ class Row:
     processes: int | None = None
     end: float | None = None
     result: str = "did not get to its end"
+    seen: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """What a client of each era saw of it through the endpoint."""
 
     def cells(self) -> list[str]:
         """The cells, in the order of ``COLUMNS``."""
@@ -88,7 +98,18 @@ class Table:
         head = HEAD.format(day=day, cores=os.cpu_count(), python=platform.python_version())
         lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in self.rows)]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        return f"{head}{table}\n## Worth knowing\n\n" + "".join(f"- {note}.\n" for note in self.notes())
+        return f"{head}{table}{THROUGH.format(day=day)}{self._through()}\n## Worth knowing\n\n" + "".join(
+            f"- {note}.\n" for note in self.notes()
+        )
+
+    def _through(self) -> str:
+        eras = list(dict.fromkeys(era for row in self.rows for era in row.seen))
+        lines = [["server", "by", "its protocol", *eras], ["---"] * (3 + len(eras))]
+        for row in self.rows:
+            if row.seen:
+                told = [_shown(row.seen[era]) for era in eras]
+                lines.append([f"`{row.server.package}`", row.server.by, row.protocol, *told])
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def notes(self) -> list[str]:
         """What is worth knowing, of each server once."""
@@ -96,6 +117,12 @@ class Table:
         ended = f"{', '.join(slow)} had to be told to leave" if slow else "all of them left"
         said = dict.fromkeys(f"`{row.server.name}` {row.server.note}" for row in self.rows if row.server.note)
         return [f"When their input ended, {ended}", *said]
+
+
+def _shown(seen: dict[str, list[str]]) -> str:
+    kinds = [kind for kind in ("tools", "resources", "prompts") if kind in seen]
+    counts = [f"{len(seen[kind])} {kind if len(seen[kind]) != 1 else kind[:-1]}" for kind in kinds]
+    return ", ".join([*counts, *seen["offered"]])
 
 
 def _seconds(value: float | None) -> str:

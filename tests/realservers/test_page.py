@@ -19,7 +19,11 @@ def test_the_page_tells_of_every_server_at_its_version_and_that_each_did_what_it
         for package in packages:
             version = version_of(package, name)
             assert f"| `{package}` | {version} |" in page, "scripts/realservers makes docs/servers.md anew"
-    results = [line.rsplit("|", 2)[1].strip() for line in page.splitlines() if line.startswith("| `")]
+    rows, through = (
+        [line for line in part.splitlines() if line.startswith("| `")] for part in page.split("## Through the MCP")
+    )
+    results = [line.rsplit("|", 2)[1].strip() for line in rows]
+    assert len(through) == results.count("works"), "each was seen through the endpoint as well"
     assert [result for result in results if result != "works"] == [
         "`START_FAILED`, `AttributeError: 'Server' object has no attribute 'list_resources'`"
     ]

@@ -16,6 +16,7 @@ from schemas.base import Json
 from schemas.errors import McpError
 from tests.harness import Cluster, WorkerProcess
 
+from .endpoint import seen
 from .servers import Server
 from .table import Row, Table
 
@@ -100,6 +101,11 @@ async def visiting(mcp: Cluster, table: Table, server: Server) -> AsyncIterator[
     visit = Visit(mcp, row, "visit", servers_of(worker))
     row.processes = len(visit.processes)
     await visit.look_around()
+    row.seen = await seen(mcp, server.name, "visit")
+    for era in row.seen.values():
+        assert era.get("tools", []) == visit.tools
+        assert era.get("resources", []) in (visit.resources, [])
+        assert era.get("prompts", []) in (visit.prompts, [])
     yield visit
     row.memory = memory_of(visit.processes) if visit.processes else None
     began = time.monotonic()

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 TEXT = {"type": "text", "text": "one"}
@@ -15,13 +16,16 @@ RESULTS: dict[str, dict] = {
 }
 
 
+ODD = ("crash", "charge", "hang")
+
+
 def answer(message: dict) -> dict | None:
     method, params = message.get("method"), message.get("params", {})
     if method == "initialize":
         info = {"name": "odd", "version": "1"}
         return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
     if method == "tools/list":
-        return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in (*RESULTS, "crash", "charge")]}
+        return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in (*RESULTS, *ODD)]}
     if method == "tools/call":
         return called(params["name"])
     return None
@@ -30,9 +34,11 @@ def answer(message: dict) -> dict | None:
 def called(name: str) -> dict | None:
     if name == "crash":
         os._exit(3)
-    if name == "charge":  # counts its executions outside of itself, then fails
+    if name in ("charge", "hang"):  # counts its executions outside of itself, then fails or is never done
         with Path(os.environ["CHARGED"]).open("a") as book:
             book.write("charged\n")
+        if name == "hang":
+            time.sleep(3600)
         return None
     return RESULTS[name]
 

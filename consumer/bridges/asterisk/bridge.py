@@ -133,7 +133,7 @@ class Bridge:
                     group.create_task(self._follow(pbx, event.call_id, heard.payload), name="pbx-follow")
             case Ignored():
                 metrics.of(metrics.BRIDGE_EVENTS, "ignored").inc()
-            case _:  # a worker parks it, and says why
+            case _:  # a worker makes a dead letter of it, and says why
                 self._sender.put(Waiting(Message(heard.body), None, None, at=self._heard_at))
 
     async def _follow(self, pbx: Pbx, call: CallId, start: Json) -> None:

@@ -78,11 +78,11 @@ class AsteriskBridge:
 
     async def run(self) -> BridgeExit:
         """Bridge until told to leave; returns the exit code."""
-        patience = self._settings.worker.connect_timeout
+        timeout = self._settings.worker.connect_timeout
         log.info("bridge.starting", pbx=self._settings.asterisk.url, version=__version__, prefix=self._names.prefix)
         sending = asyncio.create_task(self._sender.run(), name="bridge-sender")
-        linking = asyncio.create_task(self._supervisor.run(connect_timeout=patience), name="bridge-supervisor")
-        hearing = asyncio.create_task(self._bridge.run(connect_timeout=patience), name="bridge-pbx")
+        linking = asyncio.create_task(self._supervisor.run(connect_timeout=timeout), name="bridge-supervisor")
+        hearing = asyncio.create_task(self._bridge.run(connect_timeout=timeout), name="bridge-pbx")
         leaving = asyncio.create_task(self.told.wait(), name="bridge-leaving")
         ready = asyncio.create_task(self._say_ready(), name="bridge-ready")
         try:
@@ -95,7 +95,7 @@ class AsteriskBridge:
             log.error("pbx.refused", pbx=self._settings.asterisk.url, error=str(error))
             return BridgeExit.BAD_CONFIGURATION
         except PbxUnreachable as error:
-            log.error("pbx.unreachable", pbx=self._settings.asterisk.url, error=str(error), tried_s=patience)
+            log.error("pbx.unreachable", pbx=self._settings.asterisk.url, error=str(error), tried_s=timeout)
             return BridgeExit.UNREACHABLE
         except BrokerUnreachable as error:
             log.error("broker.refused" if isinstance(error, BrokerRefused) else "broker.unreachable", error=str(error))

@@ -1,4 +1,4 @@
-"""Which calls have ended, known to every worker: whoever is the placer next must not open them again.
+"""Remembers which calls have ended, on every worker: the next placer must not open them again.
 
 A start or a recipe may come a second time behind the end: from a dead worker's inbox, or from the hands of a placer
 that is no more. The tombstone keeps everything out for a while, even what was sent after the end. What was sent before
@@ -64,14 +64,14 @@ class Endings:
         return time.time() < ended_at + self._tombstone or (sent is not None and sent.timestamp() <= ended_at)
 
     def note(self, call_id: CallId) -> None:
-        """The call has ended."""
+        """Remember that a call has ended, and tell all workers."""
         now = time.time()
         self._ended_at.set(call_id, now)
         self._noted_here.set(call_id, now)
         self._tell_soon(call_id, now)
 
     def lift(self, call_id: CallId) -> None:
-        """Somebody who knows better opens the call again."""
+        """Forget that a call has ended: somebody who knows better opens it again."""
         if self._ended_at.get(call_id) is not None:
             self._forget(call_id)
             self._tell_soon(call_id, None)
@@ -81,7 +81,7 @@ class Endings:
         self._noted_here.drop(call_id)
 
     def hear(self, delivery: Delivery) -> None:
-        """Another worker tells; what is told again is not remembered for longer."""
+        """Take what another worker tells of ended calls; what is told again is not remembered for longer."""
         try:
             message = EndedCalls.model_validate_json(delivery.message.body)
         except ValidationError as error:  # of another version

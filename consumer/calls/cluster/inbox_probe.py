@@ -1,4 +1,4 @@
-"""Whether this worker can still be given a call: proved by a message that it sends to itself, through its inbox.
+"""Proves that this worker can be given a call, by a message that it sends to itself through its inbox.
 
 An open socket proves nothing: a consumer that the broker has forgotten, or an inbox without a leader, looks the same.
 A message a minute proves it wholly. In between the worker asks the broker who consumes from its inbox, which is no

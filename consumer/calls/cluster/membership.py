@@ -1,4 +1,4 @@
-"""Who is there, and what each has reported of its room.
+"""The table of workers: which of them live, and what load each has reported.
 
 At rest nobody says anything. A worker reports to everybody when it comes, when it leaves, and when somebody asks for
 reports. A change of its load it reports to the placer, or to everybody while it knows of none. Whoever needs to know

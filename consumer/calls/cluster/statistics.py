@@ -1,4 +1,4 @@
-"""What this worker did in the last minute, for whoever watches: counts and durations, in memory that does not grow.
+"""Counts what this worker did in the last minute: sessions, tool calls and their durations, dead letters.
 
 Kept in slots of a second, of which those of a minute are remembered. Two watchers do not disturb each other, and who
 has just begun to watch sees a rate at once.
@@ -54,15 +54,15 @@ class Figures:
             self._slots.popleft()
 
     def started(self) -> None:
-        """A session is open."""
+        """Count a session that was opened."""
         self._slot().starts += 1
 
     def ended(self) -> None:
-        """A session is over."""
+        """Count a session that has ended."""
         self._slot().ends += 1
 
     def called(self, service: str, seconds: float, *, error: bool) -> None:
-        """A tool call is over, be it answered, failed or cancelled."""
+        """Count a tool call that is over, be it answered, failed or cancelled."""
         calls = self._slot().tools.setdefault(service, _Calls())
         calls.count += 1
         calls.errors += error

@@ -1,4 +1,4 @@
-"""The border: what of a message from outside is let in, and what of a worker's is as it must be.
+"""The border refuses types and drops headers that only workers may send, and checks the headers of workers.
 
 Workers tell each other about calls in message types and in ``x-mcp-*`` headers. From anybody else those types are
 refused and those headers are dropped, and so is ``x-death``, which RabbitMQ up to 3.13 takes over from a publisher.

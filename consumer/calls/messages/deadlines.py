@@ -1,4 +1,4 @@
-"""The caller's timeout: how long a request is still worth anything.
+"""Deadlines of requests: when their callers stop waiting.
 
 ``expiration`` (ms, AMQP) and ``timeout`` (s, body) say it, the shorter one counts, and the service's ``call_timeout``
 does when neither is there. It travels as a moment in a header when a message is sent on.

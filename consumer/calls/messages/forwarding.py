@@ -1,4 +1,4 @@
-"""How a message is sent on to the next hop: which headers stay with it, and which are true of one hop only."""
+"""Forwards a message to the next hop: some headers stay with it, others are true of one hop only."""
 
 import dataclasses
 import time

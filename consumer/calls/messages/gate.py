@@ -1,4 +1,4 @@
-"""The gate before everything that takes messages from others: sizes, and the border between workers and the world.
+"""The gate checks every message before a handler takes it: its size, and whether its sender may send it.
 
 What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs.
 A recipe holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens

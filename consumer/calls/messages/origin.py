@@ -1,4 +1,4 @@
-"""Whose word a message is: a worker's, or anybody's.
+"""Tells whether a worker or somebody else published a message.
 
 A worker signs what it publishes with its user of the broker, and RabbitMQ verifies the signature
 (``consumer.broker.signature``). The users of workers are our own, and those that have signed a message to the exchange

@@ -1,4 +1,4 @@
-"""Reading what is addressed to a call, and whether it came under that call's key."""
+"""Parses messages that are addressed to calls, and checks that they came under the routing key of their call."""
 
 from typing import Any
 

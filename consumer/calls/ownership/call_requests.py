@@ -13,10 +13,8 @@ from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.returns import Returns
 from consumer.calls.requests.asked import Asked
-from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.calls.requests.in_flight import InFlight
-from consumer.calls.requests.kept_calls import KeptCalls
-from consumer.calls.requests.session_for import SessionFor, find, no_session
+from consumer.calls.requests.session_for import find, no_session
 from consumer.calls.requests.session_requests import OpeningUse, SessionRequests
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
@@ -30,7 +28,7 @@ DEFAULT_TIMEOUT = 30.0
 
 
 class CallRequests:
-    """Runs what uses a session of a call, beside everything else."""
+    """Runs the requests to sessions of calls, each in a task of its own."""
 
     def __init__(
         self,
@@ -39,11 +37,8 @@ class CallRequests:
         lanes: KeyedQueues,
         returns: Returns,
         *,
-        sessions: SessionFor,
         tool_calls: ToolCalls,
         session_requests: SessionRequests,
-        answers: AnswerWindows,
-        kept: KeptCalls,
         in_flight: InFlight,
         configured: Configured,
         heartbeat: Heartbeat,
@@ -52,17 +47,14 @@ class CallRequests:
         self._recovery = recovery
         self._lanes = lanes
         self._returns = returns
-        self._sessions = sessions
         self._tool_calls = tool_calls
         self._session_requests = session_requests
-        self._answers = answers
-        self._kept = kept
         self._in_flight = in_flight
         self._configured = configured
         self._heartbeat = heartbeat
 
     async def take(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
-        """KeptAnswer a request, unless the worker holds as many as it takes on."""
+        """Answer a request, unless the worker holds as many as it takes on."""
         try:
             with self._in_flight.held(len(delivery.message.body)):
                 outcome = await self._run(delivery, call_id, request)
@@ -114,10 +106,7 @@ class CallRequests:
     async def _open_and_use(self, call: OwnedCall, request: OpeningUse, deadline: float) -> Reply:
         try:
             with call.in_use():
-                session = await self._sessions.ensure(call, request, deadline)
-                return await self._session_requests.run(session, request, deadline - time.monotonic())
-        except SessionsError as error:
-            return failed(error)
+                return await self._session_requests.open_and_run(call, request, deadline)
         finally:
             if not call.sessions:
                 self._recovery.keep_later(call.call_id)
@@ -125,13 +114,7 @@ class CallRequests:
     def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
         """Whether a tool call was cancelled; None where no such call is known."""
         call = self._owned_calls.calls.get(call_id)
-        if call is None:
-            return None
-        key = request.idempotency_key
-        answers = self._answers.of(call)
-        if request.leaves:
-            return answers.leave(key)
-        return (answers.cancel(key) or self._kept.cancel(call_id, key)) or None
+        return self._tool_calls.cancel(call, request) if call is not None else None
 
     def _timeout(self, call_id: CallId, request: Use) -> float:
         """How long (s) the caller waits: as it says, but no longer than a service allows; else as the service says."""
@@ -148,4 +131,4 @@ class CallRequests:
 
     def stop(self) -> None:
         """Cancel the requests that wait for an answer to their question."""
-        self._kept.stop()
+        self._tool_calls.stop()

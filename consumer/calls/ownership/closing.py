@@ -39,7 +39,7 @@ class Closing:
         return await self._sessions.close_session(session_id, reason)
 
     async def close_all(self, call: OwnedCall, reason: EndReason) -> list[SessionId]:
-        """Close every session of the call; the ids of those that this closed."""
+        """Close every session of the call; returns the ids of those that this closed."""
         sessions = list(call.sessions)
         closed = await asyncio.gather(*(self.close(one, reason) for one in sessions))
         return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
@@ -47,7 +47,7 @@ class Closing:
     # The end of the call.
 
     async def end(self, call: OwnedCall) -> list[SessionId]:
-        """The call has ended: close its sessions, and keep out what comes after the end; the ids of those sessions."""
+        """Close the sessions of a call that has ended, and keep out what comes after its end; returns their ids."""
         self._endings.note(call.call_id)
         if not call.tenure.has_ended:
             self._start_tombstone(call)
@@ -76,7 +76,7 @@ class Closing:
     # Another worker's call.
 
     def give_up(self, call_id: CallId, reason: EndReason) -> None:
-        """The call is no longer ours: another worker owns it (``SUPERSEDED``), or it ended while we were away."""
+        """Close and release a call that another worker owns (``SUPERSEDED``), or that ended while we were away."""
         call = self._owned_calls.calls.get(call_id)
         if call is not None:
             self._lanes.submit(call_id, partial(self._give_up, call, reason))

@@ -1,4 +1,4 @@
-"""What comes through a call's new binding before the message that the placer sent on."""
+"""Holding messages back that come through a new binding before the message that was placed."""
 
 import asyncio
 from collections.abc import Callable

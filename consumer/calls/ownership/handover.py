@@ -1,4 +1,4 @@
-"""Giving a call away: its worker leaves, and the call shall not notice."""
+"""Handing a call over to another worker when its own leaves, so that its sessions open again there."""
 
 import asyncio
 

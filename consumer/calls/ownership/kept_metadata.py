@@ -1,4 +1,4 @@
-"""What a worker keeps of its sessions' metadata, in bytes: bounded for each session, and in all."""
+"""Bounds on the metadata of sessions, in bytes: of each session, and of all sessions of a worker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ def weight_of(metadata: Json) -> int:
 
 
 class KeptMetadata:
-    """Knows the weight of each session's metadata, and of what is about to be opened."""
+    """Counts the bytes of the metadata of sessions that are open or being opened."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -49,12 +49,12 @@ class KeptMetadata:
             self._bytes -= weight
 
     def keep(self, session: CallSession) -> None:
-        """Note what a session's metadata weighs now."""
+        """Count the metadata of a session as it is now."""
         self.forget(session)
         if not session.has_ended:
             self._weights[session] = weight_of(session.metadata)
             self._bytes += self._weights[session]
 
     def forget(self, session: CallSession) -> None:
-        """A session has ended."""
+        """Count the metadata of a session no longer: it has ended."""
         self._bytes -= self._weights.pop(session, 0)

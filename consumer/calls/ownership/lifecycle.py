@@ -46,7 +46,7 @@ from schemas.requests import (
 
 
 class CallLifecycle:
-    """Carries out what changes the calls that a worker holds."""
+    """Carries out the messages that open, change, restore or end the calls that a worker owns."""
 
     def __init__(
         self,

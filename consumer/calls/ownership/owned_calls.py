@@ -52,12 +52,12 @@ class OwnedCalls:
         return self._names.inbox(self._worker_id)
 
     def attach(self, channel: Channel, requests_queue: str) -> None:
-        """A new link: its channel, and its queue of the requests queue."""
+        """Use the channel and the requests queue of a new link."""
         self._channel = channel
         self._requests_queue = requests_queue
 
     def detach(self) -> None:
-        """The link is lost; exclusive queues and their bindings have gone with it, and the broker has the recipes."""
+        """Note that the link is lost, and with it the bindings of exclusive queues; the broker has the recipes back."""
         self._channel = None
         for call in self.calls.values():
             call.link_lost()
@@ -109,7 +109,7 @@ class OwnedCalls:
         self._answers.forget(call)
 
     def let_all_go(self) -> None:
-        """The worker stops: no timer of a call rings any more, and nothing is held for one."""
+        """Stop the timers of all calls and give back what is held for them: the worker stops."""
         for call in self.calls.values():
             self._let_go(call)
 
@@ -182,7 +182,7 @@ class OwnedCalls:
         return call.recipe.hold(delivery, recipe.revision)
 
     async def drop_recipe(self, call: OwnedCall) -> None:
-        """The call can no longer be restored; a recipe that is still on its way is outdated by the revision."""
+        """Acknowledge the recipe: the call is not restored any more. One that is on its way has an older revision."""
         held = call.recipe.dropped(next(self._revisions))
         if held is not None:
             await held.ack()
@@ -197,7 +197,7 @@ class OwnedCalls:
     # Events that wait until it is known who tells them.
 
     def publish_pending(self, call: OwnedCall) -> None:
-        """Publish what waited: it is ours to tell."""
+        """Publish the events that waited: this worker tells them, and no placer."""
         for event in call.events.take_pending():
             self._reporter.publish(event)
 
@@ -219,7 +219,7 @@ class OwnedCalls:
                 self._reporter.publish(event)
 
     async def check(self, call: OwnedCall) -> None:
-        """Ask under the call's own key who owns it, after we were away; the answer comes to the worker's queue."""
+        """Ask under the routing key of the call which worker owns it; the answer comes to the worker's queue."""
         question = OwnerCheck(call_id=call.call_id, worker_id=self._worker_id, revision=call.recipe.revision)
         await self._publisher.publish(
             Message(

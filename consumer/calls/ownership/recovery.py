@@ -100,7 +100,7 @@ class Recovery:
             log.info("recovery.retry", call_id=call_id, error=str(error))
 
     async def _tell_created(self, call: OwnedCall) -> None:
-        """Tell of the sessions that have waited for their recipe."""
+        """Publish ``created`` of the sessions whose recipe is written."""
         for session in call.events.take_untold():
             self._reporter.publish(self._reporter.created(session))
         await self._confirmed(call)
@@ -115,7 +115,7 @@ class Recovery:
             call.events.confirmed()  # what ends meanwhile has its own turn on the lane
 
     def recipe_is_back(self, call_id: CallId) -> None:
-        """A recipe of the call has come to us: no placer has it, so ends that waited for it are ours to tell."""
+        """Publish the ends that waited for a recipe: it has come to us, so no placer has it."""
         call = self._owned_calls.calls.get(call_id)
         if call is None:
             return
@@ -144,7 +144,7 @@ class Recovery:
     # After we were away.
 
     async def still_ours(self, call: OwnedCall) -> bool:
-        """Our own question has come back to us: the call is ours; returns whether that was in doubt."""
+        """Note that the call is ours, because our own question came back to us; returns whether that was in doubt."""
         await self._owned_calls.bind_requests(call)
         was_in_doubt = call.check.confirmed(asyncio.get_running_loop().time())
         if was_in_doubt and call.sessions:  # the broker counts one delivery more of the recipe with each link

@@ -16,11 +16,11 @@ class Returns:
         self._names = names
 
     def not_ours(self, delivery: Delivery, call_id: CallId) -> Forward:
-        """This worker does not own the call (any more)."""
+        """Return the message: this worker does not own the call, or no longer."""
         return self._returned(delivery, call_id, headers.RETURNED)
 
     def no_room(self, delivery: Delivery, call_id: CallId) -> Forward:
-        """The placer was mistaken about our room, or the call was kept for its answers: it may know a better place."""
+        """Return the message: there is no room for the sessions that it opens; the placer may know a better place."""
         return self._returned(delivery, call_id, headers.REFUSED)
 
     def _returned(self, delivery: Delivery, call_id: CallId, mark: str) -> Forward:

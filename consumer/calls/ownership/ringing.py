@@ -18,7 +18,7 @@ from schemas.ids import ServiceName
 
 
 class Ringer:
-    """Makes ready for calls that ring."""
+    """Reserves places and processes for calls that ring."""
 
     def __init__(
         self, sessions: SessionManager[ToolProcess], start: Starter, take_back: TakeBack, configured: Configured

@@ -1,4 +1,4 @@
-"""What is to be done for a call, now and then: its recipe, its events, the question whose it is. Pure."""
+"""Decides what keeps a call recoverable: when to write or drop its recipe, and when to ask who owns it. Pure."""
 
 from dataclasses import dataclass
 from enum import Enum

@@ -1,4 +1,4 @@
-"""Admission: starts that wait for room, first come, first served, and not for long."""
+"""Admission: starts wait for a worker with room, first come, first served, and not for long."""
 
 import asyncio
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Messages that came back from an inbox: whose worker has died, or says that the call is not its own."""
+"""Orphans: messages that came back from the inbox of a worker that has died, or that does not own their call."""
 
 import structlog
 

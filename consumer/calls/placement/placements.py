@@ -26,7 +26,7 @@ class Term:
 
 
 class Placement(NamedTuple):
-    """A call was bound to the inbox of a worker."""
+    """The worker whose inbox a call was bound to."""
 
     owner: WorkerId
     number: int
@@ -42,7 +42,7 @@ class Placements:
         self._recent: ExpiringDict[Placement] = ExpiringDict(REMEMBER)
 
     def clear(self) -> None:
-        """Another worker may have placed in the meantime."""
+        """Forget all placements: another worker may have placed in the meantime."""
         self._recent.clear()
 
     def of(self, call_id: CallId) -> Placement | None:
@@ -50,13 +50,13 @@ class Placements:
         return self._recent.get(call_id)
 
     def forget(self, call_id: CallId, owner: WorkerId) -> None:
-        """A call is not this worker's, whatever is remembered."""
+        """Forget that a call was placed on this worker."""
         placement = self.of(call_id)
         if placement is not None and placement.owner == owner:
             self._recent.drop(call_id)
 
     def mark(self, number: int) -> str:
-        """A placement of this placer as headers name it."""
+        """The name of a placement in headers."""
         return f"{self._worker_id}/{number}"
 
     async def bind(

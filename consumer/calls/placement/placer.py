@@ -94,13 +94,13 @@ class Placer:
         self._term: Term | None = None
 
     def attach(self, channel: Channel) -> None:
-        """A new link: the channel that the unowned queue will be consumed on."""
+        """Use the channel of a new link, on which the unowned queue will be consumed."""
         self._channel = channel
         self._end_term()
         self._placements.clear()
 
     async def detach(self) -> None:
-        """The link is lost: what was under way will be delivered again, to whoever is the placer then."""
+        """Drop what is under way: the link is lost, and whoever is the placer then gets it again."""
         self._channel = None
         self._end_term()
         await self._lanes.abandon()

@@ -1,4 +1,4 @@
-"""Answers that are given once: a repeated key joins the call in flight, or gets what the first one got.
+"""Idempotency keys: a repeated key joins the tool call in flight, or gets the answer that the first one got.
 
 The window is bounded in number, in bytes and in time, for each call and in bytes for the whole worker. It lives with
 the call's owner: a key that is repeated to another owner, after this one has gone, is unknown there.
@@ -68,14 +68,14 @@ class Shelf:
         self.bytes = 0
 
     def put(self, entry: _Entry, forget: Callable[[], None]) -> None:
-        """Keep an answer; ``forget`` is called when it has to go, and takes it down."""
+        """Keep an answer; ``forget`` is called when it has to go, and has to call ``take_down``."""
         self._kept[entry] = forget
         self.bytes += entry.size
         while self.bytes > self._most:
             next(iter(self._kept.values()))()
 
     def take_down(self, entry: _Entry) -> None:
-        """An answer is kept no longer."""
+        """Keep an answer no longer."""
         if self._kept.pop(entry, None) is not None:
             self.bytes -= entry.size
 
@@ -164,7 +164,7 @@ class Answers:
 
 
 class Claim:
-    """One who asks for an answer under a key: the first gives it to all, within ``with``; others join the first."""
+    """One request under a key: the first runs the tool within ``with`` and answers all, the others join it."""
 
     def __init__(self, entry: _Entry, *, is_first: bool, window: Answers | None = None) -> None:
         self._entry = entry
@@ -183,7 +183,7 @@ class Claim:
         return await asyncio.shield(self._entry.answer)
 
     def give(self, answer: KeptAnswer) -> KeptAnswer:
-        """KeptAnswer all who have asked; returns the answer."""
+        """Give the answer to all who have asked; returns it."""
         self._entry.answer.set_result(answer)
         if self._window is not None:
             self._window.keep(self._entry, answer)
@@ -222,6 +222,6 @@ class AnswerWindows:
         return bool(self._windows.get(call))
 
     def forget(self, call: OwnedCall) -> None:
-        """A call is not owned any more."""
+        """Forget the answers of a call that is not owned any more."""
         if (answers := self._windows.pop(call, None)) is not None:
             answers.clear()

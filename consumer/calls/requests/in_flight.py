@@ -1,4 +1,4 @@
-"""What a worker does at once: requests that it holds, and those that MCP servers are busy with."""
+"""Bounds on the requests that a worker holds, and on those that MCP servers are busy with."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Requests that a server works on while their requester is away to find an answer to its question.
+"""Requests that stay open at a server while their requester finds the answer to the server's question.
 
 A server up to 2025-11-25 asks while a request runs. Who wants its questions returned gets them as the result, with a
 state; the request goes on at the server until the answers come with that state, or nobody comes in time.

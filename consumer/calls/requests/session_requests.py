@@ -1,13 +1,15 @@
-"""Running what uses a session, but for tool calls: looking at it, its tools, its resources, its prompts."""
+"""Requests to a session other than tool calls: its state, its tools, its resources, its prompts."""
 
+import time
 from typing import assert_never
 
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.owned_call import CallSession
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_prompt, public_tools
+from consumer.calls.requests.session_for import SessionFor
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.sessions.dialogue import Dialogue, OnQuestion
 from schemas.base import Json
@@ -66,11 +68,27 @@ Look = AtOnce | Asking
 class SessionRequests:
     """Runs requests on sessions that are there."""
 
-    def __init__(self, worker_id: WorkerId, tool_calls: ToolCalls, in_flight: InFlight, kept: KeptCalls) -> None:
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        sessions: SessionFor,
+        tool_calls: ToolCalls,
+        in_flight: InFlight,
+        kept: KeptCalls,
+    ) -> None:
         self._worker_id = worker_id
+        self._sessions = sessions
         self._kept = kept
         self._in_flight = in_flight
         self._tool_calls = tool_calls
+
+    async def open_and_run(self, call: OwnedCall, request: OpeningUse, deadline: float) -> Reply:
+        """Run a request on a session that is opened for it; errors become replies."""
+        try:
+            session = await self._sessions.ensure(call, request, deadline)
+        except SessionsError as error:
+            return failed(error)
+        return await self.run(session, request, deadline - time.monotonic())
 
     async def run(self, session: CallSession, request: Look, left: float) -> Reply:
         """Run a request whose caller waits ``left`` more seconds; errors become replies."""

@@ -36,7 +36,7 @@ from schemas.errors import (
 )
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
-from schemas.requests import InputAnswer, ToolsCall
+from schemas.requests import InputAnswer, ToolsCall, ToolsCancel
 from schemas.text import replaced
 
 log = structlog.get_logger(__name__)
@@ -223,6 +223,17 @@ class ToolCalls:
     def _meta(self, asked: Asked, session: CallSession) -> Json:
         # The MCP SDK adds the context of the trace, below a span of its own.
         return {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id}
+
+    def cancel(self, call: OwnedCall, request: ToolsCancel) -> bool | None:
+        """Whether the tool call under a key is cancelled by this; None where no such call is known."""
+        key, answers = request.idempotency_key, self._answers.of(call)
+        if request.leaves:
+            return answers.leave(key)
+        return (answers.cancel(key) or self._kept.cancel(call.call_id, key)) or None
+
+    def stop(self) -> None:
+        """Cancel the calls that wait for an answer to their question."""
+        self._kept.stop()
 
     # What the caller hears before the reply.
 

@@ -90,8 +90,8 @@ def _dead_letters(count: int | None, happened: Minute) -> list[Piece]:
         _figure("dead letters", "-" if count is None else str(count), "bold red" if count else "bold")
     )
     if happened.dead_letters:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(happened.dead_letters.items()))
-        told.append((f"new: {reasons}", "red"))
+        reasons = ", ".join(f"+{number} {reason}" for reason, number in sorted(happened.dead_letters.items()))
+        told.append((reasons, "red"))
     return told
 
 

@@ -1,13 +1,13 @@
 """What a client carries for us and cannot read or change: its MCP session, and the ids of questions to it. Pure.
 
 Every replica opens what another one has sealed, because the key is derived from secrets that all of them are
-configured with. Nothing is kept.
+configured with. Nothing has to be kept.
 """
 
 import base64
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from consumer.settings.gateway_settings import GatewaySettings, is_pem
 from schemas.base import Json
 from schemas.ids import CallId, SessionId
+
+REMEMBERED: Final = 1024
+"""How many opened sessions are remembered: to open one costs as much as to read a request."""
 
 MAX_SEALED: Final = 4096
 """The most letters of a sealed text that is looked at: servers allow headers of about 8 KiB in all."""
@@ -51,11 +54,12 @@ class Question(BaseModel):
     method: str = Field(alias="m")
 
 
-@dataclass(frozen=True, slots=True)
 class Seal:
     """Seals and opens; the first secret seals, all of them open, so a secret is replaced without a gap."""
 
-    fernet: MultiFernet
+    def __init__(self, fernet: MultiFernet) -> None:
+        self._fernet = fernet
+        self._remembered = lru_cache(maxsize=REMEMBERED)(self._session)
 
     @classmethod
     def of(cls, settings: GatewaySettings, prefix: str) -> "Seal":
@@ -64,10 +68,13 @@ class Seal:
 
     def close(self, value: McpSession | Question) -> str:
         """The value as a text of letters, digits, ``-``, ``_`` and ``=``."""
-        return self.fernet.encrypt(value.model_dump_json(by_alias=True).encode()).decode()
+        return self._fernet.encrypt(value.model_dump_json(by_alias=True).encode()).decode()
 
     def session(self, text: str) -> McpSession | None:
         """The session that a text is; None when it is none of this gateway's."""
+        return self._remembered(text)
+
+    def _session(self, text: str) -> McpSession | None:
         opened = self._opened(text)
         try:
             return McpSession.model_validate_json(opened) if opened is not None else None
@@ -86,7 +93,7 @@ class Seal:
         if len(text) > MAX_SEALED:
             return None
         try:
-            return self.fernet.decrypt(text.encode("utf-8", "surrogateescape"))
+            return self._fernet.decrypt(text.encode("utf-8", "surrogateescape"))
         except InvalidToken:
             return None
 

@@ -5,6 +5,7 @@ connection on which nothing moves. Until then an answer can still have a status 
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +17,9 @@ from consumer.gateway.exchange import JSON_TYPE
 
 QUIET: Final = 15.0
 """How long (s) a stream may be silent."""
+
+WATCHED_AFTER: Final = 0.1
+"""After how long (s) without an answer it is watched whether its client is still there."""
 
 STREAM_TYPE: Final = "text/event-stream"
 STREAM_HEADERS: Final = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
@@ -85,6 +89,13 @@ class Answering(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer when it is there, and what is told before it."""
+        if not self._hearing.streams:
+            answer = await self._while_there(receive)
+            if answer is not None:
+                await self._whole(answer)(scope, receive, send)
+            elif self._left is not None:
+                await self._left()
+            return
         answering = asyncio.ensure_future(self._answer())
         leaving = asyncio.ensure_future(_left(receive))
         ends: tuple[asyncio.Future[Any], ...] = (answering, leaving)
@@ -101,11 +112,43 @@ class Answering(Response):
             if streamed:
                 await send({"type": "http.response.body", "body": event_of(answer.body), "more_body": False})
             else:
-                await Response(answer.body, answer.status, answer.headers, JSON_TYPE)(scope, receive, send)
+                await self._whole(answer)(scope, receive, send)
         finally:
             for one in ends:
                 one.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
+
+    @staticmethod
+    def _whole(answer: Answered) -> Response:
+        return Response(answer.body, answer.status, answer.headers, JSON_TYPE)
+
+    async def _while_there(self, receive: Receive) -> Answered | None:
+        """The answer; None when the client has gone before it was there."""
+        loop = asyncio.get_running_loop()
+        watching: asyncio.Task[None] | None = None
+
+        def give_up(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the answer is there
+                bound.reschedule(loop.time())
+
+        def watch() -> None:
+            nonlocal watching
+            watching = loop.create_task(_left(receive), name="mcp-client-there")
+            watching.add_done_callback(give_up)
+
+        timer = loop.call_later(WATCHED_AFTER, watch)  # a task would cost each answer that is quick more
+        try:
+            async with asyncio.timeout(None) as bound:
+                return await self._answer()
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            return None
+        finally:
+            timer.cancel()
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
 
     async def _stream(self, send: Send) -> bool:
         """Send what is told; returns whether anything was, and with it the head of a stream."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from consumer.processes.client.start_retries import Setback
 from consumer.processes.stdio.process import ServerProcess
+from consumer.processes.stdio.short_way import ShortWay
 from consumer.sessions.session import ProcessExit
 from schemas.errors import StartTimeout
 
@@ -21,6 +22,8 @@ class Connection(ABC):
     write: "WriteStream[SessionMessage]"
     process: ServerProcess | None = None
     """The server's process, where it is ours."""
+    short_way: ShortWay | None = None
+    """The way for requests whose sender hears nothing before the answer, where there is one."""
 
     @property
     @abstractmethod

@@ -76,10 +76,8 @@ class MCPClient:
         self._requester: McpRequester | None = None
         self._introduction: Introduction | None = None
         self._subscriptions = Subscriptions()
-        self.on_tools: Callable[[MCPClient], None] = lambda _client: None
-        """Called when the tools were listed again, or the server has announced that they have changed."""
-        self.on_news: Callable[[str, str], None] = lambda _what, _which: None
-        """Called with what the server says unasked: ``list_changed`` of a kind, or ``resource_updated`` and its URI."""
+        self._tools_callbacks: list[Callable[[MCPClient], None]] = []
+        self._news_callbacks: list[Callable[[str, str], None]] = []
         self.start_kind: StartKind = "cold"
 
     # Its life.
@@ -145,6 +143,17 @@ class MCPClient:
         """
         self._life.on_exit(callback)
 
+    def on_tools(self, callback: Callable[["MCPClient"], None]) -> None:
+        """Have ``callback`` called when the tools were listed again, or the server announces that they have changed."""
+        self._tools_callbacks.append(callback)
+
+    def on_news(self, callback: Callable[[str, str], None]) -> None:
+        """Have ``callback`` called with each notification of the server: what has changed, and which.
+
+        That is ``list_changed`` and the kind of the list, or ``resource_updated`` and the URI of the resource.
+        """
+        self._news_callbacks.append(callback)
+
     def add_done_callback(self, callback: Callable[["MCPClient"], None]) -> None:
         """Have ``callback`` called in the loop when nothing of the client is left; only after ``start`` was called."""
         self._life.add_done_callback(partial(callback, self))
@@ -168,22 +177,30 @@ class MCPClient:
         match message:
             case ToolListChangedNotification():
                 self._catalogue.changed = True
-                self.on_tools(self)
+                self._tools_listed()
                 await self._changed("tools")
             case ResourceListChangedNotification():
                 await self._changed("resources")
             case PromptListChangedNotification():
                 await self._changed("prompts")
             case ResourceUpdatedNotification(params=updated):
-                self.on_news("resource_updated", uri := str(updated.uri))
+                self._tell_news("resource_updated", uri := str(updated.uri))
                 await self._questions.changed(None, uri)
             case SubscriptionsAcknowledgedNotification():
                 self._subscriptions.hear(message)
             case _:
                 pass
 
+    def _tools_listed(self) -> None:
+        for callback in self._tools_callbacks:
+            callback(self)
+
+    def _tell_news(self, what: str, which: str) -> None:
+        for callback in self._news_callbacks:
+            callback(what, which)
+
     async def _changed(self, changed_list: str) -> None:
-        self.on_news("list_changed", changed_list)
+        self._tell_news("list_changed", changed_list)
         await self._questions.changed(changed_list, None)
 
     async def is_known(self) -> bool:
@@ -217,7 +234,7 @@ class MCPClient:
     async def list_again(self) -> list[dict[str, Any]]:
         """All tools, asked for now."""
         await self._catalogue.renew(self._list_tools)
-        self.on_tools(self)
+        self._tools_listed()
         return self.tools
 
     async def call_tool(

@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp_types import INTERNAL_ERROR, REQUEST_TIMEOUT
 
+from consumer.observability import tracing
 from consumer.processes.client.connection import Connection
 from consumer.processes.client.era import Era
 from consumer.processes.client.http_answers import FORGOTTEN, UNANSWERED
@@ -88,6 +89,9 @@ class McpRequester:
         if dialogue.on_progress is not None:
             opts["on_progress"] = _told(dialogue.on_progress)
         sealed = self.envelope.seal(method, params, opts, dialogue.capabilities)
+        short_way = self._connection.short_way
+        if short_way is not None and timeout is not None and not dialogue.is_heard and not tracing.traced():
+            return await short_way.ask(method, sealed, timeout)
         return await self._dispatcher.send_raw_request(method, sealed, opts)
 
     async def _rounds(

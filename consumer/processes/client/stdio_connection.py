@@ -9,6 +9,7 @@ from consumer.processes.jsonrpc import quoted
 from consumer.processes.launch.launcher import Launcher
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
+from consumer.processes.stdio.short_way import ShortWay
 from consumer.processes.stdio.stdio_streams import StdinStream, StdoutStream, stdio_transport
 from consumer.sessions.session import ProcessExit
 from schemas.errors import StartTimeout
@@ -19,8 +20,11 @@ class StdioConnection(Connection):
 
     process: ServerProcess
 
-    def __init__(self, service: MCPService, process: ServerProcess, stdout: StdoutStream, stdin: StdinStream) -> None:
+    def __init__(
+        self, service: MCPService, process: ServerProcess, stdout: StdoutStream, stdin: StdinStream, short_way: ShortWay
+    ) -> None:
         self.read, self.write = stdout, stdin
+        self.short_way = short_way
         self.process = process
         self._service = service
         self._stdout, self._stdin = stdout, stdin
@@ -85,6 +89,6 @@ async def over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> 
     """Start a process and connect to it; when the block is left nothing of it remains."""
     async with (
         launcher.launch(service) as process,
-        stdio_transport(process, line_cap=line_cap) as (stdout, stdin),
+        stdio_transport(process, line_cap=line_cap) as (stdout, stdin, short_way),
     ):
-        yield StdioConnection(service, process, stdout, stdin)
+        yield StdioConnection(service, process, stdout, stdin, short_way)

@@ -1,5 +1,7 @@
 """The requests that a server has not answered yet, so that no answer to one of them goes astray."""
 
+from collections.abc import Callable
+
 from mcp.shared.dispatcher import coerce_request_id
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, RequestId
 
@@ -12,6 +14,8 @@ class OpenRequests:
     def __init__(self) -> None:
         self._open: set[RequestId] = set()
         self._newest = 0
+        self.apart: Callable[[RequestId], bool] = lambda _: False
+        """Whether an id was given out beside the SDK."""
 
     def sent(self, message: JSONRPCMessage) -> None:
         """A message goes out."""
@@ -19,13 +23,21 @@ class OpenRequests:
             case JSONRPCRequest(id=request_id, method=method):
                 if method == "initialize":
                     self._open.clear()  # the question about the era, whose answer nobody waits for any more
-                self._open.add(request_id)
+                self.opened(request_id)
                 if isinstance(request_id, int):
                     self._newest = max(self._newest, request_id)
             case JSONRPCNotification(method="notifications/cancelled", params={"requestId": int() | str() as given_up}):
-                self._open.discard(given_up)
+                self.given_up(given_up)
             case _:
                 pass
+
+    def opened(self, request_id: RequestId) -> None:
+        """A request goes out."""
+        self._open.add(request_id)
+
+    def given_up(self, request_id: RequestId) -> None:
+        """Nobody waits for a request any more."""
+        self._open.discard(request_id)
 
     def claimed(self, answer: Answer) -> Answer | None:
         """The answer with the id of its request; ``None`` when it is for none.
@@ -37,7 +49,7 @@ class OpenRequests:
         if request_id in self._open:
             self._open.discard(request_id)
             return answer
-        if isinstance(request_id, int) and 0 < request_id <= self._newest:
+        if isinstance(request_id, int) and (0 < request_id <= self._newest or self.apart(request_id)):
             return answer  # too late: its caller has gone
         if len(self._open) != 1:
             return None

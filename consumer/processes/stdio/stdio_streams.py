@@ -8,21 +8,23 @@ line, and copies each message through two more tasks.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import structlog
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
+from pydantic_core import to_json
 
 from consumer.processes.jsonrpc import NotJsonRpc, parse
 from consumer.processes.loop_share import PARSING, TALKS, WAKING, LoopShare, price_of
 from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
 from consumer.processes.stdio.open_requests import OpenRequests
 from consumer.processes.stdio.process import ServerProcess
+from consumer.processes.stdio.short_way import ShortWay
 
 BAD_OUTPUT_CAP = 1000
 """Lines that are no JSON-RPC before we give a server up."""
@@ -43,6 +45,12 @@ UNASKED_CAP = 256 * 1024
 PEEK = 4_096
 IN_A_ROW = 16
 """Messages of one server that the session may take before the loop looks at the others."""
+
+SHORT = 4_096
+"""Bytes of a piece of output whose reading is not measured."""
+
+LINE = 2e-5
+"""What a line of such a piece costs (s), at worst."""
 
 FREE = 0.002
 """Seconds of reading a piece of its output that are no server's debt if an answer is in it: answers have to be read."""
@@ -83,9 +91,10 @@ def _may_be_answer(line: bytes) -> bool:
 class StdoutStream(Stream):
     """Messages from the server, parsed as they arrive; ends with the server's stdout."""
 
-    def __init__(self, process: ServerProcess, requests: OpenRequests, line_cap: int) -> None:
+    def __init__(self, process: ServerProcess, requests: OpenRequests, short_way: ShortWay, line_cap: int) -> None:
         self._process = process
         self._requests = requests
+        self._short_way = short_way
         self._splitter = LineSplitter(line_cap)
         self._line_cap = line_cap
         self._messages: deque[SessionMessage] = deque()
@@ -102,7 +111,8 @@ class StdoutStream(Stream):
     def _feed(self, data: bytes) -> None:
         if self._ended:
             return
-        began = time.thread_time()
+        # To ask for the time that this takes costs more than to read a short piece.
+        began = time.thread_time() if len(data) > SHORT else None
         try:
             lines = self._splitter.feed(data)
         except LineTooLong:
@@ -124,12 +134,14 @@ class StdoutStream(Stream):
                     return
                 continue
             if message is not None:
-                self._messages.append(SessionMessage(message))
+                if self._messages or not self._short_way.heard(message):  # behind what the server said before it
+                    self._messages.append(SessionMessage(message))
                 price = price_of(message)
                 cost += price
                 free = free if price else FREE + WAKING
         self._wake()
-        self._share.spend(cost + max(0.0, time.thread_time() - began - free))
+        took = time.thread_time() - began if began is not None else len(lines) * LINE
+        self._share.spend(cost + max(0.0, took - free))
         if self._share.is_overdrawn:
             self._give_up(TALKS)
         elif self._share.rest and self._resting is None:
@@ -185,19 +197,22 @@ class StdoutStream(Stream):
             self._waiter.set_result(None)
 
     async def receive(self) -> SessionMessage:
-        """The next message."""
-        while not self._messages:
-            if self._ended:
-                raise anyio.EndOfStream
-            if self._paused and self._resting is None:
-                self._resume()
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        message = self._messages.popleft()
-        self._given += 1
-        if self._given % IN_A_ROW == 0:
-            await asyncio.sleep(0)  # others have their turn
-        return message
+        """The next message for the SDK."""
+        while True:
+            while not self._messages:
+                if self._ended:
+                    self._short_way.end()
+                    raise anyio.EndOfStream
+                if self._paused and self._resting is None:
+                    self._resume()
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+            message = self._messages.popleft()
+            self._given += 1
+            if self._given % IN_A_ROW == 0:
+                await asyncio.sleep(0)  # others have their turn
+            if not self._short_way.heard(message.message):
+                return message
 
     def __aiter__(self) -> Self:
         return self
@@ -214,6 +229,7 @@ class StdoutStream(Stream):
         if self._resting is not None:
             self._resting.cancel()
         self._end()
+        self._short_way.end()
 
 
 class StdinStream(Stream):
@@ -239,14 +255,41 @@ class StdinStream(Stream):
                 raise InputBlocked
             return
         try:
-            data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+            data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode()
         except ValueError as cause:
             if is_request:
                 raise NotSerializable(str(cause)) from cause
             return
-        self.written += len(data)
         self._requests.sent(item.message)
-        self._process.write(data)
+        self._write(data)
+
+    def request(self, request_id: int, method: str, params: Mapping[str, Any]) -> None:
+        """Queue a request of which the SDK knows nothing; raises as ``send``."""
+        if self._closed or self._process.returncode is not None:
+            raise anyio.BrokenResourceError
+        if self._process.unsent > UNSENT_CAP:
+            raise InputBlocked
+        message: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method}
+        if params:
+            message["params"] = params
+        try:
+            data = to_json(message, inf_nan_mode="null")
+        except ValueError as cause:
+            raise NotSerializable(str(cause)) from cause
+        self._requests.opened(request_id)
+        self._write(data)
+
+    def cancel(self, request_id: int, reason: str) -> None:
+        """Tell the server that nobody waits for a request of ``request``; without a word where it does not listen."""
+        self._requests.given_up(request_id)
+        if self._closed or self._process.returncode is not None or self._process.unsent > UNSENT_CAP:
+            return
+        params = {"requestId": request_id, "reason": reason}
+        self._write(to_json({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}))
+
+    def _write(self, data: bytes) -> None:
+        self.written += len(data) + 1
+        self._process.write(data + b"\n")
 
     async def aclose(self) -> None:
         """Take no more messages; the server's stdin is closed with the process."""
@@ -256,15 +299,20 @@ class StdinStream(Stream):
 @asynccontextmanager
 async def stdio_transport(
     process: ServerProcess, *, line_cap: int = DEFAULT_LINE_CAP
-) -> AsyncIterator[tuple[StdoutStream, StdinStream]]:
-    """The two streams that the SDK's session wants, over the pipes of ``process``; the process is its launcher's.
+) -> AsyncIterator[tuple[StdoutStream, StdinStream, ShortWay]]:
+    """The two streams that the SDK's session wants, over the pipes of ``process``, and the way beside the SDK.
+
+    The process is its launcher's.
 
     Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
     """
     requests = OpenRequests()
-    stdout, stdin = StdoutStream(process, requests, line_cap), StdinStream(process, requests)
+    stdin = StdinStream(process, requests)
+    short_way = ShortWay(stdin)
+    requests.apart = short_way.gave_out
+    stdout = StdoutStream(process, requests, short_way, line_cap)
     try:
-        yield stdout, stdin
+        yield stdout, stdin, short_way
     finally:
         await stdin.aclose()
         await stdout.aclose()

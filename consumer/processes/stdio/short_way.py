@@ -1,0 +1,107 @@
+"""Requests that a server answers alone: written to its stdin, and answered where its stdout is read.
+
+The SDK's dispatcher makes streams, a cancel scope and a span for each request, and its answer takes two more turns of
+the loop. Together that is most of what a tool call costs. A request whose sender hears nothing before the answer, and
+that is part of no trace, needs none of it. What fails is told in the dispatcher's words.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import anyio
+from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.exceptions import MCPError
+from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId
+
+from consumer.processes.jsonrpc import Answer
+
+FIRST_ID: Final = 1 << 30
+"""Where the ids begin: the dispatcher counts from 1, and a server may keep ids in 32 bits."""
+
+
+class Writer(Protocol):
+    """Writes to the server's stdin."""
+
+    def request(self, request_id: int, method: str, params: Mapping[str, Any]) -> None: ...  # noqa: D102 - see StdinStream
+    def cancel(self, request_id: int, reason: str) -> None: ...  # noqa: D102
+
+
+class ShortWay:
+    """The requests of this way that are open to one server."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._newest = FIRST_ID
+        self._open: dict[int, asyncio.Future[Answer | None]] = {}
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def ask(self, method: str, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """The result of a request, as the server wrote it. One that is given up is cancelled at the server.
+
+        Raises:
+            MCPError: the server's error; or ``REQUEST_TIMEOUT``, ``CONNECTION_CLOSED``.
+            InputBlocked, NotSerializable: it was not sent.
+        """
+        if self._ended:
+            raise _closed()
+        loop = asyncio.get_running_loop()
+        self._newest += 1
+        request_id = self._newest
+        try:
+            self._writer.request(request_id, method, params)
+        except anyio.BrokenResourceError:
+            raise _closed() from None
+        waiting = self._open[request_id] = loop.create_future()
+        timer = loop.call_later(timeout, _late, waiting)
+        try:
+            answer = await waiting
+        except asyncio.CancelledError:
+            self._writer.cancel(request_id, "caller cancelled")
+            raise
+        finally:
+            timer.cancel()
+            del self._open[request_id]
+        if answer is None:
+            if self._ended:
+                raise _closed()
+            self._writer.cancel(request_id, f"timed out after {timeout}s")
+            raise MCPError(code=REQUEST_TIMEOUT, message=f"Request {method!r} timed out")
+        if isinstance(answer, JSONRPCError):
+            raise MCPError(code=answer.error.code, message=answer.error.message, data=answer.error.data)
+        result: dict[str, Any] = answer.result
+        return result
+
+    def gave_out(self, request_id: RequestId) -> bool:
+        """Whether a request of this way had this id."""
+        return isinstance(request_id, int) and FIRST_ID < request_id <= self._newest
+
+    def heard(self, message: JSONRPCMessage) -> bool:
+        """Take the answer to a request of this way; returns False for any other message."""
+        if not isinstance(message, JSONRPCResponse | JSONRPCError) or message.id is None:
+            return False
+        request_id = coerce_request_id(message.id)
+        if not self.gave_out(request_id):
+            return False
+        waiting = self._open.get(int(request_id))
+        if waiting is not None and not waiting.done():  # else it is too late: its caller has gone
+            waiting.set_result(message)
+        return True
+
+    def end(self) -> None:
+        """Nothing more will come: what is open ends with ``CONNECTION_CLOSED``. Idempotent."""
+        self._ended = True
+        for waiting in self._open.values():
+            _late(waiting)
+
+
+def _late(waiting: "asyncio.Future[Answer | None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _closed() -> MCPError:
+    return MCPError(code=CONNECTION_CLOSED, message="Connection closed")

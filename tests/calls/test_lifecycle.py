@@ -1,0 +1,218 @@
+"""What a message does to a call: its sessions, its events, why it is owned. Real sessions, and no broker."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.broker.outcome import Done, Outcome
+from consumer.calls.owned_call import Reason
+from consumer.calls.routes import Route
+from schemas.base import Json
+from schemas.calls import CallKind
+from schemas.errors import InvalidMessage, ServiceNotFound, SessionExists, SessionNotFound
+from schemas.events import EndReason
+from schemas.ids import ServiceName, SessionId, WorkerId, session_id_of
+from schemas.internal import OwnerCheck, Recipe, SessionRecipe
+from schemas.replies import Reply
+from schemas.requests import CallEnded, CallProgress, CallStarted, SessionClose, SessionCreate, ToolsCall
+from tests.calls.owner_parts import CALL, ECHO, ME, OTHER, OwnerParts, owner_parts
+
+STARTED = CallStarted(call_id=CALL, kind=CallKind.STARTED, source="test")
+ENDED = CallEnded(call_id=CALL, kind=CallKind.ENDED, source="test")
+ANSWERED = CallProgress(call_id=CALL, kind=CallKind.PROGRESS, source="test", attributes={"call_state": "answered"})
+RINGING = CallStarted(call_id=CALL, kind=CallKind.STARTED, source="test", attributes={"call_state": "ringing"})
+ID = SessionId(CALL)
+SECOND = session_id_of(CALL, OTHER, first=False)
+
+
+@pytest.fixture
+async def parts(tmp_path: Path):
+    async with owner_parts(tmp_path) as made:
+        yield made
+
+
+def done(outcome: Outcome) -> tuple[str, Json]:
+    assert isinstance(outcome, Done)
+    result = outcome.reply.result if isinstance(outcome.reply, Reply) else None
+    return outcome.what, result or {}
+
+
+def create(**more: Any) -> SessionCreate:
+    return SessionCreate(session_id=ID, service_name=ECHO, **more)
+
+
+def tool_call(**more: Any) -> ToolsCall:
+    return ToolsCall(session_id=ID, name="echo", arguments={}, **more)
+
+
+async def test_a_start_opens_a_session_on_each_service_and_an_end_closes_them(parts: OwnerParts):
+    what, result = done(await parts.carry_out(STARTED))
+    assert (what, result) == ("opened", {"sessions": [CALL, SECOND]})
+    sessions = list(parts.call.sessions.values())
+    assert parts.call.events.untold == sessions, "nobody is told before there is a recipe"
+    assert parts.call.recipe.dirty
+    assert all(session.metadata["call"]["call_id"] == CALL for session in sessions)
+    _, result = done(await parts.carry_out(ENDED))
+    assert sorted(result["closed"]) == [CALL, SECOND]
+    assert [session.end_reason for session in sessions] == [EndReason.CALL_ENDED] * 2
+    assert (parts.call.sessions, parts.call.tenure.reason) == ({}, Reason.ENDED)
+    assert CALL in parts.endings
+    assert done(await parts.carry_out(STARTED))[0] == "ended_before"
+
+
+async def test_a_start_that_comes_again_touches(parts: OwnerParts):
+    await parts.carry_out(STARTED)
+    sessions = dict(parts.call.sessions)
+    assert done(await parts.carry_out(ANSWERED))[0] == "touched"
+    assert parts.call.sessions == sessions
+
+
+async def test_a_session_that_was_opened_ahead_becomes_that_of_the_start(parts: OwnerParts):
+    await parts.carry_out(create(metadata={"mine": 1}))
+    (ahead,) = parts.call.sessions.values()
+    await parts.carry_out(STARTED)
+    assert parts.call.sessions[ID] is ahead
+    assert ahead.metadata["mine"] == 1
+    assert ahead.metadata["call"]["source"] == "test"
+    assert parts.call.undecided == set()
+
+
+async def test_a_command_that_is_delivered_again_opens_nothing(parts: OwnerParts):
+    await parts.carry_out(create(), message_id="m-1")
+    (first,) = parts.call.sessions.values()
+    await parts.carry_out(create(), message_id="m-1")
+    assert list(parts.call.sessions.values()) == [first]
+    await parts.carry_out(SessionClose(session_id=ID))
+    with pytest.raises(SessionNotFound):
+        await parts.carry_out(create(), message_id="m-1")
+    await parts.carry_out(create(), message_id="m-2")
+    assert first not in parts.call.sessions.values()
+    assert first.end_reason is EndReason.REQUESTED
+
+
+async def test_a_command_lifts_the_tombstone(parts: OwnerParts):
+    await parts.carry_out(ENDED)
+    await parts.carry_out(create())
+    assert parts.call.tenure.reason is Reason.SESSIONS
+    assert CALL not in parts.endings
+
+
+async def test_what_a_command_may_not_say_is_refused(parts: OwnerParts):
+    with pytest.raises(InvalidMessage, match=r"metadata\.call"):
+        await parts.carry_out(create(metadata={"call": {}}))
+    with pytest.raises(ServiceNotFound):
+        await parts.carry_out(SessionCreate(session_id=ID, service_name=ServiceName("nobody")))
+    assert parts.call.sessions == {}
+
+
+async def test_a_call_that_rings_has_processes_ready_and_its_sessions_when_it_is_answered(tmp_path: Path):
+    routes = (Route(services=(ECHO,), start="answered"),)
+    async with owner_parts(tmp_path, routes) as parts:
+        assert done(await parts.carry_out(RINGING))[0] == "reserved"
+        assert (parts.call.tenure.reason, parts.call.sessions) == (Reason.RINGING, {})
+        assert done(await parts.carry_out(RINGING))[0] == "touched", "it rings on"
+        assert done(await parts.carry_out(ANSWERED))[0] == "opened"
+        assert parts.call.tenure.reason is Reason.SESSIONS
+        (session,) = parts.call.sessions.values()
+        assert session.record.start_kind == "reserved"
+
+
+async def test_a_call_that_ends_while_it_rings_gives_back_what_was_held(tmp_path: Path):
+    routes = (Route(services=(ECHO,), start="answered"),)
+    async with owner_parts(tmp_path, routes) as parts:
+        await parts.carry_out(RINGING)
+        await parts.carry_out(ENDED)
+        assert (parts.call.tenure.reason, parts.call.tenure.ringing) == (Reason.ENDED, None)
+
+
+def recipe_of(session_id: SessionId, revision: int = 1) -> Recipe:
+    now = datetime.now(UTC)
+    one = SessionRecipe(
+        session_id=session_id, service_name=ECHO, created_at=now, last_accessed=now, timeout=300.0,
+        metadata={"call": STARTED.model_dump(mode="json")}, life="life",
+    )  # fmt: skip
+    return Recipe(call_id=CALL, worker_id=WorkerId("dead"), revision=revision, sessions=[one])
+
+
+async def test_a_recipe_brings_back_what_the_call_has_not_had_here(parts: OwnerParts):
+    assert done(await parts.carry_out(recipe_of(ID)))[0] == "restored"
+    (session,) = parts.call.sessions.values()
+    assert session.restored
+    assert done(await parts.carry_out(recipe_of(SECOND)))[0] == "restore_not_needed", "it is no newer"
+    await parts.carry_out(SessionClose(session_id=ID))
+    assert done(await parts.carry_out(recipe_of(ID, revision=2)))[0] == "restore_not_needed"
+    assert parts.call.sessions == {}, "what has been here comes back by no recipe"
+    await parts.carry_out(ENDED)
+    assert done(await parts.carry_out(recipe_of(SECOND, revision=3)))[0] == "restore_not_needed"
+
+
+async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_is_not_theirs(parts: OwnerParts):
+    await parts.carry_out(create())
+    parts.owned_calls.detach()
+    assert not parts.call.may_tell
+    assert done(await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=ME, revision=0)))[0] == "still_owner"
+    assert parts.call.may_tell
+    _, answer = done(await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=WorkerId("w-2"), revision=0)))
+    assert answer == {"call_id": CALL, "owner": ME}
+
+
+async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: OwnerParts):
+    await parts.carry_out(create())
+    parts.owned_calls.detach()
+    await parts.carry_out(SessionClose(session_id=ID))
+    assert [event.type for event in parts.call.events.pending] == ["mcp.session.created", "mcp.session.closed"]
+    assert len(parts.outbox) == 0
+    await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=ME, revision=0))
+    assert parts.call.events.pending == []
+    assert len(parts.outbox) == 2
+
+
+# The session that a request runs on.
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+async def test_a_request_finds_its_session_by_id_or_by_service(parts: OwnerParts):
+    await parts.carry_out(STARTED)
+    echo, other = (parts.call.sessions[one] for one in (ID, SECOND))
+    assert await parts.session_for.ensure(parts.call, tool_call(), soon()) is echo
+    assert await parts.session_for.ensure(parts.call, tool_call(service_name=OTHER), soon()) is other
+
+
+async def test_a_request_opens_its_session_if_it_says_so(parts: OwnerParts):
+    with pytest.raises(SessionNotFound):
+        await parts.session_for.ensure(parts.call, tool_call(service_name=ECHO, open="never"), soon())
+    opened = await parts.session_for.ensure(parts.call, tool_call(service_name=ECHO, open="beside"), soon())
+    assert parts.call.sessions == {ID: opened}
+    assert parts.call.undecided == {ID}, "the route of the start says its timeout"
+    with pytest.raises(SessionExists):
+        await parts.session_for.ensure(parts.call, tool_call(service_name=OTHER, open="alone"), soon())
+    beside = await parts.session_for.ensure(parts.call, tool_call(service_name=OTHER, open="beside"), soon())
+    assert beside.session_id == SECOND
+
+
+async def test_nothing_is_opened_for_a_call_that_has_ended_or_is_given_away(parts: OwnerParts):
+    request = tool_call(service_name=ECHO, open="beside")
+    parts.owned_calls.leaving = True
+    with pytest.raises(SessionNotFound):
+        await parts.session_for.ensure(parts.call, request, soon())
+    parts.owned_calls.leaving = False
+    await parts.carry_out(ENDED)
+    with pytest.raises(SessionNotFound):
+        await parts.session_for.ensure(parts.call, request, soon())
+
+
+async def test_a_session_that_died_under_a_request_is_replaced_by_one_like_it(parts: OwnerParts):
+    await parts.carry_out(create(timeout=77.0, metadata={"mine": 1}))
+    (died,) = parts.call.sessions.values()
+    await parts.carry_out(SessionClose(session_id=ID))
+    fresh = await parts.session_for.replacement(parts.call, tool_call(), died, soon())
+    assert fresh is not died
+    assert (fresh.session_id, fresh.service_name, fresh.timeout, fresh.metadata) == (ID, ECHO, 77.0, {"mine": 1})
+    again = await parts.session_for.replacement(parts.call, tool_call(), died, soon())
+    assert again is fresh, "somebody else has had it replaced"

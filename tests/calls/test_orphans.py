@@ -1,0 +1,55 @@
+"""Who gave a message up, and who says that a call is not its own. Pure."""
+
+from typing import Any
+
+import pytest
+
+from consumer.broker.message import Delivery, Message
+from consumer.broker.topology import Names
+from consumer.calls.placement.orphans import disowned_by, given_up_by
+from consumer.calls.placement.placements import Placement
+from schemas import headers
+from schemas.ids import WorkerId
+
+NAMES = Names()
+W_1, W_2 = WorkerId("w-1"), WorkerId("w-2")
+MARK = "placer/7"
+
+
+def delivery(given: dict[str, Any]) -> Delivery:
+    return Delivery(Message(b"", headers=given), NAMES.unowned, NAMES.unowned, "c-1", False, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "worker"),
+    [
+        ({}, None),
+        ({"x-death": [{"queue": NAMES.inbox(W_1)}]}, W_1),
+        ({"x-death": [{"queue": NAMES.calls}, {"queue": NAMES.inbox(W_1)}]}, W_1),
+        ({"x-death": [{"queue": NAMES.inbox(W_1)}, {"queue": NAMES.inbox(W_2)}]}, W_1),
+        ({"x-death": [{"queue": NAMES.inbox(W_1)}], headers.ORPHAN_OF: W_2}, W_1),
+        ({headers.ORPHAN_OF: W_2}, W_2),
+        ({"x-death": "nonsense"}, None),
+        ({"x-death": ["nonsense", {}, {"queue": 1}]}, None),
+    ],
+)
+def test_the_worker_whose_inbox_gave_a_message_up(given: dict[str, Any], worker: WorkerId | None):
+    assert given_up_by(delivery(given), NAMES) == worker
+
+
+@pytest.mark.parametrize(
+    ("why", "given", "owner", "worker"),
+    [
+        ("nobody says so", {}, W_1, None),
+        ("another owner is remembered", {headers.RETURNED: W_1}, W_2, W_1),
+        ("nothing is remembered", {headers.RETURNED: W_1}, None, W_1),
+        ("it came through the binding before", {headers.RETURNED: W_1, headers.RETURNS: 1}, W_1, None),
+        ("it came back twice", {headers.RETURNED: W_1, headers.RETURNS: headers.FOR_GOOD}, W_1, W_1),
+        ("it has no room", {headers.REFUSED: W_1, headers.RETURNS: 1, headers.DISOWNED: MARK}, W_1, W_1),
+        ("it was placed there again", {headers.REFUSED: W_1, headers.DISOWNED: "placer/6"}, W_1, None),
+        ("no placement is named", {headers.REFUSED: W_1, headers.DISOWNED: ""}, W_1, W_1),
+    ],
+)
+def test_the_worker_that_is_believed_not_to_own_the_call(why: str, given: dict[str, Any], owner: Any, worker: Any):
+    placement = None if owner is None else Placement(owner, 7)
+    assert disowned_by(given, placement, MARK if placement else "") == worker, why
