@@ -18,7 +18,7 @@ from consumer.gateway.mcp.sealing import Question, Seal
 from consumer.gateway.mcp.subscription_streams import SubscriptionStreams
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
-from schemas.errors import SessionsError
+from schemas.errors import SessionNotFound, SessionsError
 from schemas.ids import CallId, call_id_of
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsProgress
 from schemas.replies import ServerDescription
@@ -141,7 +141,22 @@ class Methods:
         }
 
     async def _tools_list(self, asked: ClientRequest) -> Json:
-        return results.listed(await self._catalogue.tools(asked.service))
+        own = await self._own_tools(asked) if asked.call_id is not None else None
+        return own or results.listed(await self._catalogue.tools(asked.service))
+
+    async def _own_tools(self, asked: ClientRequest) -> Json | None:
+        """The tools of the call's session, where its server says that they may change; None where there is none."""
+        described = await self._catalogue.description(asked.service)
+        if not protocol.offered(described, "stateless").get("tools", {}).get("listChanged"):
+            return None
+        call_id = asked.the_call()
+        body = {"session_id": call_id, "service_name": asked.service}
+        try:
+            return await self._client.request(
+                "tools.list", body, call_id=call_id, reply_timeout=self._settings.call_timeout
+            )
+        except SessionNotFound:
+            return None
 
     async def _tools_call(self, asked: ClientRequest) -> Json:
         name, arguments = asked.text("name"), asked.object("arguments")

@@ -12,7 +12,7 @@ import pytest
 from tests.gateway.conftest import Serve, served
 from tests.gateway.mcp.test_messages import initialized
 from tests.gateway.mcp.wire import BOTH, JSON_ONLY, Json, ask, call, events, message, modern
-from tests.harness import ECHO, ROOT, START, Cluster, config
+from tests.harness import ECHO, ROOT, Cluster, config
 
 MODERN = [sys.executable, str(ROOT / "tests/servers/everything_server.py")]
 SERVERS = {"old": (ECHO, "add_tool", "touch"), "new": (MODERN, "test_trigger_tool_change", "touch_resource")}
@@ -150,6 +150,22 @@ async def test_the_older_era_hears_changes_and_logs_while_a_tool_call_runs(mcp: 
     assert logged["params"] == {"level": "notice", "logger": "echo", "data": {"text": "hello"}}
 
 
+async def test_who_is_told_of_other_tools_finds_them_and_nobody_else_does(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(services("old"))
+    http = await serve()
+
+    async def tools(path: str) -> set[str]:
+        return {one["name"] for one in (await ask(http, path, "tools/list")).json()["result"]["tools"]}
+
+    assert "more" not in await tools(PATH)
+    assert (await mcp.client.list_sessions()).sessions == {}
+    await call(http, PATH, "add_tool", name="more")
+    assert "more" in await tools(PATH)
+    assert "more" not in await tools("/calls/c-2/all/mcp")
+    assert "more" not in await tools("/all/mcp")
+    assert list((await mcp.client.list_sessions()).sessions) == ["c-1"]
+
+
 @eras
 async def test_the_newer_era_hears_logs_from_the_level_that_it_names(mcp: Cluster, serve: Serve, server: str) -> None:
     await mcp.start(services(server))
@@ -198,9 +214,8 @@ async def test_the_first_use_of_a_call_opens_its_session(
 
 
 async def test_a_gateway_in_the_workers_process_tells_what_changes_as_well(mcp: Cluster) -> None:
-    worker = await mcp.spawn(services("new"), "--gateway", MCP_SESSIONS_GATEWAY_PORT="0")
-    port = (await worker.logged("gateway.listening", within=START))["port"]
-    await worker.logged("gateway.ready", within=START)
+    worker = await mcp.start(services("new"), "--gateway", MCP_SESSIONS_GATEWAY_PORT="0")
+    port = (await worker.logged("gateway.listening"))["port"]
     http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
     async with http, listening(http, EVERYTHING) as (_, told):
         await call(http, PATH, "touch_resource", uri=WATCHED)
