@@ -216,8 +216,12 @@ async def storm(port: int, requests: int, seed: int) -> list[int]:
 
 
 def defects(process: WorkerProcess) -> str:
-    """What a process logged that it should not: errors, and lines that are no records of ours."""
-    told = (record for record in process.records if record.get("level") not in ("info", "warning", "debug"))
+    """What a process logged that it should not: errors, and lines that are no records of ours.
+
+    The document that is configured is not there, which is said as an error by who is asked for it.
+    """
+    quiet = ("info", "warning", "debug")
+    told = (one for one in process.records if one.get("level") not in quiet and one["event"] != "document.unreadable")
     return "\n".join(f"{record['event']} {str(record.get('exception'))[-400:]}" for record in told)
 
 
