@@ -110,7 +110,13 @@ class _Front:
         headers = _first_of_each(scope["headers"])
         # Ids may have a slash in them: routes look at the path as it came, and undo the encoding of each part.
         path: str = scope["raw_path"].partition(b"?")[0].decode("ascii", "replace")
-        own = {"path": path, "told": about, "doorkeeper": self._doorkeeper, "origins": self._origins}
+        own = {
+            "path": path,
+            "told": about,
+            "doorkeeper": self._doorkeeper,
+            "origins": self._origins,
+            "first_headers": headers,
+        }
         request = Request({**scope, **own}, asked.receive, answering.send)
         with tracing.serving(scope["method"], headers) as span:
             try:

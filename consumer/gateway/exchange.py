@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
@@ -63,13 +63,19 @@ def only_listens(request: Request) -> None:
     told(request).timed = False
 
 
+def header(request: Request, name: str) -> str | None:
+    """A header of this request, by its name in lower case. Starlette's own way decodes them one after the other."""
+    found: Mapping[str, str] = request.scope["first_headers"]
+    return found.get(name)
+
+
 def granted(request: Request) -> Grant:
     """What the sender of this request may do, by its ``Authorization``.
 
     Raises:
         Refused: 401, there are no credentials, or they do not hold.
     """
-    grant: Grant = request.scope["doorkeeper"].grant(request.headers.get("authorization"))
+    grant: Grant = request.scope["doorkeeper"].grant(header(request, "authorization"))
     told(request).holder = grant.holder
     return grant
 
@@ -92,7 +98,7 @@ async def body_of(request: Request, limit: int) -> bytes:
     Raises:
         Refused: 413 or 408.
     """
-    length = request.headers.get("content-length", "")
+    length = header(request, "content-length") or ""
     if length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
@@ -130,7 +136,7 @@ async def json_object(request: Request, limit: int, *, optional: bool = False) -
     body = await body_of(request, limit)
     if optional and not body:
         return {}
-    if not is_json(request.headers.get("content-type", "")):
+    if not is_json(header(request, "content-type") or ""):
         raise Refused(415, "the body must be JSON: send it with content-type: application/json")
     return read_object(body)
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from consumer import __version__
 from consumer.client import SessionClient
 from consumer.gateway.bodies import ClosedSession, Health, ListedService, ListedSession, ListedTools
-from consumer.gateway.exchange import addressed, answer, granted, json_object, path_parameter, told
+from consumer.gateway.exchange import addressed, answer, granted, header, json_object, path_parameter, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.rate_limits import Limited, Rates
 from consumer.settings.gateway_settings import GatewaySettings
@@ -101,7 +101,7 @@ class Rest:
             _table(body, "arguments"),
             service_name=service,
             timeout=self._settings.call_timeout,
-            idempotency_key=request.headers.get("idempotency-key"),
+            idempotency_key=header(request, "idempotency-key"),
             open="alone",
             session_timeout=_timeout(body),
             session_metadata=_table(body, "metadata") or None,

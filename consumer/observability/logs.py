@@ -5,6 +5,7 @@ from WARNING up. Secrets are masked and huge values cut in every line, whoever w
 is dropped: the worker outlives whoever read its logs.
 """
 
+import json
 import logging
 import os
 import sys
@@ -123,8 +124,15 @@ def _chain() -> list[Processor]:
     ]
 
 
+_ENCODER = json.JSONEncoder(default=repr)
+
+
+def _written(event: EventDict, **_: Any) -> str:
+    return _ENCODER.encode(event)  # json.dumps would make an encoder for each line
+
+
 def _json() -> list[Processor]:
-    return [_in_order, structlog.processors.JSONRenderer()]
+    return [_in_order, structlog.processors.JSONRenderer(serializer=_written)]
 
 
 def _console() -> list[Processor]:

@@ -20,6 +20,10 @@ MAX_LONG_TEXT = 10_000
 """For texts whose end matters as much as their start: tracebacks."""
 
 MAX_KEY = 200
+MAX_REMEMBERED = 64
+"""Letters of a text whose masking is remembered."""
+
+_AS_IT_IS = frozenset({bool, int, type(None)})
 MAX_ITEMS = 50
 MAX_DEPTH = 6
 MAX_VALUES = 500
@@ -78,6 +82,12 @@ def mask_text(text: str, limit: int = MAX_TEXT) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)  # a log's words are few, but for ids
+def _short_text(text: str, _known: int) -> str:
+    """What is told of a text that may be remembered, until there are more secrets to hide."""
+    return mask_text(text)
+
+
 def mask_command(command: Iterable[str]) -> list[str]:
     """A command line without secrets: ``--token=...`` and what follows ``--token`` are masked."""
     told: list[str] = []
@@ -121,16 +131,22 @@ class _Masking:
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         told: dict[str, Any] = {}
+        secrets = known()
         for key, item in value.items():
             if len(told) >= MAX_ITEMS or self._left <= 0:
                 told["…"] = f"+{len(value) - len(told)}"
                 break
-            name, hides = _key(str(key))
+            short = type(key) is str and len(key) <= MAX_KEY
+            name, hides = _short_key(key, secrets) if short else _key(str(key))
+            kind = type(item)
             if hides and item is not None:
                 told[name] = MASK
-            elif type(item) is str:  # as most values of a log line are
+            elif kind is str and len(item) <= MAX_REMEMBERED:  # as most values of a log line are
                 self._left -= 1
-                told[name] = mask_text(item)
+                told[name] = _short_text(item, secrets)
+            elif kind in _AS_IT_IS:
+                self._left -= 1
+                told[name] = item
             else:
                 told[name] = self.value(item, depth - 1)
         return told
