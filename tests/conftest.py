@@ -1,6 +1,7 @@
 """A real RabbitMQ for every test, and a prefix of its own for each."""
 
 import asyncio
+import inspect
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -36,7 +37,14 @@ def logging_as_it_comes() -> None:
 
 
 @pytest.fixture(autouse=True)
-async def no_task_is_left() -> AsyncIterator[None]:
+def no_task_is_left(request: pytest.FixtureRequest) -> None:
+    """Tasks that a test has begun have ended when it ends; who has no loop has no tasks."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("tasks_that_end")
+
+
+@pytest.fixture
+async def tasks_that_end() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     left = {task for task in asyncio.all_tasks() - before if not task.done()} - {asyncio.current_task()}
