@@ -65,7 +65,7 @@ class McpRequester:
         2026-07-28 on the end of the request's own stream).
         """
         try:
-            with self._questions.offered(dialogue):
+            async with self._questions.offered(dialogue):
                 if self.envelope.era is Era.HANDSHAKE:
                     return await self._round(method, params, timeout, dialogue)
                 given = {"inputResponses": dialogue.input_responses, "requestState": dialogue.request_state}

@@ -6,8 +6,8 @@ Up to 2025-11-25 a question is a request of the server (``elicitation/create``, 
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -42,6 +42,9 @@ MAX_LOGS = 1_000
 MAX_CHANGES = 1_000
 """Changes that the requester of one request is told of; what a server says beyond is dropped."""
 
+TELL_PATIENCE = 5.0
+"""How long (s) a result waits until its requester has been told what came before it."""
+
 USER_REJECTED = -1
 """The error code of MCP for a question that the user refused."""
 
@@ -65,6 +68,28 @@ class _Request:
         self.open: set[asyncio.Task[Json | ErrorData]] = set()
         self.logs = 0
         self.changes = 0
+        self._telling = 0
+        self._all_told = asyncio.Event()
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """The requester is told something within this."""
+        self._telling += 1
+        self._all_told.clear()
+        try:
+            yield
+        finally:
+            self._telling -= 1
+            if not self._telling:
+                self._all_told.set()
+
+    async def all_told(self) -> None:
+        """Wait until the requester has been told what the server said before its result; bounded."""
+        await asyncio.sleep(0)  # what was read before the result is being told from here on
+        if self._telling:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TELL_PATIENCE):
+                    await self._all_told.wait()
 
 
 class Questions:
@@ -73,9 +98,12 @@ class Questions:
     def __init__(self) -> None:
         self._requests: list[_Request] = []
 
-    @contextmanager
-    def offered(self, dialogue: Dialogue) -> Iterator[None]:
-        """While a request runs, its requester can be reached; a question that is open when it ends is given up."""
+    @asynccontextmanager
+    async def offered(self, dialogue: Dialogue) -> AsyncIterator[None]:
+        """While a request runs, its requester can be reached; a question that is open when it ends is given up.
+
+        A result is as late as what the server has told before it.
+        """
         if dialogue.on_question is None and dialogue.on_log is None and dialogue.on_change is None:
             yield
             return
@@ -83,6 +111,7 @@ class Questions:
         self._requests.append(request)
         try:
             yield
+            await request.all_told()
         finally:
             self._requests.remove(request)
             for task in request.open:
@@ -129,14 +158,16 @@ class Questions:
         for request in list(self._requests):
             if request.dialogue.on_log is not None and request.logs < MAX_LOGS:
                 request.logs += 1
-                await request.dialogue.on_log(params.level, params.logger and params.logger[:255], data)
+                with request.telling():
+                    await request.dialogue.on_log(params.level, params.logger and params.logger[:255], data)
 
     async def changed(self, changed_list: str | None, uri: str | None) -> None:
         """Say what has changed to all that want to know; it does not say either which request it belongs to."""
         for request in list(self._requests):
             if request.dialogue.on_change is not None and request.changes < MAX_CHANGES:
                 request.changes += 1
-                await request.dialogue.on_change(changed_list, uri)
+                with request.telling():
+                    await request.dialogue.on_change(changed_list, uri)
 
 
 async def answers(requests: Mapping[str, Any], dialogue: Dialogue) -> Json:
