@@ -69,9 +69,10 @@ class Channel:
         raw.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
         raw.closing.add_done_callback(self._closed)
 
-    def _closed(self, _: object) -> None:
+    def _closed(self, closing: "asyncio.Future[Any]") -> None:
+        why = None if closing.cancelled() else closing.exception()
         if not self._closed_by_us:
-            self._on_loss("a channel was closed")
+            self._on_loss(f"a channel was closed: {why!r}")
 
     def _consumer_cancelled(self, frame: spec.Basic.Cancel) -> None:
         self._on_loss(f"the broker cancelled consumer {frame.consumer_tag}")

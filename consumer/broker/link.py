@@ -11,7 +11,7 @@ import logging
 import math
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiormq
 import structlog
@@ -35,6 +35,9 @@ from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
 
 log = structlog.get_logger(__name__)
+
+Connect = Callable[..., AbstractConnection]
+"""Makes a connection, not open yet, of a URL and ``client_properties``: where another broker takes RabbitMQ's place."""
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 3.0
@@ -124,13 +127,25 @@ _FILES = ("cafile", "capath", "certfile", "keyfile")
 
 
 class Link:
-    """Two connections that live and end together."""
+    """Two connections that live and end together, each made by ``connection``.
 
-    def __init__(self, url: str, name: str, *, heartbeat: float = 10.0) -> None:
+    It gives itself up after a standstill of ``standstill`` seconds, if that is sooner than by the heartbeat.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        heartbeat: float = 10.0,
+        standstill: float = math.inf,
+        connection: Connect = TolerantConnection,
+    ) -> None:
         self._given = url
         self._url = connection_url(url, heartbeat)
-        self._stall = STALL * float(self._url.query["heartbeat"]) or math.inf
+        self._stall = min(STALL * float(self._url.query["heartbeat"]) or math.inf, standstill)
         self._name = name
+        self._made_by = connection
         self._connections: list[AbstractConnection] = []
         self._consuming: AbstractConnection | None = None
         self.token = secrets.token_hex(3)
@@ -150,7 +165,7 @@ class Link:
         self._tick(asyncio.get_running_loop().time())
 
     async def _connect(self, role: str) -> AbstractConnection:
-        connection = TolerantConnection(self._url, client_properties={"connection_name": f"{self._name} {role}"})
+        connection = self._made_by(self._url, client_properties={"connection_name": f"{self._name} {role}"})
         # Closed with the link even if it never comes about: an open one left to the garbage collector closes itself
         # in whatever loop runs then, or in none.
         self._connections.append(connection)

@@ -203,7 +203,9 @@ class Publisher:
         channels = self._get()
         try:
             async with channels.pending.bounded(LOOK_TIMEOUT):
-                declared = await asyncio.shield(channels.look.queue_declare(queue, passive=True))
+                looking = asyncio.ensure_future(channels.look.queue_declare(queue, passive=True))
+                looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # we may have given it up
+                declared = await asyncio.shield(looking)
         except Exception as error:
             raise BrokerUnavailable(f"the broker does not say who consumes from {queue!r}: {error!r}") from error
         return declared.consumer_count or 0

@@ -4,14 +4,16 @@ Nothing here gives up, but for the very first connection: a worker that never re
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import structlog
 import tenacity
 
 from consumer.broker.errors import BrokerRefused, BrokerUnreachable, BrokerUntrusted
-from consumer.broker.link import Link, connection_url
+from consumer.broker.link import Connect, Link, connection_url
 from consumer.broker.publisher import Publisher
+from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import place_of
 
 log = structlog.get_logger(__name__)
@@ -83,6 +85,8 @@ class Supervisor:
         attach: Callable[[Link], Awaitable[None]],
         detached: Callable[[], Awaitable[None]],
         heartbeat: float = 10.0,
+        standstill: float = math.inf,
+        connection: Connect = TolerantConnection,
     ) -> None:
         connection_url(url, heartbeat)
         self._url = url
@@ -91,6 +95,8 @@ class Supervisor:
         self._attach = attach
         self._detached = detached
         self._heartbeat = heartbeat
+        self._standstill = standstill
+        self._connection = connection
         self.up = asyncio.Event()
         """Set while a link is attached."""
         self.reconnects = 0
@@ -130,7 +136,13 @@ class Supervisor:
             link = await tenacity.AsyncRetrying(wait=BACK_OFF, before_sleep=_teller())(self._open)
 
     async def _open(self) -> Link:
-        link = Link(self._url, self._name, heartbeat=self._heartbeat)
+        link = Link(
+            self._url,
+            self._name,
+            heartbeat=self._heartbeat,
+            standstill=self._standstill,
+            connection=self._connection,
+        )
         try:
             async with asyncio.timeout(ATTACH_TIMEOUT):
                 await link.open()

@@ -77,8 +77,6 @@ class Peers:
         placer, queue = parts.presence.placer or (parts.worker_id, "")
         if to_placer and placer != parts.worker_id:
             exchange, key = "", queue
-        else:
-            parts.presence.reported()
         with suppress(BrokerError):  # with the next link everybody is told
             await parts.publisher.publish(
                 Message(
@@ -91,6 +89,8 @@ class Peers:
                 key,
                 confirm=False,
             )
+            if exchange:  # what was not sent does not come back, and who waited for it would wait for ever
+                parts.presence.reported()
 
     async def keep_announcing(self, up: asyncio.Event) -> None:
         """Announce for ever: to everybody when asked, and changes of load to the placer; ``up`` tells of a link."""

@@ -29,7 +29,7 @@ from consumer.calls.queries import Queries
 from consumer.concurrency.task_set import Tasks
 from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService
-from consumer.processes.warm.starter import ColdStarter
+from consumer.processes.warm.starter import ColdStarter, Starter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
 from consumer.settings.fields import needing_restart, reloaded
@@ -57,9 +57,9 @@ def _services(settings: Settings) -> dict[str, MCPService]:
 
 
 class Parts:
-    """The rooms of one worker, put together; nothing of it runs yet."""
+    """The rooms of one worker, put together; nothing of it runs yet. ``starter`` starts its servers."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, starter: Starter | None = None) -> None:
         own = settings.worker
         self.settings = settings
         self.worker_id = WorkerId(own.worker_id) if own.worker_id else new_worker_id()
@@ -98,7 +98,7 @@ class Parts:
             quiet=AMONG_WORKERS,
         )
         self.configured = _configured(settings)
-        self.mcp = MCPManager(_services(settings), starter=ColdStarter(folder=settings.session.sandbox_dir))
+        self.mcp = MCPManager(_services(settings), starter=starter or ColdStarter(folder=settings.session.sandbox_dir))
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self._on_room
         )

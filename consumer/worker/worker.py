@@ -14,15 +14,18 @@ import structlog
 
 from consumer import __version__
 from consumer.broker.errors import BrokerRefused, BrokerUnreachable
-from consumer.broker.link import Link
+from consumer.broker.link import Connect, Link
 from consumer.broker.supervisor import Supervisor
+from consumer.broker.transport import TolerantConnection
 from consumer.calls.cluster.inbox_probe import Liveness
+from consumer.calls.cluster.membership import STANDSTILL
 from consumer.client import Requester
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
 from consumer.observability.listening import CannotListen
 from consumer.processes.launch.host_report import report_host
 from consumer.processes.launch.session_root import sweep
+from consumer.processes.warm.starter import Starter
 from consumer.settings import ConfigurationError, Settings
 from consumer.worker.consumers import Consumers
 from consumer.worker.exit_codes import WorkerExit
@@ -43,10 +46,15 @@ RECONNECT_PAUSE = 5.0
 
 
 class Worker:
-    """One worker. ``run`` lives until it is told to ``leave``."""
+    """One worker. ``run`` lives until it is told to ``leave``.
 
-    def __init__(self, settings: Settings) -> None:
-        self._parts = parts = Parts(settings)
+    ``connection`` and ``starter`` are its two ways out: to the broker, and to MCP servers.
+    """
+
+    def __init__(
+        self, settings: Settings, *, connection: Connect = TolerantConnection, starter: Starter | None = None
+    ) -> None:
+        self._parts = parts = Parts(settings, starter=starter)
         self._supervisor = Supervisor(
             settings.amqp_url.get_secret_value(),
             f"mcp-sessions {parts.worker_id}",
@@ -54,6 +62,8 @@ class Worker:
             attach=self._attach,
             detached=self._detached,
             heartbeat=settings.worker.heartbeat,
+            standstill=STANDSTILL * settings.worker.grace,
+            connection=connection,
         )
         self._liveness = Liveness(
             parts.publisher, self._supervisor.up, parts.names.inbox(parts.worker_id), parts.link.restart

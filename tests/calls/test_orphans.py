@@ -47,6 +47,12 @@ def test_the_worker_whose_inbox_gave_a_message_up(given: dict[str, Any], worker:
         ("it came back twice", {headers.RETURNED: W_1, headers.RETURNS: headers.FOR_GOOD}, W_1, W_1),
         ("it has no room", {headers.REFUSED: W_1, headers.RETURNS: 1, headers.DISOWNED: MARK}, W_1, W_1),
         ("it was placed there again", {headers.REFUSED: W_1, headers.DISOWNED: "placer/6"}, W_1, None),
+        (
+            "it came back twice from before",
+            {headers.RETURNED: W_1, headers.RETURNS: 2, headers.DISOWNED: ""},
+            W_1,
+            None,
+        ),
         ("no placement is named", {headers.REFUSED: W_1, headers.DISOWNED: ""}, W_1, W_1),
     ],
 )

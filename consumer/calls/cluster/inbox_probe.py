@@ -56,6 +56,7 @@ class Liveness:
         """The link is lost: nothing is known until a probe has come back on the next one."""
         self.healthy = False
         self._lost.set()
+        self._back.set()  # what was on its way does not come, and says nothing of the next link
 
     async def run(self, every: float = EVERY, timeout: float = PROBE_TIMEOUT, probe_every: float = PROBE_EVERY) -> None:
         """Look and probe for ever; cancel it to stop."""
@@ -89,9 +90,11 @@ class Liveness:
             log.warning("liveness.unknown", error=str(error))
             return False
         except TimeoutError:
-            if self._up.is_set():
+            if self._up.is_set() and not self._lost.is_set():
                 log.error("liveness.lost", inbox=self._inbox, timeout_s=timeout)
                 self._restart(f"a message to ourselves did not come back within {timeout:g} s")
+            return False
+        if self._lost.is_set():
             return False
         self._proved_at = asyncio.get_running_loop().time()
         return True

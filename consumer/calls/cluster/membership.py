@@ -37,6 +37,10 @@ ANSWER_SHARE = 0.8
 """How long a worker that is asked for a report may take before it is taken for dead, as a share of the grace. What it
 held waits for a whole grace, and everybody is asked within the first fifth of that; see ``watch_every``."""
 
+STANDSTILL = 0.5
+"""After which share of the grace a worker that stood still gives its link up: it may have been asked meanwhile, taken
+for dead, and its calls be another's. Well under ``PATIENCE``, so that who did not notice has answered in time."""
+
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
 
@@ -83,6 +87,7 @@ class Presence:
         self._table: dict[WorkerId, Seen] = {}
         self._number = 0
         self._listening_since = math.inf
+        self._deafened_at = -math.inf
         self._asked_at = -math.inf
         self._reported = 0
         self._echoes = 0
@@ -236,6 +241,7 @@ class Presence:
     def deafened(self) -> None:
         """The link is lost: nobody can be heard, and what was on its way does not come."""
         self._reported = self._echoes = 0
+        self._deafened_at = asyncio.get_running_loop().time()
         self._listening_since = math.inf
         self._asked_at = -math.inf
         self.placer = None
@@ -268,11 +274,12 @@ class Presence:
         return (seen.info for worker_id, seen in sorted(self._table.items()) if self.alive(worker_id))
 
     def ready(self) -> Iterator[Seen]:
-        """The workers that may be given calls."""
+        """The workers that may be given calls. One that was not heard since the last link may have left."""
         now = asyncio.get_running_loop().time()
         for seen in self._table.values():
             fresh = seen.asked_at is None or now - seen.heard_at <= self.grace
-            if fresh and seen.info.state == "ready":
+            heard = seen.info.worker_id == self._me or seen.heard_at > self._deafened_at
+            if heard and fresh and seen.info.state == "ready":
                 yield seen
 
     def others_ready(self, worker_id: WorkerId) -> bool:

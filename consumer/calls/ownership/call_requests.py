@@ -80,7 +80,10 @@ class CallRequests:
         if call is None:
             return self._returns.not_ours(delivery, call_id)
         if isinstance(request, ToolsCall):
-            return await self._call_tool(Asked(request, delivery, deadline), call)
+            asked = Asked(request, delivery, deadline)
+            if delivery.redelivered and not self._tool_calls.knows(asked, call):
+                return Done(what="not_repeated")  # it may have been executed, or answered: at most once
+            return await self._call_tool(asked, call)
         if isinstance(request, ToolsCancel):
             return Done(succeeded({"cancelled": bool(self._cancelled(call_id, request))}))
         session = find(call, request)

@@ -7,7 +7,7 @@ from consumer.broker.outcome import Forward
 from consumer.broker.topology import Names
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
-from consumer.calls.placement.decisions import in_a_crash_loop
+from consumer.calls.placement.decisions import SendAgain, in_a_crash_loop
 from consumer.calls.placement.placements import Placement, Placements, Term
 from schemas import headers
 from schemas.events import EndReason
@@ -26,27 +26,37 @@ class Orphans:
         self._presence = presence
         self._reporter = reporter
 
-    async def dead_owner(self, delivery: Delivery, call_id: CallId, term: Term) -> WorkerId | Forward | None:
-        """Whose inbox gave the message up: nobody's, a dead worker's, or a living one's, to which it goes back."""
+    async def dead_owner(
+        self, delivery: Delivery, call_id: CallId, term: Term
+    ) -> WorkerId | Forward | SendAgain | None:
+        """Whose inbox gave the message up: nobody's, a dead worker's, or a living one's, to which it goes back.
+
+        If that worker was taken for dead meanwhile, the message goes to whoever owns the call now, if anybody does.
+        """
         worker = given_up_by(delivery, self._names)
         if worker is None:
             return None
+        taken_away = headers.ORPHAN_OF in delivery.message.headers
         if await self._presence.lives(worker):
-            return self._placements.to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
-        return await self._declare_dead(worker, delivery, call_id, term)
+            if not taken_away:
+                return self._placements.to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
+            placed = self._placements.of(call_id)
+            if placed is None or placed.owner == worker:
+                log.info("placer.owner_returned", call_id=call_id, worker_id=worker)
+                placement = Placement(worker, self._presence.place(worker, ()))
+                return await self._placements.bind(call_id, placement, delivery.message, term, {headers.LATE: True})
+        return await self._declare_dead(worker, call_id, term, for_good=taken_away)
 
     async def _declare_dead(
-        self, worker: WorkerId, delivery: Delivery, call_id: CallId, term: Term
-    ) -> WorkerId | Forward:
+        self, worker: WorkerId, call_id: CallId, term: Term, *, for_good: bool
+    ) -> WorkerId | SendAgain:
         log.info("placer.owner_dead", call_id=call_id, worker_id=worker)
         await self._placements.unbind(call_id, worker, term)
         # That takes its time where a worker had many calls. One that came back before it was done has reported, and
         # may have found that the call still led there; one that comes back later finds that it does not.
         await self._presence.heard_out()
-        if self._presence.alive(worker):
-            log.info("placer.owner_returned", call_id=call_id, worker_id=worker)
-            placement = Placement(worker, self._presence.place(worker, ()))
-            return await self._placements.bind(call_id, placement, delivery.message, term, {headers.LATE: True})
+        if self._presence.alive(worker) and not for_good:
+            return SendAgain()  # another may have got the call since; if nobody has, it comes back
         self._placements.forget(call_id, worker)
         return worker
 
@@ -92,6 +102,8 @@ def disowned_by(given: Headers, placement: Placement | None, mark: str) -> Worke
     if placement is not None and placement.owner == worker:
         if headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < headers.FOR_GOOD:
             return None  # it may have come through the binding before that which was placed
-        if given.get(headers.DISOWNED, "") not in ("", mark):
-            return None  # the call has been placed there again since
+        # What was returned without naming a placement came through a binding, and maybe before this placement.
+        believed = (mark,) if headers.RETURNED in given else (mark, "")
+        if given.get(headers.DISOWNED, mark) not in believed:
+            return None  # it says nothing of this placement: the call was placed there since, or it knew of none
     return worker

@@ -39,7 +39,7 @@ from consumer.calls.placement.decisions import (
     decide,
     is_poison,
 )
-from consumer.calls.placement.orphans import Orphans
+from consumer.calls.placement.orphans import Orphans, given_up_by
 from consumer.calls.placement.placements import Placement, Placements, Term
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
@@ -174,11 +174,13 @@ class Placer:
 
     async def _place(self, delivery: Delivery, call_id: CallId, message: Addressed, term: Term) -> Outcome:
         given = delivery.message.headers
+        if isinstance(message, ToolsCall) and (delivery.redelivered or given_up_by(delivery, self._names) is not None):
+            return Done(what="not_repeated")  # it may have been executed, or answered: at most once
         dead = await self._orphans.dead_owner(delivery, call_id, term)
         if isinstance(dead, Forward):
             return dead
-        if dead is not None and isinstance(message, ToolsCall):
-            return Done(what="not_repeated")  # it may have been executed: at most once
+        if isinstance(dead, SendAgain):
+            return self._send_again(delivery, call_id, orphan_of=given_up_by(delivery, self._names))
         if isinstance(message, Recipe) and message.worker_id == dead and headers.ORPHAN_OF not in given:
             # One of another worker was only on its way there; of one that was sent on, who did so has told.
             await self._orphans.tell_lost(message)
@@ -307,7 +309,7 @@ class Placer:
         return Done(succeeded(EndResult(closed=[]).model_dump()), what="tombstone")
 
     async def _confirm_owner(self, delivery: Delivery, call_id: CallId, asker: WorkerId, term: Term) -> Outcome:
-        if not self._presence.alive(asker):
+        if not await self._presence.lives(asker):  # else it may have left, and its inbox with it
             return Done(what="asker_gone")
         placement = Placement(asker, self._presence.place(asker, ()))
         return await self._placements.bind(call_id, placement, delivery.message, term, {})

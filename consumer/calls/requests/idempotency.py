@@ -122,6 +122,10 @@ class Answers:
         else:
             del self._entries[entry.key]
 
+    def knows(self, key: str) -> bool:
+        """Whether the call under ``key`` runs here, or was answered."""
+        return key in self._entries
+
     def cancel(self, key: str) -> bool:
         """Cancel the call that runs under ``key``; returns whether there is one."""
         entry = self._entries.get(key)

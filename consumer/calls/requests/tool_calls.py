@@ -92,6 +92,10 @@ class ToolCalls:
         self._questions: dict[str, asyncio.Future[Json]] = {}
         self.in_flight = 0
 
+    def knows(self, asked: Asked, call: OwnedCall) -> bool:
+        """Whether a tool call of the same key runs, or was answered not long ago."""
+        return self._answers.of(call).knows(asked.key)
+
     async def answer(self, asked: Asked, call: OwnedCall) -> KeptAnswer:
         """The answer of a tool call: the first under its key runs, and all others hear and get what that one gets.
 

@@ -1,0 +1,1 @@
+"""Deterministic simulation: whole workers on a simulated RabbitMQ, in an order that a seed decides."""

@@ -1,0 +1,82 @@
+"""``scripts/test simulate``: live many worlds, one seed each, and tell the story of what went wrong."""
+
+import argparse
+import gc
+import os
+import sys
+import time
+from collections import Counter
+
+if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of their own otherwise
+    os.execve(
+        sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"}
+    )
+
+from tests.simulation.run import Logs, Outcome, live
+from tests.simulation.shrink import shrunk
+from tests.simulation.world.nature import simulated
+from tests.simulation.world.plan import planned
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="scripts/test simulate", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many worlds")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--seed", type=int, help="this one only, with its story")
+    parser.add_argument("--calls", type=int, default=50, help="calls in a world")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
+    parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it is")
+    parser.add_argument("--quiet", action="store_true", help="no story")
+    parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
+    options = parser.parse_args()
+    gc.disable()
+    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
+    totals: Counter[str] = Counter()
+    failed: list[int] = []
+    began = time.process_time()
+    with simulated() as begin:
+        logs = Logs()
+        gc.collect()
+        gc.freeze()
+        for seed in seeds:
+            plan = planned(seed, calls=options.calls)
+            outcome = live(plan, begin, logs)
+            totals += outcome.counts
+            if options.twice and live(plan, begin, logs).trace != outcome.trace:
+                outcome.problems.append("the same seed did not give the same trace")
+            if not outcome.problems:
+                continue
+            failed.append(seed)
+            print(f"seed {seed}: {len(outcome.problems)} problems", *outcome.problems[:12], sep="\n  ", flush=True)  # noqa: T201
+            if not options.no_shrink:
+                outcome = shrunk(outcome, lambda smaller: live(smaller, begin, logs))
+            if not options.quiet:
+                _tell(live(outcome.plan, begin, logs, telling=True))
+            if not options.keep_going:
+                break
+        if options.seed is not None and not failed and not options.quiet:
+            _tell(live(planned(options.seed, calls=options.calls), begin, logs, telling=True))
+    took = time.process_time() - began
+    told = ", ".join(f"{name} {count}" for name, count in sorted(totals.items()))
+    print(f"{totals['worlds']} worlds in {took:.1f} s of CPU, {totals['calls'] / took:.0f} calls/s: {told}")  # noqa: T201
+    print(f"failed: {failed or 'none'}")  # noqa: T201
+    sys.unraisablehook = lambda *_: None  # what killed workers left is collected when the interpreter ends
+    return 1 if failed else 0
+
+
+def _tell(outcome: Outcome) -> None:
+    """Print the story of a world."""
+    plan = outcome.plan
+    print(f"--- seed {plan.seed}: {plan.conditions}")  # noqa: T201
+    for call, steps in plan.calls.items():
+        print(f"    {call}: {steps}")  # noqa: T201
+    for fault in plan.faults:
+        print(f"    fault {fault}")  # noqa: T201
+    for when, who, what in outcome.story:
+        print(f"{when - 1000.0:10.4f} {who:8} {what}")  # noqa: T201
+    print(*outcome.problems, sep="\n  ")  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Messages as the simulated broker keeps them, and what it writes into them when their queue gives them up."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
+from typing import Any
+
+from aiormq import spec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Published:
+    """A message as it was routed: nobody changes it any more."""
+
+    properties: spec.Basic.Properties
+    body: bytes
+    exchange: str
+    routing_key: str
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        return self.properties.headers or {}
+
+
+@dataclass(slots=True, eq=False)
+class Stored:
+    """A message in one queue."""
+
+    message: Published
+    number: int
+    stored_at: float
+    expires_at: float = inf
+    returns: int = 0
+    redelivered: bool = False
+
+
+def properties_of(wire: bytes) -> spec.Basic.Properties:
+    """Properties as they come over the wire."""
+    properties = spec.Basic.Properties()
+    properties.unmarshal(int.from_bytes(wire[:2]), wire[2:])
+    return properties
+
+
+def changed(properties: spec.Basic.Properties, **more: Any) -> spec.Basic.Properties:
+    """A copy with other values."""
+    copy = spec.Basic.Properties()
+    for name in properties.__slots__:
+        setattr(copy, name, more.get(name, getattr(properties, name, None)))
+    return copy
+
+
+def died(message: Published, queue: str, reason: str, exchange: str, routing_key: str, now: float) -> Published:
+    """The message as its queue publishes it again, with one death more (RabbitMQ, dead letter exchanges)."""
+    headers = dict(message.headers)
+    deaths = [dict(death) for death in headers.get("x-death") or () if isinstance(death, dict)]
+    known = next((one for one in deaths if (one["queue"], one["reason"]) == (queue, reason)), None)
+    if known is not None:
+        deaths.remove(known)
+        known["count"] += 1
+    else:
+        known = {
+            "count": 1,
+            "reason": reason,
+            "queue": queue,
+            "time": datetime.fromtimestamp(int(now), UTC),
+            "exchange": message.exchange,
+            "routing-keys": [message.routing_key],
+        }
+        if message.properties.expiration:
+            known["original-expiration"] = message.properties.expiration
+    headers["x-death"] = [known, *deaths]
+    headers.setdefault("x-first-death-reason", reason)
+    headers.setdefault("x-first-death-queue", queue)
+    headers.setdefault("x-first-death-exchange", message.exchange)
+    headers.pop("x-delivery-count", None)
+    return Published(changed(message.properties, headers=headers, expiration=None), message.body, exchange, routing_key)
+
+
+def is_cycle(message: Published, queue: str) -> bool:
+    """Whether a dead letter has come round to a queue that it was in before, without anybody rejecting it."""
+    reasons = []
+    for death in message.headers.get("x-death") or ():
+        reasons.append(death["reason"])
+        if death["queue"] == queue:
+            return "rejected" not in reasons
+    return False

@@ -1,0 +1,268 @@
+"""What has to be true of every simulated world: the guarantees of the README and of the concepts.
+
+Time enters twice: while things happen, what was told must be in order and nothing may be done twice; and when the
+faults are over, everything must be as it should be within a bound.
+"""
+
+import itertools
+from collections import Counter, defaultdict
+from typing import Any
+
+from consumer.worker.exit_codes import WorkerExit
+from tests.simulation.world.people import EVENTS, REPLIES, Asked
+from tests.simulation.world.world import World
+
+FINAL = {"process_exit", "idle", "requested", "crash_loop", "worker_shutdown"}
+"""Reasons after which a call may have no session, though nobody has ended it."""
+
+UNTRIED = {"CAPACITY", "DEADLINE_EXCEEDED", "INVALID_MESSAGE", "SESSION_DIED", "SESSION_NOT_FOUND", "TOOL_NOT_FOUND"}
+"""Errors that promise that nothing was executed."""
+
+LATE_START = 4.0
+"""A start that the broker has so long (s) after the end may find no tombstone any more."""
+
+INSTANT = 1.0
+"""How long (s) before it is disturbed a worker may tell of an end that is then told once more, as ``lost``."""
+
+
+def word(event: dict[str, Any]) -> str:
+    return str(event["type"]).rpartition(".")[2]
+
+
+class Lives:
+    """What was told of sessions, life by life."""
+
+    def __init__(self, world: World) -> None:
+        self.created: dict[str, tuple[float, dict[str, Any]]] = {}
+        self.ends: dict[str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
+        self.of_session: dict[str, list[str]] = defaultdict(list)
+        self.rejected: dict[str, list[float]] = defaultdict(list)
+        self.counts: Counter[str] = Counter()
+        self.problems: list[str] = []
+        seen: set[tuple[str, str, str]] = set()
+        for when, event in world.people.events:
+            if not event["type"].startswith("mcp.session."):
+                continue
+            what = word(event)
+            known = (event["source"], event["id"], what)
+            if known in seen:
+                self.counts["told again"] += 1
+                continue
+            seen.add(known)
+            self.counts[what] += 1
+            self._take(when, event, what)
+
+    def _take(self, when: float, event: dict[str, Any], what: str) -> None:
+        if what == "created":
+            life = str(event["id"]).removesuffix(".created")
+            if life in self.ends:
+                self.problems.append(f"{event['subject']}: created after its end ({self.reasons(life)})")
+            self.created[life] = when, event
+            self.of_session[event["subject"]].append(life)
+        elif what == "rejected":
+            self.rejected[str(event["data"]["call_id"])].append(when)
+        elif what in ("closed", "expired", "died", "lost"):
+            life = str(event["id"])
+            self.ends[life].append((when, event))
+            if life not in self.created:
+                self.problems.append(f"{event['subject']}: {what} ({event['data']['reason']}) without a created")
+
+    def reasons(self, life: str) -> list[str]:
+        return [str(event["data"]["reason"]) for _, event in self.ends.get(life, ())]
+
+    def last_reason(self, session_id: str) -> str | None:
+        """Why the last life of a session has ended, if it has."""
+        lives = self.of_session.get(session_id)
+        reasons = self.reasons(lives[-1]) if lives else []
+        return reasons[-1] if reasons else None
+
+
+def _disturbed(world: World, worker_id: str, when: float) -> bool:
+    """Whether a worker was killed, stood still or was cut off just then, or was about to be."""
+    for one in world.workers:
+        if one.worker_id == worker_id:
+            return any(began - INSTANT <= when <= until + 8.0 for began, until in one.disturbed)
+    return False
+
+
+def check_lives(world: World, lives: Lives) -> list[str]:
+    """Each life ends once, and the lives of one session come one after the other."""
+    problems = list(lives.problems)
+    for life, (_, created) in lives.created.items():
+        reasons = lives.reasons(life)
+        where = f"{created['subject']} on {created['data']['worker_id']}"
+        if not reasons:
+            problems.append(f"{where}: no terminal event")
+        elif len(reasons) > 1:
+            first, _ = lives.ends[life][0]
+            worker = created["data"]["worker_id"]
+            if "worker_gone" in reasons and (_disturbed(world, worker, first) or world.late_letters):
+                lives.counts["told twice in the instant of a fault"] += 1
+            else:
+                problems.append(f"{where}: {len(reasons)} terminal events: {reasons}")
+    for session_id, several in lives.of_session.items():
+        for one, other in itertools.pairwise(several):
+            ended = lives.ends.get(one)
+            began = lives.created[other][0]
+            if ended and ended[0][0] <= began:
+                continue
+            holder = lives.created[one][1]["data"]["worker_id"]
+            if _disturbed(world, holder, began) or "superseded" in lives.reasons(one):
+                lives.counts["overlaps of a worker that was cut off"] += 1
+            else:
+                problems.append(f"{session_id}: lives on {holder} beside its next life ({lives.reasons(one)})")
+    return problems
+
+
+def check_executions(world: World) -> list[str]:
+    """No tool call is executed twice, and who was told that nothing was executed can believe it."""
+    problems = []
+    by_number: dict[str, list[Asked]] = defaultdict(list)
+    for asked in world.people.asked:
+        if asked.what == "tools.call":
+            by_number[asked.number].append(asked)
+    for number, several in by_number.items():
+        done = world.books.executed.get(number, [])
+        if len(done) > 1 and (len(several) == 1 or len({worker for _, worker, _ in done}) < len(done)):
+            problems.append(f"tool call {number} was executed {len(done)} times: {done}")
+        codes = {asked.code for asked in several}
+        if "ok" in codes and not done:
+            problems.append(f"tool call {number} was answered and never executed")
+        if done and codes <= UNTRIED:
+            problems.append(f"tool call {number} was executed and answered {codes}")
+        for asked in several:
+            if len({repr(answer) for _, answer in asked.answers}) > 1:
+                problems.append(f"tool call {number} was answered with this and with that: {asked.answers}")
+            if any(session.partition("#")[0] != asked.call for _, _, session in done):
+                problems.append(f"tool call {number} was executed in another session: {done}")
+    return problems
+
+
+def check_answers(world: World) -> list[str]:
+    """Where nothing broke, everybody was answered, and in time."""
+    if world.faults.done or world.plan.conditions.unconfirmed:
+        return []
+    problems = [f"{one.what} of {one.call} was not answered" for one in world.people.asked if not one.answers]
+    late = [one for one in world.people.asked if one.answers and one.answers[0][0] > one.until + 1.0]
+    return problems + [f"{one.what} of {one.call} was answered late" for one in late]
+
+
+def _is_over(world: World, call: str) -> bool | None:
+    """Whether a call has ended; None where a start or a command came too late to say."""
+    ended = world.people.ended.get(call)
+    if not ended:
+        return False
+    opened = world.people.opening.get(call)
+    commands = [one.at for one in world.people.asked if one.call == call and one.what != "session.close"]
+    if commands and max(commands) > min(ended) - 1.0:
+        return None
+    return True if not opened or max(opened) - max(ended) < LATE_START else None
+
+
+def open_problems(world: World) -> list[str]:
+    """What is open and should not be, and what is not and should be."""
+    problems = []
+    alive = world.alive()
+    for session_id, holders in alive.items():
+        if len(holders) > 1:
+            problems.append(f"{session_id} lives on {holders}")
+        call = session_id.partition("#")[0]
+        if _is_over(world, call) and _is_known_to_be_over(world, call):
+            problems.append(f"{session_id} is open on {holders}, though its call has ended")
+    lives = Lives(world)
+    for call in world.plan.calls:
+        if _is_over(world, call) is not False or call in world.closes or call in lives.rejected:
+            continue
+        last = lives.last_reason(call)
+        opened = call in lives.of_session
+        if call not in alive and opened and last not in FINAL and not _not_restored(world, call, last):
+            problems.append(f"{call} is not open, its last end was {last}")
+        if not opened and call in world.people.started and not _rings(world, call):
+            problems.append(f"{call}: its start was accepted, and nothing became of it")
+    if world.people.unsaid:
+        problems.append("something has not been published yet")
+    return problems + busy_queues(world)
+
+
+def _is_known_to_be_over(world: World, call: str) -> bool:
+    """Whether anybody is left who knows: what all workers knew that have gone since, nobody can tell the last one."""
+    return any(
+        one.running and one.worker is not None and one.worker._parts.endings._ended_at.get(call) is not None
+        for one in world.workers
+    )
+
+
+def _not_restored(world: World, call: str, reason: str | None) -> bool:
+    return reason == "worker_gone" and any(more.get("to") == "4" for _, _, more in world.plan.calls[call])
+
+
+def _rings(world: World, call: str) -> bool:
+    return any(more.get("to") == "5" for _, _, more in world.plan.calls[call])
+
+
+def busy_queues(world: World) -> list[str]:
+    """Shared queues in which something waits, or is in somebody's hands."""
+    names = world.names
+    watched = (names.calls, names.unowned, names.orphans, names.queries)
+    found = []
+    for name in watched:
+        queue = world.node.queues.get(name)
+        if queue is not None and (queue.message_count or queue.held or queue.leaving):
+            found.append(
+                f"{name} has {queue.message_count} ready, {len(queue.held)} held, {len(queue.leaving)} leaving"
+            )
+    return found
+
+
+def none_open(world: World) -> list[str]:
+    """What is still there when every call has ended."""
+    problems = [f"{session_id} is open on {holders}" for session_id, holders in world.alive().items()]
+    for one in world.workers:
+        if one.running and one.worker is not None and one.worker._parts.sessions.count():
+            problems.append(f"{one.process.name} holds {one.worker._parts.sessions.count()} places")
+        if one.running and one.worker is not None and one.worker._parts.ownership.owned_calls.pending_events:
+            problems.append(f"{one.process.name} has not told of all ends")
+    if world.people.unsaid:
+        problems.append("something has not been published yet")
+    for name, queue in world.node.queues.items():
+        if queue.leaving or (queue.message_count and name != world.names.dead_letters):
+            problems.append(f"{name} has {queue.message_count} ready, {len(queue.leaving)} leaving")
+    return problems + busy_queues(world)
+
+
+def all_gone(world: World) -> list[str]:
+    return [f"{one.process.name} has not left" for one in world.workers if one.running]
+
+
+def check_left(world: World) -> list[str]:
+    """Nothing is left at the broker when all workers have gone, but inboxes of those that were cut off."""
+    problems = []
+    names = world.names
+    unclean = {names.inbox(one.worker_id) for one in world.workers if one.disturbed}  # type: ignore[arg-type]
+    shared = {names.calls, names.unowned, names.orphans, names.queries, names.dead_letters, EVENTS, REPLIES}
+    for name, queue in world.node.queues.items():
+        waiting = [stored.message for stored in [*queue.returned, *queue.ready, *queue.held, *queue.leaving]]
+        if name == names.unowned:  # the last one who leaves has nobody to tell which calls have ended
+            waiting = [one for one in waiting if one.properties.message_type != "call.ended"]
+        if waiting:
+            told = [(one.properties.message_type, one.routing_key, one.headers) for one in waiting[:3]]
+            problems.append(f"{len(waiting)} messages are left in {name}: {told}")
+        if name not in shared | unclean:
+            problems.append(f"a queue is left: {name}")
+    for exchange in (names.sessions, names.requests):
+        known = world.node.exchanges.get(exchange)
+        left = [(queue, key) for queue, key, _ in known.bindings if queue not in unclean] if known is not None else []
+        if left:
+            problems.append(f"{len(left)} bindings are left at {exchange}: {left[:3]}")
+    return problems
+
+
+def check_workers(world: World) -> list[str]:
+    """Workers end as they should, and log no error."""
+    problems = []
+    for one in world.workers:
+        if one.failure is not None:
+            problems.append(f"{one.process.name} failed: {one.failure!r}")
+        elif one.exit is not None and one.exit is not WorkerExit.DRAINED and not one.disturbed:
+            problems.append(f"{one.process.name} exited with {one.exit!r}")
+    return problems

@@ -1,0 +1,168 @@
+"""Living one world, and what came of it."""
+
+import asyncio
+import gc
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from tests.simulation import checker
+from tests.simulation.world.loop import SimulatedLoop
+from tests.simulation.world.nature import Nature
+from tests.simulation.world.plan import Plan
+from tests.simulation.world.world import World
+
+HARMLESS = {"liveness.lost", "placer.poison_message"}
+"""Errors that workers log because something was done to them."""
+
+
+@dataclass
+class Outcome:
+    """What came of one world."""
+
+    plan: Plan
+    problems: list[str]
+    trace: str
+    counts: Counter[str] = field(default_factory=Counter)
+    story: list[tuple[float, str, str]] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """What the first problem is about, apart from names and numbers: for telling whether it is the same one."""
+        if not self.problems:
+            return ""
+        words = [one for one in self.problems[0].split() if one.isalpha() and not one[0].isdigit()]
+        return " ".join(words[:6])
+
+
+class Logs:
+    """What workers log in this process: errors are problems, and all of it is a part of the story if one is told."""
+
+    def __init__(self) -> None:
+        self.world: World | None = None
+        self.telling = False
+        logging.getLogger("consumer").addHandler(_Handler(self))
+
+    def configure(self, *, telling: bool) -> None:
+        """Hear everything when a story is told, and errors only otherwise."""
+        self.telling = telling
+        structlog.configure(
+            processors=[self._take],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if telling else logging.ERROR),
+            cache_logger_on_first_use=False,
+        )
+
+    def _take(self, _logger: Any, method: str, event: Any) -> Any:
+        self.hear(method, dict(event))
+        raise structlog.DropEvent
+
+    def hear(self, level: str, event: dict[str, Any]) -> None:
+        world = self.world
+        if world is None:
+            return
+        name = str(event.pop("event", ""))
+        if level in ("error", "exception", "critical") and name not in HARMLESS:
+            error = event.get("exc_info")
+            if error is True:
+                error = sys.exc_info()[1]
+            world.problems.append(f"{world.loop.current.name} logged {name} {event} {error!r}")
+        if self.telling:
+            told = " ".join(f"{key}={value}" for key, value in event.items() if key != "exc_info")
+            world.tell(world.loop.current.name, f"  {name} {told}")
+
+
+class _Handler(logging.Handler):
+    def __init__(self, logs: Logs) -> None:
+        super().__init__(logging.ERROR)
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logs.hear("error", {"event": record.getMessage(), "exc_info": record.exc_info and record.exc_info[1]})
+
+
+async def _live(world: World) -> list[str]:
+    await world.live()
+    problems = []
+    if not await world.until(lambda: not checker.open_problems(world), "peace"):
+        problems += [f"after peace: {one}" for one in checker.open_problems(world)]
+    world.tell("world", "all calls end")
+    world.end_all()
+    if not await world.until(lambda: not checker.none_open(world), "ends"):
+        problems += [f"after all ends: {one}" for one in checker.none_open(world)]
+    world.tell("world", "all workers leave")
+    for one in world.workers:
+        if one.running and one.leaving_since is None:
+            world.faults.send_home(one)
+            if world.drawn() < 0.5:
+                await asyncio.sleep(world.drawn() * 3)
+    if not await world.until(lambda: not checker.all_gone(world), "leaving"):
+        problems += checker.all_gone(world)
+    await asyncio.sleep(30.0)
+    return problems
+
+
+def live(plan: Plan, begin: Callable[[Nature], None], logs: Logs, *, telling: bool = False) -> Outcome:
+    """Live the world of a plan, and check it."""
+    world = World(plan)
+    begin(world.nature)
+    logs.configure(telling=telling)
+    logs.world = world
+    if telling:
+        world.node.on_publish = lambda message, queues: world.tell(
+            "broker",
+            f"  {message.properties.message_type or ''} {message.exchange!r} {message.routing_key!r} -> {queues} "
+            f"{ {key: value for key, value in message.headers.items() if key.startswith('x-mcp')} }",
+        )
+    began = time.process_time()
+    loop = world.loop
+    asyncio.set_event_loop(loop)
+    loop.set_exception_handler(lambda _, context: world.problems.append(f"the loop: {context}"))
+    try:
+        problems = loop.run_until_complete(_live(world))
+        lives = checker.Lives(world)
+        problems += [
+            *checker.check_lives(world, lives),
+            *checker.check_executions(world),
+            *checker.check_answers(world),
+            *checker.check_left(world),
+            *checker.check_workers(world),
+            *world.problems,
+        ]
+    finally:
+        _end(loop, world)
+        logs.world = None
+    counts = lives.counts
+    counts["worlds"] = 1
+    counts["calls"] = len(plan.calls)
+    counts["faults"] = world.faults.done
+    counts["frames"] = world.frames
+    counts["steps"] = loop.steps
+    counts["tool calls executed"] = len(world.books.executed)
+    counts["requests"] = len(world.people.asked)
+    counts["requests answered"] = sum(bool(one.answers) for one in world.people.asked)
+    counts["cpu ms"] = round((time.process_time() - began) * 1000)
+    return Outcome(plan, problems, world.trace_hash, counts, world.story)
+
+
+def _end(loop: SimulatedLoop, world: World) -> None:
+    """Let go of a world: what killed workers have left is collected where nobody hears it."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda *_: None
+    try:
+        asyncio.set_event_loop(None)
+        loop.set_exception_handler(lambda *_: None)
+        for one in [loop.world, *(worker.process for worker in world.workers)]:
+            for task in list(one.tasks):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+            one.ready.clear()
+            one.tasks.clear()
+        loop._timers.clear()
+        loop.close()
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook

@@ -1,0 +1,199 @@
+"""What breaks in a simulated world. Each fault is done at its moment, and what it leads to is its own affair."""
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.broker.client import SimulatedConnection
+from tests.simulation.world.plan import Step
+
+if TYPE_CHECKING:
+    from tests.simulation.world.world import SimulatedWorker, World
+
+
+class Faults:
+    """Breaks things."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._loop = world.loop
+        self._node = world.node
+        self._drawn = world.drawn
+        self.done = 0
+        self.finished = False
+
+    def do(self, step: Step) -> None:
+        """Do what a plan says."""
+        _, what, more = step
+        if getattr(self, f"_{what.replace(' ', '_')}")(more):
+            self.done += 1
+
+    def _later(self, seconds: float, callback: Any, *args: Any) -> None:
+        self._loop.at(self._loop.time() + seconds, None, callback, *args)
+
+    def _victim(self, more: dict[str, Any]) -> "SimulatedWorker | None":
+        fit = [one for one in self._world.workers if one.running and not one.process.frozen and one.worker is not None]
+        if more.get("placer") and (placers := [one for one in fit if one.places]):
+            return placers[0]
+        return fit[more["which"] % len(fit)] if fit else None
+
+    def _connections(self, victim: "SimulatedWorker") -> list[SimulatedConnection]:
+        return [one for one in self._node.clients if one.owner is victim.process and not one.closed]
+
+    def _ensure_one(self) -> None:
+        if not any(one.serving for one in self._world.workers):
+            self._world.start_worker()
+
+    # Workers.
+
+    def _kill(self, more: dict[str, Any]) -> bool:
+        victim = self._victim(more)
+        if victim is None:
+            return False
+        self._world.tell(victim.process.name, "is killed")
+        victim.killed_at = self._loop.time()
+        victim.disturbed.append((self._loop.time(), float("inf")))
+        for connection in self._connections(victim):
+            connection.cut(client_after=None, server_after=0.002 + 0.02 * self._drawn(), tail=0.003 * self._drawn())
+        self._loop.kill(victim.process)
+        self._later(more["again"] if more["again"] is not None else 1.0, self._after_kill, more["again"] is not None)
+        return True
+
+    def _after_kill(self, again: bool) -> None:
+        if self.finished:
+            return
+        if again:
+            self._world.start_worker()
+        else:
+            self._ensure_one()
+
+    def _stop(self, more: dict[str, Any]) -> bool:
+        victim = self._victim(more)
+        if victim is None:
+            return False
+        lasts = more["lasts"]
+        began = self._loop.time()
+        self._world.tell(victim.process.name, f"stands still for {lasts} s")
+        victim.disturbed.append((began, began + lasts))
+        victim.frozen_since = began
+        self._loop.freeze(victim.process)
+        for connection in self._connections(victim):
+            self._later(connection.heartbeat * (2 + self._drawn()), self._given_up, victim, connection, began)
+        self._later(lasts, self._thaw, victim, began)
+        return True
+
+    _freeze = _stop
+    _stall = _stop
+
+    def _given_up(self, victim: "SimulatedWorker", connection: SimulatedConnection, since: float) -> None:
+        if victim.process.frozen and victim.frozen_since == since and connection.server is not None:
+            connection.broken("missed heartbeats")
+            connection.server.end()
+
+    def _thaw(self, victim: "SimulatedWorker", since: float) -> None:
+        if not victim.process.dead and victim.process.frozen and victim.frozen_since == since:
+            self._world.tell(victim.process.name, "goes on")
+            self._loop.thaw(victim.process)
+
+    def _leave(self, more: dict[str, Any]) -> bool:
+        victim = self._victim(more)
+        if victim is None or victim.leaving_since is not None:
+            return False
+        if sum(one.serving for one in self._world.workers) < 2:
+            self._world.start_worker()
+        self.send_home(victim)
+        return True
+
+    def send_home(self, victim: "SimulatedWorker") -> None:
+        """SIGTERM."""
+        self._world.tell(victim.process.name, "is told to leave")
+        victim.leaving_since = self._loop.time()
+        assert victim.worker is not None
+        self._loop.at(self._loop.time(), victim.process, victim.worker.leave, signal.SIGTERM)
+
+    def _add(self, more: dict[str, Any]) -> bool:
+        if sum(one.running for one in self._world.workers) < 5:
+            self._world.start_worker()
+        return True
+
+    def _server_dies(self, more: dict[str, Any]) -> bool:
+        victim = self._victim(more)
+        clients = [one for one in victim.servers.clients if one.is_alive] if victim is not None else []
+        if victim is None or not clients:
+            return False
+        client = clients[int(self._drawn() * len(clients))]
+        self._world.tell(victim.process.name, "loses a server")
+        self._loop.at(self._loop.time(), victim.process, client.die, 3)
+        return True
+
+    # Links.
+
+    def _cut(self, more: dict[str, Any]) -> bool:
+        victim = self._victim(more)
+        if victim is None:
+            return False
+        how, away = more["how"], more["away"]
+        connections = self._connections(victim)
+        if not connections:
+            return False
+        chosen = connections if self._drawn() < 0.5 else [connections[int(self._drawn() * len(connections))]]
+        now = self._loop.time()
+        self._world.tell(victim.process.name, f"loses its link ({how} notice it), away for {away} s")
+        latest = 0.0
+        for connection in chosen:
+            late = connection.heartbeat * (2 + self._drawn())
+            soon = 0.05 * self._drawn()
+            client = late if how == "server" else soon
+            server = late if how == "client" else soon
+            latest = max(latest, client, server)
+            connection.cut(client_after=client, server_after=server, tail=0.005 * self._drawn())
+        if away:
+            self._node.unreachable[victim.process] = now + away
+        victim.disturbed.append((now, now + latest + away + 1.0))
+        return True
+
+    # The broker.
+
+    def _restart_broker(self, more: dict[str, Any]) -> bool:
+        if not self._node.up:
+            return False
+        self._world.tell("broker", f"goes down for {more['down']} s")
+        now = self._loop.time()
+        for one in self._world.workers:
+            one.disturbed.append((now, now + more["down"] + 5.0))
+        self._world.outages.append(now)
+        self._node.stop()
+        self._later(more["down"], self._broker_up, more)
+        return True
+
+    def _broker_up(self, more: dict[str, Any]) -> None:
+        names = sorted(name for name in self._node.queues if name.startswith("mcp."))
+        late = {name: 2 * self._drawn() for name in names if self._drawn() < 0.3} if more["late"] else {}
+        self._world.tell("broker", f"is up again, late: {sorted(late)}")
+        self._world.late_letters = self._world.late_letters or bool(late)
+        self._node.start(late)
+
+    def _alarm(self, more: dict[str, Any]) -> bool:
+        if not self._node.up or self._node.alarm:
+            return False
+        self._world.tell("broker", f"has an alarm for {more['lasts']} s")
+        now = self._loop.time()
+        for one in self._world.workers:
+            one.disturbed.append((now, now + more["lasts"] + 1.0))
+        self._node.set_alarm(on=True)
+        self._later(more["lasts"], self._no_alarm)
+        return True
+
+    def _no_alarm(self) -> None:
+        self._node.set_alarm(on=False)
+
+    async def over(self) -> None:
+        """Have everything work again."""
+        self.finished = True
+        self._node.unreachable.clear()
+        if self._node.alarm:
+            self._node.set_alarm(on=False)
+        if not self._node.up:
+            self._node.start()
+        for one in self._world.workers:
+            if one.process.frozen and not one.process.dead:
+                self._loop.thaw(one.process)

@@ -1,0 +1,92 @@
+"""What is drawn or read from a clock in a worker, and comes from the simulated world instead: the one place for it.
+
+Everything else that a worker does is decided by what it is sent, and when. Sets of texts have an order that depends on
+``PYTHONHASHSEED``, which the command line fixes.
+"""
+
+import asyncio
+import itertools
+import random
+import secrets
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+from tests.simulation.world.loop import EPOCH, SimulatedLoop
+
+OURS = ("consumer", "schemas", "tenacity")
+
+
+class Nature:
+    """The clocks and the chance of one world."""
+
+    def __init__(self, loop: SimulatedLoop, chance: random.Random) -> None:
+        self.loop = loop
+        self.chance = chance
+
+    def wall(self) -> float:
+        """Seconds since the epoch, as the process that runs believes."""
+        return self.loop.time() - 1000.0 + EPOCH + self.loop.current.skew
+
+
+class _Datetime(type(datetime)):  # type: ignore[misc]
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, datetime)
+
+
+def _made(world: "Callable[[], Nature]") -> tuple[Any, Any]:
+    class SimulatedDatetime(datetime, metaclass=_Datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.fromtimestamp(world().wall(), tz)
+
+    clock = SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if not name.startswith("_")})
+    clock.time = lambda: world().wall()
+    clock.monotonic = lambda: world().loop.time()  # noqa: PLW0108 - of the world that is there then
+    clock.perf_counter = clock.monotonic
+    clock.time_ns = lambda: int(world().wall() * 1e9)
+    return clock, SimulatedDatetime
+
+
+@contextmanager
+def simulated() -> Iterator[Callable[[Nature], None]]:
+    """Have workers live by a simulated nature within this; what it gives says which one it is from now on."""
+    from consumer.worker import wiring  # all of it has to be there already
+
+    current: list[Nature] = []
+    clock, simulated_datetime = _made(lambda: current[0])
+    numbers: list[Iterator[int]] = [itertools.count(1)]
+    saved: list[tuple[Any, str, Any]] = []
+
+    def put(where: Any, name: str, value: Any) -> None:
+        saved.append((where, name, getattr(where, name)))
+        setattr(where, name, value)
+
+    def number_of(timeout: Any) -> int:
+        return int(timeout.__dict__.setdefault("_number", next(numbers[0])))
+
+    for module in [module for name, module in sys.modules.items() if name.partition(".")[0] in OURS]:
+        if getattr(module, "time", None) is time:
+            put(module, "time", clock)
+        if getattr(module, "datetime", None) is datetime:
+            put(module, "datetime", simulated_datetime)
+    put(uuid, "uuid4", lambda: uuid.UUID(int=current[0].chance.getrandbits(128), version=4))
+    put(secrets, "token_hex", lambda size=32: f"{current[0].chance.getrandbits(8 * size):0{2 * size}x}")
+    put(wiring, "new_worker_id", lambda: f"{current[0].loop.current.name}-{secrets.token_hex(4)}")
+    put(asyncio.Timeout, "__hash__", number_of)
+
+    def begin(nature: Nature) -> None:
+        current[:] = [nature]
+        numbers[:] = [itertools.count(1)]
+        random.seed(nature.chance.getrandbits(64))
+
+    try:
+        yield begin
+    finally:
+        for where, name, value in reversed(saved):
+            setattr(where, name, value)
