@@ -37,9 +37,9 @@ ANSWER_SHARE = 0.8
 """How long a worker that is asked for a report may take before it is taken for dead, as a share of the grace. What it
 held waits for a whole grace, and everybody is asked within the first fifth of that; see ``watch_every``."""
 
-STANDSTILL = 0.5
+STANDSTILL = 0.7
 """After which share of the grace a worker that stood still gives its link up: it may have been asked meanwhile, taken
-for dead, and its calls be another's. Well under ``PATIENCE``, so that who did not notice has answered in time."""
+for dead, and its calls be another's. Below ``ANSWER_SHARE``, so that who did not notice has answered in time."""
 
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""

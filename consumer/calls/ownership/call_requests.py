@@ -18,6 +18,7 @@ from consumer.calls.requests.session_for import find, no_session
 from consumer.calls.requests.session_requests import OpeningUse, SessionRequests
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
+from schemas import headers
 from schemas.errors import Capacity, SessionsError
 from schemas.ids import CallId
 from schemas.replies import Reply, failed, succeeded
@@ -77,13 +78,15 @@ class CallRequests:
                 return Done(failed(too_late(request)))
         await delivery.ack()  # from here on it is at most once, here or elsewhere
         call = self._owned_calls.calls.get(call_id)
-        if call is None:
-            return self._returns.not_ours(delivery, call_id)
         if isinstance(request, ToolsCall):
             asked = Asked(request, delivery, deadline)
-            if delivery.redelivered and not self._tool_calls.knows(asked, call):
+            again = delivery.redelivered or headers.LATE in delivery.message.headers
+            if again and (call is None or not self._tool_calls.knows(asked, call)):
                 return Done(what="not_repeated")  # it may have been executed, or answered: at most once
-            return await self._call_tool(asked, call)
+            if call is not None:
+                return await self._call_tool(asked, call)
+        if call is None:
+            return self._returns.not_ours(delivery, call_id)
         if isinstance(request, ToolsCancel):
             return Done(succeeded({"cancelled": bool(self._cancelled(call_id, request))}))
         session = find(call, request)

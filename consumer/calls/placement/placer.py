@@ -174,19 +174,21 @@ class Placer:
 
     async def _place(self, delivery: Delivery, call_id: CallId, message: Addressed, term: Term) -> Outcome:
         given = delivery.message.headers
-        if isinstance(message, ToolsCall) and (delivery.redelivered or given_up_by(delivery, self._names) is not None):
-            return Done(what="not_repeated")  # it may have been executed, or answered: at most once
+        if isinstance(message, ToolsCall) and headers.LATE in given:
+            return Done(what="not_repeated")  # it may have been executed: at most once
         dead = await self._orphans.dead_owner(delivery, call_id, term)
         if isinstance(dead, Forward):
             return dead
         if isinstance(dead, SendAgain):
             return self._send_again(delivery, call_id, orphan_of=given_up_by(delivery, self._names))
+        if dead is not None and isinstance(message, ToolsCall):
+            return Done(what="not_repeated")  # the same
         if isinstance(message, Recipe) and message.worker_id == dead and headers.ORPHAN_OF not in given:
             # One of another worker was only on its way there; of one that was sent on, who did so has told.
             await self._orphans.tell_lost(message)
         if delivery.redelivered:
             # The former placer may have bound the call already: sent once more, it reaches its owner.
-            return self._send_again(delivery, call_id, orphan_of=dead)
+            return self._send_again(delivery, call_id, orphan_of=dead, late=isinstance(message, ToolsCall))
         if dead is not None:
             deaths = int(given.get(headers.DEATHS, 0)) + 1
             delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.DEATHS: deaths}))
@@ -253,9 +255,12 @@ class Placer:
 
     # Carrying out.
 
-    def _send_again(self, delivery: Delivery, call_id: CallId, orphan_of: WorkerId | None = None) -> Forward:
-        orphaned = {headers.LATE: True, headers.ORPHAN_OF: orphan_of} if orphan_of is not None else {}
-        message = forwarding.onward(delivery.message, {headers.RESENT: True} | orphaned)
+    def _send_again(
+        self, delivery: Delivery, call_id: CallId, orphan_of: WorkerId | None = None, *, late: bool = False
+    ) -> Forward:
+        orphaned = {headers.ORPHAN_OF: orphan_of} if orphan_of is not None else {}
+        marks = {headers.LATE: True} if late or orphaned else {}
+        message = forwarding.onward(delivery.message, {headers.RESENT: True} | marks | orphaned)
         if delivery.type in _STARTS:  # its wait for room began with the placer that had it first
             message = message.with_headers(
                 {headers.ADMISSION: headers.milliseconds(self._admitted_until(message.headers))}
