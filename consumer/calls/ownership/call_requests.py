@@ -78,15 +78,14 @@ class CallRequests:
                 return Done(failed(too_late(request)))
         await delivery.ack()  # from here on it is at most once, here or elsewhere
         call = self._owned_calls.calls.get(call_id)
-        if isinstance(request, ToolsCall):
+        if isinstance(request, ToolsCall) and (delivery.redelivered or headers.LATE in delivery.message.headers):
             asked = Asked(request, delivery, deadline)
-            again = delivery.redelivered or headers.LATE in delivery.message.headers
-            if again and (call is None or not self._tool_calls.knows(asked, call)):
+            if call is None or not self._tool_calls.knows(asked, call):
                 return Done(what="not_repeated")  # it may have been executed, or answered: at most once
-            if call is not None:
-                return await self._call_tool(asked, call)
         if call is None:
             return self._returns.not_ours(delivery, call_id)
+        if isinstance(request, ToolsCall):
+            return await self._call_tool(Asked(request, delivery, deadline), call)
         if isinstance(request, ToolsCancel):
             return Done(succeeded({"cancelled": bool(self._cancelled(call_id, request))}))
         session = find(call, request)
