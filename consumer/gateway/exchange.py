@@ -16,6 +16,7 @@ from consumer.gateway.origins import Addressed, RequestOrigins
 from consumer.gateway.problems import Refused
 from consumer.gateway.statuses import ErrorAnswer
 from schemas.base import Json
+from schemas.json_values import MAX_VALUES, has_more_values
 
 BODY_TIMEOUT: Final = 10.0
 """How long (s) the body of a request may take to arrive."""
@@ -93,7 +94,7 @@ def path_parameter(request: Request, name: str) -> str:
 
 
 async def body_of(request: Request, limit: int) -> bytes:
-    """The body, if it has at most ``limit`` bytes and arrives in time.
+    """The body, if it has at most ``limit`` bytes, not too many values, and arrives in time.
 
     Raises:
         Refused: 413 or 408.
@@ -114,7 +115,10 @@ async def body_of(request: Request, limit: int) -> bytes:
         raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
     except ClientDisconnect:
         raise Refused(400, "the connection was closed before the body was there") from None
-    return b"".join(chunks)
+    body = b"".join(chunks)
+    if has_more_values(body):
+        raise Refused(413, f"the body has more than {MAX_VALUES} JSON values")
+    return body
 
 
 def _too_large(limit: int) -> Refused:

@@ -22,6 +22,7 @@ from mcp_types import (
 )
 from pydantic_core import from_json, to_json
 
+from schemas.json_values import MAX_VALUES, has_more_values
 from schemas.text import decoded, replaced
 
 Answer = JSONRPCResponse | JSONRPCError
@@ -61,6 +62,15 @@ _BEGINS = re.compile(rb"\{|\[\s*[\[{\]]")
 _LAST_ID = re.compile(rb'[,{]\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.]+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 
 
+UNASKED_CAP = 256 * 1024
+"""Bytes of a message that is no answer; a longer one is dropped unread."""
+
+MAX_UNASKED_VALUES = 10_000
+"""Values of a message that cannot be an answer."""
+
+_ENDS = 4_096
+
+
 class NotJsonRpc(ValueError):
     """What a server wrote is no JSON-RPC 2.0 message."""
 
@@ -69,14 +79,18 @@ class _Unreadable(NotJsonRpc):
     """It may well be a message, and cannot be read."""
 
 
-def parse(data: bytes) -> JSONRPCMessage | None:
+def parse(data: bytes, *, longest: int | None = None, most: int = MAX_VALUES) -> JSONRPCMessage | None:
     """The message in ``data``, ``None`` for one that nobody here needs; :class:`NotJsonRpc` when it is none.
+
+    An answer of more than ``longest`` bytes or ``most`` values is refused before it is parsed, because nothing else
+    runs while it is.
 
     Bytes that are not UTF-8 and lone surrogates are replaced rather than refused: a caller is better served by an
     answer with a replacement character in it than by a timeout. A result is handed on as it came, unvalidated. An
     error may come with the id ``None``: it answers some request, and does not say which.
     """
     try:
+        _check_bounds(data, longest, most)
         value = _loads(data)
     except _Unreadable as fault:
         if (request_id := _id_within(data)) is None:
@@ -94,6 +108,17 @@ def parse(data: bytes) -> JSONRPCMessage | None:
     if not isinstance(method, str):
         raise NotJsonRpc("neither request nor response")
     return _request(method, value) if "id" in value else _notification(method, value)
+
+
+def may_be_answer(data: bytes) -> bool:
+    """Whether a message may be an answer, told from its ends: the rest is not worth reading otherwise."""
+    ends = data if len(data) <= 2 * _ENDS else data[:_ENDS] + data[-_ENDS:]
+    return b'"result"' in ends or b'"error"' in ends
+
+
+def most_values(data: bytes) -> int:
+    """How many values a message may have."""
+    return MAX_VALUES if len(data) <= MAX_UNASKED_VALUES or may_be_answer(data) else MAX_UNASKED_VALUES
 
 
 def answer_to(request_id: int | str, data: bytes) -> Answer:
@@ -121,6 +146,13 @@ def quoted(said: Any) -> str:
         shown = json.dumps(text[:QUOTED], ensure_ascii=False)
         return f'{shown[:-1]} ..."' if len(text) > QUOTED else shown
     return text if len(text) <= QUOTED else f"{text[:QUOTED]} ..."
+
+
+def _check_bounds(data: bytes, longest: int | None, most: int) -> None:
+    if longest is not None and len(data) > longest:
+        raise _Unreadable(f"it has {len(data)} bytes, {longest} are read")
+    if has_more_values(data, most):
+        raise _Unreadable(f"it has more than {most} JSON values")
 
 
 def _loads(data: bytes) -> Any:

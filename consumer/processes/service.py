@@ -26,6 +26,12 @@ def parse_size(value: object) -> object:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
+MAX_LISTING = 4 << 20
+"""Bytes of JSON that a list of tools may have."""
+
+_ENVELOPE = 64 << 10
+"""Bytes of an answer beside its result."""
+
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 """Bytes, also written ``"512M"``; units are powers of 1024."""
 
@@ -153,8 +159,9 @@ class MCPService(Section):
     """How many tool calls and other requests of one session may run at once."""
     max_arguments: Size = 1 << 20
     """The most bytes that a request's body may have."""
-    max_result: Size = 12 << 20
-    """The most bytes that a result may have."""
+    max_result: Size = 4 << 20
+    """The most bytes that a result may have, with the text of its content once more. An answer that is longer than this
+    and than 4 MiB is not even parsed, and no more than 100,000 values are, because all sessions wait for it."""
     warm: Warm | None = None
     """Processes that are started ahead of calls, as many as calls come in while one starts."""
     fork_server: Annotated[str, Field(pattern=_FUNCTION)] | None = None
@@ -189,6 +196,11 @@ class MCPService(Section):
     def longest_call(self) -> float:
         """How long (s) a request may run at most, whatever its caller asks for."""
         return max(self.max_call_timeout, self.call_timeout)
+
+    @property
+    def longest_answer(self) -> int:
+        """Bytes of an answer that are parsed: a longer one is refused either way."""
+        return max(self.max_result, MAX_LISTING) + _ENVELOPE
 
     @property
     def search_path(self) -> str:

@@ -12,6 +12,7 @@ import re
 from urllib.parse import parse_qsl
 
 from consumer.telephony.translation import Payload, Unusable
+from schemas.json_values import MAX_VALUES, has_more_values
 from schemas.text import decoded, first_odd
 
 MAX_QUOTING = 3
@@ -52,6 +53,8 @@ def _parsed(text: str, content_type: str | None) -> object:
         raise Unusable("the body is empty")
     if not text.startswith(_JSON_OPENINGS) and (_FORM.fullmatch(text) or _declares_form(content_type)):
         return _form(text)
+    if has_more_values(text.encode("utf-8", "surrogatepass")):  # once more, for JSON that is quoted within JSON
+        raise Unusable(f"the body has more than {MAX_VALUES} JSON values")
     try:
         return json.loads(text)
     except RecursionError as error:

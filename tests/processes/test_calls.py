@@ -148,7 +148,7 @@ async def test_a_hostile_output_schema_does_not_block_the_loop(start: Start) -> 
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("size", [5_000_000, 15_000_000])
+@pytest.mark.parametrize("size", [1_000_000, 4_000_000])
 async def test_large_results_come_whole(start: Start, size: int) -> None:
     client = await start()
     assert len(text(await client.call_tool("big", {"size": size}))) == size

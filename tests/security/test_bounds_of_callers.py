@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 
 import psutil
 import pytest
@@ -31,9 +32,10 @@ server.run()
 WEEK = 604_800
 
 
-async def test_requests_under_a_timeout_of_a_week_are_few_and_end_when_the_service_says(mcp: Cluster):
+@pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+async def test_requests_under_a_timeout_of_a_week_are_few_and_end_when_the_service_says(mcp: Cluster, count: int):
     service = {"command": [sys.executable, "-c", MUTE], "call_timeout": 1, "max_call_timeout": 2, "max_calls": 4}
-    await mcp.start(config(services={"mute": service, "echo": {"command": ECHO}}))
+    worker = await mcp.start(config(services={"mute": service, "echo": {"command": ECHO}}))
     await mcp.client.create("c", "mute", timeout=2)
     await mcp.client.create("beside", "echo")
 
@@ -44,9 +46,16 @@ async def test_requests_under_a_timeout_of_a_week_are_few_and_end_when_the_servi
             await mcp.client.request(type_, body, call_id="c", reply_timeout=WEEK)
         return caught.value
 
-    errors = await asyncio.wait_for(asyncio.gather(*map(get, range(200))), 30)
-    assert sum(isinstance(error, Capacity) for error in errors) == 196
-    assert sum(isinstance(error, ToolTimeout) for error in errors) == 4
+    before = psutil.Process(worker.process.pid).memory_info().rss
+    began = time.monotonic()
+    errors = await asyncio.wait_for(asyncio.gather(*map(get, range(count))), 30 + count / 40)
+    timed_out = sum(isinstance(error, ToolTimeout) for error in errors)
+    assert timed_out + sum(isinstance(error, Capacity) for error in errors) == count
+    took = time.monotonic() - began
+    assert 4 <= timed_out <= 4 * (1 + took / 2)  # each of the four places is free again after two seconds
+    grown = psutil.Process(worker.process.pid).memory_info().rss - before
+    sys.stdout.write(f"{count} in {took:.1f} s, {timed_out} timed out, grown by {grown >> 20} MiB\n")
+    assert grown < 100 << 20
     assert (await mcp.client.call_tool("beside", "echo", {"text": "lives"})).text == "lives"
     await mcp.event("expired", session_id="c")  # its idle time has come all the same
 
@@ -66,7 +75,7 @@ async def test_metadata_is_bounded_for_each_session_and_for_the_worker(mcp: Clus
     worker = await mcp.start(config(**limits))
     before = psutil.Process(worker.process.pid).memory_info().rss
     for number in range(6):
-        many = {f"key-{key}": {"a": 1} for key in range(150_000)}  # about 3.5 MB
+        many = {f"key-{key}-{'x' * 50}": {"a": 1} for key in range(45_000)}  # about 3.5 MB
         with pytest.raises(InvalidMessage, match=r"session\.max_metadata") as refused:
             await mcp.client.create(f"large-{number}", "echo", metadata=many)
         assert refused.value.details["limit"] < 310_000
@@ -82,6 +91,18 @@ async def test_metadata_is_bounded_for_each_session_and_for_the_worker(mcp: Clus
     assert (await mcp.event("rejected", session_id="e")).data["metadata"] == {}
     grown = psutil.Process(worker.process.pid).memory_info().rss - before
     assert grown < 200 << 20, f"the worker has grown by {grown >> 20} MiB"
+
+
+async def test_a_message_of_too_many_values_is_not_parsed(mcp: Cluster):
+    await mcp.start(config(services={"echo": {"command": ECHO}}))
+    await mcp.client.create("c", "echo")
+    for body in ({"text": "x", "many": [0] * 100_000}, {"text": "x", "many": [{}] * 50_000}):
+        with pytest.raises(InvalidMessage, match="100000 JSON values") as refused:
+            await mcp.client.call_tool("c", "echo", body)
+        assert refused.value.details["limit"] == 100_000
+    await mcp.client.publish_call_event({"call_id": "e", "kind": "started", "attributes": {"many": [0] * 100_000}})
+    await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered", reason="too_large")) == 3)
+    assert (await mcp.client.call_tool("c", "echo", {"text": "lives"})).text == "lives"
 
 
 async def test_answers_of_all_calls_together_are_bounded_and_the_oldest_goes_first():

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,10 @@ async def test_a_tool_that_is_too_large_is_left_out():
     assert [tool["name"] for tool in (await all_tools(page)).tools] == ["small"]
 
 
-@pytest.fixture
-async def compressing() -> AsyncIterator[int]:
-    """A server that answers every request with 100 MB in 100 KB, whatever encoding was asked for."""
-    body = gzip.compress(b" " * (100 << 20) + json.dumps({"jsonrpc": "2.0", "id": 1, "result": {}}).encode())
-    head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nConnection: close\r\n"
+@asynccontextmanager
+async def answering(body: bytes, *fields: str) -> AsyncIterator[int]:
+    """A server that answers every request with this, whatever encoding was asked for."""
+    head = "\r\n".join(["HTTP/1.1 200 OK", *fields, "Connection: close\r\n"])
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readuntil(b"\r\n\r\n")
@@ -108,13 +108,28 @@ async def compressing() -> AsyncIterator[int]:
     await server.wait_closed()
 
 
-async def test_a_compressed_answer_is_not_read(compressing: int):
-    client = MCPClient(MCPService(url=f"http://127.0.0.1:{compressing}/mcp", start_timeout=5))
-    before = psutil.Process().memory_info().rss
-    with pytest.raises(StartFailed, match="compressed"):
-        await client.start()
-    await client.stop()
-    assert psutil.Process().memory_info().rss - before < 50 << 20
+async def test_a_compressed_answer_is_not_read():
+    body = gzip.compress(b" " * (100 << 20) + json.dumps({"jsonrpc": "2.0", "id": 1, "result": {}}).encode())
+    async with answering(body, "Content-Type: application/json", "Content-Encoding: gzip") as port:
+        client = MCPClient(MCPService(url=f"http://127.0.0.1:{port}/mcp", start_timeout=5))
+        before = psutil.Process().memory_info().rss
+        with pytest.raises(StartFailed, match="compressed"):
+            await client.start()
+        await client.stop()
+        assert psutil.Process().memory_info().rss - before < 50 << 20
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize(("many", "why"), [(1 << 20, "100000 JSON values"), (6 << 20, "4259840")])
+async def test_an_answer_over_http_of_too_many_values_is_not_parsed(kind: str, many: int, why: str):
+    body = b'{"jsonrpc": "2.0", "id": 1, "result": {"many": [' + b"1," * many + b"1]}}"
+    if kind == "text/event-stream":
+        body = b"event: message\r\ndata: " + body + b"\r\n\r\n"
+    async with answering(body, f"Content-Type: {kind}") as port:
+        client = MCPClient(MCPService(url=f"http://127.0.0.1:{port}/mcp", start_timeout=10))
+        with pytest.raises(StartFailed, match=why):
+            await client.start()
+        await client.stop()
 
 
 def test_a_share_of_the_loop_comes_back_with_time(monkeypatch: pytest.MonkeyPatch):

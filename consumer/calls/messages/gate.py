@@ -1,6 +1,7 @@
 """The gate checks every message before a handler takes it: its size, and whether its sender may send it.
 
 What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs.
+So does what has too many values, of which each costs as much as many bytes.
 A recipe holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens
 sessions. What may not come from whom it came becomes a dead letter as well, and who sent it is told (``border``).
 """
@@ -21,6 +22,7 @@ from consumer.calls.messages.parsing import refused
 from schemas.errors import InvalidMessage, SessionsError
 from schemas.ids import WorkerId
 from schemas.internal import MAX_RECIPE, Recipe
+from schemas.json_values import MAX_VALUES, has_more_values
 from schemas.replies import failed
 
 REASON = "too_large"
@@ -100,10 +102,14 @@ class Gate:
     def _too_large(self, delivery: Delivery) -> ToDeadLetters | None:
         size = len(delivery.message.body)
         limit = MAX_RECIPE if delivery.type == Recipe.type else self._max_message
-        if size <= limit:
+        if size > limit:
+            problem = f"the message has {size} bytes, {limit} are allowed (worker.max_message)"
+            reply = failed(InvalidMessage(problem, size=size, limit=limit))
+        elif not delivery.by_worker and has_more_values(delivery.message.body):
+            problem = f"the message has more than {MAX_VALUES} JSON values"
+            reply = failed(InvalidMessage(problem, size=size, limit=MAX_VALUES))
+        else:
             return None
-        problem = f"the message has {size} bytes, {limit} are allowed (worker.max_message)"
-        reply = failed(InvalidMessage(problem, size=size, limit=limit))
         return ToDeadLetters(REASON, problem, reply if is_answerable(delivery, self._names) else None)
 
 

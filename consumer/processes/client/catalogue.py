@@ -11,11 +11,12 @@ from weakref import WeakValueDictionary
 import structlog
 
 from consumer.processes.foreign_text import written_as_json
+from consumer.processes.service import MAX_LISTING
 from schemas.errors import McpError
 
 MAX_PAGES = 200
 MAX_TOOLS = 5000
-MAX_BYTES = 4 << 20
+MAX_BYTES = MAX_LISTING
 """Of one listing as JSON; as objects it takes up to twelve times as much."""
 
 MAX_KEPT = 4 * MAX_BYTES

@@ -22,7 +22,17 @@ from mcp_types import (
 )
 from pydantic_core import from_json
 
-from consumer.processes.jsonrpc import Answer, NotJsonRpc, answer_to, failure, parse, quoted
+from consumer.processes.jsonrpc import (
+    UNASKED_CAP,
+    Answer,
+    NotJsonRpc,
+    answer_to,
+    failure,
+    may_be_answer,
+    most_values,
+    parse,
+    quoted,
+)
 from consumer.processes.loop_share import EVENT, PARSING, LoopShare
 from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
 
@@ -51,6 +61,10 @@ _UNKNOWN_SESSION = re.compile(
     re.IGNORECASE,
 )
 """What servers say with status 400 of a session that they do not know, in place of the 404 that MCP wants."""
+
+
+def _is_stream(response: httpx2.Response) -> bool:
+    return response.is_success and response.headers.get("content-type", "").lower().startswith(_STREAM)
 
 
 def status_line(status: int) -> str:
@@ -83,7 +97,7 @@ class AnsweringClient(httpx2.AsyncClient):
         talks: Callable[[], None],
         share: LoopShare,
         headers: Mapping[str, str],
-        cap: int = DEFAULT_LINE_CAP,
+        cap: int,
         **settings: Any,
     ) -> None:
         super().__init__(headers={**_UNCOMPRESSED, **headers}, **settings)
@@ -112,6 +126,8 @@ class AnsweringClient(httpx2.AsyncClient):
             if response.status_code == httpx2.codes.NOT_FOUND and self._listened:
                 self._forgotten(status_line(response.status_code))
             self._listened |= response.is_success
+            if _is_stream(response) and response.headers.get("content-encoding", _IDENTITY) == _IDENTITY:
+                return _like(response, stream=_ChunkedBody(self._events(None, response), response))
         if request.method == "DELETE" and response.status_code == httpx2.codes.NOT_FOUND:
             return _like(response, status=httpx2.codes.NO_CONTENT)  # the SDK warns of it; the session is over, as asked
         if request.method != "POST" or response.next_request is not None:
@@ -139,7 +155,7 @@ class AnsweringClient(httpx2.AsyncClient):
             return response
         if request_id is not None:
             self.refused = None if response.is_success else response.status_code
-        if response.is_success and response.headers.get("content-type", "").lower().startswith(_STREAM):
+        if _is_stream(response):
             return _like(response, stream=_ChunkedBody(self._events(request_id, response), response))
         data = await self._read(response)
         why = _forgets(request, response, data)
@@ -198,11 +214,22 @@ class AnsweringClient(httpx2.AsyncClient):
         await response.aclose()
         return bytes(read)
 
+    def _message(self, request_id: int | str | None, data: bytes) -> JSONRPCMessage | None:
+        """One event's message; ``None`` for one that nobody needs. Without a request a server says it unasked."""
+        if request_id is None and len(data) > UNASKED_CAP and not may_be_answer(data):
+            return None
+        try:
+            return _unasked(parse(data, longest=self._cap, most=most_values(data)), len(data))
+        except NotJsonRpc as fault:
+            if request_id is None:
+                return None
+            return failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
+
     async def _events(self, request_id: int | str | None, response: httpx2.Response) -> AsyncIterator[bytes]:
         """The server-sent events of a response, each message as it can be read."""
-        async for event in httpx2.EventSource(response, max_event_size=self._cap):
+        async for event in httpx2.EventSource(response, max_event_size=DEFAULT_LINE_CAP):
             data = event.data.encode("utf-8", "replace")
-            message = _message(request_id, data) if event.event == "message" and data else None
+            message = self._message(request_id, data) if event.event == "message" and data else None
             is_answer = isinstance(message, JSONRPCResponse | JSONRPCError)
             self._share.spend(len(data) * PARSING + (0 if is_answer else EVENT))
             if self._share.is_overdrawn:
@@ -214,6 +241,12 @@ class AnsweringClient(httpx2.AsyncClient):
                 lines.append(f"retry: {event.retry}")
             lines.append("data:" if message is None else f"data: {_json_of(message).decode()}")
             yield ("\n".join(lines) + "\n\n").encode()
+
+
+def _unasked(message: JSONRPCMessage | None, size: int) -> JSONRPCMessage | None:
+    """The message, unless it is no answer and too large for that."""
+    is_answer = isinstance(message, JSONRPCResponse | JSONRPCError)
+    return message if is_answer or size <= UNASKED_CAP else None
 
 
 def _json_of(answer: JSONRPCMessage) -> bytes:
@@ -239,14 +272,6 @@ def _request_id(request: httpx2.Request) -> int | str | None:
     message = from_json(request.content)
     request_id: int | str | None = message.get("id") if "method" in message else None
     return request_id
-
-
-def _message(request_id: int | str | None, data: bytes) -> JSONRPCMessage | None:
-    """One event's message; ``None`` for one that nobody needs."""
-    try:
-        return parse(data)
-    except NotJsonRpc as fault:
-        return failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
 
 
 def _refusal(request_id: int | str, status: int, data: bytes) -> Answer:

@@ -102,6 +102,7 @@ class HttpConnection(Connection):
             forgotten=self._forget,
             talks=self._give_up,
             share=self._share,
+            cap=service.longest_answer,
             headers=service.headers,
             timeout=HTTP_TIMEOUT,
         )

@@ -89,6 +89,6 @@ async def over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> 
     """Start a process and connect to it; when the block is left nothing of it remains."""
     async with (
         launcher.launch(service) as process,
-        stdio_transport(process, line_cap=line_cap) as (stdout, stdin, short_way),
+        stdio_transport(process, line_cap=line_cap, longest=service.longest_answer) as (stdout, stdin, short_way),
     ):
         yield StdioConnection(service, process, stdout, stdin, short_way)

@@ -19,7 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 from pydantic_core import to_json
 
-from consumer.processes.jsonrpc import NotJsonRpc, parse
+from consumer.processes.jsonrpc import UNASKED_CAP, NotJsonRpc, may_be_answer, most_values, parse
 from consumer.processes.loop_share import PARSING, TALKS, WAKING, LoopShare, price_of
 from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP, LineSplitter, LineTooLong
 from consumer.processes.stdio.open_requests import OpenRequests
@@ -39,12 +39,11 @@ UNSENT_CAP = 16 * 1024 * 1024
 BACKLOG = 256
 """Messages that wait for the session before we stop reading."""
 
-UNASKED_CAP = 256 * 1024
-"""Bytes of a line that is no answer; a longer one is dropped unread."""
+TURN = 0.002
+"""What the session may take of one server (s) before the loop looks at the others, by the prices of messages."""
 
-PEEK = 4_096
-IN_A_ROW = 16
-"""Messages of one server that the session may take before the loop looks at the others."""
+ANSWER = TURN / 16
+"""What an answer counts there."""
 
 SHORT = 4_096
 """Bytes of a piece of output whose reading is not measured."""
@@ -82,27 +81,24 @@ class Stream:
         await self.aclose()
 
 
-def _may_be_answer(line: bytes) -> bool:
-    """Whether a long line may be an answer, told from its ends: the rest is not worth reading otherwise."""
-    ends = line[:PEEK] + line[-PEEK:]
-    return b'"result"' in ends or b'"error"' in ends
-
-
 class StdoutStream(Stream):
     """Messages from the server, parsed as they arrive; ends with the server's stdout."""
 
-    def __init__(self, process: ServerProcess, requests: OpenRequests, short_way: ShortWay, line_cap: int) -> None:
+    def __init__(
+        self, process: ServerProcess, requests: OpenRequests, short_way: ShortWay, line_cap: int, longest: int
+    ) -> None:
         self._process = process
         self._requests = requests
         self._short_way = short_way
         self._splitter = LineSplitter(line_cap)
         self._line_cap = line_cap
+        self._longest = longest
         self._messages: deque[SessionMessage] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
         self._share = LoopShare()
         self._resting: asyncio.TimerHandle | None = None
-        self._given = 0
+        self._turn = 0.0
         self._paused = False
         self._bad_lines = 0
         self._first_bad_output = b""
@@ -121,7 +117,7 @@ class StdoutStream(Stream):
         cost = WAKING
         free = 0.0
         for line in lines:
-            if len(line) > UNASKED_CAP and not _may_be_answer(line):
+            if len(line) > UNASKED_CAP and not may_be_answer(line):
                 cost += len(line) * PARSING
                 fault = NotJsonRpc(f"{len(line)} bytes that are no answer")
                 if not self._tolerated(line[:BAD_OUTPUT_SIZE], fault):
@@ -162,8 +158,10 @@ class StdoutStream(Stream):
         self._process.resume_stdout()
 
     def _read(self, line: bytes) -> JSONRPCMessage | None:
-        message = parse(line)
+        message = parse(line, longest=self._longest, most=most_values(line))
         if not isinstance(message, JSONRPCResponse | JSONRPCError):
+            if len(line) > UNASKED_CAP:
+                raise NotJsonRpc(f"{len(line)} bytes that are no answer")
             return message
         if (answer := self._requests.claimed(message)) is None:
             raise NotJsonRpc("the answer to no request")
@@ -208,8 +206,9 @@ class StdoutStream(Stream):
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
             message = self._messages.popleft()
-            self._given += 1
-            if self._given % IN_A_ROW == 0:
+            self._turn += price_of(message.message) or ANSWER
+            if self._turn >= TURN:
+                self._turn = 0.0
                 await asyncio.sleep(0)  # others have their turn
             if not self._short_way.heard(message.message):
                 return message
@@ -298,11 +297,11 @@ class StdinStream(Stream):
 
 @asynccontextmanager
 async def stdio_transport(
-    process: ServerProcess, *, line_cap: int = DEFAULT_LINE_CAP
+    process: ServerProcess, *, longest: int, line_cap: int = DEFAULT_LINE_CAP
 ) -> AsyncIterator[tuple[StdoutStream, StdinStream, ShortWay]]:
     """The two streams that the SDK's session wants, over the pipes of ``process``, and the way beside the SDK.
 
-    The process is its launcher's.
+    The process is its launcher's. Of a line up to ``longest`` bytes are parsed, and beyond ``line_cap`` it is ended.
 
     Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
     """
@@ -310,7 +309,7 @@ async def stdio_transport(
     stdin = StdinStream(process, requests)
     short_way = ShortWay(stdin)
     requests.apart = short_way.gave_out
-    stdout = StdoutStream(process, requests, short_way, line_cap)
+    stdout = StdoutStream(process, requests, short_way, line_cap, longest)
     try:
         yield stdout, stdin, short_way
     finally:
