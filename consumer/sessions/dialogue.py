@@ -46,7 +46,8 @@ class Dialogue:
     @property
     def is_heard(self) -> bool:
         """Whether anybody hears anything before the result."""
-        return self.on_progress is not None or self.on_log is not None or self.on_question is not None
+        heard = (self.on_progress, self.on_log, self.on_change, self.on_question)
+        return any(one is not None for one in heard)
 
     def offers(self, method: str, params: Json) -> bool:
         """Whether the requester can be asked this."""
