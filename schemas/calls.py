@@ -10,10 +10,10 @@ from schemas.ids import CallId, CallIdField
 
 
 class CallKind(StrEnum):
-    """What an event says of a call's life.
+    """What an event says about a call's life.
 
-    ``progress`` (ringing, answered, a tool asked for) means that the call is up: it counts as the start when there
-    was none, and touches the call's sessions otherwise.
+    ``progress`` (ringing, answered, a tool requested) means that the call is active. It counts as the start if there
+    was none, and as a use of the call's sessions otherwise.
     """
 
     STARTED = "started"
@@ -22,10 +22,10 @@ class CallKind(StrEnum):
 
 
 CALL_STATE = "call_state"
-"""The attribute that tells how far a call is: ``created``, ``ringing``, ``answered``, or the platform's own word."""
+"""The attribute with the state of a call: ``created``, ``ringing``, ``answered``, or the platform's own word."""
 
 UNANSWERED = frozenset({"queued", "initiated", "created", "ringing", "ending"})
-"""Words for a call that nobody has answered; ``ending`` because a call ends that way, answered or not."""
+"""States of a call that is not answered. ``ending`` is one, because a call can end without an answer."""
 
 Platform = Literal[
     "asterisk", "daily", "elevenlabs", "freeswitch", "jambonz", "kazoo", "livekit", "openai", "plivo", "retell",
@@ -39,10 +39,9 @@ Direction = Literal["inbound", "outbound", "internal"]
 class CallEvent(Strict):
     """One normalised call event; the body of ``call.started``, ``call.progress`` and ``call.ended``.
 
-    ``source`` names the translator (``relay``, ``freeswitch_amqp``, ...), ``end_reason`` is the platform's own word,
-    ``attributes`` holds whatever else of the event a route may want to match on, as text. One of them has a meaning
-    of its own: ``call_state`` tells how far the call is (``created``, ``ringing``, ``answered``), where the platform
-    does.
+    ``source`` names the translator (``relay``, ``freeswitch_amqp``, ...). ``end_reason`` is the platform's own word.
+    ``attributes`` holds the rest of the event as text, for routes to match on. The attribute ``call_state`` has a
+    special meaning: it is the state of the call (``created``, ``ringing``, ``answered``), if the platform reports it.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -60,7 +59,7 @@ class CallEvent(Strict):
 
     @property
     def is_answered(self) -> bool:
-        """Whether somebody has answered; what does not tell counts as answered, so that nothing waits for ever."""
+        """Whether the call is answered. An event without a state counts as answered, so that nothing waits for ever."""
         return str(self.attributes.get(CALL_STATE)).casefold() not in UNANSWERED
 
     @property

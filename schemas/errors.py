@@ -3,8 +3,8 @@
 ::
 
     SessionsError
-    ├── InvalidMessage          INVALID_MESSAGE          what was sent cannot be read; names the field
-    ├── UnknownType             UNKNOWN_TYPE             no message type of ours
+    ├── InvalidMessage          INVALID_MESSAGE          the request cannot be read; names the field
+    ├── UnknownType             UNKNOWN_TYPE             an unknown message type
     ├── SessionNotFound         SESSION_NOT_FOUND
     ├── SessionExists           SESSION_EXISTS           if_exists = "reject"
     ├── ServiceNotFound         SERVICE_NOT_FOUND        also a ValueError
@@ -21,20 +21,20 @@
     ├── McpError                MCP_ERROR                the server's own JSON-RPC error in details
     ├── SessionDied             SESSION_DIED
     ├── DeadlineExceeded        DEADLINE_EXCEEDED        waited past the caller's timeout, not executed
-    ├── OutcomeUnknown          OUTCOME_UNKNOWN          sent, and nobody can say whether it was executed
+    ├── OutcomeUnknown          OUTCOME_UNKNOWN          sent, but it is unknown whether it was executed
     ├── ShuttingDown            SHUTTING_DOWN
     ├── Internal                INTERNAL
     └── ClientError             raised by the client itself: no worker has answered
-        ├── CannotConnect       BROKER_UNREACHABLE       no first connection; also a certificate that is not trusted
+        ├── CannotConnect       BROKER_UNREACHABLE       no first connection; also an untrusted certificate
         │   └── AccessRefused   BROKER_REFUSED           no such user, password or vhost
-        ├── InvalidUrl          INVALID_URL              no connection can be made of it; also a ValueError
+        ├── InvalidUrl          INVALID_URL              the broker's URL is invalid; also a ValueError
         ├── Disconnected        BROKER_UNAVAILABLE       the connection is lost or being restored
         ├── Forbidden           ACCESS_REFUSED           the broker's user may not do this
-        ├── NotRouted           NOT_ROUTED               no queue takes it: no worker has ever run here
-        ├── NotConfirmed        NOT_CONFIRMED            the broker may have it or not
-        ├── RequestTooLarge     REQUEST_TOO_LARGE        more than a broker takes in one message
-        ├── NoReply             NO_REPLY                 nobody answered within ``reply_timeout``
-        └── InvalidReply        INVALID_REPLY            what came back cannot be read
+        ├── NotRouted           NOT_ROUTED               no queue takes it: no worker has run here yet
+        ├── NotConfirmed        NOT_CONFIRMED            the broker may or may not have it
+        ├── RequestTooLarge     REQUEST_TOO_LARGE        larger than the broker's limit for a message
+        ├── NoReply             NO_REPLY                 no reply within ``reply_timeout``
+        └── InvalidReply        INVALID_REPLY            the reply cannot be read
 
 The message of an error is written for the person who reads it in a reply or a log; ``details`` is for programs.
 """
@@ -73,7 +73,7 @@ class ErrorCode(StrEnum):
 
 
 class ClientErrorCode(StrEnum):
-    """The codes of what a client raises without an answer of a worker; none of them is on the wire."""
+    """The codes of errors that a client raises without a worker's reply. None of them is on the wire."""
 
     BROKER_UNREACHABLE = "BROKER_UNREACHABLE"
     BROKER_REFUSED = "BROKER_REFUSED"
@@ -114,34 +114,34 @@ class SessionsError(Exception):
         self.details: Json = details
 
     def body(self) -> ErrorBody:
-        """This error as it stands in a reply."""
+        """This error as part of a reply."""
         return ErrorBody(
             code=ErrorCode(self.code), message=self.message, retryable=self.retryable, details=self.details
         )
 
 
 class InvalidMessage(SessionsError):
-    """What was sent cannot be read; the message names the field."""
+    """The request cannot be read. The message names the field."""
 
     code = ErrorCode.INVALID_MESSAGE
     executed = False
 
 
 class UnknownType(SessionsError):
-    """The AMQP ``type`` property names no message type of ours."""
+    """The AMQP property ``type`` is missing or names an unknown message type."""
 
     code = ErrorCode.UNKNOWN_TYPE
 
 
 class SessionNotFound(SessionsError):
-    """There is no such session: never opened, closed, expired or died."""
+    """There is no such session: it was never opened, or it was closed, has expired or has died."""
 
     code = ErrorCode.SESSION_NOT_FOUND
     executed = False
 
 
 class SessionExists(SessionsError):
-    """A session of that id is open and the request said ``if_exists: reject``."""
+    """A session with that id is open, and the request has ``if_exists: reject``."""
 
     code = ErrorCode.SESSION_EXISTS
 
@@ -184,9 +184,9 @@ class Capacity(LimitReached):
 
 
 class StartFailed(SessionsError):
-    """The MCP server ended or misbehaved while it was starting; details: ``exit_code``, ``signal``, ``stderr``.
+    """The MCP server exited or failed while it started; details: ``exit_code``, ``signal``, ``stderr``.
 
-    A server at a URL that refused has its HTTP status in ``status``.
+    If a server at a URL refused, its HTTP status is in ``status``.
     """
 
     code = ErrorCode.START_FAILED
@@ -200,28 +200,28 @@ class StartTimeout(SessionsError):
 
 
 class ToolNotFound(SessionsError):
-    """The session's server lists no tool of that name."""
+    """The session's server has no tool with that name."""
 
     code = ErrorCode.TOOL_NOT_FOUND
     executed = False
 
 
 class ToolTimeout(SessionsError):
-    """The call ran past its deadline and was cancelled at the server."""
+    """The tool call ran past its deadline and was cancelled at the server."""
 
     code = ErrorCode.TOOL_TIMEOUT
 
 
 class ToolCancelled(SessionsError):
-    """The call was cancelled with ``tools.cancel`` while it ran; nobody knows how far it came."""
+    """The tool call was cancelled with ``tools.cancel`` while it ran. How far it came is unknown."""
 
     code = ErrorCode.TOOL_CANCELLED
 
 
 class McpError(SessionsError):
-    """The MCP server answered with a JSON-RPC error, or with what is no answer; details: ``code``, ``data``.
+    """The MCP server answered with a JSON-RPC error or with an invalid response; details: ``code``, ``data``.
 
-    The message is in the server's own words. The HTTP status of a refusal that is no JSON-RPC is in ``data.status``.
+    The message is the server's own. If a server refused over HTTP without JSON-RPC, the status is in ``data.status``.
     """
 
     code = ErrorCode.MCP_ERROR
@@ -242,50 +242,50 @@ class DeadlineExceeded(SessionsError):
 
 
 class OutcomeUnknown(SessionsError):
-    """The call was sent to the server, and nobody can say whether it was executed."""
+    """The tool call was sent to the server, but it is unknown whether it was executed."""
 
     code = ErrorCode.OUTCOME_UNKNOWN
 
 
 class ShuttingDown(SessionsError):
-    """The worker is leaving; ask again, another one will answer."""
+    """The worker is shutting down. Send the request again, and another worker answers."""
 
     code = ErrorCode.SHUTTING_DOWN
     retryable = True
 
 
 class Internal(SessionsError):
-    """A defect of ours; the log has the traceback."""
+    """A bug in mcp-sessions. The worker's log has the traceback."""
 
     code = ErrorCode.INTERNAL
 
 
 class ClientError(SessionsError):
-    """The client has no answer of a worker."""
+    """The client got no reply from a worker."""
 
 
 class CannotConnect(ClientError):
-    """The client could not connect to the broker: nobody is there within ``connect_timeout``, or it is not trusted."""
+    """The client could not connect: no broker answered within ``connect_timeout``, or its certificate is untrusted."""
 
     code = ClientErrorCode.BROKER_UNREACHABLE
     executed = False
 
 
 class AccessRefused(CannotConnect):
-    """The broker knows no such user, password or vhost, and will not know it in a minute."""
+    """The broker refused the user, the password or the vhost. Retrying does not help."""
 
     code = ClientErrorCode.BROKER_REFUSED
 
 
 class InvalidUrl(ClientError, ValueError):
-    """No connection can be made of the broker's URL; the message says what to write and repeats nothing of it."""
+    """The broker's URL is invalid. The message says what to write, and does not repeat the URL."""
 
     code = ClientErrorCode.INVALID_URL
     executed = False
 
 
 class Disconnected(ClientError):
-    """The client has no connection at the moment, or lost it before the reply came; it connects again by itself."""
+    """The client has no connection, or lost it before the reply came. It reconnects by itself."""
 
     code = ClientErrorCode.BROKER_UNAVAILABLE
     retryable = True
@@ -296,46 +296,46 @@ class Disconnected(ClientError):
 
 
 class Forbidden(ClientError):
-    """The broker's user may not do this; nothing was done."""
+    """The broker's user does not have the permission. Nothing was executed."""
 
     code = ClientErrorCode.ACCESS_REFUSED
     executed = False
 
 
 class NotRouted(ClientError):
-    """The broker has no exchange or no queue for the message: no worker has ever run under this prefix."""
+    """The broker has no exchange or queue for the message, because no worker has run under this prefix yet."""
 
     code = ClientErrorCode.NOT_ROUTED
     executed = False
 
 
 class NotConfirmed(ClientError):
-    """The broker did not confirm the message: it may be in a queue or not, and is delivered if it is."""
+    """The broker did not confirm the message. If it is in a queue, it will be delivered."""
 
     code = ClientErrorCode.NOT_CONFIRMED
 
 
 class RequestTooLarge(ClientError):
-    """The message is larger than a broker takes; nothing was sent, and trying again is no use."""
+    """The message is larger than the broker's limit. Nothing was sent, and retrying does not help."""
 
     code = ClientErrorCode.REQUEST_TOO_LARGE
     executed = False
 
 
 class NoReply(ClientError):
-    """Nobody answered within ``reply_timeout``, or no worker is there; whether the request was executed is unknown."""
+    """No reply came within ``reply_timeout``, or no worker runs. Whether the request was executed is unknown."""
 
     code = ClientErrorCode.NO_REPLY
 
 
 class InvalidReply(ClientError):
-    """The reply cannot be read, or its result is not what the request gives; the request was handled."""
+    """The reply cannot be read, or its result does not fit the request. The request was handled."""
 
     code = ClientErrorCode.INVALID_REPLY
 
 
 class InvalidKey(ClientError, ValueError):
-    """No token can be minted: the client has no key, or none that signs, or one that cannot be read."""
+    """The client cannot mint a token: it has no key, no key that signs, or one that cannot be read."""
 
     code = ClientErrorCode.INVALID_KEY
     executed = False
@@ -352,5 +352,5 @@ def by_code(root: type[SessionsError] = SessionsError) -> dict[ErrorCode, type[S
 
 
 def from_body(body: ErrorBody) -> SessionsError:
-    """The exception for an error that came in a reply: what a client raises."""
+    """The exception that a client raises for an error in a reply."""
     return by_code().get(body.code, Internal)(body.message, **body.details)

@@ -1,4 +1,4 @@
-"""What comes to a requester's reply address before the reply: same ``correlation_id``, a ``type`` of its own."""
+"""The messages that a requester gets before the reply, with the same ``correlation_id`` and their own ``type``."""
 
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ from schemas.ids import SessionId
 
 
 class ToolsProgress(Strict):
-    """MCP progress of a ``tools.call`` that asked for it."""
+    """The MCP progress of a ``tools.call`` that asked for it."""
 
     type: ClassVar[str] = "tools.progress"
     session_id: SessionId
@@ -19,7 +19,7 @@ class ToolsProgress(Strict):
 
 
 class ToolsPending(Strict):
-    """A ``tools.call`` takes longer than its ``pending_after``; sent once. ``elapsed`` is seconds."""
+    """A ``tools.call`` takes longer than its ``pending_after``. It is sent once. ``elapsed`` is in seconds."""
 
     type: ClassVar[str] = "tools.pending"
     session_id: SessionId
@@ -30,7 +30,7 @@ class ToolsPending(Strict):
 class ToolsLog(Strict):
     """A log message of the server, MCP ``notifications/message``, for a ``tools.call`` that asked for ``logs``.
 
-    A server does not say which call it belongs to: every call that runs and asked for logs gets it.
+    A server does not say which call a log message belongs to, so every running call that asked for logs gets it.
     """
 
     type: ClassVar[str] = "tools.log"
@@ -43,7 +43,8 @@ class ToolsLog(Strict):
 class ToolsChanged(Strict):
     """The server says that one of its lists or a resource has changed, for a ``tools.call`` that asked for ``changes``.
 
-    It comes while the call runs, and so before its reply; the events say the same. Either ``list`` or ``uri`` is there.
+    It comes while the call runs, and so before its reply. The events report the same change. Either ``list`` or ``uri``
+    is set.
     """
 
     type: ClassVar[str] = "tools.changed"
@@ -53,11 +54,12 @@ class ToolsChanged(Strict):
 
 
 class InputRequired(Strict):
-    """The server asks its caller something while it works on a ``tools.call`` (MCP elicitation, sampling, roots).
+    """The server asks the requester a question during a ``tools.call`` (MCP elicitation, sampling, roots).
 
-    ``params`` are those of ``method``, for ``elicitation/create`` ``message`` and ``requestedSchema`` or ``url``;
-    another method (``sampling/createMessage``, ``roots/list``) only comes to who offers it in ``client_capabilities``.
-    Answer with ``input.answer`` within ``timeout`` seconds, or the server is told that the question was cancelled.
+    ``params`` are the parameters of ``method``. For ``elicitation/create`` these are ``message`` and
+    ``requestedSchema`` or ``url``. Other methods (``sampling/createMessage``, ``roots/list``) are used only if the
+    requester offers them in ``client_capabilities``. Answer with ``input.answer`` within ``timeout`` seconds. Otherwise
+    the server is told that the question was cancelled.
     """
 
     type: ClassVar[str] = "input.required"
@@ -77,5 +79,5 @@ INTERIM: dict[str, type[Interim]] = {
 
 
 def dump(message: Interim) -> bytes:
-    """The message as a body; what is as by default is left out, because older clients do not know every field."""
+    """The message as a body. Default values are left out, because older clients do not know every field."""
     return message.model_dump_json(exclude_defaults=True).encode()

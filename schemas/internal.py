@@ -13,7 +13,7 @@ MAX_RECIPE = 12 << 20
 
 
 class SessionRecipe(Strict):
-    """What is needed to open one session again, and to tell of it; ``life`` is the id of its terminal event."""
+    """The data to open one session again and to publish its events. ``life`` is the id of its terminal event."""
 
     session_id: SessionId
     service_name: ServiceName
@@ -26,9 +26,9 @@ class SessionRecipe(Strict):
 
 
 class Recipe(Strict):
-    """What is needed to open a call's sessions again; held unacknowledged in the owner's inbox while the call lives.
+    """The data to open a call's sessions again. The owner holds it unacknowledged in its inbox while the call lives.
 
-    ``revision`` counts up within an owner, so that an older recipe is known when both come back.
+    ``revision`` increases within an owner, so that the older of two recipes can be recognised.
     """
 
     type: ClassVar[str] = "call.recipe"
@@ -46,7 +46,7 @@ class Recipe(Strict):
 
 
 class OwnerCheck(Strict):
-    """A worker that was away asks, under the call's routing key, who owns the call now."""
+    """A worker that was disconnected asks, under the call's routing key, which worker owns the call now."""
 
     type: ClassVar[str] = "owner.check"
     call_id: CallId
@@ -55,7 +55,7 @@ class OwnerCheck(Strict):
 
 
 class OwnerAnswer(Strict):
-    """Result of ``owner.check``: who owns the call, or that it has ended."""
+    """Result of ``owner.check``: the owner of the call, or that the call has ended."""
 
     type: ClassVar[str] = "owner.check.reply"
     call_id: CallId
@@ -64,19 +64,20 @@ class OwnerAnswer(Strict):
 
 
 class Probe(Strict):
-    """A worker's message to itself through its inbox, which proves that it can still be given a call."""
+    """A worker's message to itself through its inbox. It proves that the worker can still take calls."""
 
     type: ClassVar[str] = "worker.probe"
 
 
 class PresenceReport(Strict):
-    """What a worker tells all others: that it is there, and its load.
+    """A worker's report to all others that it is present, with its load.
 
     ``placements`` maps a placer to the highest of its placement numbers that this load already counts, so that the
-    placer can add what is still on its way. ``told`` is the highest revision of a recipe of its own up to which the
-    world has been told of every session: should the worker die, the placer tells of those that came later.
-    The placer's has a ``reply_to``: the queue in which it wants to hear of changes of load. It is no field, because
-    older workers read this strictly, and one that cannot read it takes its sender for absent.
+    placer can add the placements that are still on their way. ``told`` is the revision of this
+    worker's recipes up to which the events of every session have been published. If the worker dies, the placer
+    publishes the events of later ones.
+    The placer's report has a ``reply_to``, the queue where it wants to get changes of load. This is not a field,
+    because older workers read this message strictly, and one that cannot read it treats its sender as absent.
     """
 
     type: ClassVar[str] = "worker.presence"
@@ -86,7 +87,7 @@ class PresenceReport(Strict):
 
 
 class PresenceRequest(Strict):
-    """A worker asks everybody to report: it has a new link, has become the placer, or must know who lives.
+    """A worker asks all others to report, because it reconnected, became the placer, or must know who is present.
 
     With a ``reply_to`` it asks for ``worker.endings`` as well.
     """
@@ -96,7 +97,7 @@ class PresenceRequest(Strict):
 
 
 class EndedCalls(Strict):
-    """Calls that have ended, and when (s since the epoch); and calls that were opened again though they had."""
+    """Calls that have ended, with the time (s since the epoch), and calls that were opened again after their end."""
 
     type: ClassVar[str] = "worker.endings"
     worker_id: WorkerId
@@ -105,7 +106,7 @@ class EndedCalls(Strict):
 
 
 class SessionsScatter(Strict):
-    """``sessions.list`` on its way to every worker; each answers with what it has after ``after``, by id."""
+    """``sessions.list`` as sent to every worker. Each answers with its sessions whose ids come after ``after``."""
 
     type: ClassVar[str] = "worker.sessions"
     service_name: ServiceName | None = None
@@ -115,9 +116,9 @@ class SessionsScatter(Strict):
 
 
 class SessionsGather(Strict):
-    """One worker's part of ``sessions.list``: by id the JSON text of each session's info.
+    """One worker's part of ``sessions.list``: the JSON text of each session's info, by id.
 
-    It goes on to who asked as it is: reading and writing a thousand of them takes longer than all the rest.
+    It is passed to the requester unchanged, because parsing a thousand of them would take longer than everything else.
     """
 
     type: ClassVar[str] = "worker.sessions.reply"
@@ -126,7 +127,7 @@ class SessionsGather(Strict):
 
 
 class FiguresScatter(Strict):
-    """``workers.figures`` on its way to every worker. A message of its own: older workers take no notice of it."""
+    """``workers.figures`` as sent to every worker. Older workers ignore it, because it is a message of its own."""
 
     type: ClassVar[str] = "worker.figures"
 
@@ -153,7 +154,7 @@ INTERNAL: tuple[
     SessionsScatter,
     FiguresScatter,
 )
-"""What workers send each other unasked."""
+"""The messages that workers send each other without a request."""
 
 ANSWERS: tuple[type[OwnerAnswer | SessionsGather | FiguresGather], ...] = (OwnerAnswer, SessionsGather, FiguresGather)
-"""What workers answer each other: each the ``result`` of a reply of its type."""
+"""The answers between workers, each the ``result`` of a reply of its type."""

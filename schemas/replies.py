@@ -15,7 +15,7 @@ REPLY_SUFFIX = ".reply"
 
 
 class Reply(Strict):
-    """The answer to a request; exactly one of ``result`` and ``error`` is there."""
+    """The reply to a request. Exactly one of ``result`` and ``error`` is set."""
 
     ok: bool
     result: Json | None = None
@@ -66,7 +66,7 @@ def parse_reply(body: bytes) -> Reply:
 
 
 class CloseResult(Strict):
-    """Result of ``session.close``: whether anything was closed, and what."""
+    """Result of ``session.close``: whether a session was closed, and which."""
 
     closed: bool
     sessions: list[SessionId]
@@ -107,7 +107,7 @@ class ServiceTools(Strict):
 
 
 class ServerDescription(Strict):
-    """What an MCP server tells of itself; ``capabilities`` and ``server_info`` are MCP's, as the server wrote them.
+    """An MCP server's description of itself. ``capabilities`` and ``server_info`` are MCP objects, unchanged.
 
     ``era`` is ``handshake`` up to protocol version 2025-11-25, and ``modern`` from 2026-07-28 on.
     """
@@ -128,7 +128,7 @@ class WorkersResult(Strict):
 
 
 class FiguresResult(Strict):
-    """Result of ``workers.figures``; a present worker that did not answer in time, or is too old to, is missing."""
+    """Result of ``workers.figures``. ``missing_workers`` did not answer in time, or are too old to know the request."""
 
     workers: list[WorkerFigures]
     missing_workers: list[WorkerId]
@@ -153,20 +153,20 @@ class CancelResult(Strict):
 
 
 class McpResult(Tolerant):
-    """The result of the MCP server as it is; the MCP specification says what is in it."""
+    """The result of the MCP server, unchanged. The MCP specification describes it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class ToolCallResult(Tolerant):
-    """Result of ``tools.call``: MCP ``CallToolResult`` as it is, with the session it ran in and its text.
+    """Result of ``tools.call``: MCP ``CallToolResult`` unchanged, with its session and its text.
 
-    ``text`` is the text contents, a line each, or the structured content as JSON when there are none.
+    ``text`` is the text contents, one per line. If there are none, it is the structured content as JSON.
 
-    ``restored`` is true in the first answer of a session that replaces a lost one: what that remembered is gone.
+    ``restored`` is true in the first result of a session that replaces a lost one. The memory of that one is gone.
 
-    With ``questions`` = ``"return"`` it may be MCP ``InputRequiredResult``: ``resultType`` is ``input_required``, the
-    server's questions are in ``inputRequests``, and ``requestState`` goes back with the answers.
+    With ``questions`` = ``"return"`` it may be MCP ``InputRequiredResult``. Then ``resultType`` is ``input_required``
+    and ``inputRequests`` has the server's questions. Send ``requestState`` back with the answers.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
@@ -210,4 +210,4 @@ RESULTS: dict[str, type[BaseModel]] = {
     "call.progress": StartResult,
     "call.ended": EndResult,
 }
-"""What is in ``result`` of a good reply, by the type of the request."""
+"""The shape of ``result`` in a successful reply, by the type of the request."""

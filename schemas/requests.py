@@ -47,28 +47,29 @@ class SessionCreate(CallRequest):
 
 
 class SessionGet(CallRequest):
-    """Look at a session, which counts as a use of it. Result: session info."""
+    """Get a session's state. This counts as a use of the session. Result: session info."""
 
     type: ClassVar[str] = "session.get"
 
 
 class SessionTouch(CallRequest):
-    """Count a use of the session. Result: session info."""
+    """Restart the session's idle timeout. Result: session info."""
 
     type: ClassVar[str] = "session.touch"
 
 
 class SessionClose(CallRequest):
-    """Close a session; a bare call id closes all sessions of the call. Result: ``closed``, ``sessions``."""
+    """Close a session. A call's id closes all sessions of the call. Result: ``closed``, ``sessions``."""
 
     type: ClassVar[str] = "session.close"
 
 
 class MayOpen(CallRequest):
-    """A use of a session that opens it where there is none, if it names a service and says how.
+    """A use of a session that opens the session if there is none, depending on ``service_name`` and ``open``.
 
-    ``beside`` what the call has, ``alone`` only where no session has that id. ``session_timeout`` (idle timeout, s) and
-    ``session_metadata`` are those of a session that is opened. ``timeout`` (s) is how long the caller waits.
+    ``open`` is ``beside`` (beside the call's other sessions), ``alone`` (only if no session has that id) or ``never``.
+    ``session_timeout`` (idle timeout, s) and ``session_metadata`` apply to a session that is opened. ``timeout`` (s)
+    is how long the caller waits.
     """
 
     service_name: ServiceNameField | None = None
@@ -84,36 +85,39 @@ class MayOpen(CallRequest):
 
 
 class ToolsList(CallRequest):
-    """The tools of a session's server, all pages. Result: ``tools``."""
+    """List the tools of a session's server, all pages. Result: ``tools``."""
 
     type: ClassVar[str] = "tools.list"
     service_name: ServiceNameField | None = None
 
 
 class SessionDescribe(CallRequest):
-    """What the MCP server of a session tells of itself. Result: its era, version, capabilities, instructions."""
+    """Describe the MCP server of a session. Result: its era, version, capabilities, instructions."""
 
     type: ClassVar[str] = "session.describe"
     service_name: ServiceNameField | None = None
 
 
 State = Annotated[str, Field(max_length=65_536)]
-"""What a server or a worker wants back with the answers to its questions; opaque."""
+"""Opaque state that a server or a worker gets back with the answers to its questions."""
 
 
 class ToolsCall(MayOpen):
     """Call a tool, at most once for each ``idempotency_key`` (default: the message id).
 
-    With a ``service_name`` the session is opened when there is none: ``beside`` what the call has, ``alone`` only where
-    no session has that id, ``never``. ``session_timeout`` (idle timeout, s) and ``session_metadata`` are those of a
-    session that is opened. ``timeout`` (s) is how long the caller waits.
-    ``progress`` asks for ``tools.progress`` messages, ``pending_after`` (s) for one ``tools.pending`` when it takes
-    longer, ``logs`` for ``tools.log`` messages, ``changes`` for ``tools.changed`` messages, and ``questions`` says that
-    ``input.required`` will be answered; all of them come to the reply address. ``client_capabilities`` (MCP
-    ``ClientCapabilities``; default: elicitation) says what the server may ask.
-    With ``questions`` = ``"return"`` what the server asks is the result, MCP ``InputRequiredResult``. The same request
-    under another ``idempotency_key``, with ``input_responses`` and the result's ``requestState`` as ``request_state``,
-    goes on with it.
+    With a ``service_name``, the session is opened if there is none. ``open`` says how: ``beside`` the call's other
+    sessions, ``alone`` only if no session has that id, or ``never``. ``session_timeout`` (idle timeout, s) and
+    ``session_metadata`` apply to a session that is opened. ``timeout`` (s) is how long the caller waits.
+
+    These fields ask for messages before the reply, at the same reply address: ``progress`` for ``tools.progress``,
+    ``pending_after`` (s) for one ``tools.pending`` if the call takes longer, ``logs`` for ``tools.log``, ``changes``
+    for ``tools.changed``, and ``questions`` for ``input.required``, which the requester then has to answer.
+    ``client_capabilities`` (MCP ``ClientCapabilities``; default: elicitation) says which questions the server may ask.
+
+    With ``questions`` = ``"return"``, a question of the server is returned as the result, MCP ``InputRequiredResult``.
+    To continue, send the same request under another ``idempotency_key``, with ``input_responses`` and with the
+    result's ``requestState`` as ``request_state``.
+
     Result: MCP ``CallToolResult`` with ``session_id`` and a plain ``text``.
     """
 
@@ -134,11 +138,11 @@ class ToolsCall(MayOpen):
 
 
 class ToolsCancel(CallRequest):
-    """Cancel the tool call that runs under an idempotency key; who asked for it gets ``TOOL_CANCELLED``.
+    """Cancel the tool call that runs under an idempotency key. Its requester gets ``TOOL_CANCELLED``.
 
-    With ``leaves`` its requester says that it waits no longer: the call is cancelled if nobody else waits for it who
-    has asked under the same key. The MCP server is told as its protocol has it. Result: ``cancelled``, false when no
-    such call runs, or goes on.
+    With ``leaves``, a requester says that it no longer waits. The call is then cancelled only if no other requester
+    waits for it under the same key. The MCP server is told to cancel in the way of its protocol version. Result:
+    ``cancelled``, which is false if no such call runs or if it goes on.
     """
 
     type: ClassVar[str] = "tools.cancel"
@@ -149,8 +153,8 @@ class ToolsCancel(CallRequest):
 class InputAnswer(CallRequest):
     """Answer an ``input.required``; the first answer counts. Result: ``accepted``.
 
-    An elicitation is answered with ``action`` and ``content``, any other question with the MCP ``result`` of its
-    method; ``action`` = ``decline`` refuses each.
+    Answer an elicitation with ``action`` and ``content``. Answer any other question with the MCP ``result`` of its
+    method. ``action`` = ``decline`` declines every kind of question.
     """
 
     type: ClassVar[str] = "input.answer"
@@ -178,7 +182,7 @@ class _Interactive(_McpParams):
 
 
 class ResourcesList(_McpParams):
-    """MCP ``resources/list``, or with ``templates`` ``resources/templates/list``: one page."""
+    """MCP ``resources/list``, or ``resources/templates/list`` with ``templates``: one page."""
 
     type: ClassVar[str] = "resources.list"
     cursor: str | None = None
@@ -208,10 +212,10 @@ class PromptsGet(_Interactive):
 
 
 class ResourcesSubscribe(_McpParams):
-    """Have changes of a resource told as events ``mcp.session.resource_updated``, while the session lives.
+    """Subscribe to changes of a resource: events ``mcp.session.resource_updated``, while the session lives.
 
-    Without a ``uri``: only changes of lists (``mcp.session.list_changed``), of which servers from protocol version
-    2026-07-28 on tell nothing unless asked. Result: empty.
+    Without a ``uri`` it subscribes only to changes of lists (``mcp.session.list_changed``). Servers from protocol
+    version 2026-07-28 on report these only after a subscription. Result: empty.
     """
 
     type: ClassVar[str] = "resources.subscribe"
@@ -219,7 +223,7 @@ class ResourcesSubscribe(_McpParams):
 
 
 class ResourcesUnsubscribe(_McpParams):
-    """Have changes of a resource told no longer, to nobody. Result: empty."""
+    """Unsubscribe from changes of a resource, for all clients of the session. Result: empty."""
 
     type: ClassVar[str] = "resources.unsubscribe"
     uri: str = Field(min_length=1, max_length=8_192)
@@ -235,10 +239,10 @@ class CompletionComplete(_McpParams):
 
 
 class LoggingLevel(_McpParams):
-    """From which level on the session's server tells its log messages, to those who ask for ``logs``.
+    """Set the lowest level of the server's log messages that the session's requesters with ``logs`` get.
 
-    Up to protocol version 2025-11-25 it is MCP ``logging/setLevel``; from 2026-07-28 on each request to the server says
-    it. Result: empty.
+    Up to protocol version 2025-11-25 this is MCP ``logging/setLevel``. From 2026-07-28 on the worker sends the level
+    with each request to the server. Result: empty.
     """
 
     type: ClassVar[str] = "logging.level"
@@ -246,7 +250,7 @@ class LoggingLevel(_McpParams):
 
 
 class SessionsList(Strict):
-    """List sessions of all present workers, in the order of their ids; ``cursor`` continues a limited list."""
+    """List the sessions of all present workers, ordered by id. ``cursor`` continues a limited list."""
 
     type: ClassVar[str] = "sessions.list"
     service_name: ServiceNameField | None = None
@@ -263,14 +267,14 @@ class ServicesList(Strict):
 
 
 class ServicesTools(Strict):
-    """The tools of a service, without a session being opened."""
+    """List the tools of a service without opening a session."""
 
     type: ClassVar[str] = "services.tools"
     service_name: ServiceNameField
 
 
 class ServicesDescribe(Strict):
-    """What the MCP server of a service tells of itself, without a session being opened."""
+    """Describe the MCP server of a service without opening a session."""
 
     type: ClassVar[str] = "services.describe"
     service_name: ServiceNameField
@@ -283,37 +287,37 @@ class WorkersList(Strict):
 
 
 class WorkersFigures(Strict):
-    """What the workers did in the last minute: starts, ends, tool calls and how long they took."""
+    """Get what the workers did in the last minute: starts, ends, tool calls and their durations."""
 
     type: ClassVar[str] = "workers.figures"
 
 
 class CallStarted(CallEvent):
-    """``call.started``: a call has begun; opens the sessions of its route."""
+    """``call.started``: a call has begun. It opens the sessions of the call's route."""
 
     type: ClassVar[str] = "call.started"
     model_config = ConfigDict(title="call.started")
 
 
 class CallProgress(CallEvent):
-    """``call.progress``: the call is up; a start when there was none, a touch otherwise."""
+    """``call.progress``: a call is active. It counts as the start if there was none, else as a use."""
 
     type: ClassVar[str] = "call.progress"
     model_config = ConfigDict(title="call.progress")
 
 
 class CallEnded(CallEvent):
-    """``call.ended``: the call is over; closes every session of it. Result: ``closed``."""
+    """``call.ended``: a call has ended. It closes all sessions of the call. Result: ``closed``."""
 
     type: ClassVar[str] = "call.ended"
     model_config = ConfigDict(title="call.ended")
 
 
 MADE_OF_EVENTS: frozenset[str] = frozenset({CallStarted.type, CallProgress.type, CallEnded.type})
-"""What workers make of call events. Only they may send it: who says who calls whom publishes the event itself."""
+"""The messages that workers make of call events. Only workers may send them; a publisher sends the event itself."""
 
 Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnded
-"""What opens, changes or ends a call: sent to the sessions exchange."""
+"""The requests that open, change or end a call. They go to the sessions exchange."""
 
 Use = (
     SessionGet
@@ -332,10 +336,10 @@ Use = (
     | CompletionComplete
     | LoggingLevel
 )
-"""What uses a session that is there: sent to the requests exchange."""
+"""The requests that use a session. They go to the requests exchange."""
 
 ClusterRequest = SessionsList | ServicesList | ServicesTools | ServicesDescribe | WorkersList | WorkersFigures
-"""What any worker answers."""
+"""The requests that any worker answers."""
 
 DURABLE = frozenset(model.type for model in get_args(Lifecycle))
 """The message types of the sessions exchange."""

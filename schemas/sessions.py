@@ -1,4 +1,4 @@
-"""What is told about a session, a service and a worker."""
+"""The shapes that describe a session, a service and a worker."""
 
 from typing import Literal
 
@@ -26,9 +26,9 @@ class SessionInfo(Strict):
 
 
 class ServiceInfo(Strict):
-    """A configured service as ``services.list`` shows it; ``sessions`` counts those of the present workers.
+    """A configured service as ``services.list`` shows it. ``sessions`` counts its sessions on all present workers.
 
-    ``command`` is what starts its server, without secrets, as the worker that answers has it configured.
+    ``command`` is the server's command, without secrets, from the configuration of the worker that answers.
     """
 
     description: str = ""
@@ -43,7 +43,7 @@ WorkerState = Literal["starting", "ready", "draining", "stopped"]
 
 
 class ServiceLoad(Strict):
-    """One service on one worker: sessions open or opening, the limit, and warm processes that wait."""
+    """One service on one worker: its open and opening sessions, its limit, and its warm processes."""
 
     sessions: int = 0
     max_sessions: int = 0
@@ -54,7 +54,7 @@ class ServiceLoad(Strict):
 
 
 class WorkerInfo(Strict):
-    """A worker as ``workers.list`` shows it; ``sessions`` counts open and opening ones against ``capacity``."""
+    """A worker as ``workers.list`` shows it. ``sessions`` counts open and opening ones; ``capacity`` is their limit."""
 
     worker_id: WorkerId
     host: str
@@ -68,7 +68,7 @@ class WorkerInfo(Strict):
 
 
 class ToolFigures(Strict):
-    """Tool calls of one service; ``durations`` are pairs of a duration (s, within 2 %) and how many calls took it."""
+    """The tool calls of one service. ``durations`` are pairs of a duration (s, within 2 %) and a number of calls."""
 
     calls: int
     errors: int
@@ -76,10 +76,10 @@ class ToolFigures(Strict):
 
 
 class WorkerFigures(Strict):
-    """What one worker did in the last ``seconds``: a minute, or less when it is younger.
+    """What one worker did in the last ``seconds``: a minute, or less if it has just started.
 
-    ``starts`` and ``ends`` count sessions, ``parked`` the messages that it put into the dead-letter queue, by reason.
-    ``placer`` says whether it is the one that places calls at the moment.
+    ``starts`` and ``ends`` count sessions. ``parked`` counts the messages that it dead-lettered, by reason. ``placer``
+    is true for the worker that places calls now.
     """
 
     worker_id: WorkerId

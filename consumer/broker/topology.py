@@ -245,20 +245,20 @@ def cluster_topology(
             Exchange(names.requests, "direct", "tool calls and reads", unowned),
             Exchange(names.cluster, "fanout", "questions that any worker answers"),
             Exchange(names.workers, "fanout", "presence, scatter and gather"),
-            Exchange(names.events, "topic", "what happened to sessions: session.<what>.<service_name>"),
+            Exchange(names.events, "topic", "events of sessions and workers: session.<what>.<service_name>, worker.<what>"),
             *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
         ),
         queues=(
             *kept.queues,
-            Queue(names.calls, "raw call events, competing consumers", _quorum(names.dead_letters)),
+            Queue(names.calls, "raw call events; all workers consume it", _quorum(names.dead_letters)),
             Queue(
                 names.unowned,
-                "to the placer: the one active consumer, elected and replaced by the broker",
+                "messages for the placer, the single active consumer, which RabbitMQ elects and replaces",
                 _quorum(names.dead_letters, **{"x-single-active-consumer": True}),
             ),
             Queue(
                 names.orphans,
-                "no consumer: time for a worker that only lost its connection to come back",
+                "no consumer: messages wait here while a worker that lost its connection may come back",
                 _quorum(names.unowned, **{"x-message-ttl": round(grace * 1000)}),
             ),
             # No dead-lettering: a question that nobody waits for is no poison.
@@ -279,7 +279,7 @@ def inbox(names: Names, worker_id: WorkerId) -> Queue:
     """A worker's inbox; bound to the sessions exchange once for each call that it owns."""
     return Queue(
         names.inbox(worker_id),
-        "what changes the life of a worker's calls",
+        "messages that start, change or end a worker's calls",
         _quorum(names.orphans, **{"x-message-ttl": INBOX_TTL_MS, "x-expires": INBOX_EXPIRES_MS}),
     )
 

@@ -27,13 +27,13 @@ RESULTS: dict[str, str] = {
     "tools.call": "[ToolCallResult](#toolcallresult)",
     "tools.cancel": "`cancelled`: true or false",
     "input.answer": "`accepted`: true or false",
-    "resources.list": "the MCP result, as it is",
-    "resources.read": "the MCP result, as it is",
-    "prompts.list": "the MCP result, as it is",
-    "prompts.get": "the MCP result, as it is",
+    "resources.list": "the MCP result, unchanged",
+    "resources.read": "the MCP result, unchanged",
+    "prompts.list": "the MCP result, unchanged",
+    "prompts.get": "the MCP result, unchanged",
     "resources.subscribe": "`{}`",
     "resources.unsubscribe": "`{}`",
-    "completion.complete": "the MCP result, as it is",
+    "completion.complete": "the MCP result, unchanged",
     "logging.level": "`{}`",
     "sessions.list": "[SessionsPage](#sessionspage)",
     "services.list": "[ServicesResult](#servicesresult)",
@@ -47,31 +47,31 @@ RESULTS: dict[str, str] = {
 }
 
 WHAT_HAPPENED = {
-    "created": "The session is open; `data.restored` is true when it replaces one that was lost or handed over.",
-    "closed": "Somebody ended it.",
-    "expired": "Its time was over.",
-    "died": "Its process ended by itself, or took its workers with it; `data` has `exit_code`, `signal` and the last "
-    "lines of `stderr`.",
-    "lost": "Its worker has gone without a word. Told by another worker, with a bare session info.",
-    "rejected": "A start could not be served and there is no session: `data` has `code`, `message` and `details`.",
-    "resource_updated": "A resource that the session is subscribed to has changed; `data.uri` says which.",
-    "list_changed": "The server has other `tools`, `resources` or `prompts` (`data.list`) than before.",
+    "created": "The session is open. `data.restored` is true if it replaces one that was lost or handed over.",
+    "closed": "The session was closed.",
+    "expired": "The session reached one of its time limits.",
+    "died": "The session's process ended by itself, or brought down its workers. `data` has `exit_code`, `signal` and the "
+    "last lines of `stderr`.",
+    "lost": "The session's worker died. Another worker publishes the event, with a reduced session info.",
+    "rejected": "A start failed, so there is no session. `data` has `code`, `message` and `details`.",
+    "resource_updated": "A resource that the session is subscribed to has changed. `data.uri` names it.",
+    "list_changed": "The server's list of `tools`, `resources` or `prompts` has changed. `data.list` names it.",
     "started": "The worker takes calls.",
-    "draining": "The worker is leaving.",
-    "stopped": "The worker has left; its last message.",
+    "draining": "The worker is shutting down.",
+    "stopped": "The worker has stopped. This is its last message.",
 }
 
 WHY = {
-    "call_ended": "the call is over",
+    "call_ended": "the call ended",
     "requested": "`session.close`",
     "replaced": "`session.create` over an open session",
-    "worker_shutdown": "its worker left; another one may have taken the call over",
-    "superseded": "its worker was away, and another one owns the call now",
-    "idle": "nobody used it for `timeout` seconds",
+    "worker_shutdown": "its worker shut down; another may have taken over the call",
+    "superseded": "its worker was disconnected, and another one owns the call now",
+    "idle": "it was not used for `timeout` seconds",
     "max_lifetime": "it lived for `session.max_lifetime` seconds",
     "process_exit": "the process ended",
-    "crash_loop": "four workers died while they had it; it is not opened any more",
-    "worker_gone": "the worker was killed, or nobody can reach it",
+    "crash_loop": "four workers died while they had it, so it is not opened again",
+    "worker_gone": "the worker was killed or cannot be reached",
 }
 
 SHAPES: tuple[type[BaseModel], ...] = (
@@ -95,11 +95,11 @@ SHAPES: tuple[type[BaseModel], ...] = (
 
 
 FEW = 3
-"""Up to so many fields are told in a sentence."""
+"""Up to this many fields are listed in a sentence instead of a table."""
 
 
 def _body(model: type[BaseModel], title: str) -> str:
-    """A message that is sent to us, with what it may leave out."""
+    """A message that we receive, with its defaults."""
     rows = [(code(name), kind, default) for name, kind, default in fields(model)]
     told = [f"{name} ({', '.join(filter(None, (kind, default)))})" for name, kind, default in rows]
     body = table(("field", "type", "default"), rows) if len(rows) > FEW else f"Body: {', '.join(told) or '`{}`'}."
@@ -107,7 +107,7 @@ def _body(model: type[BaseModel], title: str) -> str:
 
 
 def _shape(model: type[BaseModel], title: str = "") -> str:
-    """What we send, with what may be missing."""
+    """A message that we send, with the fields that may be missing."""
     rows = [(code(name), kind + ("" if default else ", may be missing")) for name, kind, default in fields(model)]
     told = [f"{name} ({kind})" for name, kind in rows]
     body = table(("field", "type"), rows) if len(rows) > FEW else f"Fields: {', '.join(told)}."
@@ -140,12 +140,12 @@ def bodies() -> str:
 
 
 def shapes() -> str:
-    """What results are made of."""
+    """The shapes of results."""
     return "\n\n".join(_shape(model) for model in SHAPES)
 
 
 def meanwhile() -> str:
-    """What comes to a reply address before the reply."""
+    """The messages that arrive at a reply address before the reply."""
     return "\n\n".join(_shape(model, code(kind)) for kind, model in interim.INTERIM.items())
 
 
@@ -172,7 +172,7 @@ def error_codes() -> str:
 
 
 def event_types() -> str:
-    """Every event, and the reasons that it may have."""
+    """Every event and its reasons."""
     kinds = [*(one.value for one in events.SessionEventType), *get_args(events.WorkerEventType)]
     meaning = described(kinds, WHAT_HAPPENED, "events")
     why = described([one.value for one in events.EndReason], WHY, "reasons")
@@ -192,7 +192,7 @@ def event_types() -> str:
 def exchanges() -> str:
     """Every exchange."""
     rows = [(code(one.name), one.type, one.why, _arguments(one.arguments)) for one in cluster_topology(NAMES).exchanges]
-    return table(("exchange", "type", "what goes there", "arguments"), rows)
+    return table(("exchange", "type", "messages", "arguments"), rows)
 
 
 def queues() -> str:
@@ -206,7 +206,7 @@ def queues() -> str:
     common = next(one for one in cluster_topology(NAMES).queues if one.name == NAMES.calls).arguments
     said = {name: value for name, value in common.items() if name in _COMMON}
     note = f"Every quorum queue also has {_arguments(said)}."
-    return f"{table(('queue', 'kind', 'what is in it', 'arguments'), rows)}\n\n{note}"
+    return f"{table(('queue', 'kind', 'messages', 'arguments'), rows)}\n\n{note}"
 
 
 _COMMON = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} | dict.fromkeys(
@@ -229,8 +229,8 @@ def dead_letters() -> str:
 
 
 def between_workers() -> str:
-    """The messages that are not for others."""
-    return table(("`type`", "what it says"), [(code(kind), _first(model)) for kind, model in _internal()])
+    """The messages between workers."""
+    return table(("`type`", "meaning"), [(code(kind), _first(model)) for kind, model in _internal()])
 
 
 def _internal() -> Iterator[tuple[str, type[BaseModel]]]:
