@@ -245,7 +245,9 @@ def cluster_topology(
             Exchange(names.requests, "direct", "tool calls and reads", unowned),
             Exchange(names.cluster, "fanout", "questions that any worker answers"),
             Exchange(names.workers, "fanout", "presence, scatter and gather"),
-            Exchange(names.events, "topic", "events of sessions and workers: session.<what>.<service_name>, worker.<what>"),
+            Exchange(
+                names.events, "topic", "events of sessions and workers: session.<what>.<service_name>, worker.<what>"
+            ),
             *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
         ),
         queues=(

@@ -19,14 +19,15 @@ def register(app: typer.Typer) -> None:
 
 def asyncapi(
     invocation: Invocation,
-    yaml: Annotated[bool, typer.Option("--yaml", help="YAML, as without an option.")] = False,
+    yaml: Annotated[bool, typer.Option("--yaml", help="Print YAML, the default.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file; .json makes it JSON.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write to a file. A name with .json makes it JSON."),
     ] = None,
 ) -> None:
     """Print the AsyncAPI document: channels, operations, messages. Needs no broker.
 
-    Names and servers are those of the configuration; no user and no password is in it.
+    Names and servers are those of the configuration. The document contains no user and no password.
     """
     if yaml and invocation.json:
         raise typer.BadParameter("--json and --yaml exclude each other")

@@ -12,7 +12,7 @@ from consumer.cli.command import Invocation, command
 if TYPE_CHECKING:
     from consumer.settings import Settings
 
-group = typer.Typer(help="Beside a telephony system: publish what it tells of its calls.", no_args_is_help=True)
+group = typer.Typer(help="Bridges, which publish the call events of a telephony system.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -25,18 +25,20 @@ def asterisk(
     invocation: Invocation,
     pbx: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where Asterisk is: http(s):// for ARI, tcp:// or tls:// for AMI."),
+        typer.Option(metavar="URL", help="The address of Asterisk: http(s):// for ARI, tcp:// or tls:// for AMI."),
     ] = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks; the password is a setting.")] = None,
-    application: Annotated[str | None, typer.Option("--app", metavar="NAME", help="ARI's application.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The Asterisk user. The password is a setting.")
+    ] = None,
+    application: Annotated[str | None, typer.Option("--app", metavar="NAME", help="The ARI application.")] = None,
 ) -> None:
     """Publish the call events of an Asterisk until SIGTERM or Ctrl-C, from ARI's WebSocket or the manager interface.
 
-    It reconnects to both sides, and tells in its log what it missed; it needs the rights of a publisher. Settings are
-    those of [asterisk]; the password is asterisk.password or MCP_SESSIONS_ASTERISK_PASSWORD.
+    It reconnects to both sides and logs the gaps. Its broker user needs the rights of a publisher. Its settings are in
+        [asterisk]. The password is asterisk.password or MCP_SESSIONS_ASTERISK_PASSWORD.
 
-    Exit codes: 0 left, 2 bad configuration, or Asterisk refuses it, 3 broker or Asterisk unreachable for longer than
-    allowed, 4 what it had heard could not be published in the time to leave.
+        Exit codes: 0 shut down cleanly, 2 bad configuration, or Asterisk refused it, 3 broker or Asterisk unreachable
+        for too long, 4 events that it had received could not be published in the time for shutting down.
     """
     from consumer import __version__
     from consumer.observability import configure_logging, get_logger

@@ -15,7 +15,7 @@ from consumer.cli.screen import Row, answers, say, state, table, write_json
 if TYPE_CHECKING:
     from schemas.calls import Platform
 
-group = typer.Typer(help="Events of telephony platforms, sent by hand.", no_args_is_help=True)
+group = typer.Typer(help="Send events of telephony platforms by hand.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -63,22 +63,25 @@ async def send(
             metavar="FILE", help="An event as a platform sends it; - is stdin.", autocompletion=completing.files
         ),
     ],
-    exchange: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Else the exchange of call events, PREFIX.calls.")
-    ] = None,
-    routing_key: Annotated[str, typer.Option(metavar="KEY", help="For an exchange that looks at it.")] = "",
+    exchange: Annotated[str | None, typer.Option(metavar="NAME", help="The exchange. Default: PREFIX.calls.")] = None,
+    routing_key: Annotated[
+        str, typer.Option(metavar="KEY", help="The routing key, for an exchange that uses it.")
+    ] = "",
     content_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Else JSON or a form, as the content looks.")
+        str | None,
+        typer.Option(metavar="TYPE", help="The content type. Default: JSON or a form, depending on the content."),
     ] = None,
     why: Annotated[
         bool,
-        typer.Option("--why", help="Tell why each other translator did not take it; always told of what none took."),
+        typer.Option(
+            "--why", help="Show why each other translator refused the event. This is always shown if all refused."
+        ),
     ] = False,
 ) -> None:
-    """Publish call events from files, and tell what a worker makes of each.
+    """Publish call events from files, and show how a worker translates each.
 
-    The order is kept, and each is confirmed by the broker before the next is sent. An exchange that
-    worker.call_exchanges gives to one platform is read as that platform's.
+    The files are sent in order, and the broker confirms each before the next. If worker.call_exchanges names the
+        platform of the exchange, the events are translated as that platform's.
     """
     bodies = [(file, _read(file)) for file in files]  # a name that is wrong is told before anything is sent
     sent: list[Sent] = []

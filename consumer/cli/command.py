@@ -31,7 +31,7 @@ Url: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="Broker (else AMQP_URL, CLOUDAMQP_URL, RABBITMQ_URL).",
+        help="The broker. Default: AMQP_URL, CLOUDAMQP_URL or RABBITMQ_URL.",
         metavar="AMQP_URL",
         rich_help_panel=_PANEL,
         show_default=False,
@@ -41,7 +41,7 @@ Prefix: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--prefix",
-        help="First word of every name on the broker.",
+        help="The first word of every name on the broker.",
         metavar="WORD",
         rich_help_panel=_PANEL,
         show_default=False,
@@ -51,13 +51,13 @@ Config: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="Configuration (else mcp-sessions.toml).",
+        help="The configuration. Default: mcp-sessions.toml.",
         metavar="FILE",
         rich_help_panel=_PANEL,
         show_default=False,
     ),
 ]
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON on stdout.", rich_help_panel=_PANEL)]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel=_PANEL)]
 
 _EVERYWHERE: dict[str, tuple[Any, Any]] = {
     "url": (Url, None),

@@ -10,7 +10,7 @@ import typer
 from consumer.cli.command import Invocation, command
 from consumer.cli.screen import answers, facts, say, state, table, write_json
 
-group = typer.Typer(help="The configuration: check it, see what it says.", no_args_is_help=True)
+group = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,11 +21,13 @@ def register(app: typer.Typer) -> None:
 @command(group, "check", epilog="Example: mcp-sessions config check mcp-sessions.toml")
 def check(
     invocation: Invocation,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Else what a worker here would read.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Default: the file that a worker here would read.")
+    ] = None,
 ) -> None:
-    """Read a configuration as a worker would, and tell what it says or everything that is wrong with it.
+    """Read a configuration like a worker, and print its summary or all its faults.
 
-    Exit code 2 when something is wrong. Secrets are not shown. SignalWire's config.json is understood.
+    Exit code 2 if there is a fault. Secrets are not shown. The command also reads SignalWire's config.json.
     """
     from consumer.settings import describe
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
     from consumer.broker.link import Link
 
-group = typer.Typer(help="What no worker could handle: look at it, replay it, drop it.", no_args_is_help=True)
+group = typer.Typer(help="List, replay and drop messages that no worker could handle.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="As in the list, or how one begins; or a message id.", show_default=False),
+    typer.Argument(metavar="[ID]...", help="An id from the list, its beginning, or a message id.", show_default=False),
 ]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
@@ -53,11 +53,11 @@ class Fitting:
 
     reason: Annotated[str | None, typer.Option(metavar="WORD", help="Only those with this reason.")] = None
     type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only messages of this type.")] = None
-    call: Annotated[str | None, typer.Option(metavar="CALL", help="Only addressed to this call.")] = None
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only those since then; an age (2h) or a time.")] = (
-        None
-    )
-    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only those before then.")] = None
+    call: Annotated[str | None, typer.Option(metavar="CALL", help="Only messages for this call.")] = None
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only those since this time. An age (2h) or a time.")
+    ] = None
+    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only those before this time.")] = None
 
     def filter(self) -> "Filter":
         """The same, read.
@@ -80,9 +80,9 @@ class Fitting:
 async def list_dead_letters(
     invocation: Invocation,
     fitting: Fitting,
-    limit: Annotated[int, typer.Option(min=1, max=65_535, metavar="N", help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=65_535, metavar="N", help="Show at most this many.")] = 100,
 ) -> None:
-    """List the dead letters, the oldest first. Takes nothing, and changes no order."""
+    """List the dead letters, oldest first. This removes none and keeps their order."""
     wanted = fitting.filter()
     listed: list[DeadLetter] = []
     reasons: Counter[str] = Counter()
@@ -114,9 +114,9 @@ async def list_dead_letters(
 @command(group, "show", epilog="Example: mcp-sessions dead-letters show 3f9c")
 async def show(
     invocation: Invocation,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="As in the list, or how one begins; or a message id.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="An id from the list, its beginning, or a message id.")],
 ) -> None:
-    """Show a dead letter whole: where it came from, its properties, headers and body."""
+    """Show a dead letter: its origin, properties, headers and body."""
     async with _lot(invocation) as (lot, _):
         wanted = (await lot.named([id_]))[0].id
         found: list[DeadLetter] = []
@@ -145,13 +145,15 @@ async def replay(
     all_: All = False,
     watch: Annotated[
         float,
-        typer.Option(min=0, max=600, metavar="SECONDS", help="How long to see whether they become dead letters again."),
+        typer.Option(
+            min=0, max=600, metavar="SECONDS", help="How long to watch whether they become dead letters again."
+        ),
     ] = 2.0,
 ) -> None:
-    """Publish dead letters again, to the exchange and key that they had, and tell which became dead letters again.
+    """Publish dead letters again, to their original exchange and routing key, and show which failed again.
 
-    What only a worker could have published stays a dead letter, and is told. Interrupted, it may have published one
-    that is still a dead letter; none is lost.
+    A message that only a worker could have published stays a dead letter, and the output says so. If you interrupt the
+        command, a message may be published and still be a dead letter. None is lost.
     """
     from consumer.broker.publisher import Publisher
 
@@ -178,9 +180,9 @@ def drop(
     fitting: Fitting,
     ids: Ids = None,
     all_: All = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> Coroutine[Any, Any, None]:
-    """Take dead letters out for good, and print which. On a terminal it asks first."""
+    """Delete dead letters and print which. On a terminal it asks first."""
     meant = _meant(ids, fitting.filter(), everything=all_)
 
     async def find() -> "list[DeadLetter]":

@@ -26,12 +26,12 @@ def register(app: typer.Typer) -> None:
 
 async def demo(
     invocation: Invocation,
-    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live table.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines instead of a live table.")] = False,
 ) -> None:
-    """See it work: two workers, calls of seven platforms.
+    """Run a demo with two workers and calls of seven platforms.
 
-    SignalWire's calls come as signed requests to an HTTP gateway, the others over RabbitMQ. It takes about 20 seconds.
-    Everything is under a prefix of its own, and gone afterwards. Exit code 1 when something did not come true.
+    SignalWire's calls arrive as signed requests at an HTTP gateway, the others over RabbitMQ. The demo takes about 20
+        seconds. It uses a prefix of its own and removes everything afterwards. Exit code 1 if something did not work.
     """
     from consumer.cli.demo_screen import LiveView, PlainView, figures
     from consumer.cli.failures import Failure, tell

@@ -32,11 +32,11 @@ async def follow_events(
             autocompletion=completing.event_patterns,
         ),
     ] = "#",
-    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many events.")] = None,
 ) -> None:
-    """Follow what happens to sessions and workers, until Ctrl-C.
+    """Follow the events of sessions and workers until Ctrl-C.
 
-    With --json, each event is a CloudEvents 1.0 object on a line of its own.
+    With --json, each line is a CloudEvents 1.0 object.
     """
     async with invocation.client() as client, client.following(topic(pattern)) as events:
         if not invocation.json:

@@ -14,10 +14,10 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(invocation: Invocation) -> None:
-    """Run the HTTP gateway until SIGTERM or Ctrl-C. It asks workers over RabbitMQ; any number of gateways may run.
+    """Run the HTTP gateway until SIGTERM or Ctrl-C. It reaches workers over RabbitMQ. Run as many gateways as you like.
 
-    Exit codes: 0 left, 2 bad configuration or address, 3 broker unreachable for longer than allowed, 4 requests were
-    still under way when the time to leave was over.
+    Exit codes: 0 shut down cleanly, 2 bad configuration or address, 3 broker unreachable for too long, 4 requests were
+        still running when the time for shutting down was over.
     """
     from consumer import __version__
     from consumer.observability import configure_logging, get_logger

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def openapi(
-    invocation: Invocation, yaml: Annotated[bool, typer.Option("--yaml", help="YAML, as without an option.")] = False
+    invocation: Invocation, yaml: Annotated[bool, typer.Option("--yaml", help="Print YAML, the default.")] = False
 ) -> None:
     """Print the OpenAPI document of the HTTP gateway: paths, bodies, statuses. Needs no broker."""
     if yaml and invocation.json:

@@ -11,7 +11,7 @@ from consumer.cli.command import Invocation, command
 from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import Row, answers, bar, duration, facts, say, state, table, write_json
 
-group = typer.Typer(help="The MCP servers that the workers offer; trying them out.", no_args_is_help=True)
+group = typer.Typer(help="List and check the MCP servers of the workers.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +21,15 @@ def register(app: typer.Typer) -> None:
 
 ServiceArgument: TypeAlias = Annotated[
     str,
-    typer.Argument(metavar="SERVICE", help="Its name; see 'services list'.", autocompletion=completing.service_names),
+    typer.Argument(
+        metavar="SERVICE", help="The service's name; see 'services list'.", autocompletion=completing.service_names
+    ),
 ]
 
 
 @command(group, "list", epilog="Example: mcp-sessions services list --json")
 async def list_services(invocation: Invocation) -> None:
-    """List the services that the running workers offer, and how much room is left."""
+    """List the services of the running workers, and how many more sessions each can open."""
     async with invocation.client() as client:
         found = await client.list_services()
     if invocation.json:
@@ -58,7 +60,7 @@ async def service_tools(
     invocation: Invocation,
     service: ServiceArgument,
 ) -> None:
-    """List the tools of a service, without opening a session."""
+    """List the tools of a service without opening a session."""
     from consumer.cli.tools import tools_table
 
     async with invocation.client() as client:
@@ -76,7 +78,7 @@ async def describe_service(
     invocation: Invocation,
     service: ServiceArgument,
 ) -> None:
-    """Show what the MCP server of a service says of itself, without opening a session."""
+    """Describe the MCP server of a service without opening a session."""
     async with invocation.client() as client:
         found = await client.describe_service(service)
     if invocation.json:
@@ -96,9 +98,9 @@ async def describe_service(
 
 @command(group, "check", epilog="Example: mcp-sessions services check --config mcp-sessions.toml")
 async def check_services(invocation: Invocation) -> None:
-    """Start every enabled service once on this machine, and tell what works and how long it took. Needs no broker.
+    """Start each enabled service once on this machine, and report success and duration. Needs no broker.
 
-    Exit code 1 when one of them does not work.
+    Exit code 1 if one of them fails.
     """
     from consumer.processes.mcp_manager import MCPManager
 

@@ -16,7 +16,7 @@ from consumer.cli.typed_values import json_object
 if TYPE_CHECKING:
     from schemas.sessions import SessionInfo
 
-group = typer.Typer(help="What is open on all workers; opening and closing by hand.", no_args_is_help=True)
+group = typer.Typer(help="List, open and close sessions by hand.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ SessionArgument = Annotated[
     str,
     typer.Argument(
         metavar="SESSION",
-        help="Its id: CALL, or CALL#SERVICE for a further service of the call.",
+        help="The session's id: CALL, or CALL#SERVICE for a further service of the call.",
         autocompletion=completing.session_ids,
     ),
 ]
@@ -39,18 +39,19 @@ async def list_sessions(
     invocation: Invocation,
     service: Annotated[
         str | None,
-        typer.Option(metavar="SERVICE", help="Only of this service.", autocompletion=completing.service_names),
+        typer.Option(metavar="SERVICE", help="Only sessions of this service.", autocompletion=completing.service_names),
     ] = None,
     call: Annotated[
-        str | None, typer.Option(metavar="CALL", help="Only of this call.", autocompletion=completing.call_ids)
+        str | None, typer.Option(metavar="CALL", help="Only sessions of this call.", autocompletion=completing.call_ids)
     ] = None,
     worker: Annotated[
-        str | None, typer.Option(metavar="WORKER", help="Only on this worker.", autocompletion=completing.worker_ids)
+        str | None,
+        typer.Option(metavar="WORKER", help="Only sessions on this worker.", autocompletion=completing.worker_ids),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, max=10_000, metavar="N", help="At most so many.")] = None,
-    cursor: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where a limited list ended.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=10_000, metavar="N", help="Show at most this many.")] = None,
+    cursor: Annotated[str | None, typer.Option(metavar="CURSOR", help="Continue where a limited list ended.")] = None,
 ) -> None:
-    """List the open sessions, their age, and how long each may stay unused."""
+    """List the open sessions, with their age and the time until they expire unused."""
     async with invocation.client() as client:
         page = await client.list_sessions(
             service_name=service, call_id=call, worker_id=worker, limit=limit, cursor=cursor
@@ -72,7 +73,7 @@ async def list_sessions(
 
 @command(group, "get", epilog="Example: mcp-sessions sessions get c3f1b5d3-98db-45a6-a20b-2cf0dd311efa")
 async def get_session(invocation: Invocation, session_id: SessionArgument) -> None:
-    """Show everything about a session. Counts as a use of it."""
+    """Show everything about a session. This counts as a use of it."""
     async with invocation.client() as client:
         _tell(invocation, await client.get(session_id))
 
@@ -85,21 +86,21 @@ async def create_session(
         str,
         typer.Argument(
             metavar="SERVICE",
-            help="Which MCP server; see 'services list'.",
+            help="The service; see 'services list'.",
             autocompletion=completing.service_names,
         ),
     ],
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="How long it may stay unused; else what is configured.")
+        float | None, typer.Option(metavar="SECONDS", help="The idle timeout. Default: the configured one.")
     ] = None,
     metadata: Annotated[
-        str | None, typer.Option(metavar="JSON", help="An object that is kept with it and shown in events.")
+        str | None, typer.Option(metavar="JSON", help="A JSON object that the session keeps and its events show.")
     ] = None,
     if_exists: Annotated[
-        Literal["replace", "keep", "reject"], typer.Option(help="What to do with an open one of that id.")
+        Literal["replace", "keep", "reject"], typer.Option(help="What to do if a session with this id is open.")
     ] = "replace",
 ) -> None:
-    """Open a session, as the start of a call would."""
+    """Open a session, like the start of a call."""
     about = None if metadata is None else json_object(metadata, "--metadata")
     async with invocation.client() as client:
         _tell(
@@ -110,7 +111,7 @@ async def create_session(
 
 @command(group, "close", epilog="Example: mcp-sessions sessions close my-call")
 async def close_session(invocation: Invocation, session_id: SessionArgument) -> None:
-    """Close a session, or with the id of a call all sessions of it."""
+    """Close a session. The id of a call closes all its sessions."""
     async with invocation.client() as client:
         result = await client.close(session_id)
     if invocation.json:

@@ -18,14 +18,15 @@ def mint(
     invocation: Invocation,
     call: Annotated[str, typer.Argument(metavar="CALL", help="The call's id, as its platform gave it.")],
     service: Annotated[
-        list[str] | None, typer.Option("--service", metavar="NAME", help="A service that it reaches; else all.")
+        list[str] | None,
+        typer.Option("--service", metavar="NAME", help="A service that the token allows. Default: all."),
     ] = None,
     scope: Annotated[
-        list[str] | None, typer.Option("--scope", metavar="SCOPE", help="mcp, gateway; else both.")
+        list[str] | None, typer.Option("--scope", metavar="SCOPE", help="mcp or gateway. Default: both.")
     ] = None,
-    lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="How long it holds.", min=1)] = 14_400,
+    lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="How long the token is valid.", min=1)] = 14_400,
 ) -> None:
-    """Print a token that reaches one call over HTTP. It is signed with the first of gateway.token_keys."""
+    """Print a token for HTTP access to one call. The first key of gateway.token_keys signs it."""
     from consumer.settings import ConfigurationError, Fault
     from consumer.tokens import KeyUnusable, TokenKeys
 

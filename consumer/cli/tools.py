@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from schemas.mcp import Tool
     from schemas.replies import ToolCallResult
 
-group = typer.Typer(help="The tools of a session: list them, call them.", no_args_is_help=True)
+group = typer.Typer(help="List and call the tools of a session.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ async def list_tools(
         str | None,
         typer.Option(
             metavar="SERVICE",
-            help="Which of the call's services; else its first.",
+            help="One of the call's services. Default: its first.",
             autocompletion=completing.service_names,
         ),
     ] = None,
@@ -66,20 +66,21 @@ async def call_tool(
         str | None,
         typer.Option(
             metavar="SERVICE",
-            help="Open the session on it if there is none.",
+            help="Open a session of this service if there is none.",
             autocompletion=completing.service_names,
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="How long it may take.")] = (
+    timeout: Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for the result.")] = (
         DEFAULT_TIMEOUT
     ),
     key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Idempotency key: repeated with it, the tool runs once.")
+        str | None,
+        typer.Option(metavar="KEY", help="Idempotency key. If you repeat the call with it, the tool runs only once."),
     ] = None,
 ) -> None:
-    """Call a tool of a session, and print what it says.
+    """Call a tool of a session and print the result.
 
-    A value of key=value is read as the tool's input schema says, and is text where that says nothing.
+    The tool's input schema decides the type of a value in key=value. Without a type there, the value is text.
     """
     arguments = tool_arguments(given or [])  # a mistake in them needs no broker
     async with invocation.client() as client:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal["publisher", "client", "gateway", "worker", "operator"]
 
-group = typer.Typer(help="The exchanges and queues on the broker: show, declare, compare.", no_args_is_help=True)
+group = typer.Typer(help="Show, declare and compare the exchanges and queues on the broker.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 @command(group, "show", epilog="Example: mcp-sessions topology show --prefix mcp")
 def show(invocation: Invocation) -> None:
-    """Show every exchange, queue and binding that is needed, and why. Needs no broker."""
+    """Show the exchanges, queues and bindings that workers need, and why. Needs no broker."""
     settings = invocation.settings()
     topology, per_worker = needed(settings), _per_worker(settings)
     if invocation.json:
@@ -45,9 +45,9 @@ def show(invocation: Invocation) -> None:
 
 @command(group, "apply", epilog="Example: mcp-sessions topology apply --url amqp://admin:...@broker/")
 async def apply(invocation: Invocation) -> None:
-    """Declare what all workers share. Harmless when it is there; nothing is ever deleted.
+    """Declare the exchanges and queues that workers share. It is safe to repeat and deletes nothing.
 
-    A worker does this by itself when it starts; it is a command for users who may declare where workers may not.
+    A worker does this itself when it starts. Use the command if your workers' user may not declare.
     """
     from consumer.broker import declare
     from consumer.broker.errors import BrokerUnavailable
@@ -77,9 +77,9 @@ async def apply(invocation: Invocation) -> None:
 
 @command(group, "verify", epilog="Example: mcp-sessions topology verify")
 async def verify(invocation: Invocation) -> None:
-    """Compare the broker with what is needed, and change nothing. Exit code 1 when something differs.
+    """Compare the broker with the needed topology, and change nothing. Exit code 1 if something differs.
 
-    Bindings cannot be read over AMQP and are not compared.
+    Bindings are not compared, because AMQP cannot read them.
     """
     from consumer.broker import declare
 
@@ -98,15 +98,17 @@ async def verify(invocation: Invocation) -> None:
 @command(group, "permissions", epilog="Example: mcp-sessions topology permissions --role publisher")
 def show_permissions(
     invocation: Invocation,
-    role: Annotated[Role | None, typer.Option(help="Only for this one; else for all.")] = None,
+    role: Annotated[Role | None, typer.Option(help="Only this role. Default: all.")] = None,
     user: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Else PREFIX-ROLE; {role} in it stands for the role.")
+        str | None, typer.Option(metavar="NAME", help="The user. {role} stands for the role. Default: PREFIX-ROLE.")
     ] = None,
-    vhost: Annotated[str | None, typer.Option(metavar="VHOST", help="Else that of the broker's URL.")] = None,
+    vhost: Annotated[
+        str | None, typer.Option(metavar="VHOST", help="The vhost. Default: that of the broker's URL.")
+    ] = None,
 ) -> None:
-    """Print the rabbitmqctl commands that give each role what it needs and no more. Needs no broker.
+    """Print the rabbitmqctl commands that give each role only the permissions it needs. Needs no broker.
 
-    With --json, definitions for "rabbitmqctl import_definitions".
+    With --json, print definitions for "rabbitmqctl import_definitions".
     """
     from consumer.broker.permissions import commands, definitions, permissions
     from consumer.broker.topology import Names

@@ -26,13 +26,13 @@ def register(app: typer.Typer) -> None:
 def work(
     invocation: Invocation,
     with_gateway: Annotated[
-        bool, typer.Option("--gateway", help="Serve HTTP in the same process, as mcp-sessions gateway does.")
+        bool, typer.Option("--gateway", help="Also serve HTTP in this process, like mcp-sessions gateway.")
     ] = False,
 ) -> None:
-    """Run a worker until SIGTERM or Ctrl-C; a second Ctrl-C hurries. SIGHUP reads the configuration again.
+    """Run a worker until SIGTERM or Ctrl-C. A second Ctrl-C makes it hurry. SIGHUP reloads the configuration.
 
-    Exit codes: 0 drained, 2 bad configuration or worker_id taken, 3 broker unreachable for longer than allowed,
-    4 drain ran out of time.
+    Exit codes: 0 shut down cleanly, 2 bad configuration or worker_id in use, 3 broker unreachable for too long, 4
+        drain_timeout was too short.
     """
     from consumer import __version__
     from consumer.observability import configure_logging, get_logger

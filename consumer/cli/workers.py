@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 async def list_workers(invocation: Invocation) -> None:
-    """List the workers that are present, and how full they are."""
+    """List the workers that are present, with their load."""
     async with invocation.client() as client:
         found = await client.list_workers()
     if invocation.json:

@@ -50,8 +50,8 @@ WHAT_HAPPENED = {
     "created": "The session is open. `data.restored` is true if it replaces one that was lost or handed over.",
     "closed": "The session was closed.",
     "expired": "The session reached one of its time limits.",
-    "died": "The session's process ended by itself, or brought down its workers. `data` has `exit_code`, `signal` and the "
-    "last lines of `stderr`.",
+    "died": "The session's process ended by itself, or brought down its workers. `data` has `exit_code`, `signal` and "
+    "the last lines of `stderr`.",
     "lost": "The session's worker died. Another worker publishes the event, with a reduced session info.",
     "rejected": "A start failed, so there is no session. `data` has `code`, `message` and `details`.",
     "resource_updated": "A resource that the session is subscribed to has changed. `data.uri` names it.",

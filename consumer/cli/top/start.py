@@ -28,13 +28,16 @@ def register(app: typer.Typer) -> None:
 async def top(
     invocation: Invocation,
     once: Annotated[
-        bool, typer.Option("--once", help="One frame, as it is now; also when this is no terminal.")
+        bool, typer.Option("--once", help="Print one frame and exit. This also works without a terminal.")
     ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.2, max=3600, metavar="SECONDS", help="How often the workers are asked, at most.")
+        float,
+        typer.Option(
+            min=0.2, max=3600, metavar="SECONDS", help="The shortest time between two requests to the workers."
+        ),
     ] = 1.0,
 ) -> None:
-    """Watch workers, sessions, rates and events, live; filter and close with keys.
+    """Watch workers, sessions, rates and events live. Filter and close sessions with keys.
 
     '?' shows the keys, 'q' leaves. With --json, one snapshot: rates and durations are those of the last minute.
     """
