@@ -59,6 +59,8 @@ class Gateway:
         )
         self.in_flight = RequestsInFlight(own.max_in_flight)
         self._changes = SessionChanges(self.client)
+        self._known = KnownServices(self.client, own.call_timeout)
+        self._learning: asyncio.Task[None] | None = None
         keys = TokenKeys([key.get_secret_value() for key in own.token_keys], settings.worker.prefix)
         origins, doorkeeper = RequestOrigins(own), Doorkeeper(own, keys)
         self.routes = list(self._routes(keys))
@@ -69,14 +71,13 @@ class Gateway:
     def _routes(self, keys: TokenKeys) -> Iterator[Route]:
         own = self._settings.gateway
         senders = Senders(own)
-        catalogue = KnownServices(self.client, own.call_timeout)
         yield from Readiness(self.client, self.in_flight).routes()
         yield from Rest(self.client, own, Rates(own.rate_limits)).routes()
         yield from Webhooks(self.client, own, senders).routes()
-        yield from Swaig(self.client, own, senders, catalogue).routes()
+        yield from Swaig(self.client, own, senders, self._known).routes()
         yield from Minting(keys, own.max_body).routes()
         seal = Seal.of(own, self._settings.worker.prefix)
-        yield from Mcp(self.client, own, catalogue, seal, self._changes).routes()
+        yield from Mcp(self.client, own, self._known, seal, self._changes).routes()
 
     async def listen(self) -> None:
         """Begin to listen: probes are answered while the broker is looked for.
@@ -93,7 +94,13 @@ class Gateway:
             CannotConnect: there is none within ``connect_timeout``.
         """
         await self.client.connect()
+        self._learning = asyncio.create_task(self._known.learn(), name="gateway-learns-services")
         log.info("gateway.ready", port=self.port, version=__version__)
+
+    async def learned(self) -> None:
+        """Wait until it knows the services of the workers: what each is, and its tools."""
+        if self._learning is not None:
+            await asyncio.shield(self._learning)
 
     async def leave(self, timeout: float) -> bool:
         """Take no more requests, and wait ``timeout`` s at most for what runs; returns whether all was answered."""
@@ -112,6 +119,10 @@ class Gateway:
         """Listen no more, and disconnect."""
         self._changes.close()
         await self._server.close()
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
+        self._known.close()
         await self.client.disconnect()
         log.info("gateway.stopped")
 

@@ -1,9 +1,16 @@
-"""What services there are, what each is and what tools it has, as the workers last told; asked again when it is old."""
+"""What services there are, what each is and what tools it has, as the workers last told.
+
+Nobody waits for what is known: the last answer is given while it is asked for again. A gateway asks for all of it when
+it starts, so that its clients do not wait for a server's process.
+"""
 
 import asyncio
+import contextlib
 import time
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 from consumer.client import SessionClient
 from schemas.errors import SessionsError
@@ -13,26 +20,74 @@ from schemas.replies import ServerDescription
 FRESH: Final = 30.0
 """How long (s) an answer counts before it is asked for again."""
 
+OLD: Final = 300.0
+"""From which age (s) on an answer is not given any more while it is asked for again, but waited for."""
 
-@dataclass(slots=True)
-class _Known:
-    tools: list[Tool] = field(default_factory=list)
-    until: float = 0.0
-    description: ServerDescription | None = None
-    described_until: float = 0.0
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+RETRY: Final = 2.0
+"""After how long (s) a gateway that starts asks again, where no worker answers yet."""
+
+T = TypeVar("T")
+
+
+class _Kept(Generic[T]):
+    """One answer of the workers."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._answer: T | None = None
+        self._told_at = -OLD
+        self._asking: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """The last answer, or where there is none the first.
+
+        Raises:
+            SessionsError: there is none, and the workers give none.
+        """
+        age = time.monotonic() - self._told_at
+        if age < FRESH and self._answer is not None:
+            return self._answer
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._renewed(), name="known-services")
+            self._asking.add_done_callback(self._asked)
+        if age < OLD and self._answer is not None:
+            return self._answer
+        return await asyncio.shield(self._asking)
+
+    async def _renewed(self) -> T:
+        try:
+            self._answer = await self._ask()
+        except SessionsError:
+            if self._answer is None:
+                raise
+        self._told_at = time.monotonic()
+        return self._answer
+
+    def _asked(self, asking: "asyncio.Task[T]") -> None:
+        self._asking = None
+        if not asking.cancelled():
+            asking.exception()  # who waits for it is told
+
+    def forget(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    tools: _Kept[list[Tool]]
+    description: _Kept[ServerDescription]
 
 
 class KnownServices:
-    """Remembers for half a minute which services are enabled and what tools they have. Bounded by the services."""
+    """Remembers which services are enabled, what each is and what tools it has. Bounded by the services."""
 
     def __init__(self, client: SessionClient, timeout: float) -> None:
         self._client = client
         self._timeout = timeout
-        self._services: list[str] = []
-        self._until = 0.0
-        self._asking = asyncio.Lock()
-        self._known: dict[str, _Known] = {}
+        self._services = _Kept(self._list)
+        self._known: dict[str, _Service] = {}
 
     async def services(self) -> list[str]:
         """The names of the enabled services, in the order of the configuration.
@@ -40,13 +95,7 @@ class KnownServices:
         Raises:
             SessionsError: nobody answers, and nothing is known from before.
         """
-        async with self._asking:
-            if self._until <= time.monotonic():
-                found = (await self._client.list_services(reply_timeout=self._timeout)).services
-                self._services = [name for name, service in found.items() if service.enabled]
-                self._until = time.monotonic() + FRESH
-                self._known = {name: self._known.get(name, _Known()) for name in self._services}
-        return self._services
+        return await self._services.get()
 
     async def tools(self, service: str) -> list[Tool]:
         """The tools of a service.
@@ -56,17 +105,8 @@ class KnownServices:
         """
         await self.services()
         known = self._known.get(service)
-        if known is None:  # the workers say what is wrong with it
-            return (await self._client.service_tools(service, reply_timeout=self._timeout)).tools
-        async with known.asking:
-            if known.until <= time.monotonic():
-                try:
-                    known.tools = (await self._client.service_tools(service, reply_timeout=self._timeout)).tools
-                except SessionsError:
-                    if not known.until:
-                        raise
-                known.until = time.monotonic() + FRESH
-        return known.tools
+        # Of one that is not known the workers say what is wrong with it.
+        return await (known.tools.get() if known is not None else self._tools(service))
 
     async def description(self, service: str) -> ServerDescription:
         """What the server of a service tells of itself.
@@ -76,14 +116,39 @@ class KnownServices:
         """
         await self.services()
         known = self._known.get(service)
-        if known is None:  # the workers say what is wrong with it
-            return await self._client.describe_service(service, reply_timeout=self._timeout)
-        async with known.asking:
-            if known.description is None or known.described_until <= time.monotonic():
-                try:
-                    known.description = await self._client.describe_service(service, reply_timeout=self._timeout)
-                except SessionsError:
-                    if known.description is None:
-                        raise
-                known.described_until = time.monotonic() + FRESH
-            return known.description
+        return await (known.description.get() if known is not None else self._description(service))
+
+    async def learn(self) -> None:
+        """Ask for all of it, as soon as a worker answers."""
+        while True:
+            try:
+                services = await self.services()
+                break
+            except SessionsError:
+                await asyncio.sleep(RETRY)
+        for service in services:
+            with contextlib.suppress(SessionsError):
+                await self.description(service)
+                await self.tools(service)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._services.forget()
+        for known in self._known.values():
+            known.tools.forget()
+            known.description.forget()
+
+    async def _list(self) -> list[str]:
+        found = (await self._client.list_services(reply_timeout=self._timeout)).services
+        enabled = [name for name, service in found.items() if service.enabled]
+        self._known = {name: self._known.get(name) or self._service(name) for name in enabled}
+        return enabled
+
+    def _service(self, name: str) -> _Service:
+        return _Service(_Kept(partial(self._tools, name)), _Kept(partial(self._description, name)))
+
+    async def _tools(self, service: str) -> list[Tool]:
+        return (await self._client.service_tools(service, reply_timeout=self._timeout)).tools
+
+    async def _description(self, service: str) -> ServerDescription:
+        return await self._client.describe_service(service, reply_timeout=self._timeout)

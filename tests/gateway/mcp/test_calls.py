@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from mcp import Client
 
-from tests.gateway.conftest import NOBODY, TOKEN_KEY, Serve
+from tests.gateway.conftest import NOBODY, TOKEN_KEY, Serve, served
 from tests.gateway.mcp.wire import JSON_ONLY, ask, call, message, text
 from tests.gateway.test_cases import SERVICES
 from tests.harness import ROOT, START, Cluster, config
@@ -86,6 +86,18 @@ async def test_what_a_service_is_starts_no_session(mcp: Cluster, serve: Serve) -
     assert (await mcp.client.list_sessions()).sessions == {}
     refused = (await ask(http, "/todo/mcp", "tools/call", {"name": "list_todos"})).json()
     assert refused["error"]["data"] == {"code": "NO_CALL"}
+
+
+async def test_no_client_waits_for_a_server_that_starts_slowly(mcp: Cluster) -> None:
+    slow = [sys.executable, "-S", str(ROOT / "tests/servers/modern_server.py"), "--slow-start", "5"]
+    await mcp.start(config(services={"slow": {"command": slow}}))
+    async with served(mcp) as (gateway, http):
+        async with asyncio.timeout(START):
+            await gateway.learned()
+        async with asyncio.timeout(4):
+            await a_new_session(http, "/slow/mcp", {})
+            assert "tools" in (await ask(http, "/slow/mcp", "tools/list")).json()["result"]
+    assert (await mcp.client.list_sessions()).sessions == {}
 
 
 async def test_another_replica_knows_the_session_and_joins_a_repetition(mcp: Cluster, serve: Serve) -> None:
