@@ -77,7 +77,7 @@ class Side:
         self.publishers = [Publisher(), Publisher()]
         self.taken: dict[int, Taken] = {}
         self._scratch: Channel | None = None
-        self._number = 0
+        self.delivered = 0
 
     async def begin(self) -> None:
         for number in (0, 1):
@@ -141,7 +141,12 @@ class Side:
         assert link is not None
         channel = await link.channel(prefetch=prefetch)
         taken = self.taken[name] = Taken(number, channel, queue)
-        taken.tag = await channel.consume(queue, taken.take)
+
+        def take(delivery: Delivery) -> None:
+            self.delivered += 1
+            taken.take(delivery)
+
+        taken.tag = await channel.consume(queue, take)
         return "consumes"
 
     async def cancel(self, name: int) -> None:
@@ -194,7 +199,7 @@ def described(delivery: Delivery) -> tuple[Any, ...]:
     return message.body, delivery.redelivered, delivery.exchange, delivery.routing_key, kept, told, message.expiration
 
 
-async def quiet(*sides: Side, bound: float = 5.0) -> bool:
+async def quiet(*sides: Side, bound: float = 20.0) -> bool:
     """Wait until both sides tell the same; returns whether they do."""
     loop = asyncio.get_running_loop()
     until = loop.time() + bound

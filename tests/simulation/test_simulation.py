@@ -17,6 +17,7 @@ FOUND = {
     141: "a report that was not sent was waited for; and a call was given to a worker that had left",
     145: "a dead worker's call was given back to it, beside its new owner",
     251: "a message from before a placement took the call away from where it had been placed",
+    457: "a worker that left sent a call's message on before the call itself: two owners",
     282: "a tool call was executed after its answer had said that it was not",
 }
 """Seeds that failed, and why."""

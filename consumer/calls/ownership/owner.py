@@ -139,8 +139,11 @@ class Owner:
 
     async def _change(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
         call = self._owned_calls.calls.get(call_id)
-        if call is None or (self._owned_calls.leaving and not isinstance(message, CallEnded | SessionClose)):
-            if call is not None and not call.sessions:
+        # A call that has sessions is ours until it is handed over, later on its lane: sent on before, its messages
+        # would open them on another worker beside those that are here.
+        leaves_it = self._owned_calls.leaving and not isinstance(message, CallEnded | SessionClose)
+        if call is None or (leaves_it and not call.sessions):
+            if call is not None:
                 await self._owned_calls.release(call)
             return self._returns.not_ours(delivery, call_id)
         try:
