@@ -28,7 +28,7 @@ WORKER = (sys.executable, "-m", "consumer")
 READ_EARLY = ("PYTHON", "LC_", "LANG", "OTEL_PROPAGATORS", "OTEL_PYTHON", "PROMETHEUS", "TYPER")
 """How variables begin that are read by the interpreter or an import: a fork has those of the fork server."""
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds in which the fork server has imported everything, on a busy machine."""
 
 LIMIT = 1 << 16
@@ -41,7 +41,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._environment = dict(os.environ)
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._connection.settimeout(PATIENCE)
+        self._connection.settimeout(TIMEOUT)
         command = [sys.executable, "-P", fork_server.__file__, str(os.getpid())]
         with theirs:
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)

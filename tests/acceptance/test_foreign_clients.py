@@ -27,7 +27,7 @@ class Plain:
     def _answer(self, channel, method, properties, body):
         self.answers.append((properties, json.loads(body)))
 
-    def ask(self, exchange: str, key: str, kind: str, body, timeout: float = 15.0):
+    def ask(self, exchange: str, key: str, kind: str, body, timeout: float = 45.0):
         correlation_id = uuid.uuid4().hex
         self.channel.basic_publish(
             exchange,
