@@ -40,11 +40,11 @@ class Warm(Section):
     """``[services.<name>.warm]``: processes that are started ahead of calls."""
 
     min: int = Field(default=0, ge=0)
-    """At least so many wait for a call."""
+    """The least number of processes that wait for a call."""
     max: int = Field(default=0, ge=0)
-    """At most so many wait. `0`: none is started ahead."""
+    """The most processes that wait for a call. `0`: none is started ahead."""
     idle_ttl: Seconds = 600.0
-    """How old one may become while it waits; then another takes its place."""
+    """How long a process may wait before it is replaced."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -54,7 +54,7 @@ class Warm(Section):
 
 
 class Sandbox(Section):
-    """``[services.<name>.sandbox]``: how a server process is kept apart.
+    """``[services.<name>.sandbox]``: how a server process is isolated.
 
     ``enabled``, ``resource_limits``, ``restricted_env``, ``working_dir``, ``allowed_paths`` and ``note`` are the keys
     of SignalWire's gateway, read as it means them: ``enabled = false`` and ``resource_limits = false`` are the kind
@@ -63,31 +63,32 @@ class Sandbox(Section):
     """
 
     kind: Literal["auto", "bubblewrap", "limits", "none"] = "auto"
-    """`limits`: resource limits and no new privileges; `bubblewrap`: its own file system and namespaces as well;
-    `none`: neither; `auto`: `bubblewrap` where it works, and `limits` where not or with `fork_server`.
-    [Sandboxes](operations/sandbox.md) says what each holds."""
+    """The kind of isolation. `limits`: resource limits and no new privileges. `bubblewrap`: also its own file system
+    and namespaces. `none`: neither. `auto`: `bubblewrap` where it works, else `limits`, also with `fork_server`.
+    [Sandboxes](operations/sandbox.md) lists what each prevents."""
     user: Literal["own", "worker"] = "own"
-    """Whom it runs as when the worker is root. `own`: a user of its own without rights; `worker`: root. Of kind `none`
-    it is always the worker's user."""
+    """The user of the process if the worker runs as root. `own`: a user of its own without rights. `worker`: root. With
+    the kind `none` it is always the worker's user."""
     memory: Size | None = None
-    """Bytes of data; `"512M"` is understood."""
+    """The most bytes of memory, also written `"512M"`."""
     cpu_seconds: Annotated[int, Field(gt=0)] | None = None
-    """Seconds of processor time, over the whole life."""
+    """The most seconds of processor time over the process's life."""
     processes: Annotated[int, Field(gt=0)] | None = None
-    """How many processes and threads."""
+    """The most processes and threads."""
     file_size: Size | None = None
-    """The largest file in bytes; `"1G"` is understood."""
+    """The most bytes in a file, also written `"1G"`."""
     network: bool = True
-    """Whether it has a network. `false` needs `bubblewrap`."""
+    """Whether the process can use the network. `false` needs `bubblewrap`."""
     working_dir: str | None = None
-    """Where the command starts. Without it: its private folder, and words of `command` that name a file below the
-    worker's folder are made absolute."""
+    """The working directory of the command. Default: its private folder. Words of `command` that name a file below the
+    worker's folder are then made absolute."""
     allowed_paths: list[str] = Field(default_factory=list)
-    """What it may read and write beside its own folder, with `bubblewrap`; under root, as far as everybody may."""
+    """With `bubblewrap`, the paths that it may read and write beside its own folder. Under root, it may do so as far as
+    all users may."""
     restricted_env: bool = True
-    """Key of the gateway; changes nothing, the environment is always the minimal one."""
+    """A key of SignalWire's gateway without effect. The environment is always minimal."""
     note: str = ""
-    """For people."""
+    """A note for people."""
 
     @model_validator(mode="before")
     @classmethod
@@ -116,63 +117,62 @@ class MCPService(Section):
     """``[services.<name>]``: a command that speaks MCP on stdio, or the URL of a streamable HTTP server."""
 
     name: ServiceNameField = ServiceName("service")
-    """The key of its table."""
+    """The service's name, which is the key of its table."""
     command: list[str] | None = None
-    """The program and its arguments; it speaks MCP on stdin and stdout. Either this or `url`."""
+    """The program, which uses MCP on stdin and stdout, and its arguments. Set either this or `url`."""
     url: str | None = None
-    """Address of a streamable HTTP server. Either this or `command`."""
+    """The URL of a streamable HTTP server. Set either this or `command`."""
     description: str = ""
-    """For people; `services.list` shows it."""
+    """A description for people. `services.list` shows it."""
     enabled: bool = True
-    """With `false` no session is opened on it."""
+    """Whether sessions of this service can be opened."""
     env: dict[str, str] = Field(default_factory=dict)
-    """Variables for the process. It gets these and a minimal environment, never the worker's own."""
+    """Environment variables for the process. It gets these and a minimal environment, but not the worker's."""
     headers: dict[str, str] = Field(default_factory=dict)
     """HTTP headers for a `url`."""
     start_timeout: Seconds = 30.0
     """How long starting and the handshake may take."""
     call_timeout: Seconds = 30.0
-    """How long a tool call may take when its caller does not say."""
+    """How long a tool call may take if its requester sets no timeout."""
     max_call_timeout: Seconds = 600.0
-    """The longest time that a caller may ask for, at least `call_timeout`."""
+    """The longest timeout that a requester may set. It is at least `call_timeout`."""
     timeout: Seconds | None = None
-    """Idle timeout of this service's sessions. Without it: `session.default_timeout`."""
+    """The idle timeout of this service's sessions. Default: `session.default_timeout`."""
     restore: bool = True
-    """Whether its sessions are opened again when their worker has gone."""
+    """Whether its sessions are opened again if their worker is gone."""
     retry: bool = False
-    """Whether a tool that says of itself that it may be repeated (`readOnlyHint`, `idempotentHint`) is called once
-    more, on a fresh process, when the process died under the call."""
+    """Whether a tool is called once more, on a new process, if the process died during the call. This applies only to
+    tools that declare that they may be repeated (`readOnlyHint`, `idempotentHint`)."""
     pending_after: Seconds | None = None
-    """When a tool call takes longer, its caller gets one `tools.pending`. A request may say another time."""
+    """After how long a running tool call sends one `tools.pending` to its requester. A request may set another time."""
     question_timeout: Seconds = 30.0
-    """How long a question of the server to the caller (`input.required`, or returned) waits for its answer."""
+    """How long a question of the server (`input.required`, or returned) waits for its answer."""
     offers: list[Literal["sampling", "roots"]] = Field(default_factory=list)
-    """What a server up to 2025-11-25 is told that it may ask for beside elicitation: `sampling`, `roots`. It is told at
-    its start, before it is known who will use it. Its question goes to a requester that offers the same in
-    `client_capabilities`, and is refused otherwise."""
+    """The kinds of questions, besides elicitation, that a server up to 2025-11-25 is told it may ask: `sampling`,
+    `roots`. The server is told when it starts, before its requesters are known. Its question goes to a requester that
+    offers the same in `client_capabilities`, and is refused otherwise."""
     bind: dict[str, str] = Field(default_factory=dict)
-    """Arguments that are set for every call of a tool that takes them; what the requester gives for them reaches no
-    tool and no prompt. `{name}` stands for what the session's metadata has under that name, `{name|default}` has a
-    default, and without one a missing value is an error. The fields of the call event (`from`, `to`, `direction` and so
-    on) are read from the event alone. Resources are not bound."""
+    """Arguments that are set for every call of a tool or prompt that takes them. Values that the requester sends for
+    them are ignored. `{name}` stands for the value with that name in the session's metadata. `{name|default}` has a
+    default; without one a missing value is an error. The fields of the call event (`from`, `to`, `direction` and so on)
+    are read only from the event. Resources are not bound."""
     max_calls: int = Field(default=16, ge=1)
-    """How many tool calls and other requests of one session may run at once."""
+    """The most requests of one session, tool calls and others, that may run at once."""
     max_arguments: Size = 1 << 20
-    """The most bytes that a request's body may have."""
+    """The most bytes in a request's body."""
     max_result: Size = 4 << 20
-    """The most bytes that a result may have, with the text of its content once more. An answer that is longer than this
-    and than 4 MiB is not even parsed, and no more than 100,000 values are, because all sessions wait for it."""
+    """The most bytes in a result, with the text of its content counted twice. A response that is longer than this and
+    than 4 MiB is not parsed, nor is one with more than 100,000 values, because all sessions wait during parsing."""
     warm: Warm | None = None
-    """Processes that are started ahead of calls, as many as calls come in while one starts."""
+    """Processes that are started ahead of calls. Their number is that of the calls that arrive while one starts."""
     fork_server: Annotated[str, Field(pattern=_FUNCTION)] | None = None
-    """What a Python server runs, as `module:function`; the function may be an attribute of something in the module:
-    `weather.server:app.run`. A helper imports the module once and forks itself for each session, which saves the time
-    of the import; the arguments of `command` are its `sys.argv`. What the module makes of environment and folder while
-    it is imported, all sessions share. Where it cannot be done, `command` is started, with a warning. The helper
-    rehearses the function once, in a throw-away fork, so a server that does something at its start does it one time
-    more."""
+    """The function that a Python server runs, as `module:function`, for example `weather.server:app.run`. A helper
+    process imports the module once and forks itself for each session, which saves the time of the import. The arguments
+    of `command` are its `sys.argv`. All sessions share what the module reads from environment and folder during the
+    import. If forking is not possible, `command` is started, with a warning. The helper first runs the function once in
+    a throw-away fork, so a server that acts when it starts does so one more time."""
     sandbox: Sandbox = Field(default_factory=Sandbox)
-    """How the process is kept apart."""
+    """How the process is isolated."""
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
@@ -181,9 +181,9 @@ class MCPService(Section):
         if self.command is not None and not (self.command and all(self.command)):
             raise ValueError("command must name a program")
         if self.fork_server is not None and self.command is None:
-            raise ValueError("fork_server needs a command, for when it cannot be had")
+            raise ValueError("fork_server also needs a command, which is started if forking is not possible")
         if self.fork_server is not None and self.sandbox.kind == "bubblewrap":
-            raise ValueError('fork_server cannot be had with sandbox kind = "bubblewrap"')
+            raise ValueError('fork_server does not work with sandbox kind = "bubblewrap"')
         return self
 
     @model_validator(mode="after")

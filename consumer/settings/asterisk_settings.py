@@ -15,24 +15,24 @@ _EXAMPLE = "write http://127.0.0.1:8088 for ARI or tcp://127.0.0.1:5038 for AMI;
 
 
 class AsteriskSettings(Section):
-    """``[asterisk]``: what ``mcp-sessions bridge asterisk`` hears."""
+    """``[asterisk]``: the settings of ``mcp-sessions bridge asterisk``."""
 
     url: str = "http://127.0.0.1:8088"
-    """Where the PBX is. `http://` or `https://` and what stands before `/ari` for ARI, `tcp://` or `tls://` for the
-    manager interface (AMI)."""
+    """The address of the PBX. For ARI, `http://` or `https://` and the part before `/ari`. For the manager interface
+    (AMI), `tcp://` or `tls://`."""
     user: OptionalText = None
-    """Who asks: a user of `ari.conf`, or of `manager.conf`."""
+    """The Asterisk user, of `ari.conf` or of `manager.conf`."""
     password: OptionalSecret = None
     """The user's password."""
     app: str = Field(default="mcp-sessions", min_length=1, max_length=100)
-    """ARI: the name of the application. Each bridge needs one of its own; the last to connect gets the events."""
+    """ARI: the name of the application. Each bridge needs its own, because only the last to connect gets the events."""
     subscribe_all: bool = True
-    """ARI: hear every channel. `false`: those only that the dialplan sends to the application with `Stasis()`."""
+    """ARI: whether to get the events of every channel. `false`: only of those that the dialplan sends to `Stasis()`."""
     tls_ca: Path | None = None
-    """Certificate of a private CA (PEM) that the PBX is verified with. Without it: those that the system trusts."""
+    """The certificate of a private CA (PEM) to verify the PBX. Default: the CAs that the system trusts."""
     max_kept: int = Field(default=10_000, ge=100, le=1_000_000)
-    """How many events are kept while RabbitMQ is away. Beyond that calls that are over go first, then the oldest
-    events."""
+    """The most events that are kept while RabbitMQ is unavailable. Beyond that, events of ended calls are dropped
+    first, then the oldest events."""
 
     @field_validator("url")
     @classmethod
@@ -43,11 +43,11 @@ class AsteriskSettings(Section):
         except ValueError:
             usable = False
         if not usable or any(letter.isspace() or not letter.isprintable() for letter in url):
-            raise ValueError(f"is no address of a PBX; {_EXAMPLE}")
+            raise ValueError(f"is not the address of a PBX; {_EXAMPLE}")
         if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("has more than an address; user and password are settings of their own")
+            raise ValueError("must be only an address; set user and password separately")
         if parts.scheme in ("tcp", "tls") and parts.path not in ("", "/"):
-            raise ValueError("has a path, and the manager interface has none")
+            raise ValueError("has a path, but the manager interface has none")
         return url
 
     @field_validator("user", "app")

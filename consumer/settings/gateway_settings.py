@@ -19,7 +19,7 @@ from schemas.calls import Platform
 from schemas.ids import ServiceNameField
 
 Scope = Literal["gateway", "mcp", "mint", "events", "console"]
-"""What a holder of credentials may do: the REST API, MCP, mint call tokens, report call events, watch."""
+"""The scopes of credentials: the REST API, MCP, minting call tokens, sending call events, watching."""
 
 ALL_SCOPES: tuple[Scope, ...] = ("gateway", "mcp", "mint", "events", "console")
 
@@ -46,18 +46,18 @@ OptionalText = Annotated[str | None, BeforeValidator(_nothing)]
 
 
 class StaticToken(Section):
-    """``[[gateway.tokens]]``: a token that is known by its hash."""
+    """``[[gateway.tokens]]``: a token, configured by its hash."""
 
     name: str = Field(min_length=1, max_length=100)
-    """Who holds it; the log names it."""
+    """The token's name in the log."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
-    """SHA-256 of the token, in hex: `printf %s "$TOKEN" | sha256sum`."""
+    """The SHA-256 of the token, in hex: `printf %s "$TOKEN" | sha256sum`."""
     scopes: tuple[Scope, ...] = Field(min_length=1)
-    """What it allows: `gateway` (the REST API), `mcp`, `mint` (call tokens), `events`, `console`."""
+    """The token's scopes: `gateway` (the REST API), `mcp`, `mint` (call tokens), `events`, `console`."""
     services: tuple[ServiceNameField, ...] = ()
-    """Which services it reaches. Empty: all of them."""
+    """The services that the token allows. Default: all."""
     calls: Literal["any"] | None = None
-    """`"any"` must be said for `gateway`, `mcp` and `mint`: such a token reaches every call. Call tokens reach one."""
+    """Must be `"any"` for the scopes `gateway`, `mcp` and `mint`, because such a token reaches every call."""
 
     @model_validator(mode="after")
     def _any_call_is_said(self) -> "StaticToken":
@@ -71,21 +71,22 @@ class StaticToken(Section):
 
 
 class RateLimits(Section):
-    """``[gateway.rate_limits]``: how often one address may ask the REST API, as SignalWire's ``rate_limiting`` says it.
+    """``[gateway.rate_limits]``: how often one address may call the REST API, like SignalWire's ``rate_limiting``.
 
     A limit is a text like ``"10 per minute"``. Webhooks and MCP are not limited.
     """
 
     default: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """For requests without a limit of their own."""
+    """The limit for all other requests."""
     tools: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """For `GET /services/<service>/tools`."""
+    """The limit for `GET /services/<service>/tools`."""
     call: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """For `POST /services/<service>/call`."""
+    """The limit for `POST /services/<service>/call`."""
     session_delete: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """For `DELETE /sessions/<id>`."""
+    """The limit for `DELETE /sessions/<id>`."""
     storage_uri: str = "memory://"
-    """Where the counts are kept, as the library *limits* writes it. `memory://` counts for each process alone."""
+    """The storage of the counts, in the syntax of the library *limits*. `memory://` counts in each process
+    separately."""
 
     @field_validator("default", "tools", "call", "session_delete")
     @classmethod
@@ -96,7 +97,7 @@ class RateLimits(Section):
             try:
                 parse_many(text)
             except ValueError:
-                raise ValueError(f"{text!r} is no rate; write 10 per minute") from None
+                raise ValueError(f"{text!r} is not a rate; write it like: 10 per minute") from None
         return texts
 
     @property
@@ -106,16 +107,16 @@ class RateLimits(Section):
 
 
 class WebhookSettings(Section):
-    """``[gateway.webhooks.<platform>]``: how the webhooks of one platform are checked and answered."""
+    """``[gateway.webhooks.<platform>]``: the signatures and responses of one platform's webhooks."""
 
     keys: Keys = ()
-    """What its signatures are checked with; [the guide](guides/phones.md) says what that is. Two hold while one is
-    replaced. A webhook without a signature needs credentials of the gateway."""
+    """The keys that verify its signatures; see [the guide](guides/phones.md). To replace a key, list the old and the
+    new one. A webhook without a signature needs credentials of the gateway."""
     window: Seconds | None = None
-    """How far a signature's own time may be from now. Without it: what the platform recommends, 5 minutes mostly."""
+    """How far the time in a signature may be from now. Default: what the platform recommends, mostly 5 minutes."""
     document: OptionalText = None
-    """What answers a request that asks what to do with a call: a file, or a URL that is asked instead. Without it the
-    request is answered like any other."""
+    """The response to a request that asks what to do with a call: a file, or a URL that the gateway fetches. Without
+    it, the request is answered like any other."""
 
 
 class GatewaySettings(Section):
@@ -125,58 +126,58 @@ class GatewaySettings(Section):
     """
 
     host: str = Field(default="127.0.0.1", min_length=1, max_length=255)
-    """Where it listens. `0.0.0.0` is every address, and needs credentials."""
+    """The address that it listens on. `0.0.0.0` is every address, and needs credentials."""
     port: int = Field(default=8080, ge=0, le=65_535)
-    """The port; `PORT` of the environment comes before the default. `0`: one of the system's choice, which the log
-    tells."""
+    """The port. The environment variable `PORT` replaces the default. `0`: a free port, which the log names."""
     public_url: Annotated[str | None, Field(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")] = None
-    """How callers reach it from outside. Signatures are checked against it, and `Host` has to fit it."""
+    """The URL that clients use. Signatures are checked against it, and `Host` has to match it."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_several)] = ()
-    """Addresses or networks of proxies whose `X-Forwarded-*` headers are believed."""
+    """The addresses or networks of proxies whose `X-Forwarded-*` headers are trusted."""
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """More names that `Host` may have. The names of this machine and of `public_url` always count; without
-    `public_url` and without this, every name does."""
+    """Further names that `Host` may have. The names of this machine and of `public_url` are always allowed. If neither
+    this nor `public_url` is set, every name is allowed."""
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """Origins of web pages that may ask. Without it: none; programs send no `Origin`."""
+    """The origins of web pages that may send requests. Default: none. Programs send no `Origin`."""
     auth_user: OptionalText = None
-    """User for Basic authentication, with `auth_password`."""
+    """The user for Basic authentication, with `auth_password`."""
     auth_password: OptionalSecret = None
-    """Password for Basic authentication. Its holder may do everything."""
+    """The password for Basic authentication. It allows everything."""
     auth_token: OptionalSecret = None
-    """Bearer token of the operator. Its holder may do everything."""
+    """The operator's bearer token. It allows everything."""
     tokens: tuple[StaticToken, ...] = ()
-    """Tokens with scopes, known by their hash."""
+    """Tokens with scopes, configured by their hash."""
     token_keys: Keys = ()
-    """Keys of call tokens: secrets of 32 bytes or more (HS256), or PEM keys (EdDSA). The first one signs, all of them
+    """The keys of call tokens: secrets of 32 bytes or more (HS256), or PEM keys (EdDSA). The first signs, and all
     verify."""
     signing_keys: Keys = ()
-    """Signing keys of the SignalWire project, with which its webhooks are checked. Two hold while one is replaced."""
+    """The SignalWire project's signing keys, which verify its webhooks. To replace a key, list the old and the new
+    one."""
     webhooks: dict[Platform, WebhookSettings] = Field(default_factory=dict)
-    """Keys and answers for the webhooks of each platform, by its name."""
+    """The keys and responses for webhooks, by platform."""
     call_timeout: Seconds = 25.0
-    """How long a tool call over HTTP may take. SignalWire's agents give up after 30 seconds and ask again."""
+    """How long a tool call over HTTP may take. SignalWire's agents give up after 30 seconds and repeat the request."""
     stream_timeout: Seconds = 300.0
-    """How long a tool call over MCP may take whose client hears progress and questions on a stream."""
+    """How long a tool call over MCP may take if its client gets progress and questions on a stream."""
     call_header: str = Field(default="X-Call-Id", pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
-    """The header that names the call for MCP, where neither the path nor a call token does."""
+    """The header that names the call for MCP, if neither the path nor a call token does."""
     open: Literal["beside", "never"] = "beside"
-    """Whether the first tool call over MCP opens the call's session. `never`: only call events and
-    `session.create` do, and a call that nobody told of is answered with 404."""
+    """Whether the first use over MCP opens the call's session. With `never`, only call events and `session.create` do,
+    and a call without a session gets 404."""
     max_body: Annotated[Size, Field(ge=1 << 10, le=64 << 20)] = 4 << 20
-    """The most bytes that a request's body may have."""
+    """The most bytes in a request's body."""
     max_in_flight: int = Field(default=1000, ge=1, le=100_000)
-    """How many requests are worked on at once; one more is answered with 503."""
+    """The most requests that it handles at once. Further ones get 503."""
     max_connections: int = Field(default=4000, ge=1, le=100_000)
-    """How many connections are held open at once; one more is closed."""
+    """The most open connections. Further ones are closed."""
     rate_limits: RateLimits = Field(default_factory=RateLimits)
-    """How often one address may ask; nothing is limited unless it is said."""
+    """How often one address may send requests. Default: without limit."""
     document: str | None = None
-    """What answers a document fetch that comes to `/signalwire/events`: a file with SWML or cXML, or a URL that is
-    asked instead. Without it the fetch is answered with 204."""
+    """The response to a document fetch at `/signalwire/events`: a file with SWML or cXML, or a URL that the gateway
+    fetches. Without it, the response is 204."""
     tls_cert: Path | None = None
-    """Certificate chain (PEM), to serve HTTPS."""
+    """The certificate chain (PEM), to serve HTTPS."""
     tls_key: Path | None = None
-    """The certificate's private key (PEM); without it the key is in `tls_cert`."""
+    """The certificate's private key (PEM). Default: it is in `tls_cert`."""
 
     @field_validator("tls_cert", "tls_key")
     @classmethod
@@ -206,7 +207,7 @@ class GatewaySettings(Section):
         if self.published_password or self.guarded or self.local:
             return self
         raise ValueError(
-            f"host {self.host} is reached from elsewhere, and there are no credentials: set auth_user and "
+            f"host {self.host} can be reached from other machines, but there are no credentials: set auth_user and "
             "auth_password, auth_token, tokens or token_keys, or listen on 127.0.0.1"
         )
 
@@ -274,8 +275,8 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
         )
     if (gateway.signing_keys or gateway.signed_platforms) and not (gateway.public_url or gateway.trusted_proxies):
         thoughts.append(
-            "gateway.public_url is not set, and no trusted_proxies: a signature covers the URL that was called, so "
-            "behind a proxy no webhook will be believed"
+            "neither gateway.public_url nor trusted_proxies is set: a signature covers the URL that was called, so "
+            "behind a proxy every webhook is refused"
         )
     if gateway.call_timeout > AGENTS_TIMEOUT:
         thoughts.append(

@@ -37,94 +37,94 @@ class SessionSettings(Section):
     """``[session]``: the keys of SignalWire's gateway, and limits on what one worker takes."""
 
     default_timeout: Reloadable[Seconds] = 300.0
-    """How long a session may stay unused before it expires. A tool call in flight counts as use."""
+    """How long a session may stay unused before it expires. A running tool call counts as use."""
     cleanup_interval: Reloadable[Seconds] = 60.0
-    """The longest that a worker does not look for dead processes. Expiry does not wait for it."""
+    """The longest time between two checks for dead processes. Expiry does not depend on it."""
     max_sessions_per_service: Reloadable[int] = Field(default=100, ge=1)
-    """Sessions of one service on one worker."""
+    """The most sessions of one service on one worker."""
     # A worker holds a message for each of its calls, and RabbitMQ lets it hold 65,535.
     max_total_sessions: Reloadable[int] = Field(default=500, ge=1, le=60_000)
-    """Sessions on one worker."""
+    """The most sessions on one worker."""
     max_metadata: Annotated[Size, Field(le=MAX_RECIPE)] = 256 << 10
-    """Bytes of a session's metadata, the call event included, as JSON. A session with more gets `INVALID_MESSAGE`."""
+    """The most bytes of a session's metadata as JSON, including the call event. More causes `INVALID_MESSAGE`."""
     max_lifetime: Reloadable[Annotated[Seconds | None, BeforeValidator(_unlimited)]] = 14_400.0
-    """How long a session may live, however busy it is. `0`: for ever."""
+    """How long a session may live, even if it is in use. `0`: without limit."""
     sandbox_dir: Path | None = None
-    """Where the private folders of the server processes are made; without it, the system's folder for temporary
-    files."""
+    """The folder for the private folders of the server processes. Default: the system's folder for temporary files."""
 
 
 class CallExchangeSettings(Section):
-    """An exchange of a telephony platform that is bound to the queue of call events, so that it needs no code."""
+    """An exchange of a telephony platform that is bound to the queue of call events."""
 
     exchange: AmqpName
-    """Its name."""
+    """The name of the exchange."""
     type: Literal["topic", "direct", "fanout", "headers"] = "topic"
-    """Its type; it is declared durable, as FreeSWITCH does."""
+    """The type of the exchange. It is declared durable, as FreeSWITCH does."""
     routing_key: str = Field(default="#", max_length=255)
-    """What to bind."""
+    """The routing key of the binding."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the binding, for a headers exchange."""
+    """The arguments of the binding, for a headers exchange."""
     platform: Platform | None = None
-    """Whose events come by it: a body of any other platform becomes a dead letter. `asterisk` also takes ARI and AMI
-    events that a module wraps into `{name, data}`. Without it the body decides."""
+    """The platform of the exchange's events. A body of another platform becomes a dead letter. `asterisk` also accepts
+    ARI and AMI events that a module wraps into `{name, data}`. Default: the body decides."""
 
 
 class WorkerSettings(Section):
-    """``[worker]``: this program on the broker."""
+    """``[worker]``: the worker."""
 
     prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"
     """The first word of every name on the broker."""
     worker_id: Annotated[str, Field(pattern=_NAME)] | None = None
-    """Must be unique: a worker whose id is alive in another process exits with 2. Without it each start makes its
-    own."""
+    """The worker's id, which must be unique. If another running worker has it, the worker exits with 2. Default: a new
+    id for each start."""
     tombstone: Seconds = 30.0
-    """How long a start opens nothing for a call that has ended. One that was sent before the end does not for ten
+    """How long after a call's end a start opens nothing for it. For a start that was sent before the end it is ten
     minutes."""
     grace: Seconds = 5.0
-    """How long a worker that lost its connection may take to come back before its calls are placed elsewhere. The same
-    on all workers of a prefix: it is part of a queue."""
+    """How long a worker may take to reconnect before its calls are placed elsewhere. It must be the same on all workers
+    of a prefix, because it is an argument of a queue."""
     admission_wait: Reloadable[Seconds] = 2.0
-    """How long a start waits for room."""
+    """How long a start waits for a worker with room."""
     ring_timeout: Reloadable[Seconds] = 120.0
-    """How long a place and a process are held for a call that rings, on a route with `start = "answered"`."""
+    """How long a session's place and process are reserved while a call rings, on a route with `start = "answered"`."""
     drain: Reloadable[Literal["hand_over", "wait"]] = "hand_over"
-    """What a worker that leaves does with its calls: it hands them over to the others at once (`"hand_over"`), or keeps
-    them until they end or `drain_timeout` is nearly over (`"wait"`)."""
+    """What a worker does with its calls when it shuts down. With `"hand_over"` it hands them over at once. With
+    `"wait"` it keeps them until they end or `drain_timeout` is nearly over."""
     drain_timeout: Reloadable[Seconds] = 15.0
-    """How long handing over or closing the calls may take when the worker leaves."""
+    """How long a worker that shuts down may take to hand over or close its calls."""
     heartbeat: float = Field(default=10.0, ge=1, le=300)
     """Seconds between AMQP heartbeats."""
     connect_timeout: Seconds = 60.0
-    """How long a broker that cannot be reached is tried at the start."""
+    """How long a worker tries to reach the broker when it starts."""
     calls_prefetch: int = Field(default=100, ge=1, le=65_535)
-    """Raw call events in work at once."""
+    """How many raw call events a worker handles at once."""
     max_message: Annotated[Size, Field(ge=1 << 10, le=MAX_RECIPE)] = 4 << 20
-    """Bytes of the body of an event or a request, also written `"1M"`; what is larger becomes a dead letter, unread.
-    12 MiB at most: what is kept of a call must fit into a message of RabbitMQ."""
+    """The most bytes in the body of an event or a request, also written `"1M"`. A larger one becomes a dead letter
+    without being parsed. It is 12 MiB at most, because a call's recipe must fit into a RabbitMQ message."""
     max_requests: int = Field(default=4_096, ge=1)
-    """Requests that the worker holds at once, those that wait included. More get `CAPACITY`."""
+    """The most requests that the worker holds at once, including waiting ones. More get `CAPACITY`."""
     max_kept: Annotated[Size, Field(ge=1 << 20)] = 128 << 20
-    """Bytes that the worker keeps of each of these: the metadata of its sessions, answers under idempotency keys, and
-    bodies of requests. A session or a request beyond that gets `CAPACITY`; of answers the oldest goes."""
+    """The most bytes that the worker keeps of each of these: its sessions' metadata, results under idempotency keys,
+    and bodies of requests. A further session or request gets `CAPACITY`. Of the results the oldest is forgotten."""
     max_dead_letter_bytes: Annotated[Size, Field(ge=1 << 20)] = 256 << 20
-    """Bytes that the dead-letter queue `mcp.dead` holds, and 100,000 messages; the oldest make room for new ones. The
-    same on all workers of a prefix. A queue that is there with another bound is used as it is, with a warning."""
+    """The most bytes in the dead-letter queue `mcp.dead`, which also holds at most 100,000 messages. The oldest are
+    dropped for new ones. It must be the same on all workers of a prefix. An existing queue with another limit is used
+    unchanged, with a warning."""
     call_exchanges: tuple[CallExchangeSettings, ...] = ()
-    """Exchanges of telephony platforms that are bound to the queue of call events."""
+    """The exchanges of telephony platforms that are bound to the queue of call events."""
     http_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Where `/livez`, `/readyz` and `/metrics` are served, see [observability](operations/observability.md). Without
-    it: nowhere. `0`: a port of the system's choice, which the log tells."""
+    """The port of `/livez`, `/readyz` and `/metrics`, see [observability](operations/observability.md). Default: none.
+    `0`: a free port, which the log names."""
     http_host: str = Field(default="127.0.0.1", min_length=1, max_length=255)
-    """On which address. The default is for this machine only; `0.0.0.0` is every address."""
+    """The address of this port. The default is reachable from this machine only. `0.0.0.0` is every address."""
     log_level: Reloadable[Annotated[LogLevel, BeforeValidator(_lower)]] = "info"
-    """Lowest level of the log."""
+    """The lowest level of the log."""
     log_format: Reloadable[Annotated[LogFormat, BeforeValidator(_lower)]] = "auto"
-    """`auto`: for people on a terminal, JSON otherwise."""
+    """The format of the log. `auto` is for people on a terminal, and JSON otherwise."""
 
 
 def built_in_services() -> dict[str, Any]:
-    """What is there without any configuration: a todo list, to try things out."""
+    """The service without any configuration: a todo list, to try things out."""
     command = [sys.executable, "-m", "consumer.processes.todo_server"]
     return {"todo": {"command": command, "description": "A todo list for each call (built in)"}}
 
@@ -175,6 +175,6 @@ class Settings(BaseSettings):
         for key, service in services.items():
             if service.name != key:
                 raise ValueError(
-                    f"the service {key!r} calls itself {service.name!r}; leave name out, the key is the name"
+                    f"the service {key!r} has the name {service.name!r}; leave out name, because the key is the name"
                 )
         return services
