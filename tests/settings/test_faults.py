@@ -143,7 +143,7 @@ def test_the_name_of_a_service_is_one_word() -> None:
 
 
 def test_a_service_cannot_call_itself_otherwise_than_its_key() -> None:
-    assert "calls itself 'b'" in faults('[services.a]\nname = "b"\ncommand = ["x"]')["services"]
+    assert "has the name 'b'" in faults('[services.a]\nname = "b"\ncommand = ["x"]')["services"]
 
 
 def test_broken_toml_is_named_with_its_line() -> None:

@@ -131,8 +131,8 @@ def warnings_of(folder: Path, **gateway: Any) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("gateway", "told"),
     [
-        ({"signing_keys": [KEY]}, "gateway.public_url is not set"),
-        ({"webhooks": {"twilio": {"keys": [KEY]}}}, "gateway.public_url is not set"),
+        ({"signing_keys": [KEY]}, "neither gateway.public_url nor trusted_proxies is set"),
+        ({"webhooks": {"twilio": {"keys": [KEY]}}}, "neither gateway.public_url nor trusted_proxies is set"),
         ({"call_timeout": 29}, "gateway.call_timeout: SignalWire's agents give up after 30 s"),
         ({"document": "/nowhere/call.xml"}, "gateway.document: there is no file '/nowhere/call.xml'"),
     ],

@@ -62,7 +62,7 @@ async def confinement_of(service: MCPService, *, forks: bool = False) -> Confine
             return Confinement("limits", user)
         case "bubblewrap":
             if refusal := await no_bubblewrap():
-                raise StartFailed(f"{service.name}: sandbox kind bubblewrap cannot be had here: {refusal}")
+                raise StartFailed(f"{service.name}: sandbox kind bubblewrap does not work here: {refusal}")
             return Confinement("bubblewrap", user)
         case "auto":
             wanted = user is not None or not forks
