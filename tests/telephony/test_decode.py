@@ -50,6 +50,8 @@ def test_a_body_is_read_however_it_was_wrapped(body: bytes, content_type: str | 
         (b"true", "the body must be a JSON object or a form, is true or false"),
         (b"[" * 100_000, "the body is JSON nested too deep to read"),
         (b'{"a":' * 100_000, "the body is JSON nested too deep to read"),
+        (b'{"a": [' + b"1," * 100_000 + b"1]}", "the body has more than 100000 JSON values"),
+        (json.dumps(json.dumps({"a": [1] * 100_001})).encode(), "the body has more than 100000 JSON values"),
         (b'{"a":' + b"9" * 5000 + b"}", "the body is JSON with a value that cannot be read"),
         (b"&".join(b"f%d=x" % n for n in range(2000)), "the body is a form that cannot be read"),
         (b"{}", "no known platform sends an object with these fields: none"),

@@ -85,6 +85,14 @@ async def test_what_is_no_message_is_refused(mcp: Cluster, serve: Serve, body: b
     assert answer.json()["id"] is None
 
 
+async def test_a_body_of_too_many_values_is_not_parsed(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start()
+    http = await serve()
+    answer = await http.post(ECHO, json=message("ping", {"x": [0] * 100_001}), headers=JSON_ONLY)
+    assert answer.status_code == 413
+    assert "100000 JSON values" in answer.json()["error"]["message"]
+
+
 async def test_what_http_refuses_is_answered_in_json_rpc(mcp: Cluster, serve: Serve) -> None:
     await mcp.start()
     http = await serve(max_body=1024)
