@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 
 import psutil
 import pytest
@@ -32,10 +31,9 @@ server.run()
 WEEK = 604_800
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
-async def test_requests_under_a_timeout_of_a_week_are_few_and_end_when_the_service_says(mcp: Cluster, count: int):
+async def test_requests_under_a_timeout_of_a_week_are_few_and_end_when_the_service_says(mcp: Cluster):
     service = {"command": [sys.executable, "-c", MUTE], "call_timeout": 1, "max_call_timeout": 2, "max_calls": 4}
-    worker = await mcp.start(config(services={"mute": service, "echo": {"command": ECHO}}))
+    await mcp.start(config(services={"mute": service, "echo": {"command": ECHO}}))
     await mcp.client.create("c", "mute", timeout=2)
     await mcp.client.create("beside", "echo")
 
@@ -46,16 +44,9 @@ async def test_requests_under_a_timeout_of_a_week_are_few_and_end_when_the_servi
             await mcp.client.request(type_, body, call_id="c", reply_timeout=WEEK)
         return caught.value
 
-    before = psutil.Process(worker.process.pid).memory_info().rss
-    began = time.monotonic()
-    errors = await asyncio.wait_for(asyncio.gather(*map(get, range(count))), 30 + count / 40)
-    timed_out = sum(isinstance(error, ToolTimeout) for error in errors)
-    assert timed_out + sum(isinstance(error, Capacity) for error in errors) == count
-    took = time.monotonic() - began
-    assert 4 <= timed_out <= 4 * (1 + took / 2)  # each of the four places is free again after two seconds
-    grown = psutil.Process(worker.process.pid).memory_info().rss - before
-    sys.stdout.write(f"{count} in {took:.1f} s, {timed_out} timed out, grown by {grown >> 20} MiB\n")
-    assert grown < 100 << 20
+    errors = await asyncio.wait_for(asyncio.gather(*map(get, range(200))), 30)
+    assert sum(isinstance(error, Capacity) for error in errors) == 196
+    assert sum(isinstance(error, ToolTimeout) for error in errors) == 4
     assert (await mcp.client.call_tool("beside", "echo", {"text": "lives"})).text == "lives"
     await mcp.event("expired", session_id="c")  # its idle time has come all the same
 
