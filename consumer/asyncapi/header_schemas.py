@@ -8,13 +8,13 @@ from consumer.broker import dead_letter, message
 from schemas import headers
 
 DEAD_LETTER_HEADERS: dict[str, str] = {
-    dead_letter.REASON_HEADER: "one word: `unrecognised` (no platform sends this), `invalid_message`, `unknown_type`, "
-    "`too_large` (`worker.max_message`), `expired` (nobody took it within its `expiration`), `crash_loop` (four "
-    "workers died with it), `defect` (of ours; the log has the traceback)",
-    dead_letter.ERROR_HEADER: "the sentence that says what is wrong",
-    dead_letter.EXCHANGE_HEADER: "where it was published",
-    dead_letter.ROUTING_KEY_HEADER: "and under which routing key",
-    dead_letter.QUEUE_HEADER: "the queue that it was taken from",
+    dead_letter.REASON_HEADER: "one word: `unrecognised` (no platform's event), `invalid_message`, `unknown_type`, "
+    "`too_large` (`worker.max_message`), `expired` (not consumed within its `expiration`), `crash_loop` (four "
+    "workers died with it), `defect` (a bug in mcp-sessions; the log has the traceback)",
+    dead_letter.ERROR_HEADER: "a sentence that describes the fault",
+    dead_letter.EXCHANGE_HEADER: "the exchange that it was published to",
+    dead_letter.ROUTING_KEY_HEADER: "its routing key",
+    dead_letter.QUEUE_HEADER: "the queue that it was consumed from",
     dead_letter.DEAD_LETTERED_AT_HEADER: "when it became a dead letter",
     dead_letter.ORIGIN_HEADER: "`worker`, if a worker had published it",
 }
@@ -46,10 +46,10 @@ def _header(description: str, **more: object) -> Schema:
 
 _TYPE = _property("string", "The message type.")
 _ID = _property("string", "Unique; a message that is sent again keeps it.")
-_CORRELATION = _property("string", "Comes back with the reply.")
+_CORRELATION = _property("string", "Copied to the reply.")
 _TIMESTAMP = _property("integer", "When it was sent, in seconds since the epoch.")
 _TRACE: dict[str, Schema] = {
-    "traceparent": _header("W3C Trace Context, level 1, section 3.2; handed on to the MCP server."),
+    "traceparent": _header("W3C Trace Context, level 1, section 3.2, passed to the MCP server."),
     "tracestate": _header("W3C Trace Context, level 1, section 3.3."),
 }
 
@@ -69,13 +69,13 @@ def _headers(description: str, required: tuple[str, ...] = (), **properties: Sch
 
 HEADERS: dict[str, Schema] = {
     "RawHeaders": _headers(
-        "An event of a telephony platform: told apart by its body.",
+        "An event of a telephony platform, recognised by its body.",
         content_type=_property("string", "JSON if it is missing; form-encoded bodies say so."),
         message_id=_ID,
         timestamp=_TIMESTAMP,
     ),
     "RequestHeaders": _headers(
-        "A request. Without a reply address it is served and not answered.",
+        "A request. Without a reply address it is executed but not answered.",
         ("type",),
         type=_TYPE,
         content_type=_content(message.JSON),
@@ -86,14 +86,14 @@ HEADERS: dict[str, Schema] = {
         correlation_id=_CORRELATION,
         expiration=_property(
             "string",
-            "How long (ms) its sender waits, in digits; not on the sessions exchange.",
+            "How long (ms) the sender waits, in digits. Not for the sessions exchange.",
             pattern="^[0-9]+$",
         ),
         **{headers.DEADLINE: _header("Until when (ms since the epoch) its sender waits, for the sessions exchange.")},
         timestamp=_TIMESTAMP,
     ),
     "ReplyHeaders": _headers(
-        "What comes to the reply address of a request, with the correlation id of the request.",
+        "A message to the reply address of a request, with the request's correlation id.",
         ("type",),
         type=_TYPE,
         content_type=_content(message.JSON),
@@ -128,7 +128,9 @@ HEADERS: dict[str, Schema] = {
             "content_type": _content(message.JSON),
             "message_id": _ID,
             "reply_to": _property("string", "The queue of the worker that asks."),
-            "user_id": _property("string", "The user of the worker, which RabbitMQ verifies: without it nobody obeys."),
+            "user_id": _property(
+                "string", "The user of the worker, which RabbitMQ verifies. Without it, workers refuse the message."
+            ),
             "correlation_id": _CORRELATION,
             "timestamp": _TIMESTAMP,
             **{

@@ -163,14 +163,16 @@ class DeadLetter:
             raise NotReplayable(f"only workers send {kind}: publish the start of the call to {names.calls!r} instead")
         if kind in MADE_OF_EVENTS:
             if not self.by_worker:
-                raise NotReplayable(f"nobody knows who sent this {kind}: publish it to {names.calls!r} if you trust it")
+                raise NotReplayable(
+                    f"the sender of this {kind} is unknown: publish it to {names.calls!r} if you trust it"
+                )
             return message, names.calls, key
         if queue == names.queries or (not exchange and key == names.queries):
             return message, names.cluster, ""
         if self.call is not None and _was_between_workers(self.origin, names):
             return message, names.sessions, self.call
         if not exchange or exchange in (names.dead_letters, names.events, names.workers, names.unowned, names.orphans):
-            raise NotReplayable(f"nobody knows where it came from: publish it yourself, or drop it ({exchange!r})")
+            raise NotReplayable(f"its origin is unknown: publish it yourself, or drop it ({exchange!r})")
         return message, exchange, key
 
 
@@ -231,7 +233,7 @@ def _told_by_the_broker(death: Mapping[str, Any]) -> str:
         case "delivery_limit":
             return f"given back too often by the consumers of {death.get('queue')}"
         case "expired":
-            return f"nobody took it from {death.get('queue')} in time"
+            return f"no consumer took it from {death.get('queue')} in time"
         case "rejected":
             return f"a consumer of {death.get('queue')} rejected it"
         case _:

@@ -211,7 +211,7 @@ class AmqpConnection:
                 )
             return parse_reply(answer.message.body)
         except TimeoutError:
-            raise NoReply(f"nobody answered {request.type} within {timeout:g} s") from None
+            raise NoReply(f"no reply to {request.type} within {timeout:g} s") from None
         except BrokerError as error:
             raise translated(error) from error
         except Internal as error:

@@ -91,7 +91,7 @@ DEAD_LETTER_BYTES = _counter("dead_letter_bytes_total", "How many bytes became d
 
 PLACEMENTS = _counter(
     "placements_total",
-    "How many messages for calls that nobody owned this worker decided about as the placer, by decision",
+    "How many messages for calls without an owner this worker handled as the placer, by decision",
     "outcome",
 )
 PLACEMENT = _seconds("placement", "How long calls waited until the placer had a worker for them, admission included")
@@ -164,9 +164,7 @@ class State:
     admission_waiting: int = field(metadata=_look("admission_waiting", "How many starts wait for room at this placer"))
     link_up: bool = field(metadata=_look("link_up", "1 while there is a link to the broker"))
     events_waiting: int = field(metadata=_look("events_waiting", "How many events wait for the broker"))
-    placer: bool = field(
-        metadata=_look("placer", "1 while messages for calls that nobody owns come to this worker: it is the placer")
-    )
+    placer: bool = field(metadata=_look("placer", "1 while this worker is the placer"))
     workers: Mapping[str, int] = field(
         metadata=_look("workers", "How many workers this one hears of, itself included", "state")
     )

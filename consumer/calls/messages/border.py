@@ -84,7 +84,7 @@ def _check_origin(delivery: Delivery, names: Names) -> None:
             type=kind,
         )
     if kind in INTERNAL_TYPES:
-        raise InvalidMessage(f"{kind} is what workers tell each other: nobody else may send it", type=kind)
+        raise InvalidMessage(f"only workers may send {kind}", type=kind)
     if not delivery.exchange and delivery.queue != names.queries:
         raise InvalidMessage(
             f"{kind}: came straight into the queue {delivery.queue!r}: publish it to {names.sessions!r} or "

@@ -96,7 +96,7 @@ def check_call(grant: Grant, call_id: CallId | None) -> None:
         Refused: 404: it is not his, and whether there is one is none of his business.
     """
     if call_id is not None and not grant.reaches_call(call_id):
-        raise Refused(404, "there is no such call for this token: it is another call's")
+        raise Refused(404, "the token is for another call")
 
 
 def _narrowed(reached: Sequence[str], open_ones: Sequence[str]) -> Sequence[str]:

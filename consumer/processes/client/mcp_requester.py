@@ -140,14 +140,14 @@ class McpRequester:
         ending = await self._await_exit() if connection_lost(fault) else None
         if ending is not None:
             return OutcomeUnknown(
-                f"{named}: the server was gone before it answered; nobody can say whether it was executed",
+                f"{named}: the server ended before it answered; it is unknown whether the call was executed",
                 exit_code=ending.exit_code,
                 signal=ending.signal,
                 stderr=ending.stderr,
             )
         if fault.message == UNANSWERED or answer_lost(fault):
             return OutcomeUnknown(
-                f"{named}: {fault.message}; nobody can say whether it was executed",
+                f"{named}: {fault.message}; it is unknown whether the call was executed",
                 exit_code=None,
                 signal=None,
                 stderr="",

@@ -56,4 +56,4 @@ class OpenRequests:
         only = self._open.pop()
         if isinstance(answer, JSONRPCError):
             return answer.model_copy(update={"id": only})
-        return failure(only, f"the server's answer is for a request that nobody made, {quoted(answer.id)}")
+        return failure(only, f"the server answered a request that was not sent, {quoted(answer.id)}")
