@@ -27,11 +27,11 @@ class ToolsRecord(Strict):
 
 
 class SessionCreatedData(SessionInfo):
-    """The session is open; ``restored`` is true when it replaces one that was lost or handed over."""
+    """The session is open. ``restored`` is true if it replaces one that was lost or handed over."""
 
 
 class SessionEndedData(SessionInfo):
-    """A session info with the reason, and what its tool calls were, as far as that is known."""
+    """A session info with the reason of the end and, if known, a summary of the tool calls."""
 
     reason: EndReason
     tools: ToolsRecord | None = None
@@ -41,26 +41,26 @@ class SessionEndedData(SessionInfo):
 
 
 class SessionClosedData(SessionEndedData):
-    """Somebody ended the session; ``reason`` says why."""
+    """The session was closed. ``reason`` says why."""
 
 
 class SessionExpiredData(SessionEndedData):
-    """The session's time was over: idle for too long, or as old as one may be."""
+    """The session was idle for too long or reached its maximum lifetime."""
 
 
 class SessionDiedData(SessionEndedData):
-    """The session's process ended by itself, or took its workers with it.
+    """The session's process ended by itself, or brought down its workers.
 
     ``exit_code`` or ``signal`` and the last lines of ``stderr`` are those of the process.
     """
 
 
 class SessionLostData(SessionEndedData):
-    """The session's worker has gone without a word; another one tells."""
+    """The session's worker died. Another worker publishes the event."""
 
 
 class SessionRejectedData(Strict):
-    """A start could not be served, and there is no session; ``reason`` is the code."""
+    """A start failed, so there is no session. ``reason`` is the code."""
 
     session_id: SessionId
     call_id: CallId

@@ -131,7 +131,7 @@ def test_errors_and_reasons_are_told_with_their_meaning():
     told = {
         reason
         for what in ("Closed", "Expired", "Died", "Lost")
-        for reason in MADE["components"]["schemas"][f"Session{what}"]["properties"]["reason"]["enum"]
+        for reason in MADE["components"]["schemas"][f"Session{what}Data"]["properties"]["reason"]["enum"]
     }
     assert told == {one.value for one in EndReason}
 
