@@ -41,8 +41,8 @@ def test_without_anything_a_bridge_misses_its_credentials():
         ("localhost:5038", "write http://127.0.0.1:8088"),
         ("http://", "write http://127.0.0.1:8088"),
         ("tcp://localhost:99999", "write http://127.0.0.1:8088"),
-        ("http://user:secret@localhost:8088", "settings of their own"),
-        ("http://localhost:8088/?api_key=x", "settings of their own"),
+        ("http://user:secret@localhost:8088", "set user and password separately"),
+        ("http://localhost:8088/?api_key=x", "set user and password separately"),
         ("tcp://localhost:5038/ari", "has a path"),
     ],
 )
