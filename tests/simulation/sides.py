@@ -93,10 +93,11 @@ class Side:
                 await channel.bind(binding)
 
     async def end(self) -> None:
+        for number, one in enumerate(self.links):  # a queue that goes costs whoever consumes from it the link
+            if one is not None:
+                await self.close(number)
+        await self.open(0)
         link = self.links[0]
-        if link is None:
-            await self.open(0)
-            link = self.links[0]
         assert link is not None
         async with link.scratch() as channel:
             for exchange in self.names.exchanges:
@@ -204,6 +205,7 @@ async def quiet(*sides: Side, bound: float = 20.0) -> bool:
     loop = asyncio.get_running_loop()
     until = loop.time() + bound
     one, other = sides
+    await asyncio.sleep(0.03)  # nothing tells that a broker has nothing more to deliver
     while one.told() != other.told():
         if loop.time() > until:
             return False

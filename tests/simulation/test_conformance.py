@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(300)
 KEYS = st.sampled_from(["a", "b", "a.b"])
 LINKS = st.sampled_from([0, 1])
 PREFETCH = st.sampled_from([1, 2, 100])
-counted = {"operations": 0, "deliveries": 0, "runs": 0}
+counted = {"operations": 0, "deliveries": 0, "consumers": 0, "runs": 0}
 url = ""
 
 
@@ -63,6 +63,11 @@ class Both(RuleBasedStateMachine):
 
         self.sides = self.run(make())
         self.queues = [queue.name for queue in names.queues]
+        for source in (names.direct, names.topic, names.fanout):
+            self.both("bind", Binding(source, names.plain, "a"), on=True)
+        for link, queue in ((0, names.plain), (0, names.unowned), (1, names.unowned), (1, names.dead)):
+            self._consumers += 1
+            self.both("consume", self._consumers, link, queue, 100)
 
     def both(self, method: str, *args: Any, **kwargs: Any) -> None:
         """Do the same on both, and compare what they say and what was delivered."""
@@ -112,6 +117,7 @@ class Both(RuleBasedStateMachine):
         ):
             return
         self._consumers += 1
+        counted["consumers"] += 1
         self.both("consume", self._consumers, link, name, prefetch)
 
     @rule(which=st.integers(0, 5), message=st.integers(0, 3), how=st.sampled_from([None, None, True, False]))
