@@ -29,7 +29,7 @@ RETRY: Final = 2.0
 T = TypeVar("T")
 
 
-class _Kept(Generic[T]):
+class _Remembered(Generic[T]):
     """One answer of the workers."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
@@ -76,8 +76,8 @@ class _Kept(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Service:
-    tools: _Kept[list[Tool]]
-    description: _Kept[ServerDescription]
+    tools: _Remembered[list[Tool]]
+    description: _Remembered[ServerDescription]
 
 
 class KnownServices:
@@ -86,7 +86,7 @@ class KnownServices:
     def __init__(self, client: SessionClient, timeout: float) -> None:
         self._client = client
         self._timeout = timeout
-        self._services = _Kept(self._list)
+        self._services = _Remembered(self._list)
         self._known: dict[str, _Service] = {}
 
     async def services(self) -> list[str]:
@@ -145,7 +145,7 @@ class KnownServices:
         return enabled
 
     def _service(self, name: str) -> _Service:
-        return _Service(_Kept(partial(self._tools, name)), _Kept(partial(self._description, name)))
+        return _Service(_Remembered(partial(self._tools, name)), _Remembered(partial(self._description, name)))
 
     async def _tools(self, service: str) -> list[Tool]:
         return (await self._client.service_tools(service, reply_timeout=self._timeout)).tools

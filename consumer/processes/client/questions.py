@@ -42,7 +42,7 @@ MAX_LOGS = 1_000
 MAX_CHANGES = 1_000
 """Changes that the requester of one request is told of; what a server says beyond is dropped."""
 
-TELL_PATIENCE = 5.0
+TELL_TIMEOUT = 5.0
 """How long (s) a result waits until its requester has been told what came before it."""
 
 USER_REJECTED = -1
@@ -88,7 +88,7 @@ class _Request:
         await asyncio.sleep(0)  # what was read before the result is being told from here on
         if self._telling:
             with suppress(TimeoutError):
-                async with asyncio.timeout(TELL_PATIENCE):
+                async with asyncio.timeout(TELL_TIMEOUT):
                     await self._all_told.wait()
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiormq import Channel as RawChannel
+import aiormq
 from aiormq import spec
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.exceptions import (
@@ -169,7 +169,7 @@ class _WriteQueue:
         self.put_nowait(written)
 
 
-class SimulatedChannel(RawChannel):
+class SimulatedChannel(aiormq.Channel):
     """What is used of ``aiormq.Channel``."""
 
     def __init__(self, connection: SimulatedConnection, number: int, confirms: bool) -> None:
