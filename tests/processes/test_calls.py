@@ -156,7 +156,7 @@ async def test_large_results_come_whole(start: Start, size: int) -> None:
 
 async def test_large_arguments_arrive_whole(start: Start) -> None:
     client = await start()
-    words = "y" * 5_000_000
+    words = "y" * 4_000_000
     assert text(await client.call_tool("echo", {"text": words})) == words
 
 

@@ -16,6 +16,7 @@ def folders(sandbox: Path) -> set[Path]:
 
 
 async def test_folders_and_processes_of_a_worker_that_was_killed_with_its_keeper(mcp: Cluster):
+    mcp.anew = True  # the streams of what is killed here stay open in its grandchildren
     sandbox = mcp.folder / "sandbox"
     service = {"command": [*ECHO, "--grandchild"], "sandbox": OPEN}
     configuration = config(services={"echo": service}, session={"sandbox_dir": str(sandbox)})

@@ -170,7 +170,7 @@ async def no_task_is_left():
 def test_the_simulated_broker_does_what_the_real_one_does(amqp_url):
     global url  # noqa: PLW0603
     url = amqp_url
-    runs = int(os.environ.get("CONFORMANCE_RUNS", "40"))
+    runs = int(os.environ.get("CONFORMANCE_RUNS", "15"))
     run_state_machine_as_test(
         Both,
         settings=settings(

@@ -14,7 +14,7 @@ from consumer.broker.topology import Binding, Queue
 from infra.broker import PrivateBroker
 from schemas import headers
 from schemas.errors import ErrorCode
-from schemas.internal import INTERNAL, PresenceReport
+from schemas.internal import INTERNAL, PresenceReport, PresenceRequest
 from schemas.requests import MADE_OF_EVENTS
 from tests.acceptance.recipes import recipe_of
 from tests.broker_users import NAMES, url_of
@@ -273,6 +273,8 @@ async def test_a_worker_that_went_mad_makes_no_report_too_large(mcp: Cluster, no
             ),
             no_ack=True,
         )
+        ask = Message(b'{"worker_id": "listener"}', type=PresenceRequest.type)
+        await signed.publish(ask, NAMES.workers, "")  # a worker at rest reports only when it is asked
         async with asyncio.timeout(45):
             report = await heard.get()
         assert "made-up-99" in report.placements
