@@ -164,6 +164,21 @@ async def start(
     return await _fork([words[0], *arguments], environment, str(cwd or Path.cwd()), [stdin, stdout, stderr], limit)
 
 
+async def output_of(process: Process, timeout: float) -> tuple[bytes, bytes]:
+    """What a program writes until it ends; it is killed when the time is over.
+
+    Raises:
+        TimeoutError: it did not end.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 def _arguments_of(command: list[str]) -> list[str] | None:
     """The arguments of the command line that a command comes to, if it is one of this project's."""
     if tuple(command[: len(WORKER)]) == WORKER:

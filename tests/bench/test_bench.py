@@ -12,6 +12,7 @@ import pytest
 
 from scripts.bench import SUBJECTS
 from scripts.benchmarks.report import Report
+from tests import programs
 from tests.harness import ROOT
 
 BOUND = 400
@@ -28,13 +29,7 @@ async def test_everything_is_measured_and_nothing_is_left(amqp_url: str, tmp_pat
         env=os.environ | {"AMQP_URL": amqp_url, "TMPDIR": str(folders)},
         stdout=asyncio.subprocess.PIPE,
     )
-    try:
-        async with asyncio.timeout(BOUND):
-            told, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    told, _ = await programs.output_of(process, BOUND)
     assert process.returncode == 0
     found = Report.model_validate_json(report.read_text())
     assert found.quick

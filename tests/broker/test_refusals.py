@@ -69,13 +69,7 @@ async def test_a_worker_ends_at_once(node: PrivateBroker, tmp_path: Path, user: 
         cwd=tmp_path,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            _, told = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    _, told = await programs.output_of(process, TIMEOUT)
     assert process.returncode == 3
     assert b"broker.refused" in told
     assert says.encode() in told

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from infra.environments import environment
+from tests import programs
 from tests.gateway.conftest import TOKEN_KEY, served
 from tests.harness import ECHO, ROOT, Cluster, config
 
@@ -43,13 +44,7 @@ async def ran(agent: str, *arguments: str) -> dict[str, Any]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
-        async with asyncio.timeout(RUN_TIMEOUT):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    out, err = await programs.output_of(process, RUN_TIMEOUT)
     assert process.returncode == 0, err.decode()
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found

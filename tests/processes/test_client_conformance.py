@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra import npm
+from tests import programs
 from tests.harness import ROOT
 
 SCENARIO_TIMEOUT = 60.0
@@ -46,13 +47,7 @@ async def verdict(revision: str, scenario: str, client: Path) -> str:
     process = await asyncio.create_subprocess_exec(
         *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=client.parent
     )
-    try:
-        async with asyncio.timeout(SCENARIO_TIMEOUT):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    out, _ = await programs.output_of(process, SCENARIO_TIMEOUT)
     said = out.decode()
     # A scenario that does not apply is skipped, and ends as one that has passed.
     return "" if process.returncode == 0 and "OVERALL: PASSED" in said else f"{scenario}:\n{said}"

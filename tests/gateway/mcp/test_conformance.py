@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra import npm
+from tests import programs
 from tests.gateway.conftest import OPEN_TO_THIS_MACHINE, served
 from tests.harness import ROOT, Cluster, config
 
@@ -53,13 +54,7 @@ async def conformance(url: str, revision: str, folder: Path) -> str:
     process = await asyncio.create_subprocess_exec(
         *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    try:
-        async with asyncio.timeout(SUITE_TIMEOUT):
-            out, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
+    out, _ = await programs.output_of(process, SUITE_TIMEOUT)
     return out.decode()
 
 
