@@ -9,6 +9,7 @@ from consumer.client.typed_requests import (
     QuestionOptions,
     TypedRequests,
     on_the_wire,
+    pages,
 )
 from schemas.base import Json
 from schemas.mcp import (
@@ -54,13 +55,11 @@ class ServerMethods(TypedRequests):
 
     async def iter_resources(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> AsyncIterator[Resource]:
         """Iterate over a session's resources, page after page; raises as ``list_resources``."""
-        page = await self.list_resources(session_id, reply_timeout=reply_timeout)
-        while True:
+        async for page in pages(
+            lambda cursor: self.list_resources(session_id, cursor=cursor, reply_timeout=reply_timeout)
+        ):
             for one in page.resources:
                 yield one
-            if page.next_cursor is None:
-                return
-            page = await self.list_resources(session_id, cursor=page.next_cursor, reply_timeout=reply_timeout)
 
     async def list_resource_templates(
         self, session_id: str, *, cursor: str | None = None, reply_timeout: float = REPLY_TIMEOUT
@@ -79,13 +78,11 @@ class ServerMethods(TypedRequests):
         self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT
     ) -> AsyncIterator[ResourceTemplate]:
         """Iterate over a session's resource templates; raises as ``list_resource_templates``."""
-        page = await self.list_resource_templates(session_id, reply_timeout=reply_timeout)
-        while True:
+        async for page in pages(
+            lambda cursor: self.list_resource_templates(session_id, cursor=cursor, reply_timeout=reply_timeout)
+        ):
             for one in page.resource_templates:
                 yield one
-            if page.next_cursor is None:
-                return
-            page = await self.list_resource_templates(session_id, cursor=page.next_cursor, reply_timeout=reply_timeout)
 
     async def read_resource(
         self,
@@ -195,13 +192,11 @@ class ServerMethods(TypedRequests):
 
     async def iter_prompts(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> AsyncIterator[Prompt]:
         """Iterate over a session's prompts, page after page; raises as ``list_prompts``."""
-        page = await self.list_prompts(session_id, reply_timeout=reply_timeout)
-        while True:
+        async for page in pages(
+            lambda cursor: self.list_prompts(session_id, cursor=cursor, reply_timeout=reply_timeout)
+        ):
             for one in page.prompts:
                 yield one
-            if page.next_cursor is None:
-                return
-            page = await self.list_prompts(session_id, cursor=page.next_cursor, reply_timeout=reply_timeout)
 
     async def get_prompt(
         self,

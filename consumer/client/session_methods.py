@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests
+from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests, pages
 from schemas.base import Json
 from schemas.mcp import ListToolsResult
 from schemas.replies import CloseResult, FiguresResult, ServerDescription, ServicesResult, SessionsPage, WorkersResult
@@ -134,9 +134,8 @@ class SessionMethods(TypedRequests):
         reply_timeout: float = REPLY_TIMEOUT,
     ) -> AsyncIterator[SessionInfo]:
         """Iterate over the open sessions of all workers, page after page, in the order of their ids."""
-        cursor = None
-        while True:
-            page = await self.list_sessions(
+        async for page in pages(
+            lambda cursor: self.list_sessions(
                 service_name=service_name,
                 call_id=call_id,
                 worker_id=worker_id,
@@ -144,10 +143,9 @@ class SessionMethods(TypedRequests):
                 cursor=cursor,
                 reply_timeout=reply_timeout,
             )
+        ):
             for session in page.sessions.values():
                 yield session
-            if (cursor := page.next_cursor) is None:
-                return
 
     async def list_services(self, *, reply_timeout: float = REPLY_TIMEOUT) -> ServicesResult:
         """List the configured services."""

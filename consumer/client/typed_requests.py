@@ -1,7 +1,8 @@
 """TypedRequests through a requester: a message type and its fields out, the result as a model back."""
 
 import json
-from typing import Any, Literal, TypedDict, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
@@ -16,6 +17,27 @@ REPLY_TIMEOUT = 30.0
 """How long (s) a reply is waited for, unless the caller says otherwise."""
 
 Result = TypeVar("Result", bound=BaseModel)
+
+
+class Page(Protocol):
+    """Part of a list; ``next_cursor`` leads to the next part, ``None`` says that this is the last."""
+
+    @property
+    def next_cursor(self) -> str | None: ...  # noqa: D102 - said above
+
+
+AnyPage = TypeVar("AnyPage", bound=Page)
+
+
+async def pages(fetch: Callable[[str | None], Awaitable[AnyPage]]) -> AsyncIterator[AnyPage]:
+    """Iterate over a list page after page; ``fetch`` gets the page at a cursor, the first at ``None``."""
+    cursor = None
+    while True:
+        page = await fetch(cursor)
+        yield page
+        if (cursor := page.next_cursor) is None:
+            return
+
 
 Open = Literal["beside", "alone", "never"]
 
