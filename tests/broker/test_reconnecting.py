@@ -1,6 +1,7 @@
 """Links are lost, and come back; what must be published is published, in order."""
 
 import asyncio
+import contextlib
 import gc
 
 import pytest
@@ -104,6 +105,28 @@ async def test_what_waits_to_be_sent_does_not_outlive_the_link(amqp_url, prefix,
         assert not [one for one in ended if isinstance(one, BaseException) and not isinstance(one, BrokerError)]
     finally:
         await link.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_it_ends_where_its_cancellation_is_dropped(amqp_url, fails):
+    """As ``asyncio.wait_for`` of Python 3.11, under which the library connects, drops one now and then."""
+    tried: asyncio.Queue[Link] = asyncio.Queue()
+
+    async def attach(opened):
+        tried.put_nowait(opened)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if fails:
+            raise ConnectionError
+
+    supervisor = Supervisor(amqp_url, "test", Publisher(), attach=attach, detached=nothing)
+    supervising = asyncio.create_task(supervisor.run(connect_timeout=10))
+    link = await tried.get()
+    supervising.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.wait({supervising})
+    assert supervising.cancelled()
+    assert link.lost.done(), "the link is open still"
 
 
 async def test_a_lost_link_is_told_once_and_replaced(amqp_url, proxy):
