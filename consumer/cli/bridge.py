@@ -1,13 +1,13 @@
 """``mcp-sessions bridge``: processes beside a telephony system that publish what it tells."""
 # ruff: noqa: PLC0415 - the configuration is checked before what takes long is imported
 
-import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consumer.cli.command import Invocation, command
+from consumer.cli.running import begin_log, exit_with, run_loop
 
 if TYPE_CHECKING:
     from consumer.settings import Settings
@@ -40,30 +40,17 @@ def asterisk(
         Exit codes: 0 shut down cleanly, 2 bad configuration, or Asterisk refused it, 3 broker or Asterisk unreachable
         for too long, 4 events that it had received could not be published in the time for shutting down.
     """
-    from consumer import __version__
-    from consumer.observability import configure_logging, get_logger
-    from consumer.observability.exporting import NoExporter, exporting
-
     settings = _settings(invocation, {"URL": pbx, "USER": user, "APP": application})
-    configure_logging(settings.worker.log_level, settings.worker.log_format)
-    for warning in settings.warnings:
-        get_logger(__name__).warning("settings.warning", text=warning)
-    try:
-        with exporting("mcp-sessions-bridge", __version__):
-            from consumer.bridges.asterisk.run import run_bridge
-            from consumer.privacy import become_private
+    begin_log(settings)
 
-            become_private()  # whatever reads secrets from the environment has done so
-            try:
-                import uvloop
-            except ImportError:  # where there is none, asyncio's own loop does as well
-                code = asyncio.run(run_bridge(settings))
-            else:
-                code = uvloop.run(run_bridge(settings))
-    except NoExporter as error:
-        get_logger(__name__).error("tracing.no_exporter", error=str(error))
-        raise typer.Exit(2) from None
-    raise typer.Exit(code)
+    def run() -> int:
+        from consumer.bridges.asterisk.run import run_bridge
+        from consumer.privacy import become_private
+
+        become_private()  # whatever reads secrets from the environment has done so
+        return run_loop(run_bridge(settings))
+
+    exit_with("mcp-sessions-bridge", run)
 
 
 def _settings(invocation: Invocation, given: dict[str, str | None]) -> "Settings":

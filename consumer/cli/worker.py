@@ -1,7 +1,6 @@
 """``mcp-sessions worker``, the same as ``python -m consumer``."""
 # ruff: noqa: PLC0415 - the configuration is checked before what takes long is imported
 
-import asyncio
 import gc
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.cli.command import Invocation, command
-from consumer.cli.exit_codes import ExitCode
+from consumer.cli.running import begin_log, exit_with, run_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,25 +33,14 @@ def work(
     Exit codes: 0 shut down cleanly, 2 bad configuration or worker_id in use, 3 broker unreachable for too long, 4
         drain_timeout was too short.
     """
-    from consumer import __version__
-    from consumer.observability import configure_logging, get_logger
-    from consumer.observability.exporting import NoExporter, exporting
 
     def load(environment: "Mapping[str, str] | None" = None) -> "Settings":
         settings = invocation.settings(environment)
-        configure_logging(settings.worker.log_level, settings.worker.log_format)
-        for warning in settings.warnings:
-            get_logger(__name__).warning("settings.warning", text=warning)
+        begin_log(settings)
         return settings
 
     settings = load()
-    try:
-        with exporting("mcp-sessions", __version__):
-            code = _run(settings, load, with_gateway=with_gateway)
-    except NoExporter as error:
-        get_logger(__name__).error("tracing.no_exporter", error=str(error))
-        code = ExitCode.USAGE
-    raise typer.Exit(code)
+    exit_with("mcp-sessions", lambda: _run(settings, load, with_gateway=with_gateway))
 
 
 def _run(settings: "Settings", load: "Callable[[Mapping[str, str]], Settings]", *, with_gateway: bool) -> int:
@@ -69,9 +57,4 @@ def _run(settings: "Settings", load: "Callable[[Mapping[str, str]], Settings]", 
         import consumer.gateway.gateway  # noqa: F401 - now, and not in the middle of its first call
     gc.enable()
     reload = partial(load, become_private())  # whatever reads secrets from the environment has done so
-    running = run_worker(settings, reload, companion if with_gateway else None)
-    try:
-        import uvloop
-    except ImportError:  # where there is none, asyncio's own loop does as well
-        return asyncio.run(running)
-    return uvloop.run(running)
+    return run_loop(run_worker(settings, reload, companion if with_gateway else None))

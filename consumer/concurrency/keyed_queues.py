@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from consumer.concurrency.task_set import cancel_and_wait
+
 log = structlog.get_logger(__name__)
 
 Work = Callable[[], Awaitable[None]]
@@ -111,7 +113,4 @@ class KeyedQueues:
             lane.clear()
         for turn in list(self._turns):
             turn.cancel()
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)

@@ -9,6 +9,13 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
+async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait for their end; what they raise is theirs."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Tasks:
     """A set of running tasks: named, held, and their failures told."""
 
@@ -38,7 +45,4 @@ class Tasks:
 
     async def cancel(self) -> None:
         """Cancel all and wait for their end."""
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)

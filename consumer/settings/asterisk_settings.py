@@ -77,6 +77,11 @@ class AsteriskSettings(Section):
         return "ari" if self.url.startswith("http") else "ami"
 
     @property
+    def credentials(self) -> tuple[str, str]:
+        """User and password in clear; what is not set is empty."""
+        return self.user or "", self.password.get_secret_value() if self.password else ""
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """What a bridge cannot do without."""
         return tuple(name for name in ("user", "password") if getattr(self, name) is None)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import looplag, metrics
-from consumer.observability.listening import CannotListen
+from consumer.observability.metrics_port import metrics_port
 from consumer.worker.peers import Peers
 from consumer.worker.wiring import Parts
 
@@ -27,7 +27,8 @@ class WorkerStatus:
         Raises:
             CannotListen: that port cannot be listened on.
         """
-        async with self._listening() as listening:
+        own = self._parts.settings.worker
+        async with metrics_port(own.http_host, own.http_port, self.readiness) as listening:
             if not (listening or exposed):
                 yield
                 return
@@ -39,26 +40,6 @@ class WorkerStatus:
             finally:
                 metrics.STATE.look = None
                 await tasks.cancel()
-
-    @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[bool]:
-        """Listen on ``worker.http_port``; whether there is one."""
-        own = self._parts.settings.worker
-        if own.http_port is None:
-            yield False
-            return
-        from consumer.observability.web import Web  # noqa: PLC0415 - takes time and memory, for those who want it
-
-        web = Web(own.http_host, own.http_port, self.readiness)
-        try:
-            await web.open()
-        except OSError as error:
-            where = f"{own.http_host} port {own.http_port}"
-            raise CannotListen(f"worker.http_port: cannot listen on {where}: {error}") from error
-        try:
-            yield True
-        finally:
-            await web.close()
 
     def readiness(self) -> dict[str, object]:
         """Whether the worker can be given a call, and what speaks for and against it."""

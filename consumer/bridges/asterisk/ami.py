@@ -97,8 +97,7 @@ class Ami:
             raise PbxUnreachable(str(error) or repr(error)) from error
 
     async def _log_in(self, reader: asyncio.StreamReader) -> None:
-        user, password = self._settings.user or "", self._settings.password
-        secret = password.get_secret_value() if password else ""
+        user, secret = self._settings.credentials
         answer = self._send("Login", Username=user, Secret=secret, Events="call")
         while not answer.complete.done():
             data = await reader.read(CHUNK)

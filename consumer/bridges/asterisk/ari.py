@@ -50,8 +50,7 @@ class Ari:
         """Open the WebSocket, which registers the application."""
         asked = {"app": self._app, "subscribeAll": "true" if self._settings.subscribe_all else "false"}
         address = f"{self._root.replace('http', 'ws', 1)}/events?{urlencode(asked)}"
-        user, password = self._settings.user or "", self._settings.password
-        secret = password.get_secret_value() if password else ""
+        user, secret = self._settings.credentials
         basic = base64.b64encode(f"{user}:{secret}".encode()).decode()
         try:
             self._socket = await connect(

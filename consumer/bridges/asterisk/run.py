@@ -21,9 +21,11 @@ from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Exchange, Names
+from consumer.concurrency.task_set import cancel_and_wait
 from consumer.observability import metrics
 from consumer.observability.known_secrets import learn
 from consumer.observability.listening import CannotListen
+from consumer.observability.metrics_port import metrics_port
 from consumer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -101,7 +103,7 @@ class AsteriskBridge:
             log.error("broker.refused" if isinstance(error, BrokerRefused) else "broker.unreachable", error=str(error))
             return BridgeExit.UNREACHABLE
         finally:
-            await _cancelled(hearing, sending, linking, leaving, ready)
+            await cancel_and_wait(hearing, sending, linking, leaving, ready)
 
     async def _say_ready(self) -> None:
         await self._supervisor.up.wait()
@@ -111,7 +113,7 @@ class AsteriskBridge:
     async def _leave(self, hearing: asyncio.Task[None]) -> BridgeExit:
         """Hang up at the PBX, and have what was heard published."""
         log.info("bridge.leaving", events=len(self._sender))
-        await _cancelled(hearing)
+        await cancel_and_wait(hearing)
         if await self._sender.flush(self._settings.worker.drain_timeout):
             log.info("bridge.stopped")
             return BridgeExit.LEFT
@@ -126,23 +128,15 @@ class AsteriskBridge:
             CannotListen: that port cannot be listened on.
         """
         own = self._settings.worker
-        if own.http_port is None:
-            yield
-            return
-        from consumer.observability.web import Web  # noqa: PLC0415 - takes time and memory, for those who want it
-
-        web = Web(own.http_host, own.http_port, self._readiness)
-        try:
-            await web.open()
-        except OSError as error:
-            where = f"{own.http_host} port {own.http_port}"
-            raise CannotListen(f"worker.http_port: cannot listen on {where}: {error}") from error
-        metrics.BRIDGE.look = self._state
-        try:
-            yield
-        finally:
-            await web.close()
-            metrics.BRIDGE.look = None
+        async with metrics_port(own.http_host, own.http_port, self._readiness) as listening:
+            if not listening:
+                yield
+                return
+            metrics.BRIDGE.look = self._state
+            try:
+                yield
+            finally:
+                metrics.BRIDGE.look = None
 
     def _readiness(self) -> dict[str, object]:
         link, pbx = self._supervisor.up.is_set(), self._bridge.up.is_set()
@@ -155,12 +149,6 @@ class AsteriskBridge:
             events_waiting=len(self._sender),
             calls=len(self._bridge),
         )
-
-
-async def _cancelled(*tasks: asyncio.Task[object]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_bridge(settings: Settings) -> BridgeExit:
