@@ -9,6 +9,7 @@ from consumer.bridges.kept import Kept, LeftOut, Waiting
 from consumer.broker.message import Message
 from consumer.broker.outbox import WINDOW, Outbox
 from consumer.broker.publisher import Publisher
+from consumer.concurrency.task_set import cancel_and_wait
 from consumer.observability import metrics
 from schemas.base import iso
 
@@ -69,8 +70,7 @@ class EventSender:
                 if not self._kept or len(self._outbox) >= WINDOW:
                     await self._changed.wait()
         finally:
-            publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
+            await cancel_and_wait(publishing)
 
     async def flush(self, timeout: float) -> bool:
         """Wait until the broker has everything, ``timeout`` seconds at most; returns whether it has."""

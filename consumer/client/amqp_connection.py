@@ -30,6 +30,7 @@ from consumer.broker.rpc import RpcClient
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from consumer.client.requester import OnInterim, Outgoing
+from consumer.concurrency.task_set import cancel_and_wait
 from consumer.observability.logs import quiet_unless_configured
 from schemas.errors import (
     AccessRefused,
@@ -142,8 +143,7 @@ class AmqpConnection:
         """Leave the broker; what is under way ends with ``Disconnected``. Idempotent."""
         running, self._running = self._running, None
         if running is not None:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await cancel_and_wait(running)
 
     @property
     def connected(self) -> bool:
@@ -251,8 +251,7 @@ class AmqpConnection:
         finally:
             timer.cancel()
             if looking is not None:
-                looking.cancel()
-                await asyncio.gather(looking, return_exceptions=True)
+                await cancel_and_wait(looking)
 
     async def _left_alone(self, queue: str) -> bool:
         """Whether a queue has messages and no worker; no when that cannot be seen."""

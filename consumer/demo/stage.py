@@ -19,6 +19,7 @@ from pathlib import Path
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.topology import CallExchange, Names, cluster_topology
+from consumer.concurrency.task_set import cancel_and_wait
 from consumer.demo.child_process import log_of, start_program
 from consumer.demo.script import PARTS, SHORT_TIMEOUT, TIMEOUT
 from consumer.demo.watch import DemoFailed, Watch
@@ -142,9 +143,7 @@ async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[DemoW
             watching.append(asyncio.create_task(_report_end(workers[-1], watch), name=f"watch-{worker_id}"))
         yield workers
     finally:
-        for task in watching:
-            task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
+        await cancel_and_wait(*watching)
         await asyncio.gather(*(worker.leave() for worker in workers))
 
 

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import Requester, SessionClient
+from consumer.concurrency.task_set import cancel_and_wait
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.application import application
 from consumer.gateway.known_services import KnownServices
@@ -120,8 +121,7 @@ class Gateway:
         self._changes.close()
         await self._server.close()
         if self._learning is not None:
-            self._learning.cancel()
-            await asyncio.gather(self._learning, return_exceptions=True)
+            await cancel_and_wait(self._learning)
         self._known.close()
         await self.client.disconnect()
         log.info("gateway.stopped")
@@ -150,7 +150,5 @@ async def run_gateway(settings: Settings) -> GatewayExit:
         log.error("broker.unreachable", error=str(error))
         return GatewayExit.BROKER_UNREACHABLE
     finally:
-        for task in (connecting, leaving):
-            task.cancel()
-        await asyncio.gather(connecting, leaving, return_exceptions=True)
+        await cancel_and_wait(connecting, leaving)
         await gateway.close()

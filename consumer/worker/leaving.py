@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from consumer.concurrency.task_set import Tasks
+from consumer.concurrency.task_set import Tasks, cancel_and_wait
 from consumer.worker.budgets import FLUSH_TIMEOUT, INBOX_TIMEOUT, OTHER_NODES, TAKEN_TIMEOUT
 from consumer.worker.consumers import Consumers
 from consumer.worker.exit_codes import WorkerExit
@@ -92,11 +92,4 @@ async def _until_hurried(work: Coroutine[Any, Any, T], hurry: asyncio.Event) -> 
         await asyncio.wait({doing, hurried}, return_when=asyncio.FIRST_COMPLETED)
         return doing.result() if doing.done() else None
     finally:
-        await cancelled(doing, hurried)
-
-
-async def cancelled(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait for their end."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(doing, hurried)

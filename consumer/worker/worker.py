@@ -20,7 +20,7 @@ from consumer.broker.transport import TolerantConnection
 from consumer.calls.cluster.inbox_probe import Liveness
 from consumer.calls.cluster.membership import STANDSTILL
 from consumer.client import Requester
-from consumer.concurrency.task_set import Tasks
+from consumer.concurrency.task_set import Tasks, cancel_and_wait
 from consumer.observability import metrics
 from consumer.observability.listening import CannotListen
 from consumer.processes.launch.host_report import report_host
@@ -29,7 +29,7 @@ from consumer.processes.warm.starter import Starter
 from consumer.settings import ConfigurationError, Settings
 from consumer.worker.consumers import Consumers
 from consumer.worker.exit_codes import WorkerExit
-from consumer.worker.leaving import cancelled, leave
+from consumer.worker.leaving import leave
 from consumer.worker.local_requests import LocalRequests
 from consumer.worker.peers import Peers
 from consumer.worker.status import WorkerStatus
@@ -178,10 +178,10 @@ class Worker:
                 return _gave_up(supervising)
             return await leave(parts, self._peers, self._consumers, self._tasks, self._hurry)
         finally:
-            await cancelled(leaving, attached)
+            await cancel_and_wait(leaving, attached)
             await parts.sessions.shutdown()
             await parts.mcp.shutdown()
-            await cancelled(supervising)
+            await cancel_and_wait(supervising)
             await parts.owner.stop(0)
             await parts.endings.stop()
             await self._tasks.cancel()

@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from consumer.concurrency.task_set import cancel_and_wait
 from consumer.gateway.exchange import JSON_TYPE
 
 QUIET: Final = 15.0
@@ -114,9 +115,7 @@ class Answering(Response):
             else:
                 await self._whole(answer)(scope, receive, send)
         finally:
-            for one in ends:
-                one.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
+            await cancel_and_wait(*ends)
 
     @staticmethod
     def _whole(answer: Answered) -> Response:
@@ -147,8 +146,7 @@ class Answering(Response):
         finally:
             timer.cancel()
             if watching is not None:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                await cancel_and_wait(watching)
 
     async def _stream(self, send: Send) -> bool:
         """Send what is told; returns whether anything was, and with it the head of a stream."""
