@@ -351,6 +351,9 @@ def by_code(root: type[SessionsError] = SessionsError) -> dict[ErrorCode, type[S
     return found
 
 
+_CLASSES = by_code()
+
+
 def from_body(body: ErrorBody) -> SessionsError:
     """The exception that a client raises for an error in a reply."""
-    return by_code().get(body.code, Internal)(body.message, **body.details)
+    return _CLASSES.get(body.code, Internal)(body.message, **body.details)
