@@ -1,15 +1,24 @@
 """What callers can make a worker keep: bytes, time and requests are bounded, and who hits a bound is told."""
 
 import asyncio
+import json
+import os
+import statistics
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from consumer.calls.requests.idempotency import Answers, KeptAnswer, Shelf
 from schemas.errors import Capacity, InvalidMessage, SessionsError, ToolTimeout
+from tests import programs
 from tests.calls.asking import once
-from tests.harness import ECHO, Cluster, config
+from tests.harness import ECHO, ROOT, Cluster, config
+
+FLOODER = Path(__file__).with_name("flooder.py")
+PATHS = os.environ | {"PYTHONPATH": str(ROOT)}
 
 MUTE = """
 import asyncio
@@ -59,6 +68,45 @@ async def test_a_worker_holds_only_so_many_requests(mcp: Cluster):
     errors = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 45)
     assert sum(isinstance(error, Capacity) and "max_requests" in str(error) for error in errors) == 7
     assert (await mcp.client.get("c")).is_alive
+
+
+@pytest.mark.parametrize("many", [2_000, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.timeout(300)
+async def test_a_flood_of_requests_for_one_call_leaves_other_calls_and_the_idle_timeout_alone(mcp: Cluster, many: int):
+    """A hundred are in flight at any time; how long a call of another client takes meanwhile is written out."""
+    service = {"command": [sys.executable, "-c", MUTE], "call_timeout": 5, "max_call_timeout": 5, "max_calls": 4}
+    worker = await mcp.start(config(services={"mute": service, "echo": {"command": ECHO}}))
+    await mcp.client.create("c", "mute", timeout=15)
+    await mcp.client.create("beside", "echo")
+    process = psutil.Process(worker.process.pid)
+    before = process.memory_info().rss
+
+    async def beside() -> float:
+        began = time.monotonic()
+        assert (await mcp.client.call_tool("beside", "echo", {"text": "lives"})).text == "lives"
+        return time.monotonic() - began
+
+    alone = [await beside() for _ in range(100)]
+    command = [sys.executable, str(FLOODER), mcp.url, mcp.prefix, "c", "never", str(many), "100"]
+    flooder = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT, env=PATHS)
+    reading = asyncio.create_task(programs.output_of(flooder, 200))
+    during = []
+    while not reading.done():
+        during.append(await beside())
+    out, _ = await reading
+    ended = json.loads(out)
+    grown = process.memory_info().rss - before
+    sys.stdout.write(
+        f"{many} requests: {ended}; a call beside them {max(during) * 1000:.0f} ms at most, "
+        f"{statistics.median(during) * 1000:.1f} in the median (alone {max(alone) * 1000:.0f} and "
+        f"{statistics.median(alone) * 1000:.1f}); the worker grew by {grown >> 20} MiB\n"
+    )
+    assert set(ended) == {Capacity.code, ToolTimeout.code}
+    assert sum(ended.values()) == many
+    assert grown < 64 << 20
+    await mcp.event("expired", session_id="c")
+    assert worker.process.returncode is None
+    assert (await mcp.client.get("beside")).is_alive
 
 
 async def test_metadata_is_bounded_for_each_session_and_for_the_worker(mcp: Cluster):
