@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, help="how many worlds")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--seed", type=int, help="this one only, with its story")
-    parser.add_argument("--calls", type=int, default=50, help="calls in a world")
+    parser.add_argument("--calls", type=int, default=100, help="calls in a world")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
     parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it is")
     parser.add_argument("--quiet", action="store_true", help="no story")
@@ -41,9 +41,9 @@ def main() -> int:
         gc.freeze()
         for seed in seeds:
             plan = planned(seed, calls=options.calls)
-            outcome = live(plan, begin, logs)
+            outcome = live(plan, begin, logs, traced=options.twice)
             totals += outcome.counts
-            if options.twice and live(plan, begin, logs).trace != outcome.trace:
+            if options.twice and live(plan, begin, logs, traced=True).trace != outcome.trace:
                 outcome.problems.append("the same seed did not give the same trace")
             if not outcome.problems:
                 continue

@@ -33,24 +33,32 @@ class Lives:
     """What was told of sessions, life by life."""
 
     def __init__(self, world: World) -> None:
+        self._world = world
+        self._heard = 0
         self.created: dict[str, tuple[float, dict[str, Any]]] = {}
         self.ends: dict[str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
         self.of_session: dict[str, list[str]] = defaultdict(list)
         self.rejected: dict[str, list[float]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
-        seen: set[tuple[str, str, str]] = set()
-        for when, event in world.people.events:
+        self._seen: set[tuple[str, str, str]] = set()
+
+    def heard(self) -> "Lives":
+        """These lives, with what was told since."""
+        events = self._world.people.events
+        for when, event in events[self._heard :]:
             if not event["type"].startswith("mcp.session."):
                 continue
             what = word(event)
             known = (event["source"], event["id"], what)
-            if known in seen:
+            if known in self._seen:
                 self.counts["told again"] += 1
                 continue
-            seen.add(known)
+            self._seen.add(known)
             self.counts[what] += 1
             self._take(when, event, what)
+        self._heard = len(events)
+        return self
 
     def _take(self, when: float, event: dict[str, Any], what: str) -> None:
         if what == "created":
@@ -153,15 +161,14 @@ def _is_over(world: World, call: str) -> bool | None:
     if not ended:
         return False
     opened = world.people.opening.get(call)
-    commands = [one.at for one in world.people.asked if one.call == call and one.what != "session.close"]
-    if commands and max(commands) > min(ended) - 1.0:
+    if world.people.commanded(call) > min(ended) - 1.0:
         return None
     return True if not opened or max(opened) - max(ended) < LATE_START else None
 
 
-def open_problems(world: World) -> list[str]:
+def open_problems(world: World, lives: Lives) -> list[str]:
     """What is open and should not be, and what is not and should be."""
-    problems = []
+    problems = busy_queues(world)
     alive = world.alive()
     for session_id, holders in alive.items():
         if len(holders) > 1:
@@ -169,7 +176,7 @@ def open_problems(world: World) -> list[str]:
         call = session_id.partition("#")[0]
         if _is_over(world, call) and _is_known_to_be_over(world, call):
             problems.append(f"{session_id} is open on {holders}, though its call has ended")
-    lives = Lives(world)
+    lives.heard()
     for call in world.plan.calls:
         if _is_over(world, call) is not False or call in world.closes or call in lives.rejected:
             continue
@@ -181,7 +188,7 @@ def open_problems(world: World) -> list[str]:
             problems.append(f"{call}: its start was accepted, and nothing became of it")
     if world.people.unsaid:
         problems.append("something has not been published yet")
-    return problems + busy_queues(world)
+    return problems
 
 
 def _is_known_to_be_over(world: World, call: str) -> bool:

@@ -2,24 +2,30 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
-
-import structlog
 
 from tests.simulation import checker
 from tests.simulation.world.loop import SimulatedLoop
-from tests.simulation.world.nature import Nature
+from tests.simulation.world.nature import OURS, Nature
 from tests.simulation.world.plan import Plan
 from tests.simulation.world.world import World
 
 HARMLESS = {"liveness.lost", "placer.poison_message"}
 """Errors that workers log because something was done to them."""
+
+
+TOGETHER = 10
+"""How many worlds are collected together."""
+
+_ended = itertools.count(1)
 
 
 @dataclass
@@ -42,39 +48,43 @@ class Outcome:
 
 
 class Logs:
-    """What workers log in this process: errors are problems, and all of it is a part of the story if one is told."""
+    """What workers log in this process: errors are problems, and all of it is a part of the story if one is told.
+
+    It takes the place of the loggers of our modules: what nobody hears costs nothing.
+    """
 
     def __init__(self) -> None:
         self.world: World | None = None
-        self.telling = False
         logging.getLogger("consumer").addHandler(_Handler(self))
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] in OURS and hasattr(module, "log"):
+                module.log = self  # type: ignore[attr-defined]
+        self.configure(telling=False)
 
     def configure(self, *, telling: bool) -> None:
         """Hear everything when a story is told, and errors only otherwise."""
         self.telling = telling
-        structlog.configure(
-            processors=[self._take],
-            wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if telling else logging.ERROR),
-            cache_logger_on_first_use=False,
-        )
+        self.debug = self.info = self.warning = partial(self._heard, "info") if telling else _unheard
+        self.error = self.exception = self.critical = partial(self._heard, "error")
 
-    def _take(self, _logger: Any, method: str, event: Any) -> Any:
-        self.hear(method, dict(event))
-        raise structlog.DropEvent
+    def _heard(self, level: str, event: str, **fields: Any) -> None:
+        self.hear(level, {"event": event, **fields})
 
     def hear(self, level: str, event: dict[str, Any]) -> None:
         world = self.world
         if world is None:
             return
         name = str(event.pop("event", ""))
-        if level in ("error", "exception", "critical") and name not in HARMLESS:
-            error = event.get("exc_info")
-            if error is True:
-                error = sys.exc_info()[1]
+        if level == "error" and name not in HARMLESS:
+            error = event.get("exc_info") or sys.exc_info()[1]
             world.problems.append(f"{world.loop.current.name} logged {name} {event} {error!r}")
         if self.telling:
             told = " ".join(f"{key}={value}" for key, value in event.items() if key != "exc_info")
             world.tell(world.loop.current.name, f"  {name} {told}")
+
+
+def _unheard(_event: str, **_fields: Any) -> None:
+    """Nobody hears it."""
 
 
 class _Handler(logging.Handler):
@@ -86,11 +96,11 @@ class _Handler(logging.Handler):
         self._logs.hear("error", {"event": record.getMessage(), "exc_info": record.exc_info and record.exc_info[1]})
 
 
-async def _live(world: World) -> list[str]:
+async def _live(world: World, lives: checker.Lives) -> list[str]:
     await world.live()
     problems = []
-    if not await world.until(lambda: not checker.open_problems(world), "peace"):
-        problems += [f"after peace: {one}" for one in checker.open_problems(world)]
+    if not await world.until(lambda: not checker.open_problems(world, lives), "peace"):
+        problems += [f"after peace: {one}" for one in checker.open_problems(world, lives)]
     world.tell("world", "all calls end")
     world.end_all()
     if not await world.until(lambda: not checker.none_open(world), "ends"):
@@ -107,9 +117,11 @@ async def _live(world: World) -> list[str]:
     return problems
 
 
-def live(plan: Plan, begin: Callable[[Nature], None], logs: Logs, *, telling: bool = False) -> Outcome:
+def live(
+    plan: Plan, begin: Callable[[Nature], None], logs: Logs, *, telling: bool = False, traced: bool = False
+) -> Outcome:
     """Live the world of a plan, and check it."""
-    world = World(plan)
+    world = World(plan, traced=traced)
     begin(world.nature)
     logs.configure(telling=telling)
     logs.world = world
@@ -121,11 +133,12 @@ def live(plan: Plan, begin: Callable[[Nature], None], logs: Logs, *, telling: bo
         )
     began = time.process_time()
     loop = world.loop
+    lives = checker.Lives(world)
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(lambda _, context: world.problems.append(f"the loop: {context}"))
     try:
-        problems = loop.run_until_complete(_live(world))
-        lives = checker.Lives(world)
+        problems = loop.run_until_complete(_live(world, lives))
+        lives.heard()
         problems += [
             *checker.check_lives(world, lives),
             *checker.check_executions(world),
@@ -141,7 +154,7 @@ def live(plan: Plan, begin: Callable[[Nature], None], logs: Logs, *, telling: bo
     counts["worlds"] = 1
     counts["calls"] = len(plan.calls)
     counts["faults"] = world.faults.done
-    counts["frames"] = world.frames
+    counts["frames"] = world.node.frames
     counts["steps"] = loop.steps
     counts["tool calls executed"] = len(world.books.executed)
     counts["requests"] = len(world.people.asked)
@@ -157,12 +170,10 @@ def _end(loop: SimulatedLoop, world: World) -> None:
         asyncio.set_event_loop(None)
         loop.set_exception_handler(lambda *_: None)
         for one in [loop.world, *(worker.process for worker in world.workers)]:
-            for task in list(one.tasks):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-            one.ready.clear()
-            one.tasks.clear()
+            one.forget()
         loop._timers.clear()
         loop.close()
-        gc.collect()
+        if next(_ended) % TOGETHER == 0:
+            gc.collect()
     finally:
         sys.unraisablehook = hook

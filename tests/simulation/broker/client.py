@@ -23,14 +23,13 @@ from aiormq.exceptions import (
     ConnectionClosed,
     PublishError,
 )
-from pamqp import frame
-from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from tests.simulation.broker.node import Node
 from tests.simulation.broker.session import ServerChannel, ServerConnection
 from tests.simulation.broker.stored import Published
 from tests.simulation.broker.timing import Pipe
+from tests.simulation.broker.wire import Delivered, Properties, check_address, publication
 
 _REFUSALS = {
     403: ChannelAccessRefused,
@@ -154,16 +153,7 @@ class _WriteQueue:
         self._channel = channel
 
     def put_nowait(self, written: ChannelFrame) -> None:
-        data, parts = written.payload, []
-        while data:
-            consumed, _, part = frame.unmarshal(data)
-            parts.append(part)
-            data = data[consumed:]
-        publish, header, *bodies = parts
-        assert isinstance(publish, spec.Basic.Publish)
-        assert isinstance(header, ContentHeader)
-        body = b"".join(one.value for one in bodies if isinstance(one, ContentBody))
-        self._channel.send("basic_publish", publish.exchange, publish.routing_key, header.properties, body, False)
+        self._channel.send("basic_publish", *publication(written.payload), False)
 
     async def put(self, written: ChannelFrame) -> None:
         self.put_nowait(written)
@@ -237,13 +227,12 @@ class SimulatedChannel(aiormq.Channel):
             message = DeliveredMessage(told, ContentHeader(properties=properties), body, self)
             confirmation.set_exception(PublishError(message, told))
 
-    def delivered(self, tag: str, number: int, redelivered: bool, message: Published, properties: Any) -> None:
+    def delivered(self, tag: str, number: int, redelivered: bool, message: Published, properties: Properties) -> None:
         callback = self.consumers.get(tag)
         if callback is None or self.is_closed:
             return
-        told = spec.Basic.Deliver(tag, number, redelivered, message.exchange, message.routing_key)
-        header = ContentHeader(body_size=len(message.body), properties=properties)
-        task = self.loop.create_task(callback(DeliveredMessage(told, header, message.body, self)))
+        told: Any = Delivered(number, redelivered, message, properties)
+        task = self.loop.create_task(callback(told))
         self._tasks[task] = None
         task.add_done_callback(self._done)
 
@@ -340,9 +329,8 @@ class SimulatedChannel(aiormq.Channel):
     async def basic_publish(self, body, *, exchange="", routing_key="", properties=None, mandatory=False, **_):
         self._refuse_when_closed()
         properties = properties or spec.Basic.Properties(delivery_mode=1)
-        spec.Basic.Publish(exchange=exchange, routing_key=routing_key)  # which looks at both
-        wire = getattr(properties, "_wire", properties)
-        self.send("basic_publish", exchange, routing_key, wire, bytes(body), mandatory)
+        check_address(exchange, routing_key)
+        self.send("basic_publish", exchange, routing_key, properties.marshal(), bytes(body), mandatory)
         if not self._with_confirms:
             return None
         self.delivery_tag += 1

@@ -37,8 +37,10 @@ class Node:
         self.not_there_yet: set[str] = set()
         """Queues that have not come up since the last start."""
         self._number = 0
+        self.frames = 0
+        """How many it was sent."""
         self._soon = 0.0
-        self.trace: Callable[[str, str, tuple[Any, ...]], None] = lambda *_: None
+        self.trace: Callable[[str, str, tuple[Any, ...]], None] | None = None
         self.on_publish: Callable[[Published, list[str]], None] = lambda *_: None
         for kind in ("direct", "topic", "fanout", "headers"):
             self.exchanges[f"amq.{kind}"] = Exchange(f"amq.{kind}", kind, {})

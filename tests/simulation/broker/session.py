@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.broker.queues import QUORUM_PREFETCH, Consumer
-from tests.simulation.broker.stored import Published, Stored, changed, properties_of
+from tests.simulation.broker.stored import Published, Stored
+from tests.simulation.broker.wire import properties_of
 
 if TYPE_CHECKING:
     from tests.simulation.broker.client import SimulatedChannel, SimulatedConnection
@@ -79,7 +80,10 @@ class ServerChannel:
     def handle(self, method: str, args: tuple[Any, ...]) -> None:
         if self.closed:
             return
-        self._node.trace(self._connection.client.name, method, args)
+        node = self._node
+        node.frames += 1
+        if node.trace is not None:
+            node.trace(self._connection.client.name, method, args)
         try:
             answer = getattr(self, method)(*args)
         except Refused as error:
@@ -185,9 +189,9 @@ class ServerChannel:
             raise Refused(406, f"PRECONDITION_FAILED - unknown delivery tag {tag}")
         return self._unsettled.pop(tag)
 
-    def basic_publish(self, exchange: str, key: str, wire: Any, body: bytes, mandatory: bool) -> None:
+    def basic_publish(self, exchange: str, key: str, wire: bytes, body: bytes, mandatory: bool) -> None:
         self._connection.publishes = True
-        properties = properties_of(wire) if isinstance(wire, bytes) else wire
+        properties = properties_of(wire)
         if properties.user_id and properties.user_id != self._node.user:
             raise Refused(
                 406,
@@ -214,7 +218,7 @@ class ServerChannel:
         message = stored.message
         properties = message.properties
         if stored.returns and consumer.queue.quorum:
-            properties = changed(properties, headers={**message.headers, "x-delivery-count": stored.returns})
+            properties = properties.changed(headers={**message.headers, "x-delivery-count": stored.returns})
         self._send(self.client.delivered, consumer.tag, self._tag, stored.redelivered, message, properties)
 
     def consumer_cancelled(self, consumer: Consumer) -> None:

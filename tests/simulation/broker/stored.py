@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
-from aiormq import spec
+from tests.simulation.broker.wire import Properties
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
     """A message as it was routed: nobody changes it any more."""
 
-    properties: spec.Basic.Properties
+    properties: Properties
     body: bytes
     exchange: str
     routing_key: str
@@ -32,21 +32,6 @@ class Stored:
     expires_at: float = inf
     returns: int = 0
     redelivered: bool = False
-
-
-def properties_of(wire: bytes) -> spec.Basic.Properties:
-    """Properties as they come over the wire."""
-    properties = spec.Basic.Properties()
-    properties.unmarshal(int.from_bytes(wire[:2]), wire[2:])
-    return properties
-
-
-def changed(properties: spec.Basic.Properties, **more: Any) -> spec.Basic.Properties:
-    """A copy with other values."""
-    copy = spec.Basic.Properties()
-    for name in properties.__slots__:
-        setattr(copy, name, more.get(name, getattr(properties, name, None)))
-    return copy
 
 
 def died(message: Published, queue: str, reason: str, exchange: str, routing_key: str, now: float) -> Published:
@@ -73,7 +58,7 @@ def died(message: Published, queue: str, reason: str, exchange: str, routing_key
     headers.setdefault("x-first-death-queue", queue)
     headers.setdefault("x-first-death-exchange", message.exchange)
     headers.pop("x-delivery-count", None)
-    return Published(changed(message.properties, headers=headers, expiration=None), message.body, exchange, routing_key)
+    return Published(message.properties.changed(headers=headers, expiration=None), message.body, exchange, routing_key)
 
 
 def is_cycle(message: Published, queue: str) -> bool:

@@ -9,46 +9,73 @@ or killed: then nothing of it ever runs again, no ``finally`` either.
 # It is written for what this project asks of a loop, below what asyncio declares of its own.
 
 import asyncio
-import heapq
 import itertools
 import random
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
+from heapq import heappop, heappush
 from typing import Any
 
 EPOCH = 1_800_000_000.0
 """The wall clock (s since the epoch) at the beginning of the world."""
 
+MANY = 500
+"""How many tasks of a process are looked through, at least, for those that are done."""
+
 _numbers = itertools.count(1)
-
-
-def _number() -> int:
-    return next(_numbers)
 
 
 class SimulatedTask(asyncio.Task):
     """A task with a hash that is the same in each run, for sets of tasks have to have an order."""
 
-    def __new__(cls, *_: Any, **__: Any) -> "SimulatedTask":
-        made = super().__new__(cls)
-        made.number = _number()
-        return made
-
-    number: int
+    __slots__ = ("_number",)
+    _number: int
 
     def __hash__(self) -> int:
-        return self.number
+        try:
+            return self._number
+        except AttributeError:
+            self._number = next(_numbers)
+            return self._number
 
 
 class SimulatedFuture(asyncio.Future):
     """A future with a hash that is the same in each run."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.number = _number()
-        super().__init__(loop=loop)
+    __slots__ = ("_number",)
+    _number: int
 
     def __hash__(self) -> int:
-        return self.number
+        try:
+            return self._number
+        except AttributeError:
+            self._number = next(_numbers)
+            return self._number
+
+
+class Entry(list):
+    """What is to be called: callback, arguments, context. A list, because nothing is made faster that can be changed.
+
+    It is what asyncio calls a handle; without a callback it is cancelled.
+    """
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        self[0] = None
+
+    def cancelled(self) -> bool:
+        return self[0] is None
+
+
+class Timer(Entry):
+    """What is to be called at a moment, which is its fourth."""
+
+    __slots__ = ()
+
+    def when(self) -> float:
+        return float(self[3])
 
 
 class Process:
@@ -61,11 +88,24 @@ class Process:
         self.frozen = False
         self.dead = False
         self.listed = False
-        self.tasks: dict[asyncio.Task[Any], None] = {}
-        """Of a killed one: held, so that no ``finally`` of theirs runs while the world goes on."""
+        self._tasks: list[SimulatedTask] = []
+        self._most = MANY
 
     def __repr__(self) -> str:
         return self.name
+
+    def hold(self, task: SimulatedTask) -> None:
+        """Hold a task until it is done, and those of a killed process for good: no ``finally`` of theirs may run."""
+        tasks = self._tasks
+        tasks.append(task)
+        if len(tasks) > self._most:
+            tasks[:] = [one for one in tasks if not one.done()]
+            self._most = MANY + 2 * len(tasks)
+
+    def forget(self) -> None:
+        """Let go of everything; the world is over."""
+        self.ready.clear()
+        self._tasks.clear()
 
 
 class Deadlock(Exception):
@@ -93,31 +133,26 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+        entry = Entry((callback, args, context or copy_context()))
         process = self.current
-        process.ready.append(handle)
+        process.ready.append(entry)
         if not process.listed:
             self._list(process)
-        return handle
+        return entry
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        entry = Timer((callback, args, context or copy_context(), when))
         self._serial += 1
-        heapq.heappush(self._timers, (when, self._serial, self.current, handle))
-        return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is passed over when it is due."""
+        heappush(self._timers, (when, self._serial, self.current, entry))
+        return entry
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> Any:
         task = SimulatedTask(coro, loop=self, name=name, context=context)
-        process = self.current
-        process.tasks[task] = None
-        task.add_done_callback(process.tasks.pop)
+        self.current.hold(task)
         return task
 
     def create_future(self) -> Any:
@@ -135,6 +170,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """There is nobody else."""
 
+    def get_debug(self) -> bool:
+        return False
+
+    def _asyncgen_firstiter_hook(self, agen: Any) -> None:
+        """None is closed at the end of the world."""
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """Nor when nobody has it any more: its process was killed."""
+
     # Timing of the broker.
 
     def now(self) -> float:
@@ -142,7 +186,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def at(self, when: float, owner: Process | None, callback: Callable[..., Any], *args: Any) -> None:
         self._serial += 1
-        heapq.heappush(self._timers, (when, self._serial, owner or self.world, (callback, args)))
+        heappush(self._timers, (when, self._serial, owner or self.world, (callback, args)))
 
     def owner(self) -> Process:
         return self.current
@@ -162,8 +206,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def thaw(self, process: Process) -> None:
         """It goes on: its timers that are due come first, as an event loop has it, then what was sent to it."""
         process.frozen = False
-        due = [one for one in process.ready if isinstance(one, asyncio.TimerHandle)]
-        rest = [one for one in process.ready if not isinstance(one, asyncio.TimerHandle)]
+        due = [one for one in process.ready if isinstance(one, Timer)]
+        rest = [one for one in process.ready if not isinstance(one, Timer)]
         process.ready = deque([*due, *rest])
         if process.ready:
             self._list(process)
@@ -173,8 +217,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         process.dead = True
         process.ready.clear()
         self._unlist(process)
-        for task in process.tasks:
-            task._log_destroy_pending = False
 
     def _unlist(self, process: Process) -> None:
         if process.listed:
@@ -189,27 +231,33 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 self._pass_time()
                 continue
             process = runnable[0] if count == 1 else runnable[int(drawn() * count)]
-            entry = process.ready.popleft()
-            if not process.ready:
+            ready = process.ready
+            entry = ready.popleft()
+            if not ready:
                 process.listed = False
                 runnable.remove(process)
             self.current = process
             self.steps += 1
-            if type(entry) is tuple:
-                entry[0](*entry[1])
-            elif not entry._cancelled:
-                entry._run()
+            callback = entry[0]
+            try:
+                if len(entry) == 2:
+                    callback(*entry[1])
+                elif callback is not None:
+                    entry[2].run(callback, *entry[1])
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as a loop has it: others go on
+                self.call_exception_handler({"message": f"in {callback}", "exception": error})
         self.current = self.world
 
     def _pass_time(self) -> None:
         timers = self._timers
         if not timers:
             raise Deadlock
-        when = timers[0][0]
-        self._now = max(self._now, when)
-        while timers and timers[0][0] <= self._now:
-            _, _, process, entry = heapq.heappop(timers)
-            if process.dead or (type(entry) is not tuple and entry._cancelled):
+        now = self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= now:
+            _, _, process, entry = heappop(timers)
+            if process.dead or entry[0] is None:
                 continue
             process.ready.append(entry)
             if not process.listed:

@@ -17,8 +17,11 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+from prometheus_client import Counter, Gauge, Histogram
+
 from tests.simulation.world.loop import EPOCH, SimulatedLoop
 
+_NONE = object()
 OURS = ("consumer", "schemas", "tenacity")
 
 
@@ -32,6 +35,15 @@ class Nature:
     def wall(self) -> float:
         """Seconds since the epoch, as the process that runs believes."""
         return self.loop.time() - 1000.0 + EPOCH + self.loop.current.skew
+
+
+class _Id:
+    """What is used of a UUID."""
+
+    __slots__ = ("hex",)
+
+    def __init__(self, bits: int) -> None:
+        self.hex = f"{bits:032x}"
 
 
 class _Datetime(type(datetime)):  # type: ignore[misc]
@@ -64,21 +76,27 @@ def simulated() -> Iterator[Callable[[Nature], None]]:
     saved: list[tuple[Any, str, Any]] = []
 
     def put(where: Any, name: str, value: Any) -> None:
-        saved.append((where, name, getattr(where, name)))
+        saved.append((where, name, vars(where).get(name, _NONE)))
         setattr(where, name, value)
 
     def number_of(timeout: Any) -> int:
-        return int(timeout.__dict__.setdefault("_number", next(numbers[0])))
+        known = timeout.__dict__
+        if "_number" not in known:
+            known["_number"] = next(numbers[0])
+        return int(known["_number"])
 
     for module in [module for name, module in sys.modules.items() if name.partition(".")[0] in OURS]:
         if getattr(module, "time", None) is time:
             put(module, "time", clock)
         if getattr(module, "datetime", None) is datetime:
             put(module, "datetime", simulated_datetime)
-    put(uuid, "uuid4", lambda: uuid.UUID(int=current[0].chance.getrandbits(128), version=4))
+    put(uuid, "uuid4", lambda: _Id(current[0].chance.getrandbits(128)))
     put(secrets, "token_hex", lambda size=32: f"{current[0].chance.getrandbits(8 * size):0{2 * size}x}")
     put(wiring, "new_worker_id", lambda: f"{current[0].loop.current.name}-{secrets.token_hex(4)}")
     put(asyncio.Timeout, "__hash__", number_of)
+    put(asyncio.tasks._all_tasks, "add", lambda _: None)  # type: ignore[attr-defined]  # nobody asks for all of them
+    for metric, method in ((Counter, "inc"), (Histogram, "observe"), (Gauge, "set")):
+        put(metric, method, lambda *_, **__: None)
 
     def begin(nature: Nature) -> None:
         current[:] = [nature]
@@ -89,4 +107,7 @@ def simulated() -> Iterator[Callable[[Nature], None]]:
         yield begin
     finally:
         for where, name, value in reversed(saved):
-            setattr(where, name, value)
+            if value is _NONE:
+                delattr(where, name)
+            else:
+                setattr(where, name, value)

@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
-
-from aiormq import spec
 
 from consumer.broker.topology import Names
 from tests.simulation.broker.node import Node
 from tests.simulation.broker.queues import Queue
 from tests.simulation.broker.stored import Published
+from tests.simulation.broker.wire import Properties
 from tests.simulation.world.nature import Nature
 
 REPLIES = "sim.replies"
@@ -73,6 +73,7 @@ class People:
         """The same of everything that may open a call, progress events included."""
         self.ended: dict[str, list[float]] = {}
         self._by_id: dict[str, Asked] = {}
+        self._commands: dict[str, list[Asked]] = {}
         self.unsaid = 0
         """What is still to be published, or published once more."""
         node.queues[REPLIES] = Tap(node, REPLIES, self._replied)
@@ -94,7 +95,7 @@ class People:
         if not node.up or node.alarm or Names(self._prefix).dead_letters not in node.queues:
             self._later(0.3, exchange, key, body, then, properties)
             return
-        made = spec.Basic.Properties(
+        made = Properties(
             content_type="application/json",
             delivery_mode=2,
             message_id=uuid.uuid4().hex,
@@ -131,12 +132,18 @@ class People:
             event["attributes"] = {"call_state": state}
         self._publish(f"{self._prefix}.calls", "", event, taken)
 
+    def commanded(self, call: str) -> float:
+        """When the broker had the last request of a call that may open a session; before all time if there is none."""
+        return max((one.at for one in self._commands.get(call, ())), default=-inf)
+
     def ask(self, what: str, call: str, body: dict[str, Any], *, key: str | None = None) -> None:
         """An agent asks; nobody repeats it."""
         number = f"{call}/{len(self.asked)}"
         now = self._nature.loop.time()
         asked = Asked(what, call, now, number, key, now + PATIENCE)
         self.asked.append(asked)
+        if what != "session.close":
+            self._commands.setdefault(call, []).append(asked)
         if what == "tools.call":
             body["arguments"] = {**body.get("arguments", {}), "number": f"{call}/{key}" if key else number}
             if key:

@@ -104,7 +104,7 @@ class SimulatedWorker:
 class World:
     """The world of one plan."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, traced: bool = False) -> None:
         self.plan = plan
         self.chance = random.Random(plan.seed ^ 0x5EED)
         self.drawn = self.chance.random
@@ -119,8 +119,8 @@ class World:
         self.story: list[tuple[float, str, str]] = []
         self.problems: list[str] = []
         self._hash = hashlib.blake2b(digest_size=12)
-        self.frames = 0
-        self.node.trace = self._trace
+        if traced:
+            self.node.trace = self._trace
         self.closes: set[str] = set()
         self.outages: list[float] = []
         self.late_letters = False
@@ -138,7 +138,6 @@ class World:
         return self._hash.hexdigest()
 
     def _trace(self, who: str, method: str, args: tuple[Any, ...]) -> None:
-        self.frames += 1
         self._hash.update(f"{self.loop.time():.7f}{who}{method}{args[:2]!r}".encode())
 
     def tell(self, who: str, what: str) -> None:
@@ -225,10 +224,12 @@ class World:
         """Wait until something holds, as long as it may take; returns whether it does."""
         began = self.loop.time()
         until = began + self.patience
+        pause = 0.25
         while not holds():
             if self.loop.time() >= until:
                 return False
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.25, 4.0)
         self.settled_at[name] = self.loop.time() - began
         return True
 
