@@ -1,7 +1,8 @@
 """The way to the broker through a proxy that a test may cut, slow down, or let swallow everything."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiomisc.pytest import TCPProxy
 from yarl import URL
@@ -18,3 +19,26 @@ async def proxy_to(url: str) -> AsyncIterator[TCPProxy]:
 def through(url: str, proxy: TCPProxy) -> str:
     """The broker's URL by way of a proxy."""
     return str(URL(url).with_host(proxy.proxy_host).with_port(proxy.proxy_port))
+
+
+@contextmanager
+def standing_still(proxy: TCPProxy) -> Iterator[None]:
+    """Nothing passes and nothing is closed, as with a broker that is stopped; what was on its way arrives afterwards."""
+    over = asyncio.Event()
+
+    async def hold(chunk: bytes) -> bytes:
+        await over.wait()
+        return chunk
+
+    _process(proxy, hold)
+    try:
+        yield
+    finally:
+        _process(proxy, None)
+        over.set()
+
+
+def _process(proxy: TCPProxy, processor: Callable[[bytes], Awaitable[bytes]] | None) -> None:
+    proxy.read_processor = proxy.write_processor = processor
+    for client in proxy.clients:
+        client.read_processor = client.write_processor = processor

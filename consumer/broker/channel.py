@@ -22,6 +22,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
 from consumer.broker.errors import BrokerUnavailable, NotPermitted, Unsendable
+from consumer.broker.given_up import library_gives_up
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.pending import Pending
 from consumer.broker.properties import received
@@ -80,7 +81,8 @@ class Channel:
     async def _rpc(self, call: Coroutine[Any, Any, T]) -> T:
         async def bounded() -> T:
             async with self._pending.bounded(RPC_TIMEOUT):
-                return await call
+                with library_gives_up():
+                    return await call
 
         task = asyncio.create_task(bounded(), name="broker-rpc")
         self._running.add(task)

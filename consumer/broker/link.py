@@ -28,6 +28,7 @@ from yarl import URL
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.direct_reply import DirectReplies
 from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
+from consumer.broker.given_up import library_gives_up
 from consumer.broker.pending import Pending
 from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
@@ -67,8 +68,9 @@ class _DirectReplyLookup(commands.Queue.Declare):
 
 async def _opened(pika: AbstractChannel) -> aiormq.Channel:
     try:
-        await pika.initialize(timeout=RPC_TIMEOUT)
-        raw = await pika.get_underlay_channel()
+        with library_gives_up():
+            await pika.initialize(timeout=RPC_TIMEOUT)
+            raw = await pika.get_underlay_channel()
     except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
         raise BrokerUnavailable(f"no channel was opened: {error!r}") from error
     assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
@@ -170,7 +172,8 @@ class Link:
         # in whatever loop runs then, or in none.
         self._connections.append(connection)
         try:
-            await connection.connect(timeout=CONNECT_TIMEOUT)
+            with library_gives_up():
+                await connection.connect(timeout=CONNECT_TIMEOUT)
         except Exception as error:
             if self._url.scheme == "amqps" and (problem := _distrust(error, self._url)) is not None:
                 raise BrokerUntrusted(problem) from error

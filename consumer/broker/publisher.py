@@ -24,6 +24,7 @@ from consumer.broker.errors import (
     PublishUnknown,
     Unsendable,
 )
+from consumer.broker.given_up import library_gives_up
 from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.pending import Pending
 from consumer.broker.properties import Encoded, encoded
@@ -147,14 +148,15 @@ class Publisher:
         try:
             with self._traced(message, exchange, routing_key) as trace:
                 async with channels.pending.bounded(CONFIRM_TIMEOUT):
-                    await channel.basic_publish(
-                        message.body,
-                        exchange=exchange,
-                        routing_key=routing_key,
-                        properties=_properties(message, trace, channel, channels.user),
-                        mandatory=mandatory,
-                        wait=False,
-                    )
+                    with library_gives_up():
+                        await channel.basic_publish(
+                            message.body,
+                            exchange=exchange,
+                            routing_key=routing_key,
+                            properties=_properties(message, trace, channel, channels.user),
+                            mandatory=mandatory,
+                            wait=False,
+                        )
         except PublishError as error:
             raise PublishFailed(f"no queue takes {routing_key!r} from exchange {exchange!r}") from error
         except DeliveryError as error:
@@ -205,7 +207,8 @@ class Publisher:
             async with channels.pending.bounded(LOOK_TIMEOUT):
                 looking = asyncio.ensure_future(channels.look.queue_declare(queue, passive=True))
                 looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # we may have given it up
-                declared = await asyncio.shield(looking)
+                with library_gives_up():
+                    declared = await asyncio.shield(looking)
         except Exception as error:
             raise BrokerUnavailable(f"the broker does not say who consumes from {queue!r}: {error!r}") from error
         return declared.consumer_count or 0

@@ -2,7 +2,8 @@
 
 An open socket proves nothing: a consumer that the broker has forgotten, or an inbox without a leader, looks the same.
 A message a minute proves it wholly. In between the worker asks the broker who consumes from its inbox, which is no
-message, and which finds those two within seconds; what it finds is proved by a message at once.
+message, and which finds those two within seconds; what it finds is proved by a message at once. A broker that stands
+still answers nothing, and its sockets stay open: the worker counts as not healthy while it waits for an answer.
 """
 
 import asyncio
@@ -28,6 +29,9 @@ EVERY = 10.0
 PROBE_EVERY = 60.0
 """How often (s) it sends a probe though all seems well."""
 
+ANSWER_WITHIN = 5.0
+"""How long (s) the worker waits for an answer and still counts as healthy: ``EVERY`` and this bound what goes unseen."""
+
 PROBE_TIMEOUT = 10.0
 """How long (s) one may be on its way, once the broker has it; a healthy one takes milliseconds."""
 
@@ -35,17 +39,32 @@ PROBE_TIMEOUT = 10.0
 class Liveness:
     """Looks, and sends probes; when one does not come back, the broker's side of the worker is to be started anew."""
 
-    def __init__(self, publisher: Publisher, up: asyncio.Event, inbox: str, restart: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        up: asyncio.Event,
+        inbox: str,
+        restart: Callable[[str], None],
+        *,
+        answer_within: float = ANSWER_WITHIN,
+    ) -> None:
         self._publisher = publisher
         self._up = up  # set while a link is attached, inbox and all
         self._inbox = inbox
         self._restart = restart
+        self._answer_within = answer_within
         self._expected = ""
         self._back = asyncio.Event()
         self._lost = asyncio.Event()
         self._proved_at = -math.inf
-        self.healthy = False
-        """Whether the last probe came back, and the last look has found nothing."""
+        self._proved = False
+        self._asked_at: float | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last probe came back, the last look has found nothing, and no answer is overdue."""
+        overdue = self._asked_at is not None and _ticks() - self._asked_at > self._answer_within
+        return self._proved and not overdue
 
     def heard(self, delivery: Delivery) -> None:
         """Take a probe that came through the inbox; the caller settles it."""
@@ -54,7 +73,7 @@ class Liveness:
 
     def lost(self) -> None:
         """The link is lost: nothing is known until a probe has come back on the next one."""
-        self.healthy = False
+        self._proved = False
         self._lost.set()
         self._back.set()  # what was on its way does not come, and says nothing of the next link
 
@@ -63,15 +82,17 @@ class Liveness:
         while True:
             await self._up.wait()
             self._lost.clear()
+            self._asked_at = _ticks()
             proved = await self._look(probe_every) or await self._probe(timeout)
-            self.healthy = proved and not self._lost.is_set()
+            self._asked_at = None
+            self._proved = proved and not self._lost.is_set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
                     await self._lost.wait()
 
     async def _look(self, probe_every: float) -> bool:
         """Whether all seems well, and was proved to be not long ago."""
-        if not self.healthy or asyncio.get_running_loop().time() - self._proved_at >= probe_every:
+        if not self._proved or _ticks() - self._proved_at >= probe_every:
             return False
         try:
             return await self._publisher.consumers_of(self._inbox) > 0
@@ -96,5 +117,9 @@ class Liveness:
             return False
         if self._lost.is_set():
             return False
-        self._proved_at = asyncio.get_running_loop().time()
+        self._proved_at = _ticks()
         return True
+
+
+def _ticks() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,7 +1,8 @@
 """Asking the workers, and following what happens: fills ``Known``, at a rate that they do not feel.
 
 A round of questions is asked at most once in ``interval`` seconds, and never takes more than a fifth of the time:
-where listing thousands of sessions takes long, it is done less often. In between, events keep the picture right.
+where listing thousands of sessions takes long, it is done less often. In between, events keep the picture right. A
+round that failed has listed nothing, however long it took: the next one follows after ``interval``.
 """
 
 import asyncio
@@ -106,15 +107,14 @@ class Watcher:
         """Ask again and again, for ever."""
         while True:
             self._wanted.clear()
-            began = _ticks()
-            if not self.held:
-                await self._round()
-            took = _ticks() - began
+            took = 0.0 if self.held else await self._round()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(interval, SHARE * took)):
                     await self._wanted.wait()
 
-    async def _round(self) -> None:
+    async def _round(self) -> float:
+        """Ask once; returns how long (s) the workers took to list, which is nothing where they did not."""
+        began, took = _ticks(), 0.0
         self._since = []
         try:
             listing = await self.fetch()
@@ -125,9 +125,11 @@ class Watcher:
         except SessionsError as error:
             self.known.problem = str(error)
         else:
+            took = _ticks() - began
             if not self.held:
                 self.known.listed(listing, _ticks(), self._since)
         self._changed()
+        return took
 
     async def follow(self) -> None:
         """Take in what happens, for ever."""
@@ -142,8 +144,10 @@ class Watcher:
                     self._held.append(event)
 
     def look(self) -> None:
-        """Note how the connection is."""
-        self.known.connected = self._client.connected
+        """Note how the connection is, and ask at once when it is back."""
+        before, self.known.connected = self.known.connected, self._client.connected
+        if self.known.connected and not before:
+            self.ask()
 
     async def close(self, session_id: str) -> str:
         """Close a session; returns what became of it, in a sentence."""
