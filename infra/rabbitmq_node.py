@@ -172,7 +172,7 @@ class PrivateBroker:
         command = [str(self.server.with_name("rabbitmqctl")), "-n", self.node, *arguments]
         try:
             done = subprocess.run(
-                command, env=self._environment(), capture_output=True, text=True, timeout=timeout, check=True
+                command, env=self.environment(), capture_output=True, text=True, timeout=timeout, check=True
             )
         except subprocess.CalledProcessError as error:
             raise BrokerFailed(
@@ -201,7 +201,7 @@ class PrivateBroker:
         if self._peer is None:
             self._epmd = subprocess.Popen(
                 [epmd_program(self.server), "-port", str(self.epmd_port), "-address", LOOPBACK],
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -234,7 +234,7 @@ class PrivateBroker:
         with (self.home / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
                 [str(self.server)],
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -257,7 +257,8 @@ class PrivateBroker:
         if self._guard:
             self._guard.watch([process.pid for process in (self._epmd, self._process) if process])
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The environment in which the server's programs talk to this node."""
         inherited = ("PATH", "LANG", "LC_ALL", "TMPDIR", "ERLANG_HOME")
         kept = {name: os.environ[name] for name in inherited if name in os.environ}
         home = str(self.home)

@@ -23,7 +23,7 @@ def through(url: str, proxy: TCPProxy) -> str:
 
 @contextmanager
 def standing_still(proxy: TCPProxy) -> Iterator[None]:
-    """Nothing passes and nothing is closed, as with a broker that is stopped; what was on its way arrives afterwards."""
+    """Nothing passes and nothing is closed, as with a stopped broker; what was on its way arrives afterwards."""
     over = asyncio.Event()
 
     async def hold(chunk: bytes) -> bytes:

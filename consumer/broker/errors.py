@@ -6,6 +6,7 @@
     ├── BrokerUnreachable   nobody answered at start for longer than allowed
     │   └── BrokerRefused   somebody did, and lets us in neither now nor in a minute
     ├── BrokerUntrusted     TLS does not prove that it is the broker
+    ├── NameTaken           another process uses our name there
     ├── InvalidBrokerUrl    no connection can be made of the URL
     ├── BrokerUnavailable   there is no connection at the moment
     │   └── NotPermitted    there is one, and its user may not do this
@@ -26,6 +27,10 @@ class BrokerUnreachable(BrokerError):
 
 class BrokerRefused(BrokerUnreachable):
     """The broker lets us in neither now nor in a minute: it knows no such user, password or vhost."""
+
+
+class NameTaken(BrokerError):
+    """Another process uses our name on the broker, and no further try changes that."""
 
 
 class InvalidBrokerUrl(BrokerError, ValueError):

@@ -136,11 +136,15 @@ def _any(*exact: str, below: Iterable[str] = ()) -> str:
 
 
 def commands(given: Iterable[Permissions], *, vhost: str, user: str) -> list[str]:
-    """Lines for a shell; ``{role}`` in ``user`` stands for the role. ``add_user`` asks for the password."""
+    """Lines for a shell; ``{role}`` in ``user`` stands for the role.
+
+    Each user's password comes from a variable, through stdin: so it is in no list of processes, and no line that is
+    pasted behind ``add_user`` is read as the password.
+    """
     listed = [(_name(user, one.role), one) for one in given]
-    lines: list[str] = []
+    lines = [f"{PASSWORDS} {' '.join(_variable(name) for name, _ in listed)}"]
     for name, one in listed:
-        lines.append(_line("add_user", name))
+        lines.append(f"printf '%s\\n' \"${{{_variable(name)}:?}}\" | {_line('add_user', name)}")
         lines.append(_line("set_permissions", "-p", vhost, name, one.configure, one.write, one.read))
     lines.append(BETWEEN)
     lines += [
@@ -151,12 +155,20 @@ def commands(given: Iterable[Permissions], *, vhost: str, user: str) -> list[str
     return lines
 
 
+PASSWORDS = (
+    "# the passwords come from these variables: set them first, without exporting them, for example by read -rs:"
+)
+
 BETWEEN = "# these need the exchanges: run 'mcp-sessions topology apply' as operator first"
 """A comment, for the shell and for who pastes the lines."""
 
 
 def _name(user: str, role: Role) -> str:
     return user.replace("{role}", role)
+
+
+def _variable(name: str) -> str:
+    return re.sub(r"\W", "_", f"{name}_password", flags=re.ASCII).upper()
 
 
 def _line(*words: str) -> str:

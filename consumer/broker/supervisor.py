@@ -9,8 +9,16 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import tenacity
+from aiormq.exceptions import ChannelAccessRefused
 
-from consumer.broker.errors import BrokerRefused, BrokerUnreachable, BrokerUntrusted
+from consumer.broker.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    BrokerUnreachable,
+    BrokerUntrusted,
+    NameTaken,
+    NotPermitted,
+)
 from consumer.broker.link import Connect, Link, connection_url
 from consumer.broker.publisher import Publisher
 from consumer.broker.transport import TolerantConnection
@@ -26,8 +34,8 @@ ATTACH_TIMEOUT = 60.0
 TELL_EVERY = 60.0
 """How often (s) a broker that stays away is told of: there is a try each second, and each fails alike."""
 
-REFUSALS = (BrokerRefused, BrokerUntrusted)
-"""What will not be otherwise in a minute: a wrong user, password, vhost or certificate.
+REFUSALS = (BrokerRefused, BrokerUntrusted, NameTaken)
+"""What will not be otherwise in a minute: a wrong user, password, vhost or certificate, or a name that is in use.
 
 At the start, that is. Whoever was let in once goes on trying: a vhost is restored, a password changed back.
 """
@@ -40,7 +48,25 @@ def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreach
             return BrokerRefused(f"RabbitMQ at {where} refuses the connection: {error}")
         case BrokerUntrusted():
             return BrokerUnreachable(f"no RabbitMQ at {where}: {error}")
+        case NameTaken() | BrokerUnavailable():
+            return BrokerUnreachable(f"RabbitMQ at {where} cannot be used{within}: {error}")
     return BrokerUnreachable(f"no RabbitMQ at {where}{within}: {error}")
+
+
+PERMISSIONS_HINT = "'mcp-sessions topology permissions' prints the permissions that each role needs"
+
+
+def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: float) -> None:
+    """Log why the first try failed: there is no broker, or there is one and it does not do what we need."""
+    error = state.outcome.exception() if state.outcome else None
+    match error:
+        case NotPermitted() | BrokerUnavailable(__cause__=ChannelAccessRefused() | NotPermitted()):
+            event, hint = "broker.not_usable", PERMISSIONS_HINT
+        case BrokerUnavailable():
+            event, hint = "broker.not_usable", "'mcp-sessions topology verify' compares it with what is needed"
+        case _:
+            event, hint = "broker.not_there", "start one, or name another in AMQP_URL"
+    log.info(event, broker=where, hint=f"{hint}; I try for {connect_timeout:g} s", error=_said(state))
 
 
 def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], None]:
@@ -112,8 +138,7 @@ class Supervisor:
 
         def tell_first(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
-                hint = f"start one, or name another in AMQP_URL; I try for {connect_timeout:g} s"
-                log.info("broker.not_there", broker=where, hint=hint, error=_said(state))
+                _tell_first(state, where, connect_timeout)
             else:
                 tell(state)
 

@@ -99,7 +99,10 @@ class Queries:
 
     def take(self, delivery: Delivery) -> None:
         """Take a question to the cluster over."""
-        self._tasks.start(self._settler.settle(delivery, self._answer(delivery)), f"query {delivery.type}")
+        # It is addressed to the cluster: its routing key may be anything, and names no call.
+        self._tasks.start(
+            self._settler.settle(delivery.about_call(""), self._answer(delivery)), f"query {delivery.type}"
+        )
 
     async def drain(self, timeout: float) -> bool:
         """Wait until what has been taken is answered."""
@@ -236,7 +239,7 @@ class Queries:
 
     def take_scatter(self, delivery: Delivery) -> None:
         """Answer a question that another worker asks of all."""
-        self._tasks.start(self._settler.settle(delivery, self._gathered(delivery)), "query-scatter")
+        self._tasks.start(self._settler.settle(delivery.about_call(""), self._gathered(delivery)), "query-scatter")
 
     async def _gathered(self, delivery: Delivery) -> Outcome:
         mine = self._worker_id

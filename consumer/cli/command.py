@@ -153,33 +153,50 @@ def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
     """
 
     def register(function: C) -> C:
-        def run(context: typer.Context, **arguments: Any) -> None:
-            behind = Invocation(**{option: arguments.pop(option) for option in _EVERYWHERE})
-            before = context.find_root().obj
-            invocation = behind.over(before) if isinstance(before, Invocation) else behind
-            for one in own:
-                if _is_group(one):
-                    group = {field.name: arguments.pop(field.name) for field in fields(one.annotation)}
-                    arguments[one.name] = one.annotation(**group)
-            _guarded(invocation, lambda: function(invocation, **arguments))
-
-        _, *own = inspect.signature(function).parameters.values()
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [
-            inspect.Parameter("context", keyword, annotation=typer.Context),
-            *(option.replace(kind=keyword) for one in own for option in _options(one)),
-            *(
-                inspect.Parameter(option, keyword, default=default, annotation=annotation)
-                for option, (annotation, default) in _EVERYWHERE.items()
-            ),
-        ]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        run.__doc__ = function.__doc__
-        app.command(name, **more)(run)
+        app.command(name, **more)(_for_typer(function))
         return function
 
     return register
+
+
+def without_a_name(group: typer.Typer, **more: Any) -> Callable[[C], C]:
+    """Make a function what a group does where none of its commands is named; see ``command``."""
+
+    def register(function: C) -> C:
+        group.callback(invoke_without_command=True, **more)(_for_typer(function))
+        return function
+
+    return register
+
+
+def _for_typer(function: C) -> Callable[..., None]:
+    def run(context: typer.Context, **arguments: Any) -> None:
+        behind = Invocation(**{option: arguments.pop(option) for option in _EVERYWHERE})
+        before = context.find_root().obj
+        invocation = behind.over(before) if isinstance(before, Invocation) else behind
+        if context.invoked_subcommand is not None:  # a command of this group, for which these options hold as well
+            context.find_root().obj = invocation
+            return
+        for one in own:
+            if _is_group(one):
+                group = {field.name: arguments.pop(field.name) for field in fields(one.annotation)}
+                arguments[one.name] = one.annotation(**group)
+        _guarded(invocation, lambda: function(invocation, **arguments))
+
+    _, *own = inspect.signature(function).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("context", keyword, annotation=typer.Context),
+        *(option.replace(kind=keyword) for one in own for option in _options(one)),
+        *(
+            inspect.Parameter(option, keyword, default=default, annotation=annotation)
+            for option, (annotation, default) in _EVERYWHERE.items()
+        ),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = function.__doc__
+    return run
 
 
 def _is_group(parameter: inspect.Parameter) -> bool:

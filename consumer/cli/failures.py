@@ -26,15 +26,22 @@ HINTS: dict[ErrorCode | ClientErrorCode, str] = {
     ErrorCode.SESSION_NOT_FOUND: "'mcp-sessions sessions list' shows what is open.",
     ErrorCode.SERVICE_NOT_FOUND: "'mcp-sessions services list' shows what the workers offer.",
     ErrorCode.TOOL_NOT_FOUND: "'mcp-sessions tools list SESSION' shows what there is.",
-    ClientErrorCode.NO_REPLY: "Is a worker running? 'mcp-sessions workers' tells.",
+    ClientErrorCode.NO_REPLY: "Is a worker running? 'mcp-sessions workers list' tells.",
     ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
-    ErrorCode.CAPACITY: "'mcp-sessions workers' shows how full they are.",
+    ErrorCode.CAPACITY: "'mcp-sessions workers list' shows how full they are.",
 }
 UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
 REFUSED_HINT = "User, password and vhost are those of --url or AMQP_URL; rabbitmqctl shows what there is."
 FORBIDDEN_HINT = "'mcp-sessions topology permissions' shows what each role needs."
 NO_DEAD_LETTER_HINT = "'mcp-sessions dead-letters list' shows the dead letters."
 NOT_ROUTED_HINT = "A worker binds its queues when it starts: mcp-sessions worker"
+
+
+NO_WORKER_HINT = "'mcp-sessions workers list' shows who is present."
+
+
+class NoSuchWorker(LookupError):
+    """No worker of that id is present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
         case NoSuchDeadLetter():
             return Failure(ExitCode.ERROR, "NO_DEAD_LETTER", str(error), hint=NO_DEAD_LETTER_HINT)
+        case NoSuchWorker():
+            return Failure(ExitCode.ERROR, "NO_WORKER", str(error), hint=NO_WORKER_HINT)
         case Disconnected() | BrokerError():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
         case SessionsError(code=code, message=message):

@@ -6,11 +6,12 @@ it is never read as markup, and its control characters are shown, not obeyed.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, TypeAlias
+from typing import IO, Any, Literal, Self, TextIO, TypeAlias, cast
 
 from rich import box
 from rich.cells import cell_len
@@ -19,7 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 1000
-"""Columns of a screen that is none: what is piped into another program is not folded."""
+"""Columns of a screen that is none: what is piped into another program is not folded, and has one line for each row."""
+
+_FILLING = re.compile(r" +(?=\n)| +$")
 
 BAR = 5
 """Letters of a bar."""
@@ -64,10 +67,30 @@ STYLES = {
 }
 
 
+def _is_screen(stream: TextIO) -> bool:
+    return stream.isatty() or bool(os.environ.get("COLUMNS"))
+
+
+class _Stripped:
+    """A stream without the blanks that fill lines up to the width of a table."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write whole lines, as a console does."""
+        return self._stream.write(_FILLING.sub("", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else UNBOUNDED
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    if _is_screen(stream):
+        return Console(file=stream, markup=False, highlight=False, emoji=False)
+    plain = cast("IO[str]", _Stripped(stream))
+    return Console(file=plain, width=UNBOUNDED, markup=False, highlight=False, emoji=False)
 
 
 def answers() -> Console:
@@ -133,7 +156,10 @@ def table(
         ],
         (answers().width if width is None else width) - GAP * (len(columns) - 1),
     )
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    if width is not None or _is_screen(sys.stdout):
+        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    else:
+        made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column, wide in zip(columns, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column in right else "left"
         made.add_column(column, overflow="fold", justify=justify, width=wide)

@@ -108,7 +108,8 @@ def show_permissions(
 ) -> None:
     """Print the rabbitmqctl commands that give each role only the permissions it needs. Needs no broker.
 
-    With --json, print definitions for "rabbitmqctl import_definitions".
+    Each password comes from a variable that the first line names. With --json, print definitions for "rabbitmqctl
+    import_definitions", which give permissions to users that exist.
     """
     from consumer.broker.permissions import commands, definitions, permissions
     from consumer.broker.topology import Names

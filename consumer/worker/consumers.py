@@ -7,7 +7,7 @@ import structlog
 
 from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.declare import consumers_of, ensure
-from consumer.broker.errors import BrokerError, BrokerUnavailable
+from consumer.broker.errors import BrokerError, NameTaken
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.topology import Binding, CallExchange, cluster_topology, inbox, requests_queue, worker_queue
@@ -83,7 +83,7 @@ class Consumers:
         finally:
             parts.joining = False
         if parts.rival.done():
-            raise BrokerUnavailable(f"another process is worker {parts.worker_id!r}")
+            raise NameTaken(f"another process is worker {parts.worker_id!r}")
 
     def _take_from_inbox(self, delivery: Delivery) -> None:
         if delivery.type == PROBE:

@@ -24,6 +24,8 @@ def commands() -> Iterator[tuple[str, Command]]:
 def _below(words: str, command: Command) -> Iterator[tuple[str, Command]]:
     for name, inner in getattr(command, "commands", {}).items():
         if getattr(inner, "commands", None):
+            if inner.invoke_without_command:
+                yield f"{words} {name}", inner
             yield from _below(f"{words} {name}", inner)
         elif not inner.hidden:
             yield f"{words} {name}", inner

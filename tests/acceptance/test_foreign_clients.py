@@ -123,7 +123,7 @@ def wrong_input(url: str, prefix: str) -> None:
         fails("INVALID_MESSAGE", "timeout", sessions, "c", "session.create",
               {"session_id": "c", "service_name": "echo", "timeout": "long"})  # fmt: skip
         fails("INVALID_MESSAGE", "JSON", requests, "c", "tools.call", b"{nonsense")
-        fails("INVALID_MESSAGE", "'cluster' exchange", requests, "c", "sessions.list", {})
+        fails("INVALID_MESSAGE", f"exchange '{prefix}.cluster'", requests, "c", "sessions.list", {})
         fails("INVALID_MESSAGE", "cursor", "", queries, "sessions.list", {"cursor": "?"})
         fails("INVALID_MESSAGE", "addressed to a call", "", queries, "session.get", {"session_id": "c"})
         fails("UNKNOWN_TYPE", "session.create", sessions, "c", "session.open", {"session_id": "c"})

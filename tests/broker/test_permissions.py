@@ -3,7 +3,9 @@
 import asyncio
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx2
@@ -13,7 +15,7 @@ from consumer.broker.dead_letter import DeadLetter, Filter
 from consumer.broker.dead_letter_queue import DeadLetterQueue, Replayed
 from consumer.broker.declare import apply, verify
 from consumer.broker.link import Link
-from consumer.broker.permissions import ROLES, Role, commands, permissions
+from consumer.broker.permissions import BETWEEN, ROLES, Role, commands, permissions
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names, cluster_topology, inbox
 from consumer.client import SessionClient
@@ -220,7 +222,11 @@ async def operates(url: str) -> None:
 async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: PrivateBroker):
     async with cluster(node.url, NAMES.prefix) as mcp:
         worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "worker"))
+        first = await worker.logged("broker.not_usable")
+        assert "topology permissions" in first["hint"], "the broker is there: nobody shall start one"
         told = await worker.logged("broker.unreachable")
+        assert "cannot be used" in told["error"]
+        assert not [record for record in worker.records if record["event"] == "broker.not_there"]
         assert re.search(rf"may not declare .*{re.escape(NAMES.dead_letters)}", told["error"])
         assert "topology apply" in told["error"]
         assert await worker.ended() == 3
@@ -240,19 +246,31 @@ def test_names_beside_the_prefix_fit_no_role():
                 assert not re.search(pattern, name), (one.role, pattern, name)
 
 
-async def test_the_commands_can_be_pasted_in_their_order(node: PrivateBroker):
+def paste(node: PrivateBroker, folder: Path, lines: list[str], **variables: str) -> None:
+    """Give the lines to a shell as they are; its ``rabbitmqctl`` talks to this node."""
+    program = folder / "rabbitmqctl"
+    program.write_text(f'#!/bin/sh\nexec {node.server.with_name("rabbitmqctl")} -n {node.node} "$@"\n')
+    program.chmod(0o755)
+    assigned = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    environment = node.environment()
+    environment["PATH"] = f"{folder}:{environment['PATH']}"
+    script = "\n".join(["set -e", *assigned, *lines])
+    subprocess.run(["sh"], input=script, text=True, env=environment, check=True, timeout=120)
+
+
+async def test_the_commands_can_be_pasted_in_their_order(node: PrivateBroker, tmp_path: Path):
     names, user = Names("beta.mcp"), "it's operator"
     (operator,) = [one for one in permissions(names) if one.role == "operator"]
-    for line in commands([operator], vhost="/", user="it's {role}"):
-        program, *words = shlex.split(line, comments=True) or ["mcp-sessions"]
-        if program == "rabbitmqctl":
-            node.rabbitmqctl(*words, *(["secret"] if words[0] == "add_user" else []))
-            continue
-        assert "'mcp-sessions topology apply' as operator" in line
-        link = Link(node.url.replace("guest:guest", f"{quote(user)}:secret"), "operator")
-        await link.open()
-        await apply(await link.channel(), cluster_topology(names), link=link)
-        await link.close()
+    lines = commands([operator], vhost="/", user="it's {role}")
+    before, after = lines[: lines.index(BETWEEN)], lines[lines.index(BETWEEN) + 1 :]
+    assert before[0].endswith(" IT_S_OPERATOR_PASSWORD")
+    await asyncio.to_thread(paste, node, tmp_path, before, IT_S_OPERATOR_PASSWORD="secret")
+    assert "'mcp-sessions topology apply' as operator" in BETWEEN
+    link = Link(node.url.replace("guest:guest", f"{quote(user)}:secret"), "operator")
+    await link.open()
+    await apply(await link.channel(), cluster_topology(names), link=link)
+    await link.close()
+    await asyncio.to_thread(paste, node, tmp_path, after)
     given = node.rabbitmqctl("list_user_topic_permissions", user, "--silent", "--no-table-headers")
     assert {line.split("\t")[1] for line in given.splitlines()} == {names.calls, names.events}
 

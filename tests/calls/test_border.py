@@ -110,11 +110,13 @@ def test_it_is_said_what_a_client_should_do_instead():
 
 
 def test_a_key_is_compared_with_the_call_that_the_body_names():
-    assert read_addressed(delivery())[0] == "c-1"
-    assert read_addressed(delivery(exchange="", key=INBOX, given={CALL_HEADER: "c-1"}, by_worker=True))[0] == "c-1"
+    assert read_addressed(delivery(), NAMES)[0] == "c-1"
+    assert (
+        read_addressed(delivery(exchange="", key=INBOX, given={CALL_HEADER: "c-1"}, by_worker=True), NAMES)[0] == "c-1"
+    )
     for wrong in (delivery(key="c-2"), delivery(key=""), delivery(exchange="", key=INBOX, given={CALL_HEADER: "c-2"})):
         with pytest.raises(InvalidMessage, match="'c-1'"):
-            read_addressed(wrong)
+            read_addressed(wrong, NAMES)
 
 
 # Who is a worker.

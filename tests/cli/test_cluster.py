@@ -39,6 +39,19 @@ async def test_services_and_workers_are_listed(cli: Cli, mcp: Cluster):
     assert str(mcp.workers[0].process.pid) in workers.out
     worker = (await cli("workers", "--json")).json["workers"][0]
     assert (worker["state"], worker["pid"]) == ("ready", mcp.workers[0].process.pid)
+    for same in (("workers", "list", "--json"), ("workers", "--json", "list")):
+        assert (await cli(*same)).json["workers"][0]["worker_id"] == worker["worker_id"]
+    one = await cli("workers", "get", worker["worker_id"])
+    assert one.code == 0
+    for shown in (worker["host"], str(worker["pid"]), "Things to do", "0/100"):
+        assert shown in one.out
+    assert (await cli("workers", "get", worker["worker_id"], "--json")).json["pid"] == worker["pid"]
+    nobody = await cli("workers", "get", "nobody")
+    assert (nobody.code, nobody.out) == (1, "")
+    assert nobody.err.startswith("NO_WORKER: no worker 'nobody' is present")
+    assert "workers list" in nobody.err
+    for record in mcp.workers[0].records:  # a question to the cluster is about no call, whatever its routing key
+        assert record.get("type") not in {"workers.list", "services.list"} or record["call_id"] is None
 
 
 async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mcp: Cluster):

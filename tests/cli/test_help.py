@@ -32,6 +32,7 @@ GROUPS = {
     ("dead-letters",): {"list", "show", "replay", "drop"},
     ("topology",): {"show", "apply", "verify", "permissions"},
     ("config",): {"check"},
+    ("workers",): {"list", "get"},
 }
 SINGLE = {"worker", "demo", "workers", "events", "asyncapi", "openapi", "top"}
 COMMANDS = [(*group, name) for group, names in GROUPS.items() for name in sorted(names) if group or name in SINGLE]

@@ -1,6 +1,8 @@
 """Tables fit the screen and lose nothing; times and bars say what they should. No broker, no process."""
 
 import io
+import os
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from consumer.cli.screen import Width, age, bar, duration, fit, shown, table
+from tests.programs import PROGRAM
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=120)
 
@@ -73,3 +76,14 @@ def test_what_would_drive_the_terminal_is_spelled_out():
     assert shown("a\x1b[31mb\r\n\u202ec") == "a\\x1b[31mb\\r\\n\\u202ec"
     assert shown("a\nb\tc\x07", lines=True) == "a\nb\tc\\x07"
     assert shown("+49 é 日本") == "+49 é 日本"
+
+
+def test_a_pipe_gets_a_line_for_each_row_without_frame_and_filling():
+    command = [str(PROGRAM), "topology", "show", "--prefix", "acme"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    lines = ran.stdout.splitlines()
+    assert lines[0].split() == ["KIND", "NAME", "TYPE", "WHY"]
+    assert lines[1].split()[:3] == ["exchange", "acme.dead", "fanout"]
+    assert lines == [line.rstrip() for line in lines]
+    assert "─" not in ran.stdout

@@ -176,8 +176,10 @@ async def test_a_slow_start_and_a_fetched_package_are_told_with_what_to_do(offli
 async def test_permissions_are_printed_for_a_shell_and_for_an_import(offline: Cli):
     ran = await offline("topology", "permissions", "--role", "publisher", "--prefix", "acme", "--vhost", "phones")
     assert (ran.code, ran.err) == (0, "")
-    add, give, between, *topics = ran.out.splitlines()
-    assert add == "rabbitmqctl add_user acme-publisher"
+    passwords, add, give, between, *topics = ran.out.splitlines()
+    assert passwords.startswith("#")
+    assert passwords.endswith(" ACME_PUBLISHER_PASSWORD")
+    assert add == r"""printf '%s\n' "${ACME_PUBLISHER_PASSWORD:?}" | rabbitmqctl add_user acme-publisher"""
     assert give == r"rabbitmqctl set_permissions -p phones acme-publisher '^$' '^(acme\.calls)$' '^$'"
     assert between.startswith("#")
     assert [line.split()[:4] for line in topics] == [["rabbitmqctl", "set_topic_permissions", "-p", "phones"]] * 2

@@ -31,7 +31,7 @@ Addressed = CallAddressed | Recipe | OwnerCheck
 _INTERNAL: dict[str, type[Recipe] | type[OwnerCheck]] = {Recipe.type: Recipe, OwnerCheck.type: OwnerCheck}
 
 
-def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
+def read_addressed(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]:
     """What a message says, and of which call.
 
     Raises:
@@ -39,7 +39,7 @@ def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
         InvalidMessage: it does not fit its type, came under the key of another call, or is a question to the cluster
             that was sent to a call.
     """
-    call_id, message = _read(delivery)
+    call_id, message = _read(delivery, names)
     # Between workers it may go straight to a queue, under the queue's name; then a header names the call.
     named = delivery.message.headers.get(CALL_HEADER)
     key = delivery.routing_key if named is None else routing_key(CallId(str(named)))
@@ -53,7 +53,7 @@ def read_addressed(delivery: Delivery) -> tuple[CallId, Addressed]:
     return call_id, message
 
 
-def _read(delivery: Delivery) -> tuple[CallId, Addressed]:
+def _read(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]:
     internal = _INTERNAL.get(delivery.type or "")
     if internal is not None:
         try:
@@ -65,7 +65,8 @@ def _read(delivery: Delivery) -> tuple[CallId, Addressed]:
     if isinstance(request, CallRequest | CallEvent):
         return request.call_id, request
     raise InvalidMessage(
-        f"{delivery.type} is a question to the cluster: publish it to the 'cluster' exchange", type=delivery.type
+        f"{delivery.type} is a question to the cluster: publish it to the exchange {names.cluster!r}",
+        type=delivery.type,
     )
 
 

@@ -79,7 +79,7 @@ class Owner:
     def take(self, delivery: Delivery) -> None:
         """Take a delivery of the inbox or of the requests queue over."""
         try:
-            call_id, message = read_addressed(delivery)
+            call_id, message = read_addressed(delivery, self._names)
         except SessionsError as error:
             self._settle(delivery, decided(refused(error)))
             return

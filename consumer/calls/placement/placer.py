@@ -135,7 +135,7 @@ class Placer:
             self._tasks.start(delivery.ack(), "placer-probe")
             return
         try:
-            call_id, message = read_addressed(delivery)
+            call_id, message = read_addressed(delivery, self._names)
         except SessionsError as error:
             self._tasks.start(self._settler.settle(delivery, decided(refused(error))), "placer-refuse")
             return
