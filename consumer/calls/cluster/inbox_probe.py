@@ -30,7 +30,7 @@ PROBE_EVERY = 60.0
 """How often (s) it sends a probe though all seems well."""
 
 ANSWER_WITHIN = 5.0
-"""How long (s) the worker waits for an answer and still counts as healthy: ``EVERY`` and this bound what goes unseen."""
+"""How long (s) the worker waits for an answer and is still healthy; with ``EVERY`` it bounds what goes unseen."""
 
 PROBE_TIMEOUT = 10.0
 """How long (s) one may be on its way, once the broker has it; a healthy one takes milliseconds."""
