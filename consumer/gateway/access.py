@@ -39,7 +39,7 @@ class Grant:
         if call_id is not None and not self.reaches_call(call_id):
             raise Refused(403, "this token is for another call")
         if service is not None and not self.reaches(service):
-            raise Refused(403, f"this token does not reach the service {service!r}")
+            raise Refused(403, f"this token does not allow the service {service!r}")
 
     def reaches_call(self, call_id: CallId) -> bool:
         """Whether a call is his."""

@@ -63,7 +63,7 @@ def _answer_to(error: Exception, request: Request) -> Response:
         case _:
             told(request).code = "INTERNAL"
             log.error("http.defect", method=request.method, path=request.scope["path"][:200], exc_info=error)
-            return error_answer(500, http_error(500, "this request met a defect of the gateway; its log tells more"))
+            return error_answer(500, http_error(500, "internal error in the gateway; its log has the details"))
 
 
 def _refused(error: Refused, request: Request) -> Response:
@@ -145,11 +145,11 @@ class _Front:
     async def _endpoint(self, request: Request) -> Response:
         found = self._table.find(request.method, request.scope["path"])
         if found is None:
-            return _not_served(request, 404, "there is nothing at this address")
+            return _not_served(request, 404, "there is no such path")
         told(request).route = found.route.path
         if not found.taken:
             allowed = {"Allow": ", ".join(sorted(found.route.methods or ()))}
-            return _not_served(request, 405, f"{request.method} is not taken here", allowed)
+            return _not_served(request, 405, f"the method {request.method} is not allowed here", allowed)
         request.scope["path_params"] = found.parameters
         response: Response = await found.route.endpoint(request)
         return response

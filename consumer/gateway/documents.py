@@ -69,7 +69,7 @@ class Documents:
                 found.raise_for_status()
         except httpx2.HTTPError as error:
             log.warning("document.unavailable", error=type(error).__name__)
-            raise Refused(503, "the document's server does not answer") from None
+            raise Refused(503, "the document's server does not respond") from None
         return Response(found.content, media_type=found.headers.get("content-type", "application/json"))
 
     @staticmethod

@@ -90,7 +90,7 @@ def path_parameter(request: Request, name: str) -> str:
     try:
         return unquote(request.path_params[name], errors="strict")
     except UnicodeDecodeError:
-        raise Refused(400, f"the path is no UTF-8 where the {name.replace('_', ' ')} stands") from None
+        raise Refused(400, f"the {name.replace('_', ' ')} in the path is not UTF-8") from None
 
 
 async def body_of(request: Request, limit: int) -> bytes:
@@ -114,7 +114,7 @@ async def body_of(request: Request, limit: int) -> bytes:
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
     except ClientDisconnect:
-        raise Refused(400, "the connection was closed before the body was there") from None
+        raise Refused(400, "the connection was closed before the body was complete") from None
     body = b"".join(chunks)
     if has_more_values(body):
         raise Refused(413, f"the body has more than {MAX_VALUES} JSON values")
@@ -173,7 +173,7 @@ def read_items(body: bytes) -> list[bytes]:
     except ValueError:
         return [body]  # a worker says what is wrong with it
     if not 0 < len(items) <= MAX_ITEMS or not all(isinstance(item, dict) for item in items):
-        raise Refused(400, f"an array must have 1 to {MAX_ITEMS} objects, each an event")
+        raise Refused(400, f"an array must have 1 to {MAX_ITEMS} events, each an object")
     return [to_json(item) for item in items]
 
 

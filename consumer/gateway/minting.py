@@ -33,22 +33,24 @@ class Minting:
         call_id = escape_call_id(path_parameter(request, "call"))
         told(request).call_id = call_id
         if not 0 < len(call_id.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES:
-            raise Refused(400, f"a call's id has 1 to {MAX_ID_BYTES} bytes")
+            raise Refused(400, f"the call's id must be 1 to {MAX_ID_BYTES} bytes long")
         grant.check("mint", call_id=call_id)
         body = await json_object(request, self._max_body, optional=True)
         services = _texts(body, "services", [])
         scopes = _texts(body, "scopes", list(GIVEN))
         lifetime = body.get("lifetime", DEFAULT_LIFETIME)
         if not isinstance(lifetime, int | float) or isinstance(lifetime, bool) or not 0 < lifetime <= MAX_LIFETIME:
-            raise Refused(400, f"lifetime: more than 0 and at most {MAX_LIFETIME:g} seconds")
+            raise Refused(400, f"lifetime: must be more than 0 and at most {MAX_LIFETIME:g} seconds")
         if unknown := sorted(set(scopes) - set(GIVEN)):
-            raise Refused(400, f"scopes: a call token may have {' and '.join(GIVEN)}, not {', '.join(unknown)}")
+            raise Refused(400, f"scopes: a call token can have {' and '.join(GIVEN)}, not {', '.join(unknown)}")
         if grant.services is not None:
             for service in services:
                 grant.check("mint", service=service)
             services = services or sorted(grant.services)
         if not self._keys.can_mint:
-            raise Refused(404, "this gateway has no key that mints: set gateway.token_keys", code="NO_TOKEN_KEY")
+            raise Refused(
+                404, "this gateway has no key to sign tokens with: set gateway.token_keys", code="NO_TOKEN_KEY"
+            )
         token = self._keys.mint(call_id, services, scopes=scopes, lifetime=float(lifetime))
         said = self._keys.verify(token)
         return answer(
@@ -61,5 +63,5 @@ class Minting:
 def _texts(body: dict[str, object], name: str, otherwise: list[str]) -> list[str]:
     value = body.get(name, otherwise)
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-        raise Refused(400, f"{name}: must be a list of texts")
+        raise Refused(400, f"{name}: must be a list of strings")
     return list(value)

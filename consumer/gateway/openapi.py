@@ -32,16 +32,16 @@ FORM: Final = "application/x-www-form-urlencoded"
 NONE: Final = frozenset[str]()
 
 STATUSES: Final = {
-    400: "The request is not right.",
-    401: "There are no credentials, or they do not hold. The body is plain text.",
-    403: "These credentials do not allow it. Without a body where a signature does not hold.",
+    400: "The request is invalid.",
+    401: "The credentials are missing or wrong. The body is plain text.",
+    403: "The credentials do not allow this. If a signature is wrong, the response has no body.",
     404: "There is no such service, tool or session.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The body is no JSON.",
-    422: "The tool failed and says so.",
-    424: "It was or may have been executed, and there is no result. Do not repeat it.",
-    429: "This address has asked too often.",
+    415: "The body is not JSON.",
+    422: "The tool reported an error.",
+    424: "The request was or may have been executed, but there is no result. Do not repeat it.",
+    429: "This address sent too many requests.",
     503: "Nothing was executed. Try again later.",
 }
 ASKED: Final = (400, 401, 403, 404, 424, 429, 503)
@@ -75,7 +75,7 @@ def _event(method: str, path: str, summary: str) -> Operation:
 
 
 OPERATIONS: Final = (
-    Operation("get", "/health", "health", "Say that the gateway lives", "gateway", None, Health, 200, RETRIED, False),
+    Operation("get", "/health", "health", "Report that the gateway runs", "gateway", None, Health, 200, RETRIED, False),
     Operation(
         "get", "/services", "list_services", "List the enabled services", "gateway", None, dict[str, ListedService],
         200, ASKED,
@@ -103,9 +103,9 @@ OPERATIONS: Final = (
     *(
         _event(method, path, summary)
         for path, summary in (
-            ("/events", "Report what any platform says of a call"),
-            ("/events/{platform}", "Report what this platform says of a call"),
-            ("/signalwire/events", "Report what SignalWire says of a call"),
+            ("/events", "Report a call event of any platform"),
+            ("/events/{platform}", "Report a call event of this platform"),
+            ("/signalwire/events", "Report a call event of SignalWire"),
         )
         for method in ("get", "post")
     ),
@@ -116,9 +116,9 @@ OPERATIONS: Final = (
         )
         for path, operation in (("/signalwire/swaig", "swaig"), ("/signalwire/swaig/{service}", "swaig_of_service"))
     ),
-    Operation("get", "/livez", "live", "Say that the process works", "probes", guarded=False, media=("text/plain",)),
+    Operation("get", "/livez", "live", "Report that the process runs", "probes", guarded=False, media=("text/plain",)),
     Operation(
-        "get", "/readyz", "ready", "Say whether a worker can be reached", "probes", None, Ready, 200, (503,), False,
+        "get", "/readyz", "ready", "Report whether a worker can be reached", "probes", None, Ready, 200, (503,), False,
     ),
     Operation("get", "/metrics", "metrics", "Expose the metrics", "probes", errors=(401, 403), media=("text/plain",)),
 )  # fmt: skip
@@ -201,7 +201,7 @@ def _operation(one: Operation) -> dict[str, Any]:
 def _error(status: int, one: Operation) -> dict[str, Any]:
     made: dict[str, Any] = {"description": STATUSES[status]}
     if one.answers is Ready:
-        made["description"] = "No worker can be reached, or the gateway leaves."
+        made["description"] = "No worker can be reached, or the gateway is shutting down."
         made["content"] = {JSON: {"schema": _schema(Ready)}}
         return made
     if status == 401:

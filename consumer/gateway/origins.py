@@ -58,14 +58,14 @@ class RequestOrigins:
         """
         host = self._host(peer, headers)
         if host and not _is_host(host):
-            raise Refused(400, "Host is no host name")
+            raise Refused(400, "the Host header is not a host name")
         if self._checked and _name(host) not in self._hosts:
-            raise Refused(421, "Host names none of this gateway's names; add it to gateway.allowed_hosts")
+            raise Refused(421, "the Host header is not a name of this gateway; add it to gateway.allowed_hosts")
         origin = headers.get("origin")
         if origin is None or origin.casefold() in self._origins:
             return
         if _origin_name(origin) not in self._hosts:
-            raise Refused(403, "Origin is none that may ask; add it to gateway.allowed_origins")
+            raise Refused(403, "this Origin is not allowed; add it to gateway.allowed_origins")
 
     def _host(self, peer: str | None, headers: Mapping[str, str]) -> str:
         """The host that the sender addressed, with its port."""

@@ -38,9 +38,9 @@ class RequestsInFlight:
             Refused: 503, there are as many as there may be, or the gateway leaves.
         """
         if self.leaving:
-            raise Refused(503, "this gateway is leaving; ask another one", headers={"Connection": "close"})
+            raise Refused(503, "this gateway is shutting down; use another one", headers={"Connection": "close"})
         if self.count >= self._most:
-            raise Refused(503, f"{self._most} requests are worked on (gateway.max_in_flight); try again")
+            raise Refused(503, f"the gateway already handles {self._most} requests (gateway.max_in_flight); try again")
         self.count += 1
         self._none.clear()
         counted = True

@@ -40,7 +40,7 @@ class Readiness:
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
-        """Say whether a worker can be reached, and what speaks against it."""
+        """Report whether a worker can be reached, and what speaks against it."""
         link = self._client.connected
         workers = await self._workers() if link else 0
         ready = bool(workers) and not self._in_flight.leaving

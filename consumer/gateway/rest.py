@@ -54,7 +54,7 @@ class Rest:
         ]
 
     async def health(self, request: Request) -> Response:
-        """Say that the gateway lives."""
+        """Report that the gateway runs."""
         await self._limit(request, "default")
         return answer(Health(timestamp=datetime.now(UTC).isoformat(), version=__version__))
 
@@ -163,7 +163,7 @@ def _text(body: Json, name: str) -> str:
     if value is None or value == "":
         raise Refused(400, f"Missing {name!r} parameter")
     if not isinstance(value, str):
-        raise Refused(400, f"Invalid {name!r} parameter: it must be a text")
+        raise Refused(400, f"Invalid {name!r} parameter: it must be a string")
     return value
 
 

@@ -86,7 +86,7 @@ class Senders:
         others = {name: value for name, value in request.headers.items() if name != "authorization"}
         if self._guarded and not any(one.scheme.is_signed(others) for one in signed):
             return granted(request)
-        raise Refused(403, "the signature does not hold" if signed else "there is no signature", bare=True)
+        raise Refused(403, "the signature is wrong" if signed else "there is no signature", bare=True)
 
     async def publish(self, client: SessionClient, body: bytes, content_type: str) -> None:
         """Publish what a platform said; returns when RabbitMQ has it.

@@ -25,7 +25,7 @@ MAX_HEAD: Final = 64 << 10
 
 
 def _too_many() -> bytes:
-    body = written(http_error(503, "this gateway has no room for more connections; try again").model_dump())
+    body = written(http_error(503, "this gateway has too many connections; try again").model_dump())
     head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: {RETRY_AFTER}\r\n"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 

@@ -74,7 +74,7 @@ class Swaig:
     ) -> Response:
         function = payload.get("function")
         if not isinstance(function, str) or not function:
-            raise Refused(400, "a SWAIG request names a function")
+            raise Refused(400, "a SWAIG request must name a function")
         about = told(request)
         about.call_id, about.tool = call_id, function
         try:
@@ -172,5 +172,5 @@ def _conversation(payload: Json) -> CallId:
     """The id of a conversation that is no call: a chat's."""
     given = payload.get("call_id")
     if not isinstance(given, str) or not given:
-        raise Refused(400, "a SWAIG request has the call's id as call_id")
+        raise Refused(400, "a SWAIG request must have the call's id in call_id")
     return escape_call_id(given)

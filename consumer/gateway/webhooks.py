@@ -72,7 +72,7 @@ class Webhooks:
         """
         name = path_parameter(request, "platform")
         if name not in get_args(Platform):
-            raise Refused(404, f"there is no platform {name[:60]!r}; known: {', '.join(get_args(Platform))}")
+            raise Refused(404, f"unknown platform {name[:60]!r}; known: {', '.join(get_args(Platform))}")
         platform = cast("Platform", name)
         sent, body, content_type = await self._read(request)
         sender = self._senders.identify(request, sent, platform)
@@ -83,7 +83,7 @@ class Webhooks:
                 other = translate(one, content_type=content_type)
                 if not isinstance(other, Unrecognised):
                     raise Refused(
-                        400, f"this is an event of {_source(other)}, and this address takes {platform}'s only"
+                        400, f"this is an event of {_source(other)}, but this address accepts only events of {platform}"
                     )
         return await self._published(request, sender, bodies, content_type, self._documents.get(platform))
 
@@ -98,7 +98,7 @@ class Webhooks:
             return sent, sent, request.headers.get("content-type", "application/json")
         query: bytes = request.scope["query_string"]  # cXML, Plivo and Vonage can be set to GET
         if not query:
-            raise Refused(400, "the request says nothing: neither a body nor a query")
+            raise Refused(400, "the request is empty: it has neither a body nor a query")
         return sent, query, FORM
 
     async def _published(

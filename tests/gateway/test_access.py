@@ -222,7 +222,7 @@ async def test_a_static_token_has_its_scopes_and_its_services(mcp: Cluster, serv
 
 
 def test_a_token_that_reaches_every_call_has_to_say_so() -> None:
-    with pytest.raises(ValidationError, match='say calls = "any"'):
+    with pytest.raises(ValidationError, match='set calls = "any"'):
         GatewaySettings(tokens=[static("x", calls=None)])
 
 

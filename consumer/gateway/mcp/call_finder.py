@@ -85,8 +85,10 @@ class Calls:
             reached = _narrowed(reached, sorted({one.service_name for one in page.sessions.values()}))
         if len(reached) == 1:
             return reached[0]
-        said = f"there are {', '.join(reached)}" if reached else "there is none"
-        raise Refused(400, f"this address means the call's only service, and {said}: use /calls/<call>/<service>/mcp")
+        count = f"{len(reached)} ({', '.join(reached)})" if reached else "none"
+        raise Refused(
+            400, f"this address needs exactly one service, but there are {count}: use /calls/<call>/<service>/mcp"
+        )
 
 
 def check_call(grant: Grant, call_id: CallId | None) -> None:
@@ -106,9 +108,9 @@ def _narrowed(reached: Sequence[str], open_ones: Sequence[str]) -> Sequence[str]
 def _call_id(given: str) -> CallId:
     call_id = escape_call_id(given)
     if not 0 < len(call_id.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES:
-        raise Refused(400, f"a call's id has 1 to {MAX_ID_BYTES} bytes")
+        raise Refused(400, f"the call's id must be 1 to {MAX_ID_BYTES} bytes long")
     return call_id
 
 
 def _unknown_session() -> Refused:
-    return Refused(404, "Mcp-Session-Id is none of this call's and service's; send initialize again")
+    return Refused(404, "Mcp-Session-Id does not belong to this call and service; send initialize again")

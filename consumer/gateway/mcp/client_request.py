@@ -33,7 +33,7 @@ class ClientRequest:
         """
         if self.call_id is None:
             ways = "in the path (/calls/<call>/<service>/mcp), in a header, or by a call token"
-            raise RpcError(INVALID_PARAMS, f"which call is meant? name it {ways}", {"code": "NO_CALL"})
+            raise RpcError(INVALID_PARAMS, f"the request does not name its call; name it {ways}", {"code": "NO_CALL"})
         return self.call_id
 
     def text(self, name: str) -> str:
@@ -44,7 +44,7 @@ class ClientRequest:
         """
         value = self.call.params.get(name)
         if not isinstance(value, str) or not value:
-            raise RpcError(INVALID_PARAMS, f"params.{name} must be a text")
+            raise RpcError(INVALID_PARAMS, f"params.{name} must be a string")
         return value
 
     def object(self, name: str) -> Json:

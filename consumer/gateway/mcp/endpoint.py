@@ -164,7 +164,7 @@ def _takes(request: Request) -> bool:
     streams = STREAM_TYPE in kinds
     if streams or kinds & {"application/json", "application/*", "*/*", ""}:
         return streams
-    raise Refused(406, "answers are application/json or text/event-stream: say so in Accept")
+    raise Refused(406, "the Accept header must allow application/json or text/event-stream")
 
 
 def _key(request_id: int | str, session: McpSession) -> str:

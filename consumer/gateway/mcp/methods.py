@@ -94,7 +94,7 @@ class Methods:
         """
         question = self._seal.question(str(answer.id))
         if question is None:
-            raise RpcError(rpc_messages.INVALID_REQUEST, "this is the answer to no question of this server", status=400)
+            raise RpcError(rpc_messages.INVALID_REQUEST, "this is the answer to an unknown question", status=400)
         check_call(grant, call_id_of(question.session_id))
         body: Json = {"session_id": question.session_id, "input_id": question.input_id, **_answered(question, answer)}
         try:

@@ -71,7 +71,7 @@ def check_stateless(headers: Headers, call: RpcRequest) -> Json:
     """
     duplicated = find_duplicated_routing_header(headers.items())
     if duplicated is not None:
-        raise RpcError(HEADER_MISMATCH, f"the header {duplicated} is there more than once", status=400)
+        raise RpcError(HEADER_MISMATCH, f"the header {duplicated} occurs more than once", status=400)
     body = {"method": call.method, "params": call.params}
     verdict = classify_inbound_request(body, headers=dict(headers))
     if isinstance(verdict, InboundLadderRejection):

@@ -75,9 +75,9 @@ def read(body: bytes) -> RpcRequest | Notification | ClientAnswer:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError:
-        raise RpcError(PARSE_ERROR, "Parse error: the body is no JSON", status=400) from None
+        raise RpcError(PARSE_ERROR, "Parse error: the body is not JSON", status=400) from None
     if isinstance(value, list):
-        raise _invalid("a batch is not taken: send each message in a request of its own")
+        raise _invalid("batches are not supported: send each message in a separate request")
     if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
         raise _invalid('the body must be one message with "jsonrpc": "2.0"')
     method, params = value.get("method"), value.get("params")
@@ -86,7 +86,7 @@ def read(body: bytes) -> RpcRequest | Notification | ClientAnswer:
         result = value.get("result")
         return ClientAnswer(request_id, result if isinstance(result, dict) else None)
     if not isinstance(method, str):
-        raise _invalid("a message names a method")
+        raise _invalid("method must be a string")
     if params is not None and not isinstance(params, dict):
         raise _invalid("params must be an object")
     return Notification(method, params or {}) if request_id is None else RpcRequest(request_id, method, params or {})
@@ -94,7 +94,7 @@ def read(body: bytes) -> RpcRequest | Notification | ClientAnswer:
 
 def _id(value: object) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _invalid("id must be a text or an integer")
+        raise _invalid("id must be a string or an integer")
     return value
 
 

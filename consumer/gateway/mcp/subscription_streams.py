@@ -64,7 +64,7 @@ def wanted(notifications: Any) -> ChangeFilter:
     if not isinstance(uris, list | tuple) or not all(isinstance(uri, str) and uri for uri in uris):
         raise RpcError(INVALID_PARAMS, "params.notifications.resourceSubscriptions must be a list of URIs")
     if len(uris) > MAX_RESOURCES:
-        raise RpcError(INVALID_PARAMS, f"one stream tells of {MAX_RESOURCES} resources at most")
+        raise RpcError(INVALID_PARAMS, f"one stream can have at most {MAX_RESOURCES} resources")
     lists = frozenset(name for name, flag in LISTS.items() if notifications.get(flag) is True)
     return ChangeFilter(lists, tuple(dict.fromkeys(uris)))
 
@@ -144,7 +144,9 @@ class SubscriptionStreams:
             SessionsError: the call has no session, and none can be opened.
         """
         if not asked.hearing.streams:
-            raise RpcError(REFUSED, "the answer is a stream: say text/event-stream in Accept", status=406)
+            raise RpcError(
+                REFUSED, "the response is a stream: the Accept header must allow text/event-stream", status=406
+            )
         wants = await self._offered(asked.service, wanted(asked.call.params.get("notifications")))
         listening = Listening(wants)
         about = {protocol.SUBSCRIPTION_ID: asked.call.id}
