@@ -28,11 +28,11 @@ def advice(service: MCPService, seconds: float) -> str:
     fetcher = fetcher_of(service)
     if fetcher is not None:
         return (
-            f"{fetcher} fetches its package for each session, because each has a HOME of its own: install the package "
-            f"once and name its program ({GUIDE}, 'npx and uvx')"
+            f"{fetcher} downloads its package for each session, because each session has its own HOME: install the "
+            f"package once and name its program ({GUIDE}, 'npx and uvx')"
         )
     if seconds <= SLOW_START:
         return ""
     if service.url is not None:
-        return "the server at the URL takes so long to answer; its own log may say why"
+        return "the server at the URL responds slowly; its own log may say why"
     return f"keep servers warm, or fork them if this one is in Python ({GUIDE}, 'Ready before the call')"

@@ -95,7 +95,7 @@ def parse(data: bytes, *, longest: int | None = None, most: int = MAX_VALUES) ->
     except _Unreadable as fault:
         if (request_id := _id_within(data)) is None:
             raise
-        return failure(request_id, f"the server's answer cannot be read ({fault}): {quoted(data)}")
+        return failure(request_id, f"the server's response cannot be read ({fault}): {quoted(data)}")
     if isinstance(value, list):
         return _unwrapped(value, data)
     if not isinstance(value, dict):
@@ -126,7 +126,7 @@ def answer_to(request_id: int | str, data: bytes) -> Answer:
     try:
         message = parse(data)
     except NotJsonRpc as fault:
-        return failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
+        return failure(request_id, f"the server's response is not JSON-RPC ({fault}): {quoted(data)}")
     if isinstance(message, JSONRPCResponse | JSONRPCError):
         return message.model_copy(update={"id": request_id})
     return failure(request_id, f"the server did not answer, it sent: {quoted(data)}")
@@ -150,7 +150,7 @@ def quoted(said: Any) -> str:
 
 def _check_bounds(data: bytes, longest: int | None, most: int) -> None:
     if longest is not None and len(data) > longest:
-        raise _Unreadable(f"it has {len(data)} bytes, {longest} are read")
+        raise _Unreadable(f"it has {len(data)} bytes; the limit is {longest}")
     if has_more_values(data, most):
         raise _Unreadable(f"it has more than {most} JSON values")
 
@@ -231,11 +231,11 @@ def _answer(value: Mapping[str, Any]) -> Answer:
     if error is not None and (error or result is None):
         return JSONRPCError(jsonrpc="2.0", id=request_id, error=_error(error))
     if "result" not in value:
-        return failure(request_id, f"the server's answer has neither a result nor an error: {quoted(value)}")
+        return failure(request_id, f"the server's response has neither a result nor an error: {quoted(value)}")
     if result is not None and not isinstance(result, dict):
-        return failure(request_id, f"the server's result is no object: {quoted(result)}")
+        return failure(request_id, f"the server's result is not an object: {quoted(result)}")
     if request_id is None:
-        return failure(None, f"the server's answer does not say to which request: {quoted(value)}")
+        return failure(None, f"the server's response has no id: {quoted(value)}")
     return JSONRPCResponse.model_construct(jsonrpc="2.0", id=request_id, result=result or {})
 
 
@@ -264,7 +264,7 @@ def _unwrapped(values: list[Any], data: bytes) -> Answer:
     answer = next((one for one in values if isinstance(one, dict) and _is_answer(one)), None)
     if answer is None:
         raise NotJsonRpc("an array")
-    return failure(_id(answer.get("id")), f"the server's answer is wrapped in an array: {quoted(data)}")
+    return failure(_id(answer.get("id")), f"the server's response is wrapped in an array: {quoted(data)}")
 
 
 # Requests and notifications.
@@ -276,7 +276,7 @@ def _params(value: Mapping[str, Any]) -> dict[str, Any] | None:
         return params
     if params == []:  # an empty object, as PHP writes it
         return {}
-    raise NotJsonRpc("params is no object")
+    raise NotJsonRpc("params is not an object")
 
 
 def _request(method: str, value: Mapping[str, Any]) -> JSONRPCRequest:
@@ -297,7 +297,7 @@ def _notification(method: str, value: Mapping[str, Any]) -> JSONRPCNotification 
 
 def _progress(params: dict[str, Any]) -> dict[str, Any]:
     if not _is_finite(params.get("progress")):
-        raise NotJsonRpc("progress is no number")
+        raise NotJsonRpc("progress is not a number")
     return params if _is_finite(params.get("total")) else {**params, "total": None}
 
 

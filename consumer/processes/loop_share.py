@@ -29,7 +29,7 @@ REQUEST = 0.002
 PARSING = 2e-8
 """What a byte costs (s) that is parsed where nobody can measure it, at worst."""
 
-TALKS = "it went on talking unasked, at the expense of other sessions"
+TALKS = "it kept sending messages that nobody requested, which slowed other sessions down"
 """Why a server was given up."""
 
 OVERDRAWN_TIMEOUT = 10.0

@@ -99,7 +99,7 @@ class MCPManager:
     async def _create(self, service_name: str) -> MCPClient:
         service = self.get_service(service_name)
         if self._closing is not None:
-            raise ShuttingDown("the worker is leaving")
+            raise ShuttingDown("the worker is shutting down")
         return await self._pool.take(service)
 
     def take_back(self, client: MCPClient) -> bool:

@@ -109,7 +109,7 @@ class Sandbox(Section):
             raise ValueError('network = false needs kind = "bubblewrap"')
         limits = (self.memory, self.cpu_seconds, self.processes, self.file_size)
         if self.kind == "none" and any(limit is not None for limit in limits):
-            raise ValueError('limits need another kind than "none"')
+            raise ValueError('kind = "none" allows no limits')
         return self
 
 

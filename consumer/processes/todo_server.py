@@ -31,7 +31,7 @@ last_id = 0
 
 def _the(todo_id: int) -> Todo:
     if todo_id not in todos:
-        raise ToolError(f"There is no todo {todo_id}. list_todos tells the ids.")
+        raise ToolError(f"There is no todo {todo_id}. list_todos lists the ids.")
     return todos[todo_id]
 
 

@@ -332,7 +332,7 @@ class SessionManager(Generic[P]):
 
     def _refuse_when_leaving(self) -> None:
         if self._leaving:
-            raise ShuttingDown("the worker is leaving and opens no session any more")
+            raise ShuttingDown("the worker is shutting down and opens no more sessions")
 
     def _usable(self, session: Session[P]) -> bool:
         if (reason := session.expired_because) is not None:

@@ -65,7 +65,7 @@ class Starts(Generic[P]):
             raise
         if self._called_off:
             self._stop_unclaimed(session_id, task)
-            raise ShuttingDown("the worker is leaving and has called the start off")
+            raise ShuttingDown("the worker is shutting down and cancelled the start")
         if task.cancelled():
             # CancelledError tells our caller that it is cancelled, which it is not.
             raise StartFailed("the start of the MCP server was cancelled from within")

@@ -65,10 +65,10 @@ async def test_a_forgotten_session_ends_and_who_names_a_service_gets_a_fresh_one
     assert answer.text == "ok"
     died = await mcp.event("died")
     assert died.data["reason"] == "process_exit"
-    assert "has forgotten the session" in died.data["stderr"]
+    assert "no longer knows the session" in died.data["stderr"]
     assert len(mcp.of("created")) == 2
     await mcp.client.call_tool("c", "forget", {})
-    with pytest.raises(SessionDied, match="has forgotten the session"):
+    with pytest.raises(SessionDied, match="no longer knows the session"):
         await mcp.client.call_tool("c", "ok")
     await mcp.until(lambda: len(mcp.of("died")) == 2)
     with pytest.raises(SessionNotFound):

@@ -134,7 +134,7 @@ async def test_an_introduction_that_cannot_be_used_says_why(start: Start, kind: 
 
 
 async def test_a_banner_in_the_place_of_mcp_is_quoted(start: Start) -> None:
-    with pytest.raises(StartTimeout, match=r'no MCP: "Listening on http://0\.0\.0\.0:3000"'):
+    with pytest.raises(StartTimeout, match=r'not MCP: "Listening on http://0\.0\.0\.0:3000"'):
         await start("careless_server", "--start", "banner", start_timeout=1.0)
 
 
@@ -179,10 +179,10 @@ async def test_a_server_that_forgot_the_session_has_ended_it(remote: Remotes, ho
     await client.call_tool("forget", how)
     error = await refused(client, "ok", {})
     assert isinstance(error, SessionDied)
-    assert "has forgotten the session" in error.message
+    assert "no longer knows the session" in error.message
     assert not client.is_alive
-    assert "has forgotten the session" in (await exits.first()).stderr
-    with pytest.raises(SessionDied, match="has forgotten the session"):
+    assert "no longer knows the session" in (await exits.first()).stderr
+    with pytest.raises(SessionDied, match="no longer knows the session"):
         await client.call_tool("ok")
 
 
@@ -191,7 +191,7 @@ async def test_a_forgotten_session_is_noticed_before_a_call_is_lost_on_it(remote
     exits = Exits()
     client.on_exit(exits)
     await client.call_tool("forget", {})
-    assert "has forgotten the session" in (await exits.first()).stderr
+    assert "no longer knows the session" in (await exits.first()).stderr
     assert not client.is_alive
 
 
@@ -208,7 +208,7 @@ async def test_a_connection_that_breaks_under_a_call_costs_that_call_only(remote
     client = await remote()
     error = await refused(client, "drop", {})
     assert isinstance(error, OutcomeUnknown)
-    assert "the connection broke before the answer came" in error.message
+    assert "the connection was lost before the response came" in error.message
     assert client.is_alive
     assert text(await client.call_tool("ok")) == "ok"
 
@@ -227,7 +227,7 @@ async def test_a_server_at_a_url_that_talks_without_end_is_left_with_its_reason(
     client.on_exit(exits)
     with pytest.raises(OutcomeUnknown):
         await client.call_tool("flood", timeout=60)
-    assert "unasked, at the expense of other sessions" in (await exits.first()).stderr
+    assert "kept sending messages that nobody requested" in (await exits.first()).stderr
     assert not client.is_alive
 
 

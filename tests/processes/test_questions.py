@@ -94,14 +94,14 @@ async def test_the_state_of_a_modern_server_comes_back_to_it(start: Start) -> No
 async def test_a_modern_server_that_only_asks_is_given_up(start: Start) -> None:
     client = await start("modern_server")
     caller = Caller({"action": "accept", "content": {"answer": "x"}})
-    with pytest.raises(McpError, match="asked back 10 times"):
+    with pytest.raises(McpError, match="asked for input 10 times"):
         await client.call_tool("ask_forever", dialogue=Dialogue(on_question=caller))
     assert len(caller.asked) == 10
 
 
 async def test_a_modern_servers_wish_for_a_model_is_refused(start: Start) -> None:
     client = await start("modern_server")
-    with pytest.raises(McpError, match="sampling/createMessage, which is not offered"):
+    with pytest.raises(McpError, match="sampling/createMessage, which is not supported"):
         await client.call_tool("sample")
 
 

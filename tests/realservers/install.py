@@ -181,7 +181,7 @@ def _run(installer: str, command: list[str], *, first_on_path: Path | None = Non
             check=False,
         )
     except subprocess.TimeoutExpired as late:
-        raise Unreachable(f"{installer} was not done within {TIMEOUT:g} s") from late
+        raise Unreachable(f"{installer} did not finish within {TIMEOUT:g} s") from late
     if done.returncode == 0:
         return
     said = (done.stdout + done.stderr)[-4000:]

@@ -108,7 +108,7 @@ def _share(source: str, digest: bytes, tools: list[dict[str, Any]], size: int) -
         in_all = sum(one.size for one in known.values())
         if in_all + size > MAX_KEPT:
             raise McpError(
-                f"its servers list too many different tools: {in_all + size} bytes, and {MAX_KEPT} are kept",
+                f"the different tool lists of its servers have {in_all + size} bytes; the limit is {MAX_KEPT}",
                 code=-32603,
                 data=None,
             )

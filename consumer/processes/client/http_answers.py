@@ -37,8 +37,8 @@ from consumer.processes.loop_share import EVENT, PARSING, LoopShare
 from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
 
 SESSION_ID = "mcp-session-id"
-FORGOTTEN = "the server has forgotten the session"
-UNANSWERED = "the connection broke before the answer came"
+FORGOTTEN = "the server no longer knows the session"
+UNANSWERED = "the connection was lost before the response came"
 
 REACHED = 5.0
 """Seconds in which the server has to answer anything after a connection to it broke."""
@@ -149,7 +149,9 @@ class AnsweringClient(httpx2.AsyncClient):
         encoding = response.headers.get("content-encoding", _IDENTITY)
         if encoding != _IDENTITY and request_id is not None:
             await response.aclose()
-            refusal = failure(request_id, f"the server's answer is compressed ({encoding}), which was not asked for")
+            refusal = failure(
+                request_id, f"the server compressed its response ({encoding}), but no compression was requested"
+            )
             return _like(response, content=_json_of(refusal), status=200, headers=_JSON)
         if response.is_success and (request_id is None or response.status_code == httpx2.codes.ACCEPTED):
             return response
@@ -166,7 +168,7 @@ class AnsweringClient(httpx2.AsyncClient):
         if why is not None:
             answer = failure(request_id, FORGOTTEN, code=INVALID_REQUEST)
         elif len(data) > self._cap:
-            answer = failure(request_id, f"the server's answer has more than {self._cap} bytes")
+            answer = failure(request_id, f"the server's response has more than {self._cap} bytes")
         elif response.is_success:
             answer = answer_to(request_id, data)
         else:
@@ -223,7 +225,7 @@ class AnsweringClient(httpx2.AsyncClient):
         except NotJsonRpc as fault:
             if request_id is None:
                 return None
-            return failure(request_id, f"the server's answer is no JSON-RPC ({fault}): {quoted(data)}")
+            return failure(request_id, f"the server's response is not JSON-RPC ({fault}): {quoted(data)}")
 
     async def _events(self, request_id: int | str | None, response: httpx2.Response) -> AsyncIterator[bytes]:
         """The server-sent events of a response, each message as it can be read."""

@@ -30,7 +30,7 @@ HTTP_TIMEOUT = httpx2.Timeout(10.0, read=600.0)
 """Connecting, writing and waiting for a free connection; how long a call may take is the call's own business."""
 
 LAST_ANSWERS = 0.1
-"""Seconds in which answers that have come still reach their callers, after the server has forgotten the session."""
+"""Seconds in which answers that have come still reach their callers, after the server no longer knows the session."""
 
 
 class _CheckedWrites(Stream):

@@ -278,7 +278,7 @@ class MCPClient:
             result["content"] = []
         elif not isinstance(content, list):
             raise McpError(
-                f"tools/call {name}: the result's content is no list: {quoted(content)}", code=-32603, data=None
+                f"tools/call {name}: the result's content is not a list: {quoted(content)}", code=-32603, data=None
             )
         return told_error(result) if result.get("isError") else result
 

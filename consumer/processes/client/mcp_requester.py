@@ -109,7 +109,7 @@ class McpRequester:
                     asked = result.get("inputRequests") or {}
                     if not isinstance(asked, dict):
                         raise McpError(
-                            f"the server's questions are no object: {quoted(asked)}", code=INTERNAL_ERROR, data=None
+                            f"the server's questions are not an object: {quoted(asked)}", code=INTERNAL_ERROR, data=None
                         )
                     given = await answers(asked, dialogue)
                     if not asked:
@@ -126,7 +126,11 @@ class McpRequester:
             result = await self._round(method, again, left, dialogue)
         if result.get("resultType") != "input_required":
             return result
-        raise McpError(f"{_named(method, params)}: the server asked back {MAX_ROUNDS} times", code=-32600, data=None)
+        raise McpError(
+            f"{_named(method, params)}: the server asked for input {MAX_ROUNDS} times, which is the limit",
+            code=-32600,
+            data=None,
+        )
 
     async def _translated(
         self, fault: MCPError, method: str, params: Mapping[str, Any], timeout: float | None
@@ -168,4 +172,4 @@ def _named(method: str, params: Mapping[str, Any]) -> str:
 
 
 def _timed_out(named: str, timeout: float | None, why: str) -> ToolTimeout:
-    return ToolTimeout(f"{named} was not done within {timeout or 0:g} s; {why}", timeout=timeout)
+    return ToolTimeout(f"{named} did not finish within {timeout or 0:g} s; {why}", timeout=timeout)

@@ -113,7 +113,7 @@ async def _initialize(
     )
     version = raw.get("protocolVersion")
     if version not in HANDSHAKE_PROTOCOL_VERSIONS:
-        said = f"it offers protocol version {quoted(version)}; known are {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)}"
+        said = f"it offers protocol version {quoted(version)}; supported are {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)}"
         raise McpError(said, code=INVALID_PARAMS, data=None)
     told = mended(raw)
     session.adopt(InitializeResult.model_validate(told))

@@ -140,7 +140,7 @@ class Questions:
         """Such a question does not say which request it belongs to: it goes to the requester who offered last."""
         asked = next((one for one in reversed(self._requests) if one.dialogue.offers(method, params)), None)
         if asked is None or len(asked.open) >= MAX_OPEN:
-            return ErrorData(code=INVALID_REQUEST, message=f"{method} is not offered")
+            return ErrorData(code=INVALID_REQUEST, message=f"{method} is not supported")
         task = asyncio.create_task(_answer(asked.dialogue, method, params), name=f"question-{context.request_id}")
         asked.open.add(task)
         try:
@@ -179,17 +179,17 @@ async def answers(requests: Mapping[str, Any], dialogue: Dialogue) -> Json:
     for key, request in requests.items():
         method = request.get("method") if isinstance(request, Mapping) else None
         if method not in CAPABILITY_OF:
-            raise McpError(f"the server asked for {method}, which is not offered", code=INVALID_REQUEST, data=None)
+            raise McpError(f"the server sent {method}, which is not supported", code=INVALID_REQUEST, data=None)
         params = request.get("params")
         if params and not isinstance(params, Mapping):
-            raise McpError(f"the server's question is no object: {quoted(params)}", code=INVALID_REQUEST, data=None)
+            raise McpError(f"the server's question is not an object: {quoted(params)}", code=INVALID_REQUEST, data=None)
         question = dict(params or {})
         if dialogue.offers(method, question):
             given = await _answer(dialogue, method, question)
         elif method == "elicitation/create":
             given = DECLINED
         else:
-            raise McpError(f"the server asked for {method}, which is not offered", code=INVALID_REQUEST, data=None)
+            raise McpError(f"the server sent {method}, which is not supported", code=INVALID_REQUEST, data=None)
         if isinstance(given, ErrorData):
             raise McpError(f"{method}: {given.message}", code=given.code, data=None)
         found[key] = given

@@ -72,8 +72,10 @@ def root_cause(error: BaseException) -> BaseException:
 def words_of(fault: BaseException) -> str:
     """What a fault of the handshake says, in words of the server's or of ours, never in those of a validator."""
     if isinstance(fault, ValidationError):
-        where = ", ".join(".".join(str(part) for part in error["loc"]) or "all of it" for error in fault.errors()[:3])
-        return f"its answer is not what MCP wants; at fault: {where}"
+        where = ", ".join(
+            ".".join(str(part) for part in error["loc"]) or "the whole response" for error in fault.errors()[:3]
+        )
+        return f"its response is not valid MCP; see {where}"
     if isinstance(fault, MCPError | SessionsError):
         return fault.message
     return str(fault) or type(fault).__name__
@@ -82,7 +84,7 @@ def words_of(fault: BaseException) -> str:
 def ended_while_starting(service: MCPService, ending: ProcessExit, last_line: str, clue: str = "") -> StartFailed:
     """The error for a server that was gone before it was ready; ``clue`` is the end of the message."""
     how = f"signal {ending.signal}" if ending.signal is not None else f"exit code {ending.exit_code}"
-    why = f": {last_line}" if last_line else ", without a word on stderr"
+    why = f": {last_line}" if last_line else ", with no output on stderr"
     return StartFailed(
         f"{service.name}: the server ended while it was starting ({how}){why}{clue}",
         exit_code=ending.exit_code,

@@ -43,7 +43,7 @@ class StdioConnection(Connection):
     def _clue(self) -> str:
         """What it wrote in the place of MCP, as the end of a message."""
         bad_output = self._stdout.bad_output
-        return f"; the first line on its stdout that is no MCP: {quoted(bad_output)}" if bad_output else ""
+        return f"; the first line on its stdout that is not MCP: {quoted(bad_output)}" if bad_output else ""
 
     async def setback(self, fault: Exception, *, probed: bool) -> Setback:
         """Whether it refused or ended, and how."""

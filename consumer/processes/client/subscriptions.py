@@ -46,7 +46,7 @@ class Subscriptions:
         """
         async with self._lock:
             if uri is not None and uri not in self._uris and len(self._uris) >= MAX_SUBSCRIPTIONS:
-                told = f"resources.subscribe: the session has {MAX_SUBSCRIPTIONS} subscriptions, as many as it may have"
+                told = f"resources.subscribe: the session has {MAX_SUBSCRIPTIONS} subscriptions, which is the limit"
                 raise InvalidMessage(told, limit=MAX_SUBSCRIPTIONS)
             if era is Era.HANDSHAKE:
                 if uri is not None:
@@ -59,7 +59,7 @@ class Subscriptions:
             wanted = [*self._uris, *([] if uri is None or known else [uri])]
             honoured = await self._listen(wanted, send, timeout)
             if uri is not None and uri not in (honoured.get("resourceSubscriptions") or ()):
-                raise McpError(f"the server does not tell of changes of {uri[:200]}", code=-32602, data=None)
+                raise McpError(f"the server does not report changes of {uri[:200]}", code=-32602, data=None)
             self._uris = dict.fromkeys(wanted)
 
     async def remove(self, uri: str, era: Era, send: Send, timeout: float) -> None:
@@ -97,7 +97,7 @@ class Subscriptions:
             return self._acknowledged.result()
         if listening.done():
             listening.result()
-            raise McpError("the server has ended subscriptions/listen at once", code=-32603, data=None)
+            raise McpError("the server ended subscriptions/listen immediately", code=-32603, data=None)
         listening.cancel()
         raise ToolTimeout(f"subscriptions/listen was not acknowledged within {timeout:g} s", timeout=timeout)
 

@@ -87,7 +87,7 @@ def load(target: str) -> Callable[[], Any]:
     for name in path.split("."):
         found = getattr(found, name)
     if not callable(found):
-        raise TypeError(f"{target} is no function")
+        raise TypeError(f"{target} is not a function")
     be_alone()
     rehearse(found)
     be_alone()

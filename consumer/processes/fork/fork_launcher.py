@@ -129,7 +129,12 @@ class ForkLauncher(LocalLauncher):
 
     def _rest(self, service: MCPService, why: str) -> None:
         if not self._rests(service):
-            log.warning("forkserver.unusable", service=service.name, why=why, hint="servers start from their command")
+            log.warning(
+                "forkserver.unusable",
+                service=service.name,
+                why=why,
+                hint="each call starts its server from the command",
+            )
         self._resting[service.source] = asyncio.get_running_loop().time() + REST
         self._helpers.pop(service.source, None)
 
@@ -142,13 +147,13 @@ class ForkLauncher(LocalLauncher):
 
     async def _start_helper(self, service: MCPService) -> ForkServer:
         if sys.platform != "linux":
-            raise CannotFork("only Linux has what it takes")
+            raise CannotFork("it works only on Linux")
         try:
             python = PythonCommand.read(resolve_command(service))
         except SessionsError as error:
             raise CannotFork(str(error)) from error
         if python is None:
-            raise CannotFork("its command is neither python nor a script that names python in its first line")
+            raise CannotFork("its command is neither python nor a script whose first line names python")
         try:
             confinement = await confinement_of(service, forks=True)
         except SessionsError as error:
@@ -189,7 +194,7 @@ class ForkLauncher(LocalLauncher):
         self._users.pop(helper, None)
         self._leaving = {one for one in self._leaving if _started(one) is not helper}
         if not self._closing and not helper.retired and helper.was_ready:
-            self._rest(service, "its helper has died, and all sessions that were forked from it")
+            self._rest(service, "its fork server died, and so did all sessions that were forked from it")
 
     async def _fork(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
         helper = await asyncio.shield(self._helper(service))

@@ -193,7 +193,7 @@ class ForkServer:
             self._send(json.dumps(message).encode(), descriptors)
         except OSError as cause:
             self._asked.pop(number, None)
-            raise CannotFork(f"it cannot be told: {cause}") from cause
+            raise CannotFork(f"it cannot be reached: {cause}") from cause
         try:
             return await asked
         except asyncio.CancelledError:
@@ -237,7 +237,7 @@ class ForkServer:
 
     def _leave_when_idle(self) -> None:
         if self.retired and not self._children and not self._asked:
-            self._disconnect("its service has been configured anew")
+            self._disconnect("its service's configuration has changed")
 
     async def close(self, timeout: float = END_TIMEOUT) -> None:
         """End the process and with it all its forks, by force after ``timeout`` seconds. Idempotent."""
@@ -274,7 +274,7 @@ class ForkServer:
             try:
                 self._take(json.loads(data))
             except (ValueError, KeyError, TypeError) as error:
-                self._disconnect(f"it speaks as it should not: {error}")
+                self._disconnect(f"it broke the protocol: {error}")
                 return
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -300,7 +300,7 @@ class ForkServer:
             try:
                 pidfd = os.pidfd_open(pid)
                 if Path(f"/proc/{pid}").stat().st_uid != self._user:
-                    raise PermissionError(f"process {pid} is not its own")
+                    raise PermissionError(f"process {pid} is not its child")
             except OSError as error:
                 if pidfd >= 0:
                     os.close(pidfd)

@@ -23,18 +23,20 @@ async def report_host(services: Iterable[MCPService]) -> None:
         own = [one.name for one in local if apart and one.sandbox.user == "own" and one.sandbox.kind != "none"]
         if own:
             log.info(
-                "sandbox.own_users", services=own, text="the worker is root: each server has a user without rights"
+                "sandbox.own_users",
+                services=own,
+                text="the worker runs as root; each server runs as a user without privileges",
             )
         as_root = [service.name for service in local if service.name not in own]
         if as_root:
-            reason = cannot_change_users() or "their sandbox says so"
+            reason = cannot_change_users() or "their sandbox is configured so"
             log.warning("sandbox.as_root", services=as_root, reason=reason, hint=f"they run as root; see {PAGE}")
     wanted = [service.name for service in local if service.sandbox.kind == "auto"]
     if wanted and (refusal := await no_bubblewrap()):
         text = (
-            "servers run under limits, each as a user of its own: the network and what everybody may read is open to it"
+            "servers run with limits, each as a separate user: they can use the network and read world-readable files"
             if apart
-            else "servers run under limits, as the worker's user: each can read others' files and end their processes"
+            else "servers run with limits, as the worker's user: each can read others' files and end their processes"
         )
         hint = f"install bubblewrap and allow user namespaces, or accept it with kind = limits; see {PAGE}"
         log.warning("sandbox.no_bubblewrap", services=wanted, reason=refusal, text=text, hint=hint)

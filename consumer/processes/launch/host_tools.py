@@ -58,7 +58,7 @@ async def failure_of(*argv: str) -> str:
     except TimeoutError:
         process.kill()
         await process.wait()
-        return f"{argv[0]} does not answer"
+        return f"{argv[0]} does not respond"
     if process.returncode == 0:
         return ""
     return stderr.decode("utf-8", "replace").strip() or f"{argv[0]} ended with {process.returncode}"

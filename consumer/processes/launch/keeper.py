@@ -61,7 +61,7 @@ class Keeper:
         """A process that does ``job`` on these descriptors, which stay the caller's. Raises :class:`OSError`."""
         self.begin()
         if self._starting is None:
-            raise OSError("the keeper of the servers is not there: it was killed again and again, or is closed")
+            raise OSError("the keeper of the servers is not running: it was killed repeatedly, or is closed")
         try:
             server = await asyncio.shield(self._starting)
             return await server.fork(job, stdin, stdout, stderr)
@@ -88,7 +88,7 @@ class Keeper:
         self._starting = None
         if not self._closing:
             self._deaths += 1
-            log.error("keeper.died", deaths=self._deaths, hint="its servers have ended with it")
+            log.error("keeper.died", deaths=self._deaths, hint="its servers ended with it")
             self.begin()
 
     async def close(self) -> None:

@@ -182,7 +182,7 @@ def working_directory(service: MCPService, folder: Path) -> Path:
         return folder
     cwd = Path(service.sandbox.working_dir).expanduser().absolute()
     if not cwd.is_dir():
-        raise StartFailed(f"{service.name}: its working_dir {cwd} is no folder; create it or correct the setting")
+        raise StartFailed(f"{service.name}: its working_dir {cwd} is not a folder; create it or correct the setting")
     return cwd
 
 

@@ -103,16 +103,16 @@ def _numbers() -> Iterator[int]:
 def cannot_change_users() -> str:
     """Why this process cannot give its servers users of their own, as a sentence; empty when it can."""
     if sys.platform != "linux":
-        return "only Linux has what it takes"
+        return "it works only on Linux"
     if os.geteuid() != 0:
         return "the worker is not root"
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     effective = int(next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), "0"), 16)
     if missing := [name for name, number in _CAPABILITIES.items() if not effective >> number & 1]:
-        return f"root has not the capabilities for it here ({', '.join(missing)})"
+        return f"root does not have the necessary capabilities here ({', '.join(missing)})"
     mapped = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
     if not any(first <= _USERS.start and first + count >= _USERS.stop for first, _, count in mapped):
-        return "root is one of a user namespace that has too few users"
+        return "root is in a user namespace with too few users"
     return ""
 
 

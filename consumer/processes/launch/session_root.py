@@ -117,10 +117,10 @@ def _opened(path: Path) -> Iterator[int]:
 
 def _check(seen: os.stat_result, is_kind: Any, kind: str) -> None:
     if not is_kind(seen.st_mode):
-        raise NotOurs(f"it has something else where a {kind} belongs")
+        raise NotOurs(f"expected a {kind}, found something else")
     if seen.st_uid != os.geteuid():
         raise NotOurs(f"its {kind} belongs to another user ({seen.st_uid})")
     if stat.S_ISREG(seen.st_mode) and seen.st_nlink != 1:
-        raise NotOurs("its file has a second name")
+        raise NotOurs("its lock file has a second hard link")
     if seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise NotOurs(f"others may write its {kind}")
+        raise NotOurs(f"other users can write to its {kind}")

@@ -119,7 +119,7 @@ class StdoutStream(Stream):
         for line in lines:
             if len(line) > UNASKED_CAP and not may_be_answer(line):
                 cost += len(line) * PARSING
-                fault = NotJsonRpc(f"{len(line)} bytes that are no answer")
+                fault = NotJsonRpc(f"{len(line)} bytes that are not a response")
                 if not self._tolerated(line[:BAD_OUTPUT_SIZE], fault):
                     return
                 continue
@@ -161,10 +161,10 @@ class StdoutStream(Stream):
         message = parse(line, longest=self._longest, most=most_values(line))
         if not isinstance(message, JSONRPCResponse | JSONRPCError):
             if len(line) > UNASKED_CAP:
-                raise NotJsonRpc(f"{len(line)} bytes that are no answer")
+                raise NotJsonRpc(f"{len(line)} bytes that are not a response")
             return message
         if (answer := self._requests.claimed(message)) is None:
-            raise NotJsonRpc("the answer to no request")
+            raise NotJsonRpc("a response to no request")
         return answer
 
     @property

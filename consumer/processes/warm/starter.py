@@ -80,7 +80,7 @@ class ColdStarter:
         key = (service.name, *(service.command or [service.url or ""]))
         async with self._slots.taken(ahead=ahead, timeout=CPU_BOUND):
             if self._closed:
-                raise ShuttingDown("the worker is leaving")
+                raise ShuttingDown("the worker is shutting down")
             # Old servers are not asked again which era they speak: a silent one takes seconds to say nothing.
             known = Era.HANDSHAKE if self._eras.get(key) is Era.HANDSHAKE else None
             client = MCPClient(service, launcher=self._launcher, known_era=known)

@@ -128,7 +128,9 @@ class WarmClients:
         # Once for each episode: the error of every try would fill the log of a night.
         if state.attempt_number == 1 and state.outcome is not None:
             error = state.outcome.exception()
-            log.warning("warm.failing", service=self._service.name, error=repr(error), hint="calls start their own")
+            log.warning(
+                "warm.failing", service=self._service.name, error=repr(error), hint="each call starts its own server"
+            )
 
     async def _start_one(self) -> None:
         loop = asyncio.get_running_loop()
