@@ -27,21 +27,21 @@ def problem_of(url: str) -> str | None:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError:
-        return f"is no URL: its host or port cannot be read; in user, password and vhost write {ESCAPES}; {EXAMPLE}"
+        return f"is not a URL: its host or port cannot be read; in user, password and vhost write {ESCAPES}; {EXAMPLE}"
     if parts.scheme not in ("amqp", "amqps"):
         return f"must begin with amqp:// or amqps://; {EXAMPLE}"
     if not _escaped(parts, url):
-        return f"has an @, / or # where none may be; in user, password and vhost write {ESCAPES}; {EXAMPLE}"
+        return f"has an @, / or # in the wrong place; in user, password and vhost write {ESCAPES}; {EXAMPLE}"
     if not parts.hostname:
-        return f"names no host; {EXAMPLE}"
+        return f"has no host; {EXAMPLE}"
     if any(not 0 < len(label) < 64 for label in _labels(parts.hostname)):
-        return f"names a host that cannot be one; {EXAMPLE}"
+        return f"has an invalid host name; {EXAMPLE}"
     if port == 0:
         return f"has port 0; {EXAMPLE}"
     if "/" in parts.path.lstrip("/"):
-        return "names a vhost with a / in it, which is written %2F"
+        return "has a / in its vhost; write it as %2F"
     if len(vhost_of(url).encode()) > MAX_VHOST:
-        return f"names a vhost of more than {MAX_VHOST} bytes"
+        return f"has a vhost of more than {MAX_VHOST} bytes"
     return next((fault for name, value in _query(parts) if (fault := _fault(name, value))), None)
 
 
@@ -67,7 +67,7 @@ def unknown_parameters(url: str) -> list[str]:
 def _unknown(name: str) -> str:
     near = get_close_matches(name.casefold(), _PARAMETERS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(_PARAMETERS))}"
-    return f"the broker's URL has a parameter {name[:32]!r}, which means nothing here; {hint}"
+    return f"the broker's URL has an unknown parameter {name[:32]!r}; {hint}"
 
 
 def _query(parts: SplitResult) -> list[tuple[str, str]]:
@@ -78,7 +78,7 @@ def _fault(name: str, value: str) -> str | None:
     known = _PARAMETERS.get(name)
     if known is None or known[0](value):
         return None
-    return f"says ?{name}= with something that it cannot be: {known[1]}"
+    return f"has an invalid value for ?{name}=: {known[1]}"
 
 
 def _whole(most: int) -> Callable[[str], bool]:

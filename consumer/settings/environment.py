@@ -55,7 +55,7 @@ def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fau
             try:
                 value = json.loads(value)
             except json.JSONDecodeError as error:
-                fault(Fault(name, f"is no JSON: {error.msg} (at column {error.pos + 1})"))
+                fault(Fault(name, f"is not JSON: {error.msg} (at column {error.pos + 1})"))
                 continue
         if len(keys) == 1:
             table[str(keys[0])] = value

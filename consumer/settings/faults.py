@@ -31,7 +31,7 @@ _SAYS = {
     "dict_type": "must be a table: [section] in TOML, {...} in JSON",
     "model_type": "must be a table: [section] in TOML, {...} in JSON",
     "model_attributes_type": "must be a table: [section] in TOML, {...} in JSON",
-    "string_pattern_mismatch": "must be one word of letters, digits, - and _, of 64 at most",
+    "string_pattern_mismatch": "must be 1 to 64 letters, digits, - or _",
 }
 
 

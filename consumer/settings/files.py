@@ -16,7 +16,7 @@ SIGNALWIRES = ("server", "rate_limiting", "logging", "security")
 """Sections of SignalWire's ``config.json`` that ours have another name for."""
 
 _VARIABLE = re.compile(r"\$\{([^}|]*)(?:\|([^}]*))?\}")
-_NOT_OURS = {"security": "what the gateway needs of it is said in [gateway]: allowed_hosts, allowed_origins, tls_cert"}
+_NOT_OURS = {"security": "the gateway reads these from [gateway]: allowed_hosts, allowed_origins, tls_cert"}
 """Sections of SignalWire's gateway that mean nothing here, and why."""
 
 Table = dict[str, Any]
@@ -45,9 +45,9 @@ def read_file(path: Path) -> Table:
     try:
         table = json.loads(text) if is_json else tomllib.loads(text)
     except json.JSONDecodeError as error:
-        raise _useless(path, f"is no JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from error
+        raise _useless(path, f"is not JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from error
     except tomllib.TOMLDecodeError as error:
-        raise _useless(path, f"is no TOML: {error}") from error
+        raise _useless(path, f"is not TOML: {error}") from error
     if not isinstance(table, dict):
         raise _useless(path, "must be a table of sections: {...}")
     return table

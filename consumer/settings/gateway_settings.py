@@ -64,8 +64,8 @@ class StaticToken(Section):
         reaching = [scope for scope in self.scopes if scope in ("gateway", "mcp", "mint")]
         if reaching and self.calls is None:
             raise ValueError(
-                f'a token with the scope {" and ".join(reaching)} reaches every call: say calls = "any", '
-                "or give out call tokens instead"
+                f'a token with the scope {" and ".join(reaching)} reaches every call: set calls = "any", '
+                "or use call tokens"
             )
         return self
 
@@ -191,7 +191,7 @@ class GatewaySettings(Section):
     def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         texts = [key.get_secret_value() for key in keys]
         if any(not is_pem(text) and len(text.encode()) < MIN_KEY_BYTES for text in texts):
-            raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes; make one with: openssl rand -hex 32")
+            raise ValueError(f"a key must have at least {MIN_KEY_BYTES} bytes; make one with: openssl rand -hex 32")
         if any(map(is_pem, texts)):
             from consumer.tokens import TokenKeys  # noqa: PLC0415 - only who has PEM keys needs cryptography
 
@@ -203,7 +203,7 @@ class GatewaySettings(Section):
         if (self.auth_user is None) != (self.auth_password is None):
             raise ValueError("auth_user and auth_password go together: set both or none")
         if self.tls_key is not None and self.tls_cert is None:
-            raise ValueError("tls_key needs tls_cert beside it")
+            raise ValueError("tls_key needs tls_cert")
         if self.published_password or self.guarded or self.local:
             return self
         raise ValueError(

@@ -86,12 +86,12 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     url = settings.amqp_url.get_secret_value()
     thoughts += unknown_parameters(url)
     if is_unverified(url):
-        thoughts.append("no_verify_ssl: anybody on the way to the broker can read and change everything")
+        thoughts.append("no_verify_ssl: anybody between the worker and the broker can read and change all messages")
     thoughts += second_thoughts(settings.gateway)
     thoughts += open_password(settings.asterisk)
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:
-        thoughts.append("no service is enabled: calls open nothing")
+        thoughts.append("no service is enabled, so calls get no session")
     thoughts += [missing for service in settings.services.values() if (missing := missing_program(service))]
     for number, route in enumerate(settings.routes):
         thoughts += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]

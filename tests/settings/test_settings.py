@@ -200,4 +200,4 @@ def test_what_is_hardly_meant_gives_a_warning(folder: Path) -> None:
     assert any("routes[1].services: weather is disabled" in line for line in warnings)
     assert any("routes[1] matches every call" in line for line in warnings)
     nothing = load_settings(toml(folder, '[services.a]\ncommand = ["x"]\nenabled = false'), env={}).warnings
-    assert nothing == ("no service is enabled: calls open nothing",)
+    assert nothing == ("no service is enabled, so calls get no session",)
