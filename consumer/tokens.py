@@ -120,7 +120,7 @@ class TokenKeys:
         try:
             named = jwt.get_unverified_header(token).get("kid")
         except jwt.InvalidTokenError:
-            raise TokenRefused("this is no token") from None
+            raise TokenRefused("this is not a token") from None
         key = self._by_id.get(str(named))
         for one in [key] if key is not None else self._keys:
             try:
@@ -136,9 +136,9 @@ class TokenKeys:
             except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                 continue
             except jwt.ExpiredSignatureError:
-                raise TokenRefused("the token is over") from None
+                raise TokenRefused("the token has expired") from None
             except jwt.InvalidTokenError as error:
-                raise TokenRefused(f"the token does not hold: {error}") from None
+                raise TokenRefused(f"the token is invalid: {error}") from None
             return _said(claims)
         raise TokenRefused("the token was not signed by a key of this gateway")
 
@@ -168,5 +168,5 @@ def _read(key: str) -> _Key:
         problem = "a PEM key of token_keys cannot be read; it must be an Ed25519 key without a password"
         raise KeyUnusable(problem) from None
     if not isinstance(public, Ed25519PublicKey) or not (private is None or isinstance(private, Ed25519PrivateKey)):
-        raise KeyUnusable("a PEM key of token_keys is no Ed25519 key")
+        raise KeyUnusable("a PEM key of token_keys is not an Ed25519 key")
     return _Key(hashlib.sha256(public.public_bytes_raw()).hexdigest()[:12], "EdDSA", public, private)

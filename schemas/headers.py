@@ -27,7 +27,7 @@ RESENT: Final = "x-mcp-resent"
 """Sent through the sessions exchange a second time, so that it would have reached an owner if there were one."""
 
 DEATHS: Final = "x-mcp-deaths"
-"""How many workers have died with this message in their inbox; stays with the message."""
+"""How many workers died with this message in their inbox; stays with the message."""
 
 LATE: Final = "x-mcp-late"
 """The message has been an orphan: what was sent after it may have come before it."""

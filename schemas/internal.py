@@ -41,7 +41,7 @@ class Recipe(Strict):
     def _of_one_call(self) -> Self:
         for one in self.sessions:
             if call_id_of(one.session_id) != self.call_id:
-                raise ValueError(f"session {one.session_id!r} is not one of the call {self.call_id!r}")
+                raise ValueError(f"session {one.session_id!r} does not belong to the call {self.call_id!r}")
         return self
 
 

@@ -62,7 +62,7 @@ def parse_reply(body: bytes) -> Reply:
         # Read before it is validated: half the time of model_validate_json for what has no model, as most of it has.
         return Reply.model_validate(from_json(body))
     except ValueError as error:
-        raise Internal(f"what came back is not a reply: {str(error).splitlines()[0]}") from error
+        raise Internal(f"the response is not a reply: {str(error).splitlines()[0]}") from error
 
 
 class CloseResult(Strict):

@@ -51,7 +51,7 @@ class EventSender:
             lost=left_out.lost,
             since=iso(left_out.since),
             until=iso(left_out.until),
-            hint="the broker is away; asterisk.max_kept says how many events are kept for it",
+            hint="the broker is unavailable; asterisk.max_kept limits how many events wait for it",
         )
 
     def _confirmed(self, _message: Message, _delay: float) -> None:

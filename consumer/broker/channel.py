@@ -90,11 +90,11 @@ class Channel:
         try:
             return await asyncio.shield(task)
         except (ValueError, TypeError) as error:  # the library's word for what AMQP has no way to say
-            raise Unsendable(f"the broker cannot be asked for this: {error}") from error
+            raise Unsendable(f"AMQP cannot express this request: {error}") from error
         except ChannelAccessRefused as error:
-            raise NotPermitted(f"the broker refuses it: {error}") from error
+            raise NotPermitted(f"the broker refused it: {error}") from error
         except Exception as error:
-            raise BrokerUnavailable(f"the broker did not do as asked: {error!r}") from error
+            raise BrokerUnavailable(f"the broker did not complete the request: {error!r}") from error
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -154,7 +154,7 @@ class Channel:
                 await self._bind_all(together.wanted)
                 together.made = True
         if not together.made:
-            raise BrokerUnavailable("it was bound together with others, and that failed")
+            raise BrokerUnavailable("it was bound together with other calls, and that failed")
 
     async def _bind_all(self, bindings: Sequence[Binding]) -> None:
         bind = self._raw.queue_bind

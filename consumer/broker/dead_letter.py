@@ -231,7 +231,7 @@ def _origin(headers: Headers, death: Mapping[str, Any], names: Names) -> Origin:
 def _told_by_the_broker(death: Mapping[str, Any]) -> str:
     match death.get("reason"):
         case "delivery_limit":
-            return f"given back too often by the consumers of {death.get('queue')}"
+            return f"returned too often by the consumers of {death.get('queue')}"
         case "expired":
             return f"no consumer took it from {death.get('queue')} in time"
         case "rejected":

@@ -99,10 +99,10 @@ class DeadLetterQueue:
         await self.look(visit)
         for word, named in found.items():
             if not named:
-                raise NoSuchDeadLetter(f"no dead letter is called {word!r}")
+                raise NoSuchDeadLetter(f"there is no dead letter {word!r}")
             if len({one.id for one in named}) > 1:
                 ids = ", ".join(sorted({one.id for one in named}))
-                raise NoSuchDeadLetter(f"{word!r} may be any of {ids}")
+                raise NoSuchDeadLetter(f"{word!r} is ambiguous: it matches {ids}")
         return list({id(one): one for named in found.values() for one in named}.values())
 
     async def fitting(self, wanted: Filter) -> list[DeadLetter]:
@@ -282,7 +282,7 @@ class DeadLetterQueue:
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, ChannelNotFoundEntity):
                 raise NoSuchDeadLetter(
-                    f"there is no queue {self._queue!r}: a worker declares it, is the prefix right?"
+                    f"there is no queue {self._queue!r}: a worker declares it. Is the prefix right?"
                 ) from error
             raise
 

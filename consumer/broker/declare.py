@@ -57,7 +57,7 @@ async def _declare_or_take(link: Link, queue: Queue) -> None:
             "topology.differs",
             queue=queue.name,
             detail=str(error.__cause__),
-            hint=f"it is used as it is; to have it as configured, empty {queue.name}, delete it and apply the topology",
+            hint=f"it is used as it is. To change it, empty {queue.name}, delete it and apply the topology",
         )
 
 
@@ -77,7 +77,8 @@ async def ensure(link: Link, topology: Topology) -> None:
         missing = [one.name for one in needed if not await _may_exist(link, one)]
         if missing:
             raise BrokerUnavailable(
-                f"this user may not declare {', '.join(missing)}: run 'mcp-sessions topology apply' as one who may"
+                f"this user may not declare {', '.join(missing)}: "
+                "run 'mcp-sessions topology apply' as a user with these permissions"
             ) from error
 
 

@@ -95,13 +95,13 @@ def _refusal(error: BaseException, url: str) -> str | None:
     no_rights = f"the user {user!r} has no rights in the vhost {vhost!r}"
     match error:
         case AuthenticationError():
-            return f"it does not offer the authentication that ?auth= asks for; it offers {error.args[0]}"
+            return f"the broker does not support the mechanism of ?auth=; it supports {error.args[0]}"
         case ProbableAuthenticationError() if "vhost" in str(error):
             return no_rights
         case ProbableAuthenticationError():
-            return f"the name {user!r} or its password is wrong, or this user may not come from here"
+            return f"the user {user!r} or the password is wrong, or this user may not connect from this machine"
         case ConnectionClosed(args=(530, str(text), *_)) if "not found" in text:
-            return f"there is no vhost {vhost!r}; the path of the URL names it, with %2F for a /"
+            return f"there is no vhost {vhost!r}; the URL's path is the vhost, with %2F for a /"
         case ConnectionClosed(args=(530, str(text), *_)) if not any(word in text for word in _PASSING):
             return no_rights if "refused for user" in text else text
     return None
@@ -114,7 +114,7 @@ def _distrust(error: BaseException | None, url: URL) -> str | None:
             case ssl.SSLCertVerificationError():
                 return (
                     f"the certificate of {url.host}:{url.port} is not trusted: {error.verify_message.rstrip('.')}; "
-                    "the URL names the file of a private CA with ?cafile=, and the host as the certificate has it"
+                    "name a private CA's file with ?cafile=, and use a host name that the certificate has"
                 )
             case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
                 return None  # it has hung up, and may not the next time

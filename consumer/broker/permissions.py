@@ -65,7 +65,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
         ),
         Permissions(
             "client",
-            "asks for sessions and tools, and follows events",
+            "sends requests to sessions and tools, and follows events",
             configure=_any(below=(*of_client, _SERVER_NAMED)),
             write=_any(names.sessions, names.requests, names.cluster, below=(*of_client, _SERVER_NAMED)),
             read=_any(names.events, below=(*of_client, _SERVER_NAMED)),
@@ -73,7 +73,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
         ),
         Permissions(
             "gateway",
-            "asks as a client for who speaks HTTP, and publishes the call events that come to it",
+            "sends requests for HTTP clients, and publishes the call events that it receives",
             configure=_any(below=(*of_client, _SERVER_NAMED)),
             write=_any(
                 names.calls, names.sessions, names.requests, names.cluster, *foreign, below=(*of_client, _SERVER_NAMED)
@@ -86,7 +86,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
         ),
         Permissions(
             "worker",
-            "takes calls; on what an operator has declared",
+            "owns calls; uses the exchanges and queues that an operator has declared",
             configure=_any(below=of_worker),
             write=_any(
                 DEFAULT_EXCHANGE,
@@ -112,7 +112,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
         ),
         Permissions(
             "operator",
-            "declares the topology, looks at everything, replays and drops the dead letters",
+            "declares the topology, reads everything, replays and drops dead letters",
             configure=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),
             write=_any(DEFAULT_EXCHANGE, *foreign, below=(re.escape(f"{names.prefix}."),)),
             read=_any(*foreign, below=(re.escape(f"{names.prefix}."),)),

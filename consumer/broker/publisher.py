@@ -164,7 +164,7 @@ class Publisher:
         except ChannelNotFoundEntity as error:
             raise PublishFailed(f"there is no exchange {exchange!r}: {error}") from error
         except ChannelAccessRefused as error:
-            raise NotPermitted(f"the broker refuses it: {error}") from error
+            raise NotPermitted(f"the broker refused it: {error}") from error
         except (ValueError, TypeError) as error:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
@@ -172,7 +172,7 @@ class Publisher:
 
     async def _publish_unconfirmed(self, message: Message, exchange: str, routing_key: str) -> None:
         if len(message.body) > MAX_BODY:
-            raise MessageTooLarge(f"{message.type}: {len(message.body)} bytes, {MAX_BODY} are the most in one message")
+            raise MessageTooLarge(f"{message.type}: has {len(message.body)} bytes; a message can have {MAX_BODY}")
         channels = self._get()
         channel = channels.unconfirmed
         if channel.is_closed or channels.pending.over:

@@ -24,14 +24,12 @@ PAUSE = 0.3
 
 
 def _unsendable(error: Unsendable) -> ToDeadLetters:
-    problem = f"it cannot be sent on: {error}"
+    problem = f"it cannot be forwarded: {error}"
     return ToDeadLetters("invalid_message", problem, failed(InvalidMessage(problem)))
 
 
 def _defect(problem: str) -> ToDeadLetters:
-    return ToDeadLetters(
-        "defect", problem, failed(Internal("this request met a defect of the worker; its log tells more"))
-    )
+    return ToDeadLetters("defect", problem, failed(Internal("internal error in the worker; its log has the details")))
 
 
 class Settler:
@@ -160,7 +158,7 @@ class Settler:
             try:
                 await self.answer(delivery, body, message_type)
             except MessageTooLarge as error:
-                refusal = InvalidMessage(f"the answer is too large, ask for less at a time: {error}")
+                refusal = InvalidMessage(f"the reply is too large; request less at a time: {error}")
                 await self.answer(delivery, failed(refusal).dump(), message_type)
         except Unsendable as error:  # nobody can have a queue of that name
             log.warning("reply.unsendable", type=delivery.type, error=str(error))

@@ -239,12 +239,12 @@ def cluster_topology(
         exchanges=(
             *kept.exchanges,
             Exchange(names.unowned, "fanout", "messages for calls that nobody owns"),
-            Exchange(names.orphans, "fanout", "what a worker held or did not take in time"),
+            Exchange(names.orphans, "fanout", "messages that a worker held or did not consume in time"),
             Exchange(names.calls, "topic", "raw call events of telephony platforms"),
-            Exchange(names.sessions, "direct", "what opens, changes or ends a call", unowned),
+            Exchange(names.sessions, "direct", "messages that open, change or end a call", unowned),
             Exchange(names.requests, "direct", "tool calls and reads", unowned),
-            Exchange(names.cluster, "fanout", "questions that any worker answers"),
-            Exchange(names.workers, "fanout", "presence, scatter and gather"),
+            Exchange(names.cluster, "fanout", "requests that any worker answers"),
+            Exchange(names.workers, "fanout", "presence reports and requests to all workers"),
             Exchange(
                 names.events, "topic", "events of sessions and workers: session.<what>.<service_name>, worker.<what>"
             ),
@@ -264,7 +264,7 @@ def cluster_topology(
                 _quorum(names.unowned, **{"x-message-ttl": round(grace * 1000)}),
             ),
             # No dead-lettering: a question that nobody waits for is no poison.
-            Queue(names.queries, "questions that any worker answers", _quorum(None, **{"x-message-ttl": QUERY_TTL_MS})),
+            Queue(names.queries, "requests that any worker answers", _quorum(None, **{"x-message-ttl": QUERY_TTL_MS})),
         ),
         bindings=(
             *kept.bindings,
@@ -297,4 +297,6 @@ def requests_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
 
 def worker_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
     """Where a worker hears the others; bound to the fanout of all workers."""
-    return Queue(names.worker(worker_id, connection), "presence, scatter and gather, answers", exclusive=True)
+    return Queue(
+        names.worker(worker_id, connection), "presence reports, requests to all workers, replies", exclusive=True
+    )

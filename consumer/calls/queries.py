@@ -118,7 +118,7 @@ class Queries:
             if not isinstance(request, ClusterRequest):
                 raise InvalidMessage(
                     f"{delivery.type} is addressed to a call: publish it to {self._names.sessions!r} or "
-                    f"{self._names.requests!r} under the routing key of the call",
+                    f"{self._names.requests!r} with the call's routing key",
                     type=delivery.type,
                 )
         except SessionsError as error:
@@ -275,5 +275,5 @@ def _after(cursor: str) -> SessionId:
         )
     except (binascii.Error, UnicodeError) as error:
         raise InvalidMessage(
-            "sessions.list: cursor: is not one that an earlier page gave", faults=[{"field": "cursor"}]
+            "sessions.list: cursor: was not returned with an earlier page", faults=[{"field": "cursor"}]
         ) from error

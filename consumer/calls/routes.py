@@ -36,7 +36,7 @@ def _without_repetition(names: tuple[ServiceName, ...]) -> tuple[ServiceName, ..
 
 def _without_call(metadata: Json) -> Json:
     if CALL_KEY in metadata:
-        raise ValueError(f"the key {CALL_KEY!r} is kept for the call event; choose another")
+        raise ValueError(f"the key {CALL_KEY!r} is reserved for the call event; choose another")
     return metadata
 
 
@@ -133,6 +133,6 @@ def odd_fields(route: Route) -> list[str]:
     for name in route.match:
         near = get_close_matches(name.casefold(), _FIELDS, n=1, cutoff=0.75)
         if near and name not in _FIELDS and name not in _ATTRIBUTES:
-            asks = f"As it is, it asks for an attribute {name!r}"
+            asks = f"As written, it matches an attribute {name!r}"
             found.append(f"{name}: a call event has no such field; did you mean {near[0]}? {asks}")
     return found

@@ -108,7 +108,7 @@ def counted(count: int) -> str:
 def tell_summary(look: "Look", reasons: "Counter[str]", listed: int) -> None:
     """How much there is, and why."""
     if not reasons:
-        say("No dead letter fits." if look.seen else "There are no dead letters.")
+        say("No dead letter matches." if look.seen else "There are no dead letters.")
     else:
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         more = f", {listed} of them listed (--limit)" if listed < reasons.total() else ""
@@ -125,7 +125,9 @@ def show_whole(letter: "DeadLetter") -> None:
             ("id", letter.id),
             (
                 "since",
-                f"{_age(letter)} ago, at {letter.dead_lettered_at}" if letter.dead_lettered_at else "nobody knows when",
+                f"{_age(letter)} ago, at {letter.dead_lettered_at}"
+                if letter.dead_lettered_at
+                else "at an unknown time",
             ),
             ("reason", letter.reason),
             ("error", letter.error),
@@ -175,7 +177,7 @@ def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> N
         )
         return
     if not done:
-        say("No dead letter fits.")
+        say("No dead letter matches.")
         return
     rows: list[Row] = [
         [one.letter.id, one.letter.message.type or "-", _from(one.exchange, one.routing_key), _became(one)]

@@ -210,7 +210,7 @@ async def _drop(invocation: Invocation, ids: set[str]) -> None:
         else:
             if dropped:
                 answers().print(dead_letter_table(dropped))
-            say(f"Dropped {counted(len(dropped))}." if dropped else "No dead letter fits.")
+            say(f"Dropped {counted(len(dropped))}." if dropped else "No dead letter matches.")
 
 
 def _meant(ids: list[str] | None, wanted: "Filter", *, everything: bool) -> "list[str] | Filter":

@@ -25,7 +25,7 @@ from schemas.errors import (
 HINTS: dict[ErrorCode | ClientErrorCode, str] = {
     ErrorCode.SESSION_NOT_FOUND: "'mcp-sessions sessions list' shows what is open.",
     ErrorCode.SERVICE_NOT_FOUND: "'mcp-sessions services list' shows what the workers offer.",
-    ErrorCode.TOOL_NOT_FOUND: "'mcp-sessions tools list SESSION' shows what there is.",
+    ErrorCode.TOOL_NOT_FOUND: "'mcp-sessions tools list SESSION' shows its tools.",
     ClientErrorCode.NO_REPLY: "Is a worker running? 'mcp-sessions workers list' tells.",
     ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
     ErrorCode.CAPACITY: "'mcp-sessions workers list' shows how full they are.",

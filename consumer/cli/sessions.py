@@ -62,7 +62,7 @@ async def list_sessions(
     if page.sessions:
         answers().print(sessions_table(page.sessions.values()))
     elif any((service, call, worker, limit, cursor)):
-        say("No open session fits. Without options all are listed: mcp-sessions sessions list")
+        say("No open session matches. Without options all are listed: mcp-sessions sessions list")
     else:
         say("No session is open. Open one: mcp-sessions sessions create CALL SERVICE")
     if not page.complete:

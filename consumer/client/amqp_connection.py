@@ -247,7 +247,7 @@ class AmqpConnection:
         except TimeoutError:
             if not nobody:
                 raise
-            raise NoReply(f"no worker of the prefix {self.names.prefix!r} is there; start one") from None
+            raise NoReply(f"no worker runs under the prefix {self.names.prefix!r}; start one") from None
         finally:
             timer.cancel()
             if looking is not None:

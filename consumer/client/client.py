@@ -131,7 +131,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
             InvalidKey: the client was made without ``token_keys``, or the first of them can only verify.
         """
         if self._minter is None:
-            raise InvalidKey("the client has no key to sign with: give it token_keys, those of the gateway")
+            raise InvalidKey("the client has no key to sign with: pass it the gateway's token_keys")
         try:
             return self._minter.mint(call_id, services, scopes=scopes, lifetime=lifetime)
         except ValueError as error:

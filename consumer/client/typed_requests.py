@@ -131,4 +131,4 @@ def _read(model: type[Result], message_type: str, result: Json) -> Result:
     try:
         return model.model_validate(result, strict=False, extra=extra)
     except ValidationError as error:
-        raise InvalidReply(f"{message_type}: the result is not what it should be: {error}") from error
+        raise InvalidReply(f"{message_type}: the result does not fit the request: {error}") from error

@@ -61,7 +61,7 @@ def _parsed(text: str, content_type: str | None) -> object:
         raise Unusable("the body is JSON nested too deep to read") from error
     except json.JSONDecodeError as error:
         if (odd := first_odd(text)) is not None:
-            raise Unusable(f"the body is not UTF-8 (byte {odd}) and no JSON") from error
+            raise Unusable(f"the body is not UTF-8 (byte {odd}), so it cannot be JSON") from error
         expected = "broken JSON" if text.startswith(_JSON_OPENINGS) else "neither JSON nor a form"
         raise Unusable(f"the body is {expected}: {error.msg} at character {error.pos}") from error
     except ValueError as error:

@@ -51,7 +51,7 @@ def lacks(*names: str) -> Mark:
 
 def is_text(name: str) -> Mark:
     """A field that holds text."""
-    return Mark(f"{name!r} is no text", lambda body: isinstance(body.get(name), str), (name,))
+    return Mark(f"{name!r} is not a string", lambda body: isinstance(body.get(name), str), (name,))
 
 
 def is_number(name: str) -> Mark:
@@ -61,13 +61,13 @@ def is_number(name: str) -> Mark:
         value = body.get(name)
         return isinstance(value, int | float) or (isinstance(value, str) and value.isdecimal())
 
-    return Mark(f"{name!r} is no number", holds, (name,))
+    return Mark(f"{name!r} is not a number", holds, (name,))
 
 
 def is_object(*names: str) -> Mark:
     """At least one field that holds an object."""
     return Mark(
-        f"{quoted(names)} {'is' if len(names) == 1 else 'are'} no object",
+        f"{quoted(names)} {'is not an object' if len(names) == 1 else 'are not objects'}",
         lambda body: any(isinstance(body.get(name), dict) for name in names),
         names,
     )
@@ -91,7 +91,7 @@ def among(name: str, words: Iterable[str]) -> Mark:
         value = body.get(name)
         return isinstance(value, str) and value in known
 
-    return Mark(f"{name!r} is none of {quoted(sorted(known))}", holds, (name,))
+    return Mark(f"{name!r} is not one of {quoted(sorted(known))}", holds, (name,))
 
 
 def inside(name: str, mark: Mark) -> Mark:

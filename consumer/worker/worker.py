@@ -202,7 +202,7 @@ def _has_our_id(rival: WorkerInfo) -> WorkerExit:
         worker_id=rival.worker_id,
         host=rival.host,
         pid=rival.pid,
-        hint="give each worker a worker_id of its own, or none: then each start makes one",
+        hint="give each worker a different worker_id, or none: then each start generates one",
     )
     return WorkerExit.BAD_CONFIGURATION
 

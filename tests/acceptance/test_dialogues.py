@@ -85,7 +85,7 @@ async def test_a_call_whose_requester_stays_away_is_cancelled_at_its_server(mcp:
     async with asyncio.timeout(45):
         while not (await mcp.client.call_tool("c", "cancelled")).structured_content["ids"]:
             await asyncio.sleep(0.05)
-    with pytest.raises(InvalidMessage, match="no request is kept"):
+    with pytest.raises(InvalidMessage, match="is unknown or has expired"):
         await mcp.client.call_tool("c", "ask", return_questions=True, request_state=asked.request_state)
 
 
@@ -95,7 +95,7 @@ async def test_a_state_is_good_for_its_own_request_only(both: Cluster):
         await both.client.call_tool("c", "echo", return_questions=True, request_state=asked.request_state)
     other = await both.client.call_tool("d", "echo", service_name="old")
     assert other.session_id == "d"
-    with pytest.raises(InvalidMessage, match="no request is kept"):
+    with pytest.raises(InvalidMessage, match="is unknown or has expired"):
         await both.client.call_tool("d", "ask", return_questions=True, request_state=asked.request_state)
 
 
@@ -158,7 +158,7 @@ async def test_a_call_is_cancelled_by_its_key(both: Cluster, era):
 async def test_a_call_that_waits_for_its_answers_can_be_cancelled_too(both: Cluster):
     asked = await both.client.call_tool("c", "ask", service_name="old", return_questions=True, idempotency_key="k")
     assert (await both.client.cancel_tool("c", "k")).cancelled
-    with pytest.raises(InvalidMessage, match="no request is kept"):
+    with pytest.raises(InvalidMessage, match="is unknown or has expired"):
         await both.client.call_tool("c", "ask", return_questions=True, request_state=asked.request_state)
 
 

@@ -13,7 +13,7 @@ async def test_a_worker_whose_id_is_alive_elsewhere_exits_with_2_and_says_so(mcp
     second = await mcp.spawn(config(), **ID)
     taken = await second.logged("worker.id_taken", within=START)
     assert (taken["level"], taken["worker_id"], taken["pid"]) == ("error", "worker-1", first.process.pid)
-    assert "worker_id of its own" in taken["hint"]
+    assert "a different worker_id" in taken["hint"]
     assert await second.ended() == 2
     wrong = {"worker.ready", "broker.not_there", "broker.not_usable"}
     assert not wrong.intersection(record["event"] for record in second.records)

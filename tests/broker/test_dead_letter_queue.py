@@ -270,9 +270,9 @@ async def test_messages_are_called_by_the_beginning_of_their_id(link, publisher,
     assert [one.id for one in await lot.named([found[7].id[:8]])] == [found[7].id]
     letters = {one.id[0] for one in found}
     shared = next(letter for letter in letters if sum(one.id[0] == letter for one in found) > 1)
-    with pytest.raises(NoSuchDeadLetter, match="may be any of"):
+    with pytest.raises(NoSuchDeadLetter, match="is ambiguous"):
         await lot.named([shared])
-    with pytest.raises(NoSuchDeadLetter, match="no dead letter is called"):
+    with pytest.raises(NoSuchDeadLetter, match="there is no dead letter"):
         await lot.named(["no such id"])
 
 

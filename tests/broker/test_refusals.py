@@ -37,9 +37,9 @@ REFUSED = [
     ("guest:guest@", "nowhere", "there is no vhost 'nowhere'"),
     ("guest:guest@", "a%2Fb", "there is no vhost 'a/b'"),
     ("mallory:hunter2@", "phones", "the user 'mallory' has no rights in the vhost 'phones'"),
-    ("mallory:hunter3@", "", "the name 'mallory' or its password is wrong"),
-    ("nobody:hunter3@", "", "the name 'nobody' or its password is wrong"),
-    ("guest:guest@", "?auth=external", "does not offer the authentication that ?auth= asks for"),
+    ("mallory:hunter3@", "", "the user 'mallory' or the password is wrong"),
+    ("nobody:hunter3@", "", "the user 'nobody' or the password is wrong"),
+    ("guest:guest@", "?auth=external", "does not support the mechanism of ?auth="),
 ]
 
 

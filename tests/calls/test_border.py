@@ -98,10 +98,10 @@ def test_counts_have_a_bound():
 
 def test_it_is_said_what_a_client_should_do_instead():
     for wrong, instead in (
-        (delivery("call.started"), "publish the event itself to the exchange 'mcp.calls'"),
+        (delivery("call.started"), "publish the call event to the exchange 'mcp.calls' instead"),
         (delivery("call.recipe"), "only workers may send call.recipe"),
         (delivery(exchange="", key=INBOX), "publish it to 'mcp.sessions' or 'mcp.requests'"),
-        (delivery(reply_to=INBOX), "name one of your own"),
+        (delivery(reply_to=INBOX), "use your own queue"),
     ):
         with pytest.raises(InvalidMessage, match=instead):
             admitted(wrong, NAMES)

@@ -30,5 +30,5 @@ def test_a_reply_is_read_as_it_was_written():
     ],
 )
 def test_what_is_no_reply_is_said_in_a_line(body: bytes):
-    with pytest.raises(Internal, match=r"^what came back is not a reply: [^\n]+$"):
+    with pytest.raises(Internal, match=r"^the response is not a reply: [^\n]+$"):
         parse_reply(body)

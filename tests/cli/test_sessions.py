@@ -41,7 +41,7 @@ async def test_a_session_is_created_listed_looked_at_and_closed(cli: Cli, mcp: C
     only = await cli("sessions", "list", "--service", "echo", "--json")
     assert list(only.json["sessions"]) == [f"{CALL}#echo"]
     none = await cli("sessions", "list", "--service", "nothing")
-    assert (none.out, "No open session fits" in none.err) == ("", True)
+    assert (none.out, "No open session matches" in none.err) == ("", True)
 
     closed = await cli("sessions", "close", CALL, "--json")
     assert closed.json == {"closed": True, "sessions": [CALL, f"{CALL}#echo"]}

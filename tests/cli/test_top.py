@@ -74,7 +74,7 @@ async def test_a_filter_shows_what_fits_and_nothing_else(mcp: Cluster, top: Call
         screen.press(ENTER)
         await screen.shows("that fit", "anna-1", "anna-2", "q quit")
         screen.press(f"/{'x' * 3}")
-        await screen.shows("Nothing fits the filter.")
+        await screen.shows("Nothing matches the filter.")
         screen.press(ESCAPE)
         await screen.until(lambda: "bert-1" in listed(screen))
 

@@ -84,7 +84,7 @@ async def test_with_no_worker_at_all_a_request_fails_within_seconds_and_says_so(
         mcp.client.create("c-1", "echo", reply_timeout=600),
         mcp.client.call_tool("c-2", "echo", {}, timeout=600, service_name="echo"),
     ):
-        with pytest.raises(NoReply, match="no worker of the prefix") as caught:
+        with pytest.raises(NoReply, match="no worker runs under the prefix") as caught:
             await asyncio.wait_for(ask, WAIT)
         assert caught.value.executed is None
 

@@ -107,7 +107,7 @@ async def test_an_answer_of_any_size_costs_nobody_the_connection(scene: Stage):
     large = [f"large-{number}" for number in range(20)]
     metadata = {"note": "x" * (1 << 20)}
     await asyncio.gather(*(scene.client.create(one, "echo", metadata=metadata, reply_timeout=60) for one in large))
-    with pytest.raises(InvalidMessage, match="ask for less"):
+    with pytest.raises(InvalidMessage, match="request less"):
         await scene.client.list_sessions()
     page = await scene.client.list_sessions(limit=5)
     assert len(page.sessions) == 5

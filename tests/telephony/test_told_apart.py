@@ -111,13 +111,17 @@ def test_what_only_looks_familiar_is_nobodys(body: Body) -> None:
     [
         ("telnyx/hangup.json", ("data", "record_type"), "nearly telnyx"),
         ("daily/dialin_stopped.json", ("version",), "nearly daily: it has no 'version'"),
-        ("openai/realtime_incoming.json", ("created_at",), "nearly openai: 'created_at' is no number"),
+        ("openai/realtime_incoming.json", ("created_at",), "nearly openai: 'created_at' is not a number"),
         (
             "elevenlabs/post_call_inbound.json",
             ("event_timestamp",),
-            "nearly elevenlabs: 'event_timestamp' is no number",
+            "nearly elevenlabs: 'event_timestamp' is not a number",
         ),
-        ("retell/call_started_inbound.json", ("call",), "nearly retell: 'call', 'call_inbound', 'chat' are no object"),
+        (
+            "retell/call_started_inbound.json",
+            ("call",),
+            "nearly retell: 'call', 'call_inbound', 'chat' are not objects",
+        ),
         ("asterisk_cel/hangup.json", ("linked_id",), "nearly asterisk: it has no 'linked_id'"),
     ],
 )

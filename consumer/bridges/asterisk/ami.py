@@ -89,7 +89,7 @@ class Ami:
                 self._streams = reader, _ = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
                 greeting = await reader.readline()
                 if not greeting.startswith(GREETING):
-                    raise PbxUnreachable("what answers there is no manager interface of Asterisk")
+                    raise PbxUnreachable("the server at this address is not Asterisk's manager interface")
                 await self._log_in(reader)
         except TimeoutError:
             raise PbxUnreachable(f"no answer within {OPEN_TIMEOUT:g} s") from None

@@ -162,12 +162,12 @@ def _refusal(status: int, user: str) -> Exception:
     match status:
         case 401 | 403:
             return PbxRefused(
-                f"ARI refuses the user {user!r} ({status}): name and password are in ari.conf, and a user without "
-                "password there is none"
+                f"ARI refuses the user {user!r} ({status}): check its name and password in ari.conf; a user "
+                "must have a password"
             )
         case 404:
             return PbxUnreachable(
-                "there is no ARI at this address (404): is res_ari loaded, and which prefix has http.conf?"
+                "there is no ARI at this address (404): is res_ari loaded, and does http.conf set a prefix?"
             )
         case _:
             return PbxUnreachable(f"ARI answers with {status}")

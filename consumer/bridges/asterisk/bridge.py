@@ -189,7 +189,7 @@ class Bridge:
             seconds=round((connected_at - since).total_seconds(), 1),
             made_up=told,
             not_made_up=why or (None if pbx.knows_starts else "starts: the application is not subscribed to all"),
-            hint="calls that began and ended in between were not heard at all",
+            hint="the bridge cannot know of calls that began and ended in this time",
         )
 
     def _make_up(self, pbx: Pbx, missed: Missed, at: datetime) -> None:

@@ -117,7 +117,7 @@ class AsteriskBridge:
         if await self._sender.flush(self._settings.worker.drain_timeout):
             log.info("bridge.stopped")
             return BridgeExit.LEFT
-        log.error("bridge.events_unpublished", events=len(self._sender), hint="the broker was away for too long")
+        log.error("bridge.events_unpublished", events=len(self._sender), hint="the broker was unavailable for too long")
         return BridgeExit.DRAIN_TIMED_OUT
 
     @asynccontextmanager

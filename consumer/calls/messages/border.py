@@ -72,7 +72,7 @@ def _check_origin(delivery: Delivery, names: Names) -> None:
     kind = delivery.type
     if not is_answerable(delivery, names):
         raise InvalidMessage(
-            f"reply_to: {delivery.message.reply_to!r} is a queue of the workers; name one of your own, "
+            f"reply_to: {delivery.message.reply_to!r} is a queue of the workers; use your own queue, "
             "or amq.rabbitmq.reply-to",
             reply_to=delivery.message.reply_to,
         )
@@ -80,15 +80,15 @@ def _check_origin(delivery: Delivery, names: Names) -> None:
         return
     if kind in MADE_OF_EVENTS:
         raise InvalidMessage(
-            f"{kind} is what workers make of call events: publish the event itself to the exchange {names.calls!r}",
+            f"only workers publish {kind}: publish the call event to the exchange {names.calls!r} instead",
             type=kind,
         )
     if kind in INTERNAL_TYPES:
         raise InvalidMessage(f"only workers may send {kind}", type=kind)
     if not delivery.exchange and delivery.queue != names.queries:
         raise InvalidMessage(
-            f"{kind}: came straight into the queue {delivery.queue!r}: publish it to {names.sessions!r} or "
-            f"{names.requests!r} under the routing key of the call",
+            f"{kind}: was published directly to the queue {delivery.queue!r}: publish it to {names.sessions!r} or "
+            f"{names.requests!r} with the call's routing key",
             type=kind,
         )
 
@@ -126,20 +126,20 @@ def _moment(name: str, value: Any) -> str:
 
 def _count(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _wrong(name, value, "a number of times")
+        raise _wrong(name, value, "a whole number of at least 0")
     return min(value, MOST_HOPS)
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not 1 <= len(value.encode("utf-8", "surrogatepass")) <= _HEADER_BYTES:
-        raise _wrong(name, value, f"a text of 1 to {_HEADER_BYTES} bytes")
+        raise _wrong(name, value, f"a string of 1 to {_HEADER_BYTES} bytes")
     return value
 
 
 def _placement(name: str, value: Any) -> str:
     placer, _, number = str(value).rpartition("/")
     if not placer or not (number.isascii() and number.isdigit()) or len(number) > 18:
-        raise _wrong(name, value, "a placer and a number")
+        raise _wrong(name, value, "<placer>/<number>")
     return _text(name, value)
 
 

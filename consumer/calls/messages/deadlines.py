@@ -22,7 +22,7 @@ STALLED: Final = 1.0
 def too_late(request: CallRequest) -> DeadlineExceeded:
     """The error for a request that nobody waits for any more."""
     named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
-    return DeadlineExceeded(f"{named}: waited longer than its caller; it was not executed")
+    return DeadlineExceeded(f"{named}: waited longer than its caller's timeout; it was not executed")
 
 
 def check_deadline(delivery: Delivery, request: CallRequest) -> None:

@@ -66,7 +66,10 @@ class Origins:
     def older_was_there(self) -> None:
         """A worker that does not sign is there, or was a moment ago."""
         if not self.believes_unsigned:
-            hint = "until it is upgraded, any publisher can pretend to be a worker"
+            hint = (
+                "a worker of an older version does not sign its messages; until it is upgraded, any publisher can "
+                "pretend to be a worker"
+            )
             log.warning("origin.unsigned_worker", hint=hint)
         self._unsigned_until = self._clock() + UNSIGNED_FOR
 

@@ -45,7 +45,7 @@ def read_addressed(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]
     key = delivery.routing_key if named is None else routing_key(CallId(str(named)))
     if key != routing_key(call_id):
         raise InvalidMessage(
-            f"{delivery.type}: it is for the call {call_id!r} and came under the routing key {key!r}: "
+            f"{delivery.type}: it names the call {call_id!r}, but has the routing key {key!r}: "
             f"publish it under {routing_key(call_id)!r}",
             call_id=call_id,
             routing_key=key,
@@ -65,7 +65,7 @@ def _read(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]:
     if isinstance(request, CallRequest | CallEvent):
         return request.call_id, request
     raise InvalidMessage(
-        f"{delivery.type} is a question to the cluster: publish it to the exchange {names.cluster!r}",
+        f"{delivery.type} is a request to the cluster: publish it to the exchange {names.cluster!r}",
         type=delivery.type,
     )
 

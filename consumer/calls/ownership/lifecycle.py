@@ -105,7 +105,9 @@ class CallLifecycle:
             raise SessionNotFound(f"session {request.session_id!r} has ended", session_id=request.session_id)
         metadata = request.metadata or {}
         if CALL_KEY in metadata:
-            raise InvalidMessage(f"session.create: metadata.{CALL_KEY}: is kept for the call event; choose another key")
+            raise InvalidMessage(
+                f"session.create: metadata.{CALL_KEY}: is reserved for the call event; choose another key"
+            )
         before = call.sessions.get(request.session_id)
         session = await self._open_one(
             call,

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 async def _refused(wanted: Wanted, weight: int, limit: int, whose: str) -> InvalidMessage:
-    problem = f"metadata of {weight} bytes is too much for {wanted.session_id!r}: {whose} {limit}"
+    problem = f"the metadata of {wanted.session_id!r} has {weight} bytes; {whose} {limit}"
     return InvalidMessage(problem, size=weight, limit=limit)
 
 
@@ -123,7 +123,7 @@ class Opening:
             weight = weight_of(one.metadata)
             limit = self._kept_metadata.max_weight
             if weight > limit and not one.restored:
-                opening.append(_refused(one, weight, limit, "a session may have (session.max_metadata)"))
+                opening.append(_refused(one, weight, limit, "a session can have (session.max_metadata)"))
             elif weight > room:
                 opening.append(_refused(one, weight, max(0, room), "its call has room for"))
             else:

@@ -219,7 +219,7 @@ class OwnedCalls:
                 self._reporter.publish(event)
 
     async def check(self, call: OwnedCall) -> None:
-        """Ask under the routing key of the call which worker owns it; the answer comes to the worker's queue."""
+        """Ask with the call's routing key which worker owns it; the answer comes to the worker's queue."""
         question = OwnerCheck(call_id=call.call_id, worker_id=self._worker_id, revision=call.recipe.revision)
         await self._publisher.publish(
             Message(

@@ -87,6 +87,6 @@ class Admission:
             full = [service for service in services if service not in roomy]
             names = ", ".join(full or services)
             return ServiceSessionLimit(
-                f"every worker has its limit of sessions on {names}; try again when some have ended", services=full
+                f"every worker has reached its session limit for {names}; try again when some have ended", services=full
             )
         return Capacity("every worker is full; try again when some sessions have ended, or add workers")

@@ -300,7 +300,7 @@ class Placer:
         self, services: tuple[ServiceName, ...], until: float, now: float, without: set[WorkerId]
     ) -> Placement:
         if without and until <= now:
-            raise Capacity("every worker is full; the room that there seemed to be was taken")
+            raise Capacity("every worker is full; another call took the last place")
         loop_until = asyncio.get_running_loop().time() + until - now
         worker, number = await self._admission.admit(services, until=loop_until, without=without)
         return Placement(worker, number)
@@ -321,6 +321,6 @@ class Placer:
 
 
 def _poison(delivery: Delivery, call_id: CallId) -> ToDeadLetters:
-    problem = f"{MAX_DEATHS} workers have died with this message"
+    problem = f"{MAX_DEATHS} workers died while they handled this message"
     log.error("placer.poison_message", call_id=call_id, type=delivery.type)
     return ToDeadLetters("crash_loop", problem, failed(Internal(problem)))

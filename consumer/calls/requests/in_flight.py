@@ -27,7 +27,7 @@ class InFlight:
         bounds = self._bounds
         if self._held >= bounds.max_requests or self._bytes + size > bounds.max_kept:
             raise Capacity(
-                f"the worker holds {self._held} requests of {self._bytes} bytes, as much as it takes on "
+                f"the worker holds {self._held} requests of {self._bytes} bytes, which is its limit "
                 "(worker.max_requests, worker.max_kept); wait for answers",
                 requests=self._held,
                 bytes=self._bytes,
@@ -55,7 +55,7 @@ class InFlight:
             )
         if self._at_servers >= self._bounds.max_calls:
             raise Capacity(
-                f"the worker has {self._at_servers} calls in flight, as many as it takes on",
+                f"the worker has {self._at_servers} calls in flight, which is its limit",
                 limit=self._bounds.max_calls,
             )
         self._at_servers += 1

@@ -73,7 +73,7 @@ class KeptCall:
                 )
                 news.cancel()
                 if time.monotonic() >= until and not self._task.done() and not self._open:
-                    told = f"{self.what} was not done within {left:g} s; it was cancelled at the server"
+                    told = f"{self.what} did not finish within {left:g} s; it was cancelled at the server"
                     raise ToolTimeout(told, timeout=left)
         except BaseException:
             if news is not None:
@@ -135,7 +135,7 @@ class KeptCalls:
         kept = self._kept.get(state)
         if kept is None or kept.session is not session or kept.waiting is not None:
             raise InvalidMessage(
-                "request_state: no request is kept under it (any more); send the request without it to begin anew",
+                "request_state: is unknown or has expired; send the request without it to start again",
                 request_state=state[:64],
             )
         if kept.what != what:

@@ -105,5 +105,5 @@ async def _wait_ended(session: CallSession) -> None:
         async with asyncio.timeout(DEATH_NOTICE):
             await session.wait_ended()
     except TimeoutError:
-        died = f"session {session.session_id!r} does not answer any more, and has not been replaced yet; ask again"
+        died = f"session {session.session_id!r} no longer responds, and has not been replaced yet; try again"
         raise SessionDied(died, exit_code=None, signal=None, stderr="") from None

@@ -314,9 +314,7 @@ class ToolCalls:
         """
         question = self._questions.get(request.input_id)
         if question is None or question.done():
-            raise InvalidMessage(
-                "input.answer: input_id: no question of this id is open (any more)", input_id=request.input_id
-            )
+            raise InvalidMessage("input.answer: input_id: no question with this id is open", input_id=request.input_id)
         content = {} if request.content is None else {"content": request.content}
         question.set_result(request.result or {"action": request.action, **content})
         return {"accepted": True}

@@ -17,9 +17,9 @@ _HELP = """
   ↑ ↓ k j            select a session; Page Up, Page Down, Home, End
   x or Enter         close the selected session; asks first
   /                  filter by call, session, service or worker; Enter keeps it
-  Esc                forget filter and selection
-  s, r               sort by {sorts}; turn the order round
-  p or space         hold the picture, and let it go on
+  Esc                clear filter and selection
+  s, r               sort by {sorts}; reverse the order
+  p or space         pause and continue
   q or Ctrl-C        leave
 
   SESSIONS of a worker: a bar of open ones and how many it may have. WARM: servers

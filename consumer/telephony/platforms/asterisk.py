@@ -55,7 +55,7 @@ SHAPES = (
     _OF_ARI,
     (
         Mark(
-            "it names no event of AMI beside a Uniqueid or Privilege",
+            "it has no AMI event with a Uniqueid or Privilege",
             lambda body: _ami_event(body) is not None,
             _AMI_NAMES,
         ),
@@ -63,7 +63,7 @@ SHAPES = (
     ),
     (has("event_name"), has("unique_id"), has("linked_id")),
     (has("dcontext"), has("dstchannel"), has("linkedid")),
-    (has("data"), has("name"), lacks(*OF_WAZO), Mark("'data' is no event of ARI or AMI", _is_wrapped)),
+    (has("data"), has("name"), lacks(*OF_WAZO), Mark("'data' is not an event of ARI or AMI", _is_wrapped)),
 )
 
 ARI_EVENTS = {

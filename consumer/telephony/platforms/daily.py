@@ -36,7 +36,7 @@ _TESTS = ({"test": "test"}, {"Test": "Test"}, {"Test": "test"})
 SHAPES = (
     (begins("type", *_FAMILIES), is_number("event_ts"), is_object("payload"), has("version")),
     (has("callDomain"), has("callId")),
-    (Mark("it is no test of a webhook", lambda payload: payload in _TESTS, ("test", "Test")),),
+    (Mark("it is not a test of a webhook", lambda payload: payload in _TESTS, ("test", "Test")),),
 )
 
 _ATTRIBUTES = (

@@ -33,12 +33,12 @@ NOT_OF_SWML = Mark("it is an event on a channel swml:...", lambda body: not ON_S
 
 SHAPES = (
     (
-        Mark("it is no event of SignalWire", _is_event, ("event_type", "params")),
+        Mark("it is not an event of SignalWire", _is_event, ("event_type", "params")),
         NOT_OF_SWML,
         NO_FETCH,
         lacks("record_type", "payload"),
     ),
-    (Mark("it is no frame of RELAY", _is_frame, ("method", "jsonrpc")), NOT_OF_SWML, NO_FETCH),
+    (Mark("it is not a frame of RELAY", _is_frame, ("method", "jsonrpc")), NOT_OF_SWML, NO_FETCH),
     (has("call_state"), has("call_id"), has("device"), lacks("kind"), NOT_OF_SWML, NO_FETCH),
     (has("dial_state"), has("tag"), NOT_OF_SWML),
 )

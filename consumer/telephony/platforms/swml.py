@@ -26,7 +26,9 @@ def _on_swml_channel(payload: Payload) -> bool:
 
 
 FETCH = Mark("'call' is not what SWML says of a call that asks for its document", is_fetch, ("call",))
-ON_SWML_CHANNEL = Mark("it is no event of SignalWire on a channel swml:...", _on_swml_channel, ("event_type", "params"))
+ON_SWML_CHANNEL = Mark(
+    "it is not an event of SignalWire on a channel swml:...", _on_swml_channel, ("event_type", "params")
+)
 NO_FETCH = Mark("it asks for a SWML document", lambda payload: not is_fetch(payload), absence=True)
 NO_EVENT = Mark("it is an event of RELAY", lambda payload: envelope_of(payload) is None, absence=True)
 

@@ -49,8 +49,8 @@ def _is_message(payload: Payload) -> bool:
 
 SHAPES = (
     (
-        Mark("in 'message', 'type' is no message of Vapi", _is_message, ("message",)),
-        Mark("it has more than 'message'", lambda payload: len(payload) == 1, absence=True),
+        Mark("in 'message', 'type' is not a message of Vapi", _is_message, ("message",)),
+        Mark("it has other fields than 'message'", lambda payload: len(payload) == 1, absence=True),
     ),
 )
 
