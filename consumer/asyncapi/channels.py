@@ -92,7 +92,7 @@ class _Channels:
         for queue in self.queues:
             yield self._queue(queue, tuple(arriving[_queue(queue.name)]))
         replies = (*(f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS), UNKNOWN_REPLY, *INTERIM)
-        told = "Where a request says that its answer goes, by way of the default exchange."
+        told = "The queue in the `reply_to` of a request, through the default exchange."
         yield DocumentChannel(REPLIES, told, None, _routed("", "default"), replies)
 
     def _exchange(self, exchange: Exchange, messages: tuple[str, ...]) -> DocumentChannel:
@@ -109,7 +109,7 @@ class _Channels:
         )
 
     def _events(self, exchange: Exchange, name: str, address: str, family: str) -> DocumentChannel:
-        told = "What happened to sessions." if name == SESSION_EVENTS else "What workers do."
+        told = "Events of sessions." if name == SESSION_EVENTS else "Events of workers."
         kinds = tuple(kind for kind in EVENTS if kind.startswith(family))
         return DocumentChannel(name, told, address, _routed(exchange.name, exchange.type), kinds)
 

@@ -18,24 +18,25 @@ VERSION = "3.1.0"
 
 _DESCRIPTION = """\
 Gives each phone call an MCP server process of its own, a *session*. Telephony publishes what happens to calls; agents
-and backends ask for tool calls; whoever listens hears what became of sessions.
+and backends ask for tool calls; subscribers receive the events of sessions.
 
-The document speaks from the side of a worker: it receives requests and sends events. Who generates a client turns that
-round. Channels named `exchange.` are published to and bound to, channels named `queue.` are consumed or, by way of the
-default exchange, published to. AMQP properties stand among the headers and are marked with `x-amqp-property`.
+The document describes the worker's side: a worker receives requests and sends events. To generate a client, swap
+`receive` and `send`. Publish to channels named `exchange.`, or bind queues to them. Consume channels named `queue.`, or
+publish to them through the default exchange. AMQP properties are listed with the headers and are marked with
+`x-amqp-property`.
 
-A request names its type in the AMQP property `type`. Its reply has the type of the request with `.reply` behind it and
-the same `correlation_id`, and goes to `reply_to`. Both exchanges take every message that is addressed to a call; the
-operation of a request names the exchange that is meant for it. What is marked with `x-internal` passes between workers
-and is of no use to others.
+A request names its type in the AMQP property `type`. The reply goes to `reply_to`. Its type is that of the request,
+followed by `.reply`, and it has the same `correlation_id`. Both exchanges accept every message that is addressed to a
+call; the operation of each request names the exchange to use. Messages marked with `x-internal` are sent between
+workers only.
 """
 
 _TAGS = {
-    "calls": "What happens to calls.",
+    "calls": "Call events.",
     "sessions": "Opening, closing and looking at sessions.",
     "tools": "Tools, resources and prompts of a session's MCP server.",
-    "cluster": "Questions that any worker answers.",
-    "events": "What happened to sessions and workers: CloudEvents 1.0.",
+    "cluster": "Requests that any worker answers.",
+    "events": "Events of sessions and workers, as CloudEvents 1.0.",
     "dead_letter": "Messages that could not be handled.",
     "internal": "Between workers; it may change with any version.",
 }

@@ -22,13 +22,13 @@ DEAD_LETTER_HEADERS: dict[str, str] = {
 _PLACING: dict[str, str] = {
     message.CALL_HEADER: "The call, where the routing key is the name of a queue.",
     headers.PLACEMENT: "`<placer>/<number>`: the call has just been bound to the inbox that this message goes to.",
-    headers.BELIEVED: "`<placer>/<number>`: the placement by which the placer believes the call to be owned here.",
-    headers.DISOWNED: "The placement that the message came back by.",
+    headers.BELIEVED: "`<placer>/<number>`: the placement that made this worker the owner, as the placer knows it.",
+    headers.DISOWNED: "The placement that the returned message belongs to.",
     headers.RETURNED: "The worker that got the message and does not own the call.",
     headers.RETURNS: "How often the message has been returned.",
-    headers.REFUSED: "The worker that the call was placed on and that had no room after all.",
-    headers.RESENT: "Sent through the sessions exchange a second time.",
-    headers.DEATHS: "How many workers have died with this message in their inbox.",
+    headers.REFUSED: "The worker on which the call was placed, but which had no room.",
+    headers.RESENT: "The message was sent through the sessions exchange a second time.",
+    headers.DEATHS: "How many workers died with this message in their inbox.",
     headers.LATE: "The message has been an orphan.",
     headers.ORPHAN_OF: "The dead worker whose inbox gave the message up.",
     headers.ADMISSION: "When (ms since the epoch) a start that found no room is rejected.",
@@ -102,7 +102,7 @@ HEADERS: dict[str, Schema] = {
         timestamp=_TIMESTAMP,
     ),
     "EventHeaders": _headers(
-        "CloudEvents 1.0 in structured mode: what counts is in the body.",
+        "CloudEvents 1.0 in structured mode: the event is in the body.",
         ("type", "content_type", "message_id"),
         type=_TYPE,
         content_type=_content("application/cloudevents+json"),
@@ -122,12 +122,12 @@ HEADERS: dict[str, Schema] = {
     },
     "InternalHeaders": {
         "type": "object",
-        "description": "Between workers. The marks of placing are on every message that is on its way to an owner.",
+        "description": "Between workers. Every message on its way to an owner has the headers of placement.",
         "properties": {
             "type": _TYPE,
             "content_type": _content(message.JSON),
             "message_id": _ID,
-            "reply_to": _property("string", "The queue of the worker that asks."),
+            "reply_to": _property("string", "The requesting worker's queue."),
             "user_id": _property(
                 "string", "The user of the worker, which RabbitMQ verifies. Without it, workers refuse the message."
             ),

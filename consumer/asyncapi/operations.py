@@ -40,7 +40,7 @@ _ANSWERED = {OwnerCheck.type, SessionsScatter.type, FiguresScatter.type}
 def operations(channels: tuple[DocumentChannel, ...]) -> dict[str, Operation]:
     """Every operation by its name: a request is its type."""
     found = dict(_requests())
-    found["calls"] = _operation("receive", "exchange.calls", (CALL_EVENT, PLATFORM_EVENT), "What happens to calls.")
+    found["calls"] = _operation("receive", "exchange.calls", (CALL_EVENT, PLATFORM_EVENT), "Receive call events.")
     for channel in channels:
         if (
             PLATFORM_EVENT in channel.messages
@@ -48,14 +48,18 @@ def operations(channels: tuple[DocumentChannel, ...]) -> dict[str, Operation]:
             and channel.name != "exchange.calls"
         ):
             name = f"calls.{channel.name.removeprefix('exchange.')}"
-            found[name] = _operation("receive", channel.name, (PLATFORM_EVENT,), "What a platform publishes by itself.")
+            found[name] = _operation(
+                "receive", channel.name, (PLATFORM_EVENT,), "Receive what a platform publishes by itself."
+            )
         if channel.name in {SESSION_EVENTS, WORKER_EVENTS}:
             found[channel.name] = _operation("send", channel.name, channel.messages, channel.description)
-    meanwhile = f"What comes to the reply address of a `{ToolsCall.type}` before its reply."
+    meanwhile = f"Send interim messages of a `{ToolsCall.type}` before its reply."
     found[f"{ToolsCall.type}.interim"] = _operation("send", REPLIES, tuple(INTERIM), meanwhile, durable=False)
-    found["refuse"] = _operation("send", REPLIES, (UNKNOWN_REPLY,), "Refuse what is no request.", durable=False)
+    found["refuse"] = _operation(
+        "send", REPLIES, (UNKNOWN_REPLY,), "Refuse a message that is not a request.", durable=False
+    )
     found["dead_letter"] = _operation(
-        "send", "exchange.dead", (DEAD_LETTER,), "What cannot be handled is kept, with the reason."
+        "send", "exchange.dead", (DEAD_LETTER,), "Keep a message that cannot be handled, with the reason."
     )
     return found | dict(_between_workers())
 

@@ -81,7 +81,7 @@ def schemas() -> dict[str, Schema]:
         if found[name].get("additionalProperties") is False:
             del found[name]["additionalProperties"]
     _narrow(found)
-    found[_FAILED] = _object("A request that was not served.", ok={"const": False}, error=_ref(ErrorBody.__name__))
+    found[_FAILED] = _object("The request failed.", ok={"const": False}, error=_ref(ErrorBody.__name__))
     found |= {schema_name(kind): schema for kind, schema in _built(found)}
     return {name: found[name] for name in sorted(set(found) - _BUILT)}
 
@@ -167,7 +167,7 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
     """The bodies that no model describes as a whole."""
     results = {**{f"{kind}{REPLY_SUFFIX}": model for kind, model in RESULTS.items()}, **{m.type: m for m in ANSWERS}}
     for kind, result in results.items():
-        good = _object("A request that was served.", ok={"const": True}, result=_ref(result.__name__))
+        good = _object("The request succeeded.", ok={"const": True}, result=_ref(result.__name__))
         told = f"The answer to `{kind.removesuffix(REPLY_SUFFIX)}`."
         yield kind, {"title": schema_name(kind), "description": told, "oneOf": [good, _ref(_FAILED)]}
     for kind, data in EVENTS.items():
@@ -188,11 +188,11 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
         PLATFORM_EVENT,
         {
             "title": schema_name(PLATFORM_EVENT),
-            "description": "What a telephony platform publishes, as it is. Its shape is the platform's to define.",
+            "description": "An event of a telephony platform, unchanged. The platform defines its format.",
             "type": "object",
         },
     )
     yield (
         DEAD_LETTER,
-        {"title": schema_name(DEAD_LETTER), "description": "The body as it was published: it may be no JSON at all."},
+        {"title": schema_name(DEAD_LETTER), "description": "The body as it was published: it need not be JSON."},
     )

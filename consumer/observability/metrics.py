@@ -71,7 +71,7 @@ def _look(name: str, sentence: str, *labels: str) -> dict[str, Declared]:
 
 DELIVERIES = _counter(
     "deliveries_total",
-    "How many messages were taken from queues, by what became of them: done, failed (answered with an error), "
+    "How many messages were taken from queues, by outcome: done, failed (answered with an error), "
     "forwarded, dead_lettered, held (a recipe) or requeued",
     "type",
     "outcome",
@@ -79,7 +79,7 @@ DELIVERIES = _counter(
 DELIVERY = _seconds("delivery", "How long messages took from their arrival until they were settled", "type")
 CALL_EVENTS = _counter(
     "call_events_total",
-    "How many raw call events came in, by platform and by what they say: started, progress, ended, ignored (does not "
+    "How many raw call events came in, by platform and kind: started, progress, ended, ignored (does not "
     "concern the life of a call) or unrecognised",
     "source",
     "kind",
@@ -95,14 +95,16 @@ PLACEMENTS = _counter(
     "outcome",
 )
 PLACEMENT = _seconds("placement", "How long calls waited until the placer had a worker for them, admission included")
-REJECTED = _counter("rejected_total", "How many sessions could not be opened for want of room or otherwise", "code")
-LOST = _counter("lost_total", "How many sessions went with their worker, as this worker told as the placer", "service")
+REJECTED = _counter(
+    "rejected_total", "How many sessions could not be opened, for lack of room or another reason", "code"
+)
+LOST = _counter("lost_total", "How many sessions were lost with their worker, as the placer reported", "service")
 
 # Sessions.
 
 STARTS = _counter(
     "starts_total",
-    "How many servers were started for sessions: cold, taken from the warm ones, or forked; and how it came out: ok "
+    "How many servers were started for sessions: cold, taken from the warm ones, or forked; and the outcome: ok "
     "or the code of the error",
     "service",
     "kind",
@@ -110,7 +112,7 @@ STARTS = _counter(
 )
 START = _seconds("start", "How long sessions waited for their server", "service", "kind")
 CREATED = _counter(
-    "created_total", "How many sessions were opened, and whether in place of one that was lost", "service", "restored"
+    "created_total", "How many sessions were opened, and whether they replace a lost one", "service", "restored"
 )
 ENDED = _counter("ended_total", "How many sessions ended, by reason", "service", "reason")
 EXPIRY_LATENESS = _seconds("expiry_lateness", "How late sessions expired")
@@ -136,7 +138,7 @@ HTTP_REQUEST = _seconds("http_request", "How long the HTTP gateway took for requ
 
 BRIDGE_EVENTS = _counter(
     "bridge_events_total",
-    "How many events of its PBX a bridge had to do with: published (the broker has confirmed them), ignored (they do "
+    "How many events of its PBX a bridge handled: published (the broker has confirmed them), ignored (they do "
     "not concern the life of a call), made_up (for what it missed), over and lost (there was no room while the broker "
     "was away)",
     "outcome",
@@ -148,7 +150,7 @@ BRIDGE_GAPS = _counter("bridge_gaps_total", "How many times a bridge was cut off
 EVENTS_PUBLISHED = _counter("events_published_total", "How many events the broker has confirmed", "type")
 EVENT_DELAY = _seconds("event_delay", "How long events took until the broker had confirmed them")
 RECONNECTS = _counter("reconnects_total", "How many times a link to the broker was restored")
-LOOP_LAG = _seconds("loop_lag", "How late the event loop is with what is due")
+LOOP_LAG = _seconds("loop_lag", "How late the event loop runs what is due")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +168,23 @@ class State:
     events_waiting: int = field(metadata=_look("events_waiting", "How many events wait for the broker"))
     placer: bool = field(metadata=_look("placer", "1 while this worker is the placer"))
     workers: Mapping[str, int] = field(
-        metadata=_look("workers", "How many workers this one hears of, itself included", "state")
+        metadata=_look("workers", "How many workers this worker knows, including itself", "state")
     )
-    healthy: bool = field(metadata=_look("healthy", "1 while what the worker sends itself comes back through RabbitMQ"))
+    healthy: bool = field(
+        metadata=_look("healthy", "1 while the worker's messages to itself come back through RabbitMQ")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeState:
     """How things stand with a bridge."""
 
-    pbx_up: bool = field(metadata=_look("bridge_pbx_up", "1 while a bridge hears its PBX"))
+    pbx_up: bool = field(metadata=_look("bridge_pbx_up", "1 while a bridge is connected to its PBX"))
     link_up: bool = field(metadata=_look("bridge_link_up", "1 while a bridge has a link to the broker"))
     events_waiting: int = field(
-        metadata=_look("bridge_events_waiting", "How many events a bridge keeps until the broker has them")
+        metadata=_look("bridge_events_waiting", "How many events of a bridge wait for the broker")
     )
-    calls: int = field(metadata=_look("bridge_calls", "How many calls of its PBX a bridge knows to live"))
+    calls: int = field(metadata=_look("bridge_calls", "How many live calls of its PBX a bridge knows"))
 
 
 S = TypeVar("S", State, BridgeState)
