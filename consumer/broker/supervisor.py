@@ -65,8 +65,8 @@ def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: flo
         case BrokerUnavailable():
             event, hint = "broker.not_usable", "'mcp-sessions topology verify' compares it with what is needed"
         case _:
-            event, hint = "broker.not_there", "start one, or name another in AMQP_URL"
-    log.info(event, broker=where, hint=f"{hint}; I try for {connect_timeout:g} s", error=_said(state))
+            event, hint = "broker.not_there", "start one, or set AMQP_URL to another one"
+    log.info(event, broker=where, hint=f"{hint}; trying for {connect_timeout:g} s", error=_said(state))
 
 
 def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], None]:
