@@ -16,6 +16,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -64,6 +65,7 @@ class Block:
         return not {"not run", "file"} & set(self.says)
 
 
+@cache
 def tokens(page: str) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse(PAGES[page].read_text(encoding="utf-8"))
 
