@@ -1,5 +1,6 @@
 """The arrows between the rooms hold, and a tool proves it."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -20,48 +21,90 @@ def test_the_arrows_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rooms")
+WRONG = [
+    ("consumer/sessions", "aio_pika", "Only the broker room speaks AMQP"),
+    ("consumer/client", "pamqp", "Only the broker room speaks AMQP"),
+    ("consumer/client", "consumer.calls", "The client needs no worker"),
+    ("consumer/broker", "mcp", "Only the room of MCP servers and one module"),
+    ("consumer/telephony", "consumer.sessions", "Arrows between the rooms"),
+    ("consumer/calls", "consumer.processes", "Arrows between the rooms"),
+    ("consumer/settings", "consumer.calls.ownership.owner", "Settings see what is configured"),
+    ("consumer/calls/placement", "consumer.calls.ownership.owner", "In calls, placing and owning"),
+    ("consumer/calls/ownership", "consumer.calls.placement.strategy", "In calls, placing and owning"),
+    ("consumer/calls/requests", "consumer.calls.ownership.lifecycle", "In calls, placing and owning"),
+    ("consumer/calls/cluster", "consumer.calls.messages.gate", "In calls, placing and owning"),
+    ("consumer/observability", "consumer.settings", "Arrows between the rooms"),
+    ("consumer/bridges", "consumer.client", "Bridges publish what they hear"),
+    ("consumer/gateway", "websockets", "Only bridges speak over WebSockets"),
+    ("consumer/processes/stdio", "consumer.processes.launch.keeper", "Among the processes"),
+    ("consumer/processes/client", "consumer.processes.warm.pool", "Among the processes"),
+    ("schemas", "consumer.sessions", "The wire contract"),
+]
+"""A folder, what a file of it imports, and the contract that this breaks."""
+
+NO_PLACE = [
+    ("consumer/calls/newwing", "In calls, placing and owning"),
+    ("consumer/newroom", "Arrows between the rooms"),
+    ("consumer/processes/newwing", "Among the processes"),
+]
+"""A file or folder that no layer names, and the contract that this breaks."""
+
+
+def wrong(number: int) -> str:
+    """The module that imports what the case of that number says."""
+    return f"wrong_{number}"
+
+
+def reports(told: str) -> dict[str, list[str]]:
+    """What is told of each broken contract, by its name: a report is its name, a line, and what was found."""
+    lines = told.splitlines()
+    found: dict[str, list[str]] = {}
+    lines_of_it: list[str] = []
+    for name, line in itertools.pairwise(lines):
+        if line and set(line) == {"-"}:
+            lines_of_it = found.setdefault(name, [])
+        lines_of_it.append(line)
+    return found
+
+
+def of_contract(told: str, contract: str) -> str:
+    return "\n".join(line for name, lines in reports(told).items() if name.startswith(contract) for line in lines)
+
+
+def told_of(copy: Path, files: dict[str, str]) -> str:
+    """What is told of a copy of the rooms that has these files, too."""
     for name in ("consumer", "schemas"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    return folder
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for name, text in files.items():
+        (copy / name).write_text(text)
+    done = lint(copy)
+    assert done.returncode == 1
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is told when all these imports are there at once."""
+    files = {f"{folder}/{wrong(number)}.py": f"import {what}\n" for number, (folder, what, _) in enumerate(WRONG)}
+    return told_of(tmp_path_factory.mktemp("imports"), files)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is told when all that has no place is there at once."""
+    return told_of(tmp_path_factory.mktemp("places"), {f"{name}.py": "" for name, _ in NO_PLACE})
 
 
 @pytest.mark.parametrize(
-    ("room", "imported", "contract"),
-    [
-        ("consumer/sessions", "aio_pika", "Only the broker room speaks AMQP"),
-        ("consumer/client", "pamqp", "Only the broker room speaks AMQP"),
-        ("consumer/client", "consumer.calls", "The client needs no worker"),
-        ("consumer/broker", "mcp", "Only the room of MCP servers and one module"),
-        ("consumer/telephony", "consumer.sessions", "Arrows between the rooms"),
-        ("consumer/calls", "consumer.processes", "Arrows between the rooms"),
-        ("consumer/settings", "consumer.calls.ownership.owner", "Settings see what is configured"),
-        ("consumer/calls/placement", "consumer.calls.ownership.owner", "In calls, placing and owning"),
-        ("consumer/calls/ownership", "consumer.calls.placement.strategy", "In calls, placing and owning"),
-        ("consumer/calls/requests", "consumer.calls.ownership.lifecycle", "In calls, placing and owning"),
-        ("consumer/calls/cluster", "consumer.calls.messages.gate", "In calls, placing and owning"),
-        ("consumer/calls/newwing", "consumer.calls.routes", "In calls, placing and owning"),
-        ("consumer/observability", "consumer.settings", "Arrows between the rooms"),
-        ("consumer/bridges", "consumer.client", "Bridges publish what they hear"),
-        ("consumer/gateway", "websockets", "Only bridges speak over WebSockets"),
-        ("consumer/newroom", "consumer.broker", "every room has its place"),
-        ("consumer/processes/stdio", "consumer.processes.launch.keeper", "Among the processes"),
-        ("consumer/processes/client", "consumer.processes.warm.pool", "Among the processes"),
-        ("consumer/processes/newwing", "consumer.processes.service", "Among the processes"),
-        ("schemas", "consumer.sessions", "The wire contract"),
-    ],
+    ("number", "case"), list(enumerate(WRONG)), ids=[f"{folder} to {imported}" for folder, imported, _ in WRONG]
 )
-def test_an_import_against_an_arrow_is_found(copy: Path, room: str, imported: str, contract: str) -> None:
-    wrong = copy / room / "wrong.py" if (copy / room).is_dir() else copy / f"{room}.py"
-    before = wrong.read_text() if wrong.exists() else None
-    wrong.write_text(f"{before or ''}\nimport {imported}\n")
-    done = lint(copy)
-    if before is None:
-        wrong.unlink()
-    else:
-        wrong.write_text(before)
-    assert done.returncode == 1
-    assert any(contract in line and "BROKEN" in line for line in done.stdout.splitlines()), done.stdout
+def test_an_import_against_an_arrow_is_found(imports: str, number: int, case: tuple[str, str, str]) -> None:
+    folder, imported, contract = case
+    module = f"{folder.replace('/', '.')}.{wrong(number)}"
+    assert f"{module} -> {imported} (l.1)" in of_contract(imports, contract), imports
+
+
+@pytest.mark.parametrize(("name", "contract"), NO_PLACE)
+def test_what_has_no_place_is_found(places: str, name: str, contract: str) -> None:
+    assert f"- {name.replace('/', '.')}" in of_contract(places, contract), places
