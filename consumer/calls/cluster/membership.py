@@ -184,23 +184,25 @@ class Presence:
     async def refreshed(self, max_age: float | None = None) -> None:
         """See that everybody who lives was heard in the last ``max_age`` seconds (the grace), by asking if need be.
 
-        Waits ``PRESENCE_TIMEOUT`` seconds at most. Who was asked in vain for so long already is not waited for.
+        Waits ``PRESENCE_TIMEOUT`` seconds at most. Who was asked in vain for so long already is not waited for. With 0,
+        this worker reports anew, too: its last report may be older than its last change.
         """
         loop = asyncio.get_running_loop()
         age = self.grace if max_age is None else max_age
         began = loop.time()
-        if self._unheard(began - age / 2):  # before anybody has to wait for it
+        if self._unheard(began - age / 2, ours_too=age == 0):  # before anybody has to wait for it
             self._ask(unless_within=PRESENCE_TIMEOUT if age else 0.0)
-        while loop.time() < began + PRESENCE_TIMEOUT and self._unheard(began - age):
+        while loop.time() < began + PRESENCE_TIMEOUT and self._unheard(began - age, ours_too=age == 0):
             await self._heard_more(began + PRESENCE_TIMEOUT)
 
-    def _unheard(self, since: float) -> bool:
-        """Whether somebody else who reports when asked, or may still do so, was not heard since then."""
+    def _unheard(self, since: float, *, ours_too: bool) -> bool:
+        """Whether somebody who reports when asked, or may still do so, was not heard since then."""
         now = asyncio.get_running_loop().time()
         return any(
             seen.heard_at < since
             for worker_id, seen in self._table.items()
-            if worker_id != self._me and (seen.asked_at is None or now - seen.asked_at <= PRESENCE_TIMEOUT)
+            if (ours_too or worker_id != self._me)
+            and (seen.asked_at is None or now - seen.asked_at <= PRESENCE_TIMEOUT)
         )
 
     def _ask(self, *, unless_within: float) -> None:

@@ -1,0 +1,70 @@
+"""Who is asked for a report before somebody is told of the workers."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from consumer.calls.cluster.membership import Presence
+from schemas.ids import ServiceName, WorkerId
+from schemas.internal import PresenceReport
+from schemas.sessions import ServiceLoad, WorkerInfo
+
+ME = WorkerId("me")
+
+
+class Asked(Presence):
+    """A table of workers that counts how often it has everybody asked for a report."""
+
+    def __init__(self) -> None:
+        super().__init__(5, ME, report_soon=lambda: None, request_presence=self._count)
+        self.times = 0
+
+    def _count(self) -> None:
+        self.times += 1
+        self.asked()
+
+
+def report(worker: str, sessions: int) -> PresenceReport:
+    load = ServiceLoad(sessions=sessions, max_sessions=5)
+    return PresenceReport(
+        worker=WorkerInfo(
+            worker_id=WorkerId(worker), host="h", pid=1, version="1", state="ready", started_at=datetime.now(UTC),
+            sessions=sessions, capacity=10, services={ServiceName("echo"): load},
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def presence() -> Asked:
+    made = Asked()
+    made.heard(report("me", 0), ME)
+    return made
+
+
+async def test_who_tells_of_now_reports_its_own_last_change_first(presence: Asked):
+    telling = asyncio.create_task(presence.refreshed(0))
+    await asyncio.sleep(0)
+    assert presence.times == 1
+    assert not telling.done()
+    presence.heard(report("me", 1), ME)
+    await telling
+    assert [worker.sessions for worker in presence.workers()] == [1]
+
+
+async def test_who_may_tell_of_a_while_ago_asks_nobody_while_it_has_heard_them(presence: Asked):
+    presence.heard(report("other", 2), ME)
+    await presence.refreshed()
+    assert presence.times == 0
+
+
+async def test_who_tells_of_now_hears_everybody_that_reports(presence: Asked):
+    presence.heard(report("other", 2), ME)
+    telling = asyncio.create_task(presence.refreshed(0))
+    await asyncio.sleep(0)
+    presence.heard(report("other", 3), ME)
+    await asyncio.sleep(0)
+    assert not telling.done()
+    presence.heard(report("me", 1), ME)
+    await telling
+    assert [worker.sessions for worker in presence.workers()] == [1, 3]
