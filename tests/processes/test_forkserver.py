@@ -112,8 +112,9 @@ async def test_its_memory_can_be_read(manager: MCPManager) -> None:
 
 async def test_descriptors_are_not_inherited(manager: MCPManager) -> None:
     clients = [await manager.create_client("svc") for _ in range(3)]
-    opened = [len(list(Path(f"/proc/{process_of(client).pid}/fd").iterdir())) for client in clients]
-    assert opened == [3, 3, 3]
+    for client in clients:
+        opened = [str(one.readlink()) for one in Path(f"/proc/{process_of(client).pid}/fd").iterdir()]
+        assert len([one for one in opened if "libffi" not in one]) == 3, opened  # ctypes opens its own library
 
 
 async def test_the_end_of_a_fork_is_told_with_its_last_words(manager: MCPManager) -> None:

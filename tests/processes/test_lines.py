@@ -37,7 +37,8 @@ def test_a_huge_line_costs_linear_time() -> None:
         return time.perf_counter() - started
 
     seconds(100)
-    small, large = min(seconds(2_000) for _ in range(3)), min(seconds(20_000) for _ in range(3))
+    # Both are larger than what the processor keeps near.
+    small, large = min(seconds(5_000) for _ in range(3)), min(seconds(50_000) for _ in range(3))
     assert large < 40 * small  # quadratic would be a hundred times
 
 
