@@ -72,6 +72,7 @@ FROM_ELSEWHERE = {
         "REQUESTS",
         "RESULTS",
         "ASTERISK",
+        "PYTHON",
         "RABBITMQ_SERVER",
         "NAME",
         "MEMORY_FILE_PATH",
