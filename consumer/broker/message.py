@@ -1,6 +1,6 @@
 """A message, apart from the library that carries it."""
 
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ class Message:
 
     body: bytes
     type: str | None = None
-    message_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    message_id: str = field(default_factory=lambda: secrets.token_hex(16))
     correlation_id: str | None = None
     reply_to: str | None = None
     expiration: int | None = None

@@ -1,7 +1,7 @@
 """What may become of a delivery. Handlers decide by returning one of these; ``settling`` acts, in one place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from consumer.broker.message import Message
 from schemas.replies import Reply
@@ -20,6 +20,10 @@ class Done:
     routine: bool = False
     about: Mapping[str, object] = field(default_factory=dict)
     code: str | None = None
+
+    def with_about(self, about: Mapping[str, object]) -> "Done":
+        """The same, whose log line says more where it does not say it already."""
+        return Done(self.reply, self.what, self.routine, {**about, **self.about}, self.code)
 
     @property
     def error_code(self) -> str | None:
@@ -69,7 +73,7 @@ Outcome = Done | Forward | ToDeadLetters | Hold | Requeue
 
 def told_about(outcome: Outcome, **about: object) -> Outcome:
     """The same outcome, whose log line says more where nobody needs it for anything else."""
-    return replace(outcome, about={**about, **outcome.about}) if isinstance(outcome, Done) else outcome
+    return outcome.with_about(about) if isinstance(outcome, Done) else outcome
 
 
 async def decided(outcome: Outcome) -> Outcome:

@@ -1,7 +1,7 @@
 """RPC over the broker: requests with a reply address, and their replies by correlation id."""
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -87,7 +87,7 @@ class RpcClient:
         return heard
 
     def _request(self, message: Message) -> Message:
-        return replace(message, reply_to=self.reply_to, correlation_id=uuid.uuid4().hex)
+        return replace(message, reply_to=self.reply_to, correlation_id=secrets.token_hex(16))
 
 
 def _present(delivery: Delivery | None) -> Delivery:

@@ -9,15 +9,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import structlog
 from structlog.contextvars import bound_contextvars
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from consumer.observability.masking import MAX_LONG_TEXT, mask_text, masked
+from consumer.observability.masking import MAX_LONG_TEXT, mask_text, masked_fields
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -35,9 +34,11 @@ class _StandardError:
     """Writes a line to whatever ``sys.stderr`` is now, so that a test can capture it."""
 
     def msg(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # a closed pipe, a closed file
+        try:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
+        except (OSError, ValueError):
+            pass
 
     debug = info = warning = warn = error = critical = fatal = failure = exception = log = msg
 
@@ -117,14 +118,15 @@ def _chain() -> list[Processor]:
         structlog.contextvars.merge_contextvars,
         _with_more,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         mask_secrets,
+        # Behind the masking, which remembers words: a moment is never met again, and would push out those that are.
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
 
 
-_ENCODER = json.JSONEncoder(default=repr)
+_ENCODER = json.JSONEncoder(default=repr, check_circular=False)  # what is masked is a tree
 
 
 def _written(event: EventDict, **_: Any) -> str:
@@ -143,14 +145,13 @@ def _console() -> list[Processor]:
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A processor: no secrets, no floods. Private keys of the standard library's formatter pass as they are."""
-    if not any(key.startswith("_") or key in _LONG for key in event):  # as most lines
-        plain: MutableMapping[str, Any] = masked(event)
-        return plain
-    kept = {key: value for key, value in event.items() if key.startswith("_")}
-    long = {key: mask_text(str(event[key]), MAX_LONG_TEXT) for key in _LONG if key in event}
-    apart = kept | long
-    told: MutableMapping[str, Any] = masked({key: value for key, value in event.items() if key not in apart})
-    return {**told, **long, **kept}
+    private = [key for key in event if key.startswith("_")]
+    long = [key for key in _LONG if key in event]
+    if not private and not long:  # as most lines
+        return masked_fields(event)
+    told = masked_fields({key: value for key, value in event.items() if key not in private and key not in long})
+    texts = {key: mask_text(str(event[key]), MAX_LONG_TEXT) for key in long}
+    return {**told, **texts, **{key: event[key] for key in private}}
 
 
 def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -102,6 +102,11 @@ def masked(value: Any) -> Any:
     return _Masking().value(value, MAX_DEPTH)
 
 
+def masked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of what stands under names."""
+    return _Masking().fields(fields, MAX_DEPTH)
+
+
 class _Masking:
     """One value on its way; counts what it has let through."""
 
@@ -124,12 +129,12 @@ class _Masking:
             case Mapping() | list() | tuple() | Set() if depth <= 0:
                 return "…"
             case Mapping():
-                return self._mapping(value, depth)
+                return self.fields(value, depth)
             case list() | tuple() | Set():
                 return self._items(value, depth)
         return mask_text(_told(value))
 
-    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    def fields(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         told: dict[str, Any] = {}
         secrets = known()
         for key, item in value.items():

@@ -63,7 +63,9 @@ class Figures:
 
     def called(self, service: str, seconds: float, *, error: bool) -> None:
         """Count a tool call that is over, be it answered, failed or cancelled."""
-        calls = self._slot().tools.setdefault(service, _Calls())
+        tools = self._slot().tools
+        if (calls := tools.get(service)) is None:
+            calls = tools[service] = _Calls()
         calls.count += 1
         calls.errors += error
         calls.durations[bucket_of(seconds)] += 1

@@ -41,6 +41,10 @@ class KeptAnswer:
     service: str | None = None
     """The service that it was asked of, where one was found."""
 
+    def of(self, service: str | None) -> "KeptAnswer":
+        """The same answer, of a service."""
+        return KeptAnswer(self.body, self.executed, self.outcome, service)
+
     @property
     def code(self) -> str | None:
         """The code of the error that the reply tells; an error that the tool itself tells is a result."""

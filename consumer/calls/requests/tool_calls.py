@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 import uuid
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -130,7 +129,7 @@ class ToolCalls:
             if answer.outcome != "ok":
                 tracing.failed(span, answer.outcome)
         metrics.of(metrics.TOOL_CALLS, service or metrics.OTHER, answer.outcome).inc()
-        return replace(answer, service=service)
+        return answer.of(service)
 
     async def _run_again_if_harmless(
         self, asked: Asked, call: OwnedCall, session: CallSession, running: Running

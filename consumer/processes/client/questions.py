@@ -7,7 +7,7 @@ Up to 2025-11-25 a question is a request of the server (``elicitation/create``, 
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import structlog
@@ -57,6 +57,8 @@ _RESULTS: dict[str, type[BaseModel]] = {
     "roots/list": ListRootsResult,
 }
 
+_NOBODY: AbstractAsyncContextManager[None] = nullcontext()
+
 log = structlog.get_logger(__name__)
 
 
@@ -98,16 +100,17 @@ class Questions:
     def __init__(self) -> None:
         self._requests: list[_Request] = []
 
-    @asynccontextmanager
-    async def offered(self, dialogue: Dialogue) -> AsyncIterator[None]:
+    def offered(self, dialogue: Dialogue) -> AbstractAsyncContextManager[None]:
         """While a request runs, its requester can be reached; a question that is open when it ends is given up.
 
         A result is as late as what the server has told before it.
         """
         if dialogue.on_question is None and dialogue.on_log is None and dialogue.on_change is None:
-            yield
-            return
-        request = _Request(dialogue)
+            return _NOBODY
+        return self._reachable(_Request(dialogue))
+
+    @asynccontextmanager
+    async def _reachable(self, request: _Request) -> AsyncIterator[None]:
         self._requests.append(request)
         try:
             yield
