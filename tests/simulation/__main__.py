@@ -6,15 +6,17 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 
 if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of their own otherwise
     os.execve(
         sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"}
     )
 
+from tests.simulation.mutations import MUTATIONS, mutated
 from tests.simulation.run import Logs, Outcome, live
 from tests.simulation.shrink import shrunk
-from tests.simulation.world.nature import simulated
+from tests.simulation.world.nature import Nature, simulated
 from tests.simulation.world.plan import planned
 
 
@@ -29,6 +31,7 @@ def main() -> int:
     parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it is")
     parser.add_argument("--quiet", action="store_true", help="no story")
     parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
+    parser.add_argument("--mutations", nargs="*", help="make these mistakes (all of them), and find each of them")
     options = parser.parse_args()
     gc.disable()
     seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
@@ -39,6 +42,8 @@ def main() -> int:
         logs = Logs()
         gc.collect()
         gc.freeze()
+        if options.mutations is not None:
+            return _find(options.mutations or list(MUTATIONS), seeds, options.calls, begin, logs)
         for seed in seeds:
             plan = planned(seed, calls=options.calls)
             outcome = live(plan, begin, logs, traced=options.twice)
@@ -61,8 +66,29 @@ def main() -> int:
     told = ", ".join(f"{name} {count}" for name, count in sorted(totals.items()))
     print(f"{totals['worlds']} worlds in {took:.1f} s of CPU, {totals['calls'] / took:.0f} calls/s: {told}")  # noqa: T201
     print(f"failed: {failed or 'none'}")  # noqa: T201
-    sys.unraisablehook = lambda *_: None  # what killed workers left is collected when the interpreter ends
     return 1 if failed else 0
+
+
+def _leave(code: int) -> None:
+    """End the interpreter; what killed workers have left is collected then."""
+    sys.unraisablehook = lambda *_: None
+    sys.exit(code)
+
+
+def _find(names: list[str], seeds: Iterable[int], calls: int, begin: Callable[[Nature], None], logs: Logs) -> int:
+    """Make mistakes one after the other, until each is found; returns how many were not."""
+    missed = 0
+    for name in names:
+        took, problem = 0, ""
+        with mutated(name):
+            for seed in seeds:
+                took += 1
+                if problems := live(planned(seed, calls=calls), begin, logs).problems:
+                    problem = f"seed {seed}: {problems[0][:100]}"
+                    break
+        missed += not problem
+        print(f"{name}: {took if problem else f'not in {took}'} | {problem}", flush=True)  # noqa: T201
+    return missed
 
 
 def _tell(outcome: Outcome) -> None:
@@ -79,4 +105,4 @@ def _tell(outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

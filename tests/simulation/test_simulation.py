@@ -12,15 +12,19 @@ pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 
 FOUND = {
-    61: "a worker stood still for less than its heartbeats and longer than it may be silent: two owners",
-    97: "a call was taken from a worker that came back, and bound to it beside its new owner",
-    141: "a report that was not sent was waited for; and a call was given to a worker that had left",
-    145: "a dead worker's call was given back to it, beside its new owner",
-    251: "a message from before a placement took the call away from where it had been placed",
-    457: "a worker that left sent a call's message on before the call itself: two owners",
-    282: "a tool call was executed after its answer had said that it was not",
+    6: "a dead worker's late start was placed by a new placer beside the call's owner",
+    10018: "the same, while a worker left",
+    10027: "the same, with two sessions",
 }
-"""Seeds that failed, and why."""
+"""Seeds that failed, and why. What had been found before is among the mutations, which do not depend on the order."""
+
+QUICKLY_FOUND: tuple[str, ...] = (
+    "a placer places what a dead worker had, without asking",
+    "a recipe is acknowledged when it comes",
+    "a recipe is never taken away",
+    "an end is told to nobody",
+)
+"""Mistakes that few worlds are enough for."""
 
 
 def simulate(*options: str) -> str:
@@ -34,7 +38,7 @@ def simulate(*options: str) -> str:
 
 
 def test_thousands_of_simulated_calls_keep_every_guarantee():
-    print(simulate("--seeds", "60", "--first", "1000"))  # noqa: T201
+    print(simulate("--seeds", "30", "--first", "1000"))  # noqa: T201
 
 
 def test_the_same_seed_is_the_same_world():
@@ -44,3 +48,8 @@ def test_the_same_seed_is_the_same_world():
 @pytest.mark.parametrize("seed", sorted(FOUND))
 def test_what_was_found_once_stays_mended(seed):
     simulate("--seed", str(seed), "--quiet")
+
+
+@pytest.mark.parametrize("name", QUICKLY_FOUND)
+def test_a_mistake_in_the_protocol_is_found(name):
+    simulate("--seeds", "60", "--mutations", name)

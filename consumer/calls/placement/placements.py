@@ -40,14 +40,27 @@ class Placements:
         self._worker_id = worker_id
         self._names = names
         self._recent: ExpiringDict[Placement] = ExpiringDict(REMEMBER)
+        self._sent_again: ExpiringDict[bool] = ExpiringDict(REMEMBER)
 
     def clear(self) -> None:
         """Forget all placements: another worker may have placed in the meantime."""
         self._recent.clear()
+        self._sent_again.clear()
 
     def of(self, call_id: CallId) -> Placement | None:
         """Where a call was placed a moment ago."""
         return self._recent.get(call_id)
+
+    def sent_again(self, call_id: CallId) -> None:
+        """Note that a message of a call is on its way through the sessions exchange, and what comes keeps behind it."""
+        self._sent_again.set(call_id, True)
+
+    def comes_behind(self, call_id: CallId, given: Headers) -> bool:
+        """Whether a message with these headers has to keep behind one of its call that was sent again."""
+        if headers.RESENT in given:
+            self._sent_again.drop(call_id)
+            return False
+        return self._sent_again.get(call_id) is not None
 
     def forget(self, call_id: CallId, owner: WorkerId) -> None:
         """Forget that a call was placed on this worker."""

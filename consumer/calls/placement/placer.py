@@ -186,15 +186,19 @@ class Placer:
         if isinstance(message, Recipe) and message.worker_id == dead and headers.ORPHAN_OF not in given:
             # One of another worker was only on its way there; of one that was sent on, who did so has told.
             await self._orphans.tell_lost(message)
-        if delivery.redelivered:
-            # The former placer may have bound the call already: sent once more, it reaches its owner.
+        if delivery.redelivered or (dead is not None and headers.RESENT not in given):
+            # Whoever was the placer since may have bound the call already: sent once more, it reaches its owner.
+            self._placements.sent_again(call_id)
             return self._send_again(delivery, call_id, orphan_of=dead, late=isinstance(message, ToolsCall))
         if dead is not None:
             deaths = int(given.get(headers.DEATHS, 0)) + 1
             delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.DEATHS: deaths}))
             if is_poison(message, deaths):
                 return _poison(delivery, call_id)
+        is_known = self._placements.of(call_id) is not None
         await self._orphans.release_disowned(given, call_id, term)
+        if self._placements.comes_behind(call_id, given) or (_came_back(given) and not is_known):
+            return self._send_again(delivery, call_id)
         return await self._decide(delivery, call_id, message, term)
 
     async def _decide(self, delivery: Delivery, call_id: CallId, message: Addressed, term: Term) -> Outcome:
@@ -318,6 +322,11 @@ class Placer:
             return Done(what="asker_gone")
         placement = Placement(asker, self._presence.place(asker, ()))
         return await self._placements.bind(call_id, placement, delivery.message, term, {})
+
+
+def _came_back(given: Headers) -> bool:
+    """Whether a worker has returned the message, which was routed to it before who knows what was placed."""
+    return headers.RESENT not in given and bool({headers.RETURNED, headers.REFUSED} & given.keys())
 
 
 def _poison(delivery: Delivery, call_id: CallId) -> ToDeadLetters:

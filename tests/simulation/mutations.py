@@ -1,0 +1,315 @@
+"""Mistakes in the protocol, each made on purpose by one function of the product: the simulation has to find them.
+
+``scripts/test simulate --mutations`` makes one after the other and says how many seeds it took. Some of them are
+defects that the product had once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any
+
+from consumer.broker.outcome import Done
+from consumer.broker.supervisor import Supervisor
+from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.events import Reporter
+from consumer.calls.intake import Intake
+from consumer.calls.owned_call import OwnedCall, RecipeState
+from consumer.calls.ownership.call_requests import CallRequests
+from consumer.calls.ownership.closing import Closing
+from consumer.calls.ownership.early_messages import EarlyMessages
+from consumer.calls.ownership.owned_calls import OwnedCalls
+from consumer.calls.ownership.recovery import Recovery
+from consumer.calls.placement import orphans
+from consumer.calls.placement.orphans import Orphans
+from consumer.calls.placement.placements import Placement, Placements
+from consumer.calls.placement.placer import Placer
+from consumer.calls.requests.idempotency import Answers, Claim
+from schemas import headers
+from schemas.events import EndReason
+from schemas.internal import Recipe
+from schemas.replies import EndResult, succeeded
+from schemas.requests import ToolsCall
+
+Put = Callable[[Any, str, Any], None]
+"""Puts another value where an object has one."""
+
+MUTATIONS: dict[str, Callable[[Put], None]] = {}
+
+
+def _mutation(name: str) -> Callable[[Callable[[Put], None]], Callable[[Put], None]]:
+    def note(make: Callable[[Put], None]) -> Callable[[Put], None]:
+        MUTATIONS[name] = make
+        return make
+
+    return note
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Have the mistake of that name within this."""
+    saved: list[tuple[Any, str, Any]] = []
+
+    def put(where: Any, attribute: str, value: Any) -> None:
+        saved.append((where, attribute, getattr(where, attribute)))
+        setattr(where, attribute, value)
+
+    MUTATIONS[name](put)
+    try:
+        yield
+    finally:
+        for where, attribute, value in reversed(saved):
+            setattr(where, attribute, value)
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing."""
+
+
+# Defects that were found last.
+
+
+@_mutation("a worker is buried while it comes back")
+def _buried(put: Put) -> None:
+    async def declare_dead(self: Any, worker: Any, call_id: Any, term: Any, *, for_good: bool) -> Any:
+        await self._placements.unbind(call_id, worker, term)
+        self._placements.forget(call_id, worker)
+        return worker
+
+    put(Orphans, "_declare_dead", declare_dead)
+
+
+@_mutation("a recipe behind a command restores nothing")
+def _behind_a_command(put: Put) -> None:
+    put(OwnedCall, "is_news", lambda self, recipe, *, within: self.restoration.allows(recipe) and not self.sessions)
+
+
+@_mutation("what is lost is not told as created")
+def _lost_without_created(put: Put) -> None:
+    lost = Reporter.lost
+    put(Reporter, "lost", lambda self, recipe, reason, *, told: lost(self, recipe, reason, told=True))
+
+
+@_mutation("a standstill is not noticed")
+def _standstill(put: Put) -> None:
+    init = Supervisor.__init__
+    put(Supervisor, "__init__", lambda self, *args, **more: init(self, *args, **{**more, "standstill": inf}))
+
+
+@_mutation("a call is given back to a worker beside its new owner")
+def _given_back(put: Put) -> None:
+    async def dead_owner(self: Any, delivery: Any, call_id: Any, term: Any) -> Any:
+        worker = orphans.given_up_by(delivery, self._names)
+        if worker is None:
+            return None
+        if await self._presence.lives(worker):
+            placement = Placement(worker, self._presence.place(worker, ()))
+            return await self._placements.bind(call_id, placement, delivery.message, term, {headers.LATE: True})
+        return await self._declare_dead(worker, call_id, term, for_good=headers.ORPHAN_OF in delivery.message.headers)
+
+    put(Orphans, "dead_owner", dead_owner)
+
+
+@_mutation("a placer places what a dead worker had, without asking")
+def _orphan_placed(put: Put) -> None:
+    place = Placer._place
+
+    async def at_once(self: Any, delivery: Any, call_id: Any, message: Any, term: Any) -> Any:
+        dead = await self._orphans.dead_owner(delivery, call_id, term)
+        if not isinstance(dead, str) or isinstance(message, ToolsCall) or delivery.redelivered:
+            return await place(self, delivery, call_id, message, term)
+        if isinstance(message, Recipe) and message.worker_id == dead:
+            await self._orphans.tell_lost(message)
+        deaths = int(delivery.message.headers.get(headers.DEATHS, 0)) + 1
+        marked = delivery.message.with_headers({headers.DEATHS: deaths})
+        return await self._decide(dataclasses.replace(delivery, message=marked), call_id, message, term)
+
+    put(Placer, "_place", at_once)
+
+
+@_mutation("whatever was returned is believed")
+def _believed(put: Put) -> None:
+    put(
+        orphans,
+        "disowned_by",
+        lambda given, placement, mark: given.get(headers.RETURNED) or given.get(headers.REFUSED),
+    )
+
+
+# Ends.
+
+
+@_mutation("the placer's tombstone left out")
+def _no_tombstone_at_the_placer(put: Put) -> None:
+    async def end(*_: Any) -> Any:
+        return Done(succeeded(EndResult(closed=[]).model_dump()), what="tombstone")
+
+    put(Placer, "_end", end)
+
+
+@_mutation("the owner's tombstone left out")
+def _no_tombstone_at_the_owner(put: Put) -> None:
+    put(Closing, "end", lambda self, call: self.close_all(call, EndReason.CALL_ENDED))
+
+
+@_mutation("an end is told to nobody")
+def _untold_end(put: Put) -> None:
+    put(Endings, "_tell", _nothing)
+
+
+@_mutation("an end is acknowledged before its owner has answered")
+def _end_not_awaited(put: Put) -> None:
+    pass_on = Intake._pass_on
+
+    async def at_once(self: Any, delivery: Any, event: Any) -> Any:
+        await delivery.ack()
+        return await pass_on(self, delivery, event)
+
+    put(Intake, "_pass_on", at_once)
+
+
+# Bindings.
+
+
+@_mutation("a dead worker's binding stays")
+def _no_unbind(put: Put) -> None:
+    put(Placements, "unbind", _nothing)
+
+
+@_mutation("a released call's binding stays")
+def _not_released(put: Put) -> None:
+    put(OwnedCalls, "_unbind", _nothing)
+
+
+@_mutation("what comes through a new binding is not held back")
+def _early(put: Put) -> None:
+    put(EarlyMessages, "wait", lambda self, call_id, go_on: go_on())
+
+
+@_mutation("a placer places what another had before, without asking")
+def _not_sent_again(put: Put) -> None:
+    place = Placer._place
+    put(
+        Placer,
+        "_place",
+        lambda self, delivery, *rest: place(self, dataclasses.replace(delivery, redelivered=False), *rest),
+    )
+
+
+@_mutation("who was away does not ask for its calls")
+def _not_asked(put: Put) -> None:
+    put(Recovery, "_check_owner", _nothing)
+
+
+@_mutation("who was away does not give up what is another's")
+def _not_given_up(put: Put) -> None:
+    put(Closing, "give_up", lambda *_: None)
+
+
+@_mutation("the dead are not missed")
+def _not_missed(put: Put) -> None:
+    put(Presence, "missed", lambda _: None)
+
+
+# Recipes and events.
+
+
+@_mutation("a recipe is acknowledged when it comes")
+def _recipe_not_held(put: Put) -> None:
+    arrived = OwnedCalls.recipe_arrived
+    put(OwnedCalls, "recipe_arrived", lambda self, delivery, recipe: arrived(self, delivery, recipe) or delivery)
+
+
+@_mutation("a recipe goes before the end is told")
+def _dropped_early(put: Put) -> None:
+    put(Recovery, "_confirmed", _nothing)
+
+
+@_mutation("a recipe is never taken away")
+def _never_dropped(put: Put) -> None:
+    put(OwnedCalls, "drop_recipe", _nothing)
+
+
+@_mutation("who was cut off tells its ends at once")
+def _tells_at_once(put: Put) -> None:
+    put(OwnedCall, "may_tell", property(lambda _: True))
+
+
+@_mutation("a recipe that RabbitMQ has back is not waited for")
+def _not_waited_for(put: Put) -> None:
+    put(RecipeState, "link_lost", lambda self: setattr(self, "held", None))
+
+
+@_mutation("created is told before the recipe is written")
+def _created_first(put: Put) -> None:
+    write = OwnedCalls.write_recipe
+
+    def write_recipe(self: Any, call: Any) -> None:
+        for session in call.events.take_untold():
+            self._reporter.publish(self._reporter.created(session))
+        write(self, call)
+
+    put(OwnedCalls, "write_recipe", write_recipe)
+
+
+@_mutation("created is told once more")
+def _told_twice(put: Put) -> None:
+    ended = Reporter.ended
+
+    def two(self: Any, session: Any, reason: Any, details: Any) -> Any:
+        self.publish(ended(self, session, reason, details))
+        return ended(self, session, EndReason.IDLE, details)
+
+    put(Reporter, "ended", two)
+
+
+# Tool calls.
+
+
+@_mutation("a tool call is acknowledged after it was executed")
+def _acknowledged_late(put: Put) -> None:
+    take = CallRequests.take
+
+    async def late(self: Any, delivery: Any, call_id: Any, request: Any) -> Any:
+        async def keep(*, requeue: bool | None) -> None:
+            """Settle nothing yet."""
+
+        try:
+            return await take(self, dataclasses.replace(delivery, settle=keep), call_id, request)
+        finally:
+            await delivery.ack()
+
+    put(CallRequests, "take", late)
+
+
+@_mutation("a tool call that comes again is executed again")
+def _executed_again(put: Put) -> None:
+    run = CallRequests._run
+
+    async def again(self: Any, delivery: Any, call_id: Any, request: Any) -> Any:
+        given = {name: value for name, value in delivery.message.headers.items() if name != headers.LATE}
+        message = dataclasses.replace(delivery.message, headers=given)
+        return await run(self, dataclasses.replace(delivery, message=message, redelivered=False), call_id, request)
+
+    put(CallRequests, "_run", again)
+
+    place = Placer._place
+
+    async def placed(self: Any, delivery: Any, *rest: Any) -> Any:
+        given = {name: value for name, value in delivery.message.headers.items() if name != headers.LATE}
+        message = dataclasses.replace(delivery.message, headers=given)
+        return await place(self, dataclasses.replace(delivery, message=message), *rest)
+
+    put(Placer, "_place", placed)
+
+
+@_mutation("an idempotency key is not remembered")
+def _no_key(put: Put) -> None:
+    claim = Answers.claim
+
+    def forgetful(self: Any, key: str, request: bytes) -> Claim:
+        return claim(self, "", request)
+
+    put(Answers, "claim", forgetful)
