@@ -1,4 +1,4 @@
-"""Who asks workers: the client for asyncio and its synchronous twin, above one seam that carries requests.
+"""The client, which sends requests to workers: for asyncio, and its synchronous version.
 
 What is listed here is what users of the wheel import from ``mcp_sessions``; see ``infra.client_wheel``.
 """

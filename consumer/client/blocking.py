@@ -1,7 +1,7 @@
-"""The synchronous twin of ``SessionClient``: the same client on an event loop in a thread of its own.
+"""The synchronous version of ``SessionClient``: the same client on an event loop in a separate thread.
 
-Nothing is written twice: each method is the asyncio client's, sent to the loop, its answer waited for. What the caller
-gives to be called (``on_progress``, ``on_question``) runs in the thread that waits, as synchronous code expects.
+Each method runs the asyncio client's method on that loop, and waits for its result. Callbacks (``on_progress``,
+``on_question``) run in the thread that called the method, as synchronous code expects.
 
 ::
 
@@ -72,13 +72,13 @@ def _at_once(
 
 
 class _Here:
-    """The thread that waits for an answer, which meanwhile does what the loop has for it."""
+    """The thread that waits for a result, and runs callbacks for the loop meanwhile."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
 
     def bridge(self, function: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
-        """``function`` as the loop can await it, while it runs here."""
+        """Wrap ``function`` so that the loop can await it while it runs in this thread."""
 
         async def call(message: Any) -> Any:
             loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ class _Here:
         return call
 
     def wait(self, future: "concurrent.futures.Future[T]") -> T:
-        """The result of ``future``; does what is asked of this thread until then."""
+        """Return the result of ``future``, and run callbacks until then."""
         future.add_done_callback(lambda _: self._work.put(None))
         try:
             while (work := self._work.get()) is not None:
@@ -119,7 +119,7 @@ def _settle(answer: "asyncio.Future[Any]", result: Any, error: BaseException | N
 
 
 class SyncEvents:
-    """Events that are followed: ``get`` waits for one, and iteration goes on until the client is disconnected."""
+    """The followed events: ``get`` waits for one, and iteration ends when the client disconnects."""
 
     def __init__(self, client: "SyncSessionClient", events: "asyncio.Queue[CloudEvent]") -> None:
         self._client = client
@@ -146,20 +146,20 @@ class SyncEvents:
 
 
 class SyncSessionClient:
-    """A connection to the workers of one prefix, for synchronous code; safe to be used from many threads at once.
+    """A connection to the workers of one prefix, for synchronous code. It can be used from many threads at once.
 
-    It has the methods, arguments, results and errors of ``SessionClient``. ``with`` connects and disconnects it, or
-    ``connect`` and ``disconnect``; afterwards nothing of it is left, its thread included. What a method is given to
-    call back runs in the thread that called the method. Do not call it from a running event loop that must go on.
+    It has the methods, arguments, results and errors of ``SessionClient``. ``with`` connects and disconnects it, and so
+    do ``connect`` and ``disconnect``. Disconnecting also ends its thread. Callbacks run in the thread that called the
+    method. Its methods block, so do not call them in an event loop.
 
     Args:
         url: the broker; ``amqps://`` is verified.
-        prefix: the first word of every name on the broker, as the workers have it.
+        prefix: the first word of every name on the broker; the same as the workers'.
         connect_timeout: how long (s) the first connection may take.
-        token_keys: what ``mint_token`` signs with, as in the gateway's ``token_keys``; the first one signs.
+        token_keys: the keys of ``mint_token``, the same as the gateway's ``token_keys``; the first one signs.
 
     Raises:
-        InvalidUrl: no connection can be made of ``url``.
+        InvalidUrl: ``url`` is invalid.
         InvalidKey: one of ``token_keys`` is neither a secret nor an Ed25519 key.
     """
 
@@ -184,7 +184,7 @@ class SyncSessionClient:
         """Connect to the broker, and stay connected until ``disconnect``; ``with`` does both. Idempotent.
 
         Raises:
-            CannotConnect: nobody is there within ``connect_timeout``; ``AccessRefused`` when it does not let us in.
+            CannotConnect: no broker answers within ``connect_timeout``; ``AccessRefused`` if it refuses the user.
         """
         with self._lock:
             if self._thread is not None:
@@ -213,7 +213,7 @@ class SyncSessionClient:
         await self._client.disconnect()
 
     def disconnect(self) -> None:
-        """Leave the broker and end the thread; what is under way raises ``Disconnected``. Idempotent."""
+        """Disconnect from the broker and end the thread. Requests in flight raise ``Disconnected``. Idempotent."""
         with self._lock:
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
@@ -233,7 +233,7 @@ class SyncSessionClient:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection at the moment; it is restored by itself."""
+        """Whether there is a connection now. A lost one is restored by itself."""
         return self._client.connected
 
     create = _blocking(SessionClient.create)
@@ -270,13 +270,12 @@ class SyncSessionClient:
 
     @contextlib.contextmanager
     def following(self, pattern: str = "#") -> Iterator[SyncEvents]:
-        """The events whose routing key (``session.<what>.<service>``, ``worker.<what>``) fits.
+        """Follow the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) matches.
 
-        The binding is there when this is entered: what happens from then on is told. While the connection is away,
-        events are missed.
+        Every event from the moment this is entered is received. Events are missed while there is no connection.
 
         Raises:
-            Disconnected: there is no connection at the moment.
+            Disconnected: there is no connection now.
         """
         followed = self._client.following(pattern)
         events = self._run(followed.__aenter__, _Here())

@@ -1,4 +1,4 @@
-"""The way in from Python: an asyncio client for telephony backends, agents and the command line.
+"""The Python client for asyncio, used by telephony backends, agents and the command line.
 
 ::
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
 
-    ``async with`` connects and disconnects it. A lost connection is restored by itself; a request that was under way
-    then raises ``Disconnected``. No request is ever repeated by the client.
+    ``async with`` connects and disconnects it. It restores a lost connection by itself; requests that were in flight
+    raise ``Disconnected``. The client never repeats a request.
 
     Everything that it raises is a ``SessionsError``: the class of a worker's error code, or a ``ClientError`` when no
     worker answered. Each request can raise ``Disconnected``, ``NotRouted``, ``NotConfirmed``, ``NoReply``,
@@ -46,13 +46,13 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
 
     Args:
         url: the broker; ``amqps://`` is verified.
-        prefix: the first word of every name on the broker, as the workers have it.
+        prefix: the first word of every name on the broker; the same as the workers'.
         connect_timeout: how long (s) the first connection may take.
-        token_keys: what ``mint_token`` signs with, as in the gateway's ``token_keys``; the first one signs.
-        middleware: given the requester over AMQP, returns the one to ask; for a process that owns calls itself.
+        token_keys: the keys of ``mint_token``, the same as the gateway's ``token_keys``; the first one signs.
+        middleware: gets the requester over AMQP, and returns the one to use; for a process that owns calls itself.
 
     Raises:
-        InvalidUrl: no connection can be made of ``url``.
+        InvalidUrl: ``url`` is invalid.
         InvalidKey: one of ``token_keys`` is neither a secret nor an Ed25519 key.
     """
 
@@ -73,12 +73,12 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         """Connect to the broker, and stay connected until ``disconnect``; ``async with`` does both.
 
         Raises:
-            CannotConnect: nobody is there within ``connect_timeout``; ``AccessRefused`` when it does not let us in.
+            CannotConnect: no broker answers within ``connect_timeout``; ``AccessRefused`` if it refuses the user.
         """
         await self._connection.open()
 
     async def disconnect(self) -> None:
-        """Leave the broker; what is under way raises ``Disconnected``."""
+        """Disconnect from the broker. Requests in flight raise ``Disconnected``."""
         await self._connection.close()
 
     async def __aenter__(self) -> Self:
@@ -97,14 +97,14 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection at the moment; it is restored by itself."""
+        """Whether there is a connection now. A lost one is restored by itself."""
         return self._connection.connected
 
     async def count_dead_letters(self) -> int:
-        """Count the dead letters; looks without touching any.
+        """Count the dead letters. This does not change them.
 
         Raises:
-            Disconnected: there is no connection at the moment, or no dead-letter queue because no worker ever was.
+            Disconnected: there is no connection now, or no worker has ever declared the dead-letter queue.
         """
         return await self._connection.count_dead_letters()
 
@@ -116,13 +116,13 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         scopes: Sequence[Literal["mcp", "gateway"]] = ("mcp", "gateway"),
         lifetime: float = 14_400.0,
     ) -> str:
-        """Make a token whose holder reaches one call over HTTP. Nobody is asked, and no connection is needed.
+        """Make a token that lets its holder reach one call over HTTP. This needs no connection.
 
         Args:
-            call_id: the call, under the id that its platform gave it.
-            services: those that the token reaches; without any, all of the call.
-            scopes: what it allows: MCP, and the gateway's REST API.
-            lifetime: how long (s) it holds; a week at most.
+            call_id: the call's id, as its platform gave it.
+            services: the services that the token allows; without any, all of the call's.
+            scopes: what the token allows: MCP, and the gateway's REST API.
+            lifetime: how long (s) it is valid, at most a week.
 
         Returns:
             The token, for ``Authorization: Bearer``.
@@ -147,18 +147,18 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         exchange: str | None = None,
         routing_key: str = "",
     ) -> None:
-        """Publish what a telephony platform says of a call; returns when the broker has it for sure.
+        """Publish an event of a telephony platform. Returns when the broker has confirmed it.
 
         Args:
-            event: the project's own event, or what a platform sent, as it is.
-            content_type: what ``bytes`` are.
-            exchange: a platform's own exchange; the prefix's exchange of call events otherwise.
-            routing_key: what the platform's exchange routes by.
+            event: an event of this project's own format, or an unchanged event of a platform.
+            content_type: the content type of ``bytes``.
+            exchange: a platform's own exchange. The default is the prefix's exchange for call events.
+            routing_key: the routing key for the platform's exchange.
 
         Raises:
             Disconnected: there is no connection; the event was not sent.
             NotRouted: no worker has ever run under this prefix; the event is in no queue.
-            NotConfirmed: the broker may have it or not. Publish it again: repeated events change nothing.
+            NotConfirmed: the broker may or may not have it. Publish it again: a repeated event changes nothing.
         """
         match event:
             case bytes():
@@ -170,18 +170,17 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         await self._connection.publish(body, content_type, exchange, routing_key)
 
     def following(self, pattern: str = "#") -> AbstractAsyncContextManager[asyncio.Queue[CloudEvent]]:
-        """A queue of the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) fits.
+        """Follow the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) matches, in a queue.
 
-        The binding is there when this is entered: what happens from then on is in the queue. While the connection is
-        away, events are missed.
+        The queue gets every event from the moment this is entered. Events are missed while there is no connection.
 
         Raises:
-            Disconnected: there is no connection at the moment.
+            Disconnected: there is no connection now.
         """
         return self._connection.following(pattern)
 
     async def events(self, pattern: str = "#") -> AsyncIterator[CloudEvent]:
-        """Follow events for ever; see ``following``."""
+        """Iterate over events without end; see ``following``."""
         async with self.following(pattern) as events:
             while True:
                 yield await events.get()

@@ -1,4 +1,4 @@
-"""Requests to the MCP server of a session: its resources and prompts, and what it tells of itself."""
+"""Requests to the MCP server of a session: resources, prompts, completions and logging."""
 
 from collections.abc import AsyncIterator
 from typing import Literal, Unpack
@@ -37,9 +37,9 @@ from schemas.requests import (
 
 
 class ServerMethods(TypedRequests):
-    """Lists and uses what the MCP server of a session has beside tools.
+    """Lists and uses what the MCP server of a session offers besides tools.
 
-    With a ``service_name`` and ``open`` the session is opened where there is none, as ``call_tool`` does.
+    With ``service_name`` and ``open`` a session is opened if there is none, as in ``call_tool``.
     """
 
     async def list_resources(
@@ -92,7 +92,7 @@ class ServerMethods(TypedRequests):
         reply_timeout: float = REPLY_TIMEOUT,
         **options: Unpack[QuestionOptions],
     ) -> ReadResourceResult:
-        """Read a resource (MCP ``resources/read``); with questions and answers as ``call_tool`` has them.
+        """Read a resource (MCP ``resources/read``); questions work as in ``call_tool``.
 
         Raises:
             SessionNotFound: there is none.
@@ -110,9 +110,9 @@ class ServerMethods(TypedRequests):
         reply_timeout: float = REPLY_TIMEOUT,
         **options: Unpack[OpeningOptions],
     ) -> None:
-        """Have changes of a resource told as events ``session.resource_updated``, for as long as the session lives.
+        """Subscribe to changes of a resource, which become events ``session.resource_updated`` until the session ends.
 
-        Without ``uri`` only changes of the server's lists are told (``session.list_changed``).
+        Without ``uri``, only changes of the server's lists become events (``session.list_changed``).
 
         Raises:
             SessionNotFound: there is none.
@@ -123,7 +123,7 @@ class ServerMethods(TypedRequests):
     async def unsubscribe_resource(
         self, session_id: str, uri: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
     ) -> None:
-        """Have changes of a resource told no longer; raises as ``subscribe_resource``."""
+        """End a subscription to a resource; raises as ``subscribe_resource``."""
         await self._session(
             ResourcesUnsubscribe, McpResult, session_id, reply_timeout, service_name=service_name, uri=uri
         )
@@ -136,7 +136,7 @@ class ServerMethods(TypedRequests):
         reply_timeout: float = REPLY_TIMEOUT,
         **options: Unpack[OpeningOptions],
     ) -> None:
-        """Say from which level on a session's server tells its log messages to ``on_log`` of tool calls.
+        """Set the lowest level of the log messages that a session's server sends to ``on_log`` of tool calls.
 
         Raises:
             SessionNotFound: there is none.
@@ -160,9 +160,9 @@ class ServerMethods(TypedRequests):
             session_id: the session.
             ref: MCP's reference: ``{"type": "ref/prompt", "name": ...}`` or ``{"type": "ref/resource", "uri": ...}``.
             argument: its ``name``, and the ``value`` so far.
-            context: MCP's context: ``{"arguments": {...}}`` that are known already.
+            context: MCP's context: ``{"arguments": {...}}``, the arguments that are already known.
             reply_timeout: how long (s) to wait.
-            options: which session is meant (``service_name``), and whether it is opened (``open``).
+            options: ``service_name`` selects the session, and ``open`` says whether it is opened.
 
         Raises:
             SessionNotFound: there is none.
@@ -207,7 +207,7 @@ class ServerMethods(TypedRequests):
         reply_timeout: float = REPLY_TIMEOUT,
         **options: Unpack[QuestionOptions],
     ) -> GetPromptResult:
-        """Get a prompt with its arguments filled in (MCP ``prompts/get``); with questions and answers as ``call_tool``.
+        """Get a prompt with its arguments filled in (MCP ``prompts/get``); questions work as in ``call_tool``.
 
         Raises:
             SessionNotFound: there is none.

@@ -30,7 +30,7 @@ PAGE_SIZE = 500
 
 
 class SessionMethods(TypedRequests):
-    """Opens, looks at, lists and closes sessions, and tells of services and workers."""
+    """Opens, reads, lists and closes sessions, and describes services and workers."""
 
     async def create(
         self,
@@ -48,16 +48,16 @@ class SessionMethods(TypedRequests):
             session_id: the call's id, or ``<call_id>#<service_name>`` for a further service of the call.
             service_name: a configured service.
             timeout: the session's idle timeout (s); without one the configured one.
-            metadata: is kept with the session, told in its events, and what bound arguments are taken from.
-            if_exists: what becomes of a session that is there under this id; ``keep`` returns it.
-            reply_timeout: how long (s) to wait; a start whose turn comes later is not carried out.
+            metadata: is kept with the session and is part of its events. Bound arguments take their values from it.
+            if_exists: what happens if a session with this id is open; ``keep`` returns it.
+            reply_timeout: how long (s) to wait. A start that is still waiting then is not carried out.
 
         Raises:
             ServiceNotFound, ServiceDisabled: there is no such service.
-            LimitReached: no room (``SessionLimit``, ``ServiceSessionLimit``, ``Capacity``); worth another try.
+            LimitReached: there is no room (``SessionLimit``, ``ServiceSessionLimit``, ``Capacity``); try again later.
             StartFailed, StartTimeout: its MCP server did not start; details have the last lines of stderr.
             SessionExists: ``if_exists`` is ``reject``.
-            DeadlineExceeded: its turn came after ``reply_timeout``; it was not opened.
+            DeadlineExceeded: it waited longer than ``reply_timeout``, and was not opened.
         """
         return await self._session(
             SessionCreate,
@@ -71,7 +71,7 @@ class SessionMethods(TypedRequests):
         )
 
     async def get(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> SessionInfo:
-        """Look at a session; counts as a use.
+        """Return a session. This counts as a use.
 
         Raises:
             SessionNotFound: there is none.
@@ -89,7 +89,7 @@ class SessionMethods(TypedRequests):
     async def describe(
         self, session_id: str, *, service_name: str | None = None, reply_timeout: float = REPLY_TIMEOUT
     ) -> ServerDescription:
-        """Tell what the MCP server of a session says of itself: era, protocol version, capabilities, instructions.
+        """Return how the MCP server of a session describes itself: era, protocol version, capabilities, instructions.
 
         Raises:
             SessionNotFound: there is none.
@@ -99,7 +99,7 @@ class SessionMethods(TypedRequests):
         )
 
     async def close(self, session_id: str, *, reply_timeout: float = REPLY_TIMEOUT) -> CloseResult:
-        """Close a session, or with a bare call id all sessions of the call; no error when there is none."""
+        """Close a session, or with a call's id all its sessions. It is not an error if there is none."""
         return await self._session(SessionClose, CloseResult, session_id, reply_timeout)
 
     async def list_sessions(
@@ -156,16 +156,16 @@ class SessionMethods(TypedRequests):
 
         Raises:
             ServiceNotFound, ServiceDisabled: there is no such service.
-            StartFailed, StartTimeout: its server had to be started for it and did not start.
+            StartFailed, StartTimeout: its server was started for this request, and the start failed.
         """
         return await self._cluster(ServicesTools, ListToolsResult, reply_timeout, service_name=service_name)
 
     async def describe_service(self, service_name: str, *, reply_timeout: float = REPLY_TIMEOUT) -> ServerDescription:
-        """Tell what the MCP server of a service says of itself, without a session.
+        """Return how the MCP server of a service describes itself, without a session.
 
         Raises:
             ServiceNotFound, ServiceDisabled: there is no such service.
-            StartFailed, StartTimeout: its server had to be started for it and did not start.
+            StartFailed, StartTimeout: its server was started for this request, and the start failed.
         """
         return await self._cluster(ServicesDescribe, ServerDescription, reply_timeout, service_name=service_name)
 
@@ -174,5 +174,5 @@ class SessionMethods(TypedRequests):
         return await self._cluster(WorkersList, WorkersResult, reply_timeout)
 
     async def worker_figures(self, *, reply_timeout: float = REPLY_TIMEOUT) -> FiguresResult:
-        """Tell what each worker did in the last minute, and which one places calls."""
+        """Return what each worker did in the last minute, and which one places calls."""
         return await self._cluster(WorkersFigures, FiguresResult, reply_timeout)

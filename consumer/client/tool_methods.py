@@ -63,46 +63,47 @@ class ToolMethods(TypedRequests):
         request_state: str | None = None,
         client_capabilities: Json | None = None,
     ) -> ToolCallResult:
-        """Call a tool. It is executed once at most, and never repeated by the client.
+        """Call a tool. It is executed at most once, and the client never repeats it.
 
         Args:
-            session_id: the session, or the call whose session on ``service_name`` is meant.
+            session_id: the session, or with ``service_name`` the call.
             name: the tool.
-            arguments: what it takes.
+            arguments: the arguments of the tool.
             service_name: opens the session on this service when there is none.
-            open: whether it is opened ``beside`` what the call has (as without it), ``alone``: only where no session
-                has that id, or ``never``.
-            session_timeout: idle timeout (s) of a session that is opened.
-            session_metadata: metadata of a session that is opened.
-            timeout: how long (s) the call may take, a start included; the worker's answer is waited for 1 s longer.
+            open: when it is opened: ``beside`` the call's other sessions (the default), ``alone``, only if no
+                session has that id, or ``never``.
+            session_timeout: idle timeout (s) of a session that this call opens.
+            session_metadata: metadata of a session that this call opens.
+            timeout: how long (s) the call may take, including a start. The client waits 1 s longer for the reply.
             meta: MCP's ``_meta`` for the server.
-            idempotency_key: a call that is repeated with it joins the one in flight or gets its answer.
+            idempotency_key: a repeated call with this key joins the one in flight, or gets its result.
             pending_after: after how long (s) ``on_pending`` is called.
             on_progress: is called with the server's progress.
             on_pending: is called once when the call takes longer than ``pending_after``.
             on_log: is called with the server's log messages.
             on_change: is called when the server says that one of its lists or a resource has changed.
-            on_question: is called when the server asks something; returns the answer.
-            return_questions: return what the server asks: then the result's ``result_type`` is ``input_required``.
+            on_question: is called when the server asks a question; returns the answer.
+            return_questions: return the server's questions instead: the result's ``result_type`` is then
+                ``input_required``.
             input_responses: the answers to the ``input_requests`` of such a result, by their names there; goes with
                 the same call under another ``idempotency_key``.
             request_state: the ``request_state`` of such a result.
-            client_capabilities: MCP's ``ClientCapabilities``: what the server may ask; without it elicitation.
+            client_capabilities: MCP's ``ClientCapabilities``: what the server may ask. The default is elicitation.
 
         Returns:
-            MCP's ``CallToolResult`` as the server gave it, with the session and its plain text. A tool that failed and
-            says so is a result, too: look at ``is_error``.
+            MCP's ``CallToolResult`` from the server, with the session and the plain text. If the tool reports an error,
+            this is a result too: check ``is_error``.
 
         Raises:
-            SessionNotFound: there is no session and no ``service_name``, or ``open`` is ``never``.
-            SessionExists: ``open`` is ``alone``, and a session of that id is on another service.
+            SessionNotFound: there is no session, and either no ``service_name`` or ``open`` is ``never``.
+            SessionExists: ``open`` is ``alone``, and a session with that id is on another service.
             ToolNotFound: its server has no such tool.
             ToolTimeout: it took longer than ``timeout`` and was cancelled.
             ToolCancelled: somebody cancelled it.
             McpError: the server answered with an error.
-            OutcomeUnknown, SessionDied: the server ended under the call, or before it.
-            DeadlineExceeded: its turn came too late; it was not executed.
-            NoReply, Disconnected: nobody knows whether it was executed; repeat with the same ``idempotency_key``.
+            OutcomeUnknown, SessionDied: the server ended during the call, or before it.
+            DeadlineExceeded: it waited longer than ``timeout``, and was not executed.
+            NoReply, Disconnected: it is unknown whether it was executed; repeat it with the same ``idempotency_key``.
             InvalidMessage: the arguments are too large, or the key was used for another call.
             LimitReached, StartFailed, StartTimeout, ServiceNotFound: as with ``create``, with a ``service_name``.
         """
@@ -157,9 +158,9 @@ class ToolMethods(TypedRequests):
     async def cancel_tool(
         self, session_id: str, idempotency_key: str, *, reply_timeout: float = REPLY_TIMEOUT
     ) -> CancelResult:
-        """Cancel the tool call that runs under an idempotency key, whoever asked for it.
+        """Cancel the tool call that runs under an idempotency key, even one of another client.
 
-        Its server is told, and its caller gets ``ToolCancelled``. No error when there is no such call.
+        The server is notified, and the caller gets ``ToolCancelled``. It is not an error if there is no such call.
         """
         return await self._session(
             ToolsCancel, CancelResult, session_id, reply_timeout, idempotency_key=idempotency_key
