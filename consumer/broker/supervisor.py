@@ -59,14 +59,16 @@ PERMISSIONS_HINT = "'mcp-sessions topology permissions' prints the permissions t
 def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: float) -> None:
     """Log why the first try failed: there is no broker, or there is one and it does not do what we need."""
     error = state.outcome.exception() if state.outcome else None
+    tried = f"trying for {connect_timeout:g} s"
     match error:
         case NotPermitted() | BrokerUnavailable(__cause__=ChannelAccessRefused() | NotPermitted()):
-            event, hint = "broker.not_usable", PERMISSIONS_HINT
+            log.info("broker.not_usable", broker=where, hint=f"{PERMISSIONS_HINT}; {tried}", error=_said(state))
         case BrokerUnavailable():
-            event, hint = "broker.not_usable", "'mcp-sessions topology verify' compares it with what is needed"
+            hint = f"'mcp-sessions topology verify' compares it with what is needed; {tried}"
+            log.info("broker.not_usable", broker=where, hint=hint, error=_said(state))
         case _:
-            event, hint = "broker.not_there", "start one, or set AMQP_URL to another one"
-    log.info(event, broker=where, hint=f"{hint}; trying for {connect_timeout:g} s", error=_said(state))
+            hint = f"start one, or set AMQP_URL to another one; {tried}"
+            log.info("broker.not_there", broker=where, hint=hint, error=_said(state))
 
 
 def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], None]:
