@@ -8,23 +8,25 @@ from datetime import UTC, datetime
 from .servers import Server
 
 HEAD = """\
-# Servers that were not written here
+# MCP servers
 
-Each was started as a session of a worker on a real RabbitMQ, used through `SessionClient` and closed, without the
-internet. Made by `scripts/realservers`, not by hand. The figures are of one run on {day}, on a machine of {cores} cores
-with Python {python}: they are rounded, and tell orders of magnitude.
+These MCP servers of other projects work with mcp-sessions. `scripts/realservers` made this page: it opened a session of
+each server on a worker with a real RabbitMQ, used it through `SessionClient`, and closed it, all without the internet.
+The figures are of one run on {day}, on a machine of {cores} cores with Python {python}: they are rounded, and show
+orders of magnitude.
 
-*Start* is from `session.create` to its answer: placing, process, handshake, list of tools. *Memory* is the share of a
-session's processes (PSS) after its calls. *End* is from `session.close` until no process is left. Protocol 2026-07-28
-is the era without a handshake. A dash stands for what a server does not offer, or is not ours to see.
+*Start* is the time from `session.create` to its reply: placing, process, handshake, list of tools. *Memory* is the
+share of a session's processes (PSS) after its calls. *End* is the time from `session.close` until no process is left.
+Protocol 2026-07-28 is the era without a handshake. A dash means that the server does not offer this, or that it cannot
+be measured.
 
 """
 THROUGH = """
 ## Through the MCP endpoint
 
-What the official Python client saw of the same sessions through the gateway's [MCP endpoint](guides/mcp-clients.md), in
-both eras: with `initialize` (2025-11-25) and without (2026-07-28). The server's own protocol does not matter for that.
-The names were the same as over the queue each time. Seen on {day}.
+The official Python client used the same sessions through the gateway's [MCP endpoint](guides/mcp-clients.md), in both
+eras: with `initialize` (2025-11-25) and without (2026-07-28). Which of them the server speaks does not matter. Each
+time the client found the same names as over RabbitMQ. Run on {day}.
 
 """
 COLUMNS = (
