@@ -6,7 +6,7 @@ that are addressed to the cluster go to the ``queries`` queue and are answered b
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.base import Json, Seconds, Strict
 from schemas.calls import CallEvent
@@ -21,7 +21,7 @@ from schemas.ids import (
     WorkerId,
     call_id_of,
 )
-from schemas.text import REPLACED, repaired
+from schemas.text import REPLACED, repaired, unknown_field
 
 
 class CallRequest(Strict):
@@ -381,10 +381,16 @@ REQUESTS: dict[str, type[Request]] = {
 """Every request by its message type."""
 
 
-def explain(error: ValidationError) -> tuple[str, list[Json]]:
-    """A validation error as one sentence that names the fields, and as a list for programs."""
+def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, list[Json]]:
+    """A validation error of a model as one sentence that names the fields, and as a list for programs."""
+    known = [field.alias or name for name, field in model.model_fields.items()]
     faults: list[dict[str, Any]] = [
-        {"field": ".".join(str(part) for part in fault["loc"]) or "body", "problem": fault["msg"]}
+        {
+            "field": ".".join(str(part) for part in fault["loc"]) or "body",
+            "problem": unknown_field(str(fault["loc"][0]), known)
+            if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1
+            else fault["msg"],
+        }
         for fault in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     return "; ".join(f"{fault['field']}: {fault['problem']}" for fault in faults), faults
@@ -405,7 +411,7 @@ def parse_request(message_type: str | None, body: bytes) -> Request:
     try:
         request = _read(model, body)
     except ValidationError as error:
-        sentence, faults = explain(error)
+        sentence, faults = explain(error, model)
         raise InvalidMessage(f"{message_type}: {sentence}", type=message_type, faults=faults) from error
     if isinstance(request, CallEvent) and request.message_type != message_type:
         raise InvalidMessage(

@@ -55,6 +55,16 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
+def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to say of a field that is none of ``known``; what all have in front (``prefix``) counts for no likeness."""
+    known = sorted(known)
+    words = {one.removeprefix(prefix).lower(): one for one in known}
+    near = [words[word] for word in get_close_matches(name.removeprefix(prefix).lower(), words, n=3, cutoff=0.6)]
+    if near:
+        return f"is unknown; did you mean {' or '.join(near)}?"
+    return f"is unknown; known: {', '.join(known)}" if known else "is unknown"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: which one was probably meant, and which there are."""
     names = list(known)

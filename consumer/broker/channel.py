@@ -27,6 +27,7 @@ from consumer.broker.message import Delivery, Handler
 from consumer.broker.pending import Pending
 from consumer.broker.properties import received
 from consumer.broker.topology import Binding, Exchange, Queue
+from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
 
@@ -92,9 +93,9 @@ class Channel:
         except (ValueError, TypeError) as error:  # the library's word for what AMQP has no way to say
             raise Unsendable(f"AMQP cannot express this request: {error}") from error
         except ChannelAccessRefused as error:
-            raise NotPermitted(f"the broker refused it: {error}") from error
+            raise NotPermitted(f"the broker refused it: {reason_of(error)}") from error
         except Exception as error:
-            raise BrokerUnavailable(f"the broker did not complete the request: {error!r}") from error
+            raise BrokerUnavailable(f"the broker did not complete the request: {reason_of(error)}") from error
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -238,7 +239,7 @@ class Channel:
                         # from RabbitMQ 4.3 on, a nack that requeues does not count for the delivery limit; this does
                         await self._raw.basic_reject(tag, requeue=requeue, wait=False)
             except Exception as error:  # noqa: BLE001 - whatever it is, the broker has the message back
-                log.debug("delivery.settled_too_late", queue=queue, error=repr(error))
+                log.debug("delivery.settled_too_late", queue=queue, error=reason_of(error))
 
         return Delivery(
             message=received(delivered),

@@ -34,6 +34,7 @@ from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
+from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ async def _opened(pika: AbstractChannel) -> aiormq.Channel:
             await pika.initialize(timeout=RPC_TIMEOUT)
             raw = await pika.get_underlay_channel()
     except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
-        raise BrokerUnavailable(f"no channel was opened: {error!r}") from error
+        raise BrokerUnavailable(f"no channel was opened: {reason_of(error)}") from error
     assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
     return raw
 
@@ -250,16 +251,16 @@ class Link:
                     pika = connection.channel(publisher_confirms=False)
                     raw = await _opened(pika)
                 except Exception as error:  # noqa: BLE001 - it lets nobody in just now, and says nothing of the address
-                    log.warning("link.not_asked", address=address, error=repr(error))
+                    log.warning("link.not_asked", address=address, error=reason_of(error))
                     return None
                 await raw.rpc(_DirectReplyLookup(queue=address, passive=True))
         except ChannelClosed:
             return True  # who has asked is gone
         except ConnectionClosed as error:
-            log.warning("link.no_direct_reply", address=address, error=repr(error))
+            log.warning("link.no_direct_reply", address=address, error=reason_of(error))
             return False
         except Exception as error:  # noqa: BLE001 - the link is lost, or the broker takes too long
-            log.warning("link.not_asked", address=address, error=repr(error))
+            log.warning("link.not_asked", address=address, error=reason_of(error))
             return None
         else:
             return True
@@ -277,4 +278,4 @@ class Link:
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     await connection.close()
             except Exception as error:  # noqa: BLE001 - a dead connection cannot be closed politely
-                log.debug("link.close_failed", error=repr(error))
+                log.debug("link.close_failed", error=reason_of(error))

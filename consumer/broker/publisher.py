@@ -30,6 +30,7 @@ from consumer.broker.pending import Pending
 from consumer.broker.properties import Encoded, encoded
 from consumer.broker.publish_frames import published
 from consumer.observability import tracing
+from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
 
@@ -162,13 +163,13 @@ class Publisher:
         except DeliveryError as error:
             raise PublishFailed(f"the broker refused a message for {exchange!r} {routing_key!r}") from error
         except ChannelNotFoundEntity as error:
-            raise PublishFailed(f"there is no exchange {exchange!r}: {error}") from error
+            raise PublishFailed(f"there is no exchange {exchange!r}: {reason_of(error)}") from error
         except ChannelAccessRefused as error:
-            raise NotPermitted(f"the broker refused it: {error}") from error
+            raise NotPermitted(f"the broker refused it: {reason_of(error)}") from error
         except (ValueError, TypeError) as error:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
-            raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {error!r}") from error
+            raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {reason_of(error)}") from error
 
     async def _publish_unconfirmed(self, message: Message, exchange: str, routing_key: str) -> None:
         if len(message.body) > MAX_BODY:
@@ -192,7 +193,7 @@ class Publisher:
         except (ValueError, TypeError) as error:
             raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
         except Exception as error:
-            raise BrokerUnavailable(f"the connection was lost: {error!r}") from error
+            raise BrokerUnavailable(f"the connection was lost: {reason_of(error)}") from error
 
     async def consumers_of(self, queue: str) -> int:
         """How many consume from a queue, which must be there: asked without a message, where messages are published.
@@ -210,5 +211,7 @@ class Publisher:
                 with library_gives_up():
                     declared = await asyncio.shield(looking)
         except Exception as error:
-            raise BrokerUnavailable(f"the broker does not say who consumes from {queue!r}: {error!r}") from error
+            raise BrokerUnavailable(
+                f"the broker does not say who consumes from {queue!r}: {reason_of(error)}"
+            ) from error
         return declared.consumer_count or 0

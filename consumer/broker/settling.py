@@ -14,6 +14,7 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, Requeue, ToDeadLetters
 from consumer.broker.publisher import Publisher
 from consumer.observability import metrics, tracing
+from consumer.observability.reasons import reason_of
 from schemas.errors import Internal, InvalidMessage
 from schemas.replies import REPLY_SUFFIX, Reply, failed
 
@@ -90,7 +91,7 @@ class Settler:
             outcome = _unsendable(error)
             problem = await self._carried_out(delivery, outcome)
         except BrokerError as error:
-            outcome = Requeue(repr(error))
+            outcome = Requeue(reason_of(error))
             await asyncio.sleep(PAUSE)
             await delivery.requeue()
         except Exception as error:

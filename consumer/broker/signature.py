@@ -17,6 +17,7 @@ from aiormq import spec
 from aiormq.exceptions import ChannelPreconditionFailed
 
 from consumer.broker.errors import BrokerUnavailable
+from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ async def _refusal(connection: AbstractConnection, user: str) -> str | None:
     except ChannelPreconditionFailed as error:
         return str(error)
     except Exception as error:
-        raise BrokerUnavailable(f"the broker did not say whether this is {user!r}: {error!r}") from error
+        raise BrokerUnavailable(f"the broker did not say whether this is {user!r}: {reason_of(error)}") from error
     else:
         return None
     finally:

@@ -23,6 +23,7 @@ from consumer.broker.link import Connect, Link, connection_url
 from consumer.broker.publisher import Publisher
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import place_of
+from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +87,7 @@ def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], No
 
 def _said(state: tenacity.RetryCallState) -> str:
     error = state.outcome.exception() if state.outcome else None
-    return str(error) or repr(error)
+    return reason_of(error) if error else ""
 
 
 def _may_pass(error: BaseException) -> bool:

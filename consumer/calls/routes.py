@@ -5,16 +5,16 @@ patterns are those of the shell (``*``, ``?``, ``[seq]``, ``[!seq]``), compared 
 event does not have matches no pattern, so ``"*"`` asks that it is there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from schemas.base import Json, Seconds, Section
-from schemas.calls import CallEvent
+from schemas.calls import CallEvent, Direction
 from schemas.ids import ServiceName, ServiceNameField
 
 CALL_KEY = "call"
@@ -40,14 +40,26 @@ def _without_call(metadata: Json) -> Json:
     return metadata
 
 
+_DIRECTIONS = get_args(Direction)
+
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_length=1)]
 """One glob pattern, or several of which one must fit."""
+
+
+def _that_can_match(match: dict[str, Patterns]) -> dict[str, Patterns]:
+    never = [one for one in match.get("direction", ()) if not any(fnmatchcase(word, one) for word in _DIRECTIONS)]
+    if never:
+        raise ValueError(
+            f"direction: {', '.join(map(repr, never))} never matches; a call is {', '.join(_DIRECTIONS[:-1])} or "
+            f"{_DIRECTIONS[-1]}"
+        )
+    return match
 
 
 class Route(Section):
     """``[[routes]]``: what calls of one kind get."""
 
-    match: dict[str, Patterns] = Field(default_factory=dict)
+    match: Annotated[dict[str, Patterns], AfterValidator(_that_can_match)] = Field(default_factory=dict)
     """Conditions that all must fit: `direction`, `to`, `from`, `source`, `call_id`, `parent_call_id` or any attribute
     of the event, each with one shell pattern or a list of them. Empty: every call."""
     services: Annotated[tuple[ServiceNameField, ...], AfterValidator(_without_repetition)]
@@ -136,3 +148,13 @@ def odd_fields(route: Route) -> list[str]:
             asks = f"As written, it matches an attribute {name!r}"
             found.append(f"{name}: a call event has no such field; did you mean {near[0]}? {asks}")
     return found
+
+
+def odd_sources(route: Route, sources: Iterable[str]) -> list[str]:
+    """Sentences about values of ``match.source`` that no translator has: only a normalised event could say them."""
+    known = sorted(sources)
+    return [
+        f"source: no events that are translated have the source {pattern!r}; known: {', '.join(known)}"
+        for pattern in route.match.get("source", ())
+        if not any(fnmatchcase(source, pattern) for source in known)
+    ]

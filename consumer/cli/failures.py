@@ -23,10 +23,12 @@ from schemas.errors import (
 )
 
 HINTS: dict[ErrorCode | ClientErrorCode, str] = {
-    ErrorCode.SESSION_NOT_FOUND: "'mcp-sessions sessions list' shows what is open.",
+    ErrorCode.SESSION_NOT_FOUND: "'mcp-sessions sessions list' shows what is open; 'tools call --service' opens a "
+    "session. After a worker was killed, its sessions open again within seconds.",
     ErrorCode.SERVICE_NOT_FOUND: "'mcp-sessions services list' shows what the workers offer.",
     ErrorCode.TOOL_NOT_FOUND: "'mcp-sessions tools list SESSION' shows its tools.",
-    ClientErrorCode.NO_REPLY: "Is a worker running? 'mcp-sessions workers list' tells.",
+    ClientErrorCode.NO_REPLY: "Is a worker running? 'mcp-sessions workers list' tells. A tool call may have been "
+    "executed: repeat it with its --idempotency-key, if it had one.",
     ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
     ErrorCode.CAPACITY: "'mcp-sessions workers list' shows how full they are.",
 }

@@ -19,6 +19,7 @@ from consumer.demo.script import FORM, JSON
 from consumer.demo.stage import Place
 from consumer.demo.watch import DemoFailed, PlayedCall
 from consumer.gateway.gateway import Gateway
+from consumer.observability.reasons import reason_of
 from consumer.settings import Settings, WorkerSettings
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
@@ -114,7 +115,7 @@ class SignalWireLine:
         try:
             return await self.http.post(url, content=body, headers=headers)
         except httpx2.HTTPError as error:
-            raise DemoFailed(f"the HTTP gateway did not answer: {error!r}") from error
+            raise DemoFailed(f"the HTTP gateway did not answer: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)

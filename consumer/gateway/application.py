@@ -37,6 +37,9 @@ SECURITY: Final = (
 )
 """Headers of every answer."""
 
+WARNING: Final = b"x-mcp-warning"
+"""The header that names what was ignored in a request."""
+
 STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 MOST_DRAINED: Final = 32 << 20
 DRAIN_TIMEOUT: Final = 5.0
@@ -106,7 +109,7 @@ class _Front:
         began = time.monotonic()
         about = Told()
         asked = _ReceivedBody(receive)
-        answering = _Answering(send, asked, secure=scope["scheme"] == "https")
+        answering = _Answering(send, asked, about.warnings, secure=scope["scheme"] == "https")
         headers = _first_of_each(scope["headers"])
         # Ids may have a slash in them: routes look at the path as it came, and undo the encoding of each part.
         path: str = scope["raw_path"].partition(b"?")[0].decode("ascii", "replace")
@@ -188,9 +191,10 @@ class _ReceivedBody:
 class _Answering:
     """Sends an answer with the security headers, and remembers its status."""
 
-    def __init__(self, send: Send, asked: _ReceivedBody, *, secure: bool) -> None:
+    def __init__(self, send: Send, asked: _ReceivedBody, warnings: Sequence[str], *, secure: bool) -> None:
         self._send = send
         self._asked = asked
+        self._warnings = warnings
         self._headers = (*SECURITY, STRICT_TRANSPORT) if secure else SECURITY
         self.status = 0
 
@@ -199,7 +203,8 @@ class _Answering:
             self.status = message["status"]
             if self.status >= 400:
                 await self._asked.drain()
-            message = {**message, "headers": [*message["headers"], *self._headers]}
+            warnings = [(WARNING, warning.encode("latin-1", "replace")) for warning in self._warnings]
+            message = {**message, "headers": [*message["headers"], *self._headers, *warnings]}
         await self._send(message)
 
 
@@ -214,6 +219,7 @@ def _tell(method: str, about: Told, status: int, took: float) -> None:
         "tool": about.tool,
         "code": about.code,
         "by": about.holder,
+        "warnings": about.warnings or None,
         **about.more,
     }
     getattr(log, level)(

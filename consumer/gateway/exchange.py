@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,12 +18,18 @@ from consumer.gateway.problems import Refused
 from consumer.gateway.statuses import ErrorAnswer
 from schemas.base import Json
 from schemas.json_values import MAX_VALUES, has_more_values
+from schemas.text import unknown_field
 
 BODY_TIMEOUT: Final = 10.0
 """How long (s) the body of a request may take to arrive."""
 
 MAX_ITEMS: Final = 1000
 """How many events one request may bring."""
+
+MAX_SHOWN: Final = 60
+"""How much of an unknown field's name is said again."""
+
+MOST_WARNINGS: Final = 5
 
 JSON_TYPE: Final = "application/json"
 
@@ -40,12 +47,35 @@ class Told:
     timed: bool = True
     """Whether the time until its end tells how long it was worked on."""
     more: dict[str, object] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    """Sentences about what was ignored in the request; the answer has them in a header."""
 
 
 def told(request: Request) -> Told:
     """What is said of this request."""
     found: Told = request.scope["told"]
     return found
+
+
+def overlooks(request: Request, body: Json, model: type[BaseModel]) -> None:
+    """Warn of fields that the model of a body does not have, where they must be ignored."""
+    told(request).warnings += _unknown_fields(body, model)
+
+
+def knows_all(body: Json, model: type[BaseModel]) -> None:
+    """See that the model of a body has all of its fields.
+
+    Raises:
+        Refused: 400, there is one that it does not have.
+    """
+    if unknown := _unknown_fields(body, model):
+        raise Refused(400, "; ".join(unknown))
+
+
+def _unknown_fields(body: Json, model: type[BaseModel]) -> list[str]:
+    known = model.model_fields
+    unknown = [name for name in body if name not in known]
+    return [f"{name[:MAX_SHOWN]!a} {unknown_field(name[:MAX_SHOWN], known)}" for name in unknown[:MOST_WARNINGS]]
 
 
 def addressed(request: Request) -> Addressed:

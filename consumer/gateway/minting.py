@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from consumer.gateway.bodies import Minted
-from consumer.gateway.exchange import answer, granted, json_object, path_parameter, told
+from consumer.gateway.bodies import Minted, MintRequest
+from consumer.gateway.exchange import answer, granted, json_object, knows_all, path_parameter, told
 from consumer.gateway.problems import Refused
 from consumer.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, TokenKeys
 from schemas.ids import MAX_ID_BYTES, escape_call_id
@@ -36,6 +36,7 @@ class Minting:
             raise Refused(400, f"the call's id must be 1 to {MAX_ID_BYTES} bytes long")
         grant.check("mint", call_id=call_id)
         body = await json_object(request, self._max_body, optional=True)
+        knows_all(body, MintRequest)
         services = _texts(body, "services", [])
         scopes = _texts(body, "scopes", list(GIVEN))
         lifetime = body.get("lifetime", DEFAULT_LIFETIME)

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import SessionClient
-from consumer.gateway.bodies import ClosedSession, Health, ListedService, ListedSession, ListedTools
-from consumer.gateway.exchange import addressed, answer, granted, header, json_object, path_parameter, told
+from consumer.gateway.bodies import ClosedSession, Health, ListedService, ListedSession, ListedTools, ToolCallRequest
+from consumer.gateway.exchange import addressed, answer, granted, header, json_object, overlooks, path_parameter, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.rate_limits import Limited, Rates
 from consumer.settings.gateway_settings import GatewaySettings
@@ -91,6 +91,7 @@ class Rest:
         body = await json_object(request, self._settings.max_body)
         if not body:
             raise Refused(400, "Invalid JSON: the object is empty")
+        overlooks(request, body, ToolCallRequest)
         tool = _text(body, "tool")
         session_id = _session_id(_text(body, "session_id"))
         told(request).call_id, told(request).tool = call_id_of(session_id), tool

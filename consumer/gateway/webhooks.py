@@ -115,6 +115,7 @@ class Webhooks:
             meant = translate(body, content_type=content_type)
             call_id = meant.event.call_id if isinstance(meant, Translated) else None
             told(request).call_id = call_id
+            told(request).more["taken_as"] = _word(meant)
             sender.check("events", call_id=call_id)
         for body in bodies:
             await self._senders.publish(self._client, body, content_type)
@@ -128,6 +129,17 @@ def _answer(meant: Translation | None) -> Response:
     if source == "elevenlabs" and isinstance(meant, Translated) and meant.event.kind is CallKind.STARTED:
         return answer(NOTHING_TO_ADD)
     return answer({}) if source in ANSWERED_WITH_JSON else Response(status_code=204)
+
+
+def _word(meant: Translation) -> str:
+    """What an event is taken as: the word that the worker's log line has as its outcome."""
+    match meant:
+        case Translated(event=event):
+            return f"{event.source}.{event.kind.value}"
+        case Ignored():
+            return "ignored"
+        case Unrecognised():
+            return "dead_lettered"
 
 
 def _source(meant: Translation | None) -> str:

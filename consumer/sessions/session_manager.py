@@ -194,7 +194,8 @@ class SessionManager(Generic[P]):
                             existing.touch()
                             return Opened(existing, created=False)
                         case "reject":
-                            raise SessionExists(f"session {session_id} is open", session_id=session_id)
+                            problem = f"session {session_id} is open, and if_exists is reject; keep and replace take it"
+                            raise SessionExists(problem, session_id=session_id)
                         case "replace":
                             pass
                         case _:

@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from consumer.settings.asterisk_settings import AsteriskSettings
-from consumer.settings.faults import Fault, KeyPath, unknown
+from consumer.settings.faults import Fault, KeyPath
 from consumer.settings.files import Table
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.settings.models import SessionSettings, WorkerSettings
+from schemas.text import unknown_field
 
 PREFIX = "MCP_SESSIONS_"
 NOT_SETTINGS = ("MCP_SESSIONS_CONFIG", "MCP_SESSIONS_WORKER")
@@ -48,7 +49,7 @@ def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fau
             continue
         keys = known.get(name)
         if keys is None:
-            fault(Fault(name, unknown(name, [*known, NOT_SETTINGS[0]], PREFIX)))
+            fault(Fault(name, unknown_field(name, [*known, NOT_SETTINGS[0]], PREFIX)))
             continue
         value: Any = env[name]
         if keys[-1] in _AS_JSON:

@@ -1,15 +1,17 @@
 """Everything that is wrong with a configuration, told in one go and by key."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from consumer.observability import is_secret_key, mask_text
 from consumer.settings.fields import first_sentence, meaning_of
+from schemas.text import unknown_field
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: ``("services", "todo", "command")``."""
@@ -63,16 +65,6 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".") or "the file"
 
 
-def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
-    """What to say of a key that is none of ``known``; what all have in front counts for no likeness."""
-    known = sorted(known)
-    words = {name.removeprefix(prefix).lower(): name for name in known}
-    near = [words[word] for word in get_close_matches(key.removeprefix(prefix).lower(), words, n=3, cutoff=0.6)]
-    if near:
-        return f"is unknown; did you mean {' or '.join(near)}?"
-    return f"is unknown; known: {', '.join(known)}" if known else "is unknown"
-
-
 def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[KeyPath, str]) -> Iterator[Fault]:
     """Pydantic's faults in our words; ``written`` maps paths to the variables that their values came from."""
     for fault in error.errors(include_url=False):
@@ -80,10 +72,57 @@ def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[K
         if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):
             continue  # the name comes from the key, which has a fault of its own
         if fault["type"] == "extra_forbidden":
-            yield Fault(_key(path, written), unknown(str(path[-1]), _keys_at(model, path[:-1])))
+            yield Fault(_key(path, written), unknown_field(str(path[-1]), _keys_at(model, path[:-1])))
         else:
             problem = _problem(path, fault["type"], fault["msg"], fault.get("input"))
             yield Fault(_key(path, written), problem, _meaning_at(model, path))
+
+
+def faults_behind(
+    error: ValidationError, table: Mapping[str, Any], model: type[BaseModel], written: Mapping[KeyPath, str]
+) -> Iterator[Fault]:
+    """The faults of whole tables that pydantic looks for only where each key is good: these keys are left out for it.
+
+    What is said of a table that has lost a key counts only if it names none of the lost keys.
+    """
+    paths = [tuple(part for part in fault["loc"] if part != "[key]") for fault in error.errors(include_url=False)]
+    rest = deepcopy(dict(table))
+    lost: dict[KeyPath, list[str]] = {}
+    for path in paths:
+        inside = _value_at(rest, path[:-1])
+        if isinstance(inside, dict) and path[-1] in inside:
+            del inside[path[-1]]
+            lost.setdefault(path[:-1], []).append(str(path[-1]))
+    try:
+        model(**rest)
+    except ValidationError as behind:
+        for fault in behind.errors(include_url=False):
+            words = set(_WORD.findall(fault["msg"]))
+            hidden = lost.get(fault["loc"])
+            if (
+                hidden
+                and fault["type"] == "value_error"
+                and not words.intersection(_known(model, fault["loc"], hidden))
+            ):
+                yield Fault(_key(fault["loc"], written), _problem(fault["loc"], fault["type"], fault["msg"], None))
+
+
+def _known(model: type[BaseModel], path: KeyPath, lost: list[str]) -> set[str]:
+    """The lost keys, and all keys of the table where one of the lost is unknown: it may stand for any of them."""
+    keys = _keys_at(model, path)
+    return set(lost) if set(lost) <= set(keys) else {*lost, *keys}
+
+
+def _value_at(table: Any, path: KeyPath) -> Any:
+    for part in path:
+        try:
+            table = table[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return table
+
+
+_WORD = re.compile(r"\w+")
 
 
 def _key(path: KeyPath, written: Mapping[KeyPath, str]) -> str:

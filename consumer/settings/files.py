@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from consumer.settings.faults import ConfigurationError, Fault, KeyPath, dotted, unknown
+from consumer.settings.faults import ConfigurationError, Fault, KeyPath, dotted
 from consumer.settings.gateway_settings import from_signalwire
+from schemas.text import unknown_field
 
 DEFAULT_FILE = "mcp-sessions.toml"
 OURS = ("session", "services", "routes", "worker", "gateway", "asterisk")
@@ -66,7 +67,7 @@ def understood(table: Table, env: Mapping[str, str], fault: Callable[[Fault], No
     warnings = [f"{key}: ignored; {why}" for key, why in _NOT_OURS.items() if key in table]
     for key in table:
         if key not in (*OURS, *SIGNALWIRES):
-            fault(Fault(key, unknown(key, OURS)))
+            fault(Fault(key, unknown_field(key, OURS)))
     ours = {key: _filled(table[key], env, (key,), fault) for key in OURS if key in table}
     if "logging" in table:
         warnings += _logging(_filled(table["logging"], env, ("logging",), fault), ours)

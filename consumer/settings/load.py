@@ -8,15 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
-from consumer.calls.routes import odd_fields
+from consumer.calls.routes import odd_fields, odd_sources
 from consumer.processes.service import missing_program
 from consumer.settings.asterisk_settings import open_password
 from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
-from consumer.settings.faults import ConfigurationError, Fault, faults_of
+from consumer.settings.faults import ConfigurationError, Fault, faults_behind, faults_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
 from consumer.settings.gateway_settings import second_thoughts
 from consumer.settings.models import Settings, built_in_services
+from consumer.telephony import SOURCES
 from schemas.text import nearest
 
 
@@ -49,7 +50,8 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
         settings = Settings(**table, warnings=tuple(warnings), path=file)
     except ValidationError as error:
         told = {fault.key for fault in faults}
-        faults += [fault for fault in faults_of(error, Settings, written) if fault.key not in told]
+        found = [*faults_of(error, Settings, written), *faults_behind(error, table, Settings, written)]
+        faults += [fault for fault in found if fault.key not in told]
     if faults:
         raise ConfigurationError(faults)
     return _with_second_thoughts(settings)
@@ -94,7 +96,8 @@ def _with_second_thoughts(settings: Settings) -> Settings:
         thoughts.append("no service is enabled, so calls get no session")
     thoughts += [missing for service in settings.services.values() if (missing := missing_program(service))]
     for number, route in enumerate(settings.routes):
-        thoughts += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
+        odd = [*odd_fields(route), *odd_sources(route, SOURCES)]
+        thoughts += [f"routes[{number}].match.{one}" for one in odd]
         off = [name for name in route.services if name not in enabled]
         if off:
             thoughts.append(f"routes[{number}].services: {', '.join(off)} is disabled and left out")

@@ -118,6 +118,10 @@ def wrong_input(url: str, prefix: str) -> None:
     try:
         fails("INVALID_MESSAGE", "service_name", sessions, "c", "session.create", {"session_id": "c"})
         fails("INVALID_MESSAGE", "colour", requests, "c", "session.get", {"session_id": "c", "colour": "red"})
+        fails("INVALID_MESSAGE", "argument: is unknown; did you mean arguments?", requests, "c", "tools.call",
+              {"session_id": "c", "name": "echo", "argument": {}})  # fmt: skip
+        fails("SESSION_NOT_FOUND", "with a service_name the request opens one", requests, "c", "tools.call",
+              {"session_id": "c", "name": "echo"})  # fmt: skip
         fails("INVALID_MESSAGE", "session_id", requests, "c", "session.get", {"session_id": ""})
         fails("INVALID_MESSAGE", "session_id", requests, "c", "session.get", {"session_id": "x" * 256})
         fails("INVALID_MESSAGE", "timeout", sessions, "c", "session.create",
@@ -133,6 +137,8 @@ def wrong_input(url: str, prefix: str) -> None:
         fails("SERVICE_DISABLED", "off", sessions, "c", "session.create", {"session_id": "c", "service_name": "off"})
         fails("SESSION_NOT_FOUND", "c", requests, "c", "tools.call", {"session_id": "c", "name": "echo"})
         assert client.call("session.create", "alive", service_name="echo")["ok"]
+        fails("SESSION_EXISTS", "if_exists is reject", sessions, "alive", "session.create",
+              {"session_id": "alive", "service_name": "echo", "if_exists": "reject"})  # fmt: skip
         again = client.call("session.create", "alive", service_name="echo", if_exists="reject")
         assert again["error"]["code"] == "SESSION_EXISTS"
         unknown = client.call("tools.call", "alive", exchange="requests", name="no_such_tool")

@@ -92,6 +92,20 @@ def assert_error(case: dict[str, Any], answer: httpx2.Response) -> None:
     assert said["retryable"] is (answer.status_code in {429, 503}), case["name"]
 
 
+async def test_an_unknown_field_is_ignored_and_named(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services=SERVICES))
+    http = await serve()
+    body = {"tool": "list_todos", "session_id": "s-1", "argument": {}, "é\r\nx": 1}
+    answer = await http.post("/services/todo/call", json=body)
+    assert answer.status_code == 200
+    first, second = answer.headers.get_list("x-mcp-warning")
+    assert first == "'argument' is unknown; did you mean arguments?"
+    assert second.startswith(r"'\xe9\r\nx' is unknown; known: arguments, metadata, ")
+    minted = await http.post("/calls/c-1/token", json={"service": ["todo"]})
+    assert minted.status_code == 400
+    assert minted.json()["error"] == "'service' is unknown; did you mean services?"
+
+
 async def test_a_body_of_nine_megabytes_is_taken_where_it_is_allowed(mcp: Cluster, serve: Serve) -> None:
     await mcp.start(config(services=SERVICES))
     http = await serve(max_body="10M")

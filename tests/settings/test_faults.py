@@ -59,6 +59,7 @@ def test_all_faults_of_file_and_environment_come_at_once() -> None:
         "session.defalt_timeout",
         "session.max_total_sessions",
         "services.todo.comand",
+        "services.both",
         "services.both.start_timeout",
         "services.two.sandbox.memory",
         "routes[0].services",
@@ -108,6 +109,51 @@ def test_no_attribute_of_a_platform_is_taken_for_a_field_that_is_misspelt() -> N
 def attributes(file: str) -> list[str]:
     found = translate(raw(file))
     return list(found.event.attributes) if isinstance(found, Translated) else []
+
+
+def test_a_fault_behind_another_one_is_found() -> None:
+    found = faults(
+        """
+        [services.both]
+        command = ["x"]
+        url = "https://x"
+        start_timeout = "soon"
+        [services.misspelt]
+        comand = ["x"]
+        [services.wrong]
+        command = 5
+        [services.order]
+        command = ["x"]
+        call_timeout = 60
+        max_call_timeout = 5
+        start_timeout = "soon"
+        [[routes]]
+        match = { direction = "incoming", to = "+1*" }
+        services = ["all"]
+        """
+    )
+    assert found == {
+        "services.both": "give either command or url",
+        "services.both.start_timeout": "must be a number; it is 'soon'",
+        "services.misspelt.comand": "is unknown; did you mean command?",
+        "services.wrong.command": "must be a list: [...]",
+        "services.order": "max_call_timeout must not be below call_timeout",
+        "services.order.start_timeout": "must be a number; it is 'soon'",
+        "routes[0].services": "there is no service 'all'; configured: both, misspelt, wrong, order",
+        "routes[0].match": "direction: 'incoming' never matches; a call is inbound, outbound or internal",
+    }
+
+
+def test_a_source_that_no_translator_has_is_warned_of() -> None:
+    Path("mcp-sessions.toml").write_text(
+        '[services.all]\nurl = "http://127.0.0.1/"\n\n[[routes]]\nservices = ["all"]\n'
+        'match = { source = ["signalwire", "sw*", "relay"] }'
+    )
+    (told,) = [one for one in load_settings(env={}).warnings if ".match.source" in one]
+    assert told.startswith(
+        "routes[0].match.source: no events that are translated have the source 'signalwire'; known: "
+    )
+    assert "relay" in told
 
 
 def test_a_program_that_is_not_there_is_warned_of() -> None:

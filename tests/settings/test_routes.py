@@ -117,6 +117,8 @@ def test_a_plan_has_the_routes_timeout_and_metadata() -> None:
         {"services": ["two words"]},
         {"services": ["a"], "match": {"to": []}},
         {"services": ["a"], "match": {"to": 5}},
+        {"services": ["a"], "match": {"direction": "incoming"}},
+        {"services": ["a"], "match": {"direction": ["inbound", "Outbound"]}},
         {"services": ["a"], "timeout": 0},
         {"services": ["a"], "metadata": {"call": {}}},
         {"services": ["a"], "maches": {}},

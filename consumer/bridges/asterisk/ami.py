@@ -24,6 +24,7 @@ from consumer.bridges.asterisk.pbx import (
     PbxUnreachable,
 )
 from consumer.bridges.asterisk.tls import context_of
+from consumer.observability.reasons import reason_of
 from consumer.settings import AsteriskSettings
 from schemas.base import Json
 
@@ -94,7 +95,7 @@ class Ami:
         except TimeoutError:
             raise PbxUnreachable(f"no answer within {OPEN_TIMEOUT:g} s") from None
         except (OSError, ValueError) as error:  # a line without an end is a ValueError of asyncio
-            raise PbxUnreachable(str(error) or repr(error)) from error
+            raise PbxUnreachable(reason_of(error)) from error
 
     async def _log_in(self, reader: asyncio.StreamReader) -> None:
         user, secret = self._settings.credentials
@@ -142,7 +143,7 @@ class Ami:
             try:
                 data = await self._streams[0].read(CHUNK)
             except OSError as error:
-                raise PbxLost(str(error) or repr(error)) from error
+                raise PbxLost(reason_of(error)) from error
             if not data:
                 raise PbxLost("the PBX closed the connection")
             packets = [packet for packet in self._lines.feed(data) if not self._answered(packet)]

@@ -26,6 +26,7 @@ from consumer.bridges.asterisk.pbx import (
     PbxUnreachable,
 )
 from consumer.bridges.asterisk.tls import context_of
+from consumer.observability.reasons import reason_of
 from consumer.settings import AsteriskSettings
 from schemas.base import Json
 from schemas.text import decoded
@@ -68,7 +69,7 @@ class Ari:
         except TimeoutError:
             raise PbxUnreachable(f"no answer within {OPEN_TIMEOUT:g} s") from None
         except (OSError, WebSocketException) as error:
-            raise PbxUnreachable(str(error) or repr(error)) from error
+            raise PbxUnreachable(reason_of(error)) from error
         self._http = httpx2.AsyncClient(
             auth=(user, secret), verify=self._tls or True, timeout=ASK_TIMEOUT, trust_env=False
         )
@@ -97,7 +98,7 @@ class Ari:
         except httpx2.HTTPStatusError as error:
             raise CannotTell(f"GET /channels is answered with {error.response.status_code}") from error
         except (httpx2.HTTPError, ValueError) as error:
-            raise CannotTell(f"GET /channels failed: {error!r}") from error
+            raise CannotTell(f"GET /channels failed: {reason_of(error)}") from error
         channels = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         return [self._event("ChannelCreated", one, one.get("creationtime")) for one in channels]
 

@@ -9,7 +9,7 @@ from consumer.broker.outcome import ToDeadLetters
 from consumer.broker.topology import Names
 from consumer.observability import metrics
 from schemas.calls import CallEvent
-from schemas.errors import InvalidMessage, SessionsError
+from schemas.errors import InvalidMessage, SessionNotFound, SessionsError
 from schemas.ids import CallId, ServiceName, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
@@ -59,7 +59,7 @@ def _read(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]:
         try:
             message = internal.model_validate_json(delivery.message.body)
         except ValidationError as error:
-            raise InvalidMessage(f"{delivery.type}: {explain(error)[0]}", type=delivery.type) from error
+            raise InvalidMessage(f"{delivery.type}: {explain(error, internal)[0]}", type=delivery.type) from error
         return message.call_id, message
     request = parse_request(delivery.type, delivery.message.body)
     if isinstance(request, CallRequest | CallEvent):
@@ -83,6 +83,14 @@ def service_named_by(request: CallRequest) -> ServiceName | None:
     if isinstance(request, MayOpen | SessionCreate | SessionDescribe | ToolsList):
         return request.service_name
     return None
+
+
+def no_session(request: CallRequest, *, ended: bool = False) -> SessionNotFound:
+    """The error for a request whose session is not there; it says why, or how the request would open one."""
+    hint = ": its call has ended" if ended else ""
+    if not ended and isinstance(request, MayOpen) and request.service_name is None:
+        hint = f"; with a service_name{' and open' if request.open == 'never' else ''} the request opens one"
+    return SessionNotFound(f"there is no session {request.session_id!r}{hint}", session_id=request.session_id)
 
 
 def timeout_named_by(request: CallRequest) -> float | None:

@@ -7,14 +7,14 @@ from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Outcome, told_about
 from consumer.calls.context import Configured
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
-from consumer.calls.messages.parsing import about, service_named_by, timeout_named_by
+from consumer.calls.messages.parsing import about, no_session, service_named_by, timeout_named_by
 from consumer.calls.owned_call import OwnedCall
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.returns import Returns
 from consumer.calls.requests.asked import Asked
 from consumer.calls.requests.in_flight import InFlight
-from consumer.calls.requests.session_for import find, no_session
+from consumer.calls.requests.session_for import find
 from consumer.calls.requests.session_requests import OpeningUse, SessionRequests
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.concurrency.keyed_queues import KeyedQueues

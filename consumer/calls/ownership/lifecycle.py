@@ -12,6 +12,7 @@ from consumer.broker.outcome import Done, Outcome
 from consumer.calls.context import Configured
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_deadline
+from consumer.calls.messages.parsing import no_session
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.opening import Opening
@@ -20,7 +21,7 @@ from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.ringing import Ringer
 from consumer.calls.ownership.upkeep import MISSING_AFTER
 from consumer.calls.requests.binding_text import below_telephony
-from consumer.calls.requests.session_for import find, no_session
+from consumer.calls.requests.session_for import find
 from consumer.calls.routes import CALL_KEY, plan
 from consumer.calls.wanted import Wanted, wanted_by
 from consumer.concurrency.keyed_queues import KeyedQueues

@@ -59,6 +59,8 @@ class Recovery:
         self._endings = endings
         self._configured = configured
         self._asking = asyncio.Semaphore(ASK_AT_ONCE)
+        self._unasked: set[CallId] = set()
+        """Calls whose owner could not be asked for; told once for each, and when the answer has come."""
         self.told = 0
         """The highest revision of a recipe up to which the broker has all recipes, and what is told with them."""
 
@@ -147,6 +149,9 @@ class Recovery:
         """Note that the call is ours, because our own question came back to us; returns whether that was in doubt."""
         await self._owned_calls.bind_requests(call)
         was_in_doubt = call.check.confirmed(asyncio.get_running_loop().time())
+        if call.call_id in self._unasked:
+            self._unasked.discard(call.call_id)
+            log.info("recovery.owner_checked", call_id=call.call_id)
         if was_in_doubt and call.sessions:  # the broker counts one delivery more of the recipe with each link
             call.recipe.outdate()
         if call.may_tell:
@@ -167,6 +172,7 @@ class Recovery:
         if not self._owned_calls.attached:
             return
         now = asyncio.get_running_loop().time()
+        self._unasked &= self._owned_calls.calls.keys()
         for call in self._owned_calls.to_renew(now):
             self.keep_later(call.call_id)
         for call in self._owned_calls.calls.values():
@@ -193,7 +199,9 @@ class Recovery:
                 if self._owned_calls.is_ours(call):
                     await self._owned_calls.check(call)
         except BrokerError as error:  # it stays in doubt
-            log.info("recovery.owner_check_retry", call_id=call.call_id, error=str(error))
+            if call.call_id not in self._unasked:
+                self._unasked.add(call.call_id)
+                log.info("recovery.owner_check_retry", call_id=call.call_id, error=str(error), every_s=LOOK_EVERY)
 
     async def _unbind_leaked(self, call_id: CallId) -> None:
         try:

@@ -5,7 +5,7 @@ from typing import assert_never
 
 from consumer.broker.outcome import Done
 from consumer.calls.context import Configured
-from consumer.calls.messages.parsing import Addressed
+from consumer.calls.messages.parsing import Addressed, no_session
 from consumer.calls.routes import plan
 from consumer.calls.wanted import Wanted, wanted_by
 from schemas.errors import SessionNotFound
@@ -143,7 +143,7 @@ def decide(message: Addressed, given: Circumstances, configured: Configured) -> 
         ):
             if not given.resent:
                 return SendAgain()
-            raise SessionNotFound(f"there is no session {message.session_id!r}", session_id=message.session_id)
+            raise no_session(message)
         case _:
             assert_never(message)
 

@@ -5,10 +5,10 @@ import time
 from typing import Protocol
 
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.messages.parsing import service_named_by
+from consumer.calls.messages.parsing import no_session, service_named_by
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.wanted import Wanted
-from schemas.errors import SessionDied, SessionExists, SessionNotFound
+from schemas.errors import SessionDied, SessionExists
 from schemas.ids import ServiceName, SessionId, session_id_of
 from schemas.requests import CallRequest, MayOpen
 
@@ -29,11 +29,6 @@ class SessionOpener(Protocol):
             SessionsError: the session could not be opened.
         """
         ...
-
-
-def no_session(request: CallRequest) -> SessionNotFound:
-    """The error for a request whose session is not there."""
-    return SessionNotFound(f"there is no session {request.session_id!r}", session_id=request.session_id)
 
 
 def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
@@ -62,7 +57,7 @@ class SessionFor:
         if (session := find(call, request)) is not None:
             return session
         if request.opens is None or call.tenure.has_ended:
-            raise no_session(request)
+            raise no_session(request, ended=call.tenure.has_ended)
         return await self._open(call, request, _wanted(call, request, request.opens), deadline, undecided=True)
 
     async def replacement(self, call: OwnedCall, request: MayOpen, died: CallSession, deadline: float) -> CallSession:
@@ -77,7 +72,7 @@ class SessionFor:
         if (session := find(call, request)) is not None:
             return session
         if call.tenure.has_ended:
-            raise no_session(request)
+            raise no_session(request, ended=True)
         wanted = Wanted(died.session_id, died.service_name, died.timeout, died.metadata)
         return await self._open(call, request, wanted, deadline, undecided=False)
 
@@ -94,7 +89,10 @@ class SessionFor:
 def _wanted(call: OwnedCall, request: MayOpen, service: ServiceName) -> Wanted:
     taken = call.sessions.get(SessionId(request.session_id))
     if taken is not None and request.open == "alone":
-        told = f"session {request.session_id!r} is on service {taken.service_name!r}, not {service!r}"
+        told = (
+            f"session {request.session_id!r} is on service {taken.service_name!r}, not {service!r}: "
+            f"name that service, or another session_id"
+        )
         raise SessionExists(told, session_id=request.session_id, service_name=taken.service_name)
     own = session_id_of(call.call_id, service, first=False) if taken is not None else SessionId(request.session_id)
     return Wanted(own, service, request.session_timeout, request.session_metadata or {})

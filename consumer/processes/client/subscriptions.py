@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 from mcp_types import SubscriptionsAcknowledgedNotification
 
+from consumer.observability.reasons import reason_of
 from consumer.processes.client.era import Era
-from schemas.errors import InvalidMessage, McpError, SessionsError, ToolTimeout
+from schemas.errors import InvalidMessage, McpError, ToolTimeout
 
 MAX_SUBSCRIPTIONS = 256
 """Resources that one session can be subscribed to."""
@@ -105,4 +106,4 @@ class Subscriptions:
 def _over(listening: "asyncio.Task[dict[str, Any]]") -> None:
     error = None if listening.cancelled() else listening.exception()
     if error is not None:
-        log.info("subscriptions.over", error=str(error) if isinstance(error, SessionsError) else repr(error))
+        log.info("subscriptions.over", error=reason_of(error))

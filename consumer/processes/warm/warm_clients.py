@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, wait_exponential, wait_random
 
+from consumer.observability.reasons import reason_of
 from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.service import MCPService, Warm
 from consumer.processes.warm.demand import Demand
@@ -129,7 +130,10 @@ class WarmClients:
         if state.attempt_number == 1 and state.outcome is not None:
             error = state.outcome.exception()
             log.warning(
-                "warm.failing", service=self._service.name, error=repr(error), hint="each call starts its own server"
+                "warm.failing",
+                service=self._service.name,
+                error=reason_of(error),
+                hint="each call starts its own server",
             )
 
     async def _start_one(self) -> None:
