@@ -87,7 +87,7 @@ def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], No
 
 def _said(state: tenacity.RetryCallState) -> str:
     error = state.outcome.exception() if state.outcome else None
-    return reason_of(error) if error else ""
+    return reason_of(error)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -4,8 +4,10 @@ _AMQP_CODES = 200
 """The lowest code of AMQP; those of the operating system are below."""
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException | None) -> str:
     """What an error says of itself, or a sentence where it says nothing."""
+    if error is None:
+        return ""
     match error.args:
         case (int(code), str(words), *_) if words and not (isinstance(error, OSError) and code < _AMQP_CODES):
             return words  # a refusal of the broker: the words begin with the name of the code

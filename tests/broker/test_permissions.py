@@ -291,7 +291,7 @@ async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed
         async with asyncio.timeout(60):
             out, told = await process.communicate()
         assert (process.returncode, out) == (1, b""), told
-        assert told.startswith(b"ACCESS_REFUSED: the broker refuses it: ")
+        assert told.startswith(b"ACCESS_REFUSED: the broker refused it: ")
         assert f"user '{role}'".encode() in told
         assert b"topology permissions" in told
         assert b"<" not in told

@@ -27,8 +27,8 @@ def outcomes() -> set[str]:
     for file in (ROOT / "consumer" / "broker" / "outcome.py", *(ROOT / "consumer" / "calls").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
-                case ast.Call(func=ast.Name(id="Done" | "Forward" | "field"), keywords=keywords):
-                    wanted = ("default",) if node.func.id == "field" else ("what",)
+                case ast.Call(func=ast.Name(id="Done" | "Forward" | "field" as called), keywords=keywords):
+                    wanted = ("default",) if called == "field" else ("what",)
                     given = [one.value for one in keywords if one.arg in wanted]
                 case ast.Assign(targets=[ast.Name(id="what")], value=value):
                     given = [value]
