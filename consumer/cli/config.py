@@ -29,9 +29,14 @@ def check(
 
     Exit code 2 if there is a fault. Secrets are not shown. The command also reads SignalWire's config.json.
     """
+    from consumer.calls.routes import odd_sources
     from consumer.settings import describe
+    from consumer.telephony import SOURCES
 
-    told = describe((replace(invocation, config=file) if file else invocation).settings())
+    settings = (replace(invocation, config=file) if file else invocation).settings()
+    told = describe(settings)
+    for number, route in enumerate(settings.routes):
+        told["warnings"] += [f"routes[{number}].match.{odd}" for odd in odd_sources(route, SOURCES)]
     if invocation.json:
         write_json(told)
         return

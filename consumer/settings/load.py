@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
-from consumer.calls.routes import odd_fields, odd_sources
+from consumer.calls.routes import odd_fields
 from consumer.processes.service import missing_program
 from consumer.settings.asterisk_settings import open_password
 from consumer.settings.broker_url import DEFAULT, variable_of
@@ -17,7 +17,6 @@ from consumer.settings.faults import ConfigurationError, Fault, faults_behind, f
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
 from consumer.settings.gateway_settings import second_thoughts
 from consumer.settings.models import Settings, built_in_services
-from consumer.telephony import SOURCES
 from schemas.text import nearest
 
 
@@ -96,8 +95,7 @@ def _with_second_thoughts(settings: Settings) -> Settings:
         thoughts.append("no service is enabled, so calls get no session")
     thoughts += [missing for service in settings.services.values() if (missing := missing_program(service))]
     for number, route in enumerate(settings.routes):
-        odd = [*odd_fields(route), *odd_sources(route, SOURCES)]
-        thoughts += [f"routes[{number}].match.{one}" for one in odd]
+        thoughts += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
         off = [name for name in route.services if name not in enabled]
         if off:
             thoughts.append(f"routes[{number}].services: {', '.join(off)} is disabled and left out")

@@ -121,6 +121,19 @@ async def test_a_configuration_is_checked(offline: Cli):
     assert (ran.err, ran.json["worker"]["prefix"]) == ("", "acme")
 
 
+async def test_a_source_that_no_translator_has_is_warned_of(offline: Cli):
+    (offline.folder / "odd.toml").write_text(
+        '[services.all]\nurl = "http://127.0.0.1/"\n[[routes]]\nservices = ["all"]\n'
+        'match = { source = ["signalwire", "sw*", "relay"] }'
+    )
+    ran = await offline("config", "check", "odd.toml", "--json")
+    (told,) = [one for one in ran.json["warnings"] if ".match.source" in one]
+    assert told.startswith(
+        "routes[0].match.source: no events that are translated have the source 'signalwire'; known: "
+    )
+    assert "relay" in told
+
+
 async def test_services_are_tried_on_this_machine(offline: Cli):
     services = {
         "todo": {"command": TODO},

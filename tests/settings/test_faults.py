@@ -144,18 +144,6 @@ def test_a_fault_behind_another_one_is_found() -> None:
     }
 
 
-def test_a_source_that_no_translator_has_is_warned_of() -> None:
-    Path("mcp-sessions.toml").write_text(
-        '[services.all]\nurl = "http://127.0.0.1/"\n\n[[routes]]\nservices = ["all"]\n'
-        'match = { source = ["signalwire", "sw*", "relay"] }'
-    )
-    (told,) = [one for one in load_settings(env={}).warnings if ".match.source" in one]
-    assert told.startswith(
-        "routes[0].match.source: no events that are translated have the source 'signalwire'; known: "
-    )
-    assert "relay" in told
-
-
 def test_a_program_that_is_not_there_is_warned_of() -> None:
     Path("mcp-sessions.toml").write_text(
         '[services.gone]\ncommand = ["no-such-program", "-x"]\n[services.there]\ncommand = ["sh"]\n'
