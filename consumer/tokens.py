@@ -1,8 +1,8 @@
 """Call tokens: JWTs (RFC 7519) whose holder reaches one call and some of its services, and nothing else.
 
-Whoever has a key mints them: the gateway's token route, ``mcp-sessions calls token``, or ``SessionClient`` without a
-request. Keys come in a list: the first one signs, all of them verify, so a key is replaced without a gap. A secret
-signs with HS256; a PEM key signs with EdDSA (Ed25519), and its public half can only verify.
+Every holder of a key can mint them: the gateway's token route, ``mcp-sessions calls token``, or ``SessionClient``
+without a request. Keys come in a list: the first one signs, all of them verify, so a key is replaced without a gap. A
+secret signs with HS256; a PEM key signs with EdDSA (Ed25519), and its public half can only verify.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ class _Key:
 
 
 class TokenKeys:
-    """The keys of a gateway, or of whoever mints; ``audience`` is the prefix of the workers' names."""
+    """The keys of a gateway or of a program that mints tokens; ``audience`` is the prefix of the workers' names."""
 
     def __init__(self, keys: Sequence[str], audience: str) -> None:
         """Read the keys.

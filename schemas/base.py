@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerialize
 
 
 class Strict(BaseModel):
-    """A message of ours: an unknown field or a wrong type is the sender's mistake, and is said."""
+    """A message of this project: an unknown field or a wrong type is reported as the sender's mistake."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -25,7 +25,7 @@ class Section(BaseModel):
 
 
 def iso(moment: datetime) -> str:
-    """ISO 8601 with offset, as every time on the wire is written."""
+    """Format a time as ISO 8601 with offset, as all messages have it."""
     return moment.isoformat()
 
 

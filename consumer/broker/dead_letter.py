@@ -50,7 +50,7 @@ ID_LETTERS = 12
 
 
 class NotReplayable(ValueError):
-    """Nobody but a worker could have published this, or nobody can say who has."""
+    """Only a worker could have published this message, or its publisher is unknown."""
 
 
 _INTERNAL = frozenset(one.type for one in INTERNAL)
@@ -146,7 +146,7 @@ class DeadLetter:
         a worker had made of a call event becomes a call event again.
 
         Raises:
-            NotReplayable: nobody but a worker could have published it, or nobody can say who has.
+            NotReplayable: only a worker could have published it, or its publisher is unknown.
         """
         message = replace(
             self.message,

@@ -118,7 +118,7 @@ class DeadLetterQueue:
         return found
 
     async def drop(self, ids: Collection[str], done: Callable[[DeadLetter], None]) -> None:
-        """Take the messages with these ids out for good; ``done`` is told of each."""
+        """Remove the messages with these ids for good; ``done`` is called for each."""
         found: list[tuple[Delivery, DeadLetter]] = []
 
         def visit(delivery: Delivery, letter: DeadLetter) -> bool:
@@ -155,7 +155,7 @@ class DeadLetterQueue:
                 return
 
     async def replay(self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]) -> None:
-        """Publish the messages with these ids where they came from, the oldest first; ``done`` is told of each.
+        """Publish the messages with these ids where they came from, the oldest first; ``done`` is called for each.
 
         What no queue takes stays a dead letter, and the others go on.
 

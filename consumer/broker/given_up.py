@@ -1,7 +1,7 @@
-"""Tells a cancellation of ours from one of the library's.
+"""Distinguishes a cancellation by this program from one by the AMQP library.
 
-When a connection goes, aiormq cancels the tasks in which it waits for answers, and who awaits one of them gets
-``CancelledError`` as if it had been cancelled itself. A task of ours would end of it, and nobody would be told.
+When a connection is lost, aiormq cancels the tasks that wait for responses, and a coroutine that awaits one gets
+``CancelledError`` as if it had been cancelled itself. Its task would end without any report.
 """
 
 import asyncio

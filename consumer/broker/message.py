@@ -109,7 +109,7 @@ class Delivery:
     by_worker: bool = False
     """Whether a worker published it, as ``consumer.calls.messages.border`` has found."""
     local_requester: LocalRequester | None = None
-    """Who hears the answers, if that is not a reply address."""
+    """The receiver of the replies, if that is not a reply address."""
 
     @property
     def expects_answers(self) -> bool:

@@ -21,7 +21,7 @@ WINDOW = 128
 RETRY_DELAY = 0.2
 
 TELL_EVERY = 60.0
-"""How often (s) is told that nothing goes out; it is tried again all the time."""
+"""How often (s) failed publishing is logged; it is retried all the time."""
 
 
 class Outbox:

@@ -9,7 +9,7 @@ from schemas.replies import Reply
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Dealt with; who asked, if anybody, gets ``reply``: a reply, or the body of one that is written already.
+    """Handled; the requester, if any, gets ``reply``: a reply, or the body of one that is encoded already.
 
     What is ``routine`` is told to who debugs only: nothing has happened. ``about`` is what the log line of the delivery
     says besides, such as the tool; ``code`` is the error of a reply that is written already.
@@ -45,7 +45,7 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class ToDeadLetters:
-    """It cannot be handled: to the dead-letter queue with the reason, and the error to who asked."""
+    """It cannot be handled: it becomes a dead letter with the reason, and the requester gets the error."""
 
     reason: str
     problem: str
@@ -77,5 +77,5 @@ def told_about(outcome: Outcome, **about: object) -> Outcome:
 
 
 async def decided(outcome: Outcome) -> Outcome:
-    """A decision that needs no waiting, for who settles decisions that do."""
+    """Wrap a decision that is already known for a caller that awaits one."""
     return outcome

@@ -1,4 +1,4 @@
-"""Who may do what on the broker: RabbitMQ's permissions for each role, as data.
+"""RabbitMQ's permissions for each role, as data.
 
 RabbitMQ checks names against three regular expressions: what a user may declare or delete (``configure``), publish to
 or bind a queue (``write``), consume or bind from (``read``). An exchange and a queue of one name cannot be told apart
@@ -160,7 +160,7 @@ PASSWORDS = (
 )
 
 BETWEEN = "# these need the exchanges: run 'mcp-sessions topology apply' as operator first"
-"""A comment, for the shell and for who pastes the lines."""
+"""A comment for the shell, and for readers of the commands."""
 
 
 def _name(user: str, role: Role) -> str:

@@ -1,4 +1,4 @@
-"""A message as the frames that publish it, written at once for whoever needs no confirmation.
+"""Encodes a message as AMQP frames, so that it can be written at once when no confirmation is needed.
 
 aiormq builds and packs an object for each frame, takes a lock and sets two timeouts for each publication: half of what
 a tool call costs its caller. Without confirmations there are no delivery tags to keep in order, so the frames can go

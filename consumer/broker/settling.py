@@ -150,7 +150,7 @@ class Settler:
                 assert_never(outcome)
 
     async def reply(self, delivery: Delivery, reply: Reply | bytes | None) -> None:
-        """Answer who asked, if anybody did and waits under an address."""
+        """Send the reply, if the message has a reply address."""
         if reply is None or not delivery.expects_answers:
             return
         body = reply if isinstance(reply, bytes) else reply.dump()

@@ -1,6 +1,6 @@
 """Keeping a link alive: connect, attach, wait for the loss, again; with back-off and without an end.
 
-Nothing here gives up, but for the very first connection: a worker that never reached its broker says so and exits.
+Only the first connection gives up: a worker that never reached its broker reports this and exits.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
 ATTACH_TIMEOUT = 60.0
 
 TELL_EVERY = 60.0
-"""How often (s) a broker that stays away is told of: there is a try each second, and each fails alike."""
+"""How often (s) an unavailable broker is logged; a reconnect is tried every second."""
 
 REFUSALS = (BrokerRefused, BrokerUntrusted, NameTaken)
 """What will not be otherwise in a minute: a wrong user, password, vhost or certificate, or a name that is in use.

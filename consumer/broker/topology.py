@@ -130,7 +130,7 @@ class Names:
 
     @property
     def unowned(self) -> str:
-        """Exchange and queue of what is addressed to a call that nobody owns."""
+        """The exchange and the queue of messages to calls without an owner."""
         return self._name("unowned")
 
     @property
@@ -140,7 +140,7 @@ class Names:
 
     @property
     def cluster(self) -> str:
-        """Exchange of questions to the cluster. Its name is no queue's: who may publish here may bind nothing."""
+        """Exchange for requests to the cluster. No queue has its name, so a publisher here can bind nothing."""
         return self._name("cluster")
 
     @property

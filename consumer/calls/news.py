@@ -15,10 +15,10 @@ from consumer.sessions import Session
 from schemas.events import SessionEventType
 
 PACE = 1.0
-"""Seconds between the moments at which the news of one session are told."""
+"""Seconds between two reports of one session's changes."""
 
 MAX_NEWS = 256
-"""Different things that are told of one session at a time; what comes beyond is dropped."""
+"""The most different changes of one session in one report; more are dropped."""
 
 MAX_NAME = 8_192
 """Characters of what has changed; a longer name is not told."""

@@ -189,7 +189,7 @@ class Restoration:
 class Ringing:
     """One call that rings: the sessions that it gets when it is answered, and what is held for them.
 
-    ``reserved`` may lack a service: for want of room, or because a session has it already.
+    ``reserved`` may lack a service, because there was no room or because a session has it already.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Answering for the cluster: who is there, which services there are, and which sessions are open anywhere."""
+"""Answers requests to the cluster: the workers, the services, and the open sessions of all workers."""
 
 import base64
 import binascii

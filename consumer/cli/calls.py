@@ -30,7 +30,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What one translator thinks of a file; ``refused`` says why it is none of its own."""
+    """One translator's verdict on a file; ``refused`` is the reason why it is not one of its events."""
 
     source: str
     refused: str | None

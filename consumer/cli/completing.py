@@ -1,6 +1,6 @@
 """What a shell completes: sessions, calls, services, workers and tools, as the running workers have them.
 
-It is quick or silent: who presses Tab waits for ``BOUND`` at most, and is told nothing of a broker that is not there.
+It is quick or silent: the user waits at most ``BOUND`` after Tab, and sees no error about a missing broker.
 Nothing counts as a use of a session.
 
 The scripts of bash and zsh evaluate what they are offered, and call ids come from whoever calls. So only words of

@@ -59,7 +59,7 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure | None:
-    """What to tell of an error; None when it is a defect of ours."""
+    """The text for an error; None if it is a bug of this program."""
     match error:
         case ConfigurationError():
             faults = [{"key": fault.key, "problem": fault.problem, "meaning": fault.meaning} for fault in error.faults]

@@ -1,4 +1,4 @@
-"""``mcp-sessions workers``: who is there."""
+"""``mcp-sessions workers``: lists the workers."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 from collections.abc import Collection

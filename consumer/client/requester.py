@@ -1,4 +1,4 @@
-"""The seam below the client: how a request travels to whoever answers it, and how the reply comes back.
+"""The interface below the client: it carries a request to a worker, and its reply back.
 
 ``SessionClient`` says what is asked, a ``Requester`` carries it. ``consumer.client.amqp_connection`` carries it over
 AMQP; a process that owns calls itself can put one in front that hands their requests to the owner without the broker.
@@ -31,7 +31,7 @@ class Outgoing:
 
 
 class Requester(Protocol):
-    """Carries requests. Whoever implements it sends each at most once: nothing is ever repeated silently."""
+    """Carries requests. An implementation sends each at most once, and never repeats one silently."""
 
     async def ask(self, request: Outgoing, on_interim: OnInterim | None = None) -> Reply:
         """Send a request and return its reply, which may be a worker's error.

@@ -1,4 +1,4 @@
-"""Who asks, and what he may do: Basic, bearer tokens by their hash, call tokens. Nothing secret is logged."""
+"""Authenticates requests and says what they may do: Basic, bearer tokens, call tokens. No secret is logged."""
 
 import base64
 import binascii

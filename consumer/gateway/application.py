@@ -1,7 +1,7 @@
 """The gateway as an ASGI application: routes, and in front of them what holds for every request.
 
 In front stands, in this order: whether ``Host`` and ``Origin`` fit, whether there is room for the request. Behind,
-every answer gets the security headers, one log line and its metrics. Nothing is answered with 500 but a defect of ours.
+every answer gets the security headers, one log line and its metrics. Only a bug of this gateway is answered with 500.
 """
 
 import asyncio

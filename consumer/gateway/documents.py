@@ -1,4 +1,4 @@
-"""What a call is to follow (SWML, cXML, an NCCO, verbs), for who asks for it: from a file, or from elsewhere."""
+"""Serves the document that a call follows (SWML, cXML, an NCCO, verbs), from a file or from a URL."""
 
 from pathlib import Path
 from typing import Final

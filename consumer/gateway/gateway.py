@@ -1,4 +1,4 @@
-"""The life of a gateway: it listens, it answers, it leaves when it is told to."""
+"""The life of a gateway: it listens, handles requests, and shuts down on a signal."""
 
 import asyncio
 import signal

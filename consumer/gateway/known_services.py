@@ -66,7 +66,7 @@ class _Remembered(Generic[T]):
     def _asked(self, asking: "asyncio.Task[T]") -> None:
         self._asking = None
         if not asking.cancelled():
-            asking.exception()  # who waits for it is told
+            asking.exception()  # its waiters get the error
 
     def forget(self) -> None:
         """Ask no more."""

@@ -1,4 +1,4 @@
-"""``POST /calls/<call>/token``: a token for one call and some services, for who may mint."""
+"""``POST /calls/<call>/token``: mints a token for one call and some services."""
 
 from typing import Final
 

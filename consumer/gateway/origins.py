@@ -25,7 +25,7 @@ class Addressed:
 
 
 class RequestOrigins:
-    """Believes proxies as far as it is told to, and refuses names that are none of this gateway's."""
+    """Trusts the configured proxies, and refuses host names that are not this gateway's."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._proxies: tuple[IPv4Network | IPv6Network, ...] = settings.trusted_proxies
@@ -54,7 +54,7 @@ class RequestOrigins:
         """See that a request means this gateway, and does not come from somebody else's web page.
 
         Raises:
-            Refused: 400 for a ``Host`` that is none, 421 for one and 403 for an ``Origin`` that is none of ours.
+            Refused: 400 for an invalid ``Host``, 421 for an unknown one, 403 for an ``Origin`` that is not allowed.
         """
         host = self._host(peer, headers)
         if host and not _is_host(host):

@@ -40,7 +40,7 @@ class Readiness:
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
-        """Report whether a worker can be reached, and what speaks against it."""
+        """Report whether a worker can be reached, and if not, why."""
         link = self._client.connected
         workers = await self._workers() if link else 0
         ready = bool(workers) and not self._in_flight.leaving
@@ -48,7 +48,7 @@ class Readiness:
         return answer(told, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """Expose the metrics of this process: to this machine, else to who has the scope ``console``."""
+        """Expose the metrics of this process to this machine, and to holders of the scope ``console``."""
         if not addressed(request).direct:
             granted(request).check("console")
         body, content_type = exposed_metrics(request.headers.get("accept", ""))

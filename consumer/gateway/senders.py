@@ -1,4 +1,4 @@
-"""Who sent a webhook: a platform, by its signature, or a holder of credentials."""
+"""Finds the sender of a webhook: a platform, by its signature, or a holder of credentials."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ CONFIRM_TIMEOUT: Final = 4.0
 """How long (s) RabbitMQ's confirm is waited for."""
 
 Sender = Grant
-"""Who sent a webhook."""
+"""The sender of a webhook."""
 
 SIGNALWIRE: Final = Grant("signalwire", EVERYTHING - {"console", "mint"})
 """SignalWire's agents also call tools."""
@@ -50,7 +50,7 @@ class _SignedPlatform:
 
 
 class Senders:
-    """Tells who sent a webhook, and publishes what it says."""
+    """Authenticates the sender of a webhook, and publishes its event."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._guarded = settings.guarded

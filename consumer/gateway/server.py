@@ -16,7 +16,7 @@ from consumer.settings.gateway_settings import GatewaySettings
 log = structlog.get_logger(__name__)
 
 KEEP_ALIVE: Final = 75
-"""How long (s) an idle connection is kept: longer than load balancers keep theirs, which would meet a closed one."""
+"""How long (s) an idle connection is kept: longer than load balancers do, so that they never use a closed one."""
 
 CLOSE_TIMEOUT: Final = 1
 HEAD_TIMEOUT: Final = 10.0

@@ -2,7 +2,7 @@
 
 ``/events`` takes what any translator knows, ``/events/<platform>`` the events of one platform. A request is answered
 when RabbitMQ has it. SignalWire connects within two seconds and reads for five; an event that could not be published
-within four is answered with 503, and is repeated by whoever repeats.
+within four is answered with 503, and most platforms send it again.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Webhooks:
         return await self._published(request, sender, [body], content_type, self._documents["signalwire"])
 
     async def take_any(self, request: Request) -> Response:
-        """Publish what somebody says of a call, whoever that is."""
+        """Publish a call event of any platform."""
         sent, body, content_type = await self._read(request)
         bodies = read_items(body)
         meant = translate(bodies[0], content_type=content_type)

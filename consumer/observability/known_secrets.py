@@ -1,4 +1,4 @@
-"""The secrets that the configuration holds, so that nobody is told them in any text, whoever wrote it.
+"""The secrets of the configuration, so that they are masked in every text, whatever its source.
 
 Patterns find what looks like a secret; this knows those that are. A secret that has been learned once is hidden until
 the process ends: what a reload has taken out of the configuration may still stand in somebody's error.

@@ -1,4 +1,4 @@
-"""Listening on a port, for whoever serves HTTP."""
+"""Listens on a port for HTTP."""
 
 import socket
 from typing import Final

@@ -1,8 +1,8 @@
 """Logs are events: ``log.info("session.created", call_id=..., service=...)``, one line each, on standard error.
 
 Readable on a terminal, JSON otherwise; times are ISO 8601 in UTC. What libraries log goes through the same renderer,
-from WARNING up. Secrets are masked and huge values cut in every line, whoever wrote it. A line that cannot be written
-is dropped: the worker outlives whoever read its logs.
+from WARNING up. Secrets are masked and huge values are cut in every line. A line that cannot be written
+is dropped: the worker survives if its log is no longer read.
 """
 
 import json

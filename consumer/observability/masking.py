@@ -1,4 +1,4 @@
-"""Secrets out of what is told, and bounds on its size. Pure.
+"""Masks secrets in texts and bounds their size. Pure.
 
 What counts as a secret: the value of a key that is named like one (``password``, ``auth_token``, ``X-Api-Key``,
 ``clientSecret``), the password in a URL, a bearer or basic credential, ``password=...`` in a text, and what the
@@ -51,7 +51,7 @@ def is_secret_key(key: object) -> bool:
 
 
 def _key(key: str) -> tuple[str, bool]:
-    """What is told of a key, and whether its value is hidden."""
+    """The key as it is shown, and whether its value is hidden."""
     if len(key) > MAX_KEY:
         return mask_text(key, MAX_KEY), _is_secret_name(key[:MAX_KEY])
     return _short_key(key, known())
@@ -84,7 +84,7 @@ def mask_text(text: str, limit: int = MAX_TEXT) -> str:
 
 @lru_cache(maxsize=4096)  # a log's words are few, but for ids
 def _short_text(text: str, _known: int) -> str:
-    """What is told of a text that may be remembered, until there are more secrets to hide."""
+    """A masked text, cached until there are more secrets to hide."""
     return mask_text(text)
 
 

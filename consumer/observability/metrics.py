@@ -31,7 +31,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A metric as it was declared, for who writes about it or draws it."""
+    """A metric as it was declared, for the docs and the dashboard."""
 
     name: str
     kind: Literal["counter", "histogram", "gauge"]

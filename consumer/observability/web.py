@@ -1,7 +1,7 @@
 """``/livez``, ``/readyz`` and ``/metrics`` over HTTP.
 
-It serves in the worker's own loop, so that an answer proves that the loop runs, and takes no signals. Whoever reaches
-the port can cost it a few connections for a short time, and no more.
+It serves in the worker's own loop, so that an answer proves that the loop runs, and takes no signals. A client that
+reaches the port can cost it a few connections for a short time, and no more.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from consumer.observability.metrics import REGISTRY
 log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT = 1.0
-"""How long (s) closing may take; whoever is being answered has so long to take the answer."""
+"""How long (s) closing may take, which includes sending the last responses."""
 
 BOUNDS = ConnectionBounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
 """Enough for several scrapes at once, and for each of them."""
@@ -102,7 +102,7 @@ class Web:
         log.info("http.listening", host=host, port=port)
 
     async def close(self) -> None:
-        """Answer who has asked, and listen no more; bounded."""
+        """Finish the current responses and close the port, within a bounded time."""
         assert self._serving is not None
         self._server.should_exit = True
         _, late = await asyncio.wait({self._serving}, timeout=2 * CLOSE_TIMEOUT)

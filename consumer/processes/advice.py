@@ -5,7 +5,7 @@ from pathlib import Path
 from consumer.processes.service import MCPService
 
 SLOW_START = 5.0
-"""From how many seconds on a start is too long for somebody who waits on the phone."""
+"""Seconds after which a start is too slow for a caller who waits on the phone."""
 
 GUIDE = "docs/guides/tools.md"
 _FETCHERS = {"npx": (), "bunx": (), "uvx": (), "pipx": ("run",), "uv": ("tool", "run", "x"), "npm": ("exec", "x"),

@@ -75,7 +75,7 @@ class ToolCache:
         return shown if shown is not None and shown.program == program_of(service) else None
 
     def _hear(self, client: MCPClient) -> None:
-        """A client has listed its tools again, or was told that they have changed."""
+        """Update the tools after a client has listed them again, or forget them when they have changed."""
         shown = self._shown.get(client.service.source)
         if shown is None or client not in shown.clients:
             return

@@ -79,7 +79,7 @@ class Session(Generic[P]):
     end_reason: EndReason | None = field(default=None, init=False)
     exit: ProcessExit | None = field(default=None, init=False)
     on_end: "Callable[[SessionEnded[P]], None] | None" = field(default=None, kw_only=True, repr=False)
-    """Told of the end, for whoever opened the session."""
+    """Called with the end, for the opener of the session."""
     _ended: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
     _ends_at: float = field(init=False, repr=False)
     _touched: float = field(init=False, repr=False)
@@ -157,7 +157,7 @@ class Session(Generic[P]):
             self.touch()
 
     def mark_ended(self, reason: EndReason, exit: ProcessExit | None) -> None:  # noqa: A002 - the field's name
-        """For the manager: note the end and wake who waits for it."""
+        """For the manager: record the end and wake its waiters."""
         self.end_reason, self.exit = reason, exit
         self._ended.set()
 

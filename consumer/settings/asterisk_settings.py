@@ -1,4 +1,4 @@
-"""What can be configured of the bridge to Asterisk: where it is, who asks, what is heard."""
+"""The settings of the bridge to Asterisk: its address, its user, and what it subscribes to."""
 
 from ipaddress import ip_address
 from pathlib import Path

@@ -165,7 +165,7 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
 
 
 def _meaning_at(model: type[BaseModel], path: KeyPath) -> str:
-    """What the setting at a path means, in a sentence; nothing for what is no setting of ours."""
+    """The meaning of the setting at a path, in a sentence; empty if there is no such setting."""
     for length in range(len(path), 1, -1):
         inside = _model_at(model, path[: length - 1])
         if inside is not None and path[length - 1] in inside.model_fields:

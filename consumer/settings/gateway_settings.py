@@ -1,4 +1,4 @@
-"""What can be configured of the HTTP gateway: where it listens, who may ask, what it takes."""
+"""The settings of the HTTP gateway: where it listens, who may use it, and its limits."""
 
 from ipaddress import ip_address
 from pathlib import Path

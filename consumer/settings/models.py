@@ -132,7 +132,7 @@ def built_in_services() -> dict[str, Any]:
 class Settings(BaseSettings):
     """Everything that is configured. Made by ``load_settings``; made directly it reads neither files nor environment.
 
-    ``warnings`` are sentences for whoever starts the worker; ``path`` is the file that was read, if one was.
+    ``warnings`` are sentences for the operator; ``path`` is the file that was read, if one was.
     """
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)

@@ -73,7 +73,7 @@ def _declares_form(content_type: str | None) -> bool:
 
 
 def _form(text: str) -> dict[str, str]:
-    """The fields of a form, or of the query of a GET; escapes that are not UTF-8 are kept as bytes of a body are."""
+    """Parse a form, or the query of a GET; escapes that are not UTF-8 are kept, as in a body."""
     try:
         pairs = parse_qsl(
             text.removeprefix("?"), keep_blank_values=True, errors="surrogateescape", max_num_fields=MAX_FORM_FIELDS

@@ -109,7 +109,7 @@ MAX_INNER_BYTES = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one translator thinks of a body; ``refused`` says why it is none of its own, None when it is."""
+    """One translator's verdict on a body; ``refused`` is the reason why it is not one of its events, or None."""
 
     source: str
     refused: str | None

@@ -31,7 +31,7 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Unrecognised:
-    """Nothing that a translator can use; ``problem`` is one sentence for whoever looks into the dead-letter queue."""
+    """A body that no translator can use; ``problem`` is one sentence for readers of the dead-letter queue."""
 
     problem: str
 

@@ -132,7 +132,7 @@ class Ami:
         return True
 
     async def events(self) -> AsyncIterator[Heard]:
-        """Every event; answers to what was asked go to who asked."""
+        """Yield every event; responses go to their requests."""
         if self._streams is None:
             raise PbxLost("there is no connection")
         packets, self._early = self._early, []

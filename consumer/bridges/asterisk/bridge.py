@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.2)
 
 TELL_EVERY = 60.0
-"""How often (s) a PBX that stays away is told of."""
+"""How often (s) an unavailable PBX is logged."""
 
 PING_EVERY = 10.0
 PING_TIMEOUT = 10.0

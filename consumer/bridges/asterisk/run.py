@@ -1,4 +1,4 @@
-"""The life of the bridge: it connects to both sides, it bridges, it leaves when it is told to."""
+"""The life of the bridge: it connects to both sides, forwards events, and shuts down on a signal."""
 
 import asyncio
 import signal
@@ -62,7 +62,7 @@ class AsteriskBridge:
         )
         self._attached_before = False
         self.told = asyncio.Event()
-        """Set when the bridge is told to leave."""
+        """Set when the bridge gets the signal to shut down."""
 
     async def _attach(self, link: Link) -> None:
         if not await exists(link, Exchange(self._names.calls, "topic", "")):

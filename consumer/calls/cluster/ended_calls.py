@@ -37,7 +37,7 @@ REMEMBER = 600.0
 class Endings:
     """When calls have ended (s since the epoch); each has a tombstone for ``tombstone`` seconds.
 
-    Ends are told to all, and all of them to everybody who has a new link. Workers compare each other's clocks
+    A worker reports each end to all workers, and all ends to a new link. Workers compare each other's clocks
     here: they have to agree within seconds, as they do by NTP.
     """
 
@@ -71,7 +71,7 @@ class Endings:
         self._tell_soon(call_id, now)
 
     def lift(self, call_id: CallId) -> None:
-        """Forget that a call has ended: somebody who knows better opens it again."""
+        """Forget that a call has ended, because an explicit request opens it again."""
         if self._ended_at.get(call_id) is not None:
             self._forget(call_id)
             self._tell_soon(call_id, None)
@@ -81,7 +81,7 @@ class Endings:
         self._noted_here.drop(call_id)
 
     def hear(self, delivery: Delivery) -> None:
-        """Take what another worker tells of ended calls; what is told again is not remembered for longer."""
+        """Learn ended calls from another worker; a repeated report is not remembered for longer."""
         try:
             message = EndedCalls.model_validate_json(delivery.message.body)
         except ValidationError as error:  # of another version
@@ -125,7 +125,7 @@ class Endings:
                 ended={call_id: ended_at for call_id, ended_at in batch if ended_at is not None},
                 lifted=[call_id for call_id, ended_at in batch if ended_at is None],
             )
-            with suppress(BrokerError):  # all is told when the link is back
+            with suppress(BrokerError):  # all ends are reported when the link is back
                 await self._publisher.publish(
                     Message(body=message.model_dump_json().encode(), type=EndedCalls.type, persistent=False),
                     exchange,

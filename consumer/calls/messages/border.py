@@ -2,7 +2,7 @@
 
 Workers tell each other about calls in message types and in ``x-mcp-*`` headers. From anybody else those types are
 refused and those headers are dropped, and so is ``x-death``, which RabbitMQ up to 3.13 takes over from a publisher.
-Behind the border every header of ours is what ``schemas.headers`` says, and no moment in one is far away. Pure.
+Behind the border, every ``x-mcp-*`` header is as ``schemas.headers`` says, and its times are plausible. Pure.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ INTERNAL_TYPES: Final = frozenset(one.type for one in INTERNAL)
 WORKERS_WORDS: Final = INTERNAL_TYPES | MADE_OF_EVENTS
 
 FROM_CLIENTS: Final = frozenset({headers.DEADLINE})
-"""The only header of ours that a client may set."""
+"""The only ``x-mcp-*`` header that a client may set."""
 
 FURTHEST: Final = 604_800.0
 """How far away (s) a moment in a header may be: a week, as long as any duration of a request."""
@@ -35,7 +35,7 @@ MOST_HOPS: Final = 1000
 """The most that a header counts to."""
 
 _HEADER_BYTES: Final = MAX_ID_BYTES + 64
-"""The most bytes of a text in a header of ours: the id of a call or a worker, and a number behind it."""
+"""The most bytes of a string in an ``x-mcp-*`` header: the id of a call or a worker, and a number."""
 
 
 def must_be_workers(delivery: Delivery) -> bool:
@@ -98,7 +98,7 @@ def _may_bring(name: str) -> bool:
 
 
 def _checked(given: Headers) -> Headers:
-    """The headers, with those of ours as they must be."""
+    """The headers, with the ``x-mcp-*`` headers checked."""
     if not any(name.startswith(OURS) for name in given):
         return given
     return {name: _READ.get(name, _as_it_is)(name, value) for name, value in given.items()}

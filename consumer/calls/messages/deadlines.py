@@ -16,7 +16,7 @@ from schemas.requests import CallRequest, ToolsCall
 
 BEAT: Final = 0.25
 STALLED: Final = 1.0
-"""A pause (s) of the event loop that is told from a busy one: the process was stopped, or the machine asleep."""
+"""A pause (s) of the event loop that means that the process was stopped or the machine slept, not busy."""
 
 
 def too_late(request: CallRequest) -> DeadlineExceeded:

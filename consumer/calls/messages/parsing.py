@@ -35,7 +35,7 @@ def read_addressed(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]
     """What a message says, and of which call.
 
     Raises:
-        UnknownType: its type is none of ours.
+        UnknownType: its type is unknown.
         InvalidMessage: it does not fit its type, came under the key of another call, or is a question to the cluster
             that was sent to a call.
     """
@@ -113,5 +113,5 @@ def kind_of(delivery: Delivery, names: Names) -> str:
 
 
 def refused(error: SessionsError) -> ToDeadLetters:
-    """What becomes of a message that cannot be read: a dead letter, and its sender is told."""
+    """The outcome of a message that cannot be read: a dead letter, and an error to its sender."""
     return ToDeadLetters(error.code.value.lower(), error.message, failed(error))

@@ -54,7 +54,7 @@ class Handover:
             message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
             if message is not None:
-                await self._reporter.settled()  # that it closed is told before it opens elsewhere
+                await self._reporter.settled()  # its closed event comes before it opens elsewhere
                 marks = {headers.RETURNED: self._worker_id, headers.RETURNS: headers.FOR_GOOD}
                 await self._publisher.publish(
                     forwarding.onward(message, marks), self._names.unowned, routing_key(call.call_id)

@@ -122,7 +122,7 @@ class CallLifecycle:
         if session is not before:
             (call.undecided.add if request.timeout is None else call.undecided.discard)(request.session_id)
         call.recipe.outdate()
-        self._closing.lift_tombstone(call)  # whoever commands it knows better than the end
+        self._closing.lift_tombstone(call)  # an explicit request overrides the end
         return Done(succeeded(session_info(self._worker_id, session)))
 
     async def open_for(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:

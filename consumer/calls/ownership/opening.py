@@ -69,7 +69,7 @@ class Opening:
         Raises:
             LimitReached: the call has no session, and limits allow none of these.
         """
-        # The bindings at both exchanges are there before anybody is told of the session.
+        # Both bindings exist before the session is reported.
         bound, results = await asyncio.gather(
             self._owned_calls.bind_requests(call),
             self._open_as_many_as_fit(call, wanted, if_exists),

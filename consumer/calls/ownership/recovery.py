@@ -62,7 +62,7 @@ class Recovery:
         self._unasked: set[CallId] = set()
         """Calls whose owner could not be asked for; told once for each, and when the answer has come."""
         self.told = 0
-        """The highest revision of a recipe up to which the broker has all recipes, and what is told with them."""
+        """The highest revision up to which the broker has all recipes and their events."""
 
     async def keep(self, call_id: CallId) -> None:
         """Bring the recipe in line with the sessions; release a call that has nothing left to own."""

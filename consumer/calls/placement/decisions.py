@@ -72,7 +72,7 @@ class Admit:
     named: bool = False
     """Whether the message names the service, which some worker then has to offer."""
     commanded: bool = False
-    """Whether somebody commands it who knows better than an end of the call."""
+    """Whether this is an explicit request to open a session, which overrides the end of the call."""
     timeout: float | None = None
     """How long (s) its caller waits, where the wait for room is a part of that."""
 

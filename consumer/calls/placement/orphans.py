@@ -31,7 +31,7 @@ class Orphans:
     ) -> WorkerId | Forward | SendAgain | None:
         """Whose inbox gave the message up: nobody's, a dead worker's, or a living one's, to which it goes back.
 
-        If that worker was taken for dead meanwhile, the message goes to whoever owns the call now, if anybody does.
+        If that worker was declared dead meanwhile, the message goes to the call's new owner, if there is one.
         """
         worker = given_up_by(delivery, self._names)
         if worker is None:

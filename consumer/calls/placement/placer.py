@@ -100,7 +100,7 @@ class Placer:
         self._placements.clear()
 
     async def detach(self) -> None:
-        """Drop what is under way: the link is lost, and whoever is the placer then gets it again."""
+        """Drop the messages in progress: the link is lost, and RabbitMQ delivers them to the next placer."""
         self._channel = None
         self._end_term()
         await self._lanes.abandon()
@@ -272,7 +272,7 @@ class Placer:
         return Forward(self._names.sessions, routing_key(call_id), message, what="resent")
 
     def _admitted_until(self, given: Headers) -> float:
-        """Until when (s since the epoch) a start may wait for room; whoever saw it first has said so."""
+        """Until when (s since the epoch) a start may wait for room, as its first placer has set it."""
         longest = time.time() + self._configured.timings.admission_wait
         return min(longest, float(given.get(headers.ADMISSION, math.inf)) / 1000)
 

@@ -42,10 +42,10 @@ class InFlight:
 
     @contextmanager
     def at_server(self, session: CallSession) -> Iterator[None]:
-        """While a session's server is busy with a request, which counts as a use of the session.
+        """Count a request to a session's server while it runs; this counts as a use of the session.
 
         Raises:
-            Capacity: the session has as many as its service takes on (``max_calls``), or the worker has.
+            Capacity: the session (``max_calls``) or the worker has reached its limit.
         """
         limit = session.process.service.max_calls
         if session.in_flight >= limit:

@@ -33,7 +33,7 @@ class KeptCall:
         self.origin: Running | None = None
         """Who was there first: what the server tells goes through it."""
         self.waiting: Running | None = None
-        """Who waits for its outcome at the moment."""
+        """The requester that waits for its outcome now."""
         self.timer: asyncio.TimerHandle | None = None
         self._open: dict[str, tuple[Json, asyncio.Future[Json]]] = {}
         self._news = asyncio.Event()
@@ -55,7 +55,7 @@ class KeptCall:
             self._open.pop(input_id, None)
 
     def answer(self, responses: Json) -> None:
-        """Give answers to the server; what is no answer is one that the server is told of as cancelled."""
+        """Send answers to the server; a question without an answer is reported to it as cancelled."""
         for input_id, response in responses.items():
             if (asked := self._open.pop(input_id, None)) is not None and not asked[1].done():
                 asked[1].set_result(response if isinstance(response, dict) else {})
@@ -95,7 +95,7 @@ class KeptCall:
         self._task.cancel()
 
     async def stop(self) -> None:
-        """Cancel it at the server, and wait until the server is told."""
+        """Cancel it at the server, and wait until the cancellation is sent."""
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=STOP_TIMEOUT)
 

@@ -1,4 +1,4 @@
-"""A tool call that runs: who hears what is told before its reply, and how it is cancelled."""
+"""A running tool call: the listeners to its interim messages, and its cancellation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ class Running:
         self.cancelled = False
 
     async def join(self, listener: Listener) -> None:
-        """Have ``listener`` hear what is told from now on, and what is asked."""
+        """Send interim messages and questions to ``listener`` from now on."""
         if len(self._listeners) >= MAX_LISTENERS:
             return
         self._listeners.append(listener)

@@ -65,7 +65,7 @@ class SessionFor:
 
         Raises:
             SessionNotFound: the call has ended.
-            SessionDied: the dead one has not been ended yet, and the next who asks may have more luck.
+            SessionDied: the dead session has not been closed yet; a later request may succeed.
             DeadlineExceeded: the session was not open in time.
         """
         await _wait_ended(died)

@@ -241,7 +241,7 @@ class ToolCalls:
     # What the caller hears before the reply.
 
     async def _tell(self, asked: Asked, message: Interim) -> None:
-        """Send a message to the reply address of one who asked; it may be lost with the connection."""
+        """Send a message to a requester's reply address; it may be lost with the connection."""
         if not asked.delivery.expects_answers:
             return
         try:

@@ -24,7 +24,7 @@ class Column:
 
 
 def shortened(text: Text, width: int, *, middle: bool = False) -> Text:
-    """The text in ``width`` cells at most."""
+    """Shorten a text to at most ``width`` cells."""
     if cell_len(text.plain) <= width:
         return text
     if not middle or width < 3:

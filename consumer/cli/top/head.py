@@ -11,7 +11,7 @@ Piece = str | tuple[str, str]
 """A part of a line, with a style or without."""
 
 STALE = 5.0
-"""After how long (s) without an answer it is told how old the picture is."""
+"""Seconds without an answer after which the screen shows how old its data is."""
 
 _HELP = """
   ↑ ↓ k j            select a session; Page Up, Page Down, Home, End

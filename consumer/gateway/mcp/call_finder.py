@@ -41,7 +41,7 @@ class Calls:
         """What a request means.
 
         Raises:
-            Refused: 400, 401, 403, or 404 when its MCP session is none of this call's, or its token another call's.
+            Refused: 400, 401, 403, or 404 if its MCP session or its token belongs to another call.
             SessionsError: the services are not known, because no worker answers.
         """
         grant = granted(request)
@@ -92,10 +92,10 @@ class Calls:
 
 
 def check_call(grant: Grant, call_id: CallId | None) -> None:
-    """See that a call is there for who asks.
+    """Check that a request may reach a call.
 
     Raises:
-        Refused: 404: it is not his, and whether there is one is none of his business.
+        Refused: 404, whether or not such a call exists.
     """
     if call_id is not None and not grant.reaches_call(call_id):
         raise Refused(404, "the token is for another call")

@@ -16,7 +16,7 @@ TOLD: Final = "session.#"
 
 
 class Listener(Protocol):
-    """Who hears what the session of one call on one service tells."""
+    """The listeners to the changes of one call's session on one service."""
 
     def hear(self, event: CloudEvent) -> None:
         """Take an event; called in the order in which they came, and not to be waited in."""
@@ -91,5 +91,5 @@ class SessionChanges:
                 listener.end()
 
     def close(self) -> None:
-        """End what every listener hears, so that each is told so and asks another gateway."""
+        """End every listener's stream, so that its client connects to another gateway."""
         self._end_all()

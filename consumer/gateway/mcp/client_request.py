@@ -13,7 +13,7 @@ from schemas.ids import CallId
 
 @dataclass(frozen=True, slots=True)
 class ClientRequest:
-    """A request, and who asks: the era that he speaks, what he can do, and the call and service that he means."""
+    """A request with its client's era and capabilities, and the call and service that it names."""
 
     call: RpcRequest
     era: Era

@@ -32,7 +32,7 @@ Method = Callable[[ClientRequest], Awaitable[Json]]
 
 
 class Methods:
-    """Answers the methods of MCP."""
+    """Handles the MCP methods of the endpoint, through ``SessionClient``."""
 
     def __init__(
         self,

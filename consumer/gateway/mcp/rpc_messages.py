@@ -46,7 +46,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class ClientAnswer:
-    """The client's answer to a question of ours; ``result`` is None when it is an error."""
+    """The client's answer to a question; ``result`` is None if it is an error."""
 
     id: int | str
     result: Json | None

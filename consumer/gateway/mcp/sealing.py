@@ -71,7 +71,7 @@ class Seal:
         return self._fernet.encrypt(value.model_dump_json(by_alias=True).encode()).decode()
 
     def session(self, text: str) -> McpSession | None:
-        """The session that a text is; None when it is none of this gateway's."""
+        """The session that a token stands for; None if this gateway did not make the token."""
         return self._remembered(text)
 
     def _session(self, text: str) -> McpSession | None:
@@ -82,7 +82,7 @@ class Seal:
             return None
 
     def question(self, text: str) -> Question | None:
-        """The question that a text is; None when it is none of this gateway's."""
+        """The question that a token stands for; None if this gateway did not make the token."""
         opened = self._opened(text)
         try:
             return Question.model_validate_json(opened) if opened is not None else None
@@ -104,7 +104,7 @@ def _secrets(settings: GatewaySettings, prefix: str) -> Sequence[bytes]:
     if not secret:  # a public key is no secret; the credentials are
         secret = [one.get_secret_value() for one in (settings.auth_password, settings.auth_token) if one is not None]
     secret = secret or [token.sha256.lower() for token in settings.tokens]
-    # Who listens on loopback without credentials hides nothing from anybody: there its replicas need only agree.
+    # A gateway on loopback without credentials has nothing to hide: its replicas only have to agree.
     return [one.encode() for one in secret] or [prefix.encode()]
 
 

@@ -53,7 +53,7 @@ class Hearing:
         self._told.put_nowait(None)
 
     async def taken(self) -> None:
-        """Wait until he has taken all that he was told: who reads slowly is not told faster."""
+        """Wait until the client has read what was sent: a slow reader gets no more at once."""
         await self._told.join()
 
     async def events(self) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
 """jambonz: ``Jambonz-Signature: t=<s>,v1=<hex>``, HMAC-SHA256 of ``t.body`` with the account's webhook secret.
 
 Source: jambonz/node-client ``lib/utils/webhook-response.js``, and docs.jambonz.org. The header may have several ``v1``.
-A jambonz of one's own uses HTTP Basic instead: give it credentials of the gateway.
+A self-hosted jambonz uses HTTP Basic instead: give it credentials of the gateway.
 """
 
 from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ SHA256_HEADER: Final = "x-signalwire-sha256-signature"
 SHA1_HEADERS: Final = ("x-signalwire-signature", "x-twilio-signature")
 
 MAX_FIELDS: Final = 2000
-"""A form with more fields is none of a telephony platform; to sort it would cost more than to refuse it."""
+"""No telephony platform sends a form with more fields. Sorting it would cost more than refusing it."""
 
 
 def is_signed(headers: Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ HEADER: Final = "x-twilio-signature"
 SETTINGS_HEADER: Final = "x-twilio-webhooks-signature-settings"
 DIGESTS: Final = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
 MAX_FIELDS: Final = 2000
-"""A form with more fields is none of Twilio's; to sort it would cost more than to refuse it."""
+"""Twilio sends no form with more fields. Sorting it would cost more than refusing it."""
 
 
 def is_signed(headers: Mapping[str, str]) -> bool:

@@ -152,7 +152,7 @@ class Catalogue:
         self._listings += 1
 
     async def renew(self, fetch: Callable[[], Awaitable[Listing]]) -> None:
-        """List again; whoever comes while that goes on shares its result."""
+        """List again; concurrent callers share the result."""
         seen = self._listings
         async with self._lock:
             if self._listings == seen:

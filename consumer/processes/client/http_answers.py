@@ -270,7 +270,7 @@ def _like(
 
 
 def _request_id(request: httpx2.Request) -> int | str | None:
-    """The id of the request in the body; ``None`` for a notification or an answer of ours."""
+    """The id of the request in the body; ``None`` for a notification or a response."""
     message = from_json(request.content)
     request_id: int | str | None = message.get("id") if "method" in message else None
     return request_id

@@ -34,13 +34,13 @@ MAX_OPEN = 8
 """Questions that may be open to one caller at once; more are declined."""
 
 MAX_LOG = 64 << 10
-"""Bytes of the data of one log message; of a longer one the beginning is told."""
+"""Bytes of one log message's data; a longer one is cut."""
 
 MAX_LOGS = 1_000
-"""Log messages that the requester of one request is told; what a server says beyond is dropped."""
+"""The most log messages for the requester of one request; more are dropped."""
 
 MAX_CHANGES = 1_000
-"""Changes that the requester of one request is told of; what a server says beyond is dropped."""
+"""The most changes for the requester of one request; more are dropped."""
 
 TELL_TIMEOUT = 5.0
 """How long (s) a result waits until its requester has been told what came before it."""
@@ -75,7 +75,7 @@ class _Request:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """The requester is told something within this."""
+        """Send the requester an interim message within this."""
         self._telling += 1
         self._all_told.clear()
         try:

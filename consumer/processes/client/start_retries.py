@@ -70,7 +70,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def words_of(fault: BaseException) -> str:
-    """What a fault of the handshake says, in words of the server's or of ours, never in those of a validator."""
+    """The text of a handshake's fault, in the server's words or ours, never in a validator's."""
     if isinstance(fault, ValidationError):
         where = ", ".join(
             ".".join(str(part) for part in error["loc"]) or "the whole response" for error in fault.errors()[:3]

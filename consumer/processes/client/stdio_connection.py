@@ -1,4 +1,4 @@
-"""A connection to a server that is a process of ours."""
+"""A connection to a server process that the worker started."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -76,7 +76,7 @@ class StdioConnection(Connection):
         """Nothing to do: of a process we hear by itself."""
 
     async def wait_gone(self, timeout: float) -> ProcessExit | None:
-        """Wait for its exit and its last words."""
+        """Wait until the process has exited; returns its exit with the last lines of stderr."""
         return await self.process.wait_gone(timeout)
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""The worker's end of a process that forks when it is told to, and tells when its forks have ended.
+"""The worker's end of a fork server: a process that forks on request, and reports when its forks end.
 
 There are two: the keeper, which forks and starts programs, and the helpers that have imported a Python server. What
 they do, and the messages on the socket, are in :mod:`consumer.processes.launch.keeper_child`.

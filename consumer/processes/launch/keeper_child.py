@@ -72,7 +72,7 @@ def prctl(option: int, value: Any) -> None:
 
 
 class Parent:
-    """A process that forks when it is told to: one thread, one selector. In a fork, ``serve`` returns the job."""
+    """A process that forks on request: one thread, one selector. In a fork, ``serve`` returns the job."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection

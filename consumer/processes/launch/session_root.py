@@ -86,7 +86,7 @@ def sweep(sandbox_dir: Path | None) -> None:
 
 @contextmanager
 def _taken_over(path: Path) -> Iterator[dict[str, Any] | None]:
-    """What its owner wrote, with the lock held; None when the owner lives, or is none of this host's."""
+    """What its owner wrote, with the lock held; None if the owner is alive or runs on another host."""
     with _opened(path) as lock:
         owner: Any = None
         with suppress(BlockingIOError):

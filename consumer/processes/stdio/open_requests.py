@@ -1,4 +1,4 @@
-"""The requests that a server has not answered yet, so that no answer to one of them goes astray."""
+"""The requests that a server has not answered yet, so that each response reaches its request."""
 
 from collections.abc import Callable
 

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class Child(Protocol):
-    """A process of which somebody is told when it has ended, and whose number nobody else has until ``wait``."""
+    """A process whose end is reported, and whose pid is not reused before ``wait``."""
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,4 @@
-"""Forking a child of ours, the same way on every event loop.
+"""Forks a child of the worker, the same way on every event loop.
 
 ``loop.subprocess_exec`` is not used: uvloop's leaves duplicates of the pipes open in the child, so that it cannot
 close its stdout, and plain asyncio's takes a thread for each child. Here a child inherits its three standard streams

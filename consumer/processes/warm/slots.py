@@ -1,4 +1,4 @@
-"""Who may start a process now: first those for whom a call waits, then those who start ahead of calls."""
+"""Orders the starts of processes: first those that a call waits for, then those ahead of calls."""
 
 import asyncio
 from collections import deque

@@ -23,7 +23,7 @@ BACKOFF = wait_exponential(multiplier=0.5, max=60) + wait_random(0, 0.5)
 """Seconds between tries while starts fail; an episode of trouble ends when a client was good for something."""
 
 COURTESY = 0.05
-"""Seconds between the news and what is done about it: whoever took a client answers its call first."""
+"""Seconds before a taken client is replaced, so that its call is answered first."""
 
 log = structlog.get_logger(__name__)
 

@@ -75,7 +75,7 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _parties(data: Payload) -> tuple[str | None, str | None]:
-    """Who called whom: the caller id is that of the leg's own user, who is the caller or the called one."""
+    """The caller and the called: the caller id is that of the leg's own user, who is one of the two."""
     own = values.first(data, "caller_id_number")
     peer = values.first(data, "peer_caller_id_number")
     dialed = values.first(data, "dialed_extension")
