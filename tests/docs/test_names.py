@@ -35,7 +35,9 @@ TABLES = {f"sandbox.{key}" for key in Sandbox.model_fields} | {f"warm.{key}" for
 LOGGED = {
     name
     for path in (ROOT / "consumer").rglob("*.py")
-    for name in re.findall(r'\.(?:debug|info|warning|error|exception)\(\s*"([a-z_]+\.[a-z_]+)"', path.read_text())
+    for name in re.findall(
+        r'(?:\.(?:debug|info|warning|error|exception)|\bsay)\(\s*"([a-z_]+\.[a-z_]+)"', path.read_text()
+    )
 }
 FILES = {path.name for folder in ("consumer", "schemas", "tests") for path in (ROOT / folder).rglob("*.py")}
 FAMILIES = {name.partition(".")[0] for name in KINDS | EVENTS | SETTINGS | LOGGED}
@@ -93,6 +95,12 @@ def test_the_generated_parts_are_as_the_code_is():
 def test_every_generated_part_is_on_a_page():
     used = {name for page in PAGES.values() for name in parts_of(page.read_text())}
     assert used == set(PARTS)
+
+
+def test_every_log_event_is_explained():
+    page = PAGES["docs/operations/log-events.md"].read_text()
+    explained = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", page, flags=re.MULTILINE)
+    assert sorted(explained) == sorted(LOGGED)
 
 
 def test_the_references_are_complete():
