@@ -108,7 +108,7 @@ async def test_a_ttl_of_zero_is_what_servers_write_that_say_nothing(starts: list
 
 async def test_a_program_that_was_replaced_is_asked_anew(tmp_path: Path, starts: list[MCPClient]) -> None:
     script = tmp_path / "server.py"
-    shutil.copy(SERVERS / "echo_server.py", script)
+    shutil.copy(SERVERS / "echo.py", script)
     async with MCPManager({"svc": service(command=[sys.executable, str(script)])}) as manager:
         old = await manager.create_client("svc")
         assert "renamed" not in await names(manager)
