@@ -78,6 +78,11 @@ async def _opened(pika: AbstractChannel) -> aiormq.Channel:
     return raw
 
 
+def told(error: BaseException | None) -> str:
+    """What of an error is added to a reason: nothing of one that says nothing."""
+    return f": {error}" if str(error or "") else ""
+
+
 def connection_url(url: str, heartbeat: float) -> URL:
     """``url`` with our heartbeat (s), unless it names one; aiormq ignores the server's and would take 60 s.
 
@@ -181,7 +186,9 @@ class Link:
             if (problem := _refusal(error, self._given)) is not None:
                 raise BrokerRefused(problem) from error
             raise
-        connection.close_callbacks.add(lambda *_: self.fail(f"the {role} connection was closed"))
+        connection.close_callbacks.add(
+            lambda _connection, error=None: self.fail(f"the {role} connection was closed{told(error)}")
+        )
         return connection
 
     def _tick(self, last: float) -> None:
