@@ -12,8 +12,7 @@ async def test_a_worker_tells_once_that_it_is_cut_off(mcp: Cluster):
         worker = await mcp.start(config(worker={"log_level": "debug"}), AMQP_URL=through(mcp.url, proxy))
         await mcp.client.create("c-1", "echo")
         await proxy.close()
-        await worker.logged("broker.lost")
-        since = len(worker.records)
+        since = worker.records.index(await worker.logged("broker.lost")) + 1
 
         def failed() -> int:
             return sum(one["event"] == "broker.attach_failed" for one in worker.records[since:])

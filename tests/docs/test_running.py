@@ -130,7 +130,10 @@ async def test_the_blocks_of_a_page_do_one_after_the_other_what_they_say(page: s
             (mcp.folder / block.says["file"]).write_text(block.text)
     configuration = configuration_of(page, mcp) or {"services": SERVICES}
     ports = with_a_free_port(configuration)
-    await mcp.start(configuration, *(["--gateway"] if "gateway" in configuration else []))
+    with_gateway = "gateway" in configuration
+    worker = await mcp.start(configuration, *(["--gateway"] if with_gateway else []))
+    if with_gateway:
+        await worker.logged("gateway.ready")
     for block in story(page):
         await run(replace(block, text=reduce(lambda text, port: text.replace(*port), ports, block.text)), mcp)
     if page == "README.md":

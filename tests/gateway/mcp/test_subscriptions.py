@@ -215,7 +215,7 @@ async def test_the_first_use_of_a_call_opens_its_session(
 
 async def test_a_gateway_in_the_workers_process_tells_what_changes_as_well(mcp: Cluster) -> None:
     worker = await mcp.start(services("new"), "--gateway", MCP_SESSIONS_GATEWAY_PORT="0")
-    port = (await worker.logged("gateway.listening"))["port"]
+    port = (await worker.logged("gateway.ready"))["port"]
     http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
     async with http, listening(http, EVERYTHING) as (_, told):
         await call(http, PATH, "touch_resource", uri=WATCHED)
