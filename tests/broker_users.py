@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from consumer.broker.errors import BrokerError
@@ -12,6 +13,7 @@ from consumer.broker.permissions import ROLES, definitions, permissions
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
 from infra.broker import PrivateBroker, private_broker
+from infra.rabbitmq_find import version_of
 
 NAMES = Names("acme.mcp")
 FORMER = "former"
@@ -20,6 +22,9 @@ FORMER = "former"
 USERS = (*ROLES, FORMER)
 FOLLOWING = f"{NAMES.prefix}.following.{{mine}}"
 """A queue as a client may have it: ``{mine}`` stands for its connection."""
+
+HAVE_RIGHTS: set[Path] = set()
+"""The folders of the nodes whose users have been given their rights."""
 
 Act = Callable[[Link, Publisher], Awaitable[object]]
 
@@ -44,8 +49,10 @@ def rights() -> dict[str, Any]:
 
 
 def give_rights(node: PrivateBroker) -> None:
-    """Once more for each test: from RabbitMQ 4.3 on, topic permissions go with their exchange."""
-    node.rabbitmqctl("import_definitions", str(node.home / "definitions.json"))
+    """Give the users their rights if they lack them: from RabbitMQ 4.3 on, those on topics go with the exchange."""
+    if node.home not in HAVE_RIGHTS or (version_of(node.server) or (4, 3)) >= (4, 3):
+        node.rabbitmqctl("import_definitions", str(node.home / "definitions.json"))
+        HAVE_RIGHTS.add(node.home)
 
 
 def url_of(node: PrivateBroker, user: str) -> str:

@@ -26,7 +26,6 @@ from tests.cli.conftest import Cli
 from tests.harness import Cluster
 from tests.raw_amqp import PROPERTIES, RawPublisher, Refused, short
 
-MESSAGES: Final = 2000
 AT_ONCE: Final = 5
 """At how many places in turn the same properties are published; making them up takes longer than publishing."""
 
@@ -87,15 +86,14 @@ def targets(mcp: Cluster) -> list[Target]:
     ]
 
 
-def publish_all(mcp: Cluster) -> tuple[dict[str, str], int]:
-    """Publish; returns by its body what must be in the dead-letter queue in the end, and how many good events there
-    were."""
+def publish_all(mcp: Cluster, messages: int) -> tuple[dict[str, str], int]:
+    """Publish so many. Returns by its body what must be a dead letter in the end, and the number of good events."""
     kept: dict[str, str] = {}
     taken = good = 0
     where, turn = cycle(targets(mcp)), count()
 
     @settings(
-        max_examples=2 * MESSAGES // AT_ONCE,
+        max_examples=2 * messages // AT_ONCE,
         deadline=None,
         database=None,
         phases=[Phase.generate],
@@ -108,7 +106,7 @@ def publish_all(mcp: Cluster) -> tuple[dict[str, str], int]:
         encoded = b"".join(given.get(name, b"") for name in PROPERTIES)
         if noise is not None and next(turn) % 20 == 0:  # most of it RabbitMQ takes from nobody
             encoded = noise
-        for target in islice(where, AT_ONCE if taken < MESSAGES else 0):
+        for target in islice(where, AT_ONCE if taken < messages else 0):
             is_event = target.exchange == mcp.client.names.calls and taken % 2 == 0
             body = json.dumps({"call_id": f"c-{taken}", "kind": "ended"}) if is_event else f"message {taken}"
             try:
@@ -122,7 +120,7 @@ def publish_all(mcp: Cluster) -> tuple[dict[str, str], int]:
 
     with RawPublisher(mcp.url) as raw:
         publish()
-    assert taken >= MESSAGES, "RabbitMQ refused too many"
+    assert taken >= messages, "RabbitMQ refused too many"
     return kept, good
 
 
@@ -168,13 +166,14 @@ async def emptied(link: Link, names: list[str]) -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("messages", [500, pytest.param(2_000, marks=pytest.mark.long)])
 async def test_any_message_is_handled_or_becomes_a_dead_letter_that_can_be_shown_replayed_and_dropped(
-    mcp: Cluster, link: Link, tmp_path: Path
+    mcp: Cluster, link: Link, tmp_path: Path, messages: int
 ):
     names, cli = mcp.client.names, Cli(tmp_path, AMQP_URL=mcp.url, MCP_SESSIONS_PREFIX=mcp.prefix)
     shared = [names.calls, names.unowned, names.orphans, names.queries]
     async with live_call(mcp) as live:
-        kept, good = await asyncio.to_thread(publish_all, mcp)
+        kept, good = await asyncio.to_thread(publish_all, mcp, messages)
         await mcp.until(lambda: len(mcp.logged("delivery", outcome="custom.ended")) >= good, within=SETTLED)
         lot = DeadLetterQueue(link, names)
         letters = await all_in(lot, kept)

@@ -121,15 +121,6 @@ def test_a_node_with_a_peer_joins_its_cluster(broker: PrivateBroker) -> None:
         broker.rabbitmqctl("forget_cluster_node", second.node)
 
 
-def test_nothing_is_left_of_a_closed_node() -> None:
-    with private_broker() as node:
-        home, url = node.home, node.url
-        assert processes_of(home.name)
-    assert not home.exists()
-    assert not connects(url)
-    assert eventually(lambda: not processes_of(home.name))
-
-
 def test_nothing_is_left_when_the_helper_itself_is_killed() -> None:
     helper = subprocess.Popen(
         [sys.executable, str(HELPER), "url"],
@@ -151,12 +142,23 @@ def test_nothing_is_left_when_the_helper_itself_is_killed() -> None:
     assert eventually(lambda: not list(HELPER.parents[1].glob(f".rabbitmq/{mark}*")))
 
 
-def test_a_private_node_takes_the_port_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_node_takes_the_port_that_it_is_given_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AMQP_URL", raising=False)
-    port = free_port()
+    port, mark = free_port(), f"mcp-{os.getpid()}-"
+    before = {process.pid for process in processes_of(mark)}  # of other nodes of this test run
+
+    def its_own() -> list[psutil.Process]:
+        return [process for process in processes_of(mark) if process.pid not in before]
+
+    homes = set(HELPER.parents[1].glob(f".rabbitmq/{mark}*"))
     with open_broker(port) as url:
         assert url == f"amqp://guest:guest@127.0.0.1:{port}/"
         assert connects(url)
+        assert its_own()
+        assert set(HELPER.parents[1].glob(f".rabbitmq/{mark}*")) > homes
+    assert set(HELPER.parents[1].glob(f".rabbitmq/{mark}*")) == homes
+    assert not connects(url)
+    assert eventually(lambda: not its_own())
 
 
 def test_a_url_that_is_given_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
