@@ -3,6 +3,8 @@
 from typing import Any
 
 from consumer.asyncapi.channels import BINDING
+from consumer.asyncapi.examples import example
+from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.payloads import (
     CALL_EVENT,
     DEAD_LETTER,
@@ -46,10 +48,10 @@ def tag_of(kind: str) -> str:
 
 def messages(schemas: dict[str, Schema]) -> dict[str, Any]:
     """Every message by its type."""
-    return {kind: _message(kind, schemas[schema_name(kind)]) for kind in message_types()}
+    return {kind: _message(kind, schemas[schema_name(kind)], schemas) for kind in message_types()}
 
 
-def _message(kind: str, schema: Schema) -> dict[str, Any]:
+def _message(kind: str, schema: Schema, schemas: dict[str, Schema]) -> dict[str, Any]:
     family = _headers_of(kind)
     told = schema["description"]
     typed = kind not in UNTYPED
@@ -71,7 +73,20 @@ def _message(kind: str, schema: Schema) -> dict[str, Any]:
         "payload": {"$ref": f"{REF}{schema_name(kind)}"},
         "tags": [{"name": tag_of(kind)}],
         "bindings": {"amqp": {**({"messageType": kind} if typed else {}), "bindingVersion": BINDING}},
+        "examples": [
+            {"name": schema_name(kind), "headers": _example_headers(kind), "payload": example(kind, schema, schemas)}
+        ],
         **({"x-internal": True} if kind in BETWEEN_WORKERS else {}),
+    }
+
+
+def _example_headers(kind: str) -> dict[str, Any]:
+    family = _headers_of(kind)
+    return {
+        **example(family, HEADERS[family], HEADERS),
+        **({"type": kind} if kind not in UNTYPED else {}),
+        **({"reply_to": "amq.rabbitmq.reply-to"} if family == "RequestHeaders" else {}),
+        **({"correlation_id": "1"} if _correlated(family) else {}),
     }
 
 

@@ -24,7 +24,7 @@ from schemas.events import EndReason, SessionEventType, WorkerEventType
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
 from schemas.replies import RESULTS
-from schemas.requests import REQUESTS, InputAnswer, SessionCreate, SessionsList, ToolsCall
+from schemas.requests import REQUESTS, InputAnswer, SessionCreate, SessionsList, ToolsCall, parse_request
 from tests.harness import ROOT
 from tests.programs import PROGRAM
 
@@ -227,3 +227,24 @@ def test_the_command_says_what_it_cannot(tmp_path: Path):
     nowhere = run(tmp_path, "--output", "no/such/folder.yaml")
     assert nowhere.returncode == 2
     assert "cannot be written" in nowhere.stderr
+
+
+def whole(schema: dict[str, Any]) -> Draft7Validator:
+    """A validator of a part of the document, with the document's schemas at hand."""
+    return Draft7Validator({**schema, "components": {"schemas": MADE["components"]["schemas"]}})
+
+
+@pytest.mark.parametrize("kind", message_types())
+def test_a_message_has_an_example_that_fits_its_schemas_and_says_something(kind: str):
+    told = MADE["components"]["messages"][kind]
+    assert told["description"]
+    (one,) = told["examples"]
+    assert one["payload"] or "required" not in MADE["components"]["schemas"][schema_name(kind)]
+    whole(told["payload"]).validate(one["payload"])
+    whole(told["headers"]).validate(one["headers"])
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_the_example_of_a_request_is_one_that_a_worker_takes(kind: str):
+    (one,) = MADE["components"]["messages"][kind]["examples"]
+    assert parse_request(one["headers"]["type"], json.dumps(one["payload"]).encode())
