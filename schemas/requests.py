@@ -80,7 +80,7 @@ class MayOpen(CallRequest):
 
     @property
     def opens(self) -> ServiceName | None:
-        """The service on which a session is opened for it where there is none."""
+        """The service on which a session is opened for it, if there is none."""
         return self.service_name if self.open != "never" else None
 
 

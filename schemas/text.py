@@ -20,7 +20,7 @@ _HALF_ESCAPED: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def decoded(body: bytes) -> str:
-    """UTF-8 as text, each byte that is none as a lone surrogate, which ``replaced`` finds again."""
+    """Decode UTF-8; each invalid byte becomes a lone surrogate, which ``replaced`` finds again."""
     return body.decode("utf-8", "surrogateescape")
 
 
@@ -56,7 +56,7 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """What to say of a field that is none of ``known``; what all have in front (``prefix``) counts for no likeness."""
+    """The fault of a field that is not in ``known``; a common ``prefix`` does not count as similar."""
     known = sorted(known)
     words = {one.removeprefix(prefix).lower(): one for one in known}
     near = [words[word] for word in get_close_matches(name.removeprefix(prefix).lower(), words, n=3, cutoff=0.6)]

@@ -1,4 +1,4 @@
-"""What a bridge keeps until the broker has it: bounded, and the bound costs first what nobody needs any more."""
+"""The events that a bridge keeps for the broker. When there are too many, outdated ones are dropped first."""
 
 from collections import deque
 from collections.abc import Iterable

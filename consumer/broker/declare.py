@@ -105,7 +105,7 @@ async def exists(link: Link, thing: Exchange | Queue) -> bool:
 
 
 async def cluster_exchange(link: Link, names: Names) -> str:
-    """The exchange for questions to the cluster: the default one where the workers are too old to have another.
+    """The exchange for requests to the cluster: the default one where the workers are too old to have another.
 
     Also where this user may not use the other one, which RabbitMQ tells from 4.3 on.
     """

@@ -34,7 +34,7 @@ class NameTaken(BrokerError):
 
 
 class InvalidBrokerUrl(BrokerError, ValueError):
-    """No connection can be made of the URL; the message says what to write and repeats nothing of it."""
+    """The URL is invalid. The message says what to write, and does not repeat the URL."""
 
 
 class BrokerUntrusted(BrokerError):

@@ -97,7 +97,7 @@ def decodable(kind: int, payload: bytes) -> bytes:
 
 
 def shortened(text: str, most: int = SHORT) -> str:
-    """``text`` in at most so many bytes of UTF-8, without half a letter at its end."""
+    """Cut ``text`` to at most this many bytes of UTF-8, without half a character at its end."""
     return text if len(text) * 4 <= most else text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 

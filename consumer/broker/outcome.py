@@ -35,7 +35,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """It is somebody else's: publish it on, then let go of it."""
+    """It belongs to another consumer: forward it, then acknowledge it."""
 
     exchange: str
     routing_key: str

@@ -28,7 +28,7 @@ from consumer.observability.reasons import reason_of
 log = structlog.get_logger(__name__)
 
 BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
-"""Stays well under the grace: a worker that is late after a restart of the broker is taken for dead."""
+"""Well below the grace: a worker that reconnects late after a restart of the broker counts as dead."""
 
 ATTACH_TIMEOUT = 60.0
 

@@ -42,7 +42,7 @@ INBOX_EXPIRES_MS = 1_800_000
 """When an inbox without a consumer is deleted; long after its last message has become an orphan."""
 
 QUERY_TTL_MS = 30_000
-"""When a question to the cluster is dropped: nobody waits for its answer any more."""
+"""When a request to the cluster is dropped, because its requester no longer waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ class Configured:
         return service
 
     def restores(self, name: ServiceName) -> bool:
-        """Whether a session on this service is opened again when its worker has gone."""
+        """Whether a session on this service is opened again after its worker has died or left."""
         service = self.services.get(name)
         return service is not None and service.enabled and service.restore
 

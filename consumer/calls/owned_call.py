@@ -108,7 +108,7 @@ class EventState:
         self.untold.append(session)
 
     def was_untold(self, session: CallSession) -> bool:
-        """Whether nobody has been told of a session that has ended; it waits for no recipe any more."""
+        """Whether an ended session was never reported as created; it no longer waits for a recipe."""
         if session not in self.untold:
             return False
         self.untold.remove(session)
@@ -221,7 +221,7 @@ class Reason(Enum):
     ANSWERS = "answers"
     """A tool call that is repeated must find the answer that was given."""
     ENDED = "ended"
-    """Its tombstone: what comes after its end must find that it has ended."""
+    """Its tombstone: later messages must find that the call has ended."""
 
 
 class Tenure:

@@ -98,7 +98,7 @@ class Queries:
         self._tasks = Tasks()
 
     def take(self, delivery: Delivery) -> None:
-        """Take a question to the cluster over."""
+        """Answer a request to the cluster."""
         # It is addressed to the cluster: its routing key may be anything, and names no call.
         self._tasks.start(
             self._settler.settle(delivery.about_call(""), self._answer(delivery)), f"query {delivery.type}"
@@ -211,7 +211,7 @@ class Queries:
         return self._figures.last_minute(self._worker_id, placer=self._is_placer())
 
     async def _ask_others(self, question: Scatter, expected: int) -> list[Json]:
-        """Ask all other workers; returns what has been answered when so many have, or the time is over."""
+        """Ask all other workers; returns the replies when enough have come, or after the timeout."""
         if not expected:
             return []
         message = Message(body=question.model_dump_json().encode(), type=question.type, persistent=False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
 
 CONNECT_TIMEOUT = 1.0
-"""How long (s) a command goes on knocking at a broker that refuses; a slow one gets what a connection takes."""
+"""How long (s) a command retries a broker that refuses connections; a slow broker gets the time it needs."""
 
 _PANEL = "Everywhere"
 
@@ -232,7 +232,7 @@ R = TypeVar("R")
 
 
 def run(work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine of a command that is none itself, because it asks a person in between."""
+    """Run a coroutine for a command that is not one, because it asks the user something in between."""
     _quiet_logs()
     return asyncio.run(work)
 

@@ -147,7 +147,7 @@ def _calls(watch: Watch) -> Table:
 
 
 def _session(call: PlayedCall) -> Text:
-    """The time that an open session has left, or what became of it."""
+    """The remaining time of an open session, or how it ended."""
     if call.state != "open" or call.listed is None:
         return state(call.state)
     return time_left(call.listed)

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 1000
-"""Columns of a screen that is none: what is piped into another program is not folded, and has one line for each row."""
+"""Columns when the output is no terminal: piped output is not folded, and has one line for each row."""
 
 _FILLING = re.compile(r" +(?=\n)| +$")
 

@@ -108,7 +108,7 @@ class AmqpConnection:
         self._rpc_client = RpcClient(self._publisher)
         self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
         self._to_cluster = ""
-        """The exchange for questions to the cluster, on this link."""
+        """The exchange for requests to the cluster, on this link."""
         self._link: Link | None = None
         self._answered_on: Link | None = None
         self._listening = asyncio.Lock()
@@ -264,7 +264,7 @@ class AmqpConnection:
             return False
 
     async def _listen(self) -> None:
-        """Have a queue for answers; from the first request on, because who only publishes may have no queue."""
+        """Declare a queue for replies with the first request, because a publisher may not declare one."""
         async with self._listening:
             link = self._linked()
             if link is self._answered_on:

@@ -13,7 +13,7 @@ from schemas.interim import Interim
 from schemas.replies import Reply
 
 OnInterim = Callable[[Interim], Awaitable[None]]
-"""Is given what comes before the reply: ``tools.progress``, ``tools.pending``, ``input.required``."""
+"""Gets the interim messages: ``tools.progress``, ``tools.pending``, ``input.required``."""
 
 
 @dataclass(frozen=True, slots=True)

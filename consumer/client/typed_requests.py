@@ -43,7 +43,7 @@ Open = Literal["beside", "alone", "never"]
 
 
 class OpeningOptions(TypedDict, total=False):
-    """Which session is meant: the call's session on a service, and whether it is opened where there is none."""
+    """Selects a session: the call's session on a service, and whether it is opened if there is none."""
 
     service_name: str | None
     open: Open | None
@@ -117,7 +117,7 @@ def on_the_wire(options: QuestionOptions) -> Json:
 
 
 def body_of(values: Json) -> bytes:
-    """A message body of what is not None."""
+    """Encode the values that are not None as a message body."""
     given = {name: value for name, value in values.items() if value is not None}
     try:
         return to_json(given, inf_nan_mode="constants")

@@ -12,7 +12,7 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 SHORT_TIMEOUT = 4.0
-"""How long (s) the session of the one call may stay unused that nobody attends to any more: it expires."""
+"""The idle timeout (s) of the one call whose session is left to expire."""
 
 TIMEOUT = 60.0
 """The same for all others."""

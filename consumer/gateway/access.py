@@ -42,11 +42,11 @@ class Grant:
             raise Refused(403, f"this token does not allow the service {service!r}")
 
     def reaches_call(self, call_id: CallId) -> bool:
-        """Whether a call is his."""
+        """Whether the token allows a call."""
         return self.call_id is None or self.call_id == call_id
 
     def reaches(self, service: str) -> bool:
-        """Whether a service is his."""
+        """Whether the token allows a service."""
         return self.services is None or service in self.services
 
 

@@ -117,7 +117,7 @@ class Gateway:
         return True
 
     async def close(self) -> None:
-        """Listen no more, and disconnect."""
+        """Close the port, and disconnect."""
         self._changes.close()
         await self._server.close()
         if self._learning is not None:

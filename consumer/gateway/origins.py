@@ -106,7 +106,7 @@ def _name(host: str) -> str:
 
 
 def _origin_name(origin: str) -> str:
-    """The host of an origin; empty where it is none."""
+    """The host of an origin; empty if it is invalid."""
     try:
         return _name(urlsplit(origin).netloc)
     except ValueError:

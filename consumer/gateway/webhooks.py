@@ -27,7 +27,7 @@ ANSWERED_WITH_JSON: Final = frozenset({"daily", "elevenlabs", "vapi"})
 """Sources whose platforms ask for 200 and not for any success."""
 
 NOTHING_TO_ADD: Final = {"type": "conversation_initiation_client_data"}
-"""What ElevenLabs reads when it asks for a conversation's data, and there is none."""
+"""The response when ElevenLabs asks for a conversation's data: there is none."""
 
 
 class Webhooks:

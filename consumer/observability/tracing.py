@@ -46,7 +46,7 @@ def carrier() -> dict[str, str]:
 
 
 def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[Span]:
-    """A piece of work of our own, below what runs now."""
+    """A span for a step of our own, within the current span."""
     if not traced():
         return _NO_SPAN
     return trace.use_span(_tracer.start_span(name, attributes=attributes), end_on_exit=True)
@@ -103,7 +103,7 @@ def processing(
 
 
 def serving(method: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
-    """Answer an HTTP request within this; a trace that its sender began goes on."""
+    """Answer an HTTP request within this; it continues the sender's trace."""
     if not _configured():
         return _NO_SPAN
     came = {name: value for name in _FIELDS if (value := headers.get(name)) is not None}

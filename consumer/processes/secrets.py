@@ -12,7 +12,7 @@ _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|auth|cred|cookie|dsn|sign|
 _SCHEME = re.compile(r"^(bearer|basic|token|digest)\s+", re.IGNORECASE)
 _URL = re.compile(r"\w[\w+.-]*://\S+")
 _LIKE_A_KEY = re.compile(r"(?=.*\d)[\w~+=][\w.~+/=-]{15,}")
-"""What is taken for a key under any name, and as a part of a URL's path, where hosted MCP servers have it."""
+"""What counts as a key under any name, and as a part of a URL's path, where hosted MCP servers have it."""
 
 
 def origin(service: MCPService) -> str:

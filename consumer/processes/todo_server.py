@@ -65,7 +65,7 @@ def complete_todo(id: int) -> Todo:  # noqa: A002 - the name that callers see
 
 @server.tool()
 def delete_todo(id: int) -> TodoList:  # noqa: A002 - the name that callers see
-    """Take something off the list, done or not. Returns what is left."""
+    """Remove a todo from the list, done or not. Returns the remaining ones."""
     _the(id)
     del todos[id]
     return _all()

@@ -66,7 +66,7 @@ class Reservation(Generic[P]):
         return process
 
     def give_back(self) -> None:
-        """Need neither place nor process any more, unless it has been claimed. Idempotent."""
+        """Release the place and the process, unless they have been claimed. Idempotent."""
         self._unwanted = True
         self.free_place()
         self.starting.cancel()

@@ -74,7 +74,7 @@ class SessionManager(Generic[P]):
 
     @property
     def limits(self) -> SessionLimits:
-        """The limits in force; others hold from the next opening on, and close nothing that is open."""
+        """The current limits. New limits apply to the next sessions, and close no open session."""
         return self._places.limits
 
     @limits.setter
@@ -289,7 +289,7 @@ class SessionManager(Generic[P]):
         return closed
 
     def set_timeout(self, session_id: SessionId, timeout: float) -> Session[P] | None:
-        """Give a session another idle timeout, in force at once; it is not touched. None when there is none."""
+        """Set a session's idle timeout, at once and without a use of it. Returns None if there is no such session."""
         session = self._sessions.get(session_id)
         if session is not None:
             session.timeout = self._timeout(timeout)

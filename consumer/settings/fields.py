@@ -31,7 +31,7 @@ def reloadable_fields(model: type[BaseModel]) -> tuple[str, ...]:
 
 
 def meaning_of(model: type[BaseModel], name: str) -> str:
-    """What the docstring below a field says, on one line; empty where there is none."""
+    """The docstring below a field, on one line; empty if there is none."""
     return " ".join((model.model_fields[name].description or "").split())
 
 
@@ -41,7 +41,7 @@ def first_sentence(meaning: str) -> str:
 
 
 def reloaded(running: S, given: S) -> S:
-    """A section as a running worker goes on with it: ``running``, with what it takes on of ``given``."""
+    """A section after a reload: ``running``, with the reloadable settings of ``given``."""
     return running.model_copy(update={name: getattr(given, name) for name in reloadable_fields(type(running))})
 
 

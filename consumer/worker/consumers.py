@@ -131,7 +131,7 @@ class Consumers:
         self._consumer_tags.pop("unowned", None)
 
     async def stop_taking(self, timeout: float) -> None:
-        """Take no more raw events and questions; wait at most ``timeout`` seconds for each kind that was taken."""
+        """Stop consuming raw events and cluster requests; wait at most ``timeout`` seconds for those in progress."""
         for name, tag in self._consumer_tags.items():
             with suppress(BrokerError, KeyError):
                 await self._channels[name].cancel(tag)
@@ -146,7 +146,7 @@ class Consumers:
                     await channel.close()
 
     async def delete_inbox(self) -> None:
-        """Delete the inbox if it is empty; what is left in it becomes an orphan."""
+        """Delete the inbox if it is empty; messages that are left in it become orphans."""
         control = self._channels.get("control")
         if control is None:
             return

@@ -8,7 +8,7 @@ from schemas.ids import WorkerId
 
 
 class CurrentLink:
-    """Knows the current link; its questions raise ``BrokerUnavailable`` while there is none, or when it is lost."""
+    """Knows the current link; requests raise ``BrokerUnavailable`` while there is none, or when it is lost."""
 
     def __init__(self, names: Names, max_dead_letter_bytes: int) -> None:
         self._names = names

@@ -1,8 +1,8 @@
 """How a worker leaves: a written sequence, with budgets (s) that ``consumer.worker.budgets`` adds up.
 
-1. say so: presence and ``worker.draining``; place nothing more                 1
+1. report it: presence and ``worker.draining``; place nothing more             1
 2. with ``drain = "wait"``, wait for calls to end                              of ``drain_timeout``
-3. stop consuming raw events and questions, wait for what was taken of them   3
+3. stop consuming raw events and cluster requests, finish the received ones    3
 4. hand over or close every call                                              the rest of ``drain_timeout`` (15)
 5. stop every MCP process that is left                                        4
 6. flush the events, ``worker.stopped`` the last of them                      2
@@ -10,7 +10,7 @@
 
 Their sum with the default ``drain_timeout`` stays under the 30 s that Heroku gives.
 
-Who asks again hurries (``consumer.worker.stop_signals``): running tool calls are given up, and so is whatever waits.
+A second signal makes it hurry (``consumer.worker.stop_signals``): running and waiting tool calls are given up.
 
 In step 2 the calls are left to end by themselves, as long as ``drain_timeout`` leaves time to hand the rest over.
 Meanwhile the worker places nothing and is given no call, and everything else it does as before: ends reach it as raw

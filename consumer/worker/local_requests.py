@@ -78,7 +78,7 @@ class _Asked(LocalRequester):
         self._heard.put_nowait(None)
 
     async def reply(self, on_interim: OnInterim | None) -> Reply | None:
-        """The reply, after ``on_interim`` was given what comes before it; None when the owner has not got the call."""
+        """The reply; interim messages go to ``on_interim`` first. None if this worker does not own the call."""
         while (heard := await self._heard.get()) is not None:
             message_type, body = heard
             if message_type.endswith(REPLY_SUFFIX):

@@ -137,7 +137,7 @@ class Peers:
             case EndedCalls.type:
                 parts.endings.hear(delivery)
             case SessionsScatter.type | FiguresScatter.type:
-                if delivery.message.reply_to != parts.rpc_client.reply_to:  # or it is our own question to everybody
+                if delivery.message.reply_to != parts.rpc_client.reply_to:  # or it is our own request to all workers
                     parts.queries.take_scatter(delivery)
             case kind if kind == OwnerCheck.type + REPLY_SUFFIX:
                 self._hear_owner(delivery)

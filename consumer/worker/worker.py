@@ -188,7 +188,7 @@ class Worker:
 
 
 def _configured(settings: Settings) -> dict[str, object]:
-    """What a worker says that it works with: the file, or that there is none, and what calls can get."""
+    """The configuration that a worker logs: the file, if there is one, and the services and routes."""
     return {
         "configuration": "built in" if settings.path is None else str(settings.path.absolute()),
         "services": sorted(name for name, service in settings.services.items() if service.enabled),

@@ -22,7 +22,7 @@ class PbxLost(Exception):
 
 
 class PbxUnreachable(PbxLost):
-    """No connection came about; the next one may."""
+    """No connection could be made; the next attempt may succeed."""
 
 
 class PbxRefused(Exception):

@@ -62,7 +62,7 @@ class Liveness:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last probe came back, the last look has found nothing, and no answer is overdue."""
+        """Whether the last probe returned, the last check found no fault, and no reply is overdue."""
         overdue = self._asked_at is not None and _ticks() - self._asked_at > self._answer_within
         return self._proved and not overdue
 

@@ -60,7 +60,7 @@ class Seen:
 
     @property
     def order_of_silence(self) -> tuple[bool, float]:
-        """By what the most silent is found: who was asked in vain, and then who was heard longest ago."""
+        """Sorts the most silent worker first: unanswered requests, then the oldest report."""
         return self.asked_at is None, self.heard_at
 
     @property
@@ -101,11 +101,11 @@ class Presence:
         return (1 - ANSWER_SHARE) * self.grace
 
     def reported(self) -> None:
-        """A report of ours is sent: on one link they come back in this order, behind what others sent before."""
+        """Record a sent report: reports return in order on one link, after earlier reports of other workers."""
         self._reported += 1
 
     def echoed(self) -> None:
-        """Our own report has come back from the broker: what others reported before it has been heard."""
+        """Record that our own report came back: all earlier reports of other workers have been received."""
         self._echoes += 1
         self._hears()
         self._tell()
@@ -165,7 +165,7 @@ class Presence:
             del self._table[min(self._table, key=lambda one: self._table[one].order_of_silence)]
 
     def alive(self, worker_id: WorkerId) -> bool:
-        """Whether the worker is taken to live: it has not been asked in vain for longer than it may take."""
+        """Whether the worker counts as alive: no request to it has been unanswered for too long."""
         seen = self._table.get(worker_id)
         if seen is None:
             return False
@@ -196,7 +196,7 @@ class Presence:
             await self._heard_more(began + PRESENCE_TIMEOUT)
 
     def _unheard(self, since: float, *, ours_too: bool) -> bool:
-        """Whether somebody who reports when asked, or may still do so, was not heard since then."""
+        """Whether a worker that answers requests, or may still answer one, has not reported since then."""
         now = asyncio.get_running_loop().time()
         return any(
             seen.heard_at < since
@@ -260,7 +260,7 @@ class Presence:
         self._ask(unless_within=self.watch_every / 2)
 
     def knows(self, worker_id: WorkerId) -> bool:
-        """Whether the worker may be there: it has not said that it has gone, nor been asked in vain for a minute."""
+        """Whether the worker may exist: it has not reported its end, and answered within the last minute if asked."""
         seen = self._table.get(worker_id)
         if seen is None:
             return False

@@ -20,7 +20,7 @@ STALLED: Final = 1.0
 
 
 def too_late(request: CallRequest) -> DeadlineExceeded:
-    """The error for a request that nobody waits for any more."""
+    """The error for a request whose caller no longer waits."""
     named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
     return DeadlineExceeded(f"{named}: waited longer than its caller's timeout; it was not executed")
 
@@ -36,7 +36,7 @@ def check_deadline(delivery: Delivery, request: CallRequest) -> None:
 
 
 class Heartbeat:
-    """Notices when this process did not run, so that what waited for it meanwhile is not taken for fresh."""
+    """Notices when this process was suspended, so that messages from that time do not count as recent."""
 
     def __init__(self) -> None:
         self._beat_at = time.monotonic()

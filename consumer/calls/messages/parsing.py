@@ -36,7 +36,7 @@ def read_addressed(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]
 
     Raises:
         UnknownType: its type is unknown.
-        InvalidMessage: it does not fit its type, came under the key of another call, or is a question to the cluster
+        InvalidMessage: it does not fit its type, came under the key of another call, or is a request to the cluster
             that was sent to a call.
     """
     call_id, message = _read(delivery, names)

@@ -47,7 +47,7 @@ class Closing:
     # The end of the call.
 
     async def end(self, call: OwnedCall) -> list[SessionId]:
-        """Close the sessions of a call that has ended, and keep out what comes after its end; returns their ids."""
+        """Close the sessions of a call that has ended, and refuse later messages; returns their ids."""
         self._endings.note(call.call_id)
         if not call.tenure.has_ended:
             self._start_tombstone(call)

@@ -93,7 +93,7 @@ class OwnedCalls:
             call.bound_to = queue
 
     async def release(self, call: OwnedCall) -> None:
-        """Own a call no longer: what comes for it now reaches the placer. Idempotent."""
+        """Release a call: later messages for it reach the placer. Idempotent."""
         if self.calls.pop(call.call_id, None) is None:
             return
         self._let_go(call)
@@ -171,7 +171,7 @@ class OwnedCalls:
         )
 
     def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
-        """Keep a recipe of ours that came back; returns the delivery that can be let go of instead."""
+        """Keep a recipe of ours that came back; returns the older delivery, which can be acknowledged."""
         self._publish_left_to_placer(recipe)
         call = self.calls.get(recipe.call_id)
         if call is None:

@@ -146,7 +146,7 @@ class Recovery:
     # After we were away.
 
     async def still_ours(self, call: OwnedCall) -> bool:
-        """Note that the call is ours, because our own question came back to us; returns whether that was in doubt."""
+        """Record that we own the call, as our own owner check came back; returns whether that was in doubt."""
         await self._owned_calls.bind_requests(call)
         was_in_doubt = call.check.confirmed(asyncio.get_running_loop().time())
         if call.call_id in self._unasked:

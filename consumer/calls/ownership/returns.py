@@ -1,4 +1,4 @@
-"""Returning what comes for a call that this worker does not own: to the placer, with marks that tell it so."""
+"""Returns messages for calls that this worker does not own to the placer, with headers that say so."""
 
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Forward

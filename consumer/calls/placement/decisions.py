@@ -37,7 +37,7 @@ from schemas.requests import (
 )
 
 MAX_DEATHS = 4
-"""How many workers in a row may die with a call, before the call is taken for the cause."""
+"""How many workers in a row may die while they have a call, before the call counts as the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,5 +165,5 @@ def in_a_crash_loop(recipe: Recipe) -> bool:
 
 
 def is_poison(message: Addressed, deaths: int) -> bool:
-    """Whether a message that so many workers have died with is taken for the cause; a recipe has a rule of its own."""
+    """Whether a message counts as the cause of so many workers' deaths; recipes have a separate rule."""
     return deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck | Recipe)

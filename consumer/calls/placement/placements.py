@@ -52,7 +52,7 @@ class Placements:
         return self._recent.get(call_id)
 
     def sent_again(self, call_id: CallId) -> None:
-        """Note that a message of a call is on its way through the sessions exchange, and what comes keeps behind it."""
+        """Note that a call's message was sent through the sessions exchange again; later messages wait for it."""
         self._sent_again.set(call_id, True)
 
     def comes_behind(self, call_id: CallId, given: Headers) -> bool:

@@ -203,7 +203,7 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """What was raised instead of an answer is raised for all who have joined; the key may be used again."""
+        """Raise an error for all requests that joined; the key may be used again."""
         if error is None or self._entry.answer.done():
             return
         if self._window is not None:

@@ -9,7 +9,7 @@ Listener = Callable[[Interim], Awaitable[None]]
 """Sends a message to the reply address of one request."""
 
 MAX_LISTENERS = 16
-"""Requests under one key that hear what comes before the reply; more of them only get the reply."""
+"""The most requests under one key that get interim messages; further ones get only the reply."""
 
 
 class Running:

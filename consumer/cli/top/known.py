@@ -19,7 +19,7 @@ EVENTS = 200
 
 
 class Now(NamedTuple):
-    """A moment: of this process's own clock (s), and of the calendar."""
+    """A moment, on this process's monotonic clock (s) and in the calendar."""
 
     ticks: float
     date: datetime

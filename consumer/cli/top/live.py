@@ -1,4 +1,4 @@
-"""The live view: keys, changes and the clock lead to a new picture, at most so many times a second."""
+"""The live view: it is drawn again after keys, changes and time, at a bounded rate."""
 
 import asyncio
 import os

@@ -53,7 +53,7 @@ class View:
     reverse: bool = False
     selected: str | None = None
     at: int = 0
-    """Where the selected session was, for when it has gone."""
+    """The row of the selected session, in case it ends."""
     asked: tuple[str, int] = ("", 0)
     """The session that is to be closed, and how many sessions that would end."""
     said: str = ""
@@ -87,7 +87,7 @@ def _fits(session: SessionRow, wanted: str) -> bool:
 
 
 def position(view: View, rows: Sequence[SessionRow]) -> int | None:
-    """Where the selected session is now; when it has gone, its place is the next one's. None: nothing is selected."""
+    """The row of the selected session; if it has ended, that of the next one. None: nothing is selected."""
     if view.selected is None or not rows:
         return None
     here = (number for number, one in enumerate(rows) if one.session_id == view.selected)

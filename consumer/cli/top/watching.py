@@ -27,7 +27,7 @@ REPLY_TIMEOUT = 3.0
 """How long (s) the workers have to answer."""
 
 SHARE = 5
-"""A round may take one part in so many of the time."""
+"""A round may take this fraction of the time."""
 
 
 class Watcher:
@@ -150,7 +150,7 @@ class Watcher:
             self.ask()
 
     async def close(self, session_id: str) -> str:
-        """Close a session; returns what became of it, in a sentence."""
+        """Close a session; returns the result as a sentence."""
         try:
             result = await self._client.close(session_id)
         except SessionsError as error:

@@ -1,4 +1,4 @@
-"""A request as the methods of MCP see it: what is asked, by whom, and how he hears of what comes before the answer."""
+"""A request as the MCP methods see it: the call, its client, and the way to send interim messages."""
 
 from dataclasses import dataclass
 

@@ -145,7 +145,7 @@ class Methods:
         return own or results.listed(await self._catalogue.tools(asked.service))
 
     async def _own_tools(self, asked: ClientRequest) -> Json | None:
-        """The tools of the call's session, where its server says that they may change; None where there is none."""
+        """The tools of the call's session, if its server announces changes of them; None without a session."""
         described = await self._catalogue.description(asked.service)
         if not protocol.offered(described, "stateless").get("tools", {}).get("listChanged"):
             return None

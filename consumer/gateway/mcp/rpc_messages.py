@@ -31,7 +31,7 @@ class RpcRequest:
 
     @property
     def meta(self) -> Json:
-        """MCP's ``_meta``, empty where there is none."""
+        """MCP's ``_meta``; empty if there is none."""
         meta = self.params.get("_meta")
         return meta if isinstance(meta, dict) else {}
 

@@ -37,19 +37,19 @@ class Answered:
 
 
 class Hearing:
-    """What the sender of a request hears before the answer; without a stream he hears nothing."""
+    """The interim messages for the sender of a request; without a stream there are none."""
 
     def __init__(self, *, streams: bool) -> None:
         self.streams = streams
         self._told: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def tell(self, message: bytes) -> None:
-        """Tell him a message of JSON-RPC."""
+        """Send the client a JSON-RPC message."""
         if self.streams:
             self._told.put_nowait(message)
 
     def end(self) -> None:
-        """Tell him nothing more."""
+        """Send the client nothing more."""
         self._told.put_nowait(None)
 
     async def taken(self) -> None:
@@ -57,7 +57,7 @@ class Hearing:
         await self._told.join()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """What he is told until the end, as server-sent events, and a comment for each time of silence."""
+        """Yield the messages until the end as server-sent events, and a comment after each silence."""
         while True:
             try:
                 async with asyncio.timeout(QUIET):
@@ -122,7 +122,7 @@ class Answering(Response):
         return Response(answer.body, answer.status, answer.headers, JSON_TYPE)
 
     async def _while_there(self, receive: Receive) -> Answered | None:
-        """The answer; None when the client has gone before it was there."""
+        """The answer; None if the client disconnected before."""
         loop = asyncio.get_running_loop()
         watching: asyncio.Task[None] | None = None
 

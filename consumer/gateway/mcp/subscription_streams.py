@@ -109,7 +109,7 @@ class Listening:
         self._changed |= {(None, uri): None for uri in self._filter.uris}
 
     def end(self) -> None:
-        """Tell what is left, and nothing more."""
+        """Send the remaining messages, and then no more."""
         self.over = True
         self._woken.set()
 

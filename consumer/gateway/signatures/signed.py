@@ -84,7 +84,7 @@ def equal(expected: str, given: str) -> bool:
 
 
 def from_base64(text: str) -> bytes | None:
-    """The bytes of a base64 text, with or without its padding; None when it is none."""
+    """Decode base64, with or without padding; None if it is invalid."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):

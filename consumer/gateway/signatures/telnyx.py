@@ -19,7 +19,7 @@ def is_signed(headers: Mapping[str, str]) -> bool:
 
 
 def holds(keys: Sequence[str], request: Signed) -> bool:
-    """Whether the owner of one of the public keys has signed the body, and lately."""
+    """Whether one of the public keys verifies the body's signature, and the signature is recent."""
     timestamp = request.header(TIMESTAMP_HEADER)
     signature = from_base64(request.header(SIGNATURE_HEADER))
     if signature is None or not request.is_fresh(timestamp):

@@ -140,7 +140,7 @@ class Catalogue:
 
     @property
     def stale(self) -> bool:
-        """Whether the tools may be others by now, or are being listed again."""
+        """Whether the tools may have changed, or are being listed again."""
         return self.changed or self._lock.locked() or self.listing.is_old
 
     def __contains__(self, name: str) -> bool:

@@ -204,7 +204,7 @@ class AnsweringClient(httpx2.AsyncClient):
         return httpx2.Response(200, headers=_JSON, request=request, content=_json_of(failure(asked["id"], UNANSWERED)))
 
     async def _read(self, response: httpx2.Response) -> bytes:
-        """The body; one that cannot be decoded is none, and of one that is too long no more than shows it."""
+        """The body; empty if it cannot be decoded, and cut just beyond the limit if it is too long."""
         read = bytearray()
         try:
             async for chunk in response.aiter_bytes():
@@ -293,7 +293,7 @@ def _refusal(request_id: int | str, status: int, data: bytes) -> Answer:
 
 
 def _forgets(request: httpx2.Request, response: httpx2.Response, data: bytes) -> str | None:
-    """What was said when the server does not know the session any more, ``None`` when it does or there is none."""
+    """The server's words if it no longer knows the session; ``None`` if it does, or without a session."""
     if SESSION_ID not in request.headers or response.status_code not in {400, 404, 410}:
         return None
     try:

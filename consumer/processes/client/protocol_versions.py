@@ -65,7 +65,7 @@ _LOST = ("Connection closed", "SSE stream")
 
 
 def connection_lost(fault: MCPError) -> bool:
-    """Whether the connection broke; -32000 alone is also what many servers answer with, the SDK's words are not."""
+    """Whether the connection was lost. Many servers use the code -32000 too, so the SDK's text is compared."""
     return fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
 
 

@@ -200,7 +200,7 @@ async def answers(requests: Mapping[str, Any], dialogue: Dialogue) -> Json:
 
 
 async def _answer(dialogue: Dialogue, method: str, params: Json) -> Json | ErrorData:
-    """The requester's answer in the shape that the protocol wants; ``cancel`` or an error when there is none."""
+    """The requester's answer in the protocol's form; ``cancel`` or an error if there is no answer."""
     assert dialogue.on_question is not None
     try:
         given = await dialogue.on_question(method, params)

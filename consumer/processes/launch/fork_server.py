@@ -231,7 +231,7 @@ class ForkServer:
             self._loop.remove_writer(self._connection.fileno())
 
     def retire(self) -> None:
-        """Fork no more than was asked for, and end when the last fork has gone; at once, if there is none."""
+        """Fork only what was already requested, and end after the last fork; at once if there is none."""
         self.retired = True
         self._leave_when_idle()
 
@@ -360,7 +360,7 @@ def _forget(child: ForkedChild) -> None:
 
 
 def _drop(child: ForkedChild) -> None:
-    """End a process whose owner has gone."""
+    """End a process whose owner has ended."""
     child.watch(partial(_forget, child))
     if not child.is_there():
         return

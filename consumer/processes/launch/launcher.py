@@ -40,7 +40,7 @@ class Launcher(Protocol):
         """Begin what would make the first launch of ``service`` slower than the others; returns at once."""
 
     def retire(self, service: MCPService) -> None:
-        """Nothing of ``service`` will be launched any more: let go of what was prepared, when it is not needed."""
+        """Release what was prepared for ``service``, which will not be launched again, if nothing else needs it."""
 
     def launch(self, service: MCPService) -> AbstractAsyncContextManager[ServerProcess]:
         """Start a process whose pipes speak MCP for ``service``."""
@@ -214,7 +214,7 @@ Program = tuple[tuple[str, int, int], ...]
 
 
 def program_of(service: MCPService) -> Program:
-    """The files of the service's command as they are now; nothing where there is none, be it for a URL."""
+    """The current state of the files in the service's command; empty for a service at a URL."""
     if service.command is None:
         return ()
     try:

@@ -72,7 +72,7 @@ class ColdStarter:
             log.warning("starter.not_prepared", service=service.name, error=str(error))
 
     def retire(self, service: MCPService) -> None:
-        """Have the launcher let go of what only this service needs."""
+        """Let the launcher release what only this service needs."""
         self._launcher.retire(service)
 
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:

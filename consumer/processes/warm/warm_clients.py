@@ -81,12 +81,12 @@ class WarmClients:
         self._retire(client)
 
     def note_start(self, seconds: float) -> None:
-        """A call had to start its own client, which took this long."""
+        """Record that a call had to start its own client, which took this long."""
         self._demand.took(seconds)
         self._news.set()
 
     async def close(self) -> None:
-        """Start no more, stop those that wait, and wait until they are gone. Idempotent, bounded as ``stop`` is."""
+        """Start no more clients, stop the waiting ones, and wait for their end. Idempotent, bounded like ``stop``."""
         self._keeper.cancel()
         for task in self._starting:
             task.cancel()
