@@ -24,7 +24,9 @@ from typing import Any, TypeVar
 
 import structlog
 
+from consumer.calls.context import ToolProcess
 from consumer.concurrency.task_set import Tasks, cancel_and_wait
+from consumer.sessions import SessionManager
 from consumer.worker.budgets import FLUSH_TIMEOUT, INBOX_TIMEOUT, OTHER_NODES, TAKEN_TIMEOUT
 from consumer.worker.consumers import Consumers
 from consumer.worker.exit_codes import WorkerExit
@@ -49,7 +51,7 @@ async def leave(parts: Parts, peers: Peers, consumers: Consumers, tasks: Tasks, 
     await consumers.stop_placing()
     budget = parts.settings.worker.drain_timeout
     if parts.settings.worker.drain == "wait":
-        budget -= await _wait_for_calls(parts, budget - min(HAND_OVER, budget / 2), hurry)
+        budget -= await _wait_for_calls(parts.sessions, parts.room_freed, budget - min(HAND_OVER, budget / 2), hurry)
     await consumers.stop_taking(TAKEN_TIMEOUT)
     in_time = bool(await _until_hurried(parts.owner.leave(parts.presence.others_ready(parts.worker_id), budget), hurry))
     await parts.sessions.shutdown()
@@ -65,22 +67,24 @@ async def leave(parts: Parts, peers: Peers, consumers: Consumers, tasks: Tasks, 
     return WorkerExit.DRAINED if in_time else WorkerExit.DRAIN_TIMED_OUT
 
 
-async def _wait_for_calls(parts: Parts, timeout: float, hurry: asyncio.Event) -> float:
-    """Wait until no session is left, ``timeout`` seconds at most; returns how many it took."""
+async def _wait_for_calls(
+    sessions: SessionManager[ToolProcess], room_freed: asyncio.Event, timeout: float, hurry: asyncio.Event
+) -> float:
+    """Wait until no session is open, at most ``timeout`` seconds; returns how long (s) it took."""
 
     async def none_left() -> None:
-        while parts.sessions.count():
-            parts.room_freed.clear()
-            await parts.room_freed.wait()
+        while sessions.count():
+            room_freed.clear()
+            await room_freed.wait()
 
     loop = asyncio.get_running_loop()
     began = loop.time()
-    log.info("worker.waiting", sessions=parts.sessions.count(), timeout_s=timeout)
+    log.info("worker.waiting", sessions=sessions.count(), timeout_s=timeout)
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             await _until_hurried(none_left(), hurry)
     hurry.clear()
-    log.info("worker.waited", sessions=parts.sessions.count())
+    log.info("worker.waited", sessions=sessions.count())
     return loop.time() - began
 
 

@@ -1,33 +1,58 @@
-"""What a worker tells of itself while it runs: its metrics, whether it is ready, and over HTTP if it shall."""
+"""The status of a running worker: its metrics and its readiness, over HTTP if it has a port."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from consumer.broker.outbox import Outbox
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.placement.placer import Placer
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import looplag, metrics
 from consumer.observability.metrics_port import metrics_port
+from consumer.settings.models import WorkerSettings
+from consumer.worker.owner_wiring import Ownership
 from consumer.worker.peers import Peers
-from consumer.worker.wiring import Parts
+from schemas.sessions import WorkerState
 
 
 class WorkerStatus:
-    """Looks at a worker from outside; ``link_up`` and ``probe`` say whether it has a link and its probes come back."""
+    """Reads a worker's gauges and its readiness.
 
-    def __init__(self, parts: Parts, peers: Peers, link_up: Callable[[], bool], probe: Callable[[], bool]) -> None:
-        self._parts = parts
+    ``phase`` returns the worker's state; ``link_up`` and ``probe`` say whether it has a link and its probes return.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        peers: Peers,
+        ownership: Ownership,
+        placer: Placer,
+        *,
+        presence: Presence,
+        outbox: Outbox,
+        phase: Callable[[], WorkerState],
+        link_up: Callable[[], bool],
+        probe: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
         self._peers = peers
+        self._ownership = ownership
+        self._placer = placer
+        self._presence = presence
+        self._outbox = outbox
+        self._phase = phase
         self._link_up = link_up
         self._probe = probe
 
     @asynccontextmanager
     async def running(self, *, exposed: bool = False) -> AsyncIterator[None]:
-        """Tell, on ``worker.http_port`` if there is one; ``exposed`` says that somebody else exposes the metrics too.
+        """Report the status, on ``worker.http_port`` if it is set; ``exposed`` if the gateway exposes the metrics too.
 
         Raises:
             CannotListen: that port cannot be listened on.
         """
-        own = self._parts.settings.worker
+        own = self._settings
         async with metrics_port(own.http_host, own.http_port, self.readiness) as listening:
             if not (listening or exposed):
                 yield
@@ -42,23 +67,22 @@ class WorkerStatus:
                 await tasks.cancel()
 
     def readiness(self) -> dict[str, object]:
-        """Whether the worker can be given a call, and what speaks for and against it."""
-        state, link, probe = self._parts.state, self._link_up(), self._probe()
+        """Whether the worker can take a call, and the conditions of that."""
+        state, link, probe = self._phase(), self._link_up(), self._probe()
         return {"ready": state == "ready" and link and probe, "state": state, "link": link, "probe": probe}
 
     def state(self) -> metrics.State:
         """The worker's gauges as of now."""
-        parts = self._parts
         services = self._peers.info().services
         return metrics.State(
             open={str(name): load.sessions for name, load in services.items()},
             capacity={str(name): load.max_sessions for name, load in services.items()},
             warm={str(name): load.warm for name, load in services.items()},
-            tool_calls_in_flight=parts.ownership.tool_calls.in_flight,
-            admission_waiting=parts.placer.waiting,
+            tool_calls_in_flight=self._ownership.tool_calls.in_flight,
+            admission_waiting=self._placer.waiting,
             link_up=self._link_up(),
-            events_waiting=len(parts.outbox) + parts.ownership.owned_calls.pending_events,
-            placer=parts.placer.is_placing,
-            workers=Counter(worker.state for worker in parts.presence.workers()),
+            events_waiting=len(self._outbox) + self._ownership.owned_calls.pending_events,
+            placer=self._placer.is_placing,
+            workers=Counter(worker.state for worker in self._presence.workers()),
             healthy=self._link_up() and self._probe(),
         )

@@ -70,7 +70,17 @@ class Worker:
         )
         self._peers = Peers(parts)
         self._consumers = Consumers(parts, self._peers.hear, self._liveness)
-        self.status = WorkerStatus(parts, self._peers, self._supervisor.up.is_set, lambda: self._liveness.healthy)
+        self.status = WorkerStatus(
+            settings.worker,
+            self._peers,
+            parts.ownership,
+            parts.placer,
+            presence=parts.presence,
+            outbox=parts.outbox,
+            phase=lambda: parts.state,
+            link_up=self._supervisor.up.is_set,
+            probe=lambda: self._liveness.healthy,
+        )
         self._tasks = parts.tasks
         self._ready = asyncio.Event()
         self._leaving = asyncio.Event()
