@@ -146,9 +146,9 @@ class Consumers:
                     await channel.close()
 
     async def delete_inbox(self) -> None:
-        """Delete the inbox if it is empty; messages that are left in it become orphans."""
+        """Delete the inbox if it is empty; messages and recipes that are left in it become orphans."""
         control = self._channels.get("control")
-        if control is None:
+        if control is None or self._parts.ownership.owned_calls.holds_recipes:
             return
         queue = inbox(self._parts.names, self._parts.worker_id)
         with suppress(BrokerError):

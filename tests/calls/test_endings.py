@@ -69,3 +69,11 @@ async def test_a_call_that_somebody_opens_again_has_not_ended(mine: Endings):
     mine.note(CALL)
     told(mine, {}, lifted=(CALL,))
     assert not mine.bar(CALL, ago(10))
+
+
+async def test_a_start_from_behind_the_end_opens_nothing_however_late_it_comes(mine: Endings):
+    told(mine, {CALL: time.time() - 300})
+    assert mine.bars_start(CALL, ago(299)), "it was sent when there was a tombstone"
+    assert not mine.bars_start(CALL, ago(300 - TOMBSTONE - 5)), "it was sent when there was none any more"
+    assert not mine.bars_start(CALL, None), "nobody knows when"
+    assert not mine.bars_start(CallId("c-2"), ago(0)), "it has not ended"

@@ -14,6 +14,7 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of th
     )
 
 from tests.simulation.mutations import MUTATIONS, mutated
+from tests.simulation.orders import ORDERS
 from tests.simulation.run import Logs, Outcome, live
 from tests.simulation.shrink import shrunk
 from tests.simulation.world.nature import Nature, simulated
@@ -31,10 +32,15 @@ def main() -> int:
     parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it is")
     parser.add_argument("--quiet", action="store_true", help="no story")
     parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
+    parser.add_argument("--order", choices=sorted(ORDERS), help="a world that is written down")
     parser.add_argument("--mutations", nargs="*", help="make these mistakes (all of them), and find each of them")
     options = parser.parse_args()
     gc.disable()
-    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
+    seeds = (
+        [options.seed or 0]
+        if options.seed is not None or options.order
+        else range(options.first, options.first + options.seeds)
+    )
     totals: Counter[str] = Counter()
     failed: list[int] = []
     began = time.process_time()
@@ -45,7 +51,7 @@ def main() -> int:
         if options.mutations is not None:
             return _find(options.mutations or list(MUTATIONS), seeds, options.calls, begin, logs)
         for seed in seeds:
-            plan = planned(seed, calls=options.calls)
+            plan = ORDERS[options.order] if options.order else planned(seed, calls=options.calls)
             outcome = live(plan, begin, logs, traced=options.twice)
             totals += outcome.counts
             if options.twice and live(plan, begin, logs, traced=True).trace != outcome.trace:

@@ -114,8 +114,9 @@ def check_lives(world: World, lives: Lives) -> list[str]:
             began = lives.created[other][0]
             if ended and ended[0][0] <= began:
                 continue
-            holder = lives.created[one][1]["data"]["worker_id"]
-            if _disturbed(world, holder, began) or "superseded" in lives.reasons(one):
+            holder, next_holder = (lives.created[life][1]["data"]["worker_id"] for life in (one, other))
+            late = "superseded" in lives.reasons(other) and _disturbed(world, next_holder, began)
+            if late or _disturbed(world, holder, began) or "superseded" in lives.reasons(one):
                 lives.counts["overlaps of a worker that was cut off"] += 1
             else:
                 problems.append(f"{session_id}: lives on {holder} beside its next life ({lives.reasons(one)})")

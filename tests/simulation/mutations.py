@@ -20,6 +20,7 @@ from consumer.calls.owned_call import OwnedCall, RecipeState
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.early_messages import EarlyMessages
+from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.placement import orphans
@@ -254,7 +255,12 @@ def _created_first(put: Put) -> None:
     put(OwnedCalls, "write_recipe", write_recipe)
 
 
-@_mutation("created is told once more")
+@_mutation("what ends before its recipe is told without one")
+def _untold_without_recipe(put: Put) -> None:
+    put(Opening, "_keep_untold", lambda *_: None)
+
+
+@_mutation("two ends are told of each life")
 def _told_twice(put: Put) -> None:
     ended = Reporter.ended
 

@@ -63,6 +63,12 @@ class Endings:
             return False
         return time.time() < ended_at + self._tombstone or (sent is not None and sent.timestamp() <= ended_at)
 
+    def bars_start(self, call_id: CallId, sent: datetime | None) -> bool:
+        """Whether a start that was ``sent`` then opens nothing: it is barred, or would have been when it was sent."""
+        ended_at = self._ended_at.get(call_id)
+        in_time = ended_at is not None and sent is not None and sent.timestamp() <= ended_at + self._tombstone
+        return in_time or self.bar(call_id, sent)
+
     def note(self, call_id: CallId) -> None:
         """Remember that a call has ended, and tell all workers."""
         now = time.time()

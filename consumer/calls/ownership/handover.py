@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 0.05
 
+TOLD_WITHIN = 2.0
+"""How long (s) RabbitMQ may take for the events of a call's ends; in an alarm it takes none."""
+
 
 class Handover:
     """Hands calls over, one by one, each on its lane."""
@@ -53,15 +56,18 @@ class Handover:
             await _idle(sessions, until)
             message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
+            async with asyncio.timeout(TOLD_WITHIN):
+                # Its closed event comes before it opens elsewhere, and before its recipe is removed.
+                await self._reporter.settled()
             if message is not None:
-                await self._reporter.settled()  # its closed event comes before it opens elsewhere
                 marks = {headers.RETURNED: self._worker_id, headers.RETURNS: headers.FOR_GOOD}
                 await self._publisher.publish(
                     forwarding.onward(message, marks), self._names.unowned, routing_key(call.call_id)
                 )
             await self._owned_calls.release(call)
-        except BrokerError as error:  # without a broker the recipe stays in the inbox, and is placed as an orphan
-            log.warning("owner.left_without_broker", call_id=call.call_id, error=str(error))
+        except (BrokerError, TimeoutError) as error:
+            # Without a broker, or with one in an alarm, the recipe stays in the inbox, and is placed as an orphan.
+            log.warning("owner.left_without_broker", call_id=call.call_id, error=repr(error))
 
     def _handover_message(self, call: OwnedCall, sessions: list[CallSession]) -> Message | None:
         """What the placer must know of a call that we leave: its recipe, or that it has ended."""

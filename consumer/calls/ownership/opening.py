@@ -194,9 +194,16 @@ class Opening:
         if end.exit is not None:
             details |= {"exit_code": end.exit.exit_code, "signal": end.exit.signal, "stderr": end.exit.stderr}
         if call.events.was_untold(session):
+            self._keep_untold(call, session)
             call.events.postpone(self._reporter.created(session))
         call.events.postpone(self._reporter.ended(session, end.reason, details))
         if call.may_tell or self._owned_calls.leaving or not self._owned_calls.is_ours(call):
             self._owned_calls.publish_pending(call)
         if call.leave(session):
             self._recovery.keep_later(call.call_id)
+
+    def _keep_untold(self, call: OwnedCall, session: CallSession) -> None:
+        """Put the recipe before ``created`` of a session that has ended already: should we die, its end is told."""
+        is_there = call.sessions.get(session.session_id) is session and self._owned_calls.is_ours(call)
+        if is_there and call.may_tell and not self._owned_calls.leaving:
+            self._owned_calls.write_recipe(call)

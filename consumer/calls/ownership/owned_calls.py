@@ -72,6 +72,11 @@ class OwnedCalls:
         """How many events wait until it is known who tells them."""
         return sum(len(call.events.pending) for call in self.calls.values())
 
+    @property
+    def holds_recipes(self) -> bool:
+        """Whether a call stands to be restored elsewhere: RabbitMQ counts a recipe that we hold in no queue."""
+        return any(call.recipe.held is not None for call in self.calls.values())
+
     def own(self, call_id: CallId) -> OwnedCall:
         """Take a call on; the placer has bound it."""
         if call_id not in self.calls:
@@ -177,7 +182,8 @@ class OwnedCalls:
         if call is None:
             return delivery
         call.recipe.came_back(recipe.revision)
-        if not (call.sessions or call.events.pending) or recipe.revision != call.recipe.revision:
+        needed = call.sessions or call.events.pending or call.events.unconfirmed
+        if not needed or recipe.revision != call.recipe.revision:
             return delivery
         return call.recipe.hold(delivery, recipe.revision)
 

@@ -203,9 +203,10 @@ class Placer:
 
     async def _decide(self, delivery: Delivery, call_id: CallId, message: Addressed, term: Term) -> Outcome:
         placement = self._placement(call_id)
+        bar = self._endings.bars_start if isinstance(message, CallStarted | CallProgress) else self._endings.bar
         given = Circumstances(
             placed=placement is not None,
-            ended=self._endings.bar(call_id, delivery.message.timestamp),
+            ended=bar(call_id, delivery.message.timestamp),
             resent=headers.RESENT in delivery.message.headers,
             orphaned=headers.DEATHS in delivery.message.headers,
         )
