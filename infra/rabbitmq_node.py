@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ADVANCED = ROOT / "infra" / "rabbitmq" / "advanced.config"
 """Which docs/operations/upgrades.md recommends for every RabbitMQ."""
 KEEP_OUT = "{127,0,0,1}"
+TAKEN = ("eaddrinuse", "dist_port_already_used")
+"""What a node logs when somebody else took a port between its choice and its use."""
 
 
 class PrivateBroker:
@@ -214,7 +216,7 @@ class PrivateBroker:
             try:
                 self.start()
             except BrokerFailed:
-                if attempt == attempts or "eaddrinuse" not in self.log_tail(200):
+                if attempt == attempts or not any(words in self.log_tail(200) for words in TAKEN):
                     raise
                 self.kill()
                 self._pick_ports()

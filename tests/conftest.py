@@ -8,9 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from infra.broker import open_broker
 from tests.harness import Cluster, cluster
+
+# How long a busy machine takes to make up an example says nothing of the example.
+settings.register_profile("tests", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
