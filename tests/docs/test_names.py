@@ -75,6 +75,7 @@ FROM_ELSEWHERE = {
         "RESULTS",
         "ASTERISK",
         "PYTHON",
+        "RUNNERS",
         "RABBITMQ_SERVER",
         "NAME",
         "MEMORY_FILE_PATH",
