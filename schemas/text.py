@@ -68,6 +68,10 @@ def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: which one was probably meant, and which there are."""
     names = list(known)
-    near = get_close_matches(name.casefold(), names, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}configured: {', '.join(names) or 'none'}"
+    return f"{did_you_mean(name, names)}configured: {', '.join(names) or 'none'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question whether a name was meant that is like an unknown one, with a blank behind it; nothing if none is."""
+    near = get_close_matches(name.casefold(), list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}? " if near else ""

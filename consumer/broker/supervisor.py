@@ -46,12 +46,12 @@ def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreach
     """The error of a first connection that did not come about, with the place that it should have led to."""
     match error:
         case BrokerRefused():
-            return BrokerRefused(f"RabbitMQ at {where} refuses the connection: {error}")
+            return BrokerRefused(f"RabbitMQ at {where} refuses the connection: {reason_of(error)}")
         case BrokerUntrusted():
-            return BrokerUnreachable(f"no RabbitMQ at {where}: {error}")
+            return BrokerUnreachable(f"no RabbitMQ at {where}: {reason_of(error)}")
         case NameTaken() | BrokerUnavailable():
-            return BrokerUnreachable(f"RabbitMQ at {where} cannot be used{within}: {error}")
-    return BrokerUnreachable(f"no RabbitMQ at {where}{within}: {error}")
+            return BrokerUnreachable(f"RabbitMQ at {where} cannot be used{within}: {reason_of(error)}")
+    return BrokerUnreachable(f"no RabbitMQ at {where}{within}: {reason_of(error)}")
 
 
 PERMISSIONS_HINT = "'mcp-sessions topology permissions' prints the permissions that each role needs"

@@ -27,6 +27,9 @@ def register(app: typer.Typer) -> None:
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
+NEAREST = 3
+"""How many refusals are told of a body that nobody knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -74,7 +77,8 @@ async def send(
     why: Annotated[
         bool,
         typer.Option(
-            "--why", help="Show why each other translator refused the event. This is always shown if all refused."
+            "--why",
+            help="Show why each other translator refused the event. If all refused, the nearest are always shown.",
         ),
     ] = False,
 ) -> None:
@@ -105,9 +109,18 @@ async def send(
         if one.note:
             say(f"{Path(one.file).name}: {one.note}", style="dim")
         if why or one.kind == "unrecognised":
-            for look in one.looks:
-                said = f"not its own: {look.refused}" if look.refused else "takes it"
-                say(f"  {look.source}: {said}", style="dim")
+            _tell_looks(one.looks, all_of_them=why)
+
+
+def _tell_looks(looks: list[Looked], *, all_of_them: bool) -> None:
+    """Why translators refuse a body: all of them, else those that come nearest, and none where one knows the body."""
+    if not all_of_them and any(not look.refused for look in looks):
+        return
+    shown = looks if all_of_them else looks[:NEAREST]
+    for look in shown:
+        say(f"  {look.source}: {f'not its own: {look.refused}' if look.refused else 'takes it'}", style="dim")
+    if len(shown) < len(looks):
+        say(f"  {len(looks) - len(shown)} more are less like it: --why shows them", style="dim")
 
 
 def _read(file: str) -> bytes:

@@ -74,7 +74,12 @@ async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mc
     ran = await cli("calls", "send", "-", stdin=b'{"what": "is this"}')
     assert ran.code == 0
     assert "it will become a dead letter" in ran.err
-    assert "telnyx: not its own: " in ran.err
+    assert ran.err.count("not its own: ") == 3
+    assert "more are less like it: --why shows them" in ran.err
+    assert "telnyx: not its own: " in (await cli("calls", "send", "-", "--why", stdin=b'{"what": "is this"}')).err
+    ran = await cli("calls", "send", "-", stdin=b'{"call_id": "c-9", "kind": "started", "form": "+1"}')
+    assert "custom: form: is unknown; did you mean from?" in ran.err
+    assert "not its own" not in ran.err
 
     ran = await cli("calls", "send", FORM, "--json")
     [sent] = ran.json["sent"]

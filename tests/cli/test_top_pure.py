@@ -1,5 +1,6 @@
 """The parts of top that need neither a worker nor a terminal: what is known, what a key does, and what is drawn."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from consumer.calls.cluster.statistics import SPAN, Figures
 from consumer.cli.top.keys import Keys
 from consumer.cli.top.known import ClusterListing, Known, Now, SessionRow, minute
 from consumer.cli.top.picture import picture
+from consumer.cli.top.start import snapshot
 from consumer.cli.top.view import Close, Quit, View, chosen, pressed
 from schemas.events import CloudEvent
 from schemas.ids import WorkerId
@@ -145,6 +147,13 @@ def test_keys_are_read_wherever_their_bytes_are_cut(cut: int):
     assert keys.feed(data[:cut]) + keys.feed(data[cut:]) == ["a", "UP", "é", "DOWN", "PAGE_UP", "ENTER", "BACKSPACE"]
     assert keys.waiting
     assert keys.flush() == ["ESCAPE"]
+
+
+def test_dead_letters_of_the_last_minute_are_counted_by_their_reasons_also_in_json():
+    figures = {"worker_id": "w-1", "placer": True, "seconds": 60, "starts": 0, "ends": 0, "tools": {}}
+    some = [{**figures, "parked": {"unrecognised": 2}}, {**figures, "parked": {"unrecognised": 1, "expired": 1}}]
+    told = snapshot(Known("here", listing=ClusterListing([], {}, figures=some)))
+    assert json.loads(json.dumps(told))["last_minute"]["dead_letters"] == {"unrecognised": 3, "expired": 1}
 
 
 def test_figures_are_those_of_the_last_minute():

@@ -59,6 +59,8 @@ async def test_an_unknown_tool_is_said_without_asking_the_server(start: Start) -
     client = await start()
     with pytest.raises(ToolNotFound, match="no tool 'nope'; it has: add_tool"):
         await client.call_tool("nope")
+    with pytest.raises(ToolNotFound, match="no tool 'ad_tool'; did you mean 'add_tool'"):
+        await client.call_tool("ad_tool")
 
 
 async def test_a_tool_that_was_announced_later_is_found(start: Start) -> None:

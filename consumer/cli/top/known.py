@@ -158,7 +158,9 @@ def minute(figures: Iterable[Mapping[str, Any]]) -> Minute:
             errors += tool["errors"] / seconds
             for duration, count in tool["durations"]:
                 durations[duration] += count
-    return Minute(starts, ends, calls, errors, _percentile(durations, 0.50), _percentile(durations, 0.95), dead_letters)
+    return Minute(
+        starts, ends, calls, errors, _percentile(durations, 0.50), _percentile(durations, 0.95), dict(dead_letters)
+    )
 
 
 def _percentile(durations: Mapping[float, int], share: float) -> float | None:

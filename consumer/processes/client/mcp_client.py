@@ -43,6 +43,7 @@ from consumer.sessions.dialogue import SILENT, Dialogue
 from consumer.sessions.record import StartKind
 from consumer.sessions.session import ProcessExit
 from schemas.errors import McpError, SessionDied, SessionsError, ToolNotFound
+from schemas.text import did_you_mean
 
 
 class MCPClient:
@@ -338,8 +339,9 @@ class MCPClient:
         if self._catalogue.stale or (may_change and self.era is Era.MODERN):
             await self.list_again()
         if name not in self._catalogue:
-            known = ", ".join(sorted(tool["name"] for tool in self.tools)[:20]) or "none"
-            raise ToolNotFound(f"{self.service.name} has no tool {name!r}; it has: {known}", name=name)
+            known = sorted(tool["name"] for tool in self.tools)
+            told = f"{did_you_mean(name, known)}it has: {', '.join(known[:20]) or 'none'}"
+            raise ToolNotFound(f"{self.service.name} has no tool {name!r}; {told}", name=name)
 
     async def _list_tools(self) -> Listing:
         requester = self._requester

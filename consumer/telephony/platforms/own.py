@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from consumer.telephony.marks import among, has
 from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallEvent, CallKind
-from schemas.text import REPLACED, replaced
+from schemas.text import REPLACED, replaced, unknown_field
 
 SOURCE = "custom"
 
@@ -20,6 +20,8 @@ SHAPES = (
     (has("kind"), has("call_id")),
     (among("kind", (kind.value for kind in CallKind)),),  # without a call_id: to be told what is missing
 )
+
+_FIELDS = tuple(field.alias or name for name, field in CallEvent.model_fields.items())
 
 MAX_ERRORS_SHOWN = 3
 MAX_SHOWN = 100
@@ -40,5 +42,5 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 def _sentence(error: ErrorDetails) -> str:
     field = ".".join(map(str, error["loc"]))[:MAX_SHOWN] or "the event"
-    said = "there is no such field" if error["type"] == "extra_forbidden" else error["msg"]
+    said = unknown_field(field, _FIELDS) if error["type"] == "extra_forbidden" else error["msg"]
     return f"{field}: {said}"
