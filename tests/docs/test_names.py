@@ -36,7 +36,8 @@ LOGGED = {
     name
     for path in (ROOT / "consumer").rglob("*.py")
     for name in re.findall(
-        r'(?:\.(?:debug|info|warning|error|exception)|\bsay)\(\s*"([a-z_]+\.[a-z_]+)"', path.read_text()
+        r'(?:\.(?:debug|info|warning|error|exception)|\bsay|\bgetattr\(log, level\))\(\s*"([a-z_]+\.[a-z_]+)"',
+        path.read_text(),
     )
 }
 FILES = {path.name for folder in ("consumer", "schemas", "tests") for path in (ROOT / folder).rglob("*.py")}
