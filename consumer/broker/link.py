@@ -34,6 +34,7 @@ from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
+from consumer.concurrency.task_set import cancel_and_wait
 from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
@@ -154,6 +155,7 @@ class Link:
         self._stall = min(STALL * float(self._url.query["heartbeat"]) or math.inf, standstill)
         self._name = name
         self._made_by = connection
+        self._closing: set[asyncio.Task[None]] = set()
         self._connections: list[AbstractConnection] = []
         self._consuming: AbstractConnection | None = None
         self.token = secrets.token_hex(3)
@@ -230,8 +232,22 @@ class Link:
         try:
             yield Channel(pika, await _opened(pika), self._pending, lambda _: None)
         finally:
+            await self._close_channel(pika)
+
+    async def _close_channel(self, pika: AbstractChannel) -> None:
+        """Close a channel, also when who waits for it is cancelled: aiormq would then send a second Channel.Close.
+
+        The broker answers that one by closing the connection.
+        """
+
+        async def close() -> None:
             with contextlib.suppress(Exception):
                 await pika.close()
+
+        closing = asyncio.create_task(close(), name="scratch-close")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
 
     async def publishing(self, *, signed: bool = False) -> PublishChannels:
         """Open the publishing connection and its channels; what is ``signed`` says which user published it."""
@@ -286,3 +302,4 @@ class Link:
                     await connection.close()
             except Exception as error:  # noqa: BLE001 - a dead connection cannot be closed politely
                 log.debug("link.close_failed", error=reason_of(error))
+        await cancel_and_wait(*self._closing)

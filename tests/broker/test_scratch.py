@@ -1,0 +1,35 @@
+"""A channel that may fail, and what its end may cost."""
+
+import asyncio
+
+import pytest
+
+from consumer.broker.link import Link
+from consumer.broker.topology import Queue
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
+async def test_a_scratch_channel_whose_closing_is_cancelled_costs_no_connection(amqp_url: str, prefix: str, turns: int):
+    link = Link(amqp_url, "test")
+    await link.open()
+    try:
+        for number in range(20):
+            ends = asyncio.Event()
+
+            async def use(name: str, ends: asyncio.Event) -> None:
+                async with link.scratch() as channel:
+                    await channel.declare_queue(Queue(name, "", exclusive=True))
+                    ends.set()
+
+            using = asyncio.create_task(use(f"{prefix}.{number}", ends))
+            async with asyncio.timeout(30):
+                await ends.wait()
+            for _ in range(turns):  # of the loop: how far its closing has come
+                await asyncio.sleep(0)
+            using.cancel()
+            await asyncio.gather(using, return_exceptions=True)
+        async with link.scratch() as channel:  # answered behind all of them
+            await channel.declare_queue(Queue(f"{prefix}.last", "", exclusive=True))
+        assert not link.lost.done(), link.lost.result()
+    finally:
+        await link.close()
