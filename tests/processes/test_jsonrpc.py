@@ -101,7 +101,7 @@ def test_an_error_however_it_is_written_is_told_in_the_servers_words(error: byte
     ("line", "words"),
     [
         (b'{"jsonrpc": "2.0", "id": 7, "result": ["one"]}', '["one"]'),
-        (b'{"jsonrpc": "2.0", "id": 7, "result": []}', "no object: []"),
+        (b'{"jsonrpc": "2.0", "id": 7, "result": []}', "not an object: []"),
         (b'{"jsonrpc": "2.0", "id": 7, "result": "one"}', '"one"'),
         (b'{"jsonrpc": "2.0", "id": 7}', "neither"),
         (b'[{"jsonrpc": "2.0", "id": 7, "result": {}}]', "array"),
