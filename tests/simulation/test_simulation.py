@@ -22,10 +22,10 @@ FOUND = {
 """Seeds that failed, and why. What had been found before is among the mutations, which do not depend on the order."""
 
 QUICKLY_FOUND: tuple[str, ...] = (
-    "a placer places what a dead worker had, without asking",
+    "an idempotency key is not remembered",
     "a recipe is acknowledged when it comes",
     "a recipe is never taken away",
-    "an end is told to nobody",
+    "who was away does not ask for its calls",
 )
 """Mistakes that few worlds are enough for."""
 
