@@ -1,6 +1,7 @@
 """Whole phone calls through one worker: from the raw event to the session, and from the end to its last event."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -63,7 +64,11 @@ class _Uses:
     """Who uses the processors from now on."""
 
     def __init__(self, stage: Stage) -> None:
-        known = {"the worker": stage.workers, "the broker": brokers(), "who sends the calls": [psutil.Process()]}
+        known = {
+            "the worker": stage.workers,
+            "the broker": brokers(os.environ["AMQP_URL"]),
+            "who sends the calls": [psutil.Process()],
+        }
         self._readers: dict[str, Callable[[], float]] = {"everything": machine_seconds}
         self._readers |= {who: partial(processor_seconds, processes) for who, processes in known.items()}
         self._before = {who: read() for who, read in self._readers.items()}

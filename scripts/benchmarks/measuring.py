@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -125,9 +126,23 @@ def machine_seconds() -> float:
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
-def brokers() -> list[psutil.Process]:
-    """The nodes of RabbitMQ on this machine."""
-    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == "beam.smp"]
+def brokers(url: str) -> list[psutil.Process]:
+    """The node of RabbitMQ that listens on the port of ``url``, if it runs on this machine."""
+    port = urlsplit(url).port or 5672
+    return [
+        process
+        for process in psutil.process_iter(["name"])
+        if process.info["name"] == "beam.smp" and port in _listened_on(process)
+    ]
+
+
+def _listened_on(process: psutil.Process) -> set[int]:
+    """The TCP ports that a process listens on; none where it has ended or belongs to somebody else."""
+    try:
+        connections = process.net_connections("tcp")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return set()
+    return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
 
 
 def own_kb(process: psutil.Process) -> float:
