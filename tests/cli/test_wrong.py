@@ -168,10 +168,10 @@ def readable() -> Iterator[Path]:
 async def test_a_slow_start_and_a_fetched_package_are_told_with_what_to_do(offline: Cli, readable: Path):
     (offline.folder / "mcp-sessions.toml").write_text("")
     npx = readable / "npx"
-    npx.write_text("#!/bin/sh\nexec python3 -S $SERVER\n")
+    npx.write_text("#!/bin/sh\nexec python3 -S $SERVERS/echo_server.py\n")
     npx.chmod(0o755)
     services = {
-        "fetched": {"command": [str(npx), "-y", "a-package"], "env": {"SERVER": ECHO[-1]}},
+        "fetched": {"command": [str(npx), "-y", "a-package"], "env": {"SERVERS": str(Path(ECHO[-1]).parent)}},
         "slow": {"command": [*ECHO, "--slow-start", "5.1"]},
         "quick": {"command": ECHO},
     }

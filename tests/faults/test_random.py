@@ -1,6 +1,7 @@
 """Thousands of calls while everything that can fail does; then nothing may be lost, doubled or left behind."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -64,7 +65,7 @@ class Faults:
         self._scene.look()
         servers = [one for one in self._scene.servers.values() if _is_server(one)]
         for process in self._chance.sample(servers, min(5, len(servers))):
-            if process.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):  # its session has ended meanwhile
                 process.kill()
 
     async def _restart_worker(self) -> None:
