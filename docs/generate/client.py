@@ -3,8 +3,9 @@
 import inspect
 import re
 import textwrap
+import types
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
@@ -76,6 +77,8 @@ def _parameter(one: inspect.Parameter) -> str:
 
 
 def _kind(annotation: Any) -> str:
+    if get_origin(annotation) in {Union, types.UnionType}:  # each Python writes one differently
+        return " | ".join(map(_kind, get_args(annotation)))
     shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     shown = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", shown)
     return shown.replace("dict[str, Any]", "Json").replace("NoneType", "None")

@@ -94,7 +94,8 @@ def simulated() -> Iterator[Callable[[Nature], None]]:
     put(secrets, "token_hex", lambda size=32: f"{current[0].chance.getrandbits(8 * size):0{2 * size}x}")
     put(wiring, "new_worker_id", lambda: f"{current[0].loop.current.name}-{secrets.token_hex(4)}")
     put(asyncio.Timeout, "__hash__", number_of)
-    put(asyncio.tasks._all_tasks, "add", lambda _: None)  # type: ignore[attr-defined]  # nobody asks for all of them
+    if (known_tasks := getattr(asyncio.tasks, "_all_tasks", None)) is not None:  # Python 3.11; later ones are quick
+        put(known_tasks, "add", lambda _: None)  # nobody asks for all of them
     for metric, method in ((Counter, "inc"), (Histogram, "observe"), (Gauge, "set")):
         put(metric, method, lambda *_, **__: None)
 
