@@ -28,7 +28,7 @@ HINTS: dict[ErrorCode | ClientErrorCode, str] = {
     ErrorCode.SERVICE_NOT_FOUND: "'mcp-sessions services list' shows what the workers offer.",
     ErrorCode.TOOL_NOT_FOUND: "'mcp-sessions tools list SESSION' shows its tools.",
     ClientErrorCode.NO_REPLY: "Is a worker running? 'mcp-sessions workers list' tells. A tool call may have been "
-    "executed: repeat it with its --idempotency-key, if it had one.",
+    "executed: repeat it with the same --key, if it had one.",
     ErrorCode.START_FAILED: "'mcp-sessions services check' tries the services on this machine.",
     ErrorCode.CAPACITY: "'mcp-sessions workers list' shows how full they are.",
 }

@@ -83,20 +83,25 @@ def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto") -> None
         logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=False,
     )
-    handler = _Handler(max(number, logging.WARNING))
+    handler = _Handler(number)
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith(f"{_OURS}."))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *chain],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *chain],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
     root.handlers = [*(one for one in root.handlers if not isinstance(one, _Handler)), handler]
     root.setLevel(max(number, logging.WARNING))
+    logging.getLogger(_OURS).setLevel(number)
     for library in _QUIETED:
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 
+
+_OURS = __name__.partition(".")[0]
+"""Our package, of which the room of sessions logs by the standard library, and is heard at any level."""
 
 _QUIETED = ("aio_pika", "aiormq")
 """Libraries that a client in this process quiets unless somebody has said at what level they speak."""

@@ -89,7 +89,7 @@ class Reservation(Generic[P]):
             return
         if (error := starting.exception()) is not None:
             if not self._claimed:  # a session tries again, if one comes
-                logger.info("session.reservation_failed", extra={"service_name": self.service_name}, exc_info=error)
+                logger.info("session.reservation_failed", extra={"service": self.service_name}, exc_info=error)
                 self.free_place()
         elif self._unwanted:  # it was given back between its start and our hearing of it
             self.give_back()
@@ -98,5 +98,5 @@ class Reservation(Generic[P]):
 
     def _died(self, _exit: ProcessExit) -> None:
         if not self._taken:
-            logger.info("session.reservation_died", extra={"service_name": self.service_name})
+            logger.info("session.reservation_died", extra={"service": self.service_name})
             self.give_back()

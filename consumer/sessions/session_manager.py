@@ -24,7 +24,7 @@ from consumer.sessions.turns import Turns
 from schemas.base import Json, iso
 from schemas.errors import SessionExists, ShuttingDown
 from schemas.events import EndReason
-from schemas.ids import ServiceName, SessionId
+from schemas.ids import ServiceName, SessionId, call_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -385,7 +385,7 @@ class SessionManager(Generic[P]):
         self._sessions[session.session_id] = session
         self._places.take(session.service_name)
         self._expiry.watch(session)
-        logger.info("session.created", extra={"session_id": session.session_id, "service_name": session.service_name})
+        logger.info("session.created", extra=_about(session) | {"restored": session.restored})
         _tell(self._on_event, SessionCreated(session))
         session.process.on_exit(partial(self._on_exit, session))
         return session
@@ -404,10 +404,8 @@ class SessionManager(Generic[P]):
             timer.cancel()
         session.mark_ended(reason, exit)
         self._stops.begin(session.session_id, session.process)
-        logger.info(
-            "session.ended",
-            extra={"session_id": session.session_id, "service_name": session.service_name, "reason": reason.value},
-        )
+        how = {} if exit is None else {"exit_code": exit.exit_code, "signal": exit.signal}
+        logger.info("session.ended", extra=_about(session) | {"reason": reason.value} | how)
         ended = SessionEnded(session, reason, exit)
         _tell(session.on_end, ended)
         _tell(self._on_event, ended)
@@ -425,10 +423,19 @@ class SessionManager(Generic[P]):
                 self._presume_dead(session)
 
 
+def _about(session: Session[Any]) -> Json:
+    """What a log line says of a session."""
+    return {
+        "call_id": call_id_of(session.session_id),
+        "session_id": session.session_id,
+        "service": session.service_name,
+    }
+
+
 def _tell(callback: Callable[[E], None] | None, event: E) -> None:
     if callback is None:
         return
     try:
         callback(event)
     except Exception:
-        logger.exception("session.event_callback_failed", extra={"session_id": event.session.session_id})
+        logger.exception("session.event_callback_failed", extra=_about(event.session))

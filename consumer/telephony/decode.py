@@ -63,7 +63,7 @@ def _parsed(text: str, content_type: str | None) -> object:
         if (odd := first_odd(text)) is not None:
             raise Unusable(f"the body is not UTF-8 (byte {odd}), so it cannot be JSON") from error
         expected = "broken JSON" if text.startswith(_JSON_OPENINGS) else "neither JSON nor a form"
-        raise Unusable(f"the body is {expected}: {error.msg} at character {error.pos}") from error
+        raise Unusable(f"the body is {expected}: {error.msg} (character {error.pos})") from error
     except ValueError as error:
         raise Unusable(f"the body is JSON with a value that cannot be read: {error}") from error
 

@@ -60,6 +60,13 @@ async def careless(request: pytest.FixtureRequest, start: Start, remote: Remotes
     return await (remote(*switches) if transport == "http" else start("careless_server", *switches))
 
 
+@pytest.mark.parametrize("switches", [(), ("--modern",)], ids=["old", "modern"])
+async def test_a_server_that_answers_notifications_serves(start: Start, switches: tuple[str, ...]):
+    """As the server that SignalWire's gateway brings as an example does."""
+    client = await start("careless_server", "--answer-all", *switches)
+    assert text(await client.call_tool("ok", {}, timeout=TIMEOUT)) == "ok"
+
+
 async def refused(client: MCPClient, name: str, arguments: dict[str, Any]) -> SessionsError:
     """The error of a call that is told at once."""
     with pytest.raises(SessionsError) as caught:

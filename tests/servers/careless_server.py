@@ -4,6 +4,7 @@
     --modern            speak 2026-07-28 (``server/discover``), not the handshake
     --start KIND        answer the start carelessly, see ``START``
     --listen            over HTTP: offer a stream to listen to, which ends when sessions are forgotten
+    --answer-all        answer notifications, too: their method is not found, and the id is null
     --status STATUS     over HTTP: answer everything with this status, and ``--body``
 
 Its tools: ``say`` writes ``raw`` (a text of bytes, ``$ID`` stands for the id of the request) in the place of an answer,
@@ -53,6 +54,8 @@ class Server:
 
     def answer(self, message: Json) -> bytes | None:
         """What is written for a request; ``None`` for a notification."""
+        if "method" in message and "id" not in message and self.options.answer_all:
+            return written({"jsonrpc": "2.0", "id": None, "error": {"code": -32601, "message": "Method not found"}})
         if "id" not in message or "method" not in message:
             return None
         head = {"jsonrpc": "2.0", "id": message["id"]}
@@ -212,6 +215,7 @@ def main() -> None:
     parser.add_argument("--http", action="store_true")
     parser.add_argument("--modern", action="store_true")
     parser.add_argument("--start", default="")
+    parser.add_argument("--answer-all", action="store_true")
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--status", type=int, default=0)
     parser.add_argument("--body", default="")

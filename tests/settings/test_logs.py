@@ -18,10 +18,12 @@ log = get_logger("tests.logs")
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, names = logging.getLogger(), ("consumer", "aiormq", "aio_pika")
+    handlers, level, levels = root.handlers[:], root.level, [logging.getLogger(name).level for name in names]
     yield
     root.handlers, root.level = handlers, level
+    for name, was in zip(names, levels, strict=True):
+        logging.getLogger(name).setLevel(was)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
 
@@ -44,6 +46,16 @@ def test_an_event_is_one_line_of_json_with_its_time_in_utc(lines: Any) -> None:
     offset = datetime.fromisoformat(told["timestamp"]).utcoffset()
     assert offset is not None
     assert not offset
+
+
+def test_the_standard_librarys_loggers_are_heard_from_info_on_in_our_package_only(lines: Any) -> None:
+    configure_logging("info", "json")
+    logging.getLogger("consumer.sessions.session_manager").info("session.ended", extra={"call_id": "c1"})
+    logging.getLogger("consumer.sessions.session_manager").debug("not asked for")
+    logging.getLogger("somebody.else").info("of no interest")
+    (line,) = lines()
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["call_id"]) == ("session.ended", "info", "c1")
 
 
 def test_auto_is_json_when_nobody_sits_there_and_readable_when_somebody_does(

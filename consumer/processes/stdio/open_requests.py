@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mcp.shared.dispatcher import coerce_request_id
-from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, RequestId
+from mcp_types import METHOD_NOT_FOUND, JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, RequestId
 
 from consumer.processes.jsonrpc import Answer, failure, quoted
 
@@ -43,7 +43,8 @@ class OpenRequests:
         """The answer with the id of its request; ``None`` when it is for none.
 
         An answer without a usable id, or with one that was never given out, is for the only request that is open. Who
-        asked gets an error then, never a result, which may be another request's.
+        asked gets an error then, never a result, which may be another request's. A method that is unknown, without an
+        id, is a notification's: servers answer these, too, and who could read the method could read an id.
         """
         request_id = coerce_request_id(answer.id) if answer.id is not None else None
         if request_id in self._open:
@@ -51,6 +52,8 @@ class OpenRequests:
             return answer
         if isinstance(request_id, int) and (0 < request_id <= self._newest or self.apart(request_id)):
             return answer  # too late: its caller has gone
+        if request_id is None and isinstance(answer, JSONRPCError) and answer.error.code == METHOD_NOT_FOUND:
+            return None
         if len(self._open) != 1:
             return None
         only = self._open.pop()
