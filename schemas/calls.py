@@ -37,7 +37,9 @@ Direction = Literal["inbound", "outbound", "internal"]
 
 
 class CallEvent(Strict):
-    """One normalised call event; the body of ``call.started``, ``call.progress`` and ``call.ended``.
+    """One normalised call event. Publish it to ``mcp.calls``, persistent and with confirms; it needs no ``type``.
+
+    Workers send each other the same body as ``call.started``, ``call.progress`` and ``call.ended``.
 
     ``source`` names the translator (``relay``, ``freeswitch_amqp``, ...). ``end_reason`` is the platform's own word.
     ``attributes`` holds the rest of the event as text, for routes to match on. The attribute ``call_state`` has a

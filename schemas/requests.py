@@ -107,7 +107,10 @@ class ToolsCall(MayOpen):
 
     With a ``service_name``, the session is opened if there is none. ``open`` says how: ``beside`` the call's other
     sessions, ``alone`` only if no session has that id, or ``never``. ``session_timeout`` (idle timeout, s) and
-    ``session_metadata`` apply to a session that is opened. ``timeout`` (s) is how long the caller waits.
+    ``session_metadata`` apply to a session that is opened.
+
+    ``timeout`` (s) counts from when a worker takes the request. Set the AMQP property ``expiration`` (ms) as well.
+    Without it, a call that waits for a worker is executed even if its caller has stopped waiting.
 
     These fields ask for messages before the reply, at the same reply address: ``progress`` for ``tools.progress``,
     ``pending_after`` (s) for one ``tools.pending`` if the call takes longer, ``logs`` for ``tools.log``, ``changes``

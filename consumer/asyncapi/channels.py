@@ -51,7 +51,8 @@ class DocumentChannel:
 
 PARAMETERS: dict[str, str] = {
     "routing_key": "Any.",
-    "call": "The routing key of the call: its id, or `sha256:` and the hexadecimal SHA-256 of one over 200 bytes.",
+    "call": "The routing key of the call: the `session_id` up to the first `#`, or `sha256:` and the hexadecimal "
+    "SHA-256 of that if it has more than 200 bytes.",
     "what": "The last word of the event's type.",
     "service_name": "The service of the session.",
     "worker_id": "The worker.",

@@ -26,9 +26,10 @@ publish to them through the default exchange. AMQP properties are listed with th
 `x-amqp-property`.
 
 A request names its type in the AMQP property `type`. The reply goes to `reply_to`. Its type is that of the request,
-followed by `.reply`, and it has the same `correlation_id`. Both exchanges accept every message that is addressed to a
-call; the operation of each request names the exchange to use. Messages marked with `x-internal` are sent between
-workers only.
+followed by `.reply`, and it has the same `correlation_id`. The exchanges `mcp.sessions` and `mcp.requests` both
+accept every message that is addressed to a call; the operation of each request names the exchange to use. Messages
+marked with `x-internal` are sent between workers only. The first worker, or an operator, declares the exchanges.
+Publish with confirms and with a persistent delivery mode.
 """
 
 _TAGS = {

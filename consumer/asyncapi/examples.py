@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from consumer.asyncapi.payloads import DEAD_LETTER, PLATFORM_EVENT, REF, UNKNOWN_REPLY, Schema
 from consumer.broker import dead_letter
+from schemas.requests import ToolsCall
 
 _VALUES: Final[Mapping[str, Any]] = {
     "action": "accept",
@@ -71,6 +72,7 @@ def example(kind: str, schema: Schema, among: Mapping[str, Schema]) -> Any:
         return _WHOLE[kind]
     values = {**_VALUES, **_OF_EVENTS} if "specversion" in schema.get("properties", {}) else _VALUES
     values = {**values, **_OF_UNKNOWN} if kind == UNKNOWN_REPLY else values
+    values = {**values, "timeout": 30.0} if kind == ToolsCall.type else values  # of the call, not of the session
     return _made(schema, among, values, "", 0)
 
 

@@ -40,8 +40,9 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     ``async with`` connects and disconnects it. It restores a lost connection by itself; requests that were in flight
     raise ``Disconnected``. The client never repeats a request.
 
-    Everything that it raises is a ``SessionsError``: the class of a worker's error code, or a ``ClientError`` when no
-    worker answered. Each request can raise ``Disconnected``, ``NotRouted``, ``NotConfirmed``, ``NoReply``,
+    Every error of RabbitMQ or of a worker is a ``SessionsError``: the class of a worker's error code, or a
+    ``ClientError`` when no worker answered. An argument of the wrong Python type raises ``TypeError`` or
+    ``AttributeError``. Each request can raise ``Disconnected``, ``NotRouted``, ``NotConfirmed``, ``NoReply``,
     ``RequestTooLarge`` and ``InvalidReply``; its method lists what else it raises.
 
     Args:
