@@ -111,7 +111,7 @@ async def test_a_worker_that_comes_back_while_it_is_declared_dead_keeps_its_call
     mine = await scene.calls_of(worker)
     assert mine
     assert _placer(scene) is placer
-    proxy.set_delay(1.5)  # longer, and the placer would doubt that it hears the others
+    proxy.set_delay(0.8)  # longer, and the placer would doubt that it hears the others
     scene.freeze(worker)
     await scene.until(lambda: scene.logged("placer.owner_dead", worker_id=worker.worker_id), within=60)
     scene.thaw(worker)
