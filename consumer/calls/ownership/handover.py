@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 0.05
 
 TOLD_WITHIN = 2.0
-"""How long (s) RabbitMQ may take for the events of a call's ends; in an alarm it takes none."""
+"""How long (s) RabbitMQ may take at least for the events of a call's ends; in an alarm it takes none."""
 
 
 class Handover:
@@ -56,7 +56,8 @@ class Handover:
             await _idle(sessions, until)
             message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
-            async with asyncio.timeout(TOLD_WITHIN):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(max(until, now + TOLD_WITHIN)):
                 # Its closed event comes before it opens elsewhere, and before its recipe is removed.
                 await self._reporter.settled()
             if message is not None:
