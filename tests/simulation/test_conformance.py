@@ -170,7 +170,8 @@ async def no_task_is_left():
 def test_the_simulated_broker_does_what_the_real_one_does(amqp_url):
     global url  # noqa: PLW0603
     url = amqp_url
-    runs = int(os.environ.get("CONFORMANCE_RUNS", "15"))
+    by_hand = "CONFORMANCE_RUNS" in os.environ
+    runs = int(os.environ.get("CONFORMANCE_RUNS", "8"))
     run_state_machine_as_test(
         Both,
         settings=settings(
@@ -178,7 +179,11 @@ def test_the_simulated_broker_does_what_the_real_one_does(amqp_url):
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate, Phase.shrink],
+            # In the suite the same operations each time: a time to live that ends between two of them because the
+            # machine is busy then fails once, and a difference between the brokers fails again.
+            phases=[Phase.generate, Phase.shrink] if by_hand else [Phase.generate],
+            derandomize=not by_hand,
+            database=None,
             print_blob=True,
         ),
     )
