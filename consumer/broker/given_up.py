@@ -1,7 +1,8 @@
 """Distinguishes a cancellation by this program from one by the AMQP library.
 
 When a connection is lost, aiormq cancels the tasks that wait for responses, and a coroutine that awaits one gets
-``CancelledError`` as if it had been cancelled itself. Its task would end without any report.
+``CancelledError`` as if it had been cancelled itself. Its task would end without any report. The other way round, a
+cancellation by this program can be lost in the library.
 """
 
 import asyncio
@@ -20,7 +21,25 @@ def library_gives_up() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if _cancelled():
             raise
         raise ConnectionError("the connection was closed meanwhile") from error
+
+
+def heed_cancellation() -> None:
+    """End a task that was cancelled and did not notice.
+
+    The library connects under ``asyncio.wait_for``, which up to Python 3.11 drops a cancellation that comes at the
+    moment at which what it waits for ends.
+
+    Raises:
+        asyncio.CancelledError: this task is cancelled.
+    """
+    if _cancelled():
+        raise asyncio.CancelledError
+
+
+def _cancelled() -> bool:
+    """Whether this program has cancelled the task that runs."""
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())

@@ -34,7 +34,7 @@ from consumer.broker.publisher import PublishChannels
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
-from consumer.concurrency.task_set import cancel_and_wait
+from consumer.concurrency.task_set import Tasks
 from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
@@ -155,7 +155,7 @@ class Link:
         self._stall = min(STALL * float(self._url.query["heartbeat"]) or math.inf, standstill)
         self._name = name
         self._made_by = connection
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Tasks()
         self._connections: list[AbstractConnection] = []
         self._consuming: AbstractConnection | None = None
         self.token = secrets.token_hex(3)
@@ -244,10 +244,7 @@ class Link:
             with contextlib.suppress(Exception):
                 await pika.close()
 
-        closing = asyncio.create_task(close(), name="scratch-close")
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-        await asyncio.shield(closing)
+        await asyncio.shield(self._closing.start(close(), "scratch-close"))
 
     async def publishing(self, *, signed: bool = False) -> PublishChannels:
         """Open the publishing connection and its channels; what is ``signed`` says which user published it."""
@@ -302,4 +299,4 @@ class Link:
                     await connection.close()
             except Exception as error:  # noqa: BLE001 - a dead connection cannot be closed politely
                 log.debug("link.close_failed", error=reason_of(error))
-        await cancel_and_wait(*self._closing)
+        await self._closing.cancel()

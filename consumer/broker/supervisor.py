@@ -19,6 +19,7 @@ from consumer.broker.errors import (
     NameTaken,
     NotPermitted,
 )
+from consumer.broker.given_up import heed_cancellation
 from consumer.broker.link import Connect, Link, connection_url
 from consumer.broker.publisher import Publisher
 from consumer.broker.transport import TolerantConnection
@@ -176,11 +177,11 @@ class Supervisor:
                 await link.open()
                 self._publisher.attach(await link.publishing(signed=self._publisher.signs))
                 await self._attach(link)
-            _heed_cancellation()
+            heed_cancellation()
         except BaseException as error:
             log.debug("broker.attach_failed", link=link.token, error=repr(error))
             await self._drop(link)
-            _heed_cancellation()
+            heed_cancellation()
             raise
         self.up.set()
         log.info("broker.attached", link=link.token)
@@ -198,14 +199,3 @@ class Supervisor:
         self._publisher.detach()
         await self._detached()
         await link.close()
-
-
-def _heed_cancellation() -> None:
-    """End a task that was cancelled and did not notice.
-
-    The library connects under ``asyncio.wait_for``, which up to Python 3.11 drops a cancellation that comes at the
-    moment at which what it waits for ends.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
