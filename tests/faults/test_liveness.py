@@ -1,7 +1,11 @@
 """A worker knows whether it can still be given a call."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+from consumer.broker.channel import Channel
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names, inbox
@@ -24,8 +28,22 @@ class Looking(Publisher):
         return found
 
 
-async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_the_link(amqp_url, prefix):
-    link = Link(amqp_url, "test")
+@dataclass
+class Probed:
+    """An inbox on a link, and who probes it."""
+
+    link: Link
+    channel: Channel
+    inbox: str
+    publisher: Looking
+    restarted: "asyncio.Queue[str]"
+    liveness: Liveness
+
+
+@asynccontextmanager
+async def probed(url: str, prefix: str, **options: float) -> AsyncIterator[Probed]:
+    """An inbox that is there for twenty seconds at most, and has gone afterwards."""
+    link = Link(url, "test")
     await link.open()
     channel = await link.channel()
     queue = inbox(Names(prefix), WorkerId("one"))
@@ -35,57 +53,46 @@ async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_
     up = asyncio.Event()
     up.set()
     restarted: asyncio.Queue[str] = asyncio.Queue()
-    probed: asyncio.Queue[bool] = asyncio.Queue()
-    liveness = Liveness(publisher, up, queue.name, restarted.put_nowait)
-
-    def take(delivery) -> None:
-        liveness.heard(delivery)
-        probed.put_nowait(True)
-
+    liveness = Liveness(publisher, up, queue.name, restarted.put_nowait, **options)
     try:
         async with asyncio.timeout(20):
-            consumer = await channel.consume(queue.name, take, no_ack=True)
-            async with running(liveness.run(every=0.05, timeout=0.5)):
-                await probed.get()
-                assert [await publisher.looks.get() for _ in range(20)] == [1] * 20
-                assert liveness.healthy
-                assert probed.empty(), "twenty looks, and not one message"
-                await channel.cancel(consumer)
-                assert "did not come back" in await restarted.get()
-                while liveness.healthy:
-                    await asyncio.sleep(0)
+            yield Probed(link, channel, queue.name, publisher, restarted, liveness)
     finally:
         await channel.delete_queue(queue.name)
         await link.close()
 
 
+async def test_a_probe_that_comes_back_is_health_and_one_that_does_not_restarts_the_link(amqp_url, prefix):
+    heard: asyncio.Queue[bool] = asyncio.Queue()
+    async with probed(amqp_url, prefix) as one:
+
+        def take(delivery) -> None:
+            one.liveness.heard(delivery)
+            heard.put_nowait(True)
+
+        consumer = await one.channel.consume(one.inbox, take, no_ack=True)
+        async with running(one.liveness.run(every=0.05, timeout=0.5)):
+            await heard.get()
+            assert [await one.publisher.looks.get() for _ in range(20)] == [1] * 20
+            assert one.liveness.healthy
+            assert heard.empty(), "twenty looks, and not one message"
+            await one.channel.cancel(consumer)
+            assert "did not come back" in await one.restarted.get()
+            while one.liveness.healthy:
+                await asyncio.sleep(0)
+
+
 async def test_a_broker_that_stands_still_is_no_health_long_before_the_link_is_lost(amqp_url, prefix):
-    async with proxy_to(amqp_url) as proxy:
-        link = Link(through(amqp_url, proxy), "test")
-        await link.open()
-        channel = await link.channel()
-        queue = inbox(Names(prefix), WorkerId("one"))
-        await channel.declare_queue(queue)
-        publisher = Looking()
-        publisher.attach(await link.publishing(signed=True))
-        up = asyncio.Event()
-        up.set()
-        restarted: asyncio.Queue[str] = asyncio.Queue()
-        liveness = Liveness(publisher, up, queue.name, restarted.put_nowait, answer_within=0.3)
-        try:
-            async with asyncio.timeout(20):
-                await channel.consume(queue.name, liveness.heard, no_ack=True)
-                async with running(liveness.run(every=0.05)):
-                    await publisher.looks.get()
-                    assert liveness.healthy
-                    with standing_still(proxy):
-                        while liveness.healthy:
-                            await asyncio.sleep(0)
-                        assert not link.lost.done(), "no heartbeat has been missed yet"
-                    while not liveness.healthy:
-                        await asyncio.sleep(0)
-                    assert restarted.empty()
-                    assert not link.lost.done()
-        finally:
-            await channel.delete_queue(queue.name)
-            await link.close()
+    async with proxy_to(amqp_url) as proxy, probed(through(amqp_url, proxy), prefix, answer_within=0.3) as one:
+        await one.channel.consume(one.inbox, one.liveness.heard, no_ack=True)
+        async with running(one.liveness.run(every=0.05)):
+            await one.publisher.looks.get()
+            assert one.liveness.healthy
+            with standing_still(proxy):
+                while one.liveness.healthy:
+                    await asyncio.sleep(0)
+                assert not one.link.lost.done(), "no heartbeat has been missed yet"
+            while not one.liveness.healthy:
+                await asyncio.sleep(0)
+            assert one.restarted.empty()
+            assert not one.link.lost.done()
