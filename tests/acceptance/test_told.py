@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from schemas.errors import McpError, SessionNotFound, StartFailed, ToolNotFound
+from schemas.errors import McpError, ServiceNotFound, SessionNotFound, StartFailed, ToolNotFound
 from tests.harness import ECHO, ROOT, Cluster
 
 SECRET = "hunter2-of-the-todo-api"
@@ -53,6 +53,22 @@ async def test_each_failed_start_is_one_warning_with_its_code_and_its_reason(mcp
     assert sorted(warned) == [("c-1", "broken"), ("c-1", "missing"), ("c-2", "missing"), ("c-3", "broken")]
     assert SECRET not in json.dumps(worker.records)
     assert SECRET not in json.dumps([event.data for event in mcp.events])
+
+
+async def test_an_unknown_service_is_a_request_that_failed_whoever_notices_it(mcp: Cluster):
+    worker = await mcp.start({"services": {"echo": {"command": ECHO}}})
+    await mcp.client.create("c-1", "echo")
+    for call_id in ("c-1", "c-2"):  # the owner of a call notices it, and the placer
+        with pytest.raises(ServiceNotFound):
+            await mcp.client.create(f"{call_id}#x", "weather")
+        with pytest.raises(ServiceNotFound):
+            await mcp.client.call_tool(call_id, "echo", service_name="weather")
+        for kind in ("session.create", "tools.call"):
+            line = await worker.logged("delivery", type=kind, call_id=call_id, outcome="failed")
+            assert (line["code"], line["service"]) == ("SERVICE_NOT_FOUND", "weather")
+    await worker.terminate()
+    assert not [one for one in worker.records if one["event"] == "session.rejected"], "no start has failed"
+    assert not [event for event in mcp.events if event.type == "mcp.session.rejected"]
 
 
 async def test_a_failed_tool_call_is_told_with_its_code_tool_and_service(mcp: Cluster):

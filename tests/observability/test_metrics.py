@@ -105,7 +105,7 @@ async def crowd(mcp: Cluster, worker: Watched) -> None:
     results = await asyncio.gather(*creating, return_exceptions=True)
     assert {one.code.value for one in results if isinstance(one, SessionsError)} == {"CAPACITY"}
     assert await worker.value("rejected_total", code="capacity") >= 1
-    assert await worker.value("placements_total", outcome="refused") >= 1
+    assert await worker.value("placements_total", outcome="failed") >= 1
 
 
 async def death(mcp: Cluster, worker: Watched) -> None:

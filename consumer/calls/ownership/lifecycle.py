@@ -140,6 +140,7 @@ class CallLifecycle:
             raise no_session(request)
         session = find(call, request)
         if session is None:
+            self._configured.service(wanted.service_name)  # a wrong name is a wrong request, and no failed start
             session = await self._open_one(call, wanted)
             if undecided:
                 call.undecided.add(session.session_id)

@@ -168,7 +168,7 @@ class Placer:
             metrics.PLACEMENT.observe(time.monotonic() - delivery.received_at)
             what = "restored" if isinstance(message, Recipe) else what
         elif isinstance(outcome, Done) and outcome.error_code is not None:
-            what = "refused"
+            what = "failed"
         metrics.of(metrics.PLACEMENTS, what).inc()
         return told_about(outcome, **about(message))
 
