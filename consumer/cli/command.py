@@ -106,7 +106,7 @@ class Invocation:
         except ConfigurationError as error:
             option = {name: option for name, option in _OPTIONS.items() if given[name]}
             raise ConfigurationError(
-                replace(fault, key=option.get(fault.key, fault.key)) for fault in error.faults
+                (replace(fault, key=option.get(fault.key, fault.key)) for fault in error.faults), error.warnings
             ) from None
 
     @asynccontextmanager

@@ -1,6 +1,7 @@
 """``mcp-sessions config``: what a configuration says, before a worker is started with it."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from consumer.cli.command import Invocation, command
-from consumer.cli.screen import answers, facts, say, state, table, write_json
+from consumer.cli.screen import answers, facts, say, state, table, warn, write_json
 
 group = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
 
@@ -30,6 +31,7 @@ def check(
     Exit code 2 if there is a fault. Secrets are not shown. The command also reads SignalWire's config.json.
     """
     from consumer.calls.routes import odd_sources
+    from consumer.processes.service import missing_program
     from consumer.settings import describe
     from consumer.telephony import SOURCES
 
@@ -54,9 +56,10 @@ def check(
         )
     )
     screen.print()
-    screen.print(table("SERVICE", "STATE", "SERVER", "ROUTES", rows=_services(told)))
+    missing = {name for name, service in settings.services.items() if missing_program(service)}
+    screen.print(table("SERVICE", "STATE", "SERVER", "ROUTES", rows=_services(told, missing)))
     for warning in told["warnings"]:
-        say(f"warning: {warning}", style="yellow")
+        warn(warning)
     say("The configuration is good.", style="green")
 
 
@@ -74,12 +77,12 @@ def _pbx(asterisk: dict[str, Any]) -> str:
     return f"{asterisk['url']} as {asterisk['user']}"
 
 
-def _services(told: dict[str, Any]) -> list[list[Any]]:
+def _services(told: dict[str, Any], missing: Collection[str]) -> list[list[Any]]:
     routes: list[dict[str, Any]] = told["routes"]
     return [
         [
             name,
-            state("ok" if service["enabled"] else "disabled"),
+            state("disabled" if not service["enabled"] else "missing" if name in missing else "ok"),
             service["url"] or " ".join(service["command"]),
             _routes_to(name, routes) if routes else "every call",
         ]

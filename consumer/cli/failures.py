@@ -1,14 +1,14 @@
 """Expected errors, as a command tells them: a code, a sentence, what to do next; never a traceback."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from rich.text import Text
 
 from consumer.broker.dead_letter_queue import NoSuchDeadLetter
 from consumer.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotPermitted, PublishFailed
 from consumer.cli.exit_codes import ExitCode
-from consumer.cli.screen import problems, shown, write_json
+from consumer.cli.screen import problems, shown, warn, write_json
 from consumer.settings import ConfigurationError
 from schemas.base import Json
 from schemas.errors import (
@@ -62,8 +62,9 @@ def failure_of(error: Exception) -> Failure | None:
     """The text for an error; None if it is a bug of this program."""
     match error:
         case ConfigurationError():
-            faults = [{"key": fault.key, "problem": fault.problem, "meaning": fault.meaning} for fault in error.faults]
-            return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details={"faults": faults})
+            faults = [_known(asdict(fault)) for fault in error.faults]
+            details = {"faults": faults} | ({"warnings": list(error.warnings)} if error.warnings else {})
+            return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details=details)
         case AccessRefused() | BrokerRefused():
             return Failure(ExitCode.UNREACHABLE, "BROKER_REFUSED", str(error), hint=REFUSED_HINT)
         case CannotConnect() | BrokerUnreachable():
@@ -80,10 +81,16 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, "NO_WORKER", str(error), hint=NO_WORKER_HINT)
         case Disconnected() | BrokerError():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
-        case SessionsError(code=code, message=message):
-            return Failure(ExitCode.ERROR, code.value, message, error.retryable, error.details, HINTS.get(code, ""))
+        case SessionsError(code=code, message=message, retryable=retryable):
+            details = _known(error.details)
+            return Failure(ExitCode.ERROR, code.value, message, retryable, details, HINTS.get(code, ""))
         case _:
             return None
+
+
+def _known(details: Json) -> Json:
+    """Details without those that say nothing, such as the signal of a process that exited."""
+    return {name: value for name, value in details.items() if value not in (None, "")}
 
 
 def _first_line(error: Exception) -> str:
@@ -109,8 +116,12 @@ def tell(failure: Failure, *, as_json: bool) -> None:
         if name == "faults":
             for fault in value:
                 screen.print(Text(shown(f"  {fault['key']}: {fault['problem']}")), soft_wrap=True)
-                if fault["meaning"]:
+                if "meaning" in fault:
                     screen.print(Text(shown(f"    {fault['meaning']}"), style="dim"), soft_wrap=True)
+            continue
+        if name == "warnings":
+            for warning in value:
+                warn(warning)
             continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         separator = "\n    " if "\n" in text.strip() else " "

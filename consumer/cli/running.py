@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
 
 
-def begin_log(settings: "Settings") -> None:
-    """Configure the log as the settings say, and log what they warn of."""
+def begin_log(settings: "Settings", *, opens_sessions: bool = False) -> None:
+    """Configure the log as the settings say, and log what they warn of, as far as it concerns the program."""
     from consumer.observability import configure_logging, get_logger
 
     configure_logging(settings.worker.log_level, settings.worker.log_format)
-    for warning in settings.warnings:
+    for warning in (*settings.warnings, *(settings.service_warnings if opens_sessions else ())):
         get_logger(__name__).warning("settings.warning", text=warning)
 
 

@@ -132,6 +132,11 @@ def say(sentence: str, *, style: str = "") -> None:
     problems().print(Text(shown(sentence, lines=True), style=style), soft_wrap=True)
 
 
+def warn(sentence: str) -> None:
+    """A warning beside the answer, on stderr."""
+    say(f"warning: {sentence}", style="yellow")
+
+
 def state(word: str) -> Text:
     """A state in its colour."""
     return Text(word, style=STYLES.get(word, ""))

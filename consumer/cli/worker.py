@@ -36,7 +36,7 @@ def work(
 
     def load(environment: "Mapping[str, str] | None" = None) -> "Settings":
         settings = invocation.settings(environment)
-        begin_log(settings)
+        begin_log(settings, opens_sessions=True)
         return settings
 
     settings = load()

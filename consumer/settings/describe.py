@@ -22,7 +22,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             "credentials": list(settings.gateway.credentials),
         },
         "asterisk": _without_secrets(settings.asterisk.model_dump(mode="json")),
-        "warnings": list(settings.warnings),
+        "warnings": [*settings.warnings, *settings.service_warnings],
     }
 
 

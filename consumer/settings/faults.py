@@ -51,10 +51,14 @@ class Fault:
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used; ``faults`` has everything that is wrong with it."""
+    """The configuration cannot be used; ``faults`` has everything that is wrong with it.
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    ``warnings`` are the sentences that would have been told of it without the faults, as far as they are known.
+    """
+
+    def __init__(self, faults: Iterable[Fault], warnings: Iterable[str] = ()) -> None:
         self.faults = tuple(dict.fromkeys(faults))
+        self.warnings = tuple(warnings)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__("\n  ".join((f"the configuration has {count}:", *map(str, self.faults))))
 
@@ -66,7 +70,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[KeyPath, str]) -> Iterator[Fault]:
-    """Pydantic's faults in our words; ``written`` maps paths to the variables that their values came from."""
+    """Pydantic's faults in our words; ``written`` maps paths to the names that their values were given under."""
     for fault in error.errors(include_url=False):
         path: KeyPath = tuple(part for part in fault["loc"] if part != "[key]")
         if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):

@@ -4,6 +4,7 @@ A setting is said once, where it is declared: name, type, default, ``Reloadable`
 The reference, the variables of the environment, ``config check`` and a reload follow from that.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -17,6 +18,8 @@ from schemas.base import Section
 class _TakenOn:
     """Marks a setting that a running worker takes on when it reads its configuration again (SIGHUP)."""
 
+
+_LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
 
 T = TypeVar("T")
 Reloadable = Annotated[T, _TakenOn()]
@@ -36,8 +39,9 @@ def meaning_of(model: type[BaseModel], name: str) -> str:
 
 
 def first_sentence(meaning: str) -> str:
-    """How a meaning begins: enough to know what is asked for."""
-    return f"{meaning.partition('. ')[0].removesuffix('.')}." if meaning else ""
+    """How a meaning begins, as plain text: enough to know what is asked for. A link is told as the page of it."""
+    begins = _LINK.sub(r"\1 (docs/\2)", meaning).partition(". ")[0]
+    return f"{begins.removesuffix('.')}." if meaning else ""
 
 
 def reloaded(running: S, given: S) -> S:

@@ -15,6 +15,8 @@ DEFAULT_FILE = "mcp-sessions.toml"
 OURS = ("session", "services", "routes", "worker", "gateway", "asterisk")
 SIGNALWIRES = ("server", "rate_limiting", "logging", "security")
 """Sections of SignalWire's ``config.json`` that ours have another name for."""
+_UNDERSTOOD = ("server", "rate_limiting", "logging")
+"""Those of which something has a meaning here."""
 
 _VARIABLE = re.compile(r"\$\{([^}|]*)(?:\|([^}]*))?\}")
 _NOT_OURS = {"security": "the gateway reads these from [gateway]: allowed_hosts, allowed_origins, tls_cert"}
@@ -30,7 +32,7 @@ def find_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
     return named or (default if default.exists() else None)
 
 
-def read_file(path: Path) -> Table:
+def read_file(path: Path, env: Mapping[str, str]) -> Table:
     """The file's table.
 
     Raises:
@@ -39,7 +41,8 @@ def read_file(path: Path) -> Table:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise _useless(path, "there is no such file; it is named by --config or MCP_SESSIONS_CONFIG") from None
+        named = "; MCP_SESSIONS_CONFIG names it" if env.get("MCP_SESSIONS_CONFIG") == str(path) else ""
+        raise _useless(path, f"there is no such file{named}") from None
     except (OSError, UnicodeError) as error:
         raise _useless(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     is_json = path.suffix.lower() == ".json" or (path.suffix.lower() != ".toml" and text.lstrip().startswith("{"))
@@ -58,40 +61,46 @@ def _useless(path: Path, problem: str) -> ConfigurationError:
     return ConfigurationError([Fault(str(path), problem)])
 
 
-def understood(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> tuple[Table, list[str]]:
+def understood(
+    table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]
+) -> tuple[Table, list[str], dict[KeyPath, str]]:
     """What of a file's table is for us, with ``${VARIABLE|default}`` filled in, and warnings about the rest.
 
     The format of SignalWire's gateway is ours with other sections beside it: ``logging.level`` is our ``log_level``,
-    what has no meaning here is named in a warning and otherwise left alone, variables in it included.
+    what has no meaning here is named in a warning and otherwise left alone, variables in it included. The last result
+    has the key in the file of each setting that came from one of these sections.
     """
     warnings = [f"{key}: ignored; {why}" for key, why in _NOT_OURS.items() if key in table]
     for key in table:
         if key not in (*OURS, *SIGNALWIRES):
-            fault(Fault(key, unknown_field(key, OURS)))
+            fault(Fault(key, unknown_field(key, (*OURS, *_UNDERSTOOD))))
     ours = {key: _filled(table[key], env, (key,), fault) for key in OURS if key in table}
+    written: dict[KeyPath, str] = {}
     if "logging" in table:
-        warnings += _logging(_filled(table["logging"], env, ("logging",), fault), ours)
+        warnings += _logging(_filled(table["logging"], env, ("logging",), fault), ours, written)
     if "server" in table or "rate_limiting" in table:
         theirs = {key: _filled(table.get(key), env, (key,), fault) for key in ("server", "rate_limiting")}
-        warnings += _gateway(theirs["server"], theirs["rate_limiting"], ours)
-    return ours, warnings
+        warnings += _gateway(theirs["server"], theirs["rate_limiting"], ours, written)
+    return ours, warnings, written
 
 
-def _logging(section: Any, ours: Table) -> list[str]:
+def _logging(section: Any, ours: Table, written: dict[KeyPath, str]) -> list[str]:
     """Take the level over into ``worker``, unless that has its own."""
     section = section if isinstance(section, dict) else {}
     worker = ours.setdefault("worker", {})
-    if "level" in section and isinstance(worker, dict):
-        worker.setdefault("log_level", section["level"])
+    if "level" in section and isinstance(worker, dict) and "log_level" not in worker:
+        worker["log_level"] = section["level"]
+        written["worker", "log_level"] = "logging.level"
     rest = [f"logging.{key}" for key in section if key != "level"]
     return [f"{', '.join(rest)}: ignored; logs go to standard error"] if rest else []
 
 
-def _gateway(server: Any, rate_limiting: Any, ours: Table) -> list[str]:
+def _gateway(server: Any, rate_limiting: Any, ours: Table, written: dict[KeyPath, str]) -> list[str]:
     """Take what SignalWire's gateway has of its server over into ``gateway``, unless that says it itself."""
-    taken, warnings = from_signalwire(server, rate_limiting)
+    taken, warnings, names = from_signalwire(server, rate_limiting)
     gateway = ours.setdefault("gateway", {})
     if isinstance(gateway, dict):
+        written |= {("gateway", *path): name for path, name in names.items() if path[0] not in gateway}
         ours["gateway"] = taken | gateway
     return warnings
 

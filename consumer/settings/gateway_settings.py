@@ -306,15 +306,21 @@ _RATES = {
 }
 
 
-def from_signalwire(server: Any, rate_limiting: Any) -> tuple[dict[str, Any], list[str]]:
+def from_signalwire(
+    server: Any, rate_limiting: Any
+) -> tuple[dict[str, Any], list[str], dict[tuple[str | int, ...], str]]:
     """The sections ``server`` and ``rate_limiting`` of SignalWire's ``config.json`` as ``[gateway]``, and warnings.
+
+    The last result has the key in that file of each setting, by its path in ``[gateway]``.
 
     Source: signalwire-sdk 3.7, ``mcp_gateway/gateway_service.py``. Its ``server`` listens on every address and port
     8080 unless it says otherwise; with the published password on loopback only.
     """
     ours: dict[str, Any] = {}
     warnings: list[str] = []
+    names: dict[tuple[str | int, ...], str] = {}
     if isinstance(server, dict):
+        names |= {(key,): f"server.{key}" for key in _SERVER if key in server}
         ours = {"host": "0.0.0.0"} | {key: server[key] for key in _SERVER if key in server}  # noqa: S104 - as theirs
         if not ours.get("auth_user") or not ours.get("auth_password"):
             ours.pop("auth_user", None)
@@ -323,6 +329,7 @@ def from_signalwire(server: Any, rate_limiting: Any) -> tuple[dict[str, Any], li
     if isinstance(rate_limiting, dict):
         known = {name: rate_limiting[key] for key, name in _RATES.items() if key in rate_limiting}
         ours["rate_limits"] = known
+        names |= {("rate_limits", name): f"rate_limiting.{key}" for key, name in _RATES.items() if key in rate_limiting}
         unknown = [key for key in rate_limiting if key not in _RATES]
         warnings += [f"rate_limiting.{key}: ignored; see [gateway.rate_limits]" for key in unknown]
-    return ours, warnings
+    return ours, warnings, names

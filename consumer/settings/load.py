@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from consumer.processes.service import missing_program
 from consumer.settings.asterisk_settings import open_password
 from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
-from consumer.settings.faults import ConfigurationError, Fault, faults_behind, faults_of
+from consumer.settings.faults import ConfigurationError, Fault, KeyPath, faults_behind, faults_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
 from consumer.settings.gateway_settings import second_thoughts
 from consumer.settings.models import Settings, built_in_services
@@ -33,38 +34,46 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
     """
     env = os.environ if env is None else env
     faults: list[Fault] = []
-    table, warnings = _read(path, env, faults)
-    written = apply_environment(table, env, faults.append)
     file = find_file(path, env)
+    read, warnings, written = _read(file, env, faults)
+    table = read or {}
+    written |= apply_environment(table, env, faults.append)
+    of_services: list[str] = []
     if file is None and not table.get("services"):
         table["services"] = built_in_services()
-        warnings.append(f"no configuration: there is no {DEFAULT_FILE} here, so calls get the built-in service todo")
+        of_services.append(f"no configuration: there is no {DEFAULT_FILE} here, so calls get the built-in service todo")
     faults += _routes_without_service(table)
     url_variable = variable_of(env)
     table["amqp_url"] = env[url_variable].strip() if url_variable else DEFAULT
     problem = problem_of(table["amqp_url"])
     if url_variable and problem:
         faults.append(Fault(url_variable, problem))
+    settings = None
     try:
-        settings = Settings(**table, warnings=tuple(warnings), path=file)
+        settings = Settings(**table, warnings=tuple(warnings), service_warnings=tuple(of_services), path=file)
+        if read is not None and problem is None:
+            settings = _with_second_thoughts(settings)
     except ValidationError as error:
         told = {fault.key for fault in faults}
         found = [*faults_of(error, Settings, written), *faults_behind(error, table, Settings, written)]
         faults += [fault for fault in found if fault.key not in told]
-    if faults:
-        raise ConfigurationError(faults)
-    return _with_second_thoughts(settings)
+    if faults or settings is None:
+        told_too = (warnings, of_services) if settings is None else (settings.warnings, settings.service_warnings)
+        raise ConfigurationError(faults, chain(*told_too))
+    return settings
 
 
-def _read(path: Path | None, env: Mapping[str, str], faults: list[Fault]) -> tuple[Table, list[str]]:
-    file = find_file(path, env)
+def _read(
+    file: Path | None, env: Mapping[str, str], faults: list[Fault]
+) -> tuple[Table | None, list[str], dict[KeyPath, str]]:
+    """The file's table, its warnings and names as ``understood`` returns them; no table if it cannot be read."""
     if file is None:
-        return {}, []
+        return {}, [], {}
     try:
-        return understood(read_file(file), env, faults.append)
+        return understood(read_file(file, env), env, faults.append)
     except ConfigurationError as error:  # the environment may have faults too
         faults += error.faults
-        return {}, []
+        return None, [], {}
 
 
 def _routes_without_service(table: Table) -> Iterator[Fault]:
@@ -83,7 +92,7 @@ def _routes_without_service(table: Table) -> Iterator[Fault]:
 
 def _with_second_thoughts(settings: Settings) -> Settings:
     """Add warnings about what is allowed and still hardly meant."""
-    thoughts = list(settings.warnings)
+    thoughts, of_services = list(settings.warnings), list(settings.service_warnings)
     url = settings.amqp_url.get_secret_value()
     thoughts += unknown_parameters(url)
     if is_unverified(url):
@@ -92,13 +101,13 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     thoughts += open_password(settings.asterisk)
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:
-        thoughts.append("no service is enabled, so calls get no session")
-    thoughts += [missing for service in settings.services.values() if (missing := missing_program(service))]
+        of_services.append("no service is enabled, so calls get no session")
+    of_services += [missing for service in settings.services.values() if (missing := missing_program(service))]
     for number, route in enumerate(settings.routes):
-        thoughts += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
+        of_services += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
         off = [name for name in route.services if name not in enabled]
         if off:
-            thoughts.append(f"routes[{number}].services: {', '.join(off)} is disabled and left out")
+            of_services.append(f"routes[{number}].services: {', '.join(off)} is disabled and left out")
         if not route.match and number < len(settings.routes) - 1:
-            thoughts.append(f"routes[{number}] matches every call: the routes after it are never reached")
-    return settings.model_copy(update={"warnings": tuple(thoughts)})
+            of_services.append(f"routes[{number}] matches every call: the routes after it are never reached")
+    return settings.model_copy(update={"warnings": tuple(thoughts), "service_warnings": tuple(of_services)})

@@ -132,7 +132,8 @@ def built_in_services() -> dict[str, Any]:
 class Settings(BaseSettings):
     """Everything that is configured. Made by ``load_settings``; made directly it reads neither files nor environment.
 
-    ``warnings`` are sentences for the operator; ``path`` is the file that was read, if one was.
+    ``warnings`` are sentences for the operator. ``service_warnings`` are about services and routes, and concern only a
+    program that opens sessions. ``path`` is the file that was read, if one was.
     """
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
@@ -145,6 +146,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     asterisk: AsteriskSettings = Field(default_factory=AsteriskSettings)
     warnings: tuple[str, ...] = ()
+    service_warnings: tuple[str, ...] = ()
     path: Path | None = None
 
     @classmethod

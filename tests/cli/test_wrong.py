@@ -121,6 +121,29 @@ async def test_a_configuration_is_checked(offline: Cli):
     assert (ran.err, ran.json["worker"]["prefix"]) == ("", "acme")
 
 
+async def test_a_program_that_is_not_there_is_no_ok_and_warnings_are_told_beside_faults(offline: Cli):
+    (offline.folder / "gone.toml").write_text('[services.gone]\ncommand = ["no-such-program"]')
+    ran = await offline("config", "check", "gone.toml")
+    assert ran.code == 0
+    assert re.search(r"gone +missing +no-such-program ", ran.out)
+    assert "warning: services.gone.command: there is no program" in ran.err
+    (offline.folder / "bad.json").write_text('{"security": {}, "rate_limiting": {"call_limit": 5}}')
+    ran = await offline("config", "check", "bad.json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "\n  rate_limiting.call_limit: " in ran.err
+    assert "\nwarning: security: ignored" in ran.err
+    ran = await offline("config", "check", "nowhere.toml")
+    assert "nowhere.toml: there is no such file\n" in ran.err
+
+
+async def test_a_gateway_has_no_warnings_about_services(offline: Cli):
+    (offline.folder / "mcp-sessions.toml").write_text("[worker]\nconnect_timeout = 0.3\n[gateway]\nport = 0")
+    for program, warned in ((("gateway",), False), (("worker",), True)):
+        ran = await offline(*program)
+        assert ran.code == 3
+        assert ("no service is enabled" in ran.err) is warned
+
+
 async def test_a_source_that_no_translator_has_is_warned_of(offline: Cli):
     (offline.folder / "odd.toml").write_text(
         '[services.all]\nurl = "http://127.0.0.1/"\n[[routes]]\nservices = ["all"]\n'

@@ -95,7 +95,7 @@ def test_what_must_be_a_list_is_told_with_the_list_to_write() -> None:
 def test_a_key_of_a_match_that_is_no_field_is_named() -> None:
     route = '[services.a]\ncommand = ["sh"]\n[[routes]]\nservices = ["a"]\n'
     Path("mcp-sessions.toml").write_text(route + 'match = { too = "+1555*", tenant = "acme", sip_header_to = "x" }')
-    odd = [one for one in load_settings(env={}).warnings if "match" in one]
+    odd = [one for one in load_settings(env={}).service_warnings if "match" in one]
     assert len(odd) == 1
     assert odd[0].startswith("routes[0].match.too: a call event has no such field; did you mean to?")
 
@@ -144,12 +144,54 @@ def test_a_fault_behind_another_one_is_found() -> None:
     }
 
 
+def test_a_section_that_is_misspelt_is_told_with_every_section_that_is_understood() -> None:
+    assert faults("[loging]\nlevel = 'info'")["loging"] == "is unknown; did you mean logging?"
+    known = "asterisk, gateway, logging, rate_limiting, routes, server, services, session, worker"
+    assert faults("[nothing_like_it]")["nothing_like_it"] == f"is unknown; known: {known}"
+
+
+def test_a_setting_of_signalwires_file_is_told_by_its_name_there() -> None:
+    found = faults(
+        '{"server": {"host": "::1", "port": "x"}, "rate_limiting": {"call_limit": 5}, "logging": {"level": "loud"}}',
+        "config.json",
+    )
+    assert {"server.port", "rate_limiting.call_limit", "logging.level"} == found.keys()
+    ours = '{"rate_limiting": {"call_limit": 5}, "gateway": {"rate_limits": {"call": 6}}}'
+    assert faults(ours, "config.json").keys() == {"gateway.rate_limits.call"}
+
+
+def test_warnings_are_told_beside_faults() -> None:
+    Path("config.json").write_text(
+        '{"security": {}, "services": {"a": {"command": ["no-such-program"]}}, "sesion": {}}'
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(Path("config.json"), env={})
+    ignored, missing = caught.value.warnings
+    assert ignored.startswith("security: ignored")
+    assert missing.startswith("services.a.command: there is no program")
+
+
+def test_a_missing_file_is_told_with_what_names_it_only_where_that_is_a_variable() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(Path("nowhere.toml"), env={})
+    assert caught.value.faults[0].problem == "there is no such file"
+    assert caught.value.warnings == (), "nothing is known of what would be in it"
+    assert faults(MCP_SESSIONS_CONFIG="away.toml")["away.toml"] == "there is no such file; MCP_SESSIONS_CONFIG names it"
+
+
+def test_the_meaning_of_a_setting_is_plain_text() -> None:
+    Path("mcp-sessions.toml").write_text("[worker]\nhttp_port = 'x'")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env={})
+    assert caught.value.faults[0].meaning.endswith("see observability (docs/operations/observability.md).")
+
+
 def test_a_program_that_is_not_there_is_warned_of() -> None:
     Path("mcp-sessions.toml").write_text(
         '[services.gone]\ncommand = ["no-such-program", "-x"]\n[services.there]\ncommand = ["sh"]\n'
         '[services.off]\ncommand = ["no-such-either"]\nenabled = false\n[services.elsewhere]\nurl = "http://127.0.0.1/"'
     )
-    told = [one for one in load_settings(env={}).warnings if "no program" in one]
+    told = [one for one in load_settings(env={}).service_warnings if "no program" in one]
     assert len(told) == 1
     assert told[0].startswith("services.gone.command: there is no program 'no-such-program' on this machine")
 

@@ -92,8 +92,9 @@ def test_without_a_file_there_is_a_todo_service_and_a_warning() -> None:
     settings = load_settings(env={})
     assert settings.services[ServiceName("todo")].command == [sys.executable, "-m", "consumer.processes.todo_server"]
     assert settings.path is None
-    assert len(settings.warnings) == 1
-    assert "mcp-sessions.toml" in settings.warnings[0]
+    assert settings.warnings == (), "a gateway does without services"
+    assert len(settings.service_warnings) == 1
+    assert "mcp-sessions.toml" in settings.service_warnings[0]
 
 
 def test_any_single_setting_comes_from_the_environment_over_the_file(folder: Path) -> None:
@@ -196,8 +197,8 @@ def test_a_description_has_everything_but_secrets(folder: Path) -> None:
 
 def test_what_is_hardly_meant_gives_a_warning(folder: Path) -> None:
     text = TOML + '[[routes]]\nservices = ["weather"]\n[[routes]]\nservices = ["todo"]\n'
-    warnings = load_settings(toml(folder, text), env={}).warnings
+    warnings = load_settings(toml(folder, text), env={}).service_warnings
     assert any("routes[1].services: weather is disabled" in line for line in warnings)
     assert any("routes[1] matches every call" in line for line in warnings)
-    nothing = load_settings(toml(folder, '[services.a]\ncommand = ["x"]\nenabled = false'), env={}).warnings
+    nothing = load_settings(toml(folder, '[services.a]\ncommand = ["x"]\nenabled = false'), env={}).service_warnings
     assert nothing == ("no service is enabled, so calls get no session",)
