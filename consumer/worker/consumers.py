@@ -3,154 +3,148 @@
 import asyncio
 from contextlib import suppress
 
-import structlog
-
-from consumer.broker.channel import MOST_HELD, Channel
+from consumer.broker.channel import Channel
 from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerError, NameTaken
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Handler
-from consumer.broker.topology import Binding, CallExchange, cluster_topology, inbox, requests_queue, worker_queue
+from consumer.broker.rpc import RpcClient
+from consumer.broker.topology import (
+    Binding,
+    CallExchange,
+    Names,
+    cluster_topology,
+    inbox,
+    requests_queue,
+    worker_queue,
+)
 from consumer.calls.cluster.inbox_probe import PROBE, Liveness
-from consumer.worker.wiring import Parts
-
-PLACED_AT_ONCE = 2000
-"""How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
+from consumer.calls.cluster.membership import Presence
+from consumer.calls.cluster.presence_requests import PresenceRequests
+from consumer.calls.messages.gate import Gate
+from consumer.calls.ownership.owned_calls import OwnedCalls
+from consumer.calls.ownership.owner import Owner
+from consumer.concurrency.task_set import Tasks
+from consumer.settings.models import WorkerSettings
+from consumer.worker.current_link import CurrentLink
+from consumer.worker.id_claim import IdClaim
+from consumer.worker.shared_consumers import SharedConsumers
+from schemas.ids import WorkerId
 
 RIVAL_TIMEOUT = 1.0
 """How long (s) another process under our id may take to answer; our own former life never does."""
-
-log = structlog.get_logger(__name__)
 
 
 class Consumers:
     """Declares, binds and consumes on each new link.
 
-    ``hear`` takes what comes to the worker's own queue, ``liveness`` the probes that come through its inbox.
+    ``hear`` takes what comes to the worker's own queue, ``liveness`` the probes that come through its inbox, and
+    ``owner`` what is for the calls of this worker.
     """
 
-    def __init__(self, parts: Parts, hear: Handler, liveness: Liveness) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        names: Names,
+        settings: WorkerSettings,
+        link: CurrentLink,
+        *,
+        claim: IdClaim,
+        hear: Handler,
+        liveness: Liveness,
+        gate: Gate,
+        owner: Owner,
+        owned_calls: OwnedCalls,
+        rpc_client: RpcClient,
+        presence: Presence,
+        presence_requests: PresenceRequests,
+        shared: SharedConsumers,
+        tasks: Tasks,
+    ) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._settings = settings
+        self._link = link
+        self._claim = claim
         self._hear = hear
         self._liveness = liveness
-        self._channels: dict[str, Channel] = {}
-        self._consumer_tags: dict[str, str] = {}
+        self._gate = gate
+        self._owner = owner
+        self._owned_calls = owned_calls
+        self._rpc_client = rpc_client
+        self._presence = presence
+        self._presence_requests = presence_requests
+        self.shared = shared
+        """The consumers of the queues that all workers share."""
+        self._tasks = tasks
+        self._control: Channel | None = None
         self._inbox_consumer = ""
 
     async def attach(self, link: Link, *, shared: bool) -> None:
         """Consume on a new link; without ``shared`` nothing that other workers take as well."""
-        parts = self._parts
-        parts.link.attach(link)
-        own = parts.settings.worker
+        self._link.attach(link)
+        names, own = self._names, self._settings
         extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
         control = await link.channel()
         await ensure(
             link,
             cluster_topology(
-                parts.names, grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
+                names, grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
             ),
         )
-        mine = worker_queue(parts.names, parts.worker_id, link.token)
-        fast = requests_queue(parts.names, parts.worker_id, link.token)
+        mine = worker_queue(names, self._worker_id, link.token)
+        fast = requests_queue(names, self._worker_id, link.token)
         for queue in (fast, mine):
             await control.declare_queue(queue)
-        await control.bind(Binding(parts.names.workers, mine.name))
-        parts.rpc_client.attach(mine.name)
+        await control.bind(Binding(names.workers, mine.name))
+        self._rpc_client.attach(mine.name)
         await control.consume(mine.name, self._hear, no_ack=True)
         if own.worker_id is not None:
             await self._see_that_nobody_has_our_id(link)
-        await control.declare_queue(inbox(parts.names, parts.worker_id))
-        parts.ownership.owned_calls.attach(control, fast.name)
-        self._channels = {"control": control}
+        await control.declare_queue(inbox(names, self._worker_id))
+        self._owned_calls.attach(control, fast.name)
+        self._control = control
         self._inbox_consumer = await control.consume(
-            parts.names.inbox(parts.worker_id), parts.gate.before(self._take_from_inbox)
+            names.inbox(self._worker_id), self._gate.before(self._take_from_inbox)
         )
-        requests = await self._channel(link, "requests")
-        await requests.consume(fast.name, parts.gate.before(parts.owner.take), no_ack=True)
-        await parts.presence_requests.send(ended_calls_to=mine.name)
+        requests = await link.channel()
+        await requests.consume(fast.name, self._gate.before(self._owner.take), no_ack=True)
+        await self._presence_requests.send(ended_calls_to=mine.name)
         if shared:
-            await self._consume_shared(link)
+            await self.shared.attach(link)
 
     async def _see_that_nobody_has_our_id(self, link: Link) -> None:
         """A consumer of our inbox is another process, or our own former life that the broker still believes in."""
-        parts = self._parts
-        if not await consumers_of(link, parts.names.inbox(parts.worker_id)):
+        if not await consumers_of(link, self._names.inbox(self._worker_id)):
             return
-        parts.joining = True
-        try:
-            await parts.presence_requests.send()
-            await asyncio.wait({parts.rival}, timeout=RIVAL_TIMEOUT)
-        finally:
-            parts.joining = False
-        if parts.rival.done():
-            raise NameTaken(f"another process is worker {parts.worker_id!r}")
+        with self._claim.joining():
+            await self._presence_requests.send()
+            await asyncio.wait({self._claim.rival}, timeout=RIVAL_TIMEOUT)
+        if self._claim.rival.done():
+            raise NameTaken(f"another process is worker {self._worker_id!r}")
 
     def _take_from_inbox(self, delivery: Delivery) -> None:
         if delivery.type == PROBE:
             self._liveness.heard(delivery)
-            self._parts.tasks.start(delivery.ack(), "probe-ack")
+            self._tasks.start(delivery.ack(), "probe-ack")
         else:
-            self._parts.owner.take(delivery)
-
-    async def _channel(self, link: Link, name: str, *, prefetch: int = MOST_HELD) -> Channel:
-        self._channels[name] = channel = await link.channel(prefetch=prefetch)
-        return channel
-
-    async def _consume_shared(self, link: Link) -> None:
-        parts = self._parts
-        prefetch = parts.settings.worker.calls_prefetch
-        unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
-        parts.placer.attach(unowned)
-        calls = await self._channel(link, "calls", prefetch=prefetch)
-        queries = await self._channel(link, "queries", prefetch=prefetch)
-        self._consumer_tags = {
-            "unowned": await unowned.consume(parts.names.unowned, parts.gate.before(parts.placer.take)),
-            "calls": await calls.consume(parts.names.calls, parts.gate.before(parts.intake.take)),
-            "queries": await queries.consume(parts.names.queries, parts.gate.before(parts.queries.take)),
-        }
+            self._owner.take(delivery)
 
     async def detached(self) -> None:
         """The link is lost, and with it whatever was under way on it."""
-        parts = self._parts
-        parts.link.detach()
-        self._channels, self._consumer_tags = {}, {}
-        parts.rpc_client.detach()
-        parts.presence.deafened()
-        parts.ownership.owned_calls.detach()
-        await parts.placer.detach()
-        await parts.intake.detach()
-        await parts.queries.detach()
-
-    # Leaving.
-
-    async def stop_placing(self) -> None:
-        """Be the placer no longer, and never again."""
-        await self._parts.placer.resign(0.5)
-        # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
-        await self._give_back("unowned")
-        self._consumer_tags.pop("unowned", None)
-
-    async def stop_taking(self, timeout: float) -> None:
-        """Stop consuming raw events and cluster requests; wait at most ``timeout`` seconds for those in progress."""
-        for name, tag in self._consumer_tags.items():
-            with suppress(BrokerError, KeyError):
-                await self._channels[name].cancel(tag)
-        for room in (self._parts.intake, self._parts.queries):
-            await room.drain(timeout)
-        await self._give_back("calls", "queries")
-
-    async def _give_back(self, *names: str) -> None:
-        for name in names:
-            if (channel := self._channels.pop(name, None)) is not None:
-                with suppress(BrokerError):
-                    await channel.close()
+        self._link.detach()
+        self._control = None
+        self._rpc_client.detach()
+        self._presence.deafened()
+        self._owned_calls.detach()
+        await self.shared.detached()
 
     async def delete_inbox(self) -> None:
         """Delete the inbox if it is empty; messages and recipes that are left in it become orphans."""
-        control = self._channels.get("control")
-        if control is None or self._parts.ownership.owned_calls.holds_recipes:
+        control = self._control
+        if control is None or self._owned_calls.holds_recipes:
             return
-        queue = inbox(self._parts.names, self._parts.worker_id)
+        queue = inbox(self._names, self._worker_id)
         with suppress(BrokerError):
             if not await control.declare_queue(queue):  # quorum queues know no "delete if empty"
                 await control.cancel(self._inbox_consumer)

@@ -30,7 +30,6 @@ from consumer.sessions import SessionManager
 from consumer.worker.budgets import FLUSH_TIMEOUT, INBOX_TIMEOUT, OTHER_NODES, TAKEN_TIMEOUT
 from consumer.worker.consumers import Consumers
 from consumer.worker.exit_codes import WorkerExit
-from consumer.worker.peers import Peers
 from consumer.worker.wiring import Parts
 
 log = structlog.get_logger(__name__)
@@ -41,23 +40,23 @@ HAND_OVER = 15.0
 T = TypeVar("T")
 
 
-async def leave(parts: Parts, peers: Peers, consumers: Consumers, tasks: Tasks, hurry: asyncio.Event) -> WorkerExit:
+async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio.Event) -> WorkerExit:
     """Leave, in the order above; ``hurry`` may be set at any time. Returns the exit code."""
     parts.state = "draining"
     parts.reporter.worker("draining")
     tasks.start(parts.mcp.cool_down(), "cool-down")
-    await peers.announce()
+    await parts.reports.announce()
     await parts.presence.refreshed()  # for it has to be known who can take the calls over
-    await consumers.stop_placing()
+    await consumers.shared.stop_placing()
     budget = parts.settings.worker.drain_timeout
     if parts.settings.worker.drain == "wait":
         budget -= await _wait_for_calls(parts.sessions, parts.room_freed, budget - min(HAND_OVER, budget / 2), hurry)
-    await consumers.stop_taking(TAKEN_TIMEOUT)
+    await consumers.shared.stop_taking(TAKEN_TIMEOUT)
     in_time = bool(await _until_hurried(parts.owner.leave(parts.presence.others_ready(parts.worker_id), budget), hurry))
     await parts.sessions.shutdown()
     parts.state = "stopped"
     parts.reporter.worker("stopped")
-    await peers.announce()
+    await parts.reports.announce()
     if not await parts.outbox.flush(FLUSH_TIMEOUT):
         log.warning("worker.events_unsent", count=len(parts.outbox))
     await asyncio.sleep(OTHER_NODES)

@@ -11,8 +11,8 @@ from consumer.concurrency.task_set import Tasks
 from consumer.observability import looplag, metrics
 from consumer.observability.metrics_port import metrics_port
 from consumer.settings.models import WorkerSettings
+from consumer.worker.own_report import OwnReport
 from consumer.worker.owner_wiring import Ownership
-from consumer.worker.peers import Peers
 from schemas.sessions import WorkerState
 
 
@@ -25,7 +25,7 @@ class WorkerStatus:
     def __init__(
         self,
         settings: WorkerSettings,
-        peers: Peers,
+        own_report: OwnReport,
         ownership: Ownership,
         placer: Placer,
         *,
@@ -36,7 +36,7 @@ class WorkerStatus:
         probe: Callable[[], bool],
     ) -> None:
         self._settings = settings
-        self._peers = peers
+        self._own_report = own_report
         self._ownership = ownership
         self._placer = placer
         self._presence = presence
@@ -73,7 +73,7 @@ class WorkerStatus:
 
     def state(self) -> metrics.State:
         """The worker's gauges as of now."""
-        services = self._peers.info().services
+        services = self._own_report.info().services
         return metrics.State(
             open={str(name): load.sessions for name, load in services.items()},
             capacity={str(name): load.max_sessions for name, load in services.items()},

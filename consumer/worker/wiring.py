@@ -34,9 +34,13 @@ from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, Sessi
 from consumer.settings import Settings
 from consumer.settings.fields import needing_restart, reloaded
 from consumer.worker.current_link import CurrentLink
+from consumer.worker.id_claim import IdClaim
+from consumer.worker.own_report import OwnReport
 from consumer.worker.owner_wiring import ownership_of
+from consumer.worker.peers import Peers
+from consumer.worker.reports import Reports
 from schemas.ids import WorkerId
-from schemas.sessions import WorkerInfo, WorkerState
+from schemas.sessions import WorkerState
 
 
 def new_worker_id() -> WorkerId:
@@ -70,10 +74,7 @@ class Parts:
         """Set when there is something that the other workers should know."""
         self.room_freed = asyncio.Event()
         """Set when a place for a session is free again."""
-        self.joining = False
-        """Whether it is not known yet that nobody else has our id."""
-        self.rival: asyncio.Future[WorkerInfo] = asyncio.get_running_loop().create_future()
-        """Done when another process has our id, and we are the one to go."""
+        self.claim = IdClaim(self.started_at)
         self.publisher = Publisher(signs=True)
         self.origins = Origins(self.names, lambda: self.publisher.user)
         self.outbox = Outbox(self.publisher, published)
@@ -161,6 +162,36 @@ class Parts:
             max_message=own.max_message,
             start=self.tasks.start,
             has_inbox=self.link.has_inbox,
+        )
+        self.own_report = OwnReport(
+            self.worker_id,
+            self.started_at,
+            self.sessions,
+            self.mcp,
+            owner=self.owner,
+            recovery=self.ownership.recovery,
+            phase=lambda: self.state,
+        )
+        self.reports = Reports(
+            self.worker_id,
+            self.names,
+            self.publisher,
+            self.rpc_client,
+            own=self.own_report,
+            presence=self.presence,
+            placer=self.placer,
+            news=self.news,
+        )
+        self.peers = Peers(
+            self.worker_id,
+            self.claim,
+            self.reports,
+            origins=self.origins,
+            presence=self.presence,
+            endings=self.endings,
+            queries=self.queries,
+            closing=self.ownership.closing,
+            rpc_client=self.rpc_client,
         )
 
     def reload(self, settings: Settings) -> list[str]:

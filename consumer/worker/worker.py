@@ -31,7 +31,7 @@ from consumer.worker.consumers import Consumers
 from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.leaving import leave
 from consumer.worker.local_requests import LocalRequests
-from consumer.worker.peers import Peers
+from consumer.worker.shared_consumers import SharedConsumers
 from consumer.worker.status import WorkerStatus
 from consumer.worker.stop_signals import StopSignals, Wish
 from consumer.worker.wiring import Parts
@@ -68,11 +68,33 @@ class Worker:
         self._liveness = Liveness(
             parts.publisher, self._supervisor.up, parts.names.inbox(parts.worker_id), parts.link.restart
         )
-        self._peers = Peers(parts)
-        self._consumers = Consumers(parts, self._peers.hear, self._liveness)
+        self._consumers = Consumers(
+            parts.worker_id,
+            parts.names,
+            settings.worker,
+            parts.link,
+            claim=parts.claim,
+            hear=parts.peers.hear,
+            liveness=self._liveness,
+            gate=parts.gate,
+            owner=parts.owner,
+            owned_calls=parts.ownership.owned_calls,
+            rpc_client=parts.rpc_client,
+            presence=parts.presence,
+            presence_requests=parts.presence_requests,
+            shared=SharedConsumers(
+                parts.names,
+                parts.gate,
+                placer=parts.placer,
+                intake=parts.intake,
+                queries=parts.queries,
+                prefetch=settings.worker.calls_prefetch,
+            ),
+            tasks=parts.tasks,
+        )
         self.status = WorkerStatus(
             settings.worker,
-            self._peers,
+            parts.own_report,
             parts.ownership,
             parts.placer,
             presence=parts.presence,
@@ -105,7 +127,7 @@ class Worker:
         if staying and parts.state == "starting":
             parts.state = "ready"
             parts.reporter.worker("started", version=__version__, host=socket.gethostname(), pid=os.getpid())
-        await self._peers.announce()
+        await parts.reports.announce()
         if self._attached_before:
             metrics.RECONNECTS.inc()
             parts.ownership.recovery.look()
@@ -164,8 +186,8 @@ class Worker:
         self._tasks.start(sweeping, "sweep")
         self._tasks.start(report_host(list(parts.mcp.services.values())), "host-report")
         parts.mcp.warm_up(parts.news.set)
-        self._tasks.start(self._peers.keep_announcing(self._supervisor.up), "presence")
-        self._tasks.start(self._peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
+        self._tasks.start(parts.reports.keep_announcing(self._supervisor.up), "presence")
+        self._tasks.start(parts.peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")
         self._tasks.start(self._liveness.run(), "liveness")
         self._tasks.start(parts.ownership.recovery.run(), "recipe-renewal")
@@ -175,18 +197,18 @@ class Worker:
         )
         leaving = asyncio.create_task(self._leaving.wait(), name="leaving")
         attached = asyncio.create_task(self._supervisor.up.wait(), name="attached")
-        ends: set[asyncio.Future[Any]] = {supervising, leaving, parts.rival}
+        ends: set[asyncio.Future[Any]] = {supervising, leaving, parts.claim.rival}
         try:
             await asyncio.wait({*ends, attached}, return_when=asyncio.FIRST_COMPLETED)
             if attached.done():
                 log.info("worker.ready", worker_id=parts.worker_id, **_configured(parts.settings))
                 self._ready.set()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if parts.rival.done():
-                return _has_our_id(parts.rival.result())
+            if parts.claim.rival.done():
+                return _has_our_id(parts.claim.rival.result())
             if supervising.done():
                 return _gave_up(supervising)
-            return await leave(parts, self._peers, self._consumers, self._tasks, self._hurry)
+            return await leave(parts, self._consumers, self._tasks, self._hurry)
         finally:
             await cancel_and_wait(leaving, attached)
             await parts.sessions.shutdown()

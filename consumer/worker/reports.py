@@ -1,0 +1,104 @@
+"""The reports of workers: when this one reports and to whom, and what is done with another's report."""
+
+import asyncio
+import math
+from contextlib import suppress
+
+from consumer.broker.errors import BrokerError
+from consumer.broker.message import Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.rpc import RpcClient
+from consumer.broker.topology import Names
+from consumer.calls.cluster.membership import SETTLE, Presence
+from consumer.calls.placement.placer import Placer
+from consumer.worker.own_report import OwnReport
+from schemas.ids import WorkerId
+from schemas.internal import PresenceReport
+
+OLDER_EVERY = 0.9
+"""How often (s) a worker reports while an older one is heard, which asks for a report every second."""
+
+
+class Reports:
+    """Publishes this worker's reports, and notes each report, this worker's own too.
+
+    ``news`` is set when there is something that the other workers should know.
+    """
+
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        names: Names,
+        publisher: Publisher,
+        rpc_client: RpcClient,
+        *,
+        own: OwnReport,
+        presence: Presence,
+        placer: Placer,
+        news: asyncio.Event,
+    ) -> None:
+        self._worker_id = worker_id
+        self._names = names
+        self._publisher = publisher
+        self._rpc_client = rpc_client
+        self._own = own
+        self._presence = presence
+        self._placer = placer
+        self._news = news
+        self._requested = False
+        self._answered_older = -math.inf
+
+    def request(self) -> None:
+        """Have this worker report to everybody soon."""
+        self._requested = True
+        self._news.set()
+
+    def answer_older(self) -> None:
+        """Report to an older worker: it reports every second, and takes whoever does not for dead."""
+        now = asyncio.get_running_loop().time()
+        if now - self._answered_older >= OLDER_EVERY:
+            self._answered_older = now
+            self.request()
+
+    def note(self, report: PresenceReport, reports_to: str | None) -> None:
+        """Take a report into the table of workers; it may tell of room for a call that waits."""
+        self._presence.heard(report, self._worker_id, reports_to)
+        self._placer.look_for_room()
+
+    async def announce(self, *, to_placer: bool = False) -> None:
+        """Tell everybody how it is here, or only the placer if we know who that is; without a link only ourselves.
+
+        What the placer has told is known to all: another one speaks for it when it dies.
+        """
+        report = self._own.presence()
+        reports_to = self._rpc_client.reply_to if self._placer.is_placing else None
+        self.note(report, reports_to)
+        exchange, key = self._names.workers, ""
+        placer, queue = self._presence.placer or (self._worker_id, "")
+        if to_placer and placer != self._worker_id:
+            exchange, key = "", queue
+        with suppress(BrokerError):  # with the next link everybody is told
+            await self._publisher.publish(
+                Message(
+                    body=report.model_dump_json().encode(),
+                    type=PresenceReport.type,
+                    reply_to=reports_to,
+                    persistent=False,
+                ),
+                exchange,
+                key,
+                confirm=False,
+            )
+            if exchange:  # what was not sent does not come back, and who waited for it would wait for ever
+                self._presence.reported()
+
+    async def keep_announcing(self, up: asyncio.Event) -> None:
+        """Announce for ever: to everybody when asked, and changes of load to the placer; ``up`` tells of a link."""
+        while True:
+            await up.wait()  # before, the exchange may not be there
+            await self._news.wait()
+            if not self._requested:
+                await asyncio.sleep(SETTLE)
+            self._news.clear()
+            everybody, self._requested = self._requested, False
+            await self.announce(to_placer=not everybody)

@@ -1,0 +1,82 @@
+"""The consumers of the queues that all workers share: unowned calls, raw events, and requests to the cluster."""
+
+from contextlib import suppress
+
+from consumer.broker.channel import Channel
+from consumer.broker.errors import BrokerError
+from consumer.broker.link import Link
+from consumer.broker.topology import Names
+from consumer.calls.intake import Intake
+from consumer.calls.messages.gate import Gate
+from consumer.calls.placement.placer import Placer
+from consumer.calls.queries import Queries
+
+PLACED_AT_ONCE = 2000
+"""How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
+
+
+class SharedConsumers:
+    """Consumes the shared queues, each on a channel of its own, until the worker leaves.
+
+    ``prefetch`` is how many raw events, and how many requests, it has in hand.
+    """
+
+    def __init__(
+        self, names: Names, gate: Gate, *, placer: Placer, intake: Intake, queries: Queries, prefetch: int
+    ) -> None:
+        self._names = names
+        self._gate = gate
+        self._placer = placer
+        self._intake = intake
+        self._queries = queries
+        self._prefetch = prefetch
+        self._channels: dict[str, Channel] = {}
+        self._consumer_tags: dict[str, str] = {}
+
+    async def attach(self, link: Link) -> None:
+        """Consume on a new link."""
+        names, before = self._names, self._gate.before
+        unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
+        self._placer.attach(unowned)
+        calls = await self._channel(link, "calls", prefetch=self._prefetch)
+        queries = await self._channel(link, "queries", prefetch=self._prefetch)
+        self._consumer_tags = {
+            "unowned": await unowned.consume(names.unowned, before(self._placer.take)),
+            "calls": await calls.consume(names.calls, before(self._intake.take)),
+            "queries": await queries.consume(names.queries, before(self._queries.take)),
+        }
+
+    async def _channel(self, link: Link, name: str, *, prefetch: int) -> Channel:
+        self._channels[name] = channel = await link.channel(prefetch=prefetch)
+        return channel
+
+    async def detached(self) -> None:
+        """The link is lost, and with it whatever was under way on it."""
+        self._channels, self._consumer_tags = {}, {}
+        await self._placer.detach()
+        await self._intake.detach()
+        await self._queries.detach()
+
+    # Leaving.
+
+    async def stop_placing(self) -> None:
+        """Be the placer no longer, and never again."""
+        await self._placer.resign(0.5)
+        # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
+        await self._give_back("unowned")
+        self._consumer_tags.pop("unowned", None)
+
+    async def stop_taking(self, timeout: float) -> None:
+        """Stop consuming raw events and cluster requests; wait at most ``timeout`` seconds for those in progress."""
+        for name, tag in self._consumer_tags.items():
+            with suppress(BrokerError, KeyError):
+                await self._channels[name].cancel(tag)
+        for room in (self._intake, self._queries):
+            await room.drain(timeout)
+        await self._give_back("calls", "queries")
+
+    async def _give_back(self, *names: str) -> None:
+        for name in names:
+            if (channel := self._channels.pop(name, None)) is not None:
+                with suppress(BrokerError):
+                    await channel.close()
