@@ -4,15 +4,17 @@ import argparse
 import gc
 import os
 import sys
-import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of their own otherwise
     os.execve(
         sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"}
     )
 
+from tests.simulation.many import Summary, batches
 from tests.simulation.mutations import MUTATIONS, mutated
 from tests.simulation.orders import ORDERS
 from tests.simulation.run import Logs, Outcome, live
@@ -34,45 +36,64 @@ def main() -> int:
     parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
     parser.add_argument("--order", choices=sorted(ORDERS), help="a world that is written down")
     parser.add_argument("--mutations", nargs="*", help="make these mistakes (all of them), and find each of them")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes live worlds at once")
+    parser.add_argument("--summary", type=Path, help="a file for the sums; a run that has one goes on where it stopped")
     options = parser.parse_args()
     gc.disable()
-    seeds = (
-        [options.seed or 0]
-        if options.seed is not None or options.order
-        else range(options.first, options.first + options.seeds)
-    )
-    totals: Counter[str] = Counter()
-    failed: list[int] = []
-    began = time.process_time()
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # its process was killed
     with simulated() as begin:
         logs = Logs()
         gc.collect()
         gc.freeze()
-        if options.mutations is not None:
-            return _find(options.mutations or list(MUTATIONS), seeds, options.calls, begin, logs)
-        for seed in seeds:
-            plan = ORDERS[options.order] if options.order else planned(seed, calls=options.calls)
-            outcome = live(plan, begin, logs, traced=options.twice)
-            totals += outcome.counts
-            if options.twice and live(plan, begin, logs, traced=True).trace != outcome.trace:
-                outcome.problems.append("the same seed did not give the same trace")
-            if not outcome.problems:
-                continue
-            failed.append(seed)
-            print(f"seed {seed}: {len(outcome.problems)} problems", *outcome.problems[:12], sep="\n  ", flush=True)  # noqa: T201
-            if not options.no_shrink:
-                outcome = shrunk(outcome, lambda smaller: live(smaller, begin, logs))
-            if not options.quiet:
-                _tell(live(outcome.plan, begin, logs, telling=True))
-            if not options.keep_going:
-                break
-        if options.seed is not None and not failed and not options.quiet:
-            _tell(live(planned(options.seed, calls=options.calls), begin, logs, telling=True))
-    took = time.process_time() - began
+        return _run(options, begin, logs)
+
+
+def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> int:
+    def one(seed: int) -> Outcome:
+        plan = ORDERS[options.order] if options.order else planned(seed, calls=options.calls)
+        outcome = live(plan, begin, logs, traced=options.twice)
+        if options.twice and live(plan, begin, logs, traced=True).trace != outcome.trace:
+            outcome.problems.append("the same seed did not give the same trace")
+        return outcome
+
+    single = options.seed is not None or options.order
+    seeds = (
+        range(options.seed or 0, (options.seed or 0) + 1)
+        if single
+        else range(options.first, options.first + options.seeds)
+    )
+    if options.mutations is not None:
+        return _find(options.mutations or list(MUTATIONS), seeds, options.calls, begin, logs)
+    summary = Summary(options.summary)
+    totals: Counter[str] = Counter()
+    failed: list[int] = []
+    took = 0.0
+    for batch in batches(one, summary.left(seeds), jobs=options.jobs, keep_going=options.keep_going):
+        summary.add(batch)
+        totals += batch.counts
+        took += batch.cpu
+        for outcome in batch.failed:
+            failed.append(outcome.plan.seed)
+            _report(outcome, options, begin, logs)
+        if failed and not options.keep_going:
+            break
+    if options.seed is not None and not failed and not options.quiet:
+        _tell(live(planned(options.seed, calls=options.calls), begin, logs, telling=True))
     told = ", ".join(f"{name} {count}" for name, count in sorted(totals.items()))
-    print(f"{totals['worlds']} worlds in {took:.1f} s of CPU, {totals['calls'] / took:.0f} calls/s: {told}")  # noqa: T201
+    speed = totals["calls"] / took if took else 0.0
+    print(f"{totals['worlds']} worlds in {took:.1f} s of CPU, {speed:.0f} calls/s: {told}")  # noqa: T201
     print(f"failed: {failed or 'none'}")  # noqa: T201
     return 1 if failed else 0
+
+
+def _report(outcome: Outcome, options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> None:
+    """Say what went wrong in a world, make it smaller, and tell its story."""
+    told = f"seed {outcome.plan.seed}: {len(outcome.problems)} problems"
+    print(told, *outcome.problems[:12], sep="\n  ", flush=True)  # noqa: T201
+    if not options.no_shrink:
+        outcome = shrunk(outcome, lambda smaller: live(smaller, begin, logs))
+    if not options.quiet:
+        _tell(live(outcome.plan, begin, logs, telling=True))
 
 
 def _leave(code: int) -> None:

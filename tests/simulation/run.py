@@ -153,7 +153,8 @@ def live(
     counts = lives.counts
     counts["worlds"] = 1
     counts["calls"] = len(plan.calls)
-    counts["faults"] = world.faults.done
+    counts["faults"] = world.faults.done.total()
+    counts += Counter({f"fault {what}": count for what, count in world.faults.done.items()})
     counts["frames"] = world.node.frames
     counts["steps"] = loop.steps
     counts["tool calls executed"] = len(world.books.executed)

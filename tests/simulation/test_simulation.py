@@ -1,5 +1,6 @@
 """Some thousands of simulated calls in every run of the tests, and the seeds that have once found something."""
 
+import json
 import os
 import subprocess
 import sys
@@ -46,6 +47,24 @@ def test_thousands_of_simulated_calls_keep_every_guarantee():
 
 def test_the_same_seed_is_the_same_world():
     simulate("--seeds", "3", "--first", "500", "--twice")
+
+
+def test_a_run_in_parts_and_processes_comes_to_the_same_sums(tmp_path):
+    def sums(name: str) -> dict[str, int]:
+        summary = json.loads((tmp_path / name).read_text())
+        assert summary["next"] == 41
+        (of_commit,) = summary["commits"].values()
+        assert of_commit["failed"] == []
+        return {what: count for what, count in of_commit["counts"].items() if what != "cpu ms"}
+
+    few = ("--first", "1", "--calls", "3")
+    simulate(*few, "--seeds", "21", "--jobs", "2", "--summary", str(tmp_path / "parts"))
+    told = simulate(*few, "--seeds", "40", "--jobs", "2", "--summary", str(tmp_path / "parts"))
+    assert "19 worlds" in told, told
+    simulate(*few, "--seeds", "40", "--summary", str(tmp_path / "whole"))
+    assert sums("parts") == sums("whole")
+    assert sums("whole")["worlds"] == 40
+    assert sums("whole")["fault kill"] > 0
 
 
 @pytest.mark.parametrize("seed", sorted(FOUND))

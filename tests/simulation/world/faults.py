@@ -1,6 +1,7 @@
 """What breaks in a simulated world. Each fault is done at its moment, and what it leads to is its own affair."""
 
 import signal
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.broker.client import SimulatedConnection
@@ -18,14 +19,14 @@ class Faults:
         self._loop = world.loop
         self._node = world.node
         self._drawn = world.drawn
-        self.done = 0
+        self.done: Counter[str] = Counter()
         self.finished = False
 
     def do(self, step: Step) -> None:
         """Do what a plan says."""
         _, what, more = step
         if getattr(self, f"_{what.replace(' ', '_')}")(more):
-            self.done += 1
+            self.done[what] += 1
 
     def _later(self, seconds: float, callback: Any, *args: Any) -> None:
         self._loop.at(self._loop.time() + seconds, None, callback, *args)
@@ -107,8 +108,11 @@ class Faults:
         """SIGTERM."""
         self._world.tell(victim.process.name, "is told to leave")
         victim.leaving_since = self._loop.time()
-        assert victim.worker is not None
-        self._loop.at(self._loop.time(), victim.process, victim.worker.leave, signal.SIGTERM)
+        self._loop.at(self._loop.time(), victim.process, self._tell_to_leave, victim)
+
+    def _tell_to_leave(self, victim: "SimulatedWorker") -> None:
+        assert victim.worker is not None, "it has started, because what comes for a process comes in order"
+        victim.worker.leave(signal.SIGTERM)
 
     def _add(self, more: dict[str, Any]) -> bool:
         if sum(one.running for one in self._world.workers) < 5:
