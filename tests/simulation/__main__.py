@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of their own otherwise
@@ -20,14 +21,15 @@ from tests.simulation.orders import ORDERS
 from tests.simulation.run import Logs, Outcome, live
 from tests.simulation.shrink import shrunk
 from tests.simulation.world.nature import Nature, simulated
-from tests.simulation.world.plan import planned
+from tests.simulation.world.plan import Plan, planned, swarmed
 
 
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="scripts/test simulate", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="how many worlds")
+    parser.add_argument("--seeds", type=int, help="how many worlds; 200, or one of an order")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--swarm", action="store_true", help="worlds of the swarm: some kinds of faults, often")
     parser.add_argument("--seed", type=int, help="this one only, with its story")
     parser.add_argument("--calls", type=int, default=100, help="calls in a world")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
@@ -39,6 +41,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="how many processes live worlds at once")
     parser.add_argument("--summary", type=Path, help="a file for the sums; a run that has one goes on where it stopped")
     options = parser.parse_args()
+    if options.seeds is None:
+        options.seeds = 1 if options.order else 200
     gc.disable()
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # its process was killed
     with simulated() as begin:
@@ -49,21 +53,23 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> int:
+    def plan_of(seed: int) -> Plan:
+        if options.order:
+            return replace(ORDERS[options.order], seed=seed)
+        return (swarmed if options.swarm else planned)(seed, calls=options.calls)
+
     def one(seed: int) -> Outcome:
-        plan = ORDERS[options.order] if options.order else planned(seed, calls=options.calls)
+        plan = plan_of(seed)
         outcome = live(plan, begin, logs, traced=options.twice)
         if options.twice and live(plan, begin, logs, traced=True).trace != outcome.trace:
             outcome.problems.append("the same seed did not give the same trace")
         return outcome
 
-    single = options.seed is not None or options.order
-    seeds = (
-        range(options.seed or 0, (options.seed or 0) + 1)
-        if single
-        else range(options.first, options.first + options.seeds)
-    )
+    seeds = range(options.first, options.first + options.seeds)
+    if options.seed is not None:
+        seeds = range(options.seed, options.seed + 1)
     if options.mutations is not None:
-        return _find(options.mutations or list(MUTATIONS), seeds, options.calls, begin, logs)
+        return _find(options.mutations or list(MUTATIONS), seeds, plan_of, begin, logs)
     summary = Summary(options.summary)
     totals: Counter[str] = Counter()
     failed: list[int] = []
@@ -78,7 +84,7 @@ def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Log
         if failed and not options.keep_going:
             break
     if options.seed is not None and not failed and not options.quiet:
-        _tell(live(planned(options.seed, calls=options.calls), begin, logs, telling=True))
+        _tell(live(plan_of(options.seed), begin, logs, telling=True))
     told = ", ".join(f"{name} {count}" for name, count in sorted(totals.items()))
     speed = totals["calls"] / took if took else 0.0
     print(f"{totals['worlds']} worlds in {took:.1f} s of CPU, {speed:.0f} calls/s: {told}")  # noqa: T201
@@ -102,20 +108,32 @@ def _leave(code: int) -> None:
     sys.exit(code)
 
 
-def _find(names: list[str], seeds: Iterable[int], calls: int, begin: Callable[[Nature], None], logs: Logs) -> int:
-    """Make mistakes one after the other, until each is found; returns how many were not."""
-    missed = 0
-    for name in names:
-        took, problem = 0, ""
-        with mutated(name):
-            for seed in seeds:
-                took += 1
-                if problems := live(planned(seed, calls=calls), begin, logs).problems:
-                    problem = f"seed {seed}: {problems[0][:100]}"
-                    break
-        missed += not problem
-        print(f"{name}: {took if problem else f'not in {took}'} | {problem}", flush=True)  # noqa: T201
-    return missed
+def _find(
+    names: list[str],
+    seeds: Iterable[int],
+    plan_of: Callable[[int], Plan],
+    begin: Callable[[Nature], None],
+    logs: Logs,
+) -> int:
+    """Live each world with each mistake that has not been found yet; returns how many were not.
+
+    What goes wrong with a mistake has to go right without it.
+    """
+    left = dict.fromkeys(names)
+    tried = 0
+    for tried, seed in enumerate(seeds, start=1):
+        plan = plan_of(seed)
+        for name in list(left):
+            with mutated(name):
+                problems = live(plan, begin, logs).problems
+            if problems and not live(plan, begin, logs).problems:
+                del left[name]
+                print(f"{name}: {tried} (seed {seed}) | {problems[0][:160]}", flush=True)  # noqa: T201
+        if not left:
+            break
+    for name in left:
+        print(f"{name}: not in {tried}", flush=True)  # noqa: T201
+    return len(left)
 
 
 def _tell(outcome: Outcome) -> None:

@@ -89,7 +89,33 @@ def _disturbed(world: World, worker_id: str, when: float) -> bool:
     """Whether a worker was killed, stood still or was cut off just then, or was about to be."""
     for one in world.workers:
         if one.worker_id == worker_id:
-            return any(began - INSTANT <= when <= until + 8.0 for began, until in one.disturbed)
+            return any(began - INSTANT <= when <= until + 8.0 for began, until, _ in one.disturbed)
+    return False
+
+
+def _may_be_told_twice(world: World, worker_id: str, told: list[tuple[float, dict[str, Any]]]) -> bool:
+    """Whether it is one of the few ends that may be told twice: by its worker, and then by a placer on its behalf.
+
+    The worker was killed or stood still at that instant, or left without the link that it had; it came back when its
+    sessions had been told lost and nobody else had got the call; or the broker held a dead letter back for minutes.
+    """
+    when, first = told[0]
+    by_placer = {"worker_gone", "crash_loop"}
+    if not by_placer & {event["data"]["reason"] for _, event in told}:
+        return False
+    if world.late_letters:
+        return True
+    one = next(one for one in world.workers if one.worker_id == worker_id)
+    for began, until, what in one.disturbed:
+        left = one.leaving_since is not None and one.leaving_since <= until + 8.0
+        if left and what != "kill" and began - INSTANT <= when <= until + 8.0:
+            return True
+        was_first = first["data"]["reason"] not in by_placer
+        if what in ("kill", "freeze") and was_first and began - INSTANT <= when <= began + INSTANT / 4:
+            return True
+        came_back = what != "kill" and not was_first and began < when <= until + 8.0
+        if came_back and told[1][0] > when + INSTANT:
+            return True
     return False
 
 
@@ -102,9 +128,7 @@ def check_lives(world: World, lives: Lives) -> list[str]:
         if not reasons:
             problems.append(f"{where}: no terminal event")
         elif len(reasons) > 1:
-            first, _ = lives.ends[life][0]
-            worker = created["data"]["worker_id"]
-            if "worker_gone" in reasons and (_disturbed(world, worker, first) or world.late_letters):
+            if _may_be_told_twice(world, created["data"]["worker_id"], lives.ends[life]):
                 lives.counts["told twice in the instant of a fault"] += 1
             else:
                 problems.append(f"{where}: {len(reasons)} terminal events: {reasons}")
@@ -116,7 +140,7 @@ def check_lives(world: World, lives: Lives) -> list[str]:
                 continue
             holder, next_holder = (lives.created[life][1]["data"]["worker_id"] for life in (one, other))
             late = "superseded" in lives.reasons(other) and _disturbed(world, next_holder, began)
-            if late or _disturbed(world, holder, began) or "superseded" in lives.reasons(one):
+            if late or _disturbed(world, holder, began):
                 lives.counts["overlaps of a worker that was cut off"] += 1
             else:
                 problems.append(f"{session_id}: lives on {holder} beside its next life ({lives.reasons(one)})")
@@ -178,14 +202,17 @@ def open_problems(world: World, lives: Lives) -> list[str]:
         if _is_over(world, call) and _is_known_to_be_over(world, call):
             problems.append(f"{session_id} is open on {holders}, though its call has ended")
     lives.heard()
+    sessions: dict[str, list[str]] = defaultdict(list)
+    for session_id in lives.of_session:
+        sessions[session_id.partition("#")[0]].append(session_id)
     for call in world.plan.calls:
         if _is_over(world, call) is not False or call in world.closes or call in lives.rejected:
             continue
-        last = lives.last_reason(call)
-        opened = call in lives.of_session
-        if call not in alive and opened and last not in FINAL and not _not_restored(world, call, last):
-            problems.append(f"{call} is not open, its last end was {last}")
-        if not opened and call in world.people.started and not _rings(world, call):
+        for session_id in sessions[call]:
+            last = lives.last_reason(session_id)
+            if session_id not in alive and last not in FINAL and not _not_restored(world, call, last):
+                problems.append(f"{session_id} is not open, its last end was {last}")
+        if not sessions[call] and call in world.people.started and not _rings(world, call):
             problems.append(f"{call}: its start was accepted, and nothing became of it")
     if world.people.unsaid:
         problems.append("something has not been published yet")

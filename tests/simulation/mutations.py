@@ -23,7 +23,7 @@ from consumer.calls.ownership.early_messages import EarlyMessages
 from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
-from consumer.calls.placement import orphans
+from consumer.calls.placement import orphans, placer
 from consumer.calls.placement.orphans import Orphans
 from consumer.calls.placement.placements import Placement, Placements
 from consumer.calls.placement.placer import Placer
@@ -309,6 +309,19 @@ def _executed_again(put: Put) -> None:
         return await place(self, dataclasses.replace(delivery, message=message), *rest)
 
     put(Placer, "_place", placed)
+
+
+@_mutation("a placer passes a tool call on that another had before")
+def _passed_on_again(put: Put) -> None:
+    put(placer, "ToolsCall", type("NoToolsCall", (), {}))
+    run = CallRequests._run
+
+    async def again(self: Any, delivery: Any, call_id: Any, request: Any) -> Any:
+        given = {name: value for name, value in delivery.message.headers.items() if name != headers.LATE}
+        message = dataclasses.replace(delivery.message, headers=given)
+        return await run(self, dataclasses.replace(delivery, message=message), call_id, request)
+
+    put(CallRequests, "_run", again)
 
 
 @_mutation("an idempotency key is not remembered")

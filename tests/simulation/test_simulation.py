@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.orders import MENDED
+
 pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +77,12 @@ def test_what_was_found_once_stays_mended(seed):
 @pytest.mark.parametrize("name", QUICKLY_FOUND)
 def test_a_mistake_in_the_protocol_is_found(name):
     simulate("--seeds", "60", "--mutations", name)
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_an_order_that_was_a_hole_once_is_one_only_with_its_mistake(name):
+    simulate("--order", name, "--seeds", "4")
+    simulate("--order", name, "--seeds", "4", "--mutations", MENDED[name])
 
 
 def test_a_session_that_was_closed_by_command_comes_back_in_one_order():

@@ -164,7 +164,7 @@ class SimulatedChannel(aiormq.Channel):
 
     def __init__(self, connection: SimulatedConnection, number: int, confirms: bool) -> None:
         self.loop = asyncio.get_running_loop()
-        self._simulated = connection
+        self.simulated = connection
         self.number = number
         self._with_confirms = confirms
         assert connection.server is not None
@@ -183,12 +183,12 @@ class SimulatedChannel(aiormq.Channel):
         self._tags = 0
 
     def __str__(self) -> str:
-        return f"channel {self.number} of {self._simulated.name}"
+        return f"channel {self.number} of {self.simulated.name}"
 
     __repr__ = __str__
 
     def send(self, method: str, *args: Any) -> None:
-        connection = self._simulated
+        connection = self.simulated
         assert connection.server is not None
         connection.to_server.send(connection.server.handle, self._server, method, args)
 
@@ -250,7 +250,7 @@ class SimulatedChannel(aiormq.Channel):
         """The channel is over: whoever waits is told why, and callbacks that run are cancelled."""
         if self.is_closed:
             return
-        self._simulated.forget(self.number)
+        self.simulated.forget(self.number)
         self._closing.set_exception(error)
         waiting = [*([self._reply] if self._reply is not None else []), *self.confirmations.values()]
         self.confirmations.clear()

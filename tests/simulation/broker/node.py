@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.simulation.broker.queues import Queue
 from tests.simulation.broker.routing import Exchange
-from tests.simulation.broker.session import Refused, ServerConnection
+from tests.simulation.broker.session import Refused, ServerChannel, ServerConnection
 from tests.simulation.broker.stored import Published, Stored, died, is_cycle
 from tests.simulation.broker.timing import Delays, NoDelays, RealTime, Timing
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 
 DEAD_LETTER_AGAIN = 180.0
 """When (s) a dead letter that found no queue is tried again (``dead_letter_worker_publisher_confirm_timeout``)."""
+
+
+class Watching(Protocol):
+    """Who waits for certain frames and deliveries."""
+
+    def frame(self, channel: ServerChannel, method: str, args: tuple[Any, ...]) -> bool:
+        """Look at a frame before it is handled; returns whether it is lost with its connection."""
+        ...
+
+    def delivery(self, channel: ServerChannel, message: Published, redelivered: bool) -> None:
+        """Look at a message that goes to a consumer."""
+        ...
 
 
 class Node:
@@ -41,6 +53,7 @@ class Node:
         """How many it was sent."""
         self._soon = 0.0
         self.trace: Callable[[str, str, tuple[Any, ...]], None] | None = None
+        self.aims: Watching | None = None
         self.on_publish: Callable[[Published, list[str]], None] = lambda *_: None
         for kind in ("direct", "topic", "fanout", "headers"):
             self.exchanges[f"amq.{kind}"] = Exchange(f"amq.{kind}", kind, {})

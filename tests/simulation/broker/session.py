@@ -84,6 +84,8 @@ class ServerChannel:
         node.frames += 1
         if node.trace is not None:
             node.trace(self._connection.client.name, method, args)
+        if node.aims is not None and node.aims.frame(self, method, args):
+            return
         try:
             answer = getattr(self, method)(*args)
         except Refused as error:
@@ -189,6 +191,11 @@ class ServerChannel:
             raise Refused(406, f"PRECONDITION_FAILED - unknown delivery tag {tag}")
         return self._unsettled.pop(tag)
 
+    def message_of(self, tag: int) -> Published | None:
+        """A message that was delivered here and is not settled."""
+        held = self._unsettled.get(tag)
+        return held[0].message if held is not None else None
+
     def basic_publish(self, exchange: str, key: str, wire: bytes, body: bytes, mandatory: bool) -> None:
         self._connection.publishes = True
         properties = properties_of(wire)
@@ -216,6 +223,8 @@ class ServerChannel:
         if not consumer.no_ack:
             self._unsettled[self._tag] = stored, consumer
         message = stored.message
+        if self._node.aims is not None:
+            self._node.aims.delivery(self, message, stored.redelivered)
         properties = message.properties
         if stored.returns and consumer.queue.quorum:
             properties = properties.changed(headers={**message.headers, "x-delivery-count": stored.returns})

@@ -85,6 +85,10 @@ class Pipe:
         if when < self._cut_at:
             callback(*args)
 
+    def hold(self, until: float) -> None:
+        """Let what is sent from now on arrive at that moment, or later."""
+        self._last = max(self._last, until)
+
     def cut(self, when: float) -> None:
         """Let nothing through from that moment on."""
         self._cut_at = min(self._cut_at, when)

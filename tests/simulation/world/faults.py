@@ -5,6 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.broker.client import SimulatedConnection
+from tests.simulation.world.aims import Aims
 from tests.simulation.world.plan import Step
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ class Faults:
         self._loop = world.loop
         self._node = world.node
         self._drawn = world.drawn
+        self.aims = Aims(world, self)
         self.done: Counter[str] = Counter()
         self.finished = False
+        self._last: SimulatedWorker | None = None
 
     def do(self, step: Step) -> None:
         """Do what a plan says."""
@@ -28,14 +31,24 @@ class Faults:
         if getattr(self, f"_{what.replace(' ', '_')}")(more):
             self.done[what] += 1
 
+    def _aim(self, more: dict[str, Any]) -> bool:
+        self.aims.add(more)
+        return False
+
     def _later(self, seconds: float, callback: Any, *args: Any) -> None:
         self._loop.at(self._loop.time() + seconds, None, callback, *args)
 
     def _victim(self, more: dict[str, Any]) -> "SimulatedWorker | None":
         fit = [one for one in self._world.workers if one.running and not one.process.frozen and one.worker is not None]
+        if "victim" in more:
+            return more["victim"] if more["victim"] in fit else None
+        if more.get("same") and self._last in fit:
+            return self._last
         if more.get("placer") and (placers := [one for one in fit if one.places]):
-            return placers[0]
-        return fit[more["which"] % len(fit)] if fit else None
+            self._last = placers[0]
+        else:
+            self._last = fit[more["which"] % len(fit)] if fit else None
+        return self._last
 
     def _connections(self, victim: "SimulatedWorker") -> list[SimulatedConnection]:
         return [one for one in self._node.clients if one.owner is victim.process and not one.closed]
@@ -52,9 +65,12 @@ class Faults:
             return False
         self._world.tell(victim.process.name, "is killed")
         victim.killed_at = self._loop.time()
-        victim.disturbed.append((self._loop.time(), float("inf")))
+        victim.disturbed.append((self._loop.time(), float("inf"), "kill"))
         for connection in self._connections(victim):
-            connection.cut(client_after=None, server_after=0.002 + 0.02 * self._drawn(), tail=0.003 * self._drawn())
+            if more.get("sharp"):  # nothing of it arrives after this
+                connection.cut(client_after=None, server_after=0.0)
+            else:
+                connection.cut(client_after=None, server_after=0.002 + 0.02 * self._drawn(), tail=0.003 * self._drawn())
         self._loop.kill(victim.process)
         self._later(more["again"] if more["again"] is not None else 1.0, self._after_kill, more["again"] is not None)
         return True
@@ -74,7 +90,7 @@ class Faults:
         lasts = more["lasts"]
         began = self._loop.time()
         self._world.tell(victim.process.name, f"stands still for {lasts} s")
-        victim.disturbed.append((began, began + lasts))
+        victim.disturbed.append((began, began + lasts, "freeze"))
         victim.frozen_since = began
         self._loop.freeze(victim.process)
         for connection in self._connections(victim):
@@ -139,7 +155,13 @@ class Faults:
         connections = self._connections(victim)
         if not connections:
             return False
-        chosen = connections if self._drawn() < 0.5 else [connections[int(self._drawn() * len(connections))]]
+        if more.get("connection") in connections:
+            connections = [more["connection"]]
+        chosen = (
+            connections
+            if self._drawn() < 0.5 or more.get("sharp")
+            else [connections[int(self._drawn() * len(connections))]]
+        )
         now = self._loop.time()
         self._world.tell(victim.process.name, f"loses its link ({how} notice it), away for {away} s")
         latest = 0.0
@@ -149,10 +171,35 @@ class Faults:
             client = late if how == "server" else soon
             server = late if how == "client" else soon
             latest = max(latest, client, server)
-            connection.cut(client_after=client, server_after=server, tail=0.005 * self._drawn())
+            if more.get("sharp"):
+                connection.cut(client_after=client, server_after=0.0)
+            else:
+                connection.cut(client_after=client, server_after=server, tail=0.005 * self._drawn())
         if away:
             self._node.unreachable[victim.process] = now + away
-        victim.disturbed.append((now, now + latest + away + 1.0))
+        victim.disturbed.append((now, now + latest + away + 1.0, "cut"))
+        return True
+
+    def _slow(self, more: dict[str, Any]) -> bool:
+        """What its links carry from now on arrives late."""
+        victim = self._victim(more)
+        if victim is None:
+            return False
+        until = self._loop.time() + more["lasts"]
+        self._world.tell(victim.process.name, f"has slow links for {more['lasts']} s")
+        victim.disturbed.append((self._loop.time(), until, "slow"))
+        for connection in self._connections(victim):
+            connection.to_server.hold(until)
+            if more.get("both"):
+                connection.from_server.hold(until)
+        return True
+
+    def _come_back(self, more: dict[str, Any]) -> bool:
+        """Who stood still goes on, and who was away can be reached."""
+        self._node.unreachable.clear()
+        for one in self._world.workers:
+            if one.process.frozen and one.frozen_since is not None:
+                self._thaw(one, one.frozen_since)
         return True
 
     # The broker.
@@ -163,7 +210,7 @@ class Faults:
         self._world.tell("broker", f"goes down for {more['down']} s")
         now = self._loop.time()
         for one in self._world.workers:
-            one.disturbed.append((now, now + more["down"] + 5.0))
+            one.disturbed.append((now, now + more["down"] + 5.0, "outage"))
         self._world.outages.append(now)
         self._node.stop()
         self._later(more["down"], self._broker_up, more)
@@ -182,7 +229,7 @@ class Faults:
         self._world.tell("broker", f"has an alarm for {more['lasts']} s")
         now = self._loop.time()
         for one in self._world.workers:
-            one.disturbed.append((now, now + more["lasts"] + 1.0))
+            one.disturbed.append((now, now + more["lasts"] + 1.0, "alarm"))
         self._node.set_alarm(on=True)
         self._later(more["lasts"], self._no_alarm)
         return True
@@ -193,6 +240,7 @@ class Faults:
     async def over(self) -> None:
         """Have everything work again."""
         self.finished = True
+        self.aims.stop()
         self._node.unreachable.clear()
         if self._node.alarm:
             self._node.set_alarm(on=False)

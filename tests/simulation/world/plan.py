@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def broker_restarts(self) -> bool:
-        return any(what == "restart broker" for _, what, _ in self.faults)
+        return any("restart broker" in (what, more.get("do")) for _, what, more in self.faults)
 
 
 FAULTS = (
@@ -55,6 +55,27 @@ STYLES = (
     ("closed", 3), ("brief", 1), ("repeated", 2), ("keyed", 2), ("two", 2), ("asked", 2), ("once", 1), ("rings", 1),
 )  # fmt: skip
 """Ways in which a call lives, and how many of them there are."""
+
+
+MOMENTS = (
+    "call.recipe", "call.recipe placed", "call.recipe resent orphan", "call.recipe returned", "call.started",
+    "call.started placed", "call.started resent", "call.ended", "session.create placed", "mcp.session.created",
+    "mcp.session.closed", "mcp.session.lost", "owner.check", "owner.check placed", "tools.call placed",
+    "tools.call resent", "bind", "unbind", "ack call.recipe", "ack call.recipe orphan", "ack call.started",
+    "ack call.started placed", "ack call.ended", "ack tools.call", "ack raw event", "deliver call.recipe",
+    "deliver call.recipe orphan", "deliver call.started", "deliver call.started placed orphan",
+    "deliver call.progress orphan", "deliver session.create orphan", "deliver owner.check", "deliver tools.call",
+    "deliver tools.call again", "deliver call.ended", "deliver call.ended orphan", "deliver session.close",
+    "worker.endings", "worker.presence",
+)  # fmt: skip
+"""Steps of the protocol at which something is done; see ``aims``."""
+
+DEEDS = (
+    "kill", "cut", "freeze", "stall", "slow", "leave", "come back", "add", "restart broker", "server dies", "start",
+    "end", "close", "create", "tool", "progress",
+)  # fmt: skip
+
+MORE_STYLES = (*(name for name, _ in STYLES), "again", "swapped", "worked", "beside", "reopened", "keyed often")
 
 
 def planned(seed: int, *, calls: int = 50) -> Plan:
@@ -77,13 +98,59 @@ def planned(seed: int, *, calls: int = 50) -> Plan:
     return Plan(seed, conditions, lives, tuple(faults))
 
 
+def swarmed(seed: int, *, calls: int = 50) -> Plan:
+    """The world of a seed in the swarm: some kinds of calls and faults only, and many of each, other ones in each."""
+    chance = random.Random(seed)
+    conditions = Conditions(
+        workers=chance.choice([2, 2, 3, 3, 4]),
+        room=chance.choice([500] * 4 + [12]),
+        pace=chance.choice([0.0005, 0.002, 0.02]),
+        late=chance.choice([0.0, 0.002, 0.01, 0.05]),
+        failing=chance.choice([0.0, 0.0, 0.0, 0.03]),
+        skews=(0.0,) if chance.random() < 0.6 else tuple(round(chance.uniform(-1.5, 1.5), 3) for _ in range(4)),
+        unconfirmed=chance.choice([0.0, 0.0, 0.1]),
+        drain=chance.choice(["hand_over", "hand_over", "hand_over", "wait"]),
+    )
+    styles = chance.sample(MORE_STYLES, chance.randrange(1, 5))
+    lives = {f"c{number}": _life(chance, chance.choice(styles)) for number in range(calls)}
+    kinds = chance.sample([name for name, _ in FAULTS], chance.randrange(1, 4))
+    faults: list[Step] = []
+    for _ in range(chance.randrange(6)):
+        first = _fault(chance, chance.choice(kinds))
+        faults.append(first)
+        when = first[0]
+        while chance.random() < 0.5:
+            when = round(when + chance.choice([0.05, 0.5, 2.0, 4.0]) * chance.uniform(0.3, 1.5), 4)
+            _, what, more = _fault(chance, chance.choice(kinds))
+            faults.append((min(when, SPAN), what, more | {"same": True}))
+    moments = chance.sample(MOMENTS, chance.randrange(1, 4))
+    deeds = chance.sample(DEEDS, chance.randrange(1, 4))
+    faults += [_aim(chance, chance.choice(moments), chance.choice(deeds)) for _ in range(chance.randrange(2, 16))]
+    return Plan(seed, conditions, lives, tuple(sorted(faults, key=lambda one: one[0])))
+
+
+def _aim(chance: random.Random, moment: str, deed: str) -> Step:
+    details = {
+        "moment": moment,
+        "skip": chance.choice([0, 0, 0, 1, 2, 5, 20]),
+        "do": deed,
+        "delay": chance.choice([0.0, 0.0, 0.001, 0.02, 0.2, 1.0, 2.5]) * chance.uniform(0.2, 1.5),
+        "before": chance.random() < 0.3,
+        "sharp": chance.random() < 0.7,
+        "whose": chance.choice(["its", "its", "its", "placer", "owner", "other"]),
+        "only": chance.random() < 0.5,
+    }
+    _, _, more = _fault(chance, deed)
+    return round(chance.uniform(0.0, SPAN * 0.9), 4), "aim", more | details
+
+
 def _drawn(chance: random.Random, among: tuple[tuple[str, int], ...]) -> str:
     return chance.choices([name for name, _ in among], [weight for _, weight in among])[0]
 
 
-def _fault(chance: random.Random) -> Step:
+def _fault(chance: random.Random, kind: str = "") -> Step:
     when = round(chance.uniform(0.5, SPAN), 4)
-    what = _drawn(chance, FAULTS)
+    what = kind or _drawn(chance, FAULTS)
     which = {"which": chance.randrange(64)}
     match what:
         case "kill":
@@ -100,6 +167,8 @@ def _fault(chance: random.Random) -> Step:
             }
         case "restart broker":
             more = {"down": chance.choice([0.2, 2.0, 6.0]), "late": chance.random() < 0.3}
+        case "slow":
+            more = {"lasts": round(chance.uniform(0.02, 1.0), 4), "both": chance.random() < 0.3}
         case "alarm":
             more = {"lasts": chance.choice([0.5, 3.0, 8.0])}
         case _:
@@ -107,11 +176,11 @@ def _fault(chance: random.Random) -> Step:
     return when, what, which | more
 
 
-def _life(chance: random.Random) -> tuple[Step, ...]:
+def _life(chance: random.Random, style: str = "") -> tuple[Step, ...]:  # noqa: PLR0915 - one case after the other
     began = chance.uniform(0.0, SPAN * 0.8)
     lasts = chance.choice([0.05, 0.5, 3.0, 10.0, 20.0]) * chance.uniform(0.5, 1.5)
-    style = _drawn(chance, STYLES)
-    to = {"two": "2", "brief": "3", "once": "4", "rings": "5"}.get(style, "1")
+    style = style or _drawn(chance, STYLES)
+    to = {"two": "2", "brief": "3", "once": "4", "rings": "5", "beside": "2"}.get(style, "1")
     start: Step = (began, "start", {"to": to})
     end: Step = (began + lasts, "end", {})
     steps: list[Step] = [start]
@@ -139,6 +208,27 @@ def _life(chance: random.Random) -> tuple[Step, ...]:
         case "keyed":
             at = began + lasts * chance.random()
             steps += [(at, "tool", {"key": "k"}), (at + chance.uniform(0.0, 1.0), "tool", {"key": "k"})]
+        case "again":
+            steps += [(began + lasts + chance.uniform(0.0, 3.0), "start", {"to": to}) for _ in range(2)]
+        case "swapped":
+            end = (began - chance.uniform(0.3, 3.0), "end", {})
+        case "worked":
+            end = (began + max(lasts, 12.0), "end", {})
+            steps += [(began + 12.0 * chance.random(), "tool", {"takes": chance.choice([0.01, 1.0])}) for _ in range(9)]
+        case "beside":
+            end = (began + max(lasts, 15.0), "end", {})
+            for _ in range(5):
+                more = {"service": chance.choice(["echo", "second", "brief"])}
+                steps.append((began + 12.0 * chance.random(), "create", more))
+        case "reopened":
+            end = (began + max(lasts, 12.0), "end", {})
+            steps += [(began + 8.0 * chance.random(), "close", {}), (began + 10.0 * chance.random(), "create", {})]
+            steps += [(began + 10.0 * chance.random(), "start", {"to": to})]
+        case "keyed often":
+            end = (began + max(lasts, 12.0), "end", {})
+            for key in ("k", "l"):
+                at = began + 5.0 * chance.random()
+                steps += [(at + 6.0 * chance.random() ** 2, "tool", {"key": key}) for _ in range(4)]
         case "asked":
             steps = [(began, "tool", {"service": "echo"}), (began + 0.1, "tool", {"service": "echo"})]
         case "rings":

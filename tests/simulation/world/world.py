@@ -77,8 +77,8 @@ class SimulatedWorker:
         self.leaving_since: float | None = None
         self.killed_at: float | None = None
         self.frozen_since: float | None = None
-        self.disturbed: list[tuple[float, float]] = []
-        """From when to when it did not run, or had no link that it could rely on."""
+        self.disturbed: list[tuple[float, float, str]] = []
+        """From when to when it did not run, or had no link that it could rely on, and by what."""
 
     def __repr__(self) -> str:
         return self.process.name
@@ -172,7 +172,8 @@ class World:
 
     # The plan.
 
-    def _do(self, call: str, step: Step) -> None:
+    def do(self, call: str, step: Step) -> None:
+        """Have somebody do something of a call."""
         _, what, more = step
         people = self.people
         self.tell(call, what)
@@ -191,7 +192,9 @@ class World:
                     body["service_name"] = more["service"]
                 people.ask("tools.call", call, body, key=more.get("key"))
             case "create":
-                people.ask("session.create", call, {"service_name": "echo"})
+                name = more.get("service", "echo")
+                named = {"session_id": f"{call}#{name}"} if "service" in more else {}
+                people.ask("session.create", call, {"service_name": name, **named})
             case "close":
                 self.closes.add(call)
                 people.ask("session.close", call, {})
@@ -207,7 +210,7 @@ class World:
         for call, steps in self.plan.calls.items():
             for step in steps:
                 if step[0] < SPAN:
-                    loop.at(began + max(0.0, step[0]), None, self._do, call, step)
+                    loop.at(began + max(0.0, step[0]), None, self.do, call, step)
         for step in self.plan.faults:
             loop.at(began + step[0], None, self.faults.do, step)
         await asyncio.sleep(1.0 + SPAN)
@@ -238,8 +241,8 @@ class World:
         for call, steps in self.plan.calls.items():
             for step in steps:
                 if step[0] >= SPAN and step[1] == "close":
-                    self._do(call, step)
-            self._do(call, (0.0, "end", {}))
+                    self.do(call, step)
+            self.do(call, (0.0, "end", {}))
 
     # What is where.
 
