@@ -75,11 +75,19 @@ class ToolFigures(Strict):
     durations: list[tuple[float, int]]
 
 
+class FailedStart(Strict):
+    """A start of a service's server that failed: the error code, and when."""
+
+    code: str
+    at: Time
+
+
 class WorkerFigures(Strict):
     """What one worker did in the last ``seconds``: a minute, or less if it has just started.
 
     ``starts`` and ``ends`` count sessions. ``parked`` counts the messages that it dead-lettered, by reason. ``placer``
-    is true for the worker that places calls now.
+    is true for the worker that places calls now. ``failing`` has each service whose latest start for a session failed,
+    however long ago.
     """
 
     worker_id: WorkerId
@@ -89,3 +97,4 @@ class WorkerFigures(Strict):
     ends: int
     tools: dict[str, ToolFigures]
     parked: dict[str, int]
+    failing: dict[str, FailedStart] = Field(default_factory=dict)

@@ -1,6 +1,7 @@
 """``mcp-sessions services``: the MCP servers that sessions can be opened on."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
+import asyncio
 import time
 from typing import Annotated, Any, TypeAlias
 
@@ -29,16 +30,21 @@ ServiceArgument: TypeAlias = Annotated[
 
 @command(group, "list", epilog="Example: mcp-sessions services list --json")
 async def list_services(invocation: Invocation) -> None:
-    """List the services of the running workers, and how many more sessions each can open."""
+    """List the services of the running workers, and how many more sessions each can open.
+
+    A service is failing on a worker if its latest start for a session failed there. 'services check' tries all.
+    """
+    from consumer.cli.failing import failing_on, tell_failing, with_failing
+
     async with invocation.client() as client:
-        found = await client.list_services()
+        found, failing = await asyncio.gather(client.list_services(), failing_on(client))
     if invocation.json:
-        write_json(found)
+        write_json(with_failing(found, failing))
     elif found.services:
         rows: list[Row] = [
             [
                 name,
-                state("ready" if service.enabled else "disabled"),
+                state("disabled" if not service.enabled else "failing" if name in failing else "enabled"),
                 bar(
                     service.sessions,
                     service.max_sessions,
@@ -51,6 +57,7 @@ async def list_services(invocation: Invocation) -> None:
             for name, service in found.services.items()
         ]
         answers().print(table("SERVICE", "STATE", "SESSIONS", "BY", "DESCRIPTION", rows=rows))
+        tell_failing(failing)
     else:
         say("The workers have no services. Configure one: see mcp-sessions config check")
 

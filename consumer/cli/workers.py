@@ -1,6 +1,7 @@
 """``mcp-sessions workers``: lists the workers."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
+import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,15 +54,17 @@ async def get_worker(
     ],
 ) -> None:
     """Show a worker, and the load of each of its services."""
+    from consumer.cli.failing import failing_on, tell_failing, with_failing
     from consumer.cli.failures import NoSuchWorker
 
     async with invocation.client() as client:
-        found = (await client.list_workers()).workers
+        listed, failing = await asyncio.gather(client.list_workers(), failing_on(client, worker_id))
+    found = listed.workers
     worker = next((one for one in found if one.worker_id == worker_id), None)
     if worker is None:
         raise NoSuchWorker(f"no worker {worker_id!r} is present")
     if invocation.json:
-        write_json(worker)
+        write_json(with_failing(worker, failing))
         return
     screen = answers()
     screen.print(
@@ -75,15 +78,16 @@ async def get_worker(
         )
     )
     screen.print()
-    screen.print(services_table(worker))
+    screen.print(services_table(worker, failing))
+    tell_failing(failing)
 
 
-def services_table(worker: "WorkerInfo") -> Table:
+def services_table(worker: "WorkerInfo", failing: "Collection[str]" = ()) -> Table:
     """A table of the services of a worker."""
     rows: list[Row] = [
         [
             name,
-            state("ready" if load.enabled else "disabled"),
+            state("disabled" if not load.enabled else "failing" if name in failing else "enabled"),
             bar(load.sessions, load.max_sessions, f"{load.sessions}/{load.max_sessions}", full_is_bad=True),
             str(load.warm),
             load.description,

@@ -14,8 +14,9 @@ from consumer.cli.top.known import ClusterListing, Known, Now, SessionRow, minut
 from consumer.cli.top.picture import picture
 from consumer.cli.top.start import snapshot
 from consumer.cli.top.view import Close, Quit, View, chosen, pressed
+from schemas.errors import StartTimeout
 from schemas.events import CloudEvent
-from schemas.ids import WorkerId
+from schemas.ids import ServiceName, WorkerId
 
 NOW = Now(1000.0, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
 
@@ -154,6 +155,17 @@ def test_dead_letters_of_the_last_minute_are_counted_by_their_reasons_also_in_js
     some = [{**figures, "parked": {"unrecognised": 2}}, {**figures, "parked": {"unrecognised": 1, "expired": 1}}]
     told = snapshot(Known("here", listing=ClusterListing([], {}, figures=some)))
     assert json.loads(json.dumps(told))["last_minute"]["dead_letters"] == {"unrecognised": 3, "expired": 1}
+
+
+def test_a_service_is_failing_from_a_failed_start_to_the_next_one_that_works():
+    at = 100.0
+    figures = Figures(lambda: at)
+    todo = ServiceName("todo")
+    figures.start_failed(todo, StartTimeout("it was silent", stderr=""))
+    at += 10 * SPAN
+    assert figures.last_minute(WorkerId("w-1"), placer=False).failing["todo"].code == "START_TIMEOUT"
+    figures.start_worked(todo)
+    assert figures.last_minute(WorkerId("w-1"), placer=False).failing == {}
 
 
 def test_figures_are_those_of_the_last_minute():

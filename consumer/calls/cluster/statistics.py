@@ -9,10 +9,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from consumer.sessions.record import bucket_of, middle_of
+from schemas.errors import StartFailed, StartTimeout
 from schemas.ids import ServiceName, WorkerId
-from schemas.sessions import ToolFigures, WorkerFigures
+from schemas.sessions import FailedStart, ToolFigures, WorkerFigures
 
 SPAN = 60
 """How many seconds are remembered."""
@@ -41,6 +43,7 @@ class Figures:
         self._clock = clock
         self._began = clock()
         self._slots: deque[_Slot] = deque()
+        self._failing: dict[str, FailedStart] = {}
 
     def _slot(self) -> _Slot:
         second = math.floor(self._clock())
@@ -56,6 +59,14 @@ class Figures:
     def started(self) -> None:
         """Count a session that was opened."""
         self._slot().starts += 1
+
+    def start_failed(self, service: ServiceName, error: StartFailed | StartTimeout) -> None:
+        """Note that a service did not start for a session; it counts as failing until it does."""
+        self._failing[service] = FailedStart(code=error.code.value, at=datetime.now(UTC))
+
+    def start_worked(self, service: ServiceName) -> None:
+        """Note that a service has started for a session."""
+        self._failing.pop(service, None)
 
     def ended(self) -> None:
         """Count a session that has ended."""
@@ -98,6 +109,7 @@ class Figures:
             ends=sum(slot.ends for slot in self._slots),
             tools={ServiceName(service): _told(calls) for service, calls in sorted(tools.items())},
             parked=dict(dead_letters),
+            failing=dict(self._failing),
         )
 
 

@@ -21,7 +21,7 @@ from consumer.calls.wanted import Wanted
 from consumer.observability import metrics, tracing
 from consumer.sessions import IfExists, SessionEnded, SessionManager
 from schemas.base import Json
-from schemas.errors import Capacity, InvalidMessage, LimitReached, SessionsError
+from schemas.errors import Capacity, InvalidMessage, LimitReached, SessionsError, StartFailed, StartTimeout
 from schemas.ids import ServiceName
 from schemas.internal import MAX_RECIPE
 
@@ -177,10 +177,13 @@ class Opening:
             try:
                 process = await self._start(service)
             except SessionsError as error:  # one that waited, or was to be forked and could not be, does not fail
+                if isinstance(error, StartFailed | StartTimeout):
+                    self._figures.start_failed(service, error)
                 metrics.of(metrics.STARTS, service, "cold", error.code.value.lower()).inc()
                 tracing.failed(span, error.code.value.lower(), error.message)
                 raise
             span.set_attribute("mcp_sessions.start_kind", process.start_kind)
+        self._figures.start_worked(service)
         metrics.of(metrics.STARTS, service, process.start_kind, "ok").inc()
         metrics.of(metrics.START, service, process.start_kind).observe(time.monotonic() - began)
         return process
