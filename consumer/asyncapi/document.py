@@ -30,6 +30,10 @@ followed by `.reply`, and it has the same `correlation_id`. The exchanges `mcp.s
 accept every message that is addressed to a call; the operation of each request names the exchange to use. Messages
 marked with `x-internal` are sent between workers only. The first worker, or an operator, declares the exchanges.
 Publish with confirms and with a persistent delivery mode.
+
+`x-max-bytes` of a message is the most bytes of its body. For events and requests it is `worker.max_message`, which can
+be configured. A larger body becomes a dead letter with the reason `too_large`. One of more than 100,000 JSON values is
+refused as well.
 """
 
 _TAGS = {

@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from consumer.asyncapi.payloads import DEAD_LETTER, PLATFORM_EVENT, REF, UNKNOWN_REPLY, Schema
 from consumer.broker import dead_letter
-from schemas.requests import ToolsCall
+from schemas.base import Json
+from schemas.errors import ErrorCode
+from schemas.replies import REPLY_SUFFIX
+from schemas.requests import SessionCreate, ToolsCall
 
 _VALUES: Final[Mapping[str, Any]] = {
     "action": "accept",
@@ -57,6 +62,33 @@ _VALUES: Final[Mapping[str, Any]] = {
 _OF_EVENTS: Final[Mapping[str, Any]] = {"source": "/mcp-sessions/host-1-k3v9x2ab", "subject": "c-1"}
 _OF_UNKNOWN: Final[Mapping[str, Any]] = {"code": "UNKNOWN_TYPE", "message": "the AMQP property 'type' is missing"}
 
+_OF_TOOL_RESULTS: Final[Mapping[str, Any]] = {"content": [{"type": "text", "text": "call back"}]}
+
+_NOT_FOUND: Final[Json] = {
+    "code": ErrorCode.SESSION_NOT_FOUND.value,
+    "message": "there is no session 'c-1'; name a service_name to open one",
+    "retryable": False,
+    "details": {"session_id": "c-1"},
+}
+_NO_SERVICE: Final[Json] = {
+    "code": ErrorCode.SERVICE_NOT_FOUND.value,
+    "message": "there is no service 'tood'; did you mean 'todo'? configured: todo",
+    "retryable": False,
+    "details": {"service_name": "tood"},
+}
+_NO_ROOM: Final[Json] = {
+    "code": ErrorCode.CAPACITY.value,
+    "message": "no worker had room within 2 s",
+    "retryable": True,
+    "details": {},
+}
+_INVALID: Final[Json] = {
+    "code": ErrorCode.INVALID_MESSAGE.value,
+    "message": "argument: is unknown; did you mean arguments?",
+    "retryable": False,
+    "details": {"faults": [{"field": "argument"}]},
+}
+
 _WHOLE: Final[Mapping[str, Any]] = {
     PLATFORM_EVENT: {"CallSid": "CA0123456789abcdef0123456789abcdef", "CallStatus": "ringing", "Direction": "inbound"},
     DEAD_LETTER: {"event": "nobody knows this"},
@@ -72,8 +104,21 @@ def example(kind: str, schema: Schema, among: Mapping[str, Schema]) -> Any:
         return _WHOLE[kind]
     values = {**_VALUES, **_OF_EVENTS} if "specversion" in schema.get("properties", {}) else _VALUES
     values = {**values, **_OF_UNKNOWN} if kind == UNKNOWN_REPLY else values
+    values = {**values, **_OF_TOOL_RESULTS} if kind == f"{ToolsCall.type}{REPLY_SUFFIX}" else values
     values = {**values, "timeout": 30.0} if kind == ToolsCall.type else values  # of the call, not of the session
     return _made(schema, among, values, "", 0)
+
+
+def failure_example(request: type[BaseModel]) -> Json:
+    """The body of a reply to a request that failed, with an error that this request may well get."""
+    fields = request.model_fields
+    if request is SessionCreate:
+        error = _NO_ROOM
+    elif "session_id" in fields:
+        error = _NOT_FOUND
+    else:
+        error = _NO_SERVICE if "service_name" in fields and fields["service_name"].is_required() else _INVALID
+    return {"ok": False, "error": error}
 
 
 def _made(schema: Schema, among: Mapping[str, Schema], values: Mapping[str, Any], name: str, depth: int) -> Any:

@@ -1,25 +1,30 @@
 """Messages: each with its headers, its body, and where it stands."""
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from consumer.asyncapi.channels import BINDING
-from consumer.asyncapi.examples import example
+from consumer.asyncapi.examples import example, failure_example
 from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.payloads import (
     CALL_EVENT,
     DEAD_LETTER,
     PLATFORM_EVENT,
     REF,
+    UNKNOWN_REPLY,
     Schema,
     first_paragraph,
     message_types,
     schema_name,
 )
+from consumer.broker.message import MAX_BODY
+from consumer.settings import WorkerSettings
 from schemas.event_data import EVENTS
 from schemas.events import CONTENT_TYPE
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
 from schemas.replies import REPLY_SUFFIX
+from schemas.requests import REQUESTS
 
 UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, DEAD_LETTER})
 """Messages that are not known by their AMQP ``type``."""
@@ -27,6 +32,9 @@ UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, DEAD_LETTER})
 BETWEEN_WORKERS = frozenset({*(one.type for one in INTERNAL), *(one.type for one in ANSWERS)})
 
 CORRELATION = "correlation"
+
+MAX_MESSAGE: Final[int] = WorkerSettings().max_message
+"""``worker.max_message`` where it is not configured."""
 
 
 def tag_of(kind: str) -> str:
@@ -66,18 +74,49 @@ def _message(kind: str, schema: Schema, schemas: dict[str, Schema]) -> dict[str,
         else {
             "type": "object",
             "allOf": [{"$ref": f"{REF}{family}"}],
-            "properties": {"type": {"const": kind}},
+            "properties": {"type": _type_of(kind)},
             "required": ["type"],
         },
         **({"correlationId": {"$ref": f"#/components/correlationIds/{CORRELATION}"}} if _correlated(family) else {}),
         "payload": {"$ref": f"{REF}{schema_name(kind)}"},
         "tags": [{"name": tag_of(kind)}],
-        "bindings": {"amqp": {**({"messageType": kind} if typed else {}), "bindingVersion": BINDING}},
+        "bindings": {
+            "amqp": {**({"messageType": kind} if typed and kind != UNKNOWN_REPLY else {}), "bindingVersion": BINDING}
+        },
         "examples": [
-            {"name": schema_name(kind), "headers": _example_headers(kind), "payload": example(kind, schema, schemas)}
+            {"name": schema_name(kind), "headers": _example_headers(kind), "payload": example(kind, schema, schemas)},
+            *_failure(kind),
         ],
+        **({"x-max-bytes": largest} if (largest := max_bytes(kind)) is not None else {}),
         **({"x-internal": True} if kind in BETWEEN_WORKERS else {}),
     }
+
+
+def _type_of(kind: str) -> Schema:
+    """The AMQP ``type`` of a message; what is refused gets its own type back, if it has one."""
+    if kind == UNKNOWN_REPLY:
+        return {"pattern": rf"{re.escape(REPLY_SUFFIX)}$", "examples": [kind]}
+    return {"const": kind}
+
+
+def _failure(kind: str) -> list[dict[str, Any]]:
+    request = REQUESTS.get(kind.removesuffix(REPLY_SUFFIX)) if kind.endswith(REPLY_SUFFIX) else None
+    if request is None:
+        return []
+    return [
+        {
+            "name": f"{schema_name(kind)}Failed",
+            "headers": _example_headers(kind),
+            "payload": failure_example(request),
+        }
+    ]
+
+
+def max_bytes(kind: str) -> int | None:
+    """The most bytes of a body: as a worker takes it unless it is configured otherwise, or as it sends it."""
+    if kind == DEAD_LETTER:
+        return None
+    return MAX_MESSAGE if kind in {CALL_EVENT, PLATFORM_EVENT, *REQUESTS} else MAX_BODY
 
 
 def _example_headers(kind: str) -> dict[str, Any]:

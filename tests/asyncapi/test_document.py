@@ -17,12 +17,14 @@ from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.payloads import message_types, schema_name
 from consumer.broker import dead_letter, message
 from consumer.broker.topology import CallExchange, Names, cluster_topology
+from consumer.settings import WorkerSettings
 from schemas import headers, interim, internal
 from schemas.errors import ErrorCode
 from schemas.event_data import EVENTS
 from schemas.events import EndReason, SessionEventType, WorkerEventType
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
+from schemas.json_values import MAX_VALUES
 from schemas.replies import RESULTS
 from schemas.requests import REQUESTS, InputAnswer, SessionCreate, SessionsList, ToolsCall, parse_request
 from tests.harness import ROOT
@@ -114,6 +116,33 @@ def test_what_passes_between_workers_is_marked():
     assert MADE["components"]["messages"]["call.recipe"]["x-internal"]
     assert MADE["channels"]["queue.inbox"]["x-internal"]
     assert "x-internal" not in MADE["channels"]["exchange.sessions"]
+
+
+def test_every_reply_has_an_example_of_a_failure_and_a_tool_call_one_of_its_content():
+    examples = {kind: one["examples"] for kind, one in MADE["components"]["messages"].items()}
+    for kind in REQUESTS:
+        good, failed = (one["payload"] for one in examples[f"{kind}.reply"])
+        assert (good["ok"], failed["ok"]) == (True, False)
+    content = examples["tools.call.reply"][0]["payload"]["result"]["content"]
+    assert content == [{"type": "text", "text": "call back"}]
+
+
+def test_a_refusal_has_the_type_of_what_was_refused():
+    told = MADE["components"]["messages"]["unknown.reply"]
+    type_ = Draft7Validator(told["headers"]["properties"]["type"])
+    assert type_.is_valid("unknown.reply")
+    assert type_.is_valid("no.such.type.reply")
+    assert not type_.is_valid("no.such.type")
+    assert "messageType" not in told["bindings"]["amqp"]
+
+
+def test_the_size_limit_of_messages_is_told():
+    told = {kind: one.get("x-max-bytes") for kind, one in MADE["components"]["messages"].items()}
+    assert told["call.event"] == told["tools.call"] == WorkerSettings().max_message
+    assert told["tools.call.reply"] == message.MAX_BODY
+    assert [kind for kind, limit in told.items() if limit is None] == ["dead_letter"]
+    assert "100,000" in MADE["info"]["description"]
+    assert MAX_VALUES == 100_000
 
 
 def test_every_header_is_described():
@@ -238,10 +267,10 @@ def whole(schema: dict[str, Any]) -> Draft7Validator:
 def test_a_message_has_an_example_that_fits_its_schemas_and_says_something(kind: str):
     told = MADE["components"]["messages"][kind]
     assert told["description"]
-    (one,) = told["examples"]
-    assert one["payload"] or "required" not in MADE["components"]["schemas"][schema_name(kind)]
-    whole(told["payload"]).validate(one["payload"])
-    whole(told["headers"]).validate(one["headers"])
+    for one in told["examples"]:
+        assert one["payload"] or "required" not in MADE["components"]["schemas"][schema_name(kind)]
+        whole(told["payload"]).validate(one["payload"])
+        whole(told["headers"]).validate(one["headers"])
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
