@@ -67,6 +67,7 @@ def open_broker(port: int | None = None) -> Iterator[str]:
         with PrivateBroker(server, port=port) as broker:
             version = ".".join(map(str, version_of(server) or ("of unknown version",)))
             say(f"RabbitMQ {version} as a private node on port {broker.port}")
+            say(f"its rabbitmqctl is {broker.rabbitmqctl_script()}")
             yield broker.url
     else:
         with compose_broker() as url:

@@ -7,6 +7,7 @@ A node has its own ports, node name, Erlang cookie, epmd, data and log folder, l
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -183,6 +184,15 @@ class PrivateBroker:
         except subprocess.TimeoutExpired as error:
             raise BrokerFailed(f"rabbitmqctl {' '.join(arguments)} took longer than {timeout:g} s") from error
         return done.stdout
+
+    def rabbitmqctl_script(self) -> Path:
+        """Write a script into the node's folder that is ``rabbitmqctl`` for this node, from any shell."""
+        script = self.home / "rabbitmqctl"
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()]
+        program = shlex.quote(str(self.server.with_name("rabbitmqctl")))
+        script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {program} -n {self.node} "$@"', ""]))
+        script.chmod(0o700)
+        return script
 
     def sync(self) -> None:
         """Have the names of the quorum queues written, which the node otherwise does within three seconds."""

@@ -39,6 +39,16 @@ def connects(url: str) -> bool:
     return True
 
 
+def test_the_helper_names_a_rabbitmqctl_that_reaches_its_node(monkeypatch, capfd):
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    with open_broker():
+        script = capfd.readouterr().err.partition("its rabbitmqctl is ")[2].strip()
+        bare = {"PATH": os.environ["PATH"]}
+        ran = subprocess.run([script, "list_vhosts", "--silent"], env=bare, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout.split()[-1:]) == (0, ["/"]), ran.stderr
+    assert not Path(script).exists()
+
+
 def eventually(condition: Callable[[], bool], within: float = 10.0) -> bool:
     deadline = time.monotonic() + within
     while not condition():
