@@ -23,7 +23,7 @@ from consumer.gateway.origins import RequestOrigins
 from consumer.gateway.problems import Refused
 from consumer.gateway.rate_limits import RequestsInFlight
 from consumer.gateway.routing import Table
-from consumer.gateway.statuses import RETRY_AFTER, answer_of, http_error
+from consumer.gateway.statuses import RETRY_AFTER, ErrorAnswer, answer_of, http_error
 from consumer.observability import metrics, tracing
 from schemas.errors import SessionsError
 
@@ -60,6 +60,7 @@ def _answer_to(error: Exception, request: Request) -> Response:
         case SessionsError():
             status, body = answer_of(error)
             told(request).code = body.code
+            body = _with_warnings(body, request)
             return error_answer(status, body, {"Retry-After": str(RETRY_AFTER)} if status == 503 else None)
         case ClientDisconnect():
             return Response(status_code=400)  # nobody reads it
@@ -78,7 +79,13 @@ def _refused(error: Refused, request: Request) -> Response:
     if error.status == 401:
         return PlainTextResponse(error.sentence, 401, error.headers)
     body = http_error(error.status, error.sentence).model_copy(update={"code": error.code})
-    return error_answer(error.status, body, error.headers)
+    return error_answer(error.status, _with_warnings(body, request), error.headers)
+
+
+def _with_warnings(body: ErrorAnswer, request: Request) -> ErrorAnswer:
+    """An error, which may come of what was ignored in the request."""
+    ignored = told(request).warnings
+    return body.model_copy(update={"warnings": list(ignored)}) if ignored else body
 
 
 def _not_served(request: Request, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:

@@ -60,6 +60,8 @@ class Called(_HttpBody):
     tool: str
     result: Any
     """The text of the first content block if that is a text, else the whole result of MCP."""
+    warnings: list[str] = []
+    """What was ignored in the request: fields that are unknown. Left out if nothing was."""
 
 
 class ListedSession(_HttpBody):

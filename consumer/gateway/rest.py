@@ -107,7 +107,9 @@ class Rest:
             session_timeout=_timeout(body),
             session_metadata=_table(body, "metadata") or None,
         )
-        return answer({"session_id": session_id, "service": service, "tool": tool, "result": plain(result)})
+        called = {"session_id": session_id, "service": service, "tool": tool, "result": plain(result)}
+        ignored = told(request).warnings
+        return answer(called | {"warnings": ignored} if ignored else called)
 
     async def sessions(self, request: Request) -> Response:
         """List the open sessions of all workers."""

@@ -41,6 +41,8 @@ class ErrorAnswer(Strict):
     """Whether the same request may succeed later; nothing of it was executed."""
     details: Json | None = None
     """What belongs to the error, see the wire reference."""
+    warnings: list[str] | None = None
+    """What was ignored in the request: fields that are unknown. Left out if nothing was."""
 
 
 def status_of(code: ErrorCode) -> int:

@@ -101,6 +101,12 @@ async def test_an_unknown_field_is_ignored_and_named(mcp: Cluster, serve: Serve)
     first, second = answer.headers.get_list("x-mcp-warning")
     assert first == "'argument' is unknown; did you mean arguments?"
     assert second.startswith(r"'\xe9\r\nx' is unknown; known: arguments, metadata, ")
+    assert answer.json()["warnings"] == [first, second], "who reads no headers reads the body"
+    unheard = await http.post("/services/todo/call", json={"tool": "add_todo", "session_id": "s-1", "argument": {}})
+    assert unheard.status_code == 422
+    assert unheard.json()["warnings"] == [first], "what was ignored may be why it failed"
+    plain = await http.post("/services/todo/call", json={"tool": "list_todos", "session_id": "s-1"})
+    assert "warnings" not in plain.json()
     minted = await http.post("/calls/c-1/token", json={"service": ["todo"]})
     assert minted.status_code == 400
     assert minted.json()["error"] == "'service' is unknown; did you mean services?"
