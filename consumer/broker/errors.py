@@ -5,6 +5,7 @@
     BrokerError
     ├── BrokerUnreachable   nobody answered at start for longer than allowed
     │   └── BrokerRefused   somebody did, and lets us in neither now nor in a minute
+    ├── BrokerSilent        somebody accepts connections there, and says nothing
     ├── BrokerUntrusted     TLS does not prove that it is the broker
     ├── NameTaken           another process uses our name there
     ├── InvalidBrokerUrl    no connection can be made of the URL
@@ -27,6 +28,10 @@ class BrokerUnreachable(BrokerError):
 
 class BrokerRefused(BrokerUnreachable):
     """The broker lets us in neither now nor in a minute: it knows no such user, password or vhost."""
+
+
+class BrokerSilent(BrokerError):
+    """Somebody accepts connections where the broker should be, and says nothing: it is frozen, or no RabbitMQ."""
 
 
 class NameTaken(BrokerError):

@@ -27,7 +27,7 @@ from yarl import URL
 
 from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
 from consumer.broker.direct_reply import DirectReplies
-from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
+from consumer.broker.errors import BrokerRefused, BrokerSilent, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.given_up import library_gives_up
 from consumer.broker.pending import Pending
 from consumer.broker.publisher import PublishChannels
@@ -43,7 +43,10 @@ Connect = Callable[..., AbstractConnection]
 """Makes a connection, not open yet, of a URL and ``client_properties``: where another broker takes RabbitMQ's place."""
 
 CONNECT_TIMEOUT = 10.0
+PROBE_TIMEOUT = 1.0
 CLOSE_TIMEOUT = 3.0
+GIVE_UP_TIMEOUT = 0.3
+"""How long (s) a connection to a broker that says nothing may take to close."""
 CONFIRM_CHANNELS = 2
 
 TICK = 0.5
@@ -53,6 +56,9 @@ STALL = 1.5
 
 logging.getLogger("aiormq.connection").addFilter(lambda record: "creating transport" not in str(record.msg))
 """It logs as an error what it raises, and what the supervisor tells in the next line."""
+
+logging.getLogger("aiormq.channel").addFilter(lambda record: not str(record.msg).startswith("Closing channel"))
+"""It warns of each question that is cancelled, which is how a wait for an answer ends."""
 
 commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
 """What a broker may answer to the name of a vhost: without the second aiormq raises the ``repr`` of the frame."""
@@ -138,7 +144,8 @@ _FILES = ("cafile", "capath", "certfile", "keyfile")
 class Link:
     """Two connections that live and end together, each made by ``connection``.
 
-    It gives itself up after a standstill of ``standstill`` seconds, if that is sooner than by the heartbeat.
+    It gives itself up after a standstill of ``standstill`` seconds, if that is sooner than by the heartbeat. The broker
+    has ``connect_timeout`` seconds for each connection.
     """
 
     def __init__(
@@ -148,9 +155,12 @@ class Link:
         *,
         heartbeat: float = 10.0,
         standstill: float = math.inf,
+        connect_timeout: float = CONNECT_TIMEOUT,
         connection: Connect = TolerantConnection,
     ) -> None:
         self._given = url
+        self._connect_timeout = connect_timeout
+        self._silent = False
         self._url = connection_url(url, heartbeat)
         self._stall = min(STALL * float(self._url.query["heartbeat"]) or math.inf, standstill)
         self._name = name
@@ -170,6 +180,7 @@ class Link:
         Raises:
             BrokerRefused: the broker knows no such user, password or vhost.
             BrokerUntrusted: TLS does not prove that it is the broker.
+            BrokerSilent: it accepts the connection and does not answer.
         """
         self._consuming = await self._connect("consume")
         self._tick(asyncio.get_running_loop().time())
@@ -181,8 +192,13 @@ class Link:
         self._connections.append(connection)
         try:
             with library_gives_up():
-                await connection.connect(timeout=CONNECT_TIMEOUT)
+                await connection.connect(timeout=self._connect_timeout)
         except Exception as error:
+            if isinstance(error, TimeoutError) and await self._is_accepted():
+                self._silent = True
+                raise BrokerSilent(
+                    f"it accepted the connection, and said nothing for {self._connect_timeout:g} s"
+                ) from error
             if self._url.scheme == "amqps" and (problem := _distrust(error, self._url)) is not None:
                 raise BrokerUntrusted(problem) from error
             if (problem := _refusal(error, self._given)) is not None:
@@ -192,6 +208,16 @@ class Link:
             lambda _connection, error=None: self.fail(f"the {role} connection was closed{told(error)}")
         )
         return connection
+
+    async def _is_accepted(self) -> bool:
+        """Whether somebody listens at the broker's address."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                _, writer = await asyncio.open_connection(self._url.host, self._url.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
     def _tick(self, last: float) -> None:
         """Notice a standstill of ours (SIGSTOP, a sleeping machine) before anything that came meanwhile is handled."""
@@ -295,7 +321,7 @@ class Link:
         connections, self._connections = self._connections, []
         for connection in reversed(connections):
             try:
-                async with asyncio.timeout(CLOSE_TIMEOUT):
+                async with asyncio.timeout(GIVE_UP_TIMEOUT if self._silent else CLOSE_TIMEOUT):
                     await connection.close()
             except Exception as error:  # noqa: BLE001 - a dead connection cannot be closed politely
                 log.debug("link.close_failed", error=reason_of(error))

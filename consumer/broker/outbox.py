@@ -75,7 +75,7 @@ class Outbox:
         """
         if self._waiting:
             if not self._publisher.attached:
-                raise BrokerUnavailable("the connection to the broker is being restored")
+                raise BrokerUnavailable(self._publisher.why_away)
             reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((self._put, reached))
             await reached

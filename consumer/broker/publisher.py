@@ -75,6 +75,7 @@ class Publisher:
         self.signs = signs
         self._channels: PublishChannels | None = None
         self._attached = asyncio.Event()
+        self._had_one = False
         self._turn = 0
 
     def attach(self, channels: PublishChannels) -> None:
@@ -84,6 +85,7 @@ class Publisher:
 
     def detach(self) -> None:
         """There is no link for the moment."""
+        self._had_one = self._had_one or self._channels is not None
         self._channels = None
         self._attached.clear()
 
@@ -97,13 +99,18 @@ class Publisher:
         """Whether there is a link."""
         return self._channels is not None
 
+    @property
+    def why_away(self) -> str:
+        """The sentence for a time without a link."""
+        return "the connection to the broker is being restored" if self._had_one else "still connecting to the broker"
+
     async def wait_attached(self) -> None:
         """Wait until there is a link."""
         await self._attached.wait()
 
     def _get(self) -> PublishChannels:
         if self._channels is None:
-            raise BrokerUnavailable("the connection to the broker is being restored")
+            raise BrokerUnavailable(self.why_away)
         return self._channels
 
     def _traced(self, message: Message, exchange: str, key: str) -> AbstractContextManager[Mapping[str, str]]:

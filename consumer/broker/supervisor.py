@@ -13,6 +13,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from consumer.broker.errors import (
     BrokerRefused,
+    BrokerSilent,
     BrokerUnavailable,
     BrokerUnreachable,
     BrokerUntrusted,
@@ -20,7 +21,7 @@ from consumer.broker.errors import (
     NotPermitted,
 )
 from consumer.broker.given_up import heed_cancellation
-from consumer.broker.link import Connect, Link, connection_url
+from consumer.broker.link import CONNECT_TIMEOUT, Connect, Link, connection_url
 from consumer.broker.publisher import Publisher
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import place_of
@@ -30,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
 """Well below the grace: a worker that reconnects late after a restart of the broker counts as dead."""
+
+PATIENCE = 5.0
+"""How long (s) a broker may take to let the first link in, even if it should be tried for a shorter time."""
 
 ATTACH_TIMEOUT = 60.0
 
@@ -50,6 +54,8 @@ def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreach
             return BrokerRefused(f"RabbitMQ at {where} refuses the connection: {reason_of(error)}")
         case BrokerUntrusted():
             return BrokerUnreachable(f"no RabbitMQ at {where}: {reason_of(error)}")
+        case BrokerSilent():
+            return BrokerUnreachable(f"RabbitMQ at {where} does not answer: {error}")
         case NameTaken() | BrokerUnavailable():
             return BrokerUnreachable(f"RabbitMQ at {where} cannot be used{within}: {reason_of(error)}")
     return BrokerUnreachable(f"no RabbitMQ at {where}{within}: {reason_of(error)}")
@@ -134,6 +140,8 @@ class Supervisor:
     async def run(self, *, connect_timeout: float) -> None:
         """Run until cancelled.
 
+        A broker that accepts connections may be slow: it has at least ``PATIENCE`` seconds for each.
+
         Raises:
             BrokerUnreachable: no first link within ``connect_timeout`` seconds.
             BrokerRefused: the broker lets us in neither now nor later.
@@ -156,7 +164,7 @@ class Supervisor:
             reraise=True,
         )
         try:
-            link: Link = await first(self._open)
+            link: Link = await first(self._open, min(CONNECT_TIMEOUT, max(PATIENCE, connect_timeout)))
         except Exception as error:
             raise unreachable(error, where, f" within {connect_timeout:g} s") from error
         while True:
@@ -164,12 +172,13 @@ class Supervisor:
             self.reconnects += 1
             link = await tenacity.AsyncRetrying(wait=BACK_OFF, before_sleep=_teller())(self._open)
 
-    async def _open(self) -> Link:
+    async def _open(self, connect_timeout: float = CONNECT_TIMEOUT) -> Link:
         link = Link(
             self._url,
             self._name,
             heartbeat=self._heartbeat,
             standstill=self._standstill,
+            connect_timeout=connect_timeout,
             connection=self._connection,
         )
         try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
 
 CONNECT_TIMEOUT = 1.0
-"""How long (s) a command retries a broker that refuses connections; a slow broker gets the time it needs."""
+"""How long (s) a command retries a broker that refuses connections; one that accepts them has ``PATIENCE``."""
 
 _PANEL = "Everywhere"
 
@@ -128,10 +128,10 @@ class Invocation:
             BrokerRefused: it does not let us in.
         """
         from consumer.broker.link import Link
-        from consumer.broker.supervisor import unreachable
+        from consumer.broker.supervisor import PATIENCE, unreachable
 
         url = self.settings().amqp_url
-        link = Link(url.get_secret_value(), f"mcp-sessions {name}")
+        link = Link(url.get_secret_value(), f"mcp-sessions {name}", connect_timeout=PATIENCE)
         try:
             try:
                 await link.open()
@@ -243,6 +243,6 @@ def _quiet_logs() -> None:
 
     from consumer.observability import configure_logging
 
-    configure_logging("warning", "console")
+    configure_logging("warning", "console", without=("broker.lost",))  # the command says itself what comes of it
     for library in ("aiormq", "aio_pika"):  # they log what they raise
         logging.getLogger(library).setLevel(logging.CRITICAL)

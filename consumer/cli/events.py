@@ -1,5 +1,6 @@
 """``mcp-sessions events``: what happens to sessions, as it happens."""
 
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,9 +37,10 @@ async def follow_events(
 ) -> None:
     """Follow the events of sessions and workers until Ctrl-C.
 
-    With --json, each line is a CloudEvents 1.0 object.
+    If the connection is lost, it is restored, and a line on stderr says that events were missed. With --json, each line
+        on stdout is a CloudEvents 1.0 object.
     """
-    async with invocation.client() as client, client.following(topic(pattern)) as events:
+    async with invocation.client() as client, client.following(topic(pattern), on_connection=_Gaps().tell) as events:
         if not invocation.json:
             say("Following; Ctrl-C ends it.", style="dim")
         screen, left = answers(), count
@@ -49,6 +51,22 @@ async def follow_events(
             else:
                 screen.print(event_line(event), soft_wrap=True)
             left = None if left is None else left - 1
+
+
+class _Gaps:
+    """Tells of the times without a connection, in which events are missed."""
+
+    def __init__(self) -> None:
+        self._lost_at = 0.0
+
+    def tell(self, connected: bool) -> None:
+        """Say that the connection is lost, or is back."""
+        if connected:
+            away = duration(time.monotonic() - self._lost_at)
+            say(f"Following again. Events of the last {away} were missed.", style="yellow")
+        else:
+            self._lost_at = time.monotonic()
+            say("The connection to the broker is lost. Events are missed until it is restored.", style="yellow")
 
 
 def topic(pattern: str) -> str:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -97,6 +98,23 @@ def _translating() -> Iterator[None]:
         raise translated(error) from error
 
 
+@dataclass(slots=True)
+class _Followed:
+    """How events reach one queue of the program, on the link of the moment."""
+
+    pattern: str
+    channel: Channel
+    consumer_tag: str
+    on_connection: Callable[[bool], None] | None
+    connected: bool = True
+
+    def tell(self, *, connected: bool) -> None:
+        """Say that the events have stopped coming, or come again; each once, however many tries fail in between."""
+        changed, self.connected = self.connected != connected, connected
+        if changed and self.on_connection is not None:
+            self.on_connection(connected)
+
+
 class AmqpConnection:
     """A supervised connection of one client: the ``Requester`` over AMQP, and the way of events."""
 
@@ -106,7 +124,7 @@ class AmqpConnection:
         self._connect_timeout = connect_timeout
         self._publisher = Publisher(begins_traces=True)
         self._rpc_client = RpcClient(self._publisher)
-        self._followed: dict[asyncio.Queue[CloudEvent], tuple[str, Channel, str]] = {}
+        self._followed: dict[asyncio.Queue[CloudEvent], _Followed] = {}
         self._to_cluster = ""
         """The exchange for requests to the cluster, on this link."""
         self._link: Link | None = None
@@ -158,17 +176,20 @@ class AmqpConnection:
                     if exchange.name != self.names.cluster:  # without its queue it would lead nowhere
                         await scratch.declare_exchange(exchange)
         self._to_cluster = await cluster_exchange(link, self.names)
-        for events, (pattern, _, _) in self._followed.items():
-            self._followed[events] = (pattern, *await self._follow(link, events, pattern))
+        for events, followed in self._followed.items():
+            followed.channel, followed.consumer_tag = await self._follow(link, events, followed.pattern)
+            followed.tell(connected=True)
 
     async def _detached(self) -> None:
         self._link = None
         self._rpc_client.detach()
+        for followed in self._followed.values():
+            followed.tell(connected=False)
 
     def _linked(self) -> Link:
         if self._link is None:
-            told = "is being restored" if self._running else "is closed; connect the client first ('async with')"
-            raise Disconnected(f"the connection to the broker {told}", executed=False)
+            closed = "the connection to the broker is closed; connect the client first ('async with')"
+            raise Disconnected(self._publisher.why_away if self._running else closed, executed=False)
         return self._link
 
     # Requests.
@@ -302,20 +323,23 @@ class AmqpConnection:
     # Events.
 
     @contextlib.asynccontextmanager
-    async def following(self, pattern: str) -> AsyncIterator[asyncio.Queue[CloudEvent]]:
+    async def following(
+        self, pattern: str, on_connection: Callable[[bool], None] | None = None
+    ) -> AsyncIterator[asyncio.Queue[CloudEvent]]:
         """A queue of the events whose routing key fits ``pattern``."""
         events: asyncio.Queue[CloudEvent] = asyncio.Queue()
         with _translating():
-            self._followed[events] = (pattern, *await self._follow(self._linked(), events, pattern))
+            channel, consumer_tag = await self._follow(self._linked(), events, pattern)
+            self._followed[events] = followed = _Followed(pattern, channel, consumer_tag, on_connection)
         try:
             yield events
         finally:
-            _, channel, consumer_tag = self._followed.pop(events)
+            del self._followed[events]
             if self._link is not None:  # else its queue has gone with the connection
                 with contextlib.suppress(BrokerUnavailable):
-                    await channel.cancel(consumer_tag)
-                    await channel.delete_queue(self._events_queue(events))
-                    await channel.close()
+                    await followed.channel.cancel(followed.consumer_tag)
+                    await followed.channel.delete_queue(self._events_queue(events))
+                    await followed.channel.close()
 
     def _events_queue(self, events: asyncio.Queue[CloudEvent]) -> str:
         return f"{self.names.prefix}.following.{self._link.token if self._link else ''}.{id(events):x}"

@@ -269,15 +269,22 @@ class SyncSessionClient:
     mint_token = _at_once(SessionClient.mint_token)
 
     @contextlib.contextmanager
-    def following(self, pattern: str = "#") -> Iterator[SyncEvents]:
+    def following(
+        self, pattern: str = "#", *, on_connection: Callable[[bool], None] | None = None
+    ) -> Iterator[SyncEvents]:
         """Follow the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) matches.
 
         Every event from the moment this is entered is received. Events are missed while there is no connection.
 
+        Args:
+            pattern: a topic pattern for the routing key.
+            on_connection: called in the client's thread, with ``False`` when the connection is lost, and with ``True``
+                when events are received again. It must not raise.
+
         Raises:
             Disconnected: there is no connection now.
         """
-        followed = self._client.following(pattern)
+        followed = self._client.following(pattern, on_connection=on_connection)
         events = self._run(followed.__aenter__, _Here())
         try:
             yield SyncEvents(self, events)

@@ -170,15 +170,22 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
                 body = body_of(event)
         await self._connection.publish(body, content_type, exchange, routing_key)
 
-    def following(self, pattern: str = "#") -> AbstractAsyncContextManager[asyncio.Queue[CloudEvent]]:
+    def following(
+        self, pattern: str = "#", *, on_connection: Callable[[bool], None] | None = None
+    ) -> AbstractAsyncContextManager[asyncio.Queue[CloudEvent]]:
         """Follow the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) matches, in a queue.
 
         The queue gets every event from the moment this is entered. Events are missed while there is no connection.
 
+        Args:
+            pattern: a topic pattern for the routing key.
+            on_connection: called with ``False`` when the connection is lost, and with ``True`` when the queue gets
+                events again. It must not raise.
+
         Raises:
             Disconnected: there is no connection now.
         """
-        return self._connection.following(pattern)
+        return self._connection.following(pattern, on_connection)
 
     async def events(self, pattern: str = "#") -> AsyncIterator[CloudEvent]:
         """Iterate over events without end; see ``following``."""

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, cast
 
 import structlog
@@ -67,18 +67,19 @@ def quiet_unless_configured() -> None:
         )
 
 
-def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto") -> None:
+def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto", *, without: Collection[str] = ()) -> None:
     """Set up all logging of the process; called again, the last call counts.
 
     Args:
         level: the lowest level of our own lines; those of libraries are shown from WARNING up, or higher.
         fmt: ``auto`` is ``console`` when standard error is a terminal and ``json`` otherwise.
+        without: events of our own that the program tells in another way.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     chain = _chain()
     rendering = _console() if fmt == "console" or (fmt == "auto" and sys.stderr.isatty()) else _json()
     structlog.configure(
-        processors=[*chain, *rendering],
+        processors=[*_leaving_out(without), *chain, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=False,
@@ -116,6 +117,15 @@ def _with_more(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     for fields in _also:
         event.update(fields())
     return event
+
+
+def _leaving_out(events: Collection[str]) -> list[Processor]:
+    def leave_out(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if event["event"] in events:
+            raise structlog.DropEvent
+        return event
+
+    return [leave_out] if events else []
 
 
 def _chain() -> list[Processor]:

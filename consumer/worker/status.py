@@ -69,7 +69,9 @@ class WorkerStatus:
     def readiness(self) -> dict[str, object]:
         """Whether the worker can take a call, and the conditions of that."""
         state, link, probe = self._phase(), self._link_up(), self._probe()
-        return {"ready": state == "ready" and link and probe, "state": state, "link": link, "probe": probe}
+        ready = state == "ready" and link and probe
+        told = state if ready or state != "ready" else "stalled" if link else "connecting"
+        return {"ready": ready, "state": told, "link": link, "probe": probe}
 
     def state(self) -> metrics.State:
         """The worker's gauges as of now."""

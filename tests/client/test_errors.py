@@ -37,6 +37,29 @@ async def test_a_broker_that_is_not_there_is_said_when_connecting():
     assert (caught.value.code, caught.value.executed) == ("BROKER_UNREACHABLE", False)
 
 
+async def test_before_the_first_connection_it_is_still_connecting():
+    client = SessionClient(f"amqp://{LOOPBACK}:{free_port()}/", connect_timeout=WAIT)
+    connecting = asyncio.create_task(client.connect())
+    await asyncio.sleep(0)  # it has begun
+    with pytest.raises(Disconnected, match="still connecting to the broker"):
+        await client.list_workers()
+    connecting.cancel()
+    await asyncio.wait({connecting})
+
+
+async def test_a_cancelled_question_is_no_line_of_the_librarys(amqp_url: str, caplog: pytest.LogCaptureFixture):
+    link = Link(amqp_url, "test")
+    await link.open()
+    async with link.scratch() as channel:
+        asking = asyncio.create_task(channel.counts("nobody-declared-this"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+    await link.close()
+    assert asking.cancelled()
+    assert not [one for one in caplog.records if one.name.startswith("aiormq")]
+
+
 def test_a_url_that_leads_nowhere_is_said_at_once():
     with pytest.raises(InvalidUrl):
         SessionClient("http://localhost")
