@@ -10,6 +10,7 @@ import typer
 
 from consumer.cli import completing, tokens
 from consumer.cli.command import Invocation, command
+from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import Row, answers, say, state, table, write_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def register(app: typer.Typer) -> None:
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
+UNRECOGNISED = "unrecognised"
+"""What a body is that no translator takes."""
+
 NEAREST = 3
 """How many refusals are told of a body that nobody knows."""
 
@@ -40,8 +44,8 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """One file on its way, and what a worker will make of it."""
+class Sendable:
+    """One file, where it goes, and what a worker will make of it."""
 
     file: str
     exchange: str
@@ -53,6 +57,11 @@ class Sent:
     call_id: str
     note: str
     looks: list[Looked]
+
+    @property
+    def is_unrecognised(self) -> bool:
+        """Whether it would become a dead letter."""
+        return self.kind == UNRECOGNISED
 
 
 @command(
@@ -81,22 +90,38 @@ async def send(
             help="Show why each other translator refused the event. If all refused, the nearest are always shown.",
         ),
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Send also what no worker knows. It becomes a dead letter.")
+    ] = False,
 ) -> None:
     """Publish call events from files, and show how a worker translates each.
 
-    The files are sent in order, and the broker confirms each before the next. If worker.call_exchanges names the
-        platform of the exchange, the events are translated as that platform's.
+    All files are translated before the first is sent. If one of them is no event that a worker knows,
+        nothing is sent, the reason is printed, and the exit code is 1. The files are sent in order, and the broker
+        confirms each before the next. If worker.call_exchanges names the platform of the exchange, the events are
+        translated as that platform's.
     """
+    from consumer.broker.topology import Names
+
     bodies = [(file, _read(file)) for file in files]  # a name that is wrong is told before anything is sent
-    sent: list[Sent] = []
+    worker = invocation.settings().worker
+    platform = next((one.platform for one in worker.call_exchanges if one.exchange == exchange), None)
+    where = exchange or Names(worker.prefix).calls
+    sendable = [
+        _sendable(file, body, where, routing_key, content_type or guessed_type(body), platform) for file, body in bodies
+    ]
+    refused = [] if force else [one for one in sendable if one.is_unrecognised]
+    if refused:
+        _tell_refused(refused, len(sendable), why=why, as_json=invocation.json)
+        raise typer.Exit(ExitCode.ERROR)
+    sent: list[Sendable] = []
     try:
         async with invocation.client() as client:
-            named = invocation.settings().worker.call_exchanges
-            platform = next((one.platform for one in named if one.exchange == exchange), None)
-            for file, body in bodies:
-                as_type = content_type or guessed_type(body)
-                await client.publish_call_event(body, content_type=as_type, exchange=exchange, routing_key=routing_key)
-                sent.append(_sent(file, body, exchange or client.names.calls, routing_key, as_type, platform))
+            for one, (_, body) in zip(sendable, bodies, strict=True):
+                await client.publish_call_event(
+                    body, content_type=one.content_type, exchange=exchange, routing_key=routing_key
+                )
+                sent.append(one)
     finally:
         if 0 < len(sent) < len(bodies):
             say(f"{len(sent)} of {len(bodies)} were sent, the last of them {sent[-1].file}.", style="yellow")
@@ -108,8 +133,28 @@ async def send(
     for one in sent:
         if one.note:
             say(f"{Path(one.file).name}: {one.note}", style="dim")
-        if why or one.kind == "unrecognised":
+        if why or one.is_unrecognised:
             _tell_looks(one.looks, all_of_them=why)
+
+
+def _tell_refused(refused: list[Sendable], count: int, *, why: bool, as_json: bool) -> None:
+    """Say why nothing is sent."""
+    from consumer.cli.failures import Failure, tell
+
+    what = "this is" if count == 1 else f"{len(refused)} of {count} are"
+    failure = Failure(
+        ExitCode.ERROR,
+        UNRECOGNISED.upper(),
+        f"nothing was sent, because {what} no event that a worker knows",
+        details={"files": [asdict(one) for one in refused]} if as_json else {},
+    )
+    tell(failure, as_json=as_json)
+    if as_json:
+        return
+    for one in refused:
+        say(f"{Path(one.file).name}: {one.note}")
+        _tell_looks(one.looks, all_of_them=why)
+    say("It would become a dead letter. --force sends it all the same.", style="dim")
 
 
 def _tell_looks(looks: list[Looked], *, all_of_them: bool) -> None:
@@ -138,9 +183,9 @@ def guessed_type(body: bytes) -> str:
     return JSON if start in {b"{", b"[", b'"', b"\xef"} or b"=" not in body else FORM
 
 
-def _sent(
+def _sendable(
     file: str, body: bytes, exchange: str, routing_key: str, content_type: str, platform: "Platform | None"
-) -> Sent:
+) -> Sendable:
     from consumer.telephony import Ignored, Translated, Unrecognised, looks, translate
 
     looked = [Looked(look.source, look.refused) for look in looks(body, content_type=content_type, platform=platform)]
@@ -151,6 +196,5 @@ def _sent(
             source, kind, call_id = ignored.source, "ignored", ""
             note = f"{ignored.what} does not concern the life of a call."
         case Unrecognised(problem=problem):
-            source, kind, call_id = "", "unrecognised", ""
-            note = f"no worker knows it, and it will become a dead letter: {problem}"
-    return Sent(file, exchange, routing_key, content_type, len(body), source, kind, call_id, note, looked)
+            source, kind, call_id, note = "", UNRECOGNISED, "", problem
+    return Sendable(file, exchange, routing_key, content_type, len(body), source, kind, call_id, note, looked)

@@ -69,19 +69,28 @@ def _plain(value: Any) -> Any:
             return str(value)
 
 
+LONGEST = 60
+"""How much of an id or a routing key a list shows; a message may bring 255 letters of each."""
+
+
 def dead_letter_table(letters: "list[DeadLetter]") -> Table:
-    """A table of messages; nothing of their bodies."""
+    """A table of messages; nothing of their bodies. ``show`` has in full what is shortened here."""
     rows: list[Row] = [
         [
             one.id,
             _age(one),
             size(one.size),
-            "\n".join(filter(None, (one.message.type, one.call))) or "-",
+            "\n".join(shortened(word) for word in (one.message.type, one.call) if word) or "-",
             "\n".join(filter(None, (one.reason, _from(one.origin.exchange, one.origin.routing_key), one.error))),
         ]
         for one in letters
     ]
     return table("ID", "AGE", "SIZE", "TYPE, CALL", "REASON, FROM", rows=rows, right=["AGE", "SIZE"], whole=["ID"])
+
+
+def shortened(word: str) -> str:
+    """A word of at most ``LONGEST`` letters, with the end that tells ids apart."""
+    return word if len(word) <= LONGEST else f"{word[: LONGEST - 13]}…{word[-12:]}"
 
 
 def size(count: int) -> str:
@@ -97,7 +106,7 @@ def _age(letter: "DeadLetter") -> str:
 
 
 def _from(exchange: str, key: str) -> str:
-    return f"{exchange or '(default)'} {key}".rstrip()
+    return f"{exchange or '(default)'} {shortened(key)}".rstrip()
 
 
 def counted(count: int) -> str:
@@ -131,7 +140,7 @@ def show_whole(letter: "DeadLetter") -> None:
             ),
             ("reason", letter.reason),
             ("error", letter.error),
-            ("from", _from(letter.origin.exchange, letter.origin.routing_key)),
+            ("from", f"{letter.origin.exchange or '(default)'} {letter.origin.routing_key}".rstrip()),
             ("queue", letter.origin.queue),
             ("call", letter.call or "-"),
             ("type", message.type or "-"),

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal["publisher", "client", "gateway", "worker", "operator"]
 
+OPERATORS = (
+    "What is refused needs the permissions of the role operator: name such a user with --url. "
+    "'mcp-sessions topology permissions --role operator' prints the commands that give them."
+)
+
 group = typer.Typer(help="Show, declare and compare the exchanges and queues on the broker.", no_args_is_help=True)
 
 
@@ -68,6 +73,8 @@ async def apply(invocation: Invocation) -> None:
                 refused = all(one.state == "refused" for one in problems)
                 why = "this user may not declare it" if refused else "what is there is something else"
                 say(f"Not applied: {why}.", style="red")
+                if refused:
+                    say(OPERATORS)
             raise typer.Exit(ExitCode.ERROR) from error
     if invocation.json:
         write_json({"applied": True, "exchanges": len(topology.exchanges), "queues": len(topology.queues)})
@@ -79,7 +86,8 @@ async def apply(invocation: Invocation) -> None:
 async def verify(invocation: Invocation) -> None:
     """Compare the broker with the needed topology, and change nothing. Exit code 1 if something differs.
 
-    Bindings are not compared, because AMQP cannot read them.
+    Only a user with the permissions of an operator may compare everything. Bindings are not compared, because AMQP
+        cannot read them.
     """
     from consumer.broker import declare
 
@@ -91,6 +99,8 @@ async def verify(invocation: Invocation) -> None:
         write_json({"ok": good, "findings": [asdict(one) for one in findings]})
     else:
         answers().print(_findings(findings))
+        if any(one.state == "refused" for one in findings):
+            say(OPERATORS)
     if not good:
         raise typer.Exit(ExitCode.ERROR)
 

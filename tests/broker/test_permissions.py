@@ -280,6 +280,20 @@ def test_definitions_bring_the_exchanges_that_their_topic_permissions_need(node:
     assert len([line for line in given if NAMES.prefix in line]) == 2 * len(ROLES)
 
 
+async def test_a_user_who_may_not_compare_the_topology_is_told_who_may(node: PrivateBroker, mcp: Cluster):
+    for action in ("verify", "apply"):
+        process = await programs.start(
+            *(PROGRAM, "topology", action, "--url", url_of(node, "client"), "--prefix", NAMES.prefix),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            out, told = await process.communicate()
+        assert process.returncode == 1
+        assert b"refused" in out
+        assert b"'mcp-sessions topology permissions --role operator' prints the commands" in told
+
+
 async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed(node: PrivateBroker, mcp: Cluster):
     role: Role = "publisher"
     for command in (("sessions", "list"), ("sessions", "get", "c-1")):

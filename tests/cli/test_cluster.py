@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import Callable
 
@@ -11,7 +12,8 @@ from consumer.broker.link import Link
 from consumer.broker.topology import Names, Queue
 from schemas.events import CloudEvent
 from tests.cli.conftest import SAMPLES, Cli
-from tests.harness import Cluster, remove_everything
+from tests.harness import ECHO, Cluster, remove_everything
+from tests.proxy import proxy_to, standing_still, through
 
 pytestmark = pytest.mark.timeout(240)  # on a busy machine
 
@@ -54,6 +56,24 @@ async def test_services_and_workers_are_listed(cli: Cli, mcp: Cluster):
         assert record.get("type") not in {"workers.list", "services.list"} or record["call_id"] is None
 
 
+async def test_a_service_that_does_not_start_is_listed_as_failing(at: Callable[[str], Cli], mcp: Cluster):
+    worker = await mcp.start({"services": {"echo": {"command": ECHO}, "broken": {"command": ["sh", "-c", "exit 3"]}}})
+    cli = at(mcp.prefix)
+    listed = await cli("services", "list")
+    assert (listed.out.count("enabled"), listed.err) == (2, ""), "more is not known before a start"
+    assert (await cli("sessions", "create", "c-1", "broken")).code == 1
+    for command in (("services", "list"), ("workers", "get", worker.worker_id)):
+        listed = await cli(*command)
+        assert re.search(r"broken +failing ", listed.out)
+        assert re.search(r"echo +enabled ", listed.out)
+        assert re.search(
+            rf"broken: the latest start failed \d+s ago with START_FAILED, on {worker.worker_id}", listed.err
+        )
+        services = (await cli(*command, "--json")).json["services"]
+        assert services["broken"]["failing"].keys() == {"code", "at", "worker_id"}
+        assert "failing" not in services["echo"]
+
+
 async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mcp: Cluster):
     ran = await cli("calls", "send", RELAY, FORM)
     assert ran.code == 0
@@ -71,15 +91,10 @@ async def test_call_events_are_sent_and_each_is_told_for_what_it_is(cli: Cli, mc
 
     ran = await cli("calls", "send", RELAY, "--exchange", "nobody-declared-this")
     assert (ran.code, ran.out, ran.err.split(":")[0]) == (1, "", "NO_EXCHANGE")
-    ran = await cli("calls", "send", "-", stdin=b'{"what": "is this"}')
+    ran = await cli("calls", "send", "-", "--force", stdin=b'{"what": "is this"}')
     assert ran.code == 0
-    assert "it will become a dead letter" in ran.err
-    assert ran.err.count("not its own: ") == 3
-    assert "more are less like it: --why shows them" in ran.err
-    assert "telnyx: not its own: " in (await cli("calls", "send", "-", "--why", stdin=b'{"what": "is this"}')).err
-    ran = await cli("calls", "send", "-", stdin=b'{"call_id": "c-9", "kind": "started", "form": "+1"}')
-    assert "custom: form: is unknown; did you mean from?" in ran.err
-    assert "not its own" not in ran.err
+    assert "unrecognised" in ran.out
+    await mcp.workers[0].logged("delivery", outcome="dead_lettered", reason="unrecognised")
 
     ran = await cli("calls", "send", FORM, "--json")
     [sent] = ran.json["sent"]
@@ -106,6 +121,32 @@ async def test_events_are_followed_as_cloud_events_one_a_line(cli: Cli, mcp: Clu
     assert {event.type for event in events} == {"mcp.session.closed"}
     assert events[0].subject == "c-1"
     assert (await following.communicate())[1] == b""
+
+
+async def test_a_follower_says_when_it_loses_the_connection_and_when_it_follows_again(cli: Cli, amqp_url: str):
+    async with proxy_to(amqp_url) as proxy, asyncio.timeout(90):
+        following = await cli.start("events", "created", "--count", "1", "--url", through(amqp_url, proxy))
+        assert following.stderr is not None
+        assert b"Following" in await following.stderr.readline()
+        await proxy.disconnect_all()
+        lost, again = [(await following.stderr.readline()).decode() for _ in range(2)]
+        assert lost == "The connection to the broker is lost. Events are missed until it is restored.\n"
+        assert again.startswith("Following again. Events of the last ")
+        await cli("sessions", "create", "c-1", "echo")
+        out, err = await following.communicate()
+    assert (following.returncode, err) == (0, b"")
+    assert b"created  c-1" in out
+
+
+async def test_a_broker_that_stands_still_is_told_from_one_that_is_not_there(at: Callable[[str], Cli], amqp_url: str):
+    cli = at("nobody")
+    async with proxy_to(amqp_url) as proxy:
+        with standing_still(proxy):
+            for command in ("workers", "topology verify"):  # by a client, and by a link of its own
+                ran = await cli(*command.split(), "--url", through(amqp_url, proxy))
+                assert (ran.code, ran.out) == (3, "")
+                assert ran.err.startswith("BROKER_UNREACHABLE: RabbitMQ at amqp://")
+                assert " does not answer: it accepted the connection, and said nothing for 5 s\n" in ran.err
 
 
 async def test_ctrl_c_ends_following_without_a_word(cli: Cli):

@@ -64,6 +64,19 @@ async def test_dead_letters_are_listed_by_reason_and_call(cli: Cli, mcp: Cluster
         assert (await cli("dead-letters", "list", *words, "--json")).json["dead_letters"] == fits
 
 
+async def test_a_long_id_is_shortened_in_the_list_and_whole_when_shown(cli: Cli, mcp: Cluster):
+    call = f"{'c' * 150}-the-end"
+    await bad_request(mcp, call)
+    (listed,) = (await cli("dead-letters", "list", "--json")).json["dead_letters"]
+    cli.environment.pop("COLUMNS")
+    ran = await cli("dead-letters", "list")
+    assert call not in ran.out
+    assert "…cccc-the-end" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 200, "also where nothing is folded"
+    assert ran.code == 0
+    assert call in (await cli("dead-letters", "show", listed["id"])).out
+
+
 async def test_a_dead_letter_is_shown_whole(cli: Cli, mcp: Cluster):
     await poison(mcp, UNKNOWN, b"\xff\xfe")
     await bad_request(mcp, "c-1")

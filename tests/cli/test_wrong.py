@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from consumer.broker.permissions import ROLES
-from tests.cli.conftest import TODO, Cli
+from tests.cli.conftest import SAMPLES, TODO, Cli
 from tests.harness import ECHO
 
 BROKEN = """
@@ -119,6 +119,26 @@ async def test_a_configuration_is_checked(offline: Cli):
     assert "hush" not in ran.out
     ran = await offline("config", "check", str(good), "--json")
     assert (ran.err, ran.json["worker"]["prefix"]) == ("", "acme")
+
+
+async def test_an_event_that_no_worker_knows_is_not_sent(offline: Cli):
+    unknown = b'{"what": "is this"}'
+    ran = await offline("calls", "send", "-", stdin=unknown)
+    assert (ran.code, ran.out) == (1, ""), "and no broker was asked"
+    assert ran.err.startswith("UNRECOGNISED: nothing was sent, because this is no event that a worker knows\n")
+    assert ran.err.count("not its own: ") == 3
+    assert "more are less like it: --why shows them" in ran.err
+    assert ran.err.endswith("It would become a dead letter. --force sends it all the same.\n")
+    assert "telnyx: not its own: " in (await offline("calls", "send", "-", "--why", stdin=unknown)).err
+    ran = await offline("calls", "send", "-", stdin=b'{"call_id": "c-9", "kind": "started", "form": "+1"}')
+    assert "custom: form: is unknown; did you mean from?" in ran.err
+    assert "not its own" not in ran.err
+    relay = str(SAMPLES / "relay" / "receive_created_phone.json")
+    ran = await offline("calls", "send", relay, "-", "--json", stdin=unknown)
+    assert (ran.code, ran.err, ran.error["code"]) == (1, "", "UNRECOGNISED")
+    assert [one["file"] for one in ran.error["details"]["files"]] == ["-"]
+    ran = await offline("calls", "send", "-", "--force", stdin=unknown)
+    assert ran.code == 3, "it would have been sent"
 
 
 async def test_a_program_that_is_not_there_is_no_ok_and_warnings_are_told_beside_faults(offline: Cli):
