@@ -129,6 +129,7 @@ class Invocation:
         """
         from consumer.broker.link import Link
         from consumer.broker.supervisor import PATIENCE, unreachable
+        from consumer.broker.url import place_of
 
         url = self.settings().amqp_url
         link = Link(url.get_secret_value(), f"mcp-sessions {name}", connect_timeout=PATIENCE)
@@ -136,7 +137,7 @@ class Invocation:
             try:
                 await link.open()
             except Exception as error:
-                raise unreachable(error, str(url)) from error
+                raise unreachable(error, place_of(url.get_secret_value())) from error
             yield link
         finally:
             await link.close()

@@ -168,8 +168,11 @@ async def replay(
                 publisher.attach(await link.publishing())
                 await lot.replay({one.id for one in found}, publisher, done.append)
                 done = await lot.dead_letter_again(done, before, watch)
-    finally:
-        tell_replayed(done, watched=watch, as_json=invocation.json)
+    except BaseException:
+        if done:  # what was done before the interruption; else there is nothing to tell but the error
+            tell_replayed(done, watched=watch, as_json=invocation.json)
+        raise
+    tell_replayed(done, watched=watch, as_json=invocation.json)
     if any(one.problem or one.again for one in done):
         raise typer.Exit(ExitCode.ERROR)
 
@@ -204,13 +207,20 @@ async def _drop(invocation: Invocation, ids: set[str]) -> None:
         if ids:
             async with _lot(invocation) as (lot, _):
                 await lot.drop(ids, dropped.append)
-    finally:
-        if invocation.json:
-            write_json({"dropped": [fields(one) for one in dropped]})
-        else:
-            if dropped:
-                answers().print(dead_letter_table(dropped))
-            say(f"Dropped {counted(len(dropped))}." if dropped else "No dead letter matches.")
+    except BaseException:
+        if dropped:
+            _tell_dropped(dropped, as_json=invocation.json)
+        raise
+    _tell_dropped(dropped, as_json=invocation.json)
+
+
+def _tell_dropped(dropped: "list[DeadLetter]", *, as_json: bool) -> None:
+    if as_json:
+        write_json({"dropped": [fields(one) for one in dropped]})
+        return
+    if dropped:
+        answers().print(dead_letter_table(dropped))
+    say(f"Dropped {counted(len(dropped))}." if dropped else "No dead letter matches.")
 
 
 def _meant(ids: list[str] | None, wanted: "Filter", *, everything: bool) -> "list[str] | Filter":

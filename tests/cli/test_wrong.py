@@ -58,6 +58,11 @@ async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli)
         assert "127.0.0.1:1/" in ran.err
         assert "--url" in ran.err
         assert "hush" not in ran.err
+    for words in ("dead-letters replay x", "dead-letters drop x", "workers"):
+        ran = await offline(*words.split(), "--json")
+        assert (ran.code, ran.err, ran.error["code"]) == (3, "", "BROKER_UNREACHABLE"), "one document, and no more"
+    ran = await offline("dead-letters", "replay", "--all")
+    assert ran.err.startswith("BROKER_UNREACHABLE"), "nobody knows whether there are dead letters"
     ran = await offline("workers", "--json")
     assert (ran.code, ran.err, ran.error["code"]) == (3, "", "BROKER_UNREACHABLE")
 
