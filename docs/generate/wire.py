@@ -91,6 +91,7 @@ SHAPES: tuple[type[BaseModel], ...] = (
     replies.FiguresResult,
     sessions.WorkerFigures,
     sessions.ToolFigures,
+    sessions.FailedStart,
 )
 
 
