@@ -1,5 +1,7 @@
 """Errors of libraries, in words: for logs, replies and events, which people read."""
 
+from errno import ECONNREFUSED
+
 _AMQP_CODES = 200
 """The lowest code of AMQP; those of the operating system are below."""
 
@@ -13,9 +15,17 @@ def reason_of(error: BaseException | None) -> str:
             return words  # a refusal of the broker: the words begin with the name of the code
     text = str(error).strip()
     match error:
+        case OSError() if _is_refused(error, text):
+            return "the connection was refused: nobody listens there"
         case TimeoutError() if not text:
             return "no answer came in time"
         case ConnectionError() | EOFError() if not text:
             return "the connection was closed"
         case _:
             return text or f"it failed without a word ({type(error).__name__})"
+
+
+def _is_refused(error: OSError, text: str) -> bool:
+    """Whether every address of the host refused the connection; asyncio has one text for several addresses."""
+    refusals = text.count(f"[Errno {ECONNREFUSED}]")
+    return error.errno == ECONNREFUSED or 0 < refusals == text.count("[Errno ")

@@ -56,6 +56,7 @@ async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli)
         assert (ran.code, ran.out) == (3, ""), ran
         assert ran.err.startswith("BROKER_UNREACHABLE: no RabbitMQ at amqp://")
         assert "127.0.0.1:1/" in ran.err
+        assert ": the connection was refused: nobody listens there\n" in ran.err
         assert "--url" in ran.err
         assert "hush" not in ran.err
     for words in ("dead-letters replay x", "dead-letters drop x", "workers"):

@@ -1,11 +1,14 @@
 """Errors of libraries are told in words, whatever they are."""
 
 import asyncio
+from errno import ECONNREFUSED
 
 import pytest
-from aiormq.exceptions import ChannelPreconditionFailed, ConnectionClosed
+from aiormq.exceptions import AMQPConnectionError, ChannelPreconditionFailed, ConnectionClosed
 
 from consumer.observability.reasons import reason_of
+
+REFUSED = "the connection was refused: nobody listens there"
 
 
 @pytest.mark.parametrize(
@@ -14,7 +17,14 @@ from consumer.observability.reasons import reason_of
         (TimeoutError(), "no answer came in time"),
         (ConnectionResetError(), "the connection was closed"),
         (asyncio.IncompleteReadError(b"", 8), "0 bytes read on a total of 8 expected bytes"),
-        (ConnectionRefusedError(111, "Connection refused"), "[Errno 111] Connection refused"),
+        (ConnectionRefusedError(ECONNREFUSED, "Connection refused"), REFUSED),
+        (AMQPConnectionError(ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"), REFUSED),
+        (OSError(f"Multiple exceptions: [Errno {ECONNREFUSED}] one, [Errno {ECONNREFUSED}] other"), REFUSED),
+        (
+            OSError(f"Multiple exceptions: [Errno {ECONNREFUSED}] one, [Errno 1] other"),
+            f"Multiple exceptions: [Errno {ECONNREFUSED}] one, [Errno 1] other",
+        ),
+        (OSError(2, "No such file or directory"), "[Errno 2] No such file or directory"),
         (ChannelPreconditionFailed(406, "PRECONDITION_FAILED - it differs"), "PRECONDITION_FAILED - it differs"),
         (ConnectionClosed(320, "CONNECTION_FORCED"), "CONNECTION_FORCED"),
         (RuntimeError(), "it failed without a word (RuntimeError)"),
