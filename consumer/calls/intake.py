@@ -88,11 +88,9 @@ class Intake:
         await self._settler.settle(delivery, self._pass_on(delivery, event))
 
     async def _pass_on(self, delivery: Delivery, event: CallEvent) -> Outcome:
-        # One that comes again may be older than the end of its call, and must not pass for a new one.
-        happened = (event.occurred_at or delivery.message.timestamp) if delivery.redelivered else None
-        message = Message(
-            body=event.model_dump_json().encode(), type=event.message_type, timestamp=happened or datetime.now(UTC)
-        )
+        # One that comes again, or has waited, may be older than the end of its call, and must not pass for a new one.
+        happened = event.occurred_at or delivery.message.timestamp or datetime.now(UTC)
+        message = Message(body=event.model_dump_json().encode(), type=event.message_type, timestamp=happened)
         key = routing_key(event.call_id)
         if event.kind is not CallKind.ENDED:
             # Its wait for room begins here: the placer sees no more than two thousand starts at once.

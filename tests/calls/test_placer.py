@@ -4,7 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -27,9 +29,10 @@ from consumer.calls.placement.placer import Placer
 from consumer.concurrency.task_set import Tasks
 from consumer.processes.service import MCPService
 from schemas import headers
+from schemas.base import Json
 from schemas.calls import CallEvent, CallKind
-from schemas.ids import CallId, ServiceName, WorkerId, routing_key
-from schemas.internal import PresenceReport
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key
+from schemas.internal import EndedCalls, PresenceReport, Recipe, SessionRecipe
 from schemas.replies import Reply, parse_reply
 from schemas.requests import ToolsCall
 from schemas.sessions import ServiceLoad, WorkerInfo
@@ -60,6 +63,7 @@ class Scene:
     inbox: asyncio.Queue[Delivery]
     replies: asyncio.Queue[Delivery]
     reply_to: str
+    endings: Endings
 
     def report(self, *, sessions: int = 0, most: int = 5) -> None:
         """The worker that owns calls says how it is there."""
@@ -127,7 +131,7 @@ async def scene(amqp_url: str, prefix: str) -> AsyncIterator[Scene]:
     placer.attach(unowned)
     await unowned.consume(names.unowned, placer.take)
     presence.asked()  # who lives has been asked, and has had the time to answer
-    yield Scene(placer, presence, publisher, names, inbox_of_owner, replies, reply_to)
+    yield Scene(placer, presence, publisher, names, inbox_of_owner, replies, reply_to, endings)
     await placer.detach()
     await endings.stop()
     await tasks.cancel()
@@ -165,6 +169,29 @@ async def test_an_end_that_nobody_owns_leaves_a_tombstone(scene: Scene):
     await scene.event(CallKind.STARTED)
     assert (await scene.reply()).unwrap() == {"sessions": []}
     assert scene.inbox.empty()
+
+
+async def test_a_recipe_restores_no_session_that_a_start_opened_within_the_tombstone(scene: Scene):
+    scene.report()
+    now, tombstone = datetime.now(UTC), Times().tombstone
+    ended_at = now - timedelta(seconds=tombstone + 20)
+    told = EndedCalls(worker_id=OWNER, ended={CALL: ended_at.timestamp()})
+    message = Message(told.model_dump_json().encode(), type=EndedCalls.type)
+    scene.endings.hear(cast("Delivery", SimpleNamespace(message=message)))
+
+    async def recipe(metadata: Json) -> None:
+        within = ended_at + timedelta(seconds=tombstone / 2)
+        session = SessionRecipe(
+            session_id=SessionId(CALL), service_name=ECHO, created_at=within, last_accessed=now, timeout=60,
+            metadata=metadata, life="a",
+        )  # fmt: skip
+        made = Recipe(call_id=CALL, worker_id=WorkerId("gone"), revision=1, sessions=[session])
+        await scene.send(Recipe.type, made.model_dump_json().encode())
+
+    await recipe({"call": {}})  # a worker opened it that had not heard of the end
+    await recipe({"who": "a command"})
+    delivery = await scene.arrived()
+    assert json.loads(delivery.message.body)["sessions"][0]["metadata"] == {"who": "a command"}
 
 
 async def test_a_use_of_a_session_is_sent_once_more_before_it_is_refused(scene: Scene):

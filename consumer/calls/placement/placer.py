@@ -41,6 +41,7 @@ from consumer.calls.placement.decisions import (
 )
 from consumer.calls.placement.orphans import Orphans, given_up_by
 from consumer.calls.placement.placements import Placement, Placements, Term
+from consumer.calls.routes import CALL_KEY
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics, tracing
@@ -203,10 +204,9 @@ class Placer:
 
     async def _decide(self, delivery: Delivery, call_id: CallId, message: Addressed, term: Term) -> Outcome:
         placement = self._placement(call_id)
-        bar = self._endings.bars_start if isinstance(message, CallStarted | CallProgress) else self._endings.bar
         given = Circumstances(
             placed=placement is not None,
-            ended=bar(call_id, delivery.message.timestamp),
+            ended=self._has_ended(delivery, call_id, message),
             resent=headers.RESENT in delivery.message.headers,
             orphaned=headers.DEATHS in delivery.message.headers,
         )
@@ -233,6 +233,20 @@ class Placer:
                     assert_never(decision)
         except SessionsError as error:
             return Done(failed(error))
+
+    def _has_ended(self, delivery: Delivery, call_id: CallId, message: Addressed) -> bool:
+        """Whether the call has ended, and ``message`` does not open it again.
+
+        A recipe is younger than the sessions in it, which a start may have opened on a worker that did not know.
+        """
+        sent = delivery.message.timestamp
+        if isinstance(message, CallStarted | CallProgress):
+            return self._endings.bars_start(call_id, sent)
+        if isinstance(message, Recipe):
+            started = (one.created_at for one in message.sessions if CALL_KEY in one.metadata)
+            if self._endings.bars_start(call_id, min(started, default=None)):
+                return True
+        return self._endings.bar(call_id, sent)
 
     def _placement(self, call_id: CallId) -> Placement | None:
         placement = self._placements.of(call_id)
