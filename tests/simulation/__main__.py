@@ -21,7 +21,7 @@ from tests.simulation.orders import ORDERS
 from tests.simulation.run import Logs, Outcome, live
 from tests.simulation.shrink import shrunk
 from tests.simulation.world.nature import Nature, simulated
-from tests.simulation.world.plan import Plan, planned, swarmed
+from tests.simulation.world.plan import SCRIPTS, Plan, planned, swarmed
 
 
 def main() -> int:
@@ -29,7 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/test simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, help="how many worlds; 200, or one of an order")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--swarm", action="store_true", help="worlds of the swarm: some kinds of faults, often")
+    parser.add_argument(
+        "--swarm", nargs="?", const="", choices=["", *SCRIPTS], help="worlds of the swarm, of one script"
+    )
     parser.add_argument("--seed", type=int, help="this one only, with its story")
     parser.add_argument("--calls", type=int, default=100, help="calls in a world")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
@@ -56,7 +58,9 @@ def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Log
     def plan_of(seed: int) -> Plan:
         if options.order:
             return replace(ORDERS[options.order], seed=seed)
-        return (swarmed if options.swarm else planned)(seed, calls=options.calls)
+        if options.swarm is not None:
+            return swarmed(seed, calls=options.calls, script=options.swarm)
+        return planned(seed, calls=options.calls)
 
     def one(seed: int) -> Outcome:
         plan = plan_of(seed)

@@ -6,11 +6,12 @@ faults are over, everything must be as it should be within a bound.
 
 import itertools
 from collections import Counter, defaultdict
+from math import inf
 from typing import Any
 
 from consumer.worker.exit_codes import WorkerExit
 from tests.simulation.world.people import EVENTS, REPLIES, Asked
-from tests.simulation.world.world import World
+from tests.simulation.world.world import SimulatedWorker, World
 
 FINAL = {"process_exit", "idle", "requested", "crash_loop", "worker_shutdown"}
 """Reasons after which a call may have no session, though nobody has ended it."""
@@ -78,6 +79,11 @@ class Lives:
     def reasons(self, life: str) -> list[str]:
         return [str(event["data"]["reason"]) for _, event in self.ends.get(life, ())]
 
+    def began(self, session_id: str) -> float:
+        """When the last life of a session was told as created."""
+        lives = self.of_session.get(session_id)
+        return self.created[lives[-1]][0] if lives else inf
+
     def last_reason(self, session_id: str) -> str | None:
         """Why the last life of a session has ended, if it has."""
         lives = self.of_session.get(session_id)
@@ -113,7 +119,7 @@ def _may_be_told_twice(world: World, worker_id: str, told: list[tuple[float, dic
         was_first = first["data"]["reason"] not in by_placer
         if what in ("kill", "freeze") and was_first and began - INSTANT <= when <= began + INSTANT / 4:
             return True
-        came_back = what != "kill" and not was_first and began < when <= until + 8.0
+        came_back = what != "kill" and not was_first and began < when
         if came_back and told[1][0] > when + INSTANT:
             return True
     return False
@@ -195,13 +201,15 @@ def open_problems(world: World, lives: Lives) -> list[str]:
     """What is open and should not be, and what is not and should be."""
     problems = busy_queues(world)
     alive = world.alive()
+    lives.heard()
     for session_id, holders in alive.items():
         if len(holders) > 1:
             problems.append(f"{session_id} lives on {holders}")
         call = session_id.partition("#")[0]
-        if _is_over(world, call) and _is_known_to_be_over(world, call):
+        if _is_over(world, call) and _is_known_to_be_over(world, call, holders, lives.began(session_id)):
             problems.append(f"{session_id} is open on {holders}, though its call has ended")
-    lives.heard()
+        elif _is_over(world, call) and call not in world.passed_on:
+            problems.append(f"{session_id} is open on {holders}, and the end of its call was lost")
     sessions: dict[str, list[str]] = defaultdict(list)
     for session_id in lives.of_session:
         sessions[session_id.partition("#")[0]].append(session_id)
@@ -216,13 +224,29 @@ def open_problems(world: World, lives: Lives) -> list[str]:
             problems.append(f"{call}: its start was accepted, and nothing became of it")
     if world.people.unsaid:
         problems.append("something has not been published yet")
-    return problems
+    return problems + bound_twice(world)
 
 
-def _is_known_to_be_over(world: World, call: str) -> bool:
-    """Whether anybody is left who knows: what all workers knew that have gone since, nobody can tell the last one."""
+def _is_known_to_be_over(world: World, call: str, holders: list[SimulatedWorker], began: float) -> bool:
+    """Whether anybody is left who knew when the session ``began``: who was away then could tell the holders only.
+
+    Everybody was told who was there and undisturbed since the end came, if the others were undisturbed just then.
+    """
+    ended = max(world.people.ended[call])
+    calm = not any(
+        began <= ended + 3.0 and until >= ended - 8.0 for one in world.workers for began, until, _ in one.disturbed
+    ) and not any(one.leaving_since is not None and one.leaving_since <= ended + 3.0 for one in world.workers)
+    witnesses = (one for one in world.workers if one.running and one.started_at < ended - 3.0)
+    if calm and any(all(until < ended for _, until, _ in one.disturbed) for one in witnesses):
+        return True
     return any(
-        one.running and one.worker is not None and one.worker._parts.endings._ended_at.get(call) is not None
+        one.running
+        and one.worker is not None
+        and one.worker._parts.endings._ended_at.get(call) is not None
+        and (
+            (one in holders and one.worker._parts.endings._noted_here.get(call) is not None)
+            or not any(since - 1.0 <= began <= until + 1.0 for since, until, _ in one.disturbed)
+        )
         for one in world.workers
     )
 
@@ -233,6 +257,27 @@ def _not_restored(world: World, call: str, reason: str | None) -> bool:
 
 def _rings(world: World, call: str) -> bool:
     return any(more.get("to") == "5" for _, _, more in world.plan.calls[call])
+
+
+def bound_twice(world: World) -> list[str]:
+    """Calls that are bound to two inboxes: a call belongs to the worker whose inbox is bound to it."""
+    sessions = world.node.exchanges.get(world.names.sessions)
+    bound: dict[str, set[str]] = defaultdict(set)
+    for queue, key, _ in sessions.bindings if sessions is not None else ():
+        bound[key].add(queue)
+    return [f"{key} is bound to {sorted(queues)}" for key, queues in bound.items() if len(queues) > 1]
+
+
+def bound_still(world: World) -> list[str]:
+    """Calls that are bound to a worker when all have ended, and their tombstones are over; and recipes of theirs."""
+    problems = []
+    inboxes = {world.names.inbox(one.worker_id) for one in world.workers if one.running}  # type: ignore[arg-type]
+    sessions = world.node.exchanges.get(world.names.sessions)
+    for queue, key, _ in sessions.bindings if sessions is not None else ():
+        if queue in inboxes:
+            problems.append(f"{key} is bound to {queue} still")
+    held = {name: len(world.node.queues[name].held) for name in inboxes if name in world.node.queues}
+    return problems + [f"{name} has {count} held" for name, count in held.items() if count]
 
 
 def busy_queues(world: World) -> list[str]:
@@ -262,7 +307,7 @@ def none_open(world: World) -> list[str]:
     for name, queue in world.node.queues.items():
         if queue.leaving or (queue.message_count and name != world.names.dead_letters):
             problems.append(f"{name} has {queue.message_count} ready, {len(queue.leaving)} leaving")
-    return problems + busy_queues(world)
+    return problems + busy_queues(world) + bound_still(world)
 
 
 def all_gone(world: World) -> list[str]:

@@ -171,6 +171,19 @@ def _end_not_awaited(put: Put) -> None:
     put(Intake, "_pass_on", at_once)
 
 
+@_mutation("a call event is as new as its translation")
+def _new_by_translation(put: Put) -> None:
+    pass_on = Intake._pass_on
+
+    async def as_new(self: Any, delivery: Any, event: Any) -> Any:
+        if not delivery.redelivered:
+            message = dataclasses.replace(delivery.message, timestamp=None)
+            delivery = dataclasses.replace(delivery, message=message)
+        return await pass_on(self, delivery, event)
+
+    put(Intake, "_pass_on", as_new)
+
+
 # Bindings.
 
 

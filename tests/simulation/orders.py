@@ -28,6 +28,13 @@ ORDERS = {
             (7.7, "kill", {"which": 0, "again": 0.5}),
         ),
     ),
+    "a start that waited for longer than the tombstone": Plan(
+        seed=1,
+        conditions=_ALONE,
+        calls={"c0": ((2.0, "start", {"to": "1"}), (4.0, "end", {}), (5.0, "start", {"to": "1"}))},
+        # Nobody takes it before the broker can be reached again.
+        faults=((4.5, "cut", {"which": 0, "how": "both", "away": 10.0}),),
+    ),
     "a tool call whose placer lost its acknowledgement": Plan(
         seed=1,
         conditions=Conditions(workers=3, late=0.0),
@@ -53,6 +60,7 @@ ORDERS = {
 }
 
 MENDED = {
+    "a start that waited for longer than the tombstone": "a call event is as new as its translation",
     "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had before",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from tests.simulation import checker
+from tests.simulation.broker.stored import Published
 from tests.simulation.world.loop import SimulatedLoop
 from tests.simulation.world.nature import OURS, Nature
 from tests.simulation.world.plan import Plan
@@ -126,11 +127,7 @@ def live(
     logs.configure(telling=telling)
     logs.world = world
     if telling:
-        world.node.on_publish = lambda message, queues: world.tell(
-            "broker",
-            f"  {message.properties.message_type or ''} {message.exchange!r} {message.routing_key!r} -> {queues} "
-            f"{ {key: value for key, value in message.headers.items() if key.startswith('x-mcp')} }",
-        )
+        world.node.on_publish = partial(_tell_published, world)
     began = time.process_time()
     loop = world.loop
     lives = checker.Lives(world)
@@ -162,6 +159,13 @@ def live(
     counts["requests answered"] = sum(bool(one.answers) for one in world.people.asked)
     counts["cpu ms"] = round((time.process_time() - began) * 1000)
     return Outcome(plan, problems, world.trace_hash, counts, world.story)
+
+
+def _tell_published(world: World, message: Published, queues: list[str]) -> None:
+    world.published(message, queues)
+    given = {key: value for key, value in message.headers.items() if key.startswith("x-mcp")}
+    kind = message.properties.message_type or ""
+    world.tell("broker", f"  {kind} {message.exchange!r} {message.routing_key!r} -> {queues} {given}")
 
 
 def _end(loop: SimulatedLoop, world: World) -> None:

@@ -12,11 +12,16 @@ from schemas import headers
 from tests.simulation.broker.session import ServerChannel
 from tests.simulation.broker.stored import Published
 from tests.simulation.broker.wire import properties_of
-from tests.simulation.world.plan import Step
 
 if TYPE_CHECKING:
     from tests.simulation.world.faults import Faults
     from tests.simulation.world.world import SimulatedWorker, World
+
+DEEDS_OF_PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "start": ("start", {"to": "1"}), "progress": ("progress", {"to": "1"}), "end": ("end", {}), "close": ("close", {}),
+    "create": ("create", {}), "create beside": ("create", {"service": "second"}), "tool": ("tool", {}),
+}  # fmt: skip
+"""Steps of calls that are done at a moment, besides faults."""
 
 _MARKS = (
     (headers.PLACEMENT, "placed"), (headers.RESENT, "resent"), (headers.RETURNED, "returned"),
@@ -128,10 +133,9 @@ class Aims:
         if self._faults.finished:
             return
         what = more["do"]
-        if what in ("start", "end", "close", "create", "tool", "progress"):
+        if what in DEEDS_OF_PEOPLE:
             if call in self._world.plan.calls:
-                step: Step = (0.0, what, {"to": "1"} if what in ("start", "progress") else {})
-                self._world.do(call, step)
+                self._world.do(call, (0.0, *DEEDS_OF_PEOPLE[what]))
         else:
             self._faults.do((0.0, what, {**more, "victim": victim}))
 

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.broker.client import SimulatedConnection
-from tests.simulation.world.aims import Aims
+from tests.simulation.world.aims import DEEDS_OF_PEOPLE, Aims
 from tests.simulation.world.plan import Step
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ class Faults:
         _, what, more = step
         if getattr(self, f"_{what.replace(' ', '_')}")(more):
             self.done[what] += 1
+
+    def _do(self, more: dict[str, Any]) -> bool:
+        """Somebody does something of a call that is open."""
+        if calls := sorted({session_id.partition("#")[0] for session_id in self._world.alive()}):
+            self._world.do(calls[more["which"] % len(calls)], (0.0, *DEEDS_OF_PEOPLE[more["do"]]))
+        return False
 
     def _aim(self, more: dict[str, Any]) -> bool:
         self.aims.add(more)

@@ -98,7 +98,7 @@ def planned(seed: int, *, calls: int = 50) -> Plan:
     return Plan(seed, conditions, lives, tuple(faults))
 
 
-def swarmed(seed: int, *, calls: int = 50) -> Plan:
+def swarmed(seed: int, *, calls: int = 50, script: str = "") -> Plan:
     """The world of a seed in the swarm: some kinds of calls and faults only, and many of each, other ones in each."""
     chance = random.Random(seed)
     conditions = Conditions(
@@ -111,8 +111,20 @@ def swarmed(seed: int, *, calls: int = 50) -> Plan:
         unconfirmed=chance.choice([0.0, 0.0, 0.1]),
         drain=chance.choice(["hand_over", "hand_over", "hand_over", "wait"]),
     )
-    styles = chance.sample(MORE_STYLES, chance.randrange(1, 5))
+    styles = chance.sample(STYLES_OF.get(script, MORE_STYLES), chance.randrange(1, 5))
     lives = {f"c{number}": _life(chance, chance.choice(styles)) for number in range(calls)}
+    faults: list[Step] = []
+    if script:
+        faults = [one for _ in range(chance.randrange(2, 6)) for one in SCRIPTS[script](chance)]
+    elif chance.random() < 0.7:
+        scripts = chance.sample(list(SCRIPTS), chance.randrange(1, 4))
+        faults = [one for _ in range(chance.randrange(2, 6)) for one in SCRIPTS[chance.choice(scripts)](chance)]
+    else:
+        faults = _unscripted(chance)
+    return Plan(seed, conditions, lives, tuple(sorted(faults, key=lambda one: one[0])))
+
+
+def _unscripted(chance: random.Random) -> list[Step]:
     kinds = chance.sample([name for name, _ in FAULTS], chance.randrange(1, 4))
     faults: list[Step] = []
     for _ in range(chance.randrange(6)):
@@ -126,7 +138,7 @@ def swarmed(seed: int, *, calls: int = 50) -> Plan:
     moments = chance.sample(MOMENTS, chance.randrange(1, 4))
     deeds = chance.sample(DEEDS, chance.randrange(1, 4))
     faults += [_aim(chance, chance.choice(moments), chance.choice(deeds)) for _ in range(chance.randrange(2, 16))]
-    return Plan(seed, conditions, lives, tuple(sorted(faults, key=lambda one: one[0])))
+    return faults
 
 
 def _aim(chance: random.Random, moment: str, deed: str) -> Step:
@@ -142,6 +154,136 @@ def _aim(chance: random.Random, moment: str, deed: str) -> Step:
     }
     _, _, more = _fault(chance, deed)
     return round(chance.uniform(0.0, SPAN * 0.9), 4), "aim", more | details
+
+
+# Scripts: some things that go wrong one after the other, at steps of the protocol.
+
+
+def _gone(chance: random.Random, when: float, *, may_return: bool) -> Step:
+    """A worker is away for so long that it is taken for dead."""
+    what = chance.choice(["freeze", "cut"] if may_return else ["kill", "freeze", "cut"])
+    more = {"lasts": 12.0, "again": None, "how": chance.choice(["both", "server"]), "away": 6.0}
+    return when, what, more | {"which": chance.randrange(64)}
+
+
+def _comes_back(chance: random.Random) -> list[Step]:
+    when = round(chance.uniform(1.0, SPAN - 15), 4)
+    slow = round(chance.uniform(0.1, 2.5), 4)
+    at = {"moment": chance.choice(["deliver call.recipe orphan"] * 3 + ["call.recipe resent orphan", "unbind"])}
+    back = at | {"do": "come back", "skip": 0, "delay": max(0.0, slow - chance.uniform(-0.2, 1.2)), "before": False}
+    held = at | {"do": "slow", "skip": 0, "delay": 0.0, "before": False, "lasts": slow}
+    faults: list[Step] = [_gone(chance, when, may_return=True), (when, "aim", back)]
+    return [*faults, (when, "aim", held)] if chance.random() < 0.7 else faults
+
+
+def _placers_change(chance: random.Random) -> list[Step]:
+    when = round(chance.uniform(1.0, SPAN - 15), 4)
+    moments = (
+        "deliver call.recipe orphan", "call.recipe resent orphan", "call.recipe placed", "unbind", "bind",
+        "mcp.session.lost", "call.started placed", "deliver call.started placed orphan", "ack call.recipe orphan",
+    )  # fmt: skip
+    faults = [_gone(chance, when, may_return=False)]
+    for _ in range(chance.randrange(1, 4)):
+        _, _, more = _aim(chance, chance.choice(moments), chance.choice(["kill", "cut", "freeze", "leave"]))
+        faults.append((when, "aim", more | {"skip": chance.choice([0, 0, 1, 3]), "whose": "its"}))
+    return faults
+
+
+def _meanwhile(chance: random.Random) -> list[Step]:
+    when = round(chance.uniform(1.0, SPAN - 15), 4)
+    moments = ("deliver call.recipe orphan", "mcp.session.lost", "call.recipe placed", "call.recipe resent orphan")
+    faults = [_gone(chance, when, may_return=False)]
+    for _ in range(chance.randrange(2, 8)):
+        deed = chance.choice(["start", "end", "close", "create", "create beside", "tool", "progress"])
+        _, _, more = _aim(chance, chance.choice(moments), deed)
+        faults.append((when, "aim", more | {"skip": chance.choice([0, 1, 2, 4])}))
+    if chance.random() < 0.5:
+        later = when + chance.uniform(-2.0, 4.0)
+        faults += [(later + 0.1 * step, "do", {"do": "create beside", "which": step}) for step in range(8)]
+    return faults
+
+
+def _away_twice(chance: random.Random) -> list[Step]:
+    when = round(chance.uniform(1.0, SPAN - 15), 4)
+    away = chance.choice([0.0, 0.5, 1.0, 1.5, 2.0])
+    more = {"which": chance.randrange(64), "how": chance.choice(["both", "server"]), "away": away}
+    again = round(when + away + chance.uniform(0.2, 3.0), 4)
+    lasts = round(chance.uniform(1.3, 4.0), 4)
+    return [(when, "cut", more), (again, "freeze", {"lasts": lasts, "which": 0, "same": True})]
+
+
+def _killed_telling(chance: random.Random) -> list[Step]:
+    moments = (
+        "call.recipe", "mcp.session.created", "mcp.session.closed", "mcp.session.expired", "ack call.recipe",
+        "ack call.ended", "session.close.reply",
+    )  # fmt: skip
+    faults = []
+    for _ in range(chance.randrange(2, 5)):
+        when, what, more = _aim(chance, chance.choice(moments), chance.choice(["kill", "kill", "cut"]))
+        faults.append((when, what, more | {"sharp": True, "whose": "its", "delay": chance.choice([0.0, 0.0, 0.002])}))
+    return faults
+
+
+def _end_breaks(chance: random.Random) -> list[Step]:
+    moments = (
+        "call.ended", "ack raw event", "deliver raw event", "deliver call.ended", "ack call.ended", "worker.endings",
+        "call.ended.reply", "mcp.session.closed",
+    )  # fmt: skip
+    faults = []
+    for _ in range(chance.randrange(2, 5)):
+        moment = chance.choice(moments)
+        when, what, more = _aim(chance, moment, chance.choice(["kill", "cut", "leave", "freeze"]))
+        more |= {"delay": chance.choice([0.0, 0.01, 0.1, 0.5]), "skip": chance.choice([0, 1, 3])}
+        faults += [(when, what, more), (when, what, more | {"do": "start", "delay": chance.uniform(0.0, 3.0)})]
+    return faults
+
+
+def _tool_breaks(chance: random.Random) -> list[Step]:
+    moments = (
+        "tools.call placed", "deliver tools.call", "deliver tools.call placed", "ack tools.call", "tools.call resent",
+        "ack tools.call placed", "tools.call.reply", "deliver tools.call again",
+    )  # fmt: skip
+    faults = []
+    for _ in range(chance.randrange(2, 5)):
+        when, what, more = _aim(chance, chance.choice(moments), chance.choice(["kill", "cut", "cut", "stall"]))
+        faults.append((when, what, more | {"delay": chance.choice([0.0, 0.0, 0.01, 0.1]), "sharp": True}))
+    return faults
+
+
+def _early(chance: random.Random) -> list[Step]:
+    when, what, more = _aim(chance, "bind", "slow")
+    faults = [(when, what, more | {"whose": "its", "delay": 0.0, "lasts": chance.uniform(0.05, 0.4)})]
+    for _ in range(chance.randrange(1, 4)):
+        deed = chance.choice(["progress", "end", "start", "close", "tool", "create"])
+        faults.append((when, what, more | {"do": deed, "delay": chance.uniform(0.0, 0.2)}))
+    return faults
+
+
+def _leaves(chance: random.Random) -> list[Step]:
+    when = round(chance.uniform(1.0, SPAN - 10), 4)
+    faults: list[Step] = [(when, "leave", {"which": chance.randrange(64), "placer": chance.random() < 0.5})]
+    moments = ("call.recipe returned", "call.recipe placed", "ack call.recipe", "mcp.session.closed", "unbind", "bind")
+    for _ in range(chance.randrange(1, 6)):
+        deed = chance.choice(["progress", "end", "start", "tool", "create", "close", "kill", "cut", "slow", "leave"])
+        _, _, more = _aim(chance, chance.choice(moments), deed)
+        faults.append((when, "aim", more | {"skip": chance.choice([0, 1, 2]), "delay": chance.uniform(0.0, 0.3)}))
+    return faults
+
+
+SCRIPTS = {
+    "comes back": _comes_back, "placers change": _placers_change, "meanwhile": _meanwhile, "away twice": _away_twice,
+    "killed telling": _killed_telling, "end breaks": _end_breaks, "tool breaks": _tool_breaks, "early": _early,
+    "leaves": _leaves,
+}  # fmt: skip
+_LONG = ("long", "worked", "reopened", "two", "beside")
+STYLES_OF = {
+    "comes back": _LONG, "placers change": _LONG, "meanwhile": _LONG, "away twice": _LONG, "leaves": _LONG,
+    "killed telling": ("plain", "closed", "two", "brief", "hasty"),
+    "end breaks": ("again", "hasty", "repeated", "plain"),
+    "tool breaks": ("asked", "keyed often", "worked", "commanded"),
+    "early": ("repeated", "beside", "commanded", "swapped"),
+}  # fmt: skip
+"""Calls that a script has something to break of."""
 
 
 def _drawn(chance: random.Random, among: tuple[tuple[str, int], ...]) -> str:

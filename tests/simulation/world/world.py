@@ -12,6 +12,7 @@ from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.worker import Worker
 from tests.simulation.broker.client import SimulatedConnection
 from tests.simulation.broker.node import Node
+from tests.simulation.broker.stored import Published
 from tests.simulation.broker.timing import Delays
 from tests.simulation.world.faults import Faults
 from tests.simulation.world.loop import Process, SimulatedLoop
@@ -70,6 +71,7 @@ class SimulatedWorker:
 
     def __init__(self, world: "World", name: str, skew: float) -> None:
         self.process = Process(name, skew)
+        self.started_at = world.loop.time()
         self.servers = SimulatedServers(name, world.books, world.drawn, world.plan.conditions.failing)
         self.worker: Worker | None = None
         self.exit: WorkerExit | None = None
@@ -118,6 +120,9 @@ class World:
         self.workers: list[SimulatedWorker] = []
         self.story: list[tuple[float, str, str]] = []
         self.problems: list[str] = []
+        self.passed_on: set[str] = set()
+        """Calls whose end has left the queue of raw events."""
+        self.node.on_publish = self.published
         self._hash = hashlib.blake2b(digest_size=12)
         if traced:
             self.node.trace = self._trace
@@ -139,6 +144,11 @@ class World:
 
     def _trace(self, who: str, method: str, args: tuple[Any, ...]) -> None:
         self._hash.update(f"{self.loop.time():.7f}{who}{method}{args[:2]!r}".encode())
+
+    def published(self, message: Published, _queues: list[str]) -> None:
+        """Note what the broker was given."""
+        if message.properties.message_type == "call.ended":
+            self.passed_on.add(message.routing_key)
 
     def tell(self, who: str, what: str) -> None:
         """Add to the story."""
