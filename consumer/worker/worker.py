@@ -302,6 +302,7 @@ async def run_worker(
     beside = companion(worker) if companion is not None else None
     gc.collect()
     gc.freeze()  # what is there now stays: no collection stops the worker's calls to look through it again
+    gc.set_threshold(10_000)  # the default looks at what tool calls in flight hold after every few, in vain
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, worker.reload, load)
     for number in (signal.SIGTERM, signal.SIGINT):
