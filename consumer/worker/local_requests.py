@@ -42,6 +42,7 @@ class LocalRequests:
                 message=Message(
                     request.body,
                     type=request.type,
+                    message_id="",  # nobody delivers it again: without a key of its own its answer is not kept
                     expiration=round(request.reply_timeout * 1000),
                     headers=tracing.carrier(),
                 ),

@@ -73,6 +73,7 @@ class OwnerParts:
     session_for: SessionFor
     endings: Endings
     lanes: KeyedQueues
+    answers: AnswerWindows
     configured: Configured
     outbox: Outbox
     mcp: MCPManager = field(repr=False)
@@ -133,7 +134,9 @@ async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIter
             returns=returns,
         )  # fmt: skip
         call = owned_calls.own(CALL)
-        parts = OwnerParts(owner, call, owned_calls, lifecycle, session_for, endings, lanes, configured, outbox, mcp)
+        parts = OwnerParts(
+            owner, call, owned_calls, lifecycle, session_for, endings, lanes, answers, configured, outbox, mcp
+        )
         try:
             yield parts
         finally:

@@ -68,6 +68,13 @@ async def test_a_key_that_is_repeated_executes_once(parts: OwnerParts):
     assert other["text"] != joined["text"]
 
 
+async def test_an_answer_is_kept_under_a_key_alone(parts: OwnerParts):
+    await call_tool(parts, "echo", {"text": "once"})
+    assert not parts.answers.has_some(parts.call)
+    await call_tool(parts, "echo", {"text": "once"}, idempotency_key="k")
+    assert parts.answers.has_some(parts.call)
+
+
 async def test_progress_is_heard_before_the_answer(parts: OwnerParts):
     heard: list[Interim] = []
 
