@@ -28,6 +28,9 @@ _also: list[Callable[[], Mapping[str, str]]] = []
 
 _FIRST = ("timestamp", "level", "event")
 _LONG = ("exception", "stack")
+_FORMATTERS = ("_record", "_from_structlog")
+_APART = frozenset({*_LONG, *_FORMATTERS})
+"""What an event may have beside fields: texts that may be longer, and what ``ProcessorFormatter`` keeps in it."""
 
 
 class _StandardError:
@@ -159,14 +162,12 @@ def _console() -> list[Processor]:
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor: no secrets, no floods. Private keys of the standard library's formatter pass as they are."""
-    private = [key for key in event if key.startswith("_")]
-    long = [key for key in _LONG if key in event]
-    if not private and not long:  # as most lines
+    """A processor: no secrets, no floods. What the standard library's formatter keeps in an event passes as it is."""
+    if _APART.isdisjoint(event):  # as most lines
         return masked_fields(event)
-    told = masked_fields({key: value for key, value in event.items() if key not in private and key not in long})
-    texts = {key: mask_text(str(event[key]), MAX_LONG_TEXT) for key in long}
-    return {**told, **texts, **{key: event[key] for key in private}}
+    told = masked_fields({key: value for key, value in event.items() if key not in _APART})
+    texts = {key: mask_text(str(event[key]), MAX_LONG_TEXT) for key in _LONG if key in event}
+    return {**told, **texts, **{key: event[key] for key in _FORMATTERS if key in event}}
 
 
 def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

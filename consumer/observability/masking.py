@@ -149,7 +149,7 @@ class _Masking:
             elif kind is str and len(item) <= MAX_REMEMBERED:  # as most values of a log line are
                 self._left -= 1
                 told[name] = _short_text(item, secrets)
-            elif kind in _AS_IT_IS:
+            elif kind in _AS_IT_IS or (kind is float and math.isfinite(item)):
                 self._left -= 1
                 told[name] = item
             else:
