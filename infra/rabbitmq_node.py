@@ -41,7 +41,7 @@ class PrivateBroker:
         peer: "PrivateBroker | None" = None,
         config: str = "",
         port: int | None = None,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
     ) -> None:
         self.server = server
         self._fixed_port = port

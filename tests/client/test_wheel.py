@@ -28,9 +28,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("application")
     venv.create(folder / "env", with_pip=False, symlinks=True)
     wheel = client_wheel.build(folder)
-    command = [sys.executable, "-m", "pip", "--python", str(folder / "env" / "bin" / "python"), "install", "--quiet"]
+    command = [sys.executable, "-m", "pip", "--python", str(folder / "env" / "bin" / "python"), "install"]
     try:
-        _run("pip", [*command, "--retries", "2", "--timeout", "20", str(wheel), BESIDE])
+        _run("pip", [*command, "--quiet", "--no-compile", "--retries", "2", "--timeout", "20", str(wheel), BESIDE])
     except Unreachable as problem:
         pytest.skip(f"the wheel was tried in no environment of its own: {problem}")
     return folder / "env" / "bin" / "python"

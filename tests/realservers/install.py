@@ -165,7 +165,10 @@ def _node_from_pypi() -> tuple[Path, Path]:
 def _pip(*what: str, into: Path | None = None) -> None:
     place = ["--python", str(into / "bin" / "python")] if into is not None else []
     retrying = ["--retries", "2", "--timeout", "20"]
-    _run("pip", [sys.executable, "-m", "pip", *place, "install", "--quiet", "--no-deps", *retrying, *what])
+    _run(
+        "pip",
+        [sys.executable, "-m", "pip", *place, "install", "--quiet", "--no-deps", "--no-compile", *retrying, *what],
+    )
 
 
 def _run(installer: str, command: list[str], *, first_on_path: Path | None = None) -> None:

@@ -44,12 +44,12 @@ def readable() -> Iterator[Path]:
 
 async def test_the_paragraph_of_the_guide_does_what_it_says(servers, mcp: Cluster, readable: Path):
     del servers  # it has looked whether the registries answer
-    await done(sys.executable, "-m", "venv", str(readable / "venv"), folder=readable)
-    await done(str(readable / "venv/bin/pip"), "install", "-q", "uv", folder=readable)
+    uv = readable / "uv"
+    await done(sys.executable, "-m", "pip", "install", "-q", "--target", str(uv), "uv", folder=readable)
     (shell,) = (one for one in blocks(PAGE) if one.language == "sh" and "npm install" in one.text)
     (toml,) = (one for one in blocks(PAGE) if one.language == "toml" and "mcp-server-memory" in one.text)
     opt = str(readable / "mcp")
-    path = f"PATH={readable / 'venv/bin'}:$PATH"
+    path = f"PATH={uv / 'bin'}:$PATH"
     await done("sh", "-ec", f"{path}\n{shell.text.replace('/opt/mcp', opt)}", folder=readable)
 
     before = {file for file in (readable / "mcp").rglob("*") if file.suffix != ".pyc"}
