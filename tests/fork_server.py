@@ -3,7 +3,7 @@
 Importing takes a second, and the tests start hundreds of workers, gateways and commands. Run as a program with one end
 of a SOCK_SEQPACKET pair as standard input; :mod:`tests.programs` has the other end. Each message is a JSON object::
 
-    it hears   {"argv": [], "env": {}, "cwd": ""} + stdin, stdout, stderr      start a process
+    it hears   {"argv": [], "env": {}, "cwd": ""} + stdin, stdout, stderr      start a process; argv[0] may be a script
     it says    {"pid": 4711}
     it hears   {"reap": 4711}                                                  after that process has ended
     it says    {"status": 0}                                                   its exit code, -n for signal n
@@ -16,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -47,14 +48,14 @@ def load() -> None:
     gc.freeze()
 
 
-def serve(connection: socket.socket) -> None:
-    """Fork and reap as told until the connection ends. Returns only in a fork, which is set up by then."""
+def serve(connection: socket.socket) -> dict[str, Any]:
+    """Fork and reap as told until the connection ends. Returns only in a fork, which is set up by then: its job."""
     ours = os.getpid()
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, MESSAGE_SIZE, 3)
         if not data:
             os._exit(0)
-        message = json.loads(data)
+        message: dict[str, Any] = json.loads(data)
         if "reap" in message:
             _, status = os.waitpid(message["reap"], 0)
             answer = {"status": os.waitstatus_to_exitcode(status)}
@@ -62,7 +63,7 @@ def serve(connection: socket.socket) -> None:
             if (pid := os.fork()) == 0:
                 connection.close()
                 become(message, descriptors, ours)
-                return
+                return message
             for descriptor in descriptors:
                 os.close(descriptor)
             answer = {"pid": pid}
@@ -88,8 +89,13 @@ def become(job: dict[str, Any], descriptors: list[int], parent: int) -> None:
     gc.enable()
 
 
+def run_script(path: str) -> None:
+    """Run a Python script as the interpreter does."""
+    runpy.run_path(path, run_name="__main__")
+
+
 def main() -> None:
-    """Import, then fork as told; in a fork, run the command line."""
+    """Import, then fork as told; in a fork, run the script or the command line."""
     connection = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -97,10 +103,12 @@ def main() -> None:
     end_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, whose end is ours
     load()
-    serve(connection)
+    job = serve(connection)
     from consumer import cli
     from consumer.processes.fork.child import leave
 
+    if job["script"]:
+        leave(run_script, sys.argv[0])
     leave(cli.main, sys.argv[1:])
 
 

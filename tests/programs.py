@@ -1,5 +1,7 @@
 """How tests start programs: those of this project as forks of a process that has imported them, others as they are.
 
+A script of this Python is one of this project's: a test has written it around what it wants to run.
+
 :func:`start` is :func:`asyncio.create_subprocess_exec` for both. A fork is a process of its own in every respect but
 these: its parent is the fork server (:mod:`tests.fork_server`), and the kernel shows the fork server's command line
 and first environment as its own. ``anew=True`` starts a new interpreter, for tests that depend on one.
@@ -52,7 +54,7 @@ class ForkServer:
 
     def fork(self, argv: list[str], environment: Mapping[str, str], folder: str, streams: list[int]) -> int:
         """Start a process; returns its id."""
-        job = {"argv": argv, "env": dict(environment), "cwd": folder}
+        job = {"argv": argv, "env": dict(environment), "cwd": folder, "script": _is_script(argv[0])}
         socket.send_fds(self._connection, [json.dumps(job).encode()], streams)
         return self._answer()["pid"]
 
@@ -183,7 +185,14 @@ def _arguments_of(command: list[str]) -> list[str] | None:
     """The arguments of the command line that a command comes to, if it is one of this project's."""
     if tuple(command[: len(WORKER)]) == WORKER:
         return ["worker", *command[len(WORKER) :]]
-    return command[1:] if command[0] == str(PROGRAM) else None
+    return command[1:] if command[0] == str(PROGRAM) or _is_script(command[0]) else None
+
+
+def _is_script(program: str) -> bool:
+    """Whether a program is a script of this interpreter that a test has written: it imports what the fork has."""
+    with contextlib.suppress(OSError), Path(program).open("rb") as file:
+        return program != str(PROGRAM) and file.readline(4096).rstrip() == f"#!{sys.executable}".encode()
+    return False
 
 
 async def _fork(

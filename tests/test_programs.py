@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 
@@ -40,6 +41,14 @@ async def test_it_has_the_environment_the_folder_and_the_input_that_it_was_given
     assert code == 0, err
     worker = json.loads(out)["worker"]
     assert (worker["grace"], worker["tombstone"]) == (7, 8)
+
+
+@both
+async def test_a_script_of_this_python_is_run_with_its_arguments(anew: bool, tmp_path: Path):
+    script = tmp_path / "script"
+    script.write_text(f"#!{sys.executable}\nimport sys\nprint(__name__, *sys.argv[1:])\nsys.exit(3)\n")
+    script.chmod(0o755)
+    assert await ran(script, "one", "two", anew=anew, cwd=tmp_path) == (3, "__main__ one two\n", "")
 
 
 async def test_another_environment_of_the_interpreter_needs_another_interpreter(tmp_path: Path):

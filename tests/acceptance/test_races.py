@@ -12,6 +12,9 @@ from tests.harness import ECHO, Cluster, config
 
 ENDS = {kind.value for kind in TERMINAL}
 
+FORKED = {"services": {"echo": {"command": ECHO, "fork_server": "echo_server:main"}}}
+"""Hundreds of servers that differ in nothing but the call; a fork costs a quarter of the processor of a start."""
+
 
 def lives(mcp: Cluster) -> tuple[Counter, Counter]:
     """How many lives each session began and ended.
@@ -98,10 +101,10 @@ async def test_the_placer_is_killed_in_mid_flight_and_no_call_is_lost(mcp: Clust
 
 
 @pytest.mark.timeout(240)
-async def test_five_hundred_calls_with_races_have_exactly_one_terminal_event_each(mcp: Cluster):
+async def test_two_hundred_calls_with_races_have_exactly_one_terminal_event_each(mcp: Cluster):
     limits = {"default_timeout": 1.0, "max_sessions_per_service": 200}
-    await mcp.start(config(session=limits))
-    await mcp.start(config(session=limits))
+    await mcp.start(config(session=limits, **FORKED))
+    await mcp.start(config(session=limits, **FORKED))
     chance = random.Random(7)
     room = asyncio.Semaphore(40)
 
@@ -132,11 +135,11 @@ async def test_five_hundred_calls_with_races_have_exactly_one_terminal_event_eac
         async with room:
             await asyncio.gather(*steps)
 
-    await asyncio.gather(*(live(number) for number in range(500)))
+    await asyncio.gather(*(live(number) for number in range(200)))
 
     def all_over() -> bool:
         began, ended = lives(mcp)
-        return len(began) > 400 and began == ended
+        return len(began) > 160 and began == ended
 
     await mcp.until(all_over, within=50)
     began, ended = lives(mcp)
@@ -168,10 +171,9 @@ async def test_a_start_that_comes_after_a_tool_call_opens_what_is_missing_and_ad
     assert len(mcp.of("created")) == 2
 
 
-@pytest.mark.timeout(180)  # three hundred servers start
-async def test_of_three_hundred_starts_with_a_tool_call_behind_each_none_has_the_wrong_timeout(mcp: Cluster):
+async def test_of_a_hundred_starts_with_a_tool_call_behind_each_none_has_the_wrong_timeout(mcp: Cluster):
     route = {"services": ["echo"], "timeout": 777, "metadata": {"tenant": "acme"}}
-    await mcp.start(config(routes=[route], session={"max_sessions_per_service": 400}))
+    await mcp.start(config(routes=[route], session={"max_sessions_per_service": 200}, **FORKED))
 
     async def one(call: str) -> None:
         await mcp.client.publish_call_event({"call_id": call, "kind": "started", "from": "+15550100"})
@@ -186,7 +188,7 @@ async def test_of_three_hundred_starts_with_a_tool_call_behind_each_none_has_the
                     return info
                 await asyncio.sleep(0.01)
 
-    for batch in range(0, 300, 20):
+    for batch in range(0, 100, 20):
         calls = [f"call-{number}" for number in range(batch, batch + 20)]
         await asyncio.gather(*map(one, calls))
         for info in await asyncio.gather(*map(settled, calls)):
@@ -195,7 +197,7 @@ async def test_of_three_hundred_starts_with_a_tool_call_behind_each_none_has_the
             await mcp.client.publish_call_event({"call_id": call, "kind": "ended"})
     overtaken = [event for event in mcp.of("created") if "call" not in event.data["metadata"]]
     assert overtaken, "no tool call was faster than its start: this run shows nothing"
-    assert len(mcp.of("created")) == 300
+    assert len(mcp.of("created")) == 100
 
 
 async def test_what_a_command_has_said_goes_before_the_route_of_the_start_that_follows(mcp: Cluster):
