@@ -62,6 +62,7 @@ def configuration(place: Place) -> dict[str, object]:
         "services": {
             "todo": {
                 "command": [sys.executable, "-m", "consumer.processes.todo_server"],
+                "fork_server": "consumer.processes.todo_server:server.run",
                 "description": "A todo list for each call",
             }
         },
