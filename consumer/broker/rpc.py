@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 from consumer.broker.errors import BrokerUnavailable
@@ -69,22 +69,27 @@ class RpcClient:
             del self._waiting[request.correlation_id or ""]
 
     async def gather(
-        self, message: Message, exchange: str, routing_key: str, *, expected: int, timeout: float
-    ) -> list[Delivery]:
-        """Send one request to many; returns the replies when ``expected`` are there or ``timeout`` s are over."""
+        self, message: Message, exchange: str, routing_key: str, *, timeout: float
+    ) -> AsyncGenerator[Delivery, None]:
+        """Send one request to many; yields each reply until ``timeout`` seconds are over. Close it when enough came.
+
+        Raises:
+            BrokerError: the request or the replies were lost with the link.
+        """
         request = self._request(message)
         replies = self._waiting[request.correlation_id or ""] = asyncio.Queue()
-        heard: list[Delivery] = []
+        until = asyncio.get_running_loop().time() + timeout
         try:
             await self._publisher.publish(request, exchange, routing_key, confirm=False)
-            async with asyncio.timeout(timeout):
-                while len(heard) < expected:
-                    heard.append(_present(await replies.get()))
-        except TimeoutError:
-            pass
+            while True:
+                try:
+                    async with asyncio.timeout_at(until):
+                        reply = _present(await replies.get())
+                except TimeoutError:
+                    return
+                yield reply
         finally:
             del self._waiting[request.correlation_id or ""]
-        return heard
 
     def _request(self, message: Message) -> Message:
         return replace(message, reply_to=self.reply_to, correlation_id=secrets.token_hex(16))

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Protocol, assert_never
 
 from pydantic import ValidationError
@@ -184,43 +185,50 @@ class Queries:
             asked &= {request.worker_id}
         others = asked - {self._worker_id}
         found = self.own_sessions(scatter) if self._worker_id in asked else {}
-        for answer in await self._ask_others(scatter, len(others)):
-            part: dict[SessionId, str] = answer["sessions"]
-            others.discard(answer["worker_id"])
-            if answer["worker_id"] in asked:
-                found |= part
+        answers = await self._ask_others(scatter, others)
+        for worker in others & answers.keys():
+            part: dict[SessionId, str] = answers[worker]["sessions"]
+            found |= part
+        missing = others - answers.keys()
         ids = sorted(found)
         more = request.limit is not None and len(ids) > request.limit
         page = ids[: request.limit] if more else ids
-        told: Json = {"complete": not others, "missing_workers": sorted(others)}
+        told: Json = {"complete": not missing, "missing_workers": sorted(missing)}
         if more:
             told["next_cursor"] = _cursor(page[-1])
         return _page_reply({session_id: found[session_id] for session_id in page}, told)
 
     async def _figures_of_all(self) -> FiguresResult:
         mine = self._worker_id
-        missing = {worker.worker_id for worker in self._presence.workers()} - {mine}
+        others = {worker.worker_id for worker in self._presence.workers()} - {mine}
+        answers = await self._ask_others(FiguresScatter(), others)
         found = {mine: self._own_figures()}
-        for answer in await self._ask_others(FiguresScatter(), len(missing)):
-            figures = FiguresGather.model_validate(answer, strict=False).figures
-            missing.discard(figures.worker_id)
-            found[figures.worker_id] = figures
-        return FiguresResult(workers=[found[worker] for worker in sorted(found)], missing_workers=sorted(missing))
+        for worker, answer in answers.items():
+            found[worker] = FiguresGather.model_validate(answer, strict=False).figures
+        return FiguresResult(
+            workers=[found[worker] for worker in sorted(found)], missing_workers=sorted(others - answers.keys())
+        )
 
     def _own_figures(self) -> WorkerFigures:
         return self._figures.last_minute(self._worker_id, placer=self._is_placer())
 
-    async def _ask_others(self, question: Scatter, expected: int) -> list[Json]:
-        """Ask all other workers; returns the replies when enough have come, or after the timeout."""
-        if not expected:
-            return []
+    async def _ask_others(self, question: Scatter, awaited: set[WorkerId]) -> dict[WorkerId, Json]:
+        """Ask all other workers; returns what each has answered when all that are awaited have, or in the end."""
+        if not awaited:
+            return {}
         message = Message(body=question.model_dump_json().encode(), type=question.type, persistent=False)
-        # Everybody hears the fanout, we ourselves included: we do not answer ourselves.
-        answers = await self._rpc_client.gather(
-            message, self._names.workers, "", expected=expected, timeout=GATHER_TIMEOUT
-        )
-        replies = [parse_reply(answer.message.body) for answer in answers]
-        return [reply.result or {} for reply in replies if reply.ok]  # one of another version may not understand
+        # Everybody hears the fanout, we ourselves included: we do not answer ourselves. Of a list of one worker the
+        # others answer as well, and may be faster.
+        answers: dict[WorkerId, Json] = {}
+        replies = self._rpc_client.gather(message, self._names.workers, "", timeout=GATHER_TIMEOUT)
+        async with aclosing(replies):
+            async for heard in replies:
+                reply = parse_reply(heard.message.body)
+                if reply.ok and reply.result:  # one of another version may not understand
+                    answers[_answered_by(reply.result)] = reply.result
+                    if awaited <= answers.keys():
+                        break
+        return answers
 
     def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, str]:
         """This worker's sessions that fit, in the order of their ids, each as the JSON text of its info."""
@@ -251,6 +259,11 @@ class Queries:
         except ValidationError as error:  # a newer worker's question: it will miss our answer, and say so
             return refused(InvalidMessage(str(error)))
         return Done(succeeded({"worker_id": mine, "sessions": self.own_sessions(scatter)}))
+
+
+def _answered_by(answer: Json) -> WorkerId:
+    """Which worker a part of an answer is of."""
+    return WorkerId((answer.get("figures") or answer)["worker_id"])
 
 
 def _json(value: object) -> str:

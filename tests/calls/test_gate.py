@@ -1,0 +1,176 @@
+"""What the gate does with each message: let in, refused and answered, refused in silence, or kept until it is known."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.message import Delivery
+from consumer.broker.topology import Queue
+from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
+from consumer.calls.messages.gate import Gate
+from consumer.calls.messages.origin import Origins
+from consumer.concurrency.task_set import Tasks
+from schemas.ids import WorkerId
+from schemas.internal import MAX_RECIPE, Recipe
+from schemas.json_values import MAX_VALUES
+from schemas.replies import parse_reply
+from tests.calls.presences import presence_of
+from tests.calls.simulated_link import BOUND, Heard, Settled, SimulatedLink, delivered, simulated_link
+
+ME, OLDER = WorkerId("host-1-a1b2c3d4"), WorkerId("host-1-a1b2c3")
+MOST = 1000
+GET = b'{"session_id": "c-1"}'
+
+
+@dataclass
+class Scene:
+    """A gate, the handler behind it, and where dead letters and answers go."""
+
+    wire: SimulatedLink
+    presence: Presence
+    origins: Origins
+    tasks: Tasks
+    dead: Heard
+    answers: Heard
+    gate: Gate
+    inboxes: dict[WorkerId, bool | BrokerUnavailable] = field(default_factory=dict)
+    let_in: "asyncio.Queue[Delivery]" = field(default_factory=asyncio.Queue)
+
+    async def has_inbox(self, worker: WorkerId) -> bool:
+        found = self.inboxes.get(worker, False)
+        if isinstance(found, BrokerUnavailable):
+            raise found
+        return found
+
+    def take(self, kind: str, body: bytes = GET, **more: object) -> Settled:
+        """Deliver through the gate, to the inbox unless it is said otherwise."""
+        where = {"queue": self.wire.names.inbox(ME), "exchange": self.wire.names.sessions, "key": "c-1"}
+        delivery, settled = delivered(kind, body, **{**where, **more})  # type: ignore[arg-type]
+        self.gate.before(self.let_in.put_nowait)(delivery)
+        return settled
+
+    async def handled(self) -> Delivery:
+        async with asyncio.timeout(BOUND):
+            return await self.let_in.get()
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with simulated_link() as wire:
+        tasks, presence, origins = Tasks(), presence_of(ME), Origins(wire.names, lambda: "guest")
+        await wire.declare(Queue("answers", ""))
+        made: Scene
+
+        async def has_inbox(worker: WorkerId) -> bool:
+            return await made.has_inbox(worker)
+
+        gate = Gate(
+            wire.settler, wire.names, origins, presence, max_message=MOST, start=tasks.start, has_inbox=has_inbox
+        )
+        dead, answers = await wire.consume(wire.names.dead_letters), await wire.consume("answers")
+        made = Scene(wire, presence, origins, tasks, dead, answers, gate)
+        yield made
+        await tasks.cancel()
+
+
+async def test_what_may_come_in_is_handled_at_once_and_says_by_whom_it_is(scene: Scene):
+    scene.presence.asked()
+    for user, by_worker in (("guest", True), ("somebody", False), (None, False)):
+        scene.take("session.get", user=user)
+        assert (await scene.handled()).by_worker is by_worker
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "user", "goes"),
+    [
+        ("session.get", MOST, "somebody", "in"),
+        ("session.get", MOST + 1, "somebody", "too_large"),
+        ("session.get", MOST + 1, "guest", "too_large"),
+        ("call.recipe", MOST + 1, "guest", "in"),
+        ("call.recipe", MAX_RECIPE, "guest", "in"),
+        ("call.recipe", MAX_RECIPE + 1, "guest", "too_large"),
+        ("call.recipe", MOST, "somebody", "invalid_message"),
+        ("call.ended", MOST, "somebody", "invalid_message"),
+        ("owner.check", MOST, "guest", "in"),
+    ],
+)
+async def test_who_says_what_in_how_many_bytes(scene: Scene, kind: str, size: int, user: str, goes: str):
+    settled = scene.take(kind, GET + b" " * (size - len(GET)), user=user, reply_to="answers", correlation_id="1")
+    if goes == "in":
+        assert len((await scene.handled()).message.body) == size
+        assert settled.how == [], "who handles it settles it"
+        return
+    assert await settled.wait() == "acked"
+    dead = await scene.dead.next()
+    assert dead.message.headers["x-mcp-reason"] == goes
+    answer = parse_reply((await scene.answers.next()).message.body)
+    assert answer.error is not None
+    assert answer.error.code == "INVALID_MESSAGE"
+    assert scene.let_in.empty()
+
+
+@pytest.mark.parametrize(("user", "goes_in"), [("guest", True), ("somebody", False)])
+async def test_only_a_worker_may_send_more_values_than_are_parsed_quickly(scene: Scene, user: str, goes_in: bool):
+    gate = scene.gate
+    gate._max_message = MAX_RECIPE
+    settled = scene.take("session.get", json.dumps([0] * (MAX_VALUES + 1)).encode(), user=user)
+    if goes_in:
+        await scene.handled()
+    else:
+        assert await settled.wait() == "acked"
+        assert (await scene.dead.next()).message.headers["x-mcp-reason"] == "too_large"
+
+
+async def test_what_would_be_answered_into_a_queue_of_the_workers_is_refused_in_silence(scene: Scene):
+    inbox = scene.wire.names.inbox(ME)
+    await scene.wire.declare(Queue(inbox, ""))
+    heard = await scene.wire.consume(inbox)
+    for body in (GET, b" " * (MOST + 1)):
+        settled = scene.take("session.get", body, user="somebody", reply_to=inbox, correlation_id="1")
+        assert await settled.wait() == "acked"
+        await scene.dead.next()
+    assert heard.deliveries.empty()
+
+
+async def test_a_workers_word_without_a_name_waits_until_an_older_worker_would_have_been_heard(scene: Scene):
+    scene.take("call.ended", user=None)
+    scene.take("session.get", user=None)
+    assert (await scene.handled()).type == "session.get", "it matters for no client's message"
+    scene.presence.asked()
+    heard_one = delivered("worker.presence", b"{}", queue="mine", exchange=scene.wire.names.workers)[0]
+    assert scene.origins.heard(heard_one)
+    let_in = await scene.handled()
+    assert (let_in.type, let_in.by_worker) == ("call.ended", True)
+    assert scene.presence.has_heard(PRESENCE_TIMEOUT)
+
+
+async def test_a_workers_word_without_a_name_is_refused_when_no_older_worker_was_heard(scene: Scene):
+    settled = scene.take("call.ended", user=None)
+    scene.presence.asked()
+    assert await settled.wait() == "acked"
+    assert (await scene.dead.next()).message.headers["x-mcp-reason"] == "invalid_message"
+
+
+@pytest.mark.parametrize("there", [True, False, BrokerUnavailable("the link is lost")], ids=str)
+async def test_a_recipe_that_an_older_worker_has_left_is_believed_if_its_inbox_is_there(
+    scene: Scene, there: bool | BrokerUnavailable
+):
+    names = scene.wire.names
+    scene.inboxes[OLDER] = there
+    scene.presence.asked()
+    settled = scene.take(
+        Recipe.type, b"{}", queue=names.unowned, exchange=names.unowned, key=names.inbox(OLDER), user=None
+    )
+    if there is True:
+        assert (await scene.handled()).by_worker
+        assert scene.origins.believes_unsigned
+    elif there is False:
+        assert await settled.wait() == "acked"
+        assert (await scene.dead.next()).message.headers["x-mcp-reason"] == "invalid_message"
+    else:
+        assert await scene.tasks.drain(BOUND)
+        assert (settled.how, scene.let_in.empty()) == ([], True), "it comes again on the next link"
