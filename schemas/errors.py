@@ -29,6 +29,7 @@
         │   └── AccessRefused   BROKER_REFUSED           no such user, password or vhost
         ├── InvalidUrl          INVALID_URL              the broker's URL is invalid; also a ValueError
         ├── Disconnected        BROKER_UNAVAILABLE       the connection is lost or being restored
+        ├── NotConnectedHere    NOT_CONNECTED_HERE       connected before a fork, or in another event loop
         ├── Forbidden           ACCESS_REFUSED           the broker's user may not do this
         ├── NotRouted           NOT_ROUTED               no queue takes it: no worker has run here yet
         ├── NotConfirmed        NOT_CONFIRMED            the broker may or may not have it
@@ -86,6 +87,8 @@ class ClientErrorCode(StrEnum):
     ACCESS_REFUSED = "ACCESS_REFUSED"
     INVALID_REPLY = "INVALID_REPLY"
     INVALID_KEY = "INVALID_KEY"
+    NOT_CONNECTED_HERE = "NOT_CONNECTED_HERE"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 
 class ErrorBody(Strict):
@@ -293,6 +296,13 @@ class Disconnected(ClientError):
     def __init__(self, message: str, *, executed: bool | None = None, **details: Any) -> None:
         super().__init__(message, **details)
         self.executed = executed
+
+
+class NotConnectedHere(ClientError, RuntimeError):
+    """The client was connected in another process, before a fork, or in another event loop. Connect one here."""
+
+    code = ClientErrorCode.NOT_CONNECTED_HERE
+    executed = False
 
 
 class Forbidden(ClientError):

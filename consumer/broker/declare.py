@@ -74,7 +74,7 @@ async def ensure(link: Link, topology: Topology) -> None:
         if not isinstance(error.__cause__, ChannelAccessRefused):
             raise
         needed: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
-        missing = [one.name for one in needed if not await _may_exist(link, one)]
+        missing = [one.name for one in needed if not await may_exist(link, one)]
         if missing:
             raise BrokerUnavailable(
                 f"this user may not declare {', '.join(missing)}: "
@@ -82,7 +82,7 @@ async def ensure(link: Link, topology: Topology) -> None:
             ) from error
 
 
-async def _may_exist(link: Link, thing: Exchange | Queue) -> bool:
+async def may_exist(link: Link, thing: Exchange | Queue) -> bool:
     """Whether it exists; what this user may neither read nor write cannot be looked for from RabbitMQ 4.3 on."""
     try:
         return await exists(link, thing)

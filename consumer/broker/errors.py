@@ -10,8 +10,10 @@
     ├── NameTaken           another process uses our name there
     ├── InvalidBrokerUrl    no connection can be made of the URL
     ├── BrokerUnavailable   there is no connection at the moment
-    │   └── NotPermitted    there is one, and its user may not do this
+    │   ├── NotPermitted    there is one, and its user may not do this
+    │   └── ReplyLost       there was one when the request was sent
     ├── PublishFailed       returned or refused: the message is certainly not in a queue
+    │   └── Unroutable      there is no queue for it, or no exchange
     ├── PublishUnknown      no confirmation in time: the message may be in a queue or not
     └── Unsendable          it cannot be said in AMQP: nothing was sent, and trying again is no use
         └── MessageTooLarge   the broker would close the channel for it
@@ -54,8 +56,16 @@ class NotPermitted(BrokerUnavailable):
     """The user of the connection may not do this; it cost the channel, and nothing was done."""
 
 
+class ReplyLost(BrokerUnavailable):
+    """The connection was lost after a request was sent, and before its reply came."""
+
+
 class PublishFailed(BrokerError):
     """The broker returned or refused the message: it is certainly not in a queue."""
+
+
+class Unroutable(PublishFailed):
+    """The exchange has no queue for the message, or there is no such exchange."""
 
 
 class PublishUnknown(BrokerError):

@@ -22,6 +22,7 @@ from consumer.broker.errors import (
     NotPermitted,
     PublishFailed,
     PublishUnknown,
+    Unroutable,
     Unsendable,
 )
 from consumer.broker.given_up import library_gives_up
@@ -166,11 +167,11 @@ class Publisher:
                             wait=False,
                         )
         except PublishError as error:
-            raise PublishFailed(f"no queue takes {routing_key!r} from exchange {exchange!r}") from error
+            raise Unroutable(f"no queue takes {routing_key!r} from exchange {exchange!r}") from error
         except DeliveryError as error:
             raise PublishFailed(f"the broker refused a message for {exchange!r} {routing_key!r}") from error
         except ChannelNotFoundEntity as error:
-            raise PublishFailed(f"there is no exchange {exchange!r}: {reason_of(error)}") from error
+            raise Unroutable(f"there is no exchange {exchange!r}: {reason_of(error)}") from error
         except ChannelAccessRefused as error:
             raise NotPermitted(f"the broker refused it: {reason_of(error)}") from error
         except (ValueError, TypeError) as error:

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
-from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.errors import ReplyLost
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from schemas.replies import REPLY_SUFFIX
@@ -97,5 +97,5 @@ class RpcClient:
 
 def _present(delivery: Delivery | None) -> Delivery:
     if delivery is None:
-        raise BrokerUnavailable("the link was lost before the reply came")
+        raise ReplyLost("the link was lost before the reply came")
     return delivery

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from consumer.broker.channel import Channel
-from consumer.broker.declare import cluster_exchange
+from consumer.broker.declare import cluster_exchange, may_exist
 from consumer.broker.errors import (
     BrokerError,
     BrokerRefused,
@@ -22,6 +22,8 @@ from consumer.broker.errors import (
     NotPermitted,
     PublishFailed,
     PublishUnknown,
+    ReplyLost,
+    Unroutable,
     Unsendable,
 )
 from consumer.broker.link import Link
@@ -29,7 +31,8 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.rpc import RpcClient
 from consumer.broker.supervisor import Supervisor
-from consumer.broker.topology import Binding, Names, Queue, cluster_topology
+from consumer.broker.topology import Binding, Exchange, Names, Queue, cluster_topology
+from consumer.client.home import Home
 from consumer.client.requester import OnInterim, Outgoing
 from consumer.concurrency.task_set import cancel_and_wait
 from consumer.observability.logs import quiet_unless_configured
@@ -86,8 +89,10 @@ def translated(error: BrokerError) -> ClientError:
             return NotRouted(str(error))
         case PublishUnknown():
             return NotConfirmed(str(error))
-        case _:
+        case ReplyLost():
             return Disconnected(str(error))
+        case _:
+            return Disconnected(str(error), executed=False)
 
 
 @contextlib.contextmanager
@@ -121,27 +126,44 @@ class AmqpConnection:
     def __init__(self, url: str, prefix: str, connect_timeout: float) -> None:
         _quiet_libraries()
         self.names = Names(prefix)
+        self._url = url
         self._connect_timeout = connect_timeout
+        self._abandoned: list[object] = []
+        """Parts of another process or loop. Collected, the AMQP library would try to close their connections."""
+        self._make_parts()
+
+    def _make_parts(self) -> None:
+        """Make everything that belongs to one process and one event loop."""
+        self._home: Home | None = None
         self._publisher = Publisher(begins_traces=True)
         self._rpc_client = RpcClient(self._publisher)
         self._followed: dict[asyncio.Queue[CloudEvent], _Followed] = {}
         self._to_cluster = ""
         """The exchange for requests to the cluster, on this link."""
         self._link: Link | None = None
+        self._present: set[str] = set()
+        """The exchanges that were found on this link, and need not be looked for again."""
         self._answered_on: Link | None = None
         self._listening = asyncio.Lock()
+        self._looking = asyncio.Lock()
         with _translating():
             self._supervisor = Supervisor(
-                url, "mcp-sessions client", self._publisher, attach=self._attach, detached=self._detached
+                self._url, "mcp-sessions client", self._publisher, attach=self._attach, detached=self._detached
             )
         self._running: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect, and stay connected until ``close``.
+        """Connect, and stay connected until ``close``. Idempotent.
 
         Raises:
             CannotConnect: not within ``connect_timeout`` seconds.
+            NotConnectedHere: it is connected in another event loop, which still runs.
         """
+        if self._home is not None:
+            if self._home.is_here():
+                return
+            self._leave_behind(self._home)
+        self._home = Home()
         self._running = asyncio.create_task(
             self._supervisor.run(connect_timeout=self._connect_timeout), name="client-supervisor"
         )
@@ -158,18 +180,38 @@ class AmqpConnection:
             up.cancel()
 
     async def close(self) -> None:
-        """Leave the broker; what is under way ends with ``Disconnected``. Idempotent."""
+        """Leave the broker; what is under way ends with ``Disconnected``. Idempotent.
+
+        Raises:
+            NotConnectedHere: it is connected in another event loop, which still runs.
+        """
+        if self._home is not None and not self._home.is_here():
+            self._leave_behind(self._home)
+            return
+        self._home = None
         running, self._running = self._running, None
         if running is not None:
             await cancel_and_wait(running)
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection at the moment."""
-        return self._supervisor.up.is_set()
+        """Whether there is a connection at the moment, and in this process."""
+        return self._supervisor.up.is_set() and self._home is not None and not self._home.is_over()
+
+    def _leave_behind(self, home: Home) -> None:
+        """Begin anew where the old connection cannot be closed: it belongs to another process, or to a loop that ended.
+
+        Raises:
+            NotConnectedHere: the other event loop still runs.
+        """
+        if not home.is_over():
+            home.check()
+        self._abandoned.append((self._running, self._link, self._publisher, self._supervisor))
+        self._make_parts()
 
     async def _attach(self, link: Link) -> None:
         self._link = link
+        self._present = set()
         with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
             async with link.scratch() as scratch:
                 for exchange in cluster_topology(self.names).exchanges:
@@ -187,10 +229,37 @@ class AmqpConnection:
             followed.tell(connected=False)
 
     def _linked(self) -> Link:
+        if self._home is not None:
+            self._home.check()
         if self._link is None:
             closed = "the connection to the broker is closed; connect the client first ('async with')"
             raise Disconnected(self._publisher.why_away if self._running else closed, executed=False)
         return self._link
+
+    async def _look_for(self, exchange: str, queue: str | None) -> None:
+        """Look for what a message is to go to: RabbitMQ closes the channel of a publish without an exchange.
+
+        Raises:
+            NotRouted: it is not there.
+        """
+        async with self._looking:  # many may ask at once, and each look costs a channel
+            link = self._linked()
+            if exchange not in self._present:
+                with _translating():
+                    await self._found(link, exchange, queue)
+                if link is self._link:
+                    self._present.add(exchange)
+
+    async def _found(self, link: Link, exchange: str, queue: str | None) -> None:
+        if not await may_exist(link, Exchange(exchange, "fanout", "")):
+            if not exchange.startswith(f"{self.names.prefix}."):
+                raise NotRouted(f"there is no exchange {exchange!r} on this broker; check its name")
+            raise NotRouted(f"there is no exchange {exchange!r}: {self._nobody_yet()}")
+        if queue is not None and not await may_exist(link, Queue(queue, "")):
+            raise NotRouted(f"there is no queue {queue!r}: {self._nobody_yet()}")
+
+    def _nobody_yet(self) -> str:
+        return f"no worker has run under the prefix {self.names.prefix!r} here; check the prefix, or start one"
 
     # Requests.
 
@@ -205,6 +274,8 @@ class AmqpConnection:
             waits_in = self.names.unowned
             exchange = self.names.sessions if durable else self.names.requests
             key = routing_key(request.call_id)
+            if exchange not in self._present:  # only what is confirmed is returned when no queue takes it
+                await self._look_for(exchange, None if durable else waits_in)
         timeout = request.reply_timeout
         until = {DEADLINE: milliseconds(time.time() + timeout)} if request.type == SessionCreate.type else {}
         message = Message(
@@ -233,6 +304,8 @@ class AmqpConnection:
             return parse_reply(answer.message.body)
         except TimeoutError:
             raise NoReply(f"no reply to {request.type} within {timeout:g} s") from None
+        except Unroutable as error:
+            raise NotRouted(f"{error}: {self._nobody_yet()}") from error
         except BrokerError as error:
             raise translated(error) from error
         except Internal as error:
@@ -309,10 +382,17 @@ class AmqpConnection:
 
     async def publish(self, body: bytes, content_type: str, exchange: str | None, key: str) -> None:
         """Publish a call event; returns when the broker has it for sure."""
-        with _translating():
-            await self._publisher.publish(
-                Message(body=body, content_type=content_type), exchange or self.names.calls, key
-            )
+        self._linked()
+        to = exchange or self.names.calls
+        if to not in self._present:
+            await self._look_for(to, None)
+        try:
+            await self._publisher.publish(Message(body=body, content_type=content_type), to, key)
+        except Unroutable as error:
+            hint = self._nobody_yet() if exchange is None else "no worker's queue is bound to it with this routing key"
+            raise NotRouted(f"{error}: {hint}") from error
+        except BrokerError as error:
+            raise translated(error) from error
 
     async def count_dead_letters(self) -> int:
         """How many dead letters there are."""

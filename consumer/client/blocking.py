@@ -15,6 +15,7 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
+import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -22,7 +23,8 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from consumer.client.client import SessionClient
-from schemas.errors import Disconnected
+from consumer.client.home import FORKED
+from schemas.errors import Disconnected, NotConnectedHere
 from schemas.events import CloudEvent
 
 P = ParamSpec("P")
@@ -175,10 +177,23 @@ class SyncSessionClient:
             SessionClient, url, prefix=prefix, connect_timeout=connect_timeout, token_keys=token_keys
         )
         self._client = self._made()
+        self._abandoned: list[object] = []
+        """The client and loop of the process that this one was forked from; see ``AmqpConnection``."""
+        self._make_parts()
+
+    def _make_parts(self) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._thread: threading.Thread | None = None
+
+    def _leave_parent_behind(self) -> None:
+        """After a fork neither the thread nor its loop is here, and the lock may be held by a thread that is not."""
+        if self._process != os.getpid():
+            self._abandoned.append((self._client, self._loop))
+            self._client = self._made()
+            self._make_parts()
 
     def connect(self) -> None:
         """Connect to the broker, and stay connected until ``disconnect``; ``with`` does both. Idempotent.
@@ -186,6 +201,7 @@ class SyncSessionClient:
         Raises:
             CannotConnect: no broker answers within ``connect_timeout``; ``AccessRefused`` if it refuses the user.
         """
+        self._leave_parent_behind()
         with self._lock:
             if self._thread is not None:
                 return
@@ -214,6 +230,7 @@ class SyncSessionClient:
 
     def disconnect(self) -> None:
         """Disconnect from the broker and end the thread. Requests in flight raise ``Disconnected``. Idempotent."""
+        self._leave_parent_behind()
         with self._lock:
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
@@ -289,7 +306,7 @@ class SyncSessionClient:
         try:
             yield SyncEvents(self, events)
         finally:
-            with contextlib.suppress(Disconnected):  # then nothing is followed any more
+            with contextlib.suppress(Disconnected, NotConnectedHere):  # then nothing is followed any more
                 self._run(lambda: followed.__aexit__(None, None, None), _Here())
 
     def events(self, pattern: str = "#") -> Iterator[CloudEvent]:
@@ -303,6 +320,8 @@ class SyncSessionClient:
         async def run() -> T:
             return await start()
 
+        if self._process != os.getpid():
+            raise NotConnectedHere(FORKED)
         with self._lock:
             if self._loop is None:
                 raise Disconnected("the client is not connected: enter it with 'with', or call connect", executed=False)
@@ -323,5 +342,5 @@ class SyncSessionClient:
                 yield one  # type: ignore[misc]  # it is not the end
         finally:
             if inspect.isasyncgen(iterator):
-                with contextlib.suppress(Disconnected):
+                with contextlib.suppress(Disconnected, NotConnectedHere):
                     self._run(iterator.aclose, _Here())

@@ -78,6 +78,37 @@ async def test_a_prefix_without_workers_is_told_apart_from_a_broker_that_is_away
     assert (caught.value.code, caught.value.executed) == ("NOT_ROUTED", False)
 
 
+async def test_what_no_worker_has_declared_is_said_at_once_and_the_connection_stays(amqp_url: str, prefix: str):
+    async with SessionClient(amqp_url, prefix=prefix) as client:
+        link = client._connection._link
+        async with asyncio.timeout(WAIT):
+            for ask in (
+                client.publish_call_event({"call_id": "c", "kind": "started"}),
+                client.create("c", "todo", reply_timeout=600),
+                client.call_tool("c", "echo", {}, timeout=600, service_name="todo"),
+                client.get("c", reply_timeout=600),
+                client.list_workers(reply_timeout=600),
+            ):
+                with pytest.raises(NotRouted, match=rf"under the prefix '{prefix}'.*check the prefix"):
+                    await ask
+        assert client._connection._link is link
+
+
+async def test_an_exchange_that_is_not_there_is_an_error_of_that_publish_only(mcp: Cluster):
+    await mcp.start()
+    event = {"call_id": "c", "kind": "started"}
+    link = mcp.client._connection._link
+    told = await asyncio.gather(
+        *(mcp.client.publish_call_event(event, exchange=f"{mcp.prefix}-typo") for _ in range(50)),
+        *(mcp.client.publish_call_event(event) for _ in range(50)),
+        return_exceptions=True,
+    )
+    assert {type(one) for one in told[:50]} == {NotRouted}
+    assert "check its name" in str(told[0])
+    assert told[50:] == [None] * 50
+    assert mcp.client._connection._link is link
+
+
 async def test_a_lost_connection_ends_what_waits_with_an_error_of_the_family(mcp: Cluster, proxy):
     await mcp.start()
     async with SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client:
