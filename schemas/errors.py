@@ -92,7 +92,10 @@ class ClientErrorCode(StrEnum):
 
 
 class ErrorBody(Strict):
-    """The ``error`` of a reply that is not ``ok``; ``retryable`` says whether the same request may succeed later."""
+    """The ``error`` of a reply that is not ``ok``.
+
+    ``retryable`` says that nothing was executed, and that the same request may succeed later.
+    """
 
     code: Annotated[ErrorCode, Field(strict=False)]  # also read from JSON that was parsed before, where it is a text
     message: str
@@ -105,10 +108,11 @@ class SessionsError(Exception):
 
     ``message`` is a sentence for people, ``details`` become ``error.details`` of the reply.
     ``executed`` is False when the request has certainly not been executed, and None when that is not certain.
+    ``retryable`` says that the same request may succeed later; only what was certainly not executed is retryable.
     """
 
     code: ClassVar[ErrorCode | ClientErrorCode] = ErrorCode.INTERNAL
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     executed: bool | None = None
 
     def __init__(self, message: str, **details: Any) -> None:
@@ -134,6 +138,7 @@ class UnknownType(SessionsError):
     """The AMQP property ``type`` is missing or names an unknown message type."""
 
     code = ErrorCode.UNKNOWN_TYPE
+    executed = False
 
 
 class SessionNotFound(SessionsError):
@@ -147,24 +152,28 @@ class SessionExists(SessionsError):
     """A session with that id is open, and the request has ``if_exists: reject``."""
 
     code = ErrorCode.SESSION_EXISTS
+    executed = False
 
 
 class ServiceNotFound(SessionsError, ValueError):
     """No service of that name is configured."""
 
     code = ErrorCode.SERVICE_NOT_FOUND
+    executed = False
 
 
 class ServiceDisabled(SessionsError, ValueError):
     """The service is configured with ``enabled = false``."""
 
     code = ErrorCode.SERVICE_DISABLED
+    executed = False
 
 
 class LimitReached(SessionsError, RuntimeError):
     """A limit on the number of sessions is reached."""
 
     retryable = True
+    executed = False
 
 
 class SessionLimit(LimitReached):
@@ -183,7 +192,6 @@ class Capacity(LimitReached):
     """No worker had room within ``admission_wait``."""
 
     code = ErrorCode.CAPACITY
-    executed = False
 
 
 class StartFailed(SessionsError):
@@ -193,6 +201,7 @@ class StartFailed(SessionsError):
     """
 
     code = ErrorCode.START_FAILED
+    executed = False
 
 
 class StartTimeout(SessionsError):
@@ -200,6 +209,7 @@ class StartTimeout(SessionsError):
 
     code = ErrorCode.START_TIMEOUT
     retryable = True
+    executed = False
 
 
 class ToolNotFound(SessionsError):
@@ -255,6 +265,7 @@ class ShuttingDown(SessionsError):
 
     code = ErrorCode.SHUTTING_DOWN
     retryable = True
+    executed = False
 
 
 class Internal(SessionsError):
@@ -271,6 +282,7 @@ class CannotConnect(ClientError):
     """The client could not connect: no broker answered within ``connect_timeout``, or its certificate is untrusted."""
 
     code = ClientErrorCode.BROKER_UNREACHABLE
+    retryable = True
     executed = False
 
 
@@ -278,6 +290,7 @@ class AccessRefused(CannotConnect):
     """The broker refused the user, the password or the vhost. Retrying does not help."""
 
     code = ClientErrorCode.BROKER_REFUSED
+    retryable = False
 
 
 class InvalidUrl(ClientError, ValueError):
@@ -288,14 +301,14 @@ class InvalidUrl(ClientError, ValueError):
 
 
 class Disconnected(ClientError):
-    """The client has no connection, or lost it before the reply came. It reconnects by itself."""
+    """The client has no connection, and sent nothing, or lost it before the reply came. It reconnects by itself."""
 
     code = ClientErrorCode.BROKER_UNAVAILABLE
-    retryable = True
 
     def __init__(self, message: str, *, executed: bool | None = None, **details: Any) -> None:
         super().__init__(message, **details)
         self.executed = executed
+        self.retryable = executed is False
 
 
 class NotConnectedHere(ClientError, RuntimeError):
@@ -316,11 +329,15 @@ class NotRouted(ClientError):
     """The broker has no exchange or queue for the message, because no worker has run under this prefix yet."""
 
     code = ClientErrorCode.NOT_ROUTED
+    retryable = True
     executed = False
 
 
 class NotConfirmed(ClientError):
-    """The broker did not confirm the message. If it is in a queue, it will be delivered."""
+    """The broker did not confirm the message. If it is in a queue, it will be delivered.
+
+    A call event can be published again, because a repeated one changes nothing.
+    """
 
     code = ClientErrorCode.NOT_CONFIRMED
 

@@ -70,16 +70,18 @@ def failure_of(error: Exception) -> Failure | None:
         case CannotConnect() | BrokerUnreachable():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
         case NotRouted() | PublishFailed() if "there is no exchange" in str(error):
-            return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), hint=NOT_ROUTED_HINT)
+            return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), True, hint=NOT_ROUTED_HINT)
         case NotRouted() | PublishFailed():
-            return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), hint=NOT_ROUTED_HINT)
+            return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), True, hint=NOT_ROUTED_HINT)
         case Forbidden() | NotPermitted():
             return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
         case NoSuchDeadLetter():
             return Failure(ExitCode.ERROR, "NO_DEAD_LETTER", str(error), hint=NO_DEAD_LETTER_HINT)
         case NoSuchWorker():
             return Failure(ExitCode.ERROR, "NO_WORKER", str(error), hint=NO_WORKER_HINT)
-        case Disconnected() | BrokerError():
+        case Disconnected():
+            return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), error.retryable)
+        case BrokerError():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
         case SessionsError(code=code, message=message, retryable=retryable):
             details = _known(error.details)

@@ -85,7 +85,7 @@ def answer_of(error: SessionsError) -> tuple[int, ErrorAnswer]:
     """Status and body for an error of a worker, or of the way to it."""
     status = _status_of_client(error) if isinstance(error, ClientError) else status_of(ErrorCode(error.code))
     details = error.details or None
-    return status, ErrorAnswer(error=error.message, code=error.code.value, retryable=status == 503, details=details)
+    return status, ErrorAnswer(error=error.message, code=error.code.value, retryable=error.retryable, details=details)
 
 
 def _status_of_client(error: ClientError) -> int:

@@ -120,12 +120,15 @@ def results() -> str:
 
 def errors() -> str:
     """The errors that the client raises by itself."""
-    return table(("class", "code", "executed", "when"), [_error(one) for one in _below(ClientError)])
+    return table(("class", "code", "executed", "retryable", "when"), [_error(one) for one in _below(ClientError)])
 
 
-def _error(kind: type[ClientError]) -> tuple[str, str, str, str]:
+def _error(kind: type[ClientError]) -> tuple[str, str, str, str, str]:
     executed = "no" if kind.executed is False else "unknown"
-    return code(kind.__name__), code(kind.code.value), executed, _marked(prose(kind))
+    retryable = "yes" if kind.retryable else "no"
+    if "executed" in inspect.signature(kind).parameters:  # each error says whether its request was sent
+        executed, retryable = "no, or unknown if it was sent", "yes if it was not sent"
+    return code(kind.__name__), code(kind.code.value), executed, retryable, _marked(prose(kind))
 
 
 def _below(root: type[ClientError]) -> Iterator[type[ClientError]]:

@@ -161,15 +161,20 @@ def sources() -> str:
 
 
 def error_codes() -> str:
-    """Every error code, its meaning, and whether the same request may succeed later."""
+    """Every error code, its meaning, whether the request was executed, and whether the same one may succeed later."""
     classes = errors.by_code()
     if missing := [one.value for one in errors.ErrorCode if one not in classes]:
         raise Undocumented(f"no class of schemas.errors has the code {', '.join(missing)}")
     rows = [
-        (code(one.value), prose(classes[one]).split("\n\n")[0], "yes" if classes[one].retryable else "no")
+        (
+            code(one.value),
+            prose(classes[one]).split("\n\n")[0],
+            "no" if classes[one].executed is False else "unknown",
+            "yes" if classes[one].retryable else "no",
+        )
         for one in errors.ErrorCode
     ]
-    return table(("`error.code`", "meaning", "retryable"), rows)
+    return table(("`error.code`", "meaning", "executed", "retryable"), rows)
 
 
 def event_types() -> str:

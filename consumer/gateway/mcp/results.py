@@ -111,7 +111,7 @@ def _of_client(error: ClientError, data: Json) -> RpcError:
         return RpcError(REFUSED, error.message, data, status=413)
     if error.executed is False:
         headers = {"Retry-After": str(RETRY_AFTER)}
-        return RpcError(REFUSED, error.message, {**data, "retryable": True}, status=503, headers=headers)
+        return RpcError(REFUSED, error.message, data, status=503, headers=headers)
     return RpcError(INTERNAL_ERROR, error.message, data)
 
 
