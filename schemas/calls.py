@@ -1,7 +1,7 @@
 """The normalised call event: what every telephony platform's event becomes before anything is decided."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -49,7 +49,7 @@ class CallEvent(Strict):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     call_id: CallIdField
-    kind: CallKind
+    kind: Annotated[CallKind, Field(strict=False)]  # also its text, as JSON has it
     source: str = "custom"
     direction: Direction | None = None
     from_: str | None = Field(default=None, alias="from")

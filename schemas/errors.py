@@ -35,7 +35,8 @@
         ├── NotConfirmed        NOT_CONFIRMED            the broker may or may not have it
         ├── RequestTooLarge     REQUEST_TOO_LARGE        larger than the broker's limit for a message
         ├── NoReply             NO_REPLY                 no reply within ``reply_timeout``
-        └── InvalidReply        INVALID_REPLY            the reply cannot be read
+        ├── InvalidReply        INVALID_REPLY            the reply cannot be read
+        └── InvalidArgument     INVALID_ARGUMENT         a wrong argument; also a TypeError and a ValueError
 
 The message of an error is written for the person who reads it in a reply or a log; ``details`` is for programs.
 """
@@ -359,6 +360,13 @@ class InvalidReply(ClientError):
     """The reply cannot be read, or its result does not fit the request. The request was handled."""
 
     code = ClientErrorCode.INVALID_REPLY
+
+
+class InvalidArgument(ClientError, TypeError, ValueError):
+    """An argument of a client's method has the wrong type or value, which the message names. Nothing was sent."""
+
+    code = ClientErrorCode.INVALID_ARGUMENT
+    executed = False
 
 
 class InvalidKey(ClientError, ValueError):

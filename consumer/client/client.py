@@ -11,7 +11,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -20,14 +20,14 @@ from pydantic import BaseModel
 
 from consumer.broker.topology import Names
 from consumer.client.amqp_connection import AmqpConnection
+from consumer.client.arguments import check_seconds, check_text, check_texts, encoded
 from consumer.client.requester import Requester
 from consumer.client.server_methods import ServerMethods
 from consumer.client.session_methods import SessionMethods
 from consumer.client.tool_methods import ToolMethods
-from consumer.client.typed_requests import body_of
 from schemas.base import Json
 from schemas.calls import CallEvent
-from schemas.errors import InvalidKey
+from schemas.errors import InvalidArgument, InvalidKey
 from schemas.events import CloudEvent
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     raise ``Disconnected``. The client never repeats a request.
 
     Every error of RabbitMQ or of a worker is a ``SessionsError``: the class of a worker's error code, or a
-    ``ClientError`` when no worker answered. An argument of the wrong Python type raises ``TypeError`` or
-    ``AttributeError``. Each request can raise ``Disconnected``, ``NotRouted``, ``NotConfirmed``, ``NoReply``,
-    ``RequestTooLarge`` and ``InvalidReply``; its method lists what else it raises.
+    ``ClientError`` when no worker answered. Each method can raise ``InvalidArgument`` and ``NotConnectedHere``. Each
+    request can also raise ``Disconnected``, ``NotRouted``, ``NotConfirmed``, ``NoReply``, ``RequestTooLarge`` and
+    ``InvalidReply``; its method lists what else it raises.
 
     Args:
         url: the broker; ``amqps://`` is verified.
@@ -66,6 +66,10 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         token_keys: Sequence[str] = (),
         middleware: Callable[[Requester], Requester] | None = None,
     ) -> None:
+        check_text("url", url, "is the environment variable set that it comes from?" if url is None else "")
+        check_text("prefix", prefix)
+        check_seconds("connect_timeout", connect_timeout)
+        check_texts("token_keys", token_keys)
         self._minter = _minter(token_keys, prefix) if token_keys else None
         self._connection = AmqpConnection(url, prefix, connect_timeout)
         super().__init__(self._connection if middleware is None else middleware(self._connection))
@@ -131,6 +135,10 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         Raises:
             InvalidKey: the client was made without ``token_keys``, or the first of them can only verify.
         """
+        check_text("call_id", call_id)
+        check_texts("services", services)
+        check_texts("scopes", scopes)
+        check_seconds("lifetime", lifetime)
         if self._minter is None:
             raise InvalidKey("the client has no key to sign with: pass it the gateway's token_keys")
         try:
@@ -165,9 +173,15 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
             case bytes():
                 body = event
             case BaseModel():
-                body = event.model_dump_json().encode()
+                body = encoded(event.model_dump())
+            case Mapping():
+                body = encoded(dict(event))
             case _:
-                body = body_of(event)
+                raise InvalidArgument(f"event: must be a CallEvent, a dict or bytes, is of type {type(event).__name__}")
+        for name, value in (("content_type", content_type), ("routing_key", routing_key)):
+            check_text(name, value)
+        if exchange is not None:
+            check_text("exchange", exchange)
         await self._connection.publish(body, content_type, exchange, routing_key)
 
     def following(
@@ -185,6 +199,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         Raises:
             Disconnected: there is no connection now.
         """
+        check_text("pattern", pattern)
         return self._connection.following(pattern, on_connection)
 
     async def events(self, pattern: str = "#") -> AsyncIterator[CloudEvent]:

@@ -219,6 +219,6 @@ class ServerMethods(TypedRequests):
             session_id,
             reply_timeout,
             name=name,
-            arguments=arguments or {},
+            arguments={} if arguments is None else arguments,
             **on_the_wire(options),
         )

@@ -4,8 +4,9 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypedDict
 
+from consumer.client.arguments import check_function, check_seconds
 from consumer.client.typed_requests import REPLY_TIMEOUT, Open, TypedRequests
-from schemas.base import Json
+from schemas.base import MAX_SECONDS, Json
 from schemas.ids import call_id_of
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
 from schemas.mcp import ListToolsResult
@@ -120,28 +121,35 @@ class ToolMethods(TypedRequests):
                     await _awaited(on_change(message))
                 case InputRequired() if on_question is not None:
                     answer = await _awaited(on_question(message))
-                    await self.request(
-                        InputAnswer.type,
-                        {"session_id": session_id, "input_id": message.input_id, **answer},
-                        call_id=call_id_of(session_id),
-                        reply_timeout=message.timeout,
-                    )
+                    body = {"session_id": session_id, "input_id": message.input_id, **answer}
+                    await self._ask(InputAnswer.type, body, call_id_of(session_id), message.timeout, None)
                 case _:
                     pass
 
-        heard = any(one is not None for one in (on_progress, on_pending, on_log, on_change, on_question))
+        check_seconds("timeout", timeout)
+        heard = False
+        for told, function in (
+            ("on_progress", on_progress),
+            ("on_pending", on_pending),
+            ("on_log", on_log),
+            ("on_change", on_change),
+            ("on_question", on_question),
+        ):
+            if function is not None:
+                check_function(told, function)
+                heard = True
         return await self._session(
             ToolsCall,
             ToolCallResult,
             session_id,
-            timeout + 1.0,  # the worker's own answer says more than our silence
+            min(timeout + 1.0, MAX_SECONDS),  # the worker's own answer says more than our silence
             interim if heard else None,
             service_name=service_name,
             open=open,
             session_timeout=session_timeout,
             session_metadata=session_metadata,
             name=name,
-            arguments=arguments or {},
+            arguments={} if arguments is None else arguments,
             timeout=timeout,
             meta=meta,
             idempotency_key=idempotency_key,

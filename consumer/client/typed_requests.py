@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypedDict, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
+from consumer.client.arguments import check_seconds, check_text, encoded
 from consumer.client.requester import OnInterim, Outgoing, Requester
 from schemas.base import Json
 from schemas.errors import InvalidReply
@@ -61,6 +62,8 @@ class QuestionOptions(OpeningOptions, total=False):
 class TypedRequests:
     """Sends typed requests through a ``Requester``; what is above it knows no broker."""
 
+    _encode = staticmethod(encoded)
+
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
 
@@ -85,7 +88,16 @@ class TypedRequests:
         Raises:
             SessionsError: the worker's error, as the class of its code, or a ``ClientError``.
         """
-        asked = Outgoing(message_type, body_of(body), CallId(call_id) if call_id else None, reply_timeout)
+        check_seconds("reply_timeout", reply_timeout)
+        if call_id is not None:
+            check_text("call_id", call_id)
+            call_id = CallId(call_id)
+        return await self._ask(message_type, body, call_id, reply_timeout, on_interim)
+
+    async def _ask(
+        self, message_type: str, body: Json, call_id: CallId | None, reply_timeout: float, on_interim: OnInterim | None
+    ) -> Json:
+        asked = Outgoing(message_type, self._encode(body), call_id, reply_timeout)
         return (await self._requester.ask(asked, on_interim)).unwrap()
 
     async def _session(
@@ -97,16 +109,17 @@ class TypedRequests:
         on_interim: OnInterim | None = None,
         **more: Any,
     ) -> Result:
+        check_text("session_id", session_id)
+        check_seconds("reply_timeout", reply_timeout)
         body = {"session_id": session_id, **more}
-        found = await self.request(
-            asked.type, body, call_id=call_id_of(session_id), reply_timeout=reply_timeout, on_interim=on_interim
-        )
+        found = await self._ask(asked.type, body, call_id_of(session_id), reply_timeout, on_interim)
         return _read(result, asked.type, found)
 
     async def _cluster(
         self, asked: type[ClusterRequest], result: type[Result], reply_timeout: float, **more: Any
     ) -> Result:
-        return _read(result, asked.type, await self.request(asked.type, more, reply_timeout=reply_timeout))
+        check_seconds("reply_timeout", reply_timeout)
+        return _read(result, asked.type, await self._ask(asked.type, more, None, reply_timeout, None))
 
 
 def on_the_wire(options: QuestionOptions) -> Json:
@@ -116,8 +129,8 @@ def on_the_wire(options: QuestionOptions) -> Json:
     return fields | {"questions": "return" if returned else None}
 
 
-def body_of(values: Json) -> bytes:
-    """Encode the values that are not None as a message body."""
+def as_given(values: Json) -> bytes:
+    """Encode the values that are not None as they were given to somebody who hands them on, for a worker to judge."""
     given = {name: value for name, value in values.items() if value is not None}
     try:
         return to_json(given, inf_nan_mode="constants")

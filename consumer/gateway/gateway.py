@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from consumer import __version__
 from consumer.client import Requester, SessionClient
+from consumer.client.typed_requests import as_given
 from consumer.concurrency.task_set import cancel_and_wait
 from consumer.gateway.access import Doorkeeper
 from consumer.gateway.application import application
@@ -43,6 +44,12 @@ class GatewayExit(IntEnum):
     DRAIN_TIMED_OUT = 4
 
 
+class _HandingOn(SessionClient):
+    """A client that hands on what HTTP clients sent: a worker says of broken text what it says to everybody."""
+
+    _encode = staticmethod(as_given)
+
+
 class Gateway:
     """One gateway. ``open`` begins to listen, ``leave`` ends it when what runs has been answered.
 
@@ -52,7 +59,7 @@ class Gateway:
     def __init__(self, settings: Settings, middleware: Callable[[Requester], Requester] | None = None) -> None:
         self._settings = settings
         own = settings.gateway
-        self.client = SessionClient(
+        self.client = _HandingOn(
             settings.amqp_url.get_secret_value(),
             prefix=settings.worker.prefix,
             connect_timeout=settings.worker.connect_timeout,

@@ -7,7 +7,7 @@ may have been, is answered with 424 or 422.
 from typing import Final, assert_never
 
 from schemas.base import Json, Strict
-from schemas.errors import ClientError, ErrorCode, RequestTooLarge, SessionsError
+from schemas.errors import ClientError, ErrorCode, InvalidArgument, RequestTooLarge, SessionsError
 
 RETRY_AFTER: Final = 1
 """What ``Retry-After`` says (s) where nothing was executed: a placement or a reconnection takes about as long."""
@@ -92,6 +92,8 @@ def _status_of_client(error: ClientError) -> int:
     """The status where no worker has answered: whether something was executed decides."""
     if isinstance(error, RequestTooLarge):
         return 413
+    if isinstance(error, InvalidArgument):
+        return 400
     return 503 if error.executed is False else 424
 
 

@@ -13,7 +13,7 @@ from consumer.gateway.mcp.protocol import CACHEABLE, SERVER_INFO, Era
 from consumer.gateway.mcp.rpc_messages import INTERNAL_ERROR, INVALID_PARAMS, REFUSED, RpcError
 from consumer.gateway.statuses import RETRY_AFTER
 from schemas.base import Json
-from schemas.errors import ClientError, ErrorCode, RequestTooLarge, SessionsError
+from schemas.errors import ClientError, ErrorCode, InvalidArgument, RequestTooLarge, SessionsError
 from schemas.mcp import Tool
 from schemas.replies import ServerDescription
 
@@ -109,6 +109,8 @@ def in_rpc(error: SessionsError) -> RpcError:
 def _of_client(error: ClientError, data: Json) -> RpcError:
     if isinstance(error, RequestTooLarge):
         return RpcError(REFUSED, error.message, data, status=413)
+    if isinstance(error, InvalidArgument):
+        return RpcError(INVALID_PARAMS, error.message, data)
     if error.executed is False:
         headers = {"Retry-After": str(RETRY_AFTER)}
         return RpcError(REFUSED, error.message, data, status=503, headers=headers)

@@ -1,0 +1,131 @@
+"""Checks the arguments of the client's methods before anything is sent. Pure.
+
+A worker checks every request, and names the field that is wrong. Here is checked what would not reach it as it was
+given: what Python cannot address or encode, and what the encoder would change without a word.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from schemas.base import MAX_SECONDS, Json
+from schemas.errors import InvalidArgument
+
+_BINARY = (bytes, bytearray, memoryview)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def check_text(name: str, value: object, hint: str = "") -> None:
+    """Refuse what is not text.
+
+    Raises:
+        InvalidArgument: it is not; the message ends with ``hint``.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{name}: must be a str, is {_kind(value)}{hint and f'; {hint}'}")
+
+
+def check_texts(name: str, values: object) -> None:
+    """Refuse what is not a sequence of texts; one text is no sequence of its letters here.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    if isinstance(values, str) or not isinstance(values, list | tuple):
+        raise InvalidArgument(f"{name}: must be a list of str, is {_kind(values)}")
+    for at, one in enumerate(values):
+        check_text(f"{name}[{at}]", one)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no duration: more than nothing, and a week at most.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidArgument(f"{name}: must be a number of seconds, is {_kind(value)}")
+    if not 0 < value <= MAX_SECONDS:
+        raise InvalidArgument(f"{name}: must be more than 0 and at most {MAX_SECONDS} seconds, is {value}")
+
+
+def check_function(name: str, value: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        InvalidArgument: it cannot be called.
+    """
+    if not callable(value):
+        raise InvalidArgument(f"{name}: must be a function or None, is {_kind(value)}")
+
+
+def encoded(values: Json) -> bytes:
+    """Encode the values that are not None as JSON.
+
+    Raises:
+        InvalidArgument: JSON cannot express one of them, which the message names.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        body = to_json(given, inf_nan_mode="constants")
+        # Bytes become text without a word, and constants are no JSON; text may have their names in it, too.
+        wrong = _has_binary(given) or ((b"NaN" in body or b"Infinity" in body) and next(_faults(given, ""), None))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidArgument(_fault(given) or f"the request cannot be written as JSON: {error}") from error
+    if wrong and (fault := _fault(given)):
+        raise InvalidArgument(fault)
+    return body
+
+
+def _has_binary(value: object) -> bool:
+    kind = type(value)
+    if kind in _PLAIN:
+        return False
+    if kind is dict:
+        return any(map(_has_binary, value.values()))  # type: ignore[attr-defined]  # it is one
+    if kind is list or kind is tuple:
+        return any(map(_has_binary, value))  # type: ignore[call-overload]  # it is one
+    return isinstance(value, _BINARY)
+
+
+def _fault(values: Json) -> str | None:
+    try:
+        return next(_faults(values, ""), None)
+    except RecursionError:
+        return "the request contains itself, or is nested too deeply"
+
+
+def _faults(value: object, path: str) -> Iterator[str]:
+    """What JSON cannot express in a value, each with the path that leads to it."""
+    match value:
+        case str():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                yield (
+                    f"{path}: is not valid Unicode: it has half a surrogate pair at position {error.start}; "
+                    "remove it, for example with .encode(errors='replace').decode()"
+                )
+        case float() if not math.isfinite(value):
+            yield f"{path}: must be a finite number, is {value}; JSON has none for it: leave it out or send text"
+        case Mapping():
+            for name, one in value.items():
+                if isinstance(name, str):
+                    yield from _faults(name, f"a key of {path}" if path else "a key")
+                yield from _faults(one, f"{path}.{name}" if path else str(name))
+        case list() | tuple():
+            for at, one in enumerate(value):
+                yield from _faults(one, f"{path}[{at}]")
+        case bytes() | bytearray() | memoryview():
+            yield f"{path}: must be a value that JSON has, is {_kind(value)}; decode it, or send it as base64"
+        case _:
+            try:
+                to_json(value)
+            except (ValueError, TypeError):
+                yield f"{path}: must be a value that JSON has, is {_kind(value)}"
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"

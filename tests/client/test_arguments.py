@@ -1,0 +1,68 @@
+"""A wrong argument is refused before anything is sent, by a sentence that names it."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from consumer.client import CallEvent, CallKind, InvalidArgument, SessionClient, SyncSessionClient
+
+Use = Callable[[SessionClient], Any]
+
+
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (lambda client: client.get(7), "session_id: must be a str, is of type int"),
+        (lambda client: client.call_tool(None, "echo"), "session_id: must be a str, is None"),
+        (lambda client: client.create("c", "todo", reply_timeout="5"), "reply_timeout: must be a number of seconds"),
+        (lambda client: client.list_workers(reply_timeout=0), "reply_timeout: must be more than 0 and at most 604800"),
+        (lambda client: client.list_workers(reply_timeout=math.nan), "reply_timeout: must be more than 0"),
+        (lambda client: client.call_tool("c", "echo", timeout=-1), "timeout: must be more than 0"),
+        (lambda client: client.call_tool("c", "echo", timeout=math.inf), "timeout: must be more than 0"),
+        (lambda client: client.call_tool("c", "echo", on_progress=3), "on_progress: must be a function or None"),
+        (lambda client: client.request("x", {}, call_id=3), "call_id: must be a str, is of type int"),
+        (
+            lambda client: client.publish_call_event("text"),
+            "event: must be a CallEvent, a dict or bytes",
+        ),
+        (lambda client: client.publish_call_event(b"{}", exchange=3), "exchange: must be a str"),
+        (lambda client: client.publish_call_event(b"{}", routing_key=None), "routing_key: must be a str, is None"),
+        (lambda client: client.publish_call_event({"call_id": b"c"}), "call_id: must be a value that JSON has"),
+        (lambda client: client.following(3).__aenter__(), "pattern: must be a str"),
+    ],
+)
+async def test_an_argument_of_a_method(use: Use, told: str):
+    with pytest.raises(InvalidArgument, match=re.escape(told)):
+        await use(SessionClient("amqp://localhost"))
+
+
+@pytest.mark.parametrize("kind", [SessionClient, SyncSessionClient])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"url": None}, "url: must be a str, is None; is the environment variable set"),
+        ({"prefix": 3}, "prefix: must be a str"),
+        ({"connect_timeout": 0}, "connect_timeout: must be more than 0"),
+        ({"token_keys": "secret"}, "token_keys: must be a list of str, is of type str"),
+    ],
+)
+def test_an_argument_of_a_client(kind: Any, arguments: dict[str, Any], told: str):
+    with pytest.raises(InvalidArgument, match=re.escape(told)):
+        kind(**arguments)
+
+
+def test_a_token_for_what_is_no_list_of_services():
+    with pytest.raises(InvalidArgument, match="services: must be a list of str"):
+        SessionClient(token_keys=["0" * 64]).mint_token("c", "todo")
+
+
+def test_it_is_an_error_of_the_family_and_one_of_pythons():
+    assert issubclass(InvalidArgument, TypeError)
+    assert issubclass(InvalidArgument, ValueError)
+
+
+def test_the_kind_of_an_event_may_be_its_text():
+    assert CallEvent.model_validate({"call_id": "c", "kind": "started"}).kind is CallKind.STARTED
