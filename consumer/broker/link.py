@@ -54,8 +54,16 @@ STALL = 1.5
 """After a standstill of this many heartbeats the broker may have given us up, and what we owned to others."""
 
 
-logging.getLogger("aiormq.connection").addFilter(lambda record: "creating transport" not in str(record.msg))
-"""It logs as an error what it raises, and what the supervisor tells in the next line."""
+_ENDS = ("creating transport", "reader exited abnormally", "Unexpected connection close", "was stuck")
+"""Parts of what aiormq logs, some of it with a traceback, when a connection ends or does not come about."""
+
+
+def _is_no_end(record: logging.LogRecord) -> bool:
+    """Whether a line says more than that a connection has ended, which the supervisor tells with the reason."""
+    return not any(part in str(record.msg) for part in _ENDS)
+
+
+logging.getLogger("aiormq.connection").addFilter(_is_no_end)
 
 logging.getLogger("aiormq.channel").addFilter(lambda record: not str(record.msg).startswith("Closing channel"))
 """It warns of each question that is cancelled, which is how a wait for an answer ends."""

@@ -5,6 +5,7 @@ Only the first connection gives up: a worker that never reached its broker repor
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -87,7 +88,7 @@ def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], No
         away = state.seconds_since_start or 0.0
         if away - told >= TELL_EVERY:
             told = away
-            log.info("broker.reconnecting", error=_said(state), tries=state.attempt_number, away_s=round(away, 1))
+            log.warning("broker.reconnecting", error=_said(state), tries=state.attempt_number, away_s=round(away, 1))
 
     return tell
 
@@ -170,7 +171,10 @@ class Supervisor:
         while True:
             await self._watch(link)
             self.reconnects += 1
+            since = time.monotonic()
             link = await tenacity.AsyncRetrying(wait=BACK_OFF, before_sleep=_teller())(self._open)
+            # As loud as the loss: who hears only warnings hears the end of it, too.
+            log.warning("broker.reconnected", link=link.token, away_s=round(time.monotonic() - since, 1))
 
     async def _open(self, connect_timeout: float = CONNECT_TIMEOUT) -> Link:
         link = Link(

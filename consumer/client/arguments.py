@@ -5,7 +5,7 @@ given: what Python cannot address or encode, and what the encoder would change w
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -71,23 +71,29 @@ def encoded(values: Json) -> bytes:
     try:
         body = to_json(given, inf_nan_mode="constants")
         # Bytes become text without a word, and constants are no JSON; text may have their names in it, too.
-        wrong = _has_binary(given) or ((b"NaN" in body or b"Infinity" in body) and next(_faults(given, ""), None))
+        suspect = b"NaN" in body or b"Infinity" in body or _has_binary(given.values())
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(_fault(given) or f"the request cannot be written as JSON: {error}") from error
-    if wrong and (fault := _fault(given)):
+    if suspect and (fault := _fault(given)):
         raise InvalidArgument(fault)
     return body
 
 
-def _has_binary(value: object) -> bool:
-    kind = type(value)
-    if kind in _PLAIN:
-        return False
-    if kind is dict:
-        return any(map(_has_binary, value.values()))  # type: ignore[attr-defined]  # it is one
-    if kind is list or kind is tuple:
-        return any(map(_has_binary, value))  # type: ignore[call-overload]  # it is one
-    return isinstance(value, _BINARY)
+def _has_binary(values: Iterable[object]) -> bool:
+    """Whether there is something binary among values, however deep. It is asked for each request, so it is quick."""
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is dict:
+            if _has_binary(value.values()):  # type: ignore[attr-defined]  # it is one
+                return True
+        elif kind is list or kind is tuple:
+            if _has_binary(value):  # type: ignore[arg-type]  # it is one
+                return True
+        elif isinstance(value, _BINARY):
+            return True
+    return False
 
 
 def _fault(values: Json) -> str | None:

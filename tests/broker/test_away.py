@@ -26,7 +26,7 @@ async def test_a_worker_tells_once_that_it_is_cut_off(mcp: Cluster):
 async def test_then_it_tells_once_a_minute(monkeypatch):
     """By the clock of tenacity, which a test can turn."""
     told: list[float] = []
-    monkeypatch.setattr(supervisor.log, "info", lambda event, **fields: told.append(fields["away_s"]))
+    monkeypatch.setattr(supervisor.log, "warning", lambda event, **fields: told.append(fields["away_s"]))
     tell = supervisor._teller()
     state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
     for second in range(200):

@@ -1,0 +1,37 @@
+"""A client tells of an outage of its broker in three lines, and the AMQP library below it adds no traceback."""
+
+import asyncio
+import logging
+
+import pytest
+from structlog.testing import capture_logs
+
+from consumer.client import SessionClient
+from infra.broker import find_server, private_broker
+from tests.harness import WAIT
+
+pytestmark = pytest.mark.skipif(find_server() is None, reason="needs a broker of its own, to stop it")
+
+
+@pytest.mark.parametrize("way", ["kill", "stop"])
+async def test_an_outage_is_lost_reconnecting_and_reconnected(way: str, caplog: pytest.LogCaptureFixture):
+    for library in ("aiormq", "aio_pika"):
+        caplog.set_level(logging.INFO, library)  # a program that wants to hear them
+    with private_broker() as node:
+        async with SessionClient(node.url) as client, client.following():
+            with capture_logs() as lines:
+
+                async def told(event: str) -> None:
+                    async with asyncio.timeout(2 * WAIT):
+                        while not any(one["event"] == event for one in lines):
+                            await asyncio.sleep(0.02)
+
+                await asyncio.to_thread(getattr(node, way))
+                await told("broker.reconnecting")
+                await asyncio.to_thread(node.start)
+                await told("broker.reconnected")
+            assert client.connected
+    loud = [one["event"] for one in lines if one["log_level"] not in ("debug", "info")]
+    assert loud == ["broker.lost", "broker.reconnecting", "broker.reconnected"]
+    assert lines[-1]["away_s"] > 0
+    assert [one.getMessage() for one in caplog.records if one.exc_info or one.levelno >= logging.ERROR] == []
