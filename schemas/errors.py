@@ -116,7 +116,7 @@ class SessionsError(Exception):
     retryable: bool = False
     executed: bool | None = None
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.details: Json = details
@@ -233,9 +233,10 @@ class ToolCancelled(SessionsError):
 
 
 class McpError(SessionsError):
-    """The MCP server answered with a JSON-RPC error or with an invalid response; details: ``code``, ``data``.
+    """The MCP server answered with a JSON-RPC error or an invalid response; details: ``code``, ``message``, ``data``.
 
-    The message is the server's own. If a server refused over HTTP without JSON-RPC, the status is in ``data.status``.
+    The sentence quotes the server's own, which is ``message``. If a server refused over HTTP without JSON-RPC, the
+    status is in ``data.status``.
     """
 
     code = ErrorCode.MCP_ERROR
@@ -306,7 +307,7 @@ class Disconnected(ClientError):
 
     code = ClientErrorCode.BROKER_UNAVAILABLE
 
-    def __init__(self, message: str, *, executed: bool | None = None, **details: Any) -> None:
+    def __init__(self, message: str, /, *, executed: bool | None = None, **details: Any) -> None:
         super().__init__(message, **details)
         self.executed = executed
         self.retryable = executed is False

@@ -78,7 +78,8 @@ def as_dead_letter(delivery: Delivery, reason: str, problem: str) -> Message:
             QUEUE_HEADER: delivery.queue,
             DEAD_LETTERED_AT_HEADER: datetime.now(UTC).isoformat(),
         }
-        | ({ORIGIN_HEADER: BY_WORKER} if delivery.by_worker else {}),
+        | ({ORIGIN_HEADER: BY_WORKER} if delivery.by_worker else {})
+        | ({CALL_HEADER: delivery.named_call} if delivery.named_call else {}),
         content_type=message.content_type,
         timestamp=message.timestamp,
     )
@@ -105,7 +106,7 @@ class DeadLetter:
     error: str
     dead_lettered_at: datetime | None
     call: str | None
-    """The call that it is addressed to, in the form of routing keys; raw call events are addressed to none."""
+    """The call that it is addressed to, or that a call event names, in the form of routing keys."""
     size: int
     """Bytes of the body."""
     by_worker: bool = False

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from consumer.broker.message import Message
+from schemas.errors import ErrorCode
 from schemas.replies import Reply
 
 
@@ -12,7 +13,7 @@ class Done:
     """Handled; the requester, if any, gets ``reply``: a reply, or the body of one that is encoded already.
 
     What is ``routine`` is told to who debugs only: nothing has happened. ``about`` is what the log line of the delivery
-    says besides, such as the tool; ``code`` is the error of a reply that is written already.
+    says besides, such as the tool; ``code`` and ``problem`` are the error of a reply that is written already.
     """
 
     reply: Reply | bytes | None = None
@@ -20,10 +21,11 @@ class Done:
     routine: bool = False
     about: Mapping[str, object] = field(default_factory=dict)
     code: str | None = None
+    problem: str | None = None
 
     def with_about(self, about: Mapping[str, object]) -> "Done":
         """The same, whose log line says more where it does not say it already."""
-        return Done(self.reply, self.what, self.routine, {**about, **self.about}, self.code)
+        return Done(self.reply, self.what, self.routine, {**about, **self.about}, self.code, self.problem)
 
     @property
     def error_code(self) -> str | None:
@@ -31,6 +33,15 @@ class Done:
         if isinstance(self.reply, Reply) and self.reply.error is not None:
             return self.reply.error.code.value
         return self.code
+
+    @property
+    def error_told(self) -> str | None:
+        """The sentence of that error; none of a server's own error, whose words may be the caller's."""
+        if self.error_code == ErrorCode.MCP_ERROR:
+            return None
+        if isinstance(self.reply, Reply) and self.reply.error is not None:
+            return self.reply.error.message
+        return self.problem
 
 
 @dataclass(frozen=True, slots=True)

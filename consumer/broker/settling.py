@@ -236,6 +236,8 @@ def _details(delivery: Delivery, outcome: Outcome, problem: str | None) -> dict[
             details |= about
             if outcome.error_code is not None:
                 details["code"] = outcome.error_code
+            if outcome.error_told is not None:
+                details["error"] = outcome.error_told
         case ToDeadLetters(reason=reason, problem=text):
             details |= {"reason": reason, "error": text, "exchange": delivery.exchange, "key": delivery.routing_key}
         case Requeue(problem=text):

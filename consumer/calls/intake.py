@@ -17,7 +17,7 @@ from consumer.calls.context import Configured
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics
-from consumer.telephony import SOURCES, Ignored, Translated, Unrecognised, translate
+from consumer.telephony import SOURCES, Ignored, Translated, Unrecognised, named_call, translate
 from schemas import headers
 from schemas.calls import CallEvent, CallKind, Platform
 from schemas.ids import routing_key
@@ -79,10 +79,12 @@ class Intake:
                 self._tasks.start(self._finish(delivery, Done(what="ignored")), "intake-ignore")
             case Unrecognised(problem=problem):
                 _count(metrics.OTHER, "unrecognised")
-                self._tasks.start(self._finish(delivery, ToDeadLetters("unrecognised", problem)), "intake-dead-letter")
+                outcome = ToDeadLetters("unrecognised", problem)
+                call_id = named_call(message.body, message.headers)
+                self._tasks.start(self._finish(delivery, outcome, call_id or ""), "intake-dead-letter")
 
-    async def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        await self._settler.settle(delivery.about_call(""), decided(outcome))
+    async def _finish(self, delivery: Delivery, outcome: Outcome, call_id: str = "") -> None:
+        await self._settler.settle(delivery.about_call(call_id), decided(outcome))
 
     async def _settle(self, delivery: Delivery, event: CallEvent) -> None:
         await self._settler.settle(delivery, self._pass_on(delivery, event))

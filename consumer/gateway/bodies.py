@@ -130,4 +130,4 @@ class Ready(_HttpBody):
     """Whether there is a connection to RabbitMQ."""
     workers: int
     """How many workers are ready."""
-    leaving: bool
+    draining: bool

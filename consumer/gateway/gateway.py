@@ -114,7 +114,7 @@ class Gateway:
         """Take no more requests, and wait ``timeout`` s at most for what runs; returns whether all was answered."""
         self.in_flight.leaving = True
         self._changes.close()
-        log.info("gateway.leaving", in_flight=self.in_flight.count)
+        log.info("gateway.draining", in_flight=self.in_flight.count)
         try:
             async with asyncio.timeout(timeout):
                 await self.in_flight.none_left()

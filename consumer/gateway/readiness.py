@@ -44,7 +44,7 @@ class Readiness:
         link = self._client.connected
         workers = await self._workers() if link else 0
         ready = bool(workers) and not self._in_flight.leaving
-        told = Ready(ready=ready, link=link, workers=workers, leaving=self._in_flight.leaving)
+        told = Ready(ready=ready, link=link, workers=workers, draining=self._in_flight.leaving)
         return answer(told, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:

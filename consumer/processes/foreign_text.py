@@ -22,6 +22,8 @@ def without_secrets(error: SessionsError) -> SessionsError:
     error.message = mask_text(error.message, MAX_LONG_TEXT)
     error.args = (error.message,)
     error.details = _details(error.details)
+    if isinstance(said := error.details.get("message"), str):
+        error.details["message"] = mask_text(said, MAX_LONG_TEXT)
     return error
 
 

@@ -5,6 +5,7 @@ with a ``schemas.calls.CallEvent``, ``Ignored`` for what does not concern the li
 the reason why it becomes a dead letter. ``looks`` tells what each translator thinks of a body.
 """
 
+from consumer.telephony.named_call import named_call
 from consumer.telephony.registry import PLATFORMS, SOURCES, Verdict, looks, translate
 from consumer.telephony.translation import Ignored, Translated, Translation, Unrecognised
 
@@ -17,5 +18,6 @@ __all__ = [
     "Unrecognised",
     "Verdict",
     "looks",
+    "named_call",
     "translate",
 ]

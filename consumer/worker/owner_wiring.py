@@ -100,7 +100,7 @@ def ownership_of(
         grace=presence.grace,
     )
     in_flight, kept, heartbeat = InFlight(bounds), KeptCalls(), Heartbeat()
-    session_for = SessionFor(lifecycle)
+    session_for = SessionFor(lifecycle, configured)
     tool_calls = ToolCalls(
         session_for, answers, in_flight, kept, settler=settler, configured=configured, figures=figures
     )

@@ -156,13 +156,13 @@ class Worker:
         name = signal.Signals(number).name
         match self._stop_signals.received(number, time.monotonic()):
             case Wish.LEAVE:
-                log.info("worker.leaving", signal=name)
+                log.info("worker.draining", signal=name)
                 self._leaving.set()
             case Wish.HURRY:
                 log.warning("worker.hurrying", signal=name)
                 self._hurry.set()
             case Wish.SAME:
-                log.info("worker.leaving_already", signal=name)
+                log.info("worker.draining_already", signal=name)
             case other:
                 assert_never(other)
 

@@ -60,7 +60,7 @@ async def test_a_sigterm_that_comes_twice_does_not_end_the_waiting(mcp: Cluster)
     worker.process.send_signal(signal.SIGTERM)
     await worker.logged("worker.waiting")
     worker.process.send_signal(signal.SIGTERM)
-    await worker.logged("worker.leaving_already")
+    await worker.logged("worker.draining_already")
     assert (await mcp.client.call_tool("one", "counter")).structured_content["count"] == 1
     await mcp.client.publish_call_event({"call_id": "one", "kind": "ended"})
     assert await worker.ended() == 0

@@ -74,7 +74,7 @@ async def test_a_sigterm_that_comes_twice_is_one_wish_and_cuts_no_tool_call(mcp:
     await mcp.client.create("busy", "echo")
     steps = Steps(mcp, 8)
     await steps.another()
-    for said in ("worker.leaving", "worker.leaving_already"):
+    for said in ("worker.draining", "worker.draining_already"):
         for pid in (worker.process.pid, *(child.pid for child in worker.children())):
             os.kill(pid, signal.SIGTERM)
         await worker.logged(said, signal="SIGTERM")
@@ -89,7 +89,7 @@ async def test_a_person_who_asks_twice_hurries(mcp: Cluster):
     worker = await mcp.start()
     await mcp.client.create("busy", "echo")
     steps = Steps(mcp, 60)
-    for said in ("worker.leaving", "worker.hurrying"):
+    for said in ("worker.draining", "worker.hurrying"):
         await steps.another()
         worker.process.send_signal(signal.SIGINT)
         await worker.logged(said, signal="SIGINT")

@@ -2,10 +2,11 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 
-from schemas.errors import McpError, ServiceNotFound, SessionNotFound, StartFailed, ToolNotFound
+from schemas.errors import InvalidMessage, McpError, ServiceNotFound, SessionNotFound, StartFailed, ToolNotFound
 from tests.harness import ECHO, ROOT, Cluster
 
 SECRET = "hunter2-of-the-todo-api"
@@ -88,6 +89,8 @@ async def test_a_failed_tool_call_is_told_with_its_code_tool_and_service(mcp: Cl
         tool: await worker.logged("delivery", type="tools.call", tool=tool)
         for tool in ("counter", "fail", "error", "nonsense")
     }
+    assert (await mcp.client.close("nobody")).closed is False
+    assert (await worker.logged("delivery", type="session.close"))["outcome"] == "no_session"
     found = {tool: (one["outcome"], one.get("code"), one.get("service")) for tool, one in told.items()}
     assert found == {
         "counter": ("done", None, "echo"),
@@ -97,7 +100,39 @@ async def test_a_failed_tool_call_is_told_with_its_code_tool_and_service(mcp: Cl
     }
     line = await worker.logged("delivery", type="tools.call", call_id="nobody", outcome="failed")
     assert line["code"] == "SESSION_NOT_FOUND"
+    assert line["error"].startswith("there is no session 'nobody'")
+    assert "nonsense" in told["nonsense"]["error"]
+    assert "error" not in told["error"], "the server's words may be the caller's"
     assert "+15550100" not in json.dumps(worker.records)
+
+
+async def test_a_request_that_is_wrong_is_told_with_the_sentence_that_its_caller_got(mcp: Cluster):
+    worker = await mcp.start()
+    await mcp.client.create("c", "echo")
+    with pytest.raises(InvalidMessage) as caught:
+        await mcp.client.call_tool("c", "echo", idempotency_key="k" * 1000)
+    told = await worker.logged("delivery", type="tools.call", call_id="c")
+    assert caught.value.message in (told["error"], f"tools.call: {told['error']}")
+
+
+@pytest.mark.parametrize("open_", ["alone", "beside"])
+async def test_a_mistyped_service_is_unknown_also_where_the_session_exists(mcp: Cluster, open_: Any):
+    await mcp.start()
+    await mcp.client.create("c", "echo")
+    with pytest.raises(ServiceNotFound, match="did you mean 'echo'"):
+        await mcp.client.call_tool("c", "echo", service_name="ecko", open=open_)
+    for if_exists in ("replace", "keep", "reject"):
+        with pytest.raises(ServiceNotFound, match="did you mean 'echo'"):
+            await mcp.client.create("c", "ecko", if_exists=if_exists)
+    assert (await mcp.client.get("c")).service_name == "echo"
+
+
+async def test_what_the_mcp_server_says_is_quoted_as_its_own(mcp: Cluster):
+    await mcp.start()
+    await mcp.client.create("c", "echo")
+    with pytest.raises(McpError, match=r"^the MCP server answered prompts/get nonsense: ") as caught:
+        await mcp.client.get_prompt("c", "nonsense")
+    assert caught.value.message.endswith(caught.value.details["message"])
 
 
 async def test_the_first_line_of_a_call_has_its_call_id(mcp: Cluster):

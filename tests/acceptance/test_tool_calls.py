@@ -49,7 +49,7 @@ async def test_an_error_of_the_tool_is_a_result_and_an_error_of_the_server_is_an
     assert failed.text == "out of stock"
     with pytest.raises(McpError, match="refused") as caught:
         await call.client.call_tool("c", "error", {"code": -32050, "data": {"why": "x"}})
-    assert caught.value.details == {"code": -32050, "data": {"why": "x"}}
+    assert caught.value.details == {"code": -32050, "message": "refused", "data": {"why": "x"}}
     with pytest.raises(ToolNotFound, match="no tool 'nonsense'"):
         await call.client.call_tool("c", "nonsense")
 

@@ -118,7 +118,7 @@ async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIter
             lanes, worker_id=ME, configured=configured, grace=GRACE,
         )  # fmt: skip
         in_flight, kept, returns = InFlight(Bounds()), KeptCalls(), Returns(ME, names)
-        session_for = SessionFor(lifecycle)
+        session_for = SessionFor(lifecycle, configured)
         settler = Settler(publisher, names.dead_letters, dead_lettered=lambda _reason: None, restore=_nothing)
         tool_calls = ToolCalls(
             session_for, answers, in_flight, kept, settler=settler, configured=configured, figures=figures

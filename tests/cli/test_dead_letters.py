@@ -37,6 +37,14 @@ async def bad_request(mcp: Cluster, call_id: str) -> None:
     await mcp.until(lambda: len(mcp.logged("delivery", outcome="dead_lettered")) > before)
 
 
+async def test_an_event_that_cannot_be_read_is_found_by_the_call_that_it_names(cli: Cli, mcp: Cluster):
+    await poison(mcp, b'{"call_id": "c-7", "kind": "started", "kind')
+    assert [one["call_id"] for one in mcp.logged("delivery", outcome="dead_lettered")] == ["c-7"]
+    for call, found in (("c-7", ["unrecognised"]), ("c-8", [])):
+        listed = (await cli("dead-letters", "list", "--call", call, "--json")).json["dead_letters"]
+        assert [one["reason"] for one in listed] == found
+
+
 async def test_dead_letters_are_listed_by_reason_and_call(cli: Cli, mcp: Cluster):
     ran = await cli("dead-letters", "list")
     assert (ran.code, ran.out) == (0, "")

@@ -150,7 +150,7 @@ async def test_an_answer_that_is_long_in_coming_is_waited_for_though_its_worker_
     while not mcp.client._connection._rpc_client._waiting:
         await asyncio.sleep(0.01)
     worker.process.send_signal(signal.SIGTERM)
-    await worker.logged("worker.leaving")
+    await worker.logged("worker.draining")
     assert not (await asyncio.wait_for(calling, WAIT)).is_error
     await worker.ended()
 

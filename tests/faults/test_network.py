@@ -113,7 +113,7 @@ async def test_a_worker_that_comes_back_while_it_is_declared_dead_keeps_its_call
     assert _placer(scene) is placer
     proxy.set_delay(0.8)  # longer, and the placer would doubt that it hears the others
     scene.freeze(worker)
-    await scene.until(lambda: scene.logged("placer.owner_dead", worker_id=worker.worker_id), within=60)
+    await scene.until(lambda: scene.logged("placer.owner_gone", worker_id=worker.worker_id), within=60)
     scene.thaw(worker)
     await scene.until(lambda: {r["call_id"] for r in scene.logged("placer.owner_returned")} == mine, within=60)
     proxy.set_delay(0)

@@ -44,7 +44,7 @@ async def test_a_json_rpc_error_is_an_error_at_once(start: Start) -> None:
     started = time.monotonic()
     with pytest.raises(McpError, match="refused") as caught:
         await client.call_tool("error", {"code": -32000, "message": "refused", "data": {"why": 1}})
-    assert caught.value.details == {"code": -32000, "data": {"why": 1}}
+    assert caught.value.details == {"code": -32000, "message": "refused", "data": {"why": 1}}
     assert time.monotonic() - started < 10
     assert client.is_alive
 

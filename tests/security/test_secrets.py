@@ -89,7 +89,8 @@ async def test_no_error_no_event_and_no_line_of_the_log_tells_a_secret(mcp: Clus
     await mcp.client.create("e", "echo")
     with pytest.raises(McpError) as refused:
         await mcp.client.call_tool("e", "error", {"message": "no: env-token-1", "data": {"url": "x?k=env-token-1"}})
-    assert (refused.value.message, refused.value.details["data"]) == ("no: ***", {"url": "x?k=***"})
+    assert refused.value.message == "the MCP server answered tools/call error: no: ***"
+    assert (refused.value.details["message"], refused.value.details["data"]) == ("no: ***", {"url": "x?k=***"})
     failed = await mcp.client.call_tool("e", "fail", {"message": "no: env-token-1"})
     assert failed.text == "no: ***"
     with pytest.raises(OutcomeUnknown) as died:

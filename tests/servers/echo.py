@@ -188,6 +188,8 @@ class Server:
         if method == "prompts/list":
             return {"prompts": [{"name": "greet", "arguments": [{"name": "who", "required": True}]}]}
         if method == "prompts/get":
+            if params["name"] != "greet":
+                raise Failure(-32602, f"Unknown prompt: {params['name']}")
             text = f"Hello {params['arguments']['who']}"
             return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
         if method == "server/discover" and self.options.die_on_probe:

@@ -112,7 +112,7 @@ class AsteriskBridge:
 
     async def _leave(self, hearing: asyncio.Task[None]) -> BridgeExit:
         """Hang up at the PBX, and have what was heard published."""
-        log.info("bridge.leaving", events=len(self._sender))
+        log.info("bridge.draining", events=len(self._sender))
         await cancel_and_wait(hearing)
         if await self._sender.flush(self._settings.worker.drain_timeout):
             log.info("bridge.stopped")

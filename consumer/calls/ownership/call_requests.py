@@ -106,7 +106,7 @@ class CallRequests:
                 self._recovery.keep_later(call.call_id)
         what = "done" if answer.outcome == "ok" else answer.outcome
         service = {} if answer.service is None else {"service": answer.service}
-        return Done(answer.body, what, about=service, code=answer.code)
+        return Done(answer.body, what, about=service, code=answer.code, problem=answer.problem)
 
     async def _open_and_use(self, call: OwnedCall, request: OpeningUse, deadline: float) -> Reply:
         try:

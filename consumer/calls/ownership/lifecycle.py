@@ -79,7 +79,8 @@ class CallLifecycle:
                 return await self._create(delivery, call, message)
             case SessionClose(session_id=session_id):
                 closed = await self._close(call, session_id)
-                return Done(succeeded(CloseResult(closed=bool(closed), sessions=closed).model_dump()))
+                result = CloseResult(closed=bool(closed), sessions=closed)
+                return Done(succeeded(result.model_dump()), what="done" if closed else "no_session")
             case CallStarted() | CallProgress():
                 return await self._start(call, message)
             case CallEnded():

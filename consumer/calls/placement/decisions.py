@@ -115,7 +115,7 @@ def decide(message: Addressed, given: Circumstances, configured: Configured) -> 
         case CallEnded():
             return EndCall()
         case SessionClose():
-            return Done(succeeded(CloseResult(closed=False, sessions=[]).model_dump()))
+            return Done(succeeded(CloseResult(closed=False, sessions=[]).model_dump()), what="no_session")
         case Recipe():
             return _decide_recipe(message, given, configured)
         case OwnerCheck(call_id=call_id, worker_id=asker):

@@ -40,10 +40,12 @@ class KeptAnswer:
     """``ok``, ``tool_error``, or the error's code in lower case."""
     service: str | None = None
     """The service that it was asked of, where one was found."""
+    problem: str | None = None
+    """The sentence of the error that the reply tells."""
 
     def of(self, service: str | None) -> "KeptAnswer":
         """The same answer, of a service."""
-        return KeptAnswer(self.body, self.executed, self.outcome, service)
+        return KeptAnswer(self.body, self.executed, self.outcome, service, self.problem)
 
     @property
     def code(self) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Protocol
 
+from consumer.calls.context import Configured
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.messages.parsing import no_session, service_named_by
 from consumer.calls.owned_call import CallSession, OwnedCall
@@ -43,14 +44,16 @@ def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
 class SessionFor:
     """Finds the session of a request, or has it opened; ``deadline`` (monotonic clock) is when the caller gives up."""
 
-    def __init__(self, opener: SessionOpener) -> None:
+    def __init__(self, opener: SessionOpener, configured: Configured) -> None:
         self._opener = opener
+        self._configured = configured
 
     async def ensure(self, call: OwnedCall, request: MayOpen, deadline: float) -> CallSession:
         """The session that a request means, opened if there is none and the request names its service.
 
         Raises:
             SessionNotFound: there is none, and the request does not want one to be opened.
+            ServiceNotFound, ServiceDisabled: none can be opened on that service.
             SessionExists: the id belongs to a session on another service, and the request wants it alone.
             DeadlineExceeded: the session was not open in time.
         """
@@ -58,6 +61,7 @@ class SessionFor:
             return session
         if request.opens is None or call.tenure.has_ended:
             raise no_session(request, ended=call.tenure.has_ended)
+        self._configured.service(request.opens)  # before the id is looked at: nobody means a service that is not there
         return await self._open(call, request, _wanted(call, request, request.opens), deadline, undecided=True)
 
     async def replacement(self, call: OwnedCall, request: MayOpen, died: CallSession, deadline: float) -> CallSession:

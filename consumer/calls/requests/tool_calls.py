@@ -120,7 +120,8 @@ class ToolCalls:
                 answer = await self._run_again_if_harmless(asked, call, session, running)
             except SessionsError as error:
                 executed = error.executed is not False
-                answer = KeptAnswer(failed(error).dump(), executed=executed, outcome=error.code.value.lower())
+                word = error.code.value.lower()
+                answer = KeptAnswer(failed(error).dump(), executed=executed, outcome=word, problem=error.message)
             except asyncio.CancelledError:
                 if not running.absorb():
                     raise

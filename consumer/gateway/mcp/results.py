@@ -96,7 +96,7 @@ def in_rpc(error: SessionsError) -> RpcError:
         case ErrorCode.MCP_ERROR:
             code, own = error.details.get("code"), error.details.get("data")
             if isinstance(code, int) and not isinstance(code, bool):
-                return RpcError(code, error.message, own)
+                return RpcError(code, str(error.details.get("message", error.message)), own)
             return RpcError(INTERNAL_ERROR, error.message, data)
         case ErrorCode.SESSION_NOT_FOUND | ErrorCode.SERVICE_NOT_FOUND | ErrorCode.SERVICE_DISABLED:
             return RpcError(REFUSED, error.message, data, status=404)

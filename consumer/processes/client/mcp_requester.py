@@ -156,7 +156,9 @@ class McpRequester:
                 signal=None,
                 stderr="",
             )
-        return McpError(fault.message, code=fault.code, data=fault.data)
+        said = fault.message  # ours, as ``http_answers`` words it, tells who said what
+        told = said if said.startswith("the server") else f"the MCP server answered {named}: {said}"
+        return McpError(told, code=fault.code, message=said, data=fault.data)
 
 
 def _told(on_progress: OnProgress) -> ProgressFnT:
