@@ -396,9 +396,12 @@ class AmqpConnection:
 
     async def count_dead_letters(self) -> int:
         """How many dead letters there are."""
+        link, queue = self._linked(), Queue(self.names.dead_letters, "the dead letters")
         with _translating():
-            async with self._linked().scratch() as scratch:
-                return await scratch.declare_queue(Queue(self.names.dead_letters, "the dead letters"), passive=True)
+            if not await may_exist(link, queue):
+                raise NotRouted(f"there is no queue {queue.name!r}: {self._nobody_yet()}")
+            async with link.scratch() as scratch:
+                return await scratch.declare_queue(queue, passive=True)
 
     # Events.
 

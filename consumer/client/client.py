@@ -109,7 +109,8 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         """Count the dead letters. This does not change them.
 
         Raises:
-            Disconnected: there is no connection now, or no worker has ever declared the dead-letter queue.
+            Disconnected: there is no connection now.
+            NotRouted: no worker has ever run under this prefix, so there is no dead-letter queue.
         """
         return await self._connection.count_dead_letters()
 

@@ -88,6 +88,7 @@ async def test_what_no_worker_has_declared_is_said_at_once_and_the_connection_st
                 client.call_tool("c", "echo", {}, timeout=600, service_name="todo"),
                 client.get("c", reply_timeout=600),
                 client.list_workers(reply_timeout=600),
+                client.count_dead_letters(),
             ):
                 with pytest.raises(NotRouted, match=rf"under the prefix '{prefix}'.*check the prefix"):
                     await ask

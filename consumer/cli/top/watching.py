@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from consumer.cli.top.known import ClusterListing, Known
 from schemas.base import Json
-from schemas.errors import Disconnected, NoReply, NotRouted, SessionsError, UnknownType
+from schemas.errors import Disconnected, Forbidden, NoReply, NotRouted, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Watcher:
             return None
 
     async def _dead_letters(self) -> int | None:
-        with contextlib.suppress(Disconnected):  # a user that may not look there sees the rest
+        with contextlib.suppress(Disconnected, Forbidden, NotRouted):  # who may not look there sees the rest
             return await self._client.count_dead_letters()
         return None
 
