@@ -21,7 +21,7 @@ async def answered(client: SessionClient, call: str) -> str:
     async with asyncio.timeout(START):
         while True:
             try:
-                return (await client.call_tool(call, "counter", timeout=2)).text
+                return (await client.call_tool(call, "counter", timeout=2, idempotency_key="once")).text
             except SessionsError:
                 await asyncio.sleep(0.1)
 
