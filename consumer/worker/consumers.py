@@ -97,6 +97,7 @@ class Consumers:
         for queue in (fast, mine):
             await control.declare_queue(queue)
         await control.bind(Binding(names.workers, mine.name))
+        self._presence.bound()
         self._rpc_client.attach(mine.name)
         await control.consume(mine.name, self._hear, no_ack=True)
         if own.worker_id is not None:

@@ -9,6 +9,7 @@ from consumer.calls.cluster.membership import Presence
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
+from tests.calls.presences import presence_of
 
 ME = WorkerId("me")
 
@@ -68,3 +69,16 @@ async def test_who_tells_of_now_hears_everybody_that_reports(presence: Asked):
     presence.heard(report("me", 1), ME)
     await telling
     assert [worker.sessions for worker in presence.workers()] == [1, 3]
+
+
+async def test_a_report_that_was_sent_before_our_queue_was_bound_is_not_waited_for():
+    presence = presence_of(ME)
+    presence.reported()  # while the link is being attached: it is routed to the others, and not to us
+    presence.bound()
+    hearing = asyncio.create_task(presence.heard_out())
+    await asyncio.sleep(0)  # it waits for a report of ours that is sent from now on
+    presence.reported()
+    assert not hearing.done()
+    presence.echoed()
+    async with asyncio.timeout(10):
+        await hearing

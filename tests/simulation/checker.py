@@ -315,10 +315,13 @@ def all_gone(world: World) -> list[str]:
 
 
 def check_left(world: World) -> list[str]:
-    """Nothing is left at the broker when all workers have gone, but inboxes of those that were cut off."""
+    """Nothing is left at the broker when all workers have gone, but inboxes of those that were cut off.
+
+    Nor of those that left before they had come: RabbitMQ deletes them, because they expire.
+    """
     problems = []
     names = world.names
-    unclean = {names.inbox(one.worker_id) for one in world.workers if one.disturbed}  # type: ignore[arg-type]
+    unclean = {names.inbox(one.worker_id) for one in world.workers if one.disturbed or not one.was_up}  # type: ignore[arg-type]
     shared = {names.calls, names.unowned, names.orphans, names.queries, names.dead_letters, EVENTS, REPLIES}
     for name, queue in world.node.queues.items():
         waiting = [stored.message for stored in [*queue.returned, *queue.ready, *queue.held, *queue.leaving]]

@@ -24,6 +24,12 @@ FOUND = {
 }
 """Seeds that failed, and why. What had been found before is among the mutations, which do not depend on the order."""
 
+FOUND_AMONG_FIFTY = {
+    100109: "a worker that left before it had come left its inbox, which expires",
+    100156: "a report that was sent before the worker's queue was bound never came back, and its ends waited for it",
+}
+"""The same in worlds of fifty calls."""
+
 QUICKLY_FOUND: tuple[str, ...] = (
     "an idempotency key is not remembered",
     "a recipe is acknowledged when it comes",
@@ -72,6 +78,11 @@ def test_a_run_in_parts_and_processes_comes_to_the_same_sums(tmp_path):
 @pytest.mark.parametrize("seed", sorted(FOUND))
 def test_what_was_found_once_stays_mended(seed):
     simulate("--seed", str(seed), "--quiet")
+
+
+@pytest.mark.parametrize("seed", sorted(FOUND_AMONG_FIFTY))
+def test_what_was_found_once_among_fifty_calls_stays_mended(seed):
+    simulate("--seed", str(seed), "--calls", "50", "--quiet")
 
 
 @pytest.mark.parametrize("name", QUICKLY_FOUND)

@@ -89,6 +89,7 @@ class Presence:
         self._listening_since = math.inf
         self._deafened_at = -math.inf
         self._asked_at = -math.inf
+        self._bound = False
         self._reported = 0
         self._echoes = 0
         self._news = asyncio.Event()
@@ -100,9 +101,16 @@ class Presence:
         """How often (s) a worker looks whether its neighbour's inbox is consumed; see ``neighbour``."""
         return (1 - ANSWER_SHARE) * self.grace
 
+    def bound(self) -> None:
+        """What is sent to all workers comes to us from now on, and our own reports come back."""
+        self._bound = True
+
     def reported(self) -> None:
-        """Record a sent report: reports return in order on one link, after earlier reports of other workers."""
-        self._reported += 1
+        """Record a sent report: reports return in order on one link, after earlier reports of other workers.
+
+        One that is sent while a link is being attached, before our queue is bound, does not return.
+        """
+        self._reported += self._bound
 
     def echoed(self) -> None:
         """Record that our own report came back: all earlier reports of other workers have been received."""
@@ -242,6 +250,7 @@ class Presence:
 
     def deafened(self) -> None:
         """The link is lost: nobody can be heard, and what was on its way does not come."""
+        self._bound = False
         self._reported = self._echoes = 0
         self._deafened_at = asyncio.get_running_loop().time()
         self._listening_since = math.inf

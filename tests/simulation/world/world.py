@@ -90,6 +90,11 @@ class SimulatedWorker:
         return str(self.worker.worker_id) if self.worker is not None else self.process.name
 
     @property
+    def was_up(self) -> bool:
+        """Whether it has ever had a link with all that belongs to it."""
+        return self.worker is not None and self.worker._ready.is_set()
+
+    @property
     def running(self) -> bool:
         """Whether it is there: neither killed nor gone."""
         return self.exit is None and self.failure is None and not self.process.dead
