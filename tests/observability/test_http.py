@@ -23,7 +23,7 @@ async def test_a_worker_is_ready_while_a_call_lives_and_not_while_the_broker_is_
 
         await asyncio.to_thread(fault_broker.stop_app)
         try:
-            told = await worker.until_ready(503, link=False)
+            told = await worker.until_ready(503, link=False, state="connecting")
             assert told == {"ready": False, "state": "connecting", "link": False, "probe": False}
             assert (await worker.http.get("/livez")).status_code == 200
             assert await worker.value("link_up") == await worker.value("healthy") == 0
