@@ -53,12 +53,14 @@ class _AnswerTransport:
     answer would fail for a client that has gone meanwhile.
     """
 
-    __slots__ = ("_head", "_loop", "_transport")
+    __slots__ = ("_head", "_loop", "_transport", "get_extra_info", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._head = b""
+        self.get_extra_info = transport.get_extra_info
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -70,7 +72,7 @@ class _AnswerTransport:
             self._head = data
             self._loop.call_soon(self._send_head)
             return
-        if not self._transport.is_closing():
+        if not self.is_closing():
             self._transport.write(data)
 
     def _send_head(self) -> None:
@@ -83,11 +85,11 @@ class _AnswerTransport:
         self._transport.close()
 
     def pause_reading(self) -> None:
-        if not self._transport.is_closing():
+        if not self.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self._transport.is_closing():
+        if not self.is_closing():
             self._transport.resume_reading()
 
 
