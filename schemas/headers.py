@@ -35,6 +35,9 @@ LATE: Final = "x-mcp-late"
 ORPHAN_OF: Final = "x-mcp-orphan-of"
 """The dead worker whose inbox gave the message up; stands for ``x-death``, which a message that is sent again loses."""
 
+LOST: Final = "x-mcp-lost"
+"""The sessions of this recipe have been reported lost; stays with the message."""
+
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the worker that saw it first."""
 

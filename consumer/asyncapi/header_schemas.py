@@ -31,6 +31,7 @@ _PLACING: dict[str, str] = {
     headers.DEATHS: "How many workers died with this message in their inbox.",
     headers.LATE: "The message has been an orphan.",
     headers.ORPHAN_OF: "The dead worker whose inbox gave the message up.",
+    headers.LOST: "The sessions of the recipe have been reported lost.",
     headers.ADMISSION: "When (ms since the epoch) a start that found no room is rejected.",
     headers.DEADLINE: "When (ms since the epoch) the caller of a request stops waiting.",
 }

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
+
 from consumer.broker.channel import Channel
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
@@ -10,8 +12,9 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue, inbox
 from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.concurrency.task_set import Tasks
-from schemas.ids import CallId, WorkerId
-from schemas.internal import PresenceReport
+from schemas import headers
+from schemas.ids import CallId, WorkerId, routing_key
+from schemas.internal import PresenceReport, Recipe
 from tests.acceptance.recipes import recipe_of
 from tests.harness import WAIT, Cluster, config
 
@@ -81,3 +84,34 @@ async def test_what_its_worker_has_told_is_not_told_again(mcp: Cluster, link: Li
     assert created.id == f"{lost.id}.created"
     await mcp.event("created", worker_id=heir.worker_id, restored=True)
     assert len(mcp.of("created", worker_id=owner.worker_id)) == 1
+
+
+async def test_its_sessions_are_told_of_though_its_recipe_was_sent_again_before(mcp: Cluster, link: Link):
+    """It had reported while its calls were taken from it, and then it died; nobody else owns the call."""
+    heir = await mcp.start(CONFIG)
+    await send_again(mcp, link, {})
+    await mcp.event("lost", worker_id=GONE)
+    await mcp.event("created", worker_id=heir.worker_id, restored=True)
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_who_owns_the_call_by_then_tells_of_its_sessions_unless_that_was_done(
+    mcp: Cluster, link: Link, told: bool
+):
+    owner = await mcp.start(CONFIG)
+    await mcp.client.publish_call_event({"call_id": CALL, "kind": "started"})
+    await mcp.event("created", worker_id=owner.worker_id)
+    await send_again(mcp, link, {headers.LOST: True} if told else {})
+    await mcp.until(lambda: mcp.logged("delivery", type=Recipe.type, outcome="restore_not_needed"))
+    await mcp.client.publish_call_event({"call_id": CALL, "kind": "ended"})
+    await mcp.event("closed", worker_id=owner.worker_id)  # what was told before has come before
+    assert [event.id for event in mcp.of("lost")] == ([] if told else ["life-1"])
+
+
+async def send_again(mcp: Cluster, link: Link, marks: dict[str, bool]) -> None:
+    """Publish the recipe of the worker that is gone as a placer does that cannot know who owns the call now."""
+    publisher = Publisher()
+    publisher.attach(await link.publishing(signed=True))
+    recipe = recipe_of(GONE, CALL, at=datetime.now(UTC))
+    sent_again = {headers.RESENT: True, headers.LATE: True, headers.ORPHAN_OF: GONE}
+    await publisher.publish(recipe.with_headers(sent_again | marks), Names(mcp.prefix).sessions, routing_key(CALL))

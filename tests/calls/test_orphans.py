@@ -6,10 +6,12 @@ import pytest
 
 from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Names
+from consumer.calls.messages.recipes import is_untold
 from consumer.calls.placement.orphans import disowned_by, given_up_by
 from consumer.calls.placement.placements import Placement
 from schemas import headers
-from schemas.ids import WorkerId
+from schemas.ids import CallId, WorkerId
+from schemas.internal import Recipe
 
 NAMES = Names()
 W_1, W_2 = WorkerId("w-1"), WorkerId("w-2")
@@ -59,3 +61,23 @@ def test_the_worker_whose_inbox_gave_a_message_up(given: dict[str, Any], worker:
 def test_the_worker_that_is_believed_not_to_own_the_call(why: str, given: dict[str, Any], owner: Any, worker: Any):
     placement = None if owner is None else Placement(owner, 7)
     assert disowned_by(given, placement, MARK if placement else "") == worker, why
+
+
+@pytest.mark.parametrize(
+    ("why", "given", "dead", "untold"),
+    [
+        ("its inbox has just given it up", {}, W_1, True),
+        ("it was sent again because its worker came back", {headers.ORPHAN_OF: W_1}, None, True),
+        ("that worker is dead after all", {headers.ORPHAN_OF: W_1}, W_1, True),
+        ("who should have told of it is dead", {headers.ORPHAN_OF: W_1}, W_2, True),
+        ("it was told before it was sent again", {headers.ORPHAN_OF: W_1, headers.LOST: True}, W_1, False),
+        ("it was on its way to another worker", {}, W_2, False),
+        ("and was sent again", {headers.ORPHAN_OF: W_2}, None, False),
+        ("its worker has handed it over", {headers.RETURNED: W_1}, None, False),
+    ],
+)
+def test_whether_the_sessions_of_a_recipe_are_still_to_be_told_of(
+    why: str, given: dict[str, Any], dead: WorkerId | None, untold: bool
+):
+    recipe = Recipe(call_id=CallId("c-1"), worker_id=W_1, revision=1, sessions=[])
+    assert is_untold(recipe, given, dead) is untold, why

@@ -273,6 +273,15 @@ def _untold_without_recipe(put: Put) -> None:
     put(Opening, "_keep_untold", lambda *_: None)
 
 
+@_mutation("who sends a recipe on is taken to have told of its sessions")
+def _taken_for_told(put: Put) -> None:
+    put(
+        placer,
+        "is_untold",
+        lambda recipe, given, dead: recipe.worker_id == dead and headers.ORPHAN_OF not in given,
+    )
+
+
 @_mutation("two ends are told of each life")
 def _told_twice(put: Put) -> None:
     ended = Reporter.ended

@@ -10,6 +10,7 @@ from typing import Any
 from tests.simulation.world.plan import Conditions, Plan, Step
 
 _ALONE = Conditions(workers=1, late=0.0)
+_SIX_CALLS = {f"c{number}": ((1.0 + 0.05 * number, "start", {"to": "1"}),) for number in range(6)}
 
 
 def _aim(moment: str, do: str, **more: Any) -> Step:
@@ -57,11 +58,25 @@ ORDERS = {
             _aim("mcp.session.created", "kill", sharp=True),
         ),
     ),
+    "killed while it comes back": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # It counts as dead when its recipes reach the placer, at 10.07. Before the placer has unbound its calls, it has
+        # reported; so its recipes are sent again, for another worker may own the calls. Then it is dead after all.
+        calls=_SIX_CALLS,
+        faults=(
+            (8.0, "cut", {"which": 0, "how": "both", "away": 0.0}),
+            (8.001, "freeze", {"which": 0, "lasts": 2.1}),
+            (10.1, "freeze", {"which": 0, "placer": True, "lasts": 0.88}),
+            (10.4, "kill", {"which": 0, "again": None}),
+        ),
+    ),
 }
 
 MENDED = {
     "a start that waited for longer than the tombstone": "a call event is as new as its translation",
     "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had before",
+    "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }
 """What an order leads to only with this mistake."""

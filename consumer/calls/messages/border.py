@@ -165,6 +165,7 @@ _READ: Final[dict[str, Callable[[str, Any], Any]]] = {
     headers.DEATHS: _count,
     headers.LATE: _flag,
     headers.ORPHAN_OF: _text,
+    headers.LOST: _flag,
     headers.ADMISSION: _moment,
     headers.DEADLINE: _moment,
 }

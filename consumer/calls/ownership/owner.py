@@ -15,6 +15,7 @@ from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
+from consumer.calls.messages.recipes import is_untold
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.early_messages import EarlyMessages
 from consumer.calls.ownership.handover import Handover
@@ -138,6 +139,8 @@ class Owner:
         return told_about(await self._change(delivery, call_id, message), **about(message))
 
     async def _change(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
+        if isinstance(message, Recipe) and is_untold(message, delivery.message.headers):
+            await self._recovery.tell_lost(message)
         call = self._owned_calls.calls.get(call_id)
         # A call that has sessions is ours until it is handed over, later on its lane: sent on before, its messages
         # would open them on another worker beside those that are here.

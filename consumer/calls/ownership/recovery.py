@@ -25,6 +25,7 @@ from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.concurrency.keyed_queues import KeyedQueues
 from schemas.events import EndReason
 from schemas.ids import CallId
+from schemas.internal import Recipe
 
 log = structlog.get_logger(__name__)
 
@@ -125,6 +126,12 @@ class Recovery:
             self._owned_calls.publish_pending(call)
         if not call.sessions:  # it may have been owned for the sake of that end only
             self.keep_later(call_id)
+
+    async def tell_lost(self, recipe: Recipe) -> None:
+        """Report what a worker has lost that was away: its recipe came to us, the owner of the call since."""
+        told = recipe.revision <= self._presence.told_of(recipe.worker_id)
+        self._reporter.lost(recipe, EndReason.WORKER_GONE, told=told)
+        await self._reporter.settled()
 
     def _keep_answers(self, call: OwnedCall) -> None:
         timer = asyncio.get_running_loop().call_later(

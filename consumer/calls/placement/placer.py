@@ -27,6 +27,7 @@ from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
+from consumer.calls.messages.recipes import is_untold
 from consumer.calls.placement.admission import Admission
 from consumer.calls.placement.decisions import (
     MAX_DEATHS,
@@ -184,9 +185,9 @@ class Placer:
             return self._send_again(delivery, call_id, orphan_of=given_up_by(delivery, self._names))
         if dead is not None and isinstance(message, ToolsCall):
             return Done(what="not_repeated")  # the same
-        if isinstance(message, Recipe) and message.worker_id == dead and headers.ORPHAN_OF not in given:
-            # One of another worker was only on its way there; of one that was sent on, who did so has told.
+        if dead is not None and isinstance(message, Recipe) and is_untold(message, given, dead):
             await self._orphans.tell_lost(message)
+            delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.LOST: True}))
         if delivery.redelivered or (dead is not None and headers.RESENT not in given):
             # Whoever was the placer since may have bound the call already: sent once more, it reaches its owner.
             self._placements.sent_again(call_id)

@@ -1,0 +1,15 @@
+"""Says of a recipe that an inbox gave up whether the ends of its sessions have been reported. Pure."""
+
+from consumer.broker.message import Headers
+from schemas import headers
+from schemas.ids import WorkerId
+from schemas.internal import Recipe
+
+
+def is_untold(recipe: Recipe, given: Headers, dead: WorkerId | None = None) -> bool:
+    """Whether the inbox of the recipe's own worker gave it up, and nobody has reported its sessions lost.
+
+    ``given`` are the headers of its message, and ``dead`` is the worker whose inbox RabbitMQ says gave it up. A recipe
+    that another inbox gave up was on its way there, and who sent it there has reported the sessions.
+    """
+    return headers.LOST not in given and recipe.worker_id in (dead, given.get(headers.ORPHAN_OF))
