@@ -143,7 +143,7 @@ class Consumers:
     async def delete_inbox(self) -> None:
         """Delete the inbox if it is empty; messages and recipes that are left in it become orphans."""
         control = self._control
-        if control is None or self._owned_calls.holds_recipes:
+        if control is None or self._owned_calls.needs_recipes:
             return
         queue = inbox(self._names, self._worker_id)
         with suppress(BrokerError):

@@ -282,6 +282,19 @@ def _taken_for_told(put: Put) -> None:
     )
 
 
+@_mutation("an older recipe is acknowledged before a newer one is written")
+def _freed_early(put: Put) -> None:
+    put(OwnedCalls, "free", lambda _, recipe: recipe.ack())
+
+
+@_mutation("who leaves and holds no recipe deletes its inbox")
+def _inbox_deleted(put: Put) -> None:
+    def held(self: Any) -> bool:
+        return any(call.recipe.held is not None for call in self.calls.values())
+
+    put(OwnedCalls, "needs_recipes", property(held))
+
+
 @_mutation("two ends are told of each life")
 def _told_twice(put: Put) -> None:
     ended = Reporter.ended

@@ -10,7 +10,9 @@ from typing import Any
 from tests.simulation.world.plan import Conditions, Plan, Step
 
 _ALONE = Conditions(workers=1, late=0.0)
-_SIX_CALLS = {f"c{number}": ((1.0 + 0.05 * number, "start", {"to": "1"}),) for number in range(6)}
+_SIX_CALLS: dict[str, tuple[Step, ...]] = {
+    f"c{number}": ((1.0 + 0.05 * number, "start", {"to": "1"}),) for number in range(6)
+}
 
 
 def _aim(moment: str, do: str, **more: Any) -> Step:
@@ -58,6 +60,29 @@ ORDERS = {
             _aim("mcp.session.created", "kill", sharp=True),
         ),
     ),
+    "killed before its recipes are written anew": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # Each new recipe waits behind an event that RabbitMQ does not take. The old ones come back at 10.1.
+        calls=_SIX_CALLS | {f"late{number}": ((7.95, "start", {"to": "1"}),) for number in range(4)},
+        faults=(
+            (7.9, "events wait", {"which": 0, "lasts": 5.0}),
+            (8.05, "cut", {"which": 0, "how": "both", "away": 0.3}),
+            (11.0, "kill", {"which": 0, "again": None}),
+        ),
+    ),
+    "leaves its recipes to a placer that has not got them": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # RabbitMQ gives the recipes up at 8.2, finds no queue for them, and tries again after three minutes. The calls
+        # end at 13.0, without their owner. It gives them up when it is back, at 16.0.
+        calls={name: (*steps, (10.0, "end", {})) for name, steps in _SIX_CALLS.items()},
+        faults=(
+            (7.99, "freeze", {"which": 0, "lasts": 8.0}),
+            (8.0, "restart broker", {"which": 0, "down": 0.2, "late": {"mcp.orphans": 1.0}}),
+            (18.0, "leave", {"which": 0}),
+        ),
+    ),
     "killed while it comes back": Plan(
         seed=1,
         conditions=Conditions(workers=3, late=0.0),
@@ -76,6 +101,8 @@ ORDERS = {
 MENDED = {
     "a start that waited for longer than the tombstone": "a call event is as new as its translation",
     "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had before",
+    "killed before its recipes are written anew": "an older recipe is acknowledged before a newer one is written",
+    "leaves its recipes to a placer that has not got them": "who leaves and holds no recipe deletes its inbox",
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }

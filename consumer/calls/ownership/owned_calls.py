@@ -21,6 +21,8 @@ from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 
 log = structlog.get_logger(__name__)
 
+RETRY_DELAY = 0.2
+
 TRAVELS = 600.0
 """How long (s) a recipe may be on its way from a lost link to a placer and back, when the broker is away as well."""
 
@@ -73,9 +75,12 @@ class OwnedCalls:
         return sum(len(call.events.pending) for call in self.calls.values())
 
     @property
-    def holds_recipes(self) -> bool:
-        """Whether a call stands to be restored elsewhere: RabbitMQ counts a recipe that we hold in no queue."""
-        return any(call.recipe.held is not None for call in self.calls.values())
+    def needs_recipes(self) -> bool:
+        """Whether a recipe of ours stands for a call that is not handed over, or for an end that nobody has told.
+
+        RabbitMQ may have it in the inbox and not count it: we hold it, or it is a dead letter that finds no queue yet.
+        """
+        return bool(self.calls or self._left_to_placer.items())
 
     def own(self, call_id: CallId) -> OwnedCall:
         """Take a call on; the placer has bound it."""
@@ -103,11 +108,11 @@ class OwnedCalls:
             return
         self._let_go(call)
         self.publish_pending(call)
-        await self.drop_recipe(call)
         try:
             await self._unbind(call)
         except BrokerError:
             self.leaked.add(call.call_id)
+        await self.drop_recipe(call)
 
     def _let_go(self, call: OwnedCall) -> None:
         call.tenure.resume()
@@ -191,7 +196,20 @@ class OwnedCalls:
         """Acknowledge the recipe: the call is not restored any more. One that is on its way has an older revision."""
         held = call.recipe.dropped(next(self._revisions))
         if held is not None:
-            await held.ack()
+            await self.free(held)
+
+    async def free(self, recipe: Delivery) -> None:
+        """Acknowledge a recipe that is not needed any more, once RabbitMQ has what was published instead of it.
+
+        That is a newer recipe, or the ends of the sessions that it names: until then it stands for them, should we die.
+        """
+        while self.attached:  # what came over a link that is lost is RabbitMQ's again
+            try:
+                await self._reporter.settled()
+                break
+            except BrokerError:
+                await asyncio.sleep(RETRY_DELAY)
+        await recipe.ack()
 
     def to_renew(self, now: float) -> list[OwnedCall]:
         """Calls whose recipe is out of date, or is one that the broker has been waiting long to get back."""

@@ -115,7 +115,7 @@ class Owner:
         if freed is not delivery:
             self._settle(delivery, decided(Hold()))
         if freed is not None:
-            self._tasks.start(freed.ack(), "recipe-ack")
+            self._tasks.start(self._owned_calls.free(freed), "recipe-ack")
         self._recovery.recipe_is_back(recipe.call_id)
 
     def _settle(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:

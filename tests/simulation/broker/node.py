@@ -46,6 +46,8 @@ class Node:
         """Connections as their clients have them, open or not yet."""
         self.unreachable: dict[Any, float] = {}
         """Whose connections do not come about until when."""
+        self.leaderless: dict[str, float] = {}
+        """Queues that take nothing, until when: what is published to one waits in its channel, and goes with it."""
         self.not_there_yet: set[str] = set()
         """Queues that have not come up since the last start."""
         self._number = 0
@@ -126,6 +128,12 @@ class Node:
             self._number += 1
             self.queues[name].publish(message, self._number)
         return bool(queues)
+
+    def takes_at(self, message: Published) -> float:
+        """When the queues that a message is routed to take it."""
+        if not self.leaderless:
+            return 0.0
+        return max((self.leaderless.get(name, 0.0) for name in self._route(message)), default=0.0)
 
     def _route(self, message: Published) -> list[str]:
         if not message.exchange:

@@ -205,13 +205,28 @@ class ServerChannel:
                 f"PRECONDITION_FAILED - user_id property set to '{properties.user_id}' but "
                 f"authenticated user was '{self._node.user}'",
             )
-        routed = self._node.publish(Published(properties, body, exchange, key))
+        message = Published(properties, body, exchange, key)
+        if self._confirms:
+            self._published += 1
+        takes_at = self._node.takes_at(message)
+        if takes_at > self._node.timing.now():
+            self._node.timing.at(takes_at, None, self._taken_late, message, self._published, mandatory)
+        else:
+            self._taken(message, self._published, mandatory)
+
+    def _taken_late(self, message: Published, number: int, mandatory: bool) -> None:
+        if not self.closed:
+            self._taken(message, number, mandatory)
+
+    def _taken(self, message: Published, number: int, mandatory: bool) -> None:
+        routed = self._node.publish(message)
         if not self._confirms:
             return
-        self._published += 1
         if not routed and mandatory:
-            self._send(self.client.returned, self._published, exchange, key, properties, body)
-        self._node.soon(self._confirm, self._published)
+            self._send(
+                self.client.returned, number, message.exchange, message.routing_key, message.properties, message.body
+            )
+        self._node.soon(self._confirm, number)
 
     def _confirm(self, number: int) -> None:
         if not self.closed:

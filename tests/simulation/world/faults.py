@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation.broker.client import SimulatedConnection
 from tests.simulation.world.aims import DEEDS_OF_PEOPLE, Aims
+from tests.simulation.world.people import EVENTS
 from tests.simulation.world.plan import Step
 
 if TYPE_CHECKING:
@@ -224,10 +225,19 @@ class Faults:
 
     def _broker_up(self, more: dict[str, Any]) -> None:
         names = sorted(name for name in self._node.queues if name.startswith("mcp."))
-        late = {name: 2 * self._drawn() for name in names if self._drawn() < 0.3} if more["late"] else {}
+        late: dict[str, float] = {}
+        if isinstance(more["late"], dict):
+            late = more["late"]
+        elif more["late"]:
+            late = {name: 2 * self._drawn() for name in names if self._drawn() < 0.3}
         self._world.tell("broker", f"is up again, late: {sorted(late)}")
         self._world.late_letters = self._world.late_letters or bool(late)
         self._node.start(late)
+
+    def _events_wait(self, more: dict[str, Any]) -> bool:
+        self._world.tell("broker", f"the queue of who hears events has no leader for {more['lasts']} s")
+        self._node.leaderless[EVENTS] = self._loop.time() + more["lasts"]
+        return True
 
     def _alarm(self, more: dict[str, Any]) -> bool:
         if not self._node.up or self._node.alarm:
