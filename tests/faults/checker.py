@@ -14,6 +14,7 @@ import json
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -129,6 +130,28 @@ def check_lives(stage: Stage, report: Report) -> None:
                 )
 
 
+def how_it_went(stage: Stage, life: Life) -> str:
+    """Tell what is known of a life that has no end, in lines.
+
+    The last events of its session, what was done to its worker and to the broker, and what workers logged of its call.
+    """
+    session = [event for event in stage.events if event.subject == life.session_id]
+    told = [f"{event.time:%T.%f} {word(event)} {event.data.get('reason') or ''}" for event in session[-6:]]
+    since, until = life.created.time - timedelta(seconds=15), life.created.time + timedelta(seconds=60)
+    done = [
+        f"{when:%T.%f} {what}"
+        for when, what in stage.done
+        if life.worker_id in what or (what.startswith("broker") and since <= when <= until)
+    ]
+    logged = [
+        f"{record.get('timestamp')} {record.get('event')} {record.get('type') or ''} {record.get('outcome') or ''}"
+        for worker in stage.workers
+        for record in worker.records
+        if record.get("call_id") == life.session_id.partition("#")[0]
+    ]
+    return "".join(f"\n    {line}" for line in (*told, *done, *sorted(logged)[-12:]))
+
+
 def check_terminals(stage: Stage, life: Life, report: Report) -> None:
     where = f"{life.session_id!r} on {life.worker_id} from {life.created.time.isoformat()}"
     reasons = life.reasons
@@ -136,7 +159,7 @@ def check_terminals(stage: Stage, life: Life, report: Report) -> None:
     if len(reasons) == 1:
         return
     if not reasons:
-        report.problems.append(f"{where}: no terminal event")
+        report.problems.append(f"{where}: no terminal event{how_it_went(stage, life)}")
     else:
         report.problems.append(f"{where}: {len(reasons)} terminal events: {reasons}")
 

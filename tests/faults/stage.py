@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,8 @@ class Stage(Cluster):
         self.poison = 0
         self.poison_repeated = 0
         self.outages = 0
+        self.done: list[tuple[datetime, str]] = []
+        """What was done to workers and to the broker, and when."""
         self.statistics_age = 1.0
         """How old (s) what the broker tells of its queues may be."""
 
@@ -245,17 +248,32 @@ class Stage(Cluster):
 
     # Workers.
 
+    def note(self, what: str, worker: WorkerProcess | None = None) -> None:
+        """Remember what is done, for the report."""
+        self.done.append((datetime.now(UTC), what if worker is None else f"{what} {worker_id_of(worker)}"))
+
     async def kill_worker(self, worker: WorkerProcess) -> None:
         self.look()
+        self.note("kill", worker)
         self.killed.add(worker_id_of(worker))
         await worker.kill()
 
+    async def send_home(self, worker: WorkerProcess) -> int:
+        """SIGTERM, and wait until the worker has ended; returns its exit code."""
+        self.look()
+        self.note("tell to leave", worker)
+        code = await worker.terminate()
+        self.note("left:", worker)
+        return code
+
     def freeze(self, worker: WorkerProcess) -> None:
         self.look()
+        self.note("freeze", worker)
         self.frozen.add(worker_id_of(worker))
         worker.process.send_signal(signal.SIGSTOP)
 
     def thaw(self, worker: WorkerProcess) -> None:
+        self.note("thaw", worker)
         with suppress(ProcessLookupError):
             worker.process.send_signal(signal.SIGCONT)
 
@@ -263,12 +281,13 @@ class Stage(Cluster):
         """Call a (blocking) method of the broker."""
         self.statistics_age = 6.0
         self.outages += 1
+        self.note(f"broker: {method}")
         await asyncio.to_thread(getattr(self.broker, method))
+        self.note(f"broker: {method} is done")
 
     async def leave(self) -> list[int]:
         """SIGTERM to all that are left, one after the other has ended; their exit codes."""
-        self.look()
-        return [await worker.terminate() for worker in self.alive]
+        return [await self.send_home(worker) for worker in self.alive]
 
 
 def quick_statistics(broker: PrivateBroker) -> None:

@@ -71,7 +71,7 @@ class Faults:
     async def _restart_worker(self) -> None:
         if len(self._scene.alive) < 4:
             await self._scene.start()
-        await self._chance.choice(self._scene.alive).terminate()
+        await self._scene.send_home(self._chance.choice(self._scene.alive))
 
     async def _add_worker(self) -> None:
         if len(self._scene.alive) < 4:
