@@ -71,6 +71,11 @@ class Channel:
         raw.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
         raw.closing.add_done_callback(self._closed)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be done on it any more."""
+        return bool(self._raw.is_closed)
+
     def _closed(self, closing: "asyncio.Future[Any]") -> None:
         why = None if closing.cancelled() else closing.exception()
         if not self._closed_by_us:

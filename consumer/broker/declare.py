@@ -95,7 +95,7 @@ async def may_exist(link: Link, thing: Exchange | Queue) -> bool:
 async def exists(link: Link, thing: Exchange | Queue) -> bool:
     """Whether the broker has an exchange, or a queue, of that name, of whatever kind."""
     try:
-        async with link.scratch() as channel:
+        async with link.asking() as channel:
             await _declare(channel, thing, passive=True)
     except BrokerUnavailable as error:
         if isinstance(error.__cause__, ChannelNotFoundEntity):
@@ -124,7 +124,7 @@ async def consumers_of(link: Link, queue: str) -> int:
         BrokerUnavailable: the broker does not answer.
     """
     try:
-        async with link.scratch() as channel:
+        async with link.asking() as channel:
             return await channel.consumers_of(queue)
     except BrokerUnavailable as error:
         if isinstance(error.__cause__, ChannelNotFoundEntity):

@@ -6,24 +6,34 @@ cancellation by this program can be lost in the library.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 
-@contextmanager
-def library_gives_up() -> Iterator[None]:
+class _LibraryGivesUp:
+    """Tells a cancellation of the library's. No generator: each message passes several times."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError) and not _cancelled():
+            raise ConnectionError("the connection was closed meanwhile") from error
+
+
+_LIBRARY_GIVES_UP = _LibraryGivesUp()
+
+
+def library_gives_up() -> _LibraryGivesUp:
     """Within this the library's cancellations are errors.
 
     Raises:
         ConnectionError: the library has given up what was awaited.
         asyncio.CancelledError: this task is cancelled.
     """
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        if _cancelled():
-            raise
-        raise ConnectionError("the connection was closed meanwhile") from error
+    return _LIBRARY_GIVES_UP
 
 
 def heed_cancellation() -> None:

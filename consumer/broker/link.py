@@ -181,6 +181,8 @@ class Link:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, when the link can no longer be used."""
         self._pending = Pending(self.lost)
+        self._asking: tuple[AbstractChannel, Channel] | None = None
+        """A channel on which somebody has asked, when nobody asks."""
 
     async def open(self) -> None:
         """Open the consuming connection; the caller closes the link, also when this fails.
@@ -267,6 +269,29 @@ class Link:
             yield Channel(pika, await _opened(pika), self._pending, lambda _: None)
         finally:
             await self._close_channel(pika)
+
+    @contextlib.asynccontextmanager
+    async def asking(self) -> AsyncIterator[Channel]:
+        """A channel for what changes nothing, kept for the next question; one that was closed by a refusal is replaced.
+
+        Raises:
+            BrokerUnavailable: the connection is lost.
+        """
+        assert self._consuming is not None, "open the link first"
+        (pika, channel), self._asking = self._asking or (None, None), None
+        if pika is None or (channel is not None and channel.is_closed):
+            pika, channel = self._consuming.channel(publisher_confirms=False), None
+        try:
+            if channel is None:
+                channel = Channel(pika, await _opened(pika), self._pending, lambda _: None)
+            yield channel
+        except BaseException:  # an answer may be on its way still
+            await self._close_channel(pika)
+            raise
+        if self._asking is None:
+            self._asking = pika, channel
+        else:
+            await self._close_channel(pika)  # two have asked at once
 
     async def _close_channel(self, pika: AbstractChannel) -> None:
         """Close a channel, also when who waits for it is cancelled: aiormq would then send a second Channel.Close.

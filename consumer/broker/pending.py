@@ -1,8 +1,7 @@
 """What waits for a link, and ends with it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 
 class Pending:
@@ -22,18 +21,32 @@ class Pending:
         """Whether the link is lost: nothing goes through it any more."""
         return self._lost.done()
 
-    @asynccontextmanager
-    async def bounded(self, seconds: float | None = None) -> AsyncIterator[None]:
+    def bounded(self, seconds: float | None = None) -> "_Bounded":
         """Within this nothing waits longer than the link lives, nor than ``seconds``: then it raises TimeoutError."""
-        async with asyncio.timeout(0 if self._lost.done() else seconds) as bound:
-            self._bounds.add(bound)
-            try:
-                yield
-            finally:
-                self._bounds.discard(bound)
+        return _Bounded(self._bounds, asyncio.timeout(0 if self._lost.done() else seconds))
 
     def _give_up(self, _: "asyncio.Future[str]") -> None:
         now = asyncio.get_running_loop().time()
         for bound in self._bounds:
             if not bound.expired():
                 bound.reschedule(now)
+
+
+class _Bounded:
+    """A bound that is known while it holds. No generator: each message waits in several of them."""
+
+    __slots__ = ("_bound", "_bounds")
+
+    def __init__(self, bounds: set[asyncio.Timeout], bound: asyncio.Timeout) -> None:
+        self._bounds = bounds
+        self._bound = bound
+
+    async def __aenter__(self) -> None:
+        await self._bound.__aenter__()
+        self._bounds.add(self._bound)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bounds.discard(self._bound)
+        await self._bound.__aexit__(kind, error, traceback)  # it raises, or lets pass what is raised

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from aiormq import spec
@@ -29,6 +30,7 @@ _OURS: Final = "x-mcp-"
 """How the names of the headers begin that go last when there is no room for all."""
 
 _FLAGS: Final = spec.Basic.Properties.flags
+_ALWAYS: Final = _FLAGS["delivery_mode"] | _FLAGS["message_id"]
 _FIXED: Final = 14 + 4
 """Bytes of a content header without any property: class, weight, size and flags; and of an empty table."""
 
@@ -77,36 +79,44 @@ def encoded(message: Message, more: Mapping[str, str], room: int, user: str | No
     of others are left out when there is no room, and the largest of ours when that is not enough.
     """
     message_id = message.message_id or uuid.uuid4().hex
-    properties = (
-        ("content_type", _short(message.content_type)),
-        ("headers", b""),
-        ("delivery_mode", b"\2" if message.persistent else b"\1"),
-        ("correlation_id", _short(message.correlation_id)),
-        ("reply_to", _short(message.reply_to)),
-        ("expiration", _expiration(message.expiration)),
-        ("message_id", short_string(message_id)),
-        ("timestamp", _seconds(message.timestamp)),
-        ("message_type", _short(message.type)),
-        ("user_id", _short(user)),
-    )
-    left = (room if room > 0 else _UNBOUNDED) - _FIXED - sum(len(value) for _, value in properties)
-    table, left_out = _table({**message.headers, **more}, left)
-    flags, parts = 0, [b""]
-    for name, value in properties:
-        written = table if name == "headers" else value
-        if written:
-            flags |= _FLAGS[name]
-            parts.append(written)
-    parts[0] = flags.to_bytes(2)
-    return Encoded(message_id, b"".join(parts), left_out)
+    flags = _ALWAYS
+    before, behind = b"", b"\2" if message.persistent else b"\1"
+    if message.content_type:
+        flags |= _FLAGS["content_type"]
+        before = _known_string(message.content_type)
+    if message.correlation_id:
+        flags |= _FLAGS["correlation_id"]
+        behind += short_string(message.correlation_id)
+    if message.reply_to:
+        flags |= _FLAGS["reply_to"]
+        behind += _known_string(message.reply_to)
+    if message.expiration is not None:
+        flags |= _FLAGS["expiration"]
+        behind += _expiration(message.expiration)
+    behind += short_string(message_id)
+    if seconds := _seconds(message.timestamp):
+        flags |= _FLAGS["timestamp"]
+        behind += seconds
+    if message.type:
+        flags |= _FLAGS["message_type"]
+        behind += _known_string(message.type)
+    if user:
+        flags |= _FLAGS["user_id"]
+        behind += _known_string(user)
+    table, left_out = b"", list[str]()
+    if headers := {**message.headers, **more}:
+        left = (room if room > 0 else _UNBOUNDED) - _FIXED - len(before) - len(behind)
+        table, left_out = _table(headers, left)
+        flags |= _FLAGS["headers"]
+    return Encoded(message_id, flags.to_bytes(2) + before + table + behind, left_out)
 
 
-def _short(text: str | None) -> bytes:
-    return short_string(text) if text else b""
+_known_string = lru_cache(maxsize=1024)(short_string)
+"""Types, names of headers and queues: few, and each is written again and again."""
 
 
-def _expiration(milliseconds: int | None) -> bytes:
-    return b"" if milliseconds is None else short_string(str(min(max(milliseconds, 0), LONGEST_EXPIRATION)))
+def _expiration(milliseconds: int) -> bytes:
+    return short_string(str(min(max(milliseconds, 0), LONGEST_EXPIRATION)))
 
 
 def _seconds(moment: datetime | None) -> bytes:
@@ -121,9 +131,7 @@ def _seconds(moment: datetime | None) -> bytes:
 
 def _table(headers: Headers, room: int) -> tuple[bytes, list[str]]:
     """The headers in at most ``room`` bytes, and the names of those that are left out."""
-    if not headers:
-        return b"", []
-    fields = {name: short_string(name) + _field(value) for name, value in headers.items()}
+    fields = {name: _known_string(name) + _field(value) for name, value in headers.items()}
     size = sum(map(len, fields.values()))
     left_out: list[str] = []
     if size > room:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from consumer.broker.declare import consumers_of, exists
 from consumer.broker.link import Link
 from consumer.broker.topology import Queue
 
@@ -31,5 +32,30 @@ async def test_a_scratch_channel_whose_closing_is_cancelled_costs_no_connection(
         async with link.scratch() as channel:  # answered behind all of them
             await channel.declare_queue(Queue(f"{prefix}.last", "", exclusive=True))
         assert not link.lost.done(), link.lost.result()
+    finally:
+        await link.close()
+
+
+async def test_who_asks_often_asks_on_one_channel(amqp_url: str, prefix: str):
+    link = Link(amqp_url, "ask")
+    try:
+        await link.open()
+        there = Queue(f"{prefix}.ask", "", exclusive=True)
+        async with link.scratch() as channel:
+            await channel.declare_queue(there)
+        async with link.asking() as first:
+            pass
+        for _ in range(3):
+            assert await consumers_of(link, there.name) == 0
+        async with link.asking() as kept, link.asking() as beside:
+            assert kept is first
+            assert beside is not first
+        assert first.is_closed is not beside.is_closed  # one of them is enough
+        assert not await exists(link, Queue(f"{prefix}.missing", ""))  # the broker closes the channel for it
+        assert first.is_closed
+        assert beside.is_closed
+        async with link.asking() as another:
+            assert await another.consumers_of(there.name) == 0
+        assert not link.lost.done()
     finally:
         await link.close()
