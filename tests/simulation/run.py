@@ -23,7 +23,7 @@ HARMLESS = {"liveness.lost", "placer.poison_message"}
 """Errors that workers log because something was done to them."""
 
 
-TOGETHER = 10
+TOGETHER = 30
 """How many worlds are collected together."""
 
 _ended = itertools.count(1)

@@ -77,7 +77,10 @@ class Pipe:
 
     def send(self, callback: Callable[..., Any], *args: Any) -> None:
         """Have the other side called."""
-        when = self._last = max(self._timing.now() + self._delays.next(), self._last + NEXT)
+        when = self._timing.now() + self._delays.next()
+        if when < (soonest := self._last + NEXT):
+            when = soonest
+        self._last = when
         if when < self._cut_at:
             self._timing.at(when, self._owner, self._arrive, when, callback, args)
 

@@ -137,8 +137,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         entry = Entry((callback, args, context or copy_context()))
         process = self.current
         process.ready.append(entry)
-        if not process.listed:
-            self._list(process)
+        if not (process.listed or process.frozen or process.dead):
+            process.listed = True
+            self._runnable.append(process)
         return entry
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
@@ -225,11 +226,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         runnable, drawn = self._runnable, self._drawn
+        steps = self.steps
         while not self._stopping:
-            count = len(runnable)
-            if not count:
+            if not runnable:
                 self._pass_time()
                 continue
+            count = len(runnable)
             process = runnable[0] if count == 1 else runnable[int(drawn() * count)]
             ready = process.ready
             entry = ready.popleft()
@@ -237,7 +239,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 process.listed = False
                 runnable.remove(process)
             self.current = process
-            self.steps += 1
+            steps += 1
             callback = entry[0]
             try:
                 if len(entry) == 2:
@@ -248,6 +250,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 raise
             except BaseException as error:  # noqa: BLE001 - as a loop has it: others go on
                 self.call_exception_handler({"message": f"in {callback}", "exception": error})
+        self.steps = steps
         self.current = self.world
 
     def _pass_time(self) -> None:
@@ -260,5 +263,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             if process.dead or entry[0] is None:
                 continue
             process.ready.append(entry)
-            if not process.listed:
-                self._list(process)
+            if not (process.listed or process.frozen):
+                process.listed = True
+                self._runnable.append(process)
