@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from consumer.broker.errors import BrokerUnavailable
-from consumer.broker.message import Delivery
+from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Queue
 from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
 from consumer.calls.messages.gate import Gate
@@ -133,7 +133,8 @@ async def test_what_would_be_answered_into_a_queue_of_the_workers_is_refused_in_
         settled = scene.take("session.get", body, user="somebody", reply_to=inbox, correlation_id="1")
         assert await settled.wait() == "acked"
         await scene.dead.next()
-    assert heard.deliveries.empty()
+    await scene.wire.publisher.publish(Message(b"the first that comes"), "", inbox)
+    assert (await heard.next()).message.body == b"the first that comes"
 
 
 async def test_a_workers_word_without_a_name_waits_until_an_older_worker_would_have_been_heard(scene: Scene):
