@@ -86,8 +86,9 @@ def demo(at: Callable[[str], Cli], tmp_path: Path) -> Callable[[], AbstractAsync
 
 
 async def test_the_demo_runs_to_its_summary(demo, at: Callable[[str], Cli]):
+    assert (await at("demo-test")("--version")).code == 0  # the next command starts at once, while the demo is there
     async with demo() as running:
-        await running.until("sessions.list names")
+        await running.until("created")
         seen_from_elsewhere = await at(running.prefix)("sessions", "list", "--json")
         code, out = await running.ended()
         assert code == 0, running.lines
