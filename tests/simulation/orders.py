@@ -38,6 +38,16 @@ ORDERS = {
         # Nobody takes it before the broker can be reached again.
         faults=((4.5, "cut", {"which": 0, "how": "both", "away": 10.0}),),
     ),
+    "ended while its recipe was away": Plan(
+        seed=1,
+        conditions=_ALONE,
+        # The owner has a link again, and answers the end. Its recipe is with RabbitMQ until 7.0.
+        calls={"c0": ((2.0, "start", {"to": "1"}), (5.5, "end", {}))},
+        faults=(
+            (5.0, "cut", {"which": 0, "how": "both", "away": 0.0}),
+            (6.3, "kill", {"which": 0, "again": 0.5}),
+        ),
+    ),
     "a tool call whose placer lost its acknowledgement": Plan(
         seed=1,
         conditions=Conditions(workers=3, late=0.0),

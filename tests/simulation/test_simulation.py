@@ -96,6 +96,12 @@ def test_an_order_that_was_a_hole_once_is_one_only_with_its_mistake(name):
     simulate("--order", name, "--seeds", "4", "--mutations", MENDED[name])
 
 
+def test_a_call_whose_end_only_a_dead_owner_knew_is_restored_in_one_order():
+    told = simulate("--order", "ended while its recipe was away")
+    assert "created 2," in told, told
+    assert "lost 1," in told, told
+
+
 def test_a_session_that_was_closed_by_command_comes_back_in_one_order():
     told = simulate("--order", "closed by command")
     assert "created 2," in told, told

@@ -108,11 +108,11 @@ class OwnedCalls:
             return
         self._let_go(call)
         self.publish_pending(call)
+        await self.drop_recipe(call)
         try:
             await self._unbind(call)
         except BrokerError:
             self.leaked.add(call.call_id)
-        await self.drop_recipe(call)
 
     def _let_go(self, call: OwnedCall) -> None:
         call.tenure.resume()
@@ -195,8 +195,12 @@ class OwnedCalls:
     async def drop_recipe(self, call: OwnedCall) -> None:
         """Acknowledge the recipe: the call is not restored any more. One that is on its way has an older revision."""
         held = call.recipe.dropped(next(self._revisions))
-        if held is not None:
+        if held is None:
+            return
+        if call.events.unconfirmed:
             await self.free(held)
+        else:
+            await held.ack()
 
     async def free(self, recipe: Delivery) -> None:
         """Acknowledge a recipe that is not needed any more, once RabbitMQ has what was published instead of it.
