@@ -16,7 +16,7 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of th
     )
 
 from tests.simulation.many import Summary, batches
-from tests.simulation.mutations import MUTATIONS, mutated
+from tests.simulation.mutations import WHERE, mutated
 from tests.simulation.orders import ORDERS
 from tests.simulation.run import Logs, Outcome, live
 from tests.simulation.shrink import shrunk
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no story")
     parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
     parser.add_argument("--order", choices=sorted(ORDERS), help="a world that is written down")
-    parser.add_argument("--mutations", nargs="*", help="make these mistakes (all of them), and find each of them")
+    parser.add_argument("--mutations", nargs="*", help="make these mistakes (all), where each is found soonest")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes live worlds at once")
     parser.add_argument("--summary", type=Path, help="a file for the sums; a run that has one goes on where it stopped")
     options = parser.parse_args()
@@ -55,15 +55,8 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> int:
-    def plan_of(seed: int) -> Plan:
-        if options.order:
-            return replace(ORDERS[options.order], seed=seed)
-        if options.swarm is not None:
-            return swarmed(seed, calls=options.calls, script=options.swarm)
-        return planned(seed, calls=options.calls)
-
     def one(seed: int) -> Outcome:
-        plan = plan_of(seed)
+        plan = _plan(options, seed)
         outcome = live(plan, begin, logs, traced=options.twice)
         if options.twice and live(plan, begin, logs, traced=True).trace != outcome.trace:
             outcome.problems.append("the same seed did not give the same trace")
@@ -73,7 +66,7 @@ def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Log
     if options.seed is not None:
         seeds = range(options.seed, options.seed + 1)
     if options.mutations is not None:
-        return _find(options.mutations or list(MUTATIONS), seeds, plan_of, begin, logs)
+        return sum(_find(name, seeds, options, begin, logs) for name in options.mutations or WHERE)
     summary = Summary(options.summary)
     totals: Counter[str] = Counter()
     failed: list[int] = []
@@ -88,7 +81,7 @@ def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Log
         if failed and not options.keep_going:
             break
     if options.seed is not None and not failed and not options.quiet:
-        _tell(live(plan_of(options.seed), begin, logs, telling=True))
+        _tell(live(_plan(options, options.seed), begin, logs, telling=True))
     told = ", ".join(f"{name} {count}" for name, count in sorted(totals.items()))
     speed = totals["calls"] / took if took else 0.0
     print(f"{totals['worlds']} worlds in {took:.1f} s of CPU, {speed:.0f} calls/s: {told}")  # noqa: T201
@@ -112,32 +105,36 @@ def _leave(code: int) -> None:
     sys.exit(code)
 
 
+def _plan(options: argparse.Namespace, seed: int) -> Plan:
+    if options.order:
+        return replace(ORDERS[options.order], seed=seed)
+    if options.swarm is not None:
+        return swarmed(seed, calls=options.calls, script=options.swarm)
+    return planned(seed, calls=options.calls)
+
+
 def _find(
-    names: list[str],
-    seeds: Iterable[int],
-    plan_of: Callable[[int], Plan],
-    begin: Callable[[Nature], None],
-    logs: Logs,
+    name: str, seeds: Iterable[int], options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs
 ) -> int:
-    """Live each world with each mistake that has not been found yet; returns how many were not.
+    """Live worlds with a mistake until it is found; returns whether it was not.
 
     What goes wrong with a mistake has to go right without it.
     """
-    left = dict.fromkeys(names)
+    if options.swarm is None and options.order is None and (where := WHERE.get(name)) is not None:
+        kind, _, order = where.rpartition(": ")
+        chosen = {"order": order} if kind else {"swarm": where}
+        options = argparse.Namespace(**{**vars(options), **chosen})
     tried = 0
     for tried, seed in enumerate(seeds, start=1):
-        plan = plan_of(seed)
-        for name in list(left):
-            with mutated(name):
-                problems = live(plan, begin, logs).problems
-            if problems and not live(plan, begin, logs).problems:
-                del left[name]
-                print(f"{name}: {tried} (seed {seed}) | {problems[0][:160]}", flush=True)  # noqa: T201
-        if not left:
-            break
-    for name in left:
-        print(f"{name}: not in {tried}", flush=True)  # noqa: T201
-    return len(left)
+        plan = _plan(options, seed)
+        with mutated(name):
+            problems = live(plan, begin, logs).problems
+        if problems and not live(plan, begin, logs).problems:
+            where = options.order or options.swarm or "any"
+            print(f"{name} | {where} | {tried} | {problems[0][:160]}", flush=True)  # noqa: T201
+            return 0
+    print(f"{name}: not in {tried}", flush=True)  # noqa: T201
+    return 1
 
 
 def _tell(outcome: Outcome) -> None:

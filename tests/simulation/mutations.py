@@ -48,6 +48,46 @@ def _mutation(name: str) -> Callable[[Callable[[Put], None]], Callable[[Put], No
     return note
 
 
+WHERE: dict[str, str] = {
+    "a worker is buried while it comes back": "comes back",
+    "a recipe behind a command restores nothing": "meanwhile",
+    "what is lost is not told as created": "killed telling",
+    "a standstill is not noticed": "away twice",
+    "a call is given back to a worker beside its new owner": "comes back",
+    "a placer places what a dead worker had, without asking": "placers change",
+    "whatever was returned is believed": "meanwhile",
+    "the placer's tombstone left out": "end breaks",
+    "the owner's tombstone left out": "end breaks",
+    "an end is told to nobody": "end breaks",
+    "an end is acknowledged before its owner has answered": "end breaks",
+    "a call event is as new as its translation": "order: a start that waited for longer than the tombstone",
+    "a dead worker's binding stays": "",
+    "a released call's binding stays": "",
+    "a placer places what another had before, without asking": "placers change",
+    "who was away does not ask for its calls": "comes back",
+    "who was away does not give up what is another's": "comes back",
+    "a recipe is acknowledged when it comes": "killed telling",
+    "a recipe goes before the end is told": "killed telling",
+    "a recipe is never taken away": "killed telling",
+    "who was cut off tells its ends at once": "comes back",
+    "a recipe that RabbitMQ has back is not waited for": "comes back",
+    "created is told before the recipe is written": "killed telling",
+    "what ends before its recipe is told without one": "order: killed between created and terminal",
+    "two ends are told of each life": "early",
+    "a placer passes a tool call on that another had": "order: a tool call whose placer lost its acknowledgement",
+    "an idempotency key is not remembered": "tool breaks",
+}
+"""The script, or the order, whose worlds find a mistake soonest; ``""`` is any world of the swarm."""
+
+HARMLESS = {
+    "the dead are not missed": "the placer asks for itself when the orphans come: it only takes longer",
+    "what comes through a new binding is not held back": "it is returned, and the placer sends it on behind the rest",
+    "a tool call is acknowledged after it was executed": "what is delivered twice is not executed again",
+    "a tool call that comes again is executed again": "what a dead worker's inbox gave up is not executed either",
+}
+"""Mistakes that another rule makes up for, and which."""
+
+
 @contextmanager
 def mutated(name: str) -> Iterator[None]:
     """Have the mistake of that name within this."""
@@ -346,7 +386,7 @@ def _executed_again(put: Put) -> None:
     put(Placer, "_place", placed)
 
 
-@_mutation("a placer passes a tool call on that another had before")
+@_mutation("a placer passes a tool call on that another had")
 def _passed_on_again(put: Put) -> None:
     put(placer, "ToolsCall", type("NoToolsCall", (), {}))
     run = CallRequests._run

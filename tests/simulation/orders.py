@@ -110,7 +110,7 @@ ORDERS = {
 
 MENDED = {
     "a start that waited for longer than the tombstone": "a call event is as new as its translation",
-    "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had before",
+    "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had",
     "killed before its recipes are written anew": "an older recipe is acknowledged before a newer one is written",
     "leaves its recipes to a placer that has not got them": "who leaves and holds no recipe deletes its inbox",
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
