@@ -145,7 +145,9 @@ def check_lives(world: World, lives: Lives) -> list[str]:
             if ended and ended[0][0] <= began:
                 continue
             holder, next_holder = (lives.created[life][1]["data"]["worker_id"] for life in (one, other))
-            late = "superseded" in lives.reasons(other) and _disturbed(world, next_holder, began)
+            # A placer tells ``created`` of a dead worker's session with its end, when a start may have opened the next.
+            told_late = not {"superseded", "worker_gone"}.isdisjoint(lives.reasons(other))
+            late = told_late and _disturbed(world, next_holder, began)
             if late or _disturbed(world, holder, began):
                 lives.counts["overlaps of a worker that was cut off"] += 1
             else:

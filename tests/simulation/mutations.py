@@ -55,7 +55,6 @@ WHERE: dict[str, str] = {
     "a standstill is not noticed": "away twice",
     "a call is given back to a worker beside its new owner": "comes back",
     "a placer places what a dead worker had, without asking": "placers change",
-    "whatever was returned is believed": "meanwhile",
     "the placer's tombstone left out": "end breaks",
     "the owner's tombstone left out": "end breaks",
     "an end is told to nobody": "end breaks",
