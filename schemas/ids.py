@@ -17,6 +17,9 @@ SessionId = NewType("SessionId", str)
 ServiceName = NewType("ServiceName", str)
 WorkerId = NewType("WorkerId", str)
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""What a prefix and the id of a worker look like: they are parts of the names of queues."""
+
 SEPARATOR = "#"
 MAX_ID_BYTES = 255
 """Longest id in bytes of UTF-8. Kazoo allows 255, FreeSWITCH cuts at 256, nobody sends more."""

@@ -113,7 +113,7 @@ class Channel:
             self._raw.exchange_declare(
                 exchange.name,
                 exchange_type=exchange.type,
-                durable=True,
+                durable=exchange.durable,
                 passive=passive,
                 arguments=dict(exchange.arguments),
             )

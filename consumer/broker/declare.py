@@ -29,7 +29,7 @@ class Finding:
 async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
     """Declare everything; idempotent. The broker's error tells what differs from what is there already.
 
-    A platform's own exchange is taken as it is when it is there: Kazoo's are not durable, and ours would differ.
+    A platform's own exchange is taken as it is when it is there, and declared as the platform would when it is not.
 
     Raises:
         BrokerUnavailable: something differs, or may not be declared.

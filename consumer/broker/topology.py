@@ -47,13 +47,14 @@ QUERY_TTL_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A durable exchange; a ``foreign`` one is its platform's, and declared only where it is missing."""
+    """An exchange; a ``foreign`` one is its platform's, and declared as the platform does only where it is missing."""
 
     name: str
     type: ExchangeType
     why: str
     arguments: Arguments = field(default_factory=dict)
     foreign: bool = False
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class CallExchange:
     type: ExchangeType = "topic"
     routing_key: str = "#"
     arguments: Arguments = field(default_factory=dict)
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,12 @@ def cluster_topology(
             Exchange(
                 names.events, "topic", "events of sessions and workers: session.<what>.<service_name>, worker.<what>"
             ),
-            *(Exchange(one.exchange, one.type, "a telephony platform's own exchange", foreign=True) for one in extra),
+            *(
+                Exchange(
+                    one.exchange, one.type, "a telephony platform's own exchange", foreign=True, durable=one.durable
+                )
+                for one in extra
+            ),
         ),
         queues=(
             *kept.queues,

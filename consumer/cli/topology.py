@@ -143,7 +143,9 @@ def needed(settings: "Settings") -> "Topology":
     from consumer.broker.topology import CallExchange, Names, cluster_topology
 
     own = settings.worker
-    extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
+    extra = [
+        CallExchange(one.exchange, one.type, one.routing_key, one.arguments, one.durable) for one in own.call_exchanges
+    ]
     return cluster_topology(
         Names(own.prefix), grace=own.grace, max_dead_letter_bytes=own.max_dead_letter_bytes, call_exchanges=extra
     )

@@ -16,10 +16,9 @@ from consumer.settings.fields import Reloadable
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Seconds, Section
 from schemas.calls import Platform
-from schemas.ids import ServiceName, ServiceNameField
+from schemas.ids import NAME_PATTERN, ServiceName, ServiceNameField
 from schemas.internal import MAX_RECIPE
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 AmqpName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@#,/+ -]{1,200}$")]
 """An exchange's name, of the letters that the AMQP library takes."""
 
@@ -59,7 +58,11 @@ class CallExchangeSettings(Section):
     exchange: AmqpName
     """The name of the exchange."""
     type: Literal["topic", "direct", "fanout", "headers"] = "topic"
-    """The type of the exchange. It is declared durable, as FreeSWITCH does."""
+    """The type of the exchange."""
+    durable: bool = True
+    """Whether the platform declares the exchange as durable. FreeSWITCH and Wazo do, Kazoo does not. A worker uses an
+    existing exchange as it is, and declares a missing one like this. If it differs, the platform's own declaration
+    fails."""
     routing_key: str = Field(default="#", max_length=255)
     """The routing key of the binding."""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -72,9 +75,9 @@ class CallExchangeSettings(Section):
 class WorkerSettings(Section):
     """``[worker]``: the worker."""
 
-    prefix: Annotated[str, Field(pattern=_NAME)] = "mcp"
+    prefix: Annotated[str, Field(pattern=NAME_PATTERN)] = "mcp"
     """The first word of every name on the broker."""
-    worker_id: Annotated[str, Field(pattern=_NAME)] | None = None
+    worker_id: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
     """The worker's id, which must be unique. If another running worker has it, the worker exits with 2. Default: a new
     id for each start."""
     tombstone: Seconds = 30.0

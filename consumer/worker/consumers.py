@@ -84,7 +84,10 @@ class Consumers:
         """Consume on a new link; without ``shared`` nothing that other workers take as well."""
         self._link.attach(link)
         names, own = self._names, self._settings
-        extra = [CallExchange(one.exchange, one.type, one.routing_key, one.arguments) for one in own.call_exchanges]
+        extra = [
+            CallExchange(one.exchange, one.type, one.routing_key, one.arguments, one.durable)
+            for one in own.call_exchanges
+        ]
         control = await link.channel()
         await ensure(
             link,

@@ -76,6 +76,20 @@ async def test_taking_a_binding_from_a_queue_that_is_gone_is_harmless(link, pref
     await channel.unbind(Binding(f"{prefix}.sessions", f"{prefix}.inbox.nobody", "c-1"))
 
 
+async def test_a_platform_finds_its_exchange_as_it_declares_it_itself(link, prefix):
+    """Kazoo's are not durable, and a worker may be there first."""
+    import aio_pika
+
+    name = f"{prefix}.callevt"
+    topology = cluster_topology(Names(prefix), call_exchanges=[CallExchange(name, durable=False)])
+    await apply(await link.channel(), topology, link=link)
+    connection = await aio_pika.connect(link._url)
+    async with connection:
+        channel = await connection.channel()
+        callevt = await channel.declare_exchange(name, "topic", durable=False)
+        await callevt.delete()
+
+
 async def test_a_platforms_own_exchange_is_taken_as_it_is(link, prefix):
     """Kazoo's are not durable."""
     import aio_pika
