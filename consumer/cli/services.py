@@ -138,8 +138,9 @@ async def check_services(invocation: Invocation) -> None:
 def _found(check: Any) -> str:
     if check.error is None:
         return f"{len(check.tools)} tools: {', '.join(tool['name'] for tool in check.tools)}"
-    stderr = str(check.error.details.get("stderr") or "").strip()
-    return f"{check.error.code.value}: {check.error.message}" + (f"\n{stderr}" if stderr else "")
+    *before, last = str(check.error.details.get("stderr") or "").strip().splitlines() or [""]
+    lines = before if last.strip() in check.error.message else [*before, last]  # the message has said the last one
+    return "\n".join([f"{check.error.code.value}: {check.error.message}", *lines])
 
 
 def _as_json(check: Any) -> dict[str, Any]:

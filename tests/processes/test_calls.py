@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from typing import Any
 
 import psutil
 import pytest
+import structlog
 
 from consumer.processes.client.mcp_client import MCPClient
+from consumer.processes.stdio import stderr_log
 from consumer.sessions.dialogue import Dialogue
 from schemas.errors import InvalidMessage, McpError, ToolNotFound, ToolTimeout
 
@@ -189,6 +192,41 @@ async def test_a_flood_on_stderr_leaves_its_end(start: Start) -> None:
         while client.process.stderr.last_line() != "last words":
             await asyncio.sleep(0.01)
     assert len(client.process.stderr.text()) <= 16 * 1024
+
+
+async def test_the_log_has_what_a_living_server_writes_to_stderr_at_debug(start: Start) -> None:
+    client = await start()
+    with structlog.testing.capture_logs() as logs:
+        await client.call_tool("stderr", {"size": 2_000, "last": "Traceback: no such flight"})
+        assert client.process is not None
+        async with asyncio.timeout(45):
+            while not any(line["line"].endswith("no such flight") for line in _of_stderr(logs)):
+                await asyncio.sleep(0.01)
+    assert {line["log_level"] for line in _of_stderr(logs)} == {"debug"}
+    assert {(line["service"], line["pid"]) for line in _of_stderr(logs)} == {("svc", client.process.pid)}
+    assert max(len(line["line"]) for line in _of_stderr(logs)) <= stderr_log.MAX_LINE
+
+
+def _of_stderr(logs: list[Any]) -> list[Any]:
+    return [line for line in logs if line["event"] == "process.stderr"]
+
+
+def test_a_flood_on_stderr_is_counted_and_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(stderr_log, "monotonic", lambda: now)
+    told = stderr_log.StderrLog("echo")
+    with structlog.testing.capture_logs() as logs:
+        told.feed(b"half a li", 7)
+        assert logs == []
+        told.feed(b"ne\n\n", 7)
+        told.feed(b"more\n" * 1000 + b"last\n", 7)
+        assert len(logs) == stderr_log.MAX_LINES
+        told.feed(b"too many\n", 7)
+        now += 1.0
+        told.feed(b"after\n", 7)
+    lines = [(line["line"], line.get("left_out")) for line in logs]
+    assert lines[:2] == [("half a line", None), ("more", 1002 - stderr_log.MAX_LINES)]
+    assert lines[-2:] == [("last", None), ("after", 1)]
 
 
 async def test_a_server_request_with_the_id_of_our_call_confuses_nobody(start: Start) -> None:

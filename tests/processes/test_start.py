@@ -111,6 +111,14 @@ async def test_a_server_that_crashes_says_why(start: Start) -> None:
     assert caught.value.details["stderr"].startswith("Traceback (most recent call last)")
 
 
+async def test_a_script_that_is_not_there_is_looked_for_in_our_own_folder(start: Start) -> None:
+    with pytest.raises(StartFailed) as caught:
+        await start(command=[sys.executable, "nobody_has_this.py"])
+    assert caught.value.message.endswith(
+        f"its command names 'nobody_has_this.py', which is not in {Path.cwd()}, the folder of this process"
+    )
+
+
 async def test_a_crash_is_not_tried_again(start: Start, tmp_path: Path) -> None:
     seen = tmp_path / "starts"
     code = f"open({str(seen)!r}, 'a').write('x'); raise SystemExit('no licence')"

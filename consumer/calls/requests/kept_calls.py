@@ -73,7 +73,7 @@ class KeptCall:
                 )
                 news.cancel()
                 if time.monotonic() >= until and not self._task.done() and not self._open:
-                    told = f"{self.what} did not finish within {left:g} s; it was cancelled at the server"
+                    told = f"{self.what} did not finish within {round(left, 2):g} s; it was cancelled at the server"
                     raise ToolTimeout(told, timeout=left)
         except BaseException:
             if news is not None:

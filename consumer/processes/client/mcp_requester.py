@@ -174,4 +174,4 @@ def _named(method: str, params: Mapping[str, Any]) -> str:
 
 
 def _timed_out(named: str, timeout: float | None, why: str) -> ToolTimeout:
-    return ToolTimeout(f"{named} did not finish within {timeout or 0:g} s; {why}", timeout=timeout)
+    return ToolTimeout(f"{named} did not finish within {round(timeout or 0, 2):g} s; {why}", timeout=timeout)

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from consumer.processes.client.connection import Connection
 from consumer.processes.client.start_retries import Again, Setback, ended_while_starting, refused, too_slow
 from consumer.processes.jsonrpc import quoted
-from consumer.processes.launch.launcher import Launcher
+from consumer.processes.launch.launcher import Launcher, missing_files
 from consumer.processes.service import MCPService
 from consumer.processes.stdio.process import ServerProcess
 from consumer.processes.stdio.short_way import ShortWay
@@ -52,7 +53,8 @@ class StdioConnection(Connection):
         if ending is None:
             self.hurry()
             return Setback(refused(self._service, fault, self.last_words, clue=self._clue))
-        error = ended_while_starting(self._service, ending, process.stderr.last_line(), self._clue)
+        clue = self._clue + _not_there(self._service)
+        error = ended_while_starting(self._service, ending, process.stderr.last_line(), clue)
         if process.fault is not None:
             return Setback(error)
         if probed and ending.signal is None and process.has_read(self._stdin.written):
@@ -92,3 +94,9 @@ async def over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> 
         stdio_transport(process, line_cap=line_cap, longest=service.longest_answer) as (stdout, stdin, short_way),
     ):
         yield StdioConnection(service, process, stdout, stdin, short_way)
+
+
+def _not_there(service: MCPService) -> str:
+    """The scripts of its command that are not there, as the end of a message."""
+    names = ", ".join(repr(name) for name in missing_files(service))
+    return f"; its command names {names}, which is not in {Path.cwd()}, the folder of this process" if names else ""

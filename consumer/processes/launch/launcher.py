@@ -32,6 +32,8 @@ from schemas.errors import StartFailed
 
 log = structlog.get_logger(__name__)
 
+_SCRIPTS = frozenset({".py", ".js", ".mjs", ".cjs"})
+
 
 class Launcher(Protocol):
     """Gives a service's client a process; when the block is left, the process and all that is its own are gone."""
@@ -112,7 +114,7 @@ class LocalLauncher:
         cwd = working_directory(service, folder)
         argv = await wrapped(service, command, folder, cwd, confinement=confinement, ignore_term=self.ignore_term)
         job = self.job(service, confinement, argv, folder, cwd, ignore_term=self.ignore_term or bubble)
-        process = ServerProcess(obeys_term=not self.ignore_term, in_shell=bubble)
+        process = ServerProcess(service.name, obeys_term=not self.ignore_term, in_shell=bubble)
         await self.connected(process, partial(self.start, job))
         return process
 
@@ -209,6 +211,14 @@ def resolve_command(service: MCPService) -> list[str]:
     return [str(Path(found).absolute()), *words]
 
 
+def missing_files(service: MCPService) -> list[str]:
+    """The scripts in a service's command that are named relative to the worker's folder and are not there."""
+    if service.command is None or service.sandbox.working_dir is not None:
+        return []
+    scripts = (word for word in service.command[1:] if Path(word).suffix in _SCRIPTS and not word.startswith("-"))
+    return [word for word in scripts if not Path(word).is_absolute() and not names_file(word)]
+
+
 Program = tuple[tuple[str, int, int], ...]
 """Path, modification time (ns) and size of each file that a command names."""
 
@@ -233,7 +243,7 @@ def program_of(service: MCPService) -> Program:
 def _names_file(word: str) -> bool:
     if word.startswith("-") or Path(word).is_absolute():
         return False
-    return ("/" in word or Path(word).suffix in {".py", ".js", ".mjs", ".cjs"}) and names_file(word)
+    return ("/" in word or Path(word).suffix in _SCRIPTS) and names_file(word)
 
 
 def pipes(count: int) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 
 from consumer.processes.stdio.pipes import PipeReader, PipeWriter
+from consumer.processes.stdio.stderr_log import StderrLog
 from consumer.processes.stdio.stderr_tail import StderrTail
 from consumer.sessions.session import ProcessExit
 
@@ -53,15 +54,16 @@ class ServerProcess:
     ``obeys_term`` is false when it is started with SIGTERM ignored; ``forked`` when it is the fork of a process that
     had imported the server; ``in_shell`` when a program around it tells of the signal that ended it as a shell does, by
     an exit code of 128 and the signal's number; ``hurry`` makes its end a short one; ``fault`` says why we ended it
-    ourselves. Everything runs in the event loop.
+    ourselves. Its stderr is logged under ``service``. Everything runs in the event loop.
     """
 
-    def __init__(self, *, obeys_term: bool = True, forked: bool = False, in_shell: bool = False) -> None:
+    def __init__(self, service: str, *, obeys_term: bool = True, forked: bool = False, in_shell: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self.pid = 0
         self.returncode: int | None = None
         self.fault: str | None = None
         self.stderr = StderrTail()
+        self._stderr_log = StderrLog(service)
         self.hurry = False
         self.forked = forked
         self._ending = False
@@ -86,7 +88,7 @@ class ServerProcess:
         """Take over our ends of the three pipes, before there is a process."""
         self._stdin = PipeWriter(stdin, partial(self._given_up, "stdin"))
         self._stdout = PipeReader(stdout, self._stdout_data, partial(self._pipe_ended, 1))
-        self._stderr = PipeReader(stderr, self.stderr.feed, partial(self._pipe_ended, 2))
+        self._stderr = PipeReader(stderr, self._stderr_data, partial(self._pipe_ended, 2))
         # Our own end is closed as soon as the server is gone; see has_read.
         self._stdin_duplicate = os.dup(stdin)
 
@@ -119,6 +121,10 @@ class ServerProcess:
 
     def _stdout_data(self, data: bytes) -> None:
         self._on_stdout(data)
+
+    def _stderr_data(self, data: bytes) -> None:
+        self.stderr.feed(data)
+        self._stderr_log.feed(data, self.pid)
 
     def _pipe_ended(self, number: int) -> None:
         self._open_pipes.discard(number)
