@@ -150,7 +150,11 @@ class SessionNotFound(SessionsError):
 
 
 class SessionExists(SessionsError):
-    """A session with that id is open, and the request has ``if_exists: reject``."""
+    """A session with that id is open, and the request does not accept it.
+
+    It has ``if_exists: reject``, or the session is on another service and it has ``if_exists: keep`` or
+    ``open: alone``.
+    """
 
     code = ErrorCode.SESSION_EXISTS
     executed = False
@@ -352,7 +356,11 @@ class RequestTooLarge(ClientError):
 
 
 class NoReply(ClientError):
-    """No reply came within ``reply_timeout``, or no worker runs. Whether the request was executed is unknown."""
+    """No reply came within ``reply_timeout``, or no worker runs. Whether the request was executed is unknown.
+
+    A tool call that is repeated with the same ``idempotency_key`` is executed at most once as long as the call stays
+    with its owner.
+    """
 
     code = ClientErrorCode.NO_REPLY
 

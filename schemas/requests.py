@@ -21,7 +21,10 @@ from schemas.ids import (
     WorkerId,
     call_id_of,
 )
-from schemas.text import REPLACED, repaired, unknown_field
+from schemas.text import REPLACED, did_you_mean, repaired, unknown_field
+
+MAX_PAGE = 10_000
+"""The most sessions of one page of a list."""
 
 
 class CallRequest(Strict):
@@ -37,7 +40,11 @@ class CallRequest(Strict):
 
 
 class SessionCreate(CallRequest):
-    """Open a session; ``timeout`` is its idle timeout (s). Result: session info."""
+    """Open a session; ``timeout`` is its idle timeout (s). Result: session info.
+
+    ``if_exists`` says what happens to an open session with that id: ``replace``, ``keep`` if it is on the same service,
+    or ``reject``.
+    """
 
     type: ClassVar[str] = "session.create"
     service_name: ServiceNameField
@@ -102,8 +109,15 @@ State = Annotated[str, Field(max_length=65_536)]
 """Opaque state that a server or a worker gets back with the answers to its questions."""
 
 
+Key = Annotated[str, Field(min_length=1, max_length=255), Readable]
+"""An idempotency key."""
+
+
 class ToolsCall(MayOpen):
-    """Call a tool, at most once for each ``idempotency_key`` (default: the message id).
+    """Call a tool, at most once for each ``idempotency_key`` (default: the message id) while the call has one owner.
+
+    Another owner, after a take-over or a hand-over, does not know the key, and executes a repeated call again. A key is
+    good for one session, tool and arguments, with their ``input_responses``; the other fields may differ.
 
     With a ``service_name``, the session is opened if there is none. ``open`` says how: ``beside`` the call's other
     sessions, ``alone`` only if no session has that id, or ``never``. ``session_timeout`` (idle timeout, s) and
@@ -129,7 +143,7 @@ class ToolsCall(MayOpen):
     name: str = Field(min_length=1)
     arguments: Json = Field(default_factory=dict)
     meta: Json | None = None
-    idempotency_key: Annotated[str, Readable] | None = Field(default=None, min_length=1, max_length=255)
+    idempotency_key: Key | None = None
     progress: bool = False
     pending_after: Seconds | None = None
     logs: bool = False
@@ -149,7 +163,7 @@ class ToolsCancel(CallRequest):
     """
 
     type: ClassVar[str] = "tools.cancel"
-    idempotency_key: Annotated[str, Readable] = Field(min_length=1, max_length=255)
+    idempotency_key: Key
     leaves: bool = False
 
 
@@ -259,7 +273,7 @@ class SessionsList(Strict):
     service_name: ServiceNameField | None = None
     call_id: CallIdField | None = None
     worker_id: WorkerId | None = None
-    limit: int | None = Field(default=None, ge=1, le=10_000)
+    limit: int | None = Field(default=None, ge=1, le=MAX_PAGE)
     cursor: str | None = None
 
 
@@ -410,7 +424,8 @@ def parse_request(message_type: str | None, body: bytes) -> Request:
     if model is None:
         known = ", ".join(sorted(REQUESTS))
         told = f"unknown type {message_type!r}" if message_type else "the AMQP property 'type' is missing"
-        raise UnknownType(f"{told}; it must be one of: {known}", type=message_type)
+        meant = did_you_mean(message_type or "", sorted(REQUESTS))
+        raise UnknownType(f"{told}; {meant}it must be one of: {known}", type=message_type)
     try:
         request = _read(model, body)
     except ValidationError as error:

@@ -75,7 +75,10 @@ async def call_tool(
     ),
     key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Idempotency key. If you repeat the call with it, the tool runs only once."),
+        typer.Option(
+            metavar="KEY",
+            help="Idempotency key. A repeated call with it runs once, as long as the call stays with its owner.",
+        ),
     ] = None,
 ) -> None:
     """Call a tool of a session and print the result.

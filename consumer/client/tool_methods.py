@@ -66,6 +66,9 @@ class ToolMethods(TypedRequests):
     ) -> ToolCallResult:
         """Call a tool. It is executed at most once, and the client never repeats it.
 
+        A call that is no longer waited for, for example because its task was cancelled, runs on at the server until
+        ``timeout``, and counts towards ``max_calls``. ``cancel_tool`` stops it.
+
         Args:
             session_id: the session, or with ``service_name`` the call.
             name: the tool.
@@ -77,7 +80,8 @@ class ToolMethods(TypedRequests):
             session_metadata: metadata of a session that this call opens.
             timeout: how long (s) the call may take, including a start. The client waits 1 s longer for the reply.
             meta: MCP's ``_meta`` for the server.
-            idempotency_key: a repeated call with this key joins the one in flight, or gets its result.
+            idempotency_key: a repeated call with this key joins the one in flight, or gets its result, as long as the
+                call stays with its owner. Another owner does not know the key, and executes it again.
             pending_after: after how long (s) ``on_pending`` is called.
             on_progress: is called with the server's progress.
             on_pending: is called once when the call takes longer than ``pending_after``.
@@ -104,8 +108,9 @@ class ToolMethods(TypedRequests):
             McpError: the server answered with an error.
             OutcomeUnknown, SessionDied: the server ended during the call, or before it.
             DeadlineExceeded: it waited longer than ``timeout``, and was not executed.
-            NoReply, Disconnected: it is unknown whether it was executed; repeat it with the same ``idempotency_key``.
-            InvalidMessage: the arguments are too large, or the key was used for another call.
+            NoReply, Disconnected: it is unknown whether it was executed. Repeated with the same ``idempotency_key``, it
+                is executed at most once as long as the call stays with its owner.
+            InvalidMessage: the arguments are too large, or the key was used for another tool or other arguments.
             LimitReached, StartFailed, StartTimeout, ServiceNotFound: as with ``create``, with a ``service_name``.
         """
 

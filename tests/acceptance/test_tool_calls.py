@@ -58,6 +58,9 @@ async def test_every_call_carries_the_call_and_the_session_beside_the_callers_ow
     answer = await call.client.call_tool("c", "meta", meta={"tenant": "acme"})
     meta = answer.structured_content["meta"]
     assert (meta["call_id"], meta["session_id"], meta["tenant"]) == ("c", "c", "acme")
+    assert "idempotency_key" not in meta
+    answer = await call.client.call_tool("c", "meta", meta={"idempotency_key": "theirs"}, idempotency_key="order-7")
+    assert answer.structured_content["meta"]["idempotency_key"] == "order-7"
 
 
 async def test_resources_and_prompts_are_the_servers_own(call):
@@ -85,7 +88,7 @@ async def test_a_tool_call_with_a_service_opens_the_session_that_is_missing(mcp:
 
 async def test_a_call_past_its_deadline_is_cancelled_at_the_server_and_the_session_stays(call):
     began = time.monotonic()
-    with pytest.raises(ToolTimeout):
+    with pytest.raises(ToolTimeout, match=r"within 0\.\d\d? s"):
         await call.client.call_tool("c", "sleep", {"seconds": 30}, timeout=0.5)
     assert time.monotonic() - began < 20
     cancelled = await call.client.call_tool("c", "cancelled")
@@ -113,6 +116,20 @@ async def test_a_repeated_key_joins_the_call_in_flight_and_is_good_for_one_reque
     assert (await count("twice")).structured_content == {"count": 2}
     with pytest.raises(InvalidMessage, match="idempotency_key"):
         await call.client.call_tool("c", "echo", idempotency_key="once")
+    patient = await call.client.call_tool("c", "counter", idempotency_key="once", timeout=60, on_progress=print)
+    assert patient.structured_content == {"count": 1}
+
+
+async def test_a_key_is_unknown_to_the_worker_that_takes_the_call_over(mcp: Cluster):
+    """As the pages say, which tell what to do about it."""
+    worker = await mcp.start(config(worker={"grace": 1}))
+    await mcp.client.create("c", "echo")
+    assert (await mcp.client.call_tool("c", "counter", idempotency_key="k")).structured_content == {"count": 1}
+    heir = await mcp.start(config(worker={"grace": 1}))
+    await worker.kill()
+    await mcp.event("created", restored=True, worker_id=heir.worker_id)
+    again = await mcp.client.call_tool("c", "counter", idempotency_key="k")
+    assert (again.structured_content, again.restored) == ({"count": 1}, True)
 
 
 async def test_what_was_not_executed_may_be_tried_again_under_its_key(call):

@@ -100,6 +100,15 @@ async def test_a_command_lifts_the_tombstone(parts: OwnerParts):
     assert CALL not in parts.endings
 
 
+async def test_a_session_on_another_service_is_not_kept(parts: OwnerParts):
+    await parts.carry_out(create())
+    (first,) = parts.call.sessions.values()
+    with pytest.raises(SessionExists, match="'c-1' is on service 'echo', not 'other'"):
+        await parts.carry_out(SessionCreate(session_id=ID, service_name=OTHER, if_exists="keep"))
+    await parts.carry_out(create(if_exists="keep"))
+    assert list(parts.call.sessions.values()) == [first]
+
+
 async def test_what_a_command_may_not_say_is_refused(parts: OwnerParts):
     with pytest.raises(InvalidMessage, match=r"metadata\.call"):
         await parts.carry_out(create(metadata={"call": {}}))

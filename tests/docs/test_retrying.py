@@ -52,6 +52,16 @@ def test_the_clients_reference_says_of_each_error_what_its_class_says():
     assert [Disconnected("", executed=sure).retryable for sure in (False, None)] == [True, False]
 
 
+_KEY = re.compile(r"same `+(?:idempotency_key|Idempotency-Key)|without an `+(?:idempotency_key|Idempotency-Key)`+ if")
+_BOUND = re.compile(r"owner|#at-most-once|answers for ten|ten\s+minutes")
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_whoever_advises_to_repeat_a_call_says_how_long_its_key_is_known(page: str):
+    parts = re.split(r"\n\s*\n|\n(?=[|-] )", PAGES[page].read_text())
+    assert [part for part in parts if _KEY.search(part) and not _BOUND.search(part)] == []
+
+
 def test_only_what_was_certainly_not_executed_may_be_repeated():
     assert [one for one in below(SessionsError) if one.retryable and one.executed is not False] == []
 

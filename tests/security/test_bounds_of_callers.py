@@ -14,7 +14,7 @@ import pytest
 from consumer.calls.requests.idempotency import Answers, KeptAnswer, Shelf
 from schemas.errors import Capacity, InvalidMessage, SessionsError, ToolTimeout
 from tests import programs
-from tests.calls.asking import once
+from tests.calls.asking import ask_for, once
 from tests.harness import ECHO, ROOT, Cluster, config
 
 FLOODER = Path(__file__).with_name("flooder.py")
@@ -155,13 +155,13 @@ async def test_answers_of_all_calls_together_are_bounded_and_the_oldest_goes_fir
         return KeptAnswer(b"x" * 10_000)
 
     for call in calls:
-        await once(call, "key", b"request", answer)
+        await once(call, "key", ask_for("book"), answer)
     assert shelf.bytes <= 100_000
     assert [len(call) for call in calls[-8:]] == [1] * 8
     assert sum(map(len, calls)) < 10
-    await once(calls[-1], "key", b"request", answer)
+    await once(calls[-1], "key", ask_for("book"), answer)
     assert asked == 20
-    await once(calls[0], "key", b"request", answer)
+    await once(calls[0], "key", ask_for("book"), answer)
     assert asked == 21
     for call in calls:
         call.clear()

@@ -27,7 +27,7 @@ from consumer.calls.placement import orphans, placer
 from consumer.calls.placement.orphans import Orphans
 from consumer.calls.placement.placements import Placement, Placements
 from consumer.calls.placement.placer import Placer
-from consumer.calls.requests.idempotency import Answers, Claim
+from consumer.calls.requests.idempotency import Answers, Claim, Identity
 from schemas import headers
 from schemas.events import EndReason
 from schemas.internal import Recipe
@@ -402,7 +402,7 @@ def _passed_on_again(put: Put) -> None:
 def _no_key(put: Put) -> None:
     claim = Answers.claim
 
-    def forgetful(self: Any, key: str, request: bytes) -> Claim:
-        return claim(self, "", request)
+    def forgetful(self: Any, key: str, identity: Identity) -> Claim:
+        return claim(self, "", identity)
 
     put(Answers, "claim", forgetful)

@@ -30,7 +30,7 @@ from consumer.sessions import IfExists
 from schemas import headers
 from schemas.base import Json
 from schemas.calls import CallEvent
-from schemas.errors import InvalidMessage, SessionNotFound, SessionsError
+from schemas.errors import InvalidMessage, SessionExists, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import SessionId, WorkerId, session_id_of
 from schemas.internal import OwnerCheck, Recipe
@@ -111,6 +111,8 @@ class CallLifecycle:
                 f"session.create: metadata.{CALL_KEY}: is reserved for the call event; choose another key"
             )
         before = call.sessions.get(request.session_id)
+        if before is not None and not again and request.if_exists == "keep":
+            _check_same_service(before, request)
         session = await self._open_one(
             call,
             Wanted(request.session_id, request.service_name, request.timeout, metadata),
@@ -229,6 +231,21 @@ class CallLifecycle:
         ]
         await self._opening.open_all(call, wanted, if_exists="keep")
         return Done(what="restored" if wanted else "restore_not_needed")
+
+
+def _check_same_service(session: CallSession, request: SessionCreate) -> None:
+    """Refuse to keep a session that is not the one that was asked for.
+
+    Raises:
+        SessionExists: it is on another service.
+    """
+    if session.service_name != request.service_name:
+        raise SessionExists(
+            f"session {session.session_id!r} is on service {session.service_name!r}, not {request.service_name!r}: "
+            "name that service, or another session_id",
+            session_id=session.session_id,
+            service_name=session.service_name,
+        )
 
 
 def _under_free_id(call: OwnedCall, wanted: Wanted) -> Wanted:

@@ -6,6 +6,7 @@ the call's owner: a key that is repeated to another owner, after this one has go
 
 import asyncio
 import hashlib
+import json
 import sys
 import time
 from collections import OrderedDict
@@ -13,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from consumer.calls.owned_call import OwnedCall
 from consumer.calls.requests.running import Listener, Running
+from schemas.base import Json
 from schemas.errors import InvalidMessage
+from schemas.requests import ToolsCall
 
 KEEP = 600.0
 """How long (s) an answer is kept after it was given."""
@@ -53,9 +56,49 @@ class KeptAnswer:
         return None if self.outcome in ("ok", "tool_error") else self.outcome.upper()
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a repeated tool call has to repeat: the session, the tool and all that its server is given to work with.
+
+    How long its requester waits, what it wants to hear meanwhile, and how a missing session is opened do not count.
+    """
+
+    session_id: str
+    service_name: str | None
+    tool: str
+    arguments: bytes
+    """A digest, which does not depend on the order of the members of an object."""
+    answers: bytes
+    """A digest of the answers to the server's questions, and of the state that they belong to."""
+
+    @classmethod
+    def of(cls, request: ToolsCall) -> "Identity":
+        """The identity of a request."""
+        given = request.input_responses, request.request_state
+        answers = b"" if given == (None, None) else _digest(list(given))
+        return cls(request.session_id, request.service_name, request.name, _digest(request.arguments), answers)
+
+    def difference_to(self, other: "Identity") -> str | None:
+        """What differs, in a word for people; None where nothing does. A service that one does not name is any."""
+        if self.tool != other.tool:
+            return f"another tool ({other.tool!r})"
+        if self.session_id != other.session_id:
+            return f"another session ({other.session_id!r})"
+        if None not in (self.service_name, other.service_name) and self.service_name != other.service_name:
+            return f"another service ({other.service_name!r})"
+        if self.arguments != other.arguments:
+            return "other arguments"
+        return "other input_responses" if self.answers != other.answers else None
+
+
+def _digest(value: Json | list[Any]) -> bytes:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
-    fingerprint: bytes
+    identity: Identity | None = None
+    """None where there is no key, so that nothing can repeat it."""
     key: str = ""
     running: Running = field(default_factory=Running)
     answer: asyncio.Future[KeptAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -97,8 +140,8 @@ class Answers:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def claim(self, key: str, request: bytes) -> "Claim":
-        """Ask for the answer under ``key``, for a request whose body is ``request``; the first who asks gives it.
+    def claim(self, key: str, identity: Identity) -> "Claim":
+        """Ask for the answer under ``key``, for a request with an identity; the first who asks gives it.
 
         Without a key (an empty one) everybody is the first.
 
@@ -106,17 +149,19 @@ class Answers:
             InvalidMessage: the key was used for another request.
         """
         if not key:
-            return Claim(_Entry(b""), is_first=True)
+            return Claim(_Entry(), is_first=True)
         self._forget()
-        fingerprint = hashlib.blake2b(request, digest_size=16).digest()
         entry = self._entries.get(key)
-        if entry is not None:
-            if entry.fingerprint != fingerprint:
-                raise InvalidMessage("idempotency_key: was used for another request of this call", idempotency_key=key)
-            entry.waiting += 1
-            return Claim(entry, is_first=False)
-        entry = self._entries[key] = _Entry(fingerprint, key)
-        return Claim(entry, is_first=True, window=self)
+        if entry is None:
+            entry = self._entries[key] = _Entry(identity, key)
+            return Claim(entry, is_first=True, window=self)
+        if entry.identity is not None and (difference := identity.difference_to(entry.identity)) is not None:
+            raise InvalidMessage(
+                f"idempotency_key: was used before in this call, for {difference}; each request needs a key of its own",
+                idempotency_key=key,
+            )
+        entry.waiting += 1
+        return Claim(entry, is_first=False)
 
     def keep(self, entry: _Entry, answer: KeptAnswer) -> None:
         """Keep what was answered under a key, unless nothing was executed for it."""

@@ -16,7 +16,7 @@ from consumer.calls.cluster.statistics import Figures
 from consumer.calls.context import Configured, Service
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.requests.asked import Asked
-from consumer.calls.requests.idempotency import AnswerWindows, KeptAnswer
+from consumer.calls.requests.idempotency import AnswerWindows, Identity, KeptAnswer
 from consumer.calls.requests.in_flight import InFlight
 from consumer.calls.requests.kept_calls import KeptCall, KeptCalls
 from consumer.calls.requests.pinned_arguments import bound_arguments
@@ -101,7 +101,7 @@ class ToolCalls:
         Raises:
             InvalidMessage: the key was used for another request.
         """
-        claim = self._answers.of(call).claim(asked.key, asked.delivery.message.body)
+        claim = self._answers.of(call).claim(asked.key, Identity.of(asked.request))
         listener = partial(self._tell, asked)
         if not claim.is_first:
             return await claim.joined(listener)
@@ -226,7 +226,9 @@ class ToolCalls:
 
     def _meta(self, asked: Asked, session: CallSession) -> Json:
         # The MCP SDK adds the context of the trace, below a span of its own.
-        return {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id}
+        given = asked.request.idempotency_key
+        key = {} if given is None else {"idempotency_key": given}
+        return {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id, **key}
 
     def cancel(self, call: OwnedCall, request: ToolsCancel) -> bool | None:
         """Whether the tool call under a key is cancelled by this; None where no such call is known."""
