@@ -139,6 +139,11 @@ def _distrust(error: BaseException | None, url: URL) -> str | None:
                 )
             case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
                 return None  # it has hung up, and may not the next time
+            case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE"):
+                return (
+                    f"{url.host}:{url.port} does not speak TLS: "
+                    "name the broker's port for TLS, usually 5671, or write amqp:// for a connection without TLS"
+                )
             case ssl.SSLError() | FileNotFoundError() | PermissionError() | IsADirectoryError():
                 files = ", ".join(f"{name}={url.query[name]}" for name in _FILES if name in url.query) or "no files"
                 return f"TLS with {url.host}:{url.port} failed: {error} ({files})"

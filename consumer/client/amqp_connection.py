@@ -306,6 +306,9 @@ class AmqpConnection:
             raise NoReply(f"no reply to {request.type} within {timeout:g} s") from None
         except Unroutable as error:
             raise NotRouted(f"{error}: {self._nobody_yet()}") from error
+        except ReplyLost as error:
+            closed = "the client was disconnected before the reply came"
+            raise Disconnected(closed if self._home is None else str(error)) from error
         except BrokerError as error:
             raise translated(error) from error
         except Internal as error:

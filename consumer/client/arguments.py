@@ -1,17 +1,22 @@
 """Checks the arguments of the client's methods before anything is sent. Pure.
 
-A worker checks every request, and names the field that is wrong. Here is checked what would not reach it as it was
-given: what Python cannot address or encode, and what the encoder would change without a word.
+A request is read here by the model by which a worker reads it, so that what a worker would refuse is never sent. Before
+that is checked what would not reach the worker as it was given: what Python cannot address or encode, and what the
+encoder would change without a word.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from schemas.base import MAX_SECONDS, Json
 from schemas.errors import InvalidArgument
+from schemas.ids import NAME_PATTERN
+from schemas.requests import explain
 
 _BINARY = (bytes, bytearray, memoryview)
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -25,6 +30,19 @@ def check_text(name: str, value: object, hint: str = "") -> None:
     """
     if not isinstance(value, str):
         raise InvalidArgument(f"{name}: must be a str, is {_kind(value)}{hint and f'; {hint}'}")
+
+
+def check_prefix(value: object) -> None:
+    """Refuse what workers refuse as their prefix.
+
+    Raises:
+        InvalidArgument: they do.
+    """
+    check_text("prefix", value)
+    if not re.fullmatch(NAME_PATTERN, str(value)):
+        raise InvalidArgument(
+            f"prefix: must be 1 to 100 letters, digits, '.', '_' or '-', and begin with a letter or digit, is {value!r}"
+        )
 
 
 def check_texts(name: str, values: object) -> None:
@@ -51,6 +69,18 @@ def check_seconds(name: str, value: object) -> None:
         raise InvalidArgument(f"{name}: must be more than 0 and at most {MAX_SECONDS} seconds, is {value}")
 
 
+def check_count(name: str, value: object, most: int) -> None:
+    """Refuse what is no number of things: 1 to ``most``.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgument(f"{name}: must be a whole number, is {_kind(value)}")
+    if not 1 <= value <= most:
+        raise InvalidArgument(f"{name}: must be 1 to {most}, is {value}")
+
+
 def check_function(name: str, value: object) -> None:
     """Refuse what cannot be called.
 
@@ -61,11 +91,11 @@ def check_function(name: str, value: object) -> None:
         raise InvalidArgument(f"{name}: must be a function or None, is {_kind(value)}")
 
 
-def encoded(values: Json) -> bytes:
-    """Encode the values that are not None as JSON.
+def encoded(values: Json, model: type[BaseModel] | None = None, /) -> bytes:
+    """Encode the values that are not None as JSON, the body of a message of ``model`` if there is one.
 
     Raises:
-        InvalidArgument: JSON cannot express one of them, which the message names.
+        InvalidArgument: JSON cannot express one of them, or the model does not allow it; the message names it.
     """
     given = {name: value for name, value in values.items() if value is not None}
     try:
@@ -76,7 +106,26 @@ def encoded(values: Json) -> bytes:
         raise InvalidArgument(_fault(given) or f"the request cannot be written as JSON: {error}") from error
     if suspect and (fault := _fault(given)):
         raise InvalidArgument(fault)
+    if model is not None:
+        try:
+            model.model_validate_json(body)  # as a worker does: Python's own types may be more than JSON has
+        except ValidationError as error:
+            raise InvalidArgument(_in_words(error, model)) from None
     return body
+
+
+_SUBJECT = re.compile(r"^(?:Value error, |(?:Input|Value|String|Dictionary|List) should(?= ))")
+
+
+def _in_words(error: ValidationError, model: type[BaseModel]) -> str:
+    said = ((fault["field"], fault["problem"]) for fault in explain(error, model)[1])
+    return "; ".join(f"{field}: {_problem(problem)}" for field, problem in said)
+
+
+def _problem(said: str) -> str:
+    if said == "Field required":
+        return "is required, and must not be None"
+    return _SUBJECT.sub(lambda found: "" if found[0].startswith("Value error") else "must", said)
 
 
 def _has_binary(values: Iterable[object]) -> bool:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from consumer.broker.topology import Names
 from consumer.client.amqp_connection import AmqpConnection
-from consumer.client.arguments import check_seconds, check_text, check_texts, encoded
+from consumer.client.arguments import check_prefix, check_seconds, check_text, check_texts, encoded
 from consumer.client.requester import Requester
 from consumer.client.server_methods import ServerMethods
 from consumer.client.session_methods import SessionMethods
@@ -67,7 +67,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         middleware: Callable[[Requester], Requester] | None = None,
     ) -> None:
         check_text("url", url, "is the environment variable set that it comes from?" if url is None else "")
-        check_text("prefix", prefix)
+        check_prefix(prefix)
         check_seconds("connect_timeout", connect_timeout)
         check_texts("token_keys", token_keys)
         self._minter = _minter(token_keys, prefix) if token_keys else None

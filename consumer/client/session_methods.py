@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from typing import Literal
 
+from consumer.client.arguments import check_count
 from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests, pages
 from schemas.base import Json
 from schemas.mcp import ListToolsResult
 from schemas.replies import CloseResult, FiguresResult, ServerDescription, ServicesResult, SessionsPage, WorkersResult
 from schemas.requests import (
+    MAX_PAGE,
     ServicesDescribe,
     ServicesList,
     ServicesTools,
@@ -49,14 +51,14 @@ class SessionMethods(TypedRequests):
             service_name: a configured service.
             timeout: the session's idle timeout (s); without one the configured one.
             metadata: is kept with the session and is part of its events. Bound arguments take their values from it.
-            if_exists: what happens if a session with this id is open; ``keep`` returns it.
+            if_exists: what happens if a session with this id is open; ``keep`` returns it if it is on this service.
             reply_timeout: how long (s) to wait. A start that is still waiting then is not carried out.
 
         Raises:
             ServiceNotFound, ServiceDisabled: there is no such service.
             LimitReached: there is no room (``SessionLimit``, ``ServiceSessionLimit``, ``Capacity``); try again later.
             StartFailed, StartTimeout: its MCP server did not start; details have the last lines of stderr.
-            SessionExists: ``if_exists`` is ``reject``.
+            SessionExists: ``if_exists`` is ``reject``, or it is ``keep`` and the open session is on another service.
             DeadlineExceeded: it waited longer than ``reply_timeout``, and was not opened.
         """
         return await self._session(
@@ -134,6 +136,7 @@ class SessionMethods(TypedRequests):
         reply_timeout: float = REPLY_TIMEOUT,
     ) -> AsyncIterator[SessionInfo]:
         """Iterate over the open sessions of all workers, page after page, in the order of their ids."""
+        check_count("page_size", page_size, MAX_PAGE)
         async for page in pages(
             lambda cursor: self.list_sessions(
                 service_name=service_name,

@@ -127,7 +127,7 @@ class ToolMethods(TypedRequests):
                 case InputRequired() if on_question is not None:
                     answer = await _awaited(on_question(message))
                     body = {"session_id": session_id, "input_id": message.input_id, **answer}
-                    await self._ask(InputAnswer.type, body, call_id_of(session_id), message.timeout, None)
+                    await self._ask(InputAnswer, body, call_id_of(session_id), message.timeout)
                 case _:
                     pass
 

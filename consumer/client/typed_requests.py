@@ -80,7 +80,7 @@ class TypedRequests:
 
         Args:
             message_type: as the wire reference names it, for example ``tools.call``.
-            body: the fields of the message; those that are None are left out.
+            body: the fields of the message; those that are None are left out. The worker judges the others.
             call_id: the call that it is addressed to; without one any worker answers.
             reply_timeout: how long (s) to wait for the reply.
             on_interim: is awaited for what comes before the reply.
@@ -92,13 +92,19 @@ class TypedRequests:
         if call_id is not None:
             check_text("call_id", call_id)
             call_id = CallId(call_id)
-        return await self._ask(message_type, body, call_id, reply_timeout, on_interim)
-
-    async def _ask(
-        self, message_type: str, body: Json, call_id: CallId | None, reply_timeout: float, on_interim: OnInterim | None
-    ) -> Json:
         asked = Outgoing(message_type, self._encode(body), call_id, reply_timeout)
         return (await self._requester.ask(asked, on_interim)).unwrap()
+
+    async def _ask(
+        self,
+        asked: type[CallRequest | ClusterRequest],
+        body: Json,
+        call_id: CallId | None,
+        reply_timeout: float,
+        on_interim: OnInterim | None = None,
+    ) -> Json:
+        outgoing = Outgoing(asked.type, self._encode(body, asked), call_id, reply_timeout)
+        return (await self._requester.ask(outgoing, on_interim)).unwrap()
 
     async def _session(
         self,
@@ -112,14 +118,14 @@ class TypedRequests:
         check_text("session_id", session_id)
         check_seconds("reply_timeout", reply_timeout)
         body = {"session_id": session_id, **more}
-        found = await self._ask(asked.type, body, call_id_of(session_id), reply_timeout, on_interim)
+        found = await self._ask(asked, body, call_id_of(session_id), reply_timeout, on_interim)
         return _read(result, asked.type, found)
 
     async def _cluster(
         self, asked: type[ClusterRequest], result: type[Result], reply_timeout: float, **more: Any
     ) -> Result:
         check_seconds("reply_timeout", reply_timeout)
-        return _read(result, asked.type, await self._ask(asked.type, more, None, reply_timeout, None))
+        return _read(result, asked.type, await self._ask(asked, more, None, reply_timeout))
 
 
 def on_the_wire(options: QuestionOptions) -> Json:
@@ -129,7 +135,7 @@ def on_the_wire(options: QuestionOptions) -> Json:
     return fields | {"questions": "return" if returned else None}
 
 
-def as_given(values: Json) -> bytes:
+def as_given(values: Json, _model: type[BaseModel] | None = None, /) -> bytes:
     """Encode the values that are not None as they were given to somebody who hands them on, for a worker to judge."""
     given = {name: value for name, value in values.items() if value is not None}
     try:

@@ -109,8 +109,9 @@ async def test_a_failed_tool_call_is_told_with_its_code_tool_and_service(mcp: Cl
 async def test_a_request_that_is_wrong_is_told_with_the_sentence_that_its_caller_got(mcp: Cluster):
     worker = await mcp.start()
     await mcp.client.create("c", "echo")
+    body = {"session_id": "c", "name": "echo", "idempotency_key": "k" * 1000}
     with pytest.raises(InvalidMessage) as caught:
-        await mcp.client.call_tool("c", "echo", idempotency_key="k" * 1000)
+        await mcp.client.request("tools.call", body, call_id="c")
     told = await worker.logged("delivery", type="tools.call", call_id="c")
     assert caught.value.message in (told["error"], f"tools.call: {told['error']}")
 

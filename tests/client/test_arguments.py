@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumer.client import CallEvent, CallKind, InvalidArgument, SessionClient, SyncSessionClient
+from consumer.client import CallEvent, CallKind, Disconnected, InvalidArgument, SessionClient, SyncSessionClient
 
 Use = Callable[[SessionClient], Any]
 
@@ -32,6 +32,22 @@ Use = Callable[[SessionClient], Any]
         (lambda client: client.publish_call_event(b"{}", routing_key=None), "routing_key: must be a str, is None"),
         (lambda client: client.publish_call_event({"call_id": b"c"}), "call_id: must be a value that JSON has"),
         (lambda client: client.following(3).__aenter__(), "pattern: must be a str"),
+        (lambda client: client.call_tool("c", "echo", [1]), "arguments: must be an object"),
+        (lambda client: client.call_tool("c", "echo", "x"), "arguments: must be an object"),
+        (lambda client: client.call_tool("c", None), "name: is required, and must not be None"),
+        (lambda client: client.call_tool("c", ""), "name: must have at least 1 character"),
+        (lambda client: client.call_tool("", "echo"), "session_id: must be 1 to 255 bytes long, is 0"),
+        (lambda client: client.call_tool("c", "echo", open="maybe"), "open: must be 'beside', 'alone' or 'never'"),
+        (lambda client: client.call_tool("c", "echo", idempotency_key=5), "idempotency_key: must be a valid string"),
+        (lambda client: client.call_tool("c", "echo", idempotency_key=""), "idempotency_key: must have at least 1"),
+        (lambda client: client.cancel_tool("c", ""), "idempotency_key: must have at least 1 character"),
+        (lambda client: client.create("c", "todo", if_exists="keeep"), "if_exists: must be 'replace', 'keep'"),
+        (lambda client: client.create("c", "todo", timeout=-4), "timeout: must be greater than 0"),
+        (lambda client: client.create("c", "todo", metadata=[1]), "metadata: must be an object"),
+        (lambda client: client.create("c", "to do"), "service_name: must match pattern"),
+        (lambda client: client.list_sessions(limit=0), "limit: must be greater than or equal to 1"),
+        (lambda client: anext(client.iter_sessions(page_size=0)), "page_size: must be 1 to 10000, is 0"),
+        (lambda client: client.get_prompt("c", "greet", {"n": 1}), "arguments.n: must be a valid string"),
     ],
 )
 async def test_an_argument_of_a_method(use: Use, told: str):
@@ -45,6 +61,7 @@ async def test_an_argument_of_a_method(use: Use, told: str):
     [
         ({"url": None}, "url: must be a str, is None; is the environment variable set"),
         ({"prefix": 3}, "prefix: must be a str"),
+        ({"prefix": "m c.p"}, "prefix: must be 1 to 100 letters, digits, '.', '_' or '-'"),
         ({"connect_timeout": 0}, "connect_timeout: must be more than 0"),
         ({"token_keys": "secret"}, "token_keys: must be a list of str, is of type str"),
     ],
@@ -52,6 +69,14 @@ async def test_an_argument_of_a_method(use: Use, told: str):
 def test_an_argument_of_a_client(kind: Any, arguments: dict[str, Any], told: str):
     with pytest.raises(InvalidArgument, match=re.escape(told)):
         kind(**arguments)
+
+
+async def test_what_json_makes_of_an_argument_counts():
+    """A model, a tuple or a key that is a number becomes what JSON has, and only then is read as a worker reads it."""
+    event = CallEvent.model_validate({"call_id": "c", "kind": "started"})
+    for arguments in (event, {1: "a"}, {"pair": (1, 2)}):
+        with pytest.raises(Disconnected):
+            await SessionClient("amqp://localhost").call_tool("c", "echo", arguments)  # type: ignore[arg-type]
 
 
 def test_a_token_for_what_is_no_list_of_services():

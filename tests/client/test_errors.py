@@ -37,6 +37,12 @@ async def test_a_broker_that_is_not_there_is_said_when_connecting():
     assert (caught.value.code, caught.value.executed) == ("BROKER_UNREACHABLE", False)
 
 
+async def test_a_port_without_tls_is_said_with_what_to_write(amqp_url: str):
+    client = SessionClient(amqp_url.replace("amqp://", "amqps://", 1))
+    with pytest.raises(CannotConnect, match=r"does not speak TLS: name the broker's port for TLS.*amqp://"):
+        await client.connect()
+
+
 async def test_before_the_first_connection_it_is_still_connecting():
     client = SessionClient(f"amqp://{LOOPBACK}:{free_port()}/", connect_timeout=WAIT)
     connecting = asyncio.create_task(client.connect())
@@ -93,6 +99,22 @@ async def test_what_no_worker_has_declared_is_said_at_once_and_the_connection_st
                 with pytest.raises(NotRouted, match=rf"under the prefix '{prefix}'.*check the prefix"):
                     await ask
         assert client._connection._link is link
+
+
+async def test_to_disconnect_is_not_told_as_a_lost_link(mcp: Cluster):
+    await mcp.start()
+    client = SessionClient(mcp.url, prefix=mcp.prefix)
+    await client.connect()
+    await client.create("c", "echo")
+    runs = asyncio.Event()
+    slow = {"steps": 1000, "interval": 0.05}
+    calling = asyncio.create_task(client.call_tool("c", "progress", slow, on_progress=lambda _: runs.set()))
+    async with asyncio.timeout(WAIT):
+        await runs.wait()
+        await client.disconnect()
+        with pytest.raises(Disconnected, match="the client was disconnected before the reply came") as caught:
+            await calling
+    assert caught.value.executed is None
 
 
 async def test_an_exchange_that_is_not_there_is_an_error_of_that_publish_only(mcp: Cluster):
