@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from schemas.errors import SessionsError
-from tests.harness import ECHO, Cluster
+from schemas.errors import OutcomeUnknown, SessionsError
+from tests.harness import ECHO, Cluster, config
 
 
 async def open_fifty(mcp: Cluster) -> None:
@@ -94,5 +94,18 @@ async def test_a_person_who_asks_twice_hurries(mcp: Cluster):
         worker.process.send_signal(signal.SIGINT)
         await worker.logged(said, signal="SIGINT")
     assert await worker.ended() == 4
-    with pytest.raises(SessionsError):
+    with pytest.raises(SessionsError, match="the worker shut down"):
+        await steps.answer
+
+
+async def test_a_tool_call_that_cannot_be_waited_for_is_told_as_cut_to_everybody(mcp: Cluster):
+    worker = await mcp.start(config(worker={"drain_timeout": 5}))
+    await mcp.client.create("busy", "echo")
+    steps = Steps(mcp, 60)
+    await steps.another()
+    assert await worker.terminate() == 4
+    cut = await worker.logged("owner.requests_cut")
+    assert (cut["level"], cut["call_id"], cut["requests"]) == ("warning", "busy", 1)
+    assert (await worker.logged("worker.stopped"))["drained"] is False
+    with pytest.raises(OutcomeUnknown, match="the worker shut down, and ended the server before it answered"):
         await steps.answer

@@ -44,6 +44,8 @@ class Handover:
         self._reporter = reporter
         self._owned_calls = owned_calls
         self._closing = closing
+        self.cut = 0
+        """How many requests were cut off, because they still ran when their call had to be given away."""
 
     async def give_away(self, call: OwnedCall, *, until: float, hand_over: bool) -> None:
         """Let its tool calls finish, but only ``until`` (the event loop's clock), close it, and pass its recipe on.
@@ -53,7 +55,9 @@ class Handover:
         """
         sessions = list(call.sessions.values())
         try:
-            await _idle(sessions, until)
+            if cut := await _still_running(sessions, until):
+                self.cut += cut
+                log.warning("owner.requests_cut", call_id=call.call_id, requests=cut)
             message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
             now = asyncio.get_running_loop().time()
@@ -79,9 +83,15 @@ class Handover:
         return self._owned_calls.recipe_message(call, alive) if alive else None
 
 
-async def _idle(sessions: list[CallSession], until: float) -> None:
+async def _still_running(sessions: list[CallSession], until: float) -> int:
+    """Wait until no request runs, or ``until``; returns how many run then."""
     loop = asyncio.get_running_loop()
     while loop.time() < until:
-        if not any(one.in_flight and not one.has_ended for one in sessions):
-            return
+        if not _running(sessions):
+            return 0
         await asyncio.sleep(LOOK_EVERY)
+    return _running(sessions)
+
+
+def _running(sessions: list[CallSession]) -> int:
+    return sum(one.in_flight for one in sessions if not one.has_ended)

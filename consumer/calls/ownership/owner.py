@@ -164,14 +164,14 @@ class Owner:
     # The worker's life.
 
     async def leave(self, hand_over: bool, timeout: float) -> bool:
-        """Give every call away or close it; returns whether that was done within ``timeout`` seconds."""
+        """Give every call away or close it; returns whether ``timeout`` (s) was enough, and for their requests too."""
         self._owned_calls.leaving = True
         until = asyncio.get_running_loop().time() + timeout - STOP_TIMEOUT
         for call in list(self._owned_calls.calls.values()):
             self._owned_calls.publish_pending(call)
             give_away = partial(self._handover.give_away, call, until=until, hand_over=hand_over)
             self._lanes.submit(call.call_id, give_away)
-        return await self._lanes.drain(timeout)
+        return await self._lanes.drain(timeout) and not self._handover.cut
 
     async def stop(self, timeout: float) -> None:
         """Wait for what runs, then stop it."""

@@ -33,6 +33,7 @@ from schemas.errors import (
     SessionsError,
     ToolCancelled,
 )
+from schemas.events import EndReason
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
 from schemas.requests import InputAnswer, ToolsCall, ToolsCancel
@@ -199,6 +200,11 @@ class ToolCalls:
                 dialogue=self._dialogue(request, session, running, ask),
             )
             failure = bool(result.get("isError"))
+        except OutcomeUnknown as error:
+            if session.end_reason is not EndReason.WORKER_SHUTDOWN:
+                raise
+            cut = f"tools/call {request.name}: the worker shut down, and ended the server before it answered"
+            raise OutcomeUnknown(f"{cut}; it is unknown whether the call was executed", **error.details) from error
         finally:
             self.in_flight -= 1
             if pending is not None:
