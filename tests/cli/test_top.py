@@ -12,9 +12,14 @@ import psutil
 import pytest
 from rich.cells import cell_len
 
+from consumer.cli.top import watching
+from consumer.cli.top.known import Known
+from consumer.client import SessionClient
+from schemas.errors import NoReply
 from tests.cli.conftest import Cli
 from tests.harness import WAIT, Cluster, config
 from tests.programs import PROGRAM
+from tests.proxy import proxy_to, standing_still, through
 from tests.terminal import DOWN, ENTER, ESCAPE, Terminal, terminal
 
 TOP = (str(PROGRAM), "top", "--interval", "0.2")
@@ -242,3 +247,46 @@ async def test_figures_are_those_of_all_workers(mcp: Cluster):
     assert sum(tool.errors for tool in tools) == 1
     assert all(sum(count for _, count in tool.durations) == tool.calls for tool in tools)
     assert sum(one.placer for one in figures.values()) == 1
+
+
+async def test_what_is_missing_without_a_worker_fits_the_narrowest_screen(mcp: Cluster, top: Callable[..., Any]):
+    async with top() as screen:
+        await screen.shows("nothing declared", "start a worker, or run 'mcp-sessions topology apply'")
+        await mcp.start()
+        await screen.shows(" connected", "No session is open.")
+
+
+async def test_a_count_of_the_dead_letters_that_does_not_come_holds_nothing_up(
+    mcp: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    """As when the broker is stopped after the workers have answered."""
+
+    class Uncounted(SessionClient):
+        async def count_dead_letters(self) -> int:
+            await asyncio.Event().wait()
+            raise AssertionError("it never comes")
+
+    worker = await mcp.start()
+    monkeypatch.setattr(watching, "REPLY_TIMEOUT", 1.0)
+    async with Uncounted(mcp.url, prefix=mcp.prefix) as client, asyncio.timeout(WAIT):
+        listing = await watching.Watcher(client, Known("here"), lambda: None).fetch()
+    assert [one["worker_id"] for one in listing.workers] == [worker.worker_id]
+    assert listing.dead_letters is None
+
+
+async def test_a_request_that_the_broker_does_not_confirm_fails_its_round(
+    mcp: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    """A stopped broker would else make one long round of it, and the next one would come much later."""
+    await mcp.start()
+    monkeypatch.setattr(watching, "REPLY_TIMEOUT", 1.0)
+    async with (
+        asyncio.timeout(WAIT),
+        proxy_to(mcp.url) as proxy,
+        SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client,
+    ):
+        watcher = watching.Watcher(client, Known("here"), lambda: None)
+        assert (await watcher.fetch()).workers
+        with standing_still(proxy), pytest.raises(NoReply):
+            await watcher.fetch()
+        assert (await watcher.fetch()).workers

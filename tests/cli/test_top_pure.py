@@ -14,6 +14,7 @@ from consumer.cli.top.known import ClusterListing, Known, Now, SessionRow, minut
 from consumer.cli.top.picture import picture
 from consumer.cli.top.start import snapshot
 from consumer.cli.top.view import Close, Quit, View, chosen, pressed
+from consumer.cli.top.watching import pause_after
 from schemas.errors import StartTimeout
 from schemas.events import CloudEvent
 from schemas.ids import ServiceName, WorkerId
@@ -186,3 +187,18 @@ def test_figures_are_those_of_the_last_minute():
     figures.ended()
     told = figures.last_minute(WorkerId("w-1"), placer=False)
     assert (told.starts, told.ends, told.tools, told.parked) == (0, 1, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("took", "before", "pause"),
+    [
+        (0.1, 0.1, 1.0),
+        (2.0, 2.0, 10.0),
+        (2.0, 3.0, 10.0),
+        (25.0, 0.1, 1.0),  # a broker that was stopped meanwhile
+        (0.1, 25.0, 1.0),
+        (25.0, 0.0, 1.0),  # the first round, or one after a round that failed
+    ],
+)
+def test_only_what_takes_long_twice_in_a_row_is_asked_less_often(took: float, before: float, pause: float):
+    assert pause_after(took, before, 1.0) == pause

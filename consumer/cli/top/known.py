@@ -18,6 +18,10 @@ EVENTS = 200
 """How many events are kept for the screen."""
 
 
+NOTHING = "nothing declared"
+"""What is wrong where no worker has declared anything under the prefix, and no operator has."""
+
+
 class Now(NamedTuple):
     """A moment, on this process's monotonic clock (s) and in the calendar."""
 

@@ -11,11 +11,13 @@ from consumer.cli.events import event_line
 from consumer.cli.screen import age_of, bar, duration, shown, state
 from consumer.cli.top.columns import Column, line, lines
 from consumer.cli.top.head import foot, head, help_lines, took
-from consumer.cli.top.known import Known, Now, SessionRow, minute
+from consumer.cli.top.known import NOTHING, Known, Now, SessionRow, minute
 from consumer.cli.top.view import View, chosen, position
 
 FEWEST = 3
 """Lines of workers, and of events, that a screen has at least."""
+
+_DECLARE = "Nothing is declared: start a worker, or run 'mcp-sessions topology apply'"
 
 _WORKERS = (
     Column("WORKER", least=12, middle=True),
@@ -87,7 +89,8 @@ def _workers(known: Known, width: int, now: Now, most: int | None = None) -> lis
         )
     made = lines(_WORKERS, rows, width)
     if not workers:
-        made.append(line(Text("No worker is present. Start one: mcp-sessions worker", style="yellow"), width))
+        advice = _DECLARE if known.problem == NOTHING else "No worker is present. Start one: mcp-sessions worker"
+        made.append(line(Text(advice, style="yellow"), width))
     if len(drawn) < len(workers):
         made.append(line(Text(f"… and {len(workers) - len(drawn)} more", style="dim"), width))
     return made

@@ -1,7 +1,8 @@
 """Asking the workers, and following what happens: fills ``Known``, at a rate that they do not feel.
 
-A round of questions is asked at most once in ``interval`` seconds, and never takes more than a fifth of the time:
-where listing thousands of sessions takes long, it is done less often. In between, events keep the picture right. A
+A round of questions is asked at most once in ``interval`` seconds, and rounds never take more than a fifth of the time:
+where listing thousands of sessions takes long, it is done less often. In between, events keep the picture right. Only
+what takes long twice in a row counts: one long round was a moment's standstill, as of a broker that was stopped. A
 round that failed has listed nothing, however long it took: the next one follows after ``interval``.
 """
 
@@ -10,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consumer.cli.top.known import ClusterListing, Known
+from consumer.cli.top.known import NOTHING, ClusterListing, Known
 from schemas.base import Json
 from schemas.errors import Disconnected, Forbidden, NoReply, NotRouted, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
@@ -24,10 +25,15 @@ MOST = 5000
 """How many sessions are fetched at most: more than anybody reads, and what a filter finds something in."""
 
 REPLY_TIMEOUT = 3.0
-"""How long (s) the workers have to answer."""
+"""How long (s) the workers have to answer, and the broker to count the dead letters."""
 
 SHARE = 5
 """A round may take this fraction of the time."""
+
+
+def pause_after(took: float, before: float, interval: float) -> float:
+    """How long (s) to wait after a round that took ``took`` seconds, and the one before it ``before``."""
+    return max(interval, SHARE * min(took, before))
 
 
 class Watcher:
@@ -74,7 +80,11 @@ class Watcher:
         return ClusterListing(workers["workers"], sessions, missing, more, figures, dead_letters)
 
     async def _request(self, message_type: str, body: Json) -> Json:
-        return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT):  # a stopped broker confirms no request, for as long as it likes
+                return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
+        except TimeoutError:
+            raise NoReply(f"no reply to {message_type} within {REPLY_TIMEOUT:g} s") from None
 
     async def _sessions(self) -> tuple[Json, list[str], bool]:
         sessions: Json = {}
@@ -99,17 +109,20 @@ class Watcher:
             return None
 
     async def _dead_letters(self) -> int | None:
-        with contextlib.suppress(Disconnected, Forbidden, NotRouted):  # who may not look there sees the rest
-            return await self._client.count_dead_letters()
+        # Who may not look there, or gets no answer, sees the rest.
+        with contextlib.suppress(Disconnected, Forbidden, NotRouted, TimeoutError):
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                return await self._client.count_dead_letters()
         return None
 
     async def watch(self, interval: float) -> None:
         """Ask again and again, for ever."""
+        took = 0.0
         while True:
             self._wanted.clear()
-            took = 0.0 if self.held else await self._round()
+            before, took = took, 0.0 if self.held else await self._round()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(interval, SHARE * took)):
+                async with asyncio.timeout(pause_after(took, before, interval)):
                     await self._wanted.wait()
 
     async def _round(self) -> float:
@@ -119,7 +132,7 @@ class Watcher:
         try:
             listing = await self.fetch()
         except NotRouted:
-            self.known.problem = "no worker has ever been here"
+            self.known.problem = NOTHING
         except NoReply:
             self.known.problem = "no worker answers"
         except SessionsError as error:
