@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from structlog.testing import capture_logs
+
 from consumer.broker.channel import Channel
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
@@ -88,11 +90,17 @@ async def test_a_broker_that_stands_still_is_no_health_long_before_the_link_is_l
         async with running(one.liveness.run(every=0.05)):
             await one.publisher.looks.get()
             assert one.liveness.healthy
-            with standing_still(proxy):
-                while one.liveness.healthy:
+            with capture_logs() as told:
+                with standing_still(proxy):
+                    while one.liveness.healthy or not told:
+                        await asyncio.sleep(0)
+                    assert not one.link.lost.done(), "no heartbeat has been missed yet"
+                while not one.liveness.healthy:
                     await asyncio.sleep(0)
-                assert not one.link.lost.done(), "no heartbeat has been missed yet"
-            while not one.liveness.healthy:
-                await asyncio.sleep(0)
             assert one.restarted.empty()
             assert not one.link.lost.done()
+    assert [(line["event"], line["log_level"]) for line in told] == [
+        ("liveness.stalled", "warning"),
+        ("liveness.answered", "warning"),
+    ]
+    assert told[1]["stalled_s"] >= told[0]["waited_s"] == 0.3

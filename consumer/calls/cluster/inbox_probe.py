@@ -8,8 +8,8 @@ still answers nothing, and its sockets stay open: the worker counts as not healt
 
 import asyncio
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -82,13 +82,32 @@ class Liveness:
         while True:
             await self._up.wait()
             self._lost.clear()
-            self._asked_at = _ticks()
-            proved = await self._look(probe_every) or await self._probe(timeout)
-            self._asked_at = None
+            with self._asking():
+                proved = await self._look(probe_every) or await self._probe(timeout)
             self._proved = proved and not self._lost.is_set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
                     await self._lost.wait()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """While the broker owes an answer: log that it is overdue, and that it came; a lost link is logged as such."""
+        stalled = False
+
+        def overdue() -> None:
+            nonlocal stalled
+            stalled = True
+            log.warning("liveness.stalled", inbox=self._inbox, waited_s=self._answer_within)
+
+        self._asked_at = asked_at = _ticks()
+        timer = asyncio.get_running_loop().call_later(self._answer_within, overdue)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._asked_at = None
+        if stalled and not self._lost.is_set():
+            log.warning("liveness.answered", inbox=self._inbox, stalled_s=round(_ticks() - asked_at, 1))
 
     async def _look(self, probe_every: float) -> bool:
         """Whether all seems well, and was proved to be not long ago."""
