@@ -5,6 +5,7 @@ Only the first connection gives up: a worker that never reached its broker repor
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -80,17 +81,25 @@ def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: flo
             log.info("broker.not_there", broker=where, hint=hint, error=_said(state))
 
 
-def _teller(told: float = -TELL_EVERY) -> Callable[[tenacity.RetryCallState], None]:
-    """Logs the first failed try and then one a minute, for one absence of the broker; ``told`` (s) is the last time."""
+def _teller(first: str | None = None) -> Callable[[tenacity.RetryCallState], None]:
+    """Logs why the broker is away: each cause at once and then once a minute; ``first`` was logged at the start.
+
+    Tries fail every second, and may fail for two causes in turn: so each cause has its own minute.
+    """
+    told: dict[str, float] = {} if first is None else {_cause(first): 0.0}
 
     def tell(state: tenacity.RetryCallState) -> None:
-        nonlocal told
-        away = state.seconds_since_start or 0.0
-        if away - told >= TELL_EVERY:
-            told = away
-            log.warning("broker.reconnecting", error=_said(state), tries=state.attempt_number, away_s=round(away, 1))
+        away, said = state.seconds_since_start or 0.0, _said(state)
+        if away - told.get(_cause(said), -math.inf) >= TELL_EVERY:
+            told[_cause(said)] = away
+            log.warning("broker.reconnecting", error=said, tries=state.attempt_number, away_s=round(away, 1))
 
     return tell
+
+
+def _cause(said: str) -> str:
+    """What an error says without its figures and the tokens of links, which differ from try to try."""
+    return re.sub(r"\w*\d\w*|\b[0-9a-f]{6}\b", "", said)
 
 
 def _said(state: tenacity.RetryCallState) -> str:
@@ -149,13 +158,15 @@ class Supervisor:
         """
         where = place_of(self._url)
 
+        tell = _teller()
+
         def tell_first(state: tenacity.RetryCallState) -> None:
+            nonlocal tell
             if state.attempt_number == 1:
                 _tell_first(state, where, connect_timeout)
+                tell = _teller(first=_said(state))
             else:
                 tell(state)
-
-        tell = _teller(told=0.0)
 
         first = tenacity.AsyncRetrying(
             wait=BACK_OFF,
