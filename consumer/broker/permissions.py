@@ -145,10 +145,10 @@ def commands(given: Iterable[Permissions], *, vhost: str, user: str) -> list[str
     lines = [f"{PASSWORDS} {' '.join(_variable(name) for name, _ in listed)}"]
     for name, one in listed:
         lines.append(f"printf '%s\\n' \"${{{_variable(name)}:?}}\" | {_line('add_user', name)}")
-        lines.append(_line("set_permissions", "-p", vhost, name, one.configure, one.write, one.read))
+        lines.append(_alone("set_permissions", "-p", vhost, name, one.configure, one.write, one.read))
     lines.append(BETWEEN)
     lines += [
-        _line("set_topic_permissions", "-p", vhost, name, topic.exchange, topic.write, topic.read)
+        _alone("set_topic_permissions", "-p", vhost, name, topic.exchange, topic.write, topic.read)
         for name, one in listed
         for topic in one.topics
     ]
@@ -173,6 +173,11 @@ def _variable(name: str) -> str:
 
 def _line(*words: str) -> str:
     return shlex.join(("rabbitmqctl", *words))
+
+
+def _alone(*words: str) -> str:
+    """A line whose command leaves stdin alone: it would swallow the lines below, where they come to a shell by it."""
+    return f"{_line(*words)} </dev/null"
 
 
 def definitions(names: Names, given: Iterable[Permissions], *, vhost: str, user: str) -> dict[str, Any]:

@@ -242,8 +242,9 @@ async def test_permissions_are_printed_for_a_shell_and_for_an_import(offline: Cl
     assert passwords.startswith("#")
     assert passwords.endswith(" ACME_PUBLISHER_PASSWORD")
     assert add == r"""printf '%s\n' "${ACME_PUBLISHER_PASSWORD:?}" | rabbitmqctl add_user acme-publisher"""
-    assert give == r"rabbitmqctl set_permissions -p phones acme-publisher '^$' '^(acme\.calls)$' '^$'"
+    assert give == r"rabbitmqctl set_permissions -p phones acme-publisher '^$' '^(acme\.calls)$' '^$' </dev/null"
     assert between.startswith("#")
+    assert all(line.endswith(" </dev/null") for line in topics), "a shell that reads them from a pipe reads them all"
     assert [line.split()[:4] for line in topics] == [["rabbitmqctl", "set_topic_permissions", "-p", "phones"]] * 2
     ran = await offline("topology", "permissions", "--json")
     assert {one["user"] for one in ran.json["permissions"]} == {f"mcp-{role}" for role in ROLES}
