@@ -36,7 +36,10 @@ UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
 REFUSED_HINT = "User, password and vhost are those of --url or AMQP_URL; rabbitmqctl shows what there is."
 FORBIDDEN_HINT = "'mcp-sessions topology permissions' shows what each role needs."
 NO_DEAD_LETTER_HINT = "'mcp-sessions dead-letters list' shows the dead letters."
-NOT_ROUTED_HINT = "A worker binds its queues when it starts: mcp-sessions worker"
+NOT_ROUTED_HINT = (
+    "A worker declares its queues when it starts: mcp-sessions worker. "
+    "For workers that may not, run 'mcp-sessions topology apply' as operator."
+)
 
 
 NO_WORKER_HINT = "'mcp-sessions workers list' shows who is present."

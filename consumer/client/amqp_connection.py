@@ -212,11 +212,6 @@ class AmqpConnection:
     async def _attach(self, link: Link) -> None:
         self._link = link
         self._present = set()
-        with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
-            async with link.scratch() as scratch:
-                for exchange in cluster_topology(self.names).exchanges:
-                    if exchange.name != self.names.cluster:  # without its queue it would lead nowhere
-                        await scratch.declare_exchange(exchange)
         self._to_cluster = await cluster_exchange(link, self.names)
         for events, followed in self._followed.items():
             followed.channel, followed.consumer_tag = await self._follow(link, events, followed.pattern)
@@ -259,7 +254,10 @@ class AmqpConnection:
             raise NotRouted(f"there is no queue {queue!r}: {self._nobody_yet()}")
 
     def _nobody_yet(self) -> str:
-        return f"no worker has run under the prefix {self.names.prefix!r} here; check the prefix, or start one"
+        return (
+            f"nothing is declared under the prefix {self.names.prefix!r} here; check the prefix, start a worker, "
+            "or run 'mcp-sessions topology apply' if the workers may not declare"
+        )
 
     # Requests.
 
@@ -435,6 +433,11 @@ class AmqpConnection:
             with contextlib.suppress(ValidationError):
                 events.put_nowait(CloudEvent.model_validate_json(delivery.message.body, extra="ignore"))
 
+        with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
+            async with link.scratch() as scratch:
+                for exchange in cluster_topology(self.names).exchanges:
+                    if exchange.name == self.names.events:  # a follower may come before the first worker
+                        await scratch.declare_exchange(exchange)
         channel = await link.channel()
         name = self._events_queue(events)
         await channel.declare_queue(Queue(name, "events for a client", exclusive=True))

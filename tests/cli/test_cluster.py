@@ -179,7 +179,11 @@ async def test_without_any_worker_the_next_step_is_told(at: Callable[[str], Cli]
         ran = await cli("sessions", "list")
         assert (ran.code, ran.out) == (1, "")
         assert "mcp-sessions worker" in ran.err
+        assert "'mcp-sessions topology apply' if the workers may not declare" in ran.err
         assert (await cli("workers", "--json")).error["code"] == "NOT_ROUTED"
+        assert (await cli("top", "--once", "--json")).error["code"] == "NOT_ROUTED"
+        found = (await cli("topology", "verify", "--json")).json["findings"]
+        assert {one["state"] for one in found} == {"missing"}, "to look declares nothing"
     finally:
         await remove_everything(amqp_url, prefix, [])
 
