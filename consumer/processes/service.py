@@ -3,8 +3,9 @@
 import re
 import shutil
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
 from consumer.processes.search_path import search_path
 from schemas.base import Seconds, Section
@@ -24,6 +25,15 @@ def parse_size(value: object) -> object:
     if found is None:
         raise ValueError('give a number of bytes or a size such as "512M" or "2G"')
     return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _is_http(url: str) -> bool:
+    """Whether an HTTP client can make a connection of it."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 MAX_LISTING = 4 << 20
@@ -173,6 +183,13 @@ class MCPService(Section):
     a throw-away fork, so a server that acts when it starts does so one more time."""
     sandbox: Sandbox = Field(default_factory=Sandbox)
     """How the process is isolated."""
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_asked(cls, url: str | None) -> str | None:
+        if url is not None and not _is_http(url):
+            raise ValueError("must be a URL of HTTP: write http://host:port/path, or https://")
+        return url
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

@@ -212,6 +212,13 @@ def test_a_service_needs_one_way_in() -> None:
     assert found == {"services.none": "give either command or url", "services.both": "give either command or url"}
 
 
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://", "http://x:port/", "localhost:8000/mcp"])
+def test_the_url_of_a_service_is_one_of_http(url: str) -> None:
+    [(key, problem)] = faults(f'[services.remote]\nurl = "{url}"').items()
+    assert (key, url in problem) == ("services.remote.url", False), "it may hold a secret"
+    assert "write http://host:port/path" in problem
+
+
 def test_the_name_of_a_service_has_letters_and_digits() -> None:
     found = faults('[services."my service"]\ncommand = ["x"]')
     assert list(found) == ["services.my service"]
