@@ -12,8 +12,9 @@ from schemas.replies import Reply
 class Done:
     """Handled; the requester, if any, gets ``reply``: a reply, or the body of one that is encoded already.
 
-    What is ``routine`` is told to who debugs only: nothing has happened. ``about`` is what the log line of the delivery
-    says besides, such as the tool; ``code`` and ``problem`` are the error of a reply that is written already.
+    What is ``routine`` is told to who debugs only: nothing has changed, and programs ask it again and again. ``about``
+    is what the log line of the delivery says besides, such as the tool; ``code`` and ``problem`` are the error of a
+    reply that is written already.
     """
 
     reply: Reply | bytes | None = None

@@ -128,7 +128,7 @@ class Queries:
             await self._presence.has_listened(PRESENCE_TIMEOUT)
             # Lists of sessions and figures are asked of each worker; what else is told is in their reports.
             await self._presence.refreshed(0 if isinstance(request, ServicesList | WorkersList) else None)
-            return Done(await self._reply(request))
+            return Done(await self._reply(request), routine=not isinstance(request, ServicesTools | ServicesDescribe))
         except SessionsError as error:
             return Done(failed(error))
 
@@ -253,12 +253,12 @@ class Queries:
         mine = self._worker_id
         if delivery.type == FiguresScatter.type:
             figures = FiguresGather.model_construct(figures=self._own_figures())
-            return Done(succeeded(figures.model_dump(mode="json")))
+            return Done(succeeded(figures.model_dump(mode="json")), routine=True)
         try:
             scatter = SessionsScatter.model_validate_json(delivery.message.body)
         except ValidationError as error:  # a newer worker's question: it will miss our answer, and say so
             return refused(InvalidMessage(str(error)))
-        return Done(succeeded({"worker_id": mine, "sessions": self.own_sessions(scatter)}))
+        return Done(succeeded({"worker_id": mine, "sessions": self.own_sessions(scatter)}), routine=True)
 
 
 def _answered_by(answer: Json) -> WorkerId:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import InvalidMessage, McpError, ServiceNotFound, SessionNotFound, StartFailed, ToolNotFound
-from tests.harness import ECHO, ROOT, Cluster
+from tests.harness import ECHO, ROOT, Cluster, config
 
 SECRET = "hunter2-of-the-todo-api"
 BROKEN = """
@@ -104,6 +104,22 @@ async def test_a_failed_tool_call_is_told_with_its_code_tool_and_service(mcp: Cl
     assert "nonsense" in told["nonsense"]["error"]
     assert "error" not in told["error"], "the server's words may be the caller's"
     assert "+15550100" not in json.dumps(worker.records)
+
+
+async def test_what_an_open_view_asks_every_second_is_told_to_who_debugs_only(mcp: Cluster):
+    workers = [await mcp.start(config(worker={"log_level": "debug"})) for _ in range(2)]
+    await mcp.until(lambda: len(mcp.of("started")) == 2)
+    await mcp.client.list_workers()
+    await mcp.client.list_sessions()
+    await mcp.client.worker_figures()
+    asked = {"workers.list", "sessions.list", "workers.figures", "worker.sessions", "worker.figures"}
+
+    def told() -> set[tuple[str, str]]:
+        lines = [line for worker in workers for line in worker.records if line["event"] == "delivery"]
+        return {(line["type"], line["level"]) for line in lines if line["type"] in asked}
+
+    await mcp.until(lambda: {kind for kind, _ in told()} == asked)
+    assert {level for _, level in told()} == {"debug"}
 
 
 async def test_a_request_that_is_wrong_is_told_with_the_sentence_that_its_caller_got(mcp: Cluster):
