@@ -49,6 +49,7 @@ def check(
             ("file", told["path"] or "none"),
             ("broker", told["broker"]),
             ("prefix", worker["prefix"]),
+            *((key, _text(worker[key])) for key in _OF_WORKER if worker[key] is not None),
             ("gateway", _address(told["gateway"])),
             ("lets in", "\n".join(told["gateway"]["credentials"]) or "everybody on this machine"),
             *([("asterisk", _pbx(told["asterisk"]))] if told["asterisk"]["user"] else []),
@@ -61,6 +62,14 @@ def check(
     for warning in told["warnings"]:
         warn(warning)
     say("The configuration is good.", style="green")
+
+
+_OF_WORKER = ("grace", "drain", "drain_timeout", "connect_timeout", "http_port", "log_level")
+"""The settings of a worker that its summary names; ``--json`` has all."""
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _address(gateway: dict[str, Any]) -> str:

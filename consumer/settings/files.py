@@ -43,8 +43,10 @@ def read_file(path: Path, env: Mapping[str, str]) -> Table:
     except FileNotFoundError:
         named = "; MCP_SESSIONS_CONFIG names it" if env.get("MCP_SESSIONS_CONFIG") == str(path) else ""
         raise _useless(path, f"there is no such file{named}") from None
-    except (OSError, UnicodeError) as error:
-        raise _useless(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeError as error:
+        raise _useless(path, "is not text in UTF-8: save it in this encoding") from error
+    except OSError as error:
+        raise _useless(path, f"cannot be read: {error.strerror or error}") from error
     is_json = path.suffix.lower() == ".json" or (path.suffix.lower() != ".toml" and text.lstrip().startswith("{"))
     try:
         table = json.loads(text) if is_json else tomllib.loads(text)

@@ -98,6 +98,8 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     if is_unverified(url):
         thoughts.append("no_verify_ssl: anybody between the worker and the broker can read and change all messages")
     thoughts += second_thoughts(settings.gateway)
+    if settings.worker.http_port and settings.worker.http_port == settings.gateway.port:
+        thoughts.append("worker.http_port is the gateway's port, too: 'worker --gateway' cannot listen on both")
     thoughts += open_password(settings.asterisk)
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:

@@ -29,6 +29,8 @@ def _lower(value: object) -> object:
 
 def _unlimited(value: object) -> object:
     """0 and an empty text mean for ever: TOML and the environment have no null."""
+    if isinstance(value, int | float) and value < 0:
+        raise ValueError("must be a number of seconds, or 0 for no limit")
     return None if value in (0, "0", "", "none") and value is not False else value
 
 

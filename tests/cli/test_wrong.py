@@ -122,6 +122,7 @@ async def test_a_configuration_is_checked(offline: Cli):
     assert ran.code == 0
     assert "todo" in ran.out
     assert "acme" in ran.out
+    assert re.search(r"^drain_timeout +15 *$", ran.out, re.MULTILINE)
     assert "hush" not in ran.out
     ran = await offline("config", "check", str(good), "--json")
     assert (ran.err, ran.json["worker"]["prefix"]) == ("", "acme")

@@ -215,8 +215,20 @@ def test_a_service_needs_one_way_in() -> None:
 @pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://", "http://x:port/", "localhost:8000/mcp"])
 def test_the_url_of_a_service_is_one_of_http(url: str) -> None:
     [(key, problem)] = faults(f'[services.remote]\nurl = "{url}"').items()
-    assert (key, url in problem) == ("services.remote.url", False), "it may hold a secret"
+    assert (key, "; it is" in problem) == ("services.remote.url", False), "it may hold a secret"
     assert "write http://host:port/path" in problem
+
+
+def test_a_lifetime_may_be_without_a_limit_and_not_negative() -> None:
+    found = faults("[session]\nmax_lifetime = -1")
+    assert found["session.max_lifetime"].startswith("must be a number of seconds, or 0 for no limit")
+
+
+def test_one_port_for_two_servers_is_warned_of() -> None:
+    Path("mcp-sessions.toml").write_text("[worker]\nhttp_port = 8080\n[gateway]\nport = 8080\n")
+    assert any("the gateway's port, too" in one for one in load_settings(env={}).warnings)
+    Path("mcp-sessions.toml").write_text("[worker]\nhttp_port = 9464\n[gateway]\nport = 8080\n")
+    assert load_settings(env={}).warnings == ()
 
 
 def test_the_name_of_a_service_has_letters_and_digits() -> None:
@@ -245,7 +257,7 @@ def test_json_that_is_no_table_is_told_so() -> None:
 
 def test_bytes_that_are_no_text_are_told_so() -> None:
     Path("mcp-sessions.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="is not text in UTF-8: save it in this encoding"):
         load_settings(env={})
 
 
