@@ -95,7 +95,7 @@ async def _opened(pika: AbstractChannel) -> aiormq.Channel:
 
 def told(error: BaseException | None) -> str:
     """What of an error is added to a reason: nothing of one that says nothing."""
-    return f": {error}" if str(error or "") else ""
+    return f": {reason_of(error)}" if str(error or "") else ""
 
 
 def connection_url(url: str, heartbeat: float) -> URL:
@@ -146,7 +146,7 @@ def _distrust(error: BaseException | None, url: URL) -> str | None:
                 )
             case ssl.SSLError() | FileNotFoundError() | PermissionError() | IsADirectoryError():
                 files = ", ".join(f"{name}={url.query[name]}" for name in _FILES if name in url.query) or "no files"
-                return f"TLS with {url.host}:{url.port} failed: {error} ({files})"
+                return f"TLS with {url.host}:{url.port} failed: {reason_of(error)} ({files})"
         error = error.__cause__ or error.__context__
     return None
 

@@ -1,6 +1,10 @@
 """Errors of libraries, in words: for logs, replies and events, which people read."""
 
-from errno import ECONNREFUSED
+import ssl
+from errno import ECONNREFUSED, ECONNRESET
+from socket import EAI_AGAIN, EAI_NODATA, EAI_NONAME
+
+_UNKNOWN_HOST = (EAI_NONAME, EAI_AGAIN, EAI_NODATA)
 
 _AMQP_CODES = 200
 """The lowest code of AMQP; those of the operating system are below."""
@@ -17,6 +21,12 @@ def reason_of(error: BaseException | None) -> str:
     match error:
         case OSError() if _is_refused(error, text):
             return "the connection was refused: nobody listens there"
+        case OSError() if error.errno in _UNKNOWN_HOST:
+            return "the host name cannot be resolved"
+        case OSError() if error.errno == ECONNRESET:
+            return "the connection was reset by the other side"
+        case ssl.SSLError() if error.reason == "WRONG_VERSION_NUMBER":
+            return "the other side does not speak TLS; is the port that of amqps?"
         case TimeoutError() if not text:
             return "no answer came in time"
         case ConnectionError() | EOFError() if not text:

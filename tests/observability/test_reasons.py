@@ -1,7 +1,9 @@
 """Errors of libraries are told in words, whatever they are."""
 
 import asyncio
-from errno import ECONNREFUSED
+import ssl
+from errno import ECONNREFUSED, ECONNRESET
+from socket import EAI_NONAME, gaierror
 
 import pytest
 from aiormq.exceptions import AMQPConnectionError, ChannelPreconditionFailed, ConnectionClosed
@@ -17,6 +19,9 @@ REFUSED = "the connection was refused: nobody listens there"
         (TimeoutError(), "no answer came in time"),
         (ConnectionResetError(), "the connection was closed"),
         (asyncio.IncompleteReadError(b"", 8), "0 bytes read on a total of 8 expected bytes"),
+        (gaierror(EAI_NONAME, "Name or service not known"), "the host name cannot be resolved"),
+        (AMQPConnectionError(EAI_NONAME, "Name or service not known"), "the host name cannot be resolved"),
+        (ConnectionResetError(ECONNRESET, "Connection reset by peer"), "the connection was reset by the other side"),
         (ConnectionRefusedError(ECONNREFUSED, "Connection refused"), REFUSED),
         (AMQPConnectionError(ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"), REFUSED),
         (OSError(f"Multiple exceptions: [Errno {ECONNREFUSED}] one, [Errno {ECONNREFUSED}] other"), REFUSED),
@@ -32,3 +37,12 @@ REFUSED = "the connection was refused: nobody listens there"
 )
 def test_an_error_is_told_in_words(error: Exception, said: str):
     assert reason_of(error) == said
+
+
+def test_a_broker_without_tls_is_told_in_words():
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="broker")
+    incoming.write(b"AMQP\x00\x00\x09\x01")
+    with pytest.raises(ssl.SSLError) as caught:
+        client.do_handshake()
+    assert reason_of(caught.value) == "the other side does not speak TLS; is the port that of amqps?"
