@@ -282,7 +282,8 @@ class DeadLetterQueue:
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, ChannelNotFoundEntity):
                 raise NoSuchDeadLetter(
-                    f"there is no queue {self._queue!r}: a worker declares it. Is the prefix right?"
+                    f"there is no queue {self._queue!r}: a worker declares it, or 'mcp-sessions topology apply'; "
+                    "check the prefix"
                 ) from error
             raise
 

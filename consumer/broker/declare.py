@@ -74,7 +74,7 @@ async def ensure(link: Link, topology: Topology) -> None:
         if not isinstance(error.__cause__, ChannelAccessRefused):
             raise
         needed: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
-        missing = [one.name for one in needed if not await may_exist(link, one)]
+        missing = dict.fromkeys([one.name for one in needed if not await may_exist(link, one)])
         if missing:
             raise BrokerUnavailable(
                 f"this user may not declare {', '.join(missing)}: "

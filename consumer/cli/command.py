@@ -234,16 +234,16 @@ R = TypeVar("R")
 
 def run(work: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine for a command that is not one, because it asks the user something in between."""
-    _quiet_logs()
+    quiet_logs("broker.lost")
     return asyncio.run(work)
 
 
-def _quiet_logs() -> None:
-    """Logs of a command: on stderr, and only what a person should know."""
+def quiet_logs(*without: str) -> None:
+    """Logs of a command: on stderr, and only what a person should know, ``without`` what the command says itself."""
     import logging
 
     from consumer.observability import configure_logging
 
-    configure_logging("warning", "console", without=("broker.lost",))  # the command says itself what comes of it
+    configure_logging("warning", "console", without=without)
     for library in ("aiormq", "aio_pika"):  # they log what they raise
         logging.getLogger(library).setLevel(logging.CRITICAL)

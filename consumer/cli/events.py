@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from consumer.cli import completing
-from consumer.cli.command import Invocation, command
+from consumer.cli.command import Invocation, command, quiet_logs
 from consumer.cli.screen import answers, duration, say, shown, state, write_json
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ async def follow_events(
     If the connection is lost, it is restored, and a line on stderr says that events were missed. With --json, each line
         on stdout is a CloudEvents 1.0 object.
     """
+    quiet_logs("broker.lost", "broker.reconnecting", "broker.reconnected")
     async with invocation.client() as client, client.following(topic(pattern), on_connection=_Gaps().tell) as events:
         if not invocation.json:
             say("Following; Ctrl-C ends it.", style="dim")

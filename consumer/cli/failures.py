@@ -78,6 +78,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), True, hint=NOT_ROUTED_HINT)
         case Forbidden() | NotPermitted():
             return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
+        case NoSuchDeadLetter() if "there is no queue" in str(error):
+            return Failure(ExitCode.ERROR, "NO_DEAD_LETTER", str(error))
         case NoSuchDeadLetter():
             return Failure(ExitCode.ERROR, "NO_DEAD_LETTER", str(error), hint=NO_DEAD_LETTER_HINT)
         case NoSuchWorker():

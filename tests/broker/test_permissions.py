@@ -229,6 +229,8 @@ async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: Priva
         assert not [record for record in worker.records if record["event"] == "broker.not_there"]
         assert re.search(rf"may not declare .*{re.escape(NAMES.dead_letters)}", told["error"])
         assert "topology apply" in told["error"]
+        named = told["error"].partition("may not declare ")[2].partition(":")[0].split(", ")
+        assert len(named) == len(set(named)), "an exchange and a queue may have one name"
         assert await worker.ended() == 3
 
 

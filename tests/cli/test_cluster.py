@@ -181,6 +181,10 @@ async def test_without_any_worker_the_next_step_is_told(at: Callable[[str], Cli]
         assert "mcp-sessions worker" in ran.err
         assert "'mcp-sessions topology apply' if the workers may not declare" in ran.err
         assert (await cli("workers", "--json")).error["code"] == "NOT_ROUTED"
+        told = await cli("dead-letters", "list")
+        assert (told.code, told.err.startswith("NO_DEAD_LETTER: there is no queue")) == (1, True)
+        assert "topology apply" in told.err
+        assert "shows the dead letters" not in told.err, "it advises itself"
         assert (await cli("top", "--once", "--json")).error["code"] == "NOT_ROUTED"
         found = (await cli("topology", "verify", "--json")).json["findings"]
         assert {one["state"] for one in found} == {"missing"}, "to look declares nothing"
