@@ -147,8 +147,17 @@ def test_what_bears_no_name_is_believed_while_a_worker_that_does_not_sign_is_hea
     origins = Origins(NAMES, lambda: "worker", clock=lambda: now[0])
     assert not origins.heard(delivery("worker.presence", exchange=""))
     assert not origins.by_worker(delivery())
-    assert origins.heard(delivery("worker.presence", exchange=NAMES.workers))
+    for kind in ("x", "", "worker.endings", "worker.sessions", "call.ended"):
+        assert not origins.heard(delivery(kind, exchange=NAMES.workers)), "whoever it is, it has not said who"
+    for kind in ("worker.presence", "worker.report"):
+        assert origins.heard(delivery(kind, exchange=NAMES.workers)), "it is read"
+    assert not origins.by_worker(delivery()), "nothing is believed for what was not read yet"
+    origins.heard_presence(delivery("worker.presence", exchange=""))
+    origins.heard_presence(delivery("worker.presence", exchange=NAMES.workers, user="worker"))
+    assert not origins.by_worker(delivery()), "straight into the queue, and signed"
+    origins.heard_presence(delivery("worker.presence", exchange=NAMES.workers))
     assert origins.by_worker(delivery())
+    assert origins.heard(delivery("worker.endings", exchange=NAMES.workers))
     assert not origins.by_worker(delivery(user="client")), "who signs with another name is not one"
     now[0] += UNSIGNED_FOR + 1
     assert not origins.by_worker(delivery())

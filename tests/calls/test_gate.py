@@ -143,7 +143,7 @@ async def test_a_workers_word_without_a_name_waits_until_an_older_worker_would_h
     assert (await scene.handled()).type == "session.get", "it matters for no client's message"
     scene.presence.asked()
     heard_one = delivered("worker.presence", b"{}", queue="mine", exchange=scene.wire.names.workers)[0]
-    assert scene.origins.heard(heard_one)
+    scene.origins.heard_presence(heard_one)
     let_in = await scene.handled()
     assert (let_in.type, let_in.by_worker) == ("call.ended", True)
     assert scene.presence.has_heard(PRESENCE_TIMEOUT)

@@ -4,9 +4,10 @@ A worker signs what it publishes with its user of the broker, and RabbitMQ verif
 (``consumer.broker.signature``). The users of workers are our own, and those that have signed a message to the exchange
 of the workers, which only workers may write to.
 
-Older workers do not sign. As long as one of them is heard there, and as long after as what it left behind may be on its
-way, what bears no name is believed as well: that is how workers are upgraded one by one. One that was killed before
-anybody heard it has left its inbox, which only a worker can have made; its name tells that its worker did not sign.
+Older workers do not sign. As long as the presence of one of them is heard there, and as long after as what it left
+behind may be on its way, what bears no name is believed as well: that is how workers are upgraded one by one. No other
+message without a name changes what is believed. One that was killed before anybody heard it has left its inbox, which
+only a worker can have made; its name tells that its worker did not sign.
 """
 
 import math
@@ -21,7 +22,7 @@ import structlog
 from consumer.broker.message import Delivery
 from consumer.broker.topology import Names
 from schemas.ids import WorkerId
-from schemas.internal import Recipe
+from schemas.internal import PresenceReport, PresenceRequest, Recipe
 
 log = structlog.get_logger(__name__)
 
@@ -80,15 +81,17 @@ class Origins:
         return delivery.user == self._own_user() or delivery.user in self._users
 
     def heard(self, delivery: Delivery) -> bool:
-        """A message came to the workers' own queue; returns whether a worker published it.
+        """A message came to the workers' own queue; returns whether it is to be read.
 
-        What came through the exchange of the workers is one's in any case, and tells how they sign.
+        What came through the exchange of the workers with a name is a worker's, and tells how they sign. Of what has
+        none, a presence is read, before its worker is believed (``heard_presence``), and the request for presences,
+        which is the first message of a worker.
         """
         if delivery.exchange != self._names.workers:
             return self.by_worker(delivery)
         if delivery.user is None:
-            self.older_was_there()
-        elif delivery.user != self._own_user():
+            return self.believes_unsigned or delivery.type in (PresenceReport.type, PresenceRequest.type)
+        if delivery.user != self._own_user():
             if delivery.user not in self._users:
                 log.info("origin.another_user", user=delivery.user)
             self._users[delivery.user] = None
@@ -96,3 +99,8 @@ class Origins:
             if len(self._users) > MOST_USERS:
                 self._users.popitem(last=False)
         return True
+
+    def heard_presence(self, delivery: Delivery) -> None:
+        """This presence of a worker is readable; without a name, it is that of a worker that does not sign."""
+        if delivery.user is None and delivery.exchange == self._names.workers:
+            self.older_was_there()

@@ -8,8 +8,9 @@ from consumer.broker.link import Link
 from consumer.broker.message import Message
 from consumer.broker.publisher import Publisher
 from infra.broker import PrivateBroker
+from schemas.errors import ErrorCode
 from schemas.ids import WorkerId
-from schemas.internal import PresenceReport
+from schemas.internal import PresenceReport, PresenceRequest
 from schemas.sessions import ServiceLoad, WorkerInfo
 from tests.acceptance.recipes import recipe_of
 from tests.broker_users import NAMES, url_of
@@ -57,6 +58,26 @@ async def test_a_client_makes_nobody_believe_that_an_older_worker_is_there(
     assert await attacker.is_refused(NAMES.workers, "", PresenceReport.type)
     for exchange in (NAMES.sessions, NAMES.requests, NAMES.cluster):
         assert not (await attacker.ask(exchange, "c-1", PresenceReport.type)).ok
+    assert not mcp.logged("origin.unsigned_worker")
+
+
+async def test_only_a_readable_presence_without_a_name_makes_an_older_worker(
+    mcp: Cluster, node: PrivateBroker, attacker: Attacker
+):
+    """A message of no type, written to the exchange of the workers, once had every unsigned message believed."""
+    await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    await mcp.client.create("c-1", "echo")
+    strangers = [(None, b"x"), ("x", b"{}"), ("worker.endings", b"{}"), (PresenceReport.type, b"{}")]
+    strangers += [(PresenceReport.type, b"x"), (PresenceRequest.type, b'{"worker_id": "w-1"}')]
+    async with Attacker(url_of(node, "worker")) as stranger:
+        for kind, body in strangers:
+            await stranger.send(NAMES.workers, "", kind, body)
+    await mcp.until(lambda: len(mcp.logged("presence.unreadable")) == 2)
+    await mcp.until(lambda: len(mcp.logged("peers.not_a_worker")) == 3)
+    answer = await attacker.ask(NAMES.sessions, "c-1", "call.ended", {"call_id": "c-1", "kind": "ended"})
+    assert answer.error is not None
+    assert answer.error.code is ErrorCode.INVALID_MESSAGE
+    assert (await mcp.client.list_sessions()).sessions.keys() == {"c-1"}
     assert not mcp.logged("origin.unsigned_worker")
 
 
