@@ -53,3 +53,27 @@ def test_the_tail_keeps_the_end() -> None:
     assert len(tail.text().encode("utf-8", "replace")) <= 3 * MAX_BYTES
     tail.note("it was too loud")
     assert tail.last_line() == "mcp-sessions: it was too loud"
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ("", ""),
+        ("starting\n\n  \n", "starting"),
+        ("Traceback (most recent call last):\n  File ...\nKeyError: 'x'\n", "KeyError: 'x'"),
+        (
+            "a.js:1\n    throw new TypeError('no')\n    ^\n\nTypeError: no\n    at a.js:1\n\nNode.js v20.20.2\n",
+            "TypeError: no",
+        ),
+        (
+            "Error: the first\nError [ERR_X]: the last\n    at x\n  [cause]: Error: why\n}\n\nNode.js v22.1.0",
+            "Error [ERR_X]: the last",
+        ),
+        ("Uncaught:\n'just words'\n\nNode.js v20.20.2\n", "Node.js v20.20.2"),
+        ("Error: no\nNode.js v20 or newer is needed\n", "Node.js v20 or newer is needed"),
+    ],
+)
+def test_the_line_that_is_told_says_why(written: str, line: str) -> None:
+    tail = StderrTail()
+    tail.feed(written.encode())
+    assert tail.last_line() == line

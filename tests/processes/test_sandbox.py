@@ -114,6 +114,37 @@ async def test_node_servers_start_under_limits(start: Start, settings: dict[str,
         await client.call_tool("fetch", {"url": "http://127.0.0.1:1/"})
 
 
+@node
+@pytest.mark.parametrize("below", ["", "src"])
+async def test_a_node_script_finds_its_packages_in_a_bubble(
+    start: Start, tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch, bwrap: None
+) -> None:
+    """They are beside the script or above it, also in the worker's own folder, which is not shown as a whole."""
+    package, script = tmp_path / "node_modules" / "greeting", tmp_path / below / "server.js"
+    package.mkdir(parents=True)
+    script.parent.mkdir(exist_ok=True)
+    (package / "index.js").write_text("export default 'from a package'\n")
+    (package / "package.json").write_text('{"name": "greeting", "type": "module"}')
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "secrets.env").write_text("PASSWORD=x\n")
+    server = (SERVERS / "node_server.mjs").read_text()
+    secrets = f"new URL('{'../' if below else './'}secrets.env', import.meta.url)"
+    look = f"if (existsSync({secrets})) throw new Error('the whole folder is visible')"
+    imports = "import { existsSync } from 'node:fs'\nimport greeting from 'greeting'"
+    script.write_text(f"{imports}\n{look}\nconsole.error(greeting)\n{server}")
+    monkeypatch.chdir(tmp_path)
+    client = await start(command=["node", str(script)], sandbox={"kind": "bubblewrap"})
+    assert text(await client.call_tool("echo", {"text": "from node"})) == "from node"
+
+
+@node
+async def test_of_a_node_script_that_fails_the_error_is_told_and_not_the_version(start: Start, tmp_path: Path) -> None:
+    script = tmp_path / "server.mjs"
+    script.write_text("import 'no-such-package'\n")
+    with pytest.raises(StartFailed, match=r"\(exit code 1\): Error \[ERR_MODULE_NOT_FOUND\]: Cannot find package 'no-"):
+        await start(command=["node", str(script)], sandbox={"kind": "none"})
+
+
 @pytest.fixture
 def poor_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_tools, "_found", [host_tools.HostTools(None, None, None)])

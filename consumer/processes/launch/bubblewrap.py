@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import consumer
@@ -97,7 +98,8 @@ def needed_paths(command: list[str]) -> Iterator[Path]:
     """What of the file tree outside the system's directories ``command`` cannot start without.
 
     Looked at are the program and the script that it is given, through symbolic links: what they were installed with
-    (a virtualenv and its base, a ``node_modules``, the prefix above a ``bin``), or else the directory they lie in.
+    (a virtualenv and its base, a ``node_modules``, the prefix above a ``bin``), or else the directory they lie in and
+    what Node.js looks for in the directories above it.
     """
     script = next((word for word in command[1:] if not word.startswith("-") and names_file(word)), None)
     for word in (command[0], *([script] if script is not None else [])):
@@ -115,6 +117,14 @@ def _homes(path: Path) -> Iterator[Path]:
     directory = path.parent
     prefix = directory.parent if directory.name in {"bin", "sbin", "shims"} else directory
     yield next((home for home in (prefix, directory) if not _too_wide(home)), path)
+    yield from _nodes(path)
+
+
+def _nodes(path: Path) -> Iterator[Path]:
+    """What Node.js finds for a script in the directories above it: each ``node_modules``, the nearest package.json."""
+    yield from (parent / "node_modules" for parent in path.parents if (parent / "node_modules").is_dir())
+    described = (parent / "package.json" for parent in path.parents if (parent / "package.json").is_file())
+    yield from islice(described, 1)
 
 
 def _installed(path: Path) -> Iterator[Path]:

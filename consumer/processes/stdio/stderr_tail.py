@@ -1,9 +1,15 @@
 """The last words of a server: a bounded tail of what it wrote to stderr, without secrets."""
 
+import re
+
 from consumer.observability.masking import mask_text
 
 MAX_BYTES = 16 * 1024
 MAX_LINES = 64
+
+_NODE_VERSION = re.compile(r"Node\.js v\d\S*")
+_NODE_ERROR = re.compile(r"\w*Error(?: \[\w+\])?: ")
+"""``TypeError: ...``, ``Error [ERR_MODULE_NOT_FOUND]: ...`` at the start of a line."""
 
 
 class StderrTail:
@@ -29,5 +35,8 @@ class StderrTail:
         return mask_text("\n".join(lines[-MAX_LINES:]), MAX_BYTES)
 
     def last_line(self) -> str:
-        """The last line that says something: of a Python traceback the exception itself."""
-        return next((line.strip() for line in reversed(self.text().splitlines()) if line.strip()), "")
+        """The last line that says something: of a traceback of Python or Node.js the error itself."""
+        lines = [line for line in reversed(self.text().splitlines()) if line.strip()]
+        if lines and _NODE_VERSION.fullmatch(lines[0]):  # behind the error, its stack and its fields
+            lines = [line for line in lines if _NODE_ERROR.match(line)] or lines
+        return lines[0].strip() if lines else ""
