@@ -21,7 +21,7 @@ from schemas.ids import (
     WorkerId,
     call_id_of,
 )
-from schemas.text import REPLACED, did_you_mean, repaired, unknown_field
+from schemas.text import REPLACED, did_you_mean, problem_of, repaired, unknown_field
 
 MAX_PAGE = 10_000
 """The most sessions of one page of a list."""
@@ -406,7 +406,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, list[J
             "field": ".".join(str(part) for part in fault["loc"]) or "body",
             "problem": unknown_field(str(fault["loc"][0]), known)
             if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1
-            else fault["msg"],
+            else problem_of(fault["msg"]),
         }
         for fault in error.errors(include_url=False, include_context=False, include_input=False)
     ]

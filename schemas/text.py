@@ -75,3 +75,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The question whether a name was meant that is like an unknown one, with a blank behind it; nothing if none is."""
     near = get_close_matches(name.casefold(), list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}? " if near else ""
+
+
+_SHOULD = re.compile(r"^(?:Input|Value|String|List|Tuple|Set|Dictionary|Bytes|Data|URL) should ")
+
+
+def problem_of(message: str) -> str:
+    """What pydantic says of a fault, in the words of our own sentences: what a field must be or have."""
+    return _SHOULD.sub("must ", message.removeprefix("Value error, ")).replace(" after validation", "", 1)

@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from consumer.observability import is_secret_key, mask_text
 from consumer.settings.fields import first_sentence, meaning_of
-from schemas.text import unknown_field
+from schemas.text import problem_of, unknown_field
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: ``("services", "todo", "command")``."""
@@ -76,7 +76,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[K
         if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):
             continue  # the name comes from the key, which has a fault of its own
         if fault["type"] == "extra_forbidden":
-            yield Fault(_key(path, written), unknown_field(str(path[-1]), _keys_at(model, path[:-1])))
+            yield Fault(_key(path, written), _unknown(model, path))
         else:
             problem = _problem(path, fault["type"], fault["msg"], fault.get("input"))
             yield Fault(_key(path, written), problem, _meaning_at(model, path))
@@ -139,13 +139,27 @@ def _key(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
 
 
 def _problem(path: KeyPath, kind: str, message: str, given: Any) -> str:
-    said = _SAYS.get(kind) or message.removeprefix("Value error, ").replace("Input should", "must", 1)
+    said = _SAYS.get(kind) or problem_of(message)
     hidden = any(is_secret_key(part) or part in _HIDDEN for part in path)
     if kind == "missing" or hidden or not isinstance(given, str | int | float):
         return said
     if kind in ("list_type", "tuple_type"):
         return f"must be a list: write {mask_text(json.dumps([given], ensure_ascii=False), 80)}"
     return f"{said}; it is {mask_text(repr(given), 80)}"
+
+
+def _unknown(model: type[BaseModel], path: KeyPath) -> str:
+    """The fault of an unknown key; one that belongs into a table beside it is looked for there."""
+    inside, name = _model_at(model, path[:-1]), str(path[-1])
+    for key, found in inside.model_fields.items() if inside is not None else ():
+        table = next((one for one in (found.annotation, *get_args(found.annotation)) if _is_model(one)), None)
+        if table is not None and name in table.model_fields:
+            return f"is unknown; did you mean {key}.{name}?"
+    return unknown_field(name, _keys_at(model, path[:-1]))
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
@@ -178,7 +192,7 @@ def _meaning_at(model: type[BaseModel], path: KeyPath) -> str:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_model(annotation):
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)

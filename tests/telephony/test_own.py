@@ -76,7 +76,7 @@ def test_numbers_beyond_json_leave_an_event_that_can_be_sent(attributes: bytes) 
 def test_a_letter_that_is_no_text_is_replaced_but_not_in_an_id(letter: bytes) -> None:
     got = event(b'{"call_id": "c-1", "kind": "started", "to": "Jos%s", "attributes": {"a": ["%s"]}}' % (letter, letter))
     assert (got.to, got.attributes) == ("Jos\ufffd", {"a": ["\ufffd"]})
-    assert "call_id: Value error, is not valid Unicode" in problem(b'{"call_id": "c%s", "kind": "started"}' % letter)
+    assert "call_id: is not valid Unicode" in problem(b'{"call_id": "c%s", "kind": "started"}' % letter)
 
 
 def test_a_replacement_that_somebody_else_made_is_a_letter_like_any_other() -> None:

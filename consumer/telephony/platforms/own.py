@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from consumer.telephony.marks import among, has
 from consumer.telephony.translation import Ignored, Payload, Translated, Unusable
 from schemas.calls import CallEvent, CallKind
-from schemas.text import REPLACED, replaced, unknown_field
+from schemas.text import REPLACED, problem_of, replaced, unknown_field
 
 SOURCE = "custom"
 
@@ -42,5 +42,5 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 def _sentence(error: ErrorDetails) -> str:
     field = ".".join(map(str, error["loc"]))[:MAX_SHOWN] or "the event"
-    said = unknown_field(field, _FIELDS) if error["type"] == "extra_forbidden" else error["msg"]
+    said = unknown_field(field, _FIELDS) if error["type"] == "extra_forbidden" else problem_of(error["msg"])
     return f"{field}: {said}"
