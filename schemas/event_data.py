@@ -60,7 +60,7 @@ class SessionLostData(SessionEndedData):
 
 
 class SessionRejectedData(Strict):
-    """A start failed, so there is no session. ``reason`` is the code."""
+    """A start failed, so there is no session. ``reason`` is the code, and never ``SESSION_EXISTS``."""
 
     session_id: SessionId
     call_id: CallId

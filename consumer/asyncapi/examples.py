@@ -10,7 +10,7 @@ from consumer.broker import dead_letter
 from schemas.base import Json
 from schemas.errors import ErrorCode
 from schemas.replies import REPLY_SUFFIX
-from schemas.requests import SessionCreate, ToolsCall
+from schemas.requests import MayOpen, SessionCreate, ToolsCall
 
 _VALUES: Final[Mapping[str, Any]] = {
     "action": "accept",
@@ -29,7 +29,7 @@ _VALUES: Final[Mapping[str, Any]] = {
     "input_id": "i-1",
     "is_alive": True,
     "last_accessed": "2026-01-02T03:04:35+00:00",
-    "message": "no worker had room within 2 s",
+    "message": "every worker is full; try again when some sessions have ended, or add workers",
     "message_id": "8d0f0d7c-6d0b-4c3a-9f39-1c6f0c1f9a34",
     "metadata": {"tenant": "acme"},
     "name": "add_todo",
@@ -66,7 +66,7 @@ _OF_TOOL_RESULTS: Final[Mapping[str, Any]] = {"content": [{"type": "text", "text
 
 _NOT_FOUND: Final[Json] = {
     "code": ErrorCode.SESSION_NOT_FOUND.value,
-    "message": "there is no session 'c-1'; name a service_name to open one",
+    "message": "there is no session 'c-1'",
     "retryable": False,
     "details": {"session_id": "c-1"},
 }
@@ -78,7 +78,7 @@ _NO_SERVICE: Final[Json] = {
 }
 _NO_ROOM: Final[Json] = {
     "code": ErrorCode.CAPACITY.value,
-    "message": "no worker had room within 2 s",
+    "message": "every worker is full; try again when some sessions have ended, or add workers",
     "retryable": True,
     "details": {},
 }
@@ -115,10 +115,17 @@ def failure_example(request: type[BaseModel]) -> Json:
     if request is SessionCreate:
         error = _NO_ROOM
     elif "session_id" in fields:
-        error = _NOT_FOUND
+        error = _NOT_FOUND | {"message": f"{_NOT_FOUND['message']}{_how_to_open(request)}"}
     else:
         error = _NO_SERVICE if "service_name" in fields and fields["service_name"].is_required() else _INVALID
     return {"ok": False, "error": error}
+
+
+def _how_to_open(request: type[BaseModel]) -> str:
+    if not issubclass(request, MayOpen):
+        return ""
+    also = " and open" if request.model_fields["open"].default == "never" else ""
+    return f"; with a service_name{also} the request opens one"
 
 
 def _made(schema: Schema, among: Mapping[str, Schema], values: Mapping[str, Any], name: str, depth: int) -> Any:

@@ -194,7 +194,10 @@ class SessionManager(Generic[P]):
                             existing.touch()
                             return Opened(existing, created=False)
                         case "reject":
-                            problem = f"session {session_id} is open, and if_exists is reject; keep and replace take it"
+                            problem = (
+                                f"session {session_id} is open, and the request has if_exists: reject; "
+                                "with keep it returns that session, with replace it opens a new one"
+                            )
                             raise SessionExists(problem, session_id=session_id)
                         case "replace":
                             pass

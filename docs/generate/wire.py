@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from consumer.asyncapi.header_schemas import DEAD_LETTER_HEADERS
 from consumer.broker import dead_letter
-from consumer.broker.topology import DELIVERY_LIMIT, Names, Queue, cluster_topology, inbox, requests_queue, worker_queue
+from consumer.broker.topology import Names, Queue, cluster_topology, inbox, requests_queue, worker_queue
 from consumer.telephony.registry import TRANSLATORS
 from docs.generate.markdown import Undocumented, code, described, fields, literal, prose, table
 from schemas import calls, errors, events, interim, internal, replies, requests, sessions
@@ -53,7 +53,8 @@ WHAT_HAPPENED = {
     "died": "The session's process ended by itself, or brought down its workers. `data` has `exit_code`, `signal` and "
     "the last lines of `stderr`.",
     "lost": "The session's worker died. Another worker publishes the event, with a reduced session info.",
-    "rejected": "A start failed, so there is no session. `data` has `code`, `message` and `details`.",
+    "rejected": "A start failed, so there is no session. `data` has `code`, `message` and `details`. There is none for "
+    "`SESSION_EXISTS`: that session is open.",
     "resource_updated": "A resource that the session is subscribed to has changed. `data.uri` names it.",
     "list_changed": "The server's list of `tools`, `resources` or `prompts` has changed. `data.list` names it.",
     "started": "The worker takes calls.",
@@ -185,6 +186,7 @@ def event_types() -> str:
     reasons: dict[str, list[str]] = {}
     for reason in events.EndReason:
         reasons.setdefault(reason.event_type.value, []).append(f"`{reason.value}`: {why[reason.value]}")
+    reasons[events.SessionEventType.REJECTED.value] = ["the [error code](#error-codes), as in `data.code`"]
     of_sessions = [
         (f"`mcp.session.{one}`", f"`session.{one}.<service_name>`", meaning[one], "; ".join(reasons.get(one, ())))
         for one in (kind.value for kind in events.SessionEventType)
@@ -204,24 +206,25 @@ def exchanges() -> str:
 def queues() -> str:
     """Every queue."""
     anybody = WorkerId("<worker_id>")
-    own = [inbox(NAMES, anybody), *(make(NAMES, anybody, "<connection>") for make in (requests_queue, worker_queue))]
-    rows = [
-        (code(one.name), one.kind, one.why, _arguments(_special(one)))
-        for one in (*cluster_topology(NAMES).queues, *own)
-    ]
     common = next(one for one in cluster_topology(NAMES).queues if one.name == NAMES.calls).arguments
     said = {name: value for name, value in common.items() if name in _COMMON}
-    note = f"Every quorum queue also has {_arguments(said)}."
+    own = [inbox(NAMES, anybody), *(make(NAMES, anybody, "<connection>") for make in (requests_queue, worker_queue))]
+    rows = [
+        (code(one.name), one.kind, one.why, _arguments(_special(one, said)))
+        for one in (*cluster_topology(NAMES).queues, *own)
+    ]
+    note = f"Where the table says nothing else, a quorum queue has {_arguments(said)}."
     return f"{table(('queue', 'kind', 'messages', 'arguments'), rows)}\n\n{note}"
 
 
-_COMMON = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} | dict.fromkeys(
-    ("x-overflow", "x-consumer-disconnected-timeout")
-)
+_COMMON = frozenset({"x-queue-type", "x-delivery-limit", "x-overflow", "x-consumer-disconnected-timeout"})
+_BOUNDS = frozenset({"x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires"})
 
 
-def _special(queue: Queue) -> dict[str, object]:
-    return {name: value for name, value in queue.arguments.items() if _COMMON.get(name, value) not in (None, value)}
+def _special(queue: Queue, common: Mapping[str, object]) -> dict[str, object]:
+    """The arguments of a queue that say how long its messages are kept, and those that differ from the common ones."""
+    told = {name: value for name, value in queue.arguments.items() if name in _COMMON or name in _BOUNDS}
+    return {name: value for name, value in told.items() if common.get(name) != value}
 
 
 def _arguments(arguments: Mapping[str, object]) -> str:

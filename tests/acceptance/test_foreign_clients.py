@@ -137,7 +137,7 @@ def wrong_input(url: str, prefix: str) -> None:
         fails("SERVICE_DISABLED", "off", sessions, "c", "session.create", {"session_id": "c", "service_name": "off"})
         fails("SESSION_NOT_FOUND", "c", requests, "c", "tools.call", {"session_id": "c", "name": "echo"})
         assert client.call("session.create", "alive", service_name="echo")["ok"]
-        fails("SESSION_EXISTS", "if_exists is reject", sessions, "alive", "session.create",
+        fails("SESSION_EXISTS", "if_exists: reject", sessions, "alive", "session.create",
               {"session_id": "alive", "service_name": "echo", "if_exists": "reject"})  # fmt: skip
         again = client.call("session.create", "alive", service_name="echo", if_exists="reject")
         assert again["error"]["code"] == "SESSION_EXISTS"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from schemas.errors import Capacity, NoReply, ServiceSessionLimit
+from schemas.errors import Capacity, NoReply, ServiceSessionLimit, SessionExists
 from tests.harness import ECHO, Cluster, config
 
 
@@ -78,3 +78,14 @@ async def test_a_session_that_nobody_waits_for_any_more_is_not_opened(mcp: Clust
     await mcp.until(lambda: mcp.logged("delivery", type="session.create", call_id="late", code="DEADLINE_EXCEEDED"))
     await mcp.client.create("next", "echo")
     assert {event.subject for event in mcp.of("created")} == {"first", "next"}
+
+
+async def test_who_may_not_have_a_session_that_is_open_has_nobody_told_that_there_is_none(mcp: Cluster):
+    await mcp.start()
+    await mcp.client.create("c-1", "echo")
+    with pytest.raises(SessionExists):
+        await mcp.client.create("c-1", "echo", if_exists="reject")
+    await mcp.client.close("c-1")
+    await mcp.event("closed", session_id="c-1")  # what was told before it has come by now
+    assert not mcp.of("rejected")
+    assert not mcp.logged("session.rejected")

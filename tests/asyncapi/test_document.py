@@ -17,9 +17,10 @@ from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.payloads import message_types, schema_name
 from consumer.broker import dead_letter, message
 from consumer.broker.topology import CallExchange, Names, cluster_topology
+from consumer.calls.messages.parsing import no_session
 from consumer.settings import WorkerSettings
 from schemas import headers, interim, internal
-from schemas.errors import ErrorCode
+from schemas.errors import ErrorCode, InvalidMessage
 from schemas.event_data import EVENTS
 from schemas.events import EndReason, SessionEventType, WorkerEventType
 from schemas.interim import INTERIM
@@ -27,6 +28,7 @@ from schemas.internal import ANSWERS, INTERNAL
 from schemas.json_values import MAX_VALUES
 from schemas.replies import RESULTS
 from schemas.requests import REQUESTS, InputAnswer, SessionCreate, SessionsList, ToolsCall, parse_request
+from schemas.text import problem_of
 from tests.harness import ROOT
 from tests.programs import PROGRAM
 
@@ -125,6 +127,33 @@ def test_every_reply_has_an_example_of_a_failure_and_a_tool_call_one_of_its_cont
         assert (good["ok"], failed["ok"]) == (True, False)
     content = examples["tools.call.reply"][0]["payload"]["result"]["content"]
     assert content == [{"type": "text", "text": "call back"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "problem"),
+    [
+        ("session.get", {"session_id": "#x"}, "session_id: must begin with the id of a call, before the '#'"),
+        ("tools.call", {"session_id": "c", "name": "x", "timeout": 0}, "timeout: must be greater than 0"),
+        ("tools.call", {"session_id": "c", "name": 5}, "name: must be a valid string"),
+        ("session.create", {"session_id": "c", "service_name": "x y"}, "service_name: must match pattern '"),
+    ],
+)
+def test_a_fault_of_a_request_is_told_in_our_words(kind: str, body: dict[str, Any], problem: str):
+    with pytest.raises(InvalidMessage) as refused:
+        parse_request(kind, json.dumps(body).encode())
+    assert refused.value.message.startswith(f"{kind}: {problem}")
+
+
+def test_what_a_list_lacks_is_told_in_our_words():
+    assert problem_of("Value should have at least 1 item after validation, not 0") == "must have at least 1 item, not 0"
+
+
+def test_an_example_of_a_failure_says_what_a_worker_would_say():
+    for kind, model in REQUESTS.items():
+        error = MADE["components"]["messages"][f"{kind}.reply"]["examples"][1]["payload"]["error"]
+        if error["code"] == ErrorCode.SESSION_NOT_FOUND:
+            required = {name: "c-1" for name, one in model.model_fields.items() if one.is_required()}
+            assert error["message"] == no_session(model.model_construct(**required)).message, kind
 
 
 def test_a_refusal_has_the_type_of_what_was_refused():

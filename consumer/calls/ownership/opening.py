@@ -21,7 +21,15 @@ from consumer.calls.wanted import Wanted
 from consumer.observability import metrics, tracing
 from consumer.sessions import IfExists, SessionEnded, SessionManager
 from schemas.base import Json
-from schemas.errors import Capacity, InvalidMessage, LimitReached, SessionsError, StartFailed, StartTimeout
+from schemas.errors import (
+    Capacity,
+    InvalidMessage,
+    LimitReached,
+    SessionExists,
+    SessionsError,
+    StartFailed,
+    StartTimeout,
+)
 from schemas.ids import ServiceName
 from schemas.internal import MAX_RECIPE
 
@@ -64,7 +72,8 @@ class Opening:
     ) -> list[CallSession | SessionsError]:
         """Open all, or as many as can be: the result has a session or an error for each.
 
-        What could not be opened is rejected with an event; ``fails_alone``: but not because of a limit.
+        What could not be opened is rejected with an event; ``fails_alone``: but not because of a limit. Who asked for
+        one that is there already is told so, and no event says that it is not.
 
         Raises:
             LimitReached: the call has no session, and limits allow none of these.
@@ -84,8 +93,9 @@ class Opening:
         refusals = [result for result in results if isinstance(result, SessionsError)]
         if not call.sessions and refusals and all(isinstance(refusal, LimitReached) for refusal in refusals):
             raise refusals[0]
+        silent = (SessionExists, LimitReached) if fails_alone else (SessionExists,)
         for one, result in zip(wanted, results, strict=True):
-            if isinstance(result, SessionsError) and not (fails_alone and isinstance(result, LimitReached)):
+            if isinstance(result, SessionsError) and not isinstance(result, silent):
                 too_large = weight_of(one.metadata) > self._kept_metadata.max_weight
                 metadata = {} if too_large else one.metadata
                 self._reporter.rejected(call.call_id, one.session_id, one.service_name, result, metadata)
