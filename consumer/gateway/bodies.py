@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.base import Json, Time
+from schemas.ids import MAX_ID_BYTES
 
-SessionIdText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+SessionIdText = Annotated[str, Field(min_length=1, max_length=MAX_ID_BYTES)]
 
 
 class _HttpBody(BaseModel):
@@ -44,7 +45,8 @@ class ToolCallRequest(_HttpBody):
 
     tool: Annotated[str, Field(min_length=1)]
     session_id: SessionIdText
-    """The call's id. The first tool call opens its session."""
+    """The call's id, or a session's. The first tool call opens the session if the id has up to 128 letters, digits,
+    `_`, `.` and `-`. With any other id the session must be open already."""
     arguments: Json = {}
     timeout: Annotated[float, Field(gt=0, le=3600)] | None = None
     """Idle timeout (s) of the session; counts when this call opens it."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard, get_args
 
 from pydantic import BaseModel, TypeAdapter
@@ -40,10 +40,23 @@ STATUSES: Final = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "The tool reported an error.",
-    424: "The request was or may have been executed, but there is no result. Do not repeat it.",
+    424: "There is no result, and the tool may have been executed. With `START_FAILED`, `SESSION_DIED` and "
+    "`DEADLINE_EXCEEDED` it was not, but do not repeat the request at once.",
     429: "This address sent too many requests.",
     503: "Nothing was executed. Try again later.",
 }
+NO_SUCH_SERVICE: Final = "The request is invalid, or there is no such service."
+NO_SUCH_ID: Final = (
+    "The request is invalid, or the id has other characters than letters, digits, `_`, `.` and `-` and there is no "
+    "such session."
+)
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+HEADERS: Final = {
+    IDEMPOTENCY_KEY: "A text of your own for this tool call. A repeated request with the same key is not executed "
+    "again: it joins the one in flight, or gets its result.",
+}
+WARNING: Final = "x-mcp-warning"
+WARNED: Final = "What was ignored in the request: one header for each unknown field, also in `warnings` of the body."
 ASKED: Final = (400, 401, 403, 404, 424, 429, 503)
 WITH_BODY: Final = (*ASKED, 408, 413, 415)
 RETRIED: Final = (429, 503)
@@ -65,6 +78,10 @@ class Operation:
     errors: tuple[int, ...] = ()
     guarded: bool = True
     media: tuple[str, ...] = (JSON,)
+    headers: tuple[str, ...] = ()
+    """Headers of the request, of ``HEADERS``."""
+    says: Mapping[int, str] = field(default_factory=dict)
+    """What a status means here, where it means more than elsewhere."""
 
 
 def _event(method: str, path: str, summary: str) -> Operation:
@@ -82,11 +99,11 @@ OPERATIONS: Final = (
     ),
     Operation(
         "get", "/services/{service}/tools", "list_tools", "List the tools of a service", "gateway", None, ListedTools,
-        200, (*ASKED, 422),
+        200, (*(one for one in ASKED if one != 404), 422), says={400: NO_SUCH_SERVICE},
     ),
     Operation(
         "post", "/services/{service}/call", "call_tool", "Call a tool; the first call opens the session", "gateway",
-        ToolCallRequest, Called, 200, (*WITH_BODY, 422),
+        ToolCallRequest, Called, 200, (*WITH_BODY, 422), headers=(IDEMPOTENCY_KEY,),
     ),
     Operation(
         "get", "/sessions", "list_sessions", "List the open sessions of all workers", "gateway", None,
@@ -94,7 +111,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, ClosedSession, 200,
-        ASKED,
+        ASKED, says={400: NO_SUCH_ID},
     ),
     Operation(
         "post", "/calls/{call}/token", "mint_token", "Mint a token for one call", "tokens", MintRequest, Minted, 201,
@@ -125,7 +142,7 @@ OPERATIONS: Final = (
 
 PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
     "service": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
-    "session_id": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"},
+    "session_id": {"type": "string", "description": "The session's id, percent-encoded."},
     "call": {"type": "string", "description": "The call's id, percent-encoded."},
     "platform": {"type": "string", "enum": list(get_args(Platform))},
 }
@@ -181,6 +198,11 @@ def _operation(one: Operation) -> dict[str, Any]:
         made["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": PARAMETERS[name]} for name in names
         ]
+    if one.headers:
+        made.setdefault("parameters", []).extend(
+            {"name": name, "in": "header", "description": HEADERS[name], "schema": {"type": "string"}}
+            for name in one.headers
+        )
     if not one.guarded:
         made["security"] = []
     if one.method == "post":
@@ -190,6 +212,7 @@ def _operation(one: Operation) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": one.summary + "."}
     if one.answers is not None:
         answer["content"] = {JSON: {"schema": _schema(one.answers)}}
+        answer |= _warned(one)
     elif one.status == 204:
         answer["description"] = "RabbitMQ has the event."
     else:
@@ -199,7 +222,7 @@ def _operation(one: Operation) -> dict[str, Any]:
 
 
 def _error(status: int, one: Operation) -> dict[str, Any]:
-    made: dict[str, Any] = {"description": STATUSES[status]}
+    made: dict[str, Any] = {"description": one.says.get(status, STATUSES[status])}
     if one.answers is Ready:
         made["description"] = "No worker can be reached, or the gateway is shutting down."
         made["content"] = {JSON: {"schema": _schema(Ready)}}
@@ -209,9 +232,17 @@ def _error(status: int, one: Operation) -> dict[str, Any]:
         made["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     else:
         made["content"] = {JSON: {"schema": _schema(ErrorAnswer)}}
+        made |= _warned(one)
     if status in RETRIED:
-        made["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
+        made.setdefault("headers", {})["Retry-After"] = {"description": "Seconds.", "schema": {"type": "string"}}
     return made
+
+
+def _warned(one: Operation) -> dict[str, Any]:
+    """The header that names what was ignored, where fields may be."""
+    if one.takes is not ToolCallRequest:
+        return {}
+    return {"headers": {WARNING: {"description": WARNED, "schema": {"type": "string"}}}}
 
 
 def _schema(model: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,14 +22,24 @@ from consumer.gateway.problems import Refused
 from consumer.gateway.rate_limits import Limited, Rates
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
-from schemas.errors import ServiceDisabled, ServiceNotFound, SessionNotFound
-from schemas.ids import call_id_of
+from schemas.errors import ErrorCode, ServiceDisabled, ServiceNotFound, SessionNotFound
+from schemas.ids import SessionIdField, call_id_of
 from schemas.mcp import Tool
 from schemas.replies import ToolCallResult
 from schemas.sessions import SessionInfo
+from schemas.text import problem_of
 
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-"""The ids that SignalWire's gateway takes. Its calls have UUIDs; ids of other platforms are for MCP and RabbitMQ."""
+"""The ids that SignalWire's gateway takes, so the only ones under which this API opens a session or finds none missing.
+
+Ids of other platforms and of further sessions (``v3:...``, ``c-1#slow``) are taken where there is such a session.
+"""
+
+NOT_SIGNALWIRES: Final = (
+    "there is no session with this ID; to open one here, an ID has up to 128 letters, digits, '_', '.' and '-'"
+)
+
+_ANY_ID: Final = TypeAdapter(SessionIdField)
 
 SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_TIMEOUT: Final = 3600.0
@@ -94,19 +105,25 @@ class Rest:
         overlooks(request, body, ToolCallRequest)
         tool = _text(body, "tool")
         session_id = _session_id(_text(body, "session_id"))
+        opens = SESSION_ID.fullmatch(session_id) is not None
         told(request).call_id, told(request).tool = call_id_of(session_id), tool
         grant.check("gateway", call_id=call_id_of(session_id), service=service)
-        result = await self._client.call_tool(
-            session_id,
-            tool,
-            _table(body, "arguments"),
-            service_name=service,
-            timeout=self._settings.call_timeout,
-            idempotency_key=header(request, "idempotency-key"),
-            open="alone",
-            session_timeout=_timeout(body),
-            session_metadata=_table(body, "metadata") or None,
-        )
+        try:
+            result = await self._client.call_tool(
+                session_id,
+                tool,
+                _table(body, "arguments"),
+                service_name=service,
+                timeout=self._settings.call_timeout,
+                idempotency_key=header(request, "idempotency-key"),
+                open="alone" if opens else "never",
+                session_timeout=_timeout(body),
+                session_metadata=_table(body, "metadata") or None,
+            )
+        except SessionNotFound as error:
+            if opens:
+                raise
+            raise SessionNotFound(NOT_SIGNALWIRES, **error.details) from None
         called = {"session_id": session_id, "service": service, "tool": tool, "result": plain(result)}
         ignored = told(request).warnings
         return answer(called | {"warnings": ignored} if ignored else called)
@@ -129,6 +146,8 @@ class Rest:
         grant.check("gateway", call_id=call_id_of(session_id))
         closed = await self._client.close(session_id, reply_timeout=self._settings.call_timeout)
         if not closed.closed:
+            if not SESSION_ID.fullmatch(session_id):  # the status that SignalWire's gateway has for such an id
+                raise Refused(400, f"Invalid session ID: {NOT_SIGNALWIRES}", code=ErrorCode.SESSION_NOT_FOUND.value)
             raise SessionNotFound(f"Session {session_id} not found", session_id=session_id)
         return answer(ClosedSession(message=f"Session {session_id} closed"))
 
@@ -171,9 +190,10 @@ def _text(body: Json, name: str) -> str:
 
 
 def _session_id(given: str) -> str:
-    if not SESSION_ID.fullmatch(given):
-        raise Refused(400, "Invalid session ID: up to 128 letters, digits, '_', '.' and '-'")
-    return given
+    try:
+        return _ANY_ID.validate_python(given)
+    except ValidationError as error:
+        raise Refused(400, f"Invalid session ID: {problem_of(error.errors()[0]['msg'])}") from None
 
 
 def _table(body: Json, name: str) -> Json:

@@ -41,6 +41,10 @@ def _operation(one: Schema, schemas: Schema) -> str:
         kinds = ", ".join(code(kind) for kind in body["content"])
         words = _body(next(iter(body["content"].values()))["schema"], schemas)
         parts.append(f"Takes {words} as {kinds}{'' if body['required'] else '; it may be left out'}.")
+    headers = (told for told in one.get("parameters", ()) if told["in"] == "header")
+    parts += [f"Header {code(told['name'])}: {told['description']}" for told in headers]
+    answered = one["responses"].get("200", {}).get("headers", {})
+    parts += [f"Header {code(name)} of the response: {told['description']}" for name, told in answered.items()]
     rows = [
         (code(status), _answer(answer, schemas), _when(one, answer["description"]))
         for status, answer in one["responses"].items()
@@ -78,7 +82,12 @@ def _fields(schema: Schema, schemas: Schema) -> Iterator[tuple[str, str, str, st
     for name, inner in schema.get("properties", {}).items():
         default = "" if inner.get("default") is None else literal(inner["default"])
         wanted = "required" if name in schema.get("required", ()) and not default else default
-        yield code(name), type_of(inner, schemas), wanted, inner.get("description", "").replace("``", "`")
+        yield (
+            code(name),
+            type_of(inner, schemas),
+            wanted,
+            " ".join(inner.get("description", "").replace("``", "`").split()),
+        )
 
 
 PARTS: dict[str, Callable[[], str]] = {"http-operations": operations, "http-models": models}

@@ -4,9 +4,11 @@ import base64
 import json
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
+from consumer.gateway.rest import NOT_SIGNALWIRES
 from tests.gateway.conftest import NOBODY, PASSWORD, TOKEN, USER, Serve
 from tests.harness import ROOT, Cluster, config
 
@@ -110,6 +112,33 @@ async def test_an_unknown_field_is_ignored_and_named(mcp: Cluster, serve: Serve)
     minted = await http.post("/calls/c-1/token", json={"service": ["todo"]})
     assert minted.status_code == 400
     assert minted.json()["error"] == "'service' is unknown; did you mean services?"
+
+
+async def test_sessions_of_calls_with_other_ids_are_used_and_closed_but_not_opened(mcp: Cluster, serve: Serve) -> None:
+    """``v3:`` begins each id of Telnyx, ``#`` is in the id of each further session of a call."""
+    await mcp.start(config(services=SERVICES))
+    http = await serve()
+    ids = ["v3:abc/x@y", "o-1", "o-1#todo2"]
+    for one, service in zip(ids, ("todo", "todo", "todo2"), strict=True):
+        await mcp.client.create(one, service)
+    assert set((await http.get("/sessions")).json()) == set(ids)
+    for one, service in ((ids[0], "todo"), (ids[2], "todo2")):
+        said = {"tool": "add_todo", "arguments": {"text": "milk"}, "session_id": one}
+        answer = await http.post(f"/services/{service}/call", json=said)
+        assert (answer.status_code, answer.json().get("session_id")) == (200, one)
+        path = f"/sessions/{quote(one, safe='')}"
+        assert (await http.delete(path)).status_code == 200
+        gone = await http.delete(path)
+        assert (gone.status_code, gone.json()["code"]) == (400, "SESSION_NOT_FOUND"), "as SignalWire's gateway has it"
+        answer = await http.post(f"/services/{service}/call", json=said)
+        assert (answer.status_code, answer.json()["code"]) == (404, "SESSION_NOT_FOUND")
+        assert answer.json()["error"] == NOT_SIGNALWIRES
+    assert set((await http.get("/sessions")).json()) == {"o-1"}
+    wrong = await http.delete("/sessions/%23todo")
+    assert (wrong.status_code, wrong.json()["error"]) == (
+        400,
+        "Invalid session ID: must begin with the id of a call, before the '#'",
+    )
 
 
 async def test_a_body_of_nine_megabytes_is_taken_where_it_is_allowed(mcp: Cluster, serve: Serve) -> None:
