@@ -188,10 +188,7 @@ def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> N
     if not done:
         say("No dead letter matches.")
         return
-    rows: list[Row] = [
-        [one.letter.id, one.letter.message.type or "-", _from(one.exchange, one.routing_key), _became(one)]
-        for one in done
-    ]
+    rows: list[Row] = [[one.letter.id, one.letter.message.type or "-", _to(one), _became(one)] for one in done]
     answers().print(table("ID", "TYPE", "TO", "", rows=rows, whole=["ID"]))
     kept = sum(bool(one.problem) for one in done)
     again = sum(one.again is not None for one in done)
@@ -201,6 +198,12 @@ def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> N
         say(f"{counted(again)} could not be handled this time either, and {are} back among the dead letters.")
     elif len(done) > kept and watched:
         say(f"None became a dead letter again within {watched:g} s.")
+
+
+def _to(one: "Replayed") -> str:
+    if one.problem and not one.exchange:
+        return "-"  # nobody can say where it should go
+    return _from(one.exchange, one.routing_key)
 
 
 def _became(one: "Replayed") -> str:

@@ -61,6 +61,13 @@ def test_nothing_heavy_is_imported_before_a_command_runs():
     assert ran.stdout.strip() == "[]"
 
 
+def test_the_exit_codes_of_the_worker_are_told_in_one_paragraph():
+    told = help_of(("worker",))
+    assert "Exit codes: 0 shut down cleanly; 2 " in told
+    assert "too long; 4 drain_timeout too short." in " ".join(told.split())
+    assert all("    " not in line.strip() for line in told.partition("Options")[0].splitlines())
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_names_its_commands(group: tuple[str, ...]):
     told = help_of(group)
