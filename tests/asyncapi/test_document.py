@@ -152,8 +152,9 @@ def test_an_example_of_a_failure_says_what_a_worker_would_say():
     for kind, model in REQUESTS.items():
         error = MADE["components"]["messages"][f"{kind}.reply"]["examples"][1]["payload"]["error"]
         if error["code"] == ErrorCode.SESSION_NOT_FOUND:
-            required = {name: "c-1" for name, one in model.model_fields.items() if one.is_required()}
-            assert error["message"] == no_session(model.model_construct(**required)).message, kind
+            required: dict[str, Any] = {name: "c-1" for name, one in model.model_fields.items() if one.is_required()}
+            request: Any = model.model_construct(None, **required)
+            assert error["message"] == no_session(request).message, kind
 
 
 def test_a_refusal_has_the_type_of_what_was_refused():

