@@ -149,7 +149,6 @@ def test_a_key_that_belongs_into_a_table_beside_it_is_told_with_that_table() -> 
     assert found["services.slow.working_dir"] == "is unknown; did you mean sandbox.working_dir?"
     assert found["services.slow.sandbox.min"].startswith("is unknown")
     assert "sandbox" not in found["worker.processes"]
-    assert faults("grace = 5")["grace"] == "is unknown; did you mean worker.grace?"
 
 
 def test_a_section_that_is_misspelt_is_told_with_every_section_that_is_understood() -> None:
