@@ -332,7 +332,7 @@ class Forbidden(ClientError):
 
 
 class NotRouted(ClientError):
-    """The broker has no exchange or queue for the message, because no worker has run under this prefix yet."""
+    """No worker runs under this prefix, or none has run yet, so that there is no queue. Nothing was sent."""
 
     code = ClientErrorCode.NOT_ROUTED
     retryable = True
@@ -356,7 +356,7 @@ class RequestTooLarge(ClientError):
 
 
 class NoReply(ClientError):
-    """No reply came within ``reply_timeout``, or no worker runs. Whether the request was executed is unknown.
+    """No reply came in time. Whether the request was executed is unknown.
 
     A tool call that is repeated with the same ``idempotency_key`` is executed at most once as long as the call stays
     with its owner.

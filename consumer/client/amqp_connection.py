@@ -58,7 +58,16 @@ from schemas.replies import Reply, parse_reply
 from schemas.requests import DURABLE, SessionCreate
 
 LOOK_AFTER = 2.0
-"""After how long (s) a client looks whether there is a worker at all, and after how long once more."""
+"""After how long (s) without a reply a client looks whether there is a worker at all, and after how long once more."""
+
+MOST_WAITED = 4.0
+"""How long (s) a request waits, unsent, for a worker to come: one that is started anew is away for a moment."""
+
+LOOK_EVERY = 0.25
+"""How long (s) from one look that finds no worker to the next."""
+
+SEEN_FOR = 1.0
+"""How long (s) after a reply there is a worker for sure, as far as requests look; a look costs a round trip."""
 
 _LIBRARIES = ("aio_pika", "aiormq")
 """What the broker room stands on. They log, with tracebacks, what they raise as well."""
@@ -144,6 +153,13 @@ class AmqpConnection:
         self._present: set[str] = set()
         """The exchanges that were found on this link, and need not be looked for again."""
         self._answered_on: Link | None = None
+        self._seen_until = 0.0
+        """Until when (the loop's clock) a worker counts as there."""
+        self._look: asyncio.Task[bool] | None = None
+        self._missed = False
+        """Whether the latest look has found no worker."""
+        self._cannot_look: Link | None = None
+        """The link on which the broker does not tell this user who consumes."""
         self._listening = asyncio.Lock()
         self._looking = asyncio.Lock()
         with _translating():
@@ -190,8 +206,11 @@ class AmqpConnection:
             return
         self._home = None
         running, self._running = self._running, None
+        look, self._look = self._look, None
         if running is not None:
             await cancel_and_wait(running)
+        if look is not None:
+            await cancel_and_wait(look)
 
     @property
     def connected(self) -> bool:
@@ -206,7 +225,7 @@ class AmqpConnection:
         """
         if not home.is_over():
             home.check()
-        self._abandoned.append((self._running, self._link, self._publisher, self._supervisor))
+        self._abandoned.append((self._running, self._look, self._link, self._publisher, self._supervisor))
         self._make_parts()
 
     async def _attach(self, link: Link) -> None:
@@ -259,6 +278,9 @@ class AmqpConnection:
             "or run 'mcp-sessions topology apply' if the workers may not declare"
         )
 
+    def _nobody(self) -> str:
+        return f"no worker runs under the prefix {self.names.prefix!r}"
+
     # Requests.
 
     async def ask(self, request: Outgoing, on_interim: OnInterim | None = None) -> Reply:
@@ -267,14 +289,13 @@ class AmqpConnection:
             await self._listen()
         durable = request.type in DURABLE  # what expires in a durable queue would become a dead letter
         if request.call_id is None:
-            exchange, key, waits_in = self._to_cluster, self.names.queries, self.names.queries
+            exchange, key = self._to_cluster, self.names.queries
         else:
-            waits_in = self.names.unowned
             exchange = self.names.sessions if durable else self.names.requests
             key = routing_key(request.call_id)
             if exchange not in self._present:  # only what is confirmed is returned when no queue takes it
-                await self._look_for(exchange, None if durable else waits_in)
-        timeout = request.reply_timeout
+                await self._look_for(exchange, None if durable else self.names.unowned)
+        timeout = request.reply_timeout - await self._wait_for_a_worker(request.reply_timeout)
         until = {DEADLINE: milliseconds(time.time() + timeout)} if request.type == SessionCreate.type else {}
         message = Message(
             body=request.body,
@@ -290,7 +311,7 @@ class AmqpConnection:
                 await on_interim(model.model_validate_json(delivery.message.body, extra="ignore"))
 
         try:
-            async with self._while_somebody_is_there(waits_in):
+            async with self._while_somebody_is_there() if request.call_id is None else contextlib.nullcontext():
                 answer = await self._rpc_client.ask(
                     message,
                     exchange,
@@ -301,7 +322,7 @@ class AmqpConnection:
                 )
             return parse_reply(answer.message.body)
         except TimeoutError:
-            raise NoReply(f"no reply to {request.type} within {timeout:g} s") from None
+            raise NoReply(f"no reply to {request.type} within {request.reply_timeout:g} s") from None
         except Unroutable as error:
             raise NotRouted(f"{error}: {self._nobody_yet()}") from error
         except ReplyLost as error:
@@ -312,13 +333,73 @@ class AmqpConnection:
         except Internal as error:
             raise InvalidReply(error.message) from error
 
+    async def _wait_for_a_worker(self, timeout: float) -> float:
+        """Wait until there is a worker, before anything is sent; returns how long (s) that took.
+
+        What lies in a queue cannot be taken back, and would be executed by a worker that comes later.
+
+        Raises:
+            NotRouted: none came within ``timeout`` or ``MOST_WAITED`` seconds.
+            Disconnected: the broker did not even tell.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if began < self._seen_until:
+            return 0.0
+        until = began + min(timeout, MOST_WAITED)
+        missed = False
+        while (left := until - loop.time()) > 0:
+            look = self._look_for_a_worker()
+            await asyncio.wait({look}, timeout=left)
+            if look.done():
+                if look.result():
+                    return loop.time() - began
+                missed = True
+        if missed or self._missed:
+            raise NotRouted(f"{self._nobody()}; nothing was sent")
+        raise Disconnected("the broker does not answer; nothing was sent", executed=False)
+
+    def _look_for_a_worker(self) -> "asyncio.Task[bool]":
+        """The look that is under way, or a new one: one for all who wait, and no waiter's end is the look's."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._is_a_worker_there(), name="client-looks-for-workers")
+            self._look.add_done_callback(lambda look: look.cancelled() or look.exception())
+        return self._look
+
+    async def _is_a_worker_there(self) -> bool:
+        """Whether a worker consumes what clients send; yes when that cannot be seen. A no takes ``LOOK_EVERY``."""
+        self._missed = False
+        # A last worker that drains places no calls any more, and still answers for those that it has.
+        if await self._consumers_of(self.names.queries) or await self._consumers_of(self.names.unowned):
+            self._seen_until = asyncio.get_running_loop().time() + SEEN_FOR
+            return True
+        self._missed = True
+        await asyncio.sleep(LOOK_EVERY)
+        return False
+
+    async def _consumers_of(self, queue: str) -> bool:
+        link = self._linked()
+        if link is self._cannot_look:
+            return True
+        try:
+            async with link.asking() as channel:
+                return await channel.consumers_of(queue) > 0
+        except NotPermitted:  # from RabbitMQ 4.3 on, where this user may neither read nor write it
+            self._cannot_look = link
+            return True
+        except BrokerUnavailable:
+            return True  # the publish tells what is wrong
+
     @contextlib.asynccontextmanager
-    async def _while_somebody_is_there(self, queue: str) -> AsyncIterator[None]:
-        """Wait for an answer, and no longer than it takes to see that the question lies in ``queue`` for nobody.
+    async def _while_somebody_is_there(self) -> AsyncIterator[None]:
+        """Wait for an answer of the cluster, and no longer than it takes to see that the question is nobody's.
+
+        Only for questions: what a worker would still execute must not be given up before it has expired.
 
         Raises:
             NoReply: it did, twice in a row: a worker that is started anew may be away for a moment.
         """
+        queue = self.names.queries
         loop = asyncio.get_running_loop()
         looking: asyncio.Task[None] | None = None
         nobody = False
@@ -342,7 +423,7 @@ class AmqpConnection:
         except TimeoutError:
             if not nobody:
                 raise
-            raise NoReply(f"no worker runs under the prefix {self.names.prefix!r}; start one") from None
+            raise NoReply(self._nobody()) from None
         finally:
             timer.cancel()
             if looking is not None:
@@ -377,6 +458,7 @@ class AmqpConnection:
             self._answered_on = link
 
     def _heard(self, delivery: Delivery) -> None:
+        self._seen_until = asyncio.get_running_loop().time() + SEEN_FOR
         self._rpc_client.receive(delivery)
 
     # The broker.

@@ -39,7 +39,7 @@ STATUSES: Final = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
-    422: "The tool reported an error.",
+    422: "The server answered with a JSON-RPC error. What a tool itself reports as an error is a 200 with its text.",
     424: "There is no result, and the tool may have been executed. With `START_FAILED`, `SESSION_DIED` and "
     "`DEADLINE_EXCEEDED` it was not, but do not repeat the request at once.",
     429: "This address sent too many requests.",
@@ -57,7 +57,8 @@ HEADERS: Final = {
 }
 WARNING: Final = "x-mcp-warning"
 WARNED: Final = "What was ignored in the request: one header for each unknown field, also in `warnings` of the body."
-ASKED: Final = (400, 401, 403, 404, 424, 429, 503)
+READ: Final = (400, 401, 403, 404, 429, 503)
+ASKED: Final = (*READ, 424)
 WITH_BODY: Final = (*ASKED, 408, 413, 415)
 RETRIED: Final = (429, 503)
 
@@ -95,11 +96,11 @@ OPERATIONS: Final = (
     Operation("get", "/health", "health", "Report that the gateway runs", "gateway", None, Health, 200, RETRIED, False),
     Operation(
         "get", "/services", "list_services", "List the enabled services", "gateway", None, dict[str, ListedService],
-        200, ASKED,
+        200, READ,
     ),
     Operation(
         "get", "/services/{service}/tools", "list_tools", "List the tools of a service", "gateway", None, ListedTools,
-        200, (*(one for one in ASKED if one != 404), 422), says={400: NO_SUCH_SERVICE},
+        200, (*(one for one in READ if one != 404), 422), says={400: NO_SUCH_SERVICE},
     ),
     Operation(
         "post", "/services/{service}/call", "call_tool", "Call a tool; the first call opens the session", "gateway",
@@ -107,7 +108,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         "get", "/sessions", "list_sessions", "List the open sessions of all workers", "gateway", None,
-        dict[str, ListedSession], 200, ASKED,
+        dict[str, ListedSession], 200, READ,
     ),
     Operation(
         "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, ClosedSession, 200,

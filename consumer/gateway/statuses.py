@@ -81,11 +81,14 @@ def status_of(code: ErrorCode) -> int:
             assert_never(code)
 
 
-def answer_of(error: SessionsError) -> tuple[int, ErrorAnswer]:
-    """Status and body for an error of a worker, or of the way to it."""
+def answer_of(error: SessionsError, *, only_reads: bool = False) -> tuple[int, ErrorAnswer]:
+    """Status and body for an error of a worker, or of the way to it; what only reads executes nothing."""
     status = _status_of_client(error) if isinstance(error, ClientError) else status_of(ErrorCode(error.code))
+    retryable = error.retryable
+    if only_reads and status == 424:
+        status, retryable = 503, True
     details = error.details or None
-    return status, ErrorAnswer(error=error.message, code=error.code.value, retryable=error.retryable, details=details)
+    return status, ErrorAnswer(error=error.message, code=error.code.value, retryable=retryable, details=details)
 
 
 def _status_of_client(error: ClientError) -> int:

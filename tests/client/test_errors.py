@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import signal
 
 import pytest
@@ -148,22 +149,61 @@ async def test_a_lost_connection_ends_what_waits_with_an_error_of_the_family(mcp
 async def test_nobody_who_answers_in_time_is_no_reply(mcp: Cluster):
     worker = await mcp.start()
     await worker.kill()
+    mcp.client._connection._seen_until = math.inf  # as if it had answered a moment ago
     with pytest.raises(NoReply, match=r"0\.3 s") as caught:
         await mcp.client.list_workers(reply_timeout=0.3)
     assert caught.value.executed is None
 
 
-async def test_with_no_worker_at_all_a_request_fails_within_seconds_and_says_so(mcp: Cluster):
+async def test_with_no_worker_at_all_a_request_is_not_sent_and_says_so_within_seconds(mcp: Cluster):
     worker = await mcp.start()
     await worker.terminate()
-    for ask in (
-        mcp.client.list_workers(reply_timeout=600),
-        mcp.client.create("c-1", "echo", reply_timeout=600),
-        mcp.client.call_tool("c-2", "echo", {}, timeout=600, service_name="echo"),
-    ):
-        with pytest.raises(NoReply, match="no worker runs under the prefix") as caught:
-            await asyncio.wait_for(ask, WAIT)
-        assert caught.value.executed is None
+    mcp.client._connection._seen_until = 0.0
+    told = await asyncio.wait_for(
+        asyncio.gather(
+            mcp.client.list_workers(reply_timeout=600),
+            mcp.client.create("c-1", "echo", reply_timeout=600),
+            mcp.client.call_tool("c-2", "counter", {}, timeout=600, service_name="echo"),
+            mcp.client.call_tool("c-2", "counter", {}, timeout=0.1, service_name="echo"),
+            return_exceptions=True,
+        ),
+        WAIT,
+    )
+    for error in told:
+        assert isinstance(error, NotRouted)
+        assert error.executed is False
+        assert str(error) == f"no worker runs under the prefix {mcp.prefix!r}; nothing was sent"
+    await mcp.start()
+    counted = await mcp.client.call_tool("c-2", "counter", {}, service_name="echo")
+    assert counted.text == '{"count": 1}', "what was refused is not executed by a worker that starts later"
+
+
+async def test_a_request_waits_unsent_for_a_worker_that_is_starting(mcp: Cluster, monkeypatch: pytest.MonkeyPatch):
+    worker = await mcp.start()
+    await worker.terminate()
+    monkeypatch.setattr("consumer.client.amqp_connection.MOST_WAITED", WAIT)
+    mcp.client._connection._seen_until = 0.0
+    calling = asyncio.create_task(mcp.client.call_tool("c-1", "counter", {}, service_name="echo", timeout=WAIT))
+    while not mcp.client._connection._missed:
+        await asyncio.sleep(0.01)
+    await mcp.start()
+    assert (await asyncio.wait_for(calling, WAIT)).text == '{"count": 1}'
+
+
+async def test_what_was_sent_is_not_given_up_while_a_worker_that_comes_would_execute_it(mcp: Cluster):
+    worker = await mcp.start()
+    await worker.terminate()
+    mcp.client._connection._seen_until = math.inf  # as if the worker had answered a moment ago
+    with pytest.raises(NoReply, match="no worker runs under the prefix"):  # a question can be given up
+        await asyncio.wait_for(mcp.client.list_workers(reply_timeout=600), WAIT)
+    with pytest.raises(NoReply, match=r"no reply to tools\.call within 1\.5 s") as caught:
+        await mcp.client.call_tool("c-1", "counter", {}, service_name="echo", timeout=0.5)
+    assert caught.value.executed is None
+    calling = asyncio.create_task(mcp.client.call_tool("c-1", "counter", {}, service_name="echo", timeout=WAIT))
+    while not mcp.client._connection._rpc_client._waiting:
+        await asyncio.sleep(0.01)
+    await mcp.start()
+    assert (await asyncio.wait_for(calling, WAIT)).text == '{"count": 1}', "and the one that was given up has expired"
 
 
 async def test_an_answer_that_is_long_in_coming_is_waited_for_though_its_worker_is_leaving(mcp: Cluster):

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from consumer.gateway import speech
 from tests import programs
 from tests.gateway.conftest import CREDENTIALS, PASSWORD, USER, Serve, call, served, soon
 from tests.gateway.test_cases import SERVICES
@@ -60,6 +61,35 @@ async def test_without_a_worker_it_is_not_ready(mcp: Cluster, serve: Serve) -> N
     answer = await http.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["workers"] == 0
+
+
+async def test_what_is_refused_because_no_worker_runs_is_not_executed_later(mcp: Cluster, serve: Serve) -> None:
+    worker = await mcp.start()
+    http = await serve()
+    assert (await call(http, "echo", "counter", "c-1")).status_code == 200
+    await worker.terminate()
+    await soon(lambda: is_ready(http, 503))
+    refused = await asyncio.gather(
+        call(http, "echo", "counter", "c-2"),
+        *(http.get(path) for path in ("/services", "/services/echo/tools", "/sessions")),
+    )
+    for answer in refused:
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert answer.json() == {
+            "error": f"no worker runs under the prefix {mcp.prefix!r}; nothing was sent",
+            "code": "NOT_ROUTED",
+            "retryable": True,
+        }
+    function = {"function": "counter", "call_id": "c-2", "argument": {"parsed": [{}]}}
+    spoken = (await http.post("/signalwire/swaig/echo", json=function)).json()["response"]
+    assert spoken == speech.BUSY
+    rpc = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "counter", "arguments": {}}}
+    answer = await http.post("/calls/c-2/echo/mcp", json=rpc, headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["data"]) == (503, {"code": "NOT_ROUTED", "retryable": True})
+    await mcp.start()
+    answer = await call(http, "echo", "counter", "c-2")
+    assert answer.json()["result"] == '{"count": 1}'
 
 
 async def test_a_worker_killed_under_a_tool_call_is_424_and_the_call_is_executed_once(
@@ -210,7 +240,9 @@ async def test_an_address_that_is_taken_is_said_at_once(mcp: Cluster, serve: Ser
     for command, options in (("gateway", ()), ("worker", ("--gateway",))):
         process = await started(mcp, command, *options, port=http.base_url.port)
         assert await process.ended() == 2
-        assert any("cannot listen" in str(record.get("error")) for record in process.records)
+        [told] = [record["error"] for record in process.records if "cannot listen" in str(record.get("error"))]
+        assert "already in use" in told
+        assert "Errno" not in told
 
 
 async def test_two_sigterms_of_a_platform_are_one_wish(mcp: Cluster) -> None:

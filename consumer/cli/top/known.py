@@ -18,6 +18,7 @@ EVENTS = 200
 """How many events are kept for the screen."""
 
 
+NOBODY = "no worker answers"
 NOTHING = "nothing declared"
 """What is wrong where no worker has declared anything under the prefix, and no operator has."""
 

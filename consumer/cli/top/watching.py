@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consumer.cli.top.known import NOTHING, ClusterListing, Known
+from consumer.cli.top.known import NOBODY, NOTHING, ClusterListing, Known
 from schemas.base import Json
 from schemas.errors import Disconnected, Forbidden, NoReply, NotRouted, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
@@ -131,10 +131,10 @@ class Watcher:
         self._since = []
         try:
             listing = await self.fetch()
-        except NotRouted:
-            self.known.problem = NOTHING
+        except NotRouted as error:
+            self.known.problem = NOTHING if "nothing is declared" in str(error) else NOBODY
         except NoReply:
-            self.known.problem = "no worker answers"
+            self.known.problem = NOBODY
         except SessionsError as error:
             self.known.problem = str(error)
         else:
