@@ -32,10 +32,13 @@ def check(
     """
     from consumer.calls.routes import odd_sources
     from consumer.processes.service import missing_program
-    from consumer.settings import describe
+    from consumer.settings import ConfigurationError, Fault, describe
+    from consumer.settings.gateway_settings import certificate_problem
     from consumer.telephony import SOURCES
 
     settings = (replace(invocation, config=file) if file else invocation).settings()
+    if problem := certificate_problem(settings.gateway):
+        raise ConfigurationError([Fault(*problem)], settings.warnings)
     told = describe(settings)
     for number, route in enumerate(settings.routes):
         told["warnings"] += [f"routes[{number}].match.{odd}" for odd in odd_sources(route, SOURCES)]

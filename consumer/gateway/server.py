@@ -11,7 +11,7 @@ from consumer.gateway.exchange import written
 from consumer.gateway.statuses import RETRY_AFTER, http_error
 from consumer.observability.http_connections import ConnectionBounds, Parser, SignalFreeServer, bounded, fastest_parser
 from consumer.observability.listening import BACKLOG, CannotListen, listen
-from consumer.settings.gateway_settings import GatewaySettings
+from consumer.settings.gateway_settings import GatewaySettings, certificate_problem
 
 log = structlog.get_logger(__name__)
 
@@ -82,12 +82,14 @@ class HttpServer:
         Raises:
             CannotListen: the address is somebody else's, none of this machine's, or the certificate cannot be used.
         """
+        if problem := certificate_problem(self._settings):
+            raise CannotListen(": ".join(problem))
         host, port = self._settings.listens_on, self._settings.port
         try:
             self._server.config.load()
             listening = listen(host, port)
         except OSError as error:  # also ssl.SSLError
-            raise CannotListen(f"gateway: cannot listen on {host} port {port}: {error}") from error
+            raise CannotListen(f"gateway: cannot listen on {host} port {port}: {error.strerror or error}") from error
         chosen = int(listening.getsockname()[1])
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]), name="gateway-http")
         log.info("gateway.listening", host=host, port=chosen, tls=self._settings.tls_cert is not None)

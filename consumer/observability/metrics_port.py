@@ -22,7 +22,8 @@ async def metrics_port(host: str, port: int | None, readiness: Callable[[], dict
     try:
         await web.open()
     except OSError as error:
-        raise CannotListen(f"worker.http_port: cannot listen on {host} port {port}: {error}") from error
+        why = error.strerror or error
+        raise CannotListen(f"worker.http_port: cannot listen on {host} port {port}: {why}") from error
     try:
         yield True
     finally:

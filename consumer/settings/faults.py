@@ -36,6 +36,13 @@ _SAYS = {
     "string_pattern_mismatch": "must be 1 to 64 letters, digits, - or _",
 }
 
+_PATTERNS = {
+    "sha256": 'must be 64 hexadecimal digits: printf %s "$TOKEN" | sha256sum',
+    "public_url": "must be an address like https://gateway.example.com",
+    "call_header": "must be the name of an HTTP header",
+}
+"""What is said of a text whose pattern is not that of a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -139,13 +146,15 @@ def _key(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
 
 
 def _problem(path: KeyPath, kind: str, message: str, given: Any) -> str:
-    said = _SAYS.get(kind) or problem_of(message)
+    pattern = _PATTERNS.get(str(path[-1])) if path and kind == "string_pattern_mismatch" else None
+    said = pattern or _SAYS.get(kind) or problem_of(message)
     hidden = any(is_secret_key(part) or part in _HIDDEN for part in path)
     if kind == "missing" or hidden or not isinstance(given, str | int | float):
         return said
     if kind in ("list_type", "tuple_type"):
         return f"must be a list: write {mask_text(json.dumps([given], ensure_ascii=False), 80)}"
-    return f"{said}; it is {mask_text(repr(given), 80)}"
+    shown = mask_text(repr(given), 80)
+    return said if kind == "value_error" and shown in said else f"{said}; it is {shown}"
 
 
 def _unknown(model: type[BaseModel], path: KeyPath) -> str:

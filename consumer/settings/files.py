@@ -15,6 +15,8 @@ DEFAULT_FILE = "mcp-sessions.toml"
 OURS = ("session", "services", "routes", "worker", "gateway", "asterisk")
 SIGNALWIRES = ("server", "rate_limiting", "logging", "security")
 """Sections of SignalWire's ``config.json`` that ours have another name for."""
+SIGNALWIRES_CERTIFICATE = Path("certs/server.pem")
+"""Where SignalWire's gateway looks for a certificate with its key. If it is there, it serves HTTPS."""
 _UNDERSTOOD = ("server", "rate_limiting", "logging")
 """Those of which something has a meaning here."""
 
@@ -64,7 +66,7 @@ def _useless(path: Path, problem: str) -> ConfigurationError:
 
 
 def understood(
-    table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]
+    table: Table, env: Mapping[str, str], fault: Callable[[Fault], None], file: Path
 ) -> tuple[Table, list[str], dict[KeyPath, str]]:
     """What of a file's table is for us, with ``${VARIABLE|default}`` filled in, and warnings about the rest.
 
@@ -82,7 +84,7 @@ def understood(
         warnings += _logging(_filled(table["logging"], env, ("logging",), fault), ours, written)
     if "server" in table or "rate_limiting" in table:
         theirs = {key: _filled(table.get(key), env, (key,), fault) for key in ("server", "rate_limiting")}
-        warnings += _gateway(theirs["server"], theirs["rate_limiting"], ours, written)
+        warnings += _gateway(theirs["server"], theirs["rate_limiting"], ours, written, file)
     return ours, warnings, written
 
 
@@ -97,9 +99,13 @@ def _logging(section: Any, ours: Table, written: dict[KeyPath, str]) -> list[str
     return [f"{', '.join(rest)}: ignored; logs go to standard error"] if rest else []
 
 
-def _gateway(server: Any, rate_limiting: Any, ours: Table, written: dict[KeyPath, str]) -> list[str]:
+def _gateway(server: Any, rate_limiting: Any, ours: Table, written: dict[KeyPath, str], file: Path) -> list[str]:
     """Take what SignalWire's gateway has of its server over into ``gateway``, unless that says it itself."""
     taken, warnings, names = from_signalwire(server, rate_limiting)
+    # It looks in its working directory, where its configuration is as well.
+    places = (SIGNALWIRES_CERTIFICATE, file.parent / SIGNALWIRES_CERTIFICATE)
+    if certificate := next((place for place in places if place.is_file()), None):
+        taken["tls_cert"], names["tls_cert",] = str(certificate), str(SIGNALWIRES_CERTIFICATE)
     gateway = ours.setdefault("gateway", {})
     if isinstance(gateway, dict):
         written |= {("gateway", *path): name for path, name in names.items() if path[0] not in gateway}

@@ -17,6 +17,7 @@ from consumer.processes.service import Size
 from schemas.base import Seconds, Section
 from schemas.calls import Platform
 from schemas.ids import ServiceNameField
+from schemas.text import did_you_mean
 
 Scope = Literal["gateway", "mcp", "mint", "events", "console"]
 """The scopes of credentials: the REST API, MCP, minting call tokens, sending call events, watching."""
@@ -238,8 +239,8 @@ class GatewaySettings(Section):
             f"user {self.auth_user}": bool(self.auth_password),
             "operator's token": bool(self.auth_token),
             f"tokens {', '.join(token.name for token in self.tokens)}": bool(self.tokens),
-            f"call tokens ({len(self.token_keys)} keys)": bool(self.token_keys),
-            f"SignalWire's signatures ({len(self.signing_keys)} keys)": bool(self.signing_keys),
+            f"call tokens ({counted_keys(self.token_keys)})": bool(self.token_keys),
+            f"SignalWire's signatures ({counted_keys(self.signing_keys)})": bool(self.signing_keys),
             f"signatures of {', '.join(self.signed_platforms)}": bool(self.signed_platforms),
         }
         return tuple(words for words, there in counted.items() if there)
@@ -260,6 +261,36 @@ class GatewaySettings(Section):
     def listens_on(self) -> str:
         """The address that is listened on: loopback while the published password would open the door."""
         return "127.0.0.1" if self.published_password and not self.local else self.host
+
+
+def certificate_problem(gateway: GatewaySettings) -> tuple[str, str] | None:
+    """The setting and the reason why HTTPS cannot be served; None if it can be, or is not wanted.
+
+    Only who serves asks: other commands with the same file need not be able to read the key.
+    """
+    if gateway.tls_cert is None:
+        return None
+    import ssl  # noqa: PLC0415 - only who serves HTTPS needs it
+
+    setting, path = ("gateway.tls_key", gateway.tls_key) if gateway.tls_key else ("gateway.tls_cert", gateway.tls_cert)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(gateway.tls_cert)
+    except ssl.SSLError:
+        return "gateway.tls_cert", f"{gateway.tls_cert} has no certificate in PEM"
+    except OSError as error:
+        return "gateway.tls_cert", f"{gateway.tls_cert} cannot be read: {error.strerror}"
+    try:
+        context.load_cert_chain(gateway.tls_cert, gateway.tls_key, password=lambda: "")  # it would ask on the terminal
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return setting, f"the private key in {path} is not that of the certificate in {gateway.tls_cert}"
+        if error.reason and error.reason.endswith(("TOO_SMALL", "TOO_WEAK")):
+            return "gateway.tls_cert", f"{gateway.tls_cert} cannot be used: {error.reason}"
+        return setting, f"{path} has no private key in PEM that opens without a passphrase"
+    except OSError as error:
+        return setting, f"{path} cannot be read: {error.strerror}"
+    return None
 
 
 AGENTS_TIMEOUT = 28.0
@@ -289,6 +320,11 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
         if not name.startswith(("http://", "https://")) and not Path(name).is_file()
     ]
     return thoughts
+
+
+def counted_keys(keys: tuple[SecretStr, ...]) -> str:
+    """How many keys there are, in words."""
+    return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
 
 
 def is_pem(key: str) -> bool:
@@ -325,11 +361,18 @@ def from_signalwire(
         if not ours.get("auth_user") or not ours.get("auth_password"):
             ours.pop("auth_user", None)
             ours.pop("auth_password", None)
-        warnings += [f"server.{key}: ignored; see [gateway]" for key in server if key not in _SERVER]
+        warnings += [
+            f"server.{key}: ignored; {did_you_mean(key, _SERVER) or 'see [gateway]'}".strip()
+            for key in server
+            if key not in _SERVER
+        ]
     if isinstance(rate_limiting, dict):
         known = {name: rate_limiting[key] for key, name in _RATES.items() if key in rate_limiting}
         ours["rate_limits"] = known
         names |= {("rate_limits", name): f"rate_limiting.{key}" for key, name in _RATES.items() if key in rate_limiting}
         unknown = [key for key in rate_limiting if key not in _RATES]
-        warnings += [f"rate_limiting.{key}: ignored; see [gateway.rate_limits]" for key in unknown]
+        warnings += [
+            f"rate_limiting.{key}: ignored; {did_you_mean(key, _RATES) or 'see [gateway.rate_limits]'}".strip()
+            for key in unknown
+        ]
     return ours, warnings, names

@@ -70,7 +70,7 @@ def _read(
     if file is None:
         return {}, [], {}
     try:
-        return understood(read_file(file, env), env, faults.append)
+        return understood(read_file(file, env), env, faults.append, file)
     except ConfigurationError as error:  # the environment may have faults too
         faults += error.faults
         return None, [], {}

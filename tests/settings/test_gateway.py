@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from consumer.settings import ConfigurationError, describe, load_settings
+from consumer.settings.gateway_settings import GatewaySettings, certificate_problem
 from schemas.ids import ServiceName
 
 SAMPLE: dict[str, Any] = {
@@ -158,6 +160,72 @@ def test_what_a_gateway_lets_in_is_told_without_a_secret(tmp_path: Path) -> None
     path = tmp_path / "ours.json"
     path.write_text(json.dumps({"gateway": {"auth_user": "agent", "auth_password": "tulip", "token_keys": [KEY]}}))
     told = describe(load_settings(path, env={}))
-    assert told["gateway"]["credentials"] == ["user agent", "call tokens (1 keys)"]
+    assert told["gateway"]["credentials"] == ["user agent", "call tokens (1 key)"]
     assert "tulip" not in json.dumps(told)
     assert KEY not in json.dumps(told)
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["in the working directory", "beside the file"])
+def test_its_certificate_is_served_with_as_by_signalwires_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path if here else elsewhere)
+    file = written(tmp_path, SAMPLE)
+    assert load_settings(file, env={}).gateway.tls_cert is None
+    (tmp_path / "certs").mkdir()
+    own = tmp_path / "certs/server.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(own)
+    gateway = load_settings(file, env={}).gateway
+    assert gateway.tls_cert is not None
+    assert gateway.tls_cert.resolve() == own
+    assert certificate_problem(gateway) is None
+    ours = SAMPLE | {"gateway": {"tls_cert": str(file)}}
+    assert load_settings(written(tmp_path, ours), env={}).gateway.tls_cert == file
+    other = {"services": SAMPLE["services"]}
+    assert load_settings(written(tmp_path, other), env={}).gateway.tls_cert is None
+
+
+def test_a_certificate_that_cannot_be_served_with_is_named(tmp_path: Path) -> None:
+    issued, other = (trustme.CA().issue_cert("localhost") for _ in range(2))
+    cert, key, both, text = (tmp_path / name for name in ("cert.pem", "key.pem", "both.pem", "text.pem"))
+    issued.cert_chain_pems[0].write_to_path(cert)
+    other.private_key_pem.write_to_path(key)
+    issued.private_key_and_cert_chain_pem.write_to_path(both)
+    text.write_text("nothing of the kind")
+    for given, problem in (
+        ({"tls_cert": both}, None),
+        ({"tls_cert": cert}, ("gateway.tls_cert", f"{cert} has no private key")),
+        ({"tls_cert": text}, ("gateway.tls_cert", f"{text} has no certificate")),
+        ({"tls_cert": cert, "tls_key": text}, ("gateway.tls_key", f"{text} has no private key")),
+        ({"tls_cert": cert, "tls_key": key}, ("gateway.tls_key", f"the private key in {key} is not that of")),
+    ):
+        found = certificate_problem(GatewaySettings(**given))
+        assert (found is None) is (problem is None), given
+        if found and problem:
+            assert found[0] == problem[0]
+            assert found[1].startswith(problem[1])
+
+
+def test_what_of_the_server_is_misspelt_is_asked_about(tmp_path: Path) -> None:
+    table = SAMPLE | {"server": SAMPLE["server"] | {"prot": 1, "workers": 2}}
+    warnings = load_settings(written(tmp_path, table), env={}).warnings
+    assert "server.prot: ignored; did you mean 'port'?" in warnings
+    assert "server.workers: ignored; see [gateway]" in warnings
+
+
+def test_a_fault_says_the_given_value_once_and_what_its_setting_takes(tmp_path: Path) -> None:
+    gateway = {
+        "tokens": [{"name": "a", "sha256": "zz", "scopes": ["events"]}],
+        "rate_limits": {"call": ["often"]},
+        "tls_cert": "nowhere.pem",
+        "public_url": "gateway.example.com",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(written(tmp_path, {"services": SAMPLE["services"], "gateway": gateway}), env={})
+    problems = {fault.key: fault.problem for fault in caught.value.faults}
+    assert problems["gateway.rate_limits.call"] == "'often' is not a rate; write it like: 10 per minute"
+    assert problems["gateway.tls_cert"] == "there is no file 'nowhere.pem'"
+    assert problems["gateway.public_url"].startswith("must be an address like https://")
+    assert problems["gateway.tokens[0].sha256"].startswith("must be 64 hexadecimal digits")
