@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from starlette.requests import Request
 
 from consumer.client import SessionClient
@@ -13,10 +14,16 @@ from consumer.gateway.access import EVERYTHING, Grant
 from consumer.gateway.exchange import addressed, granted, told
 from consumer.gateway.problems import Refused
 from consumer.gateway.signatures import COVERS_URL, SCHEMES, Scheme, Signed
+from consumer.gateway.signatures.signed import without_credentials
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import PLATFORMS
 from schemas.calls import Platform
 from schemas.errors import ClientError
+
+log = structlog.get_logger(__name__)
+
+SAID_EVERY: Final = 60.0
+"""How often (s) the log says why webhooks are refused: anybody can send them."""
 
 CONFIRM_TIMEOUT: Final = 4.0
 """How long (s) RabbitMQ's confirm is waited for."""
@@ -55,6 +62,8 @@ class Senders:
     def __init__(self, settings: GatewaySettings) -> None:
         self._guarded = settings.guarded
         self._checked = _checked(settings)
+        self._said_at = -SAID_EVERY
+        self._unsaid = 0
 
     def identify(self, request: Request, body: bytes, platform: Platform = "signalwire") -> Sender:
         """The sender of a platform's webhook: itself when one of its keys has signed, else the holder of credentials.
@@ -76,7 +85,7 @@ class Senders:
         platforms = [one for one in self._checked.values() if source in PLATFORMS[one.platform]]
         return self._sender(platforms, request, body) if self._checked else granted(request)
 
-    def _sender(self, platforms: Iterable[_SignedPlatform], request: Request, body: bytes) -> Sender:
+    def _sender(self, platforms: Sequence[_SignedPlatform], request: Request, body: bytes) -> Sender:
         signed = [one for one in platforms if one.scheme.is_signed(request.headers)]
         for one in signed:
             if one.holds(request, body):
@@ -86,7 +95,29 @@ class Senders:
         others = {name: value for name, value in request.headers.items() if name != "authorization"}
         if self._guarded and not any(one.scheme.is_signed(others) for one in signed):
             return granted(request)
-        raise Refused(403, "the signature is wrong" if signed else "there is no signature", bare=True)
+        reason = "the signature is wrong" if signed else "there is no signature"
+        self._tell_refused(reason, signed or platforms, request)
+        raise Refused(403, reason, bare=True)
+
+    def _tell_refused(self, reason: str, platforms: Sequence[_SignedPlatform], request: Request) -> None:
+        """Say why, in the log alone: the sender of a wrong signature learns nothing."""
+        if time.monotonic() - self._said_at < SAID_EVERY:
+            self._unsaid += 1
+            return
+        unsaid, self._said_at, self._unsaid = self._unsaid, time.monotonic(), 0
+        url, query, _ = without_credentials(addressed(request).url).partition("?")
+        covers_url = any(one.platform in COVERS_URL for one in platforms)
+        log.warning(
+            "webhook.refused",
+            reason=reason,
+            platforms=[one.platform for one in platforms],
+            url=url + ("?..." if query else ""),
+            hint="the signature covers the URL, query included: if the platform calls another one, set "
+            "gateway.public_url; if not, compare the keys"
+            if covers_url
+            else "compare the keys of gateway.webhooks, and this machine's clock",
+            **({"unsaid": unsaid} if unsaid else {}),
+        )
 
     async def publish(self, client: SessionClient, body: bytes, content_type: str) -> None:
         """Publish what a platform said; returns when RabbitMQ has it.

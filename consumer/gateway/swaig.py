@@ -33,6 +33,11 @@ PREFIX: Final = "mcp_"
 """What SignalWire's skill puts before the names of its functions: ``mcp_<service>_<tool>``."""
 
 
+MAX_SHOWN: Final = 60
+MOST_SHOWN: Final = 5
+"""How much of an unknown function's name is logged, and of how many."""
+
+
 class Swaig:
     """Answers SWAIG requests: functions, hooks, requests for signatures."""
 
@@ -134,11 +139,15 @@ class Swaig:
         services = [service] if service else [name for name in await self._catalogue.services() if sender.reaches(name)]
         several = len(services) > 1
         found: list[Json] = []
+        known: set[str] = set()
         for name in services:
             for tool in await self._catalogue.tools(name):
                 function = f"{name}_{tool.name}" if several else tool.name
                 if not names or {function, tool.name, f"{PREFIX}{name}_{tool.name}"} & set(names):
                     found.append(_signature(function, tool, url))
+                    known |= {function, tool.name, f"{PREFIX}{name}_{tool.name}"}
+        if names and (unknown := [name[:MAX_SHOWN] for name in names if name not in known]):
+            log.warning("swaig.not_found", functions=unknown[:MOST_SHOWN], services=services)
         return found
 
 

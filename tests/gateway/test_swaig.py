@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import httpx2
+from structlog.testing import capture_logs
 
 from consumer.gateway import speech
 from tests.gateway.conftest import Serve
@@ -64,6 +65,17 @@ async def test_signatures_are_the_tools_with_this_address(mcp: Cluster, serve: S
     assert told["function"] == "add_todo"
     assert told["parameters"] == {"type": "object"}
     assert told["web_hook_url"] == "https://voice.example.com/gateway/signalwire/swaig"
+
+
+async def test_a_function_that_swml_includes_and_no_service_has_is_named_in_the_log(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"todo": SERVICES["todo"]}))
+    http = await serve()
+    asked = {"action": "get_signature", "functions": ["add_todo", "list_todoes"], "version": "2.0"}
+    with capture_logs() as logs:
+        (told,) = (await http.post("/signalwire/swaig/todo", json=asked)).json()
+    assert told["function"] == "add_todo"
+    [line] = [line for line in logs if line["event"] == "swaig.not_found"]
+    assert (line["functions"], line["services"]) == (["list_todoes"], ["todo"])
 
 
 async def test_a_tool_that_fails_says_so_in_its_own_words(mcp: Cluster, serve: Serve) -> None:

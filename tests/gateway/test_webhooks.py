@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.broker.declare import ensure
 from consumer.broker.link import Link
@@ -119,6 +120,34 @@ async def test_signing_keys_alone_let_nobody_else_in(mcp: Cluster, serve: Serve)
     http = await serve(signing_keys=[KEY], auth_user=None, auth_password=None, auth_token=None)
     answer = await http.post("/signalwire/events", json={"call_id": "c", "kind": "started"})
     assert answer.status_code == 403
+
+
+async def test_why_a_webhook_is_refused_is_in_the_log_alone_and_once_a_minute(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(signing_keys=[KEY])
+    body, content_type = sample("cxml/initiated.json")
+    headers = signed("https://voice.example.com/signalwire/events", body, content_type)
+    url = "/signalwire/events?tenant=acme-secret"
+    with capture_logs() as logs:
+        for _ in range(3):
+            answer = await http.post(url, content=body, headers=headers, auth=NOBODY)
+            assert (answer.status_code, answer.content) == (403, b"")
+    [told] = [line for line in logs if line["event"] == "webhook.refused"]
+    assert told["log_level"] == "warning"
+    assert told["reason"] == "the signature is wrong"
+    assert told["platforms"] == ["signalwire"]
+    assert told["url"] == f"{url_of(http)}?..."
+    assert "gateway.public_url" in told["hint"]
+    assert "acme-secret" not in str(logs)
+    assert KEY not in str(logs)
+
+
+async def test_a_webhook_without_signature_where_nothing_else_lets_in_is_said_to_have_none(
+    mcp: Cluster, serve: Serve
+) -> None:
+    http = await serve(signing_keys=[KEY], auth_user=None, auth_password=None, auth_token=None)
+    with capture_logs() as logs:
+        assert (await http.post("/signalwire/events", json={"call_id": "c", "kind": "started"})).status_code == 403
+    assert [line["reason"] for line in logs if line["event"] == "webhook.refused"] == ["there is no signature"]
 
 
 async def test_behind_a_trusted_proxy_the_url_is_the_forwarded_one(mcp: Cluster, serve: Serve) -> None:
