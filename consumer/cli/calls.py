@@ -93,13 +93,16 @@ async def send(
     force: Annotated[
         bool, typer.Option("--force", help="Send also what no worker knows. It becomes a dead letter.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how a worker translates each event, and send nothing.")
+    ] = False,
 ) -> None:
     """Publish call events from files, and show how a worker translates each.
 
     All files are translated before the first is sent. If one of them is no event that a worker knows,
-        nothing is sent, the reason is printed, and the exit code is 1. The files are sent in order, and the broker
-        confirms each before the next. If worker.call_exchanges names the platform of the exchange, the events are
-        translated as that platform's.
+    nothing is sent, the reason is printed, and the exit code is 1. The files are sent in order, and the broker
+    confirms each before the next. If worker.call_exchanges names the platform of the exchange, the events are
+    translated as that platform's. --dry-run needs no broker.
     """
     from consumer.broker.topology import Names
 
@@ -114,27 +117,33 @@ async def send(
     if refused:
         _tell_refused(refused, len(sendable), why=why, as_json=invocation.json)
         raise typer.Exit(ExitCode.ERROR)
-    sent: list[Sendable] = []
-    try:
-        async with invocation.client() as client:
-            for one, (_, body) in zip(sendable, bodies, strict=True):
-                await client.publish_call_event(
-                    body, content_type=one.content_type, exchange=exchange, routing_key=routing_key
-                )
-                sent.append(one)
-    finally:
-        if 0 < len(sent) < len(bodies):
-            say(f"{len(sent)} of {len(bodies)} were sent, the last of them {sent[-1].file}.", style="yellow")
+    if not dry_run:
+        await _publish(invocation, list(zip(sendable, (body for _, body in bodies), strict=True)), exchange)
     if invocation.json:
-        write_json({"sent": [asdict(one) for one in sent]})
+        write_json({"would_send" if dry_run else "sent": [asdict(one) for one in sendable]})
         return
-    rows: list[Row] = [[Path(one.file).name, one.source, state(one.kind), one.call_id] for one in sent]
-    answers().print(table("SENT", "SOURCE", "SAYS", "CALL", rows=rows, whole=["CALL"]))
-    for one in sent:
+    rows: list[Row] = [[Path(one.file).name, one.source, state(one.kind), one.call_id] for one in sendable]
+    answers().print(table("WOULD SEND" if dry_run else "SENT", "SOURCE", "SAYS", "CALL", rows=rows, whole=["CALL"]))
+    for one in sendable:
         if one.note:
             say(f"{Path(one.file).name}: {one.note}", style="dim")
         if why or one.is_unrecognised:
             _tell_looks(one.looks, all_of_them=why)
+
+
+async def _publish(invocation: Invocation, events: list[tuple[Sendable, bytes]], exchange: str | None) -> None:
+    """Publish one after the other; if that ends early, say how far it came."""
+    sent: list[Sendable] = []
+    try:
+        async with invocation.client() as client:
+            for one, body in events:
+                await client.publish_call_event(
+                    body, content_type=one.content_type, exchange=exchange, routing_key=one.routing_key
+                )
+                sent.append(one)
+    finally:
+        if 0 < len(sent) < len(events):
+            say(f"{len(sent)} of {len(events)} were sent, the last of them {sent[-1].file}.", style="yellow")
 
 
 def _tell_refused(refused: list[Sendable], count: int, *, why: bool, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.command import Invocation, command
-from consumer.cli.screen import write_json
+from consumer.cli.screen import warn, write_json
 
 
 def register(group: typer.Typer) -> None:
@@ -31,6 +31,10 @@ def mint(
     from consumer.tokens import KeyUnusable, TokenKeys
 
     settings = invocation.settings()
+    if settings.path is not None:
+        for name in service or []:
+            if name not in settings.services:
+                warn(f"there is no service {name!r} in {settings.path}; the token allows it all the same")
     secrets = [key.get_secret_value() for key in settings.gateway.token_keys]
     try:
         token = TokenKeys(secrets, settings.worker.prefix).mint(

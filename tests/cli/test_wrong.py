@@ -148,6 +148,41 @@ async def test_an_event_that_no_worker_knows_is_not_sent(offline: Cli):
     assert ran.code == 3, "it would have been sent"
 
 
+async def test_a_dry_run_tells_what_an_event_becomes_and_needs_no_broker(offline: Cli):
+    relay = str(SAMPLES / "relay" / "receive_created_phone.json")
+    ran = await offline("calls", "send", relay, "--dry-run", "--json")
+    [told] = ran.json["would_send"]
+    assert (ran.code, told["source"], told["kind"]) == (0, "relay", "started")
+    ran = await offline("calls", "send", relay, "--dry-run")
+    assert re.search(r"WOULD SEND +SOURCE(?s:.*) relay +started ", ran.out)
+    ran = await offline("calls", "send", relay, "-", "--dry-run", stdin=b'{"what": "is this"}')
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("UNRECOGNISED: nothing was sent, because 1 of 2 are no event")
+
+
+async def test_a_certificate_that_cannot_be_used_is_a_fault_and_nobody_elses(offline: Cli):
+    (offline.folder / "cert.pem").write_text("no certificate")
+    (offline.folder / "mcp-sessions.toml").write_text('[gateway]\nport = 0\ntls_cert = "cert.pem"')
+    ran = await offline("config", "check")
+    assert ran.code == 2
+    assert "  gateway.tls_cert: cert.pem has no certificate in PEM\n" in ran.err
+    ran = await offline("gateway")
+    assert ran.code == 2
+    assert "gateway.tls_cert: cert.pem has no certificate in PEM" in ran.err
+    assert (await offline("sessions", "list")).code == 3, "only who serves reads it"
+
+
+async def test_a_token_for_a_service_that_is_not_configured_is_minted_with_a_warning(offline: Cli):
+    (offline.folder / "mcp-sessions.toml").write_text(
+        f'[services.todo]\ncommand = {json.dumps(TODO)}\n[gateway]\ntoken_keys = ["{"k" * 32}"]'
+    )
+    ran = await offline("calls", "token", "c-1", "--service", "todo")
+    assert (ran.code, ran.err) == (0, "")
+    ran = await offline("calls", "token", "c-1", "--service", "todoo")
+    assert ran.code == 0
+    assert "there is no service 'todoo' in mcp-sessions.toml" in ran.err
+
+
 async def test_a_program_that_is_not_there_is_no_ok_and_warnings_are_told_beside_faults(offline: Cli):
     (offline.folder / "gone.toml").write_text('[services.gone]\ncommand = ["no-such-program"]')
     ran = await offline("config", "check", "gone.toml")
