@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -26,7 +26,6 @@ bound = bound_contextvars
 
 _also: list[Callable[[], Mapping[str, str]]] = []
 
-_FIRST = ("timestamp", "level", "event")
 _LONG = ("exception", "stack")
 _FORMATTERS = ("_record", "_from_structlog")
 _APART = frozenset({*_LONG, *_FORMATTERS})
@@ -147,12 +146,14 @@ def _chain() -> list[Processor]:
 _ENCODER = json.JSONEncoder(default=repr, check_circular=False)  # what is masked is a tree
 
 
-def _written(event: EventDict, **_: Any) -> str:
-    return _ENCODER.encode(event)  # json.dumps would make an encoder for each line
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """A processor: the line, which begins with when, how grave and what."""
+    line = {"timestamp": event["timestamp"], "level": event["level"], "event": event["event"], **event}
+    return _ENCODER.encode(line)  # json.dumps would make an encoder for each line
 
 
 def _json() -> list[Processor]:
-    return [_in_order, structlog.processors.JSONRenderer(serializer=_written)]
+    return [_as_json]
 
 
 def _console() -> list[Processor]:
@@ -168,10 +169,6 @@ def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     told = masked_fields({key: value for key, value in event.items() if key not in _APART})
     texts = {key: mask_text(str(event[key]), MAX_LONG_TEXT) for key in _LONG if key in event}
     return {**told, **texts, **{key: event[key] for key in _FORMATTERS if key in event}}
-
-
-def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {**{key: event[key] for key in _FIRST if key in event}, **event}
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
