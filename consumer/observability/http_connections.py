@@ -53,14 +53,23 @@ class _AnswerTransport:
     answer would fail for a client that has gone meanwhile.
     """
 
-    __slots__ = ("_head", "_loop", "_transport", "get_extra_info", "is_closing")
+    __slots__ = ("_head", "_loop", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._head = b""
-        self.get_extra_info = transport.get_extra_info
         self.is_closing = transport.is_closing
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the transport says, but for its socket: of that uvicorn makes two new ones, to ask for the addresses.
+
+        Without it uvicorn takes the addresses from the transport, if each is a host and a port; IPv6 has four parts.
+        """
+        if name == "socket":
+            return default
+        found = self._transport.get_extra_info(name, default)
+        return found[:2] if name in ("peername", "sockname") and isinstance(found, tuple) else found
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
