@@ -82,11 +82,12 @@ class _DirectReplyLookup(commands.Queue.Declare):
         """Let every name pass."""
 
 
-async def _opened(pika: AbstractChannel) -> aiormq.Channel:
+async def _opened(pika: AbstractChannel, pending: Pending) -> aiormq.Channel:
     try:
-        with library_gives_up():
-            await pika.initialize(timeout=RPC_TIMEOUT)
-            raw = await pika.get_underlay_channel()
+        async with pending.bounded(RPC_TIMEOUT):  # a connection that is lost by now may answer nothing
+            with library_gives_up():
+                await pika.initialize(timeout=RPC_TIMEOUT)
+                raw = await pika.get_underlay_channel()
     except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
         raise BrokerUnavailable(f"no channel was opened: {reason_of(error)}") from error
     assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
@@ -257,7 +258,7 @@ class Link:
         """
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
-        channel = Channel(pika, await _opened(pika), self._pending, self.fail, self.lost.done)
+        channel = Channel(pika, await _opened(pika, self._pending), self._pending, self.fail, self.lost.done)
         await channel.prefetch(prefetch)
         return channel
 
@@ -271,7 +272,7 @@ class Link:
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         try:
-            yield Channel(pika, await _opened(pika), self._pending, lambda _: None)
+            yield Channel(pika, await _opened(pika, self._pending), self._pending, lambda _: None)
         finally:
             await self._close_channel(pika)
 
@@ -288,7 +289,7 @@ class Link:
             pika, channel = self._consuming.channel(publisher_confirms=False), None
         try:
             if channel is None:
-                channel = Channel(pika, await _opened(pika), self._pending, lambda _: None)
+                channel = Channel(pika, await _opened(pika, self._pending), self._pending, lambda _: None)
             yield channel
         except BaseException:  # an answer may be on its way still
             await self._close_channel(pika)
@@ -317,7 +318,7 @@ class Link:
         opened = []
         for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False, False):
             pika = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            raw = await _opened(pika)
+            raw = await _opened(pika, self._pending)
             raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
             opened.append((pika, raw))
         *confirm, outbox, unconfirmed, look = (raw for _, raw in opened)
@@ -333,7 +334,7 @@ class Link:
                 try:
                     await connection.connect()
                     pika = connection.channel(publisher_confirms=False)
-                    raw = await _opened(pika)
+                    raw = await _opened(pika, self._pending)
                 except Exception as error:  # noqa: BLE001 - it lets nobody in just now, and says nothing of the address
                     log.warning("link.not_asked", address=address, error=reason_of(error))
                     return None

@@ -16,6 +16,7 @@ from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster_topology
 from infra.loopback import LOOPBACK, free_port
 from tests.broker.conftest import Kept, running
+from tests.calls.simulated_link import BOUND, simulated_link
 from tests.proxy import proxy_to, through
 
 
@@ -188,6 +189,15 @@ async def test_a_channel_on_a_connection_that_is_gone_is_an_unavailable_broker(a
             await link.channel()
     finally:
         await link.close()
+
+
+async def test_a_channel_is_not_awaited_on_a_connection_that_was_lost_while_the_link_was_attached():
+    async with simulated_link() as wire, asyncio.timeout(BOUND):
+        for connection in list(wire.node.clients):
+            connection.cut(client_after=0.0, server_after=0.0)
+        await wire.link.lost
+        with pytest.raises(BrokerUnavailable):
+            await wire.link.channel()
 
 
 async def test_no_broker_at_start_is_an_error_that_names_it_without_its_password():
