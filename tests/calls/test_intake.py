@@ -104,16 +104,12 @@ async def test_events_of_a_call_keep_their_order_and_those_of_others_do_not_wait
 
 @pytest.mark.parametrize("happened", [None, datetime(2025, 3, 12, 10, 15, 30, tzinfo=UTC)])
 @pytest.mark.parametrize("redelivered", [True, False])
-async def test_one_that_comes_again_is_as_old_as_it_was(scene: Scene, happened: datetime | None, redelivered: bool):
+async def test_one_is_as_old_as_it_was_when_it_happened(scene: Scene, happened: datetime | None, redelivered: bool):
     published = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
     event = {"call_id": CALL, "kind": "started"} | ({"occurred_at": happened.isoformat()} if happened else {})
     scene.take(event, redelivered=redelivered, timestamp=published)
     sent = (await scene.passed.next()).message.timestamp
-    assert sent is not None
-    if redelivered:
-        assert sent == (happened or published)
-    else:
-        assert datetime.now(UTC) - sent < timedelta(minutes=1), "its platform's clock says nothing of the order"
+    assert sent == (happened or published), "it must not pass for a new one because it has waited"
 
 
 async def test_what_concerns_no_life_of_a_call_is_acknowledged_and_nothing_is_sent(scene: Scene):
