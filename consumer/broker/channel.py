@@ -48,6 +48,11 @@ class _Bindings:
     made: bool = False
 
 
+def _heed(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        task.exception()  # who asked may have been cancelled: then nobody else retrieves it
+
+
 class Channel:
     """A channel of the consuming connection."""
 
@@ -67,6 +72,9 @@ class Channel:
         self._closed_by_us = False
         self._bindings = _Bindings()
         self._binding = asyncio.Lock()
+        self._prefetch = 0
+        self._asking = asyncio.Lock()
+        self._question: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         raw.on_consumer_cancel_callbacks.add(self._consumer_cancelled)
         raw.closing.add_done_callback(self._closed)
@@ -93,6 +101,7 @@ class Channel:
         task = asyncio.create_task(bounded(), name="broker-rpc")
         self._running.add(task)
         task.add_done_callback(self._done)
+        task.add_done_callback(_heed)
         try:
             return await asyncio.shield(task)
         except (ValueError, TypeError) as error:  # the library's word for what AMQP has no way to say
@@ -104,8 +113,6 @@ class Channel:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # who asked may have been cancelled: then nobody else retrieves it
 
     async def declare_exchange(self, exchange: Exchange, *, passive: bool = False) -> None:
         """Declare an exchange; idempotent, and an error when one of that name differs."""
@@ -200,6 +207,23 @@ class Channel:
         0 is no limit for a classic queue and 2000 for a quorum queue.
         """
         await self._rpc(self._raw.basic_qos(prefetch_count=count))
+        self._prefetch = count
+
+    async def proven(self) -> None:
+        """Wait until the broker has answered: up to now it has given nothing back of what this channel holds.
+
+        A broker that has given the connection up answers nothing, long before this side notices. Who comes while
+        another waits for its turn has the same answer.
+        """
+        if self._question is None:
+            self._question = asyncio.create_task(self._rpc(self._asked()), name="broker-proof")
+            self._question.add_done_callback(_heed)
+        await asyncio.shield(self._question)
+
+    async def _asked(self) -> None:
+        async with self._asking:
+            self._question = None  # the answer to this one is too old for who comes from now on
+            await self._raw.basic_qos(prefetch_count=self._prefetch)  # changes nothing, and costs the broker nothing
 
     async def consume(self, queue: str, handler: Handler, *, no_ack: bool = False) -> str:
         """Start to consume; returns the consumer tag."""

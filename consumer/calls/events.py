@@ -104,6 +104,12 @@ class Reporter:
         info = session_info(self._worker_id, session)
         return session_event(reason.event_type, info, session.life, reason=reason.value, **details)
 
+    def lost_life(self, session: Session[Any]) -> CloudEvent:
+        """The terminal event of a life whose session goes on with another one: its recipe does not come back."""
+        info = session_info(self._worker_id, session)
+        reason = EndReason.WORKER_GONE
+        return session_event(reason.event_type, info, session.life, reason=reason.value)
+
     def lost(self, recipe: Recipe, reason: EndReason, *, told: bool) -> None:
         """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``).
 

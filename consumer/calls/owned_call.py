@@ -48,13 +48,18 @@ class RecipeState:
     held_revision: int = 0
     given_back: set[int] = field(default_factory=set)
     """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
+    lives: dict[int, frozenset[str]] = field(default_factory=dict)
+    """The lives that each recipe names which the broker may still have, by revision."""
+    delivered: dict[int, Delivery] = field(default_factory=dict)
+    """The recipes that were delivered to us and are not acknowledged yet, by revision."""
 
     def outdate(self) -> None:
         """Have the recipe written anew: the sessions have changed, or it is too old."""
         self.dirty = True
 
-    def written(self, revision: int, now: float) -> None:
-        """Note that a recipe of this revision was written ``now``."""
+    def written(self, revision: int, now: float, lives: frozenset[str] = frozenset()) -> None:
+        """Note that a recipe of this revision was written ``now``, and which lives it names."""
+        self.lives[revision] = lives
         self.revision = revision
         self.dirty = False
         self.written_at = now
@@ -72,18 +77,31 @@ class RecipeState:
         self.held_revision = revision
         return before
 
-    def came_back(self, revision: int) -> None:
+    def came_back(self, delivery: Delivery, revision: int) -> None:
         """Note that the broker has delivered this revision to us."""
         self.given_back.discard(revision)
+        self.delivered[revision] = delivery
+
+    def acknowledged(self, delivery: Delivery) -> None:
+        """Note that the broker does not have this recipe any more."""
+        for revision in [number for number, known in self.delivered.items() if known is delivery]:
+            del self.delivered[revision]
+            self.lives.pop(revision, None)
 
     def link_lost(self) -> None:
-        """Note that the broker has the recipe back, and may give it to a placer."""
-        if self.held is not None:
-            self.given_back.add(self.held_revision)
+        """Note that the broker may give to a placer what it has delivered to us, and what waits in the inbox."""
+        self.given_back.update(self.lives)
+        self.delivered.clear()
         self.held = None
 
+    def naming(self, life: str) -> set[int]:
+        """The revisions that name a life and that we have given back."""
+        return {revision for revision in self.given_back if life in self.lives.get(revision, ())}
+
     def stop_waiting(self) -> None:
-        """Wait no longer for what the broker has had back: it has lost it, or keeps it for minutes."""
+        """Wait no longer for what the broker has had back: a placer has dropped it, or the broker keeps it."""
+        for revision in self.given_back:
+            self.lives.pop(revision, None)
         self.given_back.clear()
         self.outdate()
 
@@ -92,13 +110,21 @@ class RecipeState:
         return self.written_at <= now - RENEW_AFTER
 
 
+@dataclass(frozen=True, slots=True)
+class LifeEvent:
+    """An event that begins or ends a life of a session."""
+
+    life: str
+    event: CloudEvent
+
+
 @dataclass(slots=True)
 class EventState:
     """Which events of a call wait, and whether the broker has those that were published."""
 
     untold: list[CallSession] = field(default_factory=list)
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
-    pending: list[CloudEvent] = field(default_factory=list)
+    pending: list[LifeEvent] = field(default_factory=list)
     """Events of sessions that have ended, which wait until it is known who tells them; see ``OwnedCall.may_tell``."""
     unconfirmed: bool = False
     """Whether the broker may not have yet what was last published of the call, its recipe included."""
@@ -114,9 +140,13 @@ class EventState:
         self.untold.remove(session)
         return True
 
-    def postpone(self, event: CloudEvent) -> None:
-        """Keep an event until it is known who tells it."""
-        self.pending.append(event)
+    def postpone(self, life: str, event: CloudEvent) -> None:
+        """Keep an event of a life until it is known who tells it."""
+        self.pending.append(LifeEvent(life, event))
+
+    def drop_told(self, lives: frozenset[str]) -> None:
+        """Drop the events of lives that a placer has told of."""
+        self.pending = [one for one in self.pending if one.life not in lives]
 
     def take_untold(self) -> list[CallSession]:
         """Take the sessions whose ``created`` is published now."""
@@ -124,7 +154,7 @@ class EventState:
         self.unconfirmed = self.unconfirmed or bool(sessions)
         return sessions
 
-    def take_pending(self) -> list[CloudEvent]:
+    def take_pending(self) -> list[LifeEvent]:
         """Take the events that waited: they are published now, or left to the placer."""
         events, self.pending = self.pending, []
         self.unconfirmed = self.unconfirmed or bool(events)
@@ -313,6 +343,15 @@ class OwnedCall:
         del self.sessions[session.session_id]
         self.recipe.outdate()
         return True
+
+    def renew_lives(self, lives: frozenset[str]) -> None:
+        """Give a new life to each session whose life is one of these: it is another's to tell that they have ended."""
+        for session in self.sessions.values():
+            if session.life in lives:
+                session.renew_life()
+                if session not in self.events.untold:
+                    self.events.wait_for_recipe(session)
+                self.recipe.outdate()
 
     def link_lost(self) -> None:
         """Note that the link is lost: the broker has the recipe, and another worker may own the call."""

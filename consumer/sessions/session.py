@@ -156,6 +156,11 @@ class Session(Generic[P]):
             self.in_flight -= 1
             self.touch()
 
+    def renew_life(self) -> None:
+        """Begin another life: others were told that the one before has ended, as that of a restored session."""
+        self.life = uuid.uuid4().hex
+        self.restored = True
+
     def mark_ended(self, reason: EndReason, exit: ProcessExit | None) -> None:  # noqa: A002 - the field's name
         """For the manager: record the end and wake its waiters."""
         self.end_reason, self.exit = reason, exit

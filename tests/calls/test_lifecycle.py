@@ -1,5 +1,6 @@
 """What a message does to a call: its sessions, its events, why it is owned. Real sessions, and no broker."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from consumer.broker.errors import BrokerError
 from consumer.broker.outcome import Done, Outcome
+from consumer.broker.topology import Queue
 from consumer.calls.owned_call import Reason
 from consumer.calls.routes import Route
 from schemas.base import Json
@@ -19,6 +22,7 @@ from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 from schemas.replies import Reply
 from schemas.requests import CallEnded, CallProgress, CallStarted, SessionClose, SessionCreate, ToolsCall
 from tests.calls.owner_parts import CALL, ECHO, ME, OTHER, OwnerParts, owner_parts
+from tests.calls.simulated_link import BOUND, simulated_link
 
 STARTED = CallStarted(call_id=CALL, kind=CallKind.STARTED, source="test")
 ENDED = CallEnded(call_id=CALL, kind=CallKind.ENDED, source="test")
@@ -172,11 +176,29 @@ async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: Owner
     await parts.carry_out(create())
     parts.owned_calls.detach()
     await parts.carry_out(SessionClose(session_id=ID))
-    assert [event.type for event in parts.call.events.pending] == ["mcp.session.created", "mcp.session.closed"]
+    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.created", "mcp.session.closed"]
     assert len(parts.outbox) == 0
-    await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=ME, revision=0))
-    assert parts.call.events.pending == []
+    async with simulated_link() as wire, asyncio.timeout(BOUND):
+        await wire.declare(Queue("requests", "of this test", exclusive=True))
+        parts.owned_calls.attach(await wire.link.channel(), "requests")
+        await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=ME, revision=0))
+        while parts.call.events.pending:
+            await asyncio.sleep(0)
     assert len(parts.outbox) == 2
+
+
+async def test_an_end_waits_when_the_broker_has_given_the_link_up(parts: OwnerParts):
+    await parts.carry_out(create())
+    async with simulated_link() as wire:
+        parts.owned_calls.attach(await wire.link.channel(), "requests")
+        consuming = next(one for one in wire.node.clients if not one.closed)
+        consuming.cut(client_after=0.02, server_after=0.0)
+        await parts.carry_out(SessionClose(session_id=ID))
+        with pytest.raises(BrokerError):
+            await parts.owned_calls.tell_ends(parts.call)
+        parts.owned_calls.detach()
+    assert len(parts.outbox) == 1, "the recipe"
+    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.created", "mcp.session.closed"]
 
 
 # The session that a request runs on.

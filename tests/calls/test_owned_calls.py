@@ -1,17 +1,21 @@
 """Whose it is to tell of a session's end: who has its recipe."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
 
-from consumer.broker.message import Delivery, Message
+from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
 from consumer.calls.events import Reporter
-from consumer.calls.owned_call import OwnedCall
+from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.requests.idempotency import AnswerWindows
+from consumer.sessions import Session
+from schemas import headers
 from schemas.events import CONTENT_TYPE, SessionEventType, session_event
-from schemas.ids import CallId, WorkerId
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
 
 CALL = CallId("c-1")
@@ -51,17 +55,41 @@ def mine() -> Mine:
     return Mine(OwnedCalls(ME, names, publisher, reporter, AnswerWindows(1 << 20)), outbox)
 
 
-def delivered(recipe: Recipe) -> Delivery:
-    return Delivery(Message(recipe.model_dump_json().encode()), "inbox", "", "", False, 0.0, None)
+def delivered(recipe: Recipe, *, told: bool = False) -> Delivery:
+    given = {CALL_HEADER: CALL} | ({headers.LOST: True} if told else {})
+    return Delivery(Message(recipe.model_dump_json().encode(), headers=given), "inbox", "", "", False, 0.0, None)
+
+
+def opened(mine: Mine, life: str = "life-1") -> tuple[OwnedCall, CallSession]:
+    """A call with a session, which was told of."""
+    call = mine.calls.own(CALL)
+    process = cast("Any", SimpleNamespace(is_alive=True))
+    session: CallSession = Session(SessionId(CALL), ServiceName("echo"), process)
+    session.life = life
+    call.enter(session)
+    call.events.take_untold()
+    return call, session
+
+
+def written(mine: Mine, call: OwnedCall) -> Recipe:
+    """Its recipe as of now, which the broker has delivered to us."""
+    mine.calls.write_recipe(call)
+    recipe = mine.calls.recipe(call, call.sessions.values())
+    mine.calls.recipe_arrived(delivered(recipe), recipe)
+    return recipe
+
+
+def end(call: OwnedCall, session: CallSession) -> None:
+    call.events.postpone(session.life, session_event(SessionEventType.CLOSED, INFO, session.life))
+    call.leave(session)
 
 
 def held(mine: Mine, life: str = "life-1") -> tuple[OwnedCall, Recipe]:
     """A call whose session has ended, which nobody was told of, and whose recipe the broker keeps for us."""
-    call = mine.calls.own(CALL)
-    call.events.postpone(session_event(SessionEventType.CLOSED, INFO, life))
-    mine.calls.write_recipe(call)
-    recipe = mine.calls.recipe(call, [])
-    assert mine.calls.recipe_arrived(delivered(recipe), recipe) is None
+    call, session = opened(mine, life)
+    recipe = written(mine, call)
+    assert call.recipe.held is not None
+    end(call, session)
     return call, recipe
 
 
@@ -91,11 +119,11 @@ async def test_a_recipe_that_comes_back_after_all_is_told_of_by_us():
 
 async def test_every_recipe_that_is_on_its_way_has_to_come_back():
     worker = mine()
-    call, older = held(worker)
+    call, session = opened(worker)
+    older = written(worker, call)
     worker.calls.detach()
-    worker.calls.write_recipe(call)  # it was on its way when the link was lost
-    newer = worker.calls.recipe(call, [])
-    worker.calls.recipe_arrived(delivered(newer), newer)
+    newer = written(worker, call)
+    end(call, session)
     worker.calls.detach()
     worker.calls.leave_to_placer(call)
     worker.calls.recipe_arrived(delivered(newer), newer)
@@ -114,3 +142,70 @@ async def test_a_recipe_of_an_earlier_life_is_not_taken_for_that_of_a_later_one(
     kept = later.recipe.held
     assert worker.calls.recipe_arrived(old, recipe) is old
     assert later.recipe.held is kept
+
+
+async def test_what_no_recipe_names_that_is_out_of_our_hands_is_told_by_us():
+    worker = mine()
+    call, session = opened(worker)
+    written(worker, call)
+    worker.calls.detach()
+    _, later = opened(worker, "life-2")
+    written(worker, call)
+    end(call, later)
+    end(call, session)
+    worker.calls.leave_to_placer(call)
+    assert worker.told == ["life-2"]
+
+
+async def test_a_recipe_that_was_told_lost_gives_its_session_another_life():
+    worker = mine()
+    call, session = opened(worker)
+    recipe = written(worker, call)
+    worker.calls.detach()
+    worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
+    assert (session.life == "life-1", session.restored) == (False, True)
+    assert call.events.untold == [session], "it is told of behind a recipe that names the new life"
+    assert call.recipe.dirty
+    assert not call.recipe.given_back
+
+
+async def test_an_end_that_a_placer_has_told_is_not_told_by_us():
+    worker = mine()
+    call, recipe = held(worker)
+    worker.calls.detach()
+    worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
+    assert call.events.pending == []
+    assert worker.told == []
+
+
+async def test_an_end_that_was_left_to_a_placer_and_told_by_it_is_not_told_by_us():
+    worker = mine()
+    call, recipe = held(worker)
+    worker.calls.detach()
+    worker.calls.leave_to_placer(call)
+    await worker.calls.release(call)
+    worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
+    assert worker.told == []
+
+
+async def test_a_session_whose_recipe_stays_away_goes_on_with_another_life():
+    worker = mine()
+    call, session = opened(worker)
+    recipe = written(worker, call)
+    worker.calls.detach()
+    worker.calls.stop_waiting(call)
+    assert session.life != "life-1"
+    assert call.recipe.dirty
+    assert worker.told == [], "whoever gets the recipe tells of the life before"
+    worker.calls.recipe_arrived(delivered(recipe), recipe)
+    assert worker.told == ["life-1"], "it has come to us"
+
+
+async def test_an_end_whose_recipe_stays_away_is_told_by_who_gets_it():
+    worker = mine()
+    call, recipe = held(worker)
+    worker.calls.detach()
+    worker.calls.stop_waiting(call)
+    assert (worker.told, call.events.pending) == ([], [])
+    worker.calls.recipe_arrived(delivered(recipe), recipe)
+    assert worker.told == ["life-1"]

@@ -16,6 +16,7 @@ from consumer.calls.owned_call import (
     RENEW_AFTER,
     CallSession,
     EventState,
+    LifeEvent,
     OwnedCall,
     OwnershipCheck,
     Reason,
@@ -57,7 +58,7 @@ def owned(
         call.sessions[SessionId(f"{CALL}~{number}")] = session(f"{CALL}~{number}")
     call.tenure.reason = reason
     call.recipe = RecipeState(dirty=dirty, given_back=given_back or set())
-    call.events.pending = [EVENT] if pending else []
+    call.events.pending = [LifeEvent("life", EVENT)] if pending else []
     call.tool_calls = tool_calls
     return call
 
@@ -166,15 +167,26 @@ def delivery() -> Delivery:
 
 def test_a_recipe_that_the_broker_has_back_is_awaited():
     state, first, second = RecipeState(), delivery(), delivery()
-    state.written(1, NOW)
+    state.written(1, NOW, frozenset({"life"}))
     assert state.hold(first, 1) is None
     assert state.hold(second, 1) is first, "the older delivery can go"
     state.link_lost()
     assert (state.held, state.given_back) == (None, {1})
     state.link_lost()
     assert state.given_back == {1}
-    state.came_back(1)
+    assert (state.naming("life"), state.naming("another")) == ({1}, set())
+    state.came_back(first, 1)
     assert not state.given_back
+    state.acknowledged(first)
+    state.link_lost()
+    assert not state.given_back, "RabbitMQ does not have it any more"
+
+
+def test_a_recipe_that_is_on_its_way_when_the_link_is_lost_is_awaited():
+    state = RecipeState()
+    state.written(1, NOW)
+    state.link_lost()
+    assert state.given_back == {1}
 
 
 def test_a_recipe_is_dirty_from_a_change_to_the_next_that_is_written_or_dropped():
@@ -207,8 +219,8 @@ def test_a_session_that_ended_before_it_was_told_of_is_told_with_its_end():
     events.confirmed()
     assert events.take_pending() == []
     assert not events.unconfirmed
-    events.postpone(EVENT)
-    assert events.take_pending() == [EVENT]
+    events.postpone("life", EVENT)
+    assert events.take_pending() == [LifeEvent("life", EVENT)]
     assert events.unconfirmed
     assert events.pending == []
 

@@ -99,30 +99,13 @@ def _disturbed(world: World, worker_id: str, when: float) -> bool:
     return False
 
 
-def _may_be_told_twice(world: World, worker_id: str, told: list[tuple[float, dict[str, Any]]]) -> bool:
-    """Whether it is one of the few ends that may be told twice: by its worker, and then by a placer on its behalf.
+def _may_be_told_twice(world: World, life: str, told: list[tuple[float, dict[str, Any]]]) -> bool:
+    """Whether an end may be told twice: by its worker, and then by a placer on its behalf.
 
-    The worker was killed or stood still at that instant, or left without the link that it had; it came back when its
-    sessions had been told lost and nobody else had got the call; or the broker held a dead letter back for minutes.
+    RabbitMQ had the recipe for the worker when it got the event, and has not got the recipe's acknowledgement.
     """
-    when, first = told[0]
-    by_placer = {"worker_gone", "crash_loop"}
-    if not by_placer & {event["data"]["reason"] for _, event in told}:
-        return False
-    if world.late_letters:
-        return True
-    one = next(one for one in world.workers if one.worker_id == worker_id)
-    for began, until, what in one.disturbed:
-        left = one.leaving_since is not None and one.leaving_since <= until + 8.0
-        if left and what != "kill" and began - INSTANT <= when <= until + 8.0:
-            return True
-        was_first = first["data"]["reason"] not in by_placer
-        if what in ("kill", "freeze") and was_first and began - INSTANT <= when <= began + INSTANT / 4:
-            return True
-        came_back = what != "kill" and not was_first and began < when
-        if came_back and told[1][0] > when + INSTANT:
-            return True
-    return False
+    by_placer = [event["data"]["reason"] in ("worker_gone", "crash_loop") for _, event in told]
+    return by_placer == [False, True] and world.recipe_was_held[life]
 
 
 def check_lives(world: World, lives: Lives) -> list[str]:
@@ -134,7 +117,7 @@ def check_lives(world: World, lives: Lives) -> list[str]:
         if not reasons:
             problems.append(f"{where}: no terminal event")
         elif len(reasons) > 1:
-            if _may_be_told_twice(world, created["data"]["worker_id"], lives.ends[life]):
+            if _may_be_told_twice(world, life, lives.ends[life]):
                 lives.counts["told twice in the instant of a fault"] += 1
             else:
                 problems.append(f"{where}: {len(reasons)} terminal events: {reasons}")

@@ -16,7 +16,7 @@ from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
-from consumer.calls.owned_call import OwnedCall, RecipeState
+from consumer.calls.owned_call import EventState, OwnedCall, RecipeState
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.early_messages import EarlyMessages
@@ -70,6 +70,9 @@ WHERE: dict[str, str] = {
     "a recipe is never taken away": "killed telling",
     "who was cut off tells its ends at once": "comes back",
     "a recipe that RabbitMQ has back is not waited for": "comes back",
+    "an end is told without asking RabbitMQ first": ("order: told over a link that RabbitMQ has given up"),
+    "who does not get its recipe back tells its ends": "order: back when its sessions were told lost",
+    "what was told lost goes on with its life": "comes back",
     "created is told before the recipe is written": "killed telling",
     "what ends before its recipe is told without one": "order: killed between created and terminal",
     "two ends are told of each life": "early",
@@ -293,6 +296,26 @@ def _tells_at_once(put: Put) -> None:
 @_mutation("a recipe that RabbitMQ has back is not waited for")
 def _not_waited_for(put: Put) -> None:
     put(RecipeState, "link_lost", lambda self: setattr(self, "held", None))
+
+
+@_mutation("an end is told without asking RabbitMQ first")
+def _told_unasked(put: Put) -> None:
+    async def tell_ends(self: Any, call: Any) -> None:
+        if call.may_tell:
+            self.publish_pending(call)
+
+    put(OwnedCalls, "tell_ends", tell_ends)
+
+
+@_mutation("who does not get its recipe back tells its ends")
+def _told_without_its_recipe(put: Put) -> None:
+    put(OwnedCalls, "stop_waiting", lambda _, call: call.recipe.stop_waiting())
+
+
+@_mutation("what was told lost goes on with its life")
+def _not_renewed(put: Put) -> None:
+    put(OwnedCall, "renew_lives", lambda *_: None)
+    put(EventState, "drop_told", lambda *_: None)
 
 
 @_mutation("created is told before the recipe is written")

@@ -93,6 +93,23 @@ ORDERS = {
             (18.0, "leave", {"which": 0}),
         ),
     ),
+    "told over a link that RabbitMQ has given up": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # Its session is idle four seconds after its start. By then its recipe is an orphan, and it does not know.
+        calls={"c0": ((2.0, "start", {"to": "3"}),)},
+        faults=(_aim("deliver call.recipe", "cut", delay=2.9, only=True, how="server", away=0.0, sharp=True),),
+    ),
+    "back when its sessions were told lost": Plan(
+        seed=1,
+        # Its recipes find no room elsewhere. It is back at 12.0, and RabbitMQ has no recipe of it any more.
+        conditions=Conditions(workers=2, room=2, late=0.0),
+        calls={
+            name: ((2.0 + 0.3 * number, "start", {"to": "1"}), *(((14.0, "end", {}),) if number < 2 else ()))
+            for number, name in enumerate(("c0", "c1", "c2", "c3"))
+        },
+        faults=((5.0, "cut", {"which": 0, "how": "both", "away": 6.0}),),
+    ),
     "killed while it comes back": Plan(
         seed=1,
         conditions=Conditions(workers=3, late=0.0),
@@ -113,6 +130,8 @@ MENDED = {
     "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had",
     "killed before its recipes are written anew": "an older recipe is acknowledged before a newer one is written",
     "leaves its recipes to a placer that has not got them": "who leaves and holds no recipe deletes its inbox",
+    "told over a link that RabbitMQ has given up": "an end is told without asking RabbitMQ first",
+    "back when its sessions were told lost": "who does not get its recipe back tells its ends",
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }

@@ -60,6 +60,8 @@ class Handover:
                 log.warning("owner.requests_cut", call_id=call.call_id, requests=cut)
             message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
+            await self._owned_calls.tell_ends(call)
+            self._owned_calls.leave_to_placer(call)
             now = asyncio.get_running_loop().time()
             async with asyncio.timeout_at(max(until, now + TOLD_WITHIN)):
                 # Its closed event comes before it opens elsewhere, and before its recipe is removed.
@@ -72,6 +74,7 @@ class Handover:
             await self._owned_calls.release(call)
         except (BrokerError, TimeoutError) as error:
             # Without a broker, or with one in an alarm, the recipe stays in the inbox, and is placed as an orphan.
+            self._owned_calls.leave_to_placer(call)
             log.warning("owner.left_without_broker", call_id=call.call_id, error=repr(error))
 
     def _handover_message(self, call: OwnedCall, sessions: list[CallSession]) -> Message | None:

@@ -208,9 +208,11 @@ class Opening:
             details |= {"exit_code": end.exit.exit_code, "signal": end.exit.signal, "stderr": end.exit.stderr}
         if call.events.was_untold(session):
             self._keep_untold(call, session)
-            call.events.postpone(self._reporter.created(session))
-        call.events.postpone(self._reporter.ended(session, end.reason, details))
-        if call.may_tell or self._owned_calls.leaving or not self._owned_calls.is_ours(call):
+            call.events.postpone(session.life, self._reporter.created(session))
+        call.events.postpone(session.life, self._reporter.ended(session, end.reason, details))
+        if self._owned_calls.is_ours(call):
+            self._recovery.tell_ends_soon(call)
+        else:
             self._owned_calls.publish_pending(call)
         if call.leave(session):
             self._recovery.keep_later(call.call_id)

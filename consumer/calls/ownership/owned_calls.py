@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import structlog
 
@@ -12,10 +13,10 @@ from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names
 from consumer.calls.events import Reporter
-from consumer.calls.owned_call import CallSession, OwnedCall
+from consumer.calls.owned_call import CallSession, LifeEvent, OwnedCall
 from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.concurrency.expiring_dict import ExpiringDict
-from schemas.events import CloudEvent
+from schemas import headers
 from schemas.ids import CallId, WorkerId, routing_key
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 
@@ -25,6 +26,14 @@ RETRY_DELAY = 0.2
 
 TRAVELS = 600.0
 """How long (s) a recipe may be on its way from a lost link to a placer and back, when the broker is away as well."""
+
+
+@dataclass(slots=True)
+class _LeftToPlacer:
+    """An event that a placer tells if one of the recipes that name its life comes to it; we do if all come to us."""
+
+    awaited: set[int]
+    one: LifeEvent
 
 
 class OwnedCalls:
@@ -44,7 +53,7 @@ class OwnedCalls:
         self.leaked: set[CallId] = set()
         """Calls that are not ours any more, whose binding could not be taken away."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
-        self._left_to_placer: ExpiringDict[tuple[set[int], list[CloudEvent]]] = ExpiringDict(TRAVELS)
+        self._left_to_placer: ExpiringDict[list[_LeftToPlacer]] = ExpiringDict(TRAVELS)
         self._channel: Channel | None = None
         self._requests_queue = ""
 
@@ -147,7 +156,8 @@ class OwnedCalls:
 
     def write_recipe(self, call: OwnedCall) -> None:
         """Put the recipe into the inbox; when the reporter has settled, a dead worker's call can be restored."""
-        call.recipe.written(next(self._revisions), asyncio.get_running_loop().time())
+        lives = frozenset(session.life for session in call.sessions.values())
+        call.recipe.written(next(self._revisions), asyncio.get_running_loop().time(), lives)
         call.events.published()
         self._reporter.keep(self.recipe_message(call, call.sessions.values()), self.inbox)
 
@@ -181,12 +191,20 @@ class OwnedCalls:
         )
 
     def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
-        """Keep a recipe of ours that came back; returns the older delivery, which can be acknowledged."""
-        self._publish_left_to_placer(recipe)
+        """Keep a recipe of ours that came back; returns the older delivery, which can be acknowledged.
+
+        If it says that its sessions were told lost, those that we still have begin another life.
+        """
+        told = headers.LOST in delivery.message.headers
+        self._take_left_to_placer(recipe, told=told)
         call = self.calls.get(recipe.call_id)
         if call is None:
             return delivery
-        call.recipe.came_back(recipe.revision)
+        if told:
+            lives = frozenset(one.life for one in recipe.sessions)
+            call.events.drop_told(lives)
+            call.renew_lives(lives)
+        call.recipe.came_back(delivery, recipe.revision)
         needed = call.sessions or call.events.pending or call.events.unconfirmed
         if not needed or recipe.revision != call.recipe.revision:
             return delivery
@@ -201,6 +219,7 @@ class OwnedCalls:
             await self.free(held)
         else:
             await held.ack()
+            call.recipe.acknowledged(held)
 
     async def free(self, recipe: Delivery) -> None:
         """Acknowledge a recipe that is not needed any more, once RabbitMQ has what was published instead of it.
@@ -214,6 +233,8 @@ class OwnedCalls:
             except BrokerError:
                 await asyncio.sleep(RETRY_DELAY)
         await recipe.ack()
+        if (call := self.calls.get(CallId(str(recipe.message.headers[CALL_HEADER])))) is not None:
+            call.recipe.acknowledged(recipe)
 
     def to_renew(self, now: float) -> list[OwnedCall]:
         """Calls whose recipe is out of date, or is one that the broker has been waiting long to get back."""
@@ -224,27 +245,73 @@ class OwnedCalls:
 
     # Events that wait until it is known who tells them.
 
+    async def tell_ends(self, call: OwnedCall) -> None:
+        """Publish the events that wait, if they are ours to tell: RabbitMQ must just have had our recipes for us.
+
+        It may have given the connection up, and a recipe to the placer, long before we notice.
+
+        Raises:
+            BrokerError: the link is lost, and the recipe may be a placer's.
+        """
+        if call.events.pending and call.may_tell and self._channel is not None:
+            await self._channel.proven()
+            if call.may_tell:
+                self.publish_pending(call)
+
     def publish_pending(self, call: OwnedCall) -> None:
         """Publish the events that waited: this worker tells them, and no placer."""
-        for event in call.events.take_pending():
-            self._reporter.publish(event)
+        for one in call.events.take_pending():
+            self._reporter.publish(one.event)
 
     def leave_to_placer(self, call: OwnedCall) -> None:
         """Leave it to the placer to tell of the ends: it has our recipe, and who has it tells of its sessions.
 
-        Should the recipe come to us after all, the placer has told nothing, and we do.
+        Should the recipe come to us after all, the placer has told nothing, and we do. What no recipe names that is out
+        of our hands is ours to tell in any case.
         """
-        self._left_to_placer.set(call.call_id, (set(call.recipe.given_back), call.events.take_pending()))
+        left = self._left_to_placer.get(call.call_id) or []
+        for one in call.events.take_pending():
+            if awaited := call.recipe.naming(one.life):
+                left.append(_LeftToPlacer(awaited, one))
+            else:
+                self._reporter.publish(one.event)
+        if left:
+            self._left_to_placer.set(call.call_id, left)
 
-    def _publish_left_to_placer(self, recipe: Recipe) -> None:
+    def stop_waiting(self, call: OwnedCall) -> None:
+        """Wait no longer for the recipes of a call that we own: what they name is as good as told lost.
+
+        A placer may have told it and dropped the recipe, or the broker keeps the recipe for minutes. In both cases it
+        is right to go on with another life: who gets the recipe tells the end of the one before.
+        """
+        lives = frozenset(session.life for session in call.sessions.values() if call.recipe.naming(session.life))
+        for session in call.sessions.values():
+            if session.life in lives:
+                if session in call.events.untold:
+                    call.events.postpone(session.life, self._reporter.created(session))
+                call.events.postpone(session.life, self._reporter.lost_life(session))
+        self.leave_to_placer(call)
+        call.renew_lives(lives)
+        call.recipe.stop_waiting()
+
+    def _take_left_to_placer(self, recipe: Recipe, *, told: bool) -> None:
+        """Tell what was left to the placer, if it has not told it and no other recipe can have it told."""
         if (left := self._left_to_placer.get(recipe.call_id)) is None:
             return
-        awaited, events = left
-        awaited.discard(recipe.revision)
-        if not awaited:
+        lives = {one.life for one in recipe.sessions}
+        kept = []
+        for waiting in left:
+            waiting.awaited.discard(recipe.revision)
+            if told and waiting.one.life in lives:
+                continue
+            if waiting.awaited:
+                kept.append(waiting)
+            else:
+                self._reporter.publish(waiting.one.event)
+        if kept:
+            self._left_to_placer.set(recipe.call_id, kept)
+        else:
             self._left_to_placer.drop(recipe.call_id)
-            for event in events:
-                self._reporter.publish(event)
 
     async def check(self, call: OwnedCall) -> None:
         """Ask with the call's routing key which worker owns it; the answer comes to the worker's queue."""

@@ -168,7 +168,6 @@ class Owner:
         self._owned_calls.leaving = True
         until = asyncio.get_running_loop().time() + timeout - STOP_TIMEOUT
         for call in list(self._owned_calls.calls.values()):
-            self._owned_calls.publish_pending(call)
             give_away = partial(self._handover.give_away, call, until=until, hand_over=hand_over)
             self._lanes.submit(call.call_id, give_away)
         return await self._lanes.drain(timeout) and not self._handover.cut

@@ -7,6 +7,7 @@ a broker is caught up when it is back, or at the next look.
 """
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -23,6 +24,7 @@ from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.upkeep import Upkeep, look_at, upkeep_of
 from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.concurrency.keyed_queues import KeyedQueues
+from consumer.concurrency.task_set import Tasks
 from schemas.events import EndReason
 from schemas.ids import CallId
 from schemas.internal import Recipe
@@ -59,6 +61,7 @@ class Recovery:
         self._presence = presence
         self._endings = endings
         self._configured = configured
+        self._tasks = Tasks()
         self._asking = asyncio.Semaphore(ASK_AT_ONCE)
         self._unasked: set[CallId] = set()
         """Calls whose owner could not be asked for; told once for each, and when the answer has come."""
@@ -68,7 +71,10 @@ class Recovery:
     async def keep(self, call_id: CallId) -> None:
         """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
         call = self._owned_calls.calls.get(call_id)
-        if call is None or call.events.pending:
+        if call is None:
+            return
+        await self._owned_calls.tell_ends(call)
+        if call.events.pending:
             return
         await self._confirmed(call)
         upkeep = upkeep_of(call, has_answers=self._answers.has_some(call), leaving=self._owned_calls.leaving)
@@ -117,14 +123,25 @@ class Recovery:
                 self._presence.report_soon()  # the placer must know it, should we die
             call.events.confirmed()  # what ends meanwhile has its own turn on the lane
 
+    def tell_ends_soon(self, call: OwnedCall) -> None:
+        """Publish the ends that wait, if they are ours to tell, and do not wait for the call's lane.
+
+        If the link is lost, they are told when it is known whose they are.
+        """
+        if call.events.pending and call.may_tell:
+            self._tasks.start(self._tell_ends(call), "tell-ends")
+
+    async def _tell_ends(self, call: OwnedCall) -> None:
+        with suppress(BrokerError):
+            await self._owned_calls.tell_ends(call)
+
     def recipe_is_back(self, call_id: CallId) -> None:
         """Publish the ends that waited for a recipe: it has come to us, so no placer has it."""
         call = self._owned_calls.calls.get(call_id)
         if call is None:
             return
-        if call.may_tell:
-            self._owned_calls.publish_pending(call)
-        if not call.sessions:  # it may have been owned for the sake of that end only
+        self.tell_ends_soon(call)
+        if not call.sessions or call.recipe.dirty:  # it may have been owned for the sake of that end only
             self.keep_later(call_id)
 
     async def tell_lost(self, recipe: Recipe) -> None:
@@ -161,8 +178,7 @@ class Recovery:
             log.info("recovery.owner_checked", call_id=call.call_id)
         if was_in_doubt and call.sessions:  # the broker counts one delivery more of the recipe with each link
             call.recipe.outdate()
-        if call.may_tell:
-            self._owned_calls.publish_pending(call)
+        self.tell_ends_soon(call)
         return was_in_doubt
 
     async def run(self) -> None:
@@ -195,7 +211,7 @@ class Recovery:
             self._closing.give_up(call.call_id, EndReason.CALL_ENDED)
         if found.recipe_missing:
             log.warning("recovery.recipe_missing", call_id=call.call_id, revisions=sorted(call.recipe.given_back))
-            call.recipe.stop_waiting()
+            self._owned_calls.stop_waiting(call)
             self.keep_later(call.call_id)
             self.recipe_is_back(call.call_id)
         if found.owner_in_doubt:

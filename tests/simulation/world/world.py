@@ -2,17 +2,19 @@
 
 import asyncio
 import hashlib
+import json
 import random
 from functools import partial
 from typing import Any, cast
 
+from consumer.broker.message import CALL_HEADER
 from consumer.broker.topology import Names
 from consumer.settings import Settings
 from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.worker import Worker
 from tests.simulation.broker.client import SimulatedConnection
 from tests.simulation.broker.node import Node
-from tests.simulation.broker.stored import Published
+from tests.simulation.broker.stored import Published, Stored
 from tests.simulation.broker.timing import Delays
 from tests.simulation.world.faults import Faults
 from tests.simulation.world.loop import Process, SimulatedLoop
@@ -30,6 +32,8 @@ SETTLED = 45.0
 
 SETTLED_AFTER_BROKER = 230.0
 """The same where the broker was restarted: it tries a dead letter again after three minutes."""
+
+TERMINAL = {f"mcp.session.{what}" for what in ("closed", "expired", "died", "lost")}
 
 URL = "http://simulated/mcp"
 
@@ -127,6 +131,8 @@ class World:
         self.problems: list[str] = []
         self.passed_on: set[str] = set()
         """Calls whose end has left the queue of raw events."""
+        self.recipe_was_held: dict[str, bool] = {}
+        """Of each life whose end its owner has told: whether RabbitMQ had the recipe for the owner at that moment."""
         self.node.on_publish = self.published
         self._hash = hashlib.blake2b(digest_size=12)
         if traced:
@@ -154,6 +160,21 @@ class World:
         """Note what the broker was given."""
         if message.properties.message_type == "call.ended":
             self.passed_on.add(message.routing_key)
+        elif message.properties.message_type in TERMINAL:
+            self._end_is_told(json.loads(message.body))
+
+    def _end_is_told(self, event: dict[str, Any]) -> None:
+        life, told = event["id"].encode(), event["data"]
+        if told["reason"] in ("worker_gone", "crash_loop") or event["id"] in self.recipe_was_held:
+            return
+        inbox = self.node.queues.get(self.names.inbox(told["worker_id"]))
+        there: list[Stored] = []
+        if inbox is not None:
+            new = [one for one in inbox.ready if not one.redelivered] if inbox.consumers else []
+            there = [*inbox.held, *new]
+        self.recipe_was_held[event["id"]] = any(
+            one.message.headers.get(CALL_HEADER) == told["call_id"] and life in one.message.body for one in there
+        )
 
     def tell(self, who: str, what: str) -> None:
         """Add to the story."""
