@@ -4,7 +4,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from itertools import islice
 
 import structlog
@@ -22,6 +23,17 @@ RETRY_DELAY = 0.2
 
 TELL_EVERY = 60.0
 """How often (s) failed publishing is logged; it is retried all the time."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A message that the broker has not confirmed."""
+
+    message: Message
+    exchange: str
+    routing_key: str
+    put_at: float
+    is_taken_back: bool = False
 
 
 class Outbox:
@@ -44,7 +56,7 @@ class Outbox:
         self._confirmed = confirmed
         self._mandatory = mandatory
         self._told_at = -math.inf
-        self._waiting: deque[tuple[Message, str, str, float]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -62,10 +74,17 @@ class Outbox:
         if len(message.body) > MAX_BODY:
             log.error("outbox.too_large", type=message.type, bytes=len(message.body), limit=MAX_BODY)
             return
-        self._waiting.append((message, exchange, routing_key, time.monotonic()))
+        self._waiting.append(_Waiting(message, exchange, routing_key, time.monotonic()))
         self._put += 1
         self._empty.clear()
         self._filled.set()
+
+    def take_back(self, message_ids: Collection[str]) -> set[str]:
+        """Publish these no more; returns the ids of those that were not confirmed, though the broker may have them."""
+        found = [one for one in self._waiting if one.message.message_id in message_ids] if message_ids else []
+        for one in found:
+            one.is_taken_back = True
+        return {str(one.message.message_id) for one in found}
 
     async def settled(self) -> None:
         """Wait until everything that has been put so far is confirmed.
@@ -100,6 +119,12 @@ class Outbox:
             self._told_at = time.monotonic()
             log.warning("outbox.retrying", waiting=len(self._waiting), error=str(error))
 
+    async def _publish(self, one: _Waiting) -> None:
+        if not one.is_taken_back:
+            await self._publisher.publish(
+                one.message, one.exchange, one.routing_key, mandatory=self._mandatory, outbox=True
+            )
+
     async def run(self) -> None:
         """Publish for ever; cancel it to stop."""
         while True:
@@ -107,10 +132,7 @@ class Outbox:
             await self._publisher.wait_attached()
             batch = list(islice(self._waiting, WINDOW))
             results = await asyncio.gather(
-                *(
-                    self._publisher.publish(message, exchange, key, mandatory=self._mandatory, outbox=True)
-                    for message, exchange, key, _ in batch
-                ),
+                *(self._publish(one) for one in batch),
                 return_exceptions=True,
             )
             confirmed = 0
@@ -125,8 +147,9 @@ class Outbox:
                 confirmed += 1
             now = time.monotonic()
             for _ in range(confirmed):
-                message, _, _, put_at = self._waiting.popleft()
-                self._confirmed(message, now - put_at)
+                one = self._waiting.popleft()
+                if not one.is_taken_back:
+                    self._confirmed(one.message, now - one.put_at)
             while self._waiters and self._waiters[0][0] <= self._put - len(self._waiting):
                 _, reached = self._waiters.popleft()
                 if not reached.done():

@@ -1,6 +1,7 @@
 """Events of sessions and workers: made here, and published through the outbox."""
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -85,6 +86,10 @@ class Reporter:
         for the rarest case.
         """
         self._outbox.put(message.with_headers(tracing.carrier()), "", queue)
+
+    def take_back(self, event_ids: Collection[str]) -> set[str]:
+        """Publish these events no more; returns the ids of those that the broker has not confirmed."""
+        return self._outbox.take_back(event_ids)
 
     async def settled(self) -> None:
         """Wait until the broker has everything that was told so far."""

@@ -126,6 +126,8 @@ class EventState:
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
     pending: list[LifeEvent] = field(default_factory=list)
     """Events of sessions that have ended, which wait until it is known who tells them; see ``OwnedCall.may_tell``."""
+    published_ends: list[LifeEvent] = field(default_factory=list)
+    """What waited and was published: the broker may not have it yet."""
     unconfirmed: bool = False
     """Whether the broker may not have yet what was last published of the call, its recipe included."""
 
@@ -160,13 +162,25 @@ class EventState:
         self.unconfirmed = self.unconfirmed or bool(events)
         return events
 
+    def publish_pending(self) -> list[LifeEvent]:
+        """Take the events that waited: they are published now."""
+        events = self.take_pending()
+        self.published_ends += events
+        return events
+
+    def took_back(self, event_ids: set[str]) -> None:
+        """Have what was published, and not confirmed when the link was lost, wait until it is known who tells it."""
+        self.pending[:0] = [one for one in self.published_ends if one.event.id in event_ids]
+        self.published_ends.clear()
+
     def published(self) -> None:
         """Note that something of the call is on its way to the broker."""
         self.unconfirmed = True
 
-    def confirmed(self) -> None:
-        """Note that the broker has everything that was published of the call."""
-        self.unconfirmed = False
+    def confirmed(self, ends: int) -> None:
+        """Note that the broker has what was published of the call, up to that many ends."""
+        del self.published_ends[:ends]
+        self.unconfirmed = bool(self.published_ends)
 
 
 @dataclass(slots=True)

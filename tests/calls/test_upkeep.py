@@ -216,12 +216,20 @@ def test_a_session_that_ended_before_it_was_told_of_is_told_with_its_end():
     assert not events.was_untold(one)
     assert events.take_untold() == [other]
     assert events.unconfirmed
-    events.confirmed()
+    events.confirmed(0)
     assert events.take_pending() == []
     assert not events.unconfirmed
     events.postpone("life", EVENT)
-    assert events.take_pending() == [LifeEvent("life", EVENT)]
+    assert events.publish_pending() == [LifeEvent("life", EVENT)]
     assert events.unconfirmed
+    assert events.pending == []
+    events.confirmed(0)
+    assert events.unconfirmed, "it was published since"
+    events.took_back({EVENT.id})
+    assert events.pending == [LifeEvent("life", EVENT)], "the link is lost, and RabbitMQ may not have it"
+    events.publish_pending()
+    events.confirmed(1)
+    events.took_back({EVENT.id})
     assert events.pending == []
 
 

@@ -102,7 +102,7 @@ def _disturbed(world: World, worker_id: str, when: float) -> bool:
 def _may_be_told_twice(world: World, life: str, told: list[tuple[float, dict[str, Any]]]) -> bool:
     """Whether an end may be told twice: by its worker, and then by a placer on its behalf.
 
-    RabbitMQ had the recipe for the worker when it got the event, and has not got the recipe's acknowledgement.
+    RabbitMQ had the recipe for the worker when the worker published the event, and did not get the acknowledgement.
     """
     by_placer = [event["data"]["reason"] in ("worker_gone", "crash_loop") for _, event in told]
     return by_placer == [False, True] and world.recipe_was_held[life]

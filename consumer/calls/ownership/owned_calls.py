@@ -70,7 +70,10 @@ class OwnedCalls:
     def detach(self) -> None:
         """Note that the link is lost, and with it the bindings of exclusive queues; the broker has the recipes back."""
         self._channel = None
+        published = [one.event.id for call in self.calls.values() for one in call.events.published_ends]
+        taken_back = self._reporter.take_back(set(published))
         for call in self.calls.values():
+            call.events.took_back(taken_back)
             call.link_lost()
 
     @property
@@ -260,7 +263,7 @@ class OwnedCalls:
 
     def publish_pending(self, call: OwnedCall) -> None:
         """Publish the events that waited: this worker tells them, and no placer."""
-        for one in call.events.take_pending():
+        for one in call.events.publish_pending():
             self._reporter.publish(one.event)
 
     def leave_to_placer(self, call: OwnedCall) -> None:

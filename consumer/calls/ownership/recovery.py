@@ -117,11 +117,12 @@ class Recovery:
     async def _confirmed(self, call: OwnedCall) -> None:
         if call.events.unconfirmed:
             revision = call.recipe.revision  # whatever has a lower one has been put before
+            ends = len(call.events.published_ends)
             await self._reporter.settled()
             if revision > self.told:
                 self.told = revision
                 self._presence.report_soon()  # the placer must know it, should we die
-            call.events.confirmed()  # what ends meanwhile has its own turn on the lane
+            call.events.confirmed(ends)  # what ends meanwhile has its own turn on the lane
 
     def tell_ends_soon(self, call: OwnedCall) -> None:
         """Publish the ends that wait, if they are ours to tell, and do not wait for the call's lane.

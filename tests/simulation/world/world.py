@@ -33,6 +33,9 @@ SETTLED = 45.0
 SETTLED_AFTER_BROKER = 230.0
 """The same where the broker was restarted: it tries a dead letter again after three minutes."""
 
+ON_ITS_WAY = 0.5
+"""How long (s) an event of an end may be on its way, at most, while RabbitMQ gives up the link that has its recipe."""
+
 TERMINAL = {f"mcp.session.{what}" for what in ("closed", "expired", "died", "lost")}
 
 URL = "http://simulated/mcp"
@@ -132,7 +135,7 @@ class World:
         self.passed_on: set[str] = set()
         """Calls whose end has left the queue of raw events."""
         self.recipe_was_held: dict[str, bool] = {}
-        """Of each life whose end its owner has told: whether RabbitMQ had the recipe for the owner at that moment."""
+        """Of each life whose end its owner has told: whether RabbitMQ had its recipe for the owner just then."""
         self.node.on_publish = self.published
         self._hash = hashlib.blake2b(digest_size=12)
         if traced:
@@ -172,8 +175,19 @@ class World:
         if inbox is not None:
             new = [one for one in inbox.ready if not one.redelivered] if inbox.consumers else []
             there = [*inbox.held, *new]
-        self.recipe_was_held[event["id"]] = any(
+        was_held = any(
             one.message.headers.get(CALL_HEADER) == told["call_id"] and life in one.message.body for one in there
+        )
+        self.recipe_was_held[event["id"]] = was_held or self._was_just_cut(told["worker_id"])
+
+    def _was_just_cut(self, worker_id: str) -> bool:
+        """Whether a worker's link was cut while what comes from it now was on its way."""
+        now = self.loop.time()
+        return any(
+            what == "cut" and began <= now <= began + ON_ITS_WAY
+            for one in self.workers
+            if one.worker_id == worker_id
+            for began, _, what in one.disturbed
         )
 
     def tell(self, who: str, what: str) -> None:
