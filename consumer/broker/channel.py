@@ -48,7 +48,7 @@ class _Bindings:
     made: bool = False
 
 
-def _heed(task: "asyncio.Task[None]") -> None:
+def _heed(task: "asyncio.Task[Any]") -> None:
     if not task.cancelled():
         task.exception()  # who asked may have been cancelled: then nobody else retrieves it
 
