@@ -69,6 +69,7 @@ async def scene() -> AsyncIterator[Scene]:
             await channel.bind(Binding(parts.names.workers, name))
             if handler is not None:
                 await channel.consume(name, handler, no_ack=True)
+        parts.presence.bound()
         parts.rpc_client.attach("mine")
         yield Scene(wire, parts, await wire.consume("theirs"))
         await parts.owner.stop(0)
