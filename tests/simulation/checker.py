@@ -334,5 +334,7 @@ def check_workers(world: World) -> list[str]:
         if one.failure is not None:
             problems.append(f"{one.process.name} failed: {one.failure!r}")
         elif one.exit is not None and one.exit is not WorkerExit.DRAINED and not one.disturbed:
-            problems.append(f"{one.process.name} exited with {one.exit!r}")
+            in_time = one.worker is None or not one.worker._parts.owner._handover.cut  # a request did not end in time
+            if in_time or one.exit is not WorkerExit.DRAIN_TIMED_OUT:
+                problems.append(f"{one.process.name} exited with {one.exit!r}")
     return problems
