@@ -4,53 +4,29 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
-from pydantic import ValidationError
-
-from consumer.broker.channel import Channel
 from consumer.broker.declare import cluster_exchange, may_exist
-from consumer.broker.errors import (
-    BrokerError,
-    BrokerRefused,
-    BrokerUnavailable,
-    BrokerUnreachable,
-    BrokerUntrusted,
-    InvalidBrokerUrl,
-    MessageTooLarge,
-    NotPermitted,
-    PublishFailed,
-    PublishUnknown,
-    ReplyLost,
-    Unroutable,
-    Unsendable,
-)
+from consumer.broker.errors import BrokerError, BrokerUnavailable, NotPermitted, ReplyLost, Unroutable
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.rpc import RpcClient
 from consumer.broker.supervisor import Supervisor
-from consumer.broker.topology import Binding, Exchange, Names, Queue, cluster_topology
+from consumer.broker.topology import Exchange, Names, Queue
+from consumer.client.broker_errors import translated, translating
+from consumer.client.following import Followers
 from consumer.client.home import Home
 from consumer.client.requester import OnInterim, Outgoing
 from consumer.concurrency.task_set import cancel_and_wait
 from consumer.observability.logs import quiet_unless_configured
 from schemas.errors import (
-    AccessRefused,
-    CannotConnect,
-    ClientError,
     Disconnected,
-    Forbidden,
     Internal,
     InvalidReply,
-    InvalidUrl,
     NoReply,
-    NotConfirmed,
     NotRouted,
-    RequestTooLarge,
 )
-from schemas.events import CloudEvent
 from schemas.headers import DEADLINE, milliseconds
 from schemas.ids import routing_key
 from schemas.interim import INTERIM
@@ -81,54 +57,6 @@ def _quiet_libraries() -> None:
             logger.setLevel(logging.CRITICAL)
 
 
-def translated(error: BrokerError) -> ClientError:
-    """What the broker room raised, as the client says it."""
-    match error:
-        case BrokerRefused():
-            return AccessRefused(str(error))
-        case InvalidBrokerUrl():
-            return InvalidUrl(str(error))
-        case BrokerUnreachable() | BrokerUntrusted():
-            return CannotConnect(str(error))
-        case NotPermitted():
-            return Forbidden(str(error))
-        case MessageTooLarge():
-            return RequestTooLarge(str(error))
-        case PublishFailed() | Unsendable():
-            return NotRouted(str(error))
-        case PublishUnknown():
-            return NotConfirmed(str(error))
-        case ReplyLost():
-            return Disconnected(str(error))
-        case _:
-            return Disconnected(str(error), executed=False)
-
-
-@contextlib.contextmanager
-def _translating() -> Iterator[None]:
-    try:
-        yield
-    except BrokerError as error:
-        raise translated(error) from error
-
-
-@dataclass(slots=True)
-class _Followed:
-    """How events reach one queue of the program, on the link of the moment."""
-
-    pattern: str
-    channel: Channel
-    consumer_tag: str
-    on_connection: Callable[[bool], None] | None
-    connected: bool = True
-
-    def tell(self, *, connected: bool) -> None:
-        """Say that the events have stopped coming, or come again; each once, however many tries fail in between."""
-        changed, self.connected = self.connected != connected, connected
-        if changed and self.on_connection is not None:
-            self.on_connection(connected)
-
-
 class AmqpConnection:
     """A supervised connection of one client: the ``Requester`` over AMQP, and the way of events."""
 
@@ -146,7 +74,7 @@ class AmqpConnection:
         self._home: Home | None = None
         self._publisher = Publisher(begins_traces=True)
         self._rpc_client = RpcClient(self._publisher)
-        self._followed: dict[asyncio.Queue[CloudEvent], _Followed] = {}
+        self.followers = Followers(self.names, self._linked)
         self._to_cluster = ""
         """The exchange for requests to the cluster, on this link."""
         self._link: Link | None = None
@@ -162,7 +90,7 @@ class AmqpConnection:
         """The link on which the broker does not tell this user who consumes."""
         self._listening = asyncio.Lock()
         self._looking = asyncio.Lock()
-        with _translating():
+        with translating():
             self._supervisor = Supervisor(
                 self._url, "mcp-sessions client", self._publisher, attach=self._attach, detached=self._detached
             )
@@ -187,7 +115,7 @@ class AmqpConnection:
         try:
             await asyncio.wait({self._running, up}, return_when=asyncio.FIRST_COMPLETED)
             if self._running.done():
-                with _translating():
+                with translating():
                     await self._running
         except BaseException:
             await self.close()
@@ -232,15 +160,12 @@ class AmqpConnection:
         self._link = link
         self._present = set()
         self._to_cluster = await cluster_exchange(link, self.names)
-        for events, followed in self._followed.items():
-            followed.channel, followed.consumer_tag = await self._follow(link, events, followed.pattern)
-            followed.tell(connected=True)
+        await self.followers.attach(link)
 
     async def _detached(self) -> None:
         self._link = None
         self._rpc_client.detach()
-        for followed in self._followed.values():
-            followed.tell(connected=False)
+        self.followers.detach()
 
     def _linked(self) -> Link:
         if self._home is not None:
@@ -259,7 +184,7 @@ class AmqpConnection:
         async with self._looking:  # many may ask at once, and each look costs a channel
             link = self._linked()
             if exchange not in self._present:
-                with _translating():
+                with translating():
                     await self._found(link, exchange, queue)
                 if link is self._link:
                     self._present.add(exchange)
@@ -480,48 +405,8 @@ class AmqpConnection:
     async def count_dead_letters(self) -> int:
         """How many dead letters there are."""
         link, queue = self._linked(), Queue(self.names.dead_letters, "the dead letters")
-        with _translating():
+        with translating():
             if not await may_exist(link, queue):
                 raise NotRouted(f"there is no queue {queue.name!r}: {self._nobody_yet()}")
             async with link.scratch() as scratch:
                 return await scratch.declare_queue(queue, passive=True)
-
-    # Events.
-
-    @contextlib.asynccontextmanager
-    async def following(
-        self, pattern: str, on_connection: Callable[[bool], None] | None = None
-    ) -> AsyncIterator[asyncio.Queue[CloudEvent]]:
-        """A queue of the events whose routing key fits ``pattern``."""
-        events: asyncio.Queue[CloudEvent] = asyncio.Queue()
-        with _translating():
-            channel, consumer_tag = await self._follow(self._linked(), events, pattern)
-            self._followed[events] = followed = _Followed(pattern, channel, consumer_tag, on_connection)
-        try:
-            yield events
-        finally:
-            del self._followed[events]
-            if self._link is not None:  # else its queue has gone with the connection
-                with contextlib.suppress(BrokerUnavailable):
-                    await followed.channel.cancel(followed.consumer_tag)
-                    await followed.channel.delete_queue(self._events_queue(events))
-                    await followed.channel.close()
-
-    def _events_queue(self, events: asyncio.Queue[CloudEvent]) -> str:
-        return f"{self.names.prefix}.following.{self._link.token if self._link else ''}.{id(events):x}"
-
-    async def _follow(self, link: Link, events: asyncio.Queue[CloudEvent], pattern: str) -> tuple[Channel, str]:
-        def heard(delivery: Delivery) -> None:
-            with contextlib.suppress(ValidationError):
-                events.put_nowait(CloudEvent.model_validate_json(delivery.message.body, extra="ignore"))
-
-        with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
-            async with link.scratch() as scratch:
-                for exchange in cluster_topology(self.names).exchanges:
-                    if exchange.name == self.names.events:  # a follower may come before the first worker
-                        await scratch.declare_exchange(exchange)
-        channel = await link.channel()
-        name = self._events_queue(events)
-        await channel.declare_queue(Queue(name, "events for a client", exclusive=True))
-        await channel.bind(Binding(self.names.events, name, pattern))
-        return channel, await channel.consume(name, heard, no_ack=True)

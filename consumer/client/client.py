@@ -201,7 +201,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
             Disconnected: there is no connection now.
         """
         check_text("pattern", pattern)
-        return self._connection.following(pattern, on_connection)
+        return self._connection.followers.following(pattern, on_connection)
 
     async def events(self, pattern: str = "#") -> AsyncIterator[CloudEvent]:
         """Iterate over events without end; see ``following``."""

@@ -1,0 +1,61 @@
+"""The broker room's errors, as the client says them."""
+
+import contextlib
+from collections.abc import Iterator
+
+from consumer.broker.errors import (
+    BrokerError,
+    BrokerRefused,
+    BrokerUnreachable,
+    BrokerUntrusted,
+    InvalidBrokerUrl,
+    MessageTooLarge,
+    NotPermitted,
+    PublishFailed,
+    PublishUnknown,
+    ReplyLost,
+    Unsendable,
+)
+from schemas.errors import (
+    AccessRefused,
+    CannotConnect,
+    ClientError,
+    Disconnected,
+    Forbidden,
+    InvalidUrl,
+    NotConfirmed,
+    NotRouted,
+    RequestTooLarge,
+)
+
+
+def translated(error: BrokerError) -> ClientError:
+    """What the broker room raised, as the client says it."""
+    match error:
+        case BrokerRefused():
+            return AccessRefused(str(error))
+        case InvalidBrokerUrl():
+            return InvalidUrl(str(error))
+        case BrokerUnreachable() | BrokerUntrusted():
+            return CannotConnect(str(error))
+        case NotPermitted():
+            return Forbidden(str(error))
+        case MessageTooLarge():
+            return RequestTooLarge(str(error))
+        case PublishFailed() | Unsendable():
+            return NotRouted(str(error))
+        case PublishUnknown():
+            return NotConfirmed(str(error))
+        case ReplyLost():
+            return Disconnected(str(error))
+        case _:
+            return Disconnected(str(error), executed=False)
+
+
+@contextlib.contextmanager
+def translating() -> Iterator[None]:
+    """What the broker room raises within is raised as the client says it."""
+    try:
+        yield
+    except BrokerError as error:
+        raise translated(error) from error

@@ -1,0 +1,94 @@
+"""Events of sessions and workers, followed over each link that the client gets."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from consumer.broker.channel import Channel
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.link import Link
+from consumer.broker.message import Delivery
+from consumer.broker.topology import Binding, Names, Queue, cluster_topology
+from consumer.client.broker_errors import translating
+from schemas.events import CloudEvent
+
+
+@dataclass(slots=True)
+class _Followed:
+    """How events reach one queue of the program, on the link of the moment."""
+
+    pattern: str
+    channel: Channel
+    consumer_tag: str
+    on_connection: Callable[[bool], None] | None
+    connected: bool = True
+
+    def tell(self, *, connected: bool) -> None:
+        """Say that the events have stopped coming, or come again; each once, however many tries fail in between."""
+        changed, self.connected = self.connected != connected, connected
+        if changed and self.on_connection is not None:
+            self.on_connection(connected)
+
+
+class Followers:
+    """The queues of a program that events are put into, whichever link brings them."""
+
+    def __init__(self, names: Names, linked: Callable[[], Link]) -> None:
+        self._names = names
+        self._linked = linked
+        self._link: Link | None = None
+        self._followed: dict[asyncio.Queue[CloudEvent], _Followed] = {}
+
+    async def attach(self, link: Link) -> None:
+        """Follow over a new link what was followed over the one before."""
+        self._link = link
+        for events, followed in self._followed.items():
+            followed.channel, followed.consumer_tag = await self._follow(link, events, followed.pattern)
+            followed.tell(connected=True)
+
+    def detach(self) -> None:
+        """Say that events have stopped coming: the link is lost."""
+        self._link = None
+        for followed in self._followed.values():
+            followed.tell(connected=False)
+
+    @contextlib.asynccontextmanager
+    async def following(
+        self, pattern: str, on_connection: Callable[[bool], None] | None = None
+    ) -> AsyncIterator[asyncio.Queue[CloudEvent]]:
+        """A queue of the events whose routing key fits ``pattern``."""
+        events: asyncio.Queue[CloudEvent] = asyncio.Queue()
+        with translating():
+            channel, consumer_tag = await self._follow(self._linked(), events, pattern)
+            self._followed[events] = followed = _Followed(pattern, channel, consumer_tag, on_connection)
+        try:
+            yield events
+        finally:
+            del self._followed[events]
+            if (link := self._link) is not None:  # else its queue has gone with the connection
+                with contextlib.suppress(BrokerUnavailable):
+                    await followed.channel.cancel(followed.consumer_tag)
+                    await followed.channel.delete_queue(self._queue_of(link, events))
+                    await followed.channel.close()
+
+    def _queue_of(self, link: Link, events: asyncio.Queue[CloudEvent]) -> str:
+        return f"{self._names.prefix}.following.{link.token}.{id(events):x}"
+
+    async def _follow(self, link: Link, events: asyncio.Queue[CloudEvent], pattern: str) -> tuple[Channel, str]:
+        def heard(delivery: Delivery) -> None:
+            with contextlib.suppress(ValidationError):
+                events.put_nowait(CloudEvent.model_validate_json(delivery.message.body, extra="ignore"))
+
+        with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
+            async with link.scratch() as scratch:
+                for exchange in cluster_topology(self._names).exchanges:
+                    if exchange.name == self._names.events:  # a follower may come before the first worker
+                        await scratch.declare_exchange(exchange)
+        channel = await link.channel()
+        name = self._queue_of(link, events)
+        await channel.declare_queue(Queue(name, "events for a client", exclusive=True))
+        await channel.bind(Binding(self._names.events, name, pattern))
+        return channel, await channel.consume(name, heard, no_ack=True)
