@@ -221,8 +221,7 @@ class Server:
         if isinstance(result, str):
             result = {"content": [{"type": "text", "text": result}]}
         elif result is not None and "content" not in result:
-            text = json.dumps(result)
-            result = {"content": [{"type": "text", "text": text}], "structuredContent": result}
+            result = {"content": [{"type": "text", "text": json.dumps(result)}], "structuredContent": result}
         return result
 
 
