@@ -39,7 +39,7 @@ class Inside(dict):
         ({"text": object()}, "arguments.text: must be a value that JSON has, is of type object"),
         (Inside(), "the request contains itself"),
     ],
-    ids=str,
+    ids=["nan", "infinity", "half a surrogate", "a key of it", "bytes", "bytearray", "object", "itself"],
 )
 def test_what_json_cannot_express_is_refused_with_the_way_to_it(value: object, told: str):
     with pytest.raises(InvalidArgument, match=re.escape(told)) as caught:
