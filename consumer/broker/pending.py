@@ -21,9 +21,9 @@ class Pending:
         """Whether the link is lost: nothing goes through it any more."""
         return self._lost.done()
 
-    def bounded(self, seconds: float | None = None) -> "_Bounded":
+    def bounded(self, seconds: float | None = None) -> "_BoundedWait":
         """Within this nothing waits longer than the link lives, nor than ``seconds``: then it raises TimeoutError."""
-        return _Bounded(self._bounds, asyncio.timeout(0 if self._lost.done() else seconds))
+        return _BoundedWait(self._bounds, asyncio.timeout(0 if self._lost.done() else seconds))
 
     def _give_up(self, _: "asyncio.Future[str]") -> None:
         now = asyncio.get_running_loop().time()
@@ -32,7 +32,7 @@ class Pending:
                 bound.reschedule(now)
 
 
-class _Bounded:
+class _BoundedWait:
     """A bound that is known while it holds. No generator: each message waits in several of them."""
 
     __slots__ = ("_bound", "_bounds")
