@@ -38,5 +38,7 @@ async def test_sessions_outlive_the_data_of_their_broker(prefix: str):
             shutil.rmtree(node.home / "data")
             await asyncio.to_thread(node.start)
             assert [await answered(mcp.client, call) for call in calls] == ['{"count": 1}'] * 4
+            # Their recipes are lost: a session goes on with another life, of which its worker tells.
+            await mcp.until(lambda: {event.subject for event in mcp.of("created", restored=True)} == set(calls))
             await mcp.client.publish_call_event({"call_id": "c-0", "kind": "ended"})
             await mcp.event("closed", reason="call_ended")
