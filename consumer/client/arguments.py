@@ -20,6 +20,8 @@ from schemas.requests import explain
 
 _BINARY = (bytes, bytearray, memoryview)
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+_IN_PYTHON = {"Field required": "is required, and must not be None"}
+"""What is said to a caller in Python instead of what is said to the publisher of a message."""
 
 
 def check_text(name: str, value: object, hint: str = "") -> None:
@@ -114,18 +116,9 @@ def encoded(values: Json, model: type[BaseModel] | None = None, /) -> bytes:
     return body
 
 
-_SUBJECT = re.compile(r"^(?:Value error, |(?:Input|Value|String|Dictionary|List) should(?= ))")
-
-
 def _in_words(error: ValidationError, model: type[BaseModel]) -> str:
-    said = ((fault["field"], fault["problem"]) for fault in explain(error, model)[1])
-    return "; ".join(f"{field}: {_problem(problem)}" for field, problem in said)
-
-
-def _problem(said: str) -> str:
-    if said == "Field required":
-        return "is required, and must not be None"
-    return _SUBJECT.sub(lambda found: "" if found[0].startswith("Value error") else "must", said)
+    faults = explain(error, model)[1]
+    return "; ".join(f"{fault['field']}: {_IN_PYTHON.get(fault['problem'], fault['problem'])}" for fault in faults)
 
 
 def _has_binary(values: Iterable[object]) -> bool:
