@@ -1,5 +1,6 @@
 """The settings of the HTTP gateway: where it listens, who may use it, and its limits."""
 
+from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -361,18 +362,19 @@ def from_signalwire(
         if not ours.get("auth_user") or not ours.get("auth_password"):
             ours.pop("auth_user", None)
             ours.pop("auth_password", None)
-        warnings += [
-            f"server.{key}: ignored; {did_you_mean(key, _SERVER) or 'see [gateway]'}".strip()
-            for key in server
-            if key not in _SERVER
-        ]
+        warnings += _ignored("server", server, _SERVER, "gateway")
     if isinstance(rate_limiting, dict):
         known = {name: rate_limiting[key] for key, name in _RATES.items() if key in rate_limiting}
         ours["rate_limits"] = known
         names |= {("rate_limits", name): f"rate_limiting.{key}" for key, name in _RATES.items() if key in rate_limiting}
-        unknown = [key for key in rate_limiting if key not in _RATES]
-        warnings += [
-            f"rate_limiting.{key}: ignored; {did_you_mean(key, _RATES) or 'see [gateway.rate_limits]'}".strip()
-            for key in unknown
-        ]
+        warnings += _ignored("rate_limiting", rate_limiting, _RATES, "gateway.rate_limits")
     return ours, warnings, names
+
+
+def _ignored(section: str, given: Iterable[str], known: Collection[str], ours: str) -> list[str]:
+    """A warning for each key of a section of SignalWire's file that means nothing here."""
+    return [
+        f"{section}.{key}: ignored; {did_you_mean(key, known) or f'see [{ours}]'}".strip()
+        for key in given
+        if key not in known
+    ]
