@@ -289,8 +289,7 @@ async def test_a_user_who_may_not_compare_the_topology_is_told_who_may(node: Pri
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(60):
-            out, told = await process.communicate()
+        out, told = await programs.output_of(process, 60)
         assert process.returncode == 1
         assert b"refused" in out
         assert b"'mcp-sessions topology permissions --role operator' prints the commands" in told
@@ -304,8 +303,7 @@ async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(60):
-            out, told = await process.communicate()
+        out, told = await programs.output_of(process, 60)
         assert (process.returncode, out) == (1, b""), told
         assert told.startswith(b"ACCESS_REFUSED: the broker refused it: ")
         assert f"user '{role}'".encode() in told

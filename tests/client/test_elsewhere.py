@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 
 from tests.harness import WAIT, Cluster
+from tests.programs import output_of
 
 
 @pytest.fixture
@@ -27,13 +28,7 @@ async def printed(mcp: Cluster, program: str) -> list[str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    try:
-        async with asyncio.timeout(2 * WAIT):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    out, _ = await output_of(process, 2 * WAIT)
     return out.decode().splitlines()
 
 

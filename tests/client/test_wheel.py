@@ -14,6 +14,7 @@ from infra import client_wheel
 from tests.docs.blocks import blocks
 from tests.docs.test_running import SERVICES, adapted
 from tests.harness import WAIT, Cluster
+from tests.programs import output_of
 from tests.realservers.install import TIMEOUT, Unreachable, _run
 
 GUIDE = "docs/guides/python.md"
@@ -55,13 +56,7 @@ async def says(python: Path, application: Path, program: str, **env: str) -> str
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    try:
-        async with asyncio.timeout(2 * WAIT):
-            told, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    told, _ = await output_of(process, 2 * WAIT)
     assert process.returncode == 0, told.decode()
     return told.decode()
 

@@ -16,6 +16,7 @@ from infra import npm
 from tests.gateway.conftest import OPEN_TO_THIS_MACHINE, PASSWORD, USER, Serve
 from tests.gateway.mcp.wire import call, text
 from tests.harness import ROOT, Cluster, config
+from tests.programs import output_of
 
 SERVICES = {
     "todo": {"command": [sys.executable, str(ROOT / "tests/servers/todo_server.py")]},
@@ -36,13 +37,7 @@ async def ran(*command: str | Path) -> str:
     process = await asyncio.create_subprocess_exec(
         *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    try:
-        async with asyncio.timeout(RUN_TIMEOUT):
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
+    out, err = await output_of(process, RUN_TIMEOUT)
     assert process.returncode == 0, (out.decode(), err.decode())
     return out.decode()
 
