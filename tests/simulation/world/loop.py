@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from heapq import heappop, heappush
 from typing import Any
@@ -101,6 +101,11 @@ class Process:
         if len(tasks) > self._most:
             tasks[:] = [one for one in tasks if not one.done()]
             self._most = MANY + 2 * len(tasks)
+
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[Any]]:
+        """The tasks that it has begun; of those that are done, some."""
+        return self._tasks
 
     def forget(self) -> None:
         """Let go of everything; the world is over."""
