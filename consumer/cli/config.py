@@ -31,7 +31,7 @@ def check(
     Exit code 2 if there is a fault. Secrets are not shown. The command also reads SignalWire's config.json.
     """
     from consumer.calls.routes import odd_sources
-    from consumer.processes.service import missing_program
+    from consumer.processes.service import missing_file
     from consumer.settings import ConfigurationError, Fault, describe
     from consumer.settings.gateway_settings import certificate_problem
     from consumer.telephony import SOURCES
@@ -60,7 +60,7 @@ def check(
         )
     )
     screen.print()
-    missing = {name for name, service in settings.services.items() if missing_program(service)}
+    missing = {name for name, service in settings.services.items() if missing_file(service)}
     screen.print(table("SERVICE", "STATE", "SERVER", "ROUTES", rows=_services(told, missing)))
     for warning in told["warnings"]:
         warn(warning)

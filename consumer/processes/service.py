@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from itertools import takewhile
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -15,6 +17,13 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _FUNCTION = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$"
 _FLAG = TypeAdapter(bool)
+_INTERPRETER = re.compile(r"python[\d.]*|node|nodejs|ruby|perl|php|(ba|da|z)?sh")
+EITHER = "give either command or url"
+_CODE = re.compile(r"-[a-z]*[cemp][a-z]*|--eval|--print")
+"""Options after which an interpreter takes code or a module, and no script."""
+
+SCRIPTS = frozenset({".py", ".js", ".mjs", ".cjs"})
+"""The endings of files that are scripts, wherever a command names them."""
 
 
 def parse_size(value: object) -> object:
@@ -194,7 +203,7 @@ class MCPService(Section):
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         if (self.command is None) == (self.url is None):
-            raise ValueError("give either command or url")
+            raise ValueError(EITHER)
         if self.command is not None and not (self.command and all(self.command)):
             raise ValueError("command must name a program")
         if self.fork_server is not None and self.command is None:
@@ -240,11 +249,36 @@ class MCPService(Section):
         return {"description": self.description, "enabled": self.enabled, "transport": self.transport}
 
 
-def missing_program(service: MCPService) -> str | None:
-    """A sentence about a program that is not on this machine; None when it is, or none is needed."""
-    if not service.enabled or not service.command or shutil.which(service.command[0], path=service.search_path):
+def missing_file(service: MCPService) -> str | None:
+    """A sentence about a program, or the script of an interpreter, that is not there; None when nothing is missing."""
+    if not service.enabled or not service.command:
         return None
-    return (
-        f"services.{service.name}.command: there is no program {service.command[0]!r} on this machine; install it, or "
-        "give its full path"
-    )
+    key = f"services.{service.name}.command"
+    if not shutil.which(service.command[0], path=service.search_path):
+        program = repr(service.command[0])
+        return f"{key}: there is no program {program} on this machine; install it, or give its full path"
+    script = _script(service.command)
+    if script is None:
+        return None
+    folder = Path(service.sandbox.working_dir or ".").expanduser().absolute()
+    if _is_there(folder / script):
+        return None
+    where = "on this machine" if script.startswith("/") else f"in {folder}"
+    return f"{key}: there is no file {script!r} {where}; correct its path"
+
+
+def _script(command: list[str]) -> str | None:
+    """The script that an interpreter is given, if that is clearly a path."""
+    program, *words = command
+    options = list(takewhile(lambda word: word.startswith("-"), words))
+    if not _INTERPRETER.fullmatch(Path(program).name) or any(map(_CODE.fullmatch, options)):
+        return None
+    word = next(iter(words[len(options) :]), "")
+    return word if word.startswith(("/", "./", "../")) or Path(word).suffix in SCRIPTS else None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()  # python runs a folder as well
+    except (OSError, ValueError):  # it cannot be looked for; the start tells
+        return True

@@ -83,10 +83,10 @@ def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[K
         if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):
             continue  # the name comes from the key, which has a fault of its own
         if fault["type"] == "extra_forbidden":
-            yield Fault(_key(path, written), _unknown(model, path))
+            yield Fault(key_of(path, written), _unknown(model, path))
         else:
             problem = _problem(path, fault["type"], fault["msg"], fault.get("input"))
-            yield Fault(_key(path, written), problem, _meaning_at(model, path))
+            yield Fault(key_of(path, written), problem, _meaning_at(model, path))
 
 
 def faults_behind(
@@ -115,7 +115,7 @@ def faults_behind(
                 and fault["type"] == "value_error"
                 and not words.intersection(_known(model, fault["loc"], hidden))
             ):
-                yield Fault(_key(fault["loc"], written), _problem(fault["loc"], fault["type"], fault["msg"], None))
+                yield Fault(key_of(fault["loc"], written), _problem(fault["loc"], fault["type"], fault["msg"], None))
 
 
 def _known(model: type[BaseModel], path: KeyPath, lost: list[str]) -> set[str]:
@@ -136,7 +136,8 @@ def _value_at(table: Any, path: KeyPath) -> Any:
 _WORD = re.compile(r"\w+")
 
 
-def _key(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
+def key_of(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
+    """A path by the name under which its value was given."""
     for length in range(len(path), 0, -1):
         name = written.get(path[:length])
         if name is not None:

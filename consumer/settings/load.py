@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
 from consumer.calls.routes import odd_fields
-from consumer.processes.service import missing_program
+from consumer.processes.service import EITHER, missing_file
 from consumer.settings.asterisk_settings import open_password
 from consumer.settings.broker_url import DEFAULT, variable_of
 from consumer.settings.environment import apply_environment
-from consumer.settings.faults import ConfigurationError, Fault, KeyPath, faults_behind, faults_of
+from consumer.settings.faults import ConfigurationError, Fault, KeyPath, faults_behind, faults_of, key_of
 from consumer.settings.files import DEFAULT_FILE, Table, find_file, read_file, understood
 from consumer.settings.gateway_settings import second_thoughts
 from consumer.settings.models import Settings, built_in_services
@@ -43,6 +43,7 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
         table["services"] = built_in_services()
         of_services.append(f"no configuration: there is no {DEFAULT_FILE} here, so calls get the built-in service todo")
     faults += _routes_without_service(table)
+    faults += _services_of_two_kinds(table, written)
     url_variable = variable_of(env)
     table["amqp_url"] = env[url_variable].strip() if url_variable else DEFAULT
     problem = problem_of(table["amqp_url"])
@@ -90,6 +91,14 @@ def _routes_without_service(table: Table) -> Iterator[Fault]:
                 yield Fault(f"routes[{number}].services", f"there is no service {name!r}; {hint}")
 
 
+def _services_of_two_kinds(table: Table, written: Mapping[KeyPath, str]) -> Iterator[Fault]:
+    """Services with a command and a URL, looked for in the table as it was written: either may have its own fault."""
+    services: Any = table.get("services", {})
+    for name, service in services.items() if isinstance(services, dict) else ():
+        if isinstance(service, dict) and None not in (service.get("command"), service.get("url")):
+            yield Fault(key_of(("services", str(name)), written), EITHER)
+
+
 def _with_second_thoughts(settings: Settings) -> Settings:
     """Add warnings about what is allowed and still hardly meant."""
     thoughts, of_services = list(settings.warnings), list(settings.service_warnings)
@@ -104,7 +113,7 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     enabled = {name for name, service in settings.services.items() if service.enabled}
     if not enabled:
         of_services.append("no service is enabled, so calls get no session")
-    of_services += [missing for service in settings.services.values() if (missing := missing_program(service))]
+    of_services += [missing for service in settings.services.values() if (missing := missing_file(service))]
     for number, route in enumerate(settings.routes):
         of_services += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
         off = [name for name in route.services if name not in enabled]

@@ -1,10 +1,12 @@
 """A wrong configuration stops the start with every fault named, by key, in one go."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from consumer.calls.routes import Route, odd_fields
+from consumer.processes.search_path import search_path
 from consumer.settings import ConfigurationError, load_settings
 from consumer.telephony import Translated, translate
 from tests.telephony.shapes import manifest, raw
@@ -201,6 +203,53 @@ def test_a_program_that_is_not_there_is_warned_of() -> None:
     told = [one for one in load_settings(env={}).service_warnings if "no program" in one]
     assert len(told) == 1
     assert told[0].startswith("services.gone.command: there is no program 'no-such-program' on this machine")
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("python3 ./nosuch.py", True),
+        ("python3 -u nosuch.py --flag", True),
+        ("node missing.mjs", True),
+        ("sh /no/such/script", True),
+        ("python3 ./there.py", False),
+        ("python3 -m nosuch.py", False),
+        ("sh -c ./nosuch.py", False),
+        ("python3 nosuch", False),
+        ("env ./nosuch.py", False),
+    ],
+)
+def test_a_script_that_is_not_there_is_warned_of_where_it_is_clearly_one(command: str, missing: bool) -> None:
+    Path("there.py").touch()
+    Path("bin").mkdir()
+    (Path("bin") / "node").touch(mode=0o755)  # which this machine may not have
+    service = {"command": command.split(), "env": {"PATH": f"{Path('bin').absolute()}:{search_path()}"}}
+    Path("config.json").write_text(json.dumps({"services": {"a": service}}))
+    told = [one for one in load_settings(Path("config.json"), env={}).service_warnings if "there is no" in one]
+    assert bool(told) is missing
+    for one in told:
+        assert one.startswith("services.a.command: there is no file '")
+        assert one.endswith("; correct its path")
+
+
+def test_a_script_is_looked_for_where_its_program_runs() -> None:
+    Path("servers").mkdir()
+    (Path("servers") / "there.py").touch()
+    service = {"command": ["python3", "there.py"], "sandbox": {"working_dir": "servers"}}
+    Path("config.json").write_text(json.dumps({"services": {"a": service}}))
+    assert load_settings(Path("config.json"), env={}).service_warnings == ()
+
+
+@pytest.mark.parametrize("command", ["python3 server.py", ["python3", "server.py"]], ids=["text", "list"])
+def test_a_service_with_a_command_and_a_url_is_told_so_whatever_else_is_wrong_with_either(command: object) -> None:
+    table = {"a": {"command": command, "url": "http://127.0.0.1/"}}
+    found = faults(json.dumps({"services": table}), "config.json")
+    assert found["services.a"] == "give either command or url"
+    assert ("services.a.command" in found) is isinstance(command, str)
+    found = faults(MCP_SESSIONS_SERVICES=json.dumps(table))
+    assert [key for key, problem in found.items() if problem == "give either command or url"] == [
+        "MCP_SESSIONS_SERVICES (a)"
+    ]
 
 
 def test_the_error_is_a_list_for_people() -> None:

@@ -25,14 +25,12 @@ from consumer.processes.launch.minimal_environment import make_folder, minimal_e
 from consumer.processes.launch.removal import remove_tree
 from consumer.processes.launch.sandbox import Confinement, confinement_of, environment_of_limits, limits, wrapped
 from consumer.processes.launch.session_root import SessionRoot
-from consumer.processes.service import MCPService
+from consumer.processes.service import SCRIPTS, MCPService
 from consumer.processes.stdio.process import ServerProcess
 from consumer.processes.stdio.spawn import fork, watch
 from schemas.errors import StartFailed
 
 log = structlog.get_logger(__name__)
-
-_SCRIPTS = frozenset({".py", ".js", ".mjs", ".cjs"})
 
 
 class Launcher(Protocol):
@@ -215,7 +213,7 @@ def missing_files(service: MCPService) -> list[str]:
     """The scripts in a service's command that are named relative to the worker's folder and are not there."""
     if service.command is None or service.sandbox.working_dir is not None:
         return []
-    scripts = (word for word in service.command[1:] if Path(word).suffix in _SCRIPTS and not word.startswith("-"))
+    scripts = (word for word in service.command[1:] if Path(word).suffix in SCRIPTS and not word.startswith("-"))
     return [word for word in scripts if not Path(word).is_absolute() and not names_file(word)]
 
 
@@ -243,7 +241,7 @@ def program_of(service: MCPService) -> Program:
 def _names_file(word: str) -> bool:
     if word.startswith("-") or Path(word).is_absolute():
         return False
-    return ("/" in word or Path(word).suffix in _SCRIPTS) and names_file(word)
+    return ("/" in word or Path(word).suffix in SCRIPTS) and names_file(word)
 
 
 def pipes(count: int) -> list[tuple[int, int]]:
