@@ -200,6 +200,7 @@ async def cluster(url: str, prefix: str) -> AsyncIterator[Cluster]:
     """A prefix of its own, with a client that hears every event; nothing of it is left at the end."""
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-test-") as folder:
         made = Cluster(url, prefix, Path(folder))
+        await declare_events(url, prefix)
         async with SessionClient(url, prefix=prefix) as made.client:
             async with made.client.following("#") as queue:
                 following = asyncio.create_task(made.follow(queue), name="follow")
@@ -215,6 +216,20 @@ async def cluster(url: str, prefix: str) -> AsyncIterator[Cluster]:
                     await asyncio.gather(following, return_exceptions=True)
                     await remove_everything(url, prefix, [worker_id_of(worker) for worker in made.workers])
             assert not alive, f"processes left behind: {alive}"
+
+
+async def declare_events(url: str, prefix: str) -> None:
+    """Declare what a client needs that follows events before the first worker has come."""
+    names = Names(prefix)
+    link = Link(url, "events")
+    await link.open()
+    try:
+        channel = await link.channel()
+        for exchange in cluster_topology(names).exchanges:
+            if exchange.name == names.events:
+                await channel.declare_exchange(exchange)
+    finally:
+        await link.close()
 
 
 async def remove_everything(url: str, prefix: str, workers: list[str]) -> None:

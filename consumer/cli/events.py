@@ -97,7 +97,8 @@ def about(event: "CloudEvent") -> str:
     data: dict[str, Any] = event.data
     if event.type.startswith("mcp.worker."):
         return " ".join(f"{key}={data[key]}" for key in ("host", "pid", "version") if key in data)
-    words = [str(data.get("service_name", ""))]
+    service = str(data.get("service_name", ""))
+    words = [] if (event.subject or "").endswith(f"#{service}") else [service]
     if data.get("restored") and event.type.endswith(".created"):
         words.append("restored")
     if "reason" in data:

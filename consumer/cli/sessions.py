@@ -1,4 +1,5 @@
 """``mcp-sessions sessions``: what is open, and opening and closing it by hand."""
+# ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import json
 from collections.abc import Collection
@@ -111,19 +112,24 @@ async def create_session(
 
 @command(group, "close", epilog="Example: mcp-sessions sessions close my-call")
 async def close_session(invocation: Invocation, session_id: SessionArgument) -> None:
-    """Close a session. The id of a call closes all its sessions."""
+    """Close a session. The id of a call closes all its sessions. Exit code 1 if none was open."""
+    from schemas.errors import SessionNotFound
+
     async with invocation.client() as client:
         result = await client.close(session_id)
+    if not result.closed:  # no error of the protocol, but who types an id means one that is there
+        raise SessionNotFound(f"no session is open under the id {session_id!r}", session_id=session_id)
     if invocation.json:
         write_json(result)
-    elif result.closed:
-        say(f"Closed: {', '.join(result.sessions)}")
     else:
-        say("Nothing was open under this id.")
+        say(f"Closed: {', '.join(result.sessions)}")
 
 
 def sessions_table(sessions: Collection["SessionInfo"], *, width: int | None = None) -> Table:
-    """A table of sessions; the state is a column only where there is something to say."""
+    """A table of sessions; the state is a column only where there is something to say.
+
+    It has no bars: a UUID, the id of a worker and a line for each session fit 80 columns without them.
+    """
     stateful = any(state_of(session) != "alive" for session in sessions)
     rows: list[Row] = [
         [
@@ -131,13 +137,13 @@ def sessions_table(sessions: Collection["SessionInfo"], *, width: int | None = N
             session.service_name,
             session.worker_id,
             age(session.created_at),
-            time_left(session),
+            _left(session),
             *([state(state_of(session))] if stateful else []),
         ]
         for session in sessions
     ]
     columns = ("SESSION", "SERVICE", "WORKER", "AGE", "LEFT", *(["STATE"] if stateful else []))
-    return table(*columns, rows=rows, right=["AGE"], whole=["SESSION"], width=width)
+    return table(*columns, rows=rows, right=["AGE", "LEFT"], whole=["SESSION"], width=width)
 
 
 def state_of(session: "SessionInfo") -> str:
@@ -151,8 +157,12 @@ def state_of(session: "SessionInfo") -> str:
 
 def time_left(session: "SessionInfo") -> Text:
     """How long a session may stay unused from now on, as a part of how long it may at all."""
+    return bar(max(0.0, session.time_remaining), session.timeout, _left(session))
+
+
+def _left(session: "SessionInfo") -> str:
     left = max(0.0, session.time_remaining)
-    return bar(left, session.timeout, f"{left:.1f}s" if left < 10 else duration(left))
+    return f"{left:.1f}s" if left < 10 else duration(left)
 
 
 def _tell(invocation: Invocation, session: "SessionInfo") -> None:

@@ -111,4 +111,5 @@ def workers_table(workers: "Collection[WorkerInfo]") -> Table:
         ]
         for worker in workers
     ]
-    return table("WORKER", "STATE", "SESSIONS", "UP", "HOST", "PID", "VERSION", rows=rows, right=["UP", "PID"])
+    columns = ("WORKER", "STATE", "SESSIONS", "UP", "HOST", "PID", "VERSION")
+    return table(*columns, rows=rows, right=["UP", "PID"], whole=["WORKER"])

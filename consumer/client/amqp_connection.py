@@ -74,7 +74,7 @@ class AmqpConnection:
         self._home: Home | None = None
         self._publisher = Publisher(begins_traces=True)
         self._rpc_client = RpcClient(self._publisher)
-        self.followers = Followers(self.names, self._linked)
+        self.followers = Followers(self.names, self._linked, self._found)
         self._to_cluster = ""
         """The exchange for requests to the cluster, on this link."""
         self._link: Link | None = None
@@ -189,7 +189,7 @@ class AmqpConnection:
                 if link is self._link:
                     self._present.add(exchange)
 
-    async def _found(self, link: Link, exchange: str, queue: str | None) -> None:
+    async def _found(self, link: Link, exchange: str, queue: str | None = None) -> None:
         if not await may_exist(link, Exchange(exchange, "fanout", "")):
             if not exchange.startswith(f"{self.names.prefix}."):
                 raise NotRouted(f"there is no exchange {exchange!r} on this broker; check its name")

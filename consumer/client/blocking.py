@@ -300,6 +300,7 @@ class SyncSessionClient:
 
         Raises:
             Disconnected: there is no connection now.
+            NotRouted: no worker has ever run under this prefix, so there is no exchange for events.
         """
         followed = self._client.following(pattern, on_connection=on_connection)
         events = self._run(followed.__aenter__, _Here())

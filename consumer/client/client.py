@@ -199,6 +199,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
 
         Raises:
             Disconnected: there is no connection now.
+            NotRouted: no worker has ever run under this prefix, so there is no exchange for events.
         """
         check_text("pattern", pattern)
         return self._connection.followers.following(pattern, on_connection)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.topology import Binding, Names, Queue, cluster_topology
+from consumer.broker.topology import Binding, Names, Queue
 from consumer.client.broker_errors import translating
 from schemas.events import CloudEvent
 
@@ -34,11 +34,17 @@ class _Followed:
 
 
 class Followers:
-    """The queues of a program that events are put into, whichever link brings them."""
+    """The queues of a program that events are put into, whichever link brings them.
 
-    def __init__(self, names: Names, linked: Callable[[], Link]) -> None:
+    ``look_for`` raises ``NotRouted`` when an exchange is not there: a follower declares none, because it only looks.
+    """
+
+    def __init__(
+        self, names: Names, linked: Callable[[], Link], look_for: Callable[[Link, str], Awaitable[None]]
+    ) -> None:
         self._names = names
         self._linked = linked
+        self._look_for = look_for
         self._link: Link | None = None
         self._followed: dict[asyncio.Queue[CloudEvent], _Followed] = {}
 
@@ -82,11 +88,7 @@ class Followers:
             with contextlib.suppress(ValidationError):
                 events.put_nowait(CloudEvent.model_validate_json(delivery.message.body, extra="ignore"))
 
-        with contextlib.suppress(BrokerUnavailable):  # a user that may not declare finds what the workers declared
-            async with link.scratch() as scratch:
-                for exchange in cluster_topology(self._names).exchanges:
-                    if exchange.name == self._names.events:  # a follower may come before the first worker
-                        await scratch.declare_exchange(exchange)
+        await self._look_for(link, self._names.events)  # binding to what is not there costs the link
         channel = await link.channel()
         name = self._queue_of(link, events)
         await channel.declare_queue(Queue(name, "events for a client", exclusive=True))

@@ -16,9 +16,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from consumer.broker.declare import ensure
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
-from consumer.broker.topology import CallExchange, Names, cluster_topology
+from consumer.broker.topology import CallExchange, Names, Topology, cluster_topology
 from consumer.concurrency.task_set import cancel_and_wait
 from consumer.demo.child_process import log_of, start_program
 from consumer.demo.script import PARTS, SHORT_TIMEOUT, TIMEOUT
@@ -128,6 +129,7 @@ async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-demo-") as folder:
         place = Place(url, prefix, Path(folder))
         try:
+            await _declare_names(place)
             yield place
         finally:
             await _remove_names(place)
@@ -154,9 +156,22 @@ async def _report_end(worker: DemoWorker, watch: Watch) -> None:
     watch.fail(DemoFailed(f"worker {worker.worker_id} ended with {how}; its last words:\n{worker.last_words()}"))
 
 
+async def _declare_names(place: Place) -> None:
+    """Declare what the workers would: the demo follows their events from the first one on."""
+    link = Link(place.url, "mcp-sessions demo setup")
+    try:
+        await link.open()
+        await ensure(link, _topology(place))
+    finally:
+        await link.close()
+
+
+def _topology(place: Place) -> Topology:
+    return cluster_topology(Names(place.prefix), call_exchanges=place.call_exchanges())
+
+
 async def _remove_names(place: Place) -> None:
-    names = Names(place.prefix)
-    topology = cluster_topology(names, call_exchanges=place.call_exchanges())
+    names, topology = Names(place.prefix), _topology(place)
     link = Link(place.url, "mcp-sessions demo cleanup")
     with contextlib.suppress(BrokerError, OSError):  # without a broker there is nothing left to delete
         try:

@@ -186,6 +186,9 @@ async def test_without_any_worker_the_next_step_is_told(at: Callable[[str], Cli]
         assert "topology apply" in told.err
         assert "shows the dead letters" not in told.err, "it advises itself"
         assert (await cli("top", "--once", "--json")).error["code"] == "NOT_ROUTED"
+        told = await cli("events")
+        assert (told.code, told.out) == (1, "")
+        assert told.err.startswith(f"NO_EXCHANGE: there is no exchange '{prefix}.events': nothing is declared under")
         found = (await cli("topology", "verify", "--json")).json["findings"]
         assert {one["state"] for one in found} == {"missing"}, "to look declares nothing"
     finally:

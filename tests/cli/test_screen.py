@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from consumer.cli.screen import Width, age, bar, duration, fit, shown, table
+from consumer.cli.sessions import sessions_table
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.sessions import SessionInfo
 from tests.programs import PROGRAM
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=120)
@@ -37,6 +40,25 @@ def test_a_call_id_stays_in_one_piece_while_another_column_can_be_folded():
     row = (call_id, "todo", "a-rather-long-host-name-of-a-worker-4711-abcdef", Text("━━━━━ 4m58s"))
     lines = printed(table("SESSION", "SERVICE", "WORKER", "LEFT", rows=[row], whole=["SESSION"], width=80), 80)
     assert any(line.startswith(call_id) and "━━━━━ 4m58s" in line for line in lines)
+
+
+def test_a_session_of_a_uuid_has_one_line_of_80_columns():
+    call_id, worker, now = "c3f1b5d3-98db-45a6-a20b-2cf0dd311efa", "vm-19762-4b29a643", datetime.now(UTC)
+    session = SessionInfo(
+        session_id=SessionId(call_id),
+        call_id=CallId(call_id),
+        service_name=ServiceName("todo"),
+        worker_id=WorkerId(worker),
+        created_at=now - timedelta(seconds=119),
+        last_accessed=now,
+        timeout=3600,
+        time_remaining=3599,
+        metadata={},
+        is_alive=True,
+        is_expired=False,
+    )
+    *_, line = printed(sessions_table([session], width=80), 80)
+    assert line.split() == [call_id, "todo", worker, "119s", "59m59s"]
 
 
 def test_columns_are_narrowed_from_the_widest_on_and_ids_last():

@@ -46,8 +46,9 @@ async def test_a_session_is_created_listed_looked_at_and_closed(cli: Cli, mcp: C
     closed = await cli("sessions", "close", CALL, "--json")
     assert closed.json == {"closed": True, "sessions": [CALL, f"{CALL}#echo"]}
     again = await cli("sessions", "close", CALL)
-    assert (again.code, again.out) == (0, "")
-    assert "Nothing was open" in again.err
+    assert (again.code, again.out) == (1, "")
+    assert again.err.startswith(f"SESSION_NOT_FOUND: no session is open under the id '{CALL}'\n")
+    assert (await cli("sessions", "close", CALL, "--json")).error["code"] == "SESSION_NOT_FOUND"
 
 
 async def test_options_stand_before_the_command_or_behind_it(cli: Cli, amqp_url: str, mcp: Cluster):

@@ -5,19 +5,27 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psutil
 import pytest
 from rich.cells import cell_len
 
+from consumer.broker.declare import exists
+from consumer.broker.errors import Unroutable
+from consumer.broker.link import Link
+from consumer.broker.message import Message
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Exchange, Names
 from consumer.cli.top import watching
 from consumer.cli.top.known import Known
 from consumer.client import SessionClient
-from schemas.errors import NoReply
+from consumer.concurrency.task_set import cancel_and_wait
+from schemas.errors import NoReply, NotRouted
+from schemas.events import CloudEvent
 from tests.cli.conftest import Cli
-from tests.harness import WAIT, Cluster, config
+from tests.harness import WAIT, Cluster, config, declare_events, remove_everything
 from tests.programs import PROGRAM
 from tests.proxy import proxy_to, standing_still, through
 from tests.terminal import DOWN, ENTER, ESCAPE, Terminal, terminal
@@ -86,7 +94,7 @@ async def test_a_filter_shows_what_fits_and_nothing_else(mcp: Cluster, top: Call
 
 def listed(screen: Terminal) -> str:
     """The table of sessions."""
-    return screen.text.partition("SESSION ")[2].partition("EVENTS")[0]
+    return screen.text.partition("CALL ")[2].partition("EVENTS")[0]
 
 
 async def test_a_session_is_closed_with_keys_after_it_was_asked(mcp: Cluster, top: Callable[..., Any]):
@@ -115,7 +123,7 @@ async def test_the_id_of_a_call_is_said_to_close_all_of_its_sessions(mcp: Cluste
     await mcp.client.create("call-1", "echo")
     await mcp.client.create("call-1#other", "other")
     async with top() as screen:
-        await screen.shows("call-1#other")
+        await screen.until(lambda: re.search(r"call-1 +other ", screen.text))
         screen.press("sssss/echo" + ENTER + DOWN + "x")  # of the filter's sessions, but the call has more
         await screen.shows("Close all 2 sessions of call call-1?")
 
@@ -290,3 +298,28 @@ async def test_a_request_that_the_broker_does_not_confirm_fails_its_round(
         with standing_still(proxy), pytest.raises(NoReply):
             await watcher.fetch()
         assert (await watcher.fetch()).workers
+
+
+async def test_events_are_followed_as_soon_as_there_is_something_to_follow(amqp_url: str, prefix: str):
+    names, known = Names(prefix), Known("here")
+    link, publisher = Link(amqp_url, "test"), Publisher()
+    await link.open()
+    publisher.attach(await link.publishing())
+    created = CloudEvent(source="/mcp-sessions/w-1", type="mcp.worker.started", subject="w-1", data={})
+    message = Message(body=created.model_dump_json().encode())
+    try:
+        async with asyncio.timeout(WAIT), SessionClient(amqp_url, prefix=prefix) as client:
+            following = asyncio.create_task(watching.Watcher(client, known, lambda: None).follow(0.05))
+            with pytest.raises(NotRouted, match="nothing is declared under the prefix"):
+                async with client.following():
+                    pass
+            assert not await exists(link, Exchange(names.events, "topic", "")), "to look declares nothing"
+            await declare_events(amqp_url, prefix)
+            while not known.events:
+                with suppress(Unroutable):
+                    await publisher.publish(message, names.events, "worker.started")
+                await asyncio.sleep(0.02)
+            await cancel_and_wait(following)
+    finally:
+        await link.close()
+        await remove_everything(amqp_url, prefix, [])

@@ -90,13 +90,38 @@ def test_a_picture_has_the_size_of_its_screen_whatever_is_on_it(
 
 
 def test_thousands_of_sessions_are_drawn_as_far_as_they_fit_and_the_selected_one_is_among_them():
-    told, view = known([f"call-{number:05}" for number in range(5000)]), View(sort="session")
+    told, view = known([f"call-{number:05}" for number in range(5000)]), View(sort="call")
     for key in ["END", "UP"]:
         view, _ = pressed(view, key, told.sessions)
     text = "\n".join(line.plain for line in picture(told, view, 100, 30, NOW))
     assert "call-04998" in text
     assert "-5000 of 5000" in text
     assert text.count("call-0") < 30
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_calls_services_and_workers_are_told_apart_on_every_screen(width: int):
+    first, second = "c3f1b5d3-98db-45a6-a20b-2cf0dd311efa", "c3f1b5d3-98db-45b6-a20b-2cf0dd311efa"
+    told = known([], workers=0)
+    sessions = [(first, "todo"), (f"{first}#customer-database", "customer-database"), (second, "todo")]
+    infos = {name: info(name, service=service, worker="vm-19762-4b29a643") for name, service in sessions}
+    infos["c-1#mine"] = info("c-1#mine", worker="vm-19764-354e289e")
+    workers = [worker("vm-19762-4b29a643"), worker("vm-19764-354e289e")]
+    told.listed(ClusterListing(workers, infos), NOW.ticks)
+    lines = [line.plain.split() for line in picture(told, View(sort="call"), width, 24, NOW)]
+    assert [line[0] for line in lines if line and line[0].startswith(("c3", "c-1"))] == [
+        "c-1#mine",  # its service does not tell which session of the call it is
+        first,
+        first,
+        second,
+    ]
+    assert {line[0] for line in lines if line and line[0].startswith("vm-")} == {one["worker_id"] for one in workers}
+    assert len({line[1] for line in lines if line and line[0] == first}) == 2
+    assert len({line[2] for line in lines if line and line[0].startswith("c")}) == 2
+
+
+def test_the_help_fits_the_narrowest_screen():
+    assert not [line.plain for line in picture(known([]), View(mode="help"), 80, 24, NOW) if "…" in line.plain]
 
 
 def test_what_happened_after_a_listing_was_asked_for_is_not_undone_by_it():
@@ -118,7 +143,7 @@ def test_the_end_of_a_former_life_does_not_end_the_next_one():
 
 
 def test_a_session_that_goes_leaves_the_selection_where_it_was():
-    told, view = known(["a", "b", "c"]), View(sort="session")
+    told, view = known(["a", "b", "c"]), View(sort="call")
     for key in ["DOWN", "DOWN"]:
         view, _ = pressed(view, key, told.sessions)
     told.happened(event("closed", "b"), NOW.ticks)
@@ -138,7 +163,7 @@ def test_every_order_is_an_order_of_all():
     for _ in range(5):
         orders[view.sort] = "".join(one.session_id for one in chosen(told.sessions.values(), view))
         view, _action = pressed(view, "s", told.sessions)
-    assert orders == {"age": "abc", "left": "cba", "service": "cba", "worker": "cab", "session": "abc"}
+    assert orders == {"age": "abc", "left": "cba", "service": "cba", "worker": "cab", "call": "abc"}
     assert view.sort == "age"
 
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from consumer.client import SessionClient
 from infra.broker import find_server, private_broker
-from tests.harness import WAIT
+from tests.harness import WAIT, declare_events
 
 pytestmark = pytest.mark.skipif(find_server() is None, reason="needs a broker of its own, to stop it")
 
@@ -19,6 +19,7 @@ async def test_an_outage_is_lost_reconnecting_and_reconnected(way: str, caplog: 
     for library in ("aiormq", "aio_pika"):
         caplog.set_level(logging.INFO, library)  # a program that wants to hear them
     with private_broker() as node:
+        await declare_events(node.url, "mcp")
         async with SessionClient(node.url) as client, client.following():
             with capture_logs() as lines:
 

@@ -13,10 +13,14 @@ ELLIPSIS = "…"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: ``least`` is how narrow it may get, ``rank`` when it is left out (0: never, the highest first)."""
+    """A column: ``least`` is how narrow it may get, ``rank`` when it is left out (0: never, the highest first).
+
+    It is narrowed below ``kept`` only when the others are as narrow as they may get.
+    """
 
     title: str
     least: int = 0
+    kept: int = 0
     rank: int = 0
     right: bool = False
     middle: bool = False
@@ -63,7 +67,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: in
     kept = list(range(len(columns)))
     while True:
         given = [
-            Width(natural[number], narrow, narrow)
+            Width(natural[number], max(narrow, min(natural[number], columns[number].kept)), narrow)
             for number in kept
             if (narrow := min(natural[number], columns[number].least or natural[number]))
         ]

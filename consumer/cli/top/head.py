@@ -22,10 +22,11 @@ _HELP = """
   p or space         pause and continue
   q or Ctrl-C        leave
 
-  SESSIONS of a worker: a bar of open ones and how many it may have. WARM: servers
-  that wait for a call. LEFT: how long a session may stay unused from now on.
-  Rates and durations are those of the last minute. DEAD LETTERS: messages that nobody
-  could handle; mcp-sessions events and the log of the workers tell more.
+  SESSIONS of a worker: how many are open, of how many it may have. WARM:
+  servers that wait for a call. LEFT: how long a session may stay unused
+  from now on. Rates and durations are those of the last minute. Dead letters:
+  messages that no worker could handle; 'mcp-sessions dead-letters list' shows
+  them.
 
   Any key goes back.
 """

@@ -20,7 +20,7 @@ FEWEST = 3
 _DECLARE = "Nothing is declared: start a worker, or run 'mcp-sessions topology apply'"
 
 _WORKERS = (
-    Column("WORKER", least=12, middle=True),
+    Column("WORKER", least=18, middle=True),
     Column("STATE"),
     Column("SESSIONS"),
     Column("WARM", rank=1, right=True),
@@ -31,7 +31,7 @@ _WORKERS = (
     Column("VERSION", rank=4),
 )
 _SESSIONS = (
-    Column("SESSION", least=16, middle=True),
+    Column("CALL", least=16, kept=36, middle=True),
     Column("SERVICE", least=8),
     Column("WORKER", least=10, rank=1, middle=True),
     Column("AGE", right=True),
@@ -109,7 +109,7 @@ def _sessions(
     drawn = rows[first : first + space]
     cells = [
         [
-            Text(shown(one.session_id)),
+            Text(shown(_call_of(one))),
             Text(shown(one.service)) + (Text(" restored", "cyan") if one.restored else Text()),
             Text(shown(one.worker)),
             Text(age_of((now.date - one.created_at).total_seconds())),
@@ -121,6 +121,12 @@ def _sessions(
     if at is not None and first <= at < first + len(drawn):
         made[1 + at - first] = Text(made[1 + at - first].plain, style="reverse", no_wrap=True)
     return [*made, line(_note(known, view, rows, first, len(drawn)), width)]
+
+
+def _call_of(session: SessionRow) -> str:
+    """The id of a session's call, which with the service says what session it is, or else the session's whole id."""
+    usual = (session.call_id, f"{session.call_id}#{session.service}")
+    return session.call_id if session.session_id in usual else session.session_id
 
 
 def _left(session: SessionRow, ticks: float) -> Text:

@@ -14,7 +14,7 @@ SAID = 6.0
 
 Mode = Literal["watching", "filtering", "asking", "help"]
 
-SORTS = ("age", "left", "service", "worker", "session")
+SORTS = ("age", "left", "service", "worker", "call")
 """By what sessions can be sorted."""
 
 

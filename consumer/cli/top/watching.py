@@ -27,6 +27,9 @@ MOST = 5000
 REPLY_TIMEOUT = 3.0
 """How long (s) the workers have to answer, and the broker to count the dead letters."""
 
+RETRY = 1.0
+"""After how long (s) events are looked for again that there were none to follow of: no worker had declared them."""
+
 SHARE = 5
 """A round may take this fraction of the time."""
 
@@ -144,8 +147,14 @@ class Watcher:
         self._changed()
         return took
 
-    async def follow(self) -> None:
-        """Take in what happens, for ever."""
+    async def follow(self, retry: float = RETRY) -> None:
+        """Take in what happens, for ever; ``retry`` seconds after each try that found nothing declared to follow."""
+        while True:
+            with contextlib.suppress(NotRouted, Disconnected):
+                await self._follow()
+            await asyncio.sleep(retry)
+
+    async def _follow(self) -> None:
         async with self._client.following("#") as events:
             while True:
                 event = await events.get()
