@@ -269,10 +269,10 @@ class DeadLetterQueue:
         async with self._link.scratch() as channel:
             there, consumers = await self._counts(channel)
             lap = _Lap(visit, self._names, there)
-            if there:
-                await channel.prefetch(min(there, MOST_HELD))
-                await channel.consume(self._queue, lap.take)
-                await lap.over(self._link)
+            # Also of an empty queue: only to consume shows whether this user may look.
+            await channel.prefetch(min(max(there, 1), MOST_HELD))
+            await channel.consume(self._queue, lap.take)
+            await lap.over(self._link)
             yield lap
         await self._whole_again(there - lap.acked, consumers)
 

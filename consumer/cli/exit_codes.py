@@ -3,7 +3,8 @@
 ::
 
     0    done
-    1    the answer is an error, or nothing has the id: its code and message are on stderr (with --json it is the JSON on stdout)
+    1    the answer is an error, or nothing has the id: its code and message are on stderr (with --json they are
+         JSON on stdout)
     2    wrong usage or configuration
     3    the broker cannot be reached, or refuses the connection
     130  Ctrl-C

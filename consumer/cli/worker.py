@@ -30,8 +30,8 @@ def work(
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C. A second Ctrl-C makes it hurry. SIGHUP reloads the configuration.
 
-    Exit codes: 0 shut down cleanly; 2 bad configuration, or worker_id in use; 3 broker unreachable for too long;
-    4 drain_timeout too short.
+    Exit codes: 0 shut down cleanly; 2 bad configuration, or its worker_id or a port in use; 3 broker unreachable for
+    too long; 4 drain_timeout too short.
     """
 
     def load(environment: "Mapping[str, str] | None" = None) -> "Settings":

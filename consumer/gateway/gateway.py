@@ -151,7 +151,7 @@ async def run_gateway(settings: Settings) -> GatewayExit:
         await leaving
         return GatewayExit.LEFT if await gateway.leave(settings.worker.drain_timeout) else GatewayExit.DRAIN_TIMED_OUT
     except CannotListen as error:
-        log.error("gateway.cannot_listen", error=str(error))
+        log.error("http.cannot_listen", error=str(error))
         return GatewayExit.BAD_CONFIGURATION
     except CannotConnect as error:
         log.error("broker.unreachable", error=str(error))

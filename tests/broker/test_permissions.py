@@ -296,10 +296,15 @@ async def test_a_user_who_may_not_compare_the_topology_is_told_who_may(node: Pri
 
 
 async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed(node: PrivateBroker, mcp: Cluster):
-    role: Role = "publisher"
-    for command in (("sessions", "list"), ("sessions", "get", "c-1")):
+    commands: list[tuple[Role, str]] = [
+        ("publisher", "sessions list"),
+        ("publisher", "sessions get c-1"),
+        ("publisher", "events"),
+        ("client", "dead-letters list"),  # of which there are none
+    ]
+    for role, command in commands:
         process = await programs.start(
-            *(PROGRAM, *command, "--url", url_of(node, role), "--prefix", NAMES.prefix),
+            *(str(PROGRAM), *command.split(), "--url", url_of(node, role), "--prefix", NAMES.prefix),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

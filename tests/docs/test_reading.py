@@ -18,7 +18,7 @@ from docs.generate.commands import commands
 from schemas.events import CloudEvent
 from schemas.replies import parse_reply
 from schemas.requests import REQUESTS, parse_request
-from tests.docs.blocks import Block, all_blocks
+from tests.docs.blocks import PAGES, Block, all_blocks, tokens
 from tests.harness import ROOT
 
 LANGUAGES = {"python", "sh", "js", "json", "toml", "xml", "mermaid", "text"}
@@ -38,6 +38,14 @@ def each(*languages: str) -> pytest.MarkDecorator:
 def test_every_block_says_what_it_is():
     for block in all_blocks():
         assert block.language in LANGUAGES, f"{block.where} is {block.language!r}"
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if name.startswith("docs/guides/")])
+def test_a_guide_is_wrapped(page: str):
+    lines = PAGES[page].read_text().splitlines()
+    prose = [token.map for token in tokens(page) if token.type == "paragraph_open" and token.map]
+    numbers = [number for first, last in prose for number in range(first, last)]
+    assert [f"{page}:{number + 1}" for number in numbers if len(lines[number]) > 120] == []
 
 
 @each("toml")

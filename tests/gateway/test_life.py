@@ -240,7 +240,8 @@ async def test_an_address_that_is_taken_is_said_at_once(mcp: Cluster, serve: Ser
     for command, options in (("gateway", ()), ("worker", ("--gateway",))):
         process = await started(mcp, command, *options, port=http.base_url.port)
         assert await process.ended() == 2
-        [told] = [record["error"] for record in process.records if "cannot listen" in str(record.get("error"))]
+        [told] = [record["error"] for record in process.records if record["event"] == "http.cannot_listen"]
+        assert told.startswith(f"gateway: cannot listen on 127.0.0.1 port {http.base_url.port}: ")
         assert "already in use" in told
         assert "Errno" not in told
 
