@@ -11,6 +11,7 @@ from consumer.processes.launch.launcher import Program
 from consumer.processes.service import MCPService
 from consumer.sessions import ProcessExit
 from consumer.sessions.dialogue import SILENT, Dialogue
+from consumer.sessions.record import StartKind
 from schemas.errors import OutcomeUnknown, SessionDied, StartFailed, ToolTimeout
 
 TOOLS = [{"name": "note", "inputSchema": {"type": "object"}}]
@@ -33,7 +34,7 @@ class SimulatedClient:
     is_modern = False
     era = Era.HANDSHAKE
     tools_changed = False
-    start_kind = "cold"
+    start_kind: StartKind = "cold"
     session = SimpleNamespace(server_info=None)
 
     def __init__(self, servers: "SimulatedServers", service: MCPService) -> None:
