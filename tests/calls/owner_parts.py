@@ -39,7 +39,7 @@ from consumer.calls.routes import Route
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.processes.mcp_manager import MCPManager
 from consumer.processes.service import MCPService
-from consumer.processes.warm.starter import ColdStarter
+from consumer.processes.warm.starter import ColdStarter, Starter
 from consumer.sessions import SessionManager
 from schemas.ids import CallId, ServiceName, WorkerId
 from schemas.internal import OwnerCheck, Recipe
@@ -71,6 +71,7 @@ class OwnerParts:
     owned_calls: OwnedCalls
     lifecycle: CallLifecycle
     session_for: SessionFor
+    session_requests: SessionRequests
     endings: Endings
     lanes: KeyedQueues
     answers: AnswerWindows
@@ -89,8 +90,8 @@ async def _nothing() -> None:
 
 
 @asynccontextmanager
-async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIterator[OwnerParts]:
-    """An owner that has just taken a call on."""
+async def owner_parts(starter: Starter | Path, routes: tuple[Route, ...] = ()) -> AsyncIterator[OwnerParts]:
+    """An owner that has just taken a call on; ``starter`` starts its servers, or is the folder of real ones."""
     services = {name: MCPService(name=name, command=harness.ECHO) for name in (ECHO, OTHER)}
     configured = Configured(services, routes, Times())
     names, publisher = Names(), Publisher()
@@ -98,9 +99,8 @@ async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIter
     reporter = Reporter(ME, names, outbox)
     presence, endings = presence_of(ME, GRACE), Endings(ME, names, publisher, configured.timings.tombstone)
     lanes, answers, figures = KeyedQueues("test"), AnswerWindows(1 << 20), Figures()
-    async with MCPManager(
-        {str(name): one for name, one in services.items()}, starter=ColdStarter(folder=folder)
-    ) as mcp:
+    starter = ColdStarter(folder=starter) if isinstance(starter, Path) else starter
+    async with MCPManager({str(name): one for name, one in services.items()}, starter=starter) as mcp:
         sessions: SessionManager[ToolProcess] = SessionManager()
         owned_calls = OwnedCalls(ME, names, publisher, reporter, answers)
         closing = Closing(sessions, owned_calls, lanes, endings, configured)
@@ -123,9 +123,10 @@ async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIter
         tool_calls = ToolCalls(
             session_for, answers, in_flight, kept, settler=settler, configured=configured, figures=figures
         )
+        session_requests = SessionRequests(ME, session_for, tool_calls, in_flight, kept)
         requests = CallRequests(
             owned_calls, recovery, lanes, returns, tool_calls=tool_calls,
-            session_requests=SessionRequests(ME, session_for, tool_calls, in_flight, kept),
+            session_requests=session_requests,
             in_flight=in_flight, configured=configured, heartbeat=Heartbeat(),
         )  # fmt: skip
         owner = Owner(
@@ -135,8 +136,9 @@ async def owner_parts(folder: Path, routes: tuple[Route, ...] = ()) -> AsyncIter
         )  # fmt: skip
         call = owned_calls.own(CALL)
         parts = OwnerParts(
-            owner, call, owned_calls, lifecycle, session_for, endings, lanes, answers, configured, outbox, mcp
-        )
+            owner, call, owned_calls, lifecycle, session_for, session_requests, endings, lanes, answers, configured,
+            outbox, mcp,
+        )  # fmt: skip
         try:
             yield parts
         finally:

@@ -124,7 +124,9 @@ class SimulatedClient:
             raise OutcomeUnknown("the server ended under the call")
         return {"content": [{"type": "text", "text": str(given.get("number"))}], "isError": False}
 
-    async def call_method(self, method: str, params: Any = None, **_: Any) -> dict[str, Any]:
+    async def call_method(
+        self, method: str, params: dict[str, Any], *, timeout: float | None = None, dialogue: Dialogue = SILENT
+    ) -> dict[str, Any]:
         return {}
 
     async def set_log_level(self, level: str, *, timeout: float) -> None: ...
