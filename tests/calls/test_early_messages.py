@@ -49,6 +49,17 @@ async def test_nothing_waits_for_longer_than_the_first_of_its_call_may():
 
 
 @in_virtual_time
+async def test_what_comes_after_a_placement_has_a_wait_of_its_own():
+    line = Line()
+    line.comes("c-1", "a")
+    await passes(EARLY_TIMEOUT * 0.9)
+    line.early.admit("c-1")
+    line.comes("c-1", "b")
+    await passes(EARLY_TIMEOUT * 0.9)
+    assert line.went == ["a"]
+
+
+@in_virtual_time
 async def test_what_goes_on_may_come_again():
     early, went = EarlyMessages(), []
 

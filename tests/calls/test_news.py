@@ -122,6 +122,10 @@ async def test_a_session_that_has_ended_has_no_news():
         server.says(LIST, "resources")
         await passes(PACE * 2)
         assert await heard.told() == [("c-1", LIST, "tools")]
+        other, server = heard.follow("c-2")
+        other.end_reason = EndReason.IDLE
+        server.says(LIST, "tools")
+        assert await heard.told() == []
 
 
 @in_virtual_time
