@@ -12,6 +12,7 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.membership import Presence
 from consumer.calls.cluster.statistics import Figures
 from consumer.calls.context import Bounds, Configured, ToolProcess
 from consumer.calls.events import Reporter
@@ -70,6 +71,8 @@ class OwnerParts:
     call: OwnedCall
     owned_calls: OwnedCalls
     lifecycle: CallLifecycle
+    recovery: Recovery
+    presence: Presence
     session_for: SessionFor
     session_requests: SessionRequests
     endings: Endings
@@ -90,11 +93,16 @@ async def _nothing() -> None:
 
 
 @asynccontextmanager
-async def owner_parts(starter: Starter | Path, routes: tuple[Route, ...] = ()) -> AsyncIterator[OwnerParts]:
-    """An owner that has just taken a call on; ``starter`` starts its servers, or is the folder of real ones."""
+async def owner_parts(
+    starter: Starter | Path, routes: tuple[Route, ...] = (), publisher: Publisher | None = None
+) -> AsyncIterator[OwnerParts]:
+    """An owner that has just taken a call on; ``starter`` starts its servers, or is the folder of real ones.
+
+    Without a ``publisher`` it has no link.
+    """
     services = {name: MCPService(name=name, command=harness.ECHO) for name in (ECHO, OTHER)}
     configured = Configured(services, routes, Times())
-    names, publisher = Names(), Publisher()
+    names, publisher = Names(), publisher or Publisher()
     outbox = Outbox(publisher)
     reporter = Reporter(ME, names, outbox)
     presence, endings = presence_of(ME, GRACE), Endings(ME, names, publisher, configured.timings.tombstone)
@@ -136,8 +144,8 @@ async def owner_parts(starter: Starter | Path, routes: tuple[Route, ...] = ()) -
         )  # fmt: skip
         call = owned_calls.own(CALL)
         parts = OwnerParts(
-            owner, call, owned_calls, lifecycle, session_for, session_requests, endings, lanes, answers, configured,
-            outbox, mcp,
+            owner, call, owned_calls, lifecycle, recovery, presence, session_for, session_requests, endings, lanes,
+            answers, configured, outbox, mcp,
         )  # fmt: skip
         try:
             yield parts

@@ -29,8 +29,8 @@ from schemas.calls import CallEvent, CallKind
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key
 from schemas.internal import PresenceReport, PresenceRequest, Recipe, SessionRecipe
 from schemas.replies import Reply, parse_reply
-from schemas.sessions import ServiceLoad, WorkerInfo, WorkerState
 from tests.calls.owner_parts import GRACE, Times
+from tests.calls.presences import report_of
 from tests.calls.simulated_link import Heard, SimulatedLink, simulated_link
 from tests.virtual_time import now, passes
 
@@ -55,17 +55,9 @@ class Workers:
         self.echo_after = 0.0
         """How long (s) our own report takes to come back."""
 
-    def report(
-        self, worker: WorkerId = OWNER, *, sessions: int = 0, most: int = 5, state: WorkerState = "ready",
-        told: int = 0, services: dict[str, ServiceLoad] | None = None,
-    ) -> None:  # fmt: skip
-        """A worker says how it is there, now and whenever it is asked."""
-        load = ServiceLoad(sessions=sessions, max_sessions=most)
-        info = WorkerInfo(
-            worker_id=worker, host="h", pid=1, version="1", state=state, started_at=now(), sessions=sessions,
-            capacity=10, services=services or {str(ECHO): load},
-        )  # fmt: skip
-        self._living[worker] = report = PresenceReport(worker=info, told=told)
+    def report(self, worker: WorkerId = OWNER, **more: Any) -> None:
+        """A worker says how it is there, as ``report_of`` has it: now, and whenever it is asked."""
+        self._living[worker] = report = report_of(worker, **more)
         self.presence.heard(report, ME)
 
     def die(self, worker: WorkerId = OWNER) -> None:
