@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
+from consumer.broker.link import Link
 from consumer.broker.message import Message
 from consumer.calls.cluster.inbox_probe import Liveness
 from consumer.settings import Settings
@@ -19,6 +21,7 @@ from schemas.internal import PresenceReport
 from tests.calls.asked_server import simulated_servers
 from tests.calls.presences import report_of
 from tests.calls.simulated_link import BOUND, SimulatedLink, simulated_link
+from tests.simulation.broker.client import SimulatedConnection
 from tests.simulation.broker.stored import Published
 from tests.virtual_time import moment, passes
 
@@ -38,6 +41,8 @@ class Attached:
     story: list[str] = field(default_factory=list)
     """Kinds of messages, with their state or their exchange, and what is done to queues."""
 
+    links: list[Link] = field(default_factory=list)
+
     def published(self, message: Published, _queues: list[str]) -> None:
         kind = (message.properties.message_type or "").removeprefix("mcp.")
         if kind == PresenceReport.type:
@@ -56,6 +61,14 @@ class Attached:
         names = self.wire.names
         shared = {"unowned": names.unowned, "calls": names.calls, "queries": names.queries}
         return {word for word, name in shared.items() if self.queue(name).consumers}
+
+    async def another_link(self) -> Link:
+        """Another link to the same broker."""
+        connection = cast("Any", partial(SimulatedConnection, self.wire.node))
+        link = Link("amqp://guest@sim/", "another", heartbeat=300, connection=connection)
+        await link.open()
+        self.links.append(link)
+        return link
 
     async def other_reports(self) -> None:
         """Another worker is there, with room."""
@@ -84,8 +97,14 @@ class Attached:
 
 
 @asynccontextmanager
-async def attached(worker: Mapping[str, Any] | None = None, **more: Any) -> AsyncIterator[Attached]:
-    """A worker that is ready; ``worker`` are settings of it, beside its id."""
+async def attached(
+    worker: Mapping[str, Any] | None = None, *, shared: bool = True,
+    before: Callable[[SimulatedLink], Awaitable[None]] | None = None, **more: Any,
+) -> AsyncIterator[Attached]:  # fmt: skip
+    """A worker that is ready; ``worker`` are settings of it, beside its id.
+
+    ``before`` is what happens at the broker before it comes, and ``shared`` whether it takes what others take as well.
+    """
     settings = Settings.model_validate(
         {"services": {"echo": {"command": ["x"]}}, "worker": {"worker_id": ME, **(worker or {})}, **more}
     )
@@ -95,22 +114,25 @@ async def attached(worker: Mapping[str, Any] | None = None, **more: Any) -> Asyn
         up.set()
         parts.publisher.attach(await wire.link.publishing(signed=True))
         liveness = Liveness(parts.publisher, up, parts.names.inbox(ME), restarts.append)
-        shared = SharedConsumers(
+        if before is not None:
+            await before(wire)
+        shared_consumers = SharedConsumers(
             parts.names, parts.gate, placer=parts.placer, intake=parts.intake, queries=parts.queries, prefetch=10
         )
         consumers = Consumers(
             ME, parts.names, settings.worker, parts.link, claim=parts.claim, hear=parts.peers.hear, liveness=liveness,
             gate=parts.gate, owner=parts.owner, owned_calls=parts.ownership.owned_calls, rpc_client=parts.rpc_client,
-            presence=parts.presence, presence_requests=parts.presence_requests, shared=shared, tasks=parts.tasks,
+            presence=parts.presence, presence_requests=parts.presence_requests, shared=shared_consumers,
+            tasks=parts.tasks,
         )  # fmt: skip
         scene = Attached(wire, parts, consumers, liveness, restarts)
         parts.tasks.start(parts.reports.keep_announcing(up), "presence")
         parts.tasks.start(parts.outbox.run(), "outbox")
-        await consumers.attach(wire.link, shared=True)
-        parts.state = "ready"
-        await parts.reports.announce()
-        await passes(1.0)
         try:
+            await consumers.attach(wire.link, shared=shared)
+            parts.state = "ready"
+            await parts.reports.announce()
+            await passes(1.0)
             yield scene
         finally:
             wire.node.on_publish, wire.node.trace = lambda *_: None, None
@@ -120,6 +142,8 @@ async def attached(worker: Mapping[str, Any] | None = None, **more: Any) -> Asyn
             await parts.owner.stop(0)
             await parts.endings.stop()
             await parts.tasks.cancel()
+            for link in scene.links:
+                await link.close()
 
 
 def follow(scene: Attached) -> float:
