@@ -27,14 +27,14 @@ _AUTHENTICATED: Final = re.compile(r"authenticated user was '(?P<user>.+)'")
 """What RabbitMQ (3.10 to 4.3) says of a ``user_id`` that is another's."""
 
 
-async def verified_user(connection: AbstractConnection, claimed: str) -> str | None:
-    """The user of this connection: the ``claimed`` one, or the one that the broker names instead; None if it does not.
+async def verified_user(connection: AbstractConnection, claimed: str) -> str:
+    """The user of this connection: the ``claimed`` one, or the one that the broker names instead.
 
     With certificates or tokens for passwords the URL has no user that the broker would know. Each attempt has a channel
     of its own, because a wrong name costs it.
 
     Raises:
-        BrokerUnavailable: the connection is lost.
+        BrokerUnavailable: the connection is lost, or the broker does not name its user.
     """
     refusal = await _refusal(connection, claimed)
     if refusal is None:
@@ -42,8 +42,7 @@ async def verified_user(connection: AbstractConnection, claimed: str) -> str | N
     found = _AUTHENTICATED.search(refusal)
     if found is not None and await _refusal(connection, found["user"]) is None:
         return found["user"]
-    log.warning("signature.impossible", user=claimed, error=refusal)
-    return None
+    raise BrokerUnavailable(f"it does not tell the user of this connection, so messages cannot be signed: {refusal}")
 
 
 async def _refusal(connection: AbstractConnection, user: str) -> str | None:

@@ -1,9 +1,9 @@
 """The link that a worker has at the moment, and what it asks of the broker on it besides consuming."""
 
-from consumer.broker.declare import consumers_of, ensure, exists
+from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.link import Link
-from consumer.broker.topology import Names, dead_letter_topology, inbox
+from consumer.broker.topology import Names, dead_letter_topology
 from schemas.ids import WorkerId
 
 
@@ -31,10 +31,6 @@ class CurrentLink:
     async def consumed(self, worker: WorkerId) -> bool:
         """Whether somebody consumes from a worker's inbox."""
         return await consumers_of(self._present(), self._names.inbox(worker)) > 0
-
-    async def has_inbox(self, worker: WorkerId) -> bool:
-        """Whether a worker's inbox exists."""
-        return await exists(self._present(), inbox(self._names, worker))
 
     async def restore_dead_letters(self) -> None:
         """Declare the dead-letter queue again: somebody has deleted it."""

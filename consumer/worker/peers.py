@@ -104,11 +104,8 @@ class Peers:
         except ValidationError as error:  # of another version: it will be taken for silent
             log.warning("presence.unreadable", error=str(error))
             return
-        self._origins.heard_presence(delivery)
         if report.worker.worker_id != self._worker_id:
             self._reports.note(report, delivery.message.reply_to)
-            if delivery.user is None:
-                self._reports.answer_older()
         elif self._claim.is_ours(report.worker):
             self._presence.echoed()
         else:

@@ -1,7 +1,6 @@
 """The reports of workers: when this one reports and to whom, and what is done with another's report."""
 
 import asyncio
-import math
 from contextlib import suppress
 
 from consumer.broker.errors import BrokerError
@@ -14,9 +13,6 @@ from consumer.calls.placement.placer import Placer
 from consumer.worker.own_report import OwnReport
 from schemas.ids import WorkerId
 from schemas.internal import PresenceReport
-
-OLDER_EVERY = 0.9
-"""How often (s) a worker reports while an older one is heard, which asks for a report every second."""
 
 
 class Reports:
@@ -46,19 +42,11 @@ class Reports:
         self._placer = placer
         self._news = news
         self._requested = False
-        self._answered_older = -math.inf
 
     def request(self) -> None:
         """Have this worker report to everybody soon."""
         self._requested = True
         self._news.set()
-
-    def answer_older(self) -> None:
-        """Report to an older worker: it reports every second, and takes whoever does not for dead."""
-        now = asyncio.get_running_loop().time()
-        if now - self._answered_older >= OLDER_EVERY:
-            self._answered_older = now
-            self.request()
 
     def note(self, report: PresenceReport, reports_to: str | None) -> None:
         """Take a report into the table of workers; it may tell of room for a call that waits."""

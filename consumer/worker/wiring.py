@@ -158,10 +158,8 @@ class Parts:
             self.settler,
             self.names,
             self.origins,
-            self.presence,
             max_message=own.max_message,
             start=self.tasks.start,
-            has_inbox=self.link.has_inbox,
         )
         self.own_report = OwnReport(
             self.worker_id,

@@ -62,7 +62,7 @@ async def test_a_worker_that_died_before_it_told_of_a_session_is_spoken_for(mcp:
 async def test_what_its_worker_has_told_is_not_told_again(mcp: Cluster, link: Link):
     owner, heir = await mcp.start(CONFIG), await mcp.start(CONFIG)
     names, publisher = Names(mcp.prefix), Publisher()
-    publisher.attach(await link.publishing())
+    publisher.attach(await link.publishing(signed=True))
     reports = await heard(link, await link.channel(), names.workers)
     await mcp.client.publish_call_event({"call_id": CALL, "kind": "started"})
     created = await mcp.event("created", call_id=CALL)

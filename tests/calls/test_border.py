@@ -7,10 +7,9 @@ import pytest
 
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.topology import Names
-from consumer.calls.messages.border import FURTHEST, admitted, must_be_workers
-from consumer.calls.messages.origin import MOST_USERS, UNSIGNED_FOR, Origins
+from consumer.calls.messages.border import FURTHEST, admitted
+from consumer.calls.messages.origin import MOST_USERS, Origins
 from consumer.calls.messages.parsing import read_addressed
-from consumer.worker.wiring import new_worker_id
 from schemas import headers
 from schemas.errors import InvalidMessage
 from schemas.ids import WorkerId
@@ -134,52 +133,17 @@ def test_workers_are_known_by_our_user_and_by_what_they_sign_for_all():
     assert origins.by_worker(delivery(user="other"))
 
 
+def test_what_bears_no_name_is_nobodys():
+    origins = Origins(NAMES, lambda: "worker")
+    for kind in ("worker.presence", "worker.report", "worker.endings", "call.recipe", ""):
+        assert not origins.heard(delivery(kind, exchange=NAMES.workers))
+    assert not origins.by_worker(delivery())
+    assert not Origins(NAMES, lambda: None).by_worker(delivery()), "without a link as well"
+
+
 def test_as_many_users_of_workers_are_known_as_there_may_be():
     origins = Origins(NAMES, lambda: "worker")
     for number in range(MOST_USERS + 1):
         origins.heard(delivery(exchange=NAMES.workers, user=f"u-{number}"))
     assert not origins.by_worker(delivery(user="u-0"))
     assert origins.by_worker(delivery(user=f"u-{MOST_USERS}"))
-
-
-def test_what_bears_no_name_is_believed_while_a_worker_that_does_not_sign_is_heard():
-    now = [100.0]
-    origins = Origins(NAMES, lambda: "worker", clock=lambda: now[0])
-    assert not origins.heard(delivery("worker.presence", exchange=""))
-    assert not origins.by_worker(delivery())
-    for kind in ("x", "", "worker.endings", "worker.sessions", "call.ended"):
-        assert not origins.heard(delivery(kind, exchange=NAMES.workers)), "whoever it is, it has not said who"
-    for kind in ("worker.presence", "worker.report"):
-        assert origins.heard(delivery(kind, exchange=NAMES.workers)), "it is read"
-    assert not origins.by_worker(delivery()), "nothing is believed for what was not read yet"
-    origins.heard_presence(delivery("worker.presence", exchange=""))
-    origins.heard_presence(delivery("worker.presence", exchange=NAMES.workers, user="worker"))
-    assert not origins.by_worker(delivery()), "straight into the queue, and signed"
-    origins.heard_presence(delivery("worker.presence", exchange=NAMES.workers))
-    assert origins.by_worker(delivery())
-    assert origins.heard(delivery("worker.endings", exchange=NAMES.workers))
-    assert not origins.by_worker(delivery(user="client")), "who signs with another name is not one"
-    now[0] += UNSIGNED_FOR + 1
-    assert not origins.by_worker(delivery())
-
-
-def test_a_recipe_out_of_an_older_workers_inbox_is_known_by_the_way_that_it_came():
-    origins = Origins(NAMES, lambda: "worker")
-    older, signs = NAMES.inbox(WorkerId("host-12-a1b2c3")), NAMES.inbox(WorkerId("host-12-a1b2c3d4"))
-    assert origins.left_by(delivery("call.recipe", exchange=NAMES.unowned, key=older)) == "host-12-a1b2c3"
-    for other in (
-        delivery("call.recipe", exchange=NAMES.unowned, key=signs),
-        delivery("call.recipe", exchange=NAMES.unowned, key="c-1"),
-        delivery("call.recipe", exchange=NAMES.sessions, key=older),
-        delivery("call.recipe", exchange="", key=older),
-        delivery("call.recipe", exchange=NAMES.unowned, key=older, user="client"),
-        delivery("call.ended", exchange=NAMES.unowned, key=older),
-    ):
-        assert origins.left_by(other) is None
-    assert origins.left_by(delivery("call.recipe", exchange=NAMES.unowned, key=NAMES.inbox(new_worker_id()))) is None
-
-
-def test_only_what_a_worker_alone_may_say_waits_until_it_is_known_who_is_one():
-    assert not must_be_workers(delivery())
-    assert must_be_workers(delivery("call.ended"))
-    assert must_be_workers(delivery(given={headers.RESENT: True}))

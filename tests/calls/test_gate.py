@@ -1,4 +1,4 @@
-"""What the gate does with each message: let in, refused and answered, refused in silence, or kept until it is known."""
+"""What the gate does with each message: let in, refused and answered, or refused in silence."""
 
 import asyncio
 import json
@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Queue
-from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
 from consumer.calls.messages.gate import Gate
 from consumer.calls.messages.origin import Origins
 from consumer.concurrency.task_set import Tasks
 from schemas.ids import WorkerId
-from schemas.internal import MAX_RECIPE, Recipe
+from schemas.internal import MAX_RECIPE
 from schemas.json_values import MAX_VALUES
 from schemas.replies import parse_reply
-from tests.calls.presences import presence_of
 from tests.calls.simulated_link import BOUND, Heard, Settled, SimulatedLink, delivered, simulated_link
 
-ME, OLDER = WorkerId("host-1-a1b2c3d4"), WorkerId("host-1-a1b2c3")
+ME = WorkerId("host-1-a1b2c3d4")
 MOST = 1000
 GET = b'{"session_id": "c-1"}'
 
@@ -31,20 +28,10 @@ class Scene:
     """A gate, the handler behind it, and where dead letters and answers go."""
 
     wire: SimulatedLink
-    presence: Presence
-    origins: Origins
-    tasks: Tasks
     dead: Heard
     answers: Heard
     gate: Gate
-    inboxes: dict[WorkerId, bool | BrokerUnavailable] = field(default_factory=dict)
     let_in: "asyncio.Queue[Delivery]" = field(default_factory=asyncio.Queue)
-
-    async def has_inbox(self, worker: WorkerId) -> bool:
-        found = self.inboxes.get(worker, False)
-        if isinstance(found, BrokerUnavailable):
-            raise found
-        return found
 
     def take(self, kind: str, body: bytes = GET, **more: object) -> Settled:
         """Deliver through the gate, to the inbox unless it is said otherwise."""
@@ -61,24 +48,15 @@ class Scene:
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
     async with simulated_link() as wire:
-        tasks, presence, origins = Tasks(), presence_of(ME), Origins(wire.names, lambda: "guest")
+        tasks, origins = Tasks(), Origins(wire.names, lambda: "guest")
         await wire.declare(Queue("answers", ""))
-        made: Scene
-
-        async def has_inbox(worker: WorkerId) -> bool:
-            return await made.has_inbox(worker)
-
-        gate = Gate(
-            wire.settler, wire.names, origins, presence, max_message=MOST, start=tasks.start, has_inbox=has_inbox
-        )
+        gate = Gate(wire.settler, wire.names, origins, max_message=MOST, start=tasks.start)
         dead, answers = await wire.consume(wire.names.dead_letters), await wire.consume("answers")
-        made = Scene(wire, presence, origins, tasks, dead, answers, gate)
-        yield made
+        yield Scene(wire, dead, answers, gate)
         await tasks.cancel()
 
 
 async def test_what_may_come_in_is_handled_at_once_and_says_by_whom_it_is(scene: Scene):
-    scene.presence.asked()
     for user, by_worker in (("guest", True), ("somebody", False), (None, False)):
         scene.take("session.get", user=user)
         assert (await scene.handled()).by_worker is by_worker
@@ -137,41 +115,7 @@ async def test_what_would_be_answered_into_a_queue_of_the_workers_is_refused_in_
     assert (await heard.next()).message.body == b"the first that comes"
 
 
-async def test_a_workers_word_without_a_name_waits_until_an_older_worker_would_have_been_heard(scene: Scene):
-    scene.take("call.ended", user=None)
-    scene.take("session.get", user=None)
-    assert (await scene.handled()).type == "session.get", "it matters for no client's message"
-    scene.presence.asked()
-    heard_one = delivered("worker.presence", b"{}", queue="mine", exchange=scene.wire.names.workers)[0]
-    scene.origins.heard_presence(heard_one)
-    let_in = await scene.handled()
-    assert (let_in.type, let_in.by_worker) == ("call.ended", True)
-    assert scene.presence.has_heard(PRESENCE_TIMEOUT)
-
-
-async def test_a_workers_word_without_a_name_is_refused_when_no_older_worker_was_heard(scene: Scene):
+async def test_a_workers_word_without_a_name_is_refused(scene: Scene):
     settled = scene.take("call.ended", user=None)
-    scene.presence.asked()
     assert await settled.wait() == "acked"
     assert (await scene.dead.next()).message.headers["x-mcp-reason"] == "invalid_message"
-
-
-@pytest.mark.parametrize("there", [True, False, BrokerUnavailable("the link is lost")], ids=str)
-async def test_a_recipe_that_an_older_worker_has_left_is_believed_if_its_inbox_is_there(
-    scene: Scene, there: bool | BrokerUnavailable
-):
-    names = scene.wire.names
-    scene.inboxes[OLDER] = there
-    scene.presence.asked()
-    settled = scene.take(
-        Recipe.type, b"{}", queue=names.unowned, exchange=names.unowned, key=names.inbox(OLDER), user=None
-    )
-    if there is True:
-        assert (await scene.handled()).by_worker
-        assert scene.origins.believes_unsigned
-    elif there is False:
-        assert await settled.wait() == "acked"
-        assert (await scene.dead.next()).message.headers["x-mcp-reason"] == "invalid_message"
-    else:
-        assert await scene.tasks.drain(BOUND)
-        assert (settled.how, scene.let_in.empty()) == ([], True), "it comes again on the next link"

@@ -108,14 +108,6 @@ async def test_a_report_under_our_id_is_our_own_or_a_rivals(scene: Scene, older_
     assert scene.known == [], "what we are ourselves we know"
 
 
-async def test_an_older_worker_which_signs_nothing_is_answered_at_once_and_not_each_time(scene: Scene):
-    scene.report(user=None)
-    assert scene.parts.news.is_set()
-    scene.parts.news.clear()
-    scene.report(user=None)
-    assert not scene.parts.news.is_set()
-
-
 @pytest.mark.parametrize("placer", [None, OTHER, ME])
 @pytest.mark.parametrize("to_placer", [True, False])
 async def test_reports_go_to_the_placer_alone_if_that_is_wanted_and_another(

@@ -179,10 +179,6 @@ class Presence:
             return False
         return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= ANSWER_SHARE * self.grace
 
-    def has_heard(self, seconds: float) -> bool:
-        """Whether the others can have been heard for so long through this link, up to now."""
-        return self._listening_since + seconds <= asyncio.get_running_loop().time()
-
     async def has_listened(self, seconds: float) -> None:
         """Wait until the others can have been heard for so long through this link; it began by asking them."""
         loop = asyncio.get_running_loop()

@@ -38,11 +38,6 @@ _HEADER_BYTES: Final = MAX_ID_BYTES + 64
 """The most bytes of a string in an ``x-mcp-*`` header: the id of a call or a worker, and a number."""
 
 
-def must_be_workers(delivery: Delivery) -> bool:
-    """Whether it matters if a worker published this: it says something that only a worker may."""
-    return delivery.type in WORKERS_WORDS or any(name.startswith(OURS) for name in delivery.message.headers)
-
-
 def admitted(delivery: Delivery, names: Names) -> Delivery:
     """The delivery as it comes over the border; ``by_worker`` tells on which side it was published.
 

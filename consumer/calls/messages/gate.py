@@ -6,21 +6,18 @@ A recipe holds what several messages brought, so it has a bound of its own, whic
 sessions. What may not come from whom it came becomes a dead letter as well, and who sent it is told (``border``).
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.outcome import Outcome, ToDeadLetters, decided
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
-from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
-from consumer.calls.messages.border import admitted, is_answerable, must_be_workers
+from consumer.calls.messages.border import admitted, is_answerable
 from consumer.calls.messages.origin import Origins
 from consumer.calls.messages.parsing import refused
 from schemas.errors import InvalidMessage, SessionsError
-from schemas.ids import WorkerId
 from schemas.internal import MAX_RECIPE, Recipe
 from schemas.json_values import MAX_VALUES, has_more_values
 from schemas.replies import failed
@@ -31,73 +28,40 @@ Start = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class Gate:
-    """Lets in what may come in, in bodies of up to ``max_message`` bytes.
-
-    ``start`` runs what takes time, and ``has_inbox`` asks the broker whether a worker's inbox exists.
-    """
+    """Lets in what may come in, in bodies of up to ``max_message`` bytes; ``start`` runs what takes time."""
 
     def __init__(
         self,
         settler: Settler,
         names: Names,
         origins: Origins,
-        presence: Presence,
         *,
         max_message: int,
         start: Start,
-        has_inbox: Callable[[WorkerId], Awaitable[bool]],
     ) -> None:
         self._settler = settler
         self._names = names
         self._origins = origins
-        self._presence = presence
         self._max_message = max_message
         self._start = start
-        self._has_inbox = has_inbox
 
     def before(self, handler: Handler) -> Handler:
         """``handler``, behind the gate."""
 
         def take(delivery: Delivery) -> None:
-            if self._is_early_messages(delivery) or self._may_be_left(delivery):
-                self._start(self._let_in_later(delivery, handler), "gate-wait")
-            else:
-                self._let_in(delivery, handler)
+            delivery = replace(delivery, by_worker=self._origins.by_worker(delivery))
+            outcome: Outcome | None = self._too_large(delivery)
+            if outcome is None:
+                try:
+                    let_in = admitted(delivery, self._names)
+                except SessionsError as error:
+                    outcome = refused(error) if is_answerable(delivery, self._names) else _refused_in_silence(error)
+                else:
+                    handler(let_in)
+                    return
+            self._start(self._settler.settle(delivery, decided(outcome)), "gate-refuse")
 
         return take
-
-    def _is_early_messages(self, delivery: Delivery) -> bool:
-        """Whether nobody can say yet if this is a worker's: one that does not sign would have been heard by now."""
-        if delivery.user is not None or self._presence.has_heard(PRESENCE_TIMEOUT) or self._origins.believes_unsigned:
-            return False
-        return must_be_workers(delivery)
-
-    def _may_be_left(self, delivery: Delivery) -> bool:
-        return not self._origins.believes_unsigned and self._origins.left_by(delivery) is not None
-
-    async def _let_in_later(self, delivery: Delivery, handler: Handler) -> None:
-        await self._presence.has_listened(PRESENCE_TIMEOUT)
-        worker = self._origins.left_by(delivery)
-        if worker is not None and not self._origins.believes_unsigned:
-            try:
-                if await self._has_inbox(worker):
-                    self._origins.older_was_there()
-            except BrokerError:
-                return  # the link is lost, and the delivery comes again on the next
-        self._let_in(delivery, handler)
-
-    def _let_in(self, delivery: Delivery, handler: Handler) -> None:
-        delivery = replace(delivery, by_worker=self._origins.by_worker(delivery))
-        outcome: Outcome | None = self._too_large(delivery)
-        if outcome is None:
-            try:
-                let_in = admitted(delivery, self._names)
-            except SessionsError as error:
-                outcome = refused(error) if is_answerable(delivery, self._names) else _refused_in_silence(error)
-            else:
-                handler(let_in)
-                return
-        self._start(self._settler.settle(delivery, decided(outcome)), "gate-refuse")
 
     def _too_large(self, delivery: Delivery) -> ToDeadLetters | None:
         size = len(delivery.message.body)
