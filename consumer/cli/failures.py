@@ -18,6 +18,7 @@ from schemas.errors import (
     Disconnected,
     ErrorCode,
     Forbidden,
+    InvalidArgument,
     NotRouted,
     SessionsError,
 )
@@ -84,6 +85,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.ERROR, "NO_DEAD_LETTER", str(error), hint=NO_DEAD_LETTER_HINT)
         case NoSuchWorker():
             return Failure(ExitCode.ERROR, "NO_WORKER", str(error), hint=NO_WORKER_HINT)
+        case InvalidArgument():
+            return Failure(ExitCode.USAGE, error.code.value, error.message)
         case Disconnected():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), error.retryable)
         case BrokerError():
@@ -122,6 +125,8 @@ def tell(failure: Failure, *, as_json: bool) -> None:
             continue  # said already
         if name == "faults":
             for fault in value:
+                if "key" not in fault:
+                    continue  # a worker's: its message names every field
                 screen.print(Text(shown(f"  {fault['key']}: {fault['problem']}")), soft_wrap=True)
                 if "meaning" in fault:
                     screen.print(Text(shown(f"    {fault['meaning']}"), style="dim"), soft_wrap=True)

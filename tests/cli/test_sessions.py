@@ -1,5 +1,7 @@
 """Sessions and tools from the command line, on a real worker."""
 
+import pytest
+
 from tests.cli.conftest import Cli
 from tests.harness import Cluster
 
@@ -107,6 +109,24 @@ async def test_errors_of_the_workers_are_told_by_code_and_sentence(cli: Cli):
     assert (ran.code, ran.err.split(":")[0]) == (1, "TOOL_NOT_FOUND")
     ran = await cli("sessions", "create", CALL, "todo", "--if-exists", "reject", "--json")
     assert (ran.code, ran.error["code"]) == (1, "SESSION_EXISTS")
+    ran = await cli("sessions", "list", "--cursor", "made-up")
+    told = "INVALID_MESSAGE: sessions.list: cursor: was not returned with an earlier page\n"
+    assert (ran.code, ran.out, ran.err) == (1, "", told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("create", CALL, "todo", "--timeout", "-3"), "timeout: must be greater than 0"),
+        (("get", "#todo"), "session_id: must begin with the id of a call, before the '#'"),
+    ],
+    ids=["timeout", "id"],
+)
+async def test_an_argument_that_no_worker_would_take_is_wrong_usage(
+    cli: Cli, arguments: tuple[str, ...], told: str
+) -> None:
+    ran = await cli("sessions", *arguments)
+    assert (ran.code, ran.out, ran.err) == (2, "", f"INVALID_ARGUMENT: {told}\n")
 
 
 async def test_an_event_with_a_letter_in_another_encoding_is_sent_and_opens_its_call(cli: Cli, mcp: Cluster):
