@@ -112,10 +112,10 @@ class TokenKeys:
         return jwt.encode(claims, key.signs, algorithm=key.algorithm, headers={"kid": key.key_id})
 
     def verify(self, token: str) -> CallToken:
-        """Read a token.
+        """Verify a token, and return what it allows.
 
         Raises:
-            TokenRefused: it was not signed by one of the keys, is over, or is for somebody else.
+            TokenRefused: none of the keys signed it, it has expired, or it is not for this gateway.
         """
         try:
             named = jwt.get_unverified_header(token).get("kid")

@@ -167,7 +167,7 @@ class Channel:
                 await self._bind_all(together.wanted)
                 together.made = True
         if not together.made:
-            raise BrokerUnavailable("it was bound together with other calls, and that failed")
+            raise BrokerUnavailable("the call could not be bound: a binding that was sent together with it failed")
 
     async def _bind_all(self, bindings: Sequence[Binding]) -> None:
         bind = self._raw.queue_bind

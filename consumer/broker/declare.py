@@ -57,7 +57,7 @@ async def _declare_or_take(link: Link, queue: Queue) -> None:
             "topology.differs",
             queue=queue.name,
             detail=str(error.__cause__),
-            hint=f"it is used as it is. To change it, empty {queue.name}, delete it and apply the topology",
+            hint=f"the worker uses it unchanged. To change it, empty {queue.name}, delete it and apply the topology",
         )
 
 

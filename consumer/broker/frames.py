@@ -82,7 +82,7 @@ _WIDTHS: Final = {"octet": 1, "short": 2, "long": 4, "longlong": 8, "timestamp":
 
 
 def decodable(kind: int, payload: bytes) -> bytes:
-    """The payload of a frame of this kind (AMQP 0-9-1, 2.3.5) as pamqp can decode it."""
+    """Return the payload of a frame of this kind (AMQP 0-9-1, 2.3.5) in a form that pamqp can decode."""
     if kind == constants.FRAME_HEADER:
         return payload if _is_sound(payload) else _header(payload)
     if kind == constants.FRAME_METHOD:

@@ -89,7 +89,7 @@ async def _opened(pika: AbstractChannel, pending: Pending) -> aiormq.Channel:
                 await pika.initialize(timeout=RPC_TIMEOUT)
                 raw = await pika.get_underlay_channel()
     except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
-        raise BrokerUnavailable(f"no channel was opened: {reason_of(error)}") from error
+        raise BrokerUnavailable(f"the broker did not open a channel: {reason_of(error)}") from error
     assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
     return raw
 
@@ -213,7 +213,7 @@ class Link:
             if isinstance(error, TimeoutError) and await self._is_accepted():
                 self._silent = True
                 raise BrokerSilent(
-                    f"it accepted the connection, and said nothing for {self._connect_timeout:g} s"
+                    f"it accepted the connection, and sent nothing for {self._connect_timeout:g} s"
                 ) from error
             if self._url.scheme == "amqps" and (problem := _distrust(error, self._url)) is not None:
                 raise BrokerUntrusted(problem) from error

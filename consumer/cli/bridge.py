@@ -12,7 +12,7 @@ from consumer.cli.running import begin_log, exit_with, run_loop
 if TYPE_CHECKING:
     from consumer.settings import Settings
 
-group = typer.Typer(help="Bridges, which publish the call events of a telephony system.", no_args_is_help=True)
+group = typer.Typer(help="Run a bridge, which publishes the call events of a telephony system.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +35,10 @@ def asterisk(
     """Publish the call events of an Asterisk until SIGTERM or Ctrl-C, from ARI's WebSocket or the manager interface.
 
     It reconnects to both sides and logs the gaps. Its broker user needs the rights of a publisher. Its settings are in
-        [asterisk]. The password is asterisk.password or MCP_SESSIONS_ASTERISK_PASSWORD.
+    [asterisk]. The password is asterisk.password or MCP_SESSIONS_ASTERISK_PASSWORD.
 
-        Exit codes: 0 shut down cleanly, 2 bad configuration, or Asterisk refused it, 3 broker or Asterisk unreachable
-        for too long, 4 events that it had received could not be published in the time for shutting down.
+    Exit codes: 0 shut down cleanly, 2 bad configuration, or Asterisk refused it, 3 broker or Asterisk unreachable
+    for too long, 4 events that it had received could not be published in the time for shutting down.
     """
     settings = _settings(invocation, {"URL": pbx, "USER": user, "APP": application})
     begin_log(settings)

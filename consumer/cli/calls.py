@@ -91,7 +91,7 @@ async def send(
         ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Send also what no worker knows. It becomes a dead letter.")
+        bool, typer.Option("--force", help="Send also events that no worker understands. They become dead letters.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show how a worker translates each event, and send nothing.")

@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
 
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="An id from the list, its beginning, or a message id.", show_default=False),
+    typer.Argument(
+        metavar="[ID]...", help="An id from the list, the beginning of one, or a message id.", show_default=False
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
@@ -114,7 +116,9 @@ async def list_dead_letters(
 @command(group, "show", epilog="Example: mcp-sessions dead-letters show 3f9c")
 async def show(
     invocation: Invocation,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="An id from the list, its beginning, or a message id.")],
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="An id from the list, the beginning of one, or a message id.")
+    ],
 ) -> None:
     """Show a dead letter: its origin, properties, headers and body."""
     async with _lot(invocation) as (lot, _):
@@ -130,7 +134,7 @@ async def show(
     if not found:
         from consumer.broker.dead_letter_queue import NoSuchDeadLetter
 
-        raise NoSuchDeadLetter(f"{wanted} has just been taken out")
+        raise NoSuchDeadLetter(f"another program has just removed {wanted}")
     if invocation.json:
         write_json(fields(found[0]) | whole(found[0]))
     else:
@@ -153,7 +157,7 @@ async def replay(
     """Publish dead letters again, to their original exchange and routing key, and show which failed again.
 
     A message that only a worker could have published stays a dead letter, and the output says so. If you interrupt the
-        command, a message may be published and still be a dead letter. None is lost.
+    command, a message may be published and still be a dead letter. None is lost.
     """
     from consumer.broker.publisher import Publisher
 

@@ -31,7 +31,7 @@ async def demo(
     """Run a demo with two workers and calls of seven platforms.
 
     SignalWire's calls arrive as signed requests at an HTTP gateway, the others over RabbitMQ. The demo takes about 20
-        seconds. It uses a prefix of its own and removes everything afterwards. Exit code 1 if something did not work.
+    seconds. It uses a prefix of its own and removes everything afterwards. Exit code 1 if something did not work.
     """
     from consumer.cli.demo_screen import LiveView, PlainView, figures
     from consumer.cli.failures import Failure, tell

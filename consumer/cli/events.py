@@ -28,7 +28,7 @@ async def follow_events(
         str,
         typer.Argument(
             metavar="[PATTERN]",
-            help="Topic pattern for session.WHAT.SERVICE and worker.WHAT, or only WHAT: created, closed, ...",
+            help="A topic pattern for session.WHAT.SERVICE or worker.WHAT. Or only WHAT, such as created or closed.",
             show_default=False,
             autocompletion=completing.event_patterns,
         ),
@@ -38,7 +38,7 @@ async def follow_events(
     """Follow the events of sessions and workers until Ctrl-C.
 
     If the connection is lost, it is restored, and a line on stderr says that events were missed. With --json, each line
-        on stdout is a CloudEvents 1.0 object.
+    on stdout is a CloudEvents 1.0 object.
     """
     quiet_logs("broker.lost", "broker.reconnecting", "broker.reconnected")
     async with invocation.client() as client, client.following(topic(pattern), on_connection=_Gaps().tell) as events:

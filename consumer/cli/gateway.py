@@ -16,7 +16,7 @@ def serve(invocation: Invocation) -> None:
     """Run the HTTP gateway until SIGTERM or Ctrl-C. It reaches workers over RabbitMQ. Run as many gateways as you like.
 
     Exit codes: 0 shut down cleanly, 2 bad configuration or address, 3 broker unreachable for too long, 4 requests were
-        still running when the time for shutting down was over.
+    still running when the time for shutting down was over.
     """
     settings = invocation.settings()
     begin_log(settings)

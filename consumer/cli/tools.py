@@ -77,7 +77,7 @@ async def call_tool(
         str | None,
         typer.Option(
             metavar="KEY",
-            help="Idempotency key. A repeated call with it runs once, as long as the call stays with its owner.",
+            help="Idempotency key. A repeated request with it does not run the tool again, while the call keeps its owner.",
         ),
     ] = None,
 ) -> None:

@@ -87,7 +87,7 @@ async def verify(invocation: Invocation) -> None:
     """Compare the broker with the needed topology, and change nothing. Exit code 1 if something differs.
 
     Only a user with the permissions of an operator may compare everything. Bindings are not compared, because AMQP
-        cannot read them.
+    cannot read them.
     """
     from consumer.broker import declare
 

@@ -129,7 +129,7 @@ class MCPManager:
             await self.get_service_tools(service_name)
             about = self._known.about(service)
         if about is None:  # its program was replaced meanwhile
-            raise StartFailed(f"{service_name}: its program changes at the moment; ask again")
+            raise StartFailed(f"{service_name}: its program has just changed; try again")
         return about
 
     def _listed(self, service: MCPService, listing: asyncio.Task[list[dict[str, Any]]]) -> None:

@@ -68,7 +68,7 @@ class Starts(Generic[P]):
             raise ShuttingDown("the worker is shutting down and cancelled the start")
         if task.cancelled():
             # CancelledError tells our caller that it is cancelled, which it is not.
-            raise StartFailed("the start of the MCP server was cancelled from within")
+            raise StartFailed("the start of the MCP server cancelled itself")
         return task.result()
 
     def _stop_unclaimed(self, session_id: SessionId, start: asyncio.Task[P]) -> None:

@@ -8,7 +8,7 @@ from consumer.settings.models import Settings
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """Everything that is configured, as JSON, without secrets: of a service's environment only the names are shown."""
+    """Return the configuration as JSON, without secrets. Of a service's environment it has only the names."""
     return {
         "path": str(settings.path) if settings.path else None,
         "broker": str(settings.amqp_url),

@@ -58,7 +58,7 @@ def _parsed(text: str, content_type: str | None) -> object:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise Unusable("the body is JSON nested too deep to read") from error
+        raise Unusable("the body is JSON nested too deeply to read") from error
     except json.JSONDecodeError as error:
         if (odd := first_odd(text)) is not None:
             raise Unusable(f"the body is not UTF-8 (byte {odd}), so it cannot be JSON") from error

@@ -146,7 +146,7 @@ async def test_a_broker_that_stands_still_is_told_from_one_that_is_not_there(at:
                 ran = await cli(*command.split(), "--url", through(amqp_url, proxy))
                 assert (ran.code, ran.out) == (3, "")
                 assert ran.err.startswith("BROKER_UNREACHABLE: RabbitMQ at amqp://")
-                assert " does not answer: it accepted the connection, and said nothing for 5 s\n" in ran.err
+                assert " does not answer: it accepted the connection, and sent nothing for 5 s\n" in ran.err
 
 
 async def test_ctrl_c_ends_following_without_a_word(cli: Cli):

@@ -103,7 +103,7 @@ class Ami:
         while not answer.complete.done():
             data = await reader.read(CHUNK)
             if not data and not answer.complete.done():
-                raise PbxUnreachable("it hung up during the login")
+                raise PbxUnreachable("it closed the connection during the login")
             self._early += [packet for packet in self._lines.feed(data) if not self._answered(packet)]
         told = answer.complete.result()
         if not _succeeded(told):
@@ -114,7 +114,7 @@ class Ami:
 
     def _send(self, action: str, *, is_list: bool = False, **fields: str) -> _Answer:
         if self._streams is None:
-            raise PbxLost("there is no connection")
+            raise PbxLost("there is no connection to the PBX")
         number = f"mcp-sessions-{next(self._numbers)}"
         answer = self._asked[number] = _Answer(is_list=is_list)
         self._streams[1].write(written(action, {"ActionID": number, **fields}))
@@ -134,7 +134,7 @@ class Ami:
     async def events(self) -> AsyncIterator[Heard]:
         """Yield every event; responses go to their requests."""
         if self._streams is None:
-            raise PbxLost("there is no connection")
+            raise PbxLost("there is no connection to the PBX")
         packets, self._early = self._early, []
         while True:
             for packet in packets:

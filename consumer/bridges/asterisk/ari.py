@@ -77,7 +77,7 @@ class Ari:
     async def events(self) -> AsyncIterator[Heard]:
         """Every event, as it was sent."""
         if self._socket is None:
-            raise PbxLost("there is no connection")
+            raise PbxLost("there is no connection to the PBX")
         while True:
             try:
                 body = await self._socket.recv(decode=False)
@@ -96,7 +96,7 @@ class Ari:
         try:
             listed = (await self._ask("GET", "/channels")).json()
         except httpx2.HTTPStatusError as error:
-            raise CannotTell(f"GET /channels is answered with {error.response.status_code}") from error
+            raise CannotTell(f"the PBX answered GET /channels with {error.response.status_code}") from error
         except (httpx2.HTTPError, ValueError) as error:
             raise CannotTell(f"GET /channels failed: {reason_of(error)}") from error
         channels = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
@@ -117,14 +117,14 @@ class Ari:
 
     async def _ask(self, method: str, path: str, **parameters: str) -> httpx2.Response:
         if self._http is None:
-            raise httpx2.NetworkError("there is no connection")
+            raise httpx2.NetworkError("there is no connection to the PBX")
         answer = await self._http.request(method, f"{self._root}{path}", params=parameters)
         return answer.raise_for_status()
 
     async def ping(self) -> None:
         """A ping of the WebSocket."""
         if self._socket is None:
-            raise PbxLost("there is no connection")
+            raise PbxLost("there is no connection to the PBX")
         try:
             await (await self._socket.ping())
         except ConnectionClosed as error:

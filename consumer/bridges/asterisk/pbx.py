@@ -57,11 +57,11 @@ class Pbx(Protocol):
         ...
 
     def events(self) -> AsyncIterator[Heard]:
-        """Every event from now on.
+        """Iterate over every event of the PBX from now on.
 
         Raises:
             PbxLost: the connection is over; this never ends otherwise.
-            PbxRefused: somebody has taken our place.
+            PbxRefused: another program has connected in place of this bridge.
         """
         ...
 

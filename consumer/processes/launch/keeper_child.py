@@ -160,7 +160,7 @@ class Parent:
         self.children.discard(pid)
 
     def end_strays(self) -> bool:
-        """Kill and reap children that it did not fork: orphans of a session that is over. Whether there were any."""
+        """Kill and reap children that it did not fork, orphans of an ended session. Return whether there were any."""
         strays = [pid for pid in children_of(os.getpid()) if pid not in self.children]
         for pid in strays:
             signalled(os.kill, pid)

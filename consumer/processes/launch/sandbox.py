@@ -70,7 +70,7 @@ async def confinement_of(service: MCPService, *, forks: bool = False) -> Confine
 
 
 async def no_bubblewrap() -> str:
-    """Why servers cannot be kept apart by bubblewrap here, as a sentence; empty when they can."""
+    """Return the reason why bubblewrap does not work on this machine, as a sentence; empty if it works."""
     have = await tools()
     if refusal := await bubblewrap_refusal(have.bwrap):
         return refusal

@@ -101,7 +101,7 @@ _OF_CEL = (
 
 
 def unwrapped(payload: Payload) -> Payload:
-    """The event without ``{name, data}`` around it."""
+    """Return the event without the ``{name, data}`` around it."""
     wrapped = SHAPES[-1]
     return values.mapping(payload["data"]) if all(mark.holds(payload) for mark in wrapped) else payload
 

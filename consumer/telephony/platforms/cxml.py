@@ -109,7 +109,7 @@ def translate(payload: Payload) -> Translated | Ignored:
     status = values.text(fields.get("CallStatus"))
     if status is None or "RecordingStatus" in fields:
         if "Status" in fields and not any(field in fields for field in _OTHERS):
-            raise Unusable("there is a Status and no CallStatus, as Twilio and SignalWire never send it")
+            raise Unusable("the body has a Status but no CallStatus; neither Twilio nor SignalWire sends that")
         return Ignored(SOURCE, _other(fields))
     kind = STATUSES.get(normal_reason(status))
     if kind is None:
