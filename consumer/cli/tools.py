@@ -77,7 +77,7 @@ async def call_tool(
         str | None,
         typer.Option(
             metavar="KEY",
-            help="Idempotency key. A repeated request with it does not run the tool again, while the call keeps its owner.",
+            help="Idempotency key. A repeated request with it does not run the tool again, as long as the owner stays.",
         ),
     ] = None,
 ) -> None:
