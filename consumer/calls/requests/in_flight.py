@@ -50,7 +50,7 @@ class InFlight:
         limit = session.process.service.max_calls
         if session.in_flight >= limit:
             raise Capacity(
-                f"session {session.session_id!r} has {session.in_flight} calls in flight (max_calls); let one end first",
+                f"session {session.session_id!r} has {session.in_flight} calls in flight (max_calls); wait for one",
                 limit=limit,
             )
         if self._at_servers >= self._bounds.max_calls:
