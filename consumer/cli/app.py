@@ -1,8 +1,9 @@
 """``mcp-sessions``: the command line, put together."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from consumer import __version__
 from consumer.cli import (
@@ -25,7 +26,23 @@ from consumer.cli import (
 )
 from consumer.cli.command import Config, Invocation, Json, Prefix, Url
 
+
+class _Root(TyperGroup):
+    """The root of all commands: it says of a value that does not fit what it must be, in our words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that is named."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from schemas.text import problem_of  # noqa: PLC0415 - it takes long to import
+
+            error.message = problem_of(error.message)
+            raise
+
+
 app = typer.Typer(
+    cls=_Root,
     name="mcp-sessions",
     help="MCP sessions for phone calls, on RabbitMQ.",
     epilog="See it work: mcp-sessions demo · Exit codes: 0 done, 1 the answer is an error, 2 usage or configuration, "

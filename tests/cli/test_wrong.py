@@ -50,6 +50,19 @@ async def test_wrong_usage_is_told_without_asking_a_broker(offline: Cli, argumen
     assert "BROKER" not in ran.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("sessions list --limit 0", "Invalid value for '--limit': must be greater than or equal to 1"),
+        ("sessions create c-1 todo --timeout soon", "Invalid value for '--timeout': must be a valid number"),
+        ("topology permissions --role boss", "Invalid value for '--role': 'boss' is not one of 'publisher', "),
+    ],
+    ids=["limit", "timeout", "role"],
+)
+async def test_a_value_that_does_not_fit_is_told_in_our_words(offline: Cli, arguments: str, told: str):
+    assert f"Error: {told}" in (await offline(*arguments.split())).err
+
+
 async def test_an_unreachable_broker_is_named_without_its_password(offline: Cli):
     for command in (("sessions", "list"), ("topology", "verify"), ("demo",)):
         ran = await offline(*command, stdin=b"{}")
