@@ -80,6 +80,7 @@ class OwnerParts:
     answers: AnswerWindows
     configured: Configured
     outbox: Outbox
+    heartbeat: Heartbeat
     mcp: MCPManager = field(repr=False)
 
     async def carry_out(self, message: Lifecycle | Recipe | OwnerCheck, **properties: object) -> Outcome:
@@ -94,7 +95,10 @@ async def _nothing() -> None:
 
 @asynccontextmanager
 async def owner_parts(
-    starter: Starter | Path, routes: tuple[Route, ...] = (), publisher: Publisher | None = None
+    starter: Starter | Path,
+    routes: tuple[Route, ...] = (),
+    publisher: Publisher | None = None,
+    bounds: Bounds = Bounds(),  # noqa: B008 - a value
 ) -> AsyncIterator[OwnerParts]:
     """An owner that has just taken a call on; ``starter`` starts its servers, or is the folder of real ones.
 
@@ -118,14 +122,14 @@ async def owner_parts(
         )  # fmt: skip
         opening = Opening(
             sessions, mcp.create_client, owned_calls, recovery,
-            kept_metadata=KeptMetadata(Bounds()), configured=configured, reporter=reporter, news=News(reporter),
+            kept_metadata=KeptMetadata(bounds), configured=configured, reporter=reporter, news=News(reporter),
             figures=figures,
         )  # fmt: skip
         lifecycle = CallLifecycle(
             owned_calls, opening, closing, recovery, Ringer(sessions, mcp.create_client, mcp.take_back, configured),
             lanes, worker_id=ME, configured=configured, grace=GRACE,
         )  # fmt: skip
-        in_flight, kept, returns = InFlight(Bounds()), KeptCalls(), Returns(ME, names)
+        in_flight, kept, returns, heartbeat = InFlight(bounds), KeptCalls(), Returns(ME, names), Heartbeat()
         session_for = SessionFor(lifecycle, configured)
         settler = Settler(publisher, names.dead_letters, dead_lettered=lambda _reason: None, restore=_nothing)
         tool_calls = ToolCalls(
@@ -135,7 +139,7 @@ async def owner_parts(
         requests = CallRequests(
             owned_calls, recovery, lanes, returns, tool_calls=tool_calls,
             session_requests=session_requests,
-            in_flight=in_flight, configured=configured, heartbeat=Heartbeat(),
+            in_flight=in_flight, configured=configured, heartbeat=heartbeat,
         )  # fmt: skip
         owner = Owner(
             ME, names, settler, presence, lanes, owned_calls=owned_calls, lifecycle=lifecycle, recovery=recovery,
@@ -145,7 +149,7 @@ async def owner_parts(
         call = owned_calls.own(CALL)
         parts = OwnerParts(
             owner, call, owned_calls, lifecycle, recovery, presence, session_for, session_requests, endings, lanes,
-            answers, configured, outbox, mcp,
+            answers, configured, outbox, heartbeat, mcp,
         )  # fmt: skip
         try:
             yield parts

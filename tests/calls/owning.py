@@ -7,6 +7,7 @@ from typing import Any
 
 from consumer.broker.channel import Channel
 from consumer.broker.topology import Binding, Queue, inbox
+from consumer.calls.context import Bounds
 from consumer.calls.owned_call import CallSession
 from consumer.calls.requests.idempotency import Identity, KeptAnswer
 from consumer.concurrency.task_set import Tasks
@@ -18,6 +19,7 @@ from tests.calls.asking import ask_for
 from tests.calls.owner_parts import CALL, ECHO, ME, OwnerParts, owner_parts
 from tests.calls.simulated_link import SimulatedLink, simulated_link
 from tests.simulation.broker.stored import Published
+from tests.simulation.world.servers import SimulatedServers
 from tests.virtual_time import passes
 
 ID = SessionId(CALL)
@@ -31,6 +33,7 @@ class Owning:
 
     wire: SimulatedLink
     parts: OwnerParts
+    servers: SimulatedServers
     channel: Channel
     story: list[str] = field(default_factory=list)
     reports: int = 0
@@ -105,12 +108,14 @@ class Owning:
 
 
 @asynccontextmanager
-async def owning() -> AsyncIterator[Owning]:
-    async with simulated_link() as wire, owner_parts(simulated_servers(), publisher=wire.publisher) as parts:
+async def owning(bounds: Bounds = Bounds()) -> AsyncIterator[Owning]:  # noqa: B008 - a value
+    servers = simulated_servers()
+    async with simulated_link() as wire, owner_parts(servers, publisher=wire.publisher, bounds=bounds) as parts:
         tasks = Tasks()
         tasks.start(parts.outbox.run(), "outbox")
+        tasks.start(parts.heartbeat.run(), "heartbeat")
         await wire.declare(inbox(wire.names, ME))
-        scene = Owning(wire, parts, await wire.link.channel())
+        scene = Owning(wire, parts, servers, await wire.link.channel())
         await scene.channel.bind(scene.binding)
         await scene.new_link()
         parts.presence.report_soon = scene.reported

@@ -81,14 +81,15 @@ async def simulated_link(*, signs: bool = True) -> AsyncIterator[SimulatedLink]:
 
 @dataclass
 class Settled:
-    """A delivery's settlement: what became of it."""
+    """A delivery's settlement, of which the first counts, as with a channel's: what became of it."""
 
     how: list[str] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, *, requeue: bool | None) -> None:
-        self.how.append({None: "acked", True: "requeued", False: "rejected"}[requeue])
-        self.done.set()
+        if not self.how:
+            self.how.append({None: "acked", True: "requeued", False: "rejected"}[requeue])
+            self.done.set()
 
     async def wait(self) -> str:
         async with asyncio.timeout(BOUND):
@@ -104,4 +105,5 @@ def delivered(
     """A delivery as a channel hands it over, and what becomes of it."""
     settled = Settled()
     message = Message(body, type=kind, **properties)
-    return Delivery(message, queue, exchange, key, redelivered, 0.0, settled, user=user), settled
+    received_at = asyncio.get_running_loop().time()
+    return Delivery(message, queue, exchange, key, redelivered, received_at, settled, user=user), settled

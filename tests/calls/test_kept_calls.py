@@ -1,6 +1,7 @@
 """Requests that stay open at a server while their requester answers its questions; the server is a coroutine here."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +80,9 @@ async def test_a_request_without_a_question_is_answered_and_not_kept():
 @in_virtual_time
 async def test_questions_are_returned_and_the_request_goes_on_with_their_answers():
     kept, one, server = KeptCalls(), session(), Server(["name?", "date?"], takes=1.0)
+    began = moment()
     state, questions = asked(await kept.begin(one, WHAT, server.work, LEFT))
+    assert moment() == began, "as soon as it is asked"
     assert (list(questions.values()), len(kept)) == (["name?"], 1)
     again, questions_2 = asked(await kept.resume(one, WHAT, state, each(questions, {"a": 1}), LEFT))
     assert (again, list(questions_2.values()), len(kept)) == (state, ["date?"], 1)
@@ -105,6 +108,22 @@ async def test_a_question_that_is_not_answered_is_asked_again():
     assert asked(await kept.resume(one, WHAT, state, {"another": {}}, LEFT)) == (state, questions)
     assert server.heard == []
     kept.stop()
+
+
+@in_virtual_time
+async def test_a_question_that_the_server_takes_back_is_not_asked_any_more():
+    async def impatient(kept: KeptCall) -> Json:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await kept.ask("elicitation/create", {"message": "name?"})
+        return {"heard": await kept.ask("elicitation/create", {"message": "date?"})}
+
+    kept, one = KeptCalls(), session()
+    state, _ = asked(await kept.begin(one, WHAT, impatient, LEFT))
+    await passes(2)
+    state, questions = asked(await kept.resume(one, WHAT, state, {}, LEFT))
+    assert list(questions.values()) == ["date?"]
+    assert await kept.resume(one, WHAT, state, each(questions, {"a": 1}), LEFT) == {"heard": {"a": 1}}
 
 
 @in_virtual_time

@@ -1,5 +1,6 @@
 """The placer on the simulated broker: which worker gets a call, and what else is answered, sent on or refused."""
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -16,6 +17,7 @@ from schemas.calls import CallKind
 from schemas.ids import CallId, WorkerId, routing_key
 from schemas.internal import EndedCalls, OwnerCheck
 from schemas.sessions import ServiceLoad
+from tests.calls.owner_parts import GRACE
 from tests.calls.placing import CALL, ECHO, LONG, ME, OTHER, OWNER, TODO, PlacerScene, kept, placing
 from tests.calls.simulated_link import delivered
 from tests.virtual_time import in_virtual_time, moment, now, passes
@@ -80,6 +82,29 @@ async def test_a_start_that_finds_no_room_is_rejected_when_its_wait_is_over():
 
 
 @in_virtual_time
+async def test_who_has_not_been_heard_for_a_while_is_asked_before_it_is_given_a_call():
+    async with placing() as scene:
+        await scene.end(call=CallId("c-2"))
+        await passes(2 * GRACE)
+        scene.workers.report(OTHER, sessions=1)
+        scene.workers.die(OWNER)
+        asked = scene.workers.asked
+        await scene.start()
+        assert (await scene.arrived(OTHER)).type == "call.started"
+        assert scene.workers.asked == asked + 1
+
+
+@in_virtual_time
+async def test_who_has_just_become_the_placer_hears_the_others_before_it_says_that_nobody_has_room():
+    async with placing() as scene:
+        scene.workers.presence.deafened()
+        scene.workers.presence.bound()
+        await passes(0.1)
+        await scene.start(given={headers.ADMISSION: headers.milliseconds(moment() - 1)})
+        assert (await scene.arrived()).type == "call.started"
+
+
+@in_virtual_time
 async def test_a_start_whose_wait_was_over_before_is_rejected_at_once_or_placed_at_once():
     async with placing() as scene:
         over = {headers.ADMISSION: headers.milliseconds(moment() - 1)}
@@ -135,6 +160,24 @@ async def test_an_end_that_nobody_owns_leaves_a_tombstone():
         assert CALL in scene.endings
         await scene.start()
         assert (await scene.reply()).unwrap() == {"sessions": []}
+        await scene.nothing_more()
+
+
+@pytest.mark.parametrize(("sent_after", "opens"), [(0.5, False), (1.5, True)])
+@in_virtual_time
+async def test_a_start_that_comes_late_opens_nothing_if_it_was_sent_within_the_tombstone(
+    sent_after: float, opens: bool
+):
+    async with placing() as scene:
+        await ended(scene)
+        tombstone = scene.configured.timings.tombstone
+        sent = now() + timedelta(seconds=tombstone * sent_after)
+        await passes(tombstone * 2)
+        await scene.start(timestamp=sent)
+        if opens:
+            assert (await scene.arrived()).type == "call.started"
+        else:
+            assert (await scene.reply()).unwrap() == {"sessions": []}
         await scene.nothing_more()
 
 
@@ -394,9 +437,12 @@ async def test_a_placer_that_resigns_takes_nothing_more_and_sends_on_what_it_has
     async with placing() as scene:
         await scene.end()
         await passes(REORDER / 2)
-        await scene.placer.resign(REORDER)
+        resigning = asyncio.create_task(scene.placer.resign(REORDER))
+        await passes(0.1)
+        await scene.start(call=CallId("c-2"))
+        await resigning
         assert (await scene.reply()).unwrap() == {"closed": []}
         assert not scene.placer.is_placing
-        await scene.start()
+        await scene.start(call=CallId("c-3"))
         await passes(LONG)
         assert scene.inboxes[OWNER].deliveries.empty()

@@ -152,6 +152,10 @@ class SimulatedServers:
     def note(self, number: str, session_id: str) -> None:
         self._books.note(number, asyncio.get_running_loop().time(), self._worker, session_id)
 
+    def executed(self, number: str) -> list[tuple[float, str, str]]:
+        """What the books say of a tool call."""
+        return self._books.executed.get(number, [])
+
     def prepare(self, service: MCPService) -> None: ...
     def retire(self, service: MCPService) -> None: ...
 
