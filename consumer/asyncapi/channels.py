@@ -61,7 +61,7 @@ PARAMETERS: dict[str, str] = {
 
 
 def channels(names: Names, topology: Topology) -> tuple[DocumentChannel, ...]:
-    """Every channel; exchanges are called ``exchange.<name>`` and queues ``queue.<name>``, without the prefix."""
+    """Return every channel, named ``exchange.<name>`` or ``queue.<name>``, without the prefix."""
     return tuple(_Channels(names, topology).all())
 
 

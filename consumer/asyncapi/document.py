@@ -57,7 +57,7 @@ class Server:
 
     @classmethod
     def of_url(cls, url: str) -> Self:
-        """The broker of an AMQP URL, without its user and password."""
+        """Return the broker that an AMQP URL names, without user and password."""
         parts = urlsplit(url)
         tls = parts.scheme == "amqps"
         name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -65,7 +65,7 @@ class Server:
 
 
 def document(names: Names, topology: Topology, server: Server = Server()) -> dict[str, Any]:
-    """An AsyncAPI document of everything that crosses the wire under a prefix."""
+    """Return the AsyncAPI document of all messages under a prefix."""
     bodies = schemas()
     found = channels(names, topology)
     return {

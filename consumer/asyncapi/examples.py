@@ -99,7 +99,7 @@ _MOST_DEEP: Final = 12
 
 
 def example(kind: str, schema: Schema, among: Mapping[str, Schema]) -> Any:
-    """A body of a type of message that fits its schema."""
+    """Return an example body for a message type; it fits the schema."""
     if kind in _WHOLE:
         return _WHOLE[kind]
     values = {**_VALUES, **_OF_EVENTS} if "specversion" in schema.get("properties", {}) else _VALUES
@@ -110,7 +110,7 @@ def example(kind: str, schema: Schema, among: Mapping[str, Schema]) -> Any:
 
 
 def failure_example(request: type[BaseModel]) -> Json:
-    """The body of a reply to a request that failed, with an error that this request may well get."""
+    """Return the body of an error reply, with an error that this request can get."""
     fields = request.model_fields
     if request is SessionCreate:
         error = _NO_ROOM

@@ -38,7 +38,7 @@ MAX_MESSAGE: Final[int] = WorkerSettings().max_message
 
 
 def tag_of(kind: str) -> str:
-    """The part of the document that a message belongs to."""
+    """Return the tag under which the document lists a message type."""
     if kind in BETWEEN_WORKERS:
         return "internal"
     if kind in EVENTS:
@@ -113,7 +113,7 @@ def _failure(kind: str) -> list[dict[str, Any]]:
 
 
 def max_bytes(kind: str) -> int | None:
-    """The most bytes of a body: as a worker takes it unless it is configured otherwise, or as it sends it."""
+    """Return the largest body (bytes) that a worker accepts by default, or sends."""
     if kind == DEAD_LETTER:
         return None
     return MAX_MESSAGE if kind in {CALL_EVENT, PLATFORM_EVENT, *REQUESTS} else MAX_BODY

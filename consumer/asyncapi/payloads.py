@@ -48,7 +48,7 @@ class _Plain(GenerateJsonSchema):
 
 
 def schema_name(message_type: str) -> str:
-    """The name of the schema of a message's body."""
+    """Return the name of the schema of a message's body."""
     models: dict[str, type[BaseModel]] = {CALL_EVENT: CallEvent, **REQUESTS, **INTERIM, **{m.type: m for m in INTERNAL}}
     if message_type in models:
         return models[message_type].__name__
@@ -58,7 +58,7 @@ def schema_name(message_type: str) -> str:
 
 
 def message_types() -> tuple[str, ...]:
-    """Every message by its type, or by what stands for one."""
+    """Return every message by its type, or by a name if it has no type."""
     replies = [f"{kind}{REPLY_SUFFIX}" for kind in REQUESTS]
     between = [*(model.type for model in INTERNAL), *(model.type for model in ANSWERS)]
     return CALL_EVENT, PLATFORM_EVENT, *REQUESTS, *replies, UNKNOWN_REPLY, *INTERIM, *EVENTS, DEAD_LETTER, *between
@@ -87,7 +87,7 @@ def schemas() -> dict[str, Schema]:
 
 
 def reachable(names: set[str], among: Mapping[str, Schema]) -> set[str]:
-    """The schemas that these ones are made of, themselves included."""
+    """Return these schemas and all schemas that they refer to."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -143,7 +143,7 @@ def markdown(text: str) -> str:
 
 
 def first_paragraph(text: str) -> str:
-    """What a docstring says first."""
+    """Return the first paragraph of a docstring."""
     return text.partition("\n\n")[0]
 
 

@@ -7,12 +7,12 @@ import yaml
 
 
 def as_json(document: dict[str, Any]) -> str:
-    """JSON, in the order in which it was put together."""
+    """Write a document as JSON, with its keys in their order."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def as_yaml(document: dict[str, Any]) -> str:
-    """The same in YAML 1.1, which reads as 1.2."""
+    """Write a document as YAML 1.1 that YAML 1.2 reads the same way."""
     return yaml.dump(document, Dumper=_Whole, sort_keys=False, allow_unicode=True, width=120)
 
 

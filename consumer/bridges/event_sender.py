@@ -34,7 +34,7 @@ class EventSender:
         return len(self._kept) + len(self._outbox)
 
     def put(self, one: Waiting) -> None:
-        """Publish this after everything that was put before."""
+        """Queue an event for publishing. Events keep their order."""
         if (left_out := self._kept.put(one)) is not None:
             self._tell(left_out)
         self._changed.set()
@@ -59,7 +59,7 @@ class EventSender:
         self._changed.set()
 
     async def run(self) -> None:
-        """Publish for ever; cancel it to stop."""
+        """Publish queued events until cancelled."""
         publishing = asyncio.create_task(self._outbox.run(), name="bridge-outbox")
         try:
             while True:
@@ -73,7 +73,7 @@ class EventSender:
             await cancel_and_wait(publishing)
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until the broker has everything, ``timeout`` seconds at most; returns whether it has."""
+        """Wait ``timeout`` seconds at most until the broker has every event. Return whether it has."""
         try:
             async with asyncio.timeout(timeout):
                 while len(self):

@@ -46,11 +46,11 @@ class Kept:
         return len(self._waiting)
 
     def take(self) -> Waiting:
-        """The oldest."""
+        """Remove and return the oldest event."""
         return self._waiting.popleft()
 
     def put(self, one: Waiting) -> LeftOut | None:
-        """Keep an event; returns what had to go for it."""
+        """Keep an event. Return the events that were dropped to make room."""
         self._waiting.append(one)
         return self._make_room() if len(self._waiting) > self._limit else None
 

@@ -81,7 +81,7 @@ class Channel:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be done on it any more."""
+        """Whether the channel is closed."""
         return bool(self._raw.is_closed)
 
     def _closed(self, closing: "asyncio.Future[Any]") -> None:
@@ -115,7 +115,7 @@ class Channel:
         self._running.discard(task)
 
     async def declare_exchange(self, exchange: Exchange, *, passive: bool = False) -> None:
-        """Declare an exchange; idempotent, and an error when one of that name differs."""
+        """Declare an exchange. Idempotent; an error if the exchange exists with other arguments."""
         await self._rpc(
             self._raw.exchange_declare(
                 exchange.name,
@@ -140,17 +140,17 @@ class Channel:
         return declared.message_count or 0
 
     async def counts(self, queue: str) -> tuple[int, int]:
-        """How many messages of a queue are ready, and how many consumers it has."""
+        """Return the number of ready messages of a queue, and of its consumers."""
         declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
         return declared.message_count or 0, declared.consumer_count or 0
 
     async def is_left_alone(self, queue: str) -> bool:
-        """Whether messages are in a queue, and nobody consumes from it."""
+        """Whether a queue has messages and no consumer."""
         ready, consumers = await self.counts(queue)
         return bool(ready) and not consumers
 
     async def consumers_of(self, queue: str) -> int:
-        """How many consume from a queue, which must be there; asks, and changes nothing."""
+        """Return the number of consumers of an existing queue. This changes nothing."""
         declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
         return declared.consumer_count or 0
 
@@ -178,7 +178,7 @@ class Channel:
         await bind(last.queue, last.source, last.routing_key, arguments=dict(last.arguments))
 
     async def unbind(self, binding: Binding) -> None:
-        """Take a binding away; idempotent."""
+        """Remove a binding. Idempotent."""
         await self._rpc(
             self._raw.queue_unbind(
                 binding.queue,
@@ -189,7 +189,7 @@ class Channel:
         )
 
     async def delete_queue(self, name: str) -> None:
-        """Delete a queue with whatever is in it; idempotent."""
+        """Delete a queue and its messages. Idempotent."""
         await self._rpc(self._raw.queue_delete(name))
 
     async def delete_exchange(self, name: str) -> None:
@@ -202,7 +202,7 @@ class Channel:
         return purged.message_count or 0
 
     async def prefetch(self, count: int) -> None:
-        """At most ``count`` unacknowledged deliveries for each consumer that is started from now on.
+        """Limit each consumer that starts from now on to ``count`` unacknowledged deliveries.
 
         0 is no limit for a classic queue and 2000 for a quorum queue.
         """
@@ -243,11 +243,11 @@ class Channel:
         return started.consumer_tag
 
     async def cancel(self, consumer_tag: str) -> None:
-        """Stop a consumer; what it was given stays with it."""
+        """Stop a consumer. Its deliveries stay unacknowledged."""
         await self._rpc(self._raw.basic_cancel(consumer_tag))
 
     async def close(self) -> None:
-        """Close the channel, which is no loss; the broker requeues what was not acknowledged."""
+        """Close the channel, without reporting a lost link. The broker requeues what was not acknowledged."""
         self._closed_by_us = True
         await self._rpc(self._raw.close())
 

@@ -114,7 +114,7 @@ class DeadLetter:
 
     @classmethod
     def of(cls, delivery: Delivery, names: Names) -> Self:
-        """What a message was, as it is delivered from the dead-letter queue."""
+        """Return the dead letter in a delivery of the dead-letter queue."""
         message = delivery.message
         death = _last_death(message.headers) if delivery.exchange == names.dead_letters else {}
         # A worker names no death; the broker's dead letters always tell one.
@@ -135,7 +135,7 @@ class DeadLetter:
         )
 
     def without_body(self) -> Self:
-        """The same, with nothing of the body held."""
+        """Return the same dead letter without its body."""
         return replace(self, message=replace(self.message, body=b""))
 
     def replayed(self, names: Names) -> tuple[Message, str, str]:
@@ -188,7 +188,7 @@ class Filter:
     before: datetime | None = None
 
     def fits(self, letter: DeadLetter) -> bool:
-        """Whether this message is meant; one whose time nobody knows is neither ``since`` nor ``before``."""
+        """Whether the filter selects a message. A message without a time fits neither ``since`` nor ``before``."""
         at = letter.dead_lettered_at
         return (
             self.reason in (None, letter.reason)

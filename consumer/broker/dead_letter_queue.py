@@ -106,7 +106,7 @@ class DeadLetterQueue:
         return list({id(one): one for named in found.values() for one in named}.values())
 
     async def fitting(self, wanted: Filter) -> list[DeadLetter]:
-        """The messages, without their bodies, that fit."""
+        """Return the messages that the filter selects, without their bodies."""
         found: list[DeadLetter] = []
 
         def visit(letter: DeadLetter) -> bool:
@@ -178,7 +178,7 @@ class DeadLetterQueue:
         await self._drop_what_came_back(sent)
 
     async def everything(self) -> set[str]:
-        """The ids of all dead letters."""
+        """Return the ids of all dead letters."""
         ids: set[str] = set()
 
         def visit(letter: DeadLetter) -> bool:
@@ -313,7 +313,7 @@ class _Lap:
         self.acked = 0
 
     def take(self, delivery: Delivery) -> None:
-        """Show one; what is not kept by ``visit`` is held by the broker alone."""
+        """Pass one message to ``visit``. A message that ``visit`` does not keep stays only on the broker."""
         if self._enough or self.seen == self._expected:
             return
         self.seen += 1
@@ -341,6 +341,6 @@ class _Lap:
             raise self._failed
 
     async def ack(self, delivery: Delivery) -> None:
-        """Take a message out of the dead-letter queue for good."""
+        """Remove a message from the dead-letter queue."""
         await delivery.ack()
         self.acked += 1

@@ -27,7 +27,7 @@ class Finding:
 
 
 async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
-    """Declare everything; idempotent. The broker's error tells what differs from what is there already.
+    """Declare the whole topology. Idempotent. The broker's error tells what differs from what is there already.
 
     A platform's own exchange is taken as it is when it is there, and declared as the platform would when it is not.
 
@@ -118,7 +118,7 @@ async def cluster_exchange(link: Link, names: Names) -> str:
 
 
 async def consumers_of(link: Link, queue: str) -> int:
-    """How many consume from a queue; none from one that is not there. No message is sent for it.
+    """Return the number of consumers of a queue, 0 if it does not exist. This sends no message.
 
     Raises:
         BrokerUnavailable: the broker does not answer.

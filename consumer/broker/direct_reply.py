@@ -64,7 +64,7 @@ class DirectReplies:
         self._asking = asyncio.Lock()
 
     async def can_be(self, address: str) -> bool:
-        """Whether it can be published to: any that is no direct reply-to address can."""
+        """Whether messages can be published to this address. A queue's name always can be."""
         if not address.startswith(PREFIX):
             return True
         node = node_of(address)

@@ -102,7 +102,7 @@ def shortened(text: str, most: int = SHORT) -> str:
 
 
 def short_string(text: str) -> bytes:
-    """``text`` as a short string with its length, whatever is in it."""
+    """Encode ``text`` as an AMQP short string with its length."""
     value = text.encode("utf-8", "replace")
     if len(value) > SHORT:
         value = shortened(text).encode()
@@ -254,7 +254,7 @@ class _Fields:
         """How many fields may still come."""
 
     def mended(self, at: int, end: int, *, named: bool, depth: int) -> bytes:
-        """What is between ``at`` and ``end``, mended, behind its new length."""
+        """Return the table between ``at`` and ``end``, repaired, after its new length."""
         data, out = self._data, bytearray()
         while at < end and self.left:
             self.left -= 1

@@ -79,7 +79,7 @@ class _DirectReplyLookup(commands.Queue.Declare):
     """Asks for a queue whose name has letters (``=``, ``+``) that the library allows in none."""
 
     def validate(self) -> None:
-        """Let every name pass."""
+        """Accept every name."""
 
 
 async def _opened(pika: AbstractChannel, pending: Pending) -> aiormq.Channel:
@@ -95,7 +95,7 @@ async def _opened(pika: AbstractChannel, pending: Pending) -> aiormq.Channel:
 
 
 def told(error: BaseException | None) -> str:
-    """What of an error is added to a reason: nothing of one that says nothing."""
+    """Return the text of an error to add to a reason; empty if the error has no text."""
     return f": {reason_of(error)}" if str(error or "") else ""
 
 
@@ -246,7 +246,7 @@ class Link:
             loop.call_later(TICK, self._tick, loop.time())
 
     def fail(self, reason: str) -> None:
-        """Declare the link lost; the first reason counts."""
+        """Mark the link as lost. The first reason counts."""
         if not self.lost.done():
             self.lost.set_result(reason)
 

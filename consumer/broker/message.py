@@ -57,7 +57,7 @@ class Message:
     persistent: bool = True
 
     def with_headers(self, headers: Headers) -> Self:
-        """The same message with more headers."""
+        """Return the same message with more headers."""
         return replace(self, headers=self.headers | headers)
 
     def again(self) -> Self:
@@ -85,7 +85,7 @@ class LocalRequester(Protocol):
         ...
 
     def not_here(self) -> None:
-        """Nothing was executed here: the request is to be asked over the broker."""
+        """Note that nothing was executed here. The caller sends the request over the broker."""
         ...
 
 
@@ -113,7 +113,7 @@ class Delivery:
 
     @property
     def expects_answers(self) -> bool:
-        """Whether anybody hears an answer."""
+        """Whether the request has somewhere to send a reply."""
         return self.local_requester is not None or bool(self.message.reply_to)
 
     @property
@@ -140,12 +140,12 @@ class Delivery:
             await self.settle(requeue=None)
 
     async def requeue(self) -> None:
-        """Give the message back, to be delivered again."""
+        """Give the message back to the broker, which delivers it again."""
         if self.settle is not None:
             await self.settle(requeue=True)
 
     async def reject(self) -> None:
-        """Give the message up: the broker puts it where its queue sends dead letters."""
+        """Reject the message. The broker dead-letters it as its queue says."""
         if self.settle is not None:
             await self.settle(requeue=False)
 

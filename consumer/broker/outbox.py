@@ -80,7 +80,7 @@ class Outbox:
         self._filled.set()
 
     def take_back(self, message_ids: Collection[str]) -> set[str]:
-        """Publish these no more; returns the ids of those that were not confirmed, though the broker may have them."""
+        """Stop publishing these events. Return the ids of those without a confirm; the broker may have them."""
         found = [one for one in self._waiting if one.message.message_id in message_ids] if message_ids else []
         for one in found:
             one.is_taken_back = True
@@ -100,7 +100,7 @@ class Outbox:
             await reached
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until everything is confirmed, ``timeout`` seconds at most; returns whether it is."""
+        """Wait ``timeout`` seconds at most until every event is confirmed. Return whether it is."""
         try:
             async with asyncio.timeout(timeout):
                 await self._empty.wait()
@@ -126,7 +126,7 @@ class Outbox:
             )
 
     async def run(self) -> None:
-        """Publish for ever; cancel it to stop."""
+        """Publish queued events until cancelled."""
         while True:
             await self._filled.wait()
             await self._publisher.wait_attached()

@@ -25,12 +25,12 @@ class Done:
     problem: str | None = None
 
     def with_about(self, about: Mapping[str, object]) -> "Done":
-        """The same, whose log line says more where it does not say it already."""
+        """Return the same outcome with more fields for its log line. Existing fields stay."""
         return Done(self.reply, self.what, self.routine, {**about, **self.about}, self.code, self.problem)
 
     @property
     def error_code(self) -> str | None:
-        """The code of the error that the reply tells, if it tells one."""
+        """The error code of the reply, if it is an error."""
         if isinstance(self.reply, Reply) and self.reply.error is not None:
             return self.reply.error.code.value
         return self.code
@@ -84,7 +84,7 @@ Outcome = Done | Forward | ToDeadLetters | Hold | Requeue
 
 
 def told_about(outcome: Outcome, **about: object) -> Outcome:
-    """The same outcome, whose log line says more where nobody needs it for anything else."""
+    """Return the same outcome with more fields for its log line."""
     return outcome.with_about(about) if isinstance(outcome, Done) else outcome
 
 

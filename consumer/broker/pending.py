@@ -18,7 +18,7 @@ class Pending:
 
     @property
     def over(self) -> bool:
-        """Whether the link is lost: nothing goes through it any more."""
+        """Whether the link is lost."""
         return self._lost.done()
 
     def bounded(self, seconds: float | None = None) -> "_BoundedWait":

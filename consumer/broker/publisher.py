@@ -85,7 +85,7 @@ class Publisher:
         self._attached.set()
 
     def detach(self) -> None:
-        """There is no link for the moment."""
+        """Note that there is no link."""
         self._had_one = self._had_one or self._channels is not None
         self._channels = None
         self._attached.clear()
@@ -102,7 +102,7 @@ class Publisher:
 
     @property
     def why_away(self) -> str:
-        """The sentence for a time without a link."""
+        """The reason why there is no link, as a sentence."""
         return "the connection to the broker is being restored" if self._had_one else "still connecting to the broker"
 
     async def wait_attached(self) -> None:

@@ -21,7 +21,7 @@ class RpcClient:
         self._waiting: dict[str, asyncio.Queue[Delivery | None]] = {}
 
     def attach(self, reply_to: str) -> None:
-        """Have replies sent to this address from now on: there is a new link."""
+        """Use a new link: replies come to this address from now on."""
         self.reply_to = reply_to
 
     def detach(self) -> None:
@@ -30,7 +30,7 @@ class RpcClient:
             replies.put_nowait(None)
 
     def receive(self, delivery: Delivery) -> bool:
-        """Take a reply; returns whether somebody here waits for it."""
+        """Take a reply. Return whether a request here waits for it."""
         replies = self._waiting.get(delivery.message.correlation_id or "")
         if replies is None:
             return False

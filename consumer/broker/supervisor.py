@@ -50,7 +50,7 @@ At the start, that is. Whoever was let in once goes on trying: a vhost is restor
 
 
 def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreachable:
-    """The error of a first connection that did not come about, with the place that it should have led to."""
+    """Return the error of a failed first connection. It names the broker's address."""
     match error:
         case BrokerRefused():
             return BrokerRefused(f"RabbitMQ at {where} refuses the connection: {reason_of(error)}")

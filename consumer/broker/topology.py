@@ -72,7 +72,7 @@ class Queue:
 
     @property
     def kind(self) -> str:
-        """Quorum, classic or exclusive, for people."""
+        """The kind of queue for people: quorum, classic or exclusive."""
         return "exclusive" if self.exclusive else str(self.arguments.get("x-queue-type", "classic"))
 
 
@@ -122,12 +122,12 @@ class Names:
 
     @property
     def sessions(self) -> str:
-        """Exchange of what opens, changes or ends a call; the queues behind it are durable."""
+        """Exchange for messages that open, change or end a call. Its queues are durable."""
         return self._name("sessions")
 
     @property
     def requests(self) -> str:
-        """Exchange of tool calls and reads; the queues behind it go with their connection."""
+        """Exchange for tool calls and reads. Its queues end with their connection."""
         return self._name("requests")
 
     @property
@@ -137,7 +137,7 @@ class Names:
 
     @property
     def orphans(self) -> str:
-        """Exchange and queue of what an inbox has given up."""
+        """Exchange and queue for orphans, which an inbox has given up."""
         return self._name("orphans")
 
     @property
@@ -147,7 +147,7 @@ class Names:
 
     @property
     def queries(self) -> str:
-        """Queue of what any worker answers."""
+        """Queue for requests that any worker answers."""
         return self._name("queries")
 
     @property
@@ -157,12 +157,12 @@ class Names:
 
     @property
     def events(self) -> str:
-        """Exchange of what happened to sessions."""
+        """Exchange for events about sessions and workers."""
         return self._name("events")
 
     @property
     def dead_letters(self) -> str:
-        """Exchange and queue of what cannot be handled."""
+        """Exchange and queue for dead letters."""
         return self._name("dead")
 
     def inbox(self, worker_id: WorkerId) -> str:
@@ -185,7 +185,7 @@ class Names:
         return self._name("requests", worker_id, connection)
 
     def worker(self, worker_id: WorkerId, connection: str) -> str:
-        """Where a worker hears the other workers and the answers to its own questions."""
+        """Queue for a worker's messages from other workers, and for replies to its requests."""
         return self._name("workers", worker_id, connection)
 
 
@@ -203,7 +203,7 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
 
 
 def dead_letter_topology(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES) -> Topology:
-    """The queue of what cannot be handled, ``max_dead_letter_bytes`` at most; the oldest message makes room.
+    """Return the dead-letter queue. It drops its oldest messages beyond ``max_dead_letter_bytes``.
 
     Dead-lettered into itself: what a foreign consumer rejects comes back. What makes room would come back as well, but
     RabbitMQ takes that for a cycle and drops it. Nothing depends on the bound, so a queue of before is used as it is.
@@ -233,7 +233,7 @@ def cluster_topology(
     max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES,
     call_exchanges: Iterable[CallExchange] = (),
 ) -> Topology:
-    """What all workers share; ``grace`` (s) is how long an orphan waits for its worker to come back."""
+    """Return the topology that all workers share. An orphan waits ``grace`` seconds for its worker."""
     extra = tuple(call_exchanges)
     unowned = {"alternate-exchange": names.unowned}
     kept = dead_letter_topology(names, max_dead_letter_bytes)
@@ -303,7 +303,7 @@ def requests_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
 
 
 def worker_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
-    """Where a worker hears the others; bound to the fanout of all workers."""
+    """A worker's queue for messages of other workers; bound to the fanout exchange of all workers."""
     return Queue(
         names.worker(worker_id, connection), "presence reports, requests to all workers, replies", exclusive=True
     )

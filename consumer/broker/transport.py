@@ -28,7 +28,7 @@ class _Frames:
         self._at = 0
 
     def at_eof(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the stream has ended."""
         return self._at == len(self._frame) and self._reader.at_eof()
 
     async def readexactly(self, count: int) -> bytes:

@@ -60,7 +60,7 @@ def _labels(host: str) -> list[str]:
 
 
 def unknown_parameters(url: str) -> list[str]:
-    """Sentences about the parameters of a URL that mean nothing here; their values are not repeated."""
+    """Return warnings about unknown parameters of a URL. They do not repeat the values."""
     return [_unknown(name) for name, _ in _query(urlsplit(url)) if name not in _PARAMETERS]
 
 
@@ -131,7 +131,7 @@ def user_of(url: str) -> str:
 
 
 def is_unverified(url: str) -> bool:
-    """Whether the URL asks for TLS that proves nothing about who answers."""
+    """Whether the URL asks for TLS without a verified certificate."""
     parts = urlsplit(url)
     return parts.scheme == "amqps" and dict(_query(parts)).get("no_verify_ssl", "0") != "0"
 

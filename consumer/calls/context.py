@@ -67,13 +67,13 @@ class ToolProcess(SessionProcess, Protocol):
         meta: Json | None = None,
         dialogue: Dialogue = SILENT,
     ) -> Json:
-        """MCP ``tools/call``; the ``CallToolResult`` as it is."""
+        """Call a tool (MCP ``tools/call``). Return the ``CallToolResult`` unchanged."""
         ...
 
     async def call_method(
         self, method: str, params: Json, *, timeout: float | None = None, dialogue: Dialogue = SILENT
     ) -> Json:
-        """Any other MCP request; its result as it is."""
+        """Send any other MCP request. Return its result unchanged."""
         ...
 
     def on_news(self, callback: Callable[[str, str], None]) -> None:
@@ -81,34 +81,34 @@ class ToolProcess(SessionProcess, Protocol):
         ...
 
     async def set_log_level(self, level: str, *, timeout: float) -> None:
-        """From which level on the server tells its log messages."""
+        """Set the lowest level of the log messages that the server sends."""
         ...
 
     async def subscribe(self, uri: str | None, *, timeout: float) -> None:
-        """Have changes of a resource, and of lists, told as news; without ``uri`` of lists alone."""
+        """Subscribe to changes of a resource and of lists; without ``uri``, of lists only."""
         ...
 
     async def unsubscribe(self, uri: str, *, timeout: float) -> None:
-        """Have changes of a resource told no longer."""
+        """End the subscription to a resource."""
         ...
 
     @property
     def is_modern(self) -> bool:
-        """Whether the server asks by results, as revision 2026-07-28 has it."""
+        """Whether the server asks its questions in results, as in revision 2026-07-28."""
         ...
 
     @property
     def about(self) -> Json:
-        """What the server tells of itself: ``era protocol_version capabilities server_info instructions``."""
+        """How the server describes itself: ``era protocol_version capabilities server_info instructions``."""
         ...
 
     @property
     def tools(self) -> list[Json]:
-        """The tools as they were listed last."""
+        """The last list of tools."""
         ...
 
     async def get_tools(self) -> list[Json]:
-        """The tools that the server lists, all pages."""
+        """List all pages of the server's tools."""
         ...
 
 

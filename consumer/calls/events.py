@@ -75,7 +75,7 @@ class Reporter:
         self._outbox.put(message, self._names.events, routing_key)
 
     def publish(self, event: CloudEvent) -> None:
-        """Publish an event of a session, after everything that was published before."""
+        """Queue an event of a session. Events are published in order."""
         what = event.type.removeprefix("mcp.")
         self._publish(event, f"{what}.{event.data['service_name']}")
 
@@ -88,15 +88,15 @@ class Reporter:
         self._outbox.put(message.with_headers(tracing.carrier()), "", queue)
 
     def take_back(self, event_ids: Collection[str]) -> set[str]:
-        """Publish these events no more; returns the ids of those that the broker has not confirmed."""
+        """Stop publishing these events. Return the ids of those that the broker has not confirmed."""
         return self._outbox.take_back(event_ids)
 
     async def settled(self) -> None:
-        """Wait until the broker has everything that was told so far."""
+        """Wait until the broker has confirmed every event so far."""
         await self._outbox.settled()
 
     def created(self, session: Session[Any]) -> CloudEvent:
-        """The event that says that a session is open, and was restored if it was."""
+        """Return the ``created`` event of a session; it says if the session was restored."""
         metrics.of(metrics.CREATED, session.service_name, str(session.restored).lower()).inc()
         info = session_info(self._worker_id, session)
         return session_event(SessionEventType.CREATED, info, session.life)
@@ -145,7 +145,7 @@ class Reporter:
     def rejected(
         self, call_id: CallId, session_id: SessionId, service: ServiceName, error: SessionsError, metadata: Json
     ) -> None:
-        """A start could not be served; there is no session. The log says the same as the event."""
+        """Publish that a start was rejected, so that there is no session. The log line has the same text."""
         metrics.of(metrics.REJECTED, error.code.value.lower()).inc()
         ending = {key: error.details[key] for key in ("exit_code", "signal") if error.details.get(key) is not None}
         log.warning(
@@ -193,5 +193,5 @@ class Reporter:
         self.publish(event)
 
     def worker(self, what: WorkerEventType, **data: object) -> None:
-        """What this worker does."""
+        """Publish an event about this worker."""
         self._publish(worker_event(self._worker_id, what, **data), f"worker.{what}")

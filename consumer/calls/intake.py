@@ -60,7 +60,7 @@ class Intake:
         self._tasks = Tasks()
 
     def take(self, delivery: Delivery) -> None:
-        """Take a raw event over."""
+        """Take a raw event."""
         message = delivery.message
         translation = translate(
             message.body,
@@ -114,5 +114,5 @@ class Intake:
         await self._tasks.cancel()
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until what has been taken is passed on."""
+        """Wait until the raw events in progress are passed on."""
         return await self._lanes.drain(timeout) and await self._tasks.drain(timeout)

@@ -65,7 +65,7 @@ class RecipeState:
         self.written_at = now
 
     def dropped(self, revision: int) -> Delivery | None:
-        """Let no recipe be valid any more; returns the one that was held, to be acknowledged."""
+        """Invalidate every recipe. Return the recipe that was held, to be acknowledged."""
         self.revision = revision
         self.dirty = False
         held, self.held = self.held, None
@@ -99,14 +99,14 @@ class RecipeState:
         return {revision for revision in self.given_back if life in self.lives.get(revision, ())}
 
     def stop_waiting(self) -> None:
-        """Wait no longer for what the broker has had back: a placer has dropped it, or the broker keeps it."""
+        """Stop waiting for recipes that the broker took back: a placer dropped them, or the broker holds them."""
         for revision in self.given_back:
             self.lives.pop(revision, None)
         self.given_back.clear()
         self.outdate()
 
     def is_old(self, now: float) -> bool:
-        """Whether it is time to write it anew, before the broker's ack timeout."""
+        """Whether the recipe is due to be written again, before the broker's acknowledgement timeout."""
         return self.written_at <= now - RENEW_AFTER
 
 
@@ -132,7 +132,7 @@ class EventState:
     """Whether the broker may not have yet what was last published of the call, its recipe included."""
 
     def wait_for_recipe(self, session: CallSession) -> None:
-        """Have ``created`` of a session wait for the recipe that names it."""
+        """Delay a session's ``created`` until the recipe that names it is written."""
         self.untold.append(session)
 
     def was_untold(self, session: CallSession) -> bool:
@@ -143,11 +143,11 @@ class EventState:
         return True
 
     def postpone(self, life: str, event: CloudEvent) -> None:
-        """Keep an event of a life until it is known who tells it."""
+        """Keep an event of a life until it is known which worker reports it."""
         self.pending.append(LifeEvent(life, event))
 
     def drop_told(self, lives: frozenset[str]) -> None:
-        """Drop the events of lives that a placer has told of."""
+        """Drop the events of lives whose end a placer has reported."""
         self.pending = [one for one in self.pending if one.life not in lives]
 
     def take_untold(self) -> list[CallSession]:
@@ -169,7 +169,7 @@ class EventState:
         return events
 
     def took_back(self, event_ids: set[str]) -> None:
-        """Have what was published, and not confirmed when the link was lost, wait until it is known who tells it."""
+        """Hold back the events without a confirm after a lost link, until it is known which worker reports them."""
         self.pending[:0] = [one for one in self.published_ends if one.event.id in event_ids]
         self.published_ends.clear()
 
@@ -248,7 +248,7 @@ class Ringing:
         return self._reserved.pop(service, None)
 
     def over(self) -> None:
-        """Give everything back: the call rings no more. Idempotent."""
+        """Release everything that is reserved: the call no longer rings. Idempotent."""
         self._timer.cancel()
         for reservation in self._reserved.values():
             reservation.give_back()
@@ -296,11 +296,11 @@ class Tenure:
             self._become(Reason.SESSIONS)
 
     def keep_answers(self, timer: asyncio.TimerHandle) -> None:
-        """Own the call for the sake of its answers until ``timer`` rings."""
+        """Own the call to keep its answers, until ``timer`` fires."""
         self._become(Reason.ANSWERS, timer=timer)
 
     def end(self, timer: asyncio.TimerHandle) -> None:
-        """Own the call because it has ended, until ``timer`` rings: that is its tombstone."""
+        """Own the ended call until ``timer`` fires. This is its tombstone."""
         self._become(Reason.ENDED, timer=timer)
 
     def resume(self) -> None:
@@ -309,7 +309,7 @@ class Tenure:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the call has ended, and its tombstone stands."""
+        """Whether the call has ended and has a tombstone."""
         return self.reason is Reason.ENDED
 
 
@@ -338,7 +338,7 @@ class OwnedCall:
 
     @property
     def may_tell(self) -> bool:
-        """Whether ends are ours to tell: the call is known to be ours, and no placer can have a recipe of it."""
+        """Whether this worker reports the ends: it owns the call for sure, and no placer can have its recipe."""
         return not (self.check.in_doubt or self.recipe.given_back)
 
     def enter(self, session: CallSession) -> None:

@@ -61,11 +61,11 @@ class ServiceCatalogue(Protocol):
     """What is known of services without a session, or found out when it is asked for."""
 
     async def get_service_tools(self, service_name: str) -> list[Json]:
-        """The tools that its server lists."""
+        """List the tools of a service's server."""
         ...
 
     async def describe_service(self, service_name: str) -> Json:
-        """What its server tells of itself."""
+        """Return how a service's server describes itself."""
         ...
 
 
@@ -106,11 +106,11 @@ class Queries:
         )
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until what has been taken is answered."""
+        """Wait until the requests in progress are answered."""
         return await self._tasks.drain(timeout)
 
     async def detach(self) -> None:
-        """Drop the questions that were taken: the link is lost, and the broker has them back."""
+        """Drop the requests in progress: the link is lost, and the broker has them back."""
         await self._tasks.cancel()
 
     async def _answer(self, delivery: Delivery) -> Outcome:
@@ -246,7 +246,7 @@ class Queries:
         }
 
     def take_scatter(self, delivery: Delivery) -> None:
-        """Answer a question that another worker asks of all."""
+        """Answer a request that another worker sent to all workers."""
         self._tasks.start(self._settler.settle(delivery.about_call(""), self._gathered(delivery)), "query-scatter")
 
     async def _gathered(self, delivery: Delivery) -> Outcome:

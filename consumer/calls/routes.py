@@ -82,7 +82,7 @@ class PlannedService(Protocol):
 
     @property
     def enabled(self) -> bool:
-        """Whether sessions can be opened on it."""
+        """Whether the service accepts sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Plan:
 
 
 def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, PlannedService]) -> Plan:
-    """What the call gets.
+    """Return the services that a call gets.
 
     Without routes every service, in the order of the configuration; with routes what the first that matches says, and
     nothing when none does. Disabled services are left out. The order is that of the sessions: the first of the plan's
@@ -140,7 +140,7 @@ _ATTRIBUTES = ("caller_id", "sip_call_id", "parent_id", "form", "tool", "top")
 
 
 def odd_fields(route: Route) -> list[str]:
-    """Sentences about keys of ``match`` that are no field, and so like one that they are hardly an attribute's name."""
+    """Warn of keys of ``match`` that are probably misspelt fields."""
     found = []
     for name in route.match:
         near = get_close_matches(name.casefold(), _FIELDS, n=1, cutoff=0.75)
@@ -151,7 +151,7 @@ def odd_fields(route: Route) -> list[str]:
 
 
 def odd_sources(route: Route, sources: Iterable[str]) -> list[str]:
-    """Sentences about values of ``match.source`` that no translator has: only a normalised event could say them."""
+    """Warn of values of ``match.source`` that no translator has."""
     known = sorted(sources)
     return [
         f"source: no events that are translated have the source {pattern!r}; known: {', '.join(known)}"

@@ -22,7 +22,7 @@ class Wanted:
 
 
 def wanted_by(event: CallEvent, chosen: Plan) -> list[Wanted]:
-    """The sessions of a starting call; each carries the event as ``metadata.call``."""
+    """Return the sessions of a starting call. Each has the event as ``metadata.call``."""
     metadata = {**chosen.metadata, CALL_KEY: event.model_dump(mode="json")}
     return [
         Wanted(session_id_of(event.call_id, service, first=not index), service, chosen.timeout, metadata)

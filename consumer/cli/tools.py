@@ -77,7 +77,7 @@ async def call_tool(
         str | None,
         typer.Option(
             metavar="KEY",
-            help="Idempotency key. A repeated request with it does not run the tool again, as long as the owner stays.",
+            help="Idempotency key. The tool runs once for a key, as long as the call stays with its owner.",
         ),
     ] = None,
 ) -> None:

@@ -154,7 +154,7 @@ class Ami:
             return await answer.complete, answer.listed
 
     async def living(self) -> list[Json]:
-        """The channels as ``CoreShowChannels`` tells them."""
+        """Return the live channels, as ``CoreShowChannels`` lists them."""
         try:
             told, listed = await self._ask("CoreShowChannels", is_list=True)
         except TimeoutError:
@@ -170,12 +170,12 @@ class Ami:
         ]
 
     async def follow(self, start: Json) -> bool:
-        """Every end is heard."""
+        """Return True: the manager interface reports the end of every channel."""
         del start
         return True
 
     async def ping(self) -> None:
-        """Ask for a pong."""
+        """Send a ping, and return when the PBX has answered."""
         await self._ask("Ping")
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ class AmiLines:
         """How many packets were too large."""
 
     def feed(self, data: bytes) -> Iterator[Json]:
-        """The packets that are complete now."""
+        """Take bytes, and return the packets that are complete now."""
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._grow(line)
@@ -68,7 +68,7 @@ class AmiLines:
 
 
 def written(action: str, fields: Mapping[str, str]) -> bytes:
-    """An action as it is sent.
+    """Encode an action for the manager interface.
 
     Raises:
         ValueError: a value has a line break, and would be more than one header.

@@ -75,7 +75,7 @@ class Ari:
         )
 
     async def events(self) -> AsyncIterator[Heard]:
-        """Every event, as it was sent."""
+        """Iterate over every event of the WebSocket."""
         if self._socket is None:
             raise PbxLost("there is no connection to the PBX")
         while True:
@@ -92,7 +92,7 @@ class Ari:
             yield Heard(body, payload)
 
     async def living(self) -> list[Json]:
-        """The channels as ``GET /channels`` tells them."""
+        """Return the live channels, as ``GET /channels`` lists them."""
         try:
             listed = (await self._ask("GET", "/channels")).json()
         except httpx2.HTTPStatusError as error:
@@ -122,7 +122,7 @@ class Ari:
         return answer.raise_for_status()
 
     async def ping(self) -> None:
-        """A ping of the WebSocket."""
+        """Ping the WebSocket, and return when the PBX has answered."""
         if self._socket is None:
             raise PbxLost("there is no connection to the PBX")
         try:

@@ -47,7 +47,7 @@ class Bridge:
         return len(self._calls)
 
     async def run(self, *, connect_timeout: float) -> None:
-        """Hear until cancelled.
+        """Receive events of the PBX until cancelled.
 
         Raises:
             PbxUnreachable: no first connection within ``connect_timeout`` seconds.

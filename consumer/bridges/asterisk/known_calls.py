@@ -53,12 +53,12 @@ class KnownCalls:
         return False
 
     def forget(self, call: CallId) -> None:
-        """Its end will not be told."""
+        """Forget a call whose end the PBX will not report."""
         self._unsure.discard(call)
         self._known.pop(call, None)
 
     def cut_off(self) -> None:
-        """From now on something may be missed, until ``missed`` is asked."""
+        """Note that the connection is lost: until ``missed`` is called, events may be missed."""
         self._unsure = set(self._known)
         self._ended_since = set()
 
@@ -79,7 +79,7 @@ class KnownCalls:
         return Missed(started if starts else [], changed, ended)
 
     def cannot_compare(self) -> None:
-        """Nobody can say which of the unsure ones live: their ends are not waited for."""
+        """Give up on the uncertain calls: the PBX cannot list which of them live."""
         for call in self._unsure:
             del self._known[call]
         self._unsure, self._ended_since = set(), None

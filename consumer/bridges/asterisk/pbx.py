@@ -74,7 +74,7 @@ class Pbx(Protocol):
         ...
 
     async def follow(self, start: Json) -> bool:
-        """See to it that the end of a channel will be heard; returns whether it will."""
+        """Subscribe to the end of a channel. Return whether the PBX will report it."""
         ...
 
     async def ping(self) -> None:
@@ -86,9 +86,9 @@ class Pbx(Protocol):
         ...
 
     def changed(self, start: Json, at: datetime) -> Json:
-        """The event that a channel's present state would have been told by."""
+        """Return the event that would have reported a channel's present state."""
         ...
 
     def ended(self, last: Json, at: datetime) -> Json:
-        """The event that an end would have been told by, made of the last that was heard of the channel."""
+        """Return the event that would have reported an end, from the last known event of the channel."""
         ...

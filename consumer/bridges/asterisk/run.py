@@ -79,7 +79,7 @@ class AsteriskBridge:
         pass
 
     async def run(self) -> BridgeExit:
-        """Bridge until told to leave; returns the exit code."""
+        """Run until told to leave. Return the exit code."""
         timeout = self._settings.worker.connect_timeout
         log.info("bridge.starting", pbx=self._settings.asterisk.url, version=__version__, prefix=self._names.prefix)
         sending = asyncio.create_task(self._sender.run(), name="bridge-sender")
@@ -122,7 +122,7 @@ class AsteriskBridge:
 
     @asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:
-        """Tell metrics and readiness on ``worker.http_port``, if there is one.
+        """Serve metrics and readiness on ``worker.http_port``, if it is set.
 
         Raises:
             CannotListen: that port cannot be listened on.
@@ -152,7 +152,7 @@ class AsteriskBridge:
 
 
 async def run_bridge(settings: Settings) -> BridgeExit:
-    """Run the bridge until SIGTERM or SIGINT; what it has heard by then gets ``worker.drain_timeout``."""
+    """Run the bridge until SIGTERM or SIGINT. Its last events get ``worker.drain_timeout``."""
     bridge = AsteriskBridge(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,5 +6,5 @@ from consumer.settings import AsteriskSettings
 
 
 def context_of(settings: AsteriskSettings) -> ssl.SSLContext:
-    """What proves that it is the PBX."""
+    """Return the TLS context that verifies the PBX's certificate."""
     return ssl.create_default_context(cafile=str(settings.tls_ca) if settings.tls_ca else None)

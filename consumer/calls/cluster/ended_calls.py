@@ -87,7 +87,7 @@ class Endings:
         self._noted_here.drop(call_id)
 
     def hear(self, delivery: Delivery) -> None:
-        """Learn ended calls from another worker; a repeated report is not remembered for longer."""
+        """Take ended calls from another worker. A repeated report does not extend the ten minutes."""
         try:
             message = EndedCalls.model_validate_json(delivery.message.body)
         except ValidationError as error:  # of another version
@@ -103,12 +103,12 @@ class Endings:
             self._forget(call_id)
 
     def tell_again(self) -> None:
-        """Tell everybody what was noted here: this worker has a new link, and some of it may not have got through."""
+        """Send the ends that this worker noted once more: some may have been lost with the old link."""
         for call_id, ended_at in self._noted_here.items():
             self._tell_soon(CallId(call_id), ended_at)
 
     def tell_newcomer(self, queue: str) -> None:
-        """Tell everything that is known to the worker that hears on ``queue``: it has a new link."""
+        """Send all known ends to a worker that has a new link, to its ``queue``."""
         everything: dict[CallId, float | None] = {CallId(one): at for one, at in self._ended_at.items()}
         self._tasks.start(self._tell(everything, "", queue), "endings-newcomer")
 
@@ -140,5 +140,5 @@ class Endings:
                 )
 
     async def stop(self) -> None:
-        """Tell no more."""
+        """Stop sending ends."""
         await self._tasks.cancel()

@@ -72,13 +72,13 @@ class Liveness:
             self._back.set()
 
     def lost(self) -> None:
-        """The link is lost: nothing is known until a probe has come back on the next one."""
+        """Note that the link is lost. The inbox counts as unproven until a probe returns on the next link."""
         self._proved = False
         self._lost.set()
         self._back.set()  # what was on its way does not come, and says nothing of the next link
 
     async def run(self, every: float = EVERY, timeout: float = PROBE_TIMEOUT, probe_every: float = PROBE_EVERY) -> None:
-        """Look and probe for ever; cancel it to stop."""
+        """Check the inbox and send probes until cancelled."""
         while True:
             await self._up.wait()
             self._lost.clear()

@@ -98,11 +98,11 @@ class Presence:
 
     @property
     def watch_every(self) -> float:
-        """How often (s) a worker looks whether its neighbour's inbox is consumed; see ``neighbour``."""
+        """How often (s) a worker checks that its neighbour's inbox has a consumer; see ``neighbour``."""
         return (1 - ANSWER_SHARE) * self.grace
 
     def bound(self) -> None:
-        """What is sent to all workers comes to us from now on, and our own reports come back."""
+        """Note that our queue is bound: messages to all workers and our own reports arrive from now on."""
         self._bound = True
 
     def reported(self) -> None:
@@ -132,7 +132,7 @@ class Presence:
                 await self._news.wait()
 
     def asked(self) -> None:
-        """Everybody has been asked to report: whoever lives does so now."""
+        """Note that all workers were asked to report. The live ones answer now."""
         now = asyncio.get_running_loop().time()
         self._hears()
         for worker_id, seen in self._table.items():
@@ -180,7 +180,7 @@ class Presence:
         return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= ANSWER_SHARE * self.grace
 
     async def has_listened(self, seconds: float) -> None:
-        """Wait until the others can have been heard for so long through this link; it began by asking them."""
+        """Wait until this link has received the others' reports for so long. It began with a request for them."""
         loop = asyncio.get_running_loop()
         while (left := self._listening_since + seconds - loop.time()) > 0:
             await self._heard_more(loop.time() + min(left, self.grace))
@@ -245,7 +245,7 @@ class Presence:
             await self._news.wait()
 
     def deafened(self) -> None:
-        """The link is lost: nobody can be heard, and what was on its way does not come."""
+        """Note that the link is lost: no reports arrive, and those on their way are lost."""
         self._bound = False
         self._reported = self._echoes = 0
         self._deafened_at = asyncio.get_running_loop().time()
@@ -256,12 +256,12 @@ class Presence:
             seen.asked_at = None
 
     def neighbour(self) -> WorkerId | None:
-        """The worker that we look after: the next one by id of those that live, so that each is somebody's."""
+        """Return the worker whose inbox this one checks: the next live worker by id. So each has one that checks it."""
         others = sorted(worker_id for worker_id in self._table if worker_id != self._me and self.alive(worker_id))
         return next((one for one in others if one > self._me), others[0] if others else None)
 
     def missed(self) -> None:
-        """Somebody seems to have gone: ask everybody, so that all know it when it matters."""
+        """Ask all workers to report, because one seems to be gone."""
         self._ask(unless_within=self.watch_every / 2)
 
     def knows(self, worker_id: WorkerId) -> bool:
@@ -272,16 +272,16 @@ class Presence:
         return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= FORGET
 
     def told_of(self, worker_id: WorkerId) -> int:
-        """Up to which revision of its recipes the worker is known to have told of its sessions."""
+        """Return the last recipe revision whose sessions the worker is known to have reported."""
         seen = self._table.get(worker_id)
         return seen.told if seen is not None else 0
 
     def workers(self) -> Iterator[WorkerInfo]:
-        """Everybody who is taken to live."""
+        """Return the workers that count as alive."""
         return (seen.info for worker_id, seen in sorted(self._table.items()) if self.alive(worker_id))
 
     def ready(self) -> Iterator[Seen]:
-        """The workers that may be given calls. One that was not heard since the last link may have left."""
+        """Return the workers that may get calls: ready, and with a report on this link."""
         now = asyncio.get_running_loop().time()
         for seen in self._table.values():
             fresh = seen.asked_at is None or now - seen.heard_at <= self.grace
@@ -290,11 +290,11 @@ class Presence:
                 yield seen
 
     def others_ready(self, worker_id: WorkerId) -> bool:
-        """Whether somebody else could take calls over."""
+        """Whether another worker could take calls over."""
         return any(seen.info.worker_id != worker_id for seen in self.ready())
 
     def offers(self, service: ServiceName) -> bool | None:
-        """Whether some ready worker has the service enabled; None when none knows it."""
+        """Whether a ready worker has the service enabled. None if no ready worker knows the service."""
         known = [seen.info.services[service].enabled for seen in self.ready() if service in seen.info.services]
         return any(known) if known else None
 

@@ -73,7 +73,7 @@ class Figures:
         self._slot().ends += 1
 
     def called(self, service: str, seconds: float, *, error: bool) -> None:
-        """Count a tool call that is over, be it answered, failed or cancelled."""
+        """Count a finished tool call: answered, failed or cancelled."""
         tools = self._slot().tools
         if (calls := tools.get(service)) is None:
             calls = tools[service] = _Calls()
@@ -86,7 +86,7 @@ class Figures:
         self._slot().dead_letters[reason] += 1
 
     def last_minute(self, worker_id: WorkerId, *, placer: bool) -> WorkerFigures:
-        """The sums of the last minute; the second that is under way counts for what has passed of it.
+        """Return the sums of the last minute. The current second counts in part.
 
         ``placer`` says whether this worker is the placer at the moment.
         """

@@ -20,13 +20,13 @@ STALLED: Final = 1.0
 
 
 def too_late(request: CallRequest) -> DeadlineExceeded:
-    """The error for a request whose caller no longer waits."""
+    """Return the error for a request whose caller no longer waits."""
     named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
     return DeadlineExceeded(f"{named}: waited longer than its caller's timeout; it was not executed")
 
 
 def check_deadline(delivery: Delivery, request: CallRequest) -> None:
-    """See that somebody still waits for a request, if its requester has said for how long.
+    """Check that the caller of a request still waits, if the request says for how long.
 
     Raises:
         DeadlineExceeded: nobody does.
@@ -44,7 +44,7 @@ class Heartbeat:
         self._stalled_until = 0.0
 
     async def run(self) -> None:
-        """Beat for ever."""
+        """Watch for suspensions of this process until cancelled."""
         while True:
             self._beat_at = time.monotonic()
             await asyncio.sleep(BEAT)

@@ -32,7 +32,7 @@ _INTERNAL: dict[str, type[Recipe] | type[OwnerCheck]] = {Recipe.type: Recipe, Ow
 
 
 def read_addressed(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]:
-    """What a message says, and of which call.
+    """Parse a message. Return it with its call.
 
     Raises:
         UnknownType: its type is unknown.
@@ -106,7 +106,7 @@ AMONG_WORKERS = frozenset({OwnerCheck.type, SessionsScatter.type})
 
 
 def kind_of(delivery: Delivery, names: Names) -> str:
-    """What a delivery is called where only few names will do: its type if it is one of ours, or ``call_event``."""
+    """Return a delivery's name for metrics: its type if that is one of ours, or ``call_event``."""
     if delivery.queue == names.calls:
         return "call_event"
     return delivery.type if delivery.type in _KNOWN else metrics.OTHER

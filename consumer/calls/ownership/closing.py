@@ -35,7 +35,7 @@ class Closing:
         self._configured = configured
 
     async def close(self, session_id: SessionId, reason: EndReason) -> bool:
-        """Close one session; returns whether this closed it."""
+        """Close one session. Return whether this request closed it."""
         return await self._sessions.close_session(session_id, reason)
 
     async def close_all(self, call: OwnedCall, reason: EndReason) -> list[SessionId]:

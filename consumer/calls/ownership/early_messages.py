@@ -27,7 +27,7 @@ class EarlyMessages:
         self._waiting[call_id] = (timer, [go_on])
 
     def admit(self, call_id: str) -> None:
-        """Let everything of a call go on, in order."""
+        """Release the waiting messages of a call, in order."""
         timer, waiting = self._waiting.pop(call_id, (None, []))
         if timer is not None:
             timer.cancel()
@@ -35,7 +35,7 @@ class EarlyMessages:
             go_on()
 
     def stop(self) -> None:
-        """Forget everything; the deliveries stay unsettled, and are the broker's again with their channel."""
+        """Forget the waiting messages. Their deliveries return to the broker with the channel."""
         for timer, _ in self._waiting.values():
             timer.cancel()
         self._waiting.clear()

@@ -15,7 +15,7 @@ BESIDE_METADATA = 1024
 
 
 def weight_of(metadata: Json) -> int:
-    """Bytes that a session with this metadata has in a recipe."""
+    """Return how many bytes a session with this metadata takes in a recipe."""
     return len(to_json(metadata)) + BESIDE_METADATA
 
 

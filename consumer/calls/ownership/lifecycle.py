@@ -73,7 +73,7 @@ class CallLifecycle:
         self._recipes_come_within = grace + MISSING_AFTER
 
     async def carry_out(self, delivery: Delivery, call: OwnedCall, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
-        """Do what ``message`` says; raises the errors that its sender is to be told."""
+        """Execute ``message``. Raises the errors that its sender gets as a reply."""
         match message:
             case SessionCreate():
                 return await self._create(delivery, call, message)

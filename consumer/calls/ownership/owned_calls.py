@@ -83,7 +83,7 @@ class OwnedCalls:
 
     @property
     def pending_events(self) -> int:
-        """How many events wait until it is known who tells them."""
+        """How many events wait until it is known which worker reports them."""
         return sum(len(call.events.pending) for call in self.calls.values())
 
     @property
@@ -95,7 +95,7 @@ class OwnedCalls:
         return bool(self.calls or self._left_to_placer.items())
 
     def own(self, call_id: CallId) -> OwnedCall:
-        """Take a call on; the placer has bound it."""
+        """Own a call that the placer has bound."""
         if call_id not in self.calls:
             self.calls[call_id] = OwnedCall(call_id)
         return self.calls[call_id]
@@ -146,7 +146,7 @@ class OwnedCalls:
             await channel.unbind(self._requests_binding(call, bound_to))
 
     async def unbind_leaked(self, call_id: CallId) -> None:
-        """Take away the binding of a call that is not ours, if it still is not."""
+        """Remove the binding of a call that this worker does not own, if it still does not."""
         if self._channel is not None and call_id in self.leaked:
             self.leaked.discard(call_id)
             if call_id not in self.calls:
@@ -267,7 +267,7 @@ class OwnedCalls:
             self._reporter.publish(one.event)
 
     def leave_to_placer(self, call: OwnedCall) -> None:
-        """Leave it to the placer to tell of the ends: it has our recipe, and who has it tells of its sessions.
+        """Leave the report of the ends to the placer, because it has the recipe.
 
         Should the recipe come to us after all, the placer has told nothing, and we do. What no recipe names that is out
         of our hands is ours to tell in any case.
@@ -282,7 +282,7 @@ class OwnedCalls:
             self._left_to_placer.set(call.call_id, left)
 
     def stop_waiting(self, call: OwnedCall) -> None:
-        """Wait no longer for the recipes of a call that we own: what they name is as good as told lost.
+        """Stop waiting for the recipes of an owned call: treat their sessions as reported lost.
 
         A placer may have told it and dropped the recipe, or the broker keeps the recipe for minutes. In both cases it
         is right to go on with another life: who gets the recipe tells the end of the one before.

@@ -78,7 +78,7 @@ class Owner:
         return call_id in self._owned_calls.calls
 
     def take(self, delivery: Delivery) -> None:
-        """Take a delivery of the inbox or of the requests queue over."""
+        """Take a delivery of the inbox or the requests queue."""
         try:
             call_id, message = read_addressed(delivery, self._names)
         except SessionsError as error:
@@ -173,7 +173,7 @@ class Owner:
         return await self._lanes.drain(timeout) and not self._handover.cut
 
     async def stop(self, timeout: float) -> None:
-        """Wait for what runs, then stop it."""
+        """Wait for the requests in progress, then stop them."""
         self._early_messages.stop()
         self._requests.stop()
         await self._tasks.drain(timeout)

@@ -69,7 +69,7 @@ class Recovery:
         """The highest revision up to which the broker has all recipes and their events."""
 
     async def keep(self, call_id: CallId) -> None:
-        """Bring the recipe in line with the sessions; release a call that has nothing left to own."""
+        """Write the recipe again if the sessions differ from it. Release a call that has nothing left."""
         call = self._owned_calls.calls.get(call_id)
         if call is None:
             return
@@ -98,11 +98,11 @@ class Recovery:
                 assert_never(upkeep)
 
     def keep_later(self, call_id: CallId) -> None:
-        """Keep the call recoverable when it is its turn, and again later if the broker fails."""
+        """Keep the call recoverable on its lane. Try again later if the broker fails."""
         self._lanes.submit(call_id, partial(self.keep_or_retry, call_id))
 
     async def keep_or_retry(self, call_id: CallId) -> None:
-        """Keep the call recoverable, or later if the broker fails."""
+        """Keep the call recoverable. Try again later if the broker fails."""
         try:
             await self.keep(call_id)
         except BrokerError as error:
@@ -146,7 +146,7 @@ class Recovery:
             self.keep_later(call_id)
 
     async def tell_lost(self, recipe: Recipe) -> None:
-        """Report what a worker has lost that was away: its recipe came to us, the owner of the call since."""
+        """Report the sessions of the former owner as lost: its recipe came to this worker, the owner now."""
         told = recipe.revision <= self._presence.told_of(recipe.worker_id)
         self._reporter.lost(recipe, EndReason.WORKER_GONE, told=told)
         await self._reporter.settled()

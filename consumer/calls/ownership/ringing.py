@@ -29,7 +29,7 @@ class Ringer:
         self._take_back = take_back
 
     def ring(self, wanted: list[Wanted], unanswered: Callable[[], None]) -> Ringing:
-        """Hold a place and a process for each session, as far as there is room.
+        """Reserve a place and a process for each session, as far as there is room.
 
         ``unanswered`` is called when it has rung for longer than a call does.
 

@@ -31,7 +31,7 @@ class Upkeep(Enum):
 
 
 def upkeep_of(call: OwnedCall, *, has_answers: bool, leaving: bool) -> Upkeep:
-    """What is to be done now; ``has_answers``: a tool call that is repeated would find one."""
+    """Decide what the call needs now. ``has_answers``: a repeated tool call would get its answer."""
     if call.events.pending:
         return Upkeep.WAIT
     if call.sessions:

@@ -63,7 +63,7 @@ class Admission:
         return sum(map(len, self._lines.values()))
 
     def look(self) -> None:
-        """Give room that has appeared to those who wait longest."""
+        """Give new room to the starts that wait longest."""
         for services, line in self._lines.items():
             while line:
                 waiter = next(iter(line))
@@ -75,7 +75,7 @@ class Admission:
                 del line[waiter]
 
     def with_room(self, services: Services, without: Collection[WorkerId]) -> list[ServiceName]:
-        """Those of the services that some worker has room for, each for itself."""
+        """Return the services for which some worker has room; each is checked alone."""
         return [service for service in services if self._choose((service,), without) is not None]
 
     def _choose(self, services: Services, without: Collection[WorkerId]) -> WorkerId | None:

@@ -93,7 +93,7 @@ Decision = Done | ToOwner | SendAgain | Admit | EndCall | ConfirmOwner
 
 
 def decide(message: Addressed, given: Circumstances, configured: Configured) -> Decision:
-    """What becomes of a message.
+    """Decide what happens to a message.
 
     Raises:
         SessionNotFound: nobody has the session that it is for.
@@ -160,10 +160,10 @@ def _decide_recipe(recipe: Recipe, given: Circumstances, configured: Configured)
 
 
 def in_a_crash_loop(recipe: Recipe) -> bool:
-    """Whether the worker that has just died with these sessions was one too many; see ``owned_call.LIVED``."""
+    """Whether too many workers died with these sessions; see ``owned_call.LIVED``."""
     return max((one.restores for one in recipe.sessions), default=0) + 1 >= MAX_DEATHS
 
 
 def is_poison(message: Addressed, deaths: int) -> bool:
-    """Whether a message counts as the cause of so many workers' deaths; recipes have a separate rule."""
+    """Whether so many workers died with a message that it becomes a dead letter. Recipes have a separate rule."""
     return deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck | Recipe)

@@ -48,7 +48,7 @@ class Placements:
         self._sent_again.clear()
 
     def of(self, call_id: CallId) -> Placement | None:
-        """Where a call was placed a moment ago."""
+        """Return where a call was placed a moment ago."""
         return self._recent.get(call_id)
 
     def sent_again(self, call_id: CallId) -> None:
@@ -56,7 +56,7 @@ class Placements:
         self._sent_again.set(call_id, True)
 
     def comes_behind(self, call_id: CallId, given: Headers) -> bool:
-        """Whether a message with these headers has to keep behind one of its call that was sent again."""
+        """Whether a message has to wait behind one of the same call that was sent again."""
         if headers.RESENT in given:
             self._sent_again.drop(call_id)
             return False
@@ -89,7 +89,7 @@ class Placements:
         return Forward(forward.exchange, forward.routing_key, placed, what="placed")
 
     async def unbind(self, call_id: CallId, worker: WorkerId, term: Term) -> None:
-        """See that nothing more of a call leads to a worker."""
+        """Remove the bindings of a call to a worker."""
         await term.channel.unbind(self._binding(call_id, worker))
 
     def to_inbox(self, worker: WorkerId, call_id: CallId, message: Message, marks: Headers) -> Forward:

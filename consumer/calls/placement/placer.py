@@ -109,7 +109,7 @@ class Placer:
         await self._tasks.cancel()
 
     async def resign(self, timeout: float) -> None:
-        """Take nothing more, and let what is being passed on be settled; the rest goes back with the channel."""
+        """Take no more messages, and finish those in progress. The rest returns to the broker with the channel."""
         self._channel = None
         await self._lanes.drain(timeout)
         await self.detach()
@@ -129,7 +129,7 @@ class Placer:
         self._admission.look()
 
     def take(self, delivery: Delivery) -> None:
-        """Take a delivery of the unowned queue over."""
+        """Take a delivery of the unowned queue."""
         if self._channel is None:
             return  # given back with its channel
         term = self._current_term(self._channel)

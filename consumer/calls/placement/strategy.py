@@ -65,5 +65,5 @@ def choose(
 
 
 def has_any_room(candidates: Iterable[Candidate], without: Collection[WorkerId] = ()) -> bool:
-    """Whether some worker may have one more session of something."""
+    """Whether any worker has room for one more session."""
     return any(total_room(one) > 0 for one in candidates if one.info.worker_id not in without)

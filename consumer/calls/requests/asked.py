@@ -23,7 +23,7 @@ class Asked:
         return self.request.idempotency_key or self.delivery.message.message_id
 
     def check_deadline(self) -> float:
-        """Seconds that are left.
+        """Return the seconds that are left.
 
         Raises:
             DeadlineExceeded: none are.

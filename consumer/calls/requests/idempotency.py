@@ -79,7 +79,7 @@ class Identity:
         return cls(request.session_id, request.service_name, request.name, _digest(request.arguments), answers)
 
     def difference_to(self, other: "Identity") -> str | None:
-        """What differs, in a word for people; None where nothing does. A service that one does not name is any."""
+        """Name what differs, for people; None if nothing does. An unnamed service matches any."""
         if self.tool != other.tool:
             return f"another tool ({other.tool!r})"
         if self.session_id != other.session_id:
@@ -164,7 +164,7 @@ class Answers:
         return Claim(entry, is_first=False)
 
     def keep(self, entry: _Entry, answer: KeptAnswer) -> None:
-        """Keep what was answered under a key, unless nothing was executed for it."""
+        """Keep the answer of a key, unless nothing was executed."""
         entry.given_at = time.monotonic()
         if answer.executed:
             entry.size = len(answer.body) + len(entry.key) + BESIDE_BODY
@@ -228,11 +228,11 @@ class Claim:
 
     @property
     def running(self) -> Running:
-        """The call that runs, with all who hear of it."""
+        """The running call with its listeners."""
         return self._entry.running
 
     async def joined(self, listener: Listener) -> KeptAnswer:
-        """What the first is answered; until then ``listener`` hears what the first hears."""
+        """Wait for the first request's answer. Until then ``listener`` gets its messages too."""
         if not self._entry.answer.done():
             await self.running.join(listener)
         return await asyncio.shield(self._entry.answer)
@@ -273,7 +273,7 @@ class AnswerWindows:
         return self._windows[call]
 
     def has_some(self, call: OwnedCall) -> bool:
-        """Whether something is remembered of a call, or under way."""
+        """Whether a call has a kept answer or a running request."""
         return bool(self._windows.get(call))
 
     def forget(self, call: OwnedCall) -> None:

@@ -44,7 +44,7 @@ class KeptCall:
         return await work(self)
 
     async def ask(self, method: str, params: Json) -> Json:
-        """Ask the requester, wherever it is."""
+        """Ask the requester, and wait for its answer."""
         input_id = uuid.uuid4().hex
         answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._open[input_id] = ({"method": method, "params": params}, answer)
@@ -61,7 +61,7 @@ class KeptCall:
                 asked[1].set_result(response if isinstance(response, dict) else {})
 
     async def outcome(self, left: float) -> Json:
-        """The server's result, or what it asks, within ``left`` seconds; after that it is cancelled."""
+        """Wait for the server's result or question. After ``left`` seconds, cancel the request."""
         until = time.monotonic() + left
         news: asyncio.Task[bool] | None = None
         try:
@@ -91,7 +91,7 @@ class KeptCall:
         return self._task.done()
 
     def cancel(self) -> None:
-        """Cancel it at the server."""
+        """Cancel the request at the server."""
         self._task.cancel()
 
     async def stop(self) -> None:
@@ -180,6 +180,6 @@ class KeptCalls:
         return bool(found)
 
     def stop(self) -> None:
-        """Cancel all."""
+        """Cancel all kept requests."""
         for kept in list(self._kept.values()):
             self._drop(kept)

@@ -33,14 +33,14 @@ class Running:
             await listener(question)
 
     async def tell(self, message: Interim) -> None:
-        """Tell all that listen; a question is open until ``answered``."""
+        """Send a message to all listeners. A question stays open until ``answered``."""
         if isinstance(message, InputRequired):
             self._questions[message.input_id] = message
         for listener in list(self._listeners):
             await listener(message)
 
     def answered(self, input_id: str) -> None:
-        """A question is open no longer."""
+        """Close a question."""
         self._questions.pop(input_id, None)
 
     def listen_as(self, other: "Running | None") -> None:

@@ -237,7 +237,7 @@ class ToolCalls:
         return {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id, **key}
 
     def cancel(self, call: OwnedCall, request: ToolsCancel) -> bool | None:
-        """Whether the tool call under a key is cancelled by this; None where no such call is known."""
+        """Cancel the tool call under a key. Return whether this cancelled it; None if the key is unknown."""
         key, answers = request.idempotency_key, self._answers.of(call)
         if request.leaves:
             return answers.leave(key)
