@@ -277,6 +277,8 @@ class AmqpConnection:
             look = self._look_for_a_worker()
             await asyncio.wait({look}, timeout=left)
             if look.done():
+                if look.cancelled():
+                    raise Disconnected("the client was disconnected; nothing was sent", executed=False)
                 if look.result():
                     return loop.time() - began
                 missed = True

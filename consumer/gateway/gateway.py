@@ -124,13 +124,14 @@ class Gateway:
         return True
 
     async def close(self) -> None:
-        """Close the port, and disconnect."""
+        """Disconnect, and close the port. What still runs is answered: it ends with ``Disconnected``."""
+        self.in_flight.leaving = True
         self._changes.close()
-        await self._server.close()
         if self._learning is not None:
             await cancel_and_wait(self._learning)
         self._known.close()
-        await self.client.disconnect()
+        await self.client.disconnect()  # first: the server would log each request that it has to cut as a defect
+        await self._server.close()
         log.info("gateway.stopped")
 
 

@@ -141,6 +141,27 @@ async def test_what_runs_is_answered_before_the_gateway_leaves(mcp: Cluster) -> 
         assert await leaving is True
 
 
+@pytest.mark.parametrize(("sent", "status"), [(True, 424), (False, 503)], ids=["sent", "not sent"])
+async def test_what_still_runs_when_the_gateway_closes_is_answered_and_logged_as_no_defect(
+    mcp: Cluster, caplog: pytest.LogCaptureFixture, sent: bool, status: int
+) -> None:
+    worker = await mcp.start()
+    async with served(mcp) as (gateway, http):
+        if not sent:  # it waits for another worker
+            await worker.terminate()
+            await soon(lambda: is_ready(http, 503))
+        asked = {"session_id": "c-1", "tool": "sleep", "arguments": {"seconds": 60}}
+        calling = asyncio.create_task(http.post("/services/echo/call", json=asked))
+        if sent:
+            await mcp.event("created", session_id="c-1")
+        await soon(lambda: asyncio.sleep(0, gateway.in_flight.count))
+        assert await gateway.leave(0.1) is False
+        await gateway.close()
+        answer = await calling
+    assert (answer.status_code, answer.json()["code"]) == (status, "BROKER_UNAVAILABLE")
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
 # Processes.
 
 
