@@ -25,6 +25,7 @@ from consumer.demo.child_process import log_of, start_program
 from consumer.demo.script import PARTS, SHORT_TIMEOUT, TIMEOUT
 from consumer.demo.watch import DemoFailed, Watch
 from consumer.settings.environment import PREFIX
+from schemas.errors import SessionsError
 from schemas.ids import WorkerId
 
 WORKERS = ("demo-1", "demo-2")
@@ -87,6 +88,8 @@ class DemoWorker:
     def __init__(self, worker_id: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.worker_id = worker_id
         self.process = process
+        self.overdue = False
+        """Whether it took too long to leave."""
         self._log = log
 
     def last_words(self) -> str:
@@ -102,6 +105,7 @@ class DemoWorker:
             async with asyncio.timeout(LEAVING):
                 return await self.process.wait()
         except TimeoutError:
+            self.overdue = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             return await self.process.wait()
@@ -137,7 +141,7 @@ async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
 
 @contextlib.asynccontextmanager
 async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[DemoWorker]]:
-    """Two workers; one that ends before its time is a failure of the demo."""
+    """Two workers; one that ends before its time is a failure of the demo, and the reason of any other failure."""
     workers: list[DemoWorker] = []
     watching: list[asyncio.Task[None]] = []
     try:
@@ -145,15 +149,25 @@ async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[DemoW
             workers.append(await _start(place, worker_id))
             watching.append(asyncio.create_task(_report_end(workers[-1], watch), name=f"watch-{worker_id}"))
         yield workers
+    except (DemoFailed, SessionsError):
+        # What a dead worker leaves unanswered may fail before its end is noticed.
+        codes = await asyncio.gather(*(worker.leave() for worker in workers))
+        for worker, code in zip(workers, codes, strict=True):
+            if code and not worker.overdue:
+                raise _ended(worker, code) from None
+        raise
     finally:
         await cancel_and_wait(*watching)
         await asyncio.gather(*(worker.leave() for worker in workers))
 
 
 async def _report_end(worker: DemoWorker, watch: Watch) -> None:
-    code = await worker.process.wait()
+    watch.fail(_ended(worker, await worker.process.wait()))
+
+
+def _ended(worker: DemoWorker, code: int) -> DemoFailed:
     how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-    watch.fail(DemoFailed(f"worker {worker.worker_id} ended with {how}; its last words:\n{worker.last_words()}"))
+    return DemoFailed(f"worker {worker.worker_id} ended with {how}; its last words:\n{worker.last_words()}")
 
 
 async def _declare_names(place: Place) -> None:

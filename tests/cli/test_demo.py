@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from consumer.demo import stage
 from consumer.demo.script import PARTS
+from consumer.demo.watch import DemoFailed, Watch
 from tests.cli.conftest import Cli
 from tests.programs import Process
 
@@ -49,7 +51,7 @@ class Demo:
 
     @property
     def workers(self) -> list[psutil.Process]:
-        return [process for process in self.seen if process.is_running() and process.ppid() == self.process.pid]
+        return psutil.Process(self.process.pid).children()
 
     async def ended(self) -> tuple[int, str]:
         """Its exit code, and all of stdout."""
@@ -129,3 +131,29 @@ async def test_a_worker_that_dies_makes_it_fail_with_a_sentence(demo):
     error = json.loads(out)["error"]
     assert error["code"] == "DEMO_FAILED"
     assert re.match(r"worker demo-\d ended with SIGKILL; its last words:\n", error["message"])
+
+
+async def test_what_a_dead_worker_leaves_unanswered_is_not_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    leaves = "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done"
+
+    async def start(_: stage.Place, worker_id: str) -> stage.DemoWorker:
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", leaves), stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"up\n"
+        (tmp_path / worker_id).write_text("the end\n")
+        return stage.DemoWorker(worker_id, process, tmp_path / worker_id)
+
+    monkeypatch.setattr(stage, "_start", start)
+
+    async def fail(*, killed: bool) -> None:
+        async with stage.workers_at(stage.Place("", "", tmp_path), Watch()) as (_, second):
+            if killed:
+                second.process.kill()
+            raise DemoFailed("add_todo of the SWAIG call was answered with 424")
+
+    with pytest.raises(DemoFailed, match="worker demo-2 ended with SIGKILL; its last words:\n  the end"):
+        await fail(killed=True)
+    with pytest.raises(DemoFailed, match="answered with 424"):
+        await fail(killed=False)
