@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,13 +32,13 @@ def main() -> int:
     parser.add_argument(
         "--swarm", nargs="?", const="", choices=["", *SCRIPTS], help="worlds of the swarm, of one script"
     )
-    parser.add_argument("--seed", type=int, help="this one only, with its story")
+    parser.add_argument("--seed", type=int, nargs="+", help="these only, each with its story")
     parser.add_argument("--calls", type=int, default=100, help="calls in a world")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
     parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it is")
     parser.add_argument("--quiet", action="store_true", help="no story")
     parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
-    parser.add_argument("--order", choices=sorted(ORDERS), help="a world that is written down")
+    parser.add_argument("--order", nargs="+", choices=sorted(ORDERS), help="worlds that are written down")
     parser.add_argument("--mutations", nargs="*", help="make these mistakes (all), where each is found soonest")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes live worlds at once")
     parser.add_argument("--summary", type=Path, help="a file for the sums; a run that has one goes on where it stopped")
@@ -51,7 +51,10 @@ def main() -> int:
         logs = Logs()
         gc.collect()
         gc.freeze()
-        return _run(options, begin, logs)
+        each = [argparse.Namespace(**{**vars(options), "order": order}) for order in options.order or [None]]
+        if options.mutations is not None:
+            return sum(_find(name, one, begin, logs) for one in each for name in options.mutations or WHERE)
+        return sum([_run(one, begin, logs) for one in each])
 
 
 def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> int:
@@ -62,11 +65,7 @@ def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Log
             outcome.problems.append("the same seed did not give the same trace")
         return outcome
 
-    seeds = range(options.first, options.first + options.seeds)
-    if options.seed is not None:
-        seeds = range(options.seed, options.seed + 1)
-    if options.mutations is not None:
-        return sum(_find(name, seeds, options, begin, logs) for name in options.mutations or WHERE)
+    seeds = _seeds(options) if options.seed is None else options.seed
     summary = Summary(options.summary)
     totals: Counter[str] = Counter()
     failed: list[int] = []
@@ -81,8 +80,11 @@ def _run(options: argparse.Namespace, begin: Callable[[Nature], None], logs: Log
         if failed and not options.keep_going:
             break
     if options.seed is not None and not failed and not options.quiet:
-        _tell(live(_plan(options, options.seed), begin, logs, telling=True))
+        for seed in options.seed:
+            _tell(live(_plan(options, seed), begin, logs, telling=True))
     told = ", ".join(f"{name} {count}" for name, count in sorted(totals.items()))
+    if options.order:
+        print(f"{options.order}:", end=" ")  # noqa: T201
     speed = totals["calls"] / took if took else 0.0
     print(f"{totals['worlds']} worlds in {took:.1f} s of CPU, {speed:.0f} calls/s: {told}")  # noqa: T201
     print(f"failed: {failed or 'none'}")  # noqa: T201
@@ -105,6 +107,10 @@ def _leave(code: int) -> None:
     sys.exit(code)
 
 
+def _seeds(options: argparse.Namespace) -> range:
+    return range(options.first, options.first + options.seeds)
+
+
 def _plan(options: argparse.Namespace, seed: int) -> Plan:
     if options.order:
         return replace(ORDERS[options.order], seed=seed)
@@ -113,9 +119,7 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
     return planned(seed, calls=options.calls)
 
 
-def _find(
-    name: str, seeds: Iterable[int], options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs
-) -> int:
+def _find(name: str, options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> int:
     """Live worlds with a mistake until it is found; returns whether it was not.
 
     What goes wrong with a mistake has to go right without it.
@@ -125,7 +129,7 @@ def _find(
         chosen = {"order": order} if kind else {"swarm": where}
         options = argparse.Namespace(**{**vars(options), **chosen})
     tried = 0
-    for tried, seed in enumerate(seeds, start=1):
+    for tried, seed in enumerate(_seeds(options), start=1):
         plan = _plan(options, seed)
         with mutated(name):
             problems = live(plan, begin, logs).problems

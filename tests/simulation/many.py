@@ -76,9 +76,9 @@ class Summary:
         )
         self._commit = _commit() if path is not None else ""
 
-    def left(self, seeds: range) -> range:
+    def left(self, seeds: Sequence[int]) -> Sequence[int]:
         """Those of the seeds that were not lived yet."""
-        return range(max(seeds.start, self._kept["next"]), seeds.stop)
+        return [seed for seed in seeds if seed >= self._kept["next"]]
 
     def add(self, batch: Batch) -> None:
         """Add what came of a batch, and write it all."""

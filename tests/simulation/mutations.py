@@ -33,6 +33,7 @@ from schemas.events import EndReason
 from schemas.internal import Recipe
 from schemas.replies import EndResult, succeeded
 from schemas.requests import ToolsCall
+from tests.simulation.orders import MENDED
 
 Put = Callable[[Any, str, Any], None]
 """Puts another value where an object has one."""
@@ -59,7 +60,6 @@ WHERE: dict[str, str] = {
     "the owner's tombstone left out": "end breaks",
     "an end is told to nobody": "end breaks",
     "an end is acknowledged before its owner has answered": "end breaks",
-    "a call event is as new as its translation": "order: a start that waited for longer than the tombstone",
     "a dead worker's binding stays": "",
     "a released call's binding stays": "",
     "a placer places what another had before, without asking": "placers change",
@@ -70,14 +70,11 @@ WHERE: dict[str, str] = {
     "a recipe is never taken away": "killed telling",
     "who was cut off tells its ends at once": "comes back",
     "a recipe that RabbitMQ has back is not waited for": "comes back",
-    "an end is told without asking RabbitMQ first": ("order: told over a link that RabbitMQ has given up"),
-    "who does not get its recipe back tells its ends": "order: back when its sessions were told lost",
     "what was told lost goes on with its life": "comes back",
     "created is told before the recipe is written": "killed telling",
-    "what ends before its recipe is told without one": "order: killed between created and terminal",
     "two ends are told of each life": "early",
-    "a placer passes a tool call on that another had": "order: a tool call whose placer lost its acknowledgement",
     "an idempotency key is not remembered": "tool breaks",
+    **{mistake: f"order: {order}" for order, mistake in MENDED.items()},
 }
 """The script, or the order, whose worlds find a mistake soonest; ``""`` is any world of the swarm."""
 

@@ -1,7 +1,11 @@
-"""Some thousands of simulated calls in every run of the tests, and the seeds that have once found something."""
+"""Some thousands of simulated calls in every run of the tests, and the seeds that have once found something.
+
+Importing costs more than most worlds, so what belongs together is lived by one process. It says which failed.
+"""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,44 +58,41 @@ def simulate(*options: str) -> str:
 
 
 def test_thousands_of_simulated_calls_keep_every_guarantee():
-    print(simulate("--seeds", "30", "--first", "1000"))  # noqa: T201
+    print(simulate("--seeds", "20", "--first", "1000"))  # noqa: T201
 
 
 def test_the_same_seed_is_the_same_world():
-    simulate("--seeds", "3", "--first", "500", "--twice")
+    simulate("--seeds", "3", "--first", "500", "--calls", "50", "--twice")
 
 
 def test_a_run_in_parts_and_processes_comes_to_the_same_sums(tmp_path):
     def sums(name: str) -> dict[str, int]:
         summary = json.loads((tmp_path / name).read_text())
-        assert summary["next"] == 41
+        assert summary["next"] == 26
         (of_commit,) = summary["commits"].values()
         assert of_commit["failed"] == []
         return {what: count for what, count in of_commit["counts"].items() if what != "cpu ms"}
 
     few = ("--first", "1", "--calls", "3")
     simulate(*few, "--seeds", "21", "--jobs", "2", "--summary", str(tmp_path / "parts"))
-    told = simulate(*few, "--seeds", "40", "--jobs", "2", "--summary", str(tmp_path / "parts"))
-    assert "19 worlds" in told, told
-    simulate(*few, "--seeds", "40", "--summary", str(tmp_path / "whole"))
+    told = simulate(*few, "--seeds", "25", "--jobs", "2", "--summary", str(tmp_path / "parts"))
+    assert "4 worlds" in told, told
+    simulate(*few, "--seeds", "25", "--summary", str(tmp_path / "whole"))
     assert sums("parts") == sums("whole")
-    assert sums("whole")["worlds"] == 40
+    assert sums("whole")["worlds"] == 25
     assert sums("whole")["fault kill"] > 0
 
 
-@pytest.mark.parametrize("seed", sorted(FOUND))
-def test_what_was_found_once_stays_mended(seed):
-    simulate("--seed", str(seed), "--quiet")
+def test_what_was_found_once_stays_mended():
+    simulate("--seed", *map(str, FOUND), "--quiet")
 
 
-@pytest.mark.parametrize("seed", sorted(FOUND_AMONG_FIFTY))
-def test_what_was_found_once_among_fifty_calls_stays_mended(seed):
-    simulate("--seed", str(seed), "--calls", "50", "--quiet")
+def test_what_was_found_once_among_fifty_calls_stays_mended():
+    simulate("--seed", *map(str, FOUND_AMONG_FIFTY), "--calls", "50", "--quiet")
 
 
-@pytest.mark.parametrize("name", QUICKLY_FOUND)
-def test_a_mistake_in_the_protocol_is_found(name):
-    simulate("--seeds", "60", "--calls", "8", "--mutations", name)
+def test_mistakes_in_the_protocol_are_found():
+    simulate("--seeds", "60", "--calls", "8", "--mutations", *QUICKLY_FOUND)
 
 
 @pytest.mark.long
@@ -100,19 +101,12 @@ def test_each_mistake_in_the_protocol_is_found(name):
     simulate("--seeds", "500", "--calls", "8", "--mutations", name)
 
 
-@pytest.mark.parametrize("name", MENDED)
-def test_an_order_that_was_a_hole_once_is_one_only_with_its_mistake(name):
-    simulate("--order", name, "--seeds", "4")
-    simulate("--order", name, "--seeds", "4", "--mutations", MENDED[name])
+def test_orders_that_were_holes_once_are_holes_only_with_their_mistakes():
+    simulate("--order", *MENDED, "--seeds", "4")
+    simulate("--seeds", "4", "--mutations", *MENDED.values())
 
 
-def test_a_call_whose_end_only_a_dead_owner_knew_is_restored_in_one_order():
-    told = simulate("--order", "ended while its recipe was away")
-    assert "created 2," in told, told
-    assert "lost 1," in told, told
-
-
-def test_a_session_that_was_closed_by_command_comes_back_in_one_order():
-    told = simulate("--order", "closed by command")
-    assert "created 2," in told, told
-    assert "lost 1," in told, told
+def test_in_two_orders_a_call_comes_back_that_had_ended():
+    told = simulate("--order", "ended while its recipe was away", "closed by command")
+    assert re.search("^ended while its recipe was away: .* created 2,.* lost 1,", told, re.MULTILINE), told
+    assert re.search("^closed by command: .* created 2,.* lost 1,", told, re.MULTILINE), told
