@@ -120,12 +120,12 @@ async def left_by_a_session(kind: str, launcher: LocalLauncher, *, killing: int 
     await client.start()
     word = f"hidden-{os.getpid()}-{time.monotonic_ns()}"
     assert (await client.call_tool("hide", {"word": word}))["structuredContent"]["worked"]
-    assert hidden(word), "it must be there to be ended"
+    left = hidden(word)
     if killing is not None:
         with contextlib.suppress(SessionsError):  # it may be the end of the attacker as well
             await client.call_tool("kill", {"pid": killing})
     await client.stop()
-    return await lives(word)
+    return await outlives(left)
 
 
 async def left_by_a_worker(kind: str, folder: Path) -> bool:
@@ -135,10 +135,10 @@ async def left_by_a_worker(kind: str, folder: Path) -> bool:
     )
     assert worker.stdout is not None
     word = (await asyncio.wait_for(worker.stdout.readline(), 30)).decode().strip()
-    assert hidden(word), "it must be there to be ended"
+    left = hidden(word)
     worker.send_signal(signal.SIGKILL)
     await worker.wait()
-    return await lives(word)
+    return await outlives(left)
 
 
 async def hide(kind: str, folder: Path) -> None:
@@ -152,24 +152,29 @@ async def hide(kind: str, folder: Path) -> None:
     await asyncio.Event().wait()
 
 
-def hidden(word: str) -> list[int]:
-    """The processes that were named so."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["cmdline", "status"])
-        if word in (process.info["cmdline"] or []) and process.info["status"] != psutil.STATUS_ZOMBIE
-    ]
+def hidden(word: str) -> list[psutil.Process]:
+    """The processes that were named so: they must be there to be ended."""
+    found = [one for one in psutil.process_iter(["cmdline"]) if word in (one.info["cmdline"] or []) and lives(one)]
+    assert found
+    return found
 
 
-async def lives(word: str) -> bool:
-    """Whether it outlives two seconds; ended by us then."""
+async def outlives(left: list[psutil.Process]) -> bool:
+    """Whether one of them outlives two seconds; ended by us then."""
     for _ in range(100):
-        if not (left := hidden(word)):
+        if not (left := [process for process in left if lives(process)]):
             return False
         await asyncio.sleep(0.02)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    for process in left:
+        process.kill()
     return True
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it has not ended; what has ended and nobody has asked for is a zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def main() -> None:
