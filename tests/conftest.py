@@ -1,6 +1,7 @@
 """A real RabbitMQ for every test, and a prefix of its own for each."""
 
 import asyncio
+import gc
 import inspect
 import os
 import secrets
@@ -16,6 +17,15 @@ from tests.harness import Cluster, cluster
 # How long a busy machine takes to make up an example says nothing of the example.
 settings.register_profile("tests", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+gc.set_threshold(10_000)  # what is imported and collected stays: the default looks through it again and again
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from what is there for as long as the run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
