@@ -32,8 +32,6 @@ class KeptCall:
         self.keys: set[str] = set()
         self.origin: Running | None = None
         """Who was there first: what the server tells goes through it."""
-        self.waiting: Running | None = None
-        """The requester that waits for its outcome now."""
         self.timer: asyncio.TimerHandle | None = None
         self._open: dict[str, tuple[Json, asyncio.Future[Json]]] = {}
         self._news = asyncio.Event()
@@ -101,7 +99,10 @@ class KeptCall:
 
 
 class KeptCalls:
-    """The kept requests of a worker; each counts as one that its server is busy with, which bounds them."""
+    """The kept requests of a worker; each counts as one that its server is busy with, which bounds them.
+
+    A request is kept while nobody waits for its outcome: who goes on with it has it alone until it asks again.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[str, KeptCall] = {}
@@ -115,7 +116,7 @@ class KeptCalls:
         """Run a request; the result is the server's, or its questions with the state to go on with."""
         kept = KeptCall(session, what, work)
         kept.origin = running
-        return await self._wait(kept, left, running, key)
+        return await self._wait(kept, left, key)
 
     async def resume(
         self,
@@ -133,7 +134,7 @@ class KeptCalls:
             InvalidMessage: none is kept under ``state`` for this session (any more), or it is another one.
         """
         kept = self._kept.get(state)
-        if kept is None or kept.session is not session or kept.waiting is not None:
+        if kept is None or kept.session is not session:
             raise InvalidMessage(
                 "request_state: is unknown or has expired; send the request without it to start again",
                 request_state=state[:64],
@@ -146,15 +147,11 @@ class KeptCalls:
         if kept.origin is not None:
             kept.origin.listen_as(running)
         kept.answer(responses)
-        return await self._wait(kept, left, running, key)
+        return await self._wait(kept, left, key)
 
-    async def _wait(self, kept: KeptCall, left: float, running: Running | None, key: str) -> Json:
-        kept.waiting = running or Running()
+    async def _wait(self, kept: KeptCall, left: float, key: str) -> Json:
         kept.keys.add(key)
-        try:
-            result = await kept.outcome(left)
-        finally:
-            kept.waiting = None
+        result = await kept.outcome(left)
         if not kept.done:
             self._keep(kept)
         return result
