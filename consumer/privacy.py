@@ -42,7 +42,7 @@ def become_private() -> dict[str, str]:
 
 
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of an environment a process keeps."""
+    """Return the variables of an environment that a process keeps."""
     return {
         name: value
         for name, value in environment.items()

@@ -187,7 +187,7 @@ def _read(file: str) -> bytes:
 
 
 def guessed_type(body: bytes) -> str:
-    """The content type that a body looks like."""
+    """Guess the content type of a body."""
     start = body.lstrip()[:1]
     return JSON if start in {b"{", b"[", b'"', b"\xef"} or b"=" not in body else FORM
 

@@ -81,7 +81,7 @@ class Invocation:
     json: bool = False
 
     def over(self, before: "Invocation") -> "Invocation":
-        """What was given behind the command over what was given before it."""
+        """Combine options: those after the command win over those before it."""
         return Invocation(
             url=self.url or before.url,
             prefix=self.prefix or before.prefix,
@@ -111,7 +111,7 @@ class Invocation:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator["SessionClient"]:
-        """A connection to the workers."""
+        """Connect a client to the workers."""
         from consumer.client import SessionClient
 
         settings = self.settings()
@@ -121,7 +121,7 @@ class Invocation:
 
     @asynccontextmanager
     async def link(self, name: str) -> AsyncIterator["Link"]:
-        """A connection that declares nothing by itself, unlike the client's.
+        """Open a link that declares nothing, unlike the client's.
 
         Raises:
             BrokerUnreachable: there is no broker.
@@ -239,7 +239,7 @@ def run(work: Coroutine[Any, Any, R]) -> R:
 
 
 def quiet_logs(*without: str) -> None:
-    """Logs of a command: on stderr, and only what a person should know, ``without`` what the command says itself."""
+    """Log only what a person should know, on stderr, ``without`` the lines that the command prints itself."""
     import logging
 
     from consumer.observability import configure_logging

@@ -47,27 +47,27 @@ Question = Callable[["SessionClient"], Awaitable[Offers]]
 
 
 def session_ids(context: typer.Context, incomplete: str) -> Offers:
-    """Open sessions."""
+    """Complete the ids of open sessions."""
     return _offers(context, incomplete, _sessions)
 
 
 def call_ids(context: typer.Context, incomplete: str) -> Offers:
-    """Calls that have open sessions."""
+    """Complete the ids of calls with open sessions."""
     return _offers(context, incomplete, _calls)
 
 
 def service_names(context: typer.Context, incomplete: str) -> Offers:
-    """Services that the workers offer."""
+    """Complete the names of services."""
     return _offers(context, incomplete, _services)
 
 
 def worker_ids(context: typer.Context, incomplete: str) -> Offers:
-    """Workers that are present."""
+    """Complete the ids of workers."""
     return _offers(context, incomplete, _workers)
 
 
 def tool_names(context: typer.Context, incomplete: str) -> Offers:
-    """The tools of the service, or else of the session, that has been named before."""
+    """Complete the tools of the service, or else the session, that the line names."""
     named = partial(_tools, context.params.get("session_id"), context.params.get("service"))
     return _offers(context, incomplete, named)
 
@@ -101,7 +101,7 @@ async def _tools(session_id: str | None, service: str | None, client: "SessionCl
 
 
 def event_patterns(incomplete: str) -> list[str]:
-    """What can happen to a session or a worker."""
+    """Complete the patterns of events."""
     from typing import get_args
 
     from schemas.events import SessionEventType, WorkerEventType

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fields(letter: "DeadLetter") -> dict[str, Any]:
-    """What a list tells of a message."""
+    """Return the fields of a message that a list shows."""
     return {
         "id": letter.id,
         "dead_lettered_at": None if letter.dead_lettered_at is None else letter.dead_lettered_at.isoformat(),
@@ -35,7 +35,7 @@ def fields(letter: "DeadLetter") -> dict[str, Any]:
 
 
 def whole(letter: "DeadLetter") -> dict[str, Any]:
-    """What a list leaves out; a body that is no text is in base64."""
+    """Return the fields that a list leaves out. A body that is not text is in base64."""
     message = letter.message
     try:
         body = {"body": message.body.decode()}
@@ -74,7 +74,7 @@ LONGEST = 60
 
 
 def dead_letter_table(letters: "list[DeadLetter]") -> Table:
-    """A table of messages; nothing of their bodies. ``show`` has in full what is shortened here."""
+    """Return a table of messages without their bodies. ``show`` prints in full what this shortens."""
     rows: list[Row] = [
         [
             one.id,
@@ -94,7 +94,7 @@ def shortened(word: str) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as a person says them."""
+    """Format a number of bytes for people."""
     for unit, bytes_ in (("M", 1 << 20), ("K", 1 << 10)):
         if count >= bytes_:
             return f"{count / bytes_:.1f}{unit}"
@@ -110,12 +110,12 @@ def _from(exchange: str, key: str) -> str:
 
 
 def counted(count: int) -> str:
-    """How many messages, in words."""
+    """Return the number of messages in words."""
     return "1 message" if count == 1 else f"{count} messages"
 
 
 def tell_summary(look: "Look", reasons: "Counter[str]", listed: int) -> None:
-    """How much there is, and why."""
+    """Print the number of dead letters by reason."""
     if not reasons:
         say("No dead letter matches." if look.seen else "There are no dead letters.")
     else:
@@ -127,7 +127,7 @@ def tell_summary(look: "Look", reasons: "Counter[str]", listed: int) -> None:
 
 
 def show_whole(letter: "DeadLetter") -> None:
-    """Everything about a message, for people."""
+    """Print everything about a message, for people."""
     message, screen = letter.message, answers()
     screen.print(
         facts(
@@ -169,7 +169,7 @@ def _readable(body: bytes) -> str:
 
 
 def tell_replayed(done: "list[Replayed]", *, watched: float, as_json: bool) -> None:
-    """What became of each; ``watched`` is how long (s) was looked whether it becomes a dead letter again."""
+    """Print what happened to each message. ``watched``: how long (s) the queue was watched for them."""
     if as_json:
         told = [
             fields(one.letter)

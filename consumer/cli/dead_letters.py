@@ -62,7 +62,7 @@ class Fitting:
     before: Annotated[str | None, typer.Option(metavar="TIME", help="Only those before this time.")] = None
 
     def filter(self) -> "Filter":
-        """The same, read.
+        """Return the filter that these options describe.
 
         Raises:
             typer.BadParameter: a time cannot be read.

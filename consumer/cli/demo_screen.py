@@ -47,23 +47,23 @@ class PlainView(_View):
     """Lines, each final once it is written."""
 
     def say(self, sentence: str) -> None:
-        """What is done now."""
+        """Show the current step."""
         self._print(Text(f"→ {sentence}", style="bold"))
 
     def event(self, event: CloudEvent, watch: Watch) -> None:  # noqa: ARG002 - the other view wants it
-        """What a worker has published."""
+        """Show an event of a worker."""
         self._print(event_line(event))
 
     def todos(self, call: PlayedCall, todos: list[str]) -> None:
-        """What a call has found on its list."""
+        """Show the todo list of a call."""
         self._print(_line("todos", call.call_id, "; ".join(todos)))
 
     def listing(self, sessions: Collection[SessionInfo]) -> None:
-        """What the workers list."""
+        """Show the sessions that the workers list."""
         self._print(sessions_table(sessions, width=self._screen.width))
 
     def draw(self, watch: Watch) -> None:
-        """Nothing: lines do not change."""
+        """Do nothing: printed lines do not change."""
 
     def _print(self, what: Text | Table) -> None:
         self._screen.print(what, soft_wrap=isinstance(what, Text))
@@ -93,25 +93,25 @@ class LiveView(_View):
         self._live.stop()
 
     def say(self, sentence: str) -> None:
-        """What is done now."""
+        """Show the current step."""
         self._doing = sentence
 
     def event(self, event: CloudEvent, watch: Watch) -> None:
-        """What a worker has published; the call's id stands in the table, so its platform names it here."""
+        """Show an event of a worker. The table has the call's id, so the platform names the call here."""
         call = watch.calls.get(str(event.data.get("call_id")))
         who = call.part.platform if call else event.subject or ""
         self._lines.append(_line(what_of(event), who.ljust(PLATFORM_WIDTH), about(event), event.time))
         self.draw(watch)
 
     def todos(self, call: PlayedCall, todos: list[str]) -> None:
-        """What a call has found on its list."""
+        """Show the todo list of a call."""
         self._lines.append(_line("todos", call.part.platform.ljust(PLATFORM_WIDTH), "; ".join(todos)))
 
     def listing(self, sessions: Collection[SessionInfo]) -> None:
-        """What the workers list is in the table already."""
+        """Show nothing: the table has these sessions already."""
 
     def draw(self, watch: Watch) -> None:
-        """The screen as of now."""
+        """Draw the current screen."""
         self._last = watch
         latest = max(FEWEST_LINES, self._screen.height - AROUND - self._below - len(watch.calls))
         doing = Text(f"→ {self._doing}", style="bold", no_wrap=True, overflow="ellipsis")

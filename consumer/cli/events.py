@@ -81,19 +81,19 @@ def event_line(event: "CloudEvent") -> Text:
 
 
 def line_of(when: datetime, what: str, who: str, more: str) -> Text:
-    """A line about something that happened."""
+    """Return a line about an event."""
     clock = when.astimezone().strftime("%H:%M:%S")
     line = Text.assemble((clock, "dim"), " ", state(what), " " * (TYPE_WIDTH - len(what)), " ", shown(who))
     return line.append(f"  {shown(more)}", style="dim") if more else line
 
 
 def what_of(event: "CloudEvent") -> str:
-    """What happened, in one word."""
+    """Return the event's type in one word."""
     return event.type.rpartition(".")[2]
 
 
 def about(event: "CloudEvent") -> str:
-    """What a person wants to know of an event besides its type and its subject."""
+    """Return the details of an event besides its type and its subject, for people."""
     data: dict[str, Any] = event.data
     if event.type.startswith("mcp.worker."):
         return " ".join(f"{key}={data[key]}" for key in ("host", "pid", "version") if key in data)

@@ -16,7 +16,7 @@ Failing: TypeAlias = "Mapping[str, tuple[WorkerId, FailedStart]]"
 
 
 async def failing_on(client: "SessionClient", worker_id: str | None = None) -> Failing:
-    """The services that are failing on a worker, or on any; none where a worker is too old to tell."""
+    """Return the services that are failing on a worker, or on any. Workers of an old version report none."""
     from schemas.errors import UnknownType  # noqa: PLC0415 - commands import what is heavy when they run
 
     try:
@@ -33,7 +33,7 @@ async def failing_on(client: "SessionClient", worker_id: str | None = None) -> F
 
 
 def tell_failing(failing: Failing) -> None:
-    """Say of each what is known, and what to do."""
+    """Print what is known about each failing service, and what to do."""
     for name, (worker, failed) in sorted(failing.items()):
         say(f"{name}: the latest start failed {age(failed.at)} ago with {failed.code}, on {worker}.", style="yellow")
     if failing:
@@ -41,7 +41,7 @@ def tell_failing(failing: Failing) -> None:
 
 
 def with_failing(listed: "ServicesResult | WorkerInfo", failing: Failing) -> dict[str, Any]:
-    """The JSON of what lists services, with the latest failed start of each that is failing."""
+    """Return the JSON of a list of services, with the last failed start of each failing one."""
     told: dict[str, Any] = listed.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for name, service in told["services"].items():
         if name in failing:

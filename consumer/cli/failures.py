@@ -108,7 +108,7 @@ def _first_line(error: Exception) -> str:
 
 
 def tell(failure: Failure, *, as_json: bool) -> None:
-    """Say it: on stderr for people, on stdout for programs."""
+    """Print the error: on stderr for people, on stdout for programs."""
     if as_json:
         error = {
             "code": failure.code,

@@ -106,7 +106,7 @@ def problems() -> Console:
 
 
 def write_json(value: Any, *, line: bool = False) -> None:
-    """JSON for programs: on a ``line`` of its own, or indented. ASCII, so that no locale can spoil it."""
+    """Print JSON for programs: on one ``line``, or indented. ASCII, so that no locale can spoil it."""
     sys.stdout.write(json.dumps(value, indent=None if line else 2, default=_plain) + "\n")
     sys.stdout.flush()
 
@@ -118,29 +118,29 @@ def _plain(value: Any) -> Any:
 
 
 def write_text(text: str) -> None:
-    """Text for people and pipes: as it is into a pipe, with its control characters shown on a terminal."""
+    """Print text: unchanged into a pipe, with visible control characters on a terminal."""
     sys.stdout.write(f"{shown(text, lines=True) if sys.stdout.isatty() else text}\n")
     sys.stdout.flush()
 
 
 def shown(text: object, *, lines: bool = False) -> str:
-    """A text with what would drive the terminal spelled out; ``lines`` keeps line ends and tabs."""
+    """Return a text with visible control characters. ``lines`` keeps line ends and tabs."""
     kept = "\n\t" if lines else ""
     return "".join(one if one.isprintable() or one in kept else repr(one)[1:-1] for one in str(text))
 
 
 def say(sentence: str, *, style: str = "") -> None:
-    """A sentence beside the answer, on stderr."""
+    """Print a note on stderr."""
     problems().print(Text(shown(sentence, lines=True), style=style), soft_wrap=True)
 
 
 def warn(sentence: str) -> None:
-    """A warning beside the answer, on stderr."""
+    """Print a warning on stderr."""
     say(f"warning: {sentence}", style="yellow")
 
 
 def state(word: str) -> Text:
-    """A state in its colour."""
+    """Colour a state."""
     return Text(word, style=STYLES.get(word, ""))
 
 
@@ -207,13 +207,13 @@ def fit(columns: Sequence[Width], available: int) -> list[int]:
 
 
 def age(moment: datetime | str) -> str:
-    """How long ago a moment was, in its biggest unit: ``42s``, ``3m``, ``2h``. The other host's clock may be ahead."""
+    """Format the age of a moment in its biggest unit: ``42s``, ``3m``, ``2h``. The other host's clock may be ahead."""
     then = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     return age_of((datetime.now(UTC) - then).total_seconds())
 
 
 def age_of(past: float) -> str:
-    """An age in seconds, in its biggest unit."""
+    """Format an age (s) in its biggest unit."""
     seconds = max(0, round(past))
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
@@ -222,7 +222,7 @@ def age_of(past: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them, in the two biggest units at most: ``0.3ms``, ``840ms``, ``42s``, ``3m05s``."""
+    """Format a duration (s) in its two biggest units at most: ``0.3ms``, ``840ms``, ``42s``, ``3m05s``."""
     milliseconds, tenths, whole = round(seconds * 1000), round(seconds, 1), round(seconds)
     if 0 < seconds < 0.001:
         return f"{max(0.01, seconds * 1000):.1g}ms"
@@ -238,7 +238,7 @@ def duration(seconds: float) -> str:
 
 
 def bar(part: float, whole: float, label: str, *, full_is_bad: bool = False) -> Text:
-    """A small bar with its figure behind it: how much of a whole is there, or is left."""
+    """Return a small bar with its figure: how much of a whole is used, or left."""
     share = min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
     filled = round(share * BAR)
     danger = share if full_is_bad else 1 - share
@@ -247,7 +247,7 @@ def bar(part: float, whole: float, label: str, *, full_is_bad: bool = False) -> 
 
 
 def facts(*rows: tuple[str, RenderableType]) -> Table:
-    """Names and values, one below the other."""
+    """Return a table of names and values, one pair a line."""
     made = Table.grid(padding=(0, 2, 0, 0))
     made.add_column(style="dim", no_wrap=True)
     made.add_column(overflow="fold")

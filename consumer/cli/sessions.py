@@ -147,7 +147,7 @@ def sessions_table(sessions: Collection["SessionInfo"], *, width: int | None = N
 
 
 def state_of(session: "SessionInfo") -> str:
-    """One word for how a session is."""
+    """Return a session's state in one word."""
     if session.is_expired:
         return "expired"
     if not session.is_alive:
@@ -156,7 +156,7 @@ def state_of(session: "SessionInfo") -> str:
 
 
 def time_left(session: "SessionInfo") -> Text:
-    """How long a session may stay unused from now on, as a part of how long it may at all."""
+    """Return a bar of the idle time that a session has left, as a part of its whole idle timeout."""
     return bar(max(0.0, session.time_remaining), session.timeout, _left(session))
 
 

@@ -12,7 +12,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
         typer.BadParameter: it is none; a usage error, exit code 2.
@@ -27,7 +27,7 @@ def json_object(text: str, what: str) -> dict[str, Any]:
 
 
 def moment(text: str, what: str) -> datetime:
-    """A point in time: ISO 8601 (without an offset: of this machine), or how long ago, as ``90s``, ``10m``, ``2h``.
+    """Parse a time: ISO 8601 (without an offset: of this machine), or how long ago, as ``90s``, ``10m``, ``2h``.
 
     Raises:
         typer.BadParameter: neither the one nor the other.

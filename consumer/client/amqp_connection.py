@@ -124,7 +124,7 @@ class AmqpConnection:
             up.cancel()
 
     async def close(self) -> None:
-        """Leave the broker; what is under way ends with ``Disconnected``. Idempotent.
+        """Disconnect from the broker. Requests in flight raise ``Disconnected``. Idempotent.
 
         Raises:
             NotConnectedHere: it is connected in another event loop, which still runs.
@@ -391,7 +391,7 @@ class AmqpConnection:
     # The broker.
 
     async def publish(self, body: bytes, content_type: str, exchange: str | None, key: str) -> None:
-        """Publish a call event; returns when the broker has it for sure."""
+        """Publish a call event. Returns when the broker has confirmed it."""
         self._linked()
         to = exchange or self.names.calls
         if to not in self._present:
@@ -405,7 +405,7 @@ class AmqpConnection:
             raise translated(error) from error
 
     async def count_dead_letters(self) -> int:
-        """How many dead letters there are."""
+        """Count the dead letters."""
         link, queue = self._linked(), Queue(self.names.dead_letters, "the dead letters")
         with translating():
             if not await may_exist(link, queue):

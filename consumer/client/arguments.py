@@ -25,7 +25,7 @@ _IN_PYTHON = {"Field required": "is required, and must not be None"}
 
 
 def check_text(name: str, value: object, hint: str = "") -> None:
-    """Refuse what is not text.
+    """Check that an argument is a str.
 
     Raises:
         InvalidArgument: it is not; the message ends with ``hint``.
@@ -35,7 +35,7 @@ def check_text(name: str, value: object, hint: str = "") -> None:
 
 
 def check_prefix(value: object) -> None:
-    """Refuse what workers refuse as their prefix.
+    """Check a prefix as workers do.
 
     Raises:
         InvalidArgument: they do.
@@ -48,7 +48,7 @@ def check_prefix(value: object) -> None:
 
 
 def check_texts(name: str, values: object) -> None:
-    """Refuse what is not a sequence of texts; one text is no sequence of its letters here.
+    """Check that an argument is a list of str. A single str is refused.
 
     Raises:
         InvalidArgument: it is not.
@@ -60,7 +60,7 @@ def check_texts(name: str, values: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no duration: more than nothing, and a week at most.
+    """Check that an argument is a duration (s): more than 0, and at most a week.
 
     Raises:
         InvalidArgument: it is none.
@@ -72,7 +72,7 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object, most: int) -> None:
-    """Refuse what is no number of things: 1 to ``most``.
+    """Check that an argument is a whole number from 1 to ``most``.
 
     Raises:
         InvalidArgument: it is none.
@@ -84,7 +84,7 @@ def check_count(name: str, value: object, most: int) -> None:
 
 
 def check_function(name: str, value: object) -> None:
-    """Refuse what cannot be called.
+    """Check that an argument is a function or None.
 
     Raises:
         InvalidArgument: it cannot be called.

@@ -128,7 +128,7 @@ class SyncEvents:
         self._events = events
 
     def get(self, timeout: float | None = None) -> CloudEvent:
-        """The next event.
+        """Return the next event.
 
         Raises:
             TimeoutError: none came within ``timeout`` seconds.
@@ -250,7 +250,7 @@ class SyncSessionClient:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now. A lost one is restored by itself."""
+        """Whether the client is connected now. It restores a lost connection by itself."""
         return self._client.connected
 
     create = _blocking(SessionClient.create)

@@ -30,7 +30,7 @@ from schemas.errors import (
 
 
 def translated(error: BrokerError) -> ClientError:
-    """What the broker room raised, as the client says it."""
+    """Translate an error of the broker room to the client's error."""
     match error:
         case BrokerRefused():
             return AccessRefused(str(error))
@@ -54,7 +54,7 @@ def translated(error: BrokerError) -> ClientError:
 
 @contextlib.contextmanager
 def translating() -> Iterator[None]:
-    """What the broker room raises within is raised as the client says it."""
+    """Translate errors of the broker room that are raised within this block."""
     try:
         yield
     except BrokerError as error:

@@ -102,7 +102,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now. A lost one is restored by itself."""
+        """Whether the client is connected now. It restores a lost connection by itself."""
         return self._connection.connected
 
     async def count_dead_letters(self) -> int:

@@ -27,7 +27,7 @@ class _Followed:
     connected: bool = True
 
     def tell(self, *, connected: bool) -> None:
-        """Say that the events have stopped coming, or come again; each once, however many tries fail in between."""
+        """Log once that events have stopped, and once that they come again."""
         changed, self.connected = self.connected != connected, connected
         if changed and self.on_connection is not None:
             self.on_connection(connected)
@@ -49,14 +49,14 @@ class Followers:
         self._followed: dict[asyncio.Queue[CloudEvent], _Followed] = {}
 
     async def attach(self, link: Link) -> None:
-        """Follow over a new link what was followed over the one before."""
+        """Follow the same events over a new link."""
         self._link = link
         for events, followed in self._followed.items():
             followed.channel, followed.consumer_tag = await self._follow(link, events, followed.pattern)
             followed.tell(connected=True)
 
     def detach(self) -> None:
-        """Say that events have stopped coming: the link is lost."""
+        """Note that the link is lost, so events have stopped."""
         self._link = None
         for followed in self._followed.values():
             followed.tell(connected=False)
@@ -65,7 +65,7 @@ class Followers:
     async def following(
         self, pattern: str, on_connection: Callable[[bool], None] | None = None
     ) -> AsyncIterator[asyncio.Queue[CloudEvent]]:
-        """A queue of the events whose routing key fits ``pattern``."""
+        """Follow the events whose routing key matches ``pattern``, in a queue."""
         events: asyncio.Queue[CloudEvent] = asyncio.Queue()
         with translating():
             channel, consumer_tag = await self._follow(self._linked(), events, pattern)

@@ -25,7 +25,7 @@ class Home:
         return self._loop is asyncio.get_running_loop() and self._process == os.getpid()
 
     def is_over(self) -> bool:
-        """Whether nothing can run there any more, as seen from here."""
+        """Whether the process or event loop of the client has ended."""
         return self._process != os.getpid() or self._loop.is_closed()
 
     def check(self) -> None:

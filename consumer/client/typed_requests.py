@@ -129,7 +129,7 @@ class TypedRequests:
 
 
 def on_the_wire(options: QuestionOptions) -> Json:
-    """The fields of a request that these options stand for."""
+    """Return the fields of a request that these options set."""
     fields: Json = dict(options)
     returned = fields.pop("return_questions", False)
     return fields | {"questions": "return" if returned else None}

@@ -19,7 +19,7 @@ class ExpiringDict(Generic[V]):
         self._entries: OrderedDict[str, tuple[float, V]] = OrderedDict()
 
     def set(self, key: str, value: V) -> None:
-        """Remember, counted from now."""
+        """Set a value. It expires counted from now."""
         self._forget_old()
         self._entries.pop(key, None)
         self._entries[key] = (asyncio.get_running_loop().time() + self._keep, value)
@@ -27,22 +27,22 @@ class ExpiringDict(Generic[V]):
             self._entries.popitem(last=False)
 
     def get(self, key: str) -> V | None:
-        """What is remembered, if anything is."""
+        """Return the value of a key, or None."""
         self._forget_old()
         entry = self._entries.get(key)
         return entry[1] if entry else None
 
     def items(self) -> list[tuple[str, V]]:
-        """Everything that is remembered, what was set first comes first."""
+        """Return all items, the oldest first."""
         self._forget_old()
         return [(key, value) for key, (_, value) in self._entries.items()]
 
     def drop(self, key: str) -> None:
-        """Forget now."""
+        """Drop a key."""
         self._entries.pop(key, None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all keys."""
         self._entries.clear()
 
     def _forget_old(self) -> None:

@@ -53,11 +53,11 @@ class KeyedQueues:
             del self._lanes[key]
 
     def busy(self, key: str) -> bool:
-        """Whether something of this key runs or waits."""
+        """Whether work of this key runs or waits."""
         return key in self._lanes
 
     def waiting(self, key: str) -> set[str]:
-        """The tags of what waits behind that which runs now."""
+        """Return the tags of the work that waits behind the running one."""
         return {tag for tag, _ in self._lanes.get(key, ())}
 
     async def turn(self, key: str) -> None:

@@ -42,5 +42,5 @@ async def start_program(
 
 
 def log_of(folder: Path, name: str) -> Path:
-    """Where a program that was started so logs."""
+    """Return the path of the log of a program that was started this way."""
     return folder / f"{name}.log"

@@ -55,7 +55,7 @@ class RabbitMQLine:
         self._place = place
 
     async def tell(self, call: PlayedCall, event: str) -> None:
-        """Publish an event where its platform publishes it."""
+        """Publish an event to the exchange of its platform."""
         part = call.part
         await self._client.publish_call_event(
             part.body(event, call.call_id),
@@ -81,7 +81,7 @@ class SignalWireLine:
         self._key = key
 
     async def tell(self, call: PlayedCall, event: str) -> None:
-        """Send an event to where SignalWire sends events of its kind."""
+        """Send an event to the route that SignalWire uses for this kind."""
         part = call.part
         path, wanted = (SWAIG, 200) if part.source == "swaig" else (EVENTS, 204)
         answer = await self._post(path, part.body(event, call.call_id), part.content_type, self._key)
@@ -100,7 +100,7 @@ class SignalWireLine:
         raise DemoFailed(f"{tool} of the {call.part.platform} call was answered with {_told(answer)}")
 
     async def try_another_key(self) -> None:
-        """See that a request is refused that somebody else has signed.
+        """Check that the gateway refuses a request with a wrong signature.
 
         Raises:
             DemoFailed: it was let in.
@@ -126,7 +126,7 @@ class Lines:
     signalwire: SignalWireLine
 
     def of(self, call: PlayedCall) -> Line:
-        """The way of this call."""
+        """Return the line of this call."""
         return self.signalwire if call.part.over_http else self.rabbitmq
 
 
@@ -145,7 +145,7 @@ def signature(key: str, url: str, body: bytes, content_type: str) -> dict[str, s
 
 @contextlib.asynccontextmanager
 async def signalwire_line(place: Place) -> AsyncIterator[SignalWireLine]:
-    """A line to an HTTP gateway in this process, which knows only this run's signing key."""
+    """Start an HTTP gateway in this process, and return a line to it. It knows only this run's signing key."""
     key = secrets.token_hex(16)
     gateway = Gateway(
         Settings(

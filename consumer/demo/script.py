@@ -63,11 +63,11 @@ class Part:
     """Whether the call goes quiet, so that its session expires before the call ends."""
 
     def body(self, event: str, call_id: str) -> bytes:
-        """An event as the platform would send it of another call."""
+        """Return an event as the platform sends it, with another call's id."""
         return files("consumer.demo").joinpath("events", event).read_bytes().replace(*self._ids(call_id))
 
     def routing_key(self, call_id: str) -> str:
-        """What an event of the call is published under."""
+        """Return the routing key of an event of the call."""
         return self.exchange.routing_key.replace(self.call_id, call_id) if self.exchange else ""
 
     def _ids(self, call_id: str) -> tuple[bytes, bytes]:

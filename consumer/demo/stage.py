@@ -57,7 +57,7 @@ class Place:
 
 
 def configuration(place: Place) -> dict[str, object]:
-    """What the workers are configured with: the bundled todo server, and two routes."""
+    """Return the workers' configuration: the bundled todo server, and two routes."""
     quiet = [part.source for part in PARTS if part.expires]
     return {
         "session": {"default_timeout": TIMEOUT},
@@ -93,12 +93,12 @@ class DemoWorker:
         self._log = log
 
     def last_words(self) -> str:
-        """The end of its log."""
+        """Return the last lines of the log."""
         lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return "\n".join(f"  {line}" for line in lines) or "  (it has logged nothing)"
 
     async def leave(self) -> int:
-        """Ask it to leave and return its exit code; it is ended when it takes too long."""
+        """Ask the worker to leave, and return its exit code. Kill it if it takes too long."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -129,7 +129,7 @@ async def _start(place: Place, worker_id: str) -> DemoWorker:
 
 @contextlib.asynccontextmanager
 async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
-    """A folder with the configuration, and names on the broker that are deleted in the end."""
+    """Make a folder with the configuration, and names on the broker. Both are deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-demo-") as folder:
         place = Place(url, prefix, Path(folder))
         try:
@@ -141,7 +141,7 @@ async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
 
 @contextlib.asynccontextmanager
 async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[DemoWorker]]:
-    """Two workers; one that ends before its time is a failure of the demo, and the reason of any other failure."""
+    """Run two workers. If one ends too soon, the demo fails, and that is the reason of any other failure."""
     workers: list[DemoWorker] = []
     watching: list[asyncio.Task[None]] = []
     try:

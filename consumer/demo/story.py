@@ -54,7 +54,7 @@ class DemoView(Protocol):
 
 
 async def play(url: str, prefix: str, view: DemoView) -> Summary:
-    """Play everything and return the figures of the run; leaves nothing behind, however it ends.
+    """Play the demo and return its figures. It leaves nothing behind, however it ends.
 
     Raises:
         DemoFailed: something did not come true.

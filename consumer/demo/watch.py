@@ -68,7 +68,7 @@ class Watch:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, event: CloudEvent) -> None:
-        """Take an event in."""
+        """Take an event."""
         self.events.append(event)
         call = self.calls.get(str(event.data.get("call_id")))
         if call is not None and event.type == CREATED:
@@ -81,7 +81,7 @@ class Watch:
         self._changed.set()
 
     def note_listing(self, sessions: Mapping[str, SessionInfo]) -> None:
-        """Take in what the workers list."""
+        """Take the sessions that the workers list."""
         for call_id, call in self.calls.items():
             call.listed = sessions.get(call_id)
         self._changed.set()
@@ -92,7 +92,7 @@ class Watch:
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool], what: str, *, within: float) -> None:
-        """Wait for something to be seen.
+        """Wait for a condition.
 
         Raises:
             DemoFailed: it was not, within so many seconds; ``what`` says what was waited for. Or ``fail`` was called.
@@ -108,11 +108,11 @@ class Watch:
             raise DemoFailed(f"{what} (waited {within:g} s)") from None
 
     def open_calls(self) -> set[str]:
-        """The calls whose session is open, by what the events told."""
+        """Return the calls whose session is open, according to the events."""
         return {call_id for call_id, call in self.calls.items() if call.opened is not None and not call.ended}
 
     def count(self, what: str) -> int:
-        """How many events of a type were seen of the calls that are played."""
+        """Return the number of events of a type for the demo's calls."""
         return sum(
             event.type == f"mcp.session.{what}" and str(event.data.get("call_id")) in self.calls
             for event in self.events

@@ -29,7 +29,7 @@ class Grant:
     services: frozenset[ServiceName] | None = None
 
     def check(self, scope: Scope, *, call_id: CallId | None = None, service: str | None = None) -> None:
-        """See that he may do this.
+        """Check that the sender has the scope, and may reach the call and the service.
 
         Raises:
             Refused: 403, with a sentence that names what is missing.
@@ -73,7 +73,7 @@ class Doorkeeper:
         }
 
     def grant(self, authorization: str | None) -> Grant:
-        """What the sender may do.
+        """Return the rights of a request's sender.
 
         Raises:
             Refused: 401: there are no credentials, or they do not hold.

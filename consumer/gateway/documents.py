@@ -55,7 +55,7 @@ class Documents:
                 return False
 
     async def answer(self, body: bytes, content_type: str) -> Response:
-        """The document.
+        """Return the document.
 
         Raises:
             Refused: 503, it cannot be had.

@@ -52,7 +52,7 @@ class Told:
 
 
 def told(request: Request) -> Told:
-    """What is said of this request."""
+    """Return the fields of this request's log line."""
     found: Told = request.scope["told"]
     return found
 
@@ -63,7 +63,7 @@ def overlooks(request: Request, body: Json, model: type[BaseModel]) -> None:
 
 
 def knows_all(body: Json, model: type[BaseModel]) -> None:
-    """See that the model of a body has all of its fields.
+    """Check that the model of a body has all of its fields.
 
     Raises:
         Refused: 400, there is one that it does not have.
@@ -88,7 +88,7 @@ def addressed(request: Request) -> Addressed:
 
 
 def only_listens(request: Request) -> None:
-    """Nothing is worked on any more for this request; its stream stays open, and does not count as one in flight."""
+    """Stop counting this request as in flight. Its stream stays open."""
     release: Callable[[], None] = request.scope["release"]
     release()
     told(request).timed = False
@@ -101,7 +101,7 @@ def header(request: Request, name: str) -> str | None:
 
 
 def granted(request: Request) -> Grant:
-    """What the sender of this request may do, by its ``Authorization``.
+    """Return the rights of this request's sender, by its ``Authorization`` header.
 
     Raises:
         Refused: 401, there are no credentials, or they do not hold.
@@ -124,7 +124,7 @@ def path_parameter(request: Request, name: str) -> str:
 
 
 async def body_of(request: Request, limit: int) -> bytes:
-    """The body, if it has at most ``limit`` bytes, not too many values, and arrives in time.
+    """Read the body: at most ``limit`` bytes, not too many values, and in time.
 
     Raises:
         Refused: 413 or 408.
@@ -162,7 +162,7 @@ def is_json(content_type: str) -> bool:
 
 
 async def json_object(request: Request, limit: int, *, optional: bool = False) -> Json:
-    """The body as a JSON object; with ``optional`` an empty body is an empty object.
+    """Read the body as a JSON object. With ``optional``, an empty body is an empty object.
 
     Raises:
         Refused: 400, 408, 413 or 415.
@@ -176,7 +176,7 @@ async def json_object(request: Request, limit: int, *, optional: bool = False) -
 
 
 def read_object(body: bytes) -> Json:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
         Refused: 400, the body is none.
@@ -208,7 +208,7 @@ def read_items(body: bytes) -> list[bytes]:
 
 
 def written(value: Any) -> bytes:
-    """A value as JSON; what JSON has no word for becomes null, and letters that are no text are escaped."""
+    """Write a value as JSON. NaN and infinity become null, and invalid Unicode is escaped."""
     try:
         return to_json(value, inf_nan_mode="null", by_alias=True)
     except PydanticSerializationError:
@@ -216,10 +216,10 @@ def written(value: Any) -> bytes:
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An answer in JSON."""
+    """Return a response in JSON."""
     return Response(written(value), status, headers, JSON_TYPE)
 
 
 def error_answer(status: int, error: ErrorAnswer, headers: dict[str, str] | None = None) -> Response:
-    """An answer that is an error."""
+    """Return an error response."""
     return answer(error.model_dump(exclude_none=True), status, headers)

@@ -88,7 +88,7 @@ class Gateway:
         yield from Mcp(self.client, own, self._known, seal, self._changes).routes()
 
     async def listen(self) -> None:
-        """Begin to listen: probes are answered while the broker is looked for.
+        """Begin to listen. The gateway answers probes before it is connected to the broker.
 
         Raises:
             CannotListen: the address is not to be had.
@@ -106,7 +106,7 @@ class Gateway:
         log.info("gateway.ready", port=self.port, version=__version__)
 
     async def learned(self) -> None:
-        """Wait until it knows the services of the workers: what each is, and its tools."""
+        """Wait until the gateway knows the workers' services and their tools."""
         if self._learning is not None:
             await asyncio.shield(self._learning)
 
@@ -136,7 +136,7 @@ class Gateway:
 
 
 async def run_gateway(settings: Settings) -> GatewayExit:
-    """Run a gateway until SIGTERM or SIGINT; what runs then gets ``worker.drain_timeout``."""
+    """Run a gateway until SIGTERM or SIGINT. Requests in flight then get ``worker.drain_timeout``."""
     gateway = Gateway(settings)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -39,7 +39,7 @@ class _Remembered(Generic[T]):
         self._asking: asyncio.Task[T] | None = None
 
     async def get(self) -> T:
-        """The last answer, or where there is none the first.
+        """Return the last answer, or wait for the first one.
 
         Raises:
             SessionsError: there is none, and the workers give none.
@@ -69,7 +69,7 @@ class _Remembered(Generic[T]):
             asking.exception()  # its waiters get the error
 
     def forget(self) -> None:
-        """Ask no more."""
+        """Stop asking the workers."""
         if self._asking is not None:
             self._asking.cancel()
 
@@ -109,7 +109,7 @@ class KnownServices:
         return await (known.tools.get() if known is not None else self._tools(service))
 
     async def description(self, service: str) -> ServerDescription:
-        """What the server of a service tells of itself.
+        """Return how the server of a service describes itself.
 
         Raises:
             SessionsError: there is no such service, or its server does not start.
@@ -119,7 +119,7 @@ class KnownServices:
         return await (known.description.get() if known is not None else self._description(service))
 
     async def learn(self) -> None:
-        """Ask for all of it, as soon as a worker answers."""
+        """Fetch the services, their tools and descriptions, as soon as a worker answers."""
         while True:
             try:
                 services = await self.services()
@@ -132,7 +132,7 @@ class KnownServices:
                 await self.tools(service)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking the workers."""
         self._services.forget()
         for known in self._known.values():
             known.tools.forget()

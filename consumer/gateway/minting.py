@@ -24,7 +24,7 @@ class Minting:
         self._max_body = max_body
 
     def routes(self) -> list[Route]:
-        """Its route."""
+        """Return the route of this endpoint."""
         return [Route("/calls/{call}/token", self.mint, methods=["POST"])]
 
     async def mint(self, request: Request) -> Response:

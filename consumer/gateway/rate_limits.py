@@ -27,7 +27,7 @@ class RequestsInFlight:
         self._none.set()
 
     async def none_left(self) -> None:
-        """Wait until nothing is worked on."""
+        """Wait until no request is in flight."""
         await self._none.wait()
 
     @contextmanager

@@ -32,11 +32,11 @@ class Readiness:
         self._asking = asyncio.Lock()
 
     def routes(self) -> list[Route]:
-        """Its routes."""
+        """Return the routes of this endpoint."""
         return [Route("/livez", self.live), Route("/readyz", self.ready), Route("/metrics", self.metrics)]
 
     async def live(self, _: Request) -> Response:
-        """Say that the event loop runs."""
+        """Answer 200: the event loop runs."""
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:

@@ -54,7 +54,7 @@ class Rest:
         self._rates = rates
 
     def routes(self) -> list[Route]:
-        """Its routes."""
+        """Return the routes of this endpoint."""
         return [
             Route("/health", self.health, methods=["GET"]),
             Route("/services", self.services, methods=["GET"]),
@@ -95,7 +95,7 @@ class Rest:
         return answer(ListedTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
 
     async def call(self, request: Request) -> Response:
-        """Call a tool, on the call's session; open that if there is none."""
+        """Call a tool on the call's session. Open the session if there is none."""
         await self._limit(request, "call")
         grant = granted(request)
         service = _service(request)

@@ -120,7 +120,7 @@ class Senders:
         )
 
     async def publish(self, client: SessionClient, body: bytes, content_type: str) -> None:
-        """Publish what a platform said; returns when RabbitMQ has it.
+        """Publish an event of a platform. Returns when RabbitMQ has confirmed it.
 
         Raises:
             Refused: 503, it could not be confirmed in time.

@@ -35,7 +35,7 @@ TOO_MANY: Final = _too_many()
 
 
 def bounds_of(settings: GatewaySettings) -> ConnectionBounds:
-    """What connections may cost a gateway with these settings."""
+    """Return the bounds of connections for a gateway with these settings."""
     return ConnectionBounds(settings.max_connections, HEAD_TIMEOUT, READ_TIMEOUT, max_head=MAX_HEAD, refusal=TOO_MANY)
 
 
@@ -96,7 +96,7 @@ class HttpServer:
         return chosen
 
     async def close(self) -> None:
-        """Close every connection, and listen no more; bounded."""
+        """Close every connection and the port, within a bounded time."""
         if self._serving is None:
             return
         self._server.should_exit = True

@@ -46,7 +46,7 @@ class ErrorAnswer(Strict):
 
 
 def status_of(code: ErrorCode) -> int:
-    """The HTTP status of a worker's error."""
+    """Return the HTTP status of a worker's error."""
     match code:
         case ErrorCode.INVALID_MESSAGE | ErrorCode.UNKNOWN_TYPE | ErrorCode.SESSION_EXISTS:
             return 400
@@ -82,7 +82,7 @@ def status_of(code: ErrorCode) -> int:
 
 
 def answer_of(error: SessionsError, *, only_reads: bool = False) -> tuple[int, ErrorAnswer]:
-    """Status and body for an error of a worker, or of the way to it; what only reads executes nothing."""
+    """Return status and body for an error of a worker or a client. ``only_reads``: the request executed nothing."""
     status = _status_of_client(error) if isinstance(error, ClientError) else status_of(ErrorCode(error.code))
     retryable = error.retryable
     if only_reads and status == 424:

@@ -50,14 +50,14 @@ class Swaig:
         self._catalogue = catalogue
 
     def routes(self) -> list[Route]:
-        """Its routes."""
+        """Return the routes of this endpoint."""
         return [
             Route("/signalwire/swaig", self.take, methods=["POST"]),
             Route("/signalwire/swaig/{service}", self.take, methods=["POST"]),
         ]
 
     async def take(self, request: Request) -> Response:
-        """Run a function, take a hook, or tell what functions there are."""
+        """Run a function, take a hook, or list the functions."""
         body = await body_of(request, self._settings.max_body)
         sender = self._senders.identify(request, body)
         payload = read_object(body)

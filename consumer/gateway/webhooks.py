@@ -43,7 +43,7 @@ class Webhooks:
         self._documents = documents
 
     def routes(self) -> list[Route]:
-        """Its routes."""
+        """Return the routes of this endpoint."""
         return [
             Route("/events", self.take_any, methods=["GET", "POST"]),
             Route("/events/{platform}", self.take_one, methods=["GET", "POST"]),
@@ -51,7 +51,7 @@ class Webhooks:
         ]
 
     async def take(self, request: Request) -> Response:
-        """Publish what SignalWire says of a call."""
+        """Publish an event of SignalWire."""
         sent, body, content_type = await self._read(request)
         sender = self._senders.identify(request, sent)
         return await self._published(request, sender, [body], content_type, self._documents["signalwire"])

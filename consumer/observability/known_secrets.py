@@ -22,7 +22,7 @@ _pattern: re.Pattern[str] | None = None
 
 
 def learn(secrets: Iterable[str]) -> None:
-    """Hide these from now on, also as a URL, as JSON and as base64 write them. Idempotent."""
+    """Mask these texts from now on, also in their URL, JSON and base64 forms. Idempotent."""
     global _pattern  # noqa: PLW0603 - one process has one set of secrets
     forms = {form[:LONGEST] for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)}
     if forms <= _known:
@@ -32,7 +32,7 @@ def learn(secrets: Iterable[str]) -> None:
 
 
 def known() -> int:
-    """How many there are to hide; what was masked before there were more is masked anew."""
+    """Return the number of known secrets. Cached masked texts are masked again when it grows."""
     return len(_known)
 
 

@@ -56,7 +56,7 @@ class _Handler(logging.Handler):
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger; may be made before ``configure_logging``, which it then follows."""
+    """Return a logger. It may be made before ``configure_logging``, and follows it then."""
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
@@ -111,7 +111,7 @@ _QUIETED = ("aio_pika", "aiormq")
 
 
 def also_log(fields: Callable[[], Mapping[str, str]]) -> None:
-    """Have every line of our own carry these fields as well, as they are when it is written."""
+    """Add these fields to every line of our own, with their values at that time."""
     _also.append(fields)
 
 

@@ -10,7 +10,7 @@ EVERY = 0.5
 
 
 async def measure() -> None:
-    """Measure for ever; cancel it to stop."""
+    """Measure the lag of the event loop until cancelled."""
     while True:
         due = time.monotonic() + EVERY
         await asyncio.sleep(EVERY)

@@ -103,7 +103,7 @@ def masked(value: Any) -> Any:
 
 
 def masked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of what stands under names."""
+    """Return a copy of named fields to print, without secrets."""
     return _Masking().fields(fields, MAX_DEPTH)
 
 

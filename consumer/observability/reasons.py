@@ -11,7 +11,7 @@ _AMQP_CODES = 200
 
 
 def reason_of(error: BaseException | None) -> str:
-    """What an error says of itself, or a sentence where it says nothing."""
+    """Return the text of an error, or a sentence if it has none."""
     if error is None:
         return ""
     match error.args:

@@ -33,12 +33,12 @@ def _configured() -> bool:
 
 
 def traced() -> bool:
-    """Whether what runs now is part of a trace."""
+    """Whether the current task is part of a trace."""
     return trace.get_current_span().get_span_context().is_valid
 
 
 def carrier() -> dict[str, str]:
-    """The headers that carry the context of what runs now."""
+    """Return the headers that carry the current trace context."""
     found: dict[str, str] = {}
     if traced():
         propagate.inject(found)
@@ -117,7 +117,7 @@ def serving(method: str, headers: Mapping[str, str]) -> AbstractContextManager[S
 
 
 def served(current: Span, route: str, status: int) -> None:
-    """Say which route a request took, and how it was answered."""
+    """Record the route and the status of a request."""
     current.update_name(route)
     current.set_attributes({"http.route": route, "http.response.status_code": status})
     if status >= 500:
@@ -125,7 +125,7 @@ def served(current: Span, route: str, status: int) -> None:
 
 
 def failed(current: Span, error_type: str, problem: str = "") -> None:
-    """Mark what runs as failed; ``error_type`` is one of few words."""
+    """Mark the current span as failed. ``error_type`` is one of few words."""
     current.set_attribute("error.type", error_type)
     current.set_status(Status(StatusCode.ERROR, problem or error_type))
 

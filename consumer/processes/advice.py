@@ -24,7 +24,7 @@ def fetcher_of(service: MCPService) -> str | None:
 
 
 def advice(service: MCPService, seconds: float) -> str:
-    """What to do about a start that took ``seconds``; empty when nothing has to be done."""
+    """Return advice about a start that took ``seconds``; empty if it was fast enough."""
     fetcher = fetcher_of(service)
     if fetcher is not None:
         return (

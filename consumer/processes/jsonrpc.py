@@ -111,18 +111,18 @@ def parse(data: bytes, *, longest: int | None = None, most: int = MAX_VALUES) ->
 
 
 def may_be_answer(data: bytes) -> bool:
-    """Whether a message may be an answer, told from its ends: the rest is not worth reading otherwise."""
+    """Whether a message may be a response, judged from its beginning and end."""
     ends = data if len(data) <= 2 * _ENDS else data[:_ENDS] + data[-_ENDS:]
     return b'"result"' in ends or b'"error"' in ends
 
 
 def most_values(data: bytes) -> int:
-    """How many values a message may have."""
+    """Return how many JSON values a message may have."""
     return MAX_VALUES if len(data) <= MAX_UNASKED_VALUES or may_be_answer(data) else MAX_UNASKED_VALUES
 
 
 def answer_to(request_id: int | str, data: bytes) -> Answer:
-    """The answer in ``data``, which can only be for this request."""
+    """Return the response in ``data``, which can only belong to this request."""
     try:
         message = parse(data)
     except NotJsonRpc as fault:
@@ -133,7 +133,7 @@ def answer_to(request_id: int | str, data: bytes) -> Answer:
 
 
 def failure(request_id: int | str | None, message: str, *, code: int = INTERNAL_ERROR, data: Any = None) -> Answer:
-    """An error in the place of an answer that cannot be used."""
+    """Return an error instead of an unusable response."""
     return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message, data=data))
 
 

@@ -37,7 +37,7 @@ OVERDRAWN_TIMEOUT = 10.0
 
 
 def price_of(message: JSONRPCMessage) -> float:
-    """What the loop spends (s) on a message after it was read; what was asked for costs nothing."""
+    """Return how long (s) the event loop works on a message after reading it; 0 for a requested one."""
     match message:
         case JSONRPCRequest():
             return REQUEST
@@ -55,7 +55,7 @@ class LoopShare:
         self._short_since: float | None = None
 
     def spend(self, seconds: float) -> None:
-        """Note what the server has cost."""
+        """Add the time that a server's message has cost."""
         self._refill()
         self._left -= seconds
         if self._left < 0 and self._short_since is None:
@@ -70,11 +70,11 @@ class LoopShare:
 
     @property
     def rest(self) -> float:
-        """How long (s) not to listen to it."""
+        """Return how long (s) to stop reading from the server."""
         self._refill()
         return max(0.0, -self._left / RATE)
 
     @property
     def is_overdrawn(self) -> bool:
-        """Whether it has gone on for too long."""
+        """Whether the server has used more than its share for too long."""
         return self._short_since is not None and self._counted_at - self._short_since > OVERDRAWN_TIMEOUT

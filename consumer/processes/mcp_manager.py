@@ -61,7 +61,7 @@ class MCPManager:
         return service
 
     def list_services(self) -> dict[str, dict[str, Any]]:
-        """All services and what may be told about them, also the disabled ones."""
+        """List all services, also the disabled ones, without secrets."""
         return {name: service.public() for name, service in self.services.items()}
 
     def warm_up(self, changed: Callable[[], None] = lambda: None) -> None:
@@ -83,7 +83,7 @@ class MCPManager:
         await self._pool.cool_down()
 
     def warm(self, service_name: str) -> int:
-        """How many clients of the service have been started ahead and wait."""
+        """Return the number of the service's warm clients."""
         return self._pool.waiting(service_name)
 
     async def create_client(self, service_name: str) -> MCPClient:
@@ -107,7 +107,7 @@ class MCPManager:
         return self._closing is None and self._pool.take_back(client)
 
     async def get_service_tools(self, service_name: str) -> list[dict[str, Any]]:
-        """The service's tools as they were listed last, by any of its clients.
+        """Return the service's last list of tools, from any of its clients.
 
         Without a listing that holds, a client that runs is asked, and only if there is none is one started; any number
         of callers at once do that together.
@@ -123,7 +123,7 @@ class MCPManager:
         return await asyncio.shield(listing)
 
     async def describe_service(self, service_name: str) -> dict[str, Any]:
-        """What the service's server told of itself at its last start; one is started only if there was none."""
+        """Return how the service's server described itself at its last start. Start one if there was none."""
         service = self.get_service(service_name)
         if (about := self._known.about(service)) is None:
             await self.get_service_tools(service_name)

@@ -16,7 +16,7 @@ _LIKE_A_KEY = re.compile(r"(?=.*\d)[\w~+=][\w.~+/=-]{15,}")
 
 
 def origin(service: MCPService) -> str:
-    """Where the service's server is, as may be told: scheme, host and port of its URL, without user, path and query."""
+    """Return the scheme, host and port of the service's URL: the part without secrets."""
     try:
         parts = urlsplit(service.url or "")
         port = f":{parts.port}" if parts.port is not None else ""
@@ -26,7 +26,7 @@ def origin(service: MCPService) -> str:
 
 
 def secrets_of(service: MCPService) -> set[str]:
-    """The texts that must not be told: of its URL, its headers, its environment and its command."""
+    """Return the secrets in the service's URL, headers, environment and command."""
     found: set[str] = set()
     if service.url:
         found |= set(_of_url(service.url))

@@ -230,7 +230,7 @@ class MCPService(Section):
 
     @property
     def search_path(self) -> str:
-        """Where its program is looked for."""
+        """The folders in which its program is searched."""
         return self.env.get("PATH") or search_path()
 
     @property
@@ -245,7 +245,7 @@ class MCPService(Section):
         return self.model_dump_json(include=made_of)
 
     def public(self) -> dict[str, Any]:
-        """What may be told about the service: neither environment nor headers, which hold secrets."""
+        """The service without its secrets: without environment and headers."""
         return {"description": self.description, "enabled": self.enabled, "transport": self.transport}
 
 

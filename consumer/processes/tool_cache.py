@@ -50,7 +50,7 @@ class ToolCache:
         return shown.listing.tools
 
     def about(self, service: MCPService) -> dict[str, Any] | None:
-        """What the service's server has told of itself; ``None`` when nothing is known of it."""
+        """Return how the service's server described itself; ``None`` if that is unknown."""
         shown = self._current(service)
         return shown.about if shown is not None else None
 

@@ -45,12 +45,12 @@ class Dialogue:
 
     @property
     def is_heard(self) -> bool:
-        """Whether anybody hears anything before the result."""
+        """Whether the requester wants messages before the result."""
         heard = (self.on_progress, self.on_log, self.on_change, self.on_question)
         return any(one is not None for one in heard)
 
     def offers(self, method: str, params: Json) -> bool:
-        """Whether the requester can be asked this."""
+        """Whether the requester accepts this kind of question."""
         if self.on_question is None:
             return False
         capabilities = DEFAULT_CAPABILITIES if self.capabilities is None else self.capabilities

@@ -42,17 +42,17 @@ class Expiry(Generic[P]):
             self._arm()
 
     def watch(self, session: Session[P]) -> None:
-        """Expire the session when it is due; again, when its deadline has come nearer."""
+        """Expire the session at its deadline. Call this again if the deadline has come nearer."""
         self.start()
         self._deadlines.add(session)
         self._arm()
 
     def forget(self, session: Session[P]) -> None:
-        """Let the session be. The timer may ring once for nothing."""
+        """Stop watching a session. The timer may fire once without effect."""
         self._deadlines.discard(session)
 
     def stop(self) -> None:
-        """Ring no more, for good. Idempotent."""
+        """Stop the timer for good. Idempotent."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()

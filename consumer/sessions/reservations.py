@@ -41,7 +41,7 @@ class Reservation(Generic[P]):
         self.starting.add_done_callback(self._started)
 
     def free_place(self) -> None:
-        """Give the place back, to take it again at once for the session. Idempotent."""
+        """Release the place, so that the session can take it at once. Idempotent."""
         if self._places is not None:
             self._places.give_back(self.service_name)
             self._places = None

@@ -120,7 +120,7 @@ class Session(Generic[P]):
 
     @property
     def is_expired(self) -> bool:
-        """Whether its time is over, be it noticed yet or not."""
+        """Whether the session has expired, noticed or not."""
         return self.expired_because is not None
 
     @property
@@ -157,7 +157,7 @@ class Session(Generic[P]):
             self.touch()
 
     def renew_life(self) -> None:
-        """Begin another life: others were told that the one before has ended, as that of a restored session."""
+        """Begin a new life: the end of the former one was reported, as for a restored session."""
         self.life = uuid.uuid4().hex
         self.restored = True
 

@@ -259,7 +259,7 @@ class SessionManager(Generic[P]):
         return reservation
 
     def get_session(self, session_id: SessionId) -> Session[P] | None:
-        """The session, touched; None when there is none that can be used.
+        """Return the session and count a use; None if no usable session has this id.
 
         One that is overdue is ended by this. One that is dead is ended as soon as its process has told how it died,
         ``EXIT_NOTICE_TIMEOUT`` from now at the latest, so that its event can say so.
@@ -271,7 +271,7 @@ class SessionManager(Generic[P]):
         return session
 
     def peek(self, session_id: SessionId) -> Session[P] | None:
-        """The session as it stands in the table, not touched, be it dead or overdue."""
+        """Return the session without counting a use, even if it is dead or overdue."""
         return self._sessions.get(session_id)
 
     @property

@@ -28,7 +28,7 @@ class Starts(Generic[P]):
 
     @property
     def pending(self) -> set[asyncio.Future[Any]]:
-        """What has to be done before nothing is being started, and all that was started is claimed or in ``stops``."""
+        """The running starts. When they have ended, every process is claimed or in ``stops``."""
         return {*self._tasks, *self._waiting}
 
     def call_off(self) -> None:

@@ -30,7 +30,7 @@ class Stops:
         task.add_done_callback(lambda done: self._forget(session_id, done))
 
     async def wait(self, session_id: SessionId) -> None:
-        """Wait for those of one session id that run now. Cancelling the wait stops no stopping."""
+        """Wait for the current stops of one session id. Cancelling the wait cancels no stop."""
         if tasks := self._tasks.get(session_id):
             await asyncio.wait(set(tasks))
 

@@ -73,7 +73,7 @@ class AsteriskSettings(Section):
 
     @property
     def speaks(self) -> Literal["ari", "ami"]:
-        """Which of Asterisk's interfaces the address is one of."""
+        """The interface of Asterisk that the address belongs to."""
         return "ari" if self.url.startswith("http") else "ami"
 
     @property
@@ -83,12 +83,12 @@ class AsteriskSettings(Section):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What a bridge cannot do without."""
+        """The required settings that are missing."""
         return tuple(name for name in ("user", "password") if getattr(self, name) is None)
 
 
 def open_password(asterisk: AsteriskSettings) -> list[str]:
-    """A warning when the password crosses a network that others may hear."""
+    """Return a warning if the password crosses the network unencrypted."""
     parts = urlsplit(asterisk.url)
     if asterisk.password is None or parts.scheme in ("https", "tls") or _is_local(parts.hostname or ""):
         return []

@@ -71,7 +71,7 @@ class ConfigurationError(Exception):
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as people write it: ``routes[0].services``."""
+    """Format a path for people: ``routes[0].services``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".") or "the file"
 

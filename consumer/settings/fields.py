@@ -39,7 +39,7 @@ def meaning_of(model: type[BaseModel], name: str) -> str:
 
 
 def first_sentence(meaning: str) -> str:
-    """How a meaning begins, as plain text: enough to know what is asked for. A link is told as the page of it."""
+    """Return the first sentence of a meaning as plain text. A link is told as the page of it."""
     begins = _LINK.sub(r"\1 (docs/\2)", meaning).partition(". ")[0]
     return f"{begins.removesuffix('.')}." if meaning else ""
 

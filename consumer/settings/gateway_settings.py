@@ -215,7 +215,7 @@ class GatewaySettings(Section):
 
     @property
     def published_password(self) -> bool:
-        """Whether the password is the one that everybody knows."""
+        """Whether the password is the published default."""
         return self.auth_password is not None and self.auth_password.get_secret_value() == PUBLISHED_PASSWORD
 
     @property
@@ -235,7 +235,7 @@ class GatewaySettings(Section):
 
     @property
     def credentials(self) -> tuple[str, ...]:
-        """What a request may be let in by, in words and without a secret."""
+        """The kinds of credentials that are accepted, in words and without a secret."""
         counted = {
             f"user {self.auth_user}": bool(self.auth_password),
             "operator's token": bool(self.auth_token),
@@ -260,7 +260,7 @@ class GatewaySettings(Section):
 
     @property
     def listens_on(self) -> str:
-        """The address that is listened on: loopback while the published password would open the door."""
+        """The address to listen on: loopback while the password is the published default."""
         return "127.0.0.1" if self.published_password and not self.local else self.host
 
 
@@ -299,7 +299,7 @@ AGENTS_TIMEOUT = 28.0
 
 
 def second_thoughts(gateway: GatewaySettings) -> list[str]:
-    """Warnings about what is allowed and still hardly meant."""
+    """Return warnings about valid settings that are probably a mistake."""
     thoughts = []
     if gateway.listens_on != gateway.host:
         thoughts.append(

@@ -26,7 +26,7 @@ _JSON_NAMES = {list: "an array", str: "text", bool: "true or false", int: "a num
 
 
 def decode(body: bytes, content_type: str | None = None) -> Payload:
-    """The object that a body holds.
+    """Return the object that a body holds.
 
     A key that comes twice keeps its last value: FreeSWITCH's CHANNEL_HANGUP_COMPLETE has ``Hangup-Cause`` twice.
 
@@ -44,7 +44,7 @@ def decode(body: bytes, content_type: str | None = None) -> Payload:
 
 
 def json_name(value: object) -> str:
-    """What a JSON value is called in a sentence."""
+    """Return the name of a JSON value's type, for a sentence."""
     return "null" if value is None else _JSON_NAMES.get(type(value), "an object")
 
 

@@ -165,7 +165,7 @@ def translate(
 
 
 def recognisers(payload: Payload) -> list[Translator]:
-    """The translators one of whose shapes the body has; no more than one, unless somebody has mixed two bodies."""
+    """Return the translators that know the body's shape: at most one, unless it mixes two bodies."""
     found: list[Translator] = []
     for key in payload.keys() & _INDEXED:
         for translator, shape in _INDEX[key]:
@@ -181,7 +181,7 @@ def looks(
     headers: Mapping[str, object] | None = None,
     platform: Platform | None = None,
 ) -> list[Verdict]:
-    """What each translator thinks of a body, those that nearly know it first; none when it cannot be read at all."""
+    """Return each translator's verdict on a body, the nearest first; none if the body cannot be read."""
     try:
         return _looks(_payload(body, content_type, headers, platform))
     except Unusable:

@@ -23,7 +23,7 @@ GOODBYE = 0.7
 
 
 def leaving_time(drain_timeout: float) -> float:
-    """The longest that leaving takes, with ``drain_timeout`` for the calls."""
+    """Return the longest time (s) that leaving takes, including ``drain_timeout``."""
     before = STOP_TAKING + 3 * TAKEN_TIMEOUT
     after = STOP_PROCESSES + FLUSH_TIMEOUT + OTHER_NODES + INBOX_TIMEOUT + GOODBYE
     return before + drain_timeout + after

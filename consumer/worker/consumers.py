@@ -135,7 +135,7 @@ class Consumers:
             self._owner.take(delivery)
 
     async def detached(self) -> None:
-        """The link is lost, and with it whatever was under way on it."""
+        """Note that the link is lost, with everything in progress on it."""
         self._link.detach()
         self._control = None
         self._rpc_client.detach()

@@ -16,20 +16,20 @@ class CurrentLink:
         self._link: Link | None = None
 
     def attach(self, link: Link) -> None:
-        """A new link."""
+        """Use a new link."""
         self._link = link
 
     def detach(self) -> None:
-        """The link is lost."""
+        """Note that the link is lost."""
         self._link = None
 
     def restart(self, reason: str) -> None:
-        """Give the link up, if there is one: the next one declares and consumes everything anew."""
+        """Drop the link, if there is one. The next link declares and consumes everything again."""
         if self._link is not None:
             self._link.fail(reason)
 
     async def consumed(self, worker: WorkerId) -> bool:
-        """Whether somebody consumes from a worker's inbox."""
+        """Whether a worker's inbox has a consumer."""
         return await consumers_of(self._present(), self._names.inbox(worker)) > 0
 
     async def restore_dead_letters(self) -> None:

@@ -23,7 +23,7 @@ class IdClaim:
 
     @contextmanager
     def joining(self) -> Iterator[None]:
-        """Within this it is not known yet that nobody else has the id."""
+        """Mark the block in which another process may still have the id."""
         self._joining = True
         try:
             yield

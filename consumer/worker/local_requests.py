@@ -32,7 +32,7 @@ class LocalRequests:
         self._elsewhere = elsewhere
 
     async def ask(self, request: Outgoing, on_interim: OnInterim | None = None) -> Reply:
-        """Ask whoever owns the call; see ``Requester``."""
+        """Send a request to the call's owner; see ``Requester``."""
         call_id = request.call_id
         if call_id is None or request.type in DURABLE or not self._owner.owns(call_id):
             return await self._elsewhere.ask(request, on_interim)

@@ -39,7 +39,7 @@ class OwnReport:
         self._phase = phase
 
     def info(self) -> WorkerInfo:
-        """This worker as the others see it."""
+        """Return this worker's description for the others."""
         sessions, limits = self._sessions, self._sessions.limits
         return WorkerInfo(
             worker_id=self._worker_id,

@@ -68,7 +68,7 @@ class Peers:
                     self._presence.missed()
 
     def hear(self, delivery: Delivery) -> None:
-        """Take what came to the worker's own queue: the others' reports and questions, and answers to ours."""
+        """Take a message from the worker's own queue: reports, requests and replies of other workers."""
         if not self._origins.heard(delivery):
             log.warning("peers.not_a_worker", type=delivery.type, user=delivery.user)
             return

@@ -44,7 +44,7 @@ class Reports:
         self._requested = False
 
     def request(self) -> None:
-        """Have this worker report to everybody soon."""
+        """Let this worker report to all workers soon."""
         self._requested = True
         self._news.set()
 

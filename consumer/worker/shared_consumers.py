@@ -51,7 +51,7 @@ class SharedConsumers:
         return channel
 
     async def detached(self) -> None:
-        """The link is lost, and with it whatever was under way on it."""
+        """Note that the link is lost, with everything in progress on it."""
         self._channels, self._consumer_tags = {}, {}
         await self._placer.detach()
         await self._intake.detach()
@@ -60,7 +60,7 @@ class SharedConsumers:
     # Leaving.
 
     async def stop_placing(self) -> None:
-        """Be the placer no longer, and never again."""
+        """Stop being the placer, for good."""
         await self._placer.resign(0.5)
         # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
         await self._give_back("unowned")

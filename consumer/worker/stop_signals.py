@@ -25,7 +25,7 @@ class StopSignals:
         self._last: tuple[int, float] | None = None
 
     def received(self, number: int, now: float) -> Wish:
-        """What SIGTERM or SIGINT asks for at the time ``now`` (s)."""
+        """Return what SIGTERM or SIGINT asks for at the time ``now`` (s)."""
         if self._last is None:
             self._last = number, now
             return Wish.LEAVE

@@ -193,7 +193,7 @@ class Parts:
         )
 
     def reload(self, settings: Settings) -> list[str]:
-        """Take other settings on, for calls that start from now on; returns the names of those that need a restart."""
+        """Apply new settings to calls that start from now on. Return the names of those that need a restart."""
         running = self.settings
         kept = [f"worker.{name}" for name in needing_restart(running.worker, settings.worker)]
         kept += [f"session.{name}" for name in needing_restart(running.session, settings.session)]

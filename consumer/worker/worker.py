@@ -112,7 +112,7 @@ class Worker:
 
     @property
     def worker_id(self) -> WorkerId:
-        """Its id, by which the others know it."""
+        """The worker's id."""
         return self._parts.worker_id
 
     @property
@@ -134,7 +134,7 @@ class Worker:
         self._attached_before = True
 
     def reload(self, load: Callable[[], Settings]) -> None:
-        """Take the configuration on anew, for calls that start from now on; a wrong one changes nothing."""
+        """Reload the configuration for calls that start from now on. A wrong one changes nothing."""
         try:
             settings = load()
         except ConfigurationError as error:
@@ -152,7 +152,7 @@ class Worker:
         await self._consumers.detached()
 
     def leave(self, number: int = signal.SIGTERM) -> None:
-        """Begin to leave; when it is asked for again: hurry. For handlers of the signal ``number``."""
+        """Begin to leave, or hurry if called again. For the handlers of signal ``number``."""
         name = signal.Signals(number).name
         match self._stop_signals.received(number, time.monotonic()):
             case Wish.LEAVE:
@@ -167,7 +167,7 @@ class Worker:
                 assert_never(other)
 
     def shorter_way(self, elsewhere: Requester) -> Requester:
-        """A requester for who asks in this process: calls of this worker are asked without the broker."""
+        """Return a requester for this process. It reaches this worker's calls without the broker."""
         return LocalRequests(self._parts.owner, self._parts.names, elsewhere)
 
     async def is_ready(self) -> None:
@@ -179,7 +179,7 @@ class Worker:
         await self._leaving.wait()
 
     async def run(self) -> WorkerExit:
-        """Live until ``leave``. Returns the exit code."""
+        """Run until ``leave``. Return the exit code."""
         parts = self._parts
         log.info("worker.starting", worker_id=parts.worker_id, version=__version__, prefix=parts.names.prefix)
         sweeping = asyncio.to_thread(sweep, parts.settings.session.sandbox_dir)

@@ -52,7 +52,7 @@ def line(text: Text, width: int) -> Text:
 
 
 def lines(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[Text]:
-    """A line of titles and one for each row, none wider than ``width``."""
+    """Return a line of titles and one for each row, at most ``width`` wide."""
     widths = _widths(columns, rows, width)
     titles = [Text(column.title, style="bold") for column in columns]
     return [_row(columns, cells, widths, width) for cells in (titles, *rows)]

@@ -33,7 +33,7 @@ _HELP = """
 
 
 def head(known: Known, width: int, now: Now, *, paused: bool) -> list[Text]:
-    """Where, whether connected, and the figures of the last minute."""
+    """Return the head: the broker, the connection, and the figures of the last minute."""
     figures = known.listing.figures
     happened = minute(figures or ())
     first = Text.assemble(("mcp-sessions top", "bold"), "  ", known.where, "  ", _link(known, now))
@@ -97,7 +97,7 @@ def _dead_letters(count: int | None, happened: Minute) -> list[Piece]:
 
 
 def foot(view: View, ticks: float, *, paused: bool) -> Text:
-    """What can be pressed, what is being typed or asked, or what was just done."""
+    """Return the foot: the keys, the current input or question, or the last action."""
     match view.mode:
         case "filtering":
             return Text.assemble(
@@ -126,5 +126,5 @@ def foot(view: View, ticks: float, *, paused: bool) -> Text:
 
 
 def help_lines(width: int) -> list[Text]:
-    """What the keys do and the words mean."""
+    """Return the help: the keys, and what the words mean."""
     return [line(Text(row), width) for row in _HELP.format(sorts=", ".join(SORTS)).strip("\n").split("\n")]

@@ -43,11 +43,11 @@ class Keys:
 
     @property
     def waiting(self) -> bool:
-        """Whether an escape has come that may be a key, or the beginning of one."""
+        """Whether an escape waits that is the Esc key or begins a sequence."""
         return bool(self._rest)
 
     def feed(self, data: bytes) -> list[str]:
-        """The keys that are complete; sequences that nobody knows are dropped whole."""
+        """Take input, and return the complete keys. Unknown sequences are dropped."""
         keys: list[str] = []
         data, self._rest = self._rest + data, b""
         while data:
@@ -68,7 +68,7 @@ class Keys:
         return keys
 
     def flush(self) -> list[str]:
-        """Nothing more has come: an escape was a key of its own."""
+        """Return the Esc key if an escape waits: no more input has come."""
         rest, self._rest = self._rest, b""
         return ["ESCAPE"] if rest else []
 

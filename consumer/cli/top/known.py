@@ -45,7 +45,7 @@ class SessionRow:
 
     @classmethod
     def of(cls, info: Mapping[str, Any], ticks: float) -> "SessionRow":
-        """A session as a worker told of it at ``ticks``."""
+        """Return a session that a worker reported at ``ticks``."""
         return cls(
             session_id=info["session_id"],
             call_id=info["call_id"],
@@ -58,7 +58,7 @@ class SessionRow:
         )
 
     def left(self, ticks: float) -> float:
-        """How long (s) it may stay unused from ``ticks`` on."""
+        """Return how long (s) the session may stay unused from ``ticks`` on."""
         return min(self.timeout, max(0.0, self.runs_out - ticks))
 
 
@@ -96,14 +96,14 @@ class Known:
     events: "deque[CloudEvent]" = field(default_factory=lambda: deque(maxlen=EVENTS))
 
     def listed(self, listing: ClusterListing, ticks: float, since: "Iterable[CloudEvent]" = ()) -> None:
-        """Take in what the workers answered; ``since`` are the events that came after they were asked."""
+        """Take the workers' answers. ``since``: the events that came after the request."""
         self.listing, self.heard_at, self.problem = listing, ticks, ""
         self.sessions = {name: SessionRow.of(info, ticks) for name, info in listing.sessions.items()}
         for event in since:
             self._apply(event, ticks)
 
     def happened(self, event: "CloudEvent", ticks: float) -> None:
-        """Take in an event."""
+        """Take an event."""
         self.events.append(event)
         self._apply(event, ticks)
 

@@ -31,7 +31,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def now() -> Now:
-    """This moment."""
+    """Return the current time."""
     return Now(asyncio.get_running_loop().time(), datetime.now(UTC))
 
 
@@ -51,7 +51,7 @@ class Screen:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
-        """Show it; returns the exit code: 0 when it was quit, 128 and the number of the signal that ended it."""
+        """Run the display. Return the exit code: 0 when it was quit, 128 and the number of the signal that ended it."""
         async with AsyncExitStack() as leaving:
             leaving.push_async_callback(self._cancel)
             self._start(self._watcher.watch(self._interval), "top-watch")

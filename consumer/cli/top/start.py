@@ -79,7 +79,7 @@ def _one_frame(known: "Known") -> None:
 
 
 def snapshot(known: "Known") -> dict[str, Any]:
-    """What is known, for programs."""
+    """Return the data of one frame for programs."""
     from consumer.cli.top.known import minute
 
     listing = known.listing

@@ -95,7 +95,7 @@ def position(view: View, rows: Sequence[SessionRow]) -> int | None:
 
 
 def pressed(view: View, key: str, sessions: Mapping[str, SessionRow]) -> tuple[View, Action]:
-    """What a key does."""
+    """Handle a key. Return the new view and what is to be done."""
     if key == "INTERRUPT":
         return view, Quit()
     if key == "REDRAW":

@@ -53,26 +53,26 @@ class Watcher:
 
     @property
     def held(self) -> bool:
-        """Whether what is known stays as it is; see ``hold``."""
+        """Whether updates are paused; see ``hold``."""
         return self._held is not None
 
     def hold(self) -> None:
-        """Let what is known stay as it is; what happens meanwhile comes with ``go_on``."""
+        """Pause updates. ``go_on`` applies what happens meanwhile."""
         self._held = []
 
     def go_on(self) -> None:
-        """Catch up, and ask at once."""
+        """Resume updates, and ask the workers at once."""
         held, self._held = self._held or [], None
         for event in held:
             self.known.happened(event, _ticks())
         self.ask()
 
     def ask(self) -> None:
-        """Ask now instead of later."""
+        """Ask the workers now."""
         self._wanted.set()
 
     async def fetch(self) -> ClusterListing:
-        """Ask one round of questions.
+        """Send one round of requests to the workers.
 
         Raises:
             SessionsError: the workers or the broker did not answer.
@@ -119,7 +119,7 @@ class Watcher:
         return None
 
     async def watch(self, interval: float) -> None:
-        """Ask again and again, for ever."""
+        """Ask the workers repeatedly, until cancelled."""
         took = 0.0
         while True:
             self._wanted.clear()
@@ -148,7 +148,7 @@ class Watcher:
         return took
 
     async def follow(self, retry: float = RETRY) -> None:
-        """Take in what happens, for ever; ``retry`` seconds after each try that found nothing declared to follow."""
+        """Follow the events until cancelled; ``retry`` seconds after each try that found nothing declared to follow."""
         while True:
             with contextlib.suppress(NotRouted, Disconnected):
                 await self._follow()

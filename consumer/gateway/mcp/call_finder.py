@@ -38,7 +38,7 @@ class Calls:
         self._seal = seal
 
     async def meant(self, request: Request) -> Meant:
-        """What a request means.
+        """Return the call and the service that a request addresses.
 
         Raises:
             Refused: 400, 401, 403, or 404 if its MCP session or its token belongs to another call.

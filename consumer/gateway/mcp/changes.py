@@ -19,10 +19,10 @@ class Listener(Protocol):
     """The listeners to the changes of one call's session on one service."""
 
     def hear(self, event: CloudEvent) -> None:
-        """Take an event; called in the order in which they came, and not to be waited in."""
+        """Take an event, in the order of arrival. Must not block."""
 
     def end(self) -> None:
-        """Hear nothing more: this gateway leaves, or can follow events no longer."""
+        """End the stream: this gateway leaves, or cannot follow events any more."""
 
 
 class SessionChanges:
@@ -37,12 +37,12 @@ class SessionChanges:
 
     @property
     def listeners(self) -> int:
-        """How many listen."""
+        """The number of listeners."""
         return sum(map(len, self._listeners.values()))
 
     @contextlib.asynccontextmanager
     async def heard(self, call_id: CallId, service: str, listener: Listener) -> AsyncIterator[None]:
-        """Have a listener hear of the session of a call on a service, from the moment that this is entered.
+        """Pass the events of a call's session on a service to a listener, within this block.
 
         Raises:
             SessionsError: the broker cannot be asked for events.

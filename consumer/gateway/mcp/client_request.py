@@ -26,7 +26,7 @@ class ClientRequest:
     hearing: Hearing
 
     def the_call(self) -> CallId:
-        """The call that is meant.
+        """Return the call that the request names.
 
         Raises:
             RpcError: none is named.
@@ -37,7 +37,7 @@ class ClientRequest:
         return self.call_id
 
     def text(self, name: str) -> str:
-        """A parameter that must be a text.
+        """Return a parameter that must be a string.
 
         Raises:
             RpcError: it is none.
@@ -48,7 +48,7 @@ class ClientRequest:
         return value
 
     def object(self, name: str) -> Json:
-        """A parameter that must be an object; an empty one where it is left out.
+        """Return a parameter that must be an object. Without it, return an empty one.
 
         Raises:
             RpcError: it is none.

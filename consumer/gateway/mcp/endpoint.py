@@ -52,7 +52,7 @@ class Mcp:
         self._methods = Methods(client, catalogue, settings, seal, subscriptions)
 
     def routes(self) -> list[Route]:
-        """Its routes."""
+        """Return the routes of this endpoint."""
         return [
             Route("/calls/{call}/mcp", self.only_service_of_a_call, methods=["POST"]),
             Route("/calls/{call}/{service}/mcp", self.service_of_a_call, methods=["POST"]),

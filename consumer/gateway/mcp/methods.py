@@ -71,7 +71,7 @@ class Methods:
         }
 
     async def answer(self, asked: ClientRequest) -> Json:
-        """The result of a request.
+        """Return the result of a request.
 
         Raises:
             RpcError: there is none, and this is the answer instead.

@@ -81,7 +81,7 @@ def check_stateless(headers: Headers, call: RpcRequest) -> Json:
 
 
 def check_version(headers: Mapping[str, str]) -> None:
-    """See that a notification is of a version that is spoken here.
+    """Check that this gateway speaks the version of a notification.
 
     Raises:
         RpcError: 400.
@@ -92,7 +92,7 @@ def check_version(headers: Mapping[str, str]) -> None:
 
 
 def check_arguments(schema: Any, arguments: Json, headers: Headers) -> None:
-    """See that ``Mcp-Param-*`` headers repeat the arguments that a tool's schema names for it.
+    """Check that ``Mcp-Param-*`` headers repeat the arguments that the tool's schema marks.
 
     Raises:
         RpcError: 400.
@@ -125,7 +125,7 @@ def change(changed_list: str | None, uri: str | None) -> tuple[str, Json]:
 
 
 def log_level(call: RpcRequest) -> str | None:
-    """From which level on a request of the stateless era wants the server's log; None: not at all."""
+    """Return the lowest log level that a request of the stateless era asks for; None if it wants no log."""
     level = call.meta.get(LOG_LEVEL_META_KEY)
     return level if isinstance(level, str) and level in LEVELS else None
 
@@ -138,12 +138,12 @@ def status_of(error: RpcError, era: Era) -> int:
 
 
 def is_of_envelope(key: str) -> bool:
-    """Whether a key of ``_meta`` is of the stateless era's envelope, which each hop writes anew."""
+    """Whether a key of ``_meta`` belongs to the stateless era's envelope. Each hop writes that again."""
     return key in _ENVELOPE
 
 
 def capabilities_of(call: RpcRequest) -> Json:
-    """What the client of a request can do, where the request says it itself."""
+    """Return the client's capabilities, if the request names them."""
     can = call.meta.get(CLIENT_CAPABILITIES_META_KEY, call.params.get("capabilities"))
     return can if isinstance(can, dict) else {}
 

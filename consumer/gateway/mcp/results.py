@@ -65,7 +65,7 @@ def server_info(described: ServerDescription) -> Json:
 
 
 def of_era(result: Json, era: Era, method: str, server: Json) -> Json:
-    """A result with what its era wants beside the server's own words."""
+    """Return a result with the fields that its era requires."""
     if era == "handshake":
         return {name: value for name, value in result.items() if name != "resultType"}
     whole = {"resultType": "complete", **result}
@@ -75,7 +75,7 @@ def of_era(result: Json, era: Era, method: str, server: Json) -> Json:
 
 
 def told(error: SessionsError) -> Json:
-    """An error of a tool call as a result that a model can read out.
+    """Return an error of a tool call as a result for the model.
 
     Raises:
         RpcError: it is none that a model should speak of.

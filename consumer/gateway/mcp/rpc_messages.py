@@ -67,7 +67,7 @@ class RpcError(Exception):
 
 
 def read(body: bytes) -> RpcRequest | Notification | ClientAnswer:
-    """The message that a body is.
+    """Parse a body as a JSON-RPC message.
 
     Raises:
         RpcError: 400, it is no JSON, a batch, or no message of JSON-RPC 2.0.
@@ -103,12 +103,12 @@ def _invalid(sentence: str) -> RpcError:
 
 
 def result_of(request_id: RequestId, result: Json) -> bytes:
-    """The answer with a result."""
+    """Return a response with a result."""
     return written({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
 def error_of(request_id: RequestId, error: RpcError) -> bytes:
-    """The answer with an error."""
+    """Return a response with an error."""
     said: Json = {"code": error.code, "message": error.message}
     if error.data is not None:
         said["data"] = error.data
@@ -116,12 +116,12 @@ def error_of(request_id: RequestId, error: RpcError) -> bytes:
 
 
 def notification(method: str, params: Json) -> bytes:
-    """A notification to the client."""
+    """Return a notification to the client."""
     return written({"jsonrpc": "2.0", "method": method, "params": params})
 
 
 def question(request_id: str, method: str, params: Json) -> bytes:
-    """A request to the client."""
+    """Return a request to the client."""
     return written({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 

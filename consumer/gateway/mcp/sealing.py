@@ -40,7 +40,7 @@ class McpSession(BaseModel):
 
     @classmethod
     def new(cls, call_id: CallId | None, service: str, version: str, capabilities: Json) -> "McpSession":
-        """A session that no other one equals."""
+        """Return a new, unique session."""
         return cls(c=call_id, s=service, v=version, k=capabilities, r=secrets.token_hex(12))
 
 
@@ -67,7 +67,7 @@ class Seal:
         return cls(MultiFernet([Fernet(_derived(secret)) for secret in _secrets(settings, prefix)]))
 
     def close(self, value: McpSession | Question) -> str:
-        """The value as a text of letters, digits, ``-``, ``_`` and ``=``."""
+        """Encode a value as a token of letters, digits, ``-``, ``_`` and ``=``."""
         return self._fernet.encrypt(value.model_dump_json(by_alias=True).encode()).decode()
 
     def session(self, text: str) -> McpSession | None:

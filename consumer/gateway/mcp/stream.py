@@ -49,7 +49,7 @@ class Hearing:
             self._told.put_nowait(message)
 
     def end(self) -> None:
-        """Send the client nothing more."""
+        """End the stream to the client."""
         self._told.put_nowait(None)
 
     async def taken(self) -> None:
@@ -171,5 +171,5 @@ async def _left(receive: Receive) -> None:
 
 
 def event_of(message: bytes) -> bytes:
-    """A message as a server-sent event."""
+    """Encode a message as a server-sent event."""
     return b"event: message\r\ndata: " + message + b"\r\n\r\n"

@@ -47,13 +47,13 @@ class ChangeFilter:
     uris: tuple[str, ...]
 
     def written(self) -> Json:
-        """As MCP has it; what is not wanted is left out."""
+        """Return the filter in MCP's form, without unset fields."""
         told: Json = {LISTS[name]: True for name in LISTS if name in self.lists}
         return told | ({"resourceSubscriptions": list(self.uris)} if self.uris else {})
 
 
 def wanted(notifications: Any) -> ChangeFilter:
-    """The filter of a request.
+    """Return the filter of a request.
 
     Raises:
         RpcError: it is none.
@@ -103,7 +103,7 @@ class Listening:
         self._woken.set()
 
     def all_changed(self) -> None:
-        """Another session has taken over: nothing that the client has read of the former one holds."""
+        """Mark everything as changed, because another session has replaced the former one."""
         self.opened_anew = False
         self._changed |= {(name, None): None for name in LISTS if name in self._filter.lists}
         self._changed |= {(None, uri): None for uri in self._filter.uris}
@@ -114,13 +114,13 @@ class Listening:
         self._woken.set()
 
     async def changed(self) -> list[Change]:
-        """Wait until something is to be told, or done; returns what has changed."""
+        """Wait for a change or the end. Return what has changed."""
         await self._woken.wait()
         self._woken.clear()
         return self.taken()
 
     def taken(self) -> list[Change]:
-        """What has changed and was not told yet."""
+        """Return the changes that were not sent yet."""
         changed, self._changed = list(self._changed), {}
         return changed
 

@@ -54,7 +54,7 @@ class Listing:
 
     @property
     def is_old(self) -> bool:
-        """Whether the time is over for which the server said that they hold."""
+        """Whether the list's lifetime, as the server gave it, is over."""
         return self.until < inf and asyncio.get_running_loop().time() >= self.until
 
 
@@ -147,7 +147,7 @@ class Catalogue:
         return name in self._names
 
     def set(self, listing: Listing) -> None:
-        """Note a listing."""
+        """Set the list of tools."""
         self.listing, self._names = listing, frozenset(tool["name"] for tool in listing.tools)
         self._listings += 1
 

@@ -143,12 +143,12 @@ class ClientLifecycle:
 
     @property
     def stopping(self) -> bool:
-        """Whether its end was asked for."""
+        """Whether the client was told to stop."""
         return self._stopping
 
     @property
     def connection(self) -> Connection | None:
-        """What it reaches the server by, once there is one."""
+        """The connection to the server, once there is one."""
         return self._connection
 
     @property
@@ -300,7 +300,7 @@ class ClientLifecycle:
             self._connection.break_off(cause)
 
     async def await_exit(self) -> ProcessExit | None:
-        """How the server ended, if it did or does so in a moment; a stop that was asked is an end, too."""
+        """Return how the server ended, or ends in a moment. A requested stop is an end, too."""
         link = self._connection
         if link is not None and (ending := await link.wait_gone(EXIT_TIMEOUT)) is not None:
             return ending

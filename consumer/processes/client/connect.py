@@ -10,5 +10,5 @@ from consumer.processes.service import MCPService
 
 
 def connect(service: MCPService, launcher: Launcher, line_cap: int) -> AbstractAsyncContextManager[Connection]:
-    """Open a connection; when the block is left nothing of it remains."""
+    """Open a connection for the block. Nothing of it remains afterwards."""
     return over_http(service) if service.url else over_stdio(service, launcher, line_cap)

@@ -33,41 +33,41 @@ class Connection(ABC):
     @property
     @abstractmethod
     def last_words(self) -> str:
-        """What the server said last, beside the protocol."""
+        """The last lines that the server wrote outside the protocol."""
 
     @property
     def forgotten(self) -> bool:
-        """Whether the server lives and does not know the session any more; what it is asked then, it never executes."""
+        """Whether a live server has forgotten the session. It executes no request of such a session."""
         return False
 
     # While it starts.
 
     @abstractmethod
     async def setback(self, fault: Exception, *, probed: bool) -> Setback:
-        """What a fault of the handshake means; ``probed`` when the server was asked which era it speaks."""
+        """Return what a failed handshake means. ``probed``: the server was asked for its era."""
 
     @abstractmethod
     def too_slow(self) -> StartTimeout:
-        """The error for a handshake that did not come to an end in time."""
+        """Return the error for a handshake that took too long."""
 
     @abstractmethod
     def hurry(self) -> None:
-        """Give the server no time to leave when it is ended: no session was begun."""
+        """End the server without waiting for it: no session has begun."""
 
     # While the session lasts.
 
     @abstractmethod
     def begin(self, gone: Callable[[ProcessExit], None]) -> None:
-        """The start has succeeded: have ``gone`` called once, in the loop, when the server ends or is lost."""
+        """Note that the start succeeded. ``gone`` is called once, in the loop, when the server ends or is lost."""
 
     @abstractmethod
     def break_off(self, cause: BaseException) -> None:
-        """The streams have failed."""
+        """Note that the streams have failed."""
 
     @abstractmethod
     async def wait_gone(self, timeout: float) -> ProcessExit | None:
-        """Wait at most ``timeout`` seconds for the end; how it ended, or ``None`` when it has not."""
+        """Wait at most ``timeout`` seconds for the end. Return how it ended, or ``None`` if it has not."""
 
     @abstractmethod
     def kill(self) -> None:
-        """End at once what is ours of the server."""
+        """Kill the server's process, if this worker started it."""

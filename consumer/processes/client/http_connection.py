@@ -53,7 +53,7 @@ class _CheckedWrites(Stream):
         await self._inner.send(item)
 
     async def aclose(self) -> None:
-        """Send no more."""
+        """Close the stream for sending."""
         await self._inner.aclose()
 
 
@@ -66,7 +66,7 @@ class FairStream(Stream):
         self._inner, self._share, self._talks = inner, share, talks
 
     async def receive(self) -> SessionMessage | Exception:
-        """The next message."""
+        """Receive the next message."""
         item = await self._inner.receive()
         self._share.spend(price_of(item.message) if isinstance(item, SessionMessage) else NOTIFICATION)
         if self._share.is_overdrawn:
@@ -85,7 +85,7 @@ class FairStream(Stream):
             raise StopAsyncIteration from None
 
     async def aclose(self) -> None:
-        """Take no more."""
+        """Close the stream for receiving."""
         await self._inner.aclose()
 
 
@@ -113,17 +113,17 @@ class HttpConnection(Connection):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is not known that the session is over."""
+        """Whether the session may still be open."""
         return not self.forgotten and not self._gone.done()
 
     @property
     def last_words(self) -> str:
-        """Why it forgot the session."""
+        """The reason why the server forgot the session."""
         return f"{FORGOTTEN} ({self._why_forgotten})" if self.forgotten else ""
 
     @property
     def forgotten(self) -> bool:
-        """Whether the server has said so."""
+        """Whether the server has said that it does not know the session."""
         return bool(self._why_forgotten)
 
     def _forget(self, why: str) -> None:
@@ -139,7 +139,7 @@ class HttpConnection(Connection):
             self._gone.set_result(ProcessExit(exit_code=None, signal=None, stderr=why))
 
     async def setback(self, fault: Exception, *, probed: bool) -> Setback:  # noqa: ARG002 - it did not end of it
-        """It refused; the status says more than its words."""
+        """Return the server's refusal, with its HTTP status."""
         status = self.http.refused
         if status is None:
             return Setback(refused(self._service, fault, ""))
@@ -148,18 +148,18 @@ class HttpConnection(Connection):
         return Setback(refused(self._service, fault, "", clue=clue, status=status))
 
     def too_slow(self) -> StartTimeout:
-        """The error, which can say nothing more."""
+        """Return the error for a handshake that took too long."""
         return too_slow(self._service, "")
 
     def hurry(self) -> None:
-        """Nothing to do: nothing of it is ours to end."""
+        """Do nothing: this worker did not start the server."""
 
     def begin(self, gone: Callable[[ProcessExit], None]) -> None:
-        """Hear of the end of the session."""
+        """Have ``gone`` called when the session ends."""
         self._gone.add_done_callback(lambda ended: gone(ended.result()))
 
     def break_off(self, cause: BaseException) -> None:
-        """The server cannot be reached any more."""
+        """Note that the server cannot be reached any more."""
         self._end(mask_text(f"connection lost: {cause!r}"))
 
     async def wait_gone(self, timeout: float) -> ProcessExit | None:
@@ -168,12 +168,12 @@ class HttpConnection(Connection):
         return self._gone.result() if self._gone.done() else None
 
     def kill(self) -> None:
-        """Nothing to do: nothing of it is ours to end."""
+        """Do nothing: this worker did not start the server."""
 
 
 @asynccontextmanager
 async def over_http(service: MCPService) -> AsyncIterator[HttpConnection]:
-    """Connect to a URL; when the block is left the server has been told that the session is over."""
+    """Connect to a URL for the block. At its end the server is told that the session is over."""
     assert service.url is not None
     link = HttpConnection(service)
     async with (

@@ -117,17 +117,17 @@ class MCPClient:
 
     @property
     def era(self) -> Era | None:
-        """Which era the server speaks, once that is known."""
+        """The era that the server speaks, once it is known."""
         return self._life.era
 
     @property
     def is_modern(self) -> bool:
-        """Whether the server asks by results, as revision 2026-07-28 has it; known once it has started."""
+        """Whether the server asks its questions in results, as in revision 2026-07-28. Known after the start."""
         return self.era is Era.MODERN
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the server tells of itself: ``era protocol_version capabilities server_info instructions``."""
+        """How the server describes itself: ``era protocol_version capabilities server_info instructions``."""
         if self._introduction is None:
             raise RuntimeError("the client was not started")
         return self._introduction.told()
@@ -205,7 +205,7 @@ class MCPClient:
         await self._questions.changed(changed_list, None)
 
     async def is_known(self) -> bool:
-        """Whether the server still knows the session; over HTTP it is asked, because nobody tells when it forgot."""
+        """Whether the server still knows the session. Over HTTP the server is asked."""
         if self.service.url is not None and self.era is Era.HANDSHAKE and self.is_alive:
             with contextlib.suppress(SessionsError):  # also a refusal is an answer
                 await self._living().send("ping", {}, timeout=PROBE_TIMEOUT)
@@ -229,11 +229,11 @@ class MCPClient:
         return self._catalogue.listing.tools
 
     async def get_tools(self) -> list[dict[str, Any]]:
-        """All tools; listed again when the server said that they have changed, or that they hold no longer."""
+        """Return all tools. List them again if they have changed or their lifetime is over."""
         return await self.list_again() if self._catalogue.stale else self.tools
 
     async def list_again(self) -> list[dict[str, Any]]:
-        """All tools, asked for now."""
+        """List all tools again."""
         await self._catalogue.renew(self._list_tools)
         self._tools_listed()
         return self.tools
@@ -299,19 +299,19 @@ class MCPClient:
         return await self._living().send(method, params or {}, timeout=timeout, dialogue=dialogue)
 
     async def set_log_level(self, level: str, *, timeout: float) -> None:
-        """From which level on the server tells its log messages; errors as for :meth:`call_tool`."""
+        """Set the lowest level of the server's log messages. Errors as for :meth:`call_tool`."""
         requester = self._living()
         if requester.envelope.era is Era.HANDSHAKE:
             await requester.send("logging/setLevel", {"level": level}, timeout=timeout)
         requester.envelope.log_level = level
 
     async def subscribe(self, uri: str | None, *, timeout: float) -> None:
-        """Hear of changes of a resource, and of lists, as ``on_news``; without ``uri`` of lists alone."""
+        """Subscribe to changes of a resource and of lists, for ``on_news``; without ``uri``, of lists only."""
         requester = self._living()
         await self._subscriptions.add(uri, requester.envelope.era, _sending(requester), timeout)
 
     async def unsubscribe(self, uri: str, *, timeout: float) -> None:
-        """Hear of changes of a resource no longer."""
+        """End the subscription to a resource."""
         requester = self._living()
         await self._subscriptions.remove(uri, requester.envelope.era, _sending(requester), timeout)
 

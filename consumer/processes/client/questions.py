@@ -75,7 +75,7 @@ class _Request:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Send the requester an interim message within this."""
+        """Send the requester interim messages from within this block."""
         self._telling += 1
         self._all_told.clear()
         try:
@@ -86,7 +86,7 @@ class _Request:
                 self._all_told.set()
 
     async def all_told(self) -> None:
-        """Wait until the requester has been told what the server said before its result; bounded."""
+        """Wait, within a bound, until the requester has every message that the server sent before its result."""
         await asyncio.sleep(0)  # what was read before the result is being told from here on
         if self._telling:
             with suppress(TimeoutError):
@@ -154,7 +154,7 @@ class Questions:
         return _no_answer(method) if task.cancelled() else task.result()
 
     async def told(self, params: LoggingMessageNotificationParams) -> None:
-        """Hand a log message on; it does not say which request it belongs to, so all that want logs get it."""
+        """Pass a log message to every request that wants logs: the message does not name its request."""
         data: Any = params.data
         if len(written := written_as_json(data)) > MAX_LOG:
             data = written[:MAX_LOG]
@@ -165,7 +165,7 @@ class Questions:
                     await request.dialogue.on_log(params.level, params.logger and params.logger[:255], data)
 
     async def changed(self, changed_list: str | None, uri: str | None) -> None:
-        """Say what has changed to all that want to know; it does not say either which request it belongs to."""
+        """Pass a change to every request that wants changes: it does not name its request either."""
         for request in list(self._requests):
             if request.dialogue.on_change is not None and request.changes < MAX_CHANGES:
                 request.changes += 1

@@ -70,7 +70,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def words_of(fault: BaseException) -> str:
-    """The text of a handshake's fault, in the server's words or ours, never in a validator's."""
+    """Return the text of a failed handshake, in the server's words or ours, never in a validator's."""
     if isinstance(fault, ValidationError):
         where = ", ".join(
             ".".join(str(part) for part in error["loc"]) or "the whole response" for error in fault.errors()[:3]
@@ -82,7 +82,7 @@ def words_of(fault: BaseException) -> str:
 
 
 def ended_while_starting(service: MCPService, ending: ProcessExit, last_line: str, clue: str = "") -> StartFailed:
-    """The error for a server that was gone before it was ready; ``clue`` is the end of the message."""
+    """Return the error for a server that ended before it was ready. ``clue`` is the end of the message."""
     how = f"signal {ending.signal}" if ending.signal is not None else f"exit code {ending.exit_code}"
     why = f": {last_line}" if last_line else ", with no output on stderr"
     return StartFailed(
@@ -96,7 +96,7 @@ def ended_while_starting(service: MCPService, ending: ProcessExit, last_line: st
 def refused(
     service: MCPService, fault: BaseException, stderr: str, *, clue: str = "", **details: object
 ) -> StartFailed:
-    """The error for a server that answered, but not so that one could go on; ``clue`` is the end of the message."""
+    """Return the error for a server that gave an unusable answer. ``clue`` is the end of the message."""
     return StartFailed(
         f"{service.name}: the server did not complete the handshake: {words_of(fault)}{clue}",
         exit_code=None,
@@ -107,12 +107,12 @@ def refused(
 
 
 def stopped(service: MCPService) -> StartFailed:
-    """The error for a start that somebody called off."""
+    """Return the error for a cancelled start."""
     return StartFailed(f"{service.name}: stopped while it was starting", exit_code=None, signal=None, stderr="")
 
 
 def too_slow(service: MCPService, stderr: str, clue: str = "") -> StartTimeout:
-    """The error for a handshake that did not come to an end in time; ``clue`` is the end of the message."""
+    """Return the error for a handshake that took too long. ``clue`` is the end of the message."""
     return StartTimeout(
         f"{service.name}: the server did not finish its handshake within {service.start_timeout:g} s{clue}",
         stderr=stderr,
@@ -120,7 +120,7 @@ def too_slow(service: MCPService, stderr: str, clue: str = "") -> StartTimeout:
 
 
 def setback_of(service: MCPService, error: BaseException) -> Setback:
-    """What an exception from outside the protocol means: no process, no connection."""
+    """Return what an exception outside the protocol means, such as no process or no connection."""
     cause = root_cause(error)
     if isinstance(cause, Setback):
         return cause

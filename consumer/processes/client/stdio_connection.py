@@ -32,12 +32,12 @@ class StdioConnection(Connection):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs and listens."""
+        """Whether the process runs and reads its input."""
         return not self.process.is_ending
 
     @property
     def last_words(self) -> str:
-        """The tail of its stderr."""
+        """The last lines of its stderr."""
         return self.process.stderr.text()
 
     @property
@@ -47,7 +47,7 @@ class StdioConnection(Connection):
         return f"; the first line on its stdout that is not MCP: {quoted(bad_output)}" if bad_output else ""
 
     async def setback(self, fault: Exception, *, probed: bool) -> Setback:
-        """Whether it refused or ended, and how."""
+        """Return whether the server refused or ended, and how."""
         process = self.process
         ending = await process.wait_gone(1.0) if process.is_ending else None
         if ending is None:
@@ -62,33 +62,33 @@ class StdioConnection(Connection):
         return Setback(error, Again.ONCE if ending.signal is not None else Again.NO)
 
     def too_slow(self) -> StartTimeout:
-        """The error, with what it wrote instead of answers."""
+        """Return the error for a handshake that took too long, with what the server wrote instead."""
         return too_slow(self._service, self.last_words, self._clue)
 
     def hurry(self) -> None:
-        """End it with a SIGKILL."""
+        """End the process with SIGKILL instead of waiting."""
         self.process.hurry = True
 
     def begin(self, gone: Callable[[ProcessExit], None]) -> None:
-        """Hear of its exit."""
+        """Have ``gone`` called when the process exits."""
         self.process.forget_stdin_duplicate()
         self.process.add_done_callback(gone)
 
     def break_off(self, cause: BaseException) -> None:
-        """Nothing to do: of a process we hear by itself."""
+        """Do nothing: the exit of the process is reported anyway."""
 
     async def wait_gone(self, timeout: float) -> ProcessExit | None:
         """Wait until the process has exited; returns its exit with the last lines of stderr."""
         return await self.process.wait_gone(timeout)
 
     def kill(self) -> None:
-        """SIGKILL for its group."""
+        """Send SIGKILL to its process group."""
         self.process.kill_group()
 
 
 @asynccontextmanager
 async def over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> AsyncIterator[StdioConnection]:
-    """Start a process and connect to it; when the block is left nothing of it remains."""
+    """Start a process and connect to it for the block. Nothing of it remains afterwards."""
     async with (
         launcher.launch(service) as process,
         stdio_transport(process, line_cap=line_cap, longest=service.longest_answer) as (stdout, stdin, short_way),

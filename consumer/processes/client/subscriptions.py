@@ -64,7 +64,7 @@ class Subscriptions:
             self._uris = dict.fromkeys(wanted)
 
     async def remove(self, uri: str, era: Era, send: Send, timeout: float) -> None:
-        """Hear of a resource no longer."""
+        """End the subscription to a resource."""
         async with self._lock:
             if era is Era.HANDSHAKE:
                 await send("resources/unsubscribe", {"uri": uri}, timeout)
@@ -73,7 +73,7 @@ class Subscriptions:
                 await self._listen(list(self._uris), send, timeout)
 
     def hear(self, message: SubscriptionsAcknowledgedNotification) -> None:
-        """The server says what it will tell of."""
+        """Take the server's acknowledgement of a subscription."""
         if self._acknowledged is not None and not self._acknowledged.done():
             told = message.params.notifications
             self._acknowledged.set_result(told.model_dump(by_alias=True, mode="json", exclude_none=True))

@@ -81,7 +81,7 @@ def forget(job: Job) -> None:
 
 
 def load(target: str) -> Callable[[], Any]:
-    """The function of ``module:function``."""
+    """Import ``module:function``, and return the function."""
     module, _, path = target.partition(":")
     found: Any = importlib.import_module(module)
     for name in path.split("."):

@@ -94,14 +94,14 @@ class ForkLauncher(LocalLauncher):
         self._closing = False
 
     def prepare(self, service: MCPService) -> None:
-        """Begin to start the keeper, and the helper that the first session would wait for."""
+        """Start the keeper and the fork server in the background, so that the first session need not wait."""
         super().prepare(service)
         if service.fork_server is not None and sys.platform == "linux":
             self._retired.discard(service.source)
             self._helper(service)
 
     def retire(self, service: MCPService) -> None:
-        """End the helper when the last of its forks has ended."""
+        """End the fork server when the last of its forks has ended."""
         self._resting.pop(service.source, None)
         self._retired.add(service.source)
         if (starting := self._helpers.pop(service.source, None)) is not None:
@@ -115,7 +115,7 @@ class ForkLauncher(LocalLauncher):
             self._leaving.discard(starting)
 
     async def spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
-        """A fork where there can be one, else a process started from ``command``."""
+        """Fork a process if possible, or start it from ``command``."""
         if service.fork_server is not None and not self._rests(service) and service.source not in self._retired:
             try:
                 return await self._fork(service, command, folder)
@@ -216,7 +216,7 @@ class ForkLauncher(LocalLauncher):
         return process
 
     async def close(self) -> None:
-        """End the helpers, then what :class:`LocalLauncher` has."""
+        """End the fork servers, then everything of :class:`LocalLauncher`."""
         self._closing = True
         helpers, self._helpers = [*self._helpers.values(), *self._leaving], {}
         for starting in helpers:

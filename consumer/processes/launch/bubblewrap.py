@@ -49,7 +49,7 @@ _refusals: dict[str, str] = {}
 
 
 async def bubblewrap_refusal(bwrap: str | None) -> str:
-    """Why bubblewrap does not work here, as a sentence; empty when it does. Found out once."""
+    """Return why bubblewrap does not work on this machine, as a sentence; empty if it works. Tested once."""
     if bwrap is None:
         return "bwrap is not installed"
     if bwrap not in _refusals:
@@ -170,7 +170,7 @@ def _text(file: Path) -> str:
 
 
 def named_paths(service: MCPService) -> Iterator[Path]:
-    """Files and folders that the operator has named to the server, in the command's words or in its environment."""
+    """Return the files and folders that the command or the environment of the server names."""
     words: Iterable[str] = [
         *(service.command or [])[1:],
         *service.env.values(),

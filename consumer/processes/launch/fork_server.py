@@ -63,7 +63,7 @@ class Process(Protocol):
         """Its process id."""
 
     def wait(self) -> int:
-        """After its end: the exit code, ``-n`` for signal n."""
+        """Return the exit code after the end; ``-n`` for signal n."""
 
 
 Watch = Callable[[Callable[[], None]], None]
@@ -112,7 +112,7 @@ class ForkedChild:
         return True
 
     def ended(self, status: int) -> None:
-        """For the fork server: it has ended."""
+        """Note that the process has ended. Called by the fork server."""
         if self._status is None:
             self._status = status
             self._on_exit()
@@ -149,7 +149,7 @@ class ForkServer:
 
     @property
     def was_ready(self) -> bool:
-        """Whether it has ever imported the server."""
+        """Whether the fork server has ever imported the server."""
         return self._ready.done() and self._ready.exception() is None
 
     async def start(self, spawn: Spawn, *, timeout: float) -> None:

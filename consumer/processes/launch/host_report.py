@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 async def report_host(services: Iterable[MCPService]) -> None:
-    """Log what keeps the servers of ``services`` apart, and warn of those that less does than could."""
+    """Log the sandboxes of ``services``, and warn of services with a weaker one than possible."""
     local = [service for service in services if service.enabled and service.command is not None]
     if not local:
         return

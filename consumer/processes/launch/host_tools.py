@@ -36,7 +36,7 @@ _found: list[HostTools] = []
 
 
 async def tools() -> HostTools:
-    """What the machine has and what works of it; looked up once."""
+    """Return the tools that this machine has and that work. Looked up once."""
     if not _found:
         setpriv, env = await asyncio.gather(*(_usable(name, use) for name, use in _USES.items()))
         _found.append(HostTools(setpriv, env, shutil.which("bwrap")))
@@ -49,7 +49,7 @@ async def _usable(name: str, use: list[str]) -> str | None:
 
 
 async def failure_of(*argv: str) -> str:
-    """Run a command that should succeed at once; what went wrong, or nothing."""
+    """Run a command that should succeed at once. Return what went wrong, or an empty text."""
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )

@@ -85,7 +85,7 @@ class Parent:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     def say(self, **message: Any) -> None:
-        """Send one message; that nobody hears it is noticed by reading."""
+        """Send one message. A lost reader is noticed when reading."""
         with contextlib.suppress(OSError):
             self.connection.send(json.dumps(message).encode())
 
@@ -103,7 +103,7 @@ class Parent:
                 wait, looked = LOOK_AGAIN if self.end_strays() else LOOK, now
 
     def hear(self, gone: Callable[[], NoReturn]) -> Job | None:
-        """Take one message; a job in the fork that is to do it."""
+        """Take one message. In a fork, return the job that it has to do."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self.connection, MESSAGE_SIZE, 3)
         except ConnectionError:
@@ -137,7 +137,7 @@ class Parent:
         return None
 
     def report(self, pid: int) -> None:
-        """A child has ended: end what it leaves, tell, and let it stay a zombie until its number is not needed."""
+        """End what a child left, and report its end. It stays a zombie until its process id is not needed."""
         pidfd = self.pidfds.pop(pid)
         self.selector.unregister(pidfd)
         os.close(pidfd)
@@ -154,7 +154,7 @@ class Parent:
         self.say(exit=pid, code=ended.si_status if by_itself else None, signal=None if by_itself else ended.si_status)
 
     def reap(self, pid: int) -> None:
-        """Let the number of a child that has ended be another's."""
+        """Reap an ended child, so that its process id becomes free."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
         self.children.discard(pid)
@@ -169,7 +169,7 @@ class Parent:
         return bool(strays)
 
     def end_all(self) -> None:
-        """Kill everything below it. Bounded."""
+        """Kill every process below the keeper, within a bounded time."""
         deadline = time.monotonic() + END_TIMEOUT
         for pid in self.pidfds:
             signalled(os.killpg, pid)

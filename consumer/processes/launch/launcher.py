@@ -75,7 +75,7 @@ class LocalLauncher:
             self.ground()[1].begin()
 
     def retire(self, service: MCPService) -> None:
-        """Nothing was prepared for this service alone."""
+        """Do nothing: nothing was prepared for this service alone."""
 
     @asynccontextmanager
     async def launch(self, service: MCPService) -> AsyncIterator[ServerProcess]:
@@ -97,7 +97,7 @@ class LocalLauncher:
             await asyncio.to_thread(remove_tree, folder)
 
     def ground(self) -> tuple[SessionRoot, Keeper]:
-        """The base folder, and the parent of what runs in it."""
+        """Return the base folder and its keeper."""
         if self._base is None or self._keeper is None:
             self._base = SessionRoot(parent_of_bases(self._parent))
             self._keeper = Keeper(self._base.path, self._base.mark)
@@ -126,7 +126,7 @@ class LocalLauncher:
         *,
         ignore_term: bool,
     ) -> Job:
-        """What the keeper is to start for ``service``."""
+        """Return the job for the keeper to start ``service``."""
         extra = {**environment_of_limits(service.sandbox), **service.env}
         return Job(
             argv=argv,
@@ -245,7 +245,7 @@ def _names_file(word: str) -> bool:
 
 
 def pipes(count: int) -> list[tuple[int, int]]:
-    """That many pipes, or none: running out of descriptors must not cost those that were left."""
+    """Open that many pipes, or none if descriptors run out."""
     made: list[tuple[int, int]] = []
     try:
         made += (os.pipe() for _ in range(count))

@@ -101,7 +101,7 @@ def _numbers() -> Iterator[int]:
 
 @cache
 def cannot_change_users() -> str:
-    """Why this process cannot give its servers users of their own, as a sentence; empty when it can."""
+    """Return why servers cannot run as users of their own, as a sentence; empty if they can."""
     if sys.platform != "linux":
         return "it works only on Linux"
     if os.geteuid() != 0:

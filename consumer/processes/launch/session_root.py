@@ -56,7 +56,7 @@ class SessionRoot:
         return str(self.path)
 
     def forget(self) -> None:
-        """Let go of the lock; the folder has been removed."""
+        """Release the lock after the folder was removed."""
         os.close(self._lock)
 
 

@@ -36,5 +36,5 @@ class LineSplitter:
 
     @property
     def pending(self) -> bytes:
-        """What has come of the line that has not ended yet."""
+        """The bytes of the line that has not ended yet."""
         return b"".join(self._parts)

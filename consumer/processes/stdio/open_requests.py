@@ -18,7 +18,7 @@ class OpenRequests:
         """Whether an id was given out beside the SDK."""
 
     def sent(self, message: JSONRPCMessage) -> None:
-        """A message goes out."""
+        """Note a message that is sent."""
         match message:
             case JSONRPCRequest(id=request_id, method=method):
                 if method == "initialize":
@@ -32,11 +32,11 @@ class OpenRequests:
                 pass
 
     def opened(self, request_id: RequestId) -> None:
-        """A request goes out."""
+        """Note a request that is sent."""
         self._open.add(request_id)
 
     def given_up(self, request_id: RequestId) -> None:
-        """Nobody waits for a request any more."""
+        """Note that nobody waits for a request any more."""
         self._open.discard(request_id)
 
     def claimed(self, answer: Answer) -> Answer | None:

@@ -50,7 +50,7 @@ class PipeReader:
             self._loop.add_reader(self._descriptor, self._readable)
 
     def close(self) -> None:
-        """Let go of the pipe; idempotent."""
+        """Close the pipe. Idempotent."""
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)

@@ -45,7 +45,7 @@ class Child(Protocol):
         """Its process id, which is also its group's."""
 
     def wait(self) -> int:
-        """After its end: the exit code, ``-n`` for signal n."""
+        """Return the exit code after the end; ``-n`` for signal n."""
 
 
 class ServerProcess:
@@ -108,7 +108,7 @@ class ServerProcess:
             self._given_up(self._closed_pipe)
 
     def disconnect(self) -> None:
-        """Let go of all pipes; :meth:`end` does it for a process that ran."""
+        """Close all pipes of a process that did not start; :meth:`end` does it for one that ran."""
         self.forget_stdin_duplicate()
         self._close_pipes()
 
@@ -183,7 +183,7 @@ class ServerProcess:
         return self.returncode
 
     def attach_stdout(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
-        """Who reads the server's stdout. Attach before the event loop runs again after the launch."""
+        """Set the readers of the server's stdout, before the event loop runs again after the launch."""
         self._on_stdout, self._on_stdout_end = on_data, on_end
 
     def add_done_callback(self, callback: Callable[[ProcessExit], None]) -> None:
@@ -191,7 +191,7 @@ class ServerProcess:
         self._gone.add_done_callback(lambda gone: callback(gone.result()))
 
     async def wait_gone(self, timeout: float) -> ProcessExit | None:
-        """Wait at most ``timeout`` seconds for the end; how it ended, or ``None`` when it has not."""
+        """Wait at most ``timeout`` seconds for the end. Return how it ended, or ``None`` if it has not."""
         await asyncio.wait({self._gone}, timeout=timeout)
         return self.exit
 
@@ -227,7 +227,7 @@ class ServerProcess:
             self._stdout.pause()
 
     def resume_stdout(self) -> None:
-        """Read on."""
+        """Resume reading what the server writes."""
         if self._stdout is not None:
             self._stdout.resume()
 

@@ -92,7 +92,7 @@ class ShortWay:
         return True
 
     def end(self) -> None:
-        """Nothing more will come: what is open ends with ``CONNECTION_CLOSED``. Idempotent."""
+        """End the open requests with ``CONNECTION_CLOSED``: nothing more will come. Idempotent."""
         self._ended = True
         for waiting in self._open.values():
             _late(waiting)

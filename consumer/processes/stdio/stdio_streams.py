@@ -169,7 +169,7 @@ class StdoutStream(Stream):
 
     @property
     def bad_output(self) -> bytes:
-        """The first line that was no MCP, if there was one."""
+        """The first line that was not MCP, if there was one."""
         return self._first_bad_output or self._splitter.pending[:BAD_OUTPUT_SIZE].strip()
 
     def _tolerated(self, line: bytes, fault: NotJsonRpc) -> bool:

@@ -18,12 +18,12 @@ class Demand:
         self._start_time = 0.0
 
     def arrived(self, now: float) -> None:
-        """Somebody wants a client, whether one waits or not."""
+        """Count a request for a client."""
         self._levels = {memory: level + 1.0 for memory, level in self._faded(now).items()}
         self._last = now
 
     def took(self, seconds: float) -> None:
-        """A start ahead took this long, from the decision to the day that a call could have it."""
+        """Note how long a warm start took, from the decision until a call could use the client."""
         self._start_time = (self._start_time + seconds) / 2 if self._start_time else seconds
 
     def wanted(self, now: float) -> int:

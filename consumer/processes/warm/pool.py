@@ -65,7 +65,7 @@ class WarmPool:
         return len(clients) if clients is not None else 0
 
     async def take(self, service: MCPService) -> MCPClient:
-        """A client that waited, at once, or one that is started now; it is the caller's."""
+        """Return a warm client, or start one. The caller owns it."""
         clients = self._clients.get(service.name)
         if clients is None:
             return await self._start(service)

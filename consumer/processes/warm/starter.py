@@ -32,7 +32,7 @@ class Starter(Protocol):
         """Begin what would make the first start of ``service`` slower than the others; returns at once."""
 
     def retire(self, service: MCPService) -> None:
-        """``service`` will not be started any more; its clients live on."""
+        """Start ``service`` no more. Its clients live on."""
 
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
         """A started client of ``service``, for one session: ``ahead`` of its call, or while that waits."""
@@ -65,7 +65,7 @@ class ColdStarter:
         return frozenset(self._clients)
 
     def prepare(self, service: MCPService) -> None:
-        """Have the launcher do what it can do once for all; where it cannot now, a start will try and tell."""
+        """Let the launcher prepare the service. If that fails, the next start tries again and reports it."""
         try:
             self._launcher.prepare(service)
         except OSError as error:

@@ -77,7 +77,7 @@ class WarmClients:
         return True
 
     def discard(self, client: MCPClient) -> None:
-        """Stop a client that was taken and proved to be of no use."""
+        """Stop a client that was taken and is unusable."""
         self._retire(client)
 
     def note_start(self, seconds: float) -> None:

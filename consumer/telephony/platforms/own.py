@@ -28,7 +28,7 @@ MAX_SHOWN = 100
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The event as it is."""
+    """Return the event unchanged."""
     try:
         # by way of JSON, because only there strict reading takes text for kinds and times
         text = json.dumps(payload, ensure_ascii=False)
