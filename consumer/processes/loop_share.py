@@ -70,7 +70,7 @@ class LoopShare:
 
     @property
     def rest(self) -> float:
-        """Return how long (s) to stop reading from the server."""
+        """How long (s) to stop reading from the server."""
         self._refill()
         return max(0.0, -self._left / RATE)
 

@@ -52,7 +52,7 @@ class Connection(ABC):
 
     @abstractmethod
     def hurry(self) -> None:
-        """End the server without waiting for it: no session has begun."""
+        """Skip the waits when the server is ended: no session has begun."""
 
     # While the session lasts.
 

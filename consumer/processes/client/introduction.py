@@ -62,7 +62,7 @@ def _size(value: Any) -> int:
 
 
 def mended(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a server's introduction, with an empty object for each value that should be one: ``[]`` (PHP), ``true``."""
+    """Return a server's introduction, with ``{}`` for each value that should be an object: ``[]`` (PHP), ``true``."""
     told = {key: value for key, value in raw.items() if isinstance(value, _OPTIONAL.get(key, object))}
     given = raw.get("capabilities")
     capabilities = given if isinstance(given, dict) else {}

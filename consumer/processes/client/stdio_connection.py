@@ -66,7 +66,7 @@ class StdioConnection(Connection):
         return too_slow(self._service, self.last_words, self._clue)
 
     def hurry(self) -> None:
-        """End the process with SIGKILL instead of waiting."""
+        """End the process with SIGKILL first."""
         self.process.hurry = True
 
     def begin(self, gone: Callable[[ProcessExit], None]) -> None:
