@@ -111,7 +111,7 @@ class Node:
         self.queues.pop(queue.name, None)
         for exchange in self.exchanges.values():
             exchange.forget(queue.name)
-        for consumer in queue.consumers:
+        for consumer in queue.all_consumers:
             consumer.channel.consumer_cancelled(consumer)
 
     # Messages.
@@ -202,6 +202,6 @@ class Node:
             self.not_there_yet.add(name)
             self.timing.at(now + seconds, None, self.not_there_yet.discard, name)
         for queue in self.queues.values():
-            for stored in list(queue.leaving):  # their reason is not remembered here: no queue of ours rejects
-                self.soon(self.dead_letter, queue, stored, "expired")
+            for stored, reason in queue.leaving.items():
+                self.soon(self.dead_letter, queue, stored, reason)
             queue.kick()

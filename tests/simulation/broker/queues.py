@@ -25,10 +25,11 @@ class Consumer:
     no_ack: bool
     prefetch: int
     held: int = 0
+    cancelled: bool = False
 
     @property
     def has_credit(self) -> bool:
-        return self.no_ack or not self.prefetch or self.held < self.prefetch
+        return not self.cancelled and (self.no_ack or not self.prefetch or self.held < self.prefetch)
 
 
 class Queue:
@@ -50,10 +51,14 @@ class Queue:
         self.ready: deque[Stored] = deque()
         self.returned: deque[Stored] = deque()
         self.held: dict[Stored, None] = {}
-        self.leaving: dict[Stored, None] = {}
-        """Dead letters that are on their way."""
-        self.consumers: list[Consumer] = []
-        self._active: Consumer | None = None
+        self.leaving: dict[Stored, str] = {}
+        """Dead letters that are on their way, and why."""
+        self.consumers: dict[Consumer, None] = {}
+        """Who is given messages, and who was and has cancelled: RabbitMQ counts the latter while it holds some."""
+        self._waiting: list[Consumer] = []
+        """Consumers behind the single active one, which RabbitMQ does not count."""
+        self._turns: deque[Consumer] = deque()
+        """Consumers with credit, in the order in which they get messages."""
         self._pumping = False
         self._rings_at = inf
         self.gone = False
@@ -72,27 +77,55 @@ class Queue:
 
     # Consumers.
 
+    @property
+    def all_consumers(self) -> list[Consumer]:
+        return [*self.consumers, *self._waiting]
+
     def add(self, consumer: Consumer) -> None:
-        self.consumers.append(consumer)
-        if self._single and self._active is None:
-            self._active = consumer
+        if self._single and self._has_active:
+            self._waiting.append(consumer)
+        else:
+            self._activate(consumer)
+
+    def remove(self, consumer: Consumer, *, cancelled: bool = False) -> None:
+        """A consumer takes no more; one that has cancelled, and not gone, keeps what it holds."""
+        if consumer in self._waiting:
+            self._waiting.remove(consumer)
+            return
+        consumer.cancelled = True
+        if not (cancelled and self.quorum and consumer.held):
+            self.consumers.pop(consumer, None)
+        if self._waiting and not self._has_active:
+            self._activate(self._waiting.pop(0))
         self.kick()
 
-    def remove(self, consumer: Consumer) -> None:
-        self.consumers.remove(consumer)
-        if self._active is consumer:
-            self._active = self.consumers[0] if self.consumers else None
+    @property
+    def _has_active(self) -> bool:
+        return any(not one.cancelled for one in self.consumers)
+
+    def _activate(self, consumer: Consumer) -> None:
+        self.consumers[consumer] = None
+        self._turn(consumer)
         self.kick()
+
+    def _turn(self, consumer: Consumer) -> None:
+        """Let a consumer have its turn behind the others."""
+        if consumer.has_credit and consumer not in self._turns:
+            self._turns.append(consumer)
+
+    def _lets_go(self, stored: Stored, consumer: Consumer) -> None:
+        """A consumer does not hold a message any more."""
+        self.held.pop(stored, None)
+        consumer.held -= 1
+        if consumer.cancelled and not consumer.held:
+            self.consumers.pop(consumer, None)
+        self._turn(consumer)
 
     def _next_consumer(self) -> Consumer | None:
-        if self._single:
-            return self._active if self._active is not None and self._active.has_credit else None
-        for place, consumer in enumerate(self.consumers):
-            if consumer.has_credit:
-                if len(self.consumers) > 1:  # in turns
-                    del self.consumers[place]
-                    self.consumers.append(consumer)
-                return consumer
+        while self._turns:
+            if self._turns[0].has_credit:
+                return self._turns.popleft()
+            self._turns.popleft()
         return None
 
     # Giving messages out, and taking them back.
@@ -116,21 +149,19 @@ class Queue:
             if not consumer.no_ack:
                 consumer.held += 1
                 self.held[stored] = None
+            self._turn(consumer)
             consumer.channel.deliver(consumer, stored)
             self._expire()
         self._arm()
 
     def settled(self, stored: Stored, consumer: Consumer) -> None:
         """A message was acknowledged."""
-        self.held.pop(stored, None)
-        consumer.held -= 1
+        self._lets_go(stored, consumer)
         self.kick()
 
-    def take_back(self, stored: Stored, consumer: Consumer | None) -> None:
+    def take_back(self, stored: Stored, consumer: Consumer) -> None:
         """A message comes back, to be delivered again."""
-        self.held.pop(stored, None)
-        if consumer is not None:
-            consumer.held -= 1
+        self._lets_go(stored, consumer)
         stored.returns += 1
         stored.redelivered = True
         if self.gone:
@@ -149,8 +180,7 @@ class Queue:
 
     def reject(self, stored: Stored, consumer: Consumer) -> None:
         """A message was rejected for good."""
-        self.held.pop(stored, None)
-        consumer.held -= 1
+        self._lets_go(stored, consumer)
         self._give_up(stored, "rejected")
         self.kick()
 
@@ -183,5 +213,5 @@ class Queue:
 
     def _give_up(self, stored: Stored, reason: str) -> None:
         if "x-dead-letter-exchange" in self.arguments:
-            self.leaving[stored] = None
+            self.leaving[stored] = reason
             self._node.soon(self._node.dead_letter, self, stored, reason)

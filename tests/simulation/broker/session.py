@@ -172,7 +172,7 @@ class ServerChannel:
     def basic_cancel(self, tag: str) -> tuple[()]:
         consumer = self._consumers.pop(tag, None)
         if consumer is not None and not consumer.queue.gone:
-            consumer.queue.remove(consumer)
+            consumer.queue.remove(consumer, cancelled=True)
         return ()
 
     def basic_ack(self, tag: int) -> None:
