@@ -7,6 +7,7 @@ from collections import Counter
 from functools import partial
 from typing import Any, cast
 
+import aiormq
 from aiomisc.pytest import TCPProxy
 from yarl import URL
 
@@ -36,6 +37,17 @@ class Unordered(Exception):
     """Dead letters of several queues came to one, at once: RabbitMQ puts them into any order."""
 
 
+async def version_of(url: str) -> tuple[int, ...]:
+    """The version of a RabbitMQ, as it says itself."""
+    connection = await aiormq.connect(url)
+    try:
+        told = connection.server_properties["version"]
+    finally:
+        await connection.close()
+    text = told.decode() if isinstance(told, bytes) else str(told)
+    return tuple(int(part) for part in text.split(".")[:3])
+
+
 class Comparison:
     """The same operations on both brokers; the times to live of their messages are ``ttl`` milliseconds.
 
@@ -43,13 +55,20 @@ class Comparison:
     nothing is left that could expire during the next operation.
     """
 
-    def __init__(self, url: str, ttl: int, counted: Counter[str], broker: PrivateBroker | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        version: tuple[int, ...],
+        ttl: int,
+        counted: Counter[str],
+        broker: PrivateBroker | None = None,
+    ) -> None:
         self._url = URL(url)
         self._broker = broker
         self.ttl = ttl
         self.counted = counted
         self._clock = SteppedTime()
-        self.node = Node(self._clock)
+        self.node = Node(self._clock, version=version)
         self.node.on_publish = self._heed
         self._came_from: dict[str, set[str]] = {}
         self._heartbeat = 300  # between two operations the loop does not run: no link may think that it stood still

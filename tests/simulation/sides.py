@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -100,6 +101,8 @@ class Side:
         self._publishing: list[PublishChannels | None] = [None for _ in LINKS]
         self.taken: dict[int, Taken] = {}
         self._looking: Link | None = None
+        self._looks = AsyncExitStack()
+        self._counting: dict[str, Channel] = {}
         self._later: list[asyncio.Task[str]] = []
 
     # Names.
@@ -142,6 +145,8 @@ class Side:
         """Open the link that looks on."""
         if self._looking is not None:
             await self._looking.close()
+            await self._looks.aclose()
+            self._counting.clear()
         self._looking = self._open_link("conformance")
         await self._looking.open()
 
@@ -157,6 +162,7 @@ class Side:
                 await channel.delete_exchange(self._full(name))
             for name in self._queues:
                 await channel.delete_queue(self._full(name))
+        await self._looks.aclose()
         await self._looking.close()
 
     # Links.
@@ -291,11 +297,8 @@ class Side:
 
     async def seen(self) -> dict[str, Any]:
         """Ready messages and consumers of every queue, what each consumer was given, and the links that are lost."""
-        assert self._looking is not None
-        told: dict[str, Any] = {}
         async with asyncio.timeout(20):
-            for name in self._queues:
-                told[name] = await self._ask(self._looking, partial(Channel.counts, queue=self._full(name)))
+            told = dict(zip(self._queues, await asyncio.gather(*map(self._counts, self._queues)), strict=True))
             for number, name in enumerate(EXCLUSIVE):
                 link = self.links[number]
                 if link is not None and not link.lost.done():
@@ -304,6 +307,17 @@ class Side:
             told[f"consumer {number} of {taken.queue}"] = [self._described(one) for one in taken.deliveries]
         told["lost"] = self.lost()
         return told
+
+    async def _counts(self, name: str) -> Any:
+        """Ask on a channel for this queue alone, so that all are asked at once."""
+        channel = self._counting.get(name)
+        try:
+            if channel is None or channel.is_closed:
+                assert self._looking is not None
+                channel = self._counting[name] = await self._looks.enter_async_context(self._looking.scratch())
+            return await channel.counts(self._full(name))
+        except BrokerError as error:
+            return _why(error)
 
     def _described(self, delivery: Delivery) -> tuple[Any, ...]:
         """A delivery, as far as it is the same on every broker."""

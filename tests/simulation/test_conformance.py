@@ -19,7 +19,7 @@ from consumer.broker.message import Message
 from consumer.broker.topology import Binding, Exchange
 from infra.broker import private_broker
 from infra.rabbitmq_node import PrivateBroker
-from tests.simulation.comparison import Comparison, Different, Unordered
+from tests.simulation.comparison import Comparison, Different, Unordered, version_of
 from tests.simulation.sides import BRIEF, EXCLUSIVE, LINKS, exchanges, queues
 
 pytestmark = pytest.mark.timeout(300)
@@ -31,7 +31,7 @@ LONG_MS = 100_000
 """A time to live that does not end in a run."""
 
 OPEN = st.sampled_from(LINKS)
-QUEUES = st.sampled_from([*queues(0), *EXCLUSIVE])
+QUEUES = st.sampled_from([*["plain", "unowned"] * 3, "inbox", *queues(0), *EXCLUSIVE])
 EXCHANGES = st.sampled_from([*exchanges()])
 KEYS = st.sampled_from(["a", "b", "a.b", "b.a.b", ""])
 PATTERNS = st.sampled_from(["a", "b", "a.*", "#", "*.b", "a.#", "#.b", ""])
@@ -39,6 +39,7 @@ PATIENCE = st.sampled_from([None, None, None, BRIEF, LONG_MS])
 MATCHES = st.sampled_from(["all", "any"])
 counted: Counter[str] = Counter()
 url = ""
+version: tuple[int, ...] = ()
 node: PrivateBroker | None = None
 
 
@@ -60,12 +61,15 @@ class Both(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        both = self.both = Comparison(url, TTL_MS, counted, node)
+        both = self.both = Comparison(url, version, TTL_MS, counted, node)
         self.run(both.begin())
         for source in ("direct", "topic", "fanout"):
             self.play("bind", 0, Binding(source, "plain", "a"), True)
-        for link, queue in ((0, "plain"), (0, "unowned"), (1, "unowned"), (1, "dead")):
-            self._consume(link, queue, 100, no_ack=False, beside=0)
+        self.play("declare_queue", 0, "own0", {}, False)
+        for link, queue, prefetch in (
+            (0, "plain", 2), (1, "plain", 100), (0, "unowned", 3), (1, "unowned", 100), (1, "dead", 9), (0, "own0", 2),
+        ):  # fmt: skip
+            self._consume(link, queue, prefetch, no_ack=False, beside=0)
 
     def play(self, *operation: Any) -> None:
         """Play an operation; a difference counts if it comes again with longer times."""
@@ -88,7 +92,7 @@ class Both(RuleBasedStateMachine):
             self.over = True
 
     async def _again(self) -> None:
-        slower = Comparison(url, TTL_MS * SLOWER, Counter(), node)
+        slower = Comparison(url, version, TTL_MS * SLOWER, Counter(), node)
         await slower.begin()
         try:
             for operation in self.played:
@@ -189,6 +193,11 @@ class Both(RuleBasedStateMachine):
             self.play("settle", name, message % len(self.both.real.taken[name].unsettled), how)
 
     @precondition(_has_consumers)
+    @rule(which=st.integers(0, 7), how=st.sampled_from([None, True, True, False]))
+    def settle_some(self, which: int, how: bool | None) -> None:
+        self.settle(which, 0, how, 6)
+
+    @precondition(_has_consumers)
     @rule(which=st.integers(0, 7), how=st.sampled_from(["cancel", "cancel", "close_channel"]))
     def stop(self, which: int, how: str) -> None:
         """A consumer cancels, or is lost with its channel."""
@@ -279,6 +288,8 @@ async def no_task_is_left():
 
 
 def run(machine: type[Both], runs: int) -> None:
+    global version  # noqa: PLW0603
+    version = asyncio.run(version_of(url))
     by_hand = "CONFORMANCE_RUNS" in os.environ
     counted.clear()
     run_state_machine_as_test(
@@ -295,7 +306,7 @@ def run(machine: type[Both], runs: int) -> None:
             print_blob=True,
         ),
     )
-    print(f"\ncompared with a real RabbitMQ: {dict(sorted(counted.items()))}")  # noqa: T201
+    print(f"\ncompared with RabbitMQ {'.'.join(map(str, version))}: {dict(sorted(counted.items()))}")  # noqa: T201
 
 
 def test_the_simulated_broker_does_what_the_real_one_does(amqp_url):

@@ -30,9 +30,16 @@ class Watching(Protocol):
 
 
 class Node:
-    """One RabbitMQ."""
+    """One RabbitMQ of a version; what differs between versions is where ``version`` is read."""
 
-    def __init__(self, timing: Timing | None = None, delays: Delays | None = None, chance: random.Random | None = None):
+    def __init__(
+        self,
+        timing: Timing | None = None,
+        delays: Delays | None = None,
+        chance: random.Random | None = None,
+        version: tuple[int, ...] = (3, 10),
+    ) -> None:
+        self.version = version
         self.timing: Timing = timing or RealTime()
         self.delays = delays or NoDelays()
         self.chance = chance or random.Random(0)

@@ -167,6 +167,9 @@ class Queue:
         if self.gone:
             return
         if stored.returns > self._limit:
+            if self._node.version < (4, 0):  # it counts what it gives up and what comes back: this is both
+                consumer.prefetch += 1
+                self._turn(consumer)
             self._give_up(stored, "delivery_limit")
         elif self.quorum:
             self.returned.append(stored)
