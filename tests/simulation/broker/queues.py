@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.broker.stored import Published, Stored
+from tests.simulation.broker.stored import COUNTS, Published, Stored
 
 if TYPE_CHECKING:
     from tests.simulation.broker.node import Node
@@ -48,6 +48,7 @@ class Queue:
         self._ttl = arguments["x-message-ttl"] / 1000 if "x-message-ttl" in arguments else inf
         limit = arguments.get("x-delivery-limit")
         self._limit = inf if limit is None or not self.quorum else limit
+        self._counts = COUNTS if node.version >= (4, 3) else COUNTS[:1]
         self.ready: deque[Stored] = deque()
         self.returned: deque[Stored] = deque()
         self.held: dict[Stored, None] = {}
@@ -66,6 +67,10 @@ class Queue:
     @property
     def message_count(self) -> int:
         return len(self.ready) + len(self.returned)
+
+    def counts_of(self, stored: Stored) -> dict[str, int]:
+        """The headers of a message that came back."""
+        return dict.fromkeys(self._counts, stored.returns)
 
     def publish(self, message: Published, number: int) -> None:
         """Take a message."""

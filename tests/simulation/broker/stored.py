@@ -8,6 +8,10 @@ from typing import Any
 from tests.simulation.broker.wire import Properties
 
 
+COUNTS = ("x-delivery-count", "x-acquired-count")
+"""Headers of a message that came back to its quorum queue: how often; the second one from 4.3 on."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
     """A message as it was routed: nobody changes it any more."""
@@ -34,7 +38,9 @@ class Stored:
     redelivered: bool = False
 
 
-def died(message: Published, queue: str, reason: str, exchange: str, routing_key: str, now: float) -> Published:
+def died(
+    message: Published, queue: str, reason: str, exchange: str, routing_key: str, now: float, version: tuple[int, ...]
+) -> Published:
     """The message as its queue publishes it again, with one death more (RabbitMQ, dead letter exchanges)."""
     headers = dict(message.headers)
     deaths = [dict(death) for death in headers.get("x-death") or () if isinstance(death, dict)]
@@ -53,11 +59,13 @@ def died(message: Published, queue: str, reason: str, exchange: str, routing_key
         }
         if message.properties.expiration:
             known["original-expiration"] = message.properties.expiration
-    headers["x-death"] = [known, *deaths]
+    # Until 3.13 each death turns the order of the others round.
+    headers["x-death"] = [known, *(deaths if version >= (3, 13) else reversed(deaths))]
     headers.setdefault("x-first-death-reason", reason)
     headers.setdefault("x-first-death-queue", queue)
     headers.setdefault("x-first-death-exchange", message.exchange)
-    headers.pop("x-delivery-count", None)
+    for name in COUNTS:
+        headers.pop(name, None)
     return Published(message.properties.changed(headers=headers, expiration=None), message.body, exchange, routing_key)
 
 
