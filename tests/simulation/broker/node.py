@@ -163,7 +163,7 @@ class Node:
         exchange = queue.arguments["x-dead-letter-exchange"]
         key = queue.arguments.get("x-dead-letter-routing-key", stored.message.routing_key)
         now = self.timing.now()
-        message = died(stored.message, queue.name, reason, exchange, key, now, self.version)
+        message = died(stored, queue.name, reason, exchange, key, now, self.version)
         targets = self._route(message) if exchange in self.exchanges or not exchange else []
         kept = [name for name in targets if reason == "rejected" or not is_cycle(message, name)]
         if self.not_there_yet.intersection(targets) or not targets:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.broker.stored import COUNTS, Published, Stored
+from tests.simulation.broker.stored import Published, Stored
 
 if TYPE_CHECKING:
     from tests.simulation.broker.node import Node
@@ -44,11 +44,11 @@ class Queue:
         self.durable = durable
         self.owner = owner
         self.quorum = arguments.get("x-queue-type") == "quorum"
+        self._two_heads = node.version >= (4, 3)
         self._single = bool(arguments.get("x-single-active-consumer"))
         self._ttl = arguments["x-message-ttl"] / 1000 if "x-message-ttl" in arguments else inf
         limit = arguments.get("x-delivery-limit")
         self._limit = inf if limit is None or not self.quorum else limit
-        self._counts = COUNTS if node.version >= (4, 3) else COUNTS[:1]
         self.ready: deque[Stored] = deque()
         self.returned: deque[Stored] = deque()
         self.held: dict[Stored, None] = {}
@@ -68,16 +68,13 @@ class Queue:
     def message_count(self) -> int:
         return len(self.ready) + len(self.returned)
 
-    def counts_of(self, stored: Stored) -> dict[str, int]:
-        """The headers of a message that came back."""
-        return dict.fromkeys(self._counts, stored.returns)
-
     def publish(self, message: Published, number: int) -> None:
         """Take a message."""
         now = self._node.timing.now()
         patience = message.properties.expiration
         ttl = min(self._ttl, int(patience) / 1000 if patience else inf)
-        self.ready.append(Stored(message, number, now, now + ttl))
+        counted = message.returns if self.quorum else 0
+        self.ready.append(Stored(message, number, now, now + ttl, counted, redelivered=bool(counted)))
         self.kick()
 
     # Consumers.
@@ -201,18 +198,21 @@ class Queue:
     # Time, and dead letters.
 
     def _expire(self) -> None:
+        """Give up what has expired at the head; from 4.3 on, at the head of what came back and of the rest."""
         now = self._node.timing.now()
-        while self.returned or self.ready:
-            line = self.returned or self.ready
-            if line[0].expires_at > now:
+        for line in (self.returned, self.ready):
+            while line and line[0].expires_at <= now:
+                self._give_up(line.popleft(), "expired")
+            if line and not self._two_heads:
                 return
-            self._give_up(line.popleft(), "expired")
 
     def _arm(self) -> None:
-        head = (self.returned or self.ready or (None,))[0]
-        if head is not None and head.expires_at < self._rings_at:
-            self._rings_at = head.expires_at
-            self._node.timing.at(head.expires_at, None, self._ring)
+        for line in (self.returned, self.ready):
+            if line and line[0].expires_at < self._rings_at:
+                self._rings_at = line[0].expires_at
+                self._node.timing.at(self._rings_at, None, self._ring)
+            if line and not self._two_heads:
+                return
 
     def _ring(self) -> None:
         self._rings_at = inf

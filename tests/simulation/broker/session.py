@@ -242,7 +242,7 @@ class ServerChannel:
             self._node.aims.delivery(self, message, stored.redelivered)
         properties = message.properties
         if stored.returns and consumer.queue.quorum:
-            properties = properties.changed(headers={**message.headers, **consumer.queue.counts_of(stored)})
+            properties = properties.changed(headers={**message.headers, "x-delivery-count": stored.returns})
         self._send(self.client.delivered, consumer.tag, self._tag, stored.redelivered, message, properties)
 
     def consumer_cancelled(self, consumer: Consumer) -> None:

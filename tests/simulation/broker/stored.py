@@ -8,10 +8,6 @@ from typing import Any
 from tests.simulation.broker.wire import Properties
 
 
-COUNTS = ("x-delivery-count", "x-acquired-count")
-"""Headers of a message that came back to its quorum queue: how often; the second one from 4.3 on."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
     """A message as it was routed: nobody changes it any more."""
@@ -20,6 +16,8 @@ class Published:
     body: bytes
     exchange: str
     routing_key: str
+    returns: int = 0
+    """How often it came back to the queue that gave it up; RabbitMQ goes on counting from 4.3 on."""
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -39,9 +37,10 @@ class Stored:
 
 
 def died(
-    message: Published, queue: str, reason: str, exchange: str, routing_key: str, now: float, version: tuple[int, ...]
+    stored: Stored, queue: str, reason: str, exchange: str, routing_key: str, now: float, version: tuple[int, ...]
 ) -> Published:
     """The message as its queue publishes it again, with one death more (RabbitMQ, dead letter exchanges)."""
+    message = stored.message
     headers = dict(message.headers)
     deaths = [dict(death) for death in headers.get("x-death") or () if isinstance(death, dict)]
     known = next((one for one in deaths if (one["queue"], one["reason"]) == (queue, reason)), None)
@@ -64,9 +63,10 @@ def died(
     headers.setdefault("x-first-death-reason", reason)
     headers.setdefault("x-first-death-queue", queue)
     headers.setdefault("x-first-death-exchange", message.exchange)
-    for name in COUNTS:
-        headers.pop(name, None)
-    return Published(message.properties.changed(headers=headers, expiration=None), message.body, exchange, routing_key)
+    headers.pop("x-delivery-count", None)
+    returns = stored.returns + (reason == "rejected") if version >= (4, 3) else 0
+    properties = message.properties.changed(headers=headers, expiration=None)
+    return Published(properties, message.body, exchange, routing_key, returns)
 
 
 def is_cycle(message: Published, queue: str) -> bool:
