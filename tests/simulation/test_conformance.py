@@ -50,6 +50,7 @@ class Both(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.played: list[tuple[Any, ...]] = []
+        """So that they can be played again."""
         self.both: Comparison | None = None
         self.over = False
         self._number = 0

@@ -119,7 +119,8 @@ class Node:
         for exchange in self.exchanges.values():
             exchange.forget(queue.name)
         for consumer in queue.all_consumers:
-            consumer.channel.consumer_cancelled(consumer)
+            if not consumer.cancelled:
+                consumer.channel.consumer_cancelled(consumer)
 
     # Messages.
 
