@@ -34,7 +34,10 @@ class Different(AssertionError):
 
 
 class Unordered(Exception):
-    """Dead letters of several queues came to one, at once: RabbitMQ puts them into any order."""
+    """RabbitMQ may put messages into any order.
+
+    Dead letters of several queues come to one at once, or several consumers of a queue are lost at once.
+    """
 
 
 async def version_of(url: str) -> tuple[int, ...]:
@@ -136,6 +139,8 @@ class Comparison:
     async def _restart(self) -> tuple[str, str]:
         """Stop the node in good order, and start it again."""
         assert self._broker is not None
+        if any(sum(one.held > 0 for one in queue.consumers) > 1 for queue in self.node.queues.values()):
+            raise Unordered
         self.node.stop()
         self._broker.restart()
         self.node.start()

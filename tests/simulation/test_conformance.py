@@ -288,7 +288,7 @@ async def no_task_is_left():
     """This test has loops of its own."""
 
 
-def run(machine: type[Both], runs: int) -> None:
+def run(machine: type[Both], runs: int, steps: int = 40) -> None:
     global version  # noqa: PLW0603
     version = asyncio.run(version_of(url))
     by_hand = "CONFORMANCE_RUNS" in os.environ
@@ -297,7 +297,7 @@ def run(machine: type[Both], runs: int) -> None:
         machine,
         settings=settings(
             max_examples=int(os.environ.get("CONFORMANCE_RUNS", str(runs))),
-            stateful_step_count=40,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             # In the suite the same operations each time: a difference between the brokers fails again.
@@ -313,7 +313,7 @@ def run(machine: type[Both], runs: int) -> None:
 def test_the_simulated_broker_does_what_the_real_one_does(amqp_url):
     global url  # noqa: PLW0603
     url = amqp_url
-    run(Both, 8)
+    run(Both, 6)
 
 
 @pytest.mark.long
@@ -322,5 +322,5 @@ def test_the_simulated_broker_does_what_a_disturbed_one_does():
     global url, node  # noqa: PLW0603
     with private_broker() as node:
         url = node.url
-        run(BothDisturbed, 4)
+        run(BothDisturbed, 4, 15)
     node = None
