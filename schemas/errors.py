@@ -386,7 +386,7 @@ class InvalidKey(ClientError, ValueError):
 
 
 def by_code(root: type[SessionsError] = SessionsError) -> dict[ErrorCode, type[SessionsError]]:
-    """The class of each code on the wire, below ``root``; its docstring says what the code means."""
+    """Return the class of each code on the wire, below ``root``. Its docstring says what the code means."""
     found: dict[ErrorCode, type[SessionsError]] = {}
     for child in root.__subclasses__():
         if "code" in vars(child) and isinstance(child.code, ErrorCode):

@@ -81,5 +81,5 @@ _SHOULD = re.compile(r"^(?:Input|Value|String|List|Tuple|Set|Dictionary|Bytes|Da
 
 
 def problem_of(message: str) -> str:
-    """What pydantic says of a fault, in the words of our own sentences: what a field must be or have."""
+    """Return pydantic's fault in our own words: what a field must be or have."""
     return _SHOULD.sub("must ", message.removeprefix("Value error, ")).replace(" after validation", "", 1)

@@ -62,7 +62,7 @@ async def _declare_or_take(link: Link, queue: Queue) -> None:
 
 
 async def ensure(link: Link, topology: Topology) -> None:
-    """Have everything there: declared, or found when this user may not declare it (then bindings are taken on trust).
+    """Declare everything, or check that it exists if this user may not declare. Bindings are not checked then.
 
     Raises:
         BrokerUnavailable: something differs, or is missing and may not be declared.

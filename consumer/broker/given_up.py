@@ -27,7 +27,7 @@ _LIBRARY_GIVES_UP = _LibraryGivesUp()
 
 
 def library_gives_up() -> _LibraryGivesUp:
-    """Within this the library's cancellations are errors.
+    """Turn the library's cancellations into errors within this block.
 
     Raises:
         ConnectionError: the library has given up what was awaited.

@@ -135,7 +135,7 @@ class Delivery:
         return replace(self, named_call=call_id)
 
     async def ack(self) -> None:
-        """Tell the broker that the message has been dealt with."""
+        """Acknowledge the message."""
         if self.settle is not None:
             await self.settle(requeue=None)
 

@@ -22,7 +22,7 @@ class Pending:
         return self._lost.done()
 
     def bounded(self, seconds: float | None = None) -> "_BoundedWait":
-        """Within this nothing waits longer than the link lives, nor than ``seconds``: then it raises TimeoutError."""
+        """End waits within this block when the link is lost, or after ``seconds`` with TimeoutError."""
         return _BoundedWait(self._bounds, asyncio.timeout(0 if self._lost.done() else seconds))
 
     def _give_up(self, _: "asyncio.Future[str]") -> None:

@@ -175,7 +175,7 @@ class Publisher:
         except ChannelAccessRefused as error:
             raise NotPermitted(f"the broker refused it: {reason_of(error)}") from error
         except (ValueError, TypeError) as error:
-            raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
+            raise Unsendable(f"the message to {exchange!r} {routing_key!r} cannot be encoded: {error}") from error
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
             raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {reason_of(error)}") from error
 
@@ -199,7 +199,7 @@ class Publisher:
                     async with channels.pending.bounded():
                         await channel.write_queue.put(frames)
         except (ValueError, TypeError) as error:
-            raise Unsendable(f"nothing can be sent to {exchange!r} {routing_key!r}: {error}") from error
+            raise Unsendable(f"the message to {exchange!r} {routing_key!r} cannot be encoded: {error}") from error
         except Exception as error:
             raise BrokerUnavailable(f"the connection was lost: {reason_of(error)}") from error
 

@@ -19,7 +19,7 @@ AUTH: Final = ("plain", "external")
 
 
 def problem_of(url: str) -> str | None:
-    """What is wrong with a broker URL, without repeating any of it; None when nothing is.
+    """Return what is wrong with a broker URL, without quoting it; None if nothing is.
 
     The name of a parameter is repeated, since it is no secret, and only if it is one that we know.
     """

@@ -54,7 +54,7 @@ class RecipeState:
     """The recipes that were delivered to us and are not acknowledged yet, by revision."""
 
     def outdate(self) -> None:
-        """Have the recipe written anew: the sessions have changed, or it is too old."""
+        """Mark the recipe as outdated: the sessions have changed, or it is too old."""
         self.dirty = True
 
     def written(self, revision: int, now: float, lives: frozenset[str] = frozenset()) -> None:
@@ -244,7 +244,7 @@ class Ringing:
         self._timer = timer
 
     def reserved(self, service: ServiceName) -> Reservation[ToolProcess] | None:
-        """What is held for a session on the service, if anything is; the caller's from now on."""
+        """Return the reservation for a session on the service, if there is one. The caller owns it."""
         return self._reserved.pop(service, None)
 
     def over(self) -> None:
@@ -342,7 +342,7 @@ class OwnedCall:
         return not (self.check.in_doubt or self.recipe.given_back)
 
     def enter(self, session: CallSession) -> None:
-        """Take in a session that has been opened."""
+        """Add a session that has been opened."""
         self.sessions[session.session_id] = session
         self.had.add(session.session_id)
         self.events.wait_for_recipe(session)
@@ -351,7 +351,7 @@ class OwnedCall:
             self.tenure.resume()
 
     def leave(self, session: CallSession) -> bool:
-        """Let go of a session that has ended; returns whether the call had it, and not one that has replaced it."""
+        """Remove an ended session. Return whether the call had it, and not one that has replaced it."""
         if self.sessions.get(session.session_id) is not session:
             return False
         del self.sessions[session.session_id]
@@ -374,7 +374,7 @@ class OwnedCall:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """While a tool call runs or waits for its session, the call is owned for the sake of its answer."""
+        """Own the call within this block, in which a tool call runs or waits for its session."""
         self.tool_calls += 1
         try:
             yield

@@ -61,7 +61,7 @@ class _Gaps:
         self._lost_at = 0.0
 
     def tell(self, connected: bool) -> None:
-        """Say that the connection is lost, or is back."""
+        """Print that the connection is lost, or is back."""
         if connected:
             away = duration(time.monotonic() - self._lost_at)
             say(f"Following again. Events of the last {away} were missed.", style="yellow")

@@ -38,16 +38,16 @@ class DemoView(Protocol):
     ) -> None: ...
 
     def say(self, sentence: str) -> None:
-        """What is done now."""
+        """Show the current step."""
 
     def event(self, event: CloudEvent, watch: Watch) -> None:
-        """What a worker has published."""
+        """Show an event of a worker."""
 
     def todos(self, call: PlayedCall, todos: list[str]) -> None:
-        """What a call has found on its todo list."""
+        """Show the todo list of a call."""
 
     def listing(self, sessions: Collection[SessionInfo]) -> None:
-        """What the workers list as open."""
+        """Show the sessions that the workers list."""
 
     def draw(self, watch: Watch) -> None:
         """How things stand; called several times a second."""

@@ -31,7 +31,7 @@ class Documents:
 
     @staticmethod
     def wanted(event: CallEvent, body: bytes) -> bool:
-        """Whether a request asks what to do with a call, and does not only tell of it.
+        """Whether a request asks what to do with a call, and does not only report it.
 
         In SWML's and cXML's form that is a start which is no status callback. jambonz' call hook has the call's
         INVITE, its status hook has not.

@@ -51,7 +51,7 @@ class RequestOrigins:
         )
 
     def check(self, headers: Mapping[str, str], peer: str | None) -> None:
-        """See that a request means this gateway, and does not come from somebody else's web page.
+        """Check that a request is addressed to this gateway, and does not come from a foreign web page.
 
         Raises:
             Refused: 400 for an invalid ``Host``, 421 for an unknown one, 403 for an ``Origin`` that is not allowed.

@@ -157,7 +157,7 @@ class Rest:
 
 
 def plain(result: ToolCallResult) -> Any:
-    """What the gateway's API calls the result: the text of the first content block, else the whole result."""
+    """Return the result as in the gateway's API: the text of the first content block, else the whole result."""
     first = result.content[0] if result.content else None
     if isinstance(first, dict) and first.get("type") == "text" and isinstance(first.get("text"), str):
         return first["text"]

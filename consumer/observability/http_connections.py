@@ -62,7 +62,7 @@ class _AnswerTransport:
         self.is_closing = transport.is_closing
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the transport says, but for its socket: of that uvicorn makes two new ones, to ask for the addresses.
+        """Return a value of the transport, but no socket: uvicorn would make two new ones to ask for addresses.
 
         Without it uvicorn takes the addresses from the transport, if each is a host and a port; IPv6 has four parts.
         """

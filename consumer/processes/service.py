@@ -240,7 +240,7 @@ class MCPService(Section):
 
     @property
     def source(self) -> str:
-        """What its server is made of: services that differ in nothing of it offer the same tools."""
+        """The parts that decide the server: services with equal parts offer the same tools."""
         made_of = {"command", "url", "env", "headers", "fork_server", "sandbox", "offers"}
         return self.model_dump_json(include=made_of)
 

@@ -122,7 +122,7 @@ class SessionManager(Generic[P]):
         restored: bool = False,
         created_at: datetime | None = None,
     ) -> Session[P]:
-        """Take over a process that runs as a session; a session of that id is ended first, reason ``replaced``.
+        """Open a session on a running process. An open session with this id ends first, reason ``replaced``.
 
         Does not wait for the replaced one's process to stop. Whenever it raises, ``process`` is left to the caller
         and the session that was there (unlike at SignalWire's) is untouched.

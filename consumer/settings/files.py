@@ -68,7 +68,7 @@ def _useless(path: Path, problem: str) -> ConfigurationError:
 def understood(
     table: Table, env: Mapping[str, str], fault: Callable[[Fault], None], file: Path
 ) -> tuple[Table, list[str], dict[KeyPath, str]]:
-    """What of a file's table is for us, with ``${VARIABLE|default}`` filled in, and warnings about the rest.
+    """Return our part of a file's table, with ``${VARIABLE|default}`` filled in, and warnings about the rest.
 
     The format of SignalWire's gateway is ours with other sections beside it: ``logging.level`` is our ``log_level``,
     what has no meaning here is named in a warning and otherwise left alone, variables in it included. The last result

@@ -83,8 +83,8 @@ class WorkerSettings(Section):
     """The worker's id, which must be unique. If another running worker has it, the worker exits with 2. Default: a new
     id for each start."""
     tombstone: Seconds = 30.0
-    """How long after a call's end a start opens nothing for it. For a start that was sent before the end it is ten
-    minutes."""
+    """How long after a call's end no start opens the call again. A start that was sent in this time or earlier opens
+    nothing for ten minutes after the end."""
     grace: Seconds = 5.0
     """How long a worker may take to reconnect before its calls are placed elsewhere. It must be the same on all workers
     of a prefix, because it is an argument of a queue."""

@@ -48,7 +48,7 @@ class Translator(Protocol):
         """The shapes that its events have, any of which is enough. The first mark of each needs a field."""
 
     def translate(self, payload: Payload) -> Translated | Ignored:
-        """What a body of one of the shapes says.
+        """Translate a body that has one of the shapes.
 
         Raises:
             Unusable: the call cannot be identified, or the body contradicts its own shape.
@@ -138,7 +138,7 @@ def translate(
     routing_key: str | None = None,
     platform: Platform | None = None,
 ) -> Translation:
-    """What a telephony platform's message says about a call; never raises.
+    """Translate a telephony platform's message to a call event. Never raises.
 
     Platforms are told apart by the shape of the body. ``content_type`` (or a ``content-type`` among the ``headers``,
     as HTTP bridges leave it) helps with a form that does not look like one; ``routing_key`` is only quoted in

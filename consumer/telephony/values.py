@@ -99,7 +99,7 @@ def call_id(payload: Payload, name: str, path: str = "") -> CallId:
 
 
 def parent_id(payload: Payload, name: str) -> CallId | None:
-    """The identity of another call that is only referred to: an unusable one is None."""
+    """Return the id of another call that the body refers to; None if it is unusable."""
     try:
         return call_id(payload, name)
     except Unusable:

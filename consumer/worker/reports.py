@@ -54,7 +54,7 @@ class Reports:
         self._placer.look_for_room()
 
     async def announce(self, *, to_placer: bool = False) -> None:
-        """Tell everybody how it is here, or only the placer if we know who that is; without a link only ourselves.
+        """Report to all workers, or only to the placer if it is known; without a link, only to this worker.
 
         What the placer has told is known to all: another one speaks for it when it dies.
         """
@@ -81,7 +81,7 @@ class Reports:
                 self._presence.reported()
 
     async def keep_announcing(self, up: asyncio.Event) -> None:
-        """Announce for ever: to everybody when asked, and changes of load to the placer; ``up`` tells of a link."""
+        """Report until cancelled: to all workers on request, changes of load to the placer. ``up``: a link is there."""
         while True:
             await up.wait()  # before, the exchange may not be there
             await self._news.wait()

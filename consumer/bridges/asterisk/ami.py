@@ -192,12 +192,12 @@ class Ami:
                 await writer.wait_closed()
 
     def changed(self, start: Json, at: datetime) -> Json:
-        """As ``Newstate``; the manager interface gives events no time."""
+        """Return the state as a ``Newstate`` event, without a time: the manager interface has none."""
         del at
         return {**start, "Event": "Newstate"}
 
     def ended(self, last: Json, at: datetime) -> Json:
-        """As ``Hangup``, without a cause."""
+        """Return the end as a ``Hangup`` event without a cause."""
         del at
         kept = {name: value for name, value in last.items() if name not in _NOT_OF_AN_END}
         return {**kept, "Event": "Hangup", "Cause-txt": MISSED}

@@ -140,11 +140,11 @@ class Ari:
             await socket.close()
 
     def changed(self, start: Json, at: datetime) -> Json:
-        """As ``ChannelStateChange``."""
+        """Return the state as a ``ChannelStateChange`` event."""
         return self._event("ChannelStateChange", start.get("channel"), at.isoformat())
 
     def ended(self, last: Json, at: datetime) -> Json:
-        """As ``ChannelDestroyed``, without a cause."""
+        """Return the end as a ``ChannelDestroyed`` event without a cause."""
         return {**self._event("ChannelDestroyed", last.get("channel"), at.isoformat()), "cause_txt": MISSED}
 
     def _event(self, name: str, channel: object, at: object) -> Json:

@@ -63,7 +63,7 @@ class KnownCalls:
         self._ended_since = set()
 
     def missed(self, living: Mapping[CallId, tuple[CallEvent, Json]], *, starts: bool) -> Missed:
-        """What the calls that live now say of the time in between; ``starts``: whether all of them are ours.
+        """Return the events that were missed, from the calls that live now. ``starts``: whether all of them are ours.
 
         What was heard since the connection came back counts for more than the list, which is older or newer than it.
         """

@@ -186,7 +186,7 @@ class Presence:
             await self._heard_more(loop.time() + min(left, self.grace))
 
     async def refreshed(self, max_age: float | None = None) -> None:
-        """See that everybody who lives was heard in the last ``max_age`` seconds (the grace), by asking if need be.
+        """Ask for reports unless each live worker has reported in the last ``max_age`` seconds (default: the grace).
 
         Waits ``PRESENCE_TIMEOUT`` seconds at most. Who was asked in vain for so long already is not waited for. With 0,
         this worker reports anew, too: its last report may be older than its last change.

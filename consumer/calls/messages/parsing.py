@@ -71,7 +71,7 @@ def _read(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]:
 
 
 def about(message: Addressed) -> dict[str, Any]:
-    """What the log line of a message says besides its type and its call: the tool and the service that it names."""
+    """Return the fields of a message for its log line: the tool and the service that it names."""
     told: dict[str, Any] = {"tool": message.name} if isinstance(message, ToolsCall) else {}
     if isinstance(message, CallRequest) and (service := service_named_by(message)) is not None:
         told["service"] = service

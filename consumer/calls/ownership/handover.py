@@ -48,7 +48,7 @@ class Handover:
         """How many requests were cut off, because they still ran when their call had to be given away."""
 
     async def give_away(self, call: OwnedCall, *, until: float, hand_over: bool) -> None:
-        """Let its tool calls finish, but only ``until`` (the event loop's clock), close it, and pass its recipe on.
+        """Let a call's tool calls finish, at most ``until`` (loop's clock), close the call, and pass its recipe on.
 
         The bindings stay while that lasts: what comes for the call waits on its lane, and is sent on to the placer,
         where it finds the recipe before it. The placer takes the bindings away before it places the call.

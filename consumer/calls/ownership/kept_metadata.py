@@ -31,7 +31,7 @@ class KeptMetadata:
 
     @contextmanager
     def reserved(self, weight: int) -> Iterator[None]:
-        """While a session of that weight is being opened.
+        """Reserve this weight within the block that opens a session.
 
         Raises:
             Capacity: it would be too much for this worker.

@@ -56,7 +56,7 @@ class Findings:
 
 
 def look_at(call: OwnedCall, *, now: float, grace: float, has_ended: bool) -> Findings:
-    """What is wrong with a call ``now``; ``has_ended``: some worker has told that it ended after we took it on."""
+    """Return what is wrong with a call ``now``. ``has_ended``: its end was reported after this worker took it."""
     lives = bool(call.sessions) or call.tenure.reason is Reason.RINGING
     is_given_back = bool(call.recipe.given_back)
     since_check = now - call.check.checked_at

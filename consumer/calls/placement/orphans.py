@@ -29,7 +29,7 @@ class Orphans:
     async def dead_owner(
         self, delivery: Delivery, call_id: CallId, term: Term
     ) -> WorkerId | Forward | SendAgain | None:
-        """Whose inbox gave the message up: nobody's, a dead worker's, or a living one's, to which it goes back.
+        """Return whose inbox gave the message up: none, a dead worker's, or a live one's, to which it goes back.
 
         If that worker was declared dead meanwhile, the message goes to the call's new owner, if there is one.
         """
@@ -61,7 +61,7 @@ class Orphans:
         return worker
 
     async def tell_lost(self, recipe: Recipe) -> None:
-        """Tell the end of what a dead worker had, before the recipe goes on, which alone can tell it again.
+        """Report a dead worker's sessions as lost, before the recipe is sent on.
 
         A former placer may have told it already; the event has the id of the life, so that it is the same one.
         """
@@ -71,7 +71,7 @@ class Orphans:
         await self._reporter.settled()
 
     async def release_disowned(self, given: Headers, call_id: CallId, term: Term) -> None:
-        """A worker says that the call is not its own: believe it, and see that nothing more leads there."""
+        """Believe a worker that does not own the call, and remove the bindings to it."""
         placement = self._placements.of(call_id)
         worker = disowned_by(given, placement, "" if placement is None else self._placements.mark(placement.number))
         if worker is not None:

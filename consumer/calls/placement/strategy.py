@@ -15,7 +15,7 @@ class Candidate(Protocol):
 
     @property
     def info(self) -> WorkerInfo:
-        """What the worker has reported."""
+        """The report of the worker."""
         ...
 
     @property

@@ -19,7 +19,7 @@ class Unbound(LookupError):
 
 
 def values_of(metadata: Json) -> dict[str, str]:
-    """What can be named in a binding: the call event's fields, the metadata's own, and below them its attributes."""
+    """Return what a binding can name: the call event's fields, the metadata's own, and below them its attributes."""
     call = metadata.get("call")
     event: Json = call if isinstance(call, dict) else {}
     attributes = event.get("attributes")

@@ -19,7 +19,7 @@ class InFlight:
 
     @contextmanager
     def held(self, size: int) -> Iterator[None]:
-        """While a request of ``size`` bytes is held, waiting or running.
+        """Count a request of ``size`` bytes within this block, in which it waits or runs.
 
         Raises:
             Capacity: the worker holds as many as it takes on.

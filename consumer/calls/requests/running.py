@@ -44,7 +44,7 @@ class Running:
         self._questions.pop(input_id, None)
 
     def listen_as(self, other: "Running | None") -> None:
-        """Tell those who listen to ``other`` from now on, or nobody."""
+        """Send messages to the listeners of ``other`` from now on, or to nobody."""
         self._listeners = other._listeners if other is not None else []  # noqa: SLF001 - one of its kind
 
     def cancel(self) -> bool:

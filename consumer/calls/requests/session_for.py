@@ -33,7 +33,7 @@ class SessionOpener(Protocol):
 
 
 def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
-    """The session that a request means: by its id, or with a service name by the service within the call."""
+    """Find the session of a request: by its id, or by its service name within the call."""
     service = service_named_by(request)
     session = call.sessions.get(SessionId(request.session_id))
     if service is None or (session is not None and session.service_name == service):

@@ -64,7 +64,7 @@ def negotiated(requested: object) -> str:
 
 
 def check_stateless(headers: Headers, call: RpcRequest) -> Json:
-    """See that a request of the stateless era is whole and that its headers repeat it; returns what its client can do.
+    """Check that a stateless request is complete and that its headers repeat it. Return the client's capabilities.
 
     Raises:
         RpcError: 400, with the code that the specification has for it.
@@ -103,7 +103,7 @@ def check_arguments(schema: Any, arguments: Json, headers: Headers) -> None:
 
 
 def offered(described: ServerDescription, era: Era) -> Json:
-    """What of a server's capabilities its clients have through here.
+    """Return the capabilities of a server that its clients can use through this gateway.
 
     That a list has changed is told on streams of the stateless era. In the other era it is told while a tool call runs,
     by servers that tell it unasked.

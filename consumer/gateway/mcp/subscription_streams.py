@@ -137,7 +137,7 @@ class SubscriptionStreams:
         self._changes = changes
 
     async def listen(self, asked: ClientRequest) -> Json:
-        """Tell on the request's stream what changes, until the call ends.
+        """Send changes on the request's stream until the call ends.
 
         Raises:
             RpcError: the filter is none, no call is named, or the client takes no stream (406).

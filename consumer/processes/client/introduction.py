@@ -27,7 +27,7 @@ class Introduction:
     instructions: str | None = None
 
     def told(self) -> dict[str, Any]:
-        """As it is on the wire."""
+        """Return the introduction as it is on the wire."""
         about: dict[str, Any] = {
             "era": self.era.value,
             "protocol_version": self.protocol_version,

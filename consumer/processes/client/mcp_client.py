@@ -134,7 +134,7 @@ class MCPClient:
 
     @property
     def program(self) -> Program:
-        """Its program's file as it was at the start."""
+        """The state of the program's file at the start."""
         return self._life.program
 
     def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:

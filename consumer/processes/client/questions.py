@@ -101,7 +101,7 @@ class Questions:
         self._requests: list[_Request] = []
 
     def offered(self, dialogue: Dialogue) -> AbstractAsyncContextManager[None]:
-        """While a request runs, its requester can be reached; a question that is open when it ends is given up.
+        """Offer the requester to the server while a request runs. A question that is open at its end is dropped.
 
         A result is as late as what the server has told before it.
         """

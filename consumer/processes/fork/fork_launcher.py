@@ -40,7 +40,7 @@ class PythonCommand:
 
     @classmethod
     def read(cls, command: list[str]) -> "PythonCommand | None":
-        """What ``command`` (its program an absolute path) comes to, or ``None`` when it is not clearly Python.
+        """Return the module or script that ``command`` runs, or ``None`` if it is not clearly Python.
 
         It is ``python script.py ...``, ``python -m module ...``, or a script that says so in its first line.
         """

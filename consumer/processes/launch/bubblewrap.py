@@ -95,7 +95,7 @@ def _namespaces(*, network: bool, own_processes: bool = True) -> list[str]:
 
 
 def needed_paths(command: list[str]) -> Iterator[Path]:
-    """What of the file tree outside the system's directories ``command`` cannot start without.
+    """Return the paths outside the system's directories that ``command`` needs to start.
 
     Looked at are the program and the script that it is given, through symbolic links: what they were installed with
     (a virtualenv and its base, a ``node_modules``, the prefix above a ``bin``), or else the directory they lie in and

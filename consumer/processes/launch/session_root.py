@@ -52,7 +52,7 @@ class SessionRoot:
 
     @property
     def mark(self) -> str:
-        """What its processes carry in their environment."""
+        """The mark in the environment of its processes."""
         return str(self.path)
 
     def forget(self) -> None:

@@ -112,7 +112,7 @@ class PipeWriter:
             self._loop.remove_writer(self._descriptor)
 
     def close(self) -> None:
-        """Let the other end see the end, without what is still kept; idempotent."""
+        """Close the pipe and drop unsent data. Idempotent."""
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
             if self._kept:

@@ -279,7 +279,7 @@ class StdinStream(Stream):
         self._write(data)
 
     def cancel(self, request_id: int, reason: str) -> None:
-        """Tell the server that nobody waits for a request of ``request``; without a word where it does not listen."""
+        """Cancel a request of ``request`` at the server. Does nothing if the server does not read."""
         self._requests.given_up(request_id)
         if self._closed or self._process.returncode is not None or self._process.unsent > UNSENT_CAP:
             return

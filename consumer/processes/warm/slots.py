@@ -20,7 +20,7 @@ class Slots:
 
     @asynccontextmanager
     async def taken(self, *, ahead: bool, timeout: float) -> AsyncIterator[None]:
-        """Have a place within the block, for at most ``timeout`` seconds of it: who hangs must not keep others."""
+        """Hold a slot within the block, for at most ``timeout`` seconds: a start that hangs must not block others."""
         await self._acquire(self._ahead if ahead else self._calls)
         freed = False
 

@@ -70,7 +70,7 @@ class WarmClients:
         return taken
 
     def put_back(self, client: MCPClient) -> bool:
-        """Have a client that was taken and never used wait again; ``False``, and nothing done, when there is no use."""
+        """Return an unused client to the pool. ``False`` if the pool does not need it."""
         if client.service != self._service or not client.is_alive or len(self._waiting) >= self._warm.max:
             return False
         self._put(client)

@@ -107,7 +107,7 @@ def unwrapped(payload: Payload) -> Payload:
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """What an event says of its channel."""
+    """Translate an event of a channel."""
     if "name" in payload and "data" in payload:
         return Ignored(SOURCE, values.what(values.text(payload["name"])))
     if "event_name" in payload:

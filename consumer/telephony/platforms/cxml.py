@@ -98,7 +98,7 @@ _STREAMED = {
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The call's status.
+    """Translate the status of a call.
 
     No call ends by the callback of a recording, nor by a ``<Dial action>``: that one tells of the dialled leg, and its
     ``CallSid`` is the parent, which goes on.

@@ -59,7 +59,7 @@ _CHANNEL_VARIABLES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The channel's event."""
+    """Translate an event of a channel."""
     category = values.text(payload.get("Event-Category", "call_event"))
     name = values.text(payload["Event-Name"])
     kind = EVENTS.get((name or "").upper())

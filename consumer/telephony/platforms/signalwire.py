@@ -129,7 +129,7 @@ def event_in(source: str, envelope: Payload) -> Translated | Ignored:
 def call_event(
     source: str, call: Payload, envelope: Payload, kind: CallKind | None = None, state: str | None = None
 ) -> Translated | Ignored:
-    """What a call object says, by its ``state`` (default: its ``call_state``) if no ``kind`` is given."""
+    """Translate a call object by its ``state`` (default: its ``call_state``) if no ``kind`` is given."""
     state = state or _state(call)
     kind = kind or STATES.get(state)
     if kind is None:

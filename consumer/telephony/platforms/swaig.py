@@ -53,7 +53,7 @@ _OF_THE_CALL = (("device_type", "type"), ("segment_id", "segment_id"), ("node_id
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """What an AI session says of its call."""
+    """Translate a request of an AI session."""
     info = values.mapping(payload.get("call_info"))
     if "chat" in (payload.get("conversation_type"), info.get("conversation_type")):
         return Ignored(SOURCE, "chat")

@@ -62,7 +62,7 @@ _ATTRIBUTES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """What a message says of its call; transcripts trail behind the end and say nothing of it."""
+    """Translate a message. Transcripts are ignored: they come after the end."""
     message = values.mapping(payload["message"])
     name = str(message["type"])
     status = values.first(message, "status") if name == "status-update" else None
