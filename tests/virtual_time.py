@@ -10,6 +10,9 @@ from typing import Any
 from tests.simulation.world.loop import SimulatedLoop
 from tests.simulation.world.nature import Nature, simulated
 
+MOST = 7_200.0
+"""Seconds within which a test ends: one that waits in vain would let time pass for ever."""
+
 natures: list[Nature] = []
 """That of the test that runs."""
 
@@ -43,7 +46,8 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
 
 
 async def _and_ends(test: Coroutine[Any, Any, None]) -> None:
-    await test
+    async with asyncio.timeout(MOST):
+        await test
     this, tasks = asyncio.current_task(), natures[-1].loop.world.tasks
     for _ in range(10):  # those that have only their last turns to come
         await asyncio.sleep(0)

@@ -184,6 +184,20 @@ async def test_nothing_is_known_from_the_loss_of_a_link_until_a_probe_is_back_on
 
 
 @in_virtual_time
+async def test_an_answer_that_comes_behind_the_loss_of_the_link_proves_nothing():
+    async with probing() as probed:
+        probed.up.set()
+        await passes(EVERY - SOON)
+        probed.wire.node.set_alarm(on=True)
+        await passes(2 * SOON)  # it looks, and has no answer
+        probed.up.clear()
+        probed.liveness.lost()
+        probed.wire.node.set_alarm(on=False)
+        await passes(SOON)
+        assert not probed.liveness.healthy
+
+
+@in_virtual_time
 async def test_what_was_on_its_way_when_the_link_was_lost_proves_nothing_and_breaks_nothing():
     async with probing() as probed:
         probed.deaf = True
