@@ -52,7 +52,7 @@ class ToolRecord:
         self._buckets: Counter[int] | None = None
 
     def add(self, seconds: float, *, error: bool = False, bytes_in: int = 0, bytes_out: int = 0) -> None:
-        """Count one finished call, be it answered, failed or cancelled."""
+        """Count one finished call: answered, failed or cancelled."""
         self.calls += 1
         self.errors += error
         self.longest = max(self.longest, seconds)

@@ -116,7 +116,7 @@ class Placer:
 
     @property
     def is_placing(self) -> bool:
-        """Whether this worker is the placer, as far as it has noticed: the broker tells by what it delivers."""
+        """Whether this worker is the placer. It learns that from the broker's first delivery."""
         return self._term is not None
 
     @property

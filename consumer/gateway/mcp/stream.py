@@ -53,7 +53,7 @@ class Hearing:
         self._told.put_nowait(None)
 
     async def taken(self) -> None:
-        """Wait until the client has read what was sent: a slow reader gets no more at once."""
+        """Wait until the client has read what was sent, so that a slow reader gets no more."""
         await self._told.join()
 
     async def events(self) -> AsyncIterator[bytes]:

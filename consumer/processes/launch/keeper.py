@@ -41,7 +41,7 @@ class Keeper:
 
     @property
     def pid(self) -> int | None:
-        """The helper's process id while it runs."""
+        """The keeper's process id while it runs."""
         server = self._server()
         return server.pid if server is not None else None
 
@@ -52,7 +52,7 @@ class Keeper:
         return starting.result()
 
     def begin(self) -> None:
-        """Begin to start the helper, so that the first server need not wait for it; returns at once."""
+        """Begin to start the keeper, so that the first server need not wait for it; returns at once."""
         if self._starting is None and not self._closing and self._deaths < MAX_DEATHS:
             self._starting = asyncio.create_task(self._start(), name="keeper-start")
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -92,7 +92,7 @@ class Keeper:
             self.begin()
 
     async def close(self) -> None:
-        """End the helper, which ends all that is left below it and removes the base folder. Bounded; idempotent."""
+        """End the keeper. It ends every process below it and removes the base folder. Bounded; idempotent."""
         self._closing = True
         if self._starting is not None:
             done, _ = await asyncio.wait({self._starting}, timeout=END_TIMEOUT)

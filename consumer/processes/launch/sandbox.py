@@ -192,8 +192,8 @@ def _check_reach(service: MCPService, paths: list[Path]) -> None:
             closed = next((above for above in reversed(seen.parents) if not _may_others_enter(above)), None)
             if closed is not None:
                 raise StartFailed(
-                    f"{service.name}: a server of a worker that is root runs as a user without rights, and that user "
-                    f"cannot reach {seen}, because others may not enter {closed}. Install bubblewrap, move the "
+                    f"{service.name}: the worker is root, so this server runs as a user without privileges. That user "
+                    f"cannot reach {seen}, because other users may not enter {closed}. Install bubblewrap, move the "
                     'program, or set user = "worker" in the service\'s sandbox'
                 )
 
