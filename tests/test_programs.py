@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.programs import PROGRAM, WORKER, ForkedProcess, ForkServer, start
+from tests.programs import PROGRAM, WORKER, ForkedProcess, ForkServer, output_of, start
+from tests.stand_ins import stand_in
 
 both = pytest.mark.parametrize("anew", [False, True], ids=["forked", "anew"])
 
@@ -70,6 +71,20 @@ async def test_a_signal_ends_it_and_is_its_exit_code(anew: bool, tmp_path: Path)
     with contextlib.suppress(ProcessLookupError):  # from Python 3.15 on nothing is raised
         process.kill()
     await process.stderr.read()
+
+
+async def test_a_stand_in_is_what_it_stands_for(tmp_path: Path):
+    """Whoever runs it: here a shell, with a pipe on either side."""
+    script, beside = tmp_path / "script", tmp_path / "beside"
+    lines = ("import os, sys", "print(*sys.argv[1:], sys.stdin.read(), os.environ['OWN'], os.getcwd())", "sys.exit(3)")
+    script.write_text("\n".join((f"#!{sys.executable}", *lines)))
+    script.chmod(0o755)
+    async with stand_in(beside, script, "one"):
+        piped = f"cd / && printf in | OWN=own {beside} 'two words' | cat; exit ${{PIPESTATUS[1]}}"
+        shell = await start("bash", "-c", piped, stdout=PIPE)
+        out, _ = await output_of(shell, 60)
+        assert out == b"one two words in own /\n"
+    assert shell.returncode == 3
 
 
 async def test_it_ends_with_the_fork_server(tmp_path: Path):

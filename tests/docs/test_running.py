@@ -21,10 +21,17 @@ from consumer.broker.link import Link
 from infra import client_wheel
 from tests.docs.blocks import HANDMADE, PAGES, Block, all_blocks, blocks
 from tests.harness import ROOT, WAIT, Cluster
+from tests.programs import PROGRAM
+from tests.stand_ins import stand_in
 
 LOCALHOST = "amqp://guest:guest@localhost:5672/"
 RUNNERS = ("python", "sh", "js")
-SERVICES = {"todo": {"command": [sys.executable, "-m", "consumer.processes.todo_server"]}}
+SERVICES = {
+    "todo": {
+        "command": [sys.executable, "-m", "consumer.processes.todo_server"],
+        "fork_server": "consumer.processes.todo_server:server.run",  # its imports take a second of the processor
+    }
+}
 SAMPLES = ROOT / "tests" / "samples" / "call-events"
 
 
@@ -38,8 +45,10 @@ def adapted(text: str, mcp: Cluster) -> str:
 
 @pytest.fixture
 async def mcp(mcp: Cluster) -> AsyncIterator[Cluster]:
-    """A cluster that takes away what the exchange of a telephony platform is on a page."""
-    yield mcp
+    """A cluster with the command line, that takes away what the exchange of a telephony platform is on a page."""
+    programs_folder(mcp).mkdir()
+    async with stand_in(programs_folder(mcp) / PROGRAM.name, PROGRAM):
+        yield mcp
     link = Link(mcp.url, "cleanup")
     await link.open()
     try:
@@ -49,12 +58,14 @@ async def mcp(mcp: Cluster) -> AsyncIterator[Cluster]:
         await link.close()
 
 
+def programs_folder(mcp: Cluster) -> Path:
+    return mcp.folder / "bin"
+
+
 def environment(mcp: Cluster) -> dict[str, str]:
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONWARNINGS": "error",
-        "PYTHONPATH": client_package().name,
+        "PATH": os.pathsep.join([str(programs_folder(mcp)), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "AMQP_URL": mcp.url,
         "MCP_SESSIONS_PREFIX": mcp.prefix,
         "COLUMNS": "120",
@@ -69,10 +80,10 @@ def client_package() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
-async def output_of(command: list[str], mcp: Cluster, where: str) -> str:
+async def output_of(command: list[str], mcp: Cluster, where: str, **env: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command,
-        env=environment(mcp),
+        env=environment(mcp) | env,
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -93,7 +104,8 @@ async def run(block: Block, mcp: Cluster) -> None:
     text = adapted(block.text, mcp)
     match block.language:
         case "python":
-            told = await output_of([sys.executable, "-c", text], mcp, block.where)
+            own = {"PYTHONWARNINGS": "error", "PYTHONPATH": client_package().name}
+            told = await output_of([sys.executable, "-c", text], mcp, block.where, **own)
         case "sh":
             told = await output_of(["bash", "-euo", "pipefail", "-c", text], mcp, block.where)
         case _:
@@ -122,13 +134,18 @@ def story(page: str) -> list[Block]:
     return [one for one in blocks(page) if one.runs and one.language in RUNNERS and not special(one)]
 
 
+def configures(page: str) -> bool:
+    """Whether a page is to be tried with a configuration of its own."""
+    return any("configures" in block.says for block in blocks(page))
+
+
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("page", [page for page in HANDMADE if story(page)])
+@pytest.mark.parametrize("page", [page for page in HANDMADE if story(page) and configures(page)])
 async def test_the_blocks_of_a_page_do_one_after_the_other_what_they_say(page: str, mcp: Cluster):
     for block in blocks(page):
         if "file" in block.says:
             (mcp.folder / block.says["file"]).write_text(block.text)
-    configuration = configuration_of(page, mcp) or {"services": SERVICES}
+    configuration = configuration_of(page, mcp)
     ports = with_a_free_port(configuration)
     with_gateway = "gateway" in configuration
     worker = await mcp.start(configuration, *(["--gateway"] if with_gateway else []))
@@ -141,6 +158,19 @@ async def test_the_blocks_of_a_page_do_one_after_the_other_what_they_say(page: s
         assert (first["metadata"]["tenant"], first["timeout"]) == ("acme", 600)
 
 
+@pytest.mark.timeout(600)
+async def test_so_do_those_of_the_pages_that_need_no_configuration(mcp: Cluster):
+    await mcp.start({"services": SERVICES})
+    for page in [page for page in HANDMADE if story(page) and not configures(page)]:
+        for block in story(page):
+            await run(block, mcp)
+        opened = (await mcp.client.list_sessions()).sessions
+        for session in opened:
+            await mcp.client.close(session)
+        await mcp.until(lambda: set(opened) <= {event.subject for event in mcp.of("closed")})  # noqa: B023
+        mcp.events.clear()  # on the next page calls have the same ids
+
+
 @pytest.mark.parametrize("block", [one for one in all_blocks() if one.runs and special(one)], ids=lambda one: one.where)
 async def test_a_block_that_needs_more_does_what_it_says(block: Block, mcp: Cluster):
     if block.language == "js" and (shutil.which("node") is None or amqplib() is None):
@@ -151,13 +181,10 @@ async def test_a_block_that_needs_more_does_what_it_says(block: Block, mcp: Clus
     await run(block, mcp)
 
 
-def configuration_of(page: str, mcp: Cluster) -> dict[str, Any] | None:
-    """The configuration that a page is to be tried with, if it says so."""
-    table = next(
-        (tomllib.loads(adapted(block.text, mcp)) for block in blocks(page) if "configures" in block.says), None
-    )
-    if table is not None:
-        table.get("worker", {}).pop("prefix", None)  # the test has its own
+def configuration_of(page: str, mcp: Cluster) -> dict[str, Any]:
+    """The configuration that a page is to be tried with."""
+    table = next(tomllib.loads(adapted(block.text, mcp)) for block in blocks(page) if "configures" in block.says)
+    table.get("worker", {}).pop("prefix", None)  # the test has its own
     return table
 
 

@@ -1,13 +1,12 @@
 """What the official conformance suite runs as an MCP client: the client that a worker has for each ``url`` service.
 
-Usage: ``conformance_client.py <url>``; the suite names the scenario in the environment. Each scenario's part is that of
+The suite names the scenario in the environment. Each scenario's part is that of
 a requester: which tools are called with what, and what a person answers. The rest is the worker's own client.
 """
 
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -104,7 +103,3 @@ async def main(url: str) -> None:
         await SCENARIOS[os.environ["MCP_CONFORMANCE_SCENARIO"]](client)
     finally:
         await client.stop()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
