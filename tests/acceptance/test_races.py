@@ -8,12 +8,9 @@ import pytest
 
 from schemas.events import TERMINAL
 from schemas.sessions import SessionInfo
-from tests.harness import ECHO, Cluster, config
+from tests.harness import ECHO, FORKED, Cluster, config
 
 ENDS = {kind.value for kind in TERMINAL}
-
-FORKED = {"services": {"echo": {"command": ECHO, "fork_server": "echo_server:main"}}}
-"""Hundreds of servers that differ in nothing but the call; a fork costs a quarter of the processor of a start."""
 
 
 def lives(mcp: Cluster) -> tuple[Counter, Counter]:
@@ -52,8 +49,8 @@ async def test_a_start_behind_its_end_opens_nothing(mcp: Cluster):
 
 
 async def test_a_hundred_calls_at_once_on_two_workers(mcp: Cluster):
-    await mcp.start()
-    await mcp.start()
+    await mcp.start(FORKED)
+    await mcp.start(FORKED)
     calls = [f"call-{number}" for number in range(100)]
     await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "started"}) for c in calls))
     await mcp.until(lambda: len(mcp.of("created")) == 100, within=40)
@@ -79,7 +76,7 @@ async def test_replacing_under_load_leaves_one_session_and_ends_every_other_once
 
 async def test_the_placer_is_killed_in_mid_flight_and_no_call_is_lost(mcp: Cluster):
     for _ in range(3):
-        await mcp.start()
+        await mcp.start(FORKED)
     calls = [f"call-{number}" for number in range(60)]
     await asyncio.gather(*(mcp.client.publish_call_event({"call_id": c, "kind": "started"}) for c in calls))
     await mcp.until(lambda: mcp.logged("placer.elected"))

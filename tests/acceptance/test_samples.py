@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tests.harness import Cluster, config
+from tests.harness import FORKED, Cluster, config
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "call-events"
 MANIFEST = [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text().splitlines()]
@@ -42,7 +42,7 @@ def asterisks(mcp: Cluster) -> str:
 
 async def two_workers(mcp: Cluster) -> None:
     own = {"exchange": asterisks(mcp), "platform": "asterisk"}
-    given = config(worker={"call_exchanges": [own]})
+    given = config(worker={"call_exchanges": [own]}, **FORKED)
     await mcp.start(given)
     await mcp.start(given)
 

@@ -1,6 +1,7 @@
 """A broker that lets nobody in is told from one that is not there: at once, and by what it does not know."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -24,15 +25,24 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[PrivateBroker]:
-    """A node with a vhost and a user that has no rights in it."""
+    """A node with vhosts, a user that has no rights in them, and one that has all in the first."""
     with private_broker() as node:
-        node.rabbitmqctl("add_vhost", "phones")
-        node.rabbitmqctl("add_vhost", "full")
-        node.rabbitmqctl("set_permissions", "-p", "full", "guest", ".*", ".*", ".*")
-        node.rabbitmqctl("add_user", "mallory", "hunter2")
+        path = node.home / "definitions.json"
+        path.write_text(json.dumps(DEFINITIONS))
+        path.chmod(0o644)
+        node.rabbitmqctl("import_definitions", str(path))
         yield node
 
 
+ALL = {"configure": ".*", "write": ".*", "read": ".*"}
+DEFINITIONS = {
+    "vhosts": [{"name": "phones"}, {"name": "full"}],
+    "users": [
+        {"name": "mallory", "password": "hunter2", "tags": ""},
+        {"name": "carol", "password": "first", "tags": ""},
+    ],
+    "permissions": [{"vhost": "full", "user": "guest", **ALL}, {"vhost": "/", "user": "carol", **ALL}],
+}
 REFUSED = [
     ("guest:guest@", "nowhere", "there is no vhost 'nowhere'"),
     ("guest:guest@", "a%2Fb", "there is no vhost 'a/b'"),
@@ -93,8 +103,6 @@ async def waiting_for(url: str) -> None:
 
 async def test_whoever_was_let_in_once_goes_on_trying(node: PrivateBroker):
     """A password that is changed while calls are up costs the connection, and not the worker."""
-    node.rabbitmqctl("add_user", "carol", "first")
-    node.rabbitmqctl("set_permissions", "carol", ".*", ".*", ".*")
     async with SessionClient(url_of(node, "carol:first@", "")) as client:
         node.rabbitmqctl("change_password", "carol", "second")
         node.rabbitmqctl("close_all_connections", "--vhost", "/", "test")

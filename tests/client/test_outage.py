@@ -2,40 +2,46 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from itertools import groupby
 
 import pytest
 from structlog.testing import capture_logs
 
 from consumer.client import SessionClient
-from infra.broker import find_server, private_broker
+from infra.broker import PrivateBroker, find_server, private_broker
 from tests.harness import WAIT, declare_events
 
 pytestmark = pytest.mark.skipif(find_server() is None, reason="needs a broker of its own, to stop it")
 
 
-@pytest.mark.parametrize("way", ["kill", "stop"])
-async def test_an_outage_is_lost_reconnecting_and_reconnected(way: str, caplog: pytest.LogCaptureFixture):
+async def test_an_outage_is_lost_reconnecting_and_reconnected(caplog: pytest.LogCaptureFixture):
     for library in ("aiormq", "aio_pika"):
         caplog.set_level(logging.INFO, library)  # a program that wants to hear them
     with private_broker() as node:
         await declare_events(node.url, "mcp")
         async with SessionClient(node.url) as client, client.following():
-            with capture_logs() as lines:
+            for break_down in (node.kill, node.stop):
+                await outage(node, client, break_down)
+    assert [one.getMessage() for one in caplog.records if one.exc_info or one.levelno >= logging.ERROR] == []
 
-                async def told(event: str) -> None:
-                    async with asyncio.timeout(2 * WAIT):
-                        while not any(one["event"] == event for one in lines):
-                            await asyncio.sleep(0.02)
 
-                await asyncio.to_thread(getattr(node, way))
-                await told("broker.reconnecting")
-                await asyncio.to_thread(node.start)
-                await told("broker.reconnected")
-            assert client.connected
+async def outage(node: PrivateBroker, client: SessionClient, break_down: Callable[[], None]) -> None:
+    """Break the broker down and start it again."""
+    with capture_logs() as lines:
+
+        async def told(event: str) -> None:
+            async with asyncio.timeout(2 * WAIT):
+                while not any(one["event"] == event for one in lines):
+                    await asyncio.sleep(0.02)
+
+        await asyncio.to_thread(break_down)
+        await told("broker.reconnecting")
+        await asyncio.to_thread(node.start)
+        await told("broker.reconnected")
+    assert client.connected
     loud = [one["event"] for one in lines if one["log_level"] not in ("debug", "info")]
     assert [event for event, _ in groupby(loud)] == ["broker.lost", "broker.reconnecting", "broker.reconnected"]
     causes = [one["error"] for one in lines if one["event"] == "broker.reconnecting"]
     assert len(causes) == len(set(causes)), "a line for each cause, of which a start has several"
     assert lines[-1]["away_s"] > 0
-    assert [one.getMessage() for one in caplog.records if one.exc_info or one.levelno >= logging.ERROR] == []

@@ -39,16 +39,6 @@ def connects(url: str) -> bool:
     return True
 
 
-def test_the_helper_names_a_rabbitmqctl_that_reaches_its_node(monkeypatch, capfd):
-    monkeypatch.delenv("AMQP_URL", raising=False)
-    with open_broker():
-        script = capfd.readouterr().err.partition("its rabbitmqctl is ")[2].strip()
-        bare = {"PATH": os.environ["PATH"]}
-        ran = subprocess.run([script, "list_vhosts", "--silent"], env=bare, capture_output=True, text=True, check=False)
-        assert (ran.returncode, ran.stdout.split()[-1:]) == (0, ["/"]), ran.stderr
-    assert not Path(script).exists()
-
-
 def eventually(condition: Callable[[], bool], within: float = 10.0) -> bool:
     deadline = time.monotonic() + within
     while not condition():
@@ -152,7 +142,9 @@ def test_nothing_is_left_when_the_helper_itself_is_killed() -> None:
     assert eventually(lambda: not list(HELPER.parents[1].glob(f".rabbitmq/{mark}*")))
 
 
-def test_a_private_node_takes_the_port_that_it_is_given_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_node_takes_the_port_that_it_is_given_names_its_rabbitmqctl_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("AMQP_URL", raising=False)
     port, mark = free_port(), f"mcp-{os.getpid()}-"
     before = {process.pid for process in processes_of(mark)}  # of other nodes of this test run
@@ -166,6 +158,11 @@ def test_a_private_node_takes_the_port_that_it_is_given_and_leaves_nothing(monke
         assert connects(url)
         assert its_own()
         assert set(HELPER.parents[1].glob(f".rabbitmq/{mark}*")) > homes
+        script = capfd.readouterr().err.partition("its rabbitmqctl is ")[2].strip()
+        bare = {"PATH": os.environ["PATH"]}
+        ran = subprocess.run([script, "list_vhosts", "--silent"], env=bare, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout.split()[-1:]) == (0, ["/"]), ran.stderr
+    assert not Path(script).exists()
     assert set(HELPER.parents[1].glob(f".rabbitmq/{mark}*")) == homes
     assert not connects(url)
     assert eventually(lambda: not its_own())

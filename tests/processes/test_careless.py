@@ -1,6 +1,7 @@
 """Servers that answer carelessly, as real ones have been seen to, over stdio and over HTTP."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -74,30 +75,31 @@ async def refused(client: MCPClient, name: str, arguments: dict[str, Any]) -> Se
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("raw", "words"),
-    [
-        ('{"jsonrpc": "2.0", "id": $ID, "error": "no such customer"}', "no such customer"),
-        ('{"jsonrpc": "2.0", "id": $ID, "error": {"code": "E1", "message": "no such customer"}}', "no such customer"),
-        ('{"jsonrpc": "2.0", "id": $ID, "error": {"code": 1.5, "message": "no such customer"}}', "no such customer"),
-        ('{"jsonrpc": "2.0", "id": $ID, "error": {"message": "no such customer"}}', "no such customer"),
-        ('{"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "Parse error"}}', "Parse error"),
-        ('{"jsonrpc": "2.0", "id": $ID, "result": []}', "[]"),
-        ('{"jsonrpc": "2.0", "id": $ID, "result": "fine"}', '"fine"'),
-        ('{"jsonrpc": "2.0", "id": $ID}', "neither"),
-        ('{"jsonrpc": "2.0", "id": $ID, "result": {"n": ' + "1" * 5000 + "}}", "too many digits"),
-        ('{"jsonrpc": "2.0", "id": $ID, "result": {"n": ' + "[" * 5000 + "]" * 5000 + "}}", "nested too deeply"),
-        ('[{"jsonrpc": "2.0", "id": $ID, "result": {}}]', "array"),
-        ('{"jsonrpc": "2.0", "id": $ID, "result": {"content": "fine"}}', '"fine"'),
-    ],
-)
-async def test_an_answer_that_is_not_quite_one_is_told_at_once(careless: MCPClient, raw: str, words: str) -> None:
-    error = await refused(careless, "say", {"raw": raw})
-    assert error.code is ErrorCode.MCP_ERROR
-    assert words in error.message
-    assert "validation error" not in error.message
-    assert careless.is_alive
-    assert text(await careless.call_tool("ok")) == "ok"
+NOT_QUITE = [
+    ('{"jsonrpc": "2.0", "id": $ID, "error": "no such customer"}', "no such customer"),
+    ('{"jsonrpc": "2.0", "id": $ID, "error": {"code": "E1", "message": "no such customer"}}', "no such customer"),
+    ('{"jsonrpc": "2.0", "id": $ID, "error": {"code": 1.5, "message": "no such customer"}}', "no such customer"),
+    ('{"jsonrpc": "2.0", "id": $ID, "error": {"message": "no such customer"}}', "no such customer"),
+    ('{"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "Parse error"}}', "Parse error"),
+    ('{"jsonrpc": "2.0", "id": $ID, "result": []}', "[]"),
+    ('{"jsonrpc": "2.0", "id": $ID, "result": "fine"}', '"fine"'),
+    ('{"jsonrpc": "2.0", "id": $ID}', "neither"),
+    ('{"jsonrpc": "2.0", "id": $ID, "result": {"n": ' + "1" * 5000 + "}}", "too many digits"),
+    ('{"jsonrpc": "2.0", "id": $ID, "result": {"n": ' + "[" * 5000 + "]" * 5000 + "}}", "nested too deeply"),
+    ('[{"jsonrpc": "2.0", "id": $ID, "result": {}}]', "array"),
+    ('{"jsonrpc": "2.0", "id": $ID, "result": {"content": "fine"}}', '"fine"'),
+]
+"""Answers, and what is told of each."""
+
+
+async def test_an_answer_that_is_not_quite_one_is_told_at_once(careless: MCPClient) -> None:
+    for raw, words in NOT_QUITE:
+        error = await refused(careless, "say", {"raw": raw})
+        assert error.code is ErrorCode.MCP_ERROR, raw
+        assert words in error.message, raw
+        assert "validation error" not in error.message, raw
+        assert careless.is_alive, raw
+        assert text(await careless.call_tool("ok")) == "ok", raw
 
 
 async def test_an_id_may_be_written_as_a_fraction_or_a_text(careless: MCPClient) -> None:
@@ -343,32 +345,32 @@ async def test_a_line_of_a_log_that_quotes_an_answer_is_none(start: Start) -> No
         assert text(await client.call_tool("say", {"raw": log + answer, "then": True})) == "ok"
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        '{"jsonrpc": 2.0, "id": $ID, "result": {"content": []}, "_meta": {}}',
-        '{"jsonrpc": "1.0", "id": $ID, "result": {"content": []}, "error": null, "took": 3}',
-        '{"id": $ID, "result": {"content": []}, "server": "mine"}',
-        '\0{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}\0',
-        '\x1e{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}',
-    ],
-)
-async def test_what_stands_beside_an_answer_does_not_matter(careless: MCPClient, raw: str) -> None:
-    assert (await careless.call_tool("say", {"raw": raw}, timeout=10))["content"] == []
+BESIDE = [
+    '{"jsonrpc": 2.0, "id": $ID, "result": {"content": []}, "_meta": {}}',
+    '{"jsonrpc": "1.0", "id": $ID, "result": {"content": []}, "error": null, "took": 3}',
+    '{"id": $ID, "result": {"content": []}, "server": "mine"}',
+    '\0{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}\0',
+    '\x1e{"jsonrpc": "2.0", "id": $ID, "result": {"content": []}}',
+]
+"""Good answers with something that is not JSON-RPC's, or not JSON's."""
 
 
-@pytest.mark.parametrize("depth", [150, 195, 400, 900])
-@pytest.mark.parametrize("odd", ["\\ud800", "\u00e9"])
-async def test_no_nesting_ends_the_session(careless: MCPClient, depth: int, odd: str) -> None:
+async def test_what_stands_beside_an_answer_does_not_matter(careless: MCPClient) -> None:
+    for raw in BESIDE:
+        assert (await careless.call_tool("say", {"raw": raw}, timeout=10))["content"] == [], raw
+
+
+async def test_no_nesting_ends_the_session(careless: MCPClient) -> None:
     """A letter that is mended must not let more levels in than can be written again."""
-    deep = '{"a":' * depth + "1" + "}" * depth
-    raw = '{"jsonrpc": "2.0", "id": $ID, "result": {"content": [], "s": "ODD", "deep": DEEP}}'
-    try:
-        result = await careless.call_tool("say", {"raw": raw.replace("ODD", odd).replace("DEEP", deep)})
-    except McpError as error:
-        assert "nested too deeply" in error.message  # noqa: PT017 - one of the two
-    else:
-        json.dumps(result)
-        assert depth < 200
-    assert careless.is_alive
-    assert text(await careless.call_tool("ok")) == "ok"
+    for depth, odd in itertools.product([150, 195, 400, 900], ["\\ud800", "\u00e9"]):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        raw = '{"jsonrpc": "2.0", "id": $ID, "result": {"content": [], "s": "ODD", "deep": DEEP}}'
+        try:
+            result = await careless.call_tool("say", {"raw": raw.replace("ODD", odd).replace("DEEP", deep)})
+        except McpError as error:
+            assert "nested too deeply" in error.message  # noqa: PT017 - one of the two
+        else:
+            json.dumps(result)
+            assert depth < 200
+        assert careless.is_alive, (depth, odd)
+        assert text(await careless.call_tool("ok")) == "ok", (depth, odd)
