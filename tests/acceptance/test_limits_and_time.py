@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from consumer.processes.stdio.process import EOF_TIMEOUT
 from schemas.errors import Capacity, NoReply, ServiceSessionLimit, SessionExists
 from tests.harness import ECHO, Cluster, config
 
@@ -53,17 +54,13 @@ async def test_without_room_a_start_is_refused_in_time_and_reported(mcp: Cluster
     assert (await waiting).session_id == "patient"
 
 
-async def test_thirty_two_sessions_close_at_once_in_the_time_of_a_few(mcp: Cluster):
-    slow = [*ECHO, "--ignore-eof"]
+async def test_thirty_two_sessions_close_at_once(mcp: Cluster):
+    slow = [*ECHO, "--ignore-eof"]  # each takes EOF_TIMEOUT to close, however busy the machine is
     await mcp.start({"services": {"echo": {"command": slow}}})
-    await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(33)))
-    began = time.monotonic()
-    await mcp.client.close("s-32")
-    one = time.monotonic() - began
+    await asyncio.gather(*(mcp.client.create(f"s-{number}", "echo") for number in range(32)))
     began = time.monotonic()
     await asyncio.gather(*(mcp.client.close(f"s-{number}") for number in range(32)))
-    assert time.monotonic() - began <= 8 * one
-    assert one >= 0.5, "the server left at once: the comparison says nothing"
+    assert EOF_TIMEOUT <= time.monotonic() - began < 32 * EOF_TIMEOUT / 2
 
 
 async def test_a_session_that_nobody_waits_for_any_more_is_not_opened(mcp: Cluster):
