@@ -40,7 +40,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 
-def private_broker(*, peer: PrivateBroker | None = None, config: str = "") -> PrivateBroker:
+def private_broker(*, peer: PrivateBroker | None = None, config: str = "", arguments: str = "") -> PrivateBroker:
     """A private node of the RabbitMQ on this machine, not yet started: enter it.
 
     Raises:
@@ -49,7 +49,7 @@ def private_broker(*, peer: PrivateBroker | None = None, config: str = "") -> Pr
     server = find_server() or install_server()
     if server is None:
         raise BrokerFailed(NOTHING_FOUND)
-    return PrivateBroker(server, peer=peer, config=config)
+    return PrivateBroker(server, peer=peer, config=config, arguments=arguments)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ class PrivateBroker:
     """A private node; as a context manager it is started on entry and gone, with its data, on exit.
 
     ``peer`` is a running node to form a cluster with later: both then use its epmd and cookie, and ``peer`` must
-    outlive this one. ``config`` is added to ``rabbitmq.conf``. Not safe for use by several threads.
+    outlive this one. ``config`` is added to ``rabbitmq.conf``, ``arguments`` to the command line of Erlang. Not safe
+    for use by several threads.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class PrivateBroker:
         *,
         peer: "PrivateBroker | None" = None,
         config: str = "",
+        arguments: str = "",
         port: int | None = None,
         start_timeout: float = 120.0,
     ) -> None:
@@ -48,6 +50,7 @@ class PrivateBroker:
         self.start_timeout = start_timeout
         self._peer = peer
         self._config = config
+        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
@@ -288,7 +291,7 @@ class PrivateBroker:
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CTL_DIST_PORT_MIN": str(self._dist_port + 1),
             "RABBITMQ_CTL_DIST_PORT_MAX": str(self._dist_port + 100),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {KEEP_OUT}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {KEEP_OUT} {self._arguments}",
             "RABBITMQ_CTL_ERL_ARGS": f"-kernel inet_dist_use_interface {KEEP_OUT}",
             "RABBITMQ_CONF_ENV_FILE": f"{home}/env.conf",
             "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.conf",

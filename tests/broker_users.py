@@ -1,8 +1,7 @@
-"""A broker with a user for each role, with exactly its rights, and what such a user may try."""
+"""Users of a broker for each role, with exactly its rights, and what such a user may try."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from consumer.broker.message import Message
 from consumer.broker.permissions import ROLES, definitions, permissions
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
-from infra.broker import PrivateBroker, private_broker
+from infra.broker import PrivateBroker
 from infra.rabbitmq_find import version_of
 
 NAMES = Names("acme.mcp")
@@ -29,16 +28,6 @@ HAVE_RIGHTS: set[Path] = set()
 Act = Callable[[Link, Publisher], Awaitable[object]]
 
 
-@contextmanager
-def broker_with_users() -> Iterator[PrivateBroker]:
-    """A node with one user for each role, whose password is its name; ``give_rights`` makes them."""
-    with private_broker() as node:
-        path = node.home / "definitions.json"
-        path.write_text(json.dumps(rights()))
-        path.chmod(0o644)
-        yield node
-
-
 def rights() -> dict[str, Any]:
     """Users and permissions, as RabbitMQ imports them."""
     made = definitions(NAMES, permissions(NAMES), vhost="/", user="{role}")
@@ -49,10 +38,21 @@ def rights() -> dict[str, Any]:
 
 
 def give_rights(node: PrivateBroker) -> None:
-    """Give the users their rights if they lack them: from RabbitMQ 4.3 on, those on topics go with the exchange."""
+    """Give the users of the roles, whose names are their passwords, their rights if they lack them.
+
+    From RabbitMQ 4.3 on, those on topics go with the exchange.
+    """
     if node.home not in HAVE_RIGHTS or (version_of(node.server) or (4, 3)) >= (4, 3):
-        node.rabbitmqctl("import_definitions", str(node.home / "definitions.json"))
+        define(node, rights())
         HAVE_RIGHTS.add(node.home)
+
+
+def define(node: PrivateBroker, definitions: Mapping[str, Any]) -> None:
+    """Have a node import definitions."""
+    path = node.home / "definitions.json"
+    path.write_text(json.dumps(definitions))
+    path.chmod(0o644)  # the node may run as another user
+    node.rabbitmqctl("import_definitions", str(path))
 
 
 def url_of(node: PrivateBroker, user: str) -> str:

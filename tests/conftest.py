@@ -11,8 +11,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from infra.broker import open_broker
-from tests.harness import Cluster, cluster
+from infra.broker import PrivateBroker, find_server, open_broker, private_broker
+from tests.harness import QUICK_STATISTICS, Cluster, cluster
 
 # How long a busy machine takes to make up an example says nothing of the example.
 settings.register_profile("tests", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,6 +32,15 @@ def pytest_collection_finish() -> None:
 def amqp_url() -> Iterator[str]:
     with open_broker() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def own_broker() -> Iterator[PrivateBroker]:
+    """A node that a test may stop, kill and administer, whatever ``AMQP_URL`` says; it has to leave it running."""
+    if find_server() is None:
+        pytest.skip("no rabbitmq-server here: a broker that comes from elsewhere is not ours to break")
+    with private_broker(arguments=QUICK_STATISTICS) as node:
+        yield node
 
 
 @pytest.fixture

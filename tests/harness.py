@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ECHO = [sys.executable, "-S", str(ROOT / "tests" / "servers" / "echo_server.py")]
 FORKED = {"services": {"echo": {"command": ECHO, "fork_server": "echo_server:main"}}}
 """For hundreds of servers that differ in nothing but the call; a fork costs a quarter of the processor of a start."""
+QUICK_STATISTICS = "-rabbit quorum_tick_interval 300"
+"""Arguments of a node: its quorum queues tell their numbers every 0.3 s instead of every 5."""
 OPEN = {"kind": "limits", "user": "worker"}
 """A sandbox through which a test can look: its processes have the numbers and the user that they have outside."""
 

@@ -9,7 +9,6 @@ import pytest
 
 from tests import programs
 from tests.bridges.standin import PASSWORD, USER, Ami, Ari
-from tests.faults.conftest import fault_broker  # noqa: F401 - a fixture
 from tests.harness import START, Cluster, WorkerProcess
 from tests.programs import PROGRAM
 

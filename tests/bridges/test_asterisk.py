@@ -103,14 +103,14 @@ async def test_calls_that_live_when_the_bridge_comes_are_told(mcp: Cluster, pbx:
     await mcp.event("closed", session_id="earlier")
 
 
-async def test_the_broker_may_go_away(fault_broker: PrivateBroker, prefix: str, pbx: Ari | Ami, bridging: Bridging):
-    async with cluster(fault_broker.url, prefix) as mcp:
+async def test_the_broker_may_go_away(own_broker: PrivateBroker, prefix: str, pbx: Ari | Ami, bridging: Bridging):
+    async with cluster(own_broker.url, prefix) as mcp:
         await mcp.start(faulty())
         await bridging(mcp, pbx)
         for number in range(10):
             await pbx.begin(f"before-{number}")
         await mcp.until(lambda: len(mcp.of("created")) == 10)
-        restarting = asyncio.create_task(asyncio.to_thread(fault_broker.restart))
+        restarting = asyncio.create_task(asyncio.to_thread(own_broker.restart))
         for number in range(10):  # while the broker goes, is away, and comes
             await pbx.hang_up(f"before-{number}")
             await pbx.begin(f"meanwhile-{number}")
@@ -138,14 +138,14 @@ async def open_sessions(mcp: Cluster) -> list[str]:
 
 
 async def test_while_the_broker_is_away_what_counts_is_kept_within_the_bound(
-    fault_broker: PrivateBroker, prefix: str, ami: Ami, bridging: Bridging
+    own_broker: PrivateBroker, prefix: str, ami: Ami, bridging: Bridging
 ):
-    async with cluster(fault_broker.url, prefix) as mcp:
+    async with cluster(own_broker.url, prefix) as mcp:
         await mcp.start(faulty())
         bridge = await bridging(mcp, ami, MCP_SESSIONS_ASTERISK_MAX_KEPT="100")
         await ami.begin("before")
         await mcp.event("created", session_id="before")
-        await asyncio.to_thread(fault_broker.stop_app)
+        await asyncio.to_thread(own_broker.stop_app)
         try:
             await bridge.logged("broker.lost")
             await ami.hang_up("before")
@@ -157,7 +157,7 @@ async def test_while_the_broker_is_away_what_counts_is_kept_within_the_bound(
             assert told["lost"] == 0
             assert told["of_calls_over"] > 0
         finally:
-            await asyncio.to_thread(fault_broker.start_app)
+            await asyncio.to_thread(own_broker.start_app)
         await mcp.event("closed", session_id="before", within=60)
         await mcp.event("created", session_id="lives", within=60)
 

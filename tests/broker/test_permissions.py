@@ -4,7 +4,6 @@ import asyncio
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,7 +29,6 @@ from tests.broker_users import (
     NAMES,
     Act,
     bind,
-    broker_with_users,
     consume,
     declare,
     delete,
@@ -50,11 +48,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[PrivateBroker]:
+def node(own_broker: PrivateBroker) -> PrivateBroker:
     """A node with one user for each role, whose password is the role."""
-    with broker_with_users() as node:
-        give_rights(node)
-        yield node
+    give_rights(own_broker)
+    return own_broker
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """A broker that lets nobody in is told from one that is not there: at once, and by what it does not know."""
 
 import asyncio
-import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,26 +10,16 @@ import pytest
 from consumer.broker.errors import InvalidBrokerUrl
 from consumer.broker.link import Link
 from consumer.client import SessionClient
-from infra.broker import PrivateBroker, find_server, private_broker
+from infra.broker import PrivateBroker, find_server
 from schemas.errors import AccessRefused, Disconnected, InvalidUrl
 from tests import programs
 from tests.broker.conftest import running
+from tests.broker_users import define
 
 TIMEOUT = 60.0
 pytestmark = pytest.mark.skipif(
     find_server() is None, reason="no rabbitmq-server here: the broker comes from elsewhere"
 )
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[PrivateBroker]:
-    """A node with vhosts, a user that has no rights in them, and one that has all in the first."""
-    with private_broker() as node:
-        path = node.home / "definitions.json"
-        path.write_text(json.dumps(DEFINITIONS))
-        path.chmod(0o644)
-        node.rabbitmqctl("import_definitions", str(path))
-        yield node
 
 
 ALL = {"configure": ".*", "write": ".*", "read": ".*"}
@@ -43,6 +31,15 @@ DEFINITIONS = {
     ],
     "permissions": [{"vhost": "full", "user": "guest", **ALL}, {"vhost": "/", "user": "carol", **ALL}],
 }
+
+
+@pytest.fixture(scope="module")
+def node(own_broker: PrivateBroker) -> PrivateBroker:
+    """A node with vhosts, a user that has no rights in them, and one that has all in the first."""
+    define(own_broker, DEFINITIONS)
+    return own_broker
+
+
 REFUSED = [
     ("guest:guest@", "nowhere", "there is no vhost 'nowhere'"),
     ("guest:guest@", "a%2Fb", "there is no vhost 'a/b'"),

@@ -9,20 +9,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.client import SessionClient
-from infra.broker import PrivateBroker, find_server, private_broker
+from infra.broker import PrivateBroker
 from tests.harness import WAIT, declare_events
 
-pytestmark = pytest.mark.skipif(find_server() is None, reason="needs a broker of its own, to stop it")
 
-
-async def test_an_outage_is_lost_reconnecting_and_reconnected(caplog: pytest.LogCaptureFixture):
+async def test_an_outage_is_lost_reconnecting_and_reconnected(
+    own_broker: PrivateBroker, caplog: pytest.LogCaptureFixture
+):
     for library in ("aiormq", "aio_pika"):
         caplog.set_level(logging.INFO, library)  # a program that wants to hear them
-    with private_broker() as node:
-        await declare_events(node.url, "mcp")
-        async with SessionClient(node.url) as client, client.following():
-            for break_down in (node.kill, node.stop):
-                await outage(node, client, break_down)
+    await declare_events(own_broker.url, "mcp")
+    async with SessionClient(own_broker.url) as client, client.following():
+        for break_down in (own_broker.kill, own_broker.stop):
+            await outage(own_broker, client, break_down)
     assert [one.getMessage() for one in caplog.records if one.exc_info or one.levelno >= logging.ERROR] == []
 
 

@@ -1,24 +1,14 @@
-"""A broker that may be broken, and a stage on it."""
+"""A stage on a broker that may be broken."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.broker import PrivateBroker, find_server, private_broker
-from tests.faults.stage import Stage, quick_statistics, stage
-
-
-@pytest.fixture(scope="session")
-def fault_broker() -> Iterator[PrivateBroker]:
-    """A node of our own, whatever ``AMQP_URL`` says: these tests stop and kill it."""
-    if find_server() is None:
-        pytest.skip("no rabbitmq-server here: a broker that comes from elsewhere is not ours to break")
-    with private_broker() as node:
-        quick_statistics(node)
-        yield node
+from infra.broker import PrivateBroker
+from tests.faults.stage import Stage, stage
 
 
 @pytest.fixture
-async def scene(fault_broker: PrivateBroker) -> AsyncIterator[Stage]:
-    async with stage(fault_broker) as made:
+async def scene(own_broker: PrivateBroker) -> AsyncIterator[Stage]:
+    async with stage(own_broker) as made:
         yield made

@@ -290,11 +290,6 @@ class Stage(Cluster):
         return [await self.send_home(worker) for worker in self.alive]
 
 
-def quick_statistics(broker: PrivateBroker) -> None:
-    """Have quorum queues tell their numbers every 0.3 s instead of every 5; a restart of the broker forgets it."""
-    broker.rabbitmqctl("eval", "application:set_env(rabbit, quorum_tick_interval, 300).")
-
-
 @asynccontextmanager
 async def stage(broker: PrivateBroker, *, prefix: str | None = None) -> AsyncIterator[Stage]:
     """A stage; whatever the test did, no process of it is left."""

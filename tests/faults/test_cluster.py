@@ -3,13 +3,15 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 
 from infra.broker import PrivateBroker, find_server, private_broker
 from tests.faults.checker import check
 from tests.faults.load import Load
-from tests.faults.stage import Stage, faulty, quick_statistics, stage
+from tests.faults.stage import Stage, faulty, stage
+from tests.harness import QUICK_STATISTICS
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -18,11 +20,10 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 def nodes() -> Iterator[list[PrivateBroker]]:
     if find_server() is None:
         pytest.skip("no rabbitmq-server here")
-    with private_broker() as first, private_broker(peer=first) as second, private_broker(peer=first) as third:
+    made = partial(private_broker, arguments=QUICK_STATISTICS)
+    with made() as first, made(peer=first) as second, made(peer=first) as third:
         for one in (second, third):
             one.join_cluster(first)
-        for one in (first, second, third):
-            quick_statistics(one)
         yield [first, second, third]
 
 

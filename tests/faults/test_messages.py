@@ -58,9 +58,9 @@ async def quiet(broker: PrivateBroker) -> Counted:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-async def test_two_workers_at_rest_use_less_than_half_of_the_free_plan(fault_broker: PrivateBroker, scene: Stage):
+async def test_two_workers_at_rest_use_less_than_half_of_the_free_plan(own_broker: PrivateBroker, scene: Stage):
     one, two = await scene.start(), await scene.start()
-    link = Link(fault_broker.url, "trace")
+    link = Link(own_broker.url, "trace")
     await link.open()
     published: asyncio.Queue[Delivery] = asyncio.Queue()
     try:
@@ -69,7 +69,7 @@ async def test_two_workers_at_rest_use_less_than_half_of_the_free_plan(fault_bro
         await channel.declare_queue(trace)
         await channel.bind(Binding("amq.rabbitmq.trace", trace.name, "publish.#"))
         await channel.consume(trace.name, published.put_nowait, no_ack=True)
-        await asyncio.to_thread(fault_broker.rabbitmqctl, "trace_on")
+        await asyncio.to_thread(own_broker.rabbitmqctl, "trace_on")
         # From one probe of a worker to its next: nothing else is published but the other's one probe.
         inbox = {scene.names.inbox(WorkerId(worker.worker_id)) for worker in (one, two)}
         seen: list[tuple[float, str]] = []
@@ -81,7 +81,7 @@ async def test_two_workers_at_rest_use_less_than_half_of_the_free_plan(fault_bro
                 assert (kind, key in inbox) == (PROBE, True), f"{kind} to {key!r} was published at rest"
                 seen.append((asyncio.get_running_loop().time(), key))
     finally:
-        await asyncio.to_thread(fault_broker.rabbitmqctl, "trace_off")
+        await asyncio.to_thread(own_broker.rabbitmqctl, "trace_off")
         await link.close()
     last = seen[-1]
     before = next(one for one in reversed(seen[:-1]) if one[1] == last[1])
@@ -101,21 +101,21 @@ def of_the_page(what: str) -> int:
 
 
 @pytest.mark.timeout(180)
-async def test_a_call_costs_no_more_messages_than_the_documentation_says(fault_broker: PrivateBroker, scene: Stage):
+async def test_a_call_costs_no_more_messages_than_the_documentation_says(own_broker: PrivateBroker, scene: Stage):
     await scene.start()
     await scene.start()
     await scene.start_calls(["first"])  # somebody is the placer now
-    began = await quiet(fault_broker)
+    began = await quiet(own_broker)
     for call in (calls := ["one", "two"]):
         await scene.start_calls([call])
-        await quiet(fault_broker)
+        await quiet(own_broker)
         await scene.end_calls([call])
-        await quiet(fault_broker)
-    lived = await quiet(fault_broker)
+        await quiet(own_broker)
+    lived = await quiet(own_broker)
     assert {event.subject for event in scene.of("closed")} == set(calls)
     for _ in range(20):
         await scene.client.call_tool("first", "counter")
-    asked = await quiet(fault_broker)
+    asked = await quiet(own_broker)
     events = 2  # for each call, delivered to the log of this test
     probes = 2 * 2  # one of each worker, if its minute is over
     found = (lived.total - began.total) / len(calls) - events

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
-async def proxy(fault_broker) -> AsyncIterator[TCPProxy]:
-    async with proxy_to(fault_broker.url) as made:
+async def proxy(own_broker) -> AsyncIterator[TCPProxy]:
+    async with proxy_to(own_broker.url) as made:
         yield made
 
 

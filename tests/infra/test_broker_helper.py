@@ -25,10 +25,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[PrivateBroker]:
-    with private_broker() as node:
-        yield node
+@pytest.fixture
+def broker(own_broker: PrivateBroker) -> PrivateBroker:
+    return own_broker
 
 
 def connects(url: str) -> bool:
@@ -86,7 +85,7 @@ def test_a_private_node_is_on_loopback_only_and_answers(broker: PrivateBroker) -
 
 
 def test_it_loads_no_plugin_and_reads_nothing_of_the_system(broker: PrivateBroker) -> None:
-    assert broker.rabbitmqctl("list_users", "--silent", "--no-table-headers").split()[0] == "guest"
+    assert "guest" in broker.rabbitmqctl("list_users", "--silent", "--no-table-headers").split()
     log = (broker.home / "console.log").read_text()
     assert "completed with 0 plugins" in log
     assert "/etc/rabbitmq" not in log

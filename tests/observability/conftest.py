@@ -10,7 +10,6 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.faults.conftest import fault_broker  # noqa: F401 - a fixture
 from tests.harness import WAIT, Cluster, WorkerProcess
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

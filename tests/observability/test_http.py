@@ -12,16 +12,16 @@ from tests.observability.conftest import watched
 
 
 async def test_a_worker_is_ready_while_a_call_lives_and_not_while_the_broker_is_away(
-    fault_broker: PrivateBroker, prefix, clients
+    own_broker: PrivateBroker, prefix, clients
 ):
-    async with cluster(fault_broker.url, prefix) as mcp:
+    async with cluster(own_broker.url, prefix) as mcp:
         worker = await watched(mcp, clients, faulty())
         assert await worker.until_ready(200) == {"ready": True, "state": "ready", "link": True, "probe": True}
         await mcp.client.create("call", "echo")
         assert await worker.value("open", service="echo") == 1
         assert await worker.value("capacity", service="echo") == 400
 
-        await asyncio.to_thread(fault_broker.stop_app)
+        await asyncio.to_thread(own_broker.stop_app)
         try:
             told = await worker.until_ready(503, link=False, state="connecting")
             assert told == {"ready": False, "state": "connecting", "link": False, "probe": False}
@@ -29,7 +29,7 @@ async def test_a_worker_is_ready_while_a_call_lives_and_not_while_the_broker_is_
             assert await worker.value("link_up") == await worker.value("healthy") == 0
             assert await worker.value("open", service="echo") == 1
         finally:
-            await asyncio.to_thread(fault_broker.start_app)
+            await asyncio.to_thread(own_broker.start_app)
         await worker.until_ready(200)
         assert await worker.value("link_up") == await worker.value("healthy") == 1
         assert await worker.value("reconnects_total") == 1

@@ -148,8 +148,8 @@ def moved(worker: Watched, one: Declared) -> bool:
 
 
 @pytest.mark.timeout(180)
-async def test_every_metric_moves(fault_broker: PrivateBroker, prefix, clients):
-    async with cluster(fault_broker.url, prefix) as mcp:
+async def test_every_metric_moves(own_broker: PrivateBroker, prefix, clients):
+    async with cluster(own_broker.url, prefix) as mcp:
         worker = await watched(mcp, clients, configuration(), "--gateway", MCP_SESSIONS_GATEWAY_PORT="0")
         await worker.until_ready(200)
         await worker.series()
@@ -158,7 +158,7 @@ async def test_every_metric_moves(fault_broker: PrivateBroker, prefix, clients):
         await sessions(mcp, worker)
         await crowd(mcp, worker)
         await death(mcp, worker)
-        await outage(mcp, worker, fault_broker)
+        await outage(mcp, worker, own_broker)
         assert not [one.name for one in DECLARED if not (one.name.startswith(OF_BRIDGES) or moved(worker, one))]
         labelled = {label for one in DECLARED for label in one.labels}
         assert labelled.isdisjoint({"call_id", "session_id", "worker_id"})

