@@ -133,6 +133,13 @@ async def test_what_was_away_and_lost_is_told_by_the_owner_to_whom_its_recipe_co
         recipe = scene.recipe().model_copy(update={"worker_id": WorkerId("away"), "revision": 7})
         await scene.parts.recovery.tell_lost(recipe)
         assert await scene.told() == ["created", "lost"]
+        scene.wire.node.set_alarm(on=True)
+        telling = asyncio.create_task(scene.parts.recovery.tell_lost(recipe))
+        await passes(10)
+        assert not telling.done(), "its recipe stands for it until RabbitMQ has it"
+        scene.wire.node.set_alarm(on=False)
+        await telling
+        assert await scene.told() == ["created", "lost"]
         scene.parts.presence.heard(report_of(WorkerId("away"), told=7), ME)
         await scene.parts.recovery.tell_lost(recipe)
         assert await scene.told() == ["lost"]
@@ -291,10 +298,23 @@ async def test_a_recipe_that_comes_back_lets_its_ends_be_told_and_the_call_go():
         await scene.parts.recovery.keep(CALL)
         assert await scene.told() == [], "the recipe may be a placer's"
         scene.parts.call.check.confirmed(0.0)
+        scene.parts.call.recipe.dirty = False  # it is owned for the sake of that end only
         scene.parts.recovery.recipe_is_back(CallId("c-2"))
         await scene.new_link()
         assert [one for one in await scene.told() if one != "bind"] == ["closed", "ack", "unbind"]
         assert scene.parts.owned_calls.calls == {}
+
+
+@in_virtual_time
+async def test_an_end_whose_recipe_comes_back_is_told_without_waiting_for_the_lane_of_its_call():
+    async with owning() as scene:
+        await scene.opened()
+        await scene.lose_link()
+        await scene.close()
+        scene.parts.call.check.confirmed(0.0)
+        scene.parts.lanes.submit(CALL, partial(asyncio.sleep, 5))
+        await scene.new_link()
+        assert await scene.told() == ["closed"]
 
 
 @in_virtual_time
