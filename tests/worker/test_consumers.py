@@ -29,7 +29,9 @@ def own_queues(scene: Attached) -> list[str]:
 
 @in_virtual_time
 async def test_a_worker_consumes_its_own_queues_and_those_that_all_share():
+    began = moment()
     async with attached() as scene:
+        assert moment() - began < RIVAL_TIMEOUT + 0.5, "it waits for no rival where nobody consumes its inbox"
         assert scene.consumed() == {"unowned", "calls", "queries"}
         for name in own_queues(scene):
             assert len(scene.queue(name).consumers) == 1, name

@@ -74,6 +74,8 @@ async def test_its_calls_go_to_the_others_between_the_last_that_it_takes_and_its
             "worker.draining", "basic cancel", "session.closed", "call.recipe", "queue unbind", "worker.stopped",
             "queue delete",
         )  # fmt: skip
+        assert leaving.took < 1, "they are not waited for"
+        assert not scene.parts.placer.is_placing
         unowned = await scene.wire.consume(scene.wire.names.unowned)
         given = await unowned.next()
         assert (given.type, given.message.headers[headers.RETURNED]) == ("call.recipe", ME)
@@ -201,5 +203,16 @@ async def test_what_cannot_be_told_is_left_to_the_placer_with_the_inbox():
         assert told["worker.events_unsent"]["count"] > 0
         assert (code, told["worker.stopped"]["drained"]) == (WorkerExit.DRAIN_TIMED_OUT, False)
         assert leaving.took > FLUSH_TIMEOUT
+        assert scene.wire.names.inbox(ME) in scene.wire.node.queues
+        scene.wire.node.set_alarm(on=False)
+
+
+@in_virtual_time
+async def test_a_worker_without_calls_leaves_its_inbox_as_well_while_its_events_are_not_told():
+    async with attached() as scene:
+        scene.wire.node.set_alarm(on=True)
+        leaving = Leaving(scene)
+        assert await leaving.code() is WorkerExit.DRAINED
+        assert leaving.took == pytest.approx(FLUSH_TIMEOUT + OTHER_NODES, abs=0.5)
         assert scene.wire.names.inbox(ME) in scene.wire.node.queues
         scene.wire.node.set_alarm(on=False)
