@@ -34,7 +34,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, nargs="+", help="these only, each with its story")
     parser.add_argument("--calls", type=int, default=100, help="calls in a world")
-    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure, or finding")
     parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it is")
     parser.add_argument("--quiet", action="store_true", help="no story")
     parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
@@ -122,21 +122,28 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
 def _find(name: str, options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> int:
     """Live worlds with a mistake until it is found; returns whether it was not.
 
-    What goes wrong with a mistake has to go right without it.
+    What goes wrong with a mistake has to go right without it. If we keep going, all worlds are lived with and without
+    it, to see how often either goes wrong.
     """
     if options.swarm is None and options.order is None and (where := WHERE.get(name)) is not None:
         kind, _, order = where.rpartition(": ")
         chosen = {"order": order} if kind else {"swarm": where}
         options = argparse.Namespace(**{**vars(options), **chosen})
-    tried = 0
+    where = options.order or options.swarm or "any"
+    tried = found = without = 0
     for tried, seed in enumerate(_seeds(options), start=1):
         plan = _plan(options, seed)
         with mutated(name):
             problems = live(plan, begin, logs).problems
-        if problems and not live(plan, begin, logs).problems:
-            where = options.order or options.swarm or "any"
+        if options.keep_going:
+            found += bool(problems)
+            without += bool(live(plan, begin, logs).problems)
+        elif problems and not live(plan, begin, logs).problems:
             print(f"{name} | {where} | {tried} | {problems[0][:160]}", flush=True)  # noqa: T201
             return 0
+    if options.keep_going:
+        print(f"{name} | {where} | {found} of {tried} with it, {without} without it", flush=True)  # noqa: T201
+        return int(found <= without)
     print(f"{name}: not in {tried}", flush=True)  # noqa: T201
     return 1
 

@@ -85,6 +85,7 @@ class Both(RuleBasedStateMachine):
             self.over = True
         except Different as difference:
             told = "\n".join(map(str, self.played))
+            print(f"{told}\n{difference}")  # noqa: T201
             try:
                 self.run(self._again(), 600)
             except Different as again:
@@ -300,11 +301,12 @@ def run(machine: type[Both], runs: int, steps: int = 40) -> None:
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            # In the suite the same operations each time: a difference between the brokers fails again.
-            phases=[Phase.generate, Phase.shrink] if by_hand else [Phase.generate],
+            # A difference has been played again already; in the suite the operations are the same each time.
+            phases=[Phase.generate],
             derandomize=not by_hand,
             database=None,
             print_blob=True,
+            report_multiple_bugs=False,
         ),
     )
     print(f"\ncompared with RabbitMQ {'.'.join(map(str, version))}: {dict(sorted(counted.items()))}")  # noqa: T201
