@@ -237,7 +237,7 @@ class Both(RuleBasedStateMachine):
             case "own":
                 self.play("declare_queue", number, f"own{number}", {}, False)
             case _:
-                more = {"x-delivery-limit": 7} if how == "differs" else {}
+                more = {"x-delivery-limit": 7} if how == "differs" and queue not in EXCLUSIVE else {}
                 self.play("declare_queue", number, queue, more, how == "passive")
 
     @precondition(_goes_on)
