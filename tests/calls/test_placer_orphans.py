@@ -161,7 +161,7 @@ async def test_what_a_dead_worker_had_is_told_before_its_recipe_goes_on(told: in
         await owned_by(scene, DEAD)
         scene.workers.report(DEAD, told=told)
         scene.workers.die(DEAD)
-        scene.wire.node.leaderless["events"] = asyncio.get_running_loop().time() + 10  # it takes its time
+        scene.wire.node.leaderless["events"] = asyncio.get_running_loop().time() + 15  # it takes its time
         await scene.recipe(DEAD)
         restored = await scene.arrived()
         assert scene.told() == [(CALL, one) for one in events]
@@ -287,7 +287,7 @@ async def test_a_start_that_is_sent_again_waits_for_room_no_longer_than_it_would
 async def test_a_call_that_its_worker_disowns_is_placed_on_another_that_may_have_it():
     async with placing() as scene:
         scene.workers.report(OTHER)
-        scene.workers.report(OWNER, sessions=1)
+        scene.workers.report(OWNER, sessions=3)
         await scene.start()
         placed = await scene.arrived(OTHER)
         number = placed.message.headers[headers.PLACEMENT]
