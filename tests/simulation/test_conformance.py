@@ -324,5 +324,5 @@ def test_the_simulated_broker_does_what_a_disturbed_one_does():
     global url, node  # noqa: PLW0603
     with private_broker() as node:
         url = node.url
-        run(BothDisturbed, 4, 15)
+        run(BothDisturbed, 2, 12)
     node = None
