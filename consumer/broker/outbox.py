@@ -80,8 +80,11 @@ class Outbox:
         self._filled.set()
 
     def take_back(self, message_ids: Collection[str]) -> set[str]:
-        """Stop publishing these events. Return the ids of those without a confirm; the broker may have them."""
-        found = [one for one in self._waiting if one.message.message_id in message_ids] if message_ids else []
+        """Stop publishing these events. Return the ids of those without a confirm; the broker may have them.
+
+        Events that were taken back before are left out.
+        """
+        found = [one for one in self._waiting if not one.is_taken_back and one.message.message_id in message_ids]
         for one in found:
             one.is_taken_back = True
         return {str(one.message.message_id) for one in found}

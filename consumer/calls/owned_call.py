@@ -47,11 +47,20 @@ class RecipeState:
     """The recipe as it was delivered to us, unacknowledged."""
     held_revision: int = 0
     given_back: set[int] = field(default_factory=set)
-    """Revisions that the broker has had back, and we have not again: who gets one may tell ``lost``."""
+    """Revisions that the broker has had back with a lost link, and we have not again."""
     lives: dict[int, frozenset[str]] = field(default_factory=dict)
     """The lives that each recipe names which the broker may still have, by revision."""
     delivered: dict[int, Delivery] = field(default_factory=dict)
     """The recipes that were delivered to us and are not acknowledged yet, by revision."""
+
+    @property
+    def away(self) -> set[int]:
+        """Revisions that the broker may have and has not delivered to us: who gets one may tell ``lost``.
+
+        Such as it has had back, and one that was just written: a connection of ours that the broker has not given up
+        yet may get it in our place.
+        """
+        return self.lives.keys() - self.delivered.keys()
 
     def outdate(self) -> None:
         """Mark the recipe as outdated: the sessions have changed, or it is too old."""
@@ -94,9 +103,21 @@ class RecipeState:
         self.delivered.clear()
         self.held = None
 
+    def unsent(self, revisions: set[int]) -> dict[str, set[int]]:
+        """Take back what the broker may never have got: these are not waited for, and are not sent again.
+
+        Returns the lives that no other recipe names, and which of these name each.
+        """
+        taken = {revision: self.lives.pop(revision) for revision in revisions}
+        if self.revision in taken:
+            self.revision = 0
+            self.outdate()
+        lives = frozenset().union(*taken.values()) - frozenset().union(*self.lives.values())
+        return {life: {revision for revision in taken if life in taken[revision]} for life in lives}
+
     def naming(self, life: str) -> set[int]:
-        """The revisions that name a life and that we have given back."""
-        return {revision for revision in self.given_back if life in self.lives.get(revision, ())}
+        """The revisions that name a life and that are out of our hands."""
+        return {revision for revision in self.away if life in self.lives[revision]}
 
     def stop_waiting(self) -> None:
         """Stop waiting for recipes that the broker took back: a placer dropped them, or the broker holds them."""
@@ -117,6 +138,10 @@ class LifeEvent:
     life: str
     event: CloudEvent
 
+    def of_life(self, life: str) -> "LifeEvent":
+        """The same of another life of the session."""
+        return LifeEvent(life, self.event.model_copy(update={"id": self.event.id.replace(self.life, life)}))
+
 
 @dataclass(slots=True)
 class EventState:
@@ -126,8 +151,8 @@ class EventState:
     """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
     pending: list[LifeEvent] = field(default_factory=list)
     """Events of sessions that have ended, which wait until it is known who tells them; see ``OwnedCall.may_tell``."""
-    published_ends: list[LifeEvent] = field(default_factory=list)
-    """What waited and was published: the broker may not have it yet."""
+    sent: list[LifeEvent] = field(default_factory=list)
+    """What was published: the broker may not have it yet."""
     unconfirmed: bool = False
     """Whether the broker may not have yet what was last published of the call, its recipe included."""
 
@@ -153,34 +178,33 @@ class EventState:
     def take_untold(self) -> list[CallSession]:
         """Take the sessions whose ``created`` is published now."""
         sessions, self.untold = self.untold, []
-        self.unconfirmed = self.unconfirmed or bool(sessions)
         return sessions
 
     def take_pending(self) -> list[LifeEvent]:
         """Take the events that waited: they are published now, or left to the placer."""
         events, self.pending = self.pending, []
-        self.unconfirmed = self.unconfirmed or bool(events)
         return events
 
-    def publish_pending(self) -> list[LifeEvent]:
-        """Take the events that waited: they are published now."""
-        events = self.take_pending()
-        self.published_ends += events
-        return events
+    def send(self, one: LifeEvent) -> None:
+        """Note that an event is published now."""
+        self.sent.append(one)
+        self.unconfirmed = True
 
-    def took_back(self, event_ids: set[str]) -> None:
-        """Hold back the events without a confirm after a lost link, until it is known which worker reports them."""
-        self.pending[:0] = [one for one in self.published_ends if one.event.id in event_ids]
-        self.published_ends.clear()
+    def took_back(self, event_ids: set[str], opened: dict[str, CallSession]) -> None:
+        """Hold back the events without a confirm after a lost link; ``opened`` are the open sessions by their lives."""
+        again = [one for one in self.sent if one.event.id in event_ids]
+        self.sent.clear()
+        self.untold[:0] = [opened[one.life] for one in again if one.life in opened]
+        self.pending[:0] = [one for one in again if one.life not in opened]
 
     def published(self) -> None:
         """Note that something of the call is on its way to the broker."""
         self.unconfirmed = True
 
-    def confirmed(self, ends: int) -> None:
-        """Note that the broker has what was published of the call, up to that many ends."""
-        del self.published_ends[:ends]
-        self.unconfirmed = bool(self.published_ends)
+    def confirmed(self, events: int) -> None:
+        """Note that the broker has what was published of the call, up to that many events."""
+        del self.sent[:events]
+        self.unconfirmed = bool(self.sent)
 
 
 @dataclass(slots=True)
@@ -338,8 +362,8 @@ class OwnedCall:
 
     @property
     def may_tell(self) -> bool:
-        """Whether this worker reports the ends: it owns the call for sure, and no placer can have its recipe."""
-        return not (self.check.in_doubt or self.recipe.given_back)
+        """Whether this worker reports the ends: it owns the call for sure, and has all its recipes in hand."""
+        return not (self.check.in_doubt or self.recipe.away)
 
     def enter(self, session: CallSession) -> None:
         """Add a session that has been opened."""

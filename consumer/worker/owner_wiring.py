@@ -96,6 +96,7 @@ def ownership_of(
         Ringer(sessions, start, take_back, configured),
         lanes,
         worker_id=worker_id,
+        endings=endings,
         configured=configured,
         grace=presence.grace,
     )

@@ -127,7 +127,7 @@ async def owner_parts(
         )  # fmt: skip
         lifecycle = CallLifecycle(
             owned_calls, opening, closing, recovery, Ringer(sessions, mcp.create_client, mcp.take_back, configured),
-            lanes, worker_id=ME, configured=configured, grace=GRACE,
+            lanes, worker_id=ME, endings=endings, configured=configured, grace=GRACE,
         )  # fmt: skip
         in_flight, kept, returns, heartbeat = InFlight(bounds), KeptCalls(), Returns(ME, names), Heartbeat()
         session_for = SessionFor(lifecycle, configured)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from consumer.broker.errors import BrokerError
+from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.outcome import Done, Outcome
 from consumer.broker.topology import Queue
 from consumer.calls.owned_call import Reason
@@ -187,8 +188,18 @@ async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: Owner
     assert len(parts.outbox) == 2
 
 
+def recipe_held(parts: OwnerParts) -> None:
+    """Have the call's recipe written, its sessions told of, and the recipe delivered to us."""
+    parts.owned_calls.write_recipe(parts.call)
+    parts.owned_calls.tell_created(parts.call)
+    recipe = parts.owned_calls.recipe(parts.call, parts.call.sessions.values())
+    message = Message(recipe.model_dump_json().encode(), headers={CALL_HEADER: CALL})
+    parts.owned_calls.recipe_arrived(Delivery(message, "inbox", "", "", False, 0.0, None), recipe)
+
+
 async def test_an_end_waits_when_the_broker_has_given_the_link_up(parts: OwnerParts):
     await parts.carry_out(create())
+    recipe_held(parts)
     async with simulated_link() as wire:
         parts.owned_calls.attach(await wire.link.channel(), "requests")
         consuming = next(one for one in wire.node.clients if not one.closed)
@@ -197,8 +208,22 @@ async def test_an_end_waits_when_the_broker_has_given_the_link_up(parts: OwnerPa
         with pytest.raises(BrokerError):
             await parts.owned_calls.tell_ends(parts.call)
         parts.owned_calls.detach()
-    assert len(parts.outbox) == 1, "the recipe"
     assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.created", "mcp.session.closed"]
+
+
+async def test_an_end_waits_for_a_recipe_that_was_written_and_has_not_come(parts: OwnerParts):
+    await parts.carry_out(create())
+    parts.owned_calls.write_recipe(parts.call)
+    parts.owned_calls.tell_created(parts.call)
+    await parts.carry_out(SessionClose(session_id=ID))
+    assert not parts.call.may_tell, "another connection of ours may have it, which RabbitMQ has not given up yet"
+    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.closed"]
+
+
+async def test_a_start_that_the_placer_sent_on_before_it_heard_of_the_end_opens_nothing(parts: OwnerParts):
+    parts.endings.note(CALL)
+    assert done(await parts.carry_out(STARTED, timestamp=datetime.now(UTC)))[0] == "ended_before"
+    assert not parts.call.sessions
 
 
 # The session that a request runs on.

@@ -209,3 +209,53 @@ async def test_an_end_whose_recipe_stays_away_is_told_by_who_gets_it():
     assert (worker.told, call.events.pending) == ([], [])
     worker.calls.recipe_arrived(delivered(recipe), recipe)
     assert worker.told == ["life-1"]
+
+
+async def test_a_recipe_that_the_broker_never_confirmed_is_not_sent_again_and_its_life_goes_on_as_another():
+    worker = mine()
+    call, session = opened(worker)
+    worker.calls.write_recipe(call)
+    first = worker.calls.recipe(call, call.sessions.values())
+    worker.calls.detach()
+    assert (session.life == "life-1", call.recipe.dirty, call.recipe.away) == (False, True, set())
+    assert call.events.untold == [session]
+    second = written(worker, call)
+    assert second.revision > first.revision
+    end(call, session)
+    worker.calls.recipe_arrived(delivered(first), first)
+    assert worker.told == ["life-1.created", "life-1"], "it had arrived: it is ours to tell what it names"
+
+
+async def test_what_ended_while_its_recipe_was_not_confirmed_is_told_as_another_life():
+    worker = mine()
+    call, session = opened(worker)
+    worker.calls.write_recipe(call)
+    end(call, session)
+    worker.calls.detach()
+    (waiting,) = call.events.pending
+    assert waiting.life != "life-1"
+    assert waiting.event.id == waiting.life
+    await worker.calls.release(call)
+    assert worker.told == [waiting.life], "no recipe that may be a placer's names it"
+
+
+async def test_what_is_handed_over_does_not_pass_for_the_recipe_that_is_awaited():
+    worker = mine()
+    call, session = opened(worker)
+    written(worker, call)
+    worker.calls.detach()
+    message = worker.calls.handover_message(call, [session])
+    end(call, session)
+    await worker.calls.release(call)
+    handed_over = Recipe.model_validate_json(message.body)
+    worker.calls.recipe_arrived(delivered(handed_over), handed_over)
+    assert worker.told == []
+
+
+async def test_events_that_are_left_are_not_taken_for_told():
+    worker = mine()
+    call, _ = opened(worker)
+    assert worker.calls.left_from == float("inf")
+    worker.calls.write_recipe(call)
+    worker.calls.detach()
+    assert worker.calls.left_from == 1

@@ -215,22 +215,27 @@ def test_a_session_that_ended_before_it_was_told_of_is_told_with_its_end():
     assert events.was_untold(one)
     assert not events.was_untold(one)
     assert events.take_untold() == [other]
-    assert events.unconfirmed
-    events.confirmed(0)
-    assert events.take_pending() == []
-    assert not events.unconfirmed
+    assert events.untold == []
+
+
+def test_what_was_published_and_is_not_confirmed_waits_again_when_the_link_is_lost():
+    events, told, opened = EventState(), LifeEvent("life", EVENT), session()
     events.postpone("life", EVENT)
-    assert events.publish_pending() == [LifeEvent("life", EVENT)]
-    assert events.unconfirmed
+    assert events.take_pending() == [told]
     assert events.pending == []
+    events.send(told)
     events.confirmed(0)
     assert events.unconfirmed, "it was published since"
-    events.took_back({EVENT.id})
-    assert events.pending == [LifeEvent("life", EVENT)], "the link is lost, and RabbitMQ may not have it"
-    events.publish_pending()
+    events.took_back({EVENT.id}, {})
+    assert events.pending == [told], "RabbitMQ may not have it"
+    events.send(told)
+    events.took_back({EVENT.id}, {"life": opened})
+    assert events.untold == [opened], "the session is open: it is told of behind its next recipe"
+    events.send(told)
     events.confirmed(1)
-    events.took_back({EVENT.id})
-    assert events.pending == []
+    assert not events.unconfirmed
+    events.took_back({EVENT.id}, {"life": opened})
+    assert (events.pending, events.untold) == ([told], [opened])
 
 
 def recipe(worker: str, revision: int, restores: int = 0) -> Recipe:

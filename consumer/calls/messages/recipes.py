@@ -10,6 +10,8 @@ def is_untold(recipe: Recipe, given: Headers, dead: WorkerId | None = None) -> b
     """Whether the inbox of the recipe's own worker gave it up, and nobody has reported its sessions lost.
 
     ``given`` are the headers of its message, and ``dead`` is the worker whose inbox RabbitMQ says gave it up. A recipe
-    that another inbox gave up was on its way there, and who sent it there has reported the sessions.
+    that another inbox gave up was on its way there, and who sent it there has reported the sessions. So has who
+    returned it: its own worker when it left, or one that found them untold.
     """
-    return headers.LOST not in given and recipe.worker_id in (dead, given.get(headers.ORPHAN_OF))
+    told = headers.LOST in given or headers.RETURNS in given
+    return not told and recipe.worker_id in (dead, given.get(headers.ORPHAN_OF))

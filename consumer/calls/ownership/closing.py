@@ -83,8 +83,7 @@ class Closing:
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
         await self.close_all(call, reason)
-        if call.recipe.given_back:
+        if call.recipe.away:
             sessions = sum(bool(call.recipe.naming(one.life)) for one in call.events.pending)
             log.info("owner.ends_left_to_placer", call_id=call.call_id, sessions=sessions)
-            self._owned_calls.leave_to_placer(call)
         await self._owned_calls.release(call)

@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 0.05
 
+HELD_WITHIN = 1.0
+"""How long (s) is waited for a recipe that was just written; it takes milliseconds."""
+
 TOLD_WITHIN = 2.0
 """How long (s) RabbitMQ may take at least for the events of a call's ends; in an alarm it takes none."""
 
@@ -58,6 +61,7 @@ class Handover:
             if cut := await _still_running(sessions, until):
                 self.cut += cut
                 log.warning("owner.requests_cut", call_id=call.call_id, requests=cut)
+            await _recipe_held(call)
             message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
             await self._owned_calls.tell_ends(call)
@@ -83,7 +87,7 @@ class Handover:
             event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
             return Message(body=event.model_dump_json().encode(), type=event.message_type)
         alive = [one for one in sessions if one.end_reason in (None, EndReason.WORKER_SHUTDOWN)]
-        return self._owned_calls.recipe_message(call, alive) if alive else None
+        return self._owned_calls.handover_message(call, alive) if alive else None
 
 
 async def _still_running(sessions: list[CallSession], until: float) -> int:
@@ -94,6 +98,19 @@ async def _still_running(sessions: list[CallSession], until: float) -> int:
             return 0
         await asyncio.sleep(LOOK_EVERY)
     return _running(sessions)
+
+
+async def _recipe_held(call: OwnedCall) -> None:
+    """Wait until the recipe is in our hands, unless a lost link has taken it out of them.
+
+    Until then the ends are not ours to tell, and they come before the call is opened elsewhere.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + HELD_WITHIN
+    while loop.time() < until:
+        if not call.recipe.away - call.recipe.given_back:
+            return
+        await asyncio.sleep(LOOK_EVERY)
 
 
 def _running(sessions: list[CallSession]) -> int:

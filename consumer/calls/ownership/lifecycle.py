@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import assert_never
 
@@ -9,6 +10,7 @@ from pydantic_core import to_json
 
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Outcome
+from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.context import Configured
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_deadline
@@ -59,6 +61,7 @@ class CallLifecycle:
         lanes: KeyedQueues,
         *,
         worker_id: WorkerId,
+        endings: Endings,
         configured: Configured,
         grace: float,
     ) -> None:
@@ -69,6 +72,7 @@ class CallLifecycle:
         self._ringer = ringer
         self._lanes = lanes
         self._worker_id = worker_id
+        self._endings = endings
         self._configured = configured
         self._recipes_come_within = grace + MISSING_AFTER
 
@@ -82,7 +86,7 @@ class CallLifecycle:
                 result = CloseResult(closed=bool(closed), sessions=closed)
                 return Done(succeeded(result.model_dump()), what="done" if closed else "no_session")
             case CallStarted() | CallProgress():
-                return await self._start(call, message)
+                return await self._start(call, message, sent=delivery.message.timestamp)
             case CallEnded():
                 closed = await self._closing.end(call)
                 return Done(succeeded(EndResult(closed=closed).model_dump()))
@@ -179,8 +183,9 @@ class CallLifecycle:
 
     # The start of the call.
 
-    async def _start(self, call: OwnedCall, event: CallStarted | CallProgress) -> Outcome:
-        if call.tenure.has_ended:
+    async def _start(self, call: OwnedCall, event: CallStarted | CallProgress, *, sent: datetime | None) -> Outcome:
+        # The placer may have sent it on before it heard of the end.
+        if call.tenure.has_ended or self._endings.bars_start(call.call_id, sent):
             return Done(succeeded({"sessions": []}), what="ended_before")
         for session in call.sessions.values():
             session.touch()

@@ -213,12 +213,13 @@ class Opening:
         if self._owned_calls.is_ours(call):
             self._recovery.tell_ends_soon(call)
         else:
-            self._owned_calls.publish_pending(call)
+            self._owned_calls.leave_to_placer(call)
         if call.leave(session):
             self._recovery.keep_later(call.call_id)
 
     def _keep_untold(self, call: OwnedCall, session: CallSession) -> None:
         """Put the recipe before ``created`` of a session that has ended already: should we die, its end is told."""
         is_there = call.sessions.get(session.session_id) is session and self._owned_calls.is_ours(call)
-        if is_there and call.may_tell and not self._owned_calls.leaving:
+        was_away = call.check.in_doubt or call.recipe.given_back
+        if is_there and not was_away and not self._owned_calls.leaving:
             self._owned_calls.write_recipe(call)

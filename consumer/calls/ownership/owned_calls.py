@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import math
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -70,10 +72,12 @@ class OwnedCalls:
     def detach(self) -> None:
         """Note that the link is lost, and with it the bindings of exclusive queues; the broker has the recipes back."""
         self._channel = None
-        published = [one.event.id for call in self.calls.values() for one in call.events.published_ends]
-        taken_back = self._reporter.take_back(set(published))
+        sent = {one.event.id for call in self.calls.values() for one in call.events.sent}
+        written = {self._recipe_id(revision) for call in self.calls.values() for revision in call.recipe.lives}
+        taken_back = self._reporter.take_back(sent | written)
         for call in self.calls.values():
-            call.events.took_back(taken_back)
+            call.events.took_back(taken_back, {session.life: session for session in call.sessions.values()})
+            self._leave_unsent(call, {one for one in call.recipe.away if self._recipe_id(one) in taken_back})
             call.link_lost()
 
     @property
@@ -93,6 +97,11 @@ class OwnedCalls:
         RabbitMQ may have it in the inbox and not count it: we hold it, or it is a dead letter that finds no queue yet.
         """
         return bool(self.calls or self._left_to_placer.items())
+
+    @property
+    def left_from(self) -> float:
+        """The lowest revision of a recipe whose events are left to who gets it."""
+        return min((min(one.awaited) for _, left in self._left_to_placer.items() for one in left), default=math.inf)
 
     def own(self, call_id: CallId) -> OwnedCall:
         """Own a call that the placer has bound."""
@@ -119,7 +128,7 @@ class OwnedCalls:
         if self.calls.pop(call.call_id, None) is None:
             return
         self._let_go(call)
-        self.publish_pending(call)
+        self.leave_to_placer(call)
         await self.drop_recipe(call)
         try:
             await self._unbind(call)
@@ -162,22 +171,29 @@ class OwnedCalls:
         lives = frozenset(session.life for session in call.sessions.values())
         call.recipe.written(next(self._revisions), asyncio.get_running_loop().time(), lives)
         call.events.published()
-        self._reporter.keep(self.recipe_message(call, call.sessions.values()), self.inbox)
+        self._reporter.keep(self._message_of(self.recipe(call, call.sessions.values())), self.inbox)
 
-    def recipe_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
-        """The recipe as a message."""
+    def handover_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
+        """A recipe of the call for another worker, beside that which stands for the call in the inbox."""
+        return self._message_of(self.recipe(call, sessions, next(self._revisions)))
+
+    def _message_of(self, recipe: Recipe) -> Message:
         return Message(
-            body=self.recipe(call, sessions).model_dump_json().encode(),
+            body=recipe.model_dump_json().encode(),
             type=Recipe.type,
-            headers={CALL_HEADER: call.call_id},
+            message_id=self._recipe_id(recipe.revision),
+            headers={CALL_HEADER: recipe.call_id},
         )
 
-    def recipe(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Recipe:
-        """The call's recipe as of now."""
+    def _recipe_id(self, revision: int) -> str:
+        return f"{self._worker_id}/{revision}"
+
+    def recipe(self, call: OwnedCall, sessions: Iterable[CallSession], revision: int | None = None) -> Recipe:
+        """The call's recipe as of now, or one of another revision."""
         return Recipe(
             call_id=call.call_id,
             worker_id=self._worker_id,
-            revision=call.recipe.revision,
+            revision=call.recipe.revision if revision is None else revision,
             sessions=[
                 SessionRecipe(
                     session_id=session.session_id,
@@ -259,12 +275,17 @@ class OwnedCalls:
         if call.events.pending and call.may_tell and self._channel is not None:
             await self._channel.proven()
             if call.may_tell:
-                self.publish_pending(call)
+                for one in call.events.take_pending():
+                    self._send(call, one)
 
-    def publish_pending(self, call: OwnedCall) -> None:
-        """Publish the events that waited: this worker tells them, and no placer."""
-        for one in call.events.publish_pending():
-            self._reporter.publish(one.event)
+    def tell_created(self, call: OwnedCall) -> None:
+        """Publish ``created`` of the sessions whose recipe is written, right behind it."""
+        for session in call.events.take_untold():
+            self._send(call, LifeEvent(session.life, self._reporter.created(session)))
+
+    def _send(self, call: OwnedCall, one: LifeEvent) -> None:
+        call.events.send(one)
+        self._reporter.publish(one.event)
 
     def leave_to_placer(self, call: OwnedCall) -> None:
         """Leave the report of the ends to the placer, because it has the recipe.
@@ -277,7 +298,7 @@ class OwnedCalls:
             if awaited := call.recipe.naming(one.life):
                 left.append(_LeftToPlacer(awaited, one))
             else:
-                self._reporter.publish(one.event)
+                self._send(call, one)
         if left:
             self._left_to_placer.set(call.call_id, left)
 
@@ -296,6 +317,30 @@ class OwnedCalls:
         self.leave_to_placer(call)
         call.renew_lives(lives)
         call.recipe.stop_waiting()
+
+    def _leave_unsent(self, call: OwnedCall, revisions: set[int]) -> None:
+        """Go on with other lives where RabbitMQ may never have got the only recipes that name one.
+
+        Sent again, a recipe would be two, and of two that are the same one may be a placer's while we have the other.
+        Who gets one tells of the lives that it names; if there is none, nobody has heard of them.
+        """
+        if not revisions:
+            return
+        awaited = call.recipe.unsent(revisions)
+        unheard = [one for one in call.events.pending if one.life in awaited]
+        renamed = {one.life: uuid.uuid4().hex for one in unheard}
+        call.events.pending = [
+            one.of_life(renamed[one.life]) if one.life in renamed else one for one in call.events.pending
+        ]
+        for session in call.sessions.values():
+            if session.life in awaited:
+                unheard.append(LifeEvent(session.life, self._reporter.created(session)))
+                unheard.append(LifeEvent(session.life, self._reporter.lost_life(session)))
+        call.renew_lives(frozenset(awaited))
+        if unheard:
+            left = self._left_to_placer.get(call.call_id) or []
+            left += [_LeftToPlacer(set(awaited[one.life]), one) for one in unheard]
+            self._left_to_placer.set(call.call_id, left)
 
     def _take_left_to_placer(self, recipe: Recipe, *, told: bool) -> None:
         """Tell what was left to the placer, if it has not told it and no other recipe can have it told."""

@@ -103,7 +103,8 @@ class Owner:
             del self.placements[next(iter(self.placements))]
 
     def _hand_on(self, delivery: Delivery, call_id: CallId, message: Addressed) -> None:
-        if isinstance(message, Recipe) and message.worker_id == self._worker_id:
+        returned = headers.RETURNS in delivery.message.headers  # such as what we have handed over
+        if isinstance(message, Recipe) and message.worker_id == self._worker_id and not returned:
             self._keep_recipe(delivery, message)
         elif isinstance(message, Use):
             self._settle(delivery, self._requests.take(delivery, call_id, message))

@@ -65,8 +65,14 @@ class Recovery:
         self._asking = asyncio.Semaphore(ASK_AT_ONCE)
         self._unasked: set[CallId] = set()
         """Calls whose owner could not be asked for; told once for each, and when the answer has come."""
-        self.told = 0
-        """The highest revision up to which the broker has all recipes and their events."""
+        self._told = 0
+        """The highest revision up to which the broker has all recipes and their events, but for what is left."""
+
+    @property
+    def told(self) -> int:
+        """The highest revision up to which the broker has the events of all recipes."""
+        left_from = self._owned_calls.left_from
+        return self._told if left_from > self._told else int(left_from) - 1
 
     async def keep(self, call_id: CallId) -> None:
         """Write the recipe again if the sessions differ from it. Release a call that has nothing left."""
@@ -110,19 +116,18 @@ class Recovery:
 
     async def _tell_created(self, call: OwnedCall) -> None:
         """Publish ``created`` of the sessions whose recipe is written."""
-        for session in call.events.take_untold():
-            self._reporter.publish(self._reporter.created(session))
+        self._owned_calls.tell_created(call)
         await self._confirmed(call)
 
     async def _confirmed(self, call: OwnedCall) -> None:
         if call.events.unconfirmed:
             revision = call.recipe.revision  # whatever has a lower one has been put before
-            ends = len(call.events.published_ends)
+            events = len(call.events.sent)
             await self._reporter.settled()
-            if revision > self.told:
-                self.told = revision
+            if revision > self._told:
+                self._told = revision
                 self._presence.report_soon()  # the placer must know it, should we die
-            call.events.confirmed(ends)  # what ends meanwhile has its own turn on the lane
+            call.events.confirmed(events)  # what ends meanwhile has its own turn on the lane
 
     def tell_ends_soon(self, call: OwnedCall) -> None:
         """Publish the ends that wait, if they are ours to tell, and do not wait for the call's lane.
