@@ -6,10 +6,13 @@ faults are over, everything must be as it should be within a bound.
 
 import itertools
 from collections import Counter, defaultdict
+from datetime import datetime
 from math import inf
 from typing import Any
 
 from consumer.worker.exit_codes import WorkerExit
+from tests.simulation.broker.node import DEAD_LETTER_AGAIN
+from tests.simulation.world.loop import BEGINNING, EPOCH
 from tests.simulation.world.people import EVENTS, REPLIES, Asked
 from tests.simulation.world.world import SimulatedWorker, World
 
@@ -24,6 +27,13 @@ LATE_START = 4.0
 
 INSTANT = 1.0
 """How long (s) before it is disturbed a worker may tell of an end that is then told once more, as ``lost``."""
+
+AT_ONCE = 0.5
+"""How long (s) after ``created`` the end of a session is told that has ended while its worker was cut off."""
+
+HELD_BACK = DEAD_LETTER_AGAIN - 40.0
+"""How long (s) an end waits at least whose recipe RabbitMQ holds back. Clocks differ by less, and a session may end
+while its recipe is held back."""
 
 
 def word(event: dict[str, Any]) -> str:
@@ -102,10 +112,38 @@ def _disturbed(world: World, worker_id: str, when: float) -> bool:
 def _may_be_told_twice(world: World, life: str, told: list[tuple[float, dict[str, Any]]]) -> bool:
     """Whether an end may be told twice: by its worker, and then by a placer on its behalf.
 
-    RabbitMQ had the recipe for the worker when the worker published the event, and did not get the acknowledgement.
+    A connection of the worker had the recipe when the worker published the event, and RabbitMQ did not get the
+    acknowledgement.
     """
     by_placer = [event["data"]["reason"] in ("worker_gone", "crash_loop") for _, event in told]
     return by_placer == [False, True] and world.recipe_was_held[life]
+
+
+def _told_late(lives: Lives, life: str) -> bool:
+    """Whether ``created`` of a life was told with its end, when a start may have opened the next one.
+
+    By a worker that was cut off when it opened the session: it tells both when it is back, whether the session has
+    ended meanwhile or ends because the call is another's. Or by a placer, when the worker is dead.
+    """
+    began, ends = lives.created[life][0], lives.ends.get(life, [])
+    told_with_it = any(when - began <= AT_ONCE for when, _ in ends)
+    return told_with_it or not {"superseded", "worker_gone"}.isdisjoint(lives.reasons(life))
+
+
+def _was_held_back(lives: Lives, life: str) -> bool:
+    """Whether the end of a life was told when RabbitMQ gave its recipe out that it had held back for minutes.
+
+    By the owner, which has kept the event of a session that had ended, or else as ``worker_gone``: the session has gone
+    on with a new life.
+    """
+    ends = lives.ends.get(life, [])
+    kept = any(when - _made_at(event) >= HELD_BACK for when, event in ends)
+    return kept or lives.reasons(life) == ["worker_gone"]
+
+
+def _made_at(event: dict[str, Any]) -> float:
+    """When an event was made (s on the world's clock), as its worker's clock says."""
+    return datetime.fromisoformat(event["time"]).timestamp() - EPOCH + BEGINNING
 
 
 def check_lives(world: World, lives: Lives) -> list[str]:
@@ -128,11 +166,8 @@ def check_lives(world: World, lives: Lives) -> list[str]:
             if ended and ended[0][0] <= began:
                 continue
             holder, next_holder = (lives.created[life][1]["data"]["worker_id"] for life in (one, other))
-            # A placer tells ``created`` of a dead worker's session with its end, when a start may have opened the next.
-            told_late = not {"superseded", "worker_gone"}.isdisjoint(lives.reasons(other))
-            late = told_late and _disturbed(world, next_holder, began)
-            # A recipe that the broker holds back for minutes is not waited for: its sessions go on with a new life.
-            held_back = world.late_letters and lives.reasons(one) == ["worker_gone"]
+            late = _told_late(lives, other) and _disturbed(world, next_holder, began)
+            held_back = world.late_letters and _was_held_back(lives, one)
             if late or held_back or _disturbed(world, holder, began):
                 lives.counts["overlaps of a worker that was cut off"] += 1
             else:

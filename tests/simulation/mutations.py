@@ -299,9 +299,21 @@ def _not_waited_for(put: Put) -> None:
 def _told_unasked(put: Put) -> None:
     async def tell_ends(self: Any, call: Any) -> None:
         if call.may_tell:
-            self.publish_pending(call)
+            for one in call.events.take_pending():
+                self._send(call, one)
 
     put(OwnedCalls, "tell_ends", tell_ends)
+
+
+@_mutation("a recipe that was written is as good as held")
+def _held_when_written(put: Put) -> None:
+    put(RecipeState, "away", property(lambda self: self.given_back))
+
+
+@_mutation("a recipe that RabbitMQ has not confirmed is sent again")
+def _sent_again(put: Put) -> None:
+    take_back = Reporter.take_back
+    put(Reporter, "take_back", lambda self, ids: take_back(self, {one for one in ids if "/" not in one}))
 
 
 @_mutation("who does not get its recipe back tells its ends")

@@ -110,6 +110,26 @@ ORDERS = {
         },
         faults=((5.0, "cut", {"which": 0, "how": "both", "away": 6.0}),),
     ),
+    "a connection that RabbitMQ has not given up gets recipes": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # The owner has a new link, and its inbox two consumers. RabbitMQ gives the old one up from 8.0 on. Of the calls
+        # between, some recipes are with it, and become orphans then.
+        calls={"c0": ((2.0, "start", {"to": "1"}),)}
+        | {f"c{number}": ((3.5 + 0.1 * number, "start", {"to": "1"}), (5.5, "end", {})) for number in range(1, 17)},
+        faults=(
+            _aim("deliver call.recipe", "cut", only=True, how="client", away=0.0),
+            (6.5, "kill", {"which": 1, "again": None}),
+        ),
+    ),
+    "a recipe whose confirmation is lost": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # RabbitMQ has the recipe, and a placer gets it. The worker does not know, and is back after six seconds. By
+        # then its session is over.
+        calls={"c0": ((2.0, "start", {"to": "3"}),)},
+        faults=(_aim("call.recipe", "cut", how="server", away=0.0, sharp=True),),
+    ),
     "killed while it comes back": Plan(
         seed=1,
         conditions=Conditions(workers=3, late=0.0),
@@ -132,6 +152,8 @@ MENDED = {
     "leaves its recipes to a placer that has not got them": "who leaves and holds no recipe deletes its inbox",
     "told over a link that RabbitMQ has given up": "an end is told without asking RabbitMQ first",
     "back when its sessions were told lost": "who does not get its recipe back tells its ends",
+    "a connection that RabbitMQ has not given up gets recipes": "a recipe that was written is as good as held",
+    "a recipe whose confirmation is lost": "a recipe that RabbitMQ has not confirmed is sent again",
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }

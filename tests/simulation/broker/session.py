@@ -191,6 +191,12 @@ class ServerChannel:
             raise Refused(406, f"PRECONDITION_FAILED - unknown delivery tag {tag}")
         return self._unsettled.pop(tag)
 
+    def delivered(self, consumer: Consumer) -> list[Published]:
+        """What a consumer was given and has not settled; nothing if its client has given the connection up."""
+        if self._connection.client.closed:
+            return []
+        return [stored.message for stored, one in self._unsettled.values() if one is consumer]
+
     def message_of(self, tag: int) -> Published | None:
         """A message that was delivered here and is not settled."""
         held = self._unsettled.get(tag)

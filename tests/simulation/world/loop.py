@@ -20,6 +20,9 @@ from typing import Any
 EPOCH = 1_800_000_000.0
 """The wall clock (s since the epoch) at the beginning of the world."""
 
+BEGINNING = 1000.0
+"""The loop's clock (s) at the beginning of the world."""
+
 MANY = 500
 """How many tasks of a process are looked through, at least, for those that are done."""
 
@@ -125,7 +128,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         global _numbers  # noqa: PLW0603 - the same numbers in each world
         _numbers = itertools.count(1)
         self._drawn = chance.random
-        self._now = 1000.0
+        self._now = BEGINNING
         self._timers: list[tuple[float, int, Process, Any]] = []
         self._serial = 0
         self.world = Process("world")

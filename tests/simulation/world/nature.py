@@ -19,7 +19,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from tests.simulation.world.loop import EPOCH, SimulatedLoop
+from tests.simulation.world.loop import BEGINNING, EPOCH, SimulatedLoop
 
 _NONE = object()
 OURS = ("consumer", "schemas", "tenacity")
@@ -34,7 +34,7 @@ class Nature:
 
     def wall(self) -> float:
         """Seconds since the epoch, as the process that runs believes."""
-        return self.loop.time() - 1000.0 + EPOCH + self.loop.current.skew
+        return self.loop.time() - BEGINNING + EPOCH + self.loop.current.skew
 
 
 class _Id:

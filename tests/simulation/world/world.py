@@ -14,7 +14,7 @@ from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.worker import Worker
 from tests.simulation.broker.client import SimulatedConnection
 from tests.simulation.broker.node import Node
-from tests.simulation.broker.stored import Published, Stored
+from tests.simulation.broker.stored import Published
 from tests.simulation.broker.timing import Delays
 from tests.simulation.world.faults import Faults
 from tests.simulation.world.loop import Process, SimulatedLoop
@@ -135,7 +135,7 @@ class World:
         self.passed_on: set[str] = set()
         """Calls whose end has left the queue of raw events."""
         self.recipe_was_held: dict[str, bool] = {}
-        """Of each life whose end its owner has told: whether RabbitMQ had its recipe for the owner just then."""
+        """Of each life whose end its owner has told: whether a connection of the owner had its recipe just then."""
         self.node.on_publish = self.published
         self._hash = hashlib.blake2b(digest_size=12)
         if traced:
@@ -171,12 +171,10 @@ class World:
         if told["reason"] in ("worker_gone", "crash_loop") or event["id"] in self.recipe_was_held:
             return
         inbox = self.node.queues.get(self.names.inbox(told["worker_id"]))
-        there: list[Stored] = []
-        if inbox is not None:
-            new = [one for one in inbox.ready if not one.redelivered] if inbox.consumers else []
-            there = [*inbox.held, *new]
         was_held = any(
-            one.message.headers.get(CALL_HEADER) == told["call_id"] and life in one.message.body for one in there
+            one.headers.get(CALL_HEADER) == told["call_id"] and life in one.body
+            for consumer in (inbox.consumers if inbox is not None else ())
+            for one in consumer.channel.delivered(consumer)
         )
         self.recipe_was_held[event["id"]] = was_held or self._was_just_cut(told["worker_id"])
 
