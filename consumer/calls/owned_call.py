@@ -138,6 +138,11 @@ class LifeEvent:
     life: str
     event: CloudEvent
 
+    @property
+    def is_end(self) -> bool:
+        """Whether it ends the life."""
+        return self.event.id == self.life
+
     def of_life(self, life: str) -> "LifeEvent":
         """The same of another life of the session."""
         return LifeEvent(life, self.event.model_copy(update={"id": self.event.id.replace(self.life, life)}))

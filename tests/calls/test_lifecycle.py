@@ -208,7 +208,7 @@ async def test_an_end_waits_when_the_broker_has_given_the_link_up(parts: OwnerPa
         with pytest.raises(BrokerError):
             await parts.owned_calls.tell_ends(parts.call)
         parts.owned_calls.detach()
-    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.created", "mcp.session.closed"]
+    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.closed"]
 
 
 async def test_an_end_waits_for_a_recipe_that_was_written_and_has_not_come(parts: OwnerParts):

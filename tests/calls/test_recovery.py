@@ -53,7 +53,7 @@ async def test_a_session_that_waits_for_nothing_more_is_told_of_without_another_
 async def test_the_placer_is_told_of_the_newest_recipe_that_the_broker_has():
     async with owning() as scene:
         await scene.opened()
-        scene.parts.recovery.told = 100
+        scene.parts.recovery._told = 100
         scene.parts.call.recipe.outdate()
         await scene.parts.recovery.keep(CALL)
         assert (scene.parts.recovery.told, scene.reports) == (100, 1), "another call has a newer one"
@@ -364,7 +364,7 @@ async def test_a_recipe_that_stays_away_is_replaced_by_one_of_another_life():
     async with owning() as scene:
         session = await scene.opened()
         life, session_id = session.life, session.session_id
-        scene.parts.call.recipe.given_back.add(scene.parts.call.recipe.revision)
+        scene.parts.call.recipe.link_lost()
         looking = asyncio.create_task(scene.parts.recovery.run())
         await passes(GRACE + MISSING_AFTER - LOOK_EVERY - A_WHILE)
         assert await scene.told() == [], "it may be on its way for so long"

@@ -5,6 +5,7 @@ from functools import partial
 
 import structlog
 
+from consumer.broker.errors import BrokerError
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.context import Configured, ToolProcess
 from consumer.calls.owned_call import OwnedCall
@@ -86,4 +87,9 @@ class Closing:
         if call.recipe.away:
             sessions = sum(bool(call.recipe.naming(one.life)) for one in call.events.pending)
             log.info("owner.ends_left_to_placer", call_id=call.call_id, sessions=sessions)
+        self._owned_calls.leave_to_placer(call)
+        try:
+            await self._owned_calls.confirmed(call)
+        except BrokerError:
+            return  # whose its ends are is asked anew with the next link
         await self._owned_calls.release(call)

@@ -72,12 +72,26 @@ class OwnedCalls:
     def detach(self) -> None:
         """Note that the link is lost, and with it the bindings of exclusive queues; the broker has the recipes back."""
         self._channel = None
-        sent = {one.event.id for call in self.calls.values() for one in call.events.sent}
-        written = {self._recipe_id(revision) for call in self.calls.values() for revision in call.recipe.lives}
-        taken_back = self._reporter.take_back(sent | written)
-        for call in self.calls.values():
+        calls = list(self.calls.values())
+        ends = {one.event.id for call in calls for one in call.events.sent if one.is_end}
+        written = {self._recipe_id(revision) for call in calls for revision in call.recipe.lives}
+        taken_back = self._reporter.take_back(ends | written)
+        unsent = [
+            call.recipe.unsent({one for one in call.recipe.away if self._recipe_id(one) in taken_back})
+            for call in calls
+        ]
+        # Every other ``created`` keeps its place between those of other recipes: ``told`` counts on that.
+        begun = {
+            one.event.id
+            for call, awaited in zip(calls, unsent, strict=True)
+            for one in call.events.sent
+            if one.life in awaited and not one.is_end
+        }
+        taken_back |= self._reporter.take_back(begun)
+        for call, awaited in zip(calls, unsent, strict=True):
             call.events.took_back(taken_back, {session.life: session for session in call.sessions.values()})
-            self._leave_unsent(call, {one for one in call.recipe.away if self._recipe_id(one) in taken_back})
+            if awaited:
+                self._leave_unsent(call, awaited)
             call.link_lost()
 
     @property
@@ -287,6 +301,17 @@ class OwnedCalls:
         call.events.send(one)
         self._reporter.publish(one.event)
 
+    async def confirmed(self, call: OwnedCall) -> None:
+        """Wait until RabbitMQ has what was published of the call.
+
+        Raises:
+            BrokerError: the link is lost, and what it left unconfirmed waits again.
+        """
+        if call.events.unconfirmed:
+            events = len(call.events.sent)
+            await self._reporter.settled()
+            call.events.confirmed(events)
+
     def leave_to_placer(self, call: OwnedCall) -> None:
         """Leave the report of the ends to the placer, because it has the recipe.
 
@@ -318,15 +343,12 @@ class OwnedCalls:
         call.renew_lives(lives)
         call.recipe.stop_waiting()
 
-    def _leave_unsent(self, call: OwnedCall, revisions: set[int]) -> None:
+    def _leave_unsent(self, call: OwnedCall, awaited: dict[str, set[int]]) -> None:
         """Go on with other lives where RabbitMQ may never have got the only recipes that name one.
 
         Sent again, a recipe would be two, and of two that are the same one may be a placer's while we have the other.
         Who gets one tells of the lives that it names; if there is none, nobody has heard of them.
         """
-        if not revisions:
-            return
-        awaited = call.recipe.unsent(revisions)
         unheard = [one for one in call.events.pending if one.life in awaited]
         renamed = {one.life: uuid.uuid4().hex for one in unheard}
         call.events.pending = [

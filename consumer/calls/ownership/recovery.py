@@ -122,12 +122,10 @@ class Recovery:
     async def _confirmed(self, call: OwnedCall) -> None:
         if call.events.unconfirmed:
             revision = call.recipe.revision  # whatever has a lower one has been put before
-            events = len(call.events.sent)
-            await self._reporter.settled()
+            await self._owned_calls.confirmed(call)  # what ends meanwhile has its own turn on the lane
             if revision > self._told:
                 self._told = revision
                 self._presence.report_soon()  # the placer must know it, should we die
-            call.events.confirmed(events)  # what ends meanwhile has its own turn on the lane
 
     def tell_ends_soon(self, call: OwnedCall) -> None:
         """Publish the ends that wait, if they are ours to tell, and do not wait for the call's lane.
