@@ -9,11 +9,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.gateway.problems import Refused
+from consumer.gateway.refusals import RefusalCounter
 from consumer.settings.gateway_settings import ALL_SCOPES, GatewaySettings, Scope
 from consumer.tokens import TokenKeys, TokenRefused
 from schemas.ids import CallId, ServiceName
 
 CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="MCP Gateway"'}
+
+
+class NotAuthenticated(Refused):
+    """A request without credentials that hold. ``reason`` is for the log: its sender does not learn what was wrong."""
+
+    def __init__(self, reason: str, sentence: str = "Authentication required") -> None:
+        super().__init__(401, sentence, headers=CHALLENGE)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class Doorkeeper:
 
     def __init__(self, settings: GatewaySettings, keys: TokenKeys) -> None:
         self._open = not settings.guarded
+        self.refusals = RefusalCounter()
         self._keys = keys
         self._user = (settings.auth_user or "").encode()
         self._password = settings.auth_password.get_secret_value().encode() if settings.auth_password else None
@@ -76,13 +86,13 @@ class Doorkeeper:
         """Return the rights of a request's sender.
 
         Raises:
-            Refused: 401: there are no credentials, or they do not hold.
+            NotAuthenticated: there are no credentials, or they do not hold.
         """
         if self._open:
             return Grant("anybody on this machine", EVERYTHING)
         found = self._of(authorization or "")
         if found is None:
-            raise Refused(401, "Authentication required", headers=CHALLENGE)
+            raise NotAuthenticated(_reason(authorization or ""))
         return found
 
     def _of(self, authorization: str) -> Grant | None:
@@ -110,7 +120,7 @@ class Doorkeeper:
         try:
             said = self._keys.verify(token)
         except TokenRefused as error:
-            raise Refused(401, str(error), headers=CHALLENGE) from None
+            raise NotAuthenticated(str(error).partition(": ")[0], str(error)) from None
         return Grant(f"call-token:{said.token_id}", _known(said.scopes), said.call_id, frozenset(said.services) or None)
 
     def _basic(self, encoded: str) -> Grant | None:
@@ -130,6 +140,20 @@ class Doorkeeper:
     def _by_hash(self, token: bytes) -> Grant | None:
         # A look-up by the hash of what came tells nothing of the tokens through its time.
         return self._static.get(hashlib.sha256(token).hexdigest())
+
+
+def _reason(authorization: str) -> str:
+    """Why credentials do not hold, without any of them."""
+    scheme, _, given = authorization.partition(" ")
+    if not given.strip():
+        return "no credentials"
+    match scheme:
+        case "Bearer":
+            return "wrong token"
+        case _ if scheme.lower() == "basic":
+            return "wrong user or password"
+        case _:
+            return "neither Basic nor Bearer credentials"
 
 
 def _known(scopes: Iterable[str]) -> frozenset[Scope]:

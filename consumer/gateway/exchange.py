@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
+import structlog
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from consumer.gateway.access import Grant
+from consumer.gateway.access import Doorkeeper, Grant, NotAuthenticated
 from consumer.gateway.origins import Addressed, RequestOrigins
 from consumer.gateway.problems import Refused
 from consumer.gateway.statuses import ErrorAnswer
+from consumer.observability.masking import mask_text
 from schemas.base import Json
 from schemas.json_values import MAX_VALUES, has_more_values
 from schemas.text import unknown_field
+
+log = structlog.get_logger(__name__)
 
 BODY_TIMEOUT: Final = 10.0
 """How long (s) the body of a request may take to arrive."""
@@ -28,6 +32,9 @@ MAX_ITEMS: Final = 1000
 
 MAX_SHOWN: Final = 60
 """How much of an unknown field's name is said again."""
+
+MAX_SHOWN_PATH: Final = 200
+"""How much of a path is logged."""
 
 MOST_WARNINGS: Final = 5
 
@@ -104,9 +111,23 @@ def granted(request: Request) -> Grant:
     """Return the rights of this request's sender, by its ``Authorization`` header.
 
     Raises:
-        Refused: 401, there are no credentials, or they do not hold.
+        NotAuthenticated: there are no credentials, or they do not hold. The log has the reason.
     """
-    grant: Grant = request.scope["doorkeeper"].grant(header(request, "authorization"))
+    doorkeeper: Doorkeeper = request.scope["doorkeeper"]
+    try:
+        grant = doorkeeper.grant(header(request, "authorization"))
+    except NotAuthenticated as error:
+        unsaid = doorkeeper.refusals.due(error.reason)
+        if unsaid is not None:
+            log.warning(
+                "http.not_authenticated",
+                reason=error.reason,
+                address=addressed(request).address,
+                method=request.method,
+                path=mask_text(request.scope["path"], MAX_SHOWN_PATH),
+                unsaid=unsaid,
+            )
+        raise
     told(request).holder = grant.holder
     return grant
 

@@ -13,6 +13,7 @@ from consumer.client import SessionClient
 from consumer.gateway.access import EVERYTHING, Grant
 from consumer.gateway.exchange import addressed, granted, told
 from consumer.gateway.problems import Refused
+from consumer.gateway.refusals import RefusalCounter
 from consumer.gateway.signatures import COVERS_URL, SCHEMES, Scheme, Signed
 from consumer.gateway.signatures.signed import without_credentials
 from consumer.settings.gateway_settings import GatewaySettings
@@ -21,9 +22,6 @@ from schemas.calls import Platform
 from schemas.errors import ClientError
 
 log = structlog.get_logger(__name__)
-
-SAID_EVERY: Final = 60.0
-"""How often (s) the log says why webhooks are refused: anybody can send them."""
 
 CONFIRM_TIMEOUT: Final = 4.0
 """How long (s) RabbitMQ's confirm is waited for."""
@@ -62,8 +60,7 @@ class Senders:
     def __init__(self, settings: GatewaySettings) -> None:
         self._guarded = settings.guarded
         self._checked = _checked(settings)
-        self._said_at = -SAID_EVERY
-        self._unsaid = 0
+        self._refusals = RefusalCounter()
 
     def identify(self, request: Request, body: bytes, platform: Platform = "signalwire") -> Sender:
         """The sender of a platform's webhook: itself when one of its keys has signed, else the holder of credentials.
@@ -101,10 +98,9 @@ class Senders:
 
     def _tell_refused(self, reason: str, platforms: Sequence[_SignedPlatform], request: Request) -> None:
         """Say why, in the log alone: the sender of a wrong signature learns nothing."""
-        if time.monotonic() - self._said_at < SAID_EVERY:
-            self._unsaid += 1
+        unsaid = self._refusals.due(reason)
+        if unsaid is None:
             return
-        unsaid, self._said_at, self._unsaid = self._unsaid, time.monotonic(), 0
         url, query, _ = without_credentials(addressed(request).url).partition("?")
         covers_url = any(one.platform in COVERS_URL for one in platforms)
         log.warning(
@@ -116,7 +112,7 @@ class Senders:
             "gateway.public_url; if not, compare the keys"
             if covers_url
             else "compare the keys of gateway.webhooks, and this machine's clock",
-            **({"unsaid": unsaid} if unsaid else {}),
+            unsaid=unsaid,
         )
 
     async def publish(self, client: SessionClient, body: bytes, content_type: str) -> None:

@@ -14,9 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from consumer.client import InvalidKey, SessionClient, SyncSessionClient
 from consumer.gateway.gateway import Gateway
+from consumer.gateway.refusals import SAID_EVERY, RefusalCounter
 from consumer.settings import Settings
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.tokens import KeyUnusable, TokenKeys, TokenRefused
@@ -224,6 +226,38 @@ async def test_a_static_token_has_its_scopes_and_its_services(mcp: Cluster, serv
 def test_a_token_that_reaches_every_call_has_to_say_so() -> None:
     with pytest.raises(ValidationError, match='set calls = "any"'):
         GatewaySettings(tokens=[static("x", calls=None)])
+
+
+async def test_why_a_request_is_not_authenticated_is_in_the_log_once_a_minute(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(trusted_proxies=["127.0.0.1"], token_keys=[TOKEN_KEY])
+    wrong = TokenKeys([OTHER_KEY], mcp.prefix).mint("c")
+    cases: list[tuple[dict[str, str], Any, str]] = [
+        ({}, NOBODY, "no credentials"),
+        ({}, ("admin", "wr0ng"), "wrong user or password"),
+        (bearer("wr0ng"), NOBODY, "wrong token"),
+        (bearer(wrong), NOBODY, "the token was not signed by a key of this gateway"),
+        ({"authorization": "Digest wr0ng"}, NOBODY, "neither Basic nor Bearer credentials"),
+    ]
+    for headers, auth, reason in cases:
+        from_outside = headers | {"x-forwarded-for": "198.51.100.7"}
+        with capture_logs() as logs:
+            for _ in range(3):
+                assert (await http.get("/services", headers=from_outside, auth=auth)).status_code == 401
+        [told] = [line for line in logs if line["event"] == "http.not_authenticated"]
+        assert told["log_level"] == "warning"
+        assert (told["reason"], told["address"], told["path"]) == (reason, "198.51.100.7", "/services")
+        assert "wr0ng" not in str(logs)
+        assert wrong not in str(logs)
+
+
+def test_refusals_that_are_not_logged_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    counter = RefusalCounter()
+    assert [counter.due("a") for _ in range(3)] == [0, None, None]
+    assert counter.due("b") == 0
+    now += SAID_EVERY
+    assert [counter.due("a"), counter.due("a"), counter.due("b")] == [2, None, 0]
 
 
 # Without credentials.
