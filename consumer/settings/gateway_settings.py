@@ -25,7 +25,8 @@ Scope = Literal["gateway", "mcp", "mint", "events", "console"]
 
 ALL_SCOPES: tuple[Scope, ...] = ("gateway", "mcp", "mint", "events", "console")
 
-PUBLISHED_PASSWORD = "changeme"  # noqa: S105 - the password that SignalWire's sample configuration publishes
+PUBLISHED = {"auth_password": "changeme", "auth_token": "optional-bearer-token"}
+"""Secrets that everybody knows: those of SignalWire's sample configurations, by their settings."""
 MIN_KEY_BYTES = 32
 """RFC 7518, section 3.2: a key for HS256 has at least as many bytes as its hash."""
 
@@ -206,7 +207,7 @@ class GatewaySettings(Section):
             raise ValueError("auth_user and auth_password go together: set both or none")
         if self.tls_key is not None and self.tls_cert is None:
             raise ValueError("tls_key needs tls_cert")
-        if self.published_password or self.guarded or self.local:
+        if self.guarded or self.local:
             return self
         raise ValueError(
             f"host {self.host} can be reached from other machines, but there are no credentials: set auth_user and "
@@ -214,9 +215,12 @@ class GatewaySettings(Section):
         )
 
     @property
-    def published_password(self) -> bool:
-        """Whether the password is the published default."""
-        return self.auth_password is not None and self.auth_password.get_secret_value() == PUBLISHED_PASSWORD
+    def published(self) -> tuple[str, ...]:
+        """The settings whose secret is a published default."""
+        given = {"auth_password": self.auth_password, "auth_token": self.auth_token}
+        return tuple(
+            setting for setting, secret in given.items() if secret and secret.get_secret_value() == PUBLISHED[setting]
+        )
 
     @property
     def guarded(self) -> bool:
@@ -260,8 +264,8 @@ class GatewaySettings(Section):
 
     @property
     def listens_on(self) -> str:
-        """The address to listen on: loopback while the password is the published default."""
-        return "127.0.0.1" if self.published_password and not self.local else self.host
+        """The address to listen on: loopback while the password or the token is a published default."""
+        return "127.0.0.1" if self.published and not self.local else self.host
 
 
 def certificate_problem(gateway: GatewaySettings) -> tuple[str, str] | None:
@@ -302,9 +306,11 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
     """Return warnings about valid settings that are probably a mistake."""
     thoughts = []
     if gateway.listens_on != gateway.host:
-        thoughts.append(
-            "gateway.auth_password: everybody knows the published password, so the gateway listens on 127.0.0.1 only"
-        )
+        thoughts += [
+            f"gateway.{setting}: everybody knows this published {setting.removeprefix('auth_')}, so the gateway "
+            "listens on 127.0.0.1 only"
+            for setting in gateway.published
+        ]
     if (gateway.signing_keys or gateway.signed_platforms) and not (gateway.public_url or gateway.trusted_proxies):
         thoughts.append(
             "neither gateway.public_url nor trusted_proxies is set: a signature covers the URL that was called, so "

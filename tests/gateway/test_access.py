@@ -270,9 +270,21 @@ def test_without_credentials_only_loopback_is_listened_on() -> None:
             GatewaySettings(host=host)
 
 
-def test_with_the_published_password_it_listens_on_loopback_as_signalwires_gateway_does() -> None:
-    settings = Settings(gateway={"host": "0.0.0.0", "auth_user": "admin", "auth_password": "changeme"})
-    assert settings.gateway.listens_on == "127.0.0.1"
+@pytest.mark.parametrize(
+    ("given", "listens_on"),
+    [
+        ({"auth_password": "changeme"}, "127.0.0.1"),
+        ({"auth_token": "optional-bearer-token"}, "127.0.0.1"),
+        ({"host": "::1", "auth_token": "optional-bearer-token"}, "::1"),
+        ({"auth_token": "changeme"}, "0.0.0.0"),
+        ({}, "0.0.0.0"),
+    ],
+)
+def test_with_a_published_secret_it_listens_on_loopback_as_signalwires_gateway_does(
+    given: dict[str, str], listens_on: str
+) -> None:
+    gateway = {"host": "0.0.0.0", "auth_user": "admin", "auth_password": "a-password-of-ours"} | given
+    assert Settings(gateway=gateway).gateway.listens_on == listens_on
 
 
 async def test_without_credentials_pages_of_a_browser_get_nothing(mcp: Cluster, serve: Serve) -> None:

@@ -91,6 +91,16 @@ def test_what_has_no_meaning_here_is_named_in_a_warning(tmp_path: Path) -> None:
     assert not any("changeme" in line for line in warnings)
 
 
+def test_the_published_token_is_warned_of_like_the_published_password(tmp_path: Path) -> None:
+    server = {"auth_user": "admin", "auth_password": "tulip", "auth_token": "${MCP_AUTH_TOKEN|optional-bearer-token}"}
+    settings = load_settings(written(tmp_path, SAMPLE | {"server": server}), env={})
+    assert settings.gateway.listens_on == "127.0.0.1"
+    [warning] = [line for line in settings.warnings if line.startswith("gateway.")]
+    assert warning == (
+        "gateway.auth_token: everybody knows this published token, so the gateway listens on 127.0.0.1 only"
+    )
+
+
 def test_a_variable_in_the_middle_of_a_text_is_filled_in(tmp_path: Path) -> None:
     table = {"services": {"a": {"command": ["run", "${BASE|/opt}/tools/${NAME}.py"], "env": {"PORT": "${PORT|80}"}}}}
     service = load_settings(written(tmp_path, table), env={"NAME": "todo"}).services[ServiceName("a")]
