@@ -43,6 +43,10 @@ class SignalFreeServer(uvicorn.Server):
         yield
 
 
+GOODBYE = 0.5
+"""How long (s) a connection over TLS may take to close when the server does. TLS waits for the client's own goodbye, up
+to 30 s, and an idle client does not say it before it uses the connection again."""
+
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -119,6 +123,8 @@ class _Bounded(_Protocol):
     _head_timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
     _life_timer: asyncio.TimerHandle | None = None
+    _goodbye_timer: asyncio.TimerHandle | None = None
+    _leaving = False
 
     @property
     def is_idle(self) -> bool:
@@ -180,10 +186,24 @@ class _Bounded(_Protocol):
         super().resume_writing()
         self._read_timer = _cancel(self._read_timer)
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._leaving = True
+        self._bound_goodbye()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._bound_goodbye()
+
+    def _bound_goodbye(self) -> None:
+        """Give a connection that closes with the server, and has answered everything, a moment for it."""
+        if self._leaving and self.scheme == "https" and self.is_idle and self._goodbye_timer is None:
+            self._goodbye_timer = self.loop.call_later(GOODBYE, self.transport.abort)
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        for timer in (self._head_timer, self._read_timer, self._life_timer):
+        for timer in (self._head_timer, self._read_timer, self._life_timer, self._goodbye_timer):
             _cancel(timer)
 
 

@@ -1,11 +1,15 @@
 """Connections to a gateway that are slow, silent or too many, with both parsers."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trustme
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -62,6 +66,39 @@ async def stage(parser: Parser, **bounds: float) -> AsyncIterator[Stage]:
         made.go.set()
         made.hang_up()
         await server.close()
+
+
+@pytest.mark.parametrize("asks", [1, 2])
+async def test_an_idle_client_over_tls_does_not_delay_the_end(
+    parser: Parser, asks: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer, cert = trustme.CA(), tmp_path / "cert.pem"
+    issuer.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(cert)
+    trusting = ssl.create_default_context()
+    issuer.configure_trust(trusting)
+    made = Stage()
+    server = HttpServer(made.app, GatewaySettings(port=0, tls_cert=cert), parser=parser)
+    port = await server.open()
+
+    def connect() -> ssl.SSLSocket:
+        return trusting.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
+
+    # A blocking socket that is not read says no goodbye, unlike a stream of asyncio.
+    with await asyncio.to_thread(connect) as idle:
+        for number in range(1, asks + 1):
+            if number == 2:
+                made.go.clear()  # this one is answered while the server closes
+            await asyncio.to_thread(idle.sendall, ASK)
+            await made.asked.acquire()
+            if number == 1:
+                assert b" 200 " in await asyncio.to_thread(idle.recv, 1000)
+        closing = asyncio.create_task(server.close())
+        await asyncio.sleep(0.2)
+        made.go.set()
+        await closing
+        assert caplog.messages == []
+        if asks == 2:
+            assert b" 200 " in await asyncio.to_thread(idle.recv, 1000)
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
