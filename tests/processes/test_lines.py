@@ -70,6 +70,21 @@ def test_the_tail_keeps_the_end() -> None:
             "Error [ERR_X]: the last",
         ),
         ("Uncaught:\n'just words'\n\nNode.js v20.20.2\n", "Node.js v20.20.2"),
+        (
+            (
+                "Resolved 3 packages\nerror: Failed to fetch: `https://pypi.example/simple/x/`\n"
+                "  Caused by: Could not connect\n  Caused by: refused\nhint: try `--offline`,\n      or wait\n"
+            ),
+            "error: Failed to fetch: `https://pypi.example/simple/x/`",
+        ),
+        (
+            "error: one\nerror[E0425]: two\n  --> a.rs:1\n\nFor more information about this error, try x.",
+            "error[E0425]: two",
+        ),
+        ("ReferenceError: x\n    at a.js:1\n", "ReferenceError: x"),
+        ("error: one\nhint: a hint\nstarting again\n", "starting again"),
+        ("starting\nhint: a hint\n", "hint: a hint"),
+        ("hint: a hint\n", "hint: a hint"),
         ("Error: no\nNode.js v20 or newer is needed\n", "Node.js v20 or newer is needed"),
     ],
 )

@@ -1,6 +1,7 @@
 """The last words of a server: a bounded tail of what it wrote to stderr, without secrets."""
 
 import re
+from itertools import dropwhile
 
 from consumer.observability.masking import mask_text
 
@@ -10,6 +11,10 @@ MAX_LINES = 64
 _NODE_VERSION = re.compile(r"Node\.js v\d\S*")
 _NODE_ERROR = re.compile(r"\w*Error(?: \[\w+\])?: ")
 """``TypeError: ...``, ``Error [ERR_MODULE_NOT_FOUND]: ...`` at the start of a line."""
+_ERROR = re.compile(r"(?:\w*error|fatal)(?: ?\[\w+\])?: ", re.IGNORECASE)
+"""``error: Failed to fetch ...``, ``error[E0425]: ...``, ``TypeError: ...`` at the start of a line."""
+_BEHIND_ERROR = re.compile(r"\s+\S|(?:caused by|hint|help|note|tip|for more information)\b", re.IGNORECASE)
+"""What programs like uvx write below their error: causes, hints, and lines that are indented."""
 
 
 class StderrTail:
@@ -35,8 +40,11 @@ class StderrTail:
         return mask_text("\n".join(lines[-MAX_LINES:]), MAX_BYTES)
 
     def last_line(self) -> str:
-        """The last line that says something: of a traceback of Python or Node.js the error itself."""
+        """The last line that says something: of a traceback, or above hints, the error itself."""
         lines = [line for line in reversed(self.text().splitlines()) if line.strip()]
         if lines and _NODE_VERSION.fullmatch(lines[0]):  # behind the error, its stack and its fields
             lines = [line for line in lines if _NODE_ERROR.match(line)] or lines
+        above = list(dropwhile(_BEHIND_ERROR.match, lines))
+        if above and _ERROR.match(above[0]):
+            lines = above
         return lines[0].strip() if lines else ""
