@@ -30,8 +30,9 @@ ServiceArgument: TypeAlias = Annotated[
 
 @command(group, "list", epilog="Example: mcp-sessions services list --json")
 async def list_services(invocation: Invocation) -> None:
-    """List the services of the running workers, and how many more sessions each can open.
+    """List the services of the running workers, and how many sessions each has and may have.
 
+    The services share the sessions of their workers: 'workers list' shows how many those may still open.
     A service is failing on a worker if its latest start for a session failed there. 'services check' tries all.
     """
     from consumer.cli.failing import failing_on, tell_failing, with_failing

@@ -159,8 +159,14 @@ class State:
 
     open: Mapping[str, int] = field(metadata=_look("open", "How many sessions are open on this worker", "service"))
     capacity: Mapping[str, int] = field(
-        metadata=_look("capacity", "How many sessions may be open on this worker", "service")
+        metadata=_look(
+            "capacity",
+            "How many sessions of one service may be open on this worker. All services together have "
+            "mcp_sessions_limit",
+            "service",
+        )
     )
+    limit: int = field(metadata=_look("limit", "How many sessions may be open on this worker, of all services"))
     warm: Mapping[str, int] = field(metadata=_look("warm", "How many processes wait for a call", "service"))
     tool_calls_in_flight: int = field(metadata=_look("tool_calls_in_flight", "How many tool calls are being executed"))
     admission_waiting: int = field(metadata=_look("admission_waiting", "How many starts wait for room at this placer"))

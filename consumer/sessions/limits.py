@@ -84,8 +84,8 @@ class SessionLimits:
                 )
 
     def max_sessions_of(self, service_name: ServiceName) -> int:
-        """The most sessions that the service may have."""
-        return self.per_service.get(service_name, self.max_sessions_per_service)
+        """The most sessions that the service may have, if no other service has any."""
+        return min(self.per_service.get(service_name, self.max_sessions_per_service), self.max_total_sessions)
 
 
 class Places:

@@ -53,7 +53,7 @@ class OwnReport:
             services={
                 ServiceName(name): ServiceLoad(
                     sessions=sessions.count(ServiceName(name)),
-                    max_sessions=limits.per_service.get(name, limits.max_sessions_per_service),
+                    max_sessions=limits.max_sessions_of(ServiceName(name)),
                     warm=self._mcp.warm(name),
                     **service.public(),
                 )

@@ -75,10 +75,12 @@ class WorkerStatus:
 
     def state(self) -> metrics.State:
         """The worker's gauges as of now."""
-        services = self._own_report.info().services
+        info = self._own_report.info()
+        services = info.services
         return metrics.State(
             open={str(name): load.sessions for name, load in services.items()},
             capacity={str(name): load.max_sessions for name, load in services.items()},
+            limit=info.capacity,
             warm={str(name): load.warm for name, load in services.items()},
             tool_calls_in_flight=self._ownership.tool_calls.in_flight,
             admission_waiting=self._placer.waiting,

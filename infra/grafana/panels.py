@@ -75,13 +75,18 @@ def _depth(metric: str) -> Query:
 
 
 def _share_in_use() -> Query:
-    return Query(f"sum(mcp_sessions_open{{{OURS}}}) / sum(mcp_sessions_capacity{{{OURS}}})", "in use")
+    return Query(f"sum(mcp_sessions_open{{{OURS}}}) / sum(mcp_sessions_limit{{{OURS}}})", "in use")
+
+
+def _share_of_service() -> Query:
+    shares = [f"sum by (service) ({metric}{{{OURS}}})" for metric in ("mcp_sessions_open", "mcp_sessions_capacity")]
+    return Query(" / ".join(shares), "{{service}}")
 
 
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Now": (
         Panel("Sessions open", (gauge("mcp_sessions_open"),), kind="stat", width=4),
-        Panel("In use", (_share_in_use(),), "percentunit", "Of all sessions that there may be.", "stat", 4, red=0.85),
+        Panel("In use", (_share_in_use(),), "percentunit", "Of all that the workers may have.", "stat", 4, red=0.85),
         Panel("Workers ready", (Query('max(mcp_sessions_workers{state="ready"})', "ready"),), kind="stat", width=4),
         Panel(
             "Connected to RabbitMQ",
@@ -113,6 +118,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Calls and sessions": (
         Panel("Sessions open", (gauge("mcp_sessions_open", "service"),), stacked=True),
+        Panel("In use, by service", (_share_of_service(),), "percentunit", "Of those that the service may have."),
         Panel("Sessions opened and ended", (rate("mcp_sessions_created_total", legend="opened"),
               rate("mcp_sessions_ended_total", "reason")), "ops"),
         Panel("Call events", (rate("mcp_sessions_call_events_total", "source, kind"),), "ops"),

@@ -20,7 +20,7 @@ from tests.observability.conftest import Watched, watched
 ROOM = 12
 """Sessions that the worker may have."""
 
-FIXED = {"mcp_sessions_capacity"}
+FIXED = {"mcp_sessions_capacity", "mcp_sessions_limit"}
 """What only another configuration changes."""
 
 OF_BRIDGES = "mcp_sessions_bridge_"

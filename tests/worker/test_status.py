@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from consumer.broker.message import Message
 from consumer.observability import metrics
 from consumer.observability.listening import CannotListen
+from consumer.sessions import SessionLimits
 from consumer.settings import Settings
 from consumer.worker.status import WorkerStatus
 from consumer.worker.wiring import Parts
@@ -89,6 +90,16 @@ async def test_the_gauges_are_those_of_its_sessions_its_requests_and_its_peers()
         assert status_of(scene.parts).state().events_waiting == 2, "nobody knows whose it is to tell"
         scene.wire.node.set_alarm(on=False)
         call.check.confirmed(0.0)
+
+
+async def test_no_service_may_have_more_sessions_than_its_worker():
+    async with unattached() as parts:
+        parts.sessions.limits = SessionLimits(max_total_sessions=4, per_service={"echo": 9})
+        state = status_of(parts).state()
+        assert (state.capacity, state.limit) == ({"echo": 4}, 4)
+        parts.sessions.limits = SessionLimits(max_total_sessions=4, per_service={"echo": 3})
+        state = status_of(parts).state()
+        assert (state.capacity, state.limit) == ({"echo": 3}, 4)
 
 
 @pytest.mark.parametrize("exposed", [True, False])
