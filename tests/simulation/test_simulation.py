@@ -35,6 +35,7 @@ FOUND_AMONG_FIFTY = {
     101700: "a recipe that was handed over came back, and passed for the one that a placer had told lost",
     101736: "an end was told when a broker gave its recipe out after three minutes, behind the next life's beginning",
     101832: "a worker that was cut off told late of a session that had died meanwhile",
+    101924: "a worker that left deleted its inbox while a start in it waited for the message that was placed",
     101982: "a connection that RabbitMQ had not given up got a recipe, and its end was told twice",
     100109: "a worker that left before it had come left its inbox, which expires",
     100156: "a report that was sent before the worker's queue was bound never came back, and its ends waited for it",

@@ -34,6 +34,11 @@ class EarlyMessages:
         for go_on in waiting:
             go_on()
 
+    def admit_all(self) -> None:
+        """Let everything go on: the worker leaves."""
+        for call_id in list(self._waiting):
+            self.admit(call_id)
+
     def stop(self) -> None:
         """Forget the waiting messages. Their deliveries return to the broker with the channel."""
         for timer, _ in self._waiting.values():

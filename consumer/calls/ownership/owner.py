@@ -89,11 +89,16 @@ class Owner:
             self._owned_calls.own(call_id)
             self._hand_on(delivery, call_id, message)
             self._early_messages.admit(call_id)
-        elif call_id not in self._owned_calls.calls and delivery.exchange == self._names.sessions:
+        elif self._waits_for_placement(delivery, call_id):
             # The binding is there before the message that was placed: what comes through it waits for that one.
             self._early_messages.wait(call_id, partial(self._hand_on, delivery, call_id, message))
         else:
             self._hand_on(delivery, call_id, message)
+
+    def _waits_for_placement(self, delivery: Delivery, call_id: CallId) -> bool:
+        # A worker that leaves deletes its inbox: what it held until then would be lost.
+        unowned = call_id not in self._owned_calls.calls and not self._owned_calls.leaving
+        return unowned and delivery.exchange == self._names.sessions
 
     def _note_placement(self, placement: str) -> None:
         placer, _, number = placement.rpartition("/")
@@ -167,6 +172,7 @@ class Owner:
     async def leave(self, hand_over: bool, timeout: float) -> bool:
         """Give every call away or close it; returns whether ``timeout`` (s) was enough, and for their requests too."""
         self._owned_calls.leaving = True
+        self._early_messages.admit_all()
         until = asyncio.get_running_loop().time() + timeout - STOP_TIMEOUT
         for call in list(self._owned_calls.calls.values()):
             give_away = partial(self._handover.give_away, call, until=until, hand_over=hand_over)
