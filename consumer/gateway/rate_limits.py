@@ -60,7 +60,7 @@ class RequestsInFlight:
 
 
 class Rates:
-    """Counts requests by address, in fixed windows, as SignalWire's gateway does."""
+    """Counts requests by route and address, in fixed windows, as SignalWire's gateway does."""
 
     def __init__(self, limits: RateLimits) -> None:
         self._limits: dict[Limited, list[RateLimitItem]] = {}
@@ -82,12 +82,12 @@ class Rates:
         """Whether anything is limited."""
         return bool(self._limits)
 
-    async def count(self, limited: Limited, address: str) -> None:
-        """Count a request.
+    async def count(self, limited: Limited, route: str, address: str) -> None:
+        """Count a request of an address to a route. Each route has a count of its own, as with Flask-Limiter.
 
         Raises:
             Refused: 429, the address has asked as often as it may.
         """
         for item in self._limits.get(limited, ()):
-            if not await self._counter.hit(item, limited, address):
+            if not await self._counter.hit(item, route, address):
                 raise Refused(429, f"too many requests: {item}", headers={"Retry-After": str(item.get_expiry())})

@@ -153,7 +153,7 @@ class Rest:
 
     async def _limit(self, request: Request, limited: Limited) -> None:
         if self._rates:
-            await self._rates.count(limited, addressed(request).address)
+            await self._rates.count(limited, told(request).route, addressed(request).address)
 
 
 def plain(result: ToolCallResult) -> Any:

@@ -76,11 +76,11 @@ class StaticToken(Section):
 class RateLimits(Section):
     """``[gateway.rate_limits]``: how often one address may call the REST API, like SignalWire's ``rate_limiting``.
 
-    A limit is a text like ``"10 per minute"``. Webhooks and MCP are not limited.
+    A limit is a text like ``"10 per minute"``. Each route is counted separately. Webhooks and MCP are not limited.
     """
 
     default: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """The limit for all other requests."""
+    """The limit for each other route."""
     tools: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
     """The limit for `GET /services/<service>/tools`."""
     call: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()

@@ -310,6 +310,14 @@ async def test_metrics_are_for_this_machine_or_for_who_may_watch(mcp: Cluster, s
     assert (await http.get("/metrics", headers=from_outside)).status_code == 200
 
 
+async def test_each_route_has_a_rate_of_its_own(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(rate_limits={"default": "2 per minute"})
+    assert [(await http.get("/health")).status_code for _ in range(3)] == [200, 200, 429]
+    # Other routes, and all ids of one route together.
+    assert [(await http.get("/services/%23/tools")).status_code for _ in range(2)] == [400, 400]
+    assert [(await http.delete(f"/sessions/%23{number}")).status_code for number in range(3)] == [400, 400, 429]
+
+
 async def test_rates_are_counted_by_the_address_that_asks(mcp: Cluster, serve: Serve) -> None:
     http = await serve(rate_limits={"session_delete": "2 per minute"}, trusted_proxies=["127.0.0.1"])
 
