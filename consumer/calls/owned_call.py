@@ -364,6 +364,8 @@ class OwnedCall:
     """The requests queue that is bound to the call."""
     tool_calls: int = 0
     """Tool calls that are being run, or wait for their session."""
+    starting: list[ServiceName] = field(default_factory=list)
+    """The services whose servers are starting for this call."""
 
     @property
     def may_tell(self) -> bool:
@@ -400,6 +402,15 @@ class OwnedCall:
         """Note that the link is lost: the broker has the recipe, and another worker may own the call."""
         self.check.link_lost()
         self.recipe.link_lost()
+
+    @contextmanager
+    def starts(self, service: ServiceName) -> Iterator[None]:
+        """Start a server of this service within this block."""
+        self.starting.append(service)
+        try:
+            yield
+        finally:
+            self.starting.remove(service)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from consumer.gateway.problems import Refused
 from consumer.gateway.rate_limits import Limited, Rates
 from consumer.settings.gateway_settings import GatewaySettings
 from schemas.base import Json
-from schemas.errors import ErrorCode, ServiceDisabled, ServiceNotFound, SessionNotFound
+from schemas.errors import ErrorCode, NoReply, ServiceDisabled, ServiceNotFound, SessionNotFound
 from schemas.ids import SessionIdField, call_id_of
 from schemas.mcp import Tool
 from schemas.replies import ToolCallResult
@@ -92,6 +92,8 @@ class Rest:
             found = await self._client.service_tools(service, reply_timeout=self._settings.call_timeout)
         except (ServiceNotFound, ServiceDisabled) as error:  # the status that SignalWire's gateway has here
             raise Refused(400, error.message, code=error.code.value) from None
+        except NoReply as error:  # to list the tools, a worker starts the server
+            raise NoReply(f"{error.message}: the server may still be starting") from None
         return answer(ListedTools(service=service, tools=[_as_listed(tool) for tool in found.tools]))
 
     async def call(self, request: Request) -> Response:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
 from consumer.calls.routes import odd_fields
+from consumer.processes.advice import fetcher_of
 from consumer.processes.service import EITHER, missing_file
 from consumer.settings.asterisk_settings import open_password
 from consumer.settings.broker_url import DEFAULT, variable_of
@@ -99,6 +100,23 @@ def _services_of_two_kinds(table: Table, written: Mapping[KeyPath, str]) -> Iter
             yield Fault(key_of(("services", str(name)), written), EITHER)
 
 
+def _starts_that_nobody_awaits(settings: Settings) -> Iterator[str]:
+    """Warn of services that may take longer to start than a tool call of the gateway waits.
+
+    The default is longer, too: of services that leave it, only those count that fetch their package at each start.
+    """
+    waits = settings.gateway.call_timeout
+    for name, service in settings.services.items():
+        fetcher = fetcher_of(service)
+        meant = fetcher is not None or "start_timeout" in service.model_fields_set
+        if service.enabled and meant and service.start_timeout >= waits:
+            yield (
+                f"services.{name}.start_timeout: {service.start_timeout:g} s, but a tool call over HTTP waits for "
+                f"{waits:g} s (gateway.call_timeout), so a slow start fails it; "
+                + (f"{fetcher} downloads at each start: install the package once" if fetcher else "make it shorter")
+            )
+
+
 def _with_second_thoughts(settings: Settings) -> Settings:
     """Add warnings about what is allowed and still hardly meant."""
     thoughts, of_services = list(settings.warnings), list(settings.service_warnings)
@@ -114,6 +132,8 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     if not enabled:
         of_services.append("no service is enabled, so calls get no session")
     of_services += [missing for service in settings.services.values() if (missing := missing_file(service))]
+    if "gateway" in settings.model_fields_set:
+        of_services += _starts_that_nobody_awaits(settings)
     for number, route in enumerate(settings.routes):
         of_services += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
         off = [name for name in route.services if name not in enabled]

@@ -17,7 +17,7 @@ from consumer.gateway import speech
 from tests import programs
 from tests.gateway.conftest import CREDENTIALS, PASSWORD, USER, Serve, call, served, soon
 from tests.gateway.test_cases import SERVICES
-from tests.harness import START, Cluster, WorkerProcess, config
+from tests.harness import ECHO, START, Cluster, WorkerProcess, config
 from tests.programs import PROGRAM
 from tests.proxy import proxy_to, through
 
@@ -50,6 +50,21 @@ async def test_while_the_broker_is_away_nothing_is_taken_and_all_is_well_when_it
             await soon(lambda: is_ready(http, 200))
             assert (await http.post("/signalwire/events", json=EVENT)).status_code == 204
             await mcp.event("created", call_id="late")
+
+
+async def test_who_waits_for_a_slow_start_in_vain_is_told_so(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"slow": {"command": [*ECHO, "--slow-start", "8"]}}))
+    http = await serve(call_timeout=1)
+    for _ in range(2):  # the first opens the session, the second waits for its turn
+        late = await call(http, "slow", "echo", "c-1", arguments={"text": "x"})
+        assert (late.status_code, late.json()["code"]) == (424, "DEADLINE_EXCEEDED")
+        assert late.json()["error"] == (
+            "tools.call echo: waited longer than its caller's timeout, and the server of slow was still starting; "
+            "it was not executed"
+        )
+    late = await http.get("/services/slow/tools")
+    assert (late.status_code, late.json()["code"]) == (503, "NO_REPLY")
+    assert late.json()["error"].endswith(": the server may still be starting")
 
 
 async def is_ready(http: httpx2.AsyncClient, status: int) -> bool:

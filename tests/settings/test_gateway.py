@@ -160,6 +160,28 @@ def test_a_gateway_as_it_is_meant_is_not_warned_of(tmp_path: Path) -> None:
     assert not [warning for warning in warnings_of(tmp_path, **gateway) if "gateway" in warning]
 
 
+@pytest.mark.parametrize(
+    ("service", "gateway", "told"),
+    [
+        ({"command": ["uvx", "x"]}, {}, "uvx downloads at each start: install the package once"),
+        ({"command": ["x"], "start_timeout": 25}, {}, "make it shorter"),
+        ({"command": ["x"], "start_timeout": 10}, {"call_timeout": 10}, "make it shorter"),
+        ({"command": ["x"], "start_timeout": 24}, {}, ""),
+        ({"command": ["uvx", "x"], "start_timeout": 20}, {}, ""),
+        ({"command": ["x"]}, {}, ""),
+        ({"command": ["uvx", "x"], "enabled": False}, {}, ""),
+        ({"command": ["uvx", "x"]}, None, ""),
+    ],
+)
+def test_a_start_that_may_outlast_a_tool_call_is_warned_of(
+    tmp_path: Path, service: dict[str, Any], gateway: dict[str, Any] | None, told: str
+) -> None:
+    table = {"services": {"a": service}} | ({} if gateway is None else {"gateway": {"port": 8080, **gateway}})
+    warnings = load_settings(written(tmp_path, table), env={}).service_warnings
+    found = [line for line in warnings if line.startswith("services.a.start_timeout: ")]
+    assert [line.rpartition("; ")[2] for line in found] == ([told] if told else [])
+
+
 def test_a_key_that_cannot_be_read_is_a_bad_configuration(tmp_path: Path) -> None:
     broken = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----"
     with pytest.raises(ConfigurationError, match=r"gateway\.token_keys.*cannot be read"):

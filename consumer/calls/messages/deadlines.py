@@ -7,6 +7,7 @@ does when neither is there. It travels as a moment in a header when a message is
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from consumer.broker.message import Delivery
@@ -19,10 +20,11 @@ STALLED: Final = 1.0
 """A pause (s) of the event loop that means that the process was stopped or the machine slept, not busy."""
 
 
-def too_late(request: CallRequest) -> DeadlineExceeded:
-    """Return the error for a request whose caller no longer waits."""
+def too_late(request: CallRequest, starting: Sequence[str] = ()) -> DeadlineExceeded:
+    """Return the error for a request whose caller no longer waits. ``starting``: the services that it waited for."""
     named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
-    return DeadlineExceeded(f"{named}: waited longer than its caller's timeout; it was not executed")
+    why = f", and the server of {' and '.join(starting)} was still starting" if starting else ""
+    return DeadlineExceeded(f"{named}: waited longer than its caller's timeout{why}; it was not executed")
 
 
 def check_deadline(delivery: Delivery, request: CallRequest) -> None:

@@ -161,7 +161,7 @@ class Opening:
             opened = await self._sessions.open_session(
                 wanted.session_id,
                 wanted.service_name,
-                partial(self._started, wanted.service_name),
+                partial(self._started, call, wanted.service_name),
                 wanted.timeout or service.timeout,
                 wanted.metadata,
                 if_exists=if_exists,
@@ -181,9 +181,9 @@ class Opening:
             session.record.start_kind = "reserved" if kept else session.process.start_kind
         return session
 
-    async def _started(self, service: ServiceName) -> ToolProcess:
+    async def _started(self, call: OwnedCall, service: ServiceName) -> ToolProcess:
         began = time.monotonic()
-        with tracing.span(f"start {service}") as span:
+        with call.starts(service), tracing.span(f"start {service}") as span:
             try:
                 process = await self._start(service)
             except SessionsError as error:  # one that waited, or was to be forked and could not be, does not fail
