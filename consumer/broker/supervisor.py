@@ -81,15 +81,17 @@ def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: flo
             log.info("broker.not_there", broker=where, hint=hint, error=_said(state))
 
 
-def _teller(first: str | None = None) -> Callable[[tenacity.RetryCallState], None]:
+def _teller(first: str | None = None, *, already: float = 0.0) -> Callable[[tenacity.RetryCallState], None]:
     """Logs why the broker is away: each cause at once and then once a minute; ``first`` was logged at the start.
+
+    ``already`` is how long (s) it had been away before the first try.
 
     Tries fail every second, and may fail for two causes in turn: so each cause has its own minute.
     """
     told: dict[str, float] = {} if first is None else {_cause(first): 0.0}
 
     def tell(state: tenacity.RetryCallState) -> None:
-        away, said = state.seconds_since_start or 0.0, _said(state)
+        away, said = already + (state.seconds_since_start or 0.0), _said(state)
         if away - told.get(_cause(said), -math.inf) >= TELL_EVERY:
             told[_cause(said)] = away
             log.warning("broker.reconnecting", error=said, tries=state.attempt_number, away_s=round(away, 1))
@@ -180,12 +182,12 @@ class Supervisor:
         except Exception as error:
             raise unreachable(error, where, f" within {connect_timeout:g} s") from error
         while True:
-            await self._watch(link)
+            lost_at = await self._watch(link)
             self.reconnects += 1
-            since = time.monotonic()
-            link = await tenacity.AsyncRetrying(wait=BACK_OFF, before_sleep=_teller())(self._open)
+            tell = _teller(already=time.monotonic() - lost_at)
+            link = await tenacity.AsyncRetrying(wait=BACK_OFF, before_sleep=tell)(self._open)
             # As loud as the loss: who hears only warnings hears the end of it, too.
-            log.warning("broker.reconnected", link=link.token, away_s=round(time.monotonic() - since, 1))
+            log.warning("broker.reconnected", link=link.token, away_s=round(time.monotonic() - lost_at, 1))
 
     async def _open(self, connect_timeout: float = CONNECT_TIMEOUT) -> Link:
         link = Link(
@@ -211,12 +213,15 @@ class Supervisor:
         log.info("broker.attached", link=link.token)
         return link
 
-    async def _watch(self, link: Link) -> None:
+    async def _watch(self, link: Link) -> float:
+        """Wait until the link is lost, and give it up, which takes its time; return when it was lost."""
         try:
             reason = await link.lost
+            lost_at = time.monotonic()
             log.warning("broker.lost", link=link.token, reason=reason)
         finally:
             await self._drop(link)
+        return lost_at
 
     async def _drop(self, link: Link) -> None:
         self.up.clear()

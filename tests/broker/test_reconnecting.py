@@ -5,6 +5,7 @@ import contextlib
 import gc
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.broker.declare import apply
 from consumer.broker.errors import BrokerError, BrokerUnavailable, BrokerUnreachable
@@ -213,3 +214,21 @@ async def test_no_broker_at_start_is_an_error_that_names_it_without_its_password
         await supervisor.run(connect_timeout=0.5)
     assert str(port) in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+async def test_a_broker_was_away_since_its_link_was_lost(amqp_url, proxy):
+    async def slowly():
+        await asyncio.sleep(0.5)
+
+    async def attach(opened):
+        pass
+
+    supervisor = Supervisor(through(amqp_url, proxy), "test", Publisher(), attach=attach, detached=slowly)
+    with capture_logs() as logs:
+        async with running(supervisor.run(connect_timeout=10)):
+            await supervisor.up.wait()
+            await proxy.disconnect_all()
+            while not any(one["event"] == "broker.reconnected" for one in logs):
+                await asyncio.sleep(0.01)
+    (told,) = [one for one in logs if one["event"] == "broker.reconnected"]
+    assert told["away_s"] >= 0.5

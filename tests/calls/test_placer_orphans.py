@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.broker.topology import Binding, inbox
 from consumer.calls.placement.decisions import MAX_DEATHS
@@ -40,9 +41,11 @@ async def test_what_a_dead_workers_inbox_gives_up_goes_to_another_worker():
     async with placing() as scene:
         await owned_by(scene, DEAD)
         began = moment()
-        await scene.start()
-        placed = await scene.arrived()
+        with capture_logs() as logs:
+            await scene.start()
+            placed = await scene.arrived()
         assert moment() - began > 5, "its worker may come back within the grace"
+        assert [one["event"] for one in logs].count("placer.owner_gone") == 1, "though it came twice"
         given = placed.message.headers
         assert (given[headers.PLACEMENT], given[headers.DEATHS]) == (f"{ME}/1", 1)
         assert not {"x-death", headers.ORPHAN_OF, headers.RESENT, headers.LATE} & given.keys()

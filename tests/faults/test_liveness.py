@@ -60,6 +60,11 @@ async def probed(url: str, prefix: str, **options: float) -> AsyncIterator[Probe
         async with asyncio.timeout(20):
             yield Probed(link, channel, queue.name, publisher, restarted, liveness)
     finally:
+        if link.lost.done():
+            await link.close()
+            link = Link(url, "test")
+            await link.open()
+            channel = await link.channel()
         await channel.delete_queue(queue.name)
         await link.close()
 
@@ -104,3 +109,18 @@ async def test_a_broker_that_stands_still_is_no_health_long_before_the_link_is_l
         ("liveness.answered", "warning"),
     ]
     assert told[1]["stalled_s"] >= told[0]["waited_s"] == 0.3
+
+
+async def test_a_link_that_is_lost_while_the_broker_stands_still_is_no_answer(amqp_url, prefix):
+    async with proxy_to(amqp_url) as proxy, probed(through(amqp_url, proxy), prefix, answer_within=0.3) as one:
+        await one.channel.consume(one.inbox, one.liveness.heard, no_ack=True)
+        async with running(one.liveness.run(every=0.05)):
+            await one.publisher.looks.get()
+            with capture_logs() as told, standing_still(proxy):
+                while not told:
+                    await asyncio.sleep(0)
+                await proxy.disconnect_all()  # whoever waits for an answer knows before the link is given up
+                while len([line for line in told if line["event"] == "liveness.unknown"]) < 2:
+                    await asyncio.sleep(0)
+            assert not one.liveness.healthy
+    assert [line["event"] for line in told[:3]] == ["liveness.stalled", "liveness.unknown", "liveness.unknown"]

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -34,6 +35,14 @@ ANSWER_WITHIN = 5.0
 
 PROBE_TIMEOUT = 10.0
 """How long (s) one may be on its way, once the broker has it; a healthy one takes milliseconds."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A question to the broker: since when it is asked, and whether the answer is overdue, or was."""
+
+    at: float
+    stalled: bool = False
 
 
 class Liveness:
@@ -82,32 +91,31 @@ class Liveness:
         while True:
             await self._up.wait()
             self._lost.clear()
-            with self._asking():
+            with self._asking() as asked:
                 proved = await self._look(probe_every) or await self._probe(timeout)
             self._proved = proved and not self._lost.is_set()
+            if asked.stalled and self._proved:  # a wait that an error ends is no answer
+                log.warning("liveness.answered", inbox=self._inbox, stalled_s=round(_ticks() - asked.at, 1))
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
                     await self._lost.wait()
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """While the broker owes an answer: log that it is overdue, and that it came; a lost link is logged as such."""
-        stalled = False
+    def _asking(self) -> Iterator["_Asked"]:
+        """While the broker owes an answer: log that it is overdue."""
+        asked = _Asked(_ticks())
 
         def overdue() -> None:
-            nonlocal stalled
-            stalled = True
+            asked.stalled = True
             log.warning("liveness.stalled", inbox=self._inbox, waited_s=self._answer_within)
 
-        self._asked_at = asked_at = _ticks()
+        self._asked_at = asked.at
         timer = asyncio.get_running_loop().call_later(self._answer_within, overdue)
         try:
-            yield
+            yield asked
         finally:
             timer.cancel()
             self._asked_at = None
-        if stalled and not self._lost.is_set():
-            log.warning("liveness.answered", inbox=self._inbox, stalled_s=round(_ticks() - asked_at, 1))
 
     async def _look(self, probe_every: float) -> bool:
         """Whether all seems well, and was proved to be not long ago."""

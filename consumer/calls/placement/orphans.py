@@ -50,7 +50,8 @@ class Orphans:
     async def _declare_dead(
         self, worker: WorkerId, call_id: CallId, term: Term, *, for_good: bool
     ) -> WorkerId | SendAgain:
-        log.info("placer.owner_gone", call_id=call_id, worker_id=worker)
+        if not for_good:  # the message comes a second time, and says so
+            log.info("placer.owner_gone", call_id=call_id, worker_id=worker)
         await self._placements.unbind(call_id, worker, term)
         # That takes its time where a worker had many calls. One that came back before it was done has reported, and
         # may have found that the call still led there; one that comes back later finds that it does not.
