@@ -105,7 +105,8 @@ class Sandbox(Section):
     """With `bubblewrap`, the paths that it may read and write beside its own folder. Under root, it may do so as far as
     all users may."""
     restricted_env: bool = True
-    """A key of SignalWire's gateway without effect. The environment is always minimal."""
+    """A key of SignalWire's gateway without effect. The environment is always minimal. `config check` warns if it is
+    false, as it is with `enabled = false`, and `env` is empty."""
     note: str = ""
     """A note for people."""
 
@@ -115,6 +116,8 @@ class Sandbox(Section):
         if not isinstance(data, dict):
             return data
         rest = dict(data)
+        if "enabled" in rest and not _FLAG.validate_python(rest["enabled"]):
+            rest.setdefault("restricted_env", False)
         switched_on = [_FLAG.validate_python(rest.pop(key)) for key in ("enabled", "resource_limits") if key in rest]
         if not all(switched_on):
             if rest.get("kind", "none") != "none":

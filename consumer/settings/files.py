@@ -109,8 +109,19 @@ def _gateway(server: Any, rate_limiting: Any, ours: Table, written: dict[KeyPath
     gateway = ours.setdefault("gateway", {})
     if isinstance(gateway, dict):
         written |= {("gateway", *path): name for path, name in names.items() if path[0] not in gateway}
+        warnings += [
+            f"{name}: ignored; gateway.{path[0]} counts"
+            for path, name in names.items()
+            if path[0] in gateway and _value(taken, path) != _value(gateway, path)
+        ]
         ours["gateway"] = taken | gateway
     return warnings
+
+
+def _value(table: Any, path: KeyPath) -> Any:
+    for key in path:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
 
 
 def _filled(value: Any, env: Mapping[str, str], keys: KeyPath, fault: Callable[[Fault], None]) -> Any:

@@ -132,6 +132,12 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     if not enabled:
         of_services.append("no service is enabled, so calls get no session")
     of_services += [missing for service in settings.services.values() if (missing := missing_file(service))]
+    of_services += [
+        f"services.{name}.sandbox: also without restricted_env the server gets a minimal environment; set the "
+        "variables that it needs in env"
+        for name, service in settings.services.items()
+        if service.enabled and not service.sandbox.restricted_env and not service.env
+    ]
     if "gateway" in settings.model_fields_set:
         of_services += _starts_that_nobody_awaits(settings)
     for number, route in enumerate(settings.routes):

@@ -182,6 +182,39 @@ def test_a_start_that_may_outlast_a_tool_call_is_warned_of(
     assert [line.rpartition("; ")[2] for line in found] == ([told] if told else [])
 
 
+@pytest.mark.parametrize(
+    ("service", "warned"),
+    [
+        ({"sandbox": {"restricted_env": False}}, True),
+        ({"sandbox": {"enabled": False}}, True),
+        ({"sandbox": {"enabled": "false", "restricted_env": True}}, False),
+        ({"sandbox": {"restricted_env": False}, "env": {"HOST": "x"}}, False),
+        ({"sandbox": {"restricted_env": False}, "enabled": False}, False),
+        ({"sandbox": {"kind": "none"}}, False),
+        ({}, False),
+    ],
+)
+def test_a_server_that_expects_the_whole_environment_is_warned_of(
+    tmp_path: Path, service: dict[str, Any], warned: bool
+) -> None:
+    table = {"services": {"a": {"command": ["x"], **service}}}
+    warnings = load_settings(written(tmp_path, table), env={}).service_warnings
+    assert any(line.startswith("services.a.sandbox: ") for line in warnings) is warned
+
+
+def test_what_the_server_says_and_the_gateway_too_is_warned_of(tmp_path: Path) -> None:
+    ours = {"gateway": {"port": 9000, "host": "0.0.0.0", "rate_limits": {"call": "1 per minute"}}}
+    table = SAMPLE | ours | {"server": SAMPLE["server"] | {"auth_password": "tulip"}}
+    settings = load_settings(written(tmp_path, table), env={})
+    assert (settings.gateway.port, settings.gateway.rate_limits.default) == (9000, ())
+    assert [line for line in settings.warnings if "counts" in line] == [
+        "server.port: ignored; gateway.port counts",
+        "rate_limiting.default_limits: ignored; gateway.rate_limits counts",
+        "rate_limiting.tools_limit: ignored; gateway.rate_limits counts",
+        "rate_limiting.storage_uri: ignored; gateway.rate_limits counts",
+    ]
+
+
 def test_a_key_that_cannot_be_read_is_a_bad_configuration(tmp_path: Path) -> None:
     broken = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----"
     with pytest.raises(ConfigurationError, match=r"gateway\.token_keys.*cannot be read"):
