@@ -3,6 +3,8 @@
 
 import asyncio
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -104,15 +106,20 @@ async def describe_service(
     )
 
 
-@command(group, "check", epilog="Example: mcp-sessions services check --config mcp-sessions.toml")
-async def check_services(invocation: Invocation) -> None:
+@command(group, "check", epilog="Example: mcp-sessions services check mcp-sessions.toml")
+async def check_services(
+    invocation: Invocation,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Default: the file that a worker here would read.")
+    ] = None,
+) -> None:
     """Start each enabled service once on this machine, and report success and duration. Needs no broker.
 
     Exit code 1 if one of them fails.
     """
     from consumer.processes.mcp_manager import MCPManager
 
-    settings = invocation.settings()
+    settings = (replace(invocation, config=file) if file else invocation).settings()
     started = time.monotonic()
     async with MCPManager({str(name): service for name, service in settings.services.items()}) as manager:
         checks = await manager.validate_services()

@@ -275,7 +275,7 @@ async def test_a_slow_start_and_a_fetched_package_are_told_with_what_to_do(offli
     }
     config = offline.folder / "services.json"
     config.write_text(json.dumps({"services": services}))
-    ran = await offline("services", "check", "--config", str(config), "--json")
+    ran = await offline("services", "check", str(config), "--json")
     found = ran.json["services"]
     assert ran.code == 0
     assert found["fetched"]["advice"].startswith("npx downloads its package for each session")
