@@ -111,7 +111,8 @@ OPERATIONS: Final = (
         dict[str, ListedSession], 200, READ,
     ),
     Operation(
-        "delete", "/sessions/{session_id}", "close_session", "Close a session", "gateway", None, ClosedSession, 200,
+        "delete", "/sessions/{session_id}", "close_session",
+        "Close a session; the id of a call closes all sessions of the call", "gateway", None, ClosedSession, 200,
         ASKED, says={400: NO_SUCH_ID},
     ),
     Operation(

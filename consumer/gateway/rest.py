@@ -35,9 +35,8 @@ SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 Ids of other platforms and of further sessions (``v3:...``, ``c-1#slow``) are taken where there is such a session.
 """
 
-NOT_SIGNALWIRES: Final = (
-    "there is no session with this ID; to open one here, an ID has up to 128 letters, digits, '_', '.' and '-'"
-)
+NO_SESSION: Final = "there is no session with this ID"
+NOT_SIGNALWIRES: Final = f"{NO_SESSION}; to open one here, an ID has up to 128 letters, digits, '_', '.' and '-'"
 
 _ANY_ID: Final = TypeAdapter(SessionIdField)
 
@@ -149,7 +148,7 @@ class Rest:
         closed = await self._client.close(session_id, reply_timeout=self._settings.call_timeout)
         if not closed.closed:
             if not SESSION_ID.fullmatch(session_id):  # the status that SignalWire's gateway has for such an id
-                raise Refused(400, f"Invalid session ID: {NOT_SIGNALWIRES}", code=ErrorCode.SESSION_NOT_FOUND.value)
+                raise Refused(400, f"Invalid session ID: {NO_SESSION}", code=ErrorCode.SESSION_NOT_FOUND.value)
             raise SessionNotFound(f"Session {session_id} not found", session_id=session_id)
         return answer(ClosedSession(message=f"Session {session_id} closed"))
 

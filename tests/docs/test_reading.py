@@ -25,7 +25,20 @@ LANGUAGES = {"python", "sh", "js", "json", "toml", "xml", "mermaid", "text"}
 NOT_OURS = {
     "npm",
     "uv",
-    *("amqp-publish", "bash", "cd", "curl", "docker", "git", "heroku", "install", "kubectl", "pip", "python"),
+    *(
+        "amqp-publish",
+        "bash",
+        "cd",
+        "curl",
+        "docker",
+        "swaig-test",
+        "git",
+        "heroku",
+        "install",
+        "kubectl",
+        "pip",
+        "python",
+    ),
     *("rabbitmqadmin", "source", "systemctl", "/opt/mcp-sessions/bin/pip"),
 }
 """Programs that a reader has or installs."""

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from consumer.gateway.rest import NOT_SIGNALWIRES
+from consumer.gateway.rest import NO_SESSION, NOT_SIGNALWIRES
 from tests.gateway.conftest import NOBODY, PASSWORD, TOKEN, USER, Serve
 from tests.harness import ROOT, Cluster, config
 
@@ -131,6 +131,7 @@ async def test_sessions_of_calls_with_other_ids_are_used_and_closed_but_not_open
         assert (await http.delete(path)).status_code == 200
         gone = await http.delete(path)
         assert (gone.status_code, gone.json()["code"]) == (400, "SESSION_NOT_FOUND"), "as SignalWire's gateway has it"
+        assert gone.json()["error"] == f"Invalid session ID: {NO_SESSION}"
         answer = await http.post(f"/services/{service}/call", json=said)
         assert (answer.status_code, answer.json()["code"]) == (404, "SESSION_NOT_FOUND")
         assert answer.json()["error"] == NOT_SIGNALWIRES
