@@ -17,8 +17,8 @@ from pamqp import commands
 _PUBLISH: Final = struct.pack(">HHH", 60, 40, 0)
 """Class and method of ``basic.publish``, and the short that is reserved in it."""
 
-_NO_BITS: Final = b"\0"
-"""Neither mandatory nor immediate."""
+_BITS: Final = {False: b"\0", True: b"\1"}
+"""The bits of a publication, by whether it is mandatory; it is never immediate."""
 
 _HEADER: Final = struct.Struct(">HHQ")
 _FRAME: Final = struct.Struct(">BHI")
@@ -27,14 +27,25 @@ _END: Final = b"\xce"
 _CLASS: Final = 60
 
 
-def published(channel: int, exchange: str, routing_key: str, properties: bytes, body: bytes, most: int) -> ChannelFrame:
+def published(
+    channel: int,
+    exchange: str,
+    routing_key: str,
+    properties: bytes,
+    body: bytes,
+    most: int,
+    *,
+    mandatory: bool = False,
+) -> ChannelFrame:
     """The frames of one publication on ``channel``; a body frame holds at most ``most`` bytes, or all if 0.
+
+    The broker returns a ``mandatory`` message that no queue takes.
 
     Raises:
         ValueError: the broker takes no such exchange or routing key.
     """
     commands.Basic.Publish(exchange=exchange, routing_key=routing_key)  # which looks at both
-    method = _PUBLISH + _short(exchange) + _short(routing_key) + _NO_BITS
+    method = _PUBLISH + _short(exchange) + _short(routing_key) + _BITS[mandatory]
     parts = [
         _FRAME.pack(_METHOD, channel, len(method)),
         method,

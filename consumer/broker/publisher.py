@@ -6,7 +6,7 @@ of its own for the outbox, whose order must be kept.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.pending import Pending
 from consumer.broker.properties import Encoded, encoded
 from consumer.broker.publish_frames import published
+from consumer.broker.returned import Returned
 from consumer.observability import tracing
 from consumer.observability.reasons import reason_of
 
@@ -78,9 +79,11 @@ class Publisher:
         self._attached = asyncio.Event()
         self._had_one = False
         self._turn = 0
+        self._returned = Returned()
 
     def attach(self, channels: PublishChannels) -> None:
         """Publish through these channels from now on."""
+        self._returned.listen(channels.unconfirmed)
         self._channels = channels
         self._attached.set()
 
@@ -126,11 +129,12 @@ class Publisher:
         confirm: bool = True,
         mandatory: bool = True,
         outbox: bool = False,
+        on_return: Callable[[], None] | None = None,
     ) -> None:
         """Publish, and return when the broker has taken the message over.
 
-        Without ``confirm`` return at once: what is lost with the link is lost, and nobody is told when no queue takes
-        it. ``mandatory`` and ``outbox`` are for messages that are confirmed.
+        Without ``confirm`` return at once: what is lost with the link is lost, and ``on_return`` is called when no
+        queue takes it. ``mandatory`` and ``outbox`` are for messages that are confirmed.
 
         Raises:
             BrokerUnavailable: there is no link; nothing was sent.
@@ -143,7 +147,7 @@ class Publisher:
         if confirm:
             await self._publish_confirmed(message, exchange, routing_key, mandatory=mandatory, outbox=outbox)
         else:
-            await self._publish_unconfirmed(message, exchange, routing_key)
+            await self._publish_unconfirmed(message, exchange, routing_key, on_return)
 
     async def _publish_confirmed(
         self, message: Message, exchange: str, routing_key: str, *, mandatory: bool, outbox: bool
@@ -179,7 +183,9 @@ class Publisher:
         except Exception as error:  # a lost channel rejects its futures with whatever closed it
             raise PublishUnknown(f"no confirmation for {exchange!r} {routing_key!r}: {reason_of(error)}") from error
 
-    async def _publish_unconfirmed(self, message: Message, exchange: str, routing_key: str) -> None:
+    async def _publish_unconfirmed(
+        self, message: Message, exchange: str, routing_key: str, on_return: Callable[[], None] | None
+    ) -> None:
         if len(message.body) > MAX_BODY:
             raise MessageTooLarge(f"{message.type}: has {len(message.body)} bytes; a message can have {MAX_BODY}")
         channels = self._get()
@@ -192,7 +198,17 @@ class Publisher:
             with self._traced(message, exchange, routing_key) as trace:
                 properties = _properties(message, trace, channel, channels.user).marshal()
                 most = max(0, channel.max_content_size)
-                frames = published(channel.number, exchange, routing_key, properties, message.body, most)
+                frames = published(
+                    channel.number,
+                    exchange,
+                    routing_key,
+                    properties,
+                    message.body,
+                    most,
+                    mandatory=on_return is not None,
+                )
+                if on_return is not None:
+                    self._returned.expect(message.message_id, on_return)
                 try:
                     channel.write_queue.put_nowait(frames)
                 except asyncio.QueueFull:

@@ -2,23 +2,32 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import assert_never
 
 import structlog
 
 from consumer.broker.dead_letter import as_dead_letter
+from consumer.broker.direct_reply import PREFIX as DIRECT_REPLY
 from consumer.broker.errors import BrokerError, MessageTooLarge, PublishFailed, Unsendable
 from consumer.broker.frames import SHORT, shortened
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, Requeue, ToDeadLetters
 from consumer.broker.publisher import Publisher
+from consumer.concurrency.expiring_dict import ExpiringDict
 from consumer.observability import metrics, tracing
 from consumer.observability.reasons import reason_of
 from schemas.errors import Internal, InvalidMessage
 from schemas.replies import REPLY_SUFFIX, Reply, failed
 
 log = structlog.get_logger(__name__)
+
+TELL_AGAIN = 60.0
+"""After how long (s) a reply address without a queue is told of again."""
+
+MOST_ADDRESSES = 1000
+"""How many such addresses are remembered; anybody can make some up."""
 
 PAUSE = 0.3
 """How long (s) a message rests that the broker refused: the delivery limit must outlast a queue's election."""
@@ -58,6 +67,7 @@ class Settler:
         self._dead_lettered = dead_lettered
         self._restore = restore
         self._restoring = asyncio.Lock()
+        self._dropped: ExpiringDict[bool] = ExpiringDict(TELL_AGAIN, MOST_ADDRESSES)
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out; never raises, but for cancellation.
@@ -129,7 +139,7 @@ class Settler:
     async def _carry_out(self, delivery: Delivery, outcome: Outcome) -> None:
         match outcome:
             case Done(reply=reply):
-                await self.reply(delivery, reply)
+                await self.reply(delivery, reply, outcome.about)
                 await delivery.ack()
             case Forward() if delivery.local_requester is not None:
                 delivery.local_requester.not_here()
@@ -149,25 +159,30 @@ class Settler:
             case _:
                 assert_never(outcome)
 
-    async def reply(self, delivery: Delivery, reply: Reply | bytes | None) -> None:
-        """Send the reply, if the message has a reply address."""
+    async def reply(
+        self, delivery: Delivery, reply: Reply | bytes | None, about: Mapping[str, object] | None = None
+    ) -> None:
+        """Send the reply, if the message has a reply address; ``about`` is for the log line of one that is dropped."""
         if reply is None or not delivery.expects_answers:
             return
         body = reply if isinstance(reply, bytes) else reply.dump()
         message_type = shortened(delivery.type or "unknown", SHORT - len(REPLY_SUFFIX)) + REPLY_SUFFIX
         try:
             try:
-                await self.answer(delivery, body, message_type)
+                await self.answer(delivery, body, message_type, about)
             except MessageTooLarge as error:
                 refusal = InvalidMessage(f"the reply is too large; request less at a time: {error}")
-                await self.answer(delivery, failed(refusal).dump(), message_type)
+                await self.answer(delivery, failed(refusal).dump(), message_type, about)
         except Unsendable as error:  # nobody can have a queue of that name
             log.warning("reply.unsendable", type=delivery.type, error=str(error))
 
-    async def answer(self, delivery: Delivery, body: bytes, message_type: str) -> None:
-        """Send ``body`` to the reply address of a request, without confirms and without ``mandatory``.
+    async def answer(
+        self, delivery: Delivery, body: bytes, message_type: str, about: Mapping[str, object] | None = None
+    ) -> None:
+        """Send ``body`` to the reply address of a request, without confirms.
 
-        A mandatory publish to a direct reply-to address is returned although it arrives (up to 4.1).
+        If there is no queue of that name, a log line says so. Nobody knows that of a direct reply-to address: a
+        mandatory publish to one is returned although it arrives (up to 4.1).
 
         Raises:
             BrokerUnavailable: there is no link.
@@ -189,7 +204,17 @@ class Settler:
             "",
             request.reply_to,
             confirm=False,
+            on_return=None
+            if request.reply_to.startswith(DIRECT_REPLY)
+            else partial(self._returned, delivery, message_type, about or {}),
         )
+
+    def _returned(self, delivery: Delivery, message_type: str, about: Mapping[str, object]) -> None:
+        """A message to a reply address was dropped: log it, once a minute for each address."""
+        address = delivery.message.reply_to or ""
+        if self._dropped.get(address) is None:
+            self._dropped.set(address, True)
+            log.warning("reply.dropped", type=message_type, reply_to=address, call_id=delivery.call, **about)
 
     async def _dead_letter(self, delivery: Delivery, reason: str, problem: str) -> None:
         message = as_dead_letter(delivery, reason, problem)

@@ -56,6 +56,37 @@ async def test_done_answers_who_asked_and_takes_the_message_from_the_queue(link,
     assert await counts(link, names.calls) == 0
 
 
+async def test_a_reply_that_no_queue_takes_is_logged_once_a_minute(
+    link, publisher, names, inbox, settler, capsys: pytest.CaptureFixture[str]
+):
+    def lines():
+        return [line for line in read() if "reply.dropped" in line]
+
+    def read(told: list[str] = []):  # noqa: B006 - what was printed so far
+        told += capsys.readouterr().out.splitlines()
+        return told
+
+    heard = Queue(f"{names.prefix}.heard", "", exclusive=True)
+    side = await link.channel()
+    await side.declare_queue(heard)
+    channel = await link.channel()
+    await channel.consume(names.calls, inbox)
+    for address in (heard.name, "mispelt.replies", "mispelt.replies", "amq.rabbitmq.reply-to.nobody"):
+        await publisher.publish(Message(b"{}", type="tools.call", reply_to=address), names.calls, "c-1")
+        done = Done(succeeded({"big": "x" * 300_000}), about={"tool": "add_todo"})
+        await settler.settle(await inbox.next(), decide(done))
+    async with asyncio.timeout(10):
+        while not lines():
+            await asyncio.sleep(0.05)
+    assert await counts(link, heard.name) == 1
+    (line,) = lines()
+    assert "[warning" in line
+    for part in ("mispelt.replies", "add_todo", "tools.call.reply"):
+        assert part in line
+    await publisher.publish(Message(b"{}"), names.calls, "c-1")  # the link lives on
+    await inbox.next()
+
+
 async def test_more_than_two_thousand_messages_of_a_quorum_queue_may_be_held(link, publisher, names, inbox):
     """What a worker holds for each of its calls must not keep the next message from it."""
     held = 2100

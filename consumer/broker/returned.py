@@ -1,0 +1,43 @@
+"""Replies that RabbitMQ returns because no queue takes them, told to who sent them.
+
+Replies are published without confirms. aiormq passes a returned message on only to who waits for its confirmation, so
+this takes the place of its handler. ``tests/broker/test_settling.py`` fails when the library calls another one.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiormq
+from aiormq import spec
+
+from consumer.concurrency.expiring_dict import ExpiringDict
+
+KEPT: Final = 30.0
+"""How long (s) a return may take; it comes at once, unless the broker is in an alarm."""
+
+MOST: Final = 10_000
+"""How many messages may be returned at the same time; of more, the oldest are not told of."""
+
+
+class Returned:
+    """Remembers who is to be told when a message comes back."""
+
+    def __init__(self) -> None:
+        self._callbacks: ExpiringDict[Callable[[], None]] = ExpiringDict(KEPT, MOST)
+
+    def expect(self, message_id: str, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called if the message with this id is returned."""
+        self._callbacks.set(message_id, callback)
+
+    def listen(self, channel: aiormq.Channel) -> None:
+        """Take what is returned on a channel without confirms."""
+
+        async def take(frame: spec.Basic.Return) -> None:
+            header: Any = await channel._get_frame()  # noqa: SLF001 - what the library's own handler does
+            message = await channel._read_content(frame, header)  # noqa: SLF001
+            message_id = message.header.properties.message_id or ""
+            if (callback := self._callbacks.get(message_id)) is not None:
+                self._callbacks.drop(message_id)
+                callback()
+
+        channel._on_return_frame = take  # type: ignore[method-assign]  # noqa: SLF001
