@@ -12,7 +12,7 @@ from consumer.broker.topology import Names
 from consumer.observability import metrics, tracing
 from consumer.sessions import Session
 from schemas.base import Json, iso
-from schemas.errors import SessionsError
+from schemas.errors import DeadlineExceeded, InvalidMessage, ServiceDisabled, ServiceNotFound, SessionsError
 from schemas.events import (
     CONTENT_TYPE,
     CloudEvent,
@@ -25,6 +25,7 @@ from schemas.events import (
 )
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
+from schemas.requests import SessionCreate
 from schemas.sessions import SessionInfo
 
 log = structlog.get_logger(__name__)
@@ -174,6 +175,15 @@ class Reporter:
             },
         )
         self.publish(event)
+
+    def unanswered(self, request: SessionCreate, error: SessionsError) -> None:
+        """Publish that a ``session.create`` was refused, if nothing else tells its sender, who hears no reply.
+
+        A limit or a failed start has been rejected before. What is open, or was opened before and is over, is not lost.
+        """
+        if isinstance(error, ServiceNotFound | ServiceDisabled | DeadlineExceeded | InvalidMessage):
+            session_id = SessionId(request.session_id)
+            self.rejected(request.call_id, session_id, request.service_name, error, request.metadata or {})
 
     def changed(self, session: Session[Any], what: SessionEventType, which: str) -> None:
         """The server of a session says that something has changed: a resource (its URI), or one of its lists."""

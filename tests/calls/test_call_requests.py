@@ -186,6 +186,8 @@ async def test_a_request_opens_its_session_only_if_it_says_so():
     async with asking() as asked:
         asked.take("prompts.list", {"service_name": "echo"})
         assert await asked.code() == "SESSION_NOT_FOUND"
+        asked.take("prompts.list", {"service_name": "nobody"})
+        assert await asked.code() == "SERVICE_NOT_FOUND"
         asked.take("session.get", {})
         assert await asked.code() == "SESSION_NOT_FOUND"
         asked.take("prompts.list", {"service_name": "echo", "open": "beside"})

@@ -168,6 +168,13 @@ def test_only_a_command_opens_what_has_ended_and_is_checked():
     assert (command.named, use.named, start.named) == (True, True, False)
 
 
+def test_an_id_that_no_session_on_its_service_can_have_opens_nothing():
+    for named in ("c-1", "c-1#echo"):
+        assert word(request("tools.call", **OPENING, session_id=named), Circumstances()) == A
+    misspelt = request("tools.call", **OPENING, session_id="c-1#ecko")
+    assert word(misspelt, Circumstances(resent=True)) == N
+
+
 def test_what_has_no_service_to_open_is_not_placed():
     for name in ("call.started", "call.recipe"):
         assert word(MESSAGES[name], Circumstances(), NO_SERVICE) == D

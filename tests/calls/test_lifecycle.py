@@ -16,7 +16,7 @@ from consumer.calls.owned_call import Reason
 from consumer.calls.routes import Route
 from schemas.base import Json
 from schemas.calls import CallKind
-from schemas.errors import InvalidMessage, ServiceNotFound, SessionExists, SessionNotFound
+from schemas.errors import InvalidMessage, ServiceNotFound, SessionExists, SessionNotFound, SessionsError
 from schemas.events import EndReason
 from schemas.ids import ServiceName, SessionId, WorkerId, session_id_of
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
@@ -50,7 +50,7 @@ def create(**more: Any) -> SessionCreate:
 
 
 def tool_call(**more: Any) -> ToolsCall:
-    return ToolsCall(session_id=ID, name="echo", arguments={}, **more)
+    return ToolsCall(**({"session_id": ID, "name": "echo", "arguments": {}} | more))
 
 
 async def test_a_start_opens_a_session_on_each_service_and_an_end_closes_them(parts: OwnerParts):
@@ -250,6 +250,53 @@ async def test_a_request_opens_its_session_if_it_says_so(parts: OwnerParts):
         await parts.session_for.ensure(parts.call, tool_call(service_name=OTHER, open="alone"), soon())
     beside = await parts.session_for.ensure(parts.call, tool_call(service_name=OTHER, open="beside"), soon())
     assert beside.session_id == SECOND
+
+
+@pytest.mark.parametrize("how", ["beside", "alone", "never"])
+async def test_an_id_that_is_neither_the_calls_nor_its_services_nor_open_stands_for_no_session(parts: OwnerParts, how):
+    ensure, more = parts.session_for.ensure, {"service_name": ECHO, "open": how}
+    named = [tool_call(session_id=SessionId(f"{CALL}#{word}"), **more) for word in ("nobody", ECHO)]
+    with pytest.raises(SessionNotFound, match=f"no session 'c-1#nobody'; the call's session on service '{ECHO}'"):
+        await ensure(parts.call, named[0], soon())
+    assert not parts.call.sessions
+    await parts.carry_out(STARTED)
+    with pytest.raises(SessionNotFound):
+        await ensure(parts.call, named[0], soon())
+    assert sorted(parts.call.sessions) == [ID, SECOND]
+    assert (await ensure(parts.call, named[1], soon())).session_id == ID
+
+
+async def test_a_session_of_another_name_is_found_by_that_name_only(parts: OwnerParts):
+    mine = SessionId(f"{CALL}#mine")
+    await parts.carry_out(SessionCreate(session_id=mine, service_name=ECHO))
+    for session_id in (mine, ID):
+        request = ToolsCall(session_id=session_id, name="echo", service_name=ECHO, open="never")
+        assert (await parts.session_for.ensure(parts.call, request, soon())).session_id == mine
+    with pytest.raises(ServiceNotFound, match="there is no service 'nope'"):
+        await parts.session_for.ensure(parts.call, tool_call(service_name="nope", open="never"), soon())
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        ({"service_name": "nope"}, "SERVICE_NOT_FOUND"),
+        ({"metadata": {"call": {}}}, "INVALID_MESSAGE"),
+    ],
+)
+async def test_a_command_whose_sender_hears_no_reply_is_rejected_with_an_event(
+    parts: OwnerParts, bad: Json, code: str, capsys: pytest.CaptureFixture[str]
+):
+    request = SessionCreate.model_validate({"session_id": ID, "service_name": ECHO, **bad})
+    with pytest.raises(SessionsError):
+        await parts.carry_out(request, reply_to="replies")
+    assert len(parts.outbox) == 0
+    assert "session.rejected" not in capsys.readouterr().out
+    with pytest.raises(SessionsError):
+        await parts.carry_out(request)
+    assert len(parts.outbox) == 1, "the event"
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "session.rejected" in line]
+    assert "[warning" in line
+    assert code in line
 
 
 async def test_nothing_is_opened_for_a_call_that_has_ended_or_is_given_away(parts: OwnerParts):

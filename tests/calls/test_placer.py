@@ -82,6 +82,27 @@ async def test_a_start_that_finds_no_room_is_rejected_when_its_wait_is_over():
 
 
 @in_virtual_time
+async def test_a_command_for_no_service_is_rejected_with_an_event_if_its_sender_hears_no_reply():
+    async with placing() as scene:
+        body = {"session_id": CALL, "service_name": "nope"}
+        await scene.send("session.create", body)
+        assert await scene.refused() == "SERVICE_NOT_FOUND"
+        assert scene.told() == []
+        await scene.send("session.create", body, reply_to=None)
+        await passes(1)
+        assert scene.told() == [(CALL, "rejected")]
+
+
+@in_virtual_time
+async def test_a_use_that_names_no_service_of_anybody_is_told_so():
+    async with placing() as scene:
+        await scene.call_tool(fields={"service_name": "nope", "open": "never"})
+        assert await scene.refused() == "SERVICE_NOT_FOUND"
+        await scene.call_tool(fields={"service_name": "echo", "open": "never"})
+        assert await scene.refused() == "SESSION_NOT_FOUND"
+
+
+@in_virtual_time
 async def test_who_has_not_been_heard_for_a_while_is_asked_before_it_is_given_a_call():
     async with placing() as scene:
         await scene.end(call=CallId("c-2"))

@@ -10,7 +10,7 @@ from consumer.broker.topology import Names
 from consumer.observability import metrics
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionNotFound, SessionsError
-from schemas.ids import CallId, ServiceName, routing_key
+from schemas.ids import CallId, ServiceName, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
 from schemas.requests import (
@@ -85,11 +85,21 @@ def service_named_by(request: CallRequest) -> ServiceName | None:
     return None
 
 
+def names_session_of(request: CallRequest, service: ServiceName) -> bool:
+    """Whether the id of a request is one that its call gives to the session of a service, so that it may open one."""
+    return request.session_id in (request.call_id, session_id_of(request.call_id, service, first=False))
+
+
 def no_session(request: CallRequest, *, ended: bool = False) -> SessionNotFound:
     """The error for a request whose session is not there; it says why, or how the request would open one."""
     hint = ": its call has ended" if ended else ""
-    if not ended and isinstance(request, MayOpen) and request.service_name is None:
-        hint = f"; with a service_name{' and open' if request.open == 'never' else ''} the request opens one"
+    if not ended and isinstance(request, MayOpen):
+        service = request.service_name
+        if service is None:
+            hint = f"; with a service_name{' and open' if request.open == 'never' else ''} the request opens one"
+        elif not names_session_of(request, service):
+            other = session_id_of(request.call_id, service, first=False)
+            hint = f"; the call's session on service {service!r} has the id {request.call_id!r} or {other!r}"
     return SessionNotFound(f"there is no session {request.session_id!r}{hint}", session_id=request.session_id)
 
 

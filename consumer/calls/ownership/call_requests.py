@@ -93,7 +93,7 @@ class CallRequests:
         if session is None and isinstance(request, OpeningUse) and request.opens is not None:
             return Done(await self._open_and_use(call, request, deadline))
         if session is None:
-            return Done(failed(no_session(request)))
+            return Done(failed(self._not_found(request)))
         return Done(await self._session_requests.run(session, request, deadline - time.monotonic()))
 
     async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
@@ -116,6 +116,16 @@ class CallRequests:
         finally:
             if not call.sessions:
                 self._recovery.keep_later(call.call_id)
+
+    def _not_found(self, request: Use) -> SessionsError:
+        """The error for a request without a session: that its service is not there, if it names such a one."""
+        service = service_named_by(request)
+        try:
+            if service is not None:
+                self._configured.service(service)
+        except SessionsError as error:
+            return error
+        return no_session(request)
 
     def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
         """Whether a tool call was cancelled; None where no such call is known."""

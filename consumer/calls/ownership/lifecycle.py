@@ -80,7 +80,12 @@ class CallLifecycle:
         """Execute ``message``. Raises the errors that its sender gets as a reply."""
         match message:
             case SessionCreate():
-                return await self._create(delivery, call, message)
+                try:
+                    return await self._create(delivery, call, message)
+                except SessionsError as error:
+                    if not delivery.expects_answers:
+                        self._opening.unanswered(message, error)
+                    raise
             case SessionClose(session_id=session_id):
                 closed = await self._close(call, session_id)
                 result = CloseResult(closed=bool(closed), sessions=closed)
@@ -121,7 +126,7 @@ class CallLifecycle:
             call,
             Wanted(request.session_id, request.service_name, request.timeout, metadata),
             if_exists="keep" if again else request.if_exists,
-            fails_alone=True,
+            fails_alone=delivery.expects_answers,
         )
         call.opened_by = {request.session_id: delivery.message.message_id} | {
             known: by for known, by in call.opened_by.items() if known in call.sessions

@@ -13,7 +13,7 @@ from consumer.calls.context import Configured, Starter, ToolProcess
 from consumer.calls.events import Reporter
 from consumer.calls.news import News
 from consumer.calls.owned_call import CallSession, OwnedCall
-from consumer.calls.ownership.kept_metadata import KeptMetadata, weight_of
+from consumer.calls.ownership.kept_metadata import BESIDE_METADATA, KeptMetadata, weight_of
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.requests.binding_text import below_telephony
@@ -32,13 +32,16 @@ from schemas.errors import (
 )
 from schemas.ids import ServiceName
 from schemas.internal import MAX_RECIPE
+from schemas.requests import SessionCreate
 
 log = structlog.get_logger(__name__)
 
 
-async def _refused(wanted: Wanted, weight: int, limit: int, whose: str) -> InvalidMessage:
-    problem = f"the metadata of {wanted.session_id!r} has {weight} bytes; {whose} {limit}"
-    return InvalidMessage(problem, size=weight, limit=limit)
+async def _refused(wanted: Wanted, max_weight: int, whose: str) -> InvalidMessage:
+    size = weight_of(wanted.metadata) - BESIDE_METADATA
+    limit = max(0, max_weight - BESIDE_METADATA)
+    problem = f"the metadata of {wanted.session_id!r} has {size} bytes; {whose} {limit}"
+    return InvalidMessage(problem, size=size, limit=limit)
 
 
 class Opening:
@@ -101,6 +104,10 @@ class Opening:
                 self._reporter.rejected(call.call_id, one.session_id, one.service_name, result, metadata)
         return results
 
+    def unanswered(self, request: SessionCreate, error: SessionsError) -> None:
+        """Publish that a ``session.create`` was refused whose sender hears no reply."""
+        self._reporter.unanswered(request, error)
+
     def adopt(self, call: OwnedCall, wanted: Wanted) -> bool:
         """Whether the call has a session on that service: then it is the start's, with the timeout of its route.
 
@@ -133,9 +140,9 @@ class Opening:
             weight = weight_of(one.metadata)
             limit = self._kept_metadata.max_weight
             if weight > limit and not one.restored:
-                opening.append(_refused(one, weight, limit, "a session can have (session.max_metadata)"))
+                opening.append(_refused(one, limit, "a session can have (session.max_metadata)"))
             elif weight > room:
-                opening.append(_refused(one, weight, max(0, room), "its call has room for"))
+                opening.append(_refused(one, room, "its call has room for"))
             else:
                 room -= weight
                 opening.append(self._weighed(call, one, weight, if_exists))

@@ -5,7 +5,7 @@ from typing import assert_never
 
 from consumer.broker.outcome import Done
 from consumer.calls.context import Configured
-from consumer.calls.messages.parsing import Addressed, no_session
+from consumer.calls.messages.parsing import Addressed, names_session_of, no_session
 from consumer.calls.routes import plan
 from consumer.calls.wanted import Wanted, wanted_by
 from schemas.errors import SessionNotFound
@@ -110,7 +110,7 @@ def decide(message: Addressed, given: Circumstances, configured: Configured) -> 
             if given.ended and given.orphaned:
                 raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
             return Admit([Wanted(session_id, service, metadata=metadata or {})], named=True, commanded=True)
-        case MayOpen(opens=service) if service is not None and not given.ended:
+        case MayOpen(opens=service) if service is not None and not given.ended and names_session_of(message, service):
             return Admit([Wanted(message.session_id, service)], named=True, timeout=message.timeout)
         case CallEnded():
             return EndCall()

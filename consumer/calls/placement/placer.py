@@ -26,7 +26,7 @@ from consumer.calls.context import Configured
 from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import check_deadline
-from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused
+from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused, service_named_by
 from consumer.calls.messages.recipes import is_untold
 from consumer.calls.placement.admission import Admission
 from consumer.calls.placement.decisions import (
@@ -212,6 +212,10 @@ class Placer:
             orphaned=headers.DEATHS in delivery.message.headers,
         )
         try:
+            if given.resent and placement is None and isinstance(message, Use):
+                service = service_named_by(message)
+                if service is not None:  # nobody has its session, and nobody means a service that is not there
+                    self._check_offered(service)
             decision = decide(message, given, self._configured)
             match decision:
                 case Done():
@@ -233,6 +237,8 @@ class Placer:
                 case _:
                     assert_never(decision)
         except SessionsError as error:
+            if isinstance(message, SessionCreate) and not delivery.expects_answers:
+                self._reporter.unanswered(message, error)
             return Done(failed(error))
 
     def _has_ended(self, delivery: Delivery, call_id: CallId, message: Addressed) -> bool:
@@ -267,11 +273,14 @@ class Placer:
         if decision.commanded:
             check_deadline(delivery, request)
         for one in decision.wanted if decision.named else ():
-            # Another worker may be configured for a service that this one does not know, or has disabled.
-            if not self._presence.offers(one.service_name):
-                self._configured.service(one.service_name)
+            self._check_offered(one.service_name)
         if decision.commanded:
             self._endings.lift(request.call_id)
+
+    def _check_offered(self, service: ServiceName) -> None:
+        # Another worker may be configured for a service that this one does not know, or has disabled.
+        if not self._presence.offers(service):
+            self._configured.service(service)
 
     # Carrying out.
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from consumer.calls.context import Configured
 from consumer.calls.messages.deadlines import too_late
-from consumer.calls.messages.parsing import no_session, service_named_by
+from consumer.calls.messages.parsing import names_session_of, no_session, service_named_by
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.wanted import Wanted
 from schemas.errors import SessionDied, SessionExists
@@ -33,11 +33,16 @@ class SessionOpener(Protocol):
 
 
 def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
-    """Find the session of a request: by its id, or by its service name within the call."""
+    """Find the session of a request: by its id, or by its service name within the call.
+
+    An id of no session finds nothing by the service's name, unless it is one that the call gives to that service.
+    """
     service = service_named_by(request)
     session = call.sessions.get(SessionId(request.session_id))
     if service is None or (session is not None and session.service_name == service):
         return session
+    if session is None and not names_session_of(request, service):
+        return None
     return next((one for one in call.sessions.values() if one.service_name == service), None)
 
 
@@ -52,16 +57,20 @@ class SessionFor:
         """The session that a request means, opened if there is none and the request names its service.
 
         Raises:
-            SessionNotFound: there is none, and the request does not want one to be opened.
+            SessionNotFound: there is none, and the request does not want one to be opened, or its id is not one that
+                the call gives to a session on that service.
             ServiceNotFound, ServiceDisabled: none can be opened on that service.
             SessionExists: the id belongs to a session on another service, and the request wants it alone.
             DeadlineExceeded: the session was not open in time.
         """
         if (session := find(call, request)) is not None:
             return session
+        if request.service_name is not None and not call.tenure.has_ended:
+            self._configured.service(request.service_name)  # first: nobody means a service that is not there
         if request.opens is None or call.tenure.has_ended:
             raise no_session(request, ended=call.tenure.has_ended)
-        self._configured.service(request.opens)  # before the id is looked at: nobody means a service that is not there
+        if SessionId(request.session_id) not in call.sessions and not names_session_of(request, request.opens):
+            raise no_session(request)
         return await self._open(call, request, _wanted(call, request, request.opens), deadline, undecided=True)
 
     async def replacement(self, call: OwnedCall, request: MayOpen, died: CallSession, deadline: float) -> CallSession:
