@@ -35,7 +35,7 @@ Time = Annotated[AwareDatetime, PlainSerializer(iso, return_type=str)]
 MAX_SECONDS = 604_800
 """A week, the longest that a duration on the wire may be."""
 
-Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 """A duration in seconds: more than nothing, a week at most."""
 
 Json = dict[str, Any]

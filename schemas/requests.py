@@ -44,6 +44,9 @@ class SessionCreate(CallRequest):
 
     ``if_exists`` says what happens to an open session with that id: ``replace``, ``keep`` if it is on the same service,
     or ``reject``.
+
+    If it fails and names no reply address, the event ``mcp.session.rejected`` says why. Only ``SESSION_EXISTS`` has no
+    such event.
     """
 
     type: ClassVar[str] = "session.create"
@@ -74,6 +77,8 @@ class SessionClose(CallRequest):
 class MayOpen(CallRequest):
     """A use of a session that opens the session if there is none, depending on ``service_name`` and ``open``.
 
+    With a ``service_name``, the call's id, ``<call_id>#<service_name>`` and the id of an open session on another
+    service all mean the call's session on that service. Any other id of no open session is ``SESSION_NOT_FOUND``.
     ``open`` is ``beside`` (beside the call's other sessions), ``alone`` (only if no session has that id) or ``never``.
     ``session_timeout`` (idle timeout, s) and ``session_metadata`` apply to a session that is opened. ``timeout`` (s)
     is how long the caller waits.
@@ -119,9 +124,11 @@ class ToolsCall(MayOpen):
     Another owner, after a take-over or a hand-over, does not know the key, and executes a repeated call again. A key is
     good for one session, tool and arguments, with their ``input_responses``; the other fields may differ.
 
-    With a ``service_name``, the session is opened if there is none. ``open`` says how: ``beside`` the call's other
-    sessions, ``alone`` only if no session has that id, or ``never``. ``session_timeout`` (idle timeout, s) and
-    ``session_metadata`` apply to a session that is opened.
+    With a ``service_name``, the call's id and ``<call_id>#<service_name>`` both mean the call's session on that
+    service, whatever its own id is; so does the id of an open session on another service. The result's ``session_id``
+    says which session it was. It is opened if there is none. ``open`` says how: ``beside`` the call's other sessions,
+    ``alone`` only if no session has that id, or ``never``. Any other id of no open session is ``SESSION_NOT_FOUND``.
+    ``session_timeout`` (idle timeout, s) and ``session_metadata`` apply to a session that is opened.
 
     ``timeout`` (s) counts from when a worker takes the request. Set the AMQP property ``expiration`` (ms) as well.
     Without it, a call that waits for a worker is executed even if its caller has stopped waiting.
@@ -422,10 +429,10 @@ def parse_request(message_type: str | None, body: bytes) -> Request:
     """
     model = REQUESTS.get(message_type or "")
     if model is None:
-        known = ", ".join(sorted(REQUESTS))
+        offered = sorted(REQUESTS.keys() - MADE_OF_EVENTS)
         told = f"unknown type {message_type!r}" if message_type else "the AMQP property 'type' is missing"
-        meant = did_you_mean(message_type or "", sorted(REQUESTS))
-        raise UnknownType(f"{told}; {meant}it must be one of: {known}", type=message_type)
+        meant = did_you_mean(message_type or "", offered)
+        raise UnknownType(f"{told}; {meant}it must be one of: {', '.join(offered)}", type=message_type)
     try:
         request = _read(model, body)
     except ValidationError as error:

@@ -77,6 +77,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
+def in_seconds(duration: float) -> str:
+    """Write a duration with its unit, to 10 ms, or to three digits if it is shorter than a second."""
+    return f"{max(duration, 0.001):.3g} s" if duration < 1 else f"{round(duration, 2):g} s"
+
+
 _SHOULD = re.compile(r"^(?:Input|Value|String|List|Tuple|Set|Dictionary|Bytes|Data|URL) should ")
 
 

@@ -12,6 +12,8 @@ from consumer.asyncapi.messages import CORRELATION, messages
 from consumer.asyncapi.operations import operations
 from consumer.asyncapi.payloads import schemas
 from consumer.broker.topology import Names, Topology
+from consumer.processes.service import MCPService
+from consumer.settings.models import SessionSettings
 
 VERSION = "3.1.0"
 """Of AsyncAPI."""
@@ -29,12 +31,31 @@ A request names its type in the AMQP property `type`. The reply goes to `reply_t
 followed by `.reply`, and it has the same `correlation_id`. The exchanges `mcp.sessions` and `mcp.requests` both
 accept every message that is addressed to a call; the operation of each request names the exchange to use. Messages
 marked with `x-internal` are sent between workers only. The first worker, or an operator, declares the exchanges.
-Publish with confirms and with a persistent delivery mode.
+Publish with confirms, and with the `deliveryMode` that the operation names: 2 for call events and for
+`mcp.sessions`, whose messages outlive a restart of the broker, and 1 for all other requests.
 
 `x-max-bytes` of a message is the most bytes of its body. For events and requests it is `worker.max_message`, which can
 be configured. A larger body becomes a dead letter with the reason `too_large`. One of more than 100,000 JSON values is
-refused as well.
+refused as well. For `tools.call` it is `max_arguments` of the service. A larger one, up to `worker.max_message`, is
+answered with `INVALID_MESSAGE`, and does not become a dead letter.
+
+Where a request leaves a duration out or sets it to `null`, the configuration says it. An idle timeout (`timeout` of
+`session.create`, `session_timeout`) is the service's `timeout`, else `session.default_timeout`, by default {idle:g} s.
+The `timeout` of any other request is the service's `call_timeout`, by default {call:g} s. A longer one than its
+`max_call_timeout`, by default {longest:g} s, is shortened to that.
+
+A request without a reply address is executed but not answered. If no reply comes in time, it is unknown whether the
+request was executed: its worker may have died, or there may be no queue of the name in `reply_to`. A worker does not
+repeat a tool call by itself. `x-executed` of the error codes says which errors mean that nothing was executed.
+
+A `#` in the `call_id` of an event becomes `%23`, because in a `session_id` the call's id ends at the first `#`. Write
+`%23` in the `session_id` and in the routing key of a request to such a call. Otherwise the request names another call,
+and is answered with `SESSION_NOT_FOUND`. Ids have 1 to 255 bytes in UTF-8. `maxLength` counts characters, so it does
+not find every id that is too long.
 """
+
+_SERVICE = MCPService(name="any", command=["any"])
+"""A service that configures nothing."""
 
 _TAGS = {
     "calls": "Call events.",
@@ -73,7 +94,9 @@ def document(names: Names, topology: Topology, server: Server = Server()) -> dic
         "info": {
             "title": "mcp-sessions",
             "version": __version__,
-            "description": _DESCRIPTION,
+            "description": _DESCRIPTION.format(
+                idle=SessionSettings().default_timeout, call=_SERVICE.call_timeout, longest=_SERVICE.longest_call
+            ),
             "license": {"name": "MIT"},
             "tags": [{"name": name, "description": told} for name, told in _TAGS.items()],
         },

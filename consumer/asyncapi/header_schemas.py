@@ -3,6 +3,8 @@
 AsyncAPI knows headers only. A property of AMQP 0-9-1 (basic class) is one with ``x-amqp-property: true``.
 """
 
+from typing import Final
+
 from consumer.asyncapi.payloads import Schema
 from consumer.broker import dead_letter, message
 from schemas import headers
@@ -35,6 +37,11 @@ _PLACING: dict[str, str] = {
     headers.ADMISSION: "When (ms since the epoch) a start that found no room is rejected.",
     headers.DEADLINE: "When (ms since the epoch) the caller of a request stops waiting.",
 }
+
+DEADLINE_MEANS: Final = (
+    "Until when its sender waits, in milliseconds since the epoch. `session.create` opens nothing after that, and a "
+    "use of a session (`mcp.requests`) is not executed. Other messages ignore it."
+)
 
 
 def _property(kind: str, description: str, **more: object) -> Schema:
@@ -82,15 +89,20 @@ HEADERS: dict[str, Schema] = {
         content_type=_content(message.JSON),
         message_id=_ID,
         reply_to=_property(
-            "string", "Where the reply goes: a queue, or `amq.rabbitmq.reply-to` (direct reply-to of RabbitMQ)."
+            "string",
+            "Where the reply goes: a queue of your own, or `amq.rabbitmq.reply-to` (direct reply-to of RabbitMQ). "
+            "Consume the latter without acknowledgements, on the channel that publishes, before you publish. If there "
+            "is no queue of that name, the request is executed, and the reply is dropped with a warning in the "
+            "worker's log.",
         ),
         correlation_id=_CORRELATION,
         expiration=_property(
             "string",
-            "How long (ms) the sender waits, in digits. Not for the sessions exchange.",
+            "How long (ms) the sender waits, in digits. Not for the sessions exchange. A tool call that still runs "
+            "when it is over is cancelled, and answered with `TOOL_TIMEOUT`.",
             pattern="^[0-9]+$",
         ),
-        **{headers.DEADLINE: _header("Until when (ms since the epoch) its sender waits, for the sessions exchange.")},
+        **{headers.DEADLINE: _header(DEADLINE_MEANS)},
         timestamp=_TIMESTAMP,
     ),
     "ReplyHeaders": _headers(

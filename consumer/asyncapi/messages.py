@@ -18,13 +18,14 @@ from consumer.asyncapi.payloads import (
     schema_name,
 )
 from consumer.broker.message import MAX_BODY
+from consumer.processes.service import MCPService
 from consumer.settings import WorkerSettings
 from schemas.event_data import EVENTS
 from schemas.events import CONTENT_TYPE
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
 from schemas.replies import REPLY_SUFFIX
-from schemas.requests import REQUESTS
+from schemas.requests import REQUESTS, ToolsCall
 
 UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, DEAD_LETTER})
 """Messages that are not known by their AMQP ``type``."""
@@ -32,6 +33,9 @@ UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, DEAD_LETTER})
 BETWEEN_WORKERS = frozenset({*(one.type for one in INTERNAL), *(one.type for one in ANSWERS)})
 
 CORRELATION = "correlation"
+
+MAX_ARGUMENTS: Final[int] = MCPService.model_fields["max_arguments"].default
+"""``max_arguments`` of a service where it is not configured."""
 
 MAX_MESSAGE: Final[int] = WorkerSettings().max_message
 """``worker.max_message`` where it is not configured."""
@@ -116,6 +120,8 @@ def max_bytes(kind: str) -> int | None:
     """Return the largest body (bytes) that a worker accepts by default, or sends."""
     if kind == DEAD_LETTER:
         return None
+    if kind == ToolsCall.type:
+        return MAX_ARGUMENTS
     return MAX_MESSAGE if kind in {CALL_EVENT, PLATFORM_EVENT, *REQUESTS} else MAX_BODY
 
 

@@ -160,6 +160,8 @@ def _narrow(found: dict[str, Schema]) -> None:
     codes = found["ErrorCode"]
     classes = {code.value: one for code, one in by_code().items()}
     codes["x-enum-descriptions"] = [markdown(classes[code].__doc__ or "") for code in codes["enum"]]
+    executed = {False: "no", None: "unknown"}
+    codes["x-executed"] = {code: executed[classes[code].executed] for code in codes["enum"]}
     codes["x-retryable"] = [code for code in codes["enum"] if classes[code].retryable]
 
 

@@ -12,23 +12,32 @@ import yaml
 from jsonschema import Draft7Validator
 from pydantic import BaseModel, ValidationError
 
-from consumer.asyncapi import Server, as_json, as_yaml, document, schema_files
+from consumer.asyncapi import Server, as_json, as_yaml, document, header_schemas, schema_files
 from consumer.asyncapi.header_schemas import HEADERS
 from consumer.asyncapi.payloads import message_types, schema_name
 from consumer.broker import dead_letter, message
 from consumer.broker.topology import CallExchange, Names, cluster_topology
 from consumer.calls.messages.parsing import no_session
+from consumer.processes.service import MCPService
 from consumer.settings import WorkerSettings
 from schemas import headers, interim, internal
-from schemas.errors import ErrorCode, InvalidMessage
+from schemas.errors import ErrorCode, InvalidMessage, UnknownType
 from schemas.event_data import EVENTS
 from schemas.events import EndReason, SessionEventType, WorkerEventType
 from schemas.interim import INTERIM
 from schemas.internal import ANSWERS, INTERNAL
 from schemas.json_values import MAX_VALUES
 from schemas.replies import RESULTS
-from schemas.requests import REQUESTS, InputAnswer, SessionCreate, SessionsList, ToolsCall, parse_request
-from schemas.text import problem_of
+from schemas.requests import (
+    MADE_OF_EVENTS,
+    REQUESTS,
+    InputAnswer,
+    SessionCreate,
+    SessionsList,
+    ToolsCall,
+    parse_request,
+)
+from schemas.text import in_seconds, problem_of
 from tests.harness import ROOT
 from tests.programs import PROGRAM
 
@@ -168,11 +177,54 @@ def test_a_refusal_has_the_type_of_what_was_refused():
 
 def test_the_size_limit_of_messages_is_told():
     told = {kind: one.get("x-max-bytes") for kind, one in MADE["components"]["messages"].items()}
-    assert told["call.event"] == told["tools.call"] == WorkerSettings().max_message
+    assert told["call.event"] == told["prompts.get"] == WorkerSettings().max_message
+    assert told["tools.call"] == MCPService(name="any", command=["any"]).max_arguments
     assert told["tools.call.reply"] == message.MAX_BODY
     assert [kind for kind, limit in told.items() if limit is None] == ["dead_letter"]
     assert "100,000" in MADE["info"]["description"]
     assert MAX_VALUES == 100_000
+
+
+def test_both_documents_say_the_same_of_a_deadline():
+    page = " ".join((ROOT / "docs" / "wire.md").read_text().split())
+    assert header_schemas.DEADLINE_MEANS in page
+    assert HEADERS["RequestHeaders"]["properties"][headers.DEADLINE]["description"] == header_schemas.DEADLINE_MEANS
+
+
+def test_the_defaults_of_durations_are_told():
+    told = " ".join(MADE["info"]["description"].split())
+    for default in ("`session.default_timeout`, by default 300 s", "`call_timeout`, by default 30 s"):
+        assert default in told
+    assert "`max_call_timeout`, by default 600 s" in told
+
+
+def test_each_error_code_says_whether_the_request_was_executed():
+    codes = MADE["components"]["schemas"]["ErrorCode"]
+    assert set(codes["x-executed"]) == set(codes["enum"])
+    assert (codes["x-executed"]["TOOL_TIMEOUT"], codes["x-executed"]["CAPACITY"]) == ("unknown", "no")
+
+
+@pytest.mark.parametrize("kind", ["call.starte", "tools.cal", None])
+def test_who_names_an_unknown_type_is_offered_no_type_of_workers_only(kind: str | None):
+    with pytest.raises(UnknownType) as refused:
+        parse_request(kind, b"{}")
+    assert "tools.call" in refused.value.message
+    assert not [one for one in MADE_OF_EVENTS if one in refused.value.message]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity"])
+def test_a_duration_is_a_finite_number(number: str):
+    body = f'{{"session_id": "c-1", "name": "t", "timeout": {number}}}'
+    with pytest.raises(InvalidMessage, match="timeout: must be a finite number"):
+        parse_request("tools.call", body.encode())
+
+
+@pytest.mark.parametrize(
+    ("duration", "told"),
+    [(0.0, "0.001 s"), (0.0009, "0.001 s"), (0.0125, "0.0125 s"), (2.0, "2 s"), (600.256, "600.26 s")],
+)
+def test_no_duration_is_written_as_nothing(duration: float, told: str):
+    assert in_seconds(duration) == told
 
 
 def test_every_header_is_described():

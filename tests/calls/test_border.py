@@ -90,6 +90,11 @@ def test_no_moment_is_far_away(value: Any):
     assert abs(float(kept) / 1000 - time.time()) < FURTHEST + 1
 
 
+def test_seconds_are_not_taken_for_a_moment_of_long_ago():
+    with pytest.raises(InvalidMessage, match="must be in milliseconds since the epoch, not in seconds"):
+        admitted(delivery(given={headers.DEADLINE: str(time.time() + 5)}), NAMES)
+
+
 def test_counts_have_a_bound():
     assert admitted(delivery(given={headers.DEATHS: 2**62}, by_worker=True), NAMES).message.headers == {
         headers.DEATHS: 1000

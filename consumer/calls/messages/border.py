@@ -116,6 +116,8 @@ def _moment(name: str, value: Any) -> str:
     if math.isnan(moment):
         raise _wrong(name, value, "milliseconds since the epoch")
     now = time.time()
+    if abs(moment - now) < FURTHEST:
+        raise _wrong(name, value, "in milliseconds since the epoch, not in seconds")
     return str(round(min(max(moment, (now - FURTHEST) * 1000), (now + FURTHEST) * 1000)))
 
 

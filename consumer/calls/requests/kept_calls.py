@@ -14,6 +14,7 @@ from consumer.calls.requests.running import Running
 from schemas.base import Json
 from schemas.errors import InvalidMessage, ToolTimeout
 from schemas.ids import CallId
+from schemas.text import in_seconds
 
 STOP_TIMEOUT = 2.0
 """How long (s) it may take to tell a server that its request is cancelled."""
@@ -71,7 +72,7 @@ class KeptCall:
                 )
                 news.cancel()
                 if time.monotonic() >= until and not self._task.done() and not self._open:
-                    told = f"{self.what} did not finish within {round(left, 2):g} s; it was cancelled at the server"
+                    told = f"{self.what} did not finish within {in_seconds(left)}; it was cancelled at the server"
                     raise ToolTimeout(told, timeout=left)
         except BaseException:
             if news is not None:

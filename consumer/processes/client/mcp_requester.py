@@ -22,6 +22,7 @@ from consumer.processes.stdio.stdio_streams import InputBlocked, NotSerializable
 from consumer.sessions.dialogue import SILENT, Dialogue, OnProgress
 from consumer.sessions.session import ProcessExit
 from schemas.errors import InvalidMessage, McpError, OutcomeUnknown, SessionDied, SessionsError, ToolTimeout
+from schemas.text import in_seconds
 
 MAX_ROUNDS = 10
 """Most questions in a row that a modern server may ask before it has to answer."""
@@ -174,4 +175,4 @@ def _named(method: str, params: Mapping[str, Any]) -> str:
 
 
 def _timed_out(named: str, timeout: float | None, why: str) -> ToolTimeout:
-    return ToolTimeout(f"{named} did not finish within {round(timeout or 0, 2):g} s; {why}", timeout=timeout)
+    return ToolTimeout(f"{named} did not finish within {in_seconds(timeout or 0)}; {why}", timeout=timeout)
