@@ -23,6 +23,9 @@ from schemas.ids import (
 )
 from schemas.text import REPLACED, did_you_mean, problem_of, repaired, unknown_field
 
+GZIP = b"\x1f\x8b"
+"""How a body begins that is compressed with gzip (RFC 1952, 2.3.1)."""
+
 MAX_PAGE = 10_000
 """The most sessions of one page of a list."""
 
@@ -436,6 +439,12 @@ def parse_request(message_type: str | None, body: bytes) -> Request:
     try:
         request = _read(model, body)
     except ValidationError as error:
+        if body.startswith(GZIP):
+            raise InvalidMessage(
+                f"{message_type}: body: is compressed with gzip; send JSON without a content_encoding",
+                type=message_type,
+                faults=[{"field": "body", "problem": "is compressed with gzip"}],
+            ) from error
         sentence, faults = explain(error, model)
         raise InvalidMessage(f"{message_type}: {sentence}", type=message_type, faults=faults) from error
     if isinstance(request, CallEvent) and request.message_type != message_type:

@@ -10,7 +10,8 @@ from consumer.broker import dead_letter, message
 from schemas import headers
 
 DEAD_LETTER_HEADERS: dict[str, str] = {
-    dead_letter.REASON_HEADER: "one word: `unrecognised` (no platform's event), `invalid_message`, `unknown_type`, "
+    dead_letter.REASON_HEADER: "one word: `unrecognised` (no platform's event, or a faulty one), `invalid_message`, "
+    "`unknown_type`, "
     "`too_large` (`worker.max_message`), `expired` (not consumed within its `expiration`), `crash_loop` (four "
     "workers died with it), `defect` (a bug in mcp-sessions; the log has the traceback)",
     dead_letter.ERROR_HEADER: "a sentence that describes the fault",
@@ -19,7 +20,10 @@ DEAD_LETTER_HEADERS: dict[str, str] = {
     dead_letter.QUEUE_HEADER: "the queue that it was consumed from",
     dead_letter.DEAD_LETTERED_AT_HEADER: "when it became a dead letter",
     dead_letter.ORIGIN_HEADER: "`worker`, if a worker had published it",
+    message.CALL_HEADER: "the call, if the body of a call event names one",
 }
+
+_OPTIONAL = frozenset({dead_letter.ORIGIN_HEADER, message.CALL_HEADER})
 
 _PLACING: dict[str, str] = {
     message.CALL_HEADER: "The call, where the routing key is the name of a queue.",
@@ -131,7 +135,7 @@ HEADERS: dict[str, Schema] = {
             **{name: _header(told) for name, told in DEAD_LETTER_HEADERS.items()},
             **_TRACE,
         },
-        "required": [name for name in DEAD_LETTER_HEADERS if name != dead_letter.ORIGIN_HEADER],
+        "required": [name for name in DEAD_LETTER_HEADERS if name not in _OPTIONAL],
     },
     "InternalHeaders": {
         "type": "object",

@@ -39,8 +39,15 @@ HEADERS = (
     QUEUE_HEADER,
     DEAD_LETTERED_AT_HEADER,
     ORIGIN_HEADER,
+    CALL_HEADER,
 )
 """What a worker writes onto a dead letter."""
+
+REASONS = frozenset(
+    {"unrecognised", "invalid_message", "unknown_type", "too_large", "expired", "crash_loop", "defect"}
+    | {"rejected", "maxlen", "delivery_limit"}
+)
+"""Every reason of a dead letter: a worker's words, and after them RabbitMQ's own (``x-death``)."""
 
 _OURS = "x-mcp-"
 """How the name of every header begins that workers write, for each other or for people."""

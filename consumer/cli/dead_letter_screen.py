@@ -80,7 +80,7 @@ def dead_letter_table(letters: "list[DeadLetter]") -> Table:
             one.id,
             _age(one),
             size(one.size),
-            "\n".join(shortened(word) for word in (one.message.type, one.call) if word) or "-",
+            "\n".join(shortened(word) for word in (one.message.type or "-", one.call) if word),
             "\n".join(filter(None, (one.reason, _from(one.origin.exchange, one.origin.routing_key), one.error))),
         ]
         for one in letters

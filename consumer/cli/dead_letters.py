@@ -65,9 +65,16 @@ class Fitting:
         """Return the filter that these options describe.
 
         Raises:
-            typer.BadParameter: a time cannot be read.
+            typer.BadParameter: a time cannot be read, or no message can have this reason.
         """
-        from consumer.broker.dead_letter import Filter
+        from consumer.broker.dead_letter import REASONS, Filter
+        from schemas.text import did_you_mean
+
+        if self.reason is not None and self.reason not in REASONS:
+            meant = did_you_mean(self.reason, sorted(REASONS))
+            raise typer.BadParameter(
+                f"--reason: no dead letter has the reason {self.reason!r}; {meant}known: {', '.join(sorted(REASONS))}"
+            )
 
         return Filter(
             reason=self.reason,

@@ -1,5 +1,6 @@
 """The document and the schemas: whole, closed where we refuse, open where we tell, and the same from the command."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -212,6 +213,11 @@ def test_who_names_an_unknown_type_is_offered_no_type_of_workers_only(kind: str 
     assert not [one for one in MADE_OF_EVENTS if one in refused.value.message]
 
 
+def test_a_compressed_body_is_refused_by_name():
+    with pytest.raises(InvalidMessage, match="body: is compressed with gzip"):
+        parse_request("tools.call", gzip.compress(b'{"session_id": "c-1", "name": "t"}'))
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity"])
 def test_a_duration_is_a_finite_number(number: str):
     body = f'{{"session_id": "c-1", "name": "t", "timeout": {number}}}'
@@ -225,6 +231,12 @@ def test_a_duration_is_a_finite_number(number: str):
 )
 def test_no_duration_is_written_as_nothing(duration: float, told: str):
     assert in_seconds(duration) == told
+
+
+def test_every_reason_of_a_worker_for_a_dead_letter_is_described():
+    told = header_schemas.DEAD_LETTER_HEADERS[dead_letter.REASON_HEADER]
+    described = set(re.findall(r"`([a-z_]+)`", told)) - {"expiration"}
+    assert described | {"rejected", "maxlen", "delivery_limit"} == dead_letter.REASONS
 
 
 def test_every_header_is_described():

@@ -115,6 +115,15 @@ async def test_what_would_be_answered_into_a_queue_of_the_workers_is_refused_in_
     assert (await heard.next()).message.body == b"the first that comes"
 
 
+async def test_who_publishes_a_call_event_gets_no_reply_whatever_is_wrong_with_it(scene: Scene):
+    where = {"queue": scene.wire.names.calls, "exchange": scene.wire.names.calls, "reply_to": "answers"}
+    settled = scene.take("", b" " * (MOST + 1), user="somebody", **where)
+    assert await settled.wait() == "acked"
+    assert (await scene.dead.next()).message.headers["x-mcp-reason"] == "too_large"
+    await scene.wire.publisher.publish(Message(b"the first that comes"), "", "answers")
+    assert (await scene.answers.next()).message.body == b"the first that comes"
+
+
 async def test_a_workers_word_without_a_name_is_refused(scene: Scene):
     settled = scene.take("call.ended", user=None)
     assert await settled.wait() == "acked"

@@ -40,6 +40,11 @@ async def bad_request(mcp: Cluster, call_id: str) -> None:
 async def test_an_event_that_cannot_be_read_is_found_by_the_call_that_it_names(cli: Cli, mcp: Cluster):
     await poison(mcp, b'{"call_id": "c-7", "kind": "started", "kind')
     assert [one["call_id"] for one in mcp.logged("delivery", outcome="dead_lettered")] == ["c-7"]
+    (row,) = [line for line in (await cli("dead-letters", "list")).out.splitlines() if "unrecognised" in line]
+    assert "c-7" not in row, "the first line has the type, which is missing here"
+    ran = await cli("dead-letters", "list", "--reason", "unrecognized")
+    assert ran.code == 2
+    assert "did you mean 'unrecognised'?" in " ".join(ran.err.replace("│", "").split())
     for call, found in (("c-7", ["unrecognised"]), ("c-8", [])):
         listed = (await cli("dead-letters", "list", "--call", call, "--json")).json["dead_letters"]
         assert [one["reason"] for one in listed] == found

@@ -74,7 +74,8 @@ class Gate:
             reply = failed(InvalidMessage(problem, size=size, limit=MAX_VALUES))
         else:
             return None
-        return ToDeadLetters(REASON, problem, reply if is_answerable(delivery, self._names) else None)
+        answered = delivery.queue != self._names.calls and is_answerable(delivery, self._names)
+        return ToDeadLetters(REASON, problem, reply if answered else None)
 
 
 def _refused_in_silence(error: SessionsError) -> ToDeadLetters:
