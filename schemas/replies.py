@@ -85,7 +85,10 @@ class EndResult(Strict):
 
 
 class SessionsPage(Strict):
-    """Result of ``sessions.list``; ``complete`` is false when a present worker did not answer in time."""
+    """Result of ``sessions.list``; ``complete`` is false when ``missing_workers`` did not tell their sessions.
+
+    A worker that does not answer, such as one that hangs, is missing until its sessions are reported as lost.
+    """
 
     sessions: dict[str, SessionInfo]
     complete: bool
@@ -122,9 +125,10 @@ class ServerDescription(Strict):
 
 
 class WorkersResult(Strict):
-    """Result of ``workers.list``."""
+    """Result of ``workers.list``. ``missing_workers`` do not answer, and may still have sessions."""
 
     workers: list[WorkerInfo]
+    missing_workers: list[WorkerId] = Field(default_factory=list)
 
 
 class FiguresResult(Strict):

@@ -150,7 +150,8 @@ class Queries:
                 return {"service_name": service, **await self._catalogue.describe_service(service)}
             case WorkersList():
                 workers = list(self._presence.workers())
-                return WorkersResult(workers=workers).model_dump(mode="json")
+                silent = sorted(self._unaccounted())
+                return WorkersResult(workers=workers, missing_workers=silent).model_dump(mode="json")
             case WorkersFigures():
                 return (await self._figures_of_all()).model_dump(mode="json")
             case _:
@@ -189,7 +190,7 @@ class Queries:
         for worker in others & answers.keys():
             part: dict[SessionId, str] = answers[worker]["sessions"]
             found |= part
-        missing = others - answers.keys()
+        missing = (others | self._unaccounted(request.worker_id)) - answers.keys()
         ids = sorted(found)
         more = request.limit is not None and len(ids) > request.limit
         page = ids[: request.limit] if more else ids
@@ -197,6 +198,11 @@ class Queries:
         if more:
             told["next_cursor"] = _cursor(page[-1])
         return _page_reply({session_id: found[session_id] for session_id in page}, told)
+
+    def _unaccounted(self, worker_id: WorkerId | None = None) -> set[WorkerId]:
+        """The silent workers whose sessions are not reported as lost yet, or one of them. They are not waited for."""
+        silent = self._presence.unaccounted()
+        return silent if worker_id is None else silent & {worker_id}
 
     async def _figures_of_all(self) -> FiguresResult:
         mine = self._worker_id
@@ -206,7 +212,8 @@ class Queries:
         for worker, answer in answers.items():
             found[worker] = FiguresGather.model_validate(answer, strict=False).figures
         return FiguresResult(
-            workers=[found[worker] for worker in sorted(found)], missing_workers=sorted(others - answers.keys())
+            workers=[found[worker] for worker in sorted(found)],
+            missing_workers=sorted((others | self._unaccounted()) - answers.keys()),
         )
 
     def _own_figures(self) -> WorkerFigures:

@@ -41,6 +41,8 @@ async def list_workers(invocation: Invocation) -> None:
         answers().print(workers_table(found.workers))
     else:
         say("No worker is present. Start one: mcp-sessions worker")
+    if found.missing_workers and not invocation.json:
+        say(f"No answer from {', '.join(found.missing_workers)}: it hangs or was killed.", style="yellow")
 
 
 @command(group, "get", epilog="Example: mcp-sessions workers get host-1-k3v9x2ab")

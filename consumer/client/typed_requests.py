@@ -1,5 +1,6 @@
 """TypedRequests through a requester: a message type and its fields out, the result as a model back."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal, Protocol, TypedDict, TypeVar
@@ -10,12 +11,25 @@ from pydantic_core import to_json
 from consumer.client.arguments import check_seconds, check_text, encoded
 from consumer.client.requester import OnInterim, Outgoing, Requester
 from schemas.base import Json
-from schemas.errors import InvalidReply
+from schemas.errors import InvalidReply, NoReply
 from schemas.ids import CallId, call_id_of
-from schemas.requests import CallRequest, ClusterRequest
+from schemas.requests import (
+    CallRequest,
+    ClusterRequest,
+    ServicesList,
+    SessionsList,
+    WorkersFigures,
+    WorkersList,
+)
 
 REPLY_TIMEOUT = 30.0
 """How long (s) a reply is waited for, unless the caller says otherwise."""
+
+REPEATED = frozenset({ServicesList, SessionsList, WorkersFigures, WorkersList})
+"""Requests to the cluster that change nothing, and that a worker answers within a second or two."""
+
+REPEAT_AFTER = 5.0
+"""After how long (s) without a reply such a request is sent again."""
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -125,7 +139,27 @@ class TypedRequests:
         self, asked: type[ClusterRequest], result: type[Result], reply_timeout: float, **more: Any
     ) -> Result:
         check_seconds("reply_timeout", reply_timeout)
-        return _read(result, asked.type, await self._ask(asked, more, None, reply_timeout))
+        answer = self._ask_repeatedly if asked in REPEATED else self._ask
+        return _read(result, asked.type, await answer(asked, more, None, reply_timeout))
+
+    async def _ask_repeatedly(
+        self, asked: type[CallRequest | ClusterRequest], body: Json, call_id: CallId | None, reply_timeout: float
+    ) -> Json:
+        """Ask again if there is no reply: RabbitMQ may have given the request to a worker that hangs.
+
+        RabbitMQ gives the next one to another worker.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + reply_timeout
+        while True:
+            left, began = until - loop.time(), loop.time()
+            try:
+                return await self._ask(asked, body, call_id, min(left, REPEAT_AFTER))
+            except NoReply:
+                if loop.time() - began < REPEAT_AFTER:  # nobody is there, or the time is up
+                    raise
+                if loop.time() >= until:
+                    raise NoReply(f"no reply to {asked.type} within {reply_timeout:g} s") from None
 
 
 def on_the_wire(options: QuestionOptions) -> Json:

@@ -55,17 +55,19 @@ class Peers:
     async def keep_watching(self, up: asyncio.Event, consumed: Callable[[WorkerId], Awaitable[bool]]) -> None:
         """Look after our neighbour, for ever: ``consumed`` says whether somebody consumes from a worker's inbox.
 
-        So everybody knows of a worker that has gone, with calls or without, in the time that its calls wait for it.
+        So everybody knows of a worker that has gone, with calls or without, in the time that its calls wait for it. Of
+        one that is silent each finds out whether it hangs, and its calls are still its own.
         """
         while True:
             await up.wait()
             await asyncio.sleep(self._presence.watch_every)
             neighbour = self._presence.neighbour()
-            if neighbour is None:
-                continue
             with suppress(BrokerError):  # the link is lost, or will be
-                if not await consumed(neighbour):
+                if neighbour is not None and not await consumed(neighbour):
                     self._presence.missed()
+                for worker in self._presence.unaccounted():
+                    if await consumed(worker):
+                        self._presence.held(worker)
 
     def hear(self, delivery: Delivery) -> None:
         """Take a message from the worker's own queue: reports, requests and replies of other workers."""

@@ -9,7 +9,8 @@ from consumer.calls.cluster.membership import Presence
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import PresenceReport
 from schemas.sessions import ServiceLoad, WorkerInfo
-from tests.calls.presences import presence_of
+from tests.calls.presences import presence_of, report_of
+from tests.virtual_time import in_virtual_time, passes
 
 ME = WorkerId("me")
 
@@ -82,3 +83,32 @@ async def test_a_report_that_was_sent_before_our_queue_was_bound_is_not_waited_f
     presence.echoed()
     async with asyncio.timeout(10):
         await hearing
+
+
+@in_virtual_time
+async def test_a_silent_worker_is_unaccounted_for_while_it_hangs_and_until_its_sessions_are_lost():
+    presence, other = presence_of(ME, grace=5), WorkerId("other")
+    presence.heard(report("other", 1), ME)
+    assert presence.unaccounted() == set()
+    presence.asked()
+    await passes(3.9)
+    assert presence.unaccounted() == set(), "it may still answer"
+    await passes(0.2)
+    assert presence.unaccounted() == {other}
+    for _ in range(30):
+        await passes(1)
+        presence.held(other)
+    assert presence.unaccounted() == {other}, "somebody consumes its inbox"
+    await passes(1 + 5)  # in its inbox, and among the orphans
+    assert presence.unaccounted() == {other}, "its sessions are reported lost now"
+    await passes(6)
+    assert presence.unaccounted() == set()
+    presence.heard(report("other", 1), ME)
+    presence.asked()
+    await passes(4.1)
+    presence.heard(report("other", 1), ME)
+    assert presence.unaccounted() == set(), "it was only away"
+    presence.asked()
+    await passes(4.1)
+    presence.heard(report_of(other, state="stopped"), ME)
+    assert presence.unaccounted() == set(), "it has left"

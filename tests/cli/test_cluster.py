@@ -10,9 +10,10 @@ import pytest
 
 from consumer.broker.link import Link
 from consumer.broker.topology import Names, Queue
+from consumer.client.typed_requests import REPEAT_AFTER
 from schemas.events import CloudEvent
 from tests.cli.conftest import SAMPLES, Cli
-from tests.harness import ECHO, Cluster, remove_everything
+from tests.harness import ECHO, Cluster, config, remove_everything
 from tests.proxy import proxy_to, standing_still, through
 
 pytestmark = pytest.mark.timeout(240)  # on a busy machine
@@ -229,3 +230,35 @@ async def test_the_topology_is_shown_without_a_broker(offline: Cli):
     assert "acme.inbox.<worker_id>" in ran.out
     shown = json.loads((await offline("topology", "show", "--prefix", "acme", "--json")).out)
     assert "acme.unowned" in {queue["name"] for queue in shown["queues"]}
+
+
+async def test_a_worker_that_hangs_is_missing_until_its_sessions_are_lost(at: Callable[[str], Cli], mcp: Cluster):
+    short = config(worker={"heartbeat": 4, "grace": 2})
+    first, hung = await mcp.start(short), await mcp.start(short)
+    calls = [f"c-{number}" for number in range(4)]
+    owners = {call: (await mcp.client.create(call, "echo")).worker_id for call in calls}
+    its = {call for call, owner in owners.items() if owner == hung.worker_id}
+    assert 0 < len(its) < 4
+    hung.process.send_signal(signal.SIGSTOP)
+    loop = asyncio.get_running_loop()
+    began, said = loop.time(), False
+    try:
+        while True:
+            asked_at = loop.time()
+            page = await mcp.client.list_sessions()
+            assert loop.time() - asked_at < REPEAT_AFTER + 3, "one that hangs may have the first request, and no second"
+            assert set(calls) <= set(page.sessions) or page.missing_workers == [hung.worker_id]
+            if set(calls) <= set(page.sessions) and page.complete:
+                break
+            if page.missing_workers and loop.time() - began > 2 and not said:  # it counts as silent
+                told = await at(mcp.prefix)("sessions", "list")
+                assert (told.code, told.err.strip()) == (0, f"Not complete: no answer from {hung.worker_id}.")
+                workers = await at(mcp.prefix)("workers")
+                assert hung.worker_id not in workers.out
+                assert f"No answer from {hung.worker_id}" in workers.err
+                said = True
+            await asyncio.sleep(0.2)
+        assert said
+        assert {page.sessions[call].worker_id for call in its} == {first.worker_id}, "they were opened again"
+    finally:
+        hung.process.send_signal(signal.SIGCONT)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from consumer.broker.topology import INBOX_TTL_MS
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import PresenceReport
 from schemas.sessions import WorkerInfo
@@ -55,6 +56,8 @@ class Seen:
     """Up to which revision of its recipes it has told of its sessions."""
     asked_at: float | None = None
     """Since when everybody has been asked to report, and it has not; None: nobody has asked since it was heard."""
+    held_at: float = -math.inf
+    """When somebody was last seen to consume its inbox, while it was silent."""
     placed: dict[int, tuple[ServiceName, ...]] = field(default_factory=dict)
     """What was placed on it since, by number: on its way, and not in ``info`` yet."""
 
@@ -259,6 +262,29 @@ class Presence:
         """Return the worker whose inbox this one checks: the next live worker by id. So each has one that checks it."""
         others = sorted(worker_id for worker_id in self._table if worker_id != self._me and self.alive(worker_id))
         return next((one for one in others if one > self._me), others[0] if others else None)
+
+    def held(self, worker_id: WorkerId) -> None:
+        """Note that somebody consumes a worker's inbox: while it is silent, it hangs, and RabbitMQ holds its calls."""
+        seen = self._table.get(worker_id)
+        if seen is not None:
+            seen.held_at = asyncio.get_running_loop().time()
+
+    def unaccounted(self) -> set[WorkerId]:
+        """Return the workers that do not answer, and whose sessions may not have been reported as lost yet.
+
+        A worker that hangs stays among them until RabbitMQ cuts it off. From then on its calls take the time that its
+        inbox and the queue of orphans hold them, and as long again for the placer to report and place them.
+        """
+        now = asyncio.get_running_loop().time()
+        lost_within = INBOX_TTL_MS / 1000 + 2 * self.grace
+        return {
+            worker_id
+            for worker_id, seen in self._table.items()
+            if worker_id != self._me
+            and seen.asked_at is not None
+            and not self.alive(worker_id)
+            and now - max(seen.asked_at, seen.held_at) <= lost_within
+        }
 
     def missed(self) -> None:
         """Ask all workers to report, because one seems to be gone."""

@@ -137,14 +137,18 @@ def _left(session: SessionRow, ticks: float) -> Text:
 def _note(known: Known, view: View, rows: Sequence[SessionRow], first: int, drawn: int) -> Text:
     """What the list does not show by itself."""
     if not rows:
-        return Text("Nothing matches the filter." if known.sessions else "No session is open.", style="dim")
+        told = Text("Nothing matches the filter." if known.sessions else "No session is open.", style="dim")
+        return _with_missing(told, known)
     parts = [f"{first + 1}-{first + drawn} of {len(rows)}" if drawn < len(rows) else f"{len(rows)}"]
     if view.filter:
         parts.append(f"that fit “{shown(view.filter)}”")
     if known.listing.more:
         parts.append(f"of the first {len(known.sessions)} (there are {known.open})")
     parts.append(f"by {view.sort}{', reversed' if view.reverse else ''}")
-    told = Text(" ".join(parts), style="dim")
+    return _with_missing(Text(" ".join(parts), style="dim"), known)
+
+
+def _with_missing(told: Text, known: Known) -> Text:
     if known.listing.missing:
         told.append(f"   no answer from {', '.join(known.listing.missing)}", style="yellow")
     return told
