@@ -4,9 +4,11 @@ The server that comes with the worker, for the demo and for trying things out. I
 server on the SDK, and imports nothing else of this project.
 """
 
+from typing import Any
+
 from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import BaseModel
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from pydantic import BaseModel, ValidationError
 
 
 class Todo(BaseModel):
@@ -24,14 +26,38 @@ class TodoList(BaseModel):
     open: int
 
 
-server = MCPServer("todo", instructions="A todo list for this call. It is forgotten when the call ends.")
+class TodoServer(MCPServer):
+    """An MCP server whose tools fail with a sentence that an agent can say."""
+
+    async def call_tool(self, *arguments: Any, **more: Any) -> Any:
+        """Call a tool, and raise the tool's own sentence without what the SDK writes before it."""
+        try:
+            return await super().call_tool(*arguments, **more)
+        except UnexpectedToolError:
+            raise
+        except ToolError as error:
+            cause = error.__cause__
+            told = _sentence(cause) if isinstance(cause, ValidationError) else str(cause or error)
+            raise ToolError(told) from cause
+
+
+def _sentence(fault: ValidationError) -> str:
+    """What is wrong with arguments, for people."""
+    return " ".join(
+        f"The {'.'.join(map(str, one['loc']))} is {'missing' if one['type'] == 'missing' else 'not valid'}."
+        for one in fault.errors()
+    )
+
+
+server = TodoServer("todo", instructions="A todo list for this call. It is forgotten when the call ends.")
 todos: dict[int, Todo] = {}
 last_id = 0
 
 
 def _the(todo_id: int) -> Todo:
     if todo_id not in todos:
-        raise ToolError(f"There is no todo {todo_id}. list_todos lists the ids.")
+        ids = f"has {', '.join(map(str, todos))}" if todos else "is empty"
+        raise ToolError(f"There is no todo {todo_id}. The list {ids}.")
     return todos[todo_id]
 
 
