@@ -80,8 +80,8 @@ class Consumers:
         self._control: Channel | None = None
         self._inbox_consumer = ""
 
-    async def attach(self, link: Link, *, shared: bool) -> None:
-        """Consume on a new link; without ``shared`` nothing that other workers take as well."""
+    async def attach(self, link: Link) -> None:
+        """Consume on a new link."""
         self._link.attach(link)
         names, own = self._names, self._settings
         extra = [
@@ -114,8 +114,7 @@ class Consumers:
         requests = await link.channel()
         await requests.consume(fast.name, self._gate.before(self._owner.take), no_ack=True)
         await self._presence_requests.send(ended_calls_to=mine.name)
-        if shared:
-            await self.shared.attach(link)
+        await self.shared.attach(link)
 
     async def _see_that_nobody_has_our_id(self, link: Link) -> None:
         """A consumer of our inbox is another process, or our own former life that the broker still believes in."""

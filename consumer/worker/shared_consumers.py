@@ -16,7 +16,7 @@ PLACED_AT_ONCE = 2000
 
 
 class SharedConsumers:
-    """Consumes the shared queues, each on a channel of its own, until the worker leaves.
+    """Consumes the shared queues, each on a channel of its own, until the worker stops doing so as it leaves.
 
     ``prefetch`` is how many raw events, and how many requests, it has in hand.
     """
@@ -32,19 +32,25 @@ class SharedConsumers:
         self._prefetch = prefetch
         self._channels: dict[str, Channel] = {}
         self._consumer_tags: dict[str, str] = {}
+        self._places = True
+        self._takes = True
 
     async def attach(self, link: Link) -> None:
-        """Consume on a new link."""
+        """Consume on a new link what this worker has not stopped to consume."""
         names, before = self._names, self._gate.before
-        unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
-        self._placer.attach(unowned)
-        calls = await self._channel(link, "calls", prefetch=self._prefetch)
-        queries = await self._channel(link, "queries", prefetch=self._prefetch)
-        self._consumer_tags = {
-            "unowned": await unowned.consume(names.unowned, before(self._placer.take)),
-            "calls": await calls.consume(names.calls, before(self._intake.take)),
-            "queries": await queries.consume(names.queries, before(self._queries.take)),
-        }
+        if self._places:
+            unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
+            self._placer.attach(unowned)
+            self._consumer_tags["unowned"] = await unowned.consume(names.unowned, before(self._placer.take))
+            if not self._places:  # it was asked to stop meanwhile
+                await self._give_back("unowned")
+        if self._takes:
+            calls = await self._channel(link, "calls", prefetch=self._prefetch)
+            queries = await self._channel(link, "queries", prefetch=self._prefetch)
+            self._consumer_tags["calls"] = await calls.consume(names.calls, before(self._intake.take))
+            self._consumer_tags["queries"] = await queries.consume(names.queries, before(self._queries.take))
+            if not self._takes:
+                await self._give_back("calls", "queries")
 
     async def _channel(self, link: Link, name: str, *, prefetch: int) -> Channel:
         self._channels[name] = channel = await link.channel(prefetch=prefetch)
@@ -61,6 +67,7 @@ class SharedConsumers:
 
     async def stop_placing(self) -> None:
         """Stop being the placer, for good."""
+        self._places = False
         await self._placer.resign(0.5)
         # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
         await self._give_back("unowned")
@@ -68,7 +75,8 @@ class SharedConsumers:
 
     async def stop_taking(self, timeout: float) -> None:
         """Stop consuming raw events and cluster requests; wait at most ``timeout`` seconds for those in progress."""
-        for name, tag in self._consumer_tags.items():
+        self._takes = False
+        for name, tag in list(self._consumer_tags.items()):
             with suppress(BrokerError, KeyError):
                 await self._channels[name].cancel(tag)
         for room in (self._intake, self._queries):

@@ -123,7 +123,7 @@ class Worker:
     async def _attach(self, link: Link) -> None:
         parts = self._parts
         staying = not self._leaving.is_set()
-        await self._consumers.attach(link, shared=staying)
+        await self._consumers.attach(link)
         if staying and parts.state == "starting":
             parts.state = "ready"
             parts.reporter.worker("started", version=__version__, host=socket.gethostname(), pid=os.getpid())
