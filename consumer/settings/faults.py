@@ -78,8 +78,12 @@ def dotted(path: KeyPath) -> str:
 
 def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[KeyPath, str]) -> Iterator[Fault]:
     """Pydantic's faults in our words; ``written`` maps paths to the names that their values were given under."""
-    for fault in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    lists = {fault["loc"][:-1] for fault in found if fault["loc"]}
+    for fault in found:
         path: KeyPath = tuple(part for part in fault["loc"] if part != "[key]")
+        if fault["type"] == "too_short" and fault["loc"] in lists:
+            continue  # pydantic does not count the items that have faults of their own
         if path[:1] == ("services",) and path[2:] == ("name",) and path[1] == fault.get("input"):
             continue  # the name comes from the key, which has a fault of its own
         if fault["type"] == "extra_forbidden":

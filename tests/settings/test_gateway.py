@@ -280,6 +280,19 @@ def test_what_of_the_server_is_misspelt_is_asked_about(tmp_path: Path) -> None:
     assert "server.workers: ignored; see [gateway]" in warnings
 
 
+def test_a_wrong_item_of_a_list_is_no_missing_item_as_well(tmp_path: Path) -> None:
+    def faults(scopes: list[str]) -> dict[str, str]:
+        gateway = {"tokens": [{"name": "a", "sha256": "0" * 64, "scopes": scopes}]}
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(written(tmp_path, {"services": SAMPLE["services"], "gateway": gateway}), env={})
+        return {fault.key: fault.problem for fault in caught.value.faults}
+
+    told = faults(["mcpp"])
+    assert list(told) == ["gateway.tokens[0].scopes[0]"]
+    assert told["gateway.tokens[0].scopes[0]"].endswith("it is 'mcpp'")
+    assert list(faults([])) == ["gateway.tokens[0].scopes"]
+
+
 def test_a_fault_says_the_given_value_once_and_what_its_setting_takes(tmp_path: Path) -> None:
     gateway = {
         "tokens": [{"name": "a", "sha256": "zz", "scopes": ["events"]}],
