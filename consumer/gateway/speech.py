@@ -1,6 +1,10 @@
 """What a caller hears when a tool could not be used: sentences that an agent can read out. Pure."""
 
+import re
+from typing import Final
+
 from schemas.errors import ClientError, ErrorCode, SessionsError
+from schemas.text import problem_of
 
 LATE = "This is taking longer than expected, and I do not know yet whether it worked. Please ask me again in a moment."
 BUSY = "I cannot do that right now because the system is busy. Please try again in a moment."
@@ -33,3 +37,23 @@ def sentence(error: SessionsError) -> str:
             return ENDED
         case _:
             return FAILED
+
+
+_PYDANTIC: Final = re.compile(r"\d+ validation errors? for .*", re.DOTALL)
+_FAULT: Final = re.compile(r"^(\S+)\n  (.+?) \[type=", re.MULTILINE)
+
+
+def told_by_tool(text: str) -> str:
+    """What a tool says of its own failure; what Pydantic reports of wrong arguments is one sentence of that."""
+    reported = _PYDANTIC.search(text)
+    if reported is None:
+        return text or FAILED
+    # "must be a valid integer, unable to parse string as an integer": the rest is for programmers
+    faults = [
+        f"{field} {_IN_SPEECH.get(problem, problem_of(problem).partition(', unable')[0])}"
+        for field, problem in _FAULT.findall(reported[0])
+    ]
+    return f"That did not work: {' and '.join(faults)}." if faults else FAILED
+
+
+_IN_SPEECH: Final = {"Field required": "is missing"}

@@ -103,7 +103,7 @@ class Swaig:
                 error=error.message,
             )
             return answer({"response": speech.sentence(error)})
-        return answer({"response": result.text or ("OK" if not result.is_error else speech.FAILED)})
+        return answer({"response": speech.told_by_tool(result.text) if result.is_error else result.text or "OK"})
 
     async def _find(self, function: str, service: str | None, sender: Sender) -> tuple[str, str]:
         """The service and the tool that a function means.

@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 import httpx2
+import pytest
+from pydantic import BaseModel, ValidationError
 from structlog.testing import capture_logs
 
 from consumer.gateway import speech
@@ -84,6 +86,24 @@ async def test_a_tool_that_fails_says_so_in_its_own_words(mcp: Cluster, serve: S
     assert (await run(http, "iserror", "s-1")).json() == {"response": "no such city"}
     assert (await run(http, "crash", "s-1")).json() == {"response": speech.UNSURE}
     assert (await run(http, "nothing_like_it", "s-1")).json() == {"response": speech.UNKNOWN}
+
+
+class _Booking(BaseModel):
+    day: int
+    name: str
+
+
+def test_what_pydantic_reports_of_a_tools_arguments_is_one_plain_sentence() -> None:
+    for given, told in (
+        ({"day": 1}, "That did not work: name is missing."),
+        ({"day": "soon", "name": "Ann"}, "That did not work: day must be a valid integer."),
+        ({}, "That did not work: day is missing and name is missing."),
+    ):
+        with pytest.raises(ValidationError) as caught:
+            _Booking.model_validate(given)
+        assert speech.told_by_tool(f"Error executing tool book: {caught.value}") == told
+    assert speech.told_by_tool("no such city") == "no such city"
+    assert speech.told_by_tool("") == speech.FAILED
 
 
 async def test_what_is_late_is_told_within_the_timeout(mcp: Cluster, serve: Serve) -> None:
