@@ -21,11 +21,12 @@ from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
-from consumer.broker.errors import BrokerUnavailable, NotPermitted, Unsendable
+from consumer.broker.errors import BrokerUnavailable, Unsendable
 from consumer.broker.given_up import library_gives_up
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.pending import Pending
 from consumer.broker.properties import received
+from consumer.broker.refusals import Operation, not_permitted
 from consumer.broker.topology import Binding, Exchange, Queue
 from consumer.observability.reasons import reason_of
 
@@ -92,7 +93,7 @@ class Channel:
     def _consumer_cancelled(self, frame: spec.Basic.Cancel) -> None:
         self._on_loss(f"the broker cancelled consumer {frame.consumer_tag}")
 
-    async def _rpc(self, call: Coroutine[Any, Any, T]) -> T:
+    async def _rpc(self, call: Coroutine[Any, Any, T], operation: Operation = "other") -> T:
         async def bounded() -> T:
             async with self._pending.bounded(RPC_TIMEOUT):
                 with library_gives_up():
@@ -107,7 +108,7 @@ class Channel:
         except (ValueError, TypeError) as error:  # the library's word for what AMQP has no way to say
             raise Unsendable(f"AMQP cannot express this request: {error}") from error
         except ChannelAccessRefused as error:
-            raise NotPermitted(f"the broker refused it: {reason_of(error)}") from error
+            raise not_permitted(error, operation) from error
         except Exception as error:
             raise BrokerUnavailable(f"the broker did not complete the request: {reason_of(error)}") from error
 
@@ -123,7 +124,8 @@ class Channel:
                 durable=exchange.durable,
                 passive=passive,
                 arguments=dict(exchange.arguments),
-            )
+            ),
+            "look" if passive else "declare",
         )
 
     async def declare_queue(self, queue: Queue, *, passive: bool = False) -> int:
@@ -135,13 +137,14 @@ class Channel:
                 exclusive=queue.exclusive,
                 passive=passive,
                 arguments=dict(queue.arguments),
-            )
+            ),
+            "look" if passive else "declare",
         )
         return declared.message_count or 0
 
     async def counts(self, queue: str) -> tuple[int, int]:
         """Return the number of ready messages of a queue, and of its consumers."""
-        declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
+        declared = await self._rpc(self._raw.queue_declare(queue, passive=True), "look")
         return declared.message_count or 0, declared.consumer_count or 0
 
     async def is_left_alone(self, queue: str) -> bool:
@@ -151,12 +154,12 @@ class Channel:
 
     async def consumers_of(self, queue: str) -> int:
         """Return the number of consumers of an existing queue. This changes nothing."""
-        declared = await self._rpc(self._raw.queue_declare(queue, passive=True))
+        declared = await self._rpc(self._raw.queue_declare(queue, passive=True), "look")
         return declared.consumer_count or 0
 
     async def bind(self, binding: Binding) -> None:
         """Bind a queue; idempotent. What is bound while another binding is under way costs no round trip of its own."""
-        await self._rpc(self._bound(binding))
+        await self._rpc(self._bound(binding), "bind")
 
     async def _bound(self, binding: Binding) -> None:
         together = self._bindings
@@ -185,20 +188,21 @@ class Channel:
                 binding.source,
                 routing_key=binding.routing_key,
                 arguments=dict(binding.arguments),
-            )
+            ),
+            "bind",
         )
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue and its messages. Idempotent."""
-        await self._rpc(self._raw.queue_delete(name))
+        await self._rpc(self._raw.queue_delete(name), "delete")
 
     async def delete_exchange(self, name: str) -> None:
         """Delete an exchange; idempotent."""
-        await self._rpc(self._raw.exchange_delete(name))
+        await self._rpc(self._raw.exchange_delete(name), "delete")
 
     async def purge_queue(self, name: str) -> int:
         """Empty a queue; returns how many messages were in it."""
-        purged = await self._rpc(self._raw.queue_purge(name))
+        purged = await self._rpc(self._raw.queue_purge(name), "purge")
         return purged.message_count or 0
 
     async def prefetch(self, count: int) -> None:
@@ -238,7 +242,7 @@ class Channel:
                 log.exception("delivery.defect", type=delivery.type, queue=queue)
                 await delivery.reject()  # nobody holds it, so nobody would ever settle it
 
-        started = await self._rpc(self._raw.basic_consume(queue, take, no_ack=no_ack))
+        started = await self._rpc(self._raw.basic_consume(queue, take, no_ack=no_ack), "consume")
         assert started.consumer_tag is not None
         return started.consumer_tag
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
-from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from consumer.broker.channel import Channel
-from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.errors import BrokerUnavailable, NotPermitted
 from consumer.broker.link import Link
 from consumer.broker.topology import Exchange, Names, Queue, Topology
 
@@ -65,20 +65,21 @@ async def ensure(link: Link, topology: Topology) -> None:
     """Declare everything, or check that it exists if this user may not declare. Bindings are not checked then.
 
     Raises:
-        BrokerUnavailable: something differs, or is missing and may not be declared.
+        BrokerUnavailable: something differs.
+        NotPermitted: something is missing and may not be declared.
     """
     try:
         async with link.scratch() as channel:
             await apply(channel, topology, link=link)
     except BrokerUnavailable as error:
-        if not isinstance(error.__cause__, ChannelAccessRefused):
+        if not isinstance(error, NotPermitted):
             raise
         needed: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
         missing = dict.fromkeys([one.name for one in needed if not await may_exist(link, one)])
         if missing:
-            raise BrokerUnavailable(
-                f"this user may not declare {', '.join(missing)}: "
-                "run 'mcp-sessions topology apply' as a user with these permissions"
+            raise NotPermitted(
+                f"this user may not declare {', '.join(missing)}: it lacks the permission configure for them; "
+                "run 'mcp-sessions topology apply' as operator"
             ) from error
 
 
@@ -86,10 +87,8 @@ async def may_exist(link: Link, thing: Exchange | Queue) -> bool:
     """Whether it exists; what this user may neither read nor write cannot be looked for from RabbitMQ 4.3 on."""
     try:
         return await exists(link, thing)
-    except BrokerUnavailable as error:
-        if isinstance(error.__cause__, ChannelAccessRefused):
-            return True
-        raise
+    except NotPermitted:
+        return True
 
 
 async def exists(link: Link, thing: Exchange | Queue) -> bool:
@@ -111,16 +110,15 @@ async def cluster_exchange(link: Link, names: Names) -> str:
     """
     try:
         return names.cluster if await exists(link, Exchange(names.cluster, "fanout", "")) else ""
-    except BrokerUnavailable as error:
-        if isinstance(error.__cause__, ChannelAccessRefused):
-            return ""
-        raise
+    except NotPermitted:
+        return ""
 
 
 async def consumers_of(link: Link, queue: str) -> int:
     """Return the number of consumers of a queue, 0 if it does not exist. This sends no message.
 
     Raises:
+        NotPermitted: this user may not know, from RabbitMQ 4.3 on.
         BrokerUnavailable: the broker does not answer.
     """
     try:

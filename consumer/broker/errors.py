@@ -4,16 +4,18 @@
 
     BrokerError
     ├── BrokerUnreachable   nobody answered at start for longer than allowed
-    │   └── BrokerRefused   somebody did, and lets us in neither now nor in a minute
+    │   ├── BrokerRefused   somebody did, and lets us in neither now nor in a minute
+    │   └── BrokerForbids   somebody did, and our user may not do there what it has to
     ├── BrokerSilent        somebody accepts connections there, and says nothing
     ├── BrokerUntrusted     TLS does not prove that it is the broker
     ├── NameTaken           another process uses our name there
     ├── InvalidBrokerUrl    no connection can be made of the URL
-    ├── BrokerUnavailable   there is no connection at the moment
+    ├── BrokerUnavailable   the connection is lost, or not there yet
     │   ├── NotPermitted    there is one, and its user may not do this
     │   └── ReplyLost       there was one when the request was sent
     ├── PublishFailed       returned or refused: the message is certainly not in a queue
-    │   └── Unroutable      there is no queue for it, or no exchange
+    │   └── Unroutable      there is no queue for it
+    │       └── NoExchange    nor an exchange
     ├── PublishUnknown      no confirmation in time: the message may be in a queue or not
     └── Unsendable          it cannot be said in AMQP: nothing was sent, and trying again is no use
         └── MessageTooLarge   the broker would close the channel for it
@@ -30,6 +32,10 @@ class BrokerUnreachable(BrokerError):
 
 class BrokerRefused(BrokerUnreachable):
     """The broker lets us in neither now nor in a minute: it knows no such user, password or vhost."""
+
+
+class BrokerForbids(BrokerUnreachable):
+    """The broker lets us in, and our user lacks a permission that the message names."""
 
 
 class BrokerSilent(BrokerError):
@@ -49,7 +55,7 @@ class BrokerUntrusted(BrokerError):
 
 
 class BrokerUnavailable(BrokerError):
-    """There is no connection at the moment; it is being restored."""
+    """The connection is lost, or not there yet; whoever has it reconnects."""
 
 
 class NotPermitted(BrokerUnavailable):
@@ -66,6 +72,10 @@ class PublishFailed(BrokerError):
 
 class Unroutable(PublishFailed):
     """The exchange has no queue for the message, or there is no such exchange."""
+
+
+class NoExchange(Unroutable):
+    """There is no such exchange; it cost the channel."""
 
 
 class PublishUnknown(BrokerError):

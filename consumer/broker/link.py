@@ -7,15 +7,18 @@ robust classes of ``aio_pika`` one queue that cannot be restored blocks the rest
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import ChannelFrame
 from aiormq.exceptions import (
     AuthenticationError,
     ChannelClosed,
@@ -30,7 +33,14 @@ from consumer.broker.direct_reply import DirectReplies
 from consumer.broker.errors import BrokerRefused, BrokerSilent, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.given_up import library_gives_up
 from consumer.broker.pending import Pending
-from consumer.broker.publisher import PublishChannels
+from consumer.broker.publish_channels import (
+    LentChannels,
+    Opened,
+    PublishChannels,
+    PublishingTerms,
+    SharedChannels,
+    SureWrites,
+)
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
@@ -48,6 +58,9 @@ CLOSE_TIMEOUT = 3.0
 GIVE_UP_TIMEOUT = 0.3
 """How long (s) a connection to a broker that says nothing may take to close."""
 CONFIRM_CHANNELS = 2
+
+MOST_CHANNELS = 100
+"""How many numbers the channels of one publishing connection have in turn; a plan may allow no more channels."""
 
 TICK = 0.5
 STALL = 1.5
@@ -92,6 +105,11 @@ async def _opened(pika: AbstractChannel, pending: Pending) -> aiormq.Channel:
         raise BrokerUnavailable(f"the broker did not open a channel: {reason_of(error)}") from error
     assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
     return raw
+
+
+async def _closed(pika: AbstractChannel) -> None:
+    with contextlib.suppress(Exception):  # the broker has closed it, or the connection is lost
+        await pika.close()
 
 
 def told(error: BaseException | None) -> str:
@@ -304,27 +322,61 @@ class Link:
 
         The broker answers that one by closing the connection.
         """
+        await asyncio.shield(self._closing.start(_closed(pika), "scratch-close"))
 
-        async def close() -> None:
-            with contextlib.suppress(Exception):
-                await pika.close()
+    async def publishing(
+        self, *, signed: bool = False, refused: Callable[[str], None] | None = None
+    ) -> PublishChannels:
+        """Open the publishing connection and its channels; what is ``signed`` says which user published it.
 
-        await asyncio.shield(self._closing.start(close(), "scratch-close"))
-
-    async def publishing(self, *, signed: bool = False) -> PublishChannels:
-        """Open the publishing connection and its channels; what is ``signed`` says which user published it."""
+        With ``refused`` a publication that the broker refuses does not cost the link; see ``Publisher``.
+        """
         connection = await self._connect("publish")
         user = await verified_user(connection, user_of(str(self._url))) if signed else None
-        opened = []
-        for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False, False):
+        terms = PublishingTerms(self._pending, DirectReplies(self._is_direct_reply), user)
+
+        async def opened(confirms: bool) -> Opened:
             pika = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            raw = await _opened(pika, self._pending)
-            raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
-            opened.append((pika, raw))
-        *confirm, outbox, unconfirmed, look = (raw for _, raw in opened)
-        channels = tuple(pika for pika, _ in opened)
-        replies = DirectReplies(self._is_direct_reply)
-        return PublishChannels(channels, tuple(confirm), outbox, unconfirmed, look, self._pending, replies, user)
+            return pika, await _opened(pika, self._pending)
+
+        if refused is None:
+            channels = [await opened(confirms) for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False, False)]
+            for _, raw in channels:
+                raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
+            *confirm, outbox, unconfirmed, look = channels
+            return SharedChannels(terms, confirm, outbox, unconfirmed, look)
+
+        assert connection.transport is not None, "it is connected"
+        agreed = connection.transport.connection.connection_tune.channel_max or MOST_CHANNELS
+        numbers = itertools.cycle(range(1, min(agreed, MOST_CHANNELS) + 1))
+        taken: dict[int, aiormq.Channel | None] = {}
+        """The channels by their numbers; None while one is being opened."""
+
+        async def may_be_refused(confirms: bool) -> Opened:
+            # Not the library's numbers: it takes one again before the broker knows that its channel has ended.
+            number = next(one for one in numbers if one not in taken or ((old := taken[one]) and old.is_closed))
+            taken[number] = None
+            pika = connection.channel(number, publisher_confirms=confirms, on_return_raises=confirms)
+            try:
+                taken[number] = raw = await _opened(pika, self._pending)
+            except BaseException:
+                del taken[number]
+                raise
+            if confirms:
+                raw.write_queue = cast("asyncio.Queue[ChannelFrame]", SureWrites(raw.write_queue, self._closing))
+            else:
+                raw.closing.add_done_callback(lambda closing: self._refused(closing, refused))
+            return pika, raw
+
+        def close(pika: AbstractChannel) -> None:
+            self._closing.start(_closed(pika), "publish-close")
+
+        return LentChannels(terms, may_be_refused, close)
+
+    def _refused(self, closing: "asyncio.Future[Any]", refused: Callable[[str], None]) -> None:
+        error = None if closing.cancelled() else closing.exception()
+        if isinstance(error, ChannelClosed) and not self.lost.done():  # else the channel has ended with its connection
+            refused(reason_of(error))
 
     async def _is_direct_reply(self, address: str) -> bool | None:
         """Whether a direct reply-to address is the broker's, asked on a connection of its own: it costs that if not."""

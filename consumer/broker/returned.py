@@ -24,14 +24,15 @@ class Returned:
 
     def __init__(self) -> None:
         self._callbacks: ExpiringDict[Callable[[], None]] = ExpiringDict(KEPT, MOST)
+        self._channel: aiormq.Channel | None = None
 
-    def expect(self, message_id: str, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called if the message with this id is returned."""
+    def expect(self, channel: aiormq.Channel, message_id: str, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called if the message with this id is returned on a channel without confirms."""
+        if channel is not self._channel:
+            self._listen(channel)
         self._callbacks.set(message_id, callback)
 
-    def listen(self, channel: aiormq.Channel) -> None:
-        """Take what is returned on a channel without confirms."""
-
+    def _listen(self, channel: aiormq.Channel) -> None:
         async def take(frame: spec.Basic.Return) -> None:
             header: Any = await channel._get_frame()  # noqa: SLF001 - what the library's own handler does
             message = await channel._read_content(frame, header)  # noqa: SLF001
@@ -41,3 +42,4 @@ class Returned:
                 callback()
 
         channel._on_return_frame = take  # type: ignore[method-assign]  # noqa: SLF001
+        self._channel = channel

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
-from consumer.broker.errors import ReplyLost
+from consumer.broker.errors import BrokerError, PublishUnknown, ReplyLost
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from schemas.replies import REPLY_SUFFIX
@@ -18,7 +18,9 @@ class RpcClient:
         self._publisher = publisher
         self.reply_to = ""
         """Where replies come."""
-        self._waiting: dict[str, asyncio.Queue[Delivery | None]] = {}
+        self._waiting: dict[str, asyncio.Queue[Delivery | BrokerError]] = {}
+        self._unconfirmed: set[str] = set()
+        """Those of which the broker has confirmed nothing."""
 
     def attach(self, reply_to: str) -> None:
         """Use a new link: replies come to this address from now on."""
@@ -27,7 +29,14 @@ class RpcClient:
     def detach(self) -> None:
         """Fail every request that waits: the link is lost, and with it the replies that were on their way."""
         for replies in self._waiting.values():
-            replies.put_nowait(None)
+            replies.put_nowait(ReplyLost("the connection to the broker was lost before the reply came"))
+
+    def refused(self, reason: str) -> None:
+        """Fail every request that was sent without a confirmation: the broker has refused one of them."""
+        for waiting in self._unconfirmed:
+            self._waiting[waiting].put_nowait(
+                PublishUnknown(f"the broker closed the channel that the request was sent on: {reason}")
+            )
 
     def receive(self, delivery: Delivery) -> bool:
         """Take a reply. Return whether a request here waits for it."""
@@ -57,6 +66,8 @@ class RpcClient:
         """
         request = self._request(message)
         replies = self._waiting[request.correlation_id or ""] = asyncio.Queue()
+        if not confirm:
+            self._unconfirmed.add(request.correlation_id or "")
         try:
             await self._publisher.publish(request, exchange, routing_key, confirm=confirm)
             async with asyncio.timeout(timeout):
@@ -66,6 +77,7 @@ class RpcClient:
                         return reply
                     await interim(reply)
         finally:
+            self._unconfirmed.discard(request.correlation_id or "")
             del self._waiting[request.correlation_id or ""]
 
     async def gather(
@@ -95,7 +107,7 @@ class RpcClient:
         return replace(message, reply_to=self.reply_to, correlation_id=secrets.token_hex(16))
 
 
-def _present(delivery: Delivery | None) -> Delivery:
-    if delivery is None:
-        raise ReplyLost("the link was lost before the reply came")
+def _present(delivery: Delivery | BrokerError) -> Delivery:
+    if isinstance(delivery, BrokerError):
+        raise delivery
     return delivery

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import tenacity
-from aiormq.exceptions import ChannelAccessRefused
 
 from consumer.broker.errors import (
+    BrokerForbids,
     BrokerRefused,
     BrokerSilent,
     BrokerUnavailable,
@@ -58,9 +58,22 @@ def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreach
             return BrokerUnreachable(f"no RabbitMQ at {where}: {reason_of(error)}")
         case BrokerSilent():
             return BrokerUnreachable(f"RabbitMQ at {where} does not answer: {error}")
+        case NotPermitted():
+            return BrokerForbids(f"RabbitMQ at {where} does not permit what is needed: {error}; {PERMISSIONS_HINT}")
         case NameTaken() | BrokerUnavailable():
             return BrokerUnreachable(f"RabbitMQ at {where} cannot be used{within}: {reason_of(error)}")
     return BrokerUnreachable(f"no RabbitMQ at {where}{within}: {reason_of(error)}")
+
+
+def log_unreachable(error: BrokerUnreachable) -> None:
+    """Log why the first connection has failed for good."""
+    match error:
+        case BrokerRefused():
+            log.error("broker.refused", error=str(error))
+        case BrokerForbids():
+            log.error("broker.not_permitted", error=str(error))
+        case _:
+            log.error("broker.unreachable", error=str(error))
 
 
 PERMISSIONS_HINT = "'mcp-sessions topology permissions' prints the permissions that each role needs"
@@ -71,7 +84,7 @@ def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: flo
     error = state.outcome.exception() if state.outcome else None
     tried = f"trying for {connect_timeout:g} s"
     match error:
-        case NotPermitted() | BrokerUnavailable(__cause__=ChannelAccessRefused() | NotPermitted()):
+        case NotPermitted():
             log.info("broker.not_usable", broker=where, hint=f"{PERMISSIONS_HINT}; {tried}", error=_said(state))
         case BrokerUnavailable():
             hint = f"'mcp-sessions topology verify' compares it with what is needed; {tried}"
@@ -201,7 +214,8 @@ class Supervisor:
         try:
             async with asyncio.timeout(ATTACH_TIMEOUT):
                 await link.open()
-                self._publisher.attach(await link.publishing(signed=self._publisher.signs))
+                publisher = self._publisher
+                publisher.attach(await link.publishing(signed=publisher.signs, refused=publisher.refused))
                 await self._attach(link)
             heed_cancellation()
         except BaseException as error:

@@ -13,9 +13,9 @@ from typing import Any, Protocol, assert_never
 import structlog
 
 from consumer import __version__
-from consumer.broker.errors import BrokerRefused, BrokerUnreachable
+from consumer.broker.errors import BrokerUnreachable
 from consumer.broker.link import Connect, Link
-from consumer.broker.supervisor import Supervisor
+from consumer.broker.supervisor import Supervisor, log_unreachable
 from consumer.broker.transport import TolerantConnection
 from consumer.calls.cluster.inbox_probe import Liveness
 from consumer.calls.cluster.membership import STANDSTILL
@@ -241,11 +241,8 @@ def _has_our_id(rival: WorkerInfo) -> WorkerExit:
 
 def _gave_up(supervising: asyncio.Task[None]) -> WorkerExit:
     error = supervising.exception()
-    if isinstance(error, BrokerRefused):
-        log.error("broker.refused", error=str(error))
-        return WorkerExit.BROKER_UNREACHABLE
     if isinstance(error, BrokerUnreachable):
-        log.error("broker.unreachable", error=str(error))
+        log_unreachable(error)
         return WorkerExit.BROKER_UNREACHABLE
     assert error is not None, "the supervisor never ends by itself"
     raise error

@@ -16,10 +16,10 @@ from consumer.bridges.asterisk.bridge import Bridge
 from consumer.bridges.asterisk.pbx import Pbx, PbxRefused, PbxUnreachable
 from consumer.bridges.event_sender import EventSender
 from consumer.broker.declare import exists
-from consumer.broker.errors import BrokerRefused, BrokerUnavailable, BrokerUnreachable
+from consumer.broker.errors import BrokerUnavailable, BrokerUnreachable
 from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
-from consumer.broker.supervisor import Supervisor
+from consumer.broker.supervisor import Supervisor, log_unreachable
 from consumer.broker.topology import Exchange, Names
 from consumer.concurrency.task_set import cancel_and_wait
 from consumer.observability import metrics
@@ -100,7 +100,7 @@ class AsteriskBridge:
             log.error("pbx.unreachable", pbx=self._settings.asterisk.url, error=str(error), tried_s=timeout)
             return BridgeExit.UNREACHABLE
         except BrokerUnreachable as error:
-            log.error("broker.refused" if isinstance(error, BrokerRefused) else "broker.unreachable", error=str(error))
+            log_unreachable(error)
             return BridgeExit.UNREACHABLE
         finally:
             await cancel_and_wait(hearing, sending, linking, leaving, ready)
