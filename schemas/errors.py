@@ -28,10 +28,10 @@
         ├── CannotConnect       BROKER_UNREACHABLE       no first connection; also an untrusted certificate
         │   └── AccessRefused   BROKER_REFUSED           no such user, password or vhost
         ├── InvalidUrl          INVALID_URL              the broker's URL is invalid; also a ValueError
-        ├── Disconnected        BROKER_UNAVAILABLE       the connection is lost or being restored
+        ├── Disconnected        BROKER_UNAVAILABLE       not connected, or the connection was lost
         ├── NotConnectedHere    NOT_CONNECTED_HERE       connected before a fork, or in another event loop
         ├── Forbidden           ACCESS_REFUSED           the broker's user may not do this
-        ├── NotRouted           NOT_ROUTED               no queue takes it: no worker has run here yet
+        ├── NotRouted           NOT_ROUTED               nothing takes it: no worker, queue or exchange
         ├── NotConfirmed        NOT_CONFIRMED            the broker may or may not have it
         ├── RequestTooLarge     REQUEST_TOO_LARGE        larger than the broker's limit for a message
         ├── NoReply             NO_REPLY                 no reply within ``reply_timeout``
@@ -307,7 +307,7 @@ class InvalidUrl(ClientError, ValueError):
 
 
 class Disconnected(ClientError):
-    """The client has no connection, and sent nothing, or lost it before the reply came. It reconnects by itself."""
+    """The client is not connected and sent nothing, or lost the connection before the reply came. It reconnects."""
 
     code = ClientErrorCode.BROKER_UNAVAILABLE
 
@@ -331,12 +331,33 @@ class Forbidden(ClientError):
     executed = False
 
 
+class NotRoutedReason(StrEnum):
+    """Why nothing takes a message: ``details["reason"]`` of ``NotRouted``."""
+
+    NO_WORKER = "no_worker"
+    """The queues are there, and no worker consumes from them."""
+    NOT_DECLARED = "not_declared"
+    """The topology of the prefix, or a part of it, is not declared; ``missing`` lists what."""
+    NO_EXCHANGE = "no_exchange"
+    """There is no exchange of the name that the caller gave."""
+    NO_QUEUE = "no_queue"
+    """The exchange has no queue for the message."""
+    REFUSED = "refused"
+    """The queue takes no more, or is not available."""
+
+
 class NotRouted(ClientError):
-    """No worker runs under this prefix, or none has run yet, so that there is no queue. Nothing was sent."""
+    """Nothing takes the message, which is in no queue; details: ``reason``, and ``missing`` if it is ``not_declared``.
+
+    ``reason`` is ``no_worker``, ``not_declared``, ``no_exchange``, ``no_queue`` or ``refused`` (``NotRoutedReason``).
+    """
 
     code = ClientErrorCode.NOT_ROUTED
     retryable = True
     executed = False
+
+    def __init__(self, message: str, /, *, reason: NotRoutedReason, **details: Any) -> None:
+        super().__init__(message, reason=reason.value, **details)
 
 
 class NotConfirmed(ClientError):
@@ -372,10 +393,13 @@ class InvalidReply(ClientError):
 
 
 class InvalidArgument(ClientError, TypeError, ValueError):
-    """An argument of a client's method has the wrong type or value, which the message names. Nothing was sent."""
+    """An argument of a client's method has the wrong type or value, which the message names. Nothing was sent.
+
+    ``executed`` is None where ``on_question`` has returned a wrong answer: the tool call was sent before.
+    """
 
     code = ClientErrorCode.INVALID_ARGUMENT
-    executed = False
+    executed: bool | None = False
 
 
 class InvalidKey(ClientError, ValueError):

@@ -37,8 +37,8 @@ async def follow_events(
 ) -> None:
     """Follow the events of sessions and workers until Ctrl-C.
 
-    If the connection is lost, it is restored, and a line on stderr says that events were missed. With --json, each line
-    on stdout is a CloudEvents 1.0 object.
+    If the connection is lost, the command reconnects, and a line on stderr says that events were missed. With --json,
+    each line on stdout is a CloudEvents 1.0 object.
     """
     quiet_logs("broker.lost", "broker.reconnecting", "broker.reconnected")
     async with invocation.client() as client, client.following(topic(pattern), on_connection=_Gaps().tell) as events:
@@ -67,7 +67,7 @@ class _Gaps:
             say(f"Following again. Events of the last {away} were missed.", style="yellow")
         else:
             self._lost_at = time.monotonic()
-            say("The connection to the broker is lost. Events are missed until it is restored.", style="yellow")
+            say("The connection to the broker is lost; reconnecting. Events are missed meanwhile.", style="yellow")
 
 
 def topic(pattern: str) -> str:

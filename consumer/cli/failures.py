@@ -6,7 +6,15 @@ from dataclasses import asdict, dataclass, field
 from rich.text import Text
 
 from consumer.broker.dead_letter_queue import NoSuchDeadLetter
-from consumer.broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotPermitted, PublishFailed
+from consumer.broker.errors import (
+    BrokerError,
+    BrokerForbids,
+    BrokerRefused,
+    BrokerUnreachable,
+    NoExchange,
+    NotPermitted,
+    PublishFailed,
+)
 from consumer.cli.exit_codes import ExitCode
 from consumer.cli.screen import problems, shown, warn, write_json
 from consumer.settings import ConfigurationError
@@ -20,6 +28,7 @@ from schemas.errors import (
     Forbidden,
     InvalidArgument,
     NotRouted,
+    NotRoutedReason,
     SessionsError,
 )
 
@@ -37,10 +46,7 @@ UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
 REFUSED_HINT = "User, password and vhost are those of --url or AMQP_URL; rabbitmqctl shows what there is."
 FORBIDDEN_HINT = "'mcp-sessions topology permissions' shows what each role needs."
 NO_DEAD_LETTER_HINT = "'mcp-sessions dead-letters list' shows the dead letters."
-NOT_ROUTED_HINT = (
-    "A worker declares its queues when it starts: mcp-sessions worker. "
-    "For workers that may not, run 'mcp-sessions topology apply' as operator."
-)
+NO_WORKER_RUNS_HINT = "Start one: mcp-sessions worker."
 
 
 NO_WORKER_HINT = "'mcp-sessions workers list' shows who is present."
@@ -71,12 +77,16 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.USAGE, "BAD_CONFIGURATION", _first_line(error), details=details)
         case AccessRefused() | BrokerRefused():
             return Failure(ExitCode.UNREACHABLE, "BROKER_REFUSED", str(error), hint=REFUSED_HINT)
+        case BrokerForbids():
+            return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
         case CannotConnect() | BrokerUnreachable():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
-        case NotRouted() | PublishFailed() if "there is no exchange" in str(error):
-            return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), True, hint=NOT_ROUTED_HINT)
+        case NotRouted(details={"reason": NotRoutedReason.NO_EXCHANGE}) | NoExchange():
+            return Failure(ExitCode.ERROR, "NO_EXCHANGE", str(error), True)
         case NotRouted() | PublishFailed():
-            return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), True, hint=NOT_ROUTED_HINT)
+            reason = error.details.get("reason") if isinstance(error, NotRouted) else None
+            hint = NO_WORKER_RUNS_HINT if reason == NotRoutedReason.NO_WORKER else ""
+            return Failure(ExitCode.ERROR, "NOT_ROUTED", str(error), True, hint=hint)
         case Forbidden() | NotPermitted():
             return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
         case NoSuchDeadLetter() if "there is no queue" in str(error):

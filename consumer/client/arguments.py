@@ -5,10 +5,12 @@ that is checked what would not reach the worker as it was given: what Python can
 encoder would change without a word.
 """
 
+import functools
+import inspect
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
@@ -17,6 +19,12 @@ from schemas.base import MAX_SECONDS, Json
 from schemas.errors import InvalidArgument
 from schemas.ids import NAME_PATTERN
 from schemas.requests import explain
+from schemas.text import did_you_mean
+
+MAX_NAME = 255
+"""Bytes of a name or a routing key (AMQP 0-9-1, a short string)."""
+
+Kind = TypeVar("Kind", bound=type)
 
 _BINARY = (bytes, bytearray, memoryview)
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -31,7 +39,19 @@ def check_text(name: str, value: object, hint: str = "") -> None:
         InvalidArgument: it is not; the message ends with ``hint``.
     """
     if not isinstance(value, str):
-        raise InvalidArgument(f"{name}: must be a str, is {_kind(value)}{hint and f'; {hint}'}")
+        raise InvalidArgument(f"{name}: must be a str, is {kind_of(value)}{hint and f'; {hint}'}")
+
+
+def check_name(name: str, value: object, *, least: int = 0) -> None:
+    """Refuse what AMQP has no room for as a name or as a routing key, or what has fewer bytes than ``least``.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    check_text(name, value)
+    size = len(str(value).encode("utf-8", "surrogatepass"))
+    if not least <= size <= MAX_NAME:
+        raise InvalidArgument(f"{name}: must be {least} to {MAX_NAME} bytes long, is {size}")
 
 
 def check_prefix(value: object) -> None:
@@ -54,9 +74,80 @@ def check_texts(name: str, values: object) -> None:
         InvalidArgument: it is not.
     """
     if isinstance(values, str) or not isinstance(values, list | tuple):
-        raise InvalidArgument(f"{name}: must be a list of str, is {_kind(values)}")
+        raise InvalidArgument(f"{name}: must be a list of str, is {kind_of(values)}")
     for at, one in enumerate(values):
         check_text(f"{name}[{at}]", one)
+
+
+def check_choices(name: str, values: object, known: Sequence[str]) -> None:
+    """Refuse what is no sequence of some of the known words, or an empty one.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    check_texts(name, values)
+    assert isinstance(values, list | tuple)
+    if not values:
+        raise InvalidArgument(f"{name}: must have at least one of {', '.join(map(repr, known))}")
+    for at, one in enumerate(values):
+        if one not in known:
+            raise InvalidArgument(
+                f"{name}[{at}]: must be {' or '.join(map(repr, known))}, is {one!r}; {did_you_mean(one, known)}".rstrip(
+                    "; "
+                )
+            )
+
+
+def naming_arguments(kind: Kind) -> Kind:
+    """Have the public methods of a class refuse arguments that they do not have: by name, and with what was meant.
+
+    Python would name the class that a method comes from, which is none that a program knows.
+    """
+    for name, method in list(vars(kind).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(kind, name, _naming(name, method))
+    return kind
+
+
+def _naming(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(method)
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except TypeError:  # of a coroutine function nothing has run yet
+            if (fault := _misfit(signature, args, kwargs)) is not None:
+                raise InvalidArgument(f"{name}: {fault}") from None
+            raise
+
+    if not inspect.iscoroutinefunction(method):
+        return functools.wraps(method)(called)
+
+    @functools.wraps(method)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        return await called(*args, **kwargs)
+
+    return awaited
+
+
+def _misfit(signature: inspect.Signature, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str | None:
+    """Why a method does not take these arguments; None when it does."""
+    known = [one for one in signature.parameters.values() if one.name != "self"]
+    names = [one.name for one in known]
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known):
+        unknown = []
+    else:
+        unknown = [f"{given!r}; {did_you_mean(given, names)}".rstrip("; ") for given in kwargs if given not in names]
+    if unknown:
+        return f"has no argument {', '.join(unknown)}"
+    positional = [one.name for one in known if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    if len(args) - 1 > len(positional):
+        return f"takes {len(positional)} arguments without a name ({', '.join(positional)}), not {len(args) - 1}"
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -66,7 +157,7 @@ def check_seconds(name: str, value: object) -> None:
         InvalidArgument: it is none.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidArgument(f"{name}: must be a number of seconds, is {_kind(value)}")
+        raise InvalidArgument(f"{name}: must be a number of seconds, is {kind_of(value)}")
     if not 0 < value <= MAX_SECONDS:
         raise InvalidArgument(f"{name}: must be more than 0 and at most {MAX_SECONDS} seconds, is {value}")
 
@@ -78,7 +169,7 @@ def check_count(name: str, value: object, most: int) -> None:
         InvalidArgument: it is none.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidArgument(f"{name}: must be a whole number, is {_kind(value)}")
+        raise InvalidArgument(f"{name}: must be a whole number, is {kind_of(value)}")
     if not 1 <= value <= most:
         raise InvalidArgument(f"{name}: must be 1 to {most}, is {value}")
 
@@ -90,7 +181,7 @@ def check_function(name: str, value: object) -> None:
         InvalidArgument: it cannot be called.
     """
     if not callable(value):
-        raise InvalidArgument(f"{name}: must be a function or None, is {_kind(value)}")
+        raise InvalidArgument(f"{name}: must be a function or None, is {kind_of(value)}")
 
 
 def encoded(values: Json, model: type[BaseModel] | None = None, /) -> bytes:
@@ -167,13 +258,14 @@ def _faults(value: object, path: str) -> Iterator[str]:
             for at, one in enumerate(value):
                 yield from _faults(one, f"{path}[{at}]")
         case bytes() | bytearray() | memoryview():
-            yield f"{path}: must be a value that JSON has, is {_kind(value)}; decode it, or send it as base64"
+            yield f"{path}: must be a value that JSON has, is {kind_of(value)}; decode it, or send it as base64"
         case _:
             try:
                 to_json(value)
             except (ValueError, TypeError):
-                yield f"{path}: must be a value that JSON has, is {_kind(value)}"
+                yield f"{path}: must be a value that JSON has, is {kind_of(value)}"
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value is, for a sentence that says what it should be."""
     return "None" if value is None else f"of type {type(value).__name__}"

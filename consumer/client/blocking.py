@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from consumer.client.arguments import check_seconds
 from consumer.client.client import SessionClient
 from consumer.client.home import FORKED
 from schemas.errors import Disconnected, NotConnectedHere
@@ -134,6 +135,8 @@ class SyncEvents:
             TimeoutError: none came within ``timeout`` seconds.
             Disconnected: the client is disconnected.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
 
         async def next_one() -> CloudEvent:
             async with asyncio.timeout(timeout):
@@ -250,7 +253,7 @@ class SyncSessionClient:
 
     @property
     def connected(self) -> bool:
-        """Whether the client is connected now. It restores a lost connection by itself."""
+        """Whether the client is connected now. When the connection is lost, it reconnects."""
         return self._client.connected
 
     create = _blocking(SessionClient.create)
@@ -291,7 +294,7 @@ class SyncSessionClient:
     ) -> Iterator[SyncEvents]:
         """Follow the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) matches.
 
-        Every event from the moment this is entered is received. Events are missed while there is no connection.
+        Every event from the moment this is entered is received. Events are missed while the connection is lost.
 
         Args:
             pattern: a topic pattern for the routing key.
@@ -299,7 +302,7 @@ class SyncSessionClient:
                 when events are received again. It must not raise.
 
         Raises:
-            Disconnected: there is no connection now.
+            Disconnected: the client is not connected now.
             NotRouted: no worker has ever run under this prefix, so there is no exchange for events.
         """
         followed = self._client.following(pattern, on_connection=on_connection)

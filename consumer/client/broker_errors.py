@@ -10,10 +10,12 @@ from consumer.broker.errors import (
     BrokerUntrusted,
     InvalidBrokerUrl,
     MessageTooLarge,
+    NoExchange,
     NotPermitted,
     PublishFailed,
     PublishUnknown,
     ReplyLost,
+    Unroutable,
     Unsendable,
 )
 from schemas.errors import (
@@ -25,6 +27,7 @@ from schemas.errors import (
     InvalidUrl,
     NotConfirmed,
     NotRouted,
+    NotRoutedReason,
     RequestTooLarge,
 )
 
@@ -42,8 +45,12 @@ def translated(error: BrokerError) -> ClientError:
             return Forbidden(str(error))
         case MessageTooLarge():
             return RequestTooLarge(str(error))
-        case PublishFailed() | Unsendable():
-            return NotRouted(str(error))
+        case NoExchange() | Unsendable():
+            return NotRouted(str(error), reason=NotRoutedReason.NO_EXCHANGE)
+        case Unroutable():
+            return NotRouted(str(error), reason=NotRoutedReason.NO_QUEUE)
+        case PublishFailed():
+            return NotRouted(str(error), reason=NotRoutedReason.REFUSED)
         case PublishUnknown():
             return NotConfirmed(str(error))
         case ReplyLost():

@@ -14,13 +14,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from pydantic import BaseModel
 
 from consumer.broker.topology import Names
 from consumer.client.amqp_connection import AmqpConnection
-from consumer.client.arguments import check_prefix, check_seconds, check_text, check_texts, encoded
+from consumer.client.arguments import (
+    check_choices,
+    check_name,
+    check_prefix,
+    check_seconds,
+    check_text,
+    check_texts,
+    encoded,
+    naming_arguments,
+)
 from consumer.client.requester import Requester
 from consumer.client.server_methods import ServerMethods
 from consumer.client.session_methods import SessionMethods
@@ -34,10 +43,14 @@ if TYPE_CHECKING:
     from consumer.tokens import TokenKeys
 
 
+TokenScope = Literal["mcp", "gateway"]
+
+
+@naming_arguments
 class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
 
-    ``async with`` connects and disconnects it. It restores a lost connection by itself; requests that were in flight
+    ``async with`` connects and disconnects it. When the connection is lost, it reconnects; requests that were in flight
     raise ``Disconnected``. The client never repeats a request.
 
     Every error of RabbitMQ or of a worker is a ``SessionsError``: the class of a worker's error code, or a
@@ -102,14 +115,14 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
 
     @property
     def connected(self) -> bool:
-        """Whether the client is connected now. It restores a lost connection by itself."""
+        """Whether the client is connected now. When the connection is lost, it reconnects."""
         return self._connection.connected
 
     async def count_dead_letters(self) -> int:
         """Count the dead letters. This does not change them.
 
         Raises:
-            Disconnected: there is no connection now.
+            Disconnected: the client is not connected now.
             NotRouted: no worker has ever run under this prefix, so there is no dead-letter queue.
         """
         return await self._connection.count_dead_letters()
@@ -119,10 +132,10 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         call_id: str,
         services: Sequence[str] = (),
         *,
-        scopes: Sequence[Literal["mcp", "gateway"]] = ("mcp", "gateway"),
+        scopes: Sequence[TokenScope] = ("mcp", "gateway"),
         lifetime: float = 14_400.0,
     ) -> str:
-        """Make a token that lets its holder reach one call over HTTP. This needs no connection.
+        """Make a token that lets its holder reach one call over HTTP. The client need not be connected.
 
         Args:
             call_id: the call's id, as its platform gave it.
@@ -138,7 +151,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         """
         check_text("call_id", call_id)
         check_texts("services", services)
-        check_texts("scopes", scopes)
+        check_choices("scopes", scopes, get_args(TokenScope))
         check_seconds("lifetime", lifetime)
         if self._minter is None:
             raise InvalidKey("the client has no key to sign with: pass it the gateway's token_keys")
@@ -166,7 +179,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
             routing_key: the routing key for the platform's exchange.
 
         Raises:
-            Disconnected: there is no connection; the event was not sent.
+            Disconnected: the client is not connected; the event was not sent.
             NotRouted: no worker has ever run under this prefix; the event is in no queue.
             NotConfirmed: the broker may or may not have it. Publish it again: a repeated event changes nothing.
         """
@@ -179,10 +192,10 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
                 body = encoded(dict(event))
             case _:
                 raise InvalidArgument(f"event: must be a CallEvent, a dict or bytes, is of type {type(event).__name__}")
-        for name, value in (("content_type", content_type), ("routing_key", routing_key)):
-            check_text(name, value)
+        check_name("content_type", content_type)
+        check_name("routing_key", routing_key)
         if exchange is not None:
-            check_text("exchange", exchange)
+            check_name("exchange", exchange, least=1)
         await self._connection.publish(body, content_type, exchange, routing_key)
 
     def following(
@@ -190,7 +203,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     ) -> AbstractAsyncContextManager[asyncio.Queue[CloudEvent]]:
         """Follow the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) matches, in a queue.
 
-        The queue gets every event from the moment this is entered. Events are missed while there is no connection.
+        The queue gets every event from the moment this is entered. Events are missed while the connection is lost.
 
         Args:
             pattern: a topic pattern for the routing key.
@@ -198,10 +211,10 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
                 events again. It must not raise.
 
         Raises:
-            Disconnected: there is no connection now.
+            Disconnected: the client is not connected now.
             NotRouted: no worker has ever run under this prefix, so there is no exchange for events.
         """
-        check_text("pattern", pattern)
+        check_name("pattern", pattern)
         return self._connection.followers.following(pattern, on_connection)
 
     async def events(self, pattern: str = "#") -> AsyncIterator[CloudEvent]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Literal, Unpack
 
+from consumer.client.arguments import naming_arguments
 from consumer.client.typed_requests import (
     REPLY_TIMEOUT,
     OpeningOptions,
@@ -36,6 +37,7 @@ from schemas.requests import (
 )
 
 
+@naming_arguments
 class ServerMethods(TypedRequests):
     """Lists and uses what the MCP server of a session offers besides tools.
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from consumer.client.arguments import check_count
+from consumer.client.arguments import check_count, naming_arguments
 from consumer.client.typed_requests import REPLY_TIMEOUT, TypedRequests, pages
 from schemas.base import Json
 from schemas.mcp import ListToolsResult
@@ -31,6 +31,7 @@ PAGE_SIZE = 500
 """How many sessions ``iter_sessions`` asks for at once."""
 
 
+@naming_arguments
 class SessionMethods(TypedRequests):
     """Opens, reads, lists and closes sessions, and describes services and workers."""
 

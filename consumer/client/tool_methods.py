@@ -1,12 +1,13 @@
 """Requests to the MCP server of a session: its tools."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypedDict
 
-from consumer.client.arguments import check_function, check_seconds
+from consumer.client.arguments import check_function, check_seconds, kind_of, naming_arguments
 from consumer.client.typed_requests import REPLY_TIMEOUT, Open, TypedRequests
 from schemas.base import MAX_SECONDS, Json
+from schemas.errors import InvalidArgument
 from schemas.ids import call_id_of
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
 from schemas.mcp import ListToolsResult
@@ -26,6 +27,7 @@ class Answer(TypedDict, total=False):
     result: Json
 
 
+@naming_arguments
 class ToolMethods(TypedRequests):
     """Lists and calls the tools of a session."""
 
@@ -87,7 +89,8 @@ class ToolMethods(TypedRequests):
             on_pending: is called once when the call takes longer than ``pending_after``.
             on_log: is called with the server's log messages.
             on_change: is called when the server says that one of its lists or a resource has changed.
-            on_question: is called when the server asks a question; returns the answer.
+            on_question: is called when the server asks a question; returns the answer. After a wrong answer the call
+                raises ``InvalidArgument`` with ``executed`` None, and the tool waits at the server until ``timeout``.
             return_questions: return the server's questions instead: the result's ``result_type`` is then
                 ``input_required``.
             input_responses: the answers to the ``input_requests`` of such a result, by their names there; goes with
@@ -125,9 +128,7 @@ class ToolMethods(TypedRequests):
                 case ToolsChanged() if on_change is not None:
                     await _awaited(on_change(message))
                 case InputRequired() if on_question is not None:
-                    answer = await _awaited(on_question(message))
-                    body = {"session_id": session_id, "input_id": message.input_id, **answer}
-                    await self._ask(InputAnswer, body, call_id_of(session_id), message.timeout)
+                    await self._answer(session_id, message, await _awaited(on_question(message)))
                 case _:
                     pass
 
@@ -167,6 +168,24 @@ class ToolMethods(TypedRequests):
             request_state=request_state,
             client_capabilities=client_capabilities,
         )
+
+    async def _answer(self, session_id: str, question: InputRequired, answer: object) -> None:
+        """Answer a question of a tool call that runs.
+
+        Raises:
+            InvalidArgument: the answer is none; its ``executed`` is None, because the call was sent.
+        """
+        try:
+            if not isinstance(answer, Mapping):
+                raise InvalidArgument(f"must be a dict such as {{'action': 'decline'}}, is {kind_of(answer)}")
+            body = {"session_id": session_id, "input_id": question.input_id, **answer}
+            await self._ask(InputAnswer, body, call_id_of(session_id), question.timeout)
+        except InvalidArgument as error:
+            wrong = InvalidArgument(
+                f"on_question returned a wrong answer: {error}. The tool call was sent, and waits for an answer"
+            )
+            wrong.executed = None
+            raise wrong from None
 
     async def cancel_tool(
         self, session_id: str, idempotency_key: str, *, reply_timeout: float = REPLY_TIMEOUT

@@ -2,16 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from consumer.client.arguments import check_seconds, check_text, encoded
+from consumer.client.arguments import check_seconds, check_text, encoded, kind_of, naming_arguments
 from consumer.client.requester import OnInterim, Outgoing, Requester
 from schemas.base import Json
-from schemas.errors import InvalidReply, NoReply
+from schemas.errors import InvalidArgument, InvalidReply, NoReply
 from schemas.ids import CallId, call_id_of
 from schemas.requests import (
     CallRequest,
@@ -73,6 +73,7 @@ class QuestionOptions(OpeningOptions, total=False):
     client_capabilities: Json | None
 
 
+@naming_arguments
 class TypedRequests:
     """Sends typed requests through a ``Requester``; what is above it knows no broker."""
 
@@ -102,6 +103,9 @@ class TypedRequests:
         Raises:
             SessionsError: the worker's error, as the class of its code, or a ``ClientError``.
         """
+        check_text("message_type", message_type)
+        if not isinstance(body, Mapping):
+            raise InvalidArgument(f"body: must be a dict, is {kind_of(body)}")
         check_seconds("reply_timeout", reply_timeout)
         if call_id is not None:
             check_text("call_id", call_id)

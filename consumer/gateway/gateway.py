@@ -30,7 +30,7 @@ from consumer.gateway.webhooks import Webhooks
 from consumer.observability.listening import CannotListen
 from consumer.settings import Settings
 from consumer.tokens import TokenKeys
-from schemas.errors import CannotConnect
+from schemas.errors import AccessRefused, CannotConnect
 
 log = structlog.get_logger(__name__)
 
@@ -155,7 +155,7 @@ async def run_gateway(settings: Settings) -> GatewayExit:
         log.error("http.cannot_listen", error=str(error))
         return GatewayExit.BAD_CONFIGURATION
     except CannotConnect as error:
-        log.error("broker.unreachable", error=str(error))
+        log.error("broker.refused" if isinstance(error, AccessRefused) else "broker.unreachable", error=str(error))
         return GatewayExit.BROKER_UNREACHABLE
     finally:
         await cancel_and_wait(connecting, leaving)

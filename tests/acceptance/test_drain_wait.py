@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 from tests.harness import Cluster, config
+from tests.proxy import proxy_to, through
 
 
 def waiting(seconds: float) -> dict:
@@ -24,6 +25,24 @@ async def test_the_last_worker_keeps_its_calls_until_they_end_and_takes_their_en
     assert await worker.ended() == 0
     await mcp.event("stopped")
     assert {event.data["reason"] for event in mcp.of("closed")} == {"call_ended"}
+
+
+async def test_the_last_worker_answers_for_its_calls_when_it_has_reconnected_meanwhile(mcp: Cluster):
+    async with proxy_to(mcp.url) as proxy:
+        worker = await mcp.start(waiting(60), AMQP_URL=through(mcp.url, proxy))
+        await mcp.client.publish_call_event({"call_id": "one", "kind": "started"})
+        await mcp.event("created", session_id="one")
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.logged("worker.waiting")
+        await proxy.disconnect_all()
+        await worker.logged("broker.reconnected")
+        mcp.client._connection.lookout.seen_until = 0.0
+        assert (await mcp.client.call_tool("one", "counter")).structured_content["count"] == 1
+        assert list((await mcp.client.list_sessions()).sessions) == ["one"]
+        await mcp.client.publish_call_event({"call_id": "one", "kind": "ended"})
+        assert await worker.ended() == 0
+        await mcp.event("stopped")
+        assert {event.data["reason"] for event in mcp.of("closed")} == {"call_ended"}
 
 
 async def test_new_calls_go_to_others_and_what_does_not_end_is_handed_over_in_time(mcp: Cluster):

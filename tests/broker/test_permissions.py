@@ -21,7 +21,7 @@ from consumer.client import SessionClient
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings
 from infra.broker import PrivateBroker, find_server
-from schemas.errors import Forbidden
+from schemas.errors import Forbidden, NotRouted, NotRoutedReason
 from schemas.ids import WorkerId
 from tests import programs
 from tests.broker_users import (
@@ -37,7 +37,7 @@ from tests.broker_users import (
     publish,
     url_of,
 )
-from tests.harness import Cluster, cluster, config
+from tests.harness import WAIT, Cluster, cluster, config
 from tests.programs import PROGRAM
 
 DEAD_WORKER = WorkerId("w-dead")
@@ -168,7 +168,8 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
         await publisher.publish_call_event(b'{"call_id": "c-1", "kind": "ended"}')
         await mcp.event("closed", call_id="c-1", reason="call_ended")
 
-        with pytest.raises(Forbidden, match=r"ACCESS_REFUSED.*acme\.mcp\.replies"):
+        lacks = r"the user 'publisher' lacks the permission configure for queue 'acme\.mcp\.replies"
+        with pytest.raises(Forbidden, match=lacks):
             await publisher.list_workers()
         await publisher.publish_call_event(b"no event")
         await mcp.until(lambda: mcp.logged("delivery", outcome="dead_lettered", reason="unrecognised"))
@@ -176,6 +177,55 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
         assert (await client.close("c-2")).closed
     assert await second.terminate() == 0
     assert mcp.logged("broker.lost") == []
+
+
+async def test_what_a_user_may_not_publish_costs_nothing_else(node: PrivateBroker, mcp: Cluster):
+    await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    async with SessionClient(url_of(node, "client"), prefix=NAMES.prefix) as client:
+        await client.create("c-1", "echo")
+        link, runs = client._connection._link, asyncio.Event()
+        slow = {"steps": 20, "interval": 0.05}
+        calling = asyncio.create_task(client.call_tool("c-1", "progress", slow, on_progress=lambda _: runs.set()))
+        await asyncio.wait_for(runs.wait(), WAIT)
+        lacks = r"the user 'client' lacks the permission write for exchange 'acme\.mcp\.calls' in the vhost '/'"
+        with pytest.raises(Forbidden, match=lacks) as caught:
+            await client.publish_call_event({"call_id": "c-2", "kind": "started"})
+        assert caught.value.executed is False
+        assert list((await client.list_sessions()).sessions) == ["c-1"]
+        assert not (await asyncio.wait_for(calling, WAIT)).is_error
+        assert client._connection._link is link
+
+
+@pytest.mark.parametrize("role", ["client", "gateway"])
+async def test_a_client_sees_within_seconds_that_no_worker_is_there(node: PrivateBroker, mcp: Cluster, role: Role):
+    worker = await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    async with SessionClient(url_of(node, role), prefix=NAMES.prefix) as client:
+        await client.create("c-1", "echo")
+        await worker.terminate()
+        client._connection.lookout.seen_until = 0.0
+        told = await asyncio.wait_for(
+            asyncio.gather(
+                client.list_workers(reply_timeout=600),
+                client.create("c-2", "echo", reply_timeout=600),
+                client.call_tool("c-1", "echo", {"text": "a"}, timeout=600),
+                return_exceptions=True,
+            ),
+            WAIT,
+        )
+        assert [type(one) for one in told] == [NotRouted] * 3
+        assert {one.details["reason"] for one in told if isinstance(one, NotRouted)} == {NotRoutedReason.NO_WORKER}
+        await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+        assert len((await client.list_workers()).workers) == 1
+
+
+async def test_a_client_is_told_what_is_not_declared_as_far_as_it_may_look(node: PrivateBroker):
+    await asyncio.to_thread(give_rights, node)
+    async with SessionClient(url_of(node, "client"), prefix=NAMES.prefix) as client:
+        for ask in (client.list_workers(), client.create("c-1", "echo"), client.call_tool("c-1", "echo")):
+            with pytest.raises(NotRouted, match=r"the prefix 'acme\.mcp'") as caught:
+                await asyncio.wait_for(ask, WAIT)
+            assert caught.value.details["reason"] == NotRoutedReason.NOT_DECLARED
+            assert f"exchange {NAMES.requests}" in caught.value.details["missing"]
 
 
 async def test_a_gateway_asks_and_publishes_with_one_user(node: PrivateBroker, mcp: Cluster) -> None:
@@ -221,8 +271,9 @@ async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: Priva
         worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "worker"))
         first = await worker.logged("broker.not_usable")
         assert "topology permissions" in first["hint"], "the broker is there: nobody shall start one"
-        told = await worker.logged("broker.unreachable")
-        assert "cannot be used" in told["error"]
+        told = await worker.logged("broker.not_permitted")
+        assert "does not permit" in told["error"]
+        assert "lacks the permission configure" in told["error"]
         assert not [record for record in worker.records if record["event"] == "broker.not_there"]
         assert re.search(rf"may not declare .*{re.escape(NAMES.dead_letters)}", told["error"])
         assert "topology apply" in told["error"]
@@ -307,7 +358,7 @@ async def test_a_command_that_its_user_may_not_run_is_told_so_and_what_is_needed
         )
         out, told = await programs.output_of(process, 60)
         assert (process.returncode, out) == (1, b""), told
-        assert told.startswith(b"ACCESS_REFUSED: the broker refused it: ")
+        assert told.startswith(f"ACCESS_REFUSED: the user '{role}' lacks the permission configure for queue ".encode())
         assert f"user '{role}'".encode() in told
         assert b"topology permissions" in told
         assert b"<" not in told

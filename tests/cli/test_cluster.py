@@ -131,7 +131,7 @@ async def test_a_follower_says_when_it_loses_the_connection_and_when_it_follows_
         assert b"Following" in await following.stderr.readline()
         await proxy.disconnect_all()
         lost, again = [(await following.stderr.readline()).decode() for _ in range(2)]
-        assert lost == "The connection to the broker is lost. Events are missed until it is restored.\n"
+        assert lost == "The connection to the broker is lost; reconnecting. Events are missed meanwhile.\n"
         assert again.startswith("Following again. Events of the last ")
         await cli("sessions", "create", "c-1", "echo")
         out, err = await following.communicate()
@@ -179,7 +179,7 @@ async def test_without_any_worker_the_next_step_is_told(at: Callable[[str], Cli]
     try:
         ran = await cli("sessions", "list")
         assert (ran.code, ran.out) == (1, "")
-        assert "mcp-sessions worker" in ran.err
+        assert f"nothing is declared under the prefix '{prefix}' in this vhost; check the prefix" in ran.err
         assert "'mcp-sessions topology apply' if the workers may not declare" in ran.err
         assert (await cli("workers", "--json")).error["code"] == "NOT_ROUTED"
         told = await cli("dead-letters", "list")

@@ -27,14 +27,14 @@ async def test_a_broker_that_restarts_is_told_and_outlived(scene: Stage):
         before = screen.settings
         await screen.shows("connected", "call-1")
         await scene.break_down("stop_app")
-        await screen.shows("no connection", "call-1")
+        await screen.shows("reconnecting", "call-1")
         await scene.break_down("start_app")
-        await screen.until(lambda: "no connection" not in screen.text and " connected" in screen.text)
+        await screen.until(lambda: "reconnecting" not in screen.text and " connected" in screen.text)
         await scene.start_calls(["call-2"])
         await screen.shows("call-1", "call-2", "2 by age")
         assert screen.process.returncode is None
         await scene.break_down("stop_app")
-        await screen.shows("no connection")
+        await screen.shows("reconnecting")
         screen.press("q")  # also when there is nobody to take leave of
         assert await screen.ended() == 0
         assert screen.settings == before

@@ -62,7 +62,7 @@ def head(known: Known, width: int, now: Now, *, paused: bool) -> list[Text]:
 
 def _link(known: Known, now: Now) -> Text:
     if not known.connected:
-        told = Text("no connection", style="bold red")
+        told = Text("reconnecting", style="bold red")
     elif known.problem:
         told = Text(shown(known.problem), style="yellow")
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from consumer.cli.top.known import NOBODY, NOTHING, ClusterListing, Known
 from schemas.base import Json
-from schemas.errors import Disconnected, Forbidden, NoReply, NotRouted, SessionsError, UnknownType
+from schemas.errors import Disconnected, Forbidden, NoReply, NotRouted, NotRoutedReason, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
 
 if TYPE_CHECKING:
@@ -83,11 +83,7 @@ class Watcher:
         return ClusterListing(workers["workers"], sessions, missing, more, figures, dead_letters)
 
     async def _request(self, message_type: str, body: Json) -> Json:
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT):  # a stopped broker confirms no request, for as long as it likes
-                return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
-        except TimeoutError:
-            raise NoReply(f"no reply to {message_type} within {REPLY_TIMEOUT:g} s") from None
+        return await self._client.request(message_type, body, reply_timeout=REPLY_TIMEOUT)
 
     async def _sessions(self) -> tuple[Json, list[str], bool]:
         sessions: Json = {}
@@ -135,7 +131,8 @@ class Watcher:
         try:
             listing = await self.fetch()
         except NotRouted as error:
-            self.known.problem = NOTHING if "nothing is declared" in str(error) else NOBODY
+            undeclared = error.details["reason"] == NotRoutedReason.NOT_DECLARED
+            self.known.problem = NOTHING if undeclared else NOBODY
         except NoReply:
             self.known.problem = NOBODY
         except SessionsError as error:

@@ -1,0 +1,135 @@
+"""Whether a worker is there, seen before a request is sent: what lies in a queue cannot be taken back.
+
+The broker tells how many consume from the queues that workers share. From RabbitMQ 4.3 on it tells this only to users
+who may read or write them, which clients may not: these ask the workers a question that expires.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from consumer.broker.declare import consumers_of, may_exist
+from consumer.broker.errors import BrokerUnavailable, NotPermitted
+from consumer.broker.link import Link
+from consumer.broker.topology import Names, Queue
+from consumer.client.missing import see_that_all_is_declared
+from consumer.concurrency.task_set import cancel_and_wait
+from schemas.errors import Disconnected, NotRouted, NotRoutedReason
+
+MOST_WAITED = 4.0
+"""How long (s) a request waits, unsent, for a worker to come: one that is started anew is away for a moment."""
+
+LOOK_EVERY = 0.25
+"""How long (s) from one look that finds no worker to the next."""
+
+SEEN_FOR = 0.1
+"""How long (s) after a reply or a look there is a worker for sure; a look costs a round trip to the broker."""
+
+ANSWERED_FOR = 1.0
+"""The same where a look costs a question to the workers."""
+
+QUESTION_TIMEOUT = 2.0
+"""How long (s) a worker may take to answer the question whether there is one."""
+
+
+class Lookout:
+    """Looks for workers on the link of the moment, with one look for all requests that wait.
+
+    ``linked`` returns the link, or raises ``Disconnected``. ``ask`` asks the workers a question, and returns whether
+    one has answered within so many seconds.
+    """
+
+    def __init__(self, names: Names, linked: Callable[[], Link], ask: Callable[[float], Awaitable[bool]]) -> None:
+        self._names = names
+        self._linked = linked
+        self._ask = ask
+        self.seen_until = 0.0
+        """Until when (the loop's clock) a worker counts as there."""
+        self.missed = False
+        """Whether the latest look has found no worker, so far."""
+        self._look: asyncio.Task[bool] | None = None
+        self._cannot_look: Link | None = None
+        """The link on which the broker does not tell this user who consumes."""
+
+    def heard(self) -> None:
+        """Note that a worker has answered."""
+        trusted = SEEN_FOR if self._cannot_look is None else ANSWERED_FOR
+        self.seen_until = max(self.seen_until, asyncio.get_running_loop().time() + trusted)
+
+    async def close(self) -> None:
+        """End the look that is under way."""
+        look, self._look = self._look, None
+        if look is not None:
+            await cancel_and_wait(look)
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until there is a worker.
+
+        Raises:
+            NotRouted: none came within ``timeout`` or ``MOST_WAITED`` seconds, or nothing is declared.
+            Disconnected: the broker did not even tell.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(timeout, MOST_WAITED)
+        missed = False
+        while loop.time() >= self.seen_until:
+            if (left := until - loop.time()) <= 0:
+                if missed or self.missed:
+                    raise NotRouted(f"{self.nobody}; nothing was sent", reason=NotRoutedReason.NO_WORKER)
+                raise Disconnected("the broker does not answer; nothing was sent", executed=False)
+            look = self._current_look()
+            await asyncio.wait({look}, timeout=left)
+            if look.done():
+                if look.cancelled():
+                    raise Disconnected("the client was disconnected; nothing was sent", executed=False)
+                if look.result():
+                    return
+                missed = True
+
+    @property
+    def nobody(self) -> str:
+        """The sentence for a prefix without workers."""
+        return f"no worker runs under the prefix {self._names.prefix!r}"
+
+    def _current_look(self) -> "asyncio.Task[bool]":
+        """The look that is under way, or a new one: no waiter's end is the look's."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._is_a_worker_there(), name="client-looks-for-workers")
+            self._look.add_done_callback(lambda look: look.cancelled() or look.exception())
+        return self._look
+
+    async def _is_a_worker_there(self) -> bool:
+        """Whether a worker consumes what clients send; yes when that cannot be seen. A no takes ``LOOK_EVERY``."""
+        link = self._linked()
+        self.missed = False
+        if link is not self._cannot_look:
+            try:
+                # A last worker that drains places no calls any more, and still answers for those that it has.
+                found = await consumers_of(link, self._names.queries) or await consumers_of(link, self._names.unowned)
+            except NotPermitted:
+                self._cannot_look = link
+            except BrokerUnavailable:
+                return True  # the publish tells what is wrong
+            else:
+                if found:
+                    self.heard()
+                    return True
+                self.missed = True
+                if not await may_exist(link, Queue(self._names.queries, "")):
+                    await see_that_all_is_declared(link, self._names)
+                await asyncio.sleep(LOOK_EVERY)
+                return False
+        self.missed = True
+        answered = await self._ask(QUESTION_TIMEOUT)
+        self.missed = not answered
+        return answered
+
+    async def is_left_alone(self) -> bool:
+        """Whether a question to the cluster waits for nobody; no when that cannot be seen."""
+        try:
+            link = self._linked()
+            if link is self._cannot_look:
+                return not await self._ask(QUESTION_TIMEOUT)
+            async with link.scratch() as scratch:
+                return await scratch.is_left_alone(self._names.queries)
+        except (BrokerUnavailable, Disconnected):
+            return False
