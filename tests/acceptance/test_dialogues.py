@@ -7,7 +7,7 @@ import time
 import pytest
 
 from consumer.client import Answer
-from schemas.errors import InvalidMessage, ServiceNotFound, SessionNotFound, ToolCancelled
+from schemas.errors import InvalidArgument, InvalidMessage, ServiceNotFound, SessionNotFound, ToolCancelled
 from schemas.interim import InputRequired, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress
 from tests.harness import ECHO, ROOT, Cluster
 
@@ -52,6 +52,23 @@ async def test_a_service_says_what_its_server_is_without_a_session(both: Cluster
     assert (await both.client.list_sessions()).sessions == {}
     with pytest.raises(ServiceNotFound):
         await both.client.describe_service("none")
+
+
+@eras
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"action": "acept"}, "action: must be 'accept', 'decline' or 'cancel'"),
+        ("large", "must be a dict such as {'action': 'decline'}, is of type str"),
+        (None, "must be a dict such as {'action': 'decline'}, is None"),
+    ],
+)
+async def test_a_wrong_answer_to_a_question_says_that_the_tool_call_was_sent(both: Cluster, era, answer, told):
+    with pytest.raises(InvalidArgument, match=r"on_question returned a wrong answer.*The tool call was sent") as caught:
+        await both.client.call_tool("c", "ask", service_name=era, on_question=lambda _: answer, idempotency_key="k")
+    assert told in str(caught.value)
+    assert (caught.value.executed, caught.value.retryable) == (None, False)
+    assert (await both.client.cancel_tool("c", "k")).cancelled, "it runs"
 
 
 @eras

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from consumer.client import CallEvent, CallKind, Disconnected, InvalidArgument, SessionClient, SyncSessionClient
+from consumer.client.arguments import naming_arguments
 
 Use = Callable[[SessionClient], Any]
 
@@ -30,6 +31,12 @@ Use = Callable[[SessionClient], Any]
         ),
         (lambda client: client.publish_call_event(b"{}", exchange=3), "exchange: must be a str"),
         (lambda client: client.publish_call_event(b"{}", routing_key=None), "routing_key: must be a str, is None"),
+        (lambda client: client.publish_call_event(b"{}", exchange="x" * 256), "exchange: must be 1 to 255 bytes long"),
+        (lambda client: client.publish_call_event(b"{}", exchange=""), "exchange: must be 1 to 255 bytes long, is 0"),
+        (lambda client: client.publish_call_event(b"{}", routing_key="x" * 256), "routing_key: must be 0 to 255 bytes"),
+        (lambda client: client.following("x" * 256).__aenter__(), "pattern: must be 0 to 255 bytes long, is 256"),
+        (lambda client: client.request("tools.call", "x"), "body: must be a dict, is of type str"),
+        (lambda client: client.request(7, {}), "message_type: must be a str, is of type int"),
         (lambda client: client.publish_call_event({"call_id": b"c"}), "call_id: must be a value that JSON has"),
         (lambda client: client.following(3).__aenter__(), "pattern: must be a str"),
         (lambda client: client.call_tool("c", "echo", [1]), "arguments: must be an object"),
@@ -48,6 +55,18 @@ Use = Callable[[SessionClient], Any]
         (lambda client: client.list_sessions(limit=0), "limit: must be greater than or equal to 1"),
         (lambda client: anext(client.iter_sessions(page_size=0)), "page_size: must be 1 to 10000, is 0"),
         (lambda client: client.get_prompt("c", "greet", {"n": 1}), "arguments.n: must be a valid string"),
+        (
+            lambda client: client.call_tool("c", "echo", tmeout=3),
+            "call_tool: has no argument 'tmeout'; did you mean 'timeout'?",
+        ),
+        (lambda client: client.call_tool("c"), "call_tool: missing a required argument: 'name'"),
+        (
+            lambda client: client.call_tool("c", "echo", {}, 3),
+            "call_tool: takes 3 arguments without a name (session_id, name, arguments), not 4",
+        ),
+        (lambda client: client.request("x", {}, timeout=3), "request: has no argument 'timeout'; did you mean"),
+        (lambda client: client.following(on_conection=print), "following: has no argument 'on_conection'; did you"),
+        (lambda client: client.iter_sessions(pagesize=3), "iter_sessions: has no argument 'pagesize'; did you"),
     ],
 )
 async def test_an_argument_of_a_method(use: Use, told: str):
@@ -77,6 +96,33 @@ async def test_what_json_makes_of_an_argument_counts():
     for arguments in (event, {1: "a"}, {"pair": (1, 2)}):
         with pytest.raises(Disconnected):
             await SessionClient("amqp://localhost").call_tool("c", "echo", arguments)  # type: ignore[arg-type]
+
+
+def test_an_argument_of_the_synchronous_clients_methods():
+    with pytest.raises(InvalidArgument, match="mint_token: has no argument 'scope'; did you mean 'scopes'"):
+        SyncSessionClient(token_keys=["0" * 64]).mint_token("c", scope=["mcp"])  # type: ignore[call-arg]
+
+
+def test_a_methods_own_type_error_is_not_told_as_one_of_its_arguments():
+    @naming_arguments
+    class Broken:
+        def method(self, argument: int) -> int:
+            return argument + None  # type: ignore[operator]
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Broken().method(1)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "told"),
+    [
+        (["mcpp"], "scopes[0]: must be 'mcp' or 'gateway', is 'mcpp'; did you mean 'mcp'?"),
+        ([], "scopes: must have at least one of 'mcp', 'gateway'"),
+    ],
+)
+def test_a_token_for_no_scope_that_there_is(scopes: Any, told: str):
+    with pytest.raises(InvalidArgument, match=re.escape(told)):
+        SessionClient(token_keys=["0" * 64]).mint_token("c", scopes=scopes)
 
 
 def test_a_token_for_what_is_no_list_of_services():
