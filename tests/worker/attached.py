@@ -98,12 +98,12 @@ class Attached:
 
 @asynccontextmanager
 async def attached(
-    worker: Mapping[str, Any] | None = None, *, shared: bool = True,
+    worker: Mapping[str, Any] | None = None, *,
     before: Callable[[SimulatedLink], Awaitable[None]] | None = None, **more: Any,
 ) -> AsyncIterator[Attached]:  # fmt: skip
     """A worker that is ready; ``worker`` are settings of it, beside its id.
 
-    ``before`` is what happens at the broker before it comes, and ``shared`` whether it takes what others take as well.
+    ``before`` is what happens at the broker before it comes.
     """
     settings = Settings.model_validate(
         {"services": {"echo": {"command": ["x"]}}, "worker": {"worker_id": ME, **(worker or {})}, **more}
@@ -129,7 +129,7 @@ async def attached(
         parts.tasks.start(parts.reports.keep_announcing(up), "presence")
         parts.tasks.start(parts.outbox.run(), "outbox")
         try:
-            await consumers.attach(wire.link, shared=shared)
+            await consumers.attach(wire.link)
             parts.state = "ready"
             await parts.reports.announce()
             await passes(1.0)

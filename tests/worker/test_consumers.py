@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from consumer.broker.errors import BrokerUnavailable, NameTaken
+from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Binding, Queue, inbox
 from consumer.calls.cluster.inbox_probe import PROBE
@@ -45,11 +46,23 @@ async def test_a_worker_consumes_its_own_queues_and_those_that_all_share():
 
 
 @in_virtual_time
-async def test_who_only_comes_back_to_leave_takes_nothing_that_others_can_take():
-    async with attached(shared=False) as scene:
+async def test_who_comes_back_while_it_leaves_takes_what_it_has_not_stopped_to_take():
+    async with attached() as scene:
+
+        async def comes_back(link: Link) -> None:
+            await scene.consumers.detached()
+            await link.close()
+            await passes(0.1)
+            another = await scene.another_link()
+            scene.parts.publisher.attach(await another.publishing(signed=True))
+            await scene.consumers.attach(another)
+
+        await scene.consumers.shared.stop_placing()
+        await comes_back(scene.wire.link)
+        assert scene.consumed() == {"calls", "queries"}, "only it may be there to take the ends of its calls"
+        await scene.consumers.shared.stop_taking(1.0)
+        await comes_back(scene.links[-1])
         assert scene.consumed() == set()
-        for name in own_queues(scene):
-            assert len(scene.queue(name).consumers) == 1, name
 
 
 @in_virtual_time
@@ -61,7 +74,7 @@ async def test_a_new_link_asks_everybody_to_report_and_for_the_calls_that_have_e
         heard = await scene.wire.consume("theirs")
         await scene.consumers.detached()
         link = await scene.another_link()
-        await scene.consumers.attach(link, shared=True)
+        await scene.consumers.attach(link)
         told = [heard.deliveries.get_nowait() for _ in range(heard.deliveries.qsize())]
         asked = [one.message.reply_to for one in told if one.type == PresenceRequest.type]
         mine = scene.wire.names.worker(ME, link.token)
