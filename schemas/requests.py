@@ -308,9 +308,10 @@ class ServicesDescribe(Strict):
 
 
 class WorkersList(Strict):
-    """List the workers that are present."""
+    """List the workers that are present. With ``known``, tell at once what one worker knows, and ask no others."""
 
     type: ClassVar[str] = "workers.list"
+    known: bool = False
 
 
 class WorkersFigures(Strict):

@@ -125,9 +125,10 @@ class Queries:
         except SessionsError as error:
             return refused(error)
         try:
-            await self._presence.has_listened(PRESENCE_TIMEOUT)
-            # Lists of sessions and figures are asked of each worker; what else is told is in their reports.
-            await self._presence.refreshed(0 if isinstance(request, ServicesList | WorkersList) else None)
+            if not (isinstance(request, WorkersList) and request.known):
+                await self._presence.has_listened(PRESENCE_TIMEOUT)
+                # Lists of sessions and figures are asked of each worker; what else is told is in their reports.
+                await self._presence.refreshed(0 if isinstance(request, ServicesList | WorkersList) else None)
             return Done(await self._reply(request), routine=not isinstance(request, ServicesTools | ServicesDescribe))
         except SessionsError as error:
             return Done(failed(error))

@@ -42,7 +42,7 @@ LOOK_AFTER = 2.0
 """After how long (s) without a reply a client looks whether there is a worker at all, and after how long once more."""
 
 LARGE = 1 << 20
-"""From how many bytes on every request is confirmed: a broker's limit may be lower than ours."""
+"""From this size (bytes) on every request is confirmed, because a broker's limit may be lower than ours."""
 
 _LIBRARIES = ("aio_pika", "aiormq")
 """What the broker room stands on. They log, with tracebacks, what they raise as well."""
@@ -158,7 +158,7 @@ class AmqpConnection:
         await self.followers.attach(link)
 
     def _refused(self, reason: str) -> None:
-        """The broker has refused something that was sent without a confirmation: confirmations tell the next time."""
+        """Note that the broker refused a request without a confirmation. The next ones are confirmed, and say why."""
         self._proven.clear()
         self._rpc_client.refused(reason)
 
@@ -244,7 +244,7 @@ class AmqpConnection:
             raise InvalidReply(error.message) from error
 
     async def _unroutable(self, error: BrokerError) -> ClientError:
-        """What is told of a message that the broker had no queue for: what is missing of the topology, or the error."""
+        """Return the error for a message that no queue took: what is missing of the topology, else the broker's."""
         try:
             await see_that_all_is_declared(self._linked(), self.names)
         except (NotRouted, Disconnected) as missing:
@@ -254,8 +254,9 @@ class AmqpConnection:
         return translated(error)
 
     async def _is_answered(self, timeout: float) -> bool:
-        """Whether a worker answers a question; yes when that cannot be found out, for the request itself tells why."""
-        question = Message(body=b"{}", type=WorkersList.type, expiration=round(timeout * 1000))
+        """Return whether a worker answers a question; true also when it cannot be sent, as the request will say why."""
+        body = WorkersList(known=True).model_dump_json().encode()  # without it, each worker would be asked for a report
+        question = Message(body=body, type=WorkersList.type, expiration=round(timeout * 1000))
         try:
             await self._rpc_client.ask(question, self._to_cluster, self.names.queries, timeout=timeout)
         except TimeoutError:

@@ -1,7 +1,7 @@
-"""Whether a worker is there, seen before a request is sent: what lies in a queue cannot be taken back.
+"""Looks whether a worker runs before a request is sent, because a message in a queue cannot be taken back.
 
-The broker tells how many consume from the queues that workers share. From RabbitMQ 4.3 on it tells this only to users
-who may read or write them, which clients may not: these ask the workers a question that expires.
+RabbitMQ tells how many consumers the workers' shared queues have. From 4.3 on it tells this only to users who may read
+or write the queue, which clients may not. Such a client sends the workers a question that expires.
 """
 
 import asyncio
@@ -16,26 +16,26 @@ from consumer.concurrency.task_set import cancel_and_wait
 from schemas.errors import Disconnected, NotRouted, NotRoutedReason
 
 MOST_WAITED = 4.0
-"""How long (s) a request waits, unsent, for a worker to come: one that is started anew is away for a moment."""
+"""How long (s) a request waits, unsent, for a worker: one that restarts is away for a moment."""
 
 LOOK_EVERY = 0.25
-"""How long (s) from one look that finds no worker to the next."""
+"""How long (s) a look that finds no worker waits before the next one."""
 
 SEEN_FOR = 0.1
-"""How long (s) after a reply or a look there is a worker for sure; a look costs a round trip to the broker."""
+"""How long (s) after a reply or a look no new look is needed; a look costs a round trip to the broker."""
 
 ANSWERED_FOR = 1.0
-"""The same where a look costs a question to the workers."""
+"""The same where a look costs two messages: the question to the workers, and the answer."""
 
 QUESTION_TIMEOUT = 2.0
 """How long (s) a worker may take to answer the question whether there is one."""
 
 
 class Lookout:
-    """Looks for workers on the link of the moment, with one look for all requests that wait.
+    """Looks for workers on the current link, with one look for all requests that wait. It does nothing at rest.
 
-    ``linked`` returns the link, or raises ``Disconnected``. ``ask`` asks the workers a question, and returns whether
-    one has answered within so many seconds.
+    ``linked`` returns the link, or raises ``Disconnected``. ``ask`` sends the workers a question, and returns whether
+    one of them answered within the given number of seconds.
     """
 
     def __init__(self, names: Names, linked: Callable[[], Link], ask: Callable[[float], Awaitable[bool]]) -> None:
@@ -43,7 +43,7 @@ class Lookout:
         self._linked = linked
         self._ask = ask
         self.seen_until = 0.0
-        """Until when (the loop's clock) a worker counts as there."""
+        """Until when (the loop's clock) requests are sent without a look."""
         self.missed = False
         """Whether the latest look has found no worker, so far."""
         self._look: asyncio.Task[bool] | None = None
@@ -91,40 +91,41 @@ class Lookout:
         return f"no worker runs under the prefix {self._names.prefix!r}"
 
     def _current_look(self) -> "asyncio.Task[bool]":
-        """The look that is under way, or a new one: no waiter's end is the look's."""
+        """Return the look that is under way, or begin one. It is a task, so it outlives the request that began it."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._is_a_worker_there(), name="client-looks-for-workers")
             self._look.add_done_callback(lambda look: look.cancelled() or look.exception())
         return self._look
 
     async def _is_a_worker_there(self) -> bool:
-        """Whether a worker consumes what clients send; yes when that cannot be seen. A no takes ``LOOK_EVERY``."""
+        """Return whether a worker runs; true also when the connection is lost. A no takes ``LOOK_EVERY`` or longer."""
         link = self._linked()
         self.missed = False
         if link is not self._cannot_look:
             try:
-                # A last worker that drains places no calls any more, and still answers for those that it has.
-                found = await consumers_of(link, self._names.queries) or await consumers_of(link, self._names.unowned)
+                return await self._sees_a_worker(link)
             except NotPermitted:
                 self._cannot_look = link
             except BrokerUnavailable:
                 return True  # the publish tells what is wrong
-            else:
-                if found:
-                    self.heard()
-                    return True
-                self.missed = True
-                if not await may_exist(link, Queue(self._names.queries, "")):
-                    await see_that_all_is_declared(link, self._names)
-                await asyncio.sleep(LOOK_EVERY)
-                return False
         self.missed = True
         answered = await self._ask(QUESTION_TIMEOUT)
         self.missed = not answered
         return answered
 
+    async def _sees_a_worker(self, link: Link) -> bool:
+        # A last worker that drains places no calls any more, and still answers for those that it has.
+        if await consumers_of(link, self._names.queries) or await consumers_of(link, self._names.unowned):
+            self.heard()
+            return True
+        self.missed = True
+        if not await may_exist(link, Queue(self._names.queries, "")):
+            await see_that_all_is_declared(link, self._names)
+        await asyncio.sleep(LOOK_EVERY)
+        return False
+
     async def is_left_alone(self) -> bool:
-        """Whether a question to the cluster waits for nobody; no when that cannot be seen."""
+        """Return whether no worker takes questions to the cluster; false also when the connection is lost."""
         try:
             link = self._linked()
             if link is self._cannot_look:

@@ -220,6 +220,16 @@ async def test_places_of_a_service_are_added_up_and_its_command_is_masked(cluste
     assert [one["worker_id"] for one in (await cluster.ask("workers.list")).unwrap()["workers"]] == [W1, W2, W3]
 
 
+async def test_the_workers_that_one_knows_are_told_without_asking_the_others(cluster: Three):
+    asked: list[str] = []
+    presence = cluster.members[0].presence
+    presence._request_presence = lambda: asked.append("presence")
+    for body, questions in (({"known": True}, 0), ({}, 1)):
+        workers = (await cluster.ask("workers.list", body)).unwrap()["workers"]
+        assert [one["worker_id"] for one in workers] == [W1, W2, W3]
+        assert len(asked) == questions
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "code"),
     [
