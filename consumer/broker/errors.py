@@ -5,7 +5,7 @@
     BrokerError
     ├── BrokerUnreachable   nobody answered at start for longer than allowed
     │   ├── BrokerRefused   somebody did, and lets us in neither now nor in a minute
-    │   └── BrokerForbids   somebody did, and our user may not do there what it has to
+    │   └── BrokerForbids   somebody did, and our user lacks a permission
     ├── BrokerSilent        somebody accepts connections there, and says nothing
     ├── BrokerUntrusted     TLS does not prove that it is the broker
     ├── NameTaken           another process uses our name there
@@ -75,7 +75,7 @@ class Unroutable(PublishFailed):
 
 
 class NoExchange(Unroutable):
-    """There is no such exchange; it cost the channel."""
+    """There is no such exchange. The broker closed the channel."""
 
 
 class PublishUnknown(BrokerError):

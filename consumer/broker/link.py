@@ -60,7 +60,7 @@ GIVE_UP_TIMEOUT = 0.3
 CONFIRM_CHANNELS = 2
 
 MOST_CHANNELS = 100
-"""How many numbers the channels of one publishing connection have in turn; a plan may allow no more channels."""
+"""How many channel numbers one publishing connection uses in turn; a hosting plan may allow no more."""
 
 TICK = 0.5
 STALL = 1.5
@@ -329,7 +329,7 @@ class Link:
     ) -> PublishChannels:
         """Open the publishing connection and its channels; what is ``signed`` says which user published it.
 
-        With ``refused`` a publication that the broker refuses does not cost the link; see ``Publisher``.
+        With ``refused``, the link survives a publication that the broker refuses; see ``Publisher``.
         """
         connection = await self._connect("publish")
         user = await verified_user(connection, user_of(str(self._url))) if signed else None
@@ -353,7 +353,7 @@ class Link:
         """The channels by their numbers; None while one is being opened."""
 
         async def may_be_refused(confirms: bool) -> Opened:
-            # Not the library's numbers: it takes one again before the broker knows that its channel has ended.
+            # The library would use a number again before the broker knows that its former channel is closed.
             number = next(one for one in numbers if one not in taken or ((old := taken[one]) and old.is_closed))
             taken[number] = None
             pika = connection.channel(number, publisher_confirms=confirms, on_return_raises=confirms)

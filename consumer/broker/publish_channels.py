@@ -1,9 +1,9 @@
 """The channels of a publishing connection.
 
-RabbitMQ closes the channel of a publication that it refuses (no such exchange, no permission, too large), and says
-nothing of what else is under way on it. A worker publishes on a few channels that it needs all: the loss of one is the
-loss of the link. Who publishes for others, as a client does, has a channel for each publication that is being
-confirmed: a refusal costs nothing else.
+RabbitMQ closes the channel of a publication that it refuses (no such exchange, no permission, too large). It does not
+say what became of the other publications on that channel. A worker shares a few channels between all publications, and
+gives up the link when it loses one. A client lends each publication a channel until it is confirmed, so that a refusal
+affects no other publication.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from consumer.broker.pending import Pending
 from consumer.concurrency.task_set import Tasks
 
 MOST_LENT = 16
-"""How many publications are confirmed at once on channels of their own; others wait for their turn."""
+"""How many publications can wait for their confirmation at once; others wait for a free channel."""
 
 TURN_TIMEOUT = 30.0
-"""How long (s) a publication waits for its turn; a broker in a memory or disk alarm confirms nothing."""
+"""How long (s) a publication waits for a free channel; a broker in a memory or disk alarm confirms nothing."""
 
 Opened = tuple[AbstractChannel, aiormq.Channel]
-"""A channel as both libraries know it. The first is held, or it is collected and closes under us."""
+"""A channel as both libraries know it. The first must be referenced, because it closes when it is collected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class PublishingTerms:
 
 
 class PublishChannels(Protocol):
-    """Where to publish: with confirms on a channel that is taken and given back, without on one for all."""
+    """The channels to publish on: one with confirms is taken and given back, the one without is shared."""
 
     terms: PublishingTerms
 
     async def take(self, *, outbox: bool) -> aiormq.Channel:
-        """Take a channel with confirms; the outbox has one of its own, whose order must be kept.
+        """Take a channel with confirms. The outbox has one of its own, because its order must be kept.
 
         Raises:
             BrokerUnavailable: there is none; nothing was sent.
@@ -54,7 +54,7 @@ class PublishChannels(Protocol):
         ...
 
     def give_back(self, channel: aiormq.Channel, *, failed: bool) -> None:
-        """Give a channel back whose publication was confirmed, or has ``failed`` or was given up."""
+        """Give a channel back. ``failed`` says that its publication failed, or that the caller gave it up."""
         ...
 
     async def unconfirmed(self) -> aiormq.Channel:
@@ -71,7 +71,7 @@ class PublishChannels(Protocol):
 
 
 class SharedChannels:
-    """A few channels that take turns; none of them may be lost."""
+    """A few channels that take turns. The loss of one is the loss of the link."""
 
     def __init__(
         self, terms: PublishingTerms, confirm: Sequence[Opened], outbox: Opened, unconfirmed: Opened, look: Opened
@@ -88,7 +88,7 @@ class SharedChannels:
         return self._confirm[self._turn][1]
 
     def give_back(self, channel: aiormq.Channel, *, failed: bool) -> None:
-        """Do nothing: others publish on it meanwhile."""
+        """Do nothing: the channel is shared."""
 
     async def unconfirmed(self) -> aiormq.Channel:
         """Return the channel without confirms."""
@@ -100,10 +100,10 @@ class SharedChannels:
 
 
 class SureWrites:
-    """What a channel of aiormq uses of its connection's write queue; what is put at once is never left out.
+    """The write queue of a connection as its channels use it, with a ``put_nowait`` that drops no frame.
 
-    aiormq leaves its answer to a ``channel.close`` out when the queue is full. The broker would close the connection
-    for the next channel of that number.
+    When the queue is full, aiormq drops its answer to a ``channel.close``. RabbitMQ would then close the connection
+    when a new channel gets that number.
     """
 
     def __init__(self, queue: "asyncio.Queue[ChannelFrame]", tasks: Tasks) -> None:
@@ -123,7 +123,9 @@ class SureWrites:
 
 
 class LentChannels:
-    """Channels that may be lost: each with confirms is lent to one publication, and the one without is replaced.
+    """Channels that may be lost. Each with confirms is lent to one publication; the one without is replaced when lost.
+
+    They are opened when they are needed, and kept. A publication that finds an idle one costs no extra round trip.
 
     ``open_one`` opens a channel, with confirms or without. ``close`` closes one in the background.
     """
@@ -172,7 +174,7 @@ class LentChannels:
         return await self._open_one(True)
 
     def give_back(self, channel: aiormq.Channel, *, failed: bool) -> None:
-        """Keep it for the next publication, unless what still comes about this one would be taken for that."""
+        """Keep the channel for the next publication. A failed one is closed: a late answer to it could be mistaken."""
         pika = self._lent.pop(channel)
         if not failed:
             self._idle.append((pika, channel))
@@ -181,12 +183,12 @@ class LentChannels:
         self._room.release()
 
     async def unconfirmed(self) -> aiormq.Channel:
-        """Return the channel without confirms; a new one with the first call, and when the broker has closed it."""
+        """Return the channel without confirms. It is opened by the first call, and anew after the broker closed it."""
         async with self._replacing:
             if self._unconfirmed is None or self._unconfirmed[1].is_closed:
                 self._unconfirmed = await self._open_one(False)
             return self._unconfirmed[1]
 
     def look(self) -> aiormq.Channel:
-        """Refuse: only workers ask there."""
+        """Refuse: only workers ask questions there."""
         raise NotImplementedError

@@ -58,10 +58,11 @@ class Publisher:
     """Publishes through the current link; there may be none for a while.
 
     What is published while something is traced becomes part of that trace; with ``begins_traces`` everything is traced.
-    One that ``signs`` publishes under the name of its user (``user_id``), which RabbitMQ verifies. With ``refused``, a
-    publication that the broker refuses costs nothing else; it is called with the reason when the broker has refused one
-    without a confirmation, and with it may have dropped what was published so before and after. Without ``refused`` a
-    refusal costs the link.
+    One that ``signs`` publishes under the name of its user (``user_id``), which RabbitMQ verifies.
+
+    Without ``refused``, the link is lost when the broker refuses a publication. With it, other confirmed publications
+    go on. It is called with the reason when the broker refuses a publication without a confirmation. The broker may
+    then have dropped others without a confirmation, too.
     """
 
     def __init__(

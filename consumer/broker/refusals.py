@@ -1,4 +1,4 @@
-"""Which permission a user lacks, in a sentence: RabbitMQ names what it refuses, and not everywhere the permission."""
+"""Names the permission that a user lacks. RabbitMQ 3.10 names the queue or exchange only."""
 
 import re
 from typing import Final, Literal
@@ -34,7 +34,7 @@ _REFUSED: Final = re.compile(
 
 
 def not_permitted(error: ChannelAccessRefused, operation: Operation) -> NotPermitted:
-    """The error of an operation that RabbitMQ has refused for a lack of permission."""
+    """Return the error for an operation that RabbitMQ refused; it names the missing permission if it is known."""
     reason = reason_of(error)
     found = _REFUSED.search(reason)
     needed = _NEEDED.get((operation, found["kind"])) if found else None

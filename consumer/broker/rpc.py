@@ -20,7 +20,7 @@ class RpcClient:
         """Where replies come."""
         self._waiting: dict[str, asyncio.Queue[Delivery | BrokerError]] = {}
         self._unconfirmed: set[str] = set()
-        """Those of which the broker has confirmed nothing."""
+        """The correlation ids of requests that were published without a confirmation."""
 
     def attach(self, reply_to: str) -> None:
         """Use a new link: replies come to this address from now on."""

@@ -1,4 +1,4 @@
-"""What is missing on a broker that takes no request, told in a sentence and for programs."""
+"""Finds the exchanges and queues of a prefix that are missing on the broker."""
 
 from consumer.broker.declare import exists
 from consumer.broker.errors import NotPermitted
@@ -11,7 +11,7 @@ MOST_NAMED = 3
 
 
 async def see_that_all_is_declared(link: Link, names: Names) -> None:
-    """Look for what is missing of a prefix's topology; what this user may not look for does not count.
+    """Check that the topology of a prefix is declared; what this user may not look for does not count.
 
     Raises:
         NotRouted: nothing is, or something is missing; the message and the details say what.

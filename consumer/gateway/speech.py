@@ -44,7 +44,7 @@ _FAULT: Final = re.compile(r"^(\S+)\n  (.+?) \[type=", re.MULTILINE)
 
 
 def told_by_tool(text: str) -> str:
-    """What a tool says of its own failure; what Pydantic reports of wrong arguments is one sentence of that."""
+    """Return a tool's text about its failure. What Pydantic reports of wrong arguments becomes one plain sentence."""
     reported = _PYDANTIC.search(text)
     if reported is None:
         return text or FAILED

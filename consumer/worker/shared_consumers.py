@@ -16,7 +16,7 @@ PLACED_AT_ONCE = 2000
 
 
 class SharedConsumers:
-    """Consumes the shared queues, each on a channel of its own, until the worker stops doing so as it leaves.
+    """Consumes the shared queues, each on a channel of its own. A worker that leaves stops in two steps.
 
     ``prefetch`` is how many raw events, and how many requests, it has in hand.
     """
@@ -36,7 +36,7 @@ class SharedConsumers:
         self._takes = True
 
     async def attach(self, link: Link) -> None:
-        """Consume on a new link what this worker has not stopped to consume."""
+        """Consume on a new link, except from queues that this worker has stopped consuming as it leaves."""
         names, before = self._names, self._gate.before
         if self._places:
             unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)

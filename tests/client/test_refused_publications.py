@@ -1,4 +1,4 @@
-"""What the broker refuses of a client costs that publication only; whatever else is under way goes on."""
+"""A publication that the broker refuses to a client fails alone: everything else that is under way goes on."""
 
 import asyncio
 from collections.abc import AsyncIterator

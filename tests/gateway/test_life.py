@@ -95,6 +95,7 @@ async def test_what_is_refused_because_no_worker_runs_is_not_executed_later(mcp:
             "error": f"no worker runs under the prefix {mcp.prefix!r}; nothing was sent",
             "code": "NOT_ROUTED",
             "retryable": True,
+            "details": {"reason": "no_worker"},
         }
     function = {"function": "counter", "call_id": "c-2", "argument": {"parsed": [{}]}}
     spoken = (await http.post("/signalwire/swaig/echo", json=function)).json()["response"]
