@@ -27,8 +27,11 @@ SEEN_FOR = 0.1
 ANSWERED_FOR = 1.0
 """The same where a look costs two messages: the question to the workers, and the answer."""
 
+ASK_EVERY = 0.5
+"""How long (s) a look waits for an answer before it asks again; a worker that stands still may have the question."""
+
 QUESTION_TIMEOUT = 2.0
-"""How long (s) a worker may take to answer the question whether there is one."""
+"""How long (s) workers may take to answer before a question that was sent counts as nobody's."""
 
 
 class Lookout:
@@ -109,7 +112,7 @@ class Lookout:
             except BrokerUnavailable:
                 return True  # the publish tells what is wrong
         self.missed = True
-        answered = await self._ask(QUESTION_TIMEOUT)
+        answered = await self._ask(ASK_EVERY)
         self.missed = not answered
         return answered
 

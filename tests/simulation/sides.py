@@ -11,7 +11,8 @@ from consumer.broker.channel import Channel
 from consumer.broker.errors import BrokerError
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
-from consumer.broker.publisher import PublishChannels, Publisher
+from consumer.broker.publish_channels import PublishChannels
+from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Exchange, Queue
 
 LIMIT = 2
@@ -238,7 +239,8 @@ class Side:
             )
             channels = self._publishing[number]
             if how == "unconfirmed" and channels is not None:
-                await channels.unconfirmed.basic_qos(prefetch_count=0)  # the broker has done what came before
+                unconfirmed = await channels.unconfirmed()
+                await unconfirmed.basic_qos(prefetch_count=0)  # the broker has done what came before
         except BrokerError as error:
             return _why(error)
         except Exception as error:  # noqa: BLE001 - the library's word for a channel that was closed
