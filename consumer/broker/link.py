@@ -348,13 +348,17 @@ class Link:
 
         assert connection.transport is not None, "it is connected"
         agreed = connection.transport.connection.connection_tune.channel_max or MOST_CHANNELS
-        numbers = itertools.cycle(range(1, min(agreed, MOST_CHANNELS) + 1))
+        most = min(agreed, MOST_CHANNELS)
+        numbers = itertools.cycle(range(1, most + 1))
         taken: dict[int, aiormq.Channel | None] = {}
         """The channels by their numbers; None while one is being opened."""
 
         async def may_be_refused(confirms: bool) -> Opened:
             # The library would use a number again before the broker knows that its former channel is closed.
-            number = next(one for one in numbers if one not in taken or ((old := taken[one]) and old.is_closed))
+            turn = itertools.islice(numbers, most)
+            number = next((one for one in turn if one not in taken or ((old := taken[one]) and old.is_closed)), None)
+            if number is None:  # a broker that stands still, or in an alarm, closes none of those that were given up
+                raise BrokerUnavailable("the broker closes no channel of those that are in use; nothing was sent")
             taken[number] = None
             pika = connection.channel(number, publisher_confirms=confirms, on_return_raises=confirms)
             try:
@@ -371,7 +375,7 @@ class Link:
         def close(pika: AbstractChannel) -> None:
             self._closing.start(_closed(pika), "publish-close")
 
-        return LentChannels(terms, may_be_refused, close)
+        return LentChannels(terms, may_be_refused, close, most=most // 2)
 
     def _refused(self, closing: "asyncio.Future[Any]", refused: Callable[[str], None]) -> None:
         error = None if closing.cancelled() else closing.exception()

@@ -127,7 +127,8 @@ class LentChannels:
 
     They are opened when they are needed, and kept. A publication that finds an idle one costs no extra round trip.
 
-    ``open_one`` opens a channel, with confirms or without. ``close`` closes one in the background.
+    ``open_one`` opens a channel, with confirms or without. ``close`` closes one in the background. At most ``most`` are
+    lent at once, and at most ``MOST_LENT``.
     """
 
     def __init__(
@@ -135,13 +136,15 @@ class LentChannels:
         terms: PublishingTerms,
         open_one: Callable[[bool], Awaitable[Opened]],
         close: Callable[[AbstractChannel], None],
+        *,
+        most: int,
     ) -> None:
         self.terms = terms
         self._open_one = open_one
         self._close = close
         self._idle: list[Opened] = []
         self._lent: dict[aiormq.Channel, AbstractChannel] = {}
-        self._room = asyncio.Semaphore(MOST_LENT)
+        self._room = asyncio.Semaphore(max(1, min(MOST_LENT, most)))
         self._unconfirmed: Opened | None = None
         self._replacing = asyncio.Lock()
 

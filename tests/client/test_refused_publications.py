@@ -10,7 +10,7 @@ from consumer.broker.link import Link
 from consumer.broker.publish_channels import MOST_LENT
 from consumer.broker.topology import Binding, Exchange, Names, Queue
 from consumer.client import SessionClient
-from schemas.errors import NoReply, NotConfirmed, NotRouted, NotRoutedReason
+from schemas.errors import Disconnected, NoReply, NotConfirmed, NotRouted, NotRoutedReason
 from tests.harness import WAIT, Cluster
 from tests.proxy import proxy_to, standing_still, through
 
@@ -80,6 +80,30 @@ async def test_a_broker_that_confirms_nothing_is_waited_for_no_longer_than_for_t
         client._connection.lookout.seen_until = float("inf")  # as if a worker had answered a moment ago
         with standing_still(proxy), pytest.raises(NoReply, match=r"no reply to workers\.list within 0\.5 s"):
             await asyncio.wait_for(client.list_workers(reply_timeout=0.5), WAIT)
+
+
+async def test_publications_that_are_given_up_leave_the_client_usable(mcp: Cluster, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("consumer.broker.link.MOST_CHANNELS", 4)
+    await mcp.start()
+    async with proxy_to(mcp.url) as proxy, SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client:
+        await asyncio.gather(*(client.publish_call_event(EVENT) for _ in range(4)))  # each on a channel of its own
+        link, told = client._connection._link, []
+        with standing_still(proxy):
+            for _ in range(3):
+                publishing = [asyncio.create_task(client.publish_call_event(EVENT)) for _ in range(4)]
+                await asyncio.wait(publishing, timeout=0.1)
+                for one in publishing:
+                    one.cancel()
+                told += await asyncio.gather(*publishing, return_exceptions=True)
+        assert {type(one) for one in told} <= {asyncio.CancelledError, Disconnected}
+        async with asyncio.timeout(WAIT):
+            while True:
+                try:
+                    await client.publish_call_event(EVENT)
+                    break
+                except Disconnected:
+                    await asyncio.sleep(0.01)
+        assert client._connection._link is link
 
 
 async def test_what_is_missing_is_told_to_programs(mcp: Cluster, amqp_url: str, prefix: str):
