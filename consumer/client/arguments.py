@@ -43,10 +43,10 @@ def check_text(name: str, value: object, hint: str = "") -> None:
 
 
 def check_name(name: str, value: object, *, least: int = 0) -> None:
-    """Refuse what AMQP has no room for as a name or as a routing key, or what has fewer bytes than ``least``.
+    """Check that an argument is a str of ``least`` to 255 bytes, the longest name or routing key in AMQP.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is not.
     """
     check_text(name, value)
     size = len(str(value).encode("utf-8", "surrogatepass"))
@@ -80,10 +80,10 @@ def check_texts(name: str, values: object) -> None:
 
 
 def check_choices(name: str, values: object, known: Sequence[str]) -> None:
-    """Refuse what is no sequence of some of the known words, or an empty one.
+    """Check that an argument is a list of one or more known words.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is not.
     """
     check_texts(name, values)
     assert isinstance(values, list | tuple)
@@ -99,9 +99,9 @@ def check_choices(name: str, values: object, known: Sequence[str]) -> None:
 
 
 def naming_arguments(kind: Kind) -> Kind:
-    """Have the public methods of a class refuse arguments that they do not have: by name, and with what was meant.
+    """Decorate a class so that its public methods refuse unknown arguments, and suggest the one that was meant.
 
-    Python would name the class that a method comes from, which is none that a program knows.
+    Python's own error would name the class that defines the method. Programs do not know that class.
     """
     for name, method in list(vars(kind).items()):
         if inspect.isfunction(method) and not name.startswith("_"):
@@ -131,7 +131,7 @@ def _naming(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _misfit(signature: inspect.Signature, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str | None:
-    """Why a method does not take these arguments; None when it does."""
+    """Return the reason why a method does not take these arguments; None if it does."""
     known = [one for one in signature.parameters.values() if one.name != "self"]
     names = [one.name for one in known]
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known):

@@ -173,7 +173,7 @@ class ToolMethods(TypedRequests):
         """Answer a question of a tool call that runs.
 
         Raises:
-            InvalidArgument: the answer is none; its ``executed`` is None, because the call was sent.
+            InvalidArgument: the answer is wrong; ``executed`` is None, because the call was sent.
         """
         try:
             if not isinstance(answer, Mapping):
