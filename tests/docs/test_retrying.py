@@ -8,7 +8,7 @@ import pytest
 from consumer.asyncapi import document
 from consumer.broker.topology import Names, cluster_topology
 from consumer.gateway.statuses import answer_of
-from schemas.errors import ClientError, Disconnected, SessionsError, by_code
+from schemas.errors import ClientError, Disconnected, NotRouted, NotRoutedReason, SessionsError, by_code
 from tests.docs.blocks import PAGES
 
 
@@ -73,6 +73,7 @@ def test_asyncapi_names_the_codes_that_may_be_repeated():
 
 @pytest.mark.parametrize("kind", [*by_code().values(), *CLIENTS.values()], ids=lambda kind: kind.__name__)
 def test_http_says_the_same(kind: type[SessionsError]):
-    status, answer = answer_of(kind("it failed"))
-    assert answer.retryable == kind("it failed").retryable
+    error = NotRouted("it failed", reason=NotRoutedReason.NO_WORKER) if kind is NotRouted else kind("it failed")
+    status, answer = answer_of(error)
+    assert answer.retryable == error.retryable
     assert status == 503 or not answer.retryable
