@@ -144,7 +144,7 @@ async def test_a_worker_comes_back_when_its_link_is_lost():
 
 
 @in_virtual_time
-async def test_a_link_that_comes_while_the_worker_leaves_brings_nothing_that_others_can_take():
+async def test_a_link_that_comes_while_the_worker_waits_brings_what_it_takes_until_it_goes():
     async with living(drain="wait", drain_timeout=40.0) as one:
         parts = one.worker._parts
         session = await parts.sessions.open_session(
@@ -157,7 +157,9 @@ async def test_a_link_that_comes_while_the_worker_leaves_brings_nothing_that_oth
             client.cut(client_after=0.1, server_after=0.1)
         await passes(15)
         assert one.consumed
-        assert not one.node.queues[Names().calls].consumers
+        names, queues = Names(), one.node.queues
+        assert not queues[names.unowned].consumers, "it places no calls any more"
+        assert all(len(queues[name].consumers) == 1 for name in (names.calls, names.queries)), "it has calls that end"
         await one.running
 
 
