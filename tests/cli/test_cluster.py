@@ -189,7 +189,7 @@ async def test_without_any_worker_the_next_step_is_told(at: Callable[[str], Cli]
         assert (await cli("top", "--once", "--json")).error["code"] == "NOT_ROUTED"
         told = await cli("events")
         assert (told.code, told.out) == (1, "")
-        assert told.err.startswith(f"NO_EXCHANGE: there is no exchange '{prefix}.events': nothing is declared under")
+        assert told.err.startswith(f"NOT_ROUTED: nothing is declared under the prefix '{prefix}' in this vhost")
         found = (await cli("topology", "verify", "--json")).json["findings"]
         assert {one["state"] for one in found} == {"missing"}, "to look declares nothing"
     finally:
