@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from consumer.broker.publish_channels import MOST_LENT
 from consumer.gateway import speech
 from tests.gateway.conftest import Serve, served
 from tests.gateway.mcp.wire import BOTH, JSON_ONLY, STATELESS, ask, call, events, message, modern, text
@@ -206,8 +207,14 @@ async def test_two_hundred_clients_that_vanish_leave_nothing(mcp: Cluster) -> No
             await asyncio.gather(*asked, return_exceptions=True)
         async with asyncio.timeout(45):
             await gateway.in_flight.none_left()
-            while asyncio.all_tasks() - before:
+            while not all(_reads_a_channel(one) for one in asyncio.all_tasks() - before):
                 await asyncio.sleep(0.02)
+        kept = len(asyncio.all_tasks() - before)
+        assert kept <= MOST_LENT, "the channels that wait for the next publication"
+
+
+def _reads_a_channel(task: "asyncio.Task[Any]") -> bool:
+    return getattr(task.get_coro(), "__qualname__", "") == "Channel._reader"
 
 
 async def test_the_server_itself_says_who_it_is(mcp: Cluster, serve: Serve) -> None:
