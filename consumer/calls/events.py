@@ -122,7 +122,10 @@ class Reporter:
         Unless it is known that they were ``told`` of, they are now: what was never ``created`` cannot be ``lost``.
         """
         for one in recipe.sessions:
-            metrics.of(metrics.LOST, one.service_name).inc()
+            if reason.event_type is SessionEventType.LOST:
+                metrics.of(metrics.LOST, one.service_name).inc()
+            else:
+                metrics.of(metrics.ENDED, one.service_name, reason.value).inc()
             info = SessionInfo(
                 session_id=one.session_id,
                 call_id=recipe.call_id,

@@ -33,6 +33,7 @@ from consumer.processes.warm.starter import ColdStarter, Starter
 from consumer.sessions import SessionCreated, SessionEnded, SessionLimits, SessionManager
 from consumer.settings import Settings
 from consumer.settings.fields import needing_restart, reloaded
+from consumer.worker.counting import begin_counting
 from consumer.worker.current_link import CurrentLink
 from consumer.worker.id_claim import IdClaim
 from consumer.worker.own_report import OwnReport
@@ -90,6 +91,7 @@ class Parts:
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)
         self.link = CurrentLink(self.names, own.max_dead_letter_bytes)
         self.figures = Figures()
+        begin_counting(_services(settings))
         self.settler = Settler(
             self.publisher,
             self.names.dead_letters,
@@ -206,6 +208,7 @@ class Parts:
         configured.services, configured.routes, configured.timings = new.services, new.routes, new.timings
         self.sessions.limits = SessionLimits.from_config(session)
         self.mcp.reconfigure(_services(settings))
+        begin_counting(_services(settings))
         self.news.set()
         return kept
 

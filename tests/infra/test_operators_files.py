@@ -166,3 +166,11 @@ def test_a_file_that_is_too_long_is_named(copy: Path) -> None:
 def test_a_script_that_cannot_be_run_is_named(copy: Path) -> None:
     (copy / "scripts" / "test").chmod(0o644)
     assert list(repository.scripts(copy)) == ["scripts/test: is not executable"]
+
+
+def test_the_page_about_observability_recommends_queries_of_the_alerts():
+    page = (checks.ROOT / "docs" / "operations" / "observability.md").read_text()
+    table = page.split("| query | what it means |")[1].split("\n\n")[0]
+    asked = [line.split("`")[1] for line in table.splitlines()[2:]]
+    assert len(asked) == 5
+    assert set(asked) <= {rule["expr"] for rule in monitoring.rules()}

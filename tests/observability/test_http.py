@@ -17,6 +17,13 @@ async def test_a_worker_is_ready_while_a_call_lives_and_not_while_the_broker_is_
     async with cluster(own_broker.url, prefix) as mcp:
         worker = await watched(mcp, clients, faulty())
         assert await worker.until_ready(200) == {"ready": True, "state": "ready", "link": True, "probe": True}
+        series = await worker.series()
+        for name, label, value in (
+            ("lost_total", "service", "echo"),
+            ("rejected_total", "code", "capacity"),
+            ("dead_letters_total", "reason", "unrecognised"),
+        ):
+            assert series[f"mcp_sessions_{name}", frozenset({(label, value)})] == 0, "or its first count is no increase"
         await mcp.client.create("call", "echo")
         assert await worker.value("open", service="echo") == 1
         assert await worker.value("capacity", service="echo") == 400

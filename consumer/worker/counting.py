@@ -1,0 +1,47 @@
+"""Counters that begin at zero: Prometheus sees no increase of one that appears with its first count."""
+
+from collections.abc import Iterable
+
+from consumer.observability import metrics
+from schemas.errors import ErrorCode
+from schemas.events import EndReason, SessionEventType
+
+REFUSALS = (
+    ErrorCode.CAPACITY,
+    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.INTERNAL,
+    ErrorCode.SERVICE_DISABLED,
+    ErrorCode.SERVICE_NOT_FOUND,
+    ErrorCode.SERVICE_SESSION_LIMIT,
+    ErrorCode.SESSION_EXISTS,
+    ErrorCode.SESSION_LIMIT,
+    ErrorCode.SHUTTING_DOWN,
+    ErrorCode.START_FAILED,
+    ErrorCode.START_TIMEOUT,
+)
+"""For what a session is not opened."""
+
+DEAD_LETTER_REASONS = (
+    "crash_loop",
+    "defect",
+    "expired",
+    "invalid_message",
+    "too_large",
+    "unknown_type",
+    "unrecognised",
+)
+"""Why a message becomes a dead letter."""
+
+
+def begin_counting(services: Iterable[str]) -> None:
+    """Set the counters that alerts look at to zero, for these services and each known reason, unless they count."""
+    for service in services:
+        metrics.of(metrics.LOST, service)
+        for reason in EndReason:
+            if reason.event_type is not SessionEventType.LOST:
+                metrics.of(metrics.ENDED, service, reason.value)
+    for code in REFUSALS:
+        metrics.of(metrics.REJECTED, code.value.lower())
+    for word in DEAD_LETTER_REASONS:
+        metrics.of(metrics.DEAD_LETTERS, word)
+        metrics.of(metrics.DEAD_LETTER_BYTES, word)
