@@ -52,7 +52,7 @@ def check(
             ("file", told["path"] or "none"),
             ("broker", told["broker"]),
             ("prefix", worker["prefix"]),
-            *((key, _text(worker[key])) for key in _OF_WORKER if worker[key] is not None),
+            *((key, _text(_UNSET[key] if worker[key] is None else worker[key])) for key in _OF_WORKER),
             ("gateway", _address(told["gateway"])),
             ("lets in", "\n".join(told["gateway"]["credentials"]) or "everybody on this machine"),
             *([("asterisk", _pbx(told["asterisk"]))] if told["asterisk"]["user"] else []),
@@ -67,8 +67,11 @@ def check(
     say("The configuration is good.", style="green")
 
 
-_OF_WORKER = ("grace", "drain", "drain_timeout", "connect_timeout", "http_port", "log_level")
+_OF_WORKER = ("worker_id", "grace", "drain", "drain_timeout", "connect_timeout", "http_port", "log_level")
 """The settings of a worker that its summary names; ``--json`` has all."""
+
+_UNSET = {"worker_id": "a new one at each start", "http_port": "none"}
+"""What they are if nothing sets them."""
 
 
 def _text(value: object) -> str:

@@ -28,7 +28,7 @@ async def follow_events(
         str,
         typer.Argument(
             metavar="[PATTERN]",
-            help="A topic pattern for session.WHAT.SERVICE or worker.WHAT. Or only WHAT, such as created or closed.",
+            help="A topic pattern for session.WHAT.SERVICE or worker.WHAT. Or only WHAT, such as rejected or closed.",
             show_default=False,
             autocompletion=completing.event_patterns,
         ),
@@ -36,6 +36,10 @@ async def follow_events(
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many events.")] = None,
 ) -> None:
     """Follow the events of sessions and workers until Ctrl-C.
+
+    PATTERN is a topic pattern for session.WHAT.SERVICE or worker.WHAT, or only WHAT. A session is created, closed,
+    expired, died, lost or rejected; its server tells of list_changed and resource_updated. A worker is started,
+    draining or stopped.
 
     If the connection is lost, the command reconnects, and a line on stderr says that events were missed. With --json,
     each line on stdout is a CloudEvents 1.0 object.
@@ -106,7 +110,7 @@ def about(event: "CloudEvent") -> str:
     words += [str(data[key]) for key in ("uri", "list") if key in data]
     words += [f"{key.replace('_', ' ')} {data[key]}" for key in ("exit_code", "signal") if data.get(key) is not None]
     if data.get("created_at") and not event.type.endswith(".created"):
-        words.append(f"after {duration((event.time - datetime.fromisoformat(data['created_at'])).total_seconds())}")
+        words.append(f"age {duration((event.time - datetime.fromisoformat(data['created_at'])).total_seconds())}")
     words.append(f"on {data.get('worker_id', '')}")
     told = " ".join(words)
     return f"{told}: {data['message']}" if data.get("message") else told

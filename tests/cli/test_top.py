@@ -60,7 +60,9 @@ async def test_sessions_appear_and_go_with_their_workers_rates_and_events(mcp: C
         await mcp.client.call_tool("call-1", "echo", {"text": "hello"})
         await screen.shows("call-1", "echo", "1/500")
         assert re.search(r"call-1 +echo +\S+ +\d+s +━+ ", screen.text)
-        await screen.until(lambda: re.search(r"tool calls 0\.\d/s .*p50 \d+(\.\d+)?ms +p95 \d+(\.\d+)?ms", screen.text))
+        await screen.until(
+            lambda: re.search(r"tool calls 0\.\d+/s .*p50 \d+(\.\d+)?ms +p95 \d+(\.\d+)?ms", screen.text)
+        )
         await screen.shows("created")
         await mcp.client.close("call-1")
         await screen.shows("closed", "requested", "No session is open.")

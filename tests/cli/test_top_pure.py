@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.calls.cluster.statistics import SPAN, Figures
+from consumer.cli.events import about
+from consumer.cli.top.head import per_second
 from consumer.cli.top.keys import Keys
 from consumer.cli.top.known import ClusterListing, Known, Now, SessionRow, minute
 from consumer.cli.top.picture import picture
@@ -227,3 +229,20 @@ def test_figures_are_those_of_the_last_minute():
 )
 def test_only_what_takes_long_twice_in_a_row_is_asked_less_often(took: float, before: float, pause: float):
     assert pause_after(took, before, 1.0) == pause
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0, "0.0"), (1 / 60, "0.02"), (0.09, "0.09"), (0.0951, "0.1"), (3.14, "3.1"), (99.94, "99.9"), (100, "100")],
+)
+def test_a_rate_that_is_low_is_not_told_as_none(value: float, told: str):
+    assert per_second(value) == told
+
+
+def test_an_end_tells_the_age_of_its_session_as_such():
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    data = {"service_name": "todo", "worker_id": "w-1", "reason": "idle", "created_at": began.isoformat()}
+    event = CloudEvent(
+        source="x", type="mcp.session.expired", subject="c-3", time=began + timedelta(seconds=671), data=data
+    )
+    assert about(event) == "todo idle age 11m11s on w-1"

@@ -136,6 +136,8 @@ async def test_a_configuration_is_checked(offline: Cli):
     assert "todo" in ran.out
     assert "acme" in ran.out
     assert re.search(r"^drain_timeout +15 *$", ran.out, re.MULTILINE)
+    assert re.search(r"^worker_id +a new one at each start *$", ran.out, re.MULTILINE)
+    assert re.search(r"^http_port +none *$", ran.out, re.MULTILINE)
     assert "hush" not in ran.out
     ran = await offline("config", "check", str(good), "--json")
     assert (ran.err, ran.json["worker"]["prefix"]) == ("", "acme")

@@ -78,7 +78,12 @@ def _figure(name: str, value: str, style: str = "bold") -> tuple[Piece, ...]:
 
 
 def _rate(value: float, figures: object) -> str:
-    return "-" if figures is None else f"{value:.1f}/s" if value < 100 else f"{value:.0f}/s"
+    return "-" if figures is None else f"{per_second(value)}/s"
+
+
+def per_second(value: float) -> str:
+    """Return a rate with the digits that tell it from none: one call in a minute is 0.02."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if 0 < value < 0.095 else f"{value:.1f}"
 
 
 def took(seconds: float | None) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 from consumer.cli.events import event_line
 from consumer.cli.screen import age_of, bar, duration, shown, state
 from consumer.cli.top.columns import Column, line, lines
-from consumer.cli.top.head import foot, head, help_lines, took
+from consumer.cli.top.head import foot, head, help_lines, per_second, took
 from consumer.cli.top.known import NOTHING, Known, Now, SessionRow, minute
 from consumer.cli.top.view import View, chosen, position
 
@@ -80,7 +80,7 @@ def _workers(known: Known, width: int, now: Now, most: int | None = None) -> lis
                 state(worker["state"]) + (Text(" placer", "cyan") if worker["worker_id"] == known.placer else Text()),
                 bar(count, capacity, f"{count}/{capacity}", full_is_bad=True),
                 Text(str(sum(load["warm"] for load in worker["services"].values()))),
-                Text(f"{own.calls:.1f}" if own else "-"),
+                Text(per_second(own.calls) if own else "-"),
                 Text(took(own.p95 if own else None)),
                 Text(_age(worker["started_at"], now)),
                 Text(shown(worker["host"])),
