@@ -109,7 +109,7 @@ TABLE = {
     "call.started": (A, A, D, D),
     "call.progress": (A, A, D, D),
     "call.ended": ("end", "end", "end", "end"),
-    "session.create": (A, A, A, A),
+    "session.create": (A, A, A, N),
     "session.close": (D, D, D, D),
     "call.recipe": (A, A, D, D),
     "owner.check": ("confirm", "confirm", D, D),

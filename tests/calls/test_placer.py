@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -335,6 +335,24 @@ async def test_a_command_that_nobody_waits_for_opens_nothing():
         await scene.send("session.create", {"session_id": CALL, "service_name": ECHO}, given=over)
         assert await scene.refused() == "DEADLINE_EXCEEDED"
         assert CALL in scene.endings
+        await scene.nothing_more()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(-10.0, "SESSION_NOT_FOUND"), (10.0, None)])
+@in_virtual_time
+async def test_a_command_that_is_sent_again_opens_what_has_ended_only_from_behind_the_end(
+    sent: float, code: str | None
+):
+    async with placing() as scene:
+        await ended(scene)
+        when = datetime.fromtimestamp(moment() + sent, UTC)
+        body = {"session_id": CALL, "service_name": ECHO}
+        await scene.send("session.create", body, given={headers.RESENT: True}, timestamp=when)
+        if code is None:
+            assert (await scene.arrived()).type == "session.create"
+        else:
+            assert await scene.refused() == code
+        assert (CALL in scene.endings) == (code is not None)
         await scene.nothing_more()
 
 

@@ -61,7 +61,12 @@ class Endings:
         ended_at = self._ended_at.get(call_id)
         if ended_at is None:
             return False
-        return time.time() < ended_at + self._tombstone or (sent is not None and sent.timestamp() <= ended_at)
+        return time.time() < ended_at + self._tombstone or self.came_behind(call_id, sent)
+
+    def came_behind(self, call_id: CallId, sent: datetime | None) -> bool:
+        """Whether the call has ended since this was ``sent``."""
+        ended_at = self._ended_at.get(call_id)
+        return ended_at is not None and sent is not None and sent.timestamp() <= ended_at
 
     def bars_start(self, call_id: CallId, sent: datetime | None) -> bool:
         """Whether a start that was ``sent`` then opens nothing: it is barred, or would have been when it was sent."""

@@ -107,7 +107,7 @@ def decide(message: Addressed, given: Circumstances, configured: Configured) -> 
             wanted = wanted_by(message, plan(message, configured.routes, configured.services))
             return Admit(wanted) if wanted else Done(succeeded({"sessions": []}), what="no_route")
         case SessionCreate(session_id=session_id, service_name=service, metadata=metadata):
-            if given.ended and given.orphaned:
+            if given.ended and (given.orphaned or given.resent):
                 raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
             return Admit([Wanted(session_id, service, metadata=metadata or {})], named=True, commanded=True)
         case MayOpen(opens=service) if service is not None and not given.ended and names_session_of(message, service):

@@ -249,6 +249,8 @@ class Placer:
         sent = delivery.message.timestamp
         if isinstance(message, CallStarted | CallProgress):
             return self._endings.bars_start(call_id, sent)
+        if isinstance(message, SessionCreate) and headers.DEATHS not in delivery.message.headers:
+            return self._endings.came_behind(call_id, sent)
         if isinstance(message, Recipe):
             started = (one.created_at for one in message.sessions if CALL_KEY in one.metadata)
             if self._endings.bars_start(call_id, min(started, default=None)):
