@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeGuard, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from consumer.observability import is_secret_key, mask_text
 from consumer.settings.fields import first_sentence, meaning_of
@@ -16,8 +16,11 @@ from schemas.text import problem_of, unknown_field
 KeyPath = tuple[str | int, ...]
 """Where a value stands: ``("services", "todo", "command")``."""
 
-_HIDDEN = ("env", "headers", "url", "command")
-"""Keys of a service whose values are not repeated in an error: they may hold secrets."""
+_HIDDEN = ("env", "headers", "url", "command", "sha256")
+"""Keys whose values are not repeated in an error: they may hold secrets, or be the token instead of its hash."""
+
+_TABLES = ("dict_type", "model_type", "model_attributes_type")
+"""Faults of a value that has the place of a table, and may be any of the table's secrets."""
 
 _SAYS = {
     "missing": "is missing",
@@ -89,7 +92,8 @@ def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[K
         if fault["type"] == "extra_forbidden":
             yield Fault(key_of(path, written), _unknown(model, path))
         else:
-            problem = _problem(path, fault["type"], fault["msg"], fault.get("input"))
+            given = None if _is_secret(model, path) else fault.get("input")
+            problem = _problem(path, fault["type"], fault["msg"], given)
             yield Fault(key_of(path, written), problem, _meaning_at(model, path))
 
 
@@ -153,13 +157,26 @@ def key_of(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
 def _problem(path: KeyPath, kind: str, message: str, given: Any) -> str:
     pattern = _PATTERNS.get(str(path[-1])) if path and kind == "string_pattern_mismatch" else None
     said = pattern or _SAYS.get(kind) or problem_of(message)
-    hidden = any(is_secret_key(part) or part in _HIDDEN for part in path)
+    hidden = kind in _TABLES or any(is_secret_key(part) or part in _HIDDEN for part in path)
     if kind == "missing" or hidden or not isinstance(given, str | int | float):
         return said
     if kind in ("list_type", "tuple_type"):
         return f"must be a list: write {mask_text(json.dumps([given], ensure_ascii=False), 80)}"
     shown = mask_text(repr(given), 80)
     return said if kind == "value_error" and shown in said else f"{said}; it is {shown}"
+
+
+def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
+    """Whether the setting at a path, or a list around it, is a secret, or a list of tables, which may have some."""
+    for length in range(1, len(path) + 1):
+        inside = _model_at(model, path[: length - 1])
+        setting = inside.model_fields.get(str(path[length - 1])) if inside is not None else None
+        if setting is None:
+            continue
+        types = list(_types_in(setting.annotation))
+        if any(issubclass(one, SecretStr) for one in types) or (length == len(path) and any(map(_is_model, types))):
+            return True
+    return False
 
 
 def _unknown(model: type[BaseModel], path: KeyPath) -> str:
@@ -206,7 +223,12 @@ def _meaning_at(model: type[BaseModel], path: KeyPath) -> str:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if _is_model(annotation):
+    return filter(_is_model, _types_in(annotation))
+
+
+def _types_in(annotation: Any) -> Iterator[type]:
+    arguments = get_args(annotation)
+    if isinstance(annotation, type) and not arguments:
         yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
+    for argument in arguments:
+        yield from _types_in(argument)

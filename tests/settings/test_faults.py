@@ -426,3 +426,49 @@ def test_no_fault_repeats_a_secret() -> None:
     assert "hunter2" not in str(caught.value)
     assert "12345678" not in str(caught.value)
     assert len(caught.value.faults) == 6
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        'token_keys = ["hunter2"]',
+        'token_keys = "hunter2"',
+        "token_keys = 12345678",
+        "signing_keys = [12345678]",
+        'tokens = "hunter2"',
+        'tokens = ["hunter2"]',
+        'tokens = [{ name = "a", sha256 = "hunter2", scopes = ["events"] }]',
+        'webhooks = "hunter2"',
+        'webhooks = { telnyx = "hunter2" }',
+        "webhooks = { telnyx = { keys = [12345678] } }",
+        "auth_token = 12345678",
+    ],
+)
+def test_no_fault_of_the_gateway_repeats_a_secret_of_the_file(section: str) -> None:
+    told = str(faults(f"[gateway]\n{section}"))
+    assert "hunter2" not in told
+    assert "12345678" not in told
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("TOKEN_KEYS", "hunter2"),
+        ("TOKENS", '"hunter2"'),
+        ("TOKENS", '[{"name": "a", "sha256": "hunter2", "scopes": ["events"]}]'),
+        ("WEBHOOKS", '"hunter2"'),
+        ("WEBHOOKS", '{"telnyx": {"keys": [12345678]}}'),
+        ("WEBHOOKS", "hunter2"),
+    ],
+)
+def test_no_fault_of_a_variable_repeats_its_secret(setting: str, value: str) -> None:
+    told = faults(**{f"MCP_SESSIONS_GATEWAY_{setting}": value})
+    assert any(setting in key for key in told)
+    assert "hunter2" not in str(told)
+    assert "12345678" not in str(told)
+
+
+def test_a_fault_beside_a_secret_repeats_what_is_none() -> None:
+    told = faults('[gateway]\nport = "many"\ntokens = [{ name = "a", sha256 = "hunter2", scopes = ["evnts"] }]')
+    assert told["gateway.port"].endswith("it is 'many'")
+    assert told["gateway.tokens[0].scopes[0]"].endswith("it is 'evnts'")
