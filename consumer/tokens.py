@@ -17,6 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from consumer.token_keys import is_pem, secret_problem
 from schemas.ids import CallId, ServiceName, escape_call_id
 
 ISSUER: Final = "mcp-sessions"
@@ -35,7 +36,7 @@ class TokenRefused(Exception):
 
 
 class KeyUnusable(ValueError):
-    """A key is no secret and no Ed25519 key in PEM, or cannot sign."""
+    """A key is a secret that is too short, or no Ed25519 key in PEM, or cannot sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class TokenKeys:
         """Read the keys.
 
         Raises:
-            KeyUnusable: one of them is neither a secret nor an Ed25519 key.
+            KeyUnusable: one of them is neither a secret of 32 bytes or more nor an Ed25519 key.
         """
         self._keys = [_read(key) for key in keys]
         self._by_id = {key.key_id: key for key in self._keys}
@@ -157,7 +158,9 @@ def _said(claims: dict[str, Any]) -> CallToken:
 
 
 def _read(key: str) -> _Key:
-    if not key.lstrip().startswith("-----BEGIN "):
+    if (problem := secret_problem(key)) is not None:
+        raise KeyUnusable(problem)
+    if not is_pem(key):
         secret = key.encode()
         return _Key(hashlib.sha256(secret).hexdigest()[:12], "HS256", secret, secret)
     pem = key.strip().encode()

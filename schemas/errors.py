@@ -403,7 +403,7 @@ class InvalidArgument(ClientError, TypeError, ValueError):
 
 
 class InvalidKey(ClientError, ValueError):
-    """The client cannot mint a token: it has no key, no key that signs, or one that cannot be read."""
+    """The client cannot mint a token: it has no key, no key that signs, or one that is too short or cannot be read."""
 
     code = ClientErrorCode.INVALID_KEY
     executed = False

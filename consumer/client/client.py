@@ -67,7 +67,7 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
 
     Raises:
         InvalidUrl: ``url`` is invalid.
-        InvalidKey: one of ``token_keys`` is neither a secret nor an Ed25519 key.
+        InvalidKey: one of ``token_keys`` is neither a secret of 32 bytes or more nor an Ed25519 key.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from consumer.processes.service import Size
+from consumer.token_keys import is_pem, secret_problem
 from schemas.base import Seconds, Section
 from schemas.calls import Platform
 from schemas.ids import ServiceNameField
@@ -27,8 +28,6 @@ ALL_SCOPES: tuple[Scope, ...] = ("gateway", "mcp", "mint", "events", "console")
 
 PUBLISHED = {"auth_password": "changeme", "auth_token": "optional-bearer-token"}
 """Secrets that everybody knows: those of SignalWire's sample configurations, by their settings."""
-MIN_KEY_BYTES = 32
-"""RFC 7518, section 3.2: a key for HS256 has at least as many bytes as its hash."""
 
 
 def _several(value: object) -> object:
@@ -193,8 +192,8 @@ class GatewaySettings(Section):
     @classmethod
     def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         texts = [key.get_secret_value() for key in keys]
-        if any(not is_pem(text) and len(text.encode()) < MIN_KEY_BYTES for text in texts):
-            raise ValueError(f"a key must have at least {MIN_KEY_BYTES} bytes; make one with: openssl rand -hex 32")
+        for problem in filter(None, map(secret_problem, texts)):
+            raise ValueError(problem)
         if any(map(is_pem, texts)):
             from consumer.tokens import TokenKeys  # noqa: PLC0415 - only who has PEM keys needs cryptography
 
@@ -332,11 +331,6 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
 def counted_keys(keys: tuple[SecretStr, ...]) -> str:
     """How many keys there are, in words."""
     return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
-
-
-def is_pem(key: str) -> bool:
-    """Whether a key of call tokens is a PEM document and not a shared secret."""
-    return key.lstrip().startswith("-----BEGIN ")
 
 
 _SERVER = ("host", "port", "auth_user", "auth_password", "auth_token")

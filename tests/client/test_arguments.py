@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from consumer.client import CallEvent, CallKind, Disconnected, InvalidArgument, SessionClient, SyncSessionClient
+from consumer.client import (
+    CallEvent,
+    CallKind,
+    Disconnected,
+    InvalidArgument,
+    InvalidKey,
+    SessionClient,
+    SyncSessionClient,
+)
 from consumer.client.arguments import naming_arguments
 
 Use = Callable[[SessionClient], Any]
@@ -123,6 +131,15 @@ def test_a_methods_own_type_error_is_not_told_as_one_of_its_arguments():
 def test_a_token_for_no_scope_that_there_is(scopes: Any, told: str):
     with pytest.raises(InvalidArgument, match=re.escape(told)):
         SessionClient(token_keys=["0" * 64]).mint_token("c", scopes=scopes)
+
+
+@pytest.mark.parametrize("kind", [SessionClient, SyncSessionClient])
+@pytest.mark.parametrize("key", ["", "short", "k" * 31])
+def test_a_key_that_the_gateway_refuses_is_refused_at_once(kind: Any, key: str):
+    for keys in ([key], ["0" * 64, key]):
+        with pytest.raises(InvalidKey, match="a key must have at least 32 bytes"):
+            kind(token_keys=keys)
+    assert kind(token_keys=["k" * 32]).mint_token("c")
 
 
 def test_a_token_for_what_is_no_list_of_services():

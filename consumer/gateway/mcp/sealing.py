@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from consumer.settings.gateway_settings import GatewaySettings, is_pem
+from consumer.settings.gateway_settings import GatewaySettings
+from consumer.token_keys import is_pem
 from schemas.base import Json
 from schemas.ids import CallId, SessionId
 
