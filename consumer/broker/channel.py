@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import aiormq
-import structlog
 from aio_pika.abc import AbstractChannel
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
@@ -28,9 +27,10 @@ from consumer.broker.pending import Pending
 from consumer.broker.properties import received
 from consumer.broker.refusals import Operation, not_permitted
 from consumer.broker.topology import Binding, Exchange, Queue
+from consumer.observability.logs import get_shared_logger
 from consumer.observability.reasons import reason_of
 
-log = structlog.get_logger(__name__)
+log = get_shared_logger(__name__)
 
 T = TypeVar("T")
 

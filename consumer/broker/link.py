@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import aiormq
-import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import ChannelFrame
 from aiormq.exceptions import (
@@ -45,9 +44,10 @@ from consumer.broker.signature import verified_user
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
 from consumer.concurrency.task_set import Tasks
+from consumer.observability.logs import get_shared_logger
 from consumer.observability.reasons import reason_of
 
-log = structlog.get_logger(__name__)
+log = get_shared_logger(__name__)
 
 Connect = Callable[..., AbstractConnection]
 """Makes a connection, not open yet, of a URL and ``client_properties``: where another broker takes RabbitMQ's place."""

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 
-import structlog
 import tenacity
 
 from consumer.broker.errors import (
@@ -27,9 +26,10 @@ from consumer.broker.link import CONNECT_TIMEOUT, Connect, Link, connection_url
 from consumer.broker.publisher import Publisher
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import place_of
+from consumer.observability.logs import get_shared_logger
 from consumer.observability.reasons import reason_of
 
-log = structlog.get_logger(__name__)
+log = get_shared_logger(__name__)
 
 BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
 """Well below the grace: a worker that reconnects late after a restart of the broker counts as dead."""

@@ -14,7 +14,7 @@ from typing import Literal, cast
 
 import structlog
 from structlog.contextvars import bound_contextvars
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import BindableLogger, Context, EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from consumer.observability.masking import MAX_LONG_TEXT, mask_text, masked_fields
 
@@ -23,6 +23,8 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 bound = bound_contextvars
 """``with bound(call_id=...):`` every line of this task inside it carries the values: once for each delivery."""
+
+_is_configured_by_us = False
 
 _also: list[Callable[[], Mapping[str, str]]] = []
 
@@ -60,6 +62,29 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
+def get_shared_logger(name: str) -> FilteringBoundLogger:
+    """Return a logger for code that other programs use as a library.
+
+    In a program that has not called ``configure_logging`` it logs warnings only, whatever that program lets through.
+    """
+    made_by = cast("type[BindableLogger]", _shared)
+    return cast("FilteringBoundLogger", structlog.wrap_logger(None, wrapper_class=made_by, logger_factory_args=(name,)))
+
+
+def _shared(logger: WrappedLogger, processors: list[Processor], context: Context) -> BindableLogger:
+    """Make a bound logger as the program has configured it, which drops details in a program that is not ours."""
+    chain = processors if _is_configured_by_us else [_warnings_only, *processors]
+    made: BindableLogger = structlog.get_config()["wrapper_class"](logger, processors=chain, context=context)
+    return made
+
+
+def _warnings_only(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A processor: drops what is below a warning."""
+    if method in ("debug", "info"):
+        raise structlog.DropEvent
+    return event
+
+
 def quiet_unless_configured() -> None:
     """For use as a library: warnings only, on standard error, until the program that we are part of says otherwise."""
     if not structlog.is_configured():
@@ -77,6 +102,8 @@ def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto", *, with
         fmt: ``auto`` is ``console`` when standard error is a terminal and ``json`` otherwise.
         without: events of our own that the program tells in another way.
     """
+    global _is_configured_by_us  # noqa: PLW0603 - one process has one log
+    _is_configured_by_us = True
     number = logging.getLevelNamesMapping()[level.upper()]
     chain = _chain()
     rendering = _console() if fmt == "console" or (fmt == "auto" and sys.stderr.isatty()) else _json()

@@ -32,6 +32,39 @@ async def printed(mcp: Cluster, program: str) -> list[str]:
     return out.decode().splitlines()
 
 
+LOGGED = """
+import logging, structlog
+from consumer.observability.logs import get_shared_logger
+
+def configure():
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer(sort_keys=True)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    )
+
+async def use(before):
+    if before:
+        configure()
+    client = SessionClient(URL, prefix=PREFIX)
+    if not before:
+        configure()
+    async with client:
+        structlog.get_logger().info("of the program")
+    get_shared_logger("library").info("detail")
+    get_shared_logger("library").warning("of the library")
+
+asyncio.run(use({before}))
+"""
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_program_that_has_a_log_gets_the_clients_warnings_only(mcp: Cluster, before: bool):
+    assert await printed(mcp, LOGGED.replace("{before}", str(before))) == [
+        '{"event": "of the program"}',
+        '{"event": "of the library"}',
+    ]
+
+
 SYNCHRONOUS = """
 client = SyncSessionClient(URL, prefix=PREFIX)
 client.connect()
