@@ -25,7 +25,7 @@ from consumer.broker.given_up import library_gives_up
 from consumer.broker.message import Delivery, Handler
 from consumer.broker.pending import Pending
 from consumer.broker.properties import received
-from consumer.broker.refusals import Operation, not_permitted
+from consumer.broker.refused_operations import Operation, not_permitted
 from consumer.broker.topology import Binding, Exchange, Queue
 from consumer.observability.logs import get_shared_logger
 from consumer.observability.reasons import reason_of

@@ -33,6 +33,11 @@ _LENGTH = {ord("d"): 2, ord("v"): 2, ord("s"): 1, ord("w"): 1}
 """Bytes of the length of an atom, by its type."""
 
 
+def is_direct_reply(address: str) -> bool:
+    """Whether a reply address is a direct one, and not the name of a queue."""
+    return address.startswith(PREFIX)
+
+
 @lru_cache(maxsize=MOST_NODES)
 def node_of(address: str) -> str | None:
     """The node that a direct reply-to address names, as it is written there; None if it names none."""
@@ -65,7 +70,7 @@ class DirectReplies:
 
     async def can_be(self, address: str) -> bool:
         """Whether messages can be published to this address. A queue's name always can be."""
-        if not address.startswith(PREFIX):
+        if not is_direct_reply(address):
             return True
         node = node_of(address)
         if node is None:

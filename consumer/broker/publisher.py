@@ -33,7 +33,7 @@ from consumer.broker.message import MAX_BODY, Message
 from consumer.broker.properties import Encoded, encoded
 from consumer.broker.publish_channels import PublishChannels
 from consumer.broker.publish_frames import published
-from consumer.broker.refusals import not_permitted
+from consumer.broker.refused_operations import not_permitted
 from consumer.broker.returned import Returned
 from consumer.observability import tracing
 from consumer.observability.reasons import reason_of

@@ -9,7 +9,7 @@ from typing import assert_never
 import structlog
 
 from consumer.broker.dead_letter import as_dead_letter
-from consumer.broker.direct_reply import PREFIX as DIRECT_REPLY
+from consumer.broker.direct_reply import is_direct_reply
 from consumer.broker.errors import BrokerError, MessageTooLarge, PublishFailed, Unsendable
 from consumer.broker.frames import SHORT, shortened
 from consumer.broker.message import Delivery, Message
@@ -205,7 +205,7 @@ class Settler:
             request.reply_to,
             confirm=False,
             on_return=None
-            if request.reply_to.startswith(DIRECT_REPLY)
+            if is_direct_reply(request.reply_to)
             else partial(self._returned, delivery, message_type, about or {}),
         )
 

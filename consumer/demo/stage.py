@@ -99,8 +99,11 @@ class DemoWorker:
 
     async def leave(self) -> int:
         """Ask the worker to leave, and return its exit code. Kill it if it takes too long."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                # send_signal() would first look whether it has ended, and take its exit code from asyncio, which then
+                # says 255.
+                os.kill(self.process.pid, signal.SIGTERM)
         try:
             async with asyncio.timeout(LEAVING):
                 return await self.process.wait()

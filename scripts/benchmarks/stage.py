@@ -20,7 +20,7 @@ from consumer.client import SessionClient
 from consumer.demo.child_process import start_program
 from schemas.events import CloudEvent
 from scripts.benchmarks.measuring import end_all, until
-from tests.harness import remove_everything
+from tests.harness import declare_events, remove_everything
 
 READY = 60.0
 """The bound (s) of a worker's start."""
@@ -129,6 +129,7 @@ async def running(
     configuration = {"services": services, "session": limits} | sections
     prefix = f"bench-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="mcp-sessions-bench-") as folder:
+        await declare_events(url, prefix)
         async with SessionClient(url, prefix=prefix) as client, client.following("#") as events:
             stage = Stage(client, prefix, Path(folder))
             hearing = asyncio.create_task(stage.hear(events), name="hear")

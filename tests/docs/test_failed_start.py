@@ -52,6 +52,10 @@ def here(mcp: Cluster) -> Cli:
     return Cli(mcp.folder, AMQP_URL=mcp.url, MCP_SESSIONS_PREFIX=mcp.prefix, COLUMNS="120")
 
 
+FILTER = "| grep -E '^mcp_sessions_(rejected|starts)_total' | grep -v ' 0.0'"
+"""Counters begin at zero; those that have counted something tell the story."""
+
+
 async def story(mcp: Cluster, here: Cli) -> list[str]:
     """What the operator sees, in the order of the page's blocks."""
     config = str(here.folder / "mcp-sessions.toml")
@@ -86,7 +90,7 @@ async def story(mcp: Cluster, here: Cli) -> list[str]:
     counted = [
         line
         for line in metrics.decode().splitlines()
-        if line.startswith(("mcp_sessions_rejected_total", "mcp_sessions_starts_total"))
+        if line.startswith(("mcp_sessions_rejected_total", "mcp_sessions_starts_total")) and not line.endswith(" 0.0")
     ]
     return [
         f"$ cat started.json\n{(here.folder / 'started.json').read_text()}\n{sent}",
@@ -96,7 +100,12 @@ async def story(mcp: Cluster, here: Cli) -> list[str]:
         tool,
         await ran("services", "check"),
         await ran("dead-letters", "list"),
-        "\n".join(["$ curl -s localhost:9464/metrics | grep -E 'rejected_total|starts_total'", *counted]),
+        "\n".join(
+            [
+                "$ curl -s localhost:9464/metrics | grep -E '^mcp_sessions_(rejected|starts)_total' | grep -v ' 0.0'",
+                *counted,
+            ]
+        ),
     ]
 
 

@@ -38,7 +38,7 @@ PROBE_TIMEOUT = 10.0
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Question:
     """A question to the broker: since when it is asked, and whether the answer is overdue, or was."""
 
     at: float
@@ -101,9 +101,9 @@ class Liveness:
                     await self._lost.wait()
 
     @contextmanager
-    def _asking(self) -> Iterator["_Asked"]:
+    def _asking(self) -> Iterator["_Question"]:
         """While the broker owes an answer: log that it is overdue."""
-        asked = _Asked(_ticks())
+        asked = _Question(_ticks())
 
         def overdue() -> None:
             asked.stalled = True
