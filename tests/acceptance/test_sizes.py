@@ -66,6 +66,7 @@ async def test_a_recipe_of_many_sessions_is_not_bound_by_the_size_of_one_message
         await mcp.client.create(session_id, service, metadata=metadata)
     # Settled, or the last of them comes back as well: then it is opened, not restored.
     await mcp.until(lambda: len(mcp.logged("delivery", type=SessionCreate.type, outcome="done")) == len(services))
+    await mcp.client.get("c-1")  # what was to be sent when they were logged has been sent
     await mcp.workers[0].kill()
     await mcp.start(given)
     for service in services:

@@ -61,7 +61,8 @@ async def test_a_call_named_like_an_inbox_has_no_forged_recipe_believed(
     call = NAMES.inbox(made_up)
     answer = await attacker.ask(NAMES.sessions, call, "session.create", {"session_id": call, "service_name": "echo"})
     assert answer.ok
-    await first.logged("delivery", type="session.create", outcome="done")  # acknowledged: nobody opens it again
+    await first.logged("delivery", type="session.create", outcome="done")
+    await mcp.client.get(call)  # its acknowledgement has been sent: nobody opens it again
     await first.kill()
     await attacker.send(NAMES.sessions, call, "call.recipe", recipe_of(made_up, "ghost", at=datetime.now(UTC)).body)
     await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
