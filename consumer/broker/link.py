@@ -295,6 +295,32 @@ class Link:
             await self._close_channel(pika)
 
     @contextlib.asynccontextmanager
+    async def trial(self) -> AsyncIterator[Channel]:
+        """A channel that may fail within the block, which closes it then. Afterwards its loss is the link's loss.
+
+        Raises:
+            BrokerUnavailable: the connection is lost, or the channel is closed at the end of the block.
+        """
+        assert self._consuming is not None, "open the link first"
+        pika = self._consuming.channel(publisher_confirms=False)
+        kept = False
+
+        def lost(reason: str) -> None:
+            if kept:
+                self.fail(reason)
+
+        try:
+            channel = Channel(pika, await _opened(pika, self._pending), self._pending, lost, self.lost.done)
+            await channel.prefetch(MOST_HELD)
+            yield channel
+            if channel.is_closed:
+                raise BrokerUnavailable("the broker has closed the channel")
+            kept = True
+        finally:
+            if not kept:
+                await self._close_channel(pika)
+
+    @contextlib.asynccontextmanager
     async def asking(self) -> AsyncIterator[Channel]:
         """A channel for what changes nothing, kept for the next question; one that was closed by a refusal is replaced.
 

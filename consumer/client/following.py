@@ -88,9 +88,16 @@ class Followers:
             with contextlib.suppress(ValidationError):
                 events.put_nowait(CloudEvent.model_validate_json(delivery.message.body, extra="ignore"))
 
-        await self._look_for(link, self._names.events)  # binding to what is not there costs the link
-        channel = await link.channel()
+        await self._look_for(link, self._names.events)  # it says which exchange is not there
         name = self._queue_of(link, events)
-        await channel.declare_queue(Queue(name, "events for a client", exclusive=True))
-        await channel.bind(Binding(self._names.events, name, pattern))
-        return channel, await channel.consume(name, heard, no_ack=True)
+        async with link.trial() as channel:  # what is refused closes its channel
+            await channel.declare_queue(Queue(name, "events for a client", exclusive=True))
+            try:
+                await channel.bind(Binding(self._names.events, name, pattern))
+                consumer_tag = await channel.consume(name, heard, no_ack=True)
+            except BaseException:
+                with contextlib.suppress(BrokerUnavailable):
+                    async with link.scratch() as scratch:
+                        await scratch.delete_queue(name)
+                raise
+        return channel, consumer_tag

@@ -31,6 +31,7 @@ from tests.broker_users import (
     bind,
     consume,
     declare,
+    define,
     delete,
     give_rights,
     may,
@@ -67,6 +68,9 @@ async def mcp(node: PrivateBroker):
         await (await link.channel()).delete_queue(NAMES.inbox(DEAD_WORKER))
         await link.close()
 
+
+REPLIES, FOLLOWER = "replies", "replies|following"
+"""What a user may have of its own, as parts of a pattern of permissions."""
 
 INBOX = NAMES.inbox(DEAD_WORKER)
 EVENT = "session.created.echo"
@@ -194,6 +198,49 @@ async def test_what_a_user_may_not_publish_costs_nothing_else(node: PrivateBroke
         assert list((await client.list_sessions()).sessions) == ["c-1"]
         assert not (await asyncio.wait_for(calling, WAIT)).is_error
         assert client._connection._link is link
+
+
+@pytest.mark.parametrize(
+    ("configure", "write", "read", "lacks"),
+    [
+        (REPLIES, REPLIES, f"{REPLIES}|events", "configure for queue"),
+        (FOLLOWER, REPLIES, f"{FOLLOWER}|events", "write for queue"),
+        (FOLLOWER, FOLLOWER, FOLLOWER, "read for exchange"),
+        (FOLLOWER, FOLLOWER, f"{REPLIES}|events", "read for queue"),
+    ],
+    ids=["declare", "write", "bind", "consume"],
+)
+async def test_events_that_a_user_may_not_follow_cost_nothing_else(
+    node: PrivateBroker, mcp: Cluster, configure: str, write: str, read: str, lacks: str
+):
+    await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
+    under = r"^acme\.mcp\.({})(\..*)?$"
+    permission = {
+        "user": "follower",
+        "vhost": "/",
+        "configure": under.format(configure),
+        "write": under.format(f"{write}|sessions|requests|cluster"),
+        "read": under.format(read),
+    }
+    user = {"name": "follower", "password": "follower", "tags": ""}
+    await asyncio.to_thread(define, node, {"users": [user], "permissions": [permission]})
+    async with SessionClient(url_of(node, "follower"), prefix=NAMES.prefix) as client:
+        await client.create("c-1", "echo")
+        link, runs = client._connection._link, asyncio.Event()
+        slow = {"steps": 20, "interval": 0.05}
+        calling = asyncio.create_task(client.call_tool("c-1", "progress", slow, on_progress=lambda _: runs.set()))
+        await asyncio.wait_for(runs.wait(), WAIT)
+        for _ in range(2):
+            with pytest.raises(Forbidden, match=lacks):
+                async with client.following("#"):
+                    pass
+        assert list((await client.list_sessions()).sessions) == ["c-1"]
+        assert not (await asyncio.wait_for(calling, WAIT)).is_error
+        assert link is not None
+        assert client._connection._link is link
+        left = await asyncio.to_thread(node.rabbitmqctl, "list_queues", "name")
+        assert f".replies.{link.token}" in left
+        assert f".following.{link.token}." not in left
 
 
 @pytest.mark.parametrize("role", ["client", "gateway"])
