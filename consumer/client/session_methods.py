@@ -53,14 +53,17 @@ class SessionMethods(TypedRequests):
             timeout: the session's idle timeout (s); without one the configured one.
             metadata: is kept with the session and is part of its events. Bound arguments take their values from it.
             if_exists: what happens if a session with this id is open; ``keep`` returns it if it is on this service.
-            reply_timeout: how long (s) to wait. A start that is still waiting then is not carried out.
+            reply_timeout: how long (s) to wait. A start that still waits for its turn then is not carried out. One that
+                is under way goes on, and the session may open later.
 
         Raises:
             ServiceNotFound, ServiceDisabled: there is no such service.
             LimitReached: there is no room (``SessionLimit``, ``ServiceSessionLimit``, ``Capacity``); try again later.
             StartFailed, StartTimeout: its MCP server did not start; details have the last lines of stderr.
             SessionExists: ``if_exists`` is ``reject``, or it is ``keep`` and the open session is on another service.
-            DeadlineExceeded: it waited longer than ``reply_timeout``, and was not opened.
+            NoReply: ``reply_timeout`` is over; the session may open later.
+            DeadlineExceeded: it waited longer than ``reply_timeout``, and was not opened. As the client stops waiting
+                at the same moment, it mostly raises ``NoReply`` instead.
         """
         return await self._session(
             SessionCreate,

@@ -71,6 +71,8 @@ class ToolMethods(TypedRequests):
         A call that is no longer waited for, for example because its task was cancelled, runs on at the server until
         ``timeout``, and counts towards ``max_calls``. ``cancel_tool`` stops it.
 
+        A callback must return quickly, because the reply waits for it. Its exception is raised, and ends the waiting.
+
         Args:
             session_id: the session, or with ``service_name`` the call.
             name: the tool.

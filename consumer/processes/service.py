@@ -153,7 +153,7 @@ class MCPService(Section):
     headers: dict[str, str] = Field(default_factory=dict)
     """HTTP headers for a `url`."""
     start_timeout: Seconds = 30.0
-    """How long starting and the handshake may take."""
+    """How long starting and the handshake may take. Further messages of the call wait meanwhile, also its end."""
     call_timeout: Seconds = 30.0
     """How long a tool call may take if its requester sets no timeout."""
     max_call_timeout: Seconds = 600.0
