@@ -206,15 +206,17 @@ class Settler:
             confirm=False,
             on_return=None
             if is_direct_reply(request.reply_to)
-            else partial(self._returned, delivery, message_type, about or {}),
+            else partial(self._returned, request.reply_to, delivery.call, message_type, about or {}),
         )
 
-    def _returned(self, delivery: Delivery, message_type: str, about: Mapping[str, object]) -> None:
-        """A message to a reply address was dropped: log it, once a minute for each address."""
-        address = delivery.message.reply_to or ""
+    def _returned(self, address: str, call: str | None, message_type: str, about: Mapping[str, object]) -> None:
+        """A message to a reply address was dropped: log it, once a minute for each address.
+
+        It is kept for every reply for a while (see ``returned``), so it holds no delivery, whose body may be large.
+        """
         if self._dropped.get(address) is None:
             self._dropped.set(address, True)
-            log.warning("reply.dropped", type=message_type, reply_to=address, call_id=delivery.call, **about)
+            log.warning("reply.dropped", type=message_type, reply_to=address, call_id=call, **about)
 
     async def _dead_letter(self, delivery: Delivery, reason: str, problem: str) -> None:
         message = as_dead_letter(delivery, reason, problem)
