@@ -43,11 +43,13 @@ HEADERS = (
 )
 """What a worker writes onto a dead letter."""
 
-REASONS = frozenset(
+WORKER_REASONS = frozenset(
     {"unrecognised", "invalid_message", "unknown_type", "too_large", "expired", "crash_loop", "defect"}
-    | {"rejected", "maxlen", "delivery_limit"}
 )
-"""Every reason of a dead letter: a worker's words, and after them RabbitMQ's own (``x-death``)."""
+"""Why a worker makes a message a dead letter."""
+
+REASONS = WORKER_REASONS | {"rejected", "maxlen", "delivery_limit"}
+"""Every reason of a dead letter: a worker's words, and RabbitMQ's own (``x-death``)."""
 
 _OURS = "x-mcp-"
 """How the name of every header begins that workers write, for each other or for people."""

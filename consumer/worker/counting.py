@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from consumer.broker.dead_letter import WORKER_REASONS
 from consumer.observability import metrics
 from schemas.errors import ErrorCode
 from schemas.events import EndReason, SessionEventType
@@ -21,17 +22,6 @@ REFUSALS = (
 )
 """For what a session is not opened."""
 
-DEAD_LETTER_REASONS = (
-    "crash_loop",
-    "defect",
-    "expired",
-    "invalid_message",
-    "too_large",
-    "unknown_type",
-    "unrecognised",
-)
-"""Why a message becomes a dead letter."""
-
 
 def begin_counting(services: Iterable[str]) -> None:
     """Set the counters that alerts look at to zero, for these services and each known reason, unless they count."""
@@ -42,6 +32,6 @@ def begin_counting(services: Iterable[str]) -> None:
                 metrics.of(metrics.ENDED, service, reason.value)
     for code in REFUSALS:
         metrics.of(metrics.REJECTED, code.value.lower())
-    for word in DEAD_LETTER_REASONS:
+    for word in WORKER_REASONS:
         metrics.of(metrics.DEAD_LETTERS, word)
         metrics.of(metrics.DEAD_LETTER_BYTES, word)
