@@ -17,7 +17,7 @@ from consumer.broker.link import Link
 from consumer.broker.permissions import BETWEEN, ROLES, Role, commands, permissions
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names, cluster_topology, inbox
-from consumer.client import SessionClient
+from consumer.client import SessionClient, ToolCallResult
 from consumer.gateway.gateway import Gateway
 from consumer.settings import Settings
 from infra.broker import PrivateBroker, find_server
@@ -183,14 +183,20 @@ async def test_each_role_does_its_part_of_whole_calls(node: PrivateBroker, mcp: 
     assert mcp.logged("broker.lost") == []
 
 
+async def slow_call(client: SessionClient) -> asyncio.Task[ToolCallResult]:
+    """Begin a tool call of a second on the session ``c-1``, which is under way then."""
+    runs = asyncio.Event()
+    slow = {"steps": 20, "interval": 0.05}
+    calling = asyncio.create_task(client.call_tool("c-1", "progress", slow, on_progress=lambda _: runs.set()))
+    await asyncio.wait_for(runs.wait(), WAIT)
+    return calling
+
+
 async def test_what_a_user_may_not_publish_costs_nothing_else(node: PrivateBroker, mcp: Cluster):
     await mcp.start(config(), AMQP_URL=url_of(node, "worker"))
     async with SessionClient(url_of(node, "client"), prefix=NAMES.prefix) as client:
         await client.create("c-1", "echo")
-        link, runs = client._connection._link, asyncio.Event()
-        slow = {"steps": 20, "interval": 0.05}
-        calling = asyncio.create_task(client.call_tool("c-1", "progress", slow, on_progress=lambda _: runs.set()))
-        await asyncio.wait_for(runs.wait(), WAIT)
+        link, calling = client._connection._link, await slow_call(client)
         lacks = r"the user 'client' lacks the permission write for exchange 'acme\.mcp\.calls' in the vhost '/'"
         with pytest.raises(Forbidden, match=lacks) as caught:
             await client.publish_call_event({"call_id": "c-2", "kind": "started"})
@@ -226,10 +232,7 @@ async def test_events_that_a_user_may_not_follow_cost_nothing_else(
     await asyncio.to_thread(define, node, {"users": [user], "permissions": [permission]})
     async with SessionClient(url_of(node, "follower"), prefix=NAMES.prefix) as client:
         await client.create("c-1", "echo")
-        link, runs = client._connection._link, asyncio.Event()
-        slow = {"steps": 20, "interval": 0.05}
-        calling = asyncio.create_task(client.call_tool("c-1", "progress", slow, on_progress=lambda _: runs.set()))
-        await asyncio.wait_for(runs.wait(), WAIT)
+        link, calling = client._connection._link, await slow_call(client)
         for _ in range(2):
             with pytest.raises(Forbidden, match=lacks):
                 async with client.following("#"):
