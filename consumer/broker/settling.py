@@ -116,7 +116,7 @@ class Settler:
             "delivery",
             type=delivery.type,
             queue=delivery.queue,
-            outcome="requeued" if problem else _told(outcome),
+            outcome=word,
             call_id=delivery.call,
             ms=round(took * 1000, 1),
             **_details(delivery, outcome, problem),
@@ -233,20 +233,7 @@ class Settler:
 
 
 def _word(outcome: Outcome) -> str:
-    """What became of a delivery, as one of few words."""
-    match outcome:
-        case Done():
-            return "failed" if outcome.error_code is not None else "done"
-        case Forward():
-            return "forwarded"
-        case ToDeadLetters() | Hold() | Requeue():
-            return outcome.what
-        case _:
-            assert_never(outcome)
-
-
-def _told(outcome: Outcome) -> str:
-    """What became of a delivery, for its log line: that it failed, or what was done."""
+    """What became of a delivery: the same word in its log line, in the metric and in its trace."""
     return "failed" if isinstance(outcome, Done) and outcome.error_code is not None else outcome.what
 
 

@@ -99,14 +99,14 @@ class Intake:
             until = time.time() + self._configured.timings.admission_wait
             message = message.with_headers({headers.ADMISSION: headers.milliseconds(until)})
             await self._publisher.publish(message, self._names.sessions, key)
-            return Done(what=f"{event.source}.{event.kind.value}")
+            return _translated(event)
         while True:
             try:
                 await self._rpc_client.ask(message, self._names.sessions, key, timeout=END_ANSWER_TIMEOUT)
             except TimeoutError:
                 log.warning("intake.end_unanswered", call_id=event.call_id)
             else:
-                return Done(what=f"{event.source}.{event.kind.value}")
+                return _translated(event)
 
     async def detach(self) -> None:
         """Drop the raw events that were taken: the link is lost, and the broker has them back."""
@@ -116,3 +116,8 @@ class Intake:
     async def drain(self, timeout: float) -> bool:
         """Wait until the raw events in progress are passed on."""
         return await self._lanes.drain(timeout) and await self._tasks.drain(timeout)
+
+
+def _translated(event: CallEvent) -> Done:
+    """The outcome of a raw event that was passed on; a custom event may name any source, so no outcome is named so."""
+    return Done(what="translated", about={"source": event.source, "kind": event.kind.value})

@@ -132,7 +132,7 @@ def _answer(meant: Translation | None) -> Response:
 
 
 def _word(meant: Translation) -> str:
-    """What an event is taken as: the word that the worker's log line has as its outcome."""
+    """What an event is taken as: its source and kind, or the word that the worker's log line has as its outcome."""
     match meant:
         case Translated(event=event):
             return f"{event.source}.{event.kind.value}"

@@ -71,9 +71,8 @@ def _look(name: str, sentence: str, *labels: str) -> dict[str, Declared]:
 
 DELIVERIES = _counter(
     "deliveries_total",
-    "How many messages were taken from queues, by outcome: done (whatever the log's outcome says was done, such as "
-    "opened or not_opened), failed (answered with an error), forwarded (also placed), dead_lettered, held (a recipe) "
-    "or requeued",
+    "How many messages were taken from queues, by outcome: the word that the message's line in the log has, such as "
+    "opened, not_opened, failed or dead_lettered",
     "type",
     "outcome",
 )

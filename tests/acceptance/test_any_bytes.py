@@ -174,7 +174,7 @@ async def test_any_message_is_handled_or_becomes_a_dead_letter_that_can_be_shown
     shared = [names.calls, names.unowned, names.orphans, names.queries]
     async with live_call(mcp) as live:
         kept, good = await asyncio.to_thread(publish_all, mcp, messages)
-        await mcp.until(lambda: len(mcp.logged("delivery", outcome="custom.ended")) >= good, within=SETTLED)
+        await mcp.until(lambda: len(mcp.logged("delivery", outcome="translated", kind="ended")) >= good, within=SETTLED)
         lot = DeadLetterQueue(link, names)
         letters = await all_in(lot, kept)
         await live.undisturbed()

@@ -42,7 +42,7 @@ async def test_a_start_repeated_on_several_workers_opens_one_session(mcp: Cluste
 async def test_a_start_behind_its_end_opens_nothing(mcp: Cluster):
     await mcp.start()
     await mcp.client.publish_call_event({"call_id": "late", "kind": "ended"})
-    await mcp.until(lambda: mcp.logged("delivery", queue=f"{mcp.prefix}.calls", outcome="custom.ended"))
+    await mcp.until(lambda: mcp.logged("delivery", queue=f"{mcp.prefix}.calls", outcome="translated", kind="ended"))
     await mcp.client.publish_call_event({"call_id": "late", "kind": "started"})
     await mcp.until(lambda: mcp.logged("delivery", outcome="ended_before"))
     assert lives(mcp) == (Counter(), Counter())

@@ -162,3 +162,18 @@ async def test_every_metric_moves(own_broker: PrivateBroker, prefix, clients):
         assert not [one.name for one in DECLARED if not (one.name.startswith(OF_BRIDGES) or moved(worker, one))]
         labelled = {label for one in DECLARED for label in one.labels}
         assert labelled.isdisjoint({"call_id", "session_id", "worker_id"})
+
+
+async def test_deliveries_are_counted_by_the_words_of_the_log(mcp: Cluster, clients):
+    broken = {"services": {"echo": {"command": ECHO}, "broken": {"command": ["false"]}}}
+    routes = {"routes": [{"match": {"to": "nowhere"}, "services": ["broken"]}, {"services": ["echo"]}]}
+    worker = await watched(mcp, clients, broken | routes)
+    for call_id, to in (("good", "us"), ("bad", "nowhere")):
+        await mcp.client.publish_call_event({"call_id": call_id, "kind": "started", "to": to, "source": "pbx-17"})
+    for outcome, call_id in (("opened", "good"), ("not_opened", "bad")):
+        await worker.until(lambda value: value == 1, "deliveries_total", type="call.started", outcome=outcome)
+        assert (await worker.worker.logged("delivery", type="call.started", outcome=outcome))["call_id"] == call_id
+    # A source that anybody may make up is a field of the line, and no label.
+    assert await worker.value("deliveries_total", type="call_event", outcome="translated") == 2
+    line = await worker.worker.logged("delivery", outcome="translated", call_id="good")
+    assert (line["source"], line["kind"]) == ("pbx-17", "started")
