@@ -1,7 +1,8 @@
 """The consumers of a worker: its queues, its channels and who takes what they deliver, on each link anew."""
 
 import asyncio
-from contextlib import suppress
+
+import structlog
 
 from consumer.broker.channel import Channel
 from consumer.broker.declare import consumers_of, ensure
@@ -30,6 +31,8 @@ from consumer.worker.current_link import CurrentLink
 from consumer.worker.id_claim import IdClaim
 from consumer.worker.shared_consumers import SharedConsumers
 from schemas.ids import WorkerId
+
+log = structlog.get_logger(__name__)
 
 RIVAL_TIMEOUT = 1.0
 """How long (s) another process under our id may take to answer; our own former life never does."""
@@ -142,13 +145,32 @@ class Consumers:
         self._owned_calls.detach()
         await self.shared.detached()
 
-    async def delete_inbox(self) -> None:
-        """Delete the inbox if it is empty; messages and recipes that are left in it become orphans."""
+    async def delete_inbox(self, *, untold: int = 0) -> None:
+        """Delete the inbox unless something in it is still needed. Then its messages and recipes become orphans.
+
+        ``untold`` is how many events RabbitMQ has not confirmed: the recipes stand for them.
+        """
+        if reason := self._inbox_needed(untold) or await self._delete_if_empty():
+            log.info("worker.inbox_left", queue=self._owned_calls.inbox, reason=reason)
+
+    def _inbox_needed(self, untold: int) -> str | None:
+        if untold:
+            return "events"
+        if self._owned_calls.calls:
+            return "calls"
+        return "recipes" if self._owned_calls.needs_recipes else None
+
+    async def _delete_if_empty(self) -> str | None:
+        """Delete the inbox if it has no message; quorum queues know no such option. Return why it could not be."""
         control = self._control
-        if control is None or self._owned_calls.needs_recipes:
-            return
         queue = inbox(self._names, self._worker_id)
-        with suppress(BrokerError):
-            if not await control.declare_queue(queue):  # quorum queues know no "delete if empty"
-                await control.cancel(self._inbox_consumer)
-                await control.delete_queue(queue.name)
+        try:
+            if control is None:
+                return "no_link"
+            if await control.declare_queue(queue):
+                return "messages"
+            await control.cancel(self._inbox_consumer)
+            await control.delete_queue(queue.name)
+        except BrokerError:
+            return "no_link"
+        return None

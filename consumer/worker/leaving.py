@@ -61,8 +61,7 @@ async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio
         log.warning("worker.events_unsent", count=len(parts.outbox))
     await asyncio.sleep(OTHER_NODES)
     await parts.owner.stop(INBOX_TIMEOUT)
-    if not len(parts.outbox):  # its recipes stand for what has not been told
-        await consumers.delete_inbox()
+    await consumers.delete_inbox(untold=len(parts.outbox))
     log.info("worker.stopped", drained=in_time)
     return WorkerExit.DRAINED if in_time else WorkerExit.DRAIN_TIMED_OUT
 

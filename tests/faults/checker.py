@@ -4,7 +4,8 @@
 2. Every end closes its call: nothing of it is alive afterwards.
 3. No two workers live one session at the same time, but for one that was cut off: it was reported ``lost``, or says
    itself that it was ``superseded``.
-4. Nothing is left: no process, no folder, no queue but the shared ones, no message, no recipe, no binding of a call.
+4. Nothing is left: no process, no folder, no message, no recipe, no binding of a call, and no queue but the shared ones
+   and inboxes that expire, which their workers said when they left that they still needed.
 5. The dead-letter queue holds only what was poison.
 """
 
@@ -30,6 +31,8 @@ from tests.harness import worker_id_of
 
 TERMINAL_WORDS = {kind.value for kind in TERMINAL}
 EXPECTED_REASONS = {"unrecognised", "invalid_message", "unknown_type"}
+NEEDED_FOR = {"calls", "events", "recipes"}
+"""What a worker that leaves keeps its inbox for (``worker.inbox_left``)."""
 LIBRARIES = ("aiormq", "aio_pika")
 CLOCK = 0.05
 """Times of different processes on one machine: an event's time is taken a moment after what it tells of."""
@@ -215,9 +218,9 @@ async def check_dead_letters(stage: Stage, report: Report) -> None:
         report.problems.append(f"{stage.poison} poisonous messages were sent, {len(letters)} became dead letters")
 
 
-def broker_lists(stage: Stage) -> tuple[list[str], list[dict[str, Any]]]:
-    """The queues of the stage's prefix, and the bindings of its calls."""
-    queues = json.loads(stage.broker.rabbitmqctl("list_queues", "name", "--formatter", "json", "--silent"))
+def broker_lists(stage: Stage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The queues of the stage's prefix with their arguments, and the bindings of its calls."""
+    queues = json.loads(stage.broker.rabbitmqctl("list_queues", "name", "arguments", "--formatter", "json", "--silent"))
     bindings = json.loads(
         stage.broker.rabbitmqctl(
             "list_bindings", "source_name", "destination_name", "routing_key", "--formatter", "json", "--silent"
@@ -225,7 +228,7 @@ def broker_lists(stage: Stage) -> tuple[list[str], list[dict[str, Any]]]:
     )
     exchanges = {stage.names.sessions, stage.names.requests}
     return (
-        [queue["name"] for queue in queues if queue["name"].startswith(f"{stage.prefix}.")],
+        {queue["name"]: queue["arguments"] for queue in queues if queue["name"].startswith(f"{stage.prefix}.")},
         [binding for binding in bindings if binding["source_name"] in exchanges],
     )
 
@@ -266,12 +269,23 @@ async def until_all_is_handled(stage: Stage, report: Report) -> None:
     report.problems.append(f"messages that nobody settles: {busy}")
 
 
+def inboxes_left(stage: Stage) -> dict[str, str]:
+    """The inboxes whose workers said when they left that they are still needed, and what for."""
+    return {
+        record["queue"]: record["reason"]
+        for worker in stage.workers
+        for record in worker.records
+        if record.get("event") == "worker.inbox_left" and record["reason"] in NEEDED_FOR
+    }
+
+
 async def check_broker(stage: Stage, report: Report) -> None:
     queues, bindings = await asyncio.to_thread(broker_lists, stage)
     shared = {queue.name for queue in cluster_topology(stage.names).queues} | {stage.log.queue.name}
     own = {f"{stage.prefix}.replies.", f"{stage.prefix}.following."}
     unclean = {stage.names.inbox(WorkerId(worker)) for worker in stage.killed | stage.frozen}
-    for name in queues:
+    needed = inboxes_left(stage)
+    for name, arguments in queues.items():
         if name in (stage.names.dead_letters, stage.log.queue.name) or any(name.startswith(start) for start in own):
             continue
         left = await peek(stage, name, report)
@@ -280,6 +294,8 @@ async def check_broker(stage: Stage, report: Report) -> None:
             report.problems.append(f"{len(left)} messages are left in {name}: {told}")
         if name in unclean:  # cut off, it may have left without a link
             report.counts["inboxes of killed workers, which the broker will remove"] += 1
+        elif (reason := needed.get(name)) and "x-expires" in str(arguments):
+            report.counts[f"inboxes left for {reason}, which the broker will remove"] += 1
         elif name not in shared:
             report.problems.append(f"a queue is left: {name}")
     # A worker that is killed leaves the bindings of the calls that it remembers as ended; they go with its inbox.

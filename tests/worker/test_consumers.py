@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.broker.errors import BrokerUnavailable, NameTaken
 from consumer.broker.link import Link
@@ -112,7 +113,10 @@ async def test_a_lost_link_leaves_nothing_that_it_brought():
         assert scene.parts.ownership.owned_calls.calls[CALL].check.in_doubt
         with pytest.raises(BrokerUnavailable):
             await scene.parts.link.consumed(ME)
-        await scene.consumers.delete_inbox()
+        del scene.parts.ownership.owned_calls.calls[CALL]
+        with capture_logs() as logs:
+            await scene.consumers.delete_inbox()
+        assert why_left(logs) == ["no_link"]
         assert scene.wire.names.inbox(ME) in scene.wire.node.queues, "there is no channel to delete it on"
 
 
@@ -120,12 +124,37 @@ async def test_a_lost_link_leaves_nothing_that_it_brought():
 async def test_an_inbox_whose_recipes_are_needed_is_not_deleted():
     async with attached() as scene:
         await scene.open()
-        await scene.consumers.delete_inbox()
-        assert scene.wire.names.inbox(ME) in scene.wire.node.queues
-        await scene.parts.ownership.owned_calls.release(scene.parts.ownership.owned_calls.calls[CALL])
-        await passes(0.5)
-        await scene.consumers.delete_inbox()
+        owned_calls = scene.parts.ownership.owned_calls
+        with capture_logs() as logs:
+            await scene.consumers.delete_inbox()
+            assert scene.wire.names.inbox(ME) in scene.wire.node.queues
+            await owned_calls.release(owned_calls.calls[CALL])
+            await passes(0.5)
+            await scene.consumers.delete_inbox(untold=1)
+            assert scene.wire.names.inbox(ME) in scene.wire.node.queues
+            await scene.consumers.delete_inbox()
         assert scene.wire.names.inbox(ME) not in scene.wire.node.queues
+        assert why_left(logs) == ["calls", "events"]
+
+
+@in_virtual_time
+async def test_an_inbox_stays_for_a_recipe_that_has_not_come_back():
+    async with attached() as scene:
+        await scene.open()
+        owned_calls = scene.parts.ownership.owned_calls
+        call = owned_calls.calls.pop(CALL)
+        (session,) = call.sessions.values()
+        call.link_lost()
+        call.events.postpone(session.life, scene.parts.reporter.lost_life(session))
+        owned_calls.leave_to_placer(call)
+        with capture_logs() as logs:
+            await scene.consumers.delete_inbox()
+        assert scene.wire.names.inbox(ME) in scene.wire.node.queues
+        assert why_left(logs) == ["recipes"]
+
+
+def why_left(logs: list[Any]) -> list[str]:
+    return [one["reason"] for one in logs if one["event"] == "worker.inbox_left"]
 
 
 # Another process under our id.
