@@ -55,7 +55,6 @@ WHERE: dict[str, str] = {
     "what is lost is not told as created": "killed telling",
     "a standstill is not noticed": "away twice",
     "a call is given back to a worker beside its new owner": "comes back",
-    "a placer places what a dead worker had, without asking": "placers change",
     "the placer's tombstone left out": "end breaks",
     "the owner's tombstone left out": "end breaks",
     "an end is told to nobody": "end breaks",
@@ -66,7 +65,6 @@ WHERE: dict[str, str] = {
     "who was away does not ask for its calls": "comes back",
     "who was away does not give up what is another's": "comes back",
     "a recipe is acknowledged when it comes": "killed telling",
-    "a recipe goes before the end is told": "killed telling",
     "a recipe is never taken away": "killed telling",
     "who was cut off tells its ends at once": "comes back",
     "a recipe that RabbitMQ has back is not waited for": "comes back",
@@ -277,7 +275,13 @@ def _recipe_not_held(put: Put) -> None:
 
 @_mutation("a recipe goes before the end is told")
 def _dropped_early(put: Put) -> None:
+    async def drop_recipe(self: Any, call: Any) -> None:
+        if (held := call.recipe.dropped(next(self._revisions))) is not None:
+            await held.ack()
+            call.recipe.acknowledged(held)
+
     put(Recovery, "_confirmed", _nothing)
+    put(OwnedCalls, "drop_recipe", drop_recipe)
 
 
 @_mutation("a recipe is never taken away")

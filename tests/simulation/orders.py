@@ -130,6 +130,27 @@ ORDERS = {
         calls={"c0": ((2.0, "start", {"to": "3"}),)},
         faults=(_aim("call.recipe", "cut", how="server", away=0.0, sharp=True),),
     ),
+    "a late message of a dead worker": Plan(
+        seed=1,
+        conditions=Conditions(workers=4, late=0.0),
+        # Its recipes reach the placer at 8.0, which places the calls elsewhere. By then its inbox has their progress,
+        # which the next placer gets at 9.8, and that one has placed none of them.
+        calls={
+            f"c{number}": ((2.0 + 0.05 * number, "start", {"to": "1"}), (6.8, "progress", {"to": "1"}))
+            for number in range(20)
+        },
+        faults=((5.0, "kill", {"which": 1, "again": None}), (8.6, "kill", {"placer": True, "again": None})),
+    ),
+    "killed before its ends are told": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # RabbitMQ does not take the events before 12.0, and by then it has lost those of the dead worker.
+        calls={name: (*steps, (8.0, "end", {})) for name, steps in _SIX_CALLS.items()},
+        faults=(
+            (7.5, "events wait", {"which": 0, "lasts": 4.5}),
+            (9.0, "kill", {"which": 0, "again": None}),
+        ),
+    ),
     "killed while it comes back": Plan(
         seed=1,
         conditions=Conditions(workers=3, late=0.0),
@@ -154,6 +175,8 @@ MENDED = {
     "back when its sessions were told lost": "who does not get its recipe back tells its ends",
     "a connection that RabbitMQ has not given up gets recipes": "a recipe that was written is as good as held",
     "a recipe whose confirmation is lost": "a recipe that RabbitMQ has not confirmed is sent again",
+    "a late message of a dead worker": "a placer places what a dead worker had, without asking",
+    "killed before its ends are told": "a recipe goes before the end is told",
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }
