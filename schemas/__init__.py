@@ -1,4 +1,4 @@
-"""What crosses the wire: messages, replies, events, errors and ids. Imports nothing of the worker.
+"""The messages on the wire: requests, replies, events, errors and ids. It imports nothing of the worker.
 
 Other programs may use this package alone, to build and to read messages.
 """

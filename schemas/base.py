@@ -1,4 +1,4 @@
-"""Attitudes to unknown input: our own messages are read strictly, other people's tolerantly, and settings strictly."""
+"""Base classes of models: our own messages and settings are read strictly, messages of others tolerantly."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,13 +13,13 @@ class Strict(BaseModel):
 
 
 class Tolerant(BaseModel):
-    """A message that is not ours to define: fields that we do not know are left alone."""
+    """A message that others define. Unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
 class Section(BaseModel):
-    """A table of the configuration: an unknown key is a mistake, and what a key means is said below its field."""
+    """A table of the configuration. An unknown key is an error. The docstring below a field says what it means."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -36,6 +36,6 @@ MAX_SECONDS = 604_800
 """A week, the longest that a duration on the wire may be."""
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-"""A duration in seconds: more than nothing, a week at most."""
+"""A duration in seconds: greater than 0, at most a week."""
 
 Json = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The normalised call event: what every telephony platform's event becomes before anything is decided."""
+"""The normalised call event, which the events of every telephony platform are translated to."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from schemas.ids import CallId, CallIdField
 
 
 class CallKind(StrEnum):
-    """What an event says about a call's life.
+    """The kind of a call event: what happened to the call.
 
     ``progress`` (ringing, answered, a tool requested) means that the call is active. It counts as the start if there
     was none, and as a use of the call's sessions otherwise.
@@ -25,13 +25,13 @@ CALL_STATE = "call_state"
 """The attribute with the state of a call: ``created``, ``ringing``, ``answered``, or the platform's own word."""
 
 UNANSWERED = frozenset({"queued", "initiated", "created", "ringing", "ending"})
-"""States of a call that is not answered. ``ending`` is one, because a call can end without an answer."""
+"""The states of a call that is not answered. ``ending`` is one, because a call can end without an answer."""
 
 Platform = Literal[
     "asterisk", "daily", "elevenlabs", "freeswitch", "jambonz", "kazoo", "livekit", "openai", "plivo", "retell",
     "signalwire", "telnyx", "twilio", "vapi", "vonage", "wazo",
 ]  # fmt: skip
-"""A telephony platform, as a configuration or an address names it."""
+"""A telephony platform, as the configuration and the gateway's addresses name it."""
 
 Direction = Literal["inbound", "outbound", "internal"]
 
@@ -66,12 +66,12 @@ class CallEvent(Strict):
 
     @property
     def message_type(self) -> str:
-        """The AMQP ``type`` that this event travels under."""
+        """The AMQP ``type`` of this event between workers."""
         return f"call.{self.kind.value}"
 
 
 def normal_reason(reason: str) -> str:
-    """An end reason as it is compared: platforms disagree on case, ``_`` and ``-`` (``noAnswer``, ``NO_ANSWER``)."""
+    """Return an end reason in a form for comparison: platforms write ``noAnswer`` or ``NO_ANSWER``."""
     return reason.replace("_", "").replace("-", "").replace(" ", "").casefold()
 
 

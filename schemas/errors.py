@@ -122,7 +122,7 @@ class SessionsError(Exception):
         self.details: Json = details
 
     def body(self) -> ErrorBody:
-        """This error as part of a reply."""
+        """Return this error as part of a reply."""
         return ErrorBody(
             code=ErrorCode(self.code), message=self.message, retryable=self.retryable, details=self.details
         )
@@ -337,7 +337,7 @@ class NotRoutedReason(StrEnum):
     NO_WORKER = "no_worker"
     """The queues are there, and no worker consumes from them."""
     NOT_DECLARED = "not_declared"
-    """The topology of the prefix, or a part of it, is not declared; ``missing`` lists what."""
+    """The topology of the prefix is not declared, or not all of it; ``missing`` lists what is missing."""
     NO_EXCHANGE = "no_exchange"
     """There is no exchange of the name that the caller gave."""
     NO_QUEUE = "no_queue"
@@ -395,7 +395,7 @@ class InvalidReply(ClientError):
 class InvalidArgument(ClientError, TypeError, ValueError):
     """An argument of a client's method has the wrong type or value, which the message names. Nothing was sent.
 
-    ``executed`` is None where ``on_question`` has returned a wrong answer: the tool call was sent before.
+    ``executed`` is None if ``on_question`` returned a wrong answer, because the tool call had already been sent.
     """
 
     code = ClientErrorCode.INVALID_ARGUMENT
@@ -423,5 +423,5 @@ _CLASSES = by_code()
 
 
 def from_body(body: ErrorBody) -> SessionsError:
-    """The exception that a client raises for an error in a reply."""
+    """Return the exception that a client raises for an error in a reply."""
     return _CLASSES.get(body.code, Internal)(body.message, **body.details)

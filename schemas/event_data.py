@@ -1,4 +1,4 @@
-"""The ``data`` of each event. Events are built from what is there; these models say what that is."""
+"""The models of ``data`` for each type of event."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from schemas.sessions import SessionInfo
 
 
 class ToolsRecord(Strict):
-    """The tool calls of one session: how many, how long (s), how much; and how its process was started."""
+    """The tool calls of one session: their number, durations (s) and sizes; and how its process was started."""
 
     calls: int
     errors: int
@@ -31,7 +31,7 @@ class SessionCreatedData(SessionInfo):
 
 
 class SessionEndedData(SessionInfo):
-    """A session info with the reason of the end and, if known, a summary of the tool calls."""
+    """A session info with the reason for the end and, if known, a summary of the tool calls."""
 
     reason: EndReason
     tools: ToolsRecord | None = None
@@ -49,9 +49,9 @@ class SessionExpiredData(SessionEndedData):
 
 
 class SessionDiedData(SessionEndedData):
-    """The session's process ended by itself, or brought down its workers.
+    """The session's process ended by itself, or four workers died while they had the call.
 
-    ``exit_code`` or ``signal`` and the last lines of ``stderr`` are those of the process.
+    ``exit_code`` or ``signal``, and the last lines of ``stderr``, come from the process.
     """
 
 
@@ -60,7 +60,7 @@ class SessionLostData(SessionEndedData):
 
 
 class SessionRejectedData(Strict):
-    """A start failed, so there is no session. ``reason`` is the code, and never ``SESSION_EXISTS``."""
+    """A start failed, so there is no session. ``reason`` is the error code. It is never ``SESSION_EXISTS``."""
 
     session_id: SessionId
     call_id: CallId
@@ -81,15 +81,15 @@ class _Changed(Strict):
 
 
 class SessionResourceUpdatedData(_Changed):
-    """A resource of the session's server has changed that somebody has subscribed to with ``resources.subscribe``."""
+    """A resource has changed that was subscribed to with ``resources.subscribe``."""
 
     uri: str
 
 
 class SessionListChangedData(_Changed):
-    """The session's server says that it has other tools, resources or prompts than before.
+    """The session's server reports that its tools, resources or prompts have changed.
 
-    One of protocol version 2026-07-28 says so after a ``resources.subscribe`` of the session only.
+    A server of protocol version 2026-07-28 reports it only after a ``resources.subscribe`` to the session.
     """
 
     list: Literal["tools", "resources", "prompts"]
@@ -111,7 +111,7 @@ class WorkerDrainingData(Strict):
 
 
 class WorkerStoppedData(Strict):
-    """The worker has left; its last message."""
+    """The worker has stopped. This is its last message."""
 
     worker_id: WorkerId
 
@@ -129,4 +129,4 @@ EVENTS: dict[str, type[BaseModel]] = {
     "mcp.worker.draining": WorkerDrainingData,
     "mcp.worker.stopped": WorkerStoppedData,
 }
-"""What is in ``data`` of an event, by its type."""
+"""The model of ``data`` for each type of event."""

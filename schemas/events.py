@@ -1,4 +1,4 @@
-"""What happened to sessions and workers: CloudEvents 1.0 in structured JSON, on the topic exchange ``events``.
+"""The events about sessions and workers: CloudEvents 1.0 in structured JSON, on the topic exchange ``events``.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md. The routing key of a session's
 event is ``session.<what>.<service_name>``, of a worker's ``worker.<what>``.
@@ -18,10 +18,10 @@ CONTENT_TYPE = "application/cloudevents+json"
 
 
 class SessionEventType(StrEnum):
-    """What can happen to a session: ``created``, then exactly one of ``closed expired died lost``.
+    """The types of session events: ``created``, then exactly one of ``closed expired died lost``.
 
-    ``rejected`` tells of a start that could not be served; there is no session then. ``resource_updated`` and
-    ``list_changed`` tell, any number of times between beginning and end, what its server says of itself.
+    ``rejected`` reports a start that failed; there is no session then. ``resource_updated`` and ``list_changed`` report
+    changes of the server, any number of times while the session is open.
     """
 
     CREATED = "created"
@@ -35,11 +35,11 @@ class SessionEventType(StrEnum):
 
 
 TERMINAL = frozenset({SessionEventType.CLOSED, SessionEventType.EXPIRED, SessionEventType.DIED, SessionEventType.LOST})
-"""The types of which each created session gets exactly one."""
+"""The terminal events. Each created session gets exactly one of them."""
 
 
 class EndReason(StrEnum):
-    """Why a session ended: ``data.reason`` of its terminal event."""
+    """Why a session ended, in ``data.reason`` of its terminal event."""
 
     CALL_ENDED = "call_ended"
     REQUESTED = "requested"
@@ -82,20 +82,21 @@ class CloudEvent(Strict):
     data: Json
 
     def dump(self) -> bytes:
-        """The event as a message body."""
+        """Return the event as a message body."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
 def source_of(worker_id: WorkerId) -> str:
-    """The CloudEvents ``source`` of what a worker publishes."""
+    """Return the CloudEvents ``source`` of a worker's events."""
     return f"/mcp-sessions/{worker_id}"
 
 
 def session_event(what: SessionEventType, info: Json, life: str, **data: object) -> CloudEvent:
-    """The event that says ``what`` happened to a session; ``info`` is what ``SessionInfo`` says; ``data`` more.
+    """Return the event that ``what`` happened to a session. ``info`` is its ``SessionInfo``; ``data`` adds fields.
 
-    It is in the name of the worker that lives the ``life``, and its id is made of that: whoever tells of it once more,
-    when that worker has died, says what those who drop duplicates drop (CloudEvents 1.0, source and id).
+    ``source`` is the worker of this ``life``, and the id is made from the life. If another worker reports the event
+    again after that worker has died, both have the same source and id, and consumers drop the duplicate (CloudEvents
+    1.0).
     """
     return CloudEvent(
         id=life if what in TERMINAL else f"{life}.{what.value}",
@@ -107,7 +108,7 @@ def session_event(what: SessionEventType, info: Json, life: str, **data: object)
 
 
 def worker_event(worker_id: WorkerId, what: WorkerEventType, **data: object) -> CloudEvent:
-    """The event that says what a worker does."""
+    """Return an event about a worker."""
     return CloudEvent(
         source=source_of(worker_id), type=f"mcp.worker.{what}", subject=worker_id, data={"worker_id": worker_id, **data}
     )

@@ -1,4 +1,4 @@
-"""The names of the ``x-mcp-*`` headers that messages of clients, placer and owners carry."""
+"""The names of the ``x-mcp-*`` headers of messages from clients, placers and owners."""
 
 from typing import Final
 
@@ -6,45 +6,45 @@ PLACEMENT: Final = "x-mcp-placement"
 """``<placer>/<number>``: the call has just been bound to the inbox that this message goes to."""
 
 BELIEVED: Final = "x-mcp-believed"
-"""``<placer>/<number>``: the placement by which the placer believes the call to be owned here."""
+"""``<placer>/<number>``: the placement by which this worker owns the call, as far as the placer knows."""
 
 DISOWNED: Final = "x-mcp-disowned"
-"""The placement that a message came back by; one that has been made since says something else."""
+"""The placement by which a returned message had come. A later placement may have made that worker the owner."""
 
 RETURNED: Final = "x-mcp-returned"
-"""The worker that got the message and does not own the call (any more)."""
+"""The worker that received the message and does not own the call, or does not any more."""
 
 RETURNS: Final = "x-mcp-returns"
-"""How often the message has been returned. Once may only mean that it overtook the one that was placed."""
+"""How often the message was returned. The first return may only mean that it arrived before the placed message."""
 
 FOR_GOOD: Final = 2
-"""As many returns as it takes to be believed."""
+"""The number of returns after which the placer believes that the worker does not own the call."""
 
 REFUSED: Final = "x-mcp-refused"
-"""The worker that the call was placed on and that had no room after all."""
+"""The worker that the call was placed on, and that had no room."""
 
 RESENT: Final = "x-mcp-resent"
-"""Sent through the sessions exchange a second time, so that it would have reached an owner if there were one."""
+"""The placer has sent the message to the sessions exchange a second time. If the call had an owner, it would get it."""
 
 DEATHS: Final = "x-mcp-deaths"
-"""How many workers died with this message in their inbox; stays with the message."""
+"""How many workers died with this message in their inbox. The header stays with the message."""
 
 LATE: Final = "x-mcp-late"
-"""The message has been an orphan: what was sent after it may have come before it."""
+"""The message was an orphan, so messages that were sent later may have arrived before it."""
 
 ORPHAN_OF: Final = "x-mcp-orphan-of"
-"""The dead worker whose inbox gave the message up; stands for ``x-death``, which a message that is sent again loses."""
+"""The dead worker whose inbox gave the message up. It replaces ``x-death``, which is lost when a message is resent."""
 
 LOST: Final = "x-mcp-lost"
-"""The sessions of this recipe have been reported lost; stays with the message."""
+"""The sessions of this recipe have been reported as lost. The header stays with the message."""
 
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the worker that saw it first."""
 
 DEADLINE: Final = "x-mcp-deadline"
-"""When (ms since the epoch) the caller of a request stops waiting; stands for ``expiration`` on further hops."""
+"""When (ms since the epoch) the caller of a request stops waiting. It replaces ``expiration`` on further hops."""
 
 
 def milliseconds(moment: float) -> str:
-    """A moment (s since the epoch) as headers have it."""
+    """Return a moment (s since the epoch) in milliseconds, as in headers."""
     return str(round(moment * 1000))

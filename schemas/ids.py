@@ -1,4 +1,4 @@
-"""The identities that cross the wire, and how one is derived from another.
+"""The ids on the wire, and how one is derived from another.
 
 A *call* is one call leg under the id its telephony platform gave it. A *session* is one MCP server process of a
 call. ``session_id`` is the ``call_id`` for a call's first service and ``<call_id>#<service_name>`` for each further
@@ -18,14 +18,14 @@ ServiceName = NewType("ServiceName", str)
 WorkerId = NewType("WorkerId", str)
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-"""What a prefix and the id of a worker look like: they are parts of the names of queues."""
+"""The pattern of a prefix and of a worker's id, which are parts of queue names."""
 
 SEPARATOR = "#"
 MAX_ID_BYTES = 255
-"""Longest id in bytes of UTF-8. Kazoo allows 255, FreeSWITCH cuts at 256, nobody sends more."""
+"""The longest id in bytes of UTF-8. Kazoo allows 255, FreeSWITCH cuts at 256, and no other platform sends more."""
 
 MAX_ROUTING_KEY_BYTES = 200
-"""AMQP 0-9-1 routing keys are short strings (255 bytes); this leaves room for what a policy may prepend."""
+"""The longest routing key. AMQP 0-9-1 allows 255 bytes; the rest is left for prefixes of policies."""
 
 
 def _readable(value: str, info: ValidationInfo) -> str:
@@ -52,10 +52,10 @@ def _escaped(value: object) -> object:
 
 
 _LENGTH = Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_BYTES})
-"""The bound as JSON Schema can say it, which counts letters and not bytes."""
+"""The length limit in JSON Schema, which counts characters and not bytes."""
 
 Readable = AfterValidator(_readable)
-"""Refuses a text of which letters have been replaced: another one would be the same."""
+"""Refuses a text with replaced characters, because two different ids could become the same."""
 
 CallIdField = Annotated[CallId, BeforeValidator(_escaped), Readable, AfterValidator(_bounded), _LENGTH]
 """A call id as it is read from a message: a ``#`` of the platform becomes ``%23``, 1 to 255 bytes."""
@@ -66,7 +66,7 @@ SessionIdField = Annotated[SessionId, Readable, AfterValidator(_bounded), AfterV
 """A session id as it is read from a message: opaque, 1 to 255 bytes, with a call id before its first ``#``."""
 
 ServiceNameField = Annotated[ServiceName, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""A configured service: one word, because it is a word of the event's routing key ``session.<what>.<service_name>``."""
+"""The name of a configured service: one word, as a part of the routing key ``session.<what>.<service_name>``."""
 
 
 def escape_call_id(platform_id: str) -> CallId:
@@ -80,11 +80,11 @@ def call_id_of(session_id: str) -> CallId:
 
 
 def session_id_of(call_id: CallId, service_name: ServiceName, *, first: bool) -> SessionId:
-    """The id of a call's session on ``service_name``; ``first`` when it is the call's first service."""
+    """Return the id of a call's session on ``service_name``. ``first`` is true for the call's first service."""
     return SessionId(call_id if first else f"{call_id}{SEPARATOR}{service_name}")
 
 
 def routing_key(call_id: CallId) -> str:
-    """The AMQP routing key of a call: its id, or ``sha256:<hex>`` when that is over 200 bytes long."""
+    """Return the AMQP routing key of a call: its id, or ``sha256:<hex>`` if the id has more than 200 bytes."""
     raw = call_id.encode("utf-8", "surrogatepass")
     return call_id if len(raw) <= MAX_ROUTING_KEY_BYTES else f"sha256:{hashlib.sha256(raw).hexdigest()}"

@@ -1,18 +1,18 @@
-"""Counts the values of JSON that nobody has parsed yet: many small ones cost far more than their bytes.
+"""Counts the values of unparsed JSON, because many small ones cost far more than their bytes.
 
-A parser cannot be interrupted, and holds the interpreter's lock, so whoever waits for the event loop waits for it.
+A parser cannot be interrupted and holds the interpreter's lock, so it blocks the event loop.
 """
 
 from typing import Final
 
 MAX_VALUES: Final = 100_000
-"""Most values of one message or answer, which take up to 30 ms to parse."""
+"""The most values of one message or answer. Parsing them takes up to 30 ms."""
 
 _PIECE: Final = 65_536
 
 
 def has_more_values(body: bytes, most: int = MAX_VALUES) -> bool:
-    """Whether JSON has more than ``most`` values. What is no JSON is counted up to the place where a parser stops.
+    """Return whether JSON has more than ``most`` values. Invalid JSON is counted up to its first error.
 
     An empty object or array counts twice.
     """
@@ -36,5 +36,5 @@ def has_more_values(body: bytes, most: int = MAX_VALUES) -> bool:
 
 
 def _beginnings(text: bytes) -> int:
-    """How many values begin, told from what stands before the first or another of an object or array."""
+    """Count the values that begin in a text, by the characters before the first or next value."""
     return len(text) - len(text.translate(None, b",[{"))

@@ -1,7 +1,7 @@
-"""What MCP servers list and answer, as a client reads it: the MCP specification's names, read tolerantly.
+"""Lists and results of MCP servers, as a client reads them: with the names of the MCP specification, tolerantly.
 
-A worker hands results on as the server wrote them. Here only what a client needs is named; everything else of an
-object is kept as an attribute, and ``model_dump(by_alias=True, exclude_unset=True)`` gives it back as it came.
+A worker passes results on unchanged. These models name only the fields that a client needs. All other fields are kept
+as attributes, and ``model_dump(by_alias=True, exclude_unset=True)`` returns the object as it came.
 """
 
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from schemas.base import Json, Tolerant
 
 
 class _Handed(Tolerant):
-    """An object of MCP."""
+    """An object of MCP, passed on unchanged."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
@@ -50,7 +50,7 @@ class ResourceTemplate(_Handed):
 
 
 class ResourceContents(_Handed):
-    """What is in a resource: ``text``, or ``blob`` in base64."""
+    """The contents of a resource: ``text``, or ``blob`` in base64."""
 
     uri: str
     mime_type: str | None = Field(default=None, alias="mimeType")
@@ -110,7 +110,7 @@ class ListPromptsResult(_Handed):
 
 
 class Completion(_Handed):
-    """Values that complete an argument; ``total`` may be more than there are here."""
+    """Values that complete an argument. ``total`` may be larger than the number of values here."""
 
     values: list[str]
     total: int | None = None
@@ -118,7 +118,7 @@ class Completion(_Handed):
 
 
 class CompleteResult(_Handed):
-    """What ``completion/complete`` found."""
+    """The result of ``completion/complete``."""
 
     completion: Completion
 

@@ -11,7 +11,7 @@ from schemas.ids import ServiceName, SessionId, WorkerId
 from schemas.sessions import ServiceInfo, SessionInfo, WorkerFigures, WorkerInfo
 
 REPLY_SUFFIX = ".reply"
-"""The ``type`` of a reply is the type of its request with this behind it."""
+"""The suffix that makes the ``type`` of a reply from the ``type`` of its request."""
 
 
 class Reply(Strict):
@@ -28,14 +28,14 @@ class Reply(Strict):
         return self
 
     def dump(self) -> bytes:
-        """The reply as a message body."""
+        """Return the reply as a message body."""
         return self.model_dump_json(exclude_none=True).encode()
 
     def unwrap(self) -> Json:
-        """The result.
+        """Return the result.
 
         Raises:
-            SessionsError: the error of the reply, as the class of its code.
+            SessionsError: the reply has an error; the class follows from its code.
         """
         if self.error is not None:
             raise from_body(self.error)
@@ -43,12 +43,12 @@ class Reply(Strict):
 
 
 def succeeded(result: Json) -> Reply:
-    """A reply with a result."""
+    """Return a reply with a result."""
     return Reply(ok=True, result=result)
 
 
 def failed(error: SessionsError) -> Reply:
-    """A reply with an error."""
+    """Return a reply with an error."""
     return Reply(ok=False, error=error.body())
 
 
@@ -56,7 +56,7 @@ def parse_reply(body: bytes) -> Reply:
     """Read a reply.
 
     Raises:
-        Internal: the body is no reply.
+        Internal: the body is not a valid reply.
     """
     try:
         # Read before it is validated: half the time of model_validate_json for what has no model, as most of it has.
@@ -66,7 +66,7 @@ def parse_reply(body: bytes) -> Reply:
 
 
 class CloseResult(Strict):
-    """Result of ``session.close``: whether a session was closed, and which."""
+    """Result of ``session.close``: whether a session was closed, and the ids of those that were."""
 
     closed: bool
     sessions: list[SessionId]
@@ -85,7 +85,7 @@ class EndResult(Strict):
 
 
 class SessionsPage(Strict):
-    """Result of ``sessions.list``; ``complete`` is false when ``missing_workers`` did not tell their sessions.
+    """Result of ``sessions.list``. ``complete`` is false if ``missing_workers`` did not answer.
 
     A worker that does not answer, such as one that hangs, is missing until its sessions are reported as lost.
     """
@@ -214,4 +214,4 @@ RESULTS: dict[str, type[BaseModel]] = {
     "call.progress": StartResult,
     "call.ended": EndResult,
 }
-"""The shape of ``result`` in a successful reply, by the type of the request."""
+"""The model of ``result`` in a successful reply, by the type of the request."""

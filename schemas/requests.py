@@ -1,4 +1,4 @@
-"""The requests: one strict model for each message type, and the union that is told apart by the AMQP ``type``.
+"""The requests: one strict model for each message type. The AMQP ``type`` selects the model.
 
 Requests that are addressed to a call carry a ``session_id`` and travel under the routing key of its call. Requests
 that are addressed to the cluster go to the ``queries`` queue and are answered by any worker.
@@ -24,10 +24,10 @@ from schemas.ids import (
 from schemas.text import REPLACED, did_you_mean, problem_of, repaired, unknown_field
 
 GZIP = b"\x1f\x8b"
-"""How a body begins that is compressed with gzip (RFC 1952, 2.3.1)."""
+"""The first bytes of a body that is compressed with gzip (RFC 1952, 2.3.1)."""
 
 MAX_PAGE = 10_000
-"""The most sessions of one page of a list."""
+"""The most sessions on one page of a list."""
 
 
 class CallRequest(Strict):
@@ -38,7 +38,7 @@ class CallRequest(Strict):
 
     @property
     def call_id(self) -> CallId:
-        """The call that the addressed session belongs to."""
+        """The call of the addressed session."""
         return call_id_of(self.session_id)
 
 
@@ -78,7 +78,7 @@ class SessionClose(CallRequest):
 
 
 class MayOpen(CallRequest):
-    """A use of a session that opens the session if there is none, depending on ``service_name`` and ``open``.
+    """A use of a session that opens the session if necessary, depending on ``service_name`` and ``open``.
 
     With a ``service_name``, the call's id, ``<call_id>#<service_name>`` and the id of an open session on another
     service all mean the call's session on that service. Any other id of no open session is ``SESSION_NOT_FOUND``.
@@ -95,7 +95,7 @@ class MayOpen(CallRequest):
 
     @property
     def opens(self) -> ServiceName | None:
-        """The service on which a session is opened for it, if there is none."""
+        """The service on which a session is opened for this request, if there is none."""
         return self.service_name if self.open != "never" else None
 
 
@@ -114,7 +114,7 @@ class SessionDescribe(CallRequest):
 
 
 State = Annotated[str, Field(max_length=65_536)]
-"""Opaque state that a server or a worker gets back with the answers to its questions."""
+"""Opaque state of a server or a worker. It comes back with the answers to the questions."""
 
 
 Key = Annotated[str, Field(min_length=1, max_length=255), Readable]
@@ -342,7 +342,7 @@ class CallEnded(CallEvent):
 
 
 MADE_OF_EVENTS: frozenset[str] = frozenset({CallStarted.type, CallProgress.type, CallEnded.type})
-"""The messages that workers make of call events. Only workers may send them; a publisher sends the event itself."""
+"""The messages that workers make from call events. Only workers may send them; publishers send the event itself."""
 
 Lifecycle = SessionCreate | SessionClose | CallStarted | CallProgress | CallEnded
 """The requests that open, change or end a call. They go to the sessions exchange."""
@@ -410,7 +410,7 @@ REQUESTS: dict[str, type[Request]] = {
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, list[Json]]:
-    """A validation error of a model as one sentence that names the fields, and as a list for programs."""
+    """Return a validation error of a model as one sentence that names the fields, and as a list for programs."""
     known = [field.alias or name for name, field in model.model_fields.items()]
     faults: list[dict[str, Any]] = [
         {
@@ -425,7 +425,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, list[J
 
 
 def parse_request(message_type: str | None, body: bytes) -> Request:
-    """Read a request; letters that are no text are replaced, but for those of an id.
+    """Read a request. Invalid characters are replaced, except in ids, where they are refused.
 
     Raises:
         UnknownType: the AMQP ``type`` property is missing or names no request.

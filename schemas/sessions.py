@@ -1,4 +1,4 @@
-"""The shapes that describe a session, a service and a worker."""
+"""The models that describe a session, a service and a worker."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
-"""Text of strangers: what cannot be text is replaced, because the rest of a message is still worth reading.
+"""Text from other systems: replaces invalid characters, because the rest of a message is still useful.
 
-A caller's name comes from a SIP header in whatever encoding a telephone had, and JavaScript cuts an emoji in half. Only
-in an id a replacement does harm: two calls would become one. Whoever reads an id therefore refuses it.
+A caller's name comes from a SIP header in whatever encoding a telephone had, and JavaScript cuts an emoji in half. A
+replacement does harm only in an id, because two calls would become one. So ids with invalid characters are refused.
 """
 
 import json
@@ -13,30 +13,30 @@ from typing import Final
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 REPLACED: Final = "replaced"
-"""The key of pydantic's validation context which says that letters of a message have been replaced."""
+"""The key in pydantic's validation context that says that characters of the message were replaced."""
 
 _NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def decoded(body: bytes) -> str:
-    """Decode UTF-8; each invalid byte becomes a lone surrogate, which ``replaced`` finds again."""
+    """Decode UTF-8. Each invalid byte becomes a lone surrogate, which ``replaced`` finds later."""
     return body.decode("utf-8", "surrogateescape")
 
 
 def replaced(text: str) -> str:
-    """Text with a replacement character for each lone surrogate, so that it can be sent."""
+    """Return the text with a replacement character for each lone surrogate, so that it can be sent."""
     return text if text.isascii() else _NO_TEXT.sub(REPLACEMENT, text)
 
 
 def first_odd(text: str) -> int | None:
-    """The first byte that is no text, counted from 0; None when all of it is."""
+    """Return the position of the first invalid byte, counted from 0; None if there is none."""
     found = _NO_TEXT.search(text)
     return len(text[: found.start()].encode()) if found else None
 
 
 def repaired(body: bytes) -> str | None:
-    """JSON with its unreadable letters replaced; None when it has none, or is no JSON for another reason."""
+    """Return JSON with its invalid characters replaced; None if it has none, or is invalid for another reason."""
     if _is_utf8(body) and not _HALF_ESCAPED.search(body):
         return None
     try:
@@ -56,7 +56,7 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The fault of a field that is not in ``known``; a common ``prefix`` does not count as similar."""
+    """Return the fault of a field that is not in ``known``. A common ``prefix`` does not count as similarity."""
     known = sorted(known)
     words = {one.removeprefix(prefix).lower(): one for one in known}
     near = [words[word] for word in get_close_matches(name.removeprefix(prefix).lower(), words, n=3, cutoff=0.6)]
@@ -66,19 +66,19 @@ def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: which one was probably meant, and which there are."""
+    """Return the end of a sentence about an unknown name: the most similar known name, and the list of known names."""
     names = list(known)
     return f"{did_you_mean(name, names)}configured: {', '.join(names) or 'none'}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The question whether a name was meant that is like an unknown one, with a blank behind it; nothing if none is."""
+    """Return "did you mean ...?" with a trailing space if a known name is similar, otherwise an empty text."""
     near = get_close_matches(name.casefold(), list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
 def in_seconds(duration: float) -> str:
-    """Write a duration with its unit, to 10 ms, or to three digits if it is shorter than a second."""
+    """Return a duration with its unit, to 10 ms, or to three digits if it is shorter than a second."""
     return f"{max(duration, 0.001):.3g} s" if duration < 1 else f"{round(duration, 2):g} s"
 
 

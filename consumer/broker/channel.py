@@ -1,4 +1,4 @@
-"""One channel: declaring, binding and consuming, with what makes aiormq's channels bite made harmless.
+"""A channel of aiormq with safe methods to declare, bind and consume.
 
 * A cancelled RPC closes its channel, so every RPC runs shielded in a task of its own.
 * A delivery may be settled twice in our code (a tool call is acknowledged before it is executed); the broker would
@@ -43,7 +43,7 @@ RPC_TIMEOUT = 30.0
 
 @dataclass(slots=True, eq=False)
 class _Bindings:
-    """Bindings that are made together."""
+    """Bindings that are declared together, in one round trip."""
 
     wanted: list[Binding] = field(default_factory=list)
     made: bool = False
@@ -129,7 +129,10 @@ class Channel:
         )
 
     async def declare_queue(self, queue: Queue, *, passive: bool = False) -> int:
-        """Declare a queue; idempotent, and an error when one of that name differs. Returns its ready messages."""
+        """Declare a queue and return the number of its ready messages.
+
+        Idempotent; fails if an existing queue differs.
+        """
         declared = await self._rpc(
             self._raw.queue_declare(
                 queue.name,
@@ -148,7 +151,7 @@ class Channel:
         return declared.message_count or 0, declared.consumer_count or 0
 
     async def is_left_alone(self, queue: str) -> bool:
-        """Whether a queue has messages and no consumer."""
+        """Return whether a queue has messages and no consumer."""
         ready, consumers = await self.counts(queue)
         return bool(ready) and not consumers
 
@@ -158,7 +161,7 @@ class Channel:
         return declared.consumer_count or 0
 
     async def bind(self, binding: Binding) -> None:
-        """Bind a queue; idempotent. What is bound while another binding is under way costs no round trip of its own."""
+        """Bind a queue. Idempotent. Bindings that are requested while another one is under way share one round trip."""
         await self._rpc(self._bound(binding), "bind")
 
     async def _bound(self, binding: Binding) -> None:
@@ -201,7 +204,7 @@ class Channel:
         await self._rpc(self._raw.exchange_delete(name), "delete")
 
     async def purge_queue(self, name: str) -> int:
-        """Empty a queue; returns how many messages were in it."""
+        """Empty a queue. Return the number of messages that were in it."""
         purged = await self._rpc(self._raw.queue_purge(name), "purge")
         return purged.message_count or 0
 
@@ -214,10 +217,10 @@ class Channel:
         self._prefetch = count
 
     async def proven(self) -> None:
-        """Wait until the broker has answered: up to now it has given nothing back of what this channel holds.
+        """Wait for an answer of the broker, which proves that it has not requeued what this channel holds.
 
-        A broker that has given the connection up answers nothing, long before this side notices. Who comes while
-        another waits for its turn has the same answer.
+        A broker that has given the connection up answers nothing, long before this side notices. Callers that come
+        while another one waits for its turn share its answer.
         """
         if self._question is None:
             self._question = asyncio.create_task(self._rpc(self._asked()), name="broker-proof")
@@ -230,7 +233,7 @@ class Channel:
             await self._raw.basic_qos(prefetch_count=self._prefetch)  # changes nothing, and costs the broker nothing
 
     async def consume(self, queue: str, handler: Handler, *, no_ack: bool = False) -> str:
-        """Start to consume; returns the consumer tag."""
+        """Start to consume. Return the consumer tag."""
 
         async def take(delivered: DeliveredMessage) -> None:
             if self._is_lost():

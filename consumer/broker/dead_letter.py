@@ -1,12 +1,12 @@
-"""A dead letter: the headers that say why and whence, how it is known again, and what it is when it is replayed.
+"""A dead letter: its headers, its id, and the message that a replay makes of it.
 
 Two kinds of messages are in the dead-letter queue. A worker makes dead letters of what it cannot handle, and says why
 in headers of its own; it publishes to the exchange of the dead-letter queue, which nobody else may. The broker puts
-there what it could not deliver (too many deliveries, expired), and its ``x-death`` tells. Whatever else is in there
-says nothing that can be believed.
+there what it could not deliver (too many deliveries, expired), and its ``x-death`` tells. Any other message in that
+queue cannot be trusted.
 
-An operator may publish more than the one whose message became a dead letter. So a replay goes where that one could have
-published it, and never where a header of theirs would have it.
+An operator has more rights than the publisher of the original message. So a replay publishes only where that publisher
+could have published, never where one of its headers says.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ QUEUE_HEADER = "x-mcp-queue"
 DEAD_LETTERED_AT_HEADER = "x-mcp-parked-at"
 ORIGIN_HEADER = "x-mcp-origin"
 BY_WORKER = "worker"
-"""The origin of what a worker had published, which others may not."""
+"""The origin of a message that a worker published to an exchange that only workers may use."""
 
 HEADERS = (
     REASON_HEADER,
@@ -41,18 +41,18 @@ HEADERS = (
     ORIGIN_HEADER,
     CALL_HEADER,
 )
-"""What a worker writes onto a dead letter."""
+"""The headers that a worker adds to a dead letter."""
 
 WORKER_REASONS = frozenset(
     {"unrecognised", "invalid_message", "unknown_type", "too_large", "expired", "crash_loop", "defect"}
 )
-"""Why a worker makes a message a dead letter."""
+"""The reasons for which a worker dead-letters a message."""
 
 REASONS = WORKER_REASONS | {"rejected", "maxlen", "delivery_limit"}
-"""Every reason of a dead letter: a worker's words, and RabbitMQ's own (``x-death``)."""
+"""Every reason of a dead letter: those of a worker, and those that RabbitMQ writes into ``x-death``."""
 
 _OURS = "x-mcp-"
-"""How the name of every header begins that workers write, for each other or for people."""
+"""The prefix of all headers that workers write."""
 
 ERROR_LETTERS = 2000
 ID_LETTERS = 12
@@ -70,7 +70,7 @@ def _without_ours(headers: Headers) -> Headers:
 
 
 def as_dead_letter(delivery: Delivery, reason: str, problem: str) -> Message:
-    """A delivery as it goes to the dead-letter queue. Its reply address, its expiry and forged headers end here."""
+    """Return the message to publish to the dead-letter queue. Reply address, expiry and forged headers are removed."""
     message = delivery.message
     kept = own_headers(message.headers) if delivery.by_worker else _without_ours(message.headers)
     return Message(
@@ -108,18 +108,18 @@ class DeadLetter:
     """A message of the dead-letter queue; ``without_body`` is what a list keeps of it."""
 
     id: str
-    """Made of all that the message is, so that it is the same at every look; only equals share one."""
+    """A hash of the whole message, so that every look gives the same id. Only identical messages share one."""
     message: Message
     origin: Origin
     reason: str
     error: str
     dead_lettered_at: datetime | None
     call: str | None
-    """The call that it is addressed to, or that a call event names, in the form of routing keys."""
+    """The call that the message is addressed to, or that the call event names, as a routing key."""
     size: int
     """Bytes of the body."""
     by_worker: bool = False
-    """Whether a worker had published it."""
+    """Whether a worker published the message."""
 
     @classmethod
     def of(cls, delivery: Delivery, names: Names) -> Self:
@@ -148,12 +148,12 @@ class DeadLetter:
         return replace(self, message=replace(self.message, body=b""))
 
     def replayed(self, names: Names) -> tuple[Message, str, str]:
-        """The message as it is published again, its exchange and its routing key.
+        """Return the message as a replay publishes it.
 
-        It begins anew, under its message id: without the broker's headers and without any of ours, which tell of the
-        hops, the deaths and the deadline of its former life. What was on its way between workers takes the sessions
-        exchange: the inbox that it was in may be gone, and only the exchange knows whether somebody owns the call. What
-        a worker had made of a call event becomes a call event again.
+        It keeps its message id. It loses the broker's headers and ours, which describe its former hops, deaths and
+        deadline. A message between workers goes to the sessions exchange, because its inbox may be gone, and only the
+        exchange knows whether the call has an owner. A message that a worker made of a call event becomes a call event
+        again.
 
         Raises:
             NotReplayable: only a worker could have published it, or its publisher is unknown.
@@ -188,7 +188,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters are meant; what is None says nothing, and all that is said must fit."""
+    """The criteria for selecting dead letters. A criterion that is None is ignored; all others must match."""
 
     reason: str | None = None
     type: str | None = None
@@ -209,7 +209,7 @@ class Filter:
 
 
 def _was_between_workers(origin: Origin, names: Names) -> bool:
-    """Whether it was on its way from one worker to another, or from the exchanges of calls to the placer."""
+    """Return whether the message was on its way from one worker to another, or to the placer."""
     waiting = (names.unowned, names.orphans)
     inbox = names.worker_of_inbox(origin.queue) or (not origin.exchange and names.worker_of_inbox(origin.routing_key))
     return (
@@ -220,7 +220,7 @@ def _was_between_workers(origin: Origin, names: Names) -> bool:
 
 
 def _last_death(headers: Headers) -> Mapping[str, Any]:
-    """The newest entry of ``x-death``, which comes first.
+    """Return the newest entry of ``x-death``, which comes first.
 
     Up to RabbitMQ 3.13 the others may be a publisher's own, and so may the exchange and the key of this one.
     """
@@ -230,7 +230,10 @@ def _last_death(headers: Headers) -> Mapping[str, Any]:
 
 
 def _origin(headers: Headers, death: Mapping[str, Any], names: Names) -> Origin:
-    """Where it was published; of what the broker put here, the queue alone is sure, and the exchange that feeds it."""
+    """Return where the message was published.
+
+    For a message that the broker dead-lettered, only the queue is certain.
+    """
     if death:
         keys, queue = death.get("routing-keys"), str(death.get("queue", ""))
         key = keys[0] if isinstance(keys, list) and keys else ""

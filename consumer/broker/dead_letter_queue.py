@@ -1,9 +1,9 @@
-"""The dead-letter queue as operators use it: looking without taking, replaying, dropping.
+"""The dead-letter queue for operators: look at its messages, replay them, drop them.
 
 A look consumes and gives everything back when its channel closes, in the order that it had. Each look counts as a
-delivery, so the queue's limit is out of reach (``topology``). It is over only when the queue is whole again: the next
-one sees all of it. Nothing is acknowledged but what was named, and a replay is confirmed before that: whoever
-interrupts it may find a message in both places, and never in none.
+delivery, so the queue's limit is out of reach (``topology``). A look ends only when all messages are back, so the next
+look sees all of them. Only the named messages are acknowledged, and a replay waits for the confirm first. So after an
+interruption a message may be in both places, but never in none.
 """
 
 import asyncio
@@ -25,34 +25,34 @@ from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Exchange, Names
 
 BODIES: Final = 64 << 20
-"""How many bytes of bodies a replay holds at once."""
+"""The most bytes of message bodies that a replay holds in memory at once."""
 
 SILENCE: Final = 15.0
-"""How long (s) the broker may send nothing of what it has; then somebody else is taking messages."""
+"""How long (s) the broker may deliver nothing although messages are left. Then another consumer is taking them."""
 
 POLL: Final = 0.1
-"""How often (s) to ask how many there are, while what was replayed may come back."""
+"""The interval (s) for counting the dead letters while replayed messages may come back."""
 
 WHOLE: Final = 10.0
-"""How long (s) a look waits at most until everything is back in the queue."""
+"""How long (s) a look waits at most until all messages are back in the queue."""
 
 
 class NoSuchDeadLetter(LookupError):
-    """No dead letter has this id, or more than one have."""
+    """No dead letter has this id, or several have it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How far a look has seen."""
+    """How many messages a look has seen, and how many are left."""
 
     seen: int
     left: int
-    """Messages behind those that were seen: replay or drop some to see them."""
+    """The number of messages behind those that were seen. Replay or drop some to see them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of one message; without a ``problem`` it is where it came from, and no dead letter any more."""
+    """The result for one replayed message. If ``problem`` is set, the message is still a dead letter."""
 
     letter: DeadLetter
     exchange: str
@@ -60,11 +60,11 @@ class Replayed:
     problem: str = ""
     message_id: str = ""
     again: DeadLetter | None = None
-    """The same message as it became a dead letter again, when no worker could handle it this time either."""
+    """The message as it became a dead letter again, because no worker could handle it this time either."""
 
 
 Visit = Callable[[Delivery, DeadLetter], bool]
-"""Shown each message; returns whether to go on."""
+"""A function that is called with each message and returns whether to go on."""
 
 
 class DeadLetterQueue:
@@ -75,15 +75,15 @@ class DeadLetterQueue:
         self._names = names
         self._queue = names.dead_letters
         self._exchanges: dict[str, bool] = {}
-        """Whether there is an exchange of that name, as a replay has found it."""
+        """Whether an exchange of that name exists, as a replay has found out."""
 
     async def look(self, visit: Callable[[DeadLetter], bool]) -> Look:
-        """Show each message to ``visit``, the oldest first, until it returns False; nothing is taken."""
+        """Call ``visit`` with each message, the oldest first, until it returns False. No message is removed."""
         async with self._lap(lambda _, letter: visit(letter)) as lap:
             return Look(lap.seen, lap.there - lap.seen)
 
     async def named(self, words: Collection[str]) -> list[DeadLetter]:
-        """The messages, without their bodies, that these words name: an id or how one begins, or a message id.
+        """Return the messages, without bodies, that these words name: an id, the beginning of one, or a message id.
 
         Raises:
             NoSuchDeadLetter: a word names nothing, or several messages that differ.
@@ -118,7 +118,7 @@ class DeadLetterQueue:
         return found
 
     async def drop(self, ids: Collection[str], done: Callable[[DeadLetter], None]) -> None:
-        """Remove the messages with these ids for good; ``done`` is called for each."""
+        """Remove the messages with these ids for good. ``done`` is called for each."""
         found: list[tuple[Delivery, DeadLetter]] = []
 
         def visit(delivery: Delivery, letter: DeadLetter) -> bool:
@@ -134,7 +134,7 @@ class DeadLetterQueue:
         await self._drop_what_came_back({letter.id for _, letter in found})
 
     async def _drop_what_came_back(self, ids: Collection[str]) -> None:
-        """See that these are gone.
+        """Make sure that the messages with these ids are gone, also those that RabbitMQ has requeued.
 
         RabbitMQ keeps acknowledgements for a quorum queue back in their channel while more than 32 are under way, and
         forgets them when the channel is closed.
@@ -155,12 +155,12 @@ class DeadLetterQueue:
                 return
 
     async def replay(self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]) -> None:
-        """Publish the messages with these ids where they came from, the oldest first; ``done`` is called for each.
+        """Publish these messages where they came from, the oldest first. ``done`` is called for each.
 
-        What no queue takes stays a dead letter, and the others go on.
+        A message that no queue takes stays a dead letter, and the replay goes on.
 
         Raises:
-            BrokerError: the link was lost; what was not told of is still a dead letter.
+            BrokerError: the link was lost. Messages without a call of ``done`` are still dead letters.
         """
         todo, sent = set(ids), set[str]()
         self._exchanges.clear()
@@ -191,7 +191,7 @@ class DeadLetterQueue:
     async def dead_letter_again(
         self, done: Collection[Replayed], before: Collection[str], timeout: float
     ) -> list[Replayed]:
-        """The same, with what became a dead letter again within ``timeout`` seconds.
+        """Return ``done``, with those marked that became dead letters again within ``timeout`` seconds.
 
         A message is known by its message id, which it keeps; ``before`` is :meth:`everything` as it was before the
         replay. Returns early when nothing is left that could come back.
@@ -227,7 +227,7 @@ class DeadLetterQueue:
     async def _replay_some(
         self, ids: Collection[str], publisher: Publisher, done: Callable[[Replayed], None]
     ) -> set[str]:
-        """Replay as many of these as have room in memory at once; returns which had."""
+        """Replay as many of these messages as fit in memory at once. Return the ids of those that did."""
         batch: list[tuple[Delivery, DeadLetter]] = []
         size = 0
 
@@ -265,7 +265,7 @@ class DeadLetterQueue:
 
     @contextlib.asynccontextmanager
     async def _lap(self, visit: Visit) -> AsyncIterator["_Lap"]:
-        """One look from the front: shown when this is entered, given back when it is left, but for what was acked."""
+        """Take one look from the front of the queue. On leaving, all messages that were not acknowledged go back."""
         async with self._link.scratch() as channel:
             there, consumers = await self._counts(channel)
             lap = _Lap(visit, self._names, there)
@@ -288,7 +288,7 @@ class DeadLetterQueue:
             raise
 
     async def _whole_again(self, count: int, consumers: int) -> None:
-        """Wait until the queue has noticed that our consumer is gone: it gives back what that held at the same time."""
+        """Wait until the queue has noticed that our consumer is gone, and has its messages back."""
         with contextlib.suppress(TimeoutError):  # then somebody else is taking messages
             async with asyncio.timeout(WHOLE), self._link.scratch() as channel:
                 while True:
@@ -299,7 +299,7 @@ class DeadLetterQueue:
 
 
 class _Lap:
-    """What one look has seen so far."""
+    """The messages that one look has seen so far."""
 
     def __init__(self, visit: Visit, names: Names, there: int) -> None:
         self._visit = visit
@@ -324,7 +324,7 @@ class _Lap:
         self._news.set()
 
     async def over(self, link: Link) -> None:
-        """Wait until all were shown, or ``visit`` has seen enough, or the broker falls silent.
+        """Wait until all messages were shown, ``visit`` has returned False, or the broker falls silent.
 
         Raises:
             BrokerUnavailable: the link was lost.

@@ -1,4 +1,4 @@
-"""Declaring and verifying the topology."""
+"""Declares the topology, and compares it with what the broker has."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ State = Literal["ok", "missing", "differs", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the broker has under a name, against what we need."""
+    """The difference between what the broker has under a name and what we need."""
 
     kind: Literal["exchange", "queue"]
     name: str
@@ -29,10 +29,10 @@ class Finding:
 async def apply(channel: Channel, topology: Topology, *, link: Link) -> None:
     """Declare the whole topology. Idempotent. The broker's error tells what differs from what is there already.
 
-    A platform's own exchange is taken as it is when it is there, and declared as the platform would when it is not.
+    A platform's own exchange is used as it is. If it is missing, it is declared as the platform would declare it.
 
     Raises:
-        BrokerUnavailable: something differs, or may not be declared.
+        BrokerUnavailable: something differs, or this user may not declare it.
     """
     for exchange in topology.exchanges:
         if not (exchange.foreign and await exists(link, exchange)):
@@ -84,7 +84,7 @@ async def ensure(link: Link, topology: Topology) -> None:
 
 
 async def may_exist(link: Link, thing: Exchange | Queue) -> bool:
-    """Whether it exists; what this user may neither read nor write cannot be looked for from RabbitMQ 4.3 on."""
+    """Return whether it exists. From RabbitMQ 4.3 on, a user can look only for what it may read or write."""
     try:
         return await exists(link, thing)
     except NotPermitted:
@@ -92,7 +92,7 @@ async def may_exist(link: Link, thing: Exchange | Queue) -> bool:
 
 
 async def exists(link: Link, thing: Exchange | Queue) -> bool:
-    """Whether the broker has an exchange, or a queue, of that name, of whatever kind."""
+    """Return whether the broker has an exchange, or a queue, of that name."""
     try:
         async with link.asking() as channel:
             await _declare(channel, thing, passive=True)
@@ -104,7 +104,7 @@ async def exists(link: Link, thing: Exchange | Queue) -> bool:
 
 
 async def cluster_exchange(link: Link, names: Names) -> str:
-    """The exchange for requests to the cluster: the default one where the workers are too old to have another.
+    """Return the exchange for requests to the cluster; with older workers this is the default exchange.
 
     Also where this user may not use the other one, which RabbitMQ tells from 4.3 on.
     """

@@ -1,8 +1,8 @@
-"""Direct reply-to addresses, and which of them can be published to without harm.
+"""Direct reply-to addresses: finds out which ones can be published to safely.
 
-RabbitMQ makes these addresses itself, and anybody can make one up, or bring one from another cluster. For one that
-names no process on a node of its own, RabbitMQ 3.10 closes the connection of whoever publishes to it. So it is asked
-about each node once, on a connection that may be lost, before anything is published there.
+RabbitMQ makes these addresses, but anybody can make one up or use one from another cluster. If an address does not name
+a process on a node of the broker, RabbitMQ 3.10 closes the connection that publishes to it. So each node is checked
+once, on a connection that may be lost, before anything is published there.
 """
 
 import asyncio
@@ -18,29 +18,29 @@ from consumer.concurrency.expiring_dict import ExpiringDict
 PREFIX: Final = "amq.rabbitmq.reply-to."
 
 ASKED_AGAIN: Final = 30.0
-"""After how long (s) a node that was none is asked about again: nodes join a cluster."""
+"""After how long (s) an unknown node is checked again, because nodes can join a cluster."""
 
 MOST_NODES: Final = 1000
-"""How many nodes that were none are remembered; anybody can make some up."""
+"""How many unknown nodes are remembered. There is a limit because anybody can make some up."""
 
 _ADDRESS: Final = re.compile(r"([A-Za-z0-9+/]+={0,2})\.[A-Za-z0-9+/]+={0,2}")
 
 _VERSION = 131
 _NUMBERS = {ord("g"): 9, ord("X"): 12}
-"""Bytes behind the node in a process identifier (Erlang's external term format, PID_EXT and NEW_PID_EXT)."""
+"""The bytes after the node's name in a process identifier (Erlang's external term format, PID_EXT and NEW_PID_EXT)."""
 
 _LENGTH = {ord("d"): 2, ord("v"): 2, ord("s"): 1, ord("w"): 1}
-"""Bytes of the length of an atom, by its type."""
+"""The size of an atom's length field in bytes, by the type of the atom."""
 
 
 def is_direct_reply(address: str) -> bool:
-    """Whether a reply address is a direct one, and not the name of a queue."""
+    """Return whether a reply address is a direct reply-to address, and not the name of a queue."""
     return address.startswith(PREFIX)
 
 
 @lru_cache(maxsize=MOST_NODES)
 def node_of(address: str) -> str | None:
-    """The node that a direct reply-to address names, as it is written there; None if it names none."""
+    """Return the node that a direct reply-to address names, as it is written there; None if it names none."""
     found = _ADDRESS.fullmatch(address.removeprefix(PREFIX))
     if found is None:
         return None
@@ -57,9 +57,9 @@ def node_of(address: str) -> str | None:
 
 
 class DirectReplies:
-    """Knows which direct reply-to addresses are the broker's.
+    """Knows which direct reply-to addresses belong to the broker.
 
-    ``ask`` finds it out for one address; None is no answer, and then the address is believed.
+    ``ask`` checks one address. If it returns None, the check failed, and the address is trusted.
     """
 
     def __init__(self, ask: Callable[[str], Awaitable[bool | None]]) -> None:
@@ -69,7 +69,7 @@ class DirectReplies:
         self._asking = asyncio.Lock()
 
     async def can_be(self, address: str) -> bool:
-        """Whether messages can be published to this address. A queue's name always can be."""
+        """Return whether messages can be published to this address. They always can if it is a queue's name."""
         if not is_direct_reply(address):
             return True
         node = node_of(address)

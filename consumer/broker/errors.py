@@ -23,7 +23,7 @@
 
 
 class BrokerError(Exception):
-    """The broker, or the way to it, has failed."""
+    """The broker or the connection to it has failed."""
 
 
 class BrokerUnreachable(BrokerError):
@@ -31,19 +31,19 @@ class BrokerUnreachable(BrokerError):
 
 
 class BrokerRefused(BrokerUnreachable):
-    """The broker lets us in neither now nor in a minute: it knows no such user, password or vhost."""
+    """The broker refuses the login, and will not accept it later: it knows no such user, password or vhost."""
 
 
 class BrokerForbids(BrokerUnreachable):
-    """The broker lets us in, and our user lacks a permission that the message names."""
+    """The broker accepts the login, but the user lacks a permission that the message names."""
 
 
 class BrokerSilent(BrokerError):
-    """Somebody accepts connections where the broker should be, and says nothing: it is frozen, or no RabbitMQ."""
+    """The connection was accepted, but no answer came: the broker is frozen, or this is no RabbitMQ."""
 
 
 class NameTaken(BrokerError):
-    """Another process uses our name on the broker, and no further try changes that."""
+    """Another process uses our name on the broker. Trying again does not help."""
 
 
 class InvalidBrokerUrl(BrokerError, ValueError):
@@ -51,15 +51,15 @@ class InvalidBrokerUrl(BrokerError, ValueError):
 
 
 class BrokerUntrusted(BrokerError):
-    """TLS does not prove that it is the broker, or what to prove it by cannot be read; nothing secret was sent."""
+    """TLS does not prove the broker's identity, or the certificate files cannot be read. Nothing secret was sent."""
 
 
 class BrokerUnavailable(BrokerError):
-    """The connection is lost, or not there yet; whoever has it reconnects."""
+    """The connection is lost, or not open yet. Its supervisor reconnects."""
 
 
 class NotPermitted(BrokerUnavailable):
-    """The user of the connection may not do this; it cost the channel, and nothing was done."""
+    """The user of the connection may not do this. Nothing was done, but the broker closed the channel."""
 
 
 class ReplyLost(BrokerUnavailable):
@@ -79,12 +79,12 @@ class NoExchange(Unroutable):
 
 
 class PublishUnknown(BrokerError):
-    """No confirmation came: the message may be in a queue or not, and will be delivered if it is."""
+    """No confirmation came. The message may be in a queue, and is delivered if it is."""
 
 
 class Unsendable(BrokerError):
-    """AMQP, or the library that speaks it, cannot say this: nothing was sent, and trying again is no use."""
+    """AMQP or the AMQP library cannot encode the message. Nothing was sent, and trying again does not help."""
 
 
 class MessageTooLarge(Unsendable):
-    """The broker would close the channel for a message of this size."""
+    """The message is so large that the broker would close the channel."""

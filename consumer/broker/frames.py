@@ -1,4 +1,4 @@
-"""AMQP frames, made decodable before the library decodes them. Pure: bytes in, bytes out.
+"""Repairs AMQP frames that the library could not decode. Pure: bytes in, bytes out.
 
 pamqp decodes properties and headers while aiormq reads, before anybody can look at them. What it cannot decode (a
 timestamp in microseconds, text that is not UTF-8, a table that is nested hundreds deep) ends the connection with every
@@ -21,16 +21,16 @@ from typing import Final, cast
 from pamqp import base, commands, constants
 
 DEPTH: Final = 32
-"""How deep tables and arrays may be nested; pamqp takes two Python frames a level to decode, and to encode."""
+"""How deep tables and arrays may be nested. pamqp needs two Python frames for each level."""
 
 FIELDS: Final = 512
-"""How many fields are kept of a table that has too many, with those inside it."""
+"""How many fields of a table that has too many are kept. Fields of nested tables count."""
 
 MOST_FIELDS: Final = 2 * FIELDS
-"""How many fields are too many: pamqp copies what is left of a table for each.
+"""How many fields are too many. pamqp copies the rest of a table for each field.
 
-More than are kept, so that what was cut has room for the headers that are added when it is sent on or made a dead
-letter.
+This is more than ``FIELDS``, so that a shortened table has room for headers that are added when the message is
+forwarded or dead-lettered.
 """
 
 SHORT: Final = 255
@@ -41,7 +41,7 @@ _LATEST_MS: Final = 253_402_300_799_999
 
 _EARLIEST_S: Final = 1_000_000_000
 _LATEST_S: Final = 0xFFFFFFFF
-"""Seconds between 2001 and 2106: a timestamp in a finer unit is believed when it says one of these."""
+"""Seconds between 2001 and 2106. A timestamp in a finer unit is accepted if it falls into this time."""
 
 _TABLE, _ARRAY, _TIMESTAMP, _NUMBER, _VOID = b"FATlV"
 _LONG, _NESTED, _DATE, _UNKNOWN = -1, -2, -3, -4
@@ -59,17 +59,17 @@ def _sizes() -> list[int]:
 
 
 _SIZES: Final = _sizes()
-"""Bytes of a field's value by its type, or how they are found out."""
+"""The size in bytes of a field's value by its type, or a function that finds it out."""
 
 _PROPERTIES: Final = tuple(
     (commands.Basic.Properties.flags[name], commands.Basic.Properties.amqp_type(name))
     for name in commands.Basic.Properties.attributes()
 )
-"""Flag and type of each property, in the order that they have on the wire."""
+"""Flag and type of each property, in their order on the wire."""
 
 _FLAGS: Final = sum(flag for flag, _ in _PROPERTIES)
 _HEAD: Final = 12
-"""Bytes of a content header before the flags: class, weight, size of the body."""
+"""The size in bytes of a content header before the flags: class, weight, size of the body."""
 
 _METHODS: Final = cast("dict[int, type[base.Frame]]", commands.INDEX_MAPPING)
 _WITH_TEXT: Final = frozenset(
@@ -113,7 +113,7 @@ def short_string(text: str) -> bytes:
 
 
 def _is_sound(payload: bytes) -> bool:
-    """Whether a content header is certainly decodable: its short strings are ASCII, and all is where it belongs."""
+    """Return whether a content header is certainly decodable: its short strings are ASCII, and its lengths fit."""
     try:
         flags = payload[12] << 8 | payload[13]
         if flags & 1:
@@ -143,11 +143,11 @@ def _is_sound(payload: bytes) -> bool:
 
 
 class _Unsound(ValueError):
-    """A table is not decodable as it is."""
+    """A table cannot be decoded as it is."""
 
 
 def _check(data: bytes, at: int, end: int, *, named: bool, depth: int, left: int) -> int:
-    """Look through a table, or an array if its fields are not ``named``; returns how many fields may still come.
+    """Check a table, or an array if its fields are not ``named``. Return how many more fields are allowed.
 
     Raises:
         IndexError: it goes beyond the end.
@@ -186,7 +186,7 @@ def _check(data: bytes, at: int, end: int, *, named: bool, depth: int, left: int
 
 
 def _header(payload: bytes) -> bytes:
-    """A content header with what is usable in it."""
+    """Return a content header with its usable properties."""
     kept, at, parts = 0, _HEAD + 2, []
     flags = int.from_bytes(payload[_HEAD:at])
     for flag, kind in _PROPERTIES:
@@ -204,7 +204,7 @@ def _header(payload: bytes) -> bytes:
 
 
 def _length(data: bytes, at: int, kind: str) -> int:
-    """Bytes of a value with its length, as far as that can be read; one more than there are if not."""
+    """Return the size in bytes of a value and its length field; one more than is left if it cannot be read."""
     match kind:
         case "shortstr":
             return 1 + data[at] if at < len(data) else 1
@@ -246,12 +246,12 @@ def _table(value: bytes) -> bytes:
 
 
 class _Fields:
-    """Mends one table, which has a bound of fields in common with what is in it."""
+    """Repairs one table. Nested tables share its limit of fields."""
 
     def __init__(self, data: bytes, most: int) -> None:
         self._data = data
         self.left = most
-        """How many fields may still come."""
+        """How many more fields are allowed."""
 
     def mended(self, at: int, end: int, *, named: bool, depth: int) -> bytes:
         """Return the table between ``at`` and ``end``, repaired, after its new length."""
@@ -285,7 +285,7 @@ class _Fields:
 
 
 def _method(index: int, payload: bytes) -> bytes:
-    """A method whose texts can be decoded: a routing key that anybody chose, or a sentence that RabbitMQ has cut."""
+    """Return a method frame with decodable texts, such as a routing key or an error text that RabbitMQ has cut."""
     if (method := _METHODS.get(index)) is None:
         return payload
     at, bits, parts = 4, 0, [payload[:4]]

@@ -10,7 +10,7 @@ from types import TracebackType
 
 
 class _LibraryGivesUp:
-    """Tells a cancellation of the library's. No generator: each message passes several times."""
+    """Recognises a cancellation by the library. It is no generator, because each message passes it several times."""
 
     __slots__ = ()
 
@@ -30,17 +30,17 @@ def library_gives_up() -> _LibraryGivesUp:
     """Turn the library's cancellations into errors within this block.
 
     Raises:
-        ConnectionError: the library has given up what was awaited.
+        ConnectionError: the library has cancelled the operation.
         asyncio.CancelledError: this task is cancelled.
     """
     return _LIBRARY_GIVES_UP
 
 
 def heed_cancellation() -> None:
-    """End a task that was cancelled and did not notice.
+    """Cancel this task again if the library has swallowed its cancellation.
 
-    The library connects under ``asyncio.wait_for``, which up to Python 3.11 drops a cancellation that comes at the
-    moment at which what it waits for ends.
+    The library connects under ``asyncio.wait_for``. Up to Python 3.11 this drops a cancellation that comes at the
+    moment when the awaited operation ends.
 
     Raises:
         asyncio.CancelledError: this task is cancelled.
@@ -50,6 +50,6 @@ def heed_cancellation() -> None:
 
 
 def _cancelled() -> bool:
-    """Whether this program has cancelled the task that runs."""
+    """Return whether this program has cancelled the current task."""
     task = asyncio.current_task()
     return task is not None and bool(task.cancelling())

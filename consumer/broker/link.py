@@ -1,8 +1,8 @@
-"""A link: one life of the worker's two connections, and the first thing in it that fails ends it as a whole.
+"""A link: the worker's two connections, from opening to loss. The first failure ends both.
 
-Consuming and publishing have a connection each: in a memory or disk alarm the broker blocks a connection that
-publishes entirely, acknowledgements included. Plain connections under a supervisor of our own: with the
-robust classes of ``aio_pika`` one queue that cannot be restored blocks the restoration of all.
+Consuming and publishing have a connection each: in a memory or disk alarm the broker blocks a connection that publishes
+entirely, acknowledgements included. These are plain connections under our own supervisor. With the robust classes of
+``aio_pika``, one queue that cannot be restored blocks the restoration of all.
 """
 
 import asyncio
@@ -50,29 +50,32 @@ from consumer.observability.reasons import reason_of
 log = get_shared_logger(__name__)
 
 Connect = Callable[..., AbstractConnection]
-"""Makes a connection, not open yet, of a URL and ``client_properties``: where another broker takes RabbitMQ's place."""
+"""Makes a connection, not open yet, of a URL and ``client_properties``. The simulation passes one of its own."""
 
 CONNECT_TIMEOUT = 10.0
 PROBE_TIMEOUT = 1.0
 CLOSE_TIMEOUT = 3.0
 GIVE_UP_TIMEOUT = 0.3
-"""How long (s) a connection to a broker that says nothing may take to close."""
+"""How long (s) closing a connection may take if the broker does not answer."""
 CONFIRM_CHANNELS = 2
 
 MOST_CHANNELS = 100
-"""How many channel numbers one publishing connection uses in turn; a hosting plan may allow no more."""
+"""How many channel numbers one publishing connection uses in turn. Some hosting plans allow no more."""
 
 TICK = 0.5
 STALL = 1.5
-"""After a standstill of this many heartbeats the broker may have given us up, and what we owned to others."""
+"""After a standstill of this many heartbeats the broker may have closed the connection.
+
+Others may own our calls then.
+"""
 
 
 _ENDS = ("creating transport", "reader exited abnormally", "Unexpected connection close", "was stuck")
-"""Parts of what aiormq logs, some of it with a traceback, when a connection ends or does not come about."""
+"""Parts of the lines that aiormq logs, some with a traceback, when a connection ends or cannot be opened."""
 
 
 def _is_no_end(record: logging.LogRecord) -> bool:
-    """Whether a line says more than that a connection has ended, which the supervisor tells with the reason."""
+    """Return whether a log line says more than that a connection ended, which the supervisor logs with the reason."""
     return not any(part in str(record.msg) for part in _ENDS)
 
 
@@ -82,14 +85,14 @@ logging.getLogger("aiormq.channel").addFilter(lambda record: not str(record.msg)
 """It warns of each question that is cancelled, which is how a wait for an answer ends."""
 
 commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
-"""What a broker may answer to the name of a vhost: without the second aiormq raises the ``repr`` of the frame."""
+"""The possible answers to ``Connection.Open``. Without ``Close``, aiormq would raise the ``repr`` of the frame."""
 
 _PASSING = ("limit", "is down")
-"""Words of a refusal that may be over in a minute: too many connections, a vhost that is being started."""
+"""Words of a refusal that may soon be over: too many connections, or a vhost that is being started."""
 
 
 class _DirectReplyLookup(commands.Queue.Declare):
-    """Asks for a queue whose name has letters (``=``, ``+``) that the library allows in none."""
+    """Checks for a queue whose name has characters (``=``, ``+``) that the library does not allow."""
 
     def validate(self) -> None:
         """Accept every name."""
@@ -118,10 +121,10 @@ def told(error: BaseException | None) -> str:
 
 
 def connection_url(url: str, heartbeat: float) -> URL:
-    """``url`` with our heartbeat (s), unless it names one; aiormq ignores the server's and would take 60 s.
+    """Return ``url`` with our heartbeat (s), unless it names one. aiormq ignores the server's and would use 60 s.
 
     Raises:
-        InvalidBrokerUrl: no connection can be made of it.
+        InvalidBrokerUrl: the URL is invalid.
     """
     if (problem := problem_of(url)) is not None:
         raise InvalidBrokerUrl(f"the broker's URL {problem}")
@@ -130,7 +133,7 @@ def connection_url(url: str, heartbeat: float) -> URL:
 
 
 def _refusal(error: BaseException, url: str) -> str | None:
-    """What a broker refuses for good; None when it may let us in with the next try."""
+    """Return the error for a permanent refusal; None if the broker may accept the next try."""
     user, vhost = user_of(url), vhost_of(url)
     no_rights = f"the user {user!r} has no rights in the vhost {vhost!r}"
     match error:
@@ -148,7 +151,7 @@ def _refusal(error: BaseException, url: str) -> str | None:
 
 
 def _distrust(error: BaseException | None, url: URL) -> str | None:
-    """What is wrong with the broker's certificate or with our files, if that is what an error is about."""
+    """Return the fault of the broker's certificate or of our certificate files, if that is the cause of an error."""
     while error is not None:
         match error:
             case ssl.SSLCertVerificationError():
@@ -174,10 +177,10 @@ _FILES = ("cafile", "capath", "certfile", "keyfile")
 
 
 class Link:
-    """Two connections that live and end together, each made by ``connection``.
+    """Two connections that open and end together, each made by ``connection``.
 
-    It gives itself up after a standstill of ``standstill`` seconds, if that is sooner than by the heartbeat. The broker
-    has ``connect_timeout`` seconds for each connection.
+    The link fails after a standstill of ``standstill`` seconds, if the heartbeat does not end it sooner. The broker has
+    ``connect_timeout`` seconds to open each connection.
     """
 
     def __init__(
@@ -201,15 +204,15 @@ class Link:
         self._connections: list[AbstractConnection] = []
         self._consuming: AbstractConnection | None = None
         self.token = secrets.token_hex(3)
-        """A word of its own for each link: exclusive queues have it in their names."""
+        """A random word for each link. The names of its exclusive queues contain it."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Done, with the reason, when the link can no longer be used."""
+        """A future that gets the reason when the link can no longer be used."""
         self._pending = Pending(self.lost)
         self._asking: tuple[AbstractChannel, Channel] | None = None
-        """A channel on which somebody has asked, when nobody asks."""
+        """An idle channel for questions to the broker."""
 
     async def open(self) -> None:
-        """Open the consuming connection; the caller closes the link, also when this fails.
+        """Open the consuming connection. The caller must close the link, even if this fails.
 
         Raises:
             BrokerRefused: the broker knows no such user, password or vhost.
@@ -244,7 +247,7 @@ class Link:
         return connection
 
     async def _is_accepted(self) -> bool:
-        """Whether somebody listens at the broker's address."""
+        """Return whether anything accepts connections at the broker's address."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 _, writer = await asyncio.open_connection(self._url.host, self._url.port)
@@ -254,7 +257,7 @@ class Link:
         return True
 
     def _tick(self, last: float) -> None:
-        """Notice a standstill of ours (SIGSTOP, a sleeping machine) before anything that came meanwhile is handled."""
+        """Notice that this process stood still (SIGSTOP, a sleeping machine) before it handles what came meanwhile."""
         if self.lost.done():
             return
         loop = asyncio.get_running_loop()
@@ -269,7 +272,7 @@ class Link:
             self.lost.set_result(reason)
 
     async def channel(self, *, prefetch: int = MOST_HELD) -> Channel:
-        """A channel of the consuming connection, whose loss is the link's loss.
+        """Open a channel of the consuming connection. If it is lost, so is the link.
 
         Raises:
             BrokerUnavailable: the connection is lost.
@@ -282,7 +285,7 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def scratch(self) -> AsyncIterator[Channel]:
-        """A channel that may fail: a 404, 405 or 406 of the broker closes the channel that it answers on.
+        """Open a channel that may fail. The broker closes the channel on which it answers with 404, 405 or 406.
 
         Raises:
             BrokerUnavailable: the connection is lost.
@@ -296,7 +299,7 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def trial(self) -> AsyncIterator[Channel]:
-        """A channel that may fail within the block, which closes it then. Afterwards its loss is the link's loss.
+        """Open a channel that may fail within the block, which closes it then. Afterwards its loss ends the link.
 
         Raises:
             BrokerUnavailable: the connection is lost, or the channel is closed at the end of the block.
@@ -322,7 +325,7 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def asking(self) -> AsyncIterator[Channel]:
-        """A channel for what changes nothing, kept for the next question; one that was closed by a refusal is replaced.
+        """Lend a channel for questions that change nothing. If a refusal has closed it, a new one is opened.
 
         Raises:
             BrokerUnavailable: the connection is lost.
@@ -344,16 +347,16 @@ class Link:
             await self._close_channel(pika)  # two have asked at once
 
     async def _close_channel(self, pika: AbstractChannel) -> None:
-        """Close a channel, also when who waits for it is cancelled: aiormq would then send a second Channel.Close.
+        """Close a channel, even if the caller is cancelled: aiormq would then send a second Channel.Close.
 
-        The broker answers that one by closing the connection.
+        The broker answers a second one by closing the connection.
         """
         await asyncio.shield(self._closing.start(_closed(pika), "scratch-close"))
 
     async def publishing(
         self, *, signed: bool = False, refused: Callable[[str], None] | None = None
     ) -> PublishChannels:
-        """Open the publishing connection and its channels; what is ``signed`` says which user published it.
+        """Open the publishing connection and its channels. ``signed`` messages carry the name of their user.
 
         With ``refused``, the link survives a publication that the broker refuses; see ``Publisher``.
         """
@@ -409,7 +412,10 @@ class Link:
             refused(reason_of(error))
 
     async def _is_direct_reply(self, address: str) -> bool | None:
-        """Whether a direct reply-to address is the broker's, asked on a connection of its own: it costs that if not."""
+        """Return whether a direct reply-to address is the broker's.
+
+        The question has its own connection, which may be lost.
+        """
         connection = TolerantConnection(self._url, client_properties={"connection_name": f"{self._name} look"})
         try:
             async with self._pending.bounded(CONNECT_TIMEOUT):
@@ -437,7 +443,10 @@ class Link:
                     await connection.close()
 
     async def close(self) -> None:
-        """Close both connections, each within a bound; idempotent. The broker requeues what was not acknowledged."""
+        """Close both connections, each within a time limit. Idempotent.
+
+        The broker requeues what was not acknowledged.
+        """
         self.fail("closed by us")
         connections, self._connections = self._connections, []
         for connection in reversed(connections):

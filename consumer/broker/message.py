@@ -1,4 +1,4 @@
-"""A message, apart from the library that carries it."""
+"""A message, independent of the AMQP library."""
 
 import secrets
 from collections.abc import Awaitable, Callable
@@ -11,28 +11,28 @@ Headers = dict[str, Any]
 JSON: Final = "application/json"
 
 MAX_BODY: Final = 16 << 20
-"""What RabbitMQ takes in one message from 4.0 on (128 MiB before), in bytes.
+"""The most bytes of one message from RabbitMQ 4.0 on (128 MiB before).
 
-It answers a larger one by closing the channel, and the link is lost with it: sent again, it would be lost for ever.
+The broker closes the channel for a larger message, and the link is lost. Sending it again would end the next link.
 """
 
 CALL_HEADER: Final = "x-mcp-call"
-"""The call of a message that goes straight to a queue, where the routing key is the queue's name."""
+"""The header with the call of a message that goes straight to a queue. Its routing key is the queue's name."""
 
 _ORDERS: Final = frozenset({"CC", "BCC"})
-"""Further routing keys: what RabbitMQ does with a message beside what its publisher says (sender-selected)."""
+"""Headers with further routing keys, which RabbitMQ also routes to (sender-selected distribution)."""
 
 _BROKER_HEADERS: Final = _ORDERS | {"x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths"}
 _BROKER_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 
 
 def own_headers(headers: Headers) -> Headers:
-    """``headers`` without the broker's, and without what tells the broker where else to route.
+    """Return ``headers`` without the broker's own, and without those that change the routing.
 
-    RabbitMQ 3.10 believes the ``x-death`` that a client publishes, and drops a message on its second lap silently. It
-    obeys ``CC`` with the rights of whoever publishes, which would be ours; and it closes the channel for one that is no
-    array, which another's can be when we read it: of two fields of a name RabbitMQ reads the first, the library the
-    last.
+    RabbitMQ 3.10 trusts the ``x-death`` that a client publishes, and silently drops a message that passes a second
+    time. It applies ``CC`` with the rights of the publisher, which would be ours. It closes the channel if ``CC`` is no
+    array. The ``CC`` of a received message may be none: if a header occurs twice, RabbitMQ reads the first one, and the
+    library the last.
     """
     return {
         name: value
@@ -61,16 +61,16 @@ class Message:
         return replace(self, headers=self.headers | headers)
 
     def again(self) -> Self:
-        """The same message as it may be published a second time: without the broker's headers.
+        """Return the same message for a second publication, without the broker's headers.
 
-        Its ``expiration`` is left out as well: it would count from anew, and a message that expires in a quorum queue
+        It has no ``expiration`` either, because its time would begin anew, and a message that expires in a quorum queue
         is dead-lettered. The timeout travels in the body or in a header.
         """
         return replace(self, headers=own_headers(self.headers), expiration=None)
 
 
 class Settled(Protocol):
-    """How a delivery is given back to the broker; both are idle when its channel has gone."""
+    """A function that gives a delivery back to the broker. It does nothing if the channel is closed."""
 
     def __call__(self, *, requeue: bool | None) -> Awaitable[None]:
         """Acknowledge (``requeue`` is None), requeue (True) or reject (False)."""
@@ -78,7 +78,7 @@ class Settled(Protocol):
 
 
 class LocalRequester(Protocol):
-    """A requester in this very process, which hears the answers without the broker."""
+    """A requester in the same process, which gets the answers without the broker."""
 
     async def hear(self, body: bytes, message_type: str) -> None:
         """Take a message that comes before the reply, or the reply."""
@@ -99,17 +99,20 @@ class Delivery:
     routing_key: str
     redelivered: bool
     received_at: float
-    """The monotonic clock at arrival; uvloop's own has whole milliseconds only."""
+    """The time of arrival on the monotonic clock. uvloop's own clock has whole milliseconds only."""
     settle: Settled | None
-    """None on a queue that is consumed without acknowledgements."""
+    """The function that settles the delivery; None on a queue that is consumed without acknowledgements."""
     named_call: str | None = None
-    """The call that the body names, where no address does; empty when it names none."""
+    """The call that the body names, if the address names none; empty if the body names none either."""
     user: str | None = None
-    """The AMQP property ``user_id``: the user that published the message. RabbitMQ has verified it; few say it."""
+    """The AMQP property ``user_id``: the user that published the message, verified by RabbitMQ.
+
+    Few publishers set it.
+    """
     by_worker: bool = False
-    """Whether a worker published it, as ``consumer.calls.messages.border`` has found."""
+    """Whether a worker published it, as ``consumer.calls.messages.border`` has found out."""
     local_requester: LocalRequester | None = None
-    """The receiver of the replies, if that is not a reply address."""
+    """The receiver of the replies, if there is no reply address."""
 
     @property
     def expects_answers(self) -> bool:
@@ -123,7 +126,7 @@ class Delivery:
 
     @property
     def call(self) -> str | None:
-        """The call that the message is about, for logs."""
+        """The call of the message, for logs."""
         if self.named_call is not None:
             return self.named_call or None
         if named := self.message.headers.get(CALL_HEADER):
@@ -131,7 +134,7 @@ class Delivery:
         return self.routing_key or None if self.exchange else None
 
     def about_call(self, call_id: str) -> Self:
-        """The same delivery, of a message whose body names the call; its routing key is its platform's."""
+        """Return the same delivery with its call set from the body, because its routing key is the platform's."""
         return replace(self, named_call=call_id)
 
     async def ack(self) -> None:
@@ -151,4 +154,4 @@ class Delivery:
 
 
 Handler = Callable[[Delivery], object]
-"""Takes a delivery over: it must not block, and hands what takes time to a task of its own."""
+"""Takes a delivery over. It must not block, and starts a task for anything that takes time."""

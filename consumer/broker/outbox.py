@@ -1,4 +1,4 @@
-"""The outbox: what must be published, in order, whenever the broker is there to take it."""
+"""The outbox: publishes events in order, whenever the broker is available."""
 
 import asyncio
 import math
@@ -17,12 +17,12 @@ from consumer.broker.publisher import Publisher
 log = structlog.get_logger(__name__)
 
 WINDOW = 128
-"""How many messages wait for their confirmation at once."""
+"""How many messages wait for their confirms at once."""
 
 RETRY_DELAY = 0.2
 
 TELL_EVERY = 60.0
-"""How often (s) failed publishing is logged; it is retried all the time."""
+"""How often (s) a failure to publish is logged. Publishing is retried all the time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,10 +39,9 @@ class _Waiting:
 class Outbox:
     """Publishes with confirms and in the order of ``put``, on a channel that nothing else uses.
 
-    When a link is lost, what it had not confirmed is sent again in the same order: a consumer may see a message a
-    second time, under the same message id, and never an older one after a newer. ``confirmed`` is told of each message
-    that the broker has, and how many seconds after its ``put``. With ``mandatory`` a message waits until there is a
-    queue for it.
+    When a link is lost, unconfirmed messages are sent again in the same order. A consumer may get a message twice, with
+    the same message id, but never an older message after a newer one. ``confirmed`` is called with each confirmed
+    message and the seconds since its ``put``. With ``mandatory`` a message waits until there is a queue for it.
     """
 
     def __init__(
@@ -67,9 +66,10 @@ class Outbox:
         return len(self._waiting)
 
     def put(self, message: Message, exchange: str, routing_key: str) -> None:
-        """Publish this after everything that was put before.
+        """Publish this message after all that were put before.
 
-        What no broker takes is left out, and logged as an error: it would keep back all that is put after it.
+        A message that is too large for any broker is dropped and logged as an error, because it would hold up all later
+        ones.
         """
         if len(message.body) > MAX_BODY:
             log.error("outbox.too_large", type=message.type, bytes=len(message.body), limit=MAX_BODY)
@@ -80,7 +80,7 @@ class Outbox:
         self._filled.set()
 
     def take_back(self, message_ids: Collection[str]) -> set[str]:
-        """Stop publishing these events. Return the ids of those without a confirm; the broker may have them.
+        """Stop publishing these events. Return the ids of the unconfirmed ones, which the broker may have nevertheless.
 
         Events that were taken back before are left out.
         """
@@ -93,7 +93,7 @@ class Outbox:
         """Wait until everything that has been put so far is confirmed.
 
         Raises:
-            BrokerError: there is no link, or it was lost; what was put will be published all the same.
+            BrokerError: there is no link, or it was lost. The messages are published later all the same.
         """
         if self._waiting:
             if not self._publisher.attached:

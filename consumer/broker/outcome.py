@@ -1,4 +1,4 @@
-"""What may become of a delivery. Handlers decide by returning one of these; ``settling`` acts, in one place."""
+"""The possible outcomes of a delivery. Handlers return one of these, and ``settling`` carries it out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from schemas.replies import Reply
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Handled; the requester, if any, gets ``reply``: a reply, or the body of one that is encoded already.
+    """The message is handled. The requester, if any, gets ``reply``: a reply, or the body of an encoded one.
 
-    What is ``routine`` is told to who debugs only: nothing has changed, and programs ask it again and again. ``about``
-    is what the log line of the delivery says besides, such as the tool; ``code`` and ``problem`` are the error of a
-    reply that is written already.
+    A ``routine`` request is logged at debug level only: it changes nothing, and programs repeat it often. ``about`` has
+    more fields for the log line of the delivery, such as the tool. ``code`` and ``problem`` are the error of an encoded
+    reply.
     """
 
     reply: Reply | bytes | None = None
@@ -47,7 +47,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """It belongs to another consumer: forward it, then acknowledge it."""
+    """The message belongs to another consumer. It is forwarded, then acknowledged."""
 
     exchange: str
     routing_key: str
@@ -57,7 +57,7 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class ToDeadLetters:
-    """It cannot be handled: it becomes a dead letter with the reason, and the requester gets the error."""
+    """The message cannot be handled. It becomes a dead letter with the reason, and the requester gets the error."""
 
     reason: str
     problem: str
@@ -67,14 +67,14 @@ class ToDeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """It stays unacknowledged, on purpose; somebody keeps the delivery and settles it later."""
+    """The message stays unacknowledged on purpose. The handler keeps the delivery and settles it later."""
 
     what: str = field(default="held", init=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """It could not be dealt with now: back to the queue."""
+    """The message could not be handled now, and goes back to the queue."""
 
     problem: str
     what: str = field(default="requeued", init=False)

@@ -1,14 +1,14 @@
-"""What waits for a link, and ends with it."""
+"""Operations that wait for a link, and fail when it is lost."""
 
 import asyncio
 from types import TracebackType
 
 
 class Pending:
-    """The operations that wait for a connection of a link: they are given up when the link is lost.
+    """The operations that wait for a connection of a link. They fail when the link is lost.
 
-    aiormq sends through a queue of ten frames. When the connection goes while it is full, its writer goes as well, and
-    whoever waits for room waits for ever: an acknowledgement, a reply, and the queue of the call that they belong to.
+    aiormq sends through a queue of ten frames. If the connection is lost while this queue is full, its writer ends too.
+    An acknowledgement or a reply that waits for room would then wait for ever, and so would its call.
     """
 
     def __init__(self, lost: "asyncio.Future[str]") -> None:
@@ -18,7 +18,7 @@ class Pending:
 
     @property
     def over(self) -> bool:
-        """Whether the link is lost."""
+        """Return whether the link is lost."""
         return self._lost.done()
 
     def bounded(self, seconds: float | None = None) -> "_BoundedWait":
@@ -33,7 +33,7 @@ class Pending:
 
 
 class _BoundedWait:
-    """A bound that is known while it holds. No generator: each message waits in several of them."""
+    """A time limit that other code can see while it holds. It is no generator, because each message passes several."""
 
     __slots__ = ("_bound", "_bounds")
 

@@ -1,11 +1,11 @@
 """RabbitMQ's permissions for each role, as data.
 
 RabbitMQ checks names against three regular expressions: what a user may declare or delete (``configure``), publish to
-or bind a queue (``write``), consume or bind from (``read``). An exchange and a queue of one name cannot be told apart
-by them, and neither can routing keys of the default exchange: who may write there may write into any queue of the
-vhost. So only workers and operators may, and no exchange that a client writes to has a queue's name. Topic permissions
-hold at topic exchanges only, for the routing keys of what is published (``write``) and of bindings (``read``). From
-RabbitMQ 4.3 on they are refused for an exchange that is not there yet, so commands and definitions see to the exchanges
+or bind a queue (``write``), consume or bind from (``read``). They cannot distinguish an exchange from a queue of the
+same name, or routing keys of the default exchange: a user that may write there may write into any queue of the vhost.
+So only workers and operators may, and no exchange that a client writes to has a queue's name. Topic permissions hold at
+topic exchanges only, for the routing keys of what is published (``write``) and of bindings (``read``). From RabbitMQ
+4.3 on they are refused for an exchange that does not exist yet, so commands and definitions declare the exchanges
 first.
 """
 
@@ -23,12 +23,12 @@ ROLES: tuple[Role, ...] = get_args(Role)
 NOTHING = "^$"
 ANY_KEY = "^.*$"
 DEFAULT_EXCHANGE = "amq.default"
-"""What permissions call the exchange that has no name."""
+"""The name of the default exchange in permissions."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicPermission:
-    """Routing keys at one topic exchange."""
+    """The routing keys that a role may use at one topic exchange."""
 
     exchange: str
     write: str
@@ -48,7 +48,7 @@ class Permissions:
 
 
 def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Permissions, ...]:
-    """Every role; ``call_exchanges`` are the telephony platforms' own, as ``worker.call_exchanges`` names them."""
+    """Return the permissions of every role. ``call_exchanges`` are those in ``worker.call_exchanges``."""
     foreign = tuple(call_exchanges)
     deaf = TopicPermission(names.events, NOTHING, NOTHING)
     mute = TopicPermission(names.calls, NOTHING, NOTHING)
@@ -122,7 +122,7 @@ def permissions(names: Names, *, call_exchanges: Iterable[str] = ()) -> tuple[Pe
 
 
 _SERVER_NAMED = r"amq\.gen"
-"""Exclusive queues whose names the broker makes up; clients in other languages have their answers sent there."""
+"""A pattern for exclusive queues that the broker names. Clients in other languages use them for replies."""
 
 
 def _below(names: Names, *words: str) -> tuple[str, ...]:
@@ -130,16 +130,16 @@ def _below(names: Names, *words: str) -> tuple[str, ...]:
 
 
 def _any(*exact: str, below: Iterable[str] = ()) -> str:
-    """Matches these names, and what begins with one of ``below`` (regular expressions)."""
+    """Return a pattern for these names, and for names that begin with one of ``below`` (regular expressions)."""
     alternatives = [*map(re.escape, exact), *(f"{start}.+" for start in below)]
     return f"^({'|'.join(alternatives)})$"
 
 
 def commands(given: Iterable[Permissions], *, vhost: str, user: str) -> list[str]:
-    """Lines for a shell; ``{role}`` in ``user`` stands for the role.
+    """Return lines for a shell. ``{role}`` in ``user`` stands for the role.
 
-    Each user's password comes from a variable, through stdin: so it is in no list of processes, and no line that is
-    pasted behind ``add_user`` is read as the password.
+    Each password comes from a variable, through stdin. So it is visible in no list of processes, and ``add_user`` does
+    not read the next pasted line as the password.
     """
     listed = [(_name(user, one.role), one) for one in given]
     lines = [f"{PASSWORDS} {' '.join(_variable(name) for name, _ in listed)}"]
@@ -160,7 +160,7 @@ PASSWORDS = (
 )
 
 BETWEEN = "# these need the exchanges: run 'mcp-sessions topology apply' as operator first"
-"""A comment for the shell, and for readers of the commands."""
+"""A comment line between the commands."""
 
 
 def _name(user: str, role: Role) -> str:
@@ -176,12 +176,15 @@ def _line(*words: str) -> str:
 
 
 def _alone(*words: str) -> str:
-    """A line whose command leaves stdin alone: it would swallow the lines below, where they come to a shell by it."""
+    """Return a line whose command does not read stdin.
+
+    Otherwise it would swallow the following lines of a piped script.
+    """
     return f"{_line(*words)} </dev/null"
 
 
 def definitions(names: Names, given: Iterable[Permissions], *, vhost: str, user: str) -> dict[str, Any]:
-    """The same as definitions that ``rabbitmqctl import_definitions`` takes; the users must exist."""
+    """Return the same permissions as definitions for ``rabbitmqctl import_definitions``. The users must exist."""
     listed = [(_name(user, one.role), one) for one in given]
     limited = {topic.exchange for _, one in listed for topic in one.topics}
     return {
@@ -201,4 +204,4 @@ def definitions(names: Names, given: Iterable[Permissions], *, vhost: str, user:
 
 
 _OF_ALL_EXCHANGES = {"durable": True, "auto_delete": False, "internal": False}
-"""RabbitMQ has no defaults for these here: it would store that nobody said so, and refuse who declares them."""
+"""Attributes that every exchange needs here, because RabbitMQ has no defaults for them in definitions."""

@@ -1,8 +1,8 @@
-"""A message's properties and headers, read from the library and written for the wire.
+"""Reads a message's properties and headers from the library, and writes them for the wire.
 
-Whatever was read can be written again, as what it was: text beyond UTF-8, doubles, decimals, numbers of any size. pamqp
-encodes no bytes that it has itself decoded, and writes doubles with half their digits or not at all. So headers are
-written here, and always: a message that cannot be sent on or made a dead letter would come back for ever.
+Every value that was read can be written again unchanged: text that is not UTF-8, doubles, decimals, numbers of any
+size. pamqp cannot encode some values that it has decoded, and writes doubles with half their digits. So this module
+writes all headers. A message that cannot be forwarded or dead-lettered would be redelivered for ever.
 
 Sources: AMQP 0-9-1, sections 4.2.3 to 4.2.6, and RabbitMQ's errata for the types of fields.
 """
@@ -27,19 +27,19 @@ LONGEST_EXPIRATION: Final = 0xFFFFFFFF
 """The longest expiration (ms) that RabbitMQ takes; it closes the channel for a longer one."""
 
 _OURS: Final = "x-mcp-"
-"""How the names of the headers begin that go last when there is no room for all."""
+"""The prefix of our headers, which are dropped last when there is no room for all."""
 
 _FLAGS: Final = spec.Basic.Properties.flags
 _ALWAYS: Final = _FLAGS["delivery_mode"] | _FLAGS["message_id"]
 _FIXED: Final = 14 + 4
-"""Bytes of a content header without any property: class, weight, size and flags; and of an empty table."""
+"""The size in bytes of a content header without any property: class, weight, size and flags; and of an empty table."""
 
 _UNBOUNDED: Final = 1 << 20
-"""Room for a content header on a broker that has no bound for frames (``frame_max`` = 0)."""
+"""The room for a content header if the broker does not limit frames (``frame_max`` = 0)."""
 
 
 def received(delivered: DeliveredMessage) -> Message:
-    """The message of a delivery. Its expiration is None where it is no number, its message id ``""`` without one."""
+    """Return the message of a delivery. An ``expiration`` that is no number is None, a missing message id is ``""``."""
     properties = delivered.header.properties
     timestamp, expiration = properties.timestamp, properties.expiration
     return Message(
@@ -57,26 +57,26 @@ def received(delivered: DeliveredMessage) -> Message:
 
 
 class Encoded(spec.Basic.Properties):
-    """Properties that are written already; the library reads nothing of them but the message id, to match returns."""
+    """Properties that are already encoded. The library reads only their message id, to match returned messages."""
 
     def __init__(self, message_id: str, wire: bytes, left_out: list[str]) -> None:
         super().__init__(message_id=message_id)
         self._wire = wire
         self.left_out = left_out
-        """The headers that there was no room for."""
+        """The names of the headers for which there was no room."""
 
     def marshal(self) -> bytes:
-        """The properties as they follow the size of the body in a content header."""
+        """Return the properties as they follow the body size in a content header."""
         return self._wire
 
 
 def encoded(message: Message, more: Mapping[str, str], room: int, user: str | None = None) -> Encoded:
-    """The properties of ``message``, with ``more`` headers, in a content header of at most ``room`` bytes if not 0.
+    """Encode the properties of ``message``, with ``more`` headers, in at most ``room`` bytes (0: no limit).
 
-    With a ``user`` it is signed: ``user_id`` is that of the connection, or the broker closes the channel.
+    A ``user`` is written as ``user_id``. It must be the user of the connection, or the broker closes the channel.
 
-    A header frame cannot be split, and RabbitMQ closes the connection for one that is too large. So the largest headers
-    of others are left out when there is no room, and the largest of ours when that is not enough.
+    A header frame cannot be split, and RabbitMQ closes the connection for one that is too large. If there is no room,
+    the largest foreign headers are left out first, and then the largest of ours.
     """
     message_id = message.message_id or uuid.uuid4().hex
     flags = _ALWAYS
@@ -112,7 +112,7 @@ def encoded(message: Message, more: Mapping[str, str], room: int, user: str | No
 
 
 _known_string = lru_cache(maxsize=1024)(short_string)
-"""Types, names of headers and queues: few, and each is written again and again."""
+"""Encoded short strings: message types, names of headers and queues. There are few, and each is written often."""
 
 
 def _expiration(milliseconds: int) -> bytes:
@@ -120,7 +120,7 @@ def _expiration(milliseconds: int) -> bytes:
 
 
 def _seconds(moment: datetime | None) -> bytes:
-    """A timestamp on the wire, if it can be one: it has neither fractions nor a time before 1970."""
+    """Encode a timestamp in whole seconds; empty if there is none, or if it is before 1970."""
     if moment is None:
         return b""
     try:
@@ -130,7 +130,7 @@ def _seconds(moment: datetime | None) -> bytes:
 
 
 def _table(headers: Headers, room: int) -> tuple[bytes, list[str]]:
-    """The headers in at most ``room`` bytes, and the names of those that are left out."""
+    """Encode the headers in at most ``room`` bytes. Return also the names of those that were left out."""
     fields = {name: _known_string(name) + _field(value) for name, value in headers.items()}
     size = sum(map(len, fields.values()))
     left_out: list[str] = []
@@ -148,7 +148,7 @@ def _long(value: bytes | bytearray) -> bytes:
 
 
 def _field(value: Any) -> bytes:
-    """A field's value behind its type; what AMQP has no type for is written as text."""
+    """Encode a field's value with its type. A value without a type in AMQP is written as text."""
     match value:
         case str():
             return b"S" + _long(value.encode("utf-8", "replace"))

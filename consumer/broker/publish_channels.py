@@ -32,16 +32,16 @@ Opened = tuple[AbstractChannel, aiormq.Channel]
 
 @dataclass(frozen=True, slots=True)
 class PublishingTerms:
-    """What holds for all channels of a publishing connection."""
+    """The terms of all channels of a publishing connection."""
 
     pending: Pending
     direct_replies: DirectReplies
     user: str | None = None
-    """The broker's user of this connection, when what is published is to say so."""
+    """The user of this connection, if messages are to name it; None otherwise."""
 
 
 class PublishChannels(Protocol):
-    """The channels to publish on: one with confirms is taken and given back, the one without is shared."""
+    """The channels to publish on. Those with confirms are taken and given back; the one without is shared."""
 
     terms: PublishingTerms
 
@@ -66,7 +66,7 @@ class PublishChannels(Protocol):
         ...
 
     def look(self) -> aiormq.Channel:
-        """Return the channel for questions that are asked where messages are published."""
+        """Return the channel for questions to the broker, such as how many consumers a queue has."""
         ...
 
 
@@ -100,7 +100,7 @@ class SharedChannels:
 
 
 class SureWrites:
-    """The write queue of a connection as its channels use it, with a ``put_nowait`` that drops no frame.
+    """The write queue of a connection with a ``put_nowait`` that drops no frame.
 
     When the queue is full, aiormq drops its answer to a ``channel.close``. RabbitMQ would then close the connection
     when a new channel gets that number.
@@ -123,9 +123,10 @@ class SureWrites:
 
 
 class LentChannels:
-    """Channels that may be lost. Each with confirms is lent to one publication; the one without is replaced when lost.
+    """Channels of a client, each with confirms lent to one publication at a time.
 
-    They are opened when they are needed, and kept. A publication that finds an idle one costs no extra round trip.
+    The one without confirms is shared, and replaced when it is lost. Channels are opened when they are needed, and
+    kept. A publication that finds an idle one costs no extra round trip.
 
     ``open_one`` opens a channel, with confirms or without. ``close`` closes one in the background. At most ``most`` are
     lent at once, and at most ``MOST_LENT``.

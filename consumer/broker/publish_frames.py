@@ -3,7 +3,7 @@
 aiormq builds and packs an object for each frame, takes a lock and sets two timeouts for each publication: half of what
 a tool call costs its caller. Without confirmations there are no delivery tags to keep in order, so the frames can go
 straight into the connection's write queue, which both ``write_queue`` and ``ChannelFrame`` of ``aiormq.abc`` offer.
-``tests/broker/test_publish_frames.py`` holds them against what the library writes.
+``tests/broker/test_publish_frames.py`` compares them with those of the library.
 
 Source: AMQP 0-9-1, sections 2.3.5, 4.2.3 and 4.2.6.
 """
@@ -18,7 +18,7 @@ _PUBLISH: Final = struct.pack(">HHH", 60, 40, 0)
 """Class and method of ``basic.publish``, and the short that is reserved in it."""
 
 _BITS: Final = {False: b"\0", True: b"\1"}
-"""The bits of a publication, by whether it is mandatory; it is never immediate."""
+"""The flag bits of a publication: mandatory or not. It is never immediate."""
 
 _HEADER: Final = struct.Struct(">HHQ")
 _FRAME: Final = struct.Struct(">BHI")
@@ -37,12 +37,12 @@ def published(
     *,
     mandatory: bool = False,
 ) -> ChannelFrame:
-    """The frames of one publication on ``channel``; a body frame holds at most ``most`` bytes, or all if 0.
+    """Return the frames of one publication on ``channel``. A body frame has at most ``most`` bytes, or all if 0.
 
     The broker returns a ``mandatory`` message that no queue takes.
 
     Raises:
-        ValueError: the broker takes no such exchange or routing key.
+        ValueError: the exchange or routing key is not valid in AMQP.
     """
     commands.Basic.Publish(exchange=exchange, routing_key=routing_key)  # which looks at both
     method = _PUBLISH + _short(exchange) + _short(routing_key) + _BITS[mandatory]

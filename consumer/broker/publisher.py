@@ -1,8 +1,9 @@
-"""Publishing, through whichever link is alive.
+"""Publishes messages through the current link.
 
-Three kinds of channels: with confirms (the message is in a queue when ``publish`` returns), without (replies, presence
-and whatever goes to exchanges that exclusive queues are bound to, which nack while a cluster node is down), and one
-of its own for the outbox, whose order must be kept. ``publish_channels`` says what the loss of one costs.
+There are three kinds of channels. On those with confirms, the message is in a queue when ``publish`` returns. The one
+without confirms carries replies, presence and messages to exclusive queues, which nack while a cluster node is down.
+The outbox has a channel of its own, which keeps the order of its events. ``publish_channels`` says what happens when a
+channel is lost.
 """
 
 import asyncio
@@ -41,10 +42,10 @@ from consumer.observability.reasons import reason_of
 log = structlog.get_logger(__name__)
 
 CONFIRM_TIMEOUT = 30.0
-"""How long (s) a confirmation may take; a broker in a memory or disk alarm takes its time."""
+"""How long (s) a confirm may take. A broker in a memory or disk alarm is slow."""
 
 LOOK_TIMEOUT = 10.0
-"""How long (s) the broker may take to say who consumes from a queue."""
+"""How long (s) the broker may take to answer how many consumers a queue has."""
 
 
 def _properties(message: Message, trace: Mapping[str, str], channel: aiormq.Channel, user: str | None) -> Encoded:
@@ -55,10 +56,10 @@ def _properties(message: Message, trace: Mapping[str, str], channel: aiormq.Chan
 
 
 class Publisher:
-    """Publishes through the current link; there may be none for a while.
+    """Publishes through the current link, if there is one.
 
-    What is published while something is traced becomes part of that trace; with ``begins_traces`` everything is traced.
-    One that ``signs`` publishes under the name of its user (``user_id``), which RabbitMQ verifies.
+    A message that is published during a trace becomes part of it. With ``begins_traces`` every message is traced. With
+    ``signs``, messages carry the name of the connection's user (``user_id``), which RabbitMQ verifies.
 
     Without ``refused``, the link is lost when the broker refuses a publication. With it, other confirmed publications
     go on. It is called with the reason when the broker refuses a publication without a confirmation. The broker may
@@ -77,19 +78,19 @@ class Publisher:
         self._returned = Returned()
 
     def attach(self, channels: PublishChannels) -> None:
-        """Publish through these channels from now on."""
+        """Set the channels to publish through, those of a new link."""
         self._channels = channels
         self._attached.set()
 
     def detach(self) -> None:
-        """Note that there is no link."""
+        """Forget the channels: the link is lost."""
         self._had_one = self._had_one or self._channels is not None
         self._channels = None
         self._attached.clear()
 
     @property
     def user(self) -> str | None:
-        """The user that messages are signed with; None while there is no link, or when nobody can say."""
+        """The user that messages are signed with; None without a link, or if the broker does not name the user."""
         return self._channels.terms.user if self._channels is not None else None
 
     @property
@@ -125,18 +126,18 @@ class Publisher:
         outbox: bool = False,
         on_return: Callable[[], None] | None = None,
     ) -> None:
-        """Publish, and return when the broker has taken the message over.
+        """Publish a message. Return when the broker has confirmed it.
 
-        Without ``confirm`` return at once: what is lost with the link is lost, and ``on_return`` is called when no
+        Without ``confirm`` return at once. The message may be lost with the link, and ``on_return`` is called if no
         queue takes it. ``mandatory`` and ``outbox`` are for messages that are confirmed.
 
         Raises:
             BrokerUnavailable: there is no link; nothing was sent.
-            MessageTooLarge: the broker does not take it, or none does: nothing was sent, or it is in no queue.
+            MessageTooLarge: the message is too large for this broker or for any. It is in no queue.
             NotPermitted: the user may not publish there; the message is in no queue.
             PublishFailed: returned (no queue to route to) or refused: the message is in no queue.
             PublishUnknown: the link was lost or the confirmation did not come in time.
-            Unsendable: no exchange or routing key can be called that; nothing was sent.
+            Unsendable: the exchange or routing key is not valid in AMQP; nothing was sent.
         """
         if confirm:
             await self._publish_confirmed(message, exchange, routing_key, mandatory=mandatory, outbox=outbox)
@@ -219,9 +220,9 @@ class Publisher:
             raise BrokerUnavailable(f"the connection to the broker was lost: {reason_of(error)}") from error
 
     async def consumers_of(self, queue: str) -> int:
-        """How many consume from a queue, which must be there: asked without a message, where messages are published.
+        """Return how many consumers an existing queue has. No message is sent.
 
-        In a memory or disk alarm, and from a queue without a leader, no answer comes, or none that counts anybody.
+        In a memory or disk alarm, or if the queue has no leader, there is no answer, or the answer is 0.
 
         Raises:
             BrokerUnavailable: there is no link, or no answer.

@@ -1,4 +1,4 @@
-"""Names the permission that a user lacks. RabbitMQ 3.10 names the queue or exchange only."""
+"""Names the permission that a user lacks. RabbitMQ 3.10 itself names only the queue or exchange."""
 
 import re
 from typing import Final, Literal

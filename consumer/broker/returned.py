@@ -1,7 +1,8 @@
-"""Replies that RabbitMQ returns because no queue takes them, told to who sent them.
+"""Tells the sender of a reply that RabbitMQ has returned it because no queue takes it.
 
-Replies are published without confirms. aiormq passes a returned message on only to who waits for its confirmation, so
-this takes the place of its handler. ``tests/broker/test_settling.py`` fails when the library calls another one.
+Replies are published without confirms. aiormq reports a returned message only to a publisher that waits for its
+confirm. So this module replaces aiormq's handler. ``tests/broker/test_settling.py`` fails when the library calls
+another one.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,14 @@ from aiormq import spec
 from consumer.concurrency.expiring_dict import ExpiringDict
 
 KEPT: Final = 30.0
-"""How long (s) a return may take; it comes at once, unless the broker is in an alarm."""
+"""How long (s) to wait for the return of a message. It comes at once, except in an alarm."""
 
 MOST: Final = 10_000
-"""How many messages may be returned at the same time; of more, the oldest are not told of."""
+"""How many messages are watched for a return at the same time. The oldest are dropped first."""
 
 
 class Returned:
-    """Remembers who is to be told when a message comes back."""
+    """Remembers the callback for each message that may be returned."""
 
     def __init__(self) -> None:
         self._callbacks: ExpiringDict[Callable[[], None]] = ExpiringDict(KEPT, MOST)

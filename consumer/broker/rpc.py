@@ -17,29 +17,29 @@ class RpcClient:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self.reply_to = ""
-        """Where replies come."""
+        """The address for replies."""
         self._waiting: dict[str, asyncio.Queue[Delivery | BrokerError]] = {}
         self._unconfirmed: set[str] = set()
         """The correlation ids of requests that were published without a confirmation."""
 
     def attach(self, reply_to: str) -> None:
-        """Use a new link: replies come to this address from now on."""
+        """Set the address for replies on a new link."""
         self.reply_to = reply_to
 
     def detach(self) -> None:
-        """Fail every request that waits: the link is lost, and with it the replies that were on their way."""
+        """Fail every waiting request: the link is lost, and the replies with it."""
         for replies in self._waiting.values():
             replies.put_nowait(ReplyLost("the connection to the broker was lost before the reply came"))
 
     def refused(self, reason: str) -> None:
-        """Fail every request that was sent without a confirmation: the broker has refused one of them."""
+        """Fail every request that was published without a confirm, because the broker has refused one of them."""
         for waiting in self._unconfirmed:
             self._waiting[waiting].put_nowait(
                 PublishUnknown(f"the broker closed the channel that the request was sent on: {reason}")
             )
 
     def receive(self, delivery: Delivery) -> bool:
-        """Take a reply. Return whether a request here waits for it."""
+        """Take a reply. Return whether a request waits for it."""
         replies = self._waiting.get(delivery.message.correlation_id or "")
         if replies is None:
             return False
@@ -56,9 +56,10 @@ class RpcClient:
         confirm: bool = True,
         interim: Callable[[Delivery], Awaitable[None]] | None = None,
     ) -> Delivery:
-        """Send one request and wait for its reply; the broker confirms the request unless told otherwise.
+        """Send one request and wait for its reply.
 
-        What comes before the reply (its type does not end in ``.reply``) is given to ``interim``.
+        By default, the broker confirms the request. ``interim`` gets the messages before the reply, whose types do not
+        end in ``.reply``.
 
         Raises:
             TimeoutError: nobody answered within ``timeout`` seconds.
@@ -83,7 +84,7 @@ class RpcClient:
     async def gather(
         self, message: Message, exchange: str, routing_key: str, *, timeout: float
     ) -> AsyncGenerator[Delivery, None]:
-        """Send one request to many; yields each reply until ``timeout`` seconds are over. Close it when enough came.
+        """Send one request to many, and yield each reply until ``timeout`` seconds are over. Close it to stop earlier.
 
         Raises:
             BrokerError: the request or the replies were lost with the link.

@@ -1,4 +1,4 @@
-"""Settling deliveries, each exactly once, and the one canonical log line of each."""
+"""Settles each delivery exactly once, and logs one line for it."""
 
 import asyncio
 import time
@@ -24,13 +24,13 @@ from schemas.replies import REPLY_SUFFIX, Reply, failed
 log = structlog.get_logger(__name__)
 
 TELL_AGAIN = 60.0
-"""After how long (s) a reply address without a queue is told of again."""
+"""After how long (s) a reply address without a queue is logged again."""
 
 MOST_ADDRESSES = 1000
-"""How many such addresses are remembered; anybody can make some up."""
+"""How many such addresses are remembered. There is a limit because anybody can make some up."""
 
 PAUSE = 0.3
-"""How long (s) a message rests that the broker refused: the delivery limit must outlast a queue's election."""
+"""How long (s) to wait before a message that the broker refused is requeued."""
 
 
 def _unsendable(error: Unsendable) -> ToDeadLetters:
@@ -43,11 +43,10 @@ def _defect(problem: str) -> ToDeadLetters:
 
 
 class Settler:
-    """Carries out outcomes.
+    """Carries out the outcomes of deliveries.
 
-    ``dead_lettered`` is told the reason of each dead letter, and ``restore`` declares their queue again when nothing
-    takes them. ``kind_of`` calls deliveries by one of few names, to count them under; those of a ``quiet`` kind begin
-    no trace.
+    ``dead_lettered`` is called with the reason of each dead letter. ``restore`` declares the dead-letter queue again if
+    it is missing. ``kind_of`` returns the kind of a delivery, for the metrics. A ``quiet`` kind begins no trace.
     """
 
     def __init__(
@@ -70,11 +69,11 @@ class Settler:
         self._dropped: ExpiringDict[bool] = ExpiringDict(TELL_AGAIN, MOST_ADDRESSES)
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
-        """Wait for the decision and carry it out; never raises, but for cancellation.
+        """Wait for the decision and carry it out. It raises nothing, except when it is cancelled.
 
-        A decision that raises is a defect of ours: the message becomes a dead letter, who asked gets ``INTERNAL``. A
-        broker that fails meanwhile has the message, or gets it, back: redelivery is harmless everywhere. What is wrong
-        for good (``Unsendable``) becomes a dead letter, because it would be wrong the next time.
+        An exception in a decision is a bug: the message becomes a dead letter, and the requester gets ``INTERNAL``. If
+        the broker fails meanwhile, it delivers the message again, which is always harmless. If the answer can never be
+        sent (``Unsendable``), the message becomes a dead letter, because the next try would fail too.
         """
         kind = self._kind_of(delivery)
         message = delivery.message
@@ -124,7 +123,7 @@ class Settler:
         return word
 
     async def _carried_out(self, delivery: Delivery, outcome: Outcome) -> str | None:
-        """Carry out what must not fail; returns what has failed, when the broker has the message back."""
+        """Carry out an outcome. Return what has failed, if the message goes back to the queue."""
         try:
             await self._carry_out(delivery, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be held for ever
@@ -181,13 +180,13 @@ class Settler:
     ) -> None:
         """Send ``body`` to the reply address of a request, without confirms.
 
-        If there is no queue of that name, a log line says so. Nobody knows that of a direct reply-to address: a
-        mandatory publish to one is returned although it arrives (up to 4.1).
+        If there is no queue of that name, a log line says so. This does not work for a direct reply-to address: up to
+        4.1, RabbitMQ returns a mandatory message to such an address although it arrives.
 
         Raises:
             BrokerUnavailable: there is no link.
             MessageTooLarge: no broker takes it.
-            Unsendable: no queue can be called like its reply address.
+            Unsendable: the reply address is no valid name of a queue.
         """
         if delivery.local_requester is not None:
             await delivery.local_requester.hear(body, message_type)
@@ -210,9 +209,10 @@ class Settler:
         )
 
     def _returned(self, address: str, call: str | None, message_type: str, about: Mapping[str, object]) -> None:
-        """A message to a reply address was dropped: log it, once a minute for each address.
+        """Log that a message to a reply address was dropped, once a minute for each address.
 
-        It is kept for every reply for a while (see ``returned``), so it holds no delivery, whose body may be large.
+        Every reply keeps this callback for a while (see ``returned``), so it holds no delivery, whose body may be
+        large.
         """
         if self._dropped.get(address) is None:
             self._dropped.set(address, True)

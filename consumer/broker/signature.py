@@ -1,8 +1,8 @@
-"""The name that a worker signs its messages with: the user of its connection, as the broker knows it.
+"""The name that a worker signs its messages with: the RabbitMQ user of its connection.
 
 RabbitMQ compares the property ``user_id`` of a message with the user of the connection that publishes it, and closes
-the channel when they differ. So a message that bears a worker's user was published by a worker, through whatever
-exchange, alternate exchange or dead-letter exchange it came.
+the channel when they differ. So a message with a worker's user was published by a worker, no matter through which
+exchanges it came.
 """
 
 import re
@@ -24,14 +24,14 @@ log = structlog.get_logger(__name__)
 TIMEOUT: Final = 10.0
 
 _AUTHENTICATED: Final = re.compile(r"authenticated user was '(?P<user>.+)'")
-"""What RabbitMQ (3.10 to 4.3) says of a ``user_id`` that is another's."""
+"""The words of RabbitMQ (3.10 to 4.3) when a ``user_id`` is not the connection's user."""
 
 
 async def verified_user(connection: AbstractConnection, claimed: str) -> str:
-    """The user of this connection: the ``claimed`` one, or the one that the broker names instead.
+    """Return the user of this connection: ``claimed``, or the name that the broker gives instead.
 
-    With certificates or tokens for passwords the URL has no user that the broker would know. Each attempt has a channel
-    of its own, because a wrong name costs it.
+    If a certificate or a token replaces the password, the URL does not contain the broker's user. Each attempt has its
+    own channel, because the broker closes it for a wrong name.
 
     Raises:
         BrokerUnavailable: the connection is lost, or the broker does not name its user.
@@ -46,7 +46,7 @@ async def verified_user(connection: AbstractConnection, claimed: str) -> str:
 
 
 async def _refusal(connection: AbstractConnection, user: str) -> str | None:
-    """Why messages may not be signed with this name; tried with one that no queue takes."""
+    """Return why messages may not be signed with this name. The test message goes to no queue."""
     pika = connection.channel(publisher_confirms=True)
     try:
         await pika.initialize(timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""Keeping a link alive: connect, attach, wait for the loss, again; with back-off and without an end.
+"""Keeps a link alive: connects, attaches, waits for the loss, and begins again, with back-off and without end.
 
 Only the first connection gives up: a worker that never reached its broker reports this and exits.
 """
@@ -32,20 +32,21 @@ from consumer.observability.reasons import reason_of
 log = get_shared_logger(__name__)
 
 BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
-"""Well below the grace: a worker that reconnects late after a restart of the broker counts as dead."""
+"""The longest pauses between tries (s). They are well below the grace, after which this worker counts as dead."""
 
 PATIENCE = 5.0
-"""How long (s) a broker may take to let the first link in, even if it should be tried for a shorter time."""
+"""How long (s) the broker may take to accept the first connection, even if the configured time is shorter."""
 
 ATTACH_TIMEOUT = 60.0
 
 TELL_EVERY = 60.0
-"""How often (s) an unavailable broker is logged; a reconnect is tried every second."""
+"""How often (s) the log says that the broker is unavailable. A reconnect is tried every second."""
 
 REFUSALS = (BrokerRefused, BrokerUntrusted, NameTaken)
-"""What will not be otherwise in a minute: a wrong user, password, vhost or certificate, or a name that is in use.
+"""Errors that do not go away by waiting: wrong user, password, vhost or certificate, or a name that is in use.
 
-At the start, that is. Whoever was let in once goes on trying: a vhost is restored, a password changed back.
+They end the process only at the start. After a first success the process goes on trying, because a vhost may be
+restored, or a password changed back.
 """
 
 
@@ -80,7 +81,7 @@ PERMISSIONS_HINT = "'mcp-sessions topology permissions' prints the permissions t
 
 
 def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: float) -> None:
-    """Log why the first try failed: there is no broker, or there is one and it does not do what we need."""
+    """Log why the first try failed: no broker answers, or one answers that we cannot use."""
     error = state.outcome.exception() if state.outcome else None
     tried = f"trying for {connect_timeout:g} s"
     match error:
@@ -95,9 +96,9 @@ def _tell_first(state: tenacity.RetryCallState, where: str, connect_timeout: flo
 
 
 def _teller(first: str | None = None, *, already: float = 0.0) -> Callable[[tenacity.RetryCallState], None]:
-    """Logs why the broker is away: each cause at once and then once a minute; ``first`` was logged at the start.
+    """Return a function that logs why the broker is away: each cause at once and then once a minute.
 
-    ``already`` is how long (s) it had been away before the first try.
+    ``first`` was logged at the start. ``already`` is how long (s) the broker had been away before the first try.
 
     Tries fail every second, and may fail for two causes in turn: so each cause has its own minute.
     """
@@ -113,7 +114,7 @@ def _teller(first: str | None = None, *, already: float = 0.0) -> Callable[[tena
 
 
 def _cause(said: str) -> str:
-    """What an error says without its figures and the tokens of links, which differ from try to try."""
+    """Return an error's text without figures and link tokens, which differ from try to try."""
     return re.sub(r"\w*\d\w*|\b[0-9a-f]{6}\b", "", said)
 
 
@@ -123,18 +124,18 @@ def _said(state: tenacity.RetryCallState) -> str:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether another try may succeed; that we are cancelled is no failure of the broker's."""
+    """Return whether another try may succeed. Our own cancellation is no failure of the broker."""
     return isinstance(error, Exception) and not isinstance(error, REFUSALS)
 
 
 class Supervisor:
     """Runs links, one after the other.
 
-    ``attach`` declares, binds and consumes on a new link and is called for each; when it raises, the link is given up.
+    ``attach`` is called for each new link, and declares, binds and consumes. If it raises, the link is closed.
     ``detached`` is called when a link has been lost and before the next one is opened.
 
     Raises:
-        InvalidBrokerUrl: no connection can be made of ``url``.
+        InvalidBrokerUrl: ``url`` is invalid.
     """
 
     def __init__(
@@ -165,11 +166,11 @@ class Supervisor:
     async def run(self, *, connect_timeout: float) -> None:
         """Run until cancelled.
 
-        A broker that accepts connections may be slow: it has at least ``PATIENCE`` seconds for each.
+        A broker that accepts the connection gets at least ``PATIENCE`` seconds to finish the handshake.
 
         Raises:
             BrokerUnreachable: no first link within ``connect_timeout`` seconds.
-            BrokerRefused: the broker lets us in neither now nor later.
+            BrokerRefused: the broker refuses the login, and will not accept it later.
         """
         where = place_of(self._url)
 
@@ -228,7 +229,7 @@ class Supervisor:
         return link
 
     async def _watch(self, link: Link) -> float:
-        """Wait until the link is lost, and give it up, which takes its time; return when it was lost."""
+        """Wait until the link is lost, and close it, which takes time. Return the time of the loss."""
         try:
             reason = await link.lost
             lost_at = time.monotonic()

@@ -3,10 +3,10 @@
 Declaring, verifying and printing all read this module and nothing else. ``cluster_topology`` is what all workers share;
 ``inbox``, ``requests_queue`` and ``worker_queue`` belong to one worker.
 
-Every quorum queue says four things out loud, because their defaults differ between versions or lose messages: a
-positive delivery limit (none before RabbitMQ 4.0, where 3.10 also requeues to the back), a dead-letter exchange,
-at-least-once dead-lettering (the default is at most once; needs ``reject-publish``), and how long 4.3 and later wait
-for a consumer on a lost node (60 s otherwise).
+Every quorum queue sets four arguments, because their defaults differ between versions or lose messages: a positive
+delivery limit (none before RabbitMQ 4.0, where 3.10 also requeues to the back), a dead-letter exchange, at-least-once
+dead-lettering (the default is at most once; needs ``reject-publish``), and how long 4.3 and later wait for a consumer
+on a lost node (60 s otherwise).
 
 A dead letter whose queue is not there yet is tried again after ``dead_letter_worker_publisher_confirm_timeout``, which
 is three minutes; it happens when a broker starts, for its queues come up one after the other (3.10.8 to 4.3.6).
@@ -23,31 +23,31 @@ Arguments = dict[str, Any]
 
 DELIVERY_LIMIT = 20
 NO_LIMIT = 2**31 - 1
-"""For the dead-letter queue: looking at a message counts as a delivery, and nobody handles what is in there.
+"""No delivery limit, for the dead-letter queue: looking at a message counts as a delivery.
 
-What is over the limit would be dead-lettered, there into the queue itself; RabbitMQ takes that for a cycle and neither
+A message over the limit would be dead-lettered into the same queue. RabbitMQ takes this for a cycle, and neither
 delivers nor counts the message any more.
 """
 
 MAX_DEAD_LETTER_BYTES = 256 << 20
-"""Bytes that the dead-letter queue holds unless the configuration says otherwise."""
+"""The most bytes in the dead-letter queue, unless the configuration says otherwise."""
 
 MAX_DEAD_LETTERS = 100_000
-"""Messages that the dead-letter queue holds: small ones cost more than their bytes."""
+"""The most messages in the dead-letter queue. Small messages cost more than their bytes."""
 
 INBOX_TTL_MS = 1_000
-"""How long a message waits in an inbox that nobody consumes before it is an orphan."""
+"""How long (ms) a message waits in an inbox without a consumer before it becomes an orphan."""
 
 INBOX_EXPIRES_MS = 1_800_000
-"""When an inbox without a consumer is deleted; long after its last message has become an orphan."""
+"""After how long (ms) an inbox without a consumer is deleted: long after its last message has become an orphan."""
 
 QUERY_TTL_MS = 30_000
-"""When a request to the cluster is dropped, because its requester no longer waits."""
+"""After how long (ms) a request to the cluster is dropped, because its requester no longer waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange; a ``foreign`` one is its platform's, and declared as the platform does only where it is missing."""
+    """An exchange. A ``foreign`` one belongs to a platform, and is declared only if it is missing."""
 
     name: str
     type: ExchangeType
@@ -61,7 +61,7 @@ class Exchange:
 class Queue:
     """A durable queue, or an exclusive one that goes with its connection.
 
-    One that ``may_differ`` is used as it is where it exists with other arguments, with a warning.
+    If it ``may_differ`` and exists with other arguments, it is used unchanged, with a warning.
     """
 
     name: str
@@ -72,13 +72,13 @@ class Queue:
 
     @property
     def kind(self) -> str:
-        """The kind of queue for people: quorum, classic or exclusive."""
+        """The kind of queue: quorum, classic or exclusive."""
         return "exclusive" if self.exclusive else str(self.arguments.get("x-queue-type", "classic"))
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A queue that gets what ``source`` routes under ``routing_key``."""
+    """A binding: ``queue`` gets the messages that ``source`` routes under ``routing_key``."""
 
     source: str
     queue: str
@@ -88,7 +88,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class CallExchange:
-    """An exchange of a telephony platform whose events are call events, as ``worker.call_exchanges`` names it."""
+    """An exchange of a telephony platform that carries call events, as in ``worker.call_exchanges``."""
 
     exchange: str
     type: ExchangeType = "topic"
@@ -99,7 +99,7 @@ class CallExchange:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What is declared, in the order in which it can be."""
+    """The things to declare, in their order."""
 
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
@@ -175,7 +175,7 @@ class Names:
         return WorkerId(queue.removeprefix(start)) if queue.startswith(start) else None
 
     def is_workers(self, queue: str) -> bool:
-        """Whether a queue is one that workers take messages from, or would if it were there."""
+        """Return whether workers consume from a queue of this name."""
         shared = {self.calls, self.unowned, self.orphans, self.queries, self.dead_letters}
         own = tuple(self._name(word, "") for word in ("inbox", "requests", "workers"))
         return queue in shared or queue.startswith(own)
@@ -205,8 +205,9 @@ def _quorum(dead_letter_exchange: str | None, **more: Any) -> Arguments:
 def dead_letter_topology(names: Names, max_dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES) -> Topology:
     """Return the dead-letter queue. It drops its oldest messages beyond ``max_dead_letter_bytes``.
 
-    Dead-lettered into itself: what a foreign consumer rejects comes back. What makes room would come back as well, but
-    RabbitMQ takes that for a cycle and drops it. Nothing depends on the bound, so a queue of before is used as it is.
+    The queue dead-letters into itself, so a message that a foreign consumer rejects comes back. RabbitMQ drops a
+    message that exceeds the limit, because it detects a cycle. Nothing depends on the limit, so an existing queue with
+    another one is used unchanged.
     """
     bounds = {
         "x-delivery-limit": NO_LIMIT,
@@ -296,14 +297,14 @@ def inbox(names: Names, worker_id: WorkerId) -> Queue:
 def requests_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
     """A worker's requests queue; bound once for each call that it owns.
 
-    Classic: a quorum queue would cost 0.8 ms a tool call. A new name for each connection: from 4.2 an exclusive queue
-    stays locked while its cluster node is down.
+    It is a classic queue, because a quorum queue would cost 0.8 ms for each tool call. Each connection uses a new name,
+    because from 4.2 on an exclusive queue stays locked while its cluster node is down.
     """
     return Queue(names.requests_of(worker_id, connection), "tool calls and reads for a worker's calls", exclusive=True)
 
 
 def worker_queue(names: Names, worker_id: WorkerId, connection: str) -> Queue:
-    """A worker's queue for messages of other workers; bound to the fanout exchange of all workers."""
+    """A worker's queue for messages from other workers; bound to the fanout exchange of all workers."""
     return Queue(
         names.worker(worker_id, connection), "presence reports, requests to all workers, replies", exclusive=True
     )

@@ -1,8 +1,8 @@
-"""The seam between RabbitMQ and the library: every frame passes ``frames.decodable`` before aiormq reads it.
+"""Passes every frame through ``frames.decodable`` before aiormq reads it.
 
-aiormq offers no way to say what becomes of a frame that pamqp cannot decode, but it takes a transport. This one is its
-own, with a reader that hands it whole frames. ``tests/broker/test_frames.py`` fails when a new version of the library
-decodes, or passes over, what this is there for: then this module and the mending in ``frames`` can go.
+aiormq has no setting for frames that pamqp cannot decode, but it accepts a transport. This is aiormq's own transport
+with a reader that returns whole frames. ``tests/broker/test_frames.py`` fails when a new version of the library can
+handle these frames. Then this module and the repairs in ``frames`` can go.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _START: Final = constants.FRAME_HEADER_SIZE
 
 
 class _Frames:
-    """What aiormq uses of a ``StreamReader``, for a stream of frames that are all decodable."""
+    """The part of ``StreamReader`` that aiormq uses, for a stream of decodable frames."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
@@ -32,7 +32,7 @@ class _Frames:
         return self._at == len(self._frame) and self._reader.at_eof()
 
     async def readexactly(self, count: int) -> bytes:
-        """So many bytes of the frame that is being read; they are asked for in pieces that make up a frame."""
+        """Return this many bytes of the current frame. The library asks for a frame piece by piece."""
         if self._at == len(self._frame):
             self._frame, self._at = await self._next(), 0
         start, self._at = self._at, self._at + count
@@ -59,7 +59,7 @@ def _ours(_: object) -> TransportFactory:
 
 
 class TolerantConnection(aio_pika.Connection):
-    """A connection that no message can end."""
+    """A connection that survives every message."""
 
     PARAMETERS = (
         *aio_pika.Connection.PARAMETERS,

@@ -1,4 +1,4 @@
-"""AMQP URLs: what is wrong with one, and one as it may be shown. Pure, and quick to import."""
+"""AMQP URLs: checks them, and shows them without secrets. Pure, and quick to import."""
 
 import base64
 import binascii
@@ -21,7 +21,7 @@ AUTH: Final = ("plain", "external")
 def problem_of(url: str) -> str | None:
     """Return what is wrong with a broker URL, without quoting it; None if nothing is.
 
-    The name of a parameter is repeated, since it is no secret, and only if it is one that we know.
+    The text repeats the name of a parameter only if it is a known one, because other text may be secret.
     """
     try:
         parts = urlsplit(url.strip())
@@ -46,16 +46,16 @@ def problem_of(url: str) -> str | None:
 
 
 def _escaped(parts: SplitResult, url: str) -> bool:
-    """Whether host and port are what was meant: a password with a / or a # ends the part that has the host.
+    """Return whether host and port are as intended. A / or # in a password would cut the host off.
 
-    What is left of it has an @ then, which nothing else behind the host may have.
+    The rest of the URL then contains an @, which is not allowed after the host.
     """
     behind = (parts.path, parts.query, parts.fragment)
     return parts.netloc.count("@") <= 1 and not any("@" in part for part in behind) and "#" not in url
 
 
 def _labels(host: str) -> list[str]:
-    """What is between the dots of a host's name; the last dot may stand for the root."""
+    """Return the labels of a host's name. The last dot may stand for the root."""
     return host.removesuffix(".").split(".")
 
 
@@ -117,29 +117,29 @@ _PARAMETERS: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "interleave": (_whole(10**9), "it must be a whole number"),
     "happy_eyeballs_delay": (_seconds, "it must be seconds"),
 }
-"""What the AMQP library takes from a URL: whether a value will do, and what it must be."""
+"""The parameters of the AMQP library: a check of the value, and a description of a valid one."""
 
 
 def vhost_of(url: str) -> str:
-    """The vhost that a URL names; without one it is ``/``."""
+    """Return the vhost that a URL names, or ``/``."""
     return unquote(urlsplit(url).path.removeprefix("/")) or "/"
 
 
 def user_of(url: str) -> str:
-    """The user that a URL names; without one it is ``guest``."""
+    """Return the user that a URL names, or ``guest``."""
     return unquote(urlsplit(url).username or "") or "guest"
 
 
 def is_unverified(url: str) -> bool:
-    """Whether the URL asks for TLS without a verified certificate."""
+    """Return whether the URL asks for TLS without verifying the certificate."""
     parts = urlsplit(url)
     return parts.scheme == "amqps" and dict(_query(parts)).get("no_verify_ssl", "0") != "0"
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown: no password, no query (which may hold the path of a key).
+    """Return the URL without its password and its query, which may contain the path of a key.
 
-    Of a URL that cannot be used nothing is shown: what is taken for its host may be a part of its password.
+    Nothing of an invalid URL is returned, because a part of the password may look like its host.
     """
     if problem_of(url) is not None:
         return MASK
@@ -151,6 +151,6 @@ def without_password(url: str) -> str:
 
 
 def place_of(url: str) -> str:
-    """Scheme, host, port and vhost of a URL that can be used."""
+    """Return scheme, host, port and vhost of a valid URL."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
