@@ -1,4 +1,4 @@
-"""What this room needs to know of services, their processes and the configuration."""
+"""The protocols and settings of services, processes and configuration that this room uses."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from schemas.text import nearest
 
 
 class Service(Protocol):
-    """What this room needs to know of a configured service; durations are seconds."""
+    """A configured service, as this room sees it. Durations are in seconds."""
 
     @property
     def enabled(self) -> bool: ...  # noqa: D102 - the keys are explained in the settings
@@ -46,7 +46,7 @@ class Service(Protocol):
 
 
 class ToolProcess(SessionProcess, Protocol):
-    """A session's MCP client, as far as requests are concerned."""
+    """A session's MCP client, as requests see it."""
 
     @property
     def service(self) -> Service:
@@ -55,7 +55,7 @@ class ToolProcess(SessionProcess, Protocol):
 
     @property
     def start_kind(self) -> StartKind:
-        """Whether it was started for its session, or waited for it."""
+        """How the process was obtained: ``cold``, ``warm``, ``forked`` or ``reserved``."""
         ...
 
     async def call_tool(
@@ -77,7 +77,7 @@ class ToolProcess(SessionProcess, Protocol):
         ...
 
     def on_news(self, callback: Callable[[str, str], None]) -> None:
-        """Have ``callback`` called with each notification: ``list_changed`` or ``resource_updated``, and which."""
+        """Call ``callback`` with each notification: ``list_changed`` or ``resource_updated``, and what has changed."""
         ...
 
     async def set_log_level(self, level: str, *, timeout: float) -> None:
@@ -116,7 +116,7 @@ Starter = Callable[[ServiceName], Awaitable[ToolProcess]]
 """Starts a server process for a new session; raises ``StartFailed``, ``StartTimeout``."""
 
 TakeBack = Callable[[Any], bool]
-"""Given a process that was started for a session and never used; returns whether it has taken it for another one."""
+"""Takes back a process that was started for a session and never used. Returns whether it will be used for another."""
 
 
 class Timings(Protocol):
@@ -132,14 +132,14 @@ class Timings(Protocol):
 
 @dataclass(slots=True)
 class Configured:
-    """What a reload of the configuration may change, for calls that start from then on."""
+    """The settings that a reload may change, for calls that start from then on."""
 
     services: Mapping[ServiceName, Service]
     routes: Sequence[Route]
     timings: Timings
 
     def service(self, name: ServiceName) -> Service:
-        """A service that sessions can be opened on; a session's own is its process's, whatever is configured since.
+        """Return a service on which sessions can be opened.
 
         Raises:
             ServiceNotFound: none of that name is configured.
@@ -160,13 +160,13 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one worker takes on at once."""
+    """The limits of one worker."""
 
     max_calls: int = 512
-    """Requests that MCP servers are busy with, of all sessions."""
+    """The most requests that MCP servers handle at once, of all sessions."""
     max_requests: int = 4_096
-    """Requests that are held, waiting for their turn or running."""
+    """The most requests that are held, waiting for their turn or running."""
     max_metadata: int = 256 << 10
-    """Bytes of the metadata of one session."""
+    """The most bytes of one session's metadata."""
     max_kept: int = 128 << 20
-    """Bytes that are kept of each of these: metadata of sessions, answers under keys, bodies of requests."""
+    """The most bytes kept of each of these: metadata of sessions, answers under keys, bodies of requests."""

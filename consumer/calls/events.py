@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 def session_info(worker_id: WorkerId, session: Session[Any]) -> Json:
-    """A session of ours as the world sees it: what ``SessionInfo`` says, without making one, as lists have many."""
+    """Return a session in the form of ``SessionInfo``, without making the model, because lists have many."""
     return {
         "session_id": session.session_id,
         "call_id": session.call_id,
@@ -57,7 +57,7 @@ def published(message: Message, seconds: float) -> None:
 
 
 class Reporter:
-    """Publishes what happened to sessions, in order."""
+    """Publishes the events of sessions, in order."""
 
     def __init__(self, worker_id: WorkerId, names: Names, outbox: Outbox) -> None:
         self._worker_id = worker_id
@@ -81,10 +81,10 @@ class Reporter:
         self._publish(event, f"{what}.{event.data['service_name']}")
 
     def keep(self, message: Message, queue: str) -> None:
-        """Put a message into a queue, between what was told before and what is told after.
+        """Put a message into a queue, in order with the events.
 
-        Neighbours leave through one socket, one right behind the other: who is killed has sent both or neither, but
-        for the rarest case.
+        Neighbouring messages leave through the same socket, one right behind the other. So a worker that is killed has
+        almost always sent both or neither.
         """
         self._outbox.put(message.with_headers(tracing.carrier()), "", queue)
 
@@ -103,7 +103,7 @@ class Reporter:
         return session_event(SessionEventType.CREATED, info, session.life)
 
     def ended(self, session: Session[Any], reason: EndReason, details: Json) -> CloudEvent:
-        """The one terminal event of a session that has ended at this moment."""
+        """Return the terminal event of a session that ends now."""
         metrics.of(metrics.ENDED, session.service_name, reason.value).inc()
         if reason.event_type is SessionEventType.EXPIRED:
             metrics.EXPIRY_LATENESS.observe(max(0.0, time.monotonic() - session.deadline))
@@ -111,15 +111,16 @@ class Reporter:
         return session_event(reason.event_type, info, session.life, reason=reason.value, **details)
 
     def lost_life(self, session: Session[Any]) -> CloudEvent:
-        """The terminal event of a life whose session goes on with another one: its recipe does not come back."""
+        """Return the terminal event of a life whose recipe does not come back. The session goes on with a new life."""
         info = session_info(self._worker_id, session)
         reason = EndReason.WORKER_GONE
         return session_event(reason.event_type, info, session.life, reason=reason.value)
 
     def lost(self, recipe: Recipe, reason: EndReason, *, told: bool) -> None:
-        """A worker has gone with the sessions of a recipe: ``WORKER_GONE``, or for the last time (``CRASH_LOOP``).
+        """Report the sessions of a dead worker's recipe as lost: ``WORKER_GONE``, or ``CRASH_LOOP`` for the last time.
 
-        Unless it is known that they were ``told`` of, they are now: what was never ``created`` cannot be ``lost``.
+        Unless their ``created`` is known to be published (``told``), it is published first, because only a created
+        session can be lost.
         """
         for one in recipe.sessions:
             if reason.event_type is SessionEventType.LOST:
@@ -180,16 +181,17 @@ class Reporter:
         self.publish(event)
 
     def unanswered(self, request: SessionCreate, error: SessionsError) -> None:
-        """Publish that a ``session.create`` was refused, if nothing else tells its sender, who hears no reply.
+        """Publish that a ``session.create`` without a reply address was refused, unless another event says so.
 
-        A limit or a failed start has been rejected before. What is open, or was opened before and is over, is not lost.
+        A limit or a failed start has its own event. If the session is open, or was opened before and has ended, nothing
+        is missing.
         """
         if isinstance(error, ServiceNotFound | ServiceDisabled | DeadlineExceeded | InvalidMessage):
             session_id = SessionId(request.session_id)
             self.rejected(request.call_id, session_id, request.service_name, error, request.metadata or {})
 
     def changed(self, session: Session[Any], what: SessionEventType, which: str) -> None:
-        """The server of a session says that something has changed: a resource (its URI), or one of its lists."""
+        """Publish that a session's server reports a change: of a resource (its URI), or of one of its lists."""
         name = "uri" if what is SessionEventType.RESOURCE_UPDATED else "list"
         event = CloudEvent(
             source=source_of(self._worker_id),

@@ -1,4 +1,4 @@
-"""The intake: raw call events of telephony platforms become messages that are addressed to calls."""
+"""The intake: translates raw call events of telephony platforms into messages that are addressed to calls."""
 
 import time
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from schemas.ids import routing_key
 log = structlog.get_logger(__name__)
 
 END_ANSWER_TIMEOUT = 15.0
-"""How long (s) an end waits for its taker before it is sent again; covers the take-over of a dead owner's calls."""
+"""How long (s) an end waits for the owner's answer before it is sent again. A take-over fits into this time."""
 
 
 def _count(source: str, kind: str) -> None:
@@ -36,9 +36,9 @@ def _count(source: str, kind: str) -> None:
 class Intake:
     """Takes deliveries of the queue of raw events.
 
-    A raw event is acknowledged when its effect is safe: a start when the broker has confirmed it, an end when its
-    taker has answered. Events of one call keep their order, as far as this worker got them. ``platforms`` says which
-    exchanges are one platform's own.
+    A raw event is acknowledged when its effect is safe: a start when the broker has confirmed it, an end when the
+    call's owner has answered. Events of one call keep their order, as far as this worker got them. ``platforms`` says
+    which exchanges are one platform's own.
     """
 
     def __init__(
@@ -119,5 +119,5 @@ class Intake:
 
 
 def _translated(event: CallEvent) -> Done:
-    """The outcome of a raw event that was passed on; a custom event may name any source, so no outcome is named so."""
+    """Return the outcome of a raw event that was passed on, named after its source unless a custom event chose it."""
     return Done(what="translated", about={"source": event.source, "kind": event.kind.value})

@@ -1,7 +1,7 @@
 """Publishes notifications of MCP servers as events: a resource or a list has changed.
 
-A server decides how often it says so. Of one session the first is told at once, and what comes within a second of it is
-told together, each thing once.
+A server decides how often it notifies. The first change of a session is published at once. Changes within the next
+second are published together, each one once.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ MAX_NEWS = 256
 """The most different changes of one session in one report; more are dropped."""
 
 MAX_NAME = 8_192
-"""Characters of what has changed; a longer name is not told."""
+"""The most characters of the name of what changed. A change with a longer name is not published."""
 
 log = structlog.get_logger(__name__)
 

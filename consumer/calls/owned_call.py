@@ -1,4 +1,4 @@
-"""A call of this worker: its sessions, and what is known of its recipe, its events and its tenure.
+"""A call of this worker: its sessions, and the state of its recipe, its events and its ownership.
 
 A call is owned from the moment the placer has bound it to the inbox until it is released. While it has sessions, its
 recipe stands unacknowledged in the inbox: should the worker die, the broker hands it back and the call is placed anew.
@@ -22,7 +22,7 @@ from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
 
 RENEW_AFTER = 600.0
-"""When a recipe is written anew (s): the broker's ``consumer_timeout`` is 30 minutes, and closes the channel."""
+"""The age (s) at which a recipe is written anew. The broker closes a channel after 30 minutes without an ack."""
 
 LIVED = 60.0
 """How long (s) a restored call must live before the workers that died with it are forgotten."""
@@ -36,29 +36,29 @@ def _now() -> float:
 
 @dataclass(slots=True)
 class RecipeState:
-    """Which recipe the broker keeps for us, and whether it still says what the sessions are."""
+    """Which recipe the broker keeps for this call, and whether it still describes the sessions."""
 
     revision: int = 0
-    """The number of the last recipe that was written or dropped: any other that comes is outdated."""
+    """The number of the last recipe that was written or dropped. A recipe with another number is outdated."""
     dirty: bool = False
-    """Whether the sessions differ from what the recipe says."""
+    """Whether the sessions differ from those in the recipe."""
     written_at: float = 0.0
     held: Delivery | None = None
     """The recipe as it was delivered to us, unacknowledged."""
     held_revision: int = 0
     given_back: set[int] = field(default_factory=set)
-    """Revisions that the broker has had back with a lost link, and we have not again."""
+    """Revisions that the broker took back with a lost link, and has not delivered to us again."""
     lives: dict[int, frozenset[str]] = field(default_factory=dict)
-    """The lives that each recipe names which the broker may still have, by revision."""
+    """The lives in each recipe that the broker may still have, by revision."""
     delivered: dict[int, Delivery] = field(default_factory=dict)
     """The recipes that were delivered to us and are not acknowledged yet, by revision."""
 
     @property
     def away(self) -> set[int]:
-        """Revisions that the broker may have and has not delivered to us: who gets one may tell ``lost``.
+        """Return the revisions that the broker may deliver to another worker, which may then report ``lost``.
 
-        Such as it has had back, and one that was just written: a connection of ours that the broker has not given up
-        yet may get it in our place.
+        These are the ones that the broker took back, and one that was just written: the broker may deliver it to an
+        older connection of ours that it still takes for alive.
         """
         return self.lives.keys() - self.delivered.keys()
 
@@ -92,21 +92,21 @@ class RecipeState:
         self.delivered[revision] = delivery
 
     def acknowledged(self, delivery: Delivery) -> None:
-        """Note that the broker does not have this recipe any more."""
+        """Note that the broker no longer has this recipe."""
         for revision in [number for number, known in self.delivered.items() if known is delivery]:
             del self.delivered[revision]
             self.lives.pop(revision, None)
 
     def link_lost(self) -> None:
-        """Note that the broker may give to a placer what it has delivered to us, and what waits in the inbox."""
+        """Note that the broker may give a placer the recipes that it had delivered to us, and those in the inbox."""
         self.given_back.update(self.lives)
         self.delivered.clear()
         self.held = None
 
     def unsent(self, revisions: set[int]) -> dict[str, set[int]]:
-        """Take back what the broker may never have got: these are not waited for, and are not sent again.
+        """Remove the recipes that the broker may never have received. They are neither waited for nor sent again.
 
-        Returns the lives that no other recipe names, and which of these name each.
+        Return each life that no other recipe names, with the removed revisions that name it.
         """
         taken = {revision: self.lives.pop(revision) for revision in revisions}
         if self.revision in taken:
@@ -116,7 +116,7 @@ class RecipeState:
         return {life: {revision for revision in taken if life in taken[revision]} for life in lives}
 
     def naming(self, life: str) -> set[int]:
-        """The revisions that name a life and that are out of our hands."""
+        """Return the revisions that name a life and that the broker has."""
         return {revision for revision in self.away if life in self.lives[revision]}
 
     def stop_waiting(self) -> None:
@@ -144,22 +144,25 @@ class LifeEvent:
         return self.event.id == self.life
 
     def of_life(self, life: str) -> "LifeEvent":
-        """The same of another life of the session."""
+        """Return the same event for another life of the session."""
         return LifeEvent(life, self.event.model_copy(update={"id": self.event.id.replace(self.life, life)}))
 
 
 @dataclass(slots=True)
 class EventState:
-    """Which events of a call wait, and whether the broker has those that were published."""
+    """The waiting events of a call, and whether the broker has those that were published."""
 
     untold: list[CallSession] = field(default_factory=list)
-    """Sessions whose ``created`` waits for the recipe: what has been told of can be told lost."""
+    """Sessions whose ``created`` waits for the recipe.
+
+    Once ``created`` is published, another worker can report ``lost``.
+    """
     pending: list[LifeEvent] = field(default_factory=list)
-    """Events of sessions that have ended, which wait until it is known who tells them; see ``OwnedCall.may_tell``."""
+    """Events of ended sessions that wait until it is known which worker reports them; see ``OwnedCall.may_tell``."""
     sent: list[LifeEvent] = field(default_factory=list)
-    """What was published: the broker may not have it yet."""
+    """Published events. The broker may not have them yet."""
     unconfirmed: bool = False
-    """Whether the broker may not have yet what was last published of the call, its recipe included."""
+    """Whether the broker may lack the last publication of the call, including its recipe."""
 
     def wait_for_recipe(self, session: CallSession) -> None:
         """Delay a session's ``created`` until the recipe that names it is written."""
@@ -186,7 +189,7 @@ class EventState:
         return sessions
 
     def take_pending(self) -> list[LifeEvent]:
-        """Take the events that waited: they are published now, or left to the placer."""
+        """Take the waiting events, to publish them or to leave them to the placer."""
         events, self.pending = self.pending, []
         return events
 
@@ -203,30 +206,30 @@ class EventState:
         self.pending[:0] = [one for one in again if one.life not in opened]
 
     def published(self) -> None:
-        """Note that something of the call is on its way to the broker."""
+        """Note that a publication of the call is on its way to the broker."""
         self.unconfirmed = True
 
     def confirmed(self, events: int) -> None:
-        """Note that the broker has what was published of the call, up to that many events."""
+        """Note that the broker has confirmed the call's publications, up to this number of events."""
         del self.sent[:events]
         self.unconfirmed = bool(self.sent)
 
 
 @dataclass(slots=True)
 class OwnershipCheck:
-    """When it was last known that the call is ours."""
+    """When the call was last known to be ours, and whether that is in doubt."""
 
     checked_at: float = field(default_factory=_now)
-    """When it was last known that messages for the call come here."""
+    """When messages for the call were last known to arrive here."""
     in_doubt: bool = False
-    """Whether we are or were away, and do not know that the call is still ours."""
+    """Whether the link is or was lost, so that another worker may own the call now."""
 
     def link_lost(self) -> None:
         """Doubt that the call is ours: another worker may own it from now on."""
         self.in_doubt = True
 
     def confirmed(self, now: float) -> bool:
-        """Note that the call is ours ``now``; returns whether that was in doubt."""
+        """Note that the call is ours ``now``. Return whether that was in doubt."""
         self.checked_at = now
         was_in_doubt, self.in_doubt = self.in_doubt, False
         return was_in_doubt
@@ -234,33 +237,33 @@ class OwnershipCheck:
 
 @dataclass(slots=True)
 class Restoration:
-    """Which recipe the call was restored from last, and how many workers in a row died with it."""
+    """The recipe that the call was last restored from, and how many workers in a row died with the call."""
 
     deaths: int = 0
     restored_at: float = 0.0
     source: tuple[WorkerId, int] | None = None
-    """The worker whose recipe it was, and its revision."""
+    """The worker that wrote this recipe, and its revision."""
 
     def restored(self, recipe: Recipe, now: float, *, died: bool) -> None:
-        """Note the recipe that the call is restored from; its worker has ``died`` with it, or has handed it over."""
+        """Note the recipe that the call is restored from, and whether its worker ``died`` or handed the call over."""
         self.deaths = max((one.restores for one in recipe.sessions), default=0) + died
         self.restored_at = now
         self.source = recipe.worker_id, recipe.revision
 
     def outlived(self, now: float) -> bool:
-        """Whether the call has just lived long enough for the deaths before it to be forgotten."""
+        """Return whether the call has just lived long enough for earlier deaths to be forgotten."""
         if not self.deaths or self.restored_at > now - LIVED:
             return False
         self.deaths = 0
         return True
 
     def allows(self, recipe: Recipe) -> bool:
-        """Whether a recipe is not older than what the call was restored from, and of the same worker."""
+        """Return whether a recipe comes from the same worker and is not older than the last one."""
         return self.source is None or (recipe.worker_id == self.source[0] and recipe.revision > self.source[1])
 
 
 class Ringing:
-    """One call that rings: the sessions that it gets when it is answered, and what is held for them.
+    """A ringing call: the sessions that it gets when it is answered, and the places and processes held for them.
 
     ``reserved`` may lack a service, because there was no room or because a session has it already.
     """
@@ -285,16 +288,16 @@ class Ringing:
 
 
 class Reason(Enum):
-    """What a call is owned for, besides the sessions that it has."""
+    """Why a call is owned, besides its sessions."""
 
     SESSIONS = "sessions"
-    """Nothing else: without a session it is released."""
+    """No other reason: without a session the call is released."""
     RINGING = "ringing"
-    """It rings, and processes are held for the sessions that it gets when it is answered."""
+    """The call rings, and processes are held for the sessions that it gets when it is answered."""
     ANSWERS = "answers"
-    """A tool call that is repeated must find the answer that was given."""
+    """A repeated tool call must find the answer to the first one."""
     ENDED = "ended"
-    """Its tombstone: later messages must find that the call has ended."""
+    """The call has ended, and its tombstone must bar later messages."""
 
 
 class Tenure:
@@ -344,17 +347,17 @@ class Tenure:
 
 @dataclass(slots=True, eq=False)
 class OwnedCall:
-    """A call of this worker; compared by identity, because a call may be owned here a second time."""
+    """A call of this worker. It is compared by identity, because a worker may own the same call again later."""
 
     call_id: CallId
     owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
     had: set[SessionId] = field(default_factory=set)
-    """Every session that it has had here: no recipe brings one of them back."""
+    """Every session that the call has had here. No recipe restores one of them again."""
     opened_by: dict[SessionId, str] = field(default_factory=dict)
-    """The message that opened each session: delivered again, it opens nothing."""
+    """The message that opened each session. If it is delivered again, it opens nothing."""
     undecided: set[SessionId] = field(default_factory=set)
-    """Sessions that were opened ahead of the call's start without a timeout: the start's route says theirs."""
+    """Sessions opened before the call's start and without a timeout. The route of the start sets their timeout."""
     recipe: RecipeState = field(default_factory=RecipeState)
     events: EventState = field(default_factory=EventState)
     check: OwnershipCheck = field(default_factory=OwnershipCheck)
@@ -363,13 +366,13 @@ class OwnedCall:
     bound_to: str | None = None
     """The requests queue that is bound to the call."""
     tool_calls: int = 0
-    """Tool calls that are being run, or wait for their session."""
+    """Tool calls that are running, or wait for their session."""
     starting: list[ServiceName] = field(default_factory=list)
     """The services whose servers are starting for this call."""
 
     @property
     def may_tell(self) -> bool:
-        """Whether this worker reports the ends: it owns the call for sure, and has all its recipes in hand."""
+        """Whether this worker reports the ends: it surely owns the call, and holds all its recipes."""
         return not (self.check.in_doubt or self.recipe.away)
 
     def enter(self, session: CallSession) -> None:
@@ -382,7 +385,7 @@ class OwnedCall:
             self.tenure.resume()
 
     def leave(self, session: CallSession) -> bool:
-        """Remove an ended session. Return whether the call had it, and not one that has replaced it."""
+        """Remove an ended session. Return whether the call had this session, and not another one with its id."""
         if self.sessions.get(session.session_id) is not session:
             return False
         del self.sessions[session.session_id]
@@ -390,7 +393,7 @@ class OwnedCall:
         return True
 
     def renew_lives(self, lives: frozenset[str]) -> None:
-        """Give a new life to each session whose life is one of these: it is another's to tell that they have ended."""
+        """Give a new life to each session with one of these lives, because another worker reports their ends."""
         for session in self.sessions.values():
             if session.life in lives:
                 session.renew_life()
@@ -399,13 +402,13 @@ class OwnedCall:
                 self.recipe.outdate()
 
     def link_lost(self) -> None:
-        """Note that the link is lost: the broker has the recipe, and another worker may own the call."""
+        """Note that the link is lost: the broker has taken the recipe back, and another worker may own the call."""
         self.check.link_lost()
         self.recipe.link_lost()
 
     @contextmanager
     def starts(self, service: ServiceName) -> Iterator[None]:
-        """Start a server of this service within this block."""
+        """Note within this block that a server of this service is starting."""
         self.starting.append(service)
         try:
             yield
@@ -422,10 +425,11 @@ class OwnedCall:
             self.tool_calls -= 1
 
     def is_news(self, recipe: Recipe, *, within: float) -> bool:
-        """Whether a recipe can tell of sessions that are missing here.
+        """Return whether a recipe can contain sessions that are missing here.
 
-        Of what a dead worker held, a command or an older recipe may have come first and opened some of its sessions.
-        That takes seconds; what comes later than ``within`` (s), or from somebody else, is of a life before that.
+        After a worker's death, a command or an older recipe may arrive first and open some of the sessions. The newer
+        recipe follows within seconds. One that comes later than ``within`` (s), or from another worker, describes an
+        earlier state.
         """
         if not self.restoration.allows(recipe):
             return False

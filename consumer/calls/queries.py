@@ -49,16 +49,16 @@ from schemas.requests import (
 from schemas.sessions import ServiceInfo, WorkerFigures
 
 GATHER_TIMEOUT = 1.0
-"""How long (s) the other workers have to tell their sessions; who does not is named in ``missing_workers``."""
+"""How long (s) other workers may take to list their sessions. Those that do not are in ``missing_workers``."""
 
 Scatter = SessionsScatter | FiguresScatter
 
 Told = ServicesList | ServicesTools | ServicesDescribe | WorkersList | WorkersFigures
-"""What is answered with a result that is made here."""
+"""The models of results that are made here."""
 
 
 class ServiceCatalogue(Protocol):
-    """What is known of services without a session, or found out when it is asked for."""
+    """Describes services without a session, starting a server if necessary."""
 
     async def get_service_tools(self, service_name: str) -> list[Json]:
         """List the tools of a service's server."""
@@ -175,7 +175,7 @@ class Queries:
         return dict(sorted(found.items()))
 
     async def _list(self, request: SessionsList) -> bytes:
-        """A reply with a ``SessionsPage``, put together of what the workers wrote."""
+        """Return a reply with a ``SessionsPage``, assembled from the JSON of the workers."""
         scatter = SessionsScatter(
             service_name=request.service_name,
             call_id=request.call_id,
@@ -221,7 +221,7 @@ class Queries:
         return self._figures.last_minute(self._worker_id, placer=self._is_placer())
 
     async def _ask_others(self, question: Scatter, awaited: set[WorkerId]) -> dict[WorkerId, Json]:
-        """Ask all other workers; returns what each has answered when all that are awaited have, or in the end."""
+        """Ask all other workers. Return their answers when all awaited ones have come, or at the timeout."""
         if not awaited:
             return {}
         message = Message(body=question.model_dump_json().encode(), type=question.type, persistent=False)
@@ -239,7 +239,7 @@ class Queries:
         return answers
 
     def own_sessions(self, scatter: SessionsScatter) -> dict[SessionId, str]:
-        """This worker's sessions that fit, in the order of their ids, each as the JSON text of its info."""
+        """Return this worker's matching sessions in the order of their ids, each as the JSON text of its info."""
         fitting = sorted(
             session_id
             for session_id, session in self._sessions.sessions.items()
@@ -270,17 +270,17 @@ class Queries:
 
 
 def _answered_by(answer: Json) -> WorkerId:
-    """Which worker a part of an answer is of."""
+    """Return the worker that sent this part of an answer."""
     return WorkerId((answer.get("figures") or answer)["worker_id"])
 
 
 def _json(value: object) -> str:
-    """JSON text, as the models write it."""
+    """Return JSON text in the form that the models write."""
     return to_json(value, inf_nan_mode="null").decode()
 
 
 def _page_reply(sessions: dict[SessionId, str], told: Json) -> bytes:
-    """The body of a reply whose result is ``told`` and, under ``sessions``, what is JSON text already."""
+    """Return the body of a reply with the result ``told`` and the JSON text of ``sessions``."""
     infos = ",".join([f"{_json(session_id)}:{info}" for session_id, info in sessions.items()])
     return f'{{"ok":true,"result":{{"sessions":{{{infos}}},{_json(told)[1:]}}}'.encode()
 

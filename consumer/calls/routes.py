@@ -1,8 +1,8 @@
-"""Which services a starting call gets: the first route that matches decides. Pure.
+"""Decides which services a starting call gets: those of the first matching route. Pure.
 
-A route matches when every one of its conditions does. A condition is one pattern or several of which one must fit;
-patterns are those of the shell (``*``, ``?``, ``[seq]``, ``[!seq]``), compared with regard to case. A field that the
-event does not have matches no pattern, so ``"*"`` asks that it is there.
+A route matches when every one of its conditions does. A condition is one pattern, or several of which one must match.
+Patterns are those of the shell (``*``, ``?``, ``[seq]``, ``[!seq]``), and case matters. A missing field matches no
+pattern, so ``"*"`` requires that the field exists.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ def _without_call(metadata: Json) -> Json:
 _DIRECTIONS = get_args(Direction)
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_length=1)]
-"""One glob pattern, or several of which one must fit."""
+"""One glob pattern, or several of which one must match."""
 
 
 def _that_can_match(match: dict[str, Patterns]) -> dict[str, Patterns]:
@@ -78,7 +78,7 @@ class Route(Section):
 
 
 class PlannedService(Protocol):
-    """What planning needs to know of a configured service."""
+    """The settings of a service that planning uses."""
 
     @property
     def enabled(self) -> bool:
@@ -87,7 +87,7 @@ class PlannedService(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a starting call gets; no services: nothing. ``timeout`` (s) None leaves it to each service.
+    """The sessions that a starting call gets. A ``timeout`` (s) of None leaves it to each service.
 
     ``rings``: not yet, but when it is answered.
     """
@@ -121,7 +121,7 @@ def _fits(text: str | None, patterns: Sequence[str]) -> bool:
 
 
 def _value(event: CallEvent, name: str) -> str | None:
-    """What the event says under this name, as text; a field of ours goes before an attribute of that name."""
+    """Return the event's value under this name, as text. A field of ours has priority over an attribute."""
     match name:
         case "from":
             return event.from_
@@ -136,7 +136,7 @@ def _value(event: CallEvent, name: str) -> str | None:
 
 _FIELDS = ("direction", "to", "from", "source", "call_id", "parent_call_id")
 _ATTRIBUTES = ("caller_id", "sip_call_id", "parent_id", "form", "tool", "top")
-"""Likely names of attributes that look like a field and are none."""
+"""Attributes whose names look like misspelt fields, but are correct."""
 
 
 def odd_fields(route: Route) -> list[str]:

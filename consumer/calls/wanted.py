@@ -1,4 +1,4 @@
-"""The sessions that a call shall have. Pure."""
+"""The sessions that a call should have. Pure."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from schemas.ids import ServiceName, SessionId, session_id_of
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A session that shall be open; ``timeout`` (s) None takes the service's, then the worker's."""
+    """A session that should be open. If ``timeout`` (s) is None, the service's or the worker's applies."""
 
     session_id: SessionId
     service_name: ServiceName

@@ -1,20 +1,20 @@
-"""What can be done about a service whose start takes long. Pure."""
+"""Advice for a service whose start takes long. Pure."""
 
 from pathlib import Path
 
 from consumer.processes.service import MCPService
 
 SLOW_START = 5.0
-"""Seconds after which a start is too slow for a caller who waits on the phone."""
+"""After how many seconds a start is too slow for a caller on the phone."""
 
 GUIDE = "docs/guides/tools.md"
 _FETCHERS = {"npx": (), "bunx": (), "uvx": (), "pipx": ("run",), "uv": ("tool", "run", "x"), "npm": ("exec", "x"),
              "pnpm": ("dlx",), "yarn": ("dlx",)}  # fmt: skip
-"""Programs that fetch a package and run it; those that do other things as well, with the words that say so."""
+"""Programs that fetch a package and run it. If a program does other things too, the words that select fetching."""
 
 
 def fetcher_of(service: MCPService) -> str | None:
-    """The program that fetches the service's package at each start, if its command is one."""
+    """Return the program that fetches the service's package at each start, if its command is such a program."""
     program, *arguments = service.command or [""]
     name = Path(program).name.removesuffix(".cmd").removesuffix(".exe")
     words = _FETCHERS.get(name)

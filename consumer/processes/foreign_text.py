@@ -1,4 +1,4 @@
-"""Errors that a server or a library has worded, before they go to a caller: no secrets, and a bounded size."""
+"""Prepares errors of servers and libraries for callers: without secrets, and limited in size."""
 
 import json
 
@@ -10,14 +10,14 @@ from schemas.base import Json
 from schemas.errors import SessionsError
 
 MAX_DATA = 256 * 1024
-"""Bytes of the ``data`` of a JSON-RPC error that are handed on."""
+"""The most bytes of a JSON-RPC error's ``data`` that are passed on."""
 
 
 def without_secrets(error: SessionsError) -> SessionsError:
-    """The same error, its sentence and its details masked.
+    """Return the same error with secrets masked in its message and its details.
 
-    In details only secrets that are known go: a server's ``data`` is for programs, and may hold URLs that the caller
-    is meant to open.
+    In details only known secrets are masked, because a server's ``data`` is for programs, and may contain URLs for the
+    caller to open.
     """
     error.message = mask_text(error.message, MAX_LONG_TEXT)
     error.args = (error.message,)
@@ -28,7 +28,7 @@ def without_secrets(error: SessionsError) -> SessionsError:
 
 
 def told_error(result: Json) -> Json:
-    """A tool's result that says ``isError``, without known secrets: it is an error that the server has worded."""
+    """Return a tool's ``isError`` result without known secrets. The server has written its text."""
     return _searched(result, written_as_json(result))
 
 
@@ -48,7 +48,7 @@ def _searched(value: Json, written: str) -> Json:
 
 
 def written_as_json(value: Json) -> str:
-    """The value as JSON, whatever letters it has."""
+    """Return the value as JSON, whatever characters it contains."""
     try:
         return to_json(value, inf_nan_mode="constants", fallback=str).decode()
     except PydanticSerializationError:  # half a surrogate pair, as JavaScript writes it

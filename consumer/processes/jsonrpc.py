@@ -1,8 +1,8 @@
 """Reads JSON-RPC messages as MCP servers really write them.
 
-JSON-RPC 2.0 with the tolerance that hand-written servers need: an answer that names its request is never dropped,
-because somebody waits for it. What cannot be used of it becomes an error with the server's own words. Nothing here
-knows transports.
+It reads JSON-RPC 2.0 with the tolerance that hand-written servers need. An answer that names its request is never
+dropped, because a caller waits for it. If it is unusable, it becomes an error that quotes the server. Nothing here
+depends on a transport.
 """
 
 import json
@@ -28,10 +28,10 @@ from schemas.text import decoded, replaced
 Answer = JSONRPCResponse | JSONRPCError
 
 QUOTED = 200
-"""Characters of a server's own words that stand in a message."""
+"""The most characters of a server's text that a message quotes."""
 
 MAX_DEPTH = 150
-"""Levels of nesting that the ``data`` of an error may have: a reply that holds it is read with a limit of 200."""
+"""The most levels of nesting in an error's ``data``. A reply with it is read with a limit of 200."""
 
 _HEARD = frozenset(
     {
@@ -45,42 +45,42 @@ _HEARD = frozenset(
         "notifications/subscriptions/acknowledged",
     }
 )
-"""Notifications that anybody here acts on; the rest is dropped before it costs a task and a validation."""
+"""The notifications that this program uses. All others are dropped before they cost a task and a validation."""
 
 _ANSWER = frozenset({"jsonrpc", "id", "result", "error"})
 _MAX_FLOAT = sys.float_info.max
 _BOM = b"\xef\xbb\xbf"
 _PADDING = b" \t\r\n\0\x1e"
-"""What may stand around a message: white space, the zero that ends texts in C, the separator of RFC 7464."""
+"""Characters allowed around a message: white space, the zero that ends texts in C, the separator of RFC 7464."""
 
 _HEAD = 4096
 _TAIL = 256
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _BEGINS = re.compile(rb"\{|\[\s*[\[{\]]")
-"""How an object or an array of them begins: ``[INFO] sent {...}`` is a line of a log, and the answer comes after it."""
+"""The beginning of an object or an array of objects. ``[INFO] sent {...}`` is a log line, and not an answer."""
 
 _LAST_ID = re.compile(rb'[,{]\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.]+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 
 
 UNASKED_CAP = 256 * 1024
-"""Bytes of a message that is no answer; a longer one is dropped unread."""
+"""The most bytes of a message that is no answer. A longer one is dropped unread."""
 
 MAX_UNASKED_VALUES = 10_000
-"""Values of a message that cannot be an answer."""
+"""The most values of a message that cannot be an answer."""
 
 _ENDS = 4_096
 
 
 class NotJsonRpc(ValueError):
-    """What a server wrote is no JSON-RPC 2.0 message."""
+    """The server's output is no JSON-RPC 2.0 message."""
 
 
 class _Unreadable(NotJsonRpc):
-    """It may well be a message, and cannot be read."""
+    """The output may be a message, but cannot be read."""
 
 
 def parse(data: bytes, *, longest: int | None = None, most: int = MAX_VALUES) -> JSONRPCMessage | None:
-    """The message in ``data``, ``None`` for one that nobody here needs; :class:`NotJsonRpc` when it is none.
+    """Return the message in ``data``; ``None`` if no code uses it. Raises :class:`NotJsonRpc` if it is none.
 
     An answer of more than ``longest`` bytes or ``most`` values is refused before it is parsed, because nothing else
     runs while it is.
@@ -133,12 +133,12 @@ def answer_to(request_id: int | str, data: bytes) -> Answer:
 
 
 def failure(request_id: int | str | None, message: str, *, code: int = INTERNAL_ERROR, data: Any = None) -> Answer:
-    """Return an error instead of an unusable response."""
+    """Return an error in place of an unusable response."""
     return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message, data=data))
 
 
 def quoted(said: Any) -> str:
-    """The beginning of what a server said, on one line: JSON as it is, bytes and texts in quotation marks."""
+    """Return the beginning of a server's output on one line: JSON unchanged, bytes and texts in quotation marks."""
     text = said.strip()[: 4 * QUOTED].decode("utf-8", "replace") if isinstance(said, bytes) else said
     if not isinstance(text, str):
         text = to_json(text, inf_nan_mode="constants").decode()
@@ -176,7 +176,7 @@ def _loads(data: bytes) -> Any:
 
 
 def _id_within(data: bytes) -> int | str | None:
-    """The id of an answer that cannot be read, where its head or its end tells it; the rest is not looked at."""
+    """Return the id of an unreadable answer, if its beginning or end contains it."""
     depth, key, previous = 0, b"", b""
     for found in _TOKEN.finditer(data[:_HEAD]):
         token = found[0]
@@ -203,7 +203,7 @@ def _read_id(token: bytes) -> int | str | None:
 
 
 def whole(number: Any) -> int | None:
-    """A whole number, be it written as ``1`` or as ``1.0``."""
+    """Return a whole number, whether written as ``1`` or as ``1.0``."""
     if isinstance(number, float) and number.is_integer():
         return int(number)
     return number if isinstance(number, int) and not isinstance(number, bool) else None
@@ -217,7 +217,7 @@ def _id(value: Any) -> int | str | None:
 
 
 def _is_answer(value: Mapping[str, Any]) -> bool:
-    """Whether it is meant as one. Without any ``jsonrpc`` it has to look like nothing else, a log line say."""
+    """Return whether an object is meant as an answer. Without ``jsonrpc`` it must not look like a log line."""
     if not ("result" in value or "error" in value):
         return "id" in value and "method" not in value and "jsonrpc" in value
     if "jsonrpc" in value:
@@ -240,7 +240,7 @@ def _answer(value: Mapping[str, Any]) -> Answer:
 
 
 def _error(error: Any) -> ErrorData:
-    """The error as far as it can be used; one that is malformed is quoted as a whole in ``data``."""
+    """Return the usable parts of an error. A malformed one is quoted as a whole in ``data``."""
     if not isinstance(error, dict):
         return ErrorData(code=INTERNAL_ERROR, message=error if isinstance(error, str) and error else quoted(error))
     code, message, data = whole(error.get("code")), error.get("message"), error.get("data")
@@ -260,7 +260,7 @@ def _deeper_than(levels: int, value: Any) -> bool:
 
 
 def _unwrapped(values: list[Any], data: bytes) -> Answer:
-    """For answers in an array, which nobody asked for, the refusal of the first of them."""
+    """Return a refusal of the first answer in an array, because no batch was requested."""
     answer = next((one for one in values if isinstance(one, dict) and _is_answer(one)), None)
     if answer is None:
         raise NotJsonRpc("an array")

@@ -1,7 +1,7 @@
-"""A server's share of the event loop: what it says unasked may cost so much time, and then it is not listened to.
+"""Limits a server's share of the event loop: how much time its unrequested output may cost.
 
-All sessions of a worker share one loop. Whoever talks without end is read more slowly, which nobody but its own session
-feels, and is given up when it goes on.
+All sessions of a worker share one loop. A server that sends without end is read more slowly, which affects only its own
+session. If it goes on, it is ended.
 """
 
 import time
@@ -12,28 +12,28 @@ RATE = 0.1
 """Seconds of the loop that a server may cost in each second."""
 
 BURST = 0.4
-"""Seconds that it may have saved up."""
+"""Seconds of the loop that it may save up."""
 
 NOTIFICATION = 0.0005
-"""What one costs (s) until it has reached a caller, by way of the SDK and the broker; measured, and rounded up."""
+"""The cost (s) of one notification until it reaches a caller through SDK and broker; measured, and rounded up."""
 
 WAKING = 0.00005
-"""What it costs (s) to wake up for a piece of output and to read it, beside what can be measured."""
+"""The cost (s) of waking up for a piece of output and reading it, beside what can be measured."""
 
 EVENT = 0.0002
-"""What a server-sent event costs (s) that is no answer, whether or not anybody hears it."""
+"""The cost (s) of a server-sent event that is no answer, even if no requester gets it."""
 
 REQUEST = 0.002
-"""What a question of the server costs (s)."""
+"""The cost (s) of a server's question."""
 
 PARSING = 2e-8
-"""What a byte costs (s) that is parsed where nobody can measure it, at worst."""
+"""The highest cost (s) of parsing one byte, where it cannot be measured."""
 
 TALKS = "it kept sending messages that nobody requested, which slowed other sessions down"
-"""Why a server was given up."""
+"""The reason in the message when a server is ended for it."""
 
 OVERDRAWN_TIMEOUT = 10.0
-"""How long (s) a server may go on with more than its share."""
+"""How long (s) a server may exceed its share."""
 
 
 def price_of(message: JSONRPCMessage) -> float:
@@ -47,7 +47,7 @@ def price_of(message: JSONRPCMessage) -> float:
 
 
 class LoopShare:
-    """The account of one server."""
+    """The account of one server's share of the loop."""
 
     def __init__(self) -> None:
         self._left = BURST

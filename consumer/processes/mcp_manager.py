@@ -1,4 +1,4 @@
-"""The configured services and the clients that are made of them: SignalWire's ``MCPManager``, in asyncio."""
+"""The configured services and their clients: SignalWire's ``MCPManager``, in asyncio."""
 
 import asyncio
 import time
@@ -24,12 +24,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServiceCheck:
-    """What a trial start of a service found: its tools, or the error, and how long it took."""
+    """The result of a trial start of a service: its tools or the error, and the duration."""
 
     error: SessionsError | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
-    """How long the start took, with its listing of tools."""
+    """How long the start took, including the listing of tools."""
     advice: str = ""
     """What to do about a start that takes too long."""
 
@@ -51,7 +51,10 @@ class MCPManager:
         self._closing: asyncio.Task[None] | None = None
 
     def get_service(self, service_name: str) -> MCPService:
-        """The service of that name; :class:`ServiceNotFound`, :class:`ServiceDisabled` (both ``ValueError``)."""
+        """Return the service of that name.
+
+        Raises :class:`ServiceNotFound`, :class:`ServiceDisabled` (``ValueError``).
+        """
         service = self.services.get(service_name)
         if service is None:
             hint = nearest(service_name, sorted(self.services))
@@ -65,21 +68,21 @@ class MCPManager:
         return {name: service.public() for name, service in self.services.items()}
 
     def warm_up(self, changed: Callable[[], None] = lambda: None) -> None:
-        """Begin to start clients ahead, for services that say ``warm``; ``changed`` hears when their number changes."""
+        """Start clients ahead for services with ``warm``. ``changed`` is called when their number changes."""
         self._pool.warm_up(self.services.values(), changed)
 
     def reconfigure(self, services: Mapping[str, MCPService]) -> None:
-        """Use these services for what is started from now on; returns at once.
+        """Use these services for starts from now on. Returns at once.
 
-        Clients that wait on services which are changed or gone are stopped, and others started where that is wanted.
-        Clients that were given out live on, with the service that they were started with.
+        Waiting clients of changed and removed services are stopped, and new ones are started where ``warm`` asks for
+        them. Clients in use go on with their old service.
         """
         before, self.services = self.services, read_services(services)
         self._pool.reconfigure(before, self.services)
         self._known.keep(self.services)
 
     async def cool_down(self) -> None:
-        """Start nothing ahead any more and stop the clients that wait. Idempotent, bounded."""
+        """Stop the waiting clients, and start no more ahead. Idempotent, bounded."""
         await self._pool.cool_down()
 
     def warm(self, service_name: str) -> int:
@@ -87,7 +90,10 @@ class MCPManager:
         return self._pool.waiting(service_name)
 
     async def create_client(self, service_name: str) -> MCPClient:
-        """A started client of its own; the caller stops it. Errors as :meth:`MCPClient.start` and ``get_service``."""
+        """Return a started client. The caller stops it.
+
+        Errors are those of :meth:`MCPClient.start` and ``get_service``.
+        """
         began = time.monotonic()
         client = await self._create(service_name)
         if (took := time.monotonic() - began) > SLOW_START:
@@ -103,14 +109,14 @@ class MCPManager:
         return await self._pool.take(service)
 
     def take_back(self, client: MCPClient) -> bool:
-        """Keep a client that no session ever used, for another one; ``False`` when the caller has to stop it."""
+        """Keep an unused client for another session. Return ``False`` if the caller has to stop it."""
         return self._closing is None and self._pool.take_back(client)
 
     async def get_service_tools(self, service_name: str) -> list[dict[str, Any]]:
         """Return the service's last list of tools, from any of its clients.
 
-        Without a listing that holds, a client that runs is asked, and only if there is none is one started; any number
-        of callers at once do that together.
+        If no listing is valid, a running client is asked. A client is started only if none runs. Concurrent callers
+        share the result.
         """
         service = self.get_service(service_name)
         if (tools := self._known.fresh(service)) is not None:
@@ -147,7 +153,7 @@ class MCPManager:
         return client.tools
 
     async def validate_services(self) -> dict[str, ServiceCheck]:
-        """Start each enabled service once, all at the same time, and tell what came of it. Never raises."""
+        """Start each enabled service once, all at the same time, and return the results. Never raises."""
         names = [name for name, service in self.services.items() if service.enabled]
         return dict(zip(names, await asyncio.gather(*map(self._check, names)), strict=True))
 
@@ -180,7 +186,7 @@ class MCPManager:
 
 
 def read_services(services: Mapping[str, MCPService] | Mapping[str, Any]) -> dict[str, MCPService]:
-    """Services by name, from services or from a SignalWire gateway's configuration."""
+    """Return services by name, from services or from the configuration of SignalWire's gateway."""
     inner = services.get("services")
     if isinstance(inner, Mapping):
         services = inner

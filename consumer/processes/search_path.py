@@ -1,4 +1,4 @@
-"""Where the programs of servers are looked for."""
+"""The search path for the programs of servers."""
 
 import os
 import sys

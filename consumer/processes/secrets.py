@@ -1,4 +1,4 @@
-"""What of a service's configuration is nobody's business but its server's. Pure."""
+"""The secrets in a service's configuration. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from consumer.processes.service import MCPService
 
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|auth|cred|cookie|dsn|sign|session", re.IGNORECASE)
-"""Names of variables and options that hold secrets. Wider than what logs mask by name: these are few, and ours."""
+"""Names of variables and options that contain secrets. The pattern is wider than the one that masks logs."""
 
 _SCHEME = re.compile(r"^(bearer|basic|token|digest)\s+", re.IGNORECASE)
 _URL = re.compile(r"\w[\w+.-]*://\S+")
 _LIKE_A_KEY = re.compile(r"(?=.*\d)[\w~+=][\w.~+/=-]{15,}")
-"""What counts as a key under any name, and as a part of a URL's path, where hosted MCP servers have it."""
+"""A value that counts as a key under any name, or as a part of a URL's path, where hosted MCP servers have keys."""
 
 
 def origin(service: MCPService) -> str:

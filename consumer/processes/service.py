@@ -1,4 +1,4 @@
-"""A configured MCP server: what ``[services.<name>]`` says."""
+"""A configured MCP server: the table ``[services.<name>]``."""
 
 import re
 import shutil
@@ -20,14 +20,14 @@ _FLAG = TypeAdapter(bool)
 _INTERPRETER = re.compile(r"python[\d.]*|node|nodejs|ruby|perl|php|(ba|da|z)?sh")
 EITHER = "give either command or url"
 _CODE = re.compile(r"-[a-z]*[cemp][a-z]*|--eval|--print")
-"""Options after which an interpreter takes code or a module, and no script."""
+"""Options after which an interpreter expects code or a module instead of a script."""
 
 SCRIPTS = frozenset({".py", ".js", ".mjs", ".cjs"})
-"""The endings of files that are scripts, wherever a command names them."""
+"""The file name endings of scripts, wherever a command names them."""
 
 
 def parse_size(value: object) -> object:
-    """Bytes of ``"512M"``, ``"1.5G"``, ``"64KiB"``; anything that is no text is left to the field's own check."""
+    """Return the bytes of ``"512M"``, ``"1.5G"``, ``"64KiB"``. Other types are left to the field's own check."""
     if not isinstance(value, str):
         return value
     found = _SIZE.fullmatch(value)
@@ -37,7 +37,7 @@ def parse_size(value: object) -> object:
 
 
 def _is_http(url: str) -> bool:
-    """Whether an HTTP client can make a connection of it."""
+    """Return whether an HTTP client can use the URL."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -46,10 +46,10 @@ def _is_http(url: str) -> bool:
 
 
 MAX_LISTING = 4 << 20
-"""Bytes of JSON that a list of tools may have."""
+"""The most bytes of JSON in a list of tools."""
 
 _ENVELOPE = 64 << 10
-"""Bytes of an answer beside its result."""
+"""The bytes of an answer beside its result."""
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 """Bytes, also written ``"512M"``; units are powers of 1024."""
@@ -223,17 +223,17 @@ class MCPService(Section):
 
     @property
     def longest_call(self) -> float:
-        """How long (s) a request may run at most, whatever its caller asks for."""
+        """The longest time (s) that a request may run, whatever its caller asks for."""
         return max(self.max_call_timeout, self.call_timeout)
 
     @property
     def longest_answer(self) -> int:
-        """Bytes of an answer that are parsed: a longer one is refused either way."""
+        """The most bytes of an answer that are parsed. A longer one would be refused anyway."""
         return max(self.max_result, MAX_LISTING) + _ENVELOPE
 
     @property
     def search_path(self) -> str:
-        """The folders in which its program is searched."""
+        """The folders in which its program is looked for."""
         return self.env.get("PATH") or search_path()
 
     @property
@@ -253,7 +253,7 @@ class MCPService(Section):
 
 
 def missing_file(service: MCPService) -> str | None:
-    """A sentence about a program, or the script of an interpreter, that is not there; None when nothing is missing."""
+    """Return a sentence about a missing program, or a missing script of an interpreter; None if both exist."""
     if not service.enabled or not service.command:
         return None
     key = f"services.{service.name}.command"
@@ -271,7 +271,7 @@ def missing_file(service: MCPService) -> str | None:
 
 
 def _script(command: list[str]) -> str | None:
-    """The script that an interpreter is given, if that is clearly a path."""
+    """Return the script of an interpreter's command, if it is clearly a path."""
     program, *words = command
     options = list(takewhile(lambda word: word.startswith("-"), words))
     if not _INTERPRETER.fullmatch(Path(program).name) or any(map(_CODE.fullmatch, options)):

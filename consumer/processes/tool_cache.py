@@ -1,8 +1,7 @@
-"""What the services offer, as their servers told last: asked for tools, nobody has to start a process.
+"""The last list of tools of each service, so that a request for it need not start a process.
 
-A listing belongs to an edition of a server: what it is made of (command, environment), its program's file as it was
-when the process was started, and the version that it gives itself. What a process of an older edition tells later on
-does not count any more.
+A listing belongs to an edition of a server: its command and environment, the state of its program's file at the start,
+and the version that it reports. Later messages of a process of an older edition are ignored.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from schemas.errors import SessionsError
 
 
 class _Shown:
-    """The edition that was started last, its tools, and its clients that live."""
+    """The edition that was started last, its tools, and its live clients."""
 
     def __init__(self, client: MCPClient) -> None:
         self.program, self.version = client.program, _version(client)
@@ -32,7 +31,7 @@ class ToolCache:
         self._shown: dict[str, _Shown] = {}
 
     def started(self, client: MCPClient) -> None:
-        """Take the listing of a client that has just started, and hear of its changes from now on."""
+        """Take the listing of a client that has just started, and follow its changes from now on."""
         source = client.service.source
         shown = self._shown.get(source)
         if shown is None or (shown.program, shown.version) != (client.program, _version(client)):
@@ -43,7 +42,7 @@ class ToolCache:
         client.add_done_callback(self._forget)
 
     def fresh(self, service: MCPService) -> list[dict[str, Any]] | None:
-        """The service's tools; ``None`` when nothing is known of them or when what is known is out of date."""
+        """Return the service's tools; ``None`` if they are unknown or out of date."""
         shown = self._current(service)
         if shown is None or shown.changed or shown.listing.is_old:
             return None
@@ -55,7 +54,7 @@ class ToolCache:
         return shown.about if shown is not None else None
 
     async def renewed(self, service: MCPService) -> list[dict[str, Any]] | None:
-        """The service's tools, asked of a server that runs; ``None`` when none does, or none answers."""
+        """Ask a running server for the service's tools; ``None`` if none runs, or none answers."""
         shown = self._current(service)
         client = next((one for one in reversed(shown.clients) if one.is_alive), None) if shown is not None else None
         if client is None:

@@ -1,1 +1,1 @@
-"""What a worker knows of the others: who lives, which calls have ended, what they measured."""
+"""What a worker knows of the others: which are alive, which calls have ended, and what they measured."""

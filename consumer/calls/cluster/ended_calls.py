@@ -1,8 +1,8 @@
 """Remembers which calls have ended, on every worker: the next placer must not open them again.
 
-A start or a recipe may come a second time behind the end: from a dead worker's inbox, or from the hands of a placer
-that is no more. The tombstone keeps everything out for a while, even what was sent after the end. What was sent before
-it is kept out for much longer: a dead letter may be minutes on its way (see ``consumer.broker.topology``).
+A start or a recipe may arrive after the end: from a dead worker's inbox, or from a former placer. For a short time the
+tombstone bars every start, even one that was sent after the end. A start that was sent before the end is barred much
+longer, because a dead letter may take minutes to arrive (see ``consumer.broker.topology``).
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from schemas.internal import EndedCalls
 log = structlog.get_logger(__name__)
 
 BATCH = 1000
-"""How many calls one message names."""
+"""The most calls that one message names."""
 
 GATHER = 0.05
-"""How long (s) ends are gathered into one message: each goes to every worker."""
+"""How long (s) ends are collected into one message, which goes to every worker."""
 
 REMEMBER = 600.0
-"""How long (s) an end is remembered; longer than a broker that comes back may keep a dead letter."""
+"""How long (s) an end is remembered: longer than a restarting broker may delay a dead letter."""
 
 
 class Endings:
@@ -57,19 +57,19 @@ class Endings:
         return self.bar(call_id, sent=None)
 
     def bar(self, call_id: CallId, sent: datetime | None) -> bool:
-        """Whether what was ``sent`` then does not open the call: it has a tombstone, or has ended since."""
+        """Return whether a message sent at ``sent`` must not open the call: it has a tombstone, or ended later."""
         ended_at = self._ended_at.get(call_id)
         if ended_at is None:
             return False
         return time.time() < ended_at + self._tombstone or self.came_behind(call_id, sent)
 
     def came_behind(self, call_id: CallId, sent: datetime | None) -> bool:
-        """Whether the call has ended since this was ``sent``."""
+        """Return whether the call has ended after the message was sent at ``sent``."""
         ended_at = self._ended_at.get(call_id)
         return ended_at is not None and sent is not None and sent.timestamp() <= ended_at
 
     def bars_start(self, call_id: CallId, sent: datetime | None) -> bool:
-        """Whether a start that was ``sent`` then opens nothing: it is barred, or would have been when it was sent."""
+        """Return whether a start that was sent at ``sent`` opens nothing: it is barred now, or was when it was sent."""
         ended_at = self._ended_at.get(call_id)
         in_time = ended_at is not None and sent is not None and sent.timestamp() <= ended_at + self._tombstone
         return in_time or self.bar(call_id, sent)
@@ -108,7 +108,7 @@ class Endings:
             self._forget(call_id)
 
     def tell_again(self) -> None:
-        """Send the ends that this worker noted once more: some may have been lost with the old link."""
+        """Send the ends that this worker noted again, because some may have been lost with the old link."""
         for call_id, ended_at in self._noted_here.items():
             self._tell_soon(CallId(call_id), ended_at)
 

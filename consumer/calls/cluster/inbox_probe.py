@@ -1,9 +1,10 @@
-"""Proves that this worker can be given a call, by a message that it sends to itself through its inbox.
+"""Proves that this worker can be given a call, with a message that it sends to itself through its inbox.
 
-An open socket proves nothing: a consumer that the broker has forgotten, or an inbox without a leader, looks the same.
-A message a minute proves it wholly. In between the worker asks the broker who consumes from its inbox, which is no
-message, and which finds those two within seconds; what it finds is proved by a message at once. A broker that stands
-still answers nothing, and its sockets stay open: the worker counts as not healthy while it waits for an answer.
+An open socket proves nothing: it looks the same if the broker has forgotten the consumer, or if the inbox has no
+leader. One message a minute is a full proof. In between, the worker asks the broker how many consumers its inbox has.
+This sends no message and detects both faults within seconds. A suspected fault is then checked with a message at once.
+A frozen broker does not answer, although its sockets stay open. So the worker counts as unhealthy while an answer is
+overdue.
 """
 
 import asyncio
@@ -22,31 +23,31 @@ from schemas.internal import Probe
 log = structlog.get_logger(__name__)
 
 PROBE = Probe.type
-"""Only its sender means anything by it."""
+"""The type of a probe. Only its sender uses it."""
 
 EVERY = 10.0
-"""How often (s) the worker looks."""
+"""How often (s) the worker checks its inbox."""
 
 PROBE_EVERY = 60.0
-"""How often (s) it sends a probe though all seems well."""
+"""How often (s) it sends a probe if no check finds a fault."""
 
 ANSWER_WITHIN = 5.0
-"""How long (s) the worker waits for an answer and is still healthy; with ``EVERY`` it bounds what goes unseen."""
+"""How long (s) the worker may wait for an answer and still count as healthy."""
 
 PROBE_TIMEOUT = 10.0
-"""How long (s) one may be on its way, once the broker has it; a healthy one takes milliseconds."""
+"""How long (s) a probe may take after the broker has it. Normally it takes milliseconds."""
 
 
 @dataclass(slots=True)
 class _Question:
-    """A question to the broker: since when it is asked, and whether the answer is overdue, or was."""
+    """A question to the broker: when it was asked, and whether the answer is or was overdue."""
 
     at: float
     stalled: bool = False
 
 
 class Liveness:
-    """Looks, and sends probes; when one does not come back, the broker's side of the worker is to be started anew."""
+    """Checks the inbox and sends probes. If one does not return, the worker drops its link and connects anew."""
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class Liveness:
 
     @contextmanager
     def _asking(self) -> Iterator["_Question"]:
-        """While the broker owes an answer: log that it is overdue."""
+        """Watch a question within this block, and log when its answer is overdue."""
         asked = _Question(_ticks())
 
         def overdue() -> None:
@@ -118,7 +119,7 @@ class Liveness:
             self._asked_at = None
 
     async def _look(self, probe_every: float) -> bool:
-        """Whether all seems well, and was proved to be not long ago."""
+        """Return whether the check found no fault, and the last probe is recent."""
         if not self._proved or _ticks() - self._proved_at >= probe_every:
             return False
         try:

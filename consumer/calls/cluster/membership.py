@@ -1,10 +1,10 @@
-"""The table of workers: which of them live, and what load each has reported.
+"""The table of workers: which are alive, and what load each has reported.
 
-At rest nobody says anything. A worker reports to everybody when it comes, when it leaves, and when somebody asks for
-reports. A change of its load it reports to the placer, or to everybody while it knows of none. Whoever needs to know
-who lives asks: the placer before it places on a worker that it has not heard for a while or takes its calls away, who
-answers a list, and who finds that nobody consumes a worker's inbox any more. What the placer has placed since a
-worker's last report is added to that report, so that placing is as exact as counting.
+Idle workers send nothing. A worker reports to all when it starts, when it leaves, and when another one asks. It reports
+a change of its load to the placer, or to all if it knows no placer. A worker asks for reports when it needs to know
+which workers are alive: the placer before it places on a worker without a recent report or takes its calls away, a
+worker that answers ``workers.list``, and a worker that finds an inbox without a consumer. The placer adds its own
+placements since a worker's last report to that report, so its count of sessions is exact.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from schemas.internal import PresenceReport
 from schemas.sessions import WorkerInfo
 
 FORGET = 60.0
-"""When (s) a worker that was asked and is silent is no longer sent anything."""
+"""After how long (s) a silent worker that was asked gets no more messages."""
 
 KEEP = 600.0
-"""How long (s) it is remembered of a silent worker what it has told of; its recipes may be on their way as long."""
+"""How long (s) the revision of a silent worker's reported recipes is kept. Its recipes may still be on their way."""
 
 KEPT_IN_ANY_CASE = 64
-"""Workers among which none is forgotten."""
+"""Up to this number of workers, none is forgotten."""
 
 MOST_WORKERS = 1000
-"""The most workers that are remembered, living or not."""
+"""The most workers that are remembered, alive or not."""
 
 PRESENCE_TIMEOUT = 0.3
 """How long (s) is waited for the reports that were asked for, before what is known without them must do: they take
@@ -39,8 +39,7 @@ ANSWER_SHARE = 0.8
 held waits for a whole grace, and everybody is asked within the first fifth of that; see ``watch_every``."""
 
 STANDSTILL = 0.7
-"""After which share of the grace a worker that stood still gives its link up: it may have been asked meanwhile, taken
-for dead, and its calls be another's. Below ``ANSWER_SHARE``, so that who did not notice has answered in time."""
+"""After which share of the grace a worker that stood still drops its link, because others may own its calls by now."""
 
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
@@ -48,18 +47,18 @@ SETTLE = 0.05
 
 @dataclass(slots=True)
 class Seen:
-    """A worker as it was last heard."""
+    """A worker, as its last report described it."""
 
     info: WorkerInfo
     heard_at: float
     told: int
-    """Up to which revision of its recipes it has told of its sessions."""
+    """The revision of its recipes up to which it has reported its sessions."""
     asked_at: float | None = None
-    """Since when everybody has been asked to report, and it has not; None: nobody has asked since it was heard."""
+    """When all workers were asked to report, if it has not answered since; otherwise None."""
     held_at: float = -math.inf
-    """When somebody was last seen to consume its inbox, while it was silent."""
+    """When its inbox was last seen to have a consumer, while it was silent."""
     placed: dict[int, tuple[ServiceName, ...]] = field(default_factory=dict)
-    """What was placed on it since, by number: on its way, and not in ``info`` yet."""
+    """The placements since its report, by number. They are on their way, and not counted in ``info`` yet."""
 
     @property
     def order_of_silence(self) -> tuple[bool, float]:
@@ -75,8 +74,7 @@ class Seen:
 class Presence:
     """The table of workers.
 
-    ``report_soon`` is called when a report of ours is wanted, ``request_presence`` when everybody shall be asked to
-    report.
+    ``report_soon`` is called when this worker should report, and ``request_presence`` when all workers should.
     """
 
     def __init__(
@@ -97,7 +95,7 @@ class Presence:
         self._echoes = 0
         self._news = asyncio.Event()
         self.placer: tuple[WorkerId, str] | None = None
-        """Who places, and the queue in which it wants to hear of loads; None: nobody has said so."""
+        """The placer, and the queue to which it wants reports of load; None if it is unknown."""
 
     @property
     def watch_every(self) -> float:
@@ -143,9 +141,9 @@ class Presence:
                 seen.asked_at = now
 
     def heard(self, message: PresenceReport, placer: WorkerId, reports_to: str | None = None) -> None:
-        """Take a report; ``placer`` is the worker whose placements are kept here, which is this one.
+        """Take a report. ``placer`` is this worker, whose placements are kept here.
 
-        ``reports_to`` comes from the worker that places: where it wants to hear of loads.
+        Only the placer's report has ``reports_to``, the queue for reports of load.
         """
         worker = message.worker
         now = asyncio.get_running_loop().time()
@@ -166,7 +164,7 @@ class Presence:
         self._tell()
 
     def _forget(self, now: float) -> None:
-        """Let go of workers that fell silent long ago, and of the most silent when there are too many."""
+        """Forget workers that fell silent long ago, and the most silent ones if there are too many."""
         if len(self._table) <= KEPT_IN_ANY_CASE:
             return
         for worker_id, seen in list(self._table.items()):
@@ -183,7 +181,7 @@ class Presence:
         return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= ANSWER_SHARE * self.grace
 
     async def has_listened(self, seconds: float) -> None:
-        """Wait until this link has received the others' reports for so long. It began with a request for them."""
+        """Wait until this link has received reports for ``seconds``. The link began with a request for them."""
         loop = asyncio.get_running_loop()
         while (left := self._listening_since + seconds - loop.time()) > 0:
             await self._heard_more(loop.time() + min(left, self.grace))
@@ -203,7 +201,7 @@ class Presence:
             await self._heard_more(began + PRESENCE_TIMEOUT)
 
     def _unheard(self, since: float, *, ours_too: bool) -> bool:
-        """Whether a worker that answers requests, or may still answer one, has not reported since then."""
+        """Return whether a worker that may still answer has not reported since then."""
         now = asyncio.get_running_loop().time()
         return any(
             seen.heard_at < since
@@ -219,7 +217,7 @@ class Presence:
             self._request_presence()
 
     async def lives(self, worker_id: WorkerId) -> bool:
-        """Whether the worker lives, for who takes its calls away if it does not: asks it, and waits for its answer.
+        """Ask a worker whether it is alive, and wait for its answer, before its calls are taken away.
 
         A whole grace after a new link, for when the broker itself was away, everybody was, and its clocks ran on.
         """
@@ -238,9 +236,9 @@ class Presence:
         return self.alive(worker_id)
 
     async def heard_out(self) -> None:
-        """Wait until everything has been heard that the others have reported up to now.
+        """Wait until this worker has received all reports that the others have sent up to now.
 
-        A report of ours that is sent from now on comes back behind theirs, through the same queue.
+        It sends a report of its own, which comes back behind theirs through the same queue.
         """
         awaited = self._reported + 1
         self.report_soon()
@@ -264,7 +262,7 @@ class Presence:
         return next((one for one in others if one > self._me), others[0] if others else None)
 
     def held(self, worker_id: WorkerId) -> None:
-        """Note that somebody consumes a worker's inbox: while it is silent, it hangs, and RabbitMQ holds its calls."""
+        """Note that a silent worker's inbox has a consumer: the worker hangs, and RabbitMQ still holds its calls."""
         seen = self._table.get(worker_id)
         if seen is not None:
             seen.held_at = asyncio.get_running_loop().time()
@@ -325,7 +323,7 @@ class Presence:
         return any(known) if known else None
 
     def place(self, worker_id: WorkerId, services: Collection[ServiceName]) -> int:
-        """Count a placement in, ahead of the worker's own report; returns its number."""
+        """Count a placement until the worker's own report does. Return its number."""
         self._number += 1
         seen = self._table.get(worker_id)
         if seen is not None:

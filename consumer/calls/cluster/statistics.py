@@ -1,7 +1,7 @@
 """Counts what this worker did in the last minute: sessions, tool calls and their durations, dead letters.
 
-Kept in slots of a second, of which those of a minute are remembered. Two watchers do not disturb each other, and who
-has just begun to watch sees a rate at once.
+The counts are kept for each second of the last minute. So several watchers do not disturb each other, and a new watcher
+sees a rate at once.
 """
 
 import math
@@ -37,7 +37,7 @@ class _Slot:
 
 
 class Figures:
-    """Counts what happens, and tells what happened in the last minute."""
+    """Counts what happens, and returns the sums of the last minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

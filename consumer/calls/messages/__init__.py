@@ -1,1 +1,1 @@
-"""Messages as they come in and are sent on: parsing, headers, sizes, deadlines."""
+"""Messages in and out: parsing, headers, sizes, deadlines."""

@@ -20,7 +20,7 @@ from schemas.internal import INTERNAL
 from schemas.requests import MADE_OF_EVENTS
 
 OURS: Final = "x-mcp-"
-"""How the name of every header begins that workers write."""
+"""The prefix of all headers that workers write."""
 
 INTERNAL_TYPES: Final = frozenset(one.type for one in INTERNAL)
 WORKERS_WORDS: Final = INTERNAL_TYPES | MADE_OF_EVENTS
@@ -29,20 +29,20 @@ FROM_CLIENTS: Final = frozenset({headers.DEADLINE})
 """The only ``x-mcp-*`` header that a client may set."""
 
 FURTHEST: Final = 604_800.0
-"""How far away (s) a moment in a header may be: a week, as long as any duration of a request."""
+"""How far (s) from now a time in a header may be: a week, like the longest duration of a request."""
 
 MOST_HOPS: Final = 1000
-"""The most that a header counts to."""
+"""The highest value of a counter in a header."""
 
 _HEADER_BYTES: Final = MAX_ID_BYTES + 64
 """The most bytes of a string in an ``x-mcp-*`` header: the id of a call or a worker, and a number."""
 
 
 def admitted(delivery: Delivery, names: Names) -> Delivery:
-    """The delivery as it comes over the border; ``by_worker`` tells on which side it was published.
+    """Return the delivery as handlers may see it. ``by_worker`` says whether a worker published it.
 
     Raises:
-        InvalidMessage: it may not come from whom it came, or came by a way that nobody but a worker may take.
+        InvalidMessage: its publisher may not send this type, or may not use this exchange.
     """
     if not delivery.by_worker:
         _check_origin(delivery, names)
@@ -58,7 +58,7 @@ def admitted(delivery: Delivery, names: Names) -> Delivery:
 
 
 def is_answerable(delivery: Delivery, names: Names) -> bool:
-    """Whether an answer may go to the reply address: not to a queue of the workers, which believe what they say."""
+    """Return whether a reply may go to the reply address. Queues of workers are refused, because workers trust them."""
     reply_to = delivery.message.reply_to
     return reply_to is None or not names.is_workers(reply_to)
 
@@ -166,4 +166,4 @@ _READ: Final[dict[str, Callable[[str, Any], Any]]] = {
     headers.ADMISSION: _moment,
     headers.DEADLINE: _moment,
 }
-"""How each header is read."""
+"""The function that reads each header."""

@@ -1,7 +1,7 @@
 """Deadlines of requests: when their callers stop waiting.
 
-``expiration`` (ms, AMQP) and ``timeout`` (s, body) say it, the shorter one counts, and the service's ``call_timeout``
-does when neither is there. It travels as a moment in a header when a message is sent on.
+The shorter of ``expiration`` (ms, AMQP) and ``timeout`` (s, body) counts. If a request has neither, the service's
+``call_timeout`` does. A forwarded message carries the deadline as a time in a header.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from schemas.requests import CallRequest, ToolsCall
 
 BEAT: Final = 0.25
 STALLED: Final = 1.0
-"""A pause (s) of the event loop that means that the process was stopped or the machine slept, not busy."""
+"""A pause (s) of the event loop after which the process must have been stopped, or the machine have slept."""
 
 
 def too_late(request: CallRequest, starting: Sequence[str] = ()) -> DeadlineExceeded:
-    """Return the error for a request whose caller no longer waits. ``starting``: the services that it waited for."""
+    """Return the error for a request whose caller no longer waits. ``starting`` lists the services it waited for."""
     named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
     why = f", and the server of {' and '.join(starting)} was still starting" if starting else ""
     return DeadlineExceeded(f"{named}: waited longer than its caller's timeout{why}; it was not executed")
@@ -31,7 +31,7 @@ def check_deadline(delivery: Delivery, request: CallRequest) -> None:
     """Check that the caller of a request still waits, if the request says for how long.
 
     Raises:
-        DeadlineExceeded: nobody does.
+        DeadlineExceeded: the caller no longer waits.
     """
     if deadline_of(delivery, math.inf) <= time.monotonic():
         raise too_late(request)
@@ -55,7 +55,7 @@ class Heartbeat:
                 self._stalled_from, self._stalled_until = self._beat_at, now
 
     def arrival(self, received_at: float) -> float:
-        """The earliest moment at which what was received then may have reached this machine."""
+        """Return the earliest time at which a message received at ``received_at`` may have reached this machine."""
         if received_at - self._beat_at > STALLED:
             return self._beat_at  # just woken: the beat itself has not noticed yet
         if 0 <= received_at - self._stalled_until < STALLED:
@@ -64,7 +64,7 @@ class Heartbeat:
 
 
 def deadline_of(delivery: Delivery, timeout: float, heartbeat: Heartbeat | None = None) -> float:
-    """When the caller of a request stops waiting, on the monotonic clock; ``timeout`` (s) counts from its arrival."""
+    """Return when the caller of a request stops waiting, on the monotonic clock."""
     arrived = delivery.received_at if heartbeat is None else heartbeat.arrival(delivery.received_at)
     moments = [arrived + timeout]
     message = delivery.message

@@ -1,4 +1,4 @@
-"""Forwards a message to the next hop: some headers stay with it, others are true of one hop only."""
+"""Forwards a message to the next hop. Some headers stay with it, others are valid for one hop only."""
 
 import dataclasses
 import time
@@ -19,11 +19,11 @@ _MARKS: Final = frozenset(
         headers.ORPHAN_OF,
     }
 )
-"""What is true of one hop only."""
+"""The headers that are valid for one hop only."""
 
 
 def onward(message: Message, marks: dict[str, Any]) -> Message:
-    """``message`` as it is sent on to the next hop: without the marks of the last one, with those of this one."""
+    """Return ``message`` for the next hop: without the marks of the last hop, and with those of this one."""
     again = message.again()
     kept = {name: value for name, value in again.headers.items() if name not in _MARKS}
     if message.expiration is not None:

@@ -1,9 +1,9 @@
 """The gate checks every message before a handler takes it: its size, and whether its sender may send it.
 
 What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs.
-So does what has too many values, of which each costs as much as many bytes.
-A recipe holds what several messages brought, so it has a bound of its own, which the owner keeps when it opens
-sessions. What may not come from whom it came becomes a dead letter as well, and who sent it is told (``border``).
+So does a message with too many JSON values, because each value costs as much as many bytes. A recipe combines several
+messages, so it has a limit of its own, which the owner observes when it opens sessions. A message whose publisher may
+not send it becomes a dead letter too, and the publisher gets an error (``border``).
 """
 
 from collections.abc import Callable, Coroutine
@@ -28,7 +28,7 @@ Start = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class Gate:
-    """Lets in what may come in, in bodies of up to ``max_message`` bytes; ``start`` runs what takes time."""
+    """Checks messages of up to ``max_message`` bytes. ``start`` runs handlers that take time."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Gate:
         self._start = start
 
     def before(self, handler: Handler) -> Handler:
-        """``handler``, behind the gate."""
+        """Return a handler that checks each delivery and then calls ``handler``."""
 
         def take(delivery: Delivery) -> None:
             delivery = replace(delivery, by_worker=self._origins.by_worker(delivery))

@@ -1,8 +1,8 @@
-"""Tells whether a worker or somebody else published a message.
+"""Tells whether a worker published a message.
 
 A worker signs what it publishes with its user of the broker, and RabbitMQ verifies the signature
 (``consumer.broker.signature``). The users of workers are our own, and those that have signed a message to the exchange
-of the workers, which only workers may write to. What bears no name is nobody's.
+of the workers, which only workers may write to. A message without a user counts as published by no worker.
 """
 
 from collections import OrderedDict
@@ -17,11 +17,11 @@ from consumer.broker.topology import Names
 log = structlog.get_logger(__name__)
 
 MOST_USERS: Final = 16
-"""How many users of workers are known; of more, the one that was not heard for longest is forgotten."""
+"""How many users of workers are remembered. Beyond that, the one that was silent longest is forgotten."""
 
 
 class Origins:
-    """Knows by whom a delivery was published; ``own_user`` tells whose name this worker signs with."""
+    """Knows the publishers of deliveries. ``own_user`` returns the name that this worker signs with."""
 
     def __init__(self, names: Names, own_user: Callable[[], str | None]) -> None:
         self._names = names
@@ -33,9 +33,9 @@ class Origins:
         return delivery.user is not None and (delivery.user == self._own_user() or delivery.user in self._users)
 
     def heard(self, delivery: Delivery) -> bool:
-        """A message came to the workers' own queue; returns whether a worker published it.
+        """Take a message from the workers' own queue. Return whether a worker published it.
 
-        What came through the exchange of the workers with a name is a worker's, and tells how they sign.
+        A signed message that came through the workers' exchange is a worker's, and shows which user workers sign with.
         """
         if delivery.user is not None and delivery.exchange == self._names.workers:
             self._learn(delivery.user)

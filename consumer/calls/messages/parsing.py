@@ -86,12 +86,12 @@ def service_named_by(request: CallRequest) -> ServiceName | None:
 
 
 def names_session_of(request: CallRequest, service: ServiceName) -> bool:
-    """Whether the id of a request is one that its call gives to the session of a service, so that it may open one."""
+    """Return whether the id of a request is a possible id of the call's session on the service."""
     return request.session_id in (request.call_id, session_id_of(request.call_id, service, first=False))
 
 
 def no_session(request: CallRequest, *, ended: bool = False) -> SessionNotFound:
-    """The error for a request whose session is not there; it says why, or how the request would open one."""
+    """Return the error for a request without a session. It says why, or how the request could open one."""
     hint = ": its call has ended" if ended else ""
     if not ended and isinstance(request, MayOpen):
         service = request.service_name
@@ -112,7 +112,7 @@ _KNOWN = frozenset({*REQUESTS, *_INTERNAL, SessionsScatter.type})
 
 
 AMONG_WORKERS = frozenset({OwnerCheck.type, SessionsScatter.type})
-"""What workers ask each other of their own accord."""
+"""The message types that workers send each other on their own."""
 
 
 def kind_of(delivery: Delivery, names: Names) -> str:
@@ -123,5 +123,5 @@ def kind_of(delivery: Delivery, names: Names) -> str:
 
 
 def refused(error: SessionsError) -> ToDeadLetters:
-    """The outcome of a message that cannot be read: a dead letter, and an error to its sender."""
+    """Return the outcome of an unreadable message: a dead letter, and an error to its sender."""
     return ToDeadLetters(error.code.value.lower(), error.message, failed(error))

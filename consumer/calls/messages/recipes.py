@@ -1,4 +1,4 @@
-"""Says of a recipe that an inbox gave up whether the ends of its sessions have been reported. Pure."""
+"""Decides whether the sessions of an orphaned recipe still have to be reported as lost. Pure."""
 
 from consumer.broker.message import Headers
 from schemas import headers
@@ -7,7 +7,7 @@ from schemas.internal import Recipe
 
 
 def is_untold(recipe: Recipe, given: Headers, dead: WorkerId | None = None) -> bool:
-    """Whether the inbox of the recipe's own worker gave it up, and nobody has reported its sessions lost.
+    """Return whether the inbox of the recipe's own worker gave it up, and its sessions are not reported as lost.
 
     ``given`` are the headers of its message, and ``dead`` is the worker whose inbox RabbitMQ says gave it up. A recipe
     that another inbox gave up was on its way there, and who sent it there has reported the sessions. So has who

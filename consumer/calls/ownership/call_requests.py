@@ -1,4 +1,4 @@
-"""Answering requests to the sessions of a call: at the call's turn, at most once, while their callers wait."""
+"""Answers requests to the sessions of a call: at the call's turn, at most once, while their callers wait."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ from schemas.replies import Reply, failed, succeeded
 from schemas.requests import ToolsCall, ToolsCancel, Use
 
 DEFAULT_TIMEOUT = 30.0
-"""How long (s) a tool call may take when neither its requester nor a service says so."""
+"""How long (s) a tool call may take if neither its requester nor a service says so."""
 
 
 class CallRequests:
@@ -55,7 +55,7 @@ class CallRequests:
         self._heartbeat = heartbeat
 
     async def take(self, delivery: Delivery, call_id: CallId, request: Use) -> Outcome:
-        """Answer a request, unless the worker holds as many as it takes on."""
+        """Answer a request, unless the worker already holds its maximum number."""
         try:
             with self._in_flight.held(len(delivery.message.body)):
                 outcome = await self._run(delivery, call_id, request)
@@ -118,7 +118,7 @@ class CallRequests:
                 self._recovery.keep_later(call.call_id)
 
     def _not_found(self, request: Use) -> SessionsError:
-        """The error for a request without a session: that its service is not there, if it names such a one."""
+        """Return the error for a request without a session. It says so if the named service does not exist."""
         service = service_named_by(request)
         try:
             if service is not None:
@@ -128,12 +128,12 @@ class CallRequests:
         return no_session(request)
 
     def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
-        """Whether a tool call was cancelled; None where no such call is known."""
+        """Return whether a tool call was cancelled; None if no such call is known."""
         call = self._owned_calls.calls.get(call_id)
         return self._tool_calls.cancel(call, request) if call is not None else None
 
     def _timeout(self, call_id: CallId, request: Use) -> float:
-        """How long (s) the caller waits: as it says, but no longer than a service allows; else as the service says."""
+        """Return how long (s) the caller waits: its own timeout within the service's limit, or the service's."""
         call = self._owned_calls.calls.get(call_id)
         session = find(call, request) if call is not None else None
         name = service_named_by(request)
@@ -146,5 +146,5 @@ class CallRequests:
         return min(timeout, max((one.longest_call for one in known), default=DEFAULT_TIMEOUT))
 
     def stop(self) -> None:
-        """Cancel the requests that wait for an answer to their question."""
+        """Cancel the requests that wait for an answer to a server's question."""
         self._tool_calls.stop()

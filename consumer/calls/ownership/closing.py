@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Closing:
-    """Closes sessions of calls, ends calls, and gives up those that are not ours any more."""
+    """Closes sessions of calls, ends calls, and releases those that another worker owns."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Closing:
         return await self._sessions.close_session(session_id, reason)
 
     async def close_all(self, call: OwnedCall, reason: EndReason) -> list[SessionId]:
-        """Close every session of the call; returns the ids of those that this closed."""
+        """Close every session of the call. Return the ids of those that were closed."""
         sessions = list(call.sessions)
         closed = await asyncio.gather(*(self.close(one, reason) for one in sessions))
         return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
@@ -48,7 +48,7 @@ class Closing:
     # The end of the call.
 
     async def end(self, call: OwnedCall) -> list[SessionId]:
-        """Close the sessions of a call that has ended, and refuse later messages; returns their ids."""
+        """Close the sessions of an ended call, and refuse later messages. Return their ids."""
         self._endings.note(call.call_id)
         if not call.tenure.has_ended:
             self._start_tombstone(call)

@@ -1,17 +1,18 @@
-"""Holding messages back that come through a new binding before the message that was placed."""
+"""Holds back messages that arrive through a new binding before the message that the placer has placed."""
 
 import asyncio
 from collections.abc import Callable
 
 EARLY_TIMEOUT = 0.5
-"""How long (s) early messages wait; then the call is not ours (any more), and they are sent back to the placer."""
+"""How long (s) early messages wait. Then the call counts as not ours, and they go back to the placer."""
 
 
 class EarlyMessages:
     """Messages of calls that are not owned yet, each call's in order.
 
     The placer binds first, on the channel that proves it to be the placer, and then sends the opening message on. A
-    message that is published between the two is in the inbox earlier than the one that it belongs behind.
+    message that is published between these two steps reaches the inbox before the opening message that it belongs
+    behind.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class EarlyMessages:
             go_on()
 
     def admit_all(self) -> None:
-        """Let everything go on: the worker leaves."""
+        """Release all waiting messages, because the worker leaves."""
         for call_id in list(self._waiting):
             self.admit(call_id)
 

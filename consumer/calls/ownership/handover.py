@@ -1,4 +1,4 @@
-"""Handing a call over to another worker when its own leaves, so that its sessions open again there."""
+"""Hands a call over to another worker when its owner leaves, so that its sessions open again there."""
 
 import asyncio
 
@@ -23,10 +23,10 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 0.05
 
 HELD_WITHIN = 1.0
-"""How long (s) is waited for a recipe that was just written; it takes milliseconds."""
+"""How long (s) to wait for the return of a recipe that was just written. It takes milliseconds."""
 
 TOLD_WITHIN = 2.0
-"""How long (s) RabbitMQ may take at least for the events of a call's ends; in an alarm it takes none."""
+"""How long (s) RabbitMQ may take at least to confirm the events of a call's ends. In an alarm it confirms none."""
 
 
 class Handover:
@@ -48,10 +48,10 @@ class Handover:
         self._owned_calls = owned_calls
         self._closing = closing
         self.cut = 0
-        """How many requests were cut off, because they still ran when their call had to be given away."""
+        """How many requests were cut off because they still ran when their call had to be handed over."""
 
     async def give_away(self, call: OwnedCall, *, until: float, hand_over: bool) -> None:
-        """Let a call's tool calls finish, at most ``until`` (loop's clock), close the call, and pass its recipe on.
+        """Let a call's tool calls finish until ``until`` (loop's clock), close the call, and pass its recipe on.
 
         The bindings stay while that lasts: what comes for the call waits on its lane, and is sent on to the placer,
         where it finds the recipe before it. The placer takes the bindings away before it places the call.
@@ -82,7 +82,7 @@ class Handover:
             log.warning("owner.left_without_broker", call_id=call.call_id, error=repr(error))
 
     def _handover_message(self, call: OwnedCall, sessions: list[CallSession]) -> Message | None:
-        """What the placer must know of a call that we leave: its recipe, or that it has ended."""
+        """Return the message for the placer about a call that we leave: its recipe, or that it has ended."""
         if call.tenure.has_ended:
             event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
             return Message(body=event.model_dump_json().encode(), type=event.message_type)
@@ -91,7 +91,7 @@ class Handover:
 
 
 async def _still_running(sessions: list[CallSession], until: float) -> int:
-    """Wait until no request runs, or ``until``; returns how many run then."""
+    """Wait until no request runs, or until ``until``. Return how many still run."""
     loop = asyncio.get_running_loop()
     while loop.time() < until:
         if not _running(sessions):
@@ -101,9 +101,9 @@ async def _still_running(sessions: list[CallSession], until: float) -> int:
 
 
 async def _recipe_held(call: OwnedCall) -> None:
-    """Wait until the recipe is in our hands, unless a lost link has taken it out of them.
+    """Wait until we hold the recipe, unless a lost link has taken it away.
 
-    Until then the ends are not ours to tell, and they come before the call is opened elsewhere.
+    Until then we may not report the ends, which must be reported before the call is opened elsewhere.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + HELD_WITHIN

@@ -1,4 +1,4 @@
-"""Bounds on the metadata of sessions, in bytes: of each session, and of all sessions of a worker."""
+"""Limits the metadata of sessions, in bytes: of each session, and of all sessions of a worker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,12 +49,12 @@ class KeptMetadata:
             self._bytes -= weight
 
     def keep(self, session: CallSession) -> None:
-        """Count the metadata of a session as it is now."""
+        """Count the current metadata of a session."""
         self.forget(session)
         if not session.has_ended:
             self._weights[session] = weight_of(session.metadata)
             self._bytes += self._weights[session]
 
     def forget(self, session: CallSession) -> None:
-        """Count the metadata of a session no longer: it has ended."""
+        """Stop counting the metadata of an ended session."""
         self._bytes -= self._weights.pop(session, 0)

@@ -1,4 +1,4 @@
-"""What changes a call's life: its start, its end, commands, a recipe. Everything here runs on the call's lane."""
+"""Handles the messages that change a call's life: start, end, commands, recipes. All of it runs on the call's lane."""
 
 import asyncio
 from dataclasses import replace
@@ -138,7 +138,7 @@ class CallLifecycle:
         return Done(succeeded(session_info(self._worker_id, session)))
 
     async def open_for(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:
-        """The session that a request means, or else the wanted one, opened at the call's turn.
+        """Return the session that a request means, or open the ``wanted`` one on the call's lane.
 
         See ``requests.session_for.SessionOpener``.
         """
@@ -162,7 +162,7 @@ class CallLifecycle:
     async def _open_one(
         self, call: OwnedCall, wanted: Wanted, *, if_exists: IfExists = "replace", fails_alone: bool = False
     ) -> CallSession:
-        """Open one session, or raise why not; ``fails_alone``: a limit is nobody's business but the requester's.
+        """Open one session, or raise the reason. With ``fails_alone``, only the requester learns of a limit.
 
         It gets what the call's start gives to all its sessions, if that has come.
         """
@@ -244,7 +244,7 @@ class CallLifecycle:
 
 
 def _check_same_service(session: CallSession, request: SessionCreate) -> None:
-    """Refuse to keep a session that is not the one that was asked for.
+    """Refuse to keep a session on another service than the requested one.
 
     Raises:
         SessionExists: it is on another service.

@@ -1,4 +1,4 @@
-"""Opening sessions: from a plan, a command or a recipe to sessions of a call, and to the events of their ends."""
+"""Opens sessions for a plan, a command or a recipe, and handles their ends."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ async def _refused(wanted: Wanted, max_weight: int, whose: str) -> InvalidMessag
 
 
 class Opening:
-    """Opens sessions, those of one call at once; each is its call's from then on, until it ends."""
+    """Opens sessions, those of one call in parallel. Each belongs to its call from then on until it ends."""
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ class Opening:
     ) -> list[CallSession | SessionsError]:
         """Open all, or as many as can be: the result has a session or an error for each.
 
-        What could not be opened is rejected with an event; ``fails_alone``: but not because of a limit. Who asked for
-        one that is there already is told so, and no event says that it is not.
+        A session that could not be opened is rejected with an event. With ``fails_alone``, a limit causes no event. A
+        request for a session that is already open gets an error, but causes no event.
 
         Raises:
             LimitReached: the call has no session, and limits allow none of these.
@@ -105,13 +105,15 @@ class Opening:
         return results
 
     def unanswered(self, request: SessionCreate, error: SessionsError) -> None:
-        """Publish that a ``session.create`` was refused whose sender hears no reply."""
+        """Publish that a ``session.create`` without a reply address was refused."""
         self._reporter.unanswered(request, error)
 
     def adopt(self, call: OwnedCall, wanted: Wanted) -> bool:
-        """Whether the call has a session on that service: then it is the start's, with the timeout of its route.
+        """Return whether the call has a session on that service.
 
-        The event and the route's metadata go before what was there, a timeout that somebody named stays.
+        If so, the start takes it over, with its route's timeout.
+
+        The event and the route's metadata replace the old metadata. A timeout that a request has set stays.
         """
         session = next((one for one in call.sessions.values() if one.service_name == wanted.service_name), None)
         if session is None:
@@ -131,7 +133,7 @@ class Opening:
     async def _open_as_many_as_fit(
         self, call: OwnedCall, wanted: list[Wanted], if_exists: IfExists
     ) -> list[CallSession | SessionsError]:
-        """Open what one recipe can hold, beside the sessions that the call has already."""
+        """Open as many sessions as one recipe can hold, beside those that the call already has."""
         names = {one.session_id for one in wanted}
         beside = [session for session in call.sessions.values() if session.session_id not in names]
         room = MAX_RECIPE - sum(weight_of(session.metadata) for session in beside)
@@ -206,7 +208,7 @@ class Opening:
         return process
 
     def _ended(self, call: OwnedCall, end: SessionEnded[ToolProcess]) -> None:
-        """A session of a call has ended: tell it, or let the event wait until it is known who tells it."""
+        """Report the end of a session, or keep the event until it is known which worker reports it."""
         session = end.session
         self._figures.ended()
         self._kept_metadata.forget(session)
@@ -225,7 +227,10 @@ class Opening:
             self._recovery.keep_later(call.call_id)
 
     def _keep_untold(self, call: OwnedCall, session: CallSession) -> None:
-        """Put the recipe before ``created`` of a session that has ended already: should we die, its end is told."""
+        """Write a recipe before the ``created`` of a session that has already ended.
+
+        Its end then survives this worker.
+        """
         is_there = call.sessions.get(session.session_id) is session and self._owned_calls.is_ours(call)
         was_away = call.check.in_doubt or call.recipe.given_back
         if is_there and not was_away and not self._owned_calls.leaving:

@@ -27,19 +27,19 @@ log = structlog.get_logger(__name__)
 RETRY_DELAY = 0.2
 
 TRAVELS = 600.0
-"""How long (s) a recipe may be on its way from a lost link to a placer and back, when the broker is away as well."""
+"""How long (s) a recipe may take from a lost link to a placer and back, if the broker was away as well."""
 
 
 @dataclass(slots=True)
 class _LeftToPlacer:
-    """An event that a placer tells if one of the recipes that name its life comes to it; we do if all come to us."""
+    """An event that a placer reports if it gets a recipe that names the life. We report it if we get all of these."""
 
     awaited: set[int]
     one: LifeEvent
 
 
 class OwnedCalls:
-    """The calls of this worker, and their traces in the broker."""
+    """The calls of this worker, with their bindings and recipes in the broker."""
 
     def __init__(
         self, worker_id: WorkerId, names: Names, publisher: Publisher, reporter: Reporter, answers: AnswerWindows
@@ -51,9 +51,9 @@ class OwnedCalls:
         self._answers = answers
         self.calls: dict[CallId, OwnedCall] = {}
         self.leaving = False
-        """Whether the worker leaves: it opens nothing more, and keeps no call for the sake of its answers."""
+        """Whether the worker leaves: it opens nothing more, and keeps no call for its answers."""
         self.leaked: set[CallId] = set()
-        """Calls that are not ours any more, whose binding could not be taken away."""
+        """Calls that are not ours any more, but whose binding could not be removed."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
         self._left_to_placer: ExpiringDict[list[_LeftToPlacer]] = ExpiringDict(TRAVELS)
         self._channel: Channel | None = None
@@ -70,7 +70,7 @@ class OwnedCalls:
         self._requests_queue = requests_queue
 
     def detach(self) -> None:
-        """Note that the link is lost, and with it the bindings of exclusive queues; the broker has the recipes back."""
+        """Note that the link is lost. The requests queue and its bindings are gone; the broker has the recipes back."""
         self._channel = None
         calls = list(self.calls.values())
         ends = {one.event.id for call in calls for one in call.events.sent if one.is_end}
@@ -106,15 +106,16 @@ class OwnedCalls:
 
     @property
     def needs_recipes(self) -> bool:
-        """Whether a recipe of ours stands for a call that is not handed over, or for an end that nobody has told.
+        """Return whether recipes of ours are needed: a call is not handed over, or an end is not reported.
 
-        RabbitMQ may have it in the inbox and not count it: we hold it, or it is a dead letter that finds no queue yet.
+        RabbitMQ does not count such a recipe as a ready message of the inbox if we hold it, or if it waits to be
+        dead-lettered.
         """
         return bool(self.calls or self._left_to_placer.items())
 
     @property
     def left_from(self) -> float:
-        """The lowest revision of a recipe whose events are left to who gets it."""
+        """Return the lowest revision of a recipe whose events are left to the worker that gets it."""
         return min((min(one.awaited) for _, left in self._left_to_placer.items() for one in left), default=math.inf)
 
     def own(self, call_id: CallId) -> OwnedCall:
@@ -124,14 +125,14 @@ class OwnedCalls:
         return self.calls[call_id]
 
     def is_ours(self, call: OwnedCall) -> bool:
-        """Whether the call is still owned, and not released or owned anew since."""
+        """Return whether the call is still owned, and was not released or taken again meanwhile."""
         return self.calls.get(call.call_id) is call
 
     def _requests_binding(self, call: OwnedCall, queue: str) -> Binding:
         return Binding(self._names.requests, queue, routing_key(call.call_id))
 
     async def bind_requests(self, call: OwnedCall) -> None:
-        """Bind our requests queue to the call; does nothing without a link, because ``attach`` does it then."""
+        """Bind our requests queue to the call. Without a link this does nothing, because ``attach`` binds it later."""
         queue = self._requests_queue
         if self._channel is not None and call.bound_to != queue:
             await self._channel.bind(self._requests_binding(call, queue))
@@ -154,7 +155,7 @@ class OwnedCalls:
         self._answers.forget(call)
 
     def let_all_go(self) -> None:
-        """Stop the timers of all calls and give back what is held for them: the worker stops."""
+        """Stop the timers of all calls and release their reservations, because the worker stops."""
         for call in self.calls.values():
             self._let_go(call)
 
@@ -169,7 +170,7 @@ class OwnedCalls:
             await channel.unbind(self._requests_binding(call, bound_to))
 
     async def unbind_leaked(self, call_id: CallId) -> None:
-        """Remove the binding of a call that this worker does not own, if it still does not."""
+        """Remove the binding of a call that this worker still does not own."""
         if self._channel is not None and call_id in self.leaked:
             self.leaked.discard(call_id)
             if call_id not in self.calls:
@@ -181,14 +182,14 @@ class OwnedCalls:
     # Recipes.
 
     def write_recipe(self, call: OwnedCall) -> None:
-        """Put the recipe into the inbox; when the reporter has settled, a dead worker's call can be restored."""
+        """Put the recipe into the inbox. Once the broker has confirmed it, the call survives this worker."""
         lives = frozenset(session.life for session in call.sessions.values())
         call.recipe.written(next(self._revisions), asyncio.get_running_loop().time(), lives)
         call.events.published()
         self._reporter.keep(self._message_of(self.recipe(call, call.sessions.values())), self.inbox)
 
     def handover_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
-        """A recipe of the call for another worker, beside that which stands for the call in the inbox."""
+        """Return a recipe of the call for another worker. The one in the inbox stays."""
         return self._message_of(self.recipe(call, sessions, next(self._revisions)))
 
     def _message_of(self, recipe: Recipe) -> Message:
@@ -203,7 +204,7 @@ class OwnedCalls:
         return f"{self._worker_id}/{revision}"
 
     def recipe(self, call: OwnedCall, sessions: Iterable[CallSession], revision: int | None = None) -> Recipe:
-        """The call's recipe as of now, or one of another revision."""
+        """Return the call's present recipe, with the next revision or the given one."""
         return Recipe(
             call_id=call.call_id,
             worker_id=self._worker_id,
@@ -224,9 +225,9 @@ class OwnedCalls:
         )
 
     def recipe_arrived(self, delivery: Delivery, recipe: Recipe) -> Delivery | None:
-        """Keep a recipe of ours that came back; returns the older delivery, which can be acknowledged.
+        """Keep a recipe of ours that came back. Return the older delivery, which can be acknowledged.
 
-        If it says that its sessions were told lost, those that we still have begin another life.
+        If its sessions were reported as lost, those that are still open begin a new life.
         """
         told = headers.LOST in delivery.message.headers
         self._take_left_to_placer(recipe, told=told)
@@ -244,7 +245,7 @@ class OwnedCalls:
         return call.recipe.hold(delivery, recipe.revision)
 
     async def drop_recipe(self, call: OwnedCall) -> None:
-        """Acknowledge the recipe: the call is not restored any more. One that is on its way has an older revision."""
+        """Acknowledge the recipe, so that the call is not restored. One that is on its way has an older revision."""
         held = call.recipe.dropped(next(self._revisions))
         if held is None:
             return
@@ -255,9 +256,10 @@ class OwnedCalls:
             call.recipe.acknowledged(held)
 
     async def free(self, recipe: Delivery) -> None:
-        """Acknowledge a recipe that is not needed any more, once RabbitMQ has what was published instead of it.
+        """Acknowledge an unneeded recipe, once RabbitMQ has confirmed what replaces it.
 
-        That is a newer recipe, or the ends of the sessions that it names: until then it stands for them, should we die.
+        That is a newer recipe, or the ends of the sessions that it names. Until then it protects them against our
+        death.
         """
         while self.attached:  # what came over a link that is lost is RabbitMQ's again
             try:
@@ -270,7 +272,7 @@ class OwnedCalls:
             call.recipe.acknowledged(recipe)
 
     def to_renew(self, now: float) -> list[OwnedCall]:
-        """Calls whose recipe is out of date, or is one that the broker has been waiting long to get back."""
+        """Return the calls with an outdated recipe, or with one that the broker will soon want acknowledged."""
         for call in self.calls.values():
             if call.restoration.outlived(now) or (call.sessions and call.recipe.is_old(now)):
                 call.recipe.outdate()
@@ -279,9 +281,11 @@ class OwnedCalls:
     # Events that wait until it is known who tells them.
 
     async def tell_ends(self, call: OwnedCall) -> None:
-        """Publish the events that wait, if they are ours to tell: RabbitMQ must just have had our recipes for us.
+        """Publish the waiting events if this worker must report them.
 
-        It may have given the connection up, and a recipe to the placer, long before we notice.
+        RabbitMQ must just have proved that we hold the recipes.
+
+        It may have closed the connection, and given a recipe to the placer, long before we notice.
 
         Raises:
             BrokerError: the link is lost, and the recipe may be a placer's.
@@ -293,7 +297,7 @@ class OwnedCalls:
                     self._send(call, one)
 
     def tell_created(self, call: OwnedCall) -> None:
-        """Publish ``created`` of the sessions whose recipe is written, right behind it."""
+        """Publish ``created`` of the sessions whose recipe is written, right behind the recipe."""
         for session in call.events.take_untold():
             self._send(call, LifeEvent(session.life, self._reporter.created(session)))
 
@@ -302,10 +306,10 @@ class OwnedCalls:
         self._reporter.publish(one.event)
 
     async def confirmed(self, call: OwnedCall) -> None:
-        """Wait until RabbitMQ has what was published of the call.
+        """Wait until RabbitMQ has confirmed the call's publications.
 
         Raises:
-            BrokerError: the link is lost, and what it left unconfirmed waits again.
+            BrokerError: the link is lost. Unconfirmed publications wait for the next one.
         """
         if call.events.unconfirmed:
             events = len(call.events.sent)
@@ -315,8 +319,8 @@ class OwnedCalls:
     def leave_to_placer(self, call: OwnedCall) -> None:
         """Leave the report of the ends to the placer, because it has the recipe.
 
-        Should the recipe come to us after all, the placer has told nothing, and we do. What no recipe names that is out
-        of our hands is ours to tell in any case.
+        If the recipe comes back to us, the placer has reported nothing, and we do. We always report events of lives
+        that no absent recipe names.
         """
         left = self._left_to_placer.get(call.call_id) or []
         for one in call.events.take_pending():
@@ -330,8 +334,8 @@ class OwnedCalls:
     def stop_waiting(self, call: OwnedCall) -> None:
         """Stop waiting for the recipes of an owned call: treat their sessions as reported lost.
 
-        A placer may have told it and dropped the recipe, or the broker keeps the recipe for minutes. In both cases it
-        is right to go on with another life: who gets the recipe tells the end of the one before.
+        A placer may have reported them and dropped the recipe, or the broker keeps the recipe for minutes. In both
+        cases the sessions go on with a new life, and the worker that gets the recipe reports the end of the old one.
         """
         lives = frozenset(session.life for session in call.sessions.values() if call.recipe.naming(session.life))
         for session in call.sessions.values():
@@ -344,10 +348,10 @@ class OwnedCalls:
         call.recipe.stop_waiting()
 
     def _leave_unsent(self, call: OwnedCall, awaited: dict[str, set[int]]) -> None:
-        """Go on with other lives where RabbitMQ may never have got the only recipes that name one.
+        """Begin new lives where RabbitMQ may never have received the only recipes that name the old ones.
 
-        Sent again, a recipe would be two, and of two that are the same one may be a placer's while we have the other.
-        Who gets one tells of the lives that it names; if there is none, nobody has heard of them.
+        A recipe that is sent again might exist twice, and a placer could hold one while we hold the other. The worker
+        that gets the old recipe reports its lives. If it never arrived, nobody knows these lives.
         """
         unheard = [one for one in call.events.pending if one.life in awaited]
         renamed = {one.life: uuid.uuid4().hex for one in unheard}
@@ -365,7 +369,7 @@ class OwnedCalls:
             self._left_to_placer.set(call.call_id, left)
 
     def _take_left_to_placer(self, recipe: Recipe, *, told: bool) -> None:
-        """Tell what was left to the placer, if it has not told it and no other recipe can have it told."""
+        """Report the events left to the placer, if it has not reported them and no other recipe can make it do so."""
         if (left := self._left_to_placer.get(recipe.call_id)) is None:
             return
         lives = {one.life for one in recipe.sessions}
@@ -384,7 +388,7 @@ class OwnedCalls:
             self._left_to_placer.drop(recipe.call_id)
 
     async def check(self, call: OwnedCall) -> None:
-        """Ask with the call's routing key which worker owns it; the answer comes to the worker's queue."""
+        """Ask, with the call's routing key, which worker owns it. The answer comes to the worker's queue."""
         question = OwnerCheck(call_id=call.call_id, worker_id=self._worker_id, revision=call.recipe.revision)
         await self._publisher.publish(
             Message(

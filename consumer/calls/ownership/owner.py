@@ -1,4 +1,4 @@
-"""The owner: takes what comes for the calls that are bound to this worker's inbox.
+"""The owner: handles the messages of calls that are bound to this worker's inbox.
 
 What changes a call's life is handled on the call's lane, one after the other, and acknowledged when its effect is
 safe; what uses its sessions waits for the lane and then runs beside everything else.
@@ -33,10 +33,10 @@ from schemas.replies import failed
 from schemas.requests import CallEnded, Lifecycle, SessionClose, Use
 
 STOP_TIMEOUT = 5.0
-"""What leaving keeps (s) of its time for stopping processes, when tool calls do not come to an end."""
+"""How much of its time (s) leaving reserves for stopping processes, if tool calls do not end."""
 
 MOST_PLACERS = 32
-"""How many placers are remembered: there is one at a time, and each worker may have been it."""
+"""How many placers are remembered. Only one places at a time, but each worker may have been it."""
 
 
 class Owner:
@@ -131,7 +131,7 @@ class Owner:
         await self._settle_and_report(delivery, self._changed(delivery, call_id, message))
 
     async def _settle_and_report(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
-        """Settle a delivery, and report if it was placed here: the placer counts it until we say what came of it.
+        """Settle a delivery, and report the load if the placer had placed it here.
 
         A start that opens nothing changes no load, so nothing else would make a report.
         """
@@ -170,7 +170,7 @@ class Owner:
     # The worker's life.
 
     async def leave(self, hand_over: bool, timeout: float) -> bool:
-        """Give every call away or close it; returns whether ``timeout`` (s) was enough, and for their requests too."""
+        """Hand over or close every call. Return whether calls and requests were finished within ``timeout`` (s)."""
         self._owned_calls.leaving = True
         self._early_messages.admit_all()
         until = asyncio.get_running_loop().time() + timeout - STOP_TIMEOUT

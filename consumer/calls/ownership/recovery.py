@@ -1,4 +1,4 @@
-"""Keeping calls recoverable: the broker's recipes and bindings, and what was told, agree with the sessions.
+"""Keeps calls recoverable: recipes, bindings and published events agree with the sessions.
 
 The order is what makes them true when a worker dies in between. A session is told of right behind its recipe, so
 whatever was ``created`` can be told ``lost``, and who tells that tells ``created`` as well unless it knows that it has
@@ -32,14 +32,14 @@ from schemas.internal import Recipe
 log = structlog.get_logger(__name__)
 
 ASK_AT_ONCE = 16
-"""How many calls are asked for at once: behind a flood of questions our presence would come too late."""
+"""How many calls are asked for at once. A flood of questions would delay our presence report."""
 
 LOOK_EVERY = 5.0
-"""How often (s) all calls are looked at: recipes to renew, questions that nobody answered."""
+"""How often (s) all calls are checked: for recipes to renew, and for questions without an answer."""
 
 
 class Recovery:
-    """Keeps the calls of a worker recoverable; everything of one call on the call's lane."""
+    """Keeps the calls of a worker recoverable. It handles each call on the call's lane."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class Recovery:
         self._tasks = Tasks()
         self._asking = asyncio.Semaphore(ASK_AT_ONCE)
         self._unasked: set[CallId] = set()
-        """Calls whose owner could not be asked for; told once for each, and when the answer has come."""
+        """Calls whose owner could not be asked for. Each is logged once, and again when the answer has come."""
         self._told = 0
-        """The highest revision up to which the broker has all recipes and their events, but for what is left."""
+        """The highest revision up to which the broker has all recipes and events, except those left to placers."""
 
     @property
     def told(self) -> int:
@@ -128,9 +128,9 @@ class Recovery:
                 self._presence.report_soon()  # the placer must know it, should we die
 
     def tell_ends_soon(self, call: OwnedCall) -> None:
-        """Publish the ends that wait, if they are ours to tell, and do not wait for the call's lane.
+        """Publish the waiting ends if this worker must report them, without waiting for the call's lane.
 
-        If the link is lost, they are told when it is known whose they are.
+        If the link is lost, they wait until it is known which worker reports them.
         """
         if call.events.pending and call.may_tell:
             self._tasks.start(self._tell_ends(call), "tell-ends")
@@ -140,7 +140,7 @@ class Recovery:
             await self._owned_calls.tell_ends(call)
 
     def recipe_is_back(self, call_id: CallId) -> None:
-        """Publish the ends that waited for a recipe: it has come to us, so no placer has it."""
+        """Publish the ends that waited for a recipe. It came back to us, so no placer has it."""
         call = self._owned_calls.calls.get(call_id)
         if call is None:
             return
@@ -174,7 +174,7 @@ class Recovery:
     # After we were away.
 
     async def still_ours(self, call: OwnedCall) -> bool:
-        """Record that we own the call, as our own owner check came back; returns whether that was in doubt."""
+        """Record that we own the call, because our own owner check came back. Return whether that was in doubt."""
         await self._owned_calls.bind_requests(call)
         was_in_doubt = call.check.confirmed(asyncio.get_running_loop().time())
         if call.call_id in self._unasked:
@@ -186,15 +186,15 @@ class Recovery:
         return was_in_doubt
 
     async def run(self) -> None:
-        """Write recipes anew before the broker's ack timeout, and catch up with what failed; for ever."""
+        """Renew recipes before the broker's ack timeout, and retry what failed, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self.look()
 
     def look(self) -> None:
-        """Look at all calls, if there is a link: after a new link, each is asked for, and let go of if it is not ours.
+        """Check all calls if there is a link. After a new link, ask who owns each call, and release those of others.
 
-        The requests exchange leads here again when that is known: two workers that are bound to it would both answer.
+        The requests queue is bound again only after the answer, because two bound workers would both answer requests.
         """
         if not self._owned_calls.attached:
             return

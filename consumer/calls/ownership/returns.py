@@ -9,7 +9,7 @@ from schemas.ids import CallId, WorkerId, routing_key
 
 
 class Returns:
-    """Makes the outcome of a delivery that is not this worker's."""
+    """Makes the outcomes for deliveries that this worker returns."""
 
     def __init__(self, worker_id: WorkerId, names: Names) -> None:
         self._worker_id = worker_id

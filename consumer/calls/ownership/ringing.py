@@ -1,4 +1,4 @@
-"""Calls that ring: what an answered one will get is made ready, and given back when nobody answers.
+"""Ringing calls: reserves what an answered call will need, and releases it if nobody answers.
 
 A reservation is this worker's own affair: neither an event nor a recipe tells of it. Should the worker die, the message
 that says that the call was answered reaches the placer, as any of a call that nobody owns, and opens the sessions

@@ -6,26 +6,25 @@ from enum import Enum
 from consumer.calls.owned_call import OwnedCall, Reason
 
 CHECK_EVERY = 120.0
-"""How often (s) a call is asked for though we were never away: what misleads its messages is found out."""
+"""How often (s) the owner of a call is checked even without a lost link, to find misrouted messages."""
 
 MISSING_AFTER = 15.0
-"""How long (s) beyond the grace a recipe that the broker has had back may take to one who is known to own the call.
-Longer, and the broker keeps it back for minutes (see the topology), or has lost it: a new one is written."""
+"""How long (s) beyond the grace a recipe that the broker took back may take to return to a known owner."""
 
 
 class Upkeep(Enum):
-    """What keeps the broker's recipe of a call in line with its sessions."""
+    """What keeps the call's recipe in line with its sessions."""
 
     WAIT = "wait"
-    """Ends are not told yet: the recipe stays until its owner has told of them."""
+    """Ends are not reported yet. The recipe stays until its owner has reported them."""
     WRITE_RECIPE = "write the recipe"
-    """The sessions are not those that the recipe names."""
+    """The recipe does not name the present sessions."""
     NOTHING = "nothing"
-    """The recipe names the sessions as they are."""
+    """The recipe names the present sessions."""
     DROP_RECIPE = "drop the recipe"
     """There is no session to restore, and the call is owned because it rings or has ended."""
     KEEP_ANSWERS = "keep the answers"
-    """There is no session either, but a repeated tool call must find the answer that was given."""
+    """There is no session to restore either, but a repeated tool call must find its answer."""
     RELEASE = "release the call"
     """Nothing is left to own."""
 
@@ -45,14 +44,14 @@ def upkeep_of(call: OwnedCall, *, has_answers: bool, leaving: bool) -> Upkeep:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a look at a call has found."""
+    """The result of checking a call."""
 
     ended_elsewhere: bool
-    """The call has ended, and the worker that closed it did not reach us."""
+    """The call has ended, and the worker that ended it could not reach us."""
     recipe_missing: bool
-    """The broker has had the recipe back, and neither we nor a placer gets it."""
+    """The broker took the recipe back, and neither we nor a placer gets it."""
     owner_in_doubt: bool
-    """It has to be asked whether the call is ours."""
+    """The owner of the call has to be asked for."""
 
 
 def look_at(call: OwnedCall, *, now: float, grace: float, has_ended: bool) -> Findings:

@@ -1,1 +1,1 @@
-"""Placing: which worker gets a call that nobody owns."""
+"""Placing: chooses a worker for a call without an owner."""

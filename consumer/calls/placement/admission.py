@@ -23,8 +23,8 @@ class _Waiter:
 class Admission:
     """Finds a worker with room, at once or within the caller's wait.
 
-    Those who wait for the same services wait in one line, and a report of a worker looks at the heads of the lines
-    only: ten thousand waiting starts cost a report nothing.
+    Starts for the same services wait in one line. A report of a worker checks only the heads of the lines, so even ten
+    thousand waiting starts cost it nothing.
     """
 
     def __init__(self, presence: Presence) -> None:
@@ -34,7 +34,7 @@ class Admission:
     async def admit(
         self, services: Services, *, until: float, without: Collection[WorkerId] = ()
     ) -> tuple[WorkerId, int]:
-        """The chosen worker and the number of the placement, which counts as its load from now on.
+        """Return the chosen worker and the number of the placement, which counts as its load from now on.
 
         ``until`` is a moment of the event loop's clock.
 
@@ -59,7 +59,7 @@ class Admission:
                 self._lines.pop(services, None)
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return the number of waiting starts."""
         return sum(map(len, self._lines.values()))
 
     def look(self) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a message of a call that nobody owns. Pure: the placer carries it out."""
+"""Decides what happens to a message for a call without an owner. Pure: the placer carries it out."""
 
 from dataclasses import dataclass
 from typing import assert_never
@@ -37,7 +37,7 @@ from schemas.requests import (
 )
 
 MAX_DEATHS = 4
-"""How many workers in a row may die while they have a call, before the call counts as the cause."""
+"""How many workers in a row may die while they have a call before the call counts as the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +45,31 @@ class Circumstances:
     """What the placer knows of a message and its call."""
 
     placed: bool = False
-    """The call was bound to the inbox of a worker a moment ago, and the worker may be there."""
+    """The worker to whose inbox the call was bound a moment ago, if it may be alive."""
     ended: bool = False
-    """The call has ended, and what was sent when this was does not open it again."""
+    """Whether the call has ended, and a message of this time does not open it again."""
     resent: bool = False
-    """The message was sent through the sessions exchange a second time: if the call had an owner, it had got it."""
+    """Whether the message was sent to the sessions exchange a second time.
+
+    If the call had an owner, it would have it.
+    """
     orphaned: bool = False
-    """A worker has died with the message in its inbox."""
+    """Whether a worker has died with the message in its inbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToOwner:
-    """It goes to the inbox that its call was bound to a moment ago."""
+    """The message goes to the inbox that its call was bound to a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendAgain:
-    """It goes through the sessions exchange once more: the owner may not have bound its requests queue yet."""
+    """The message goes to the sessions exchange again, because the owner may not have bound its requests queue yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """It goes to a worker with room for the sessions that it opens there."""
+    """The message goes to a worker with room for the sessions that it opens."""
 
     wanted: list[Wanted]
     named: bool = False
@@ -74,17 +77,17 @@ class Admit:
     commanded: bool = False
     """Whether this is an explicit request to open a session, which overrides the end of the call."""
     timeout: float | None = None
-    """How long (s) its caller waits, where the wait for room is a part of that."""
+    """How long (s) its caller waits, if the wait for room is a part of that."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndCall:
-    """The call has ended, and nothing of it may open it again."""
+    """The call has ended, and no message may open it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmOwner:
-    """The worker that asks is the owner, if it lives."""
+    """The worker that asks is the owner, if it is alive."""
 
     asker: WorkerId
 
@@ -160,10 +163,10 @@ def _decide_recipe(recipe: Recipe, given: Circumstances, configured: Configured)
 
 
 def in_a_crash_loop(recipe: Recipe) -> bool:
-    """Whether too many workers died with these sessions; see ``owned_call.LIVED``."""
+    """Return whether too many workers died with these sessions; see ``owned_call.LIVED``."""
     return max((one.restores for one in recipe.sessions), default=0) + 1 >= MAX_DEATHS
 
 
 def is_poison(message: Addressed, deaths: int) -> bool:
-    """Whether so many workers died with a message that it becomes a dead letter. Recipes have a separate rule."""
+    """Return whether so many workers died with a message that it becomes a dead letter. Recipes have their own rule."""
     return deaths >= MAX_DEATHS and not isinstance(message, CallEnded | OwnerCheck | Recipe)

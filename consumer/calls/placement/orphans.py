@@ -1,4 +1,4 @@
-"""Orphans: messages that came back from the inbox of a worker that has died, or that does not own their call."""
+"""Orphans: messages from the inbox of a worker that has died, or that does not own their call."""
 
 import structlog
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class Orphans:
-    """Finds out who gave a message up, and takes the call away from a worker that has died or does not own it."""
+    """Finds out which inbox gave a message up, and takes the call away if that worker is dead or not the owner."""
 
     def __init__(self, names: Names, placements: Placements, presence: Presence, reporter: Reporter) -> None:
         self._names = names
@@ -64,7 +64,7 @@ class Orphans:
     async def tell_lost(self, recipe: Recipe) -> None:
         """Report a dead worker's sessions as lost, before the recipe is sent on.
 
-        A former placer may have told it already; the event has the id of the life, so that it is the same one.
+        A former placer may have done it already. The event's id is that of the life, so consumers see a duplicate.
         """
         reason = EndReason.CRASH_LOOP if in_a_crash_loop(recipe) else EndReason.WORKER_GONE
         told = recipe.revision <= self._presence.told_of(recipe.worker_id)
@@ -72,7 +72,7 @@ class Orphans:
         await self._reporter.settled()
 
     async def release_disowned(self, given: Headers, call_id: CallId, term: Term) -> None:
-        """Believe a worker that does not own the call, and remove the bindings to it."""
+        """Remove the bindings to a worker that says it does not own the call, if that is credible."""
         placement = self._placements.of(call_id)
         worker = disowned_by(given, placement, "" if placement is None else self._placements.mark(placement.number))
         if worker is not None:
@@ -81,7 +81,7 @@ class Orphans:
 
 
 def given_up_by(delivery: Delivery, names: Names) -> WorkerId | None:
-    """The worker whose inbox gave a message up: as the broker says, or the placer that sent it on."""
+    """Return the worker whose inbox gave a message up, as the broker or the placer that forwarded it says."""
     given = delivery.message.headers
     deaths = given.get("x-death")
     for death in deaths if isinstance(deaths, list) else ():
@@ -92,7 +92,7 @@ def given_up_by(delivery: Delivery, names: Names) -> WorkerId | None:
 
 
 def disowned_by(given: Headers, placement: Placement | None, mark: str) -> WorkerId | None:
-    """The worker that says in a message's headers that it does not own the call, if it is to be believed.
+    """Return the worker that says in a message's headers that it does not own the call, if that is credible.
 
     ``placement`` is where the call was placed a moment ago, as far as is remembered, and ``mark`` names it in headers.
     """

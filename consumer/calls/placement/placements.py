@@ -1,4 +1,4 @@
-"""Binding calls to the inboxes of workers, and remembering for a while which was bound to which."""
+"""Binds calls to the inboxes of workers, and remembers for a while which call was bound where."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from schemas import headers
 from schemas.ids import CallId, WorkerId, routing_key
 
 REMEMBER = 10.0
-"""How long (s) a placement is remembered for messages that were routed before the binding took effect."""
+"""How long (s) a placement is remembered, for messages that were routed before the binding took effect."""
 
 
 @dataclass(slots=True, eq=False)
 class Term:
-    """One time as the placer: from the first unowned message on a channel until that channel is lost."""
+    """One term as the placer: from the first unowned message on a channel until that channel is lost."""
 
     channel: Channel
     is_over: bool = False
@@ -30,11 +30,11 @@ class Placement(NamedTuple):
 
     owner: WorkerId
     number: int
-    """Counts up within a placer."""
+    """A number that increases with each placement of a placer."""
 
 
 class Placements:
-    """Binds calls to inboxes, on the channel of a term: a placer that the broker has given up cannot bind any more."""
+    """Binds calls to inboxes on the channel of a term. If the broker closes this channel, the placer cannot bind."""
 
     def __init__(self, worker_id: WorkerId, names: Names) -> None:
         self._worker_id = worker_id
@@ -48,15 +48,15 @@ class Placements:
         self._sent_again.clear()
 
     def of(self, call_id: CallId) -> Placement | None:
-        """Return where a call was placed a moment ago."""
+        """Return the recent placement of a call, if it has one."""
         return self._recent.get(call_id)
 
     def sent_again(self, call_id: CallId) -> None:
-        """Note that a call's message was sent through the sessions exchange again; later messages wait for it."""
+        """Note that a message of the call was sent to the sessions exchange again. Later messages wait for it."""
         self._sent_again.set(call_id, True)
 
     def comes_behind(self, call_id: CallId, given: Headers) -> bool:
-        """Whether a message has to wait behind one of the same call that was sent again."""
+        """Return whether a message has to wait for one of the same call that was sent again."""
         if headers.RESENT in given:
             self._sent_again.drop(call_id)
             return False
@@ -69,13 +69,13 @@ class Placements:
             self._recent.drop(call_id)
 
     def mark(self, number: int) -> str:
-        """The name of a placement in headers."""
+        """Return the name of a placement in headers."""
         return f"{self._worker_id}/{number}"
 
     async def bind(
         self, call_id: CallId, placement: Placement, message: Message, term: Term, marks: Headers
     ) -> Forward:
-        """Place a call: bind it to the worker's inbox, and send the message on to there.
+        """Place a call: bind it to the worker's inbox, and forward the message to this inbox.
 
         Raises:
             BrokerUnavailable: the term is over, or ends meanwhile.
@@ -93,7 +93,7 @@ class Placements:
         await term.channel.unbind(self._binding(call_id, worker))
 
     def to_inbox(self, worker: WorkerId, call_id: CallId, message: Message, marks: Headers) -> Forward:
-        """Send a message on to a worker's inbox."""
+        """Forward a message to a worker's inbox."""
         onward = forwarding.onward(message, {CALL_HEADER: call_id, **marks})
         return Forward("", self._names.inbox(worker), onward)
 

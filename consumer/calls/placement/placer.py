@@ -1,7 +1,7 @@
 """The placer: finds an owner for messages of calls that have none.
 
-It is the worker that the broker has made the single active consumer of the unowned queue, and nothing else makes it
-so. What becomes of a message is decided in ``decisions``; this carries it out.
+The placer is the worker that the broker has made the single active consumer of the unowned queue. ``decisions`` decides
+what happens to a message, and this module carries it out.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ from schemas.requests import CallProgress, CallRequest, CallStarted, SessionCrea
 log = structlog.get_logger(__name__)
 
 REORDER = 0.5
-"""How long (s) an end that nobody owns waits for its start.
+"""How long (s) an end without an owner waits for its start.
 
 Competing consumers of raw events may swap two that were published milliseconds apart.
 """
@@ -116,7 +116,7 @@ class Placer:
 
     @property
     def is_placing(self) -> bool:
-        """Whether this worker is the placer. It learns that from the broker's first delivery."""
+        """Return whether this worker is the placer. The broker's first delivery makes it the placer."""
         return self._term is not None
 
     @property
@@ -125,7 +125,7 @@ class Placer:
         return len(self._admission)
 
     def look_for_room(self) -> None:
-        """Give room that has appeared, as a report of a worker may say, to the starts that wait longest."""
+        """Give new room, which a report may bring, to the starts that wait longest."""
         self._admission.look()
 
     def take(self, delivery: Delivery) -> None:
@@ -242,7 +242,7 @@ class Placer:
             return Done(failed(error))
 
     def _has_ended(self, delivery: Delivery, call_id: CallId, message: Addressed) -> bool:
-        """Whether the call has ended, and ``message`` does not open it again.
+        """Return whether the call has ended and ``message`` does not open it again.
 
         A recipe is younger than the sessions in it, which a start may have opened on a worker that did not know.
         """
@@ -265,10 +265,10 @@ class Placer:
         return placement
 
     def _check_command(self, delivery: Delivery, request: CallRequest, decision: Admit) -> None:
-        """See that a command is still wanted, and that its service is offered; what ended before does not bar it.
+        """Check that the caller of a command still waits, and that a worker offers its service.
 
         Raises:
-            DeadlineExceeded: nobody waits for it any more.
+            DeadlineExceeded: its caller no longer waits.
             ServiceNotFound: no worker has a service of that name.
             ServiceDisabled: it is not enabled.
         """
@@ -299,7 +299,7 @@ class Placer:
         return Forward(self._names.sessions, routing_key(call_id), message, what="resent")
 
     def _admitted_until(self, given: Headers) -> float:
-        """Until when (s since the epoch) a start may wait for room, as its first placer has set it."""
+        """Return until when (s since the epoch) a start may wait for room. Its first placer has set this time."""
         longest = time.time() + self._configured.timings.admission_wait
         return min(longest, float(given.get(headers.ADMISSION, math.inf)) / 1000)
 
@@ -352,7 +352,7 @@ class Placer:
 
 
 def _came_back(given: Headers) -> bool:
-    """Whether a worker has returned the message, which was routed to it before who knows what was placed."""
+    """Return whether a worker has returned the message. It may have been routed there before the last placement."""
     return headers.RESENT not in given and bool({headers.RETURNED, headers.REFUSED} & given.keys())
 
 

@@ -11,7 +11,7 @@ from schemas.sessions import ServiceLoad, WorkerInfo
 
 
 class Candidate(Protocol):
-    """A worker that may be given a call: its last report, and what is on its way to it since."""
+    """A worker that may be given a call: its last report, and the placements since then."""
 
     @property
     def info(self) -> WorkerInfo:
@@ -25,13 +25,13 @@ class Candidate(Protocol):
 
 
 def total_room(candidate: Candidate) -> int:
-    """How many more sessions the worker may have."""
+    """Return how many more sessions the worker may have."""
     placed = sum(len(services) for services in candidate.on_the_way)
     return candidate.info.capacity - candidate.info.sessions - placed
 
 
 def service_room(candidate: Candidate, service: ServiceName) -> int:
-    """How many more sessions on a service the worker may have."""
+    """Return how many more sessions on a service the worker may have."""
     load = candidate.info.services.get(service)
     if load is None or not load.enabled:
         return 0
@@ -40,17 +40,17 @@ def service_room(candidate: Candidate, service: ServiceName) -> int:
 
 
 def warm_processes(candidate: Candidate, services: Collection[ServiceName]) -> int:
-    """How many processes of these services wait for a call there."""
+    """Return how many warm processes of these services the worker has."""
     return sum(candidate.info.services.get(service, ServiceLoad()).warm for service in services)
 
 
 def choose(
     candidates: Iterable[Candidate], services: Collection[ServiceName], without: Collection[WorkerId] = ()
 ) -> WorkerId | None:
-    """The worker with most room for one more session on each of ``services``; warm processes count as room.
+    """Return the worker with most room for one more session on each of ``services``. Warm processes count as room.
 
-    Of workers with as much room, the one with fewer calls on their way, and then the last by id. None: no worker has
-    room for all of them.
+    Among workers with equal room, it is the one with fewer calls on their way, and then the last by id. None: no worker
+    has room for all of them.
     """
     best: tuple[int, int, WorkerId] | None = None
     for candidate in candidates:

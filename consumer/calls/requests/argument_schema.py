@@ -1,4 +1,4 @@
-"""Where a tool's schema takes an argument, and the schema without it. Pure, and bounded against hostile schemas.
+"""Finds where a tool's schema accepts an argument, and removes it. Pure, and bounded against hostile schemas.
 
 An argument may be taken by ``properties``, also below ``allOf``, ``anyOf``, ``if``, ``$ref`` and their like, by
 ``patternProperties``, or by ``additionalProperties``. Nested objects are another matter: an argument is a name at the
@@ -15,22 +15,22 @@ _ALONE = ("if", "then", "else", "not")
 _BY_NAME = ("dependentSchemas", "dependencies")
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 MAX_SCHEMAS = 1_000
-"""How many schemas one tool may put at the top level, all branches and references counted."""
+"""How many schemas one tool may have at the top level, counting all branches and references."""
 
 
 class _TooMuch(Exception):
-    """The schema has more branches than anybody reads."""
+    """The schema has too many branches to read."""
 
 
 class _Walk:
-    """One look at all schemas that hold for the arguments object as a whole."""
+    """Visits all schemas that apply to the arguments object as a whole."""
 
     def __init__(self, root: Json) -> None:
         self._root = root
         self._left = MAX_SCHEMAS
 
     def rewritten(self, schema: Any, change: Callable[[Json], Json], within: tuple[str, ...] = ()) -> Any:
-        """The schema with ``change`` made in each of them; references are replaced by what they refer to."""
+        """Return the schema with ``change`` applied to each part. References are replaced by what they refer to."""
         self._left -= 1
         if self._left < 0:
             raise _TooMuch
@@ -53,7 +53,7 @@ class _Walk:
         return made
 
     def _meant(self, reference: str) -> Any:
-        """What a reference into the schema itself refers to; what lies elsewhere may be anything."""
+        """Return what a reference within the schema refers to. A reference to another place may mean anything."""
         if reference == "#":
             return self._root
         if not reference.startswith("#/"):
@@ -68,9 +68,10 @@ class _Walk:
 
 
 def taken_by(schema: Any, names: Set[str]) -> Set[str]:
-    """Those of ``names`` that the schema takes as arguments: by name, by pattern, or because it takes any.
+    """Return those of ``names`` that the schema accepts as arguments: by name, by pattern, or because it accepts any.
 
-    A schema that says nothing about further properties takes none: servers ignore what they do not name.
+    A schema without a rule for further properties counts as accepting none, because servers ignore arguments that they
+    do not name.
     """
     taken: set[str] = set()
 
@@ -96,7 +97,7 @@ def taken_by(schema: Any, names: Set[str]) -> Set[str]:
 
 
 def without(schema: Json, names: Set[str]) -> Json:
-    """The schema without these arguments; one that is too much to read becomes one that says nothing."""
+    """Return the schema without these arguments. A schema that is too large to read becomes an empty one."""
 
     def strip(one: Json) -> Json:
         if isinstance(found := one.get("properties"), dict):

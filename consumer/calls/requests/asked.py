@@ -15,7 +15,7 @@ class Asked:
     request: ToolsCall
     delivery: Delivery
     deadline: float
-    """On the monotonic clock."""
+    """The deadline on the monotonic clock."""
 
     @property
     def key(self) -> str:
@@ -26,7 +26,7 @@ class Asked:
         """Return the seconds that are left.
 
         Raises:
-            DeadlineExceeded: none are.
+            DeadlineExceeded: no time is left.
         """
         left = self.deadline - time.monotonic()
         if left <= 0:

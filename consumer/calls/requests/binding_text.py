@@ -1,6 +1,8 @@
-"""The text of a binding: ``{name}`` stands for what a session's metadata has, ``{name|default}`` has a default. Pure.
+"""The text of a binding: ``{name}`` stands for a value of the session's metadata, ``{name|default}`` has a default.
 
-Whom telephony names cannot be named otherwise: the fields of a call event are read from the event alone.
+Pure.
+
+A client cannot override what telephony says: the fields of a call event are read from the event alone.
 """
 
 import re
@@ -11,15 +13,15 @@ from schemas.calls import CallEvent
 _PART = re.compile(r"\{\{|\}\}|\{([^{}|]+)(?:\|([^{}]*))?\}")
 
 EVENT_FIELDS = frozenset(field.alias or name for name, field in CallEvent.model_fields.items()) - {"attributes"}
-"""Names that only a call event gives a value to."""
+"""Names whose values come only from a call event."""
 
 
 class Unbound(LookupError):
-    """The metadata has nothing under the name that is this error's only argument, and no default is stated."""
+    """The metadata has no value for the name in this error, and the binding has no default."""
 
 
 def values_of(metadata: Json) -> dict[str, str]:
-    """Return what a binding can name: the call event's fields, the metadata's own, and below them its attributes."""
+    """Return the values a binding can use: the call event's fields, then the metadata's own, then its attributes."""
     call = metadata.get("call")
     event: Json = call if isinstance(call, dict) else {}
     attributes = event.get("attributes")
@@ -36,9 +38,9 @@ def values_of(metadata: Json) -> dict[str, str]:
 
 
 def below_telephony(metadata: Json, start: Json) -> Json:
-    """A client's metadata for a session, and over it what the ``start`` of its call gives to each of its sessions.
+    """Merge a client's metadata for a session with the metadata that the call's ``start`` gives to each session.
 
-    What the call event names in its fields and attributes, the client's metadata cannot name as well.
+    The client's metadata cannot override the fields and attributes of the call event.
     """
     event = start.get("call")
     attributes = event.get("attributes") if isinstance(event, dict) else None
@@ -47,7 +49,7 @@ def below_telephony(metadata: Json, start: Json) -> Json:
 
 
 def filled(text: str, values: dict[str, str]) -> str:
-    """The text with every name replaced; :class:`Unbound` when one has neither value nor default."""
+    """Return the text with every name replaced. Raises :class:`Unbound` if one has neither value nor default."""
 
     def value(part: re.Match[str]) -> str:
         match part[0]:

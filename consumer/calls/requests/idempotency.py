@@ -27,38 +27,38 @@ KEEP = 600.0
 
 MAX_ANSWERS = 512
 MAX_BYTES = 8 << 20
-"""Of one call."""
+"""The most bytes of answers kept for one call."""
 
 BESIDE_BODY = 1_024
-"""Bytes that keeping an answer costs beside its body and its key."""
+"""The bytes that a kept answer costs beside its body and its key."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """The body of a reply, and whether anything was executed for it: what was not may be tried again."""
+    """The body of a reply, and whether anything was executed. If not, the request may be tried again."""
 
     body: bytes
     executed: bool = True
     outcome: str = "ok"
     """``ok``, ``tool_error``, or the error's code in lower case."""
     service: str | None = None
-    """The service that it was asked of, where one was found."""
+    """The service that was asked, if one was found."""
     problem: str | None = None
-    """The sentence of the error that the reply tells."""
+    """The message of the error in the reply."""
 
     def of(self, service: str | None) -> "KeptAnswer":
-        """The same answer, of a service."""
+        """Return the same answer with a service."""
         return KeptAnswer(self.body, self.executed, self.outcome, service, self.problem)
 
     @property
     def code(self) -> str | None:
-        """The code of the error that the reply tells; an error that the tool itself tells is a result."""
+        """The code of the error in the reply. A tool's own error is a result, and has none."""
         return None if self.outcome in ("ok", "tool_error") else self.outcome.upper()
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a repeated tool call has to repeat: the session, the tool and all that its server is given to work with.
+    """The parts of a tool call that a repetition must share: the session, the tool and everything its server gets.
 
     How long its requester waits, what it wants to hear meanwhile, and how a missing session is opened do not count.
     """
@@ -67,9 +67,9 @@ class Identity:
     service_name: str | None
     tool: str
     arguments: bytes
-    """A digest, which does not depend on the order of the members of an object."""
+    """A digest of the arguments. It does not depend on the order of members in an object."""
     answers: bytes
-    """A digest of the answers to the server's questions, and of the state that they belong to."""
+    """A digest of the answers to the server's questions, and of their state."""
 
     @classmethod
     def of(cls, request: ToolsCall) -> "Identity":
@@ -98,7 +98,7 @@ def _digest(value: Json | list[Any]) -> bytes:
 @dataclass(slots=True, eq=False)
 class _Entry:
     identity: Identity | None = None
-    """None where there is no key, so that nothing can repeat it."""
+    """The identity of the first request; None without a key, when nothing can repeat it."""
     key: str = ""
     running: Running = field(default_factory=Running)
     answer: asyncio.Future[KeptAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -109,7 +109,7 @@ class _Entry:
 
 
 class Shelf:
-    """What a worker keeps of the answers of all its calls; ``most`` bytes, of which the oldest go first."""
+    """The kept answers of all calls of a worker: at most ``most`` bytes, the oldest go first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -117,14 +117,14 @@ class Shelf:
         self.bytes = 0
 
     def put(self, entry: _Entry, forget: Callable[[], None]) -> None:
-        """Keep an answer; ``forget`` is called when it has to go, and has to call ``take_down``."""
+        """Keep an answer. ``forget`` is called when it has to go, and has to call ``take_down``."""
         self._kept[entry] = forget
         self.bytes += entry.size
         while self.bytes > self._most:
             next(iter(self._kept.values()))()
 
     def take_down(self, entry: _Entry) -> None:
-        """Keep an answer no longer."""
+        """Stop keeping an answer."""
         if self._kept.pop(entry, None) is not None:
             self.bytes -= entry.size
 
@@ -141,9 +141,9 @@ class Answers:
         return len(self._entries)
 
     def claim(self, key: str, identity: Identity) -> "Claim":
-        """Ask for the answer under ``key``, for a request with an identity; the first who asks gives it.
+        """Claim ``key`` for a request with this identity. The first claim runs the tool call; others join it.
 
-        Without a key (an empty one) everybody is the first.
+        Without a key (an empty one) every claim is the first.
 
         Raises:
             InvalidMessage: the key was used for another request.
@@ -174,7 +174,7 @@ class Answers:
             del self._entries[entry.key]
 
     def knows(self, key: str) -> bool:
-        """Whether the call under ``key`` runs here, or was answered."""
+        """Return whether the tool call under ``key`` runs here, or was answered."""
         return key in self._entries
 
     def cancel(self, key: str) -> bool:
@@ -183,9 +183,9 @@ class Answers:
         return entry is not None and not entry.answer.done() and entry.running.cancel()
 
     def leave(self, key: str) -> bool | None:
-        """Cancel the call that runs under ``key`` unless another request waits for it; None where none runs.
+        """Cancel the tool call under ``key`` unless another request waits for it. Return None if none runs.
 
-        Each request that is left says so once.
+        Each requester that stops waiting calls this once.
         """
         entry = self._entries.get(key)
         if entry is None or entry.answer.done():
@@ -194,18 +194,18 @@ class Answers:
         return entry.waiting <= 0 and entry.running.cancel()
 
     def drop(self, key: str) -> None:
-        """Remember a key no longer."""
+        """Forget a key."""
         entry = self._entries.pop(key)
         self._bytes -= entry.size
         self._shelf.take_down(entry)
 
     def clear(self) -> None:
-        """Forget what was given."""
+        """Forget all answers."""
         for key in [key for key, entry in self._entries.items() if entry.given_at]:
             self.drop(key)
 
     def _forget(self) -> None:
-        """Let the oldest go that are too old or too many; calls in flight stay."""
+        """Forget the oldest answers if they are too old or too many. Running calls stay."""
         horizon = time.monotonic() - KEEP
         while self._entries:
             key, entry = next(iter(self._entries.items()))
@@ -219,7 +219,7 @@ class Answers:
 
 
 class Claim:
-    """One request under a key: the first runs the tool within ``with`` and answers all, the others join it."""
+    """One request under a key. The first runs the tool within ``with`` and answers all; the others join it."""
 
     def __init__(self, entry: _Entry, *, is_first: bool, window: Answers | None = None) -> None:
         self._entry = entry
@@ -238,7 +238,7 @@ class Claim:
         return await asyncio.shield(self._entry.answer)
 
     def give(self, answer: KeptAnswer) -> KeptAnswer:
-        """Give the answer to all who have asked; returns it."""
+        """Give the answer to all requests under the key, and return it."""
         self._entry.answer.set_result(answer)
         if self._window is not None:
             self._window.keep(self._entry, answer)
@@ -260,7 +260,7 @@ class Claim:
 
 
 class AnswerWindows:
-    """The answers of all calls of a worker; ``most`` bytes in all."""
+    """The kept answers of all calls of a worker, at most ``most`` bytes in all."""
 
     def __init__(self, most: int) -> None:
         self._shelf = Shelf(most)

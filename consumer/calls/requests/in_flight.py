@@ -1,4 +1,4 @@
-"""Bounds on the requests that a worker holds, and on those that MCP servers are busy with."""
+"""Limits the requests that a worker holds, and those that MCP servers handle at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from schemas.errors import Capacity
 
 
 class InFlight:
-    """Counts requests, in number and bytes, and refuses what is too much; a refused request has executed nothing."""
+    """Counts requests, in number and bytes, and refuses those beyond the limits. A refused request executes nothing."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -22,7 +22,7 @@ class InFlight:
         """Count a request of ``size`` bytes within this block, in which it waits or runs.
 
         Raises:
-            Capacity: the worker holds as many as it takes on.
+            Capacity: the worker already holds its maximum.
         """
         bounds = self._bounds
         if self._held >= bounds.max_requests or self._bytes + size > bounds.max_kept:

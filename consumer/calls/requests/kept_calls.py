@@ -1,7 +1,8 @@
 """Requests that stay open at a server while their requester finds the answer to the server's question.
 
-A server up to 2025-11-25 asks while a request runs. Who wants its questions returned gets them as the result, with a
-state; the request goes on at the server until the answers come with that state, or nobody comes in time.
+A server up to 2025-11-25 asks while a request runs. A requester that wants questions returned gets them as the result,
+with a state. The request goes on at the server until the answers come with this state, or until ``question_timeout`` is
+over.
 """
 
 import asyncio
@@ -17,14 +18,14 @@ from schemas.ids import CallId
 from schemas.text import in_seconds
 
 STOP_TIMEOUT = 2.0
-"""How long (s) it may take to tell a server that its request is cancelled."""
+"""How long (s) telling a server that its request is cancelled may take."""
 
 Work = Callable[["KeptCall"], Awaitable[Json]]
 """Runs the request at the server; its questions go to ``KeptCall.ask``."""
 
 
 class KeptCall:
-    """One request at a server, and the questions that are open to its requester."""
+    """One request at a server, and its questions that wait for answers."""
 
     def __init__(self, session: CallSession, what: str, work: Work) -> None:
         self.state = uuid.uuid4().hex
@@ -32,7 +33,7 @@ class KeptCall:
         self.what = what
         self.keys: set[str] = set()
         self.origin: Running | None = None
-        """Who was there first: what the server tells goes through it."""
+        """The running call of the first request. The server's messages go through it."""
         self.timer: asyncio.TimerHandle | None = None
         self._open: dict[str, tuple[Json, asyncio.Future[Json]]] = {}
         self._news = asyncio.Event()
@@ -100,9 +101,10 @@ class KeptCall:
 
 
 class KeptCalls:
-    """The kept requests of a worker; each counts as one that its server is busy with, which bounds them.
+    """The kept requests of a worker. Each counts towards the limit of requests at its server.
 
-    A request is kept while nobody waits for its outcome: who goes on with it has it alone until it asks again.
+    A request is kept while no requester waits for its outcome. A requester that resumes it has it alone until the
+    server asks again.
     """
 
     def __init__(self) -> None:
@@ -114,7 +116,7 @@ class KeptCalls:
     async def begin(
         self, session: CallSession, what: str, work: Work, left: float, running: Running | None = None, key: str = ""
     ) -> Json:
-        """Run a request; the result is the server's, or its questions with the state to go on with."""
+        """Run a request. Return the server's result, or its questions with the state for resuming."""
         kept = KeptCall(session, what, work)
         kept.origin = running
         return await self._wait(kept, left, key)
@@ -129,7 +131,7 @@ class KeptCalls:
         running: Running | None = None,
         key: str = "",
     ) -> Json:
-        """Go on with a request, with the answers to its questions.
+        """Resume a request, with the answers to its questions.
 
         Raises:
             InvalidMessage: none is kept under ``state`` for this session (any more), or it is another one.
@@ -171,7 +173,7 @@ class KeptCalls:
             kept.cancel()
 
     def cancel(self, call_id: CallId, key: str) -> bool:
-        """Cancel what was begun or continued under an idempotency key and waits for answers; tells whether any was."""
+        """Cancel a waiting request that was begun or resumed under an idempotency key. Return whether there was one."""
         found = [one for one in self._kept.values() if key in one.keys and one.session.call_id == call_id]
         for kept in found:
             self._drop(kept)

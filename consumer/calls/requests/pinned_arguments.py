@@ -1,4 +1,4 @@
-"""Bound arguments: what a service pins in every call of its tools, from the metadata of the session.
+"""Bound arguments: values that a service sets in every call of its tools, from the session's metadata.
 
 ``bind = { caller = "{from}" }`` gives each tool that takes an argument ``caller`` the caller's number, whatever its
 requester says; the argument is taken out of the tool's schema, so that a model does not even see it. A requester's
@@ -14,7 +14,7 @@ from schemas.errors import InvalidMessage
 
 
 def bound_arguments(bind: Mapping[str, str], metadata: Json, tools: list[Json], name: str, arguments: Json) -> Json:
-    """``arguments`` of a tool without the requester's own for what is bound, and with those pinned that it takes.
+    """Return ``arguments`` of a tool with bound ones replaced, or removed if the tool does not accept them.
 
     Raises:
         InvalidMessage: a name in a binding has no value in the metadata, and no default.
@@ -27,7 +27,7 @@ def bound_arguments(bind: Mapping[str, str], metadata: Json, tools: list[Json], 
 
 
 def bound_prompt(bind: Mapping[str, str], metadata: Json, name: str, arguments: Json) -> Json:
-    """``arguments`` of a prompt, those that are bound replaced; which ones it takes only its server knows."""
+    """Return ``arguments`` of a prompt with bound ones replaced. Only its server knows which it accepts."""
     return arguments | _pinned(bind, bind.keys() & arguments.keys(), metadata, name)
 
 
@@ -49,7 +49,7 @@ def _pinned(bind: Mapping[str, str], wanted: Iterable[str], metadata: Json, name
 
 
 def public_tools(bind: Mapping[str, str], tools: list[Json]) -> list[Json]:
-    """The tools as requesters see them: without the arguments that are pinned."""
+    """Return the tools as requesters see them: without the bound arguments."""
     if not bind:
         return tools
     return [_without(tool, bind) for tool in tools]

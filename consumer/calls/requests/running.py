@@ -15,7 +15,7 @@ MAX_LISTENERS = 16
 class Running:
     """One tool call, from its first request to its reply.
 
-    Who repeats the request joins, is told the questions that are open, and hears from then on what the first hears.
+    A repeated request joins it, gets the open questions, and from then on all interim messages.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class Running:
         self._listeners = other._listeners if other is not None else []  # noqa: SLF001 - one of its kind
 
     def cancel(self) -> bool:
-        """Cancel the call at its server; returns False when that was done before."""
+        """Cancel the call at its server. Return False if it was cancelled before."""
         if self.cancelled or self._task is None:
             return False
         self.cancelled = True
         return self._task.cancel()
 
     def absorb(self) -> bool:
-        """In its task, on ``CancelledError``: whether it was ``cancel`` alone that raised it; it is dealt with then."""
+        """Return whether ``cancel`` alone caused this ``CancelledError``. If so, the task goes on."""
         task = asyncio.current_task()
         return self.cancelled and task is not None and task is self._task and task.uncancel() == 0

@@ -1,4 +1,4 @@
-"""The session that a request runs on: found, opened for the request, or opened anew when it has died under it."""
+"""The session of a request: found, opened for the request, or opened anew if it died during the request."""
 
 import asyncio
 import time
@@ -18,12 +18,12 @@ DEATH_NOTICE = 5.0
 
 
 class SessionOpener(Protocol):
-    """What opens a session of a call when it is the call's turn; its owner does."""
+    """Opens a session of a call on the call's lane. The owner of the call implements it."""
 
     async def open_for(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:
-        """The session that the request means, or else the wanted one, opened now.
+        """Return the session that the request means, or open the ``wanted`` one now.
 
-        ``undecided``: the start of the call, if it comes later, says the timeout of the session.
+        With ``undecided``, a later start of the call sets the timeout of the session.
 
         Raises:
             SessionNotFound: the call has ended, or this worker gives it away.
@@ -47,14 +47,14 @@ def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
 
 
 class SessionFor:
-    """Finds the session of a request, or has it opened; ``deadline`` (monotonic clock) is when the caller gives up."""
+    """Finds the session of a request, or has it opened before ``deadline`` (monotonic clock)."""
 
     def __init__(self, opener: SessionOpener, configured: Configured) -> None:
         self._opener = opener
         self._configured = configured
 
     async def ensure(self, call: OwnedCall, request: MayOpen, deadline: float) -> CallSession:
-        """The session that a request means, opened if there is none and the request names its service.
+        """Return the session that a request means. It is opened if there is none and the request names its service.
 
         Raises:
             SessionNotFound: there is none, and the request does not want one to be opened, or its id is not one that
@@ -74,7 +74,7 @@ class SessionFor:
         return await self._open(call, request, _wanted(call, request, request.opens), deadline, undecided=True)
 
     async def replacement(self, call: OwnedCall, request: MayOpen, died: CallSession, deadline: float) -> CallSession:
-        """The session that takes the place of one that died under a request, with its service and its metadata.
+        """Return a new session in place of one that died during a request, with its service and its metadata.
 
         Raises:
             SessionNotFound: the call has ended.

@@ -41,7 +41,7 @@ Plain = (
     | CompletionComplete
     | LoggingLevel
 )
-"""SessionRequests of a session that its server has to answer, without a question."""
+"""Requests that the session's server has to answer, and without a question."""
 
 OpeningUse = (
     ResourcesList
@@ -53,20 +53,20 @@ OpeningUse = (
     | ResourcesRead
     | PromptsGet
 )
-"""SessionRequests of a session that may open it."""
+"""Requests that may open the session."""
 
 Asking = Plain | ResourcesRead | PromptsGet
-"""SessionRequests of a session that its server has to answer."""
+"""Requests that the session's server has to answer."""
 
 AtOnce = SessionGet | SessionTouch | SessionDescribe | InputAnswer
-"""SessionRequests of a session that need no answer of its server."""
+"""Requests that need no answer of the session's server."""
 
 Look = AtOnce | Asking
-"""Every use of a session that is no tool call."""
+"""Every use of a session except tool calls."""
 
 
 class SessionRequests:
-    """Runs requests on sessions that are there."""
+    """Runs requests on open sessions."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class SessionRequests:
         self._tool_calls = tool_calls
 
     async def open_and_run(self, call: OwnedCall, request: OpeningUse, deadline: float) -> Reply:
-        """Run a request on a session that is opened for it; errors become replies."""
+        """Open the session of a request and run the request on it. Errors become replies."""
         try:
             session = await self._sessions.ensure(call, request, deadline)
         except SessionsError as error:
@@ -122,7 +122,7 @@ class SessionRequests:
                 assert_never(request)
 
     async def _interactive(self, session: CallSession, request: ResourcesRead | PromptsGet, left: float) -> Json:
-        """What a server may answer with a question."""
+        """Run a request that the server may answer with a question."""
         process = session.process
         match request:
             case ResourcesRead(uri=uri):

@@ -1,4 +1,4 @@
-"""Tool calls: at most once, within the caller's timeout, with whatever the caller wants to hear meanwhile."""
+"""Runs tool calls: at most once, within the caller's timeout, with the interim messages that the caller wants."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 def text_of(result: Json) -> str:
-    """The text of a tool's answer: its text contents, a line each, or if it has none its structured content as JSON."""
+    """Return the text of a tool's answer: its text contents, one per line, or its structured content as JSON."""
     parts = (part for part in result.get("content") or () if isinstance(part, dict) and part.get("type") == "text")
     texts = [text for part in parts if isinstance(text := part.get("text"), str)]
     structured = result.get("structuredContent")
@@ -51,7 +51,7 @@ def text_of(result: Json) -> str:
 
 
 def _written(value: Any) -> bytes:
-    """The value as JSON, which has neither NaN nor infinity nor half a surrogate pair."""
+    """Return the value as JSON without NaN, infinity or lone surrogates."""
     try:
         return to_json(value, inf_nan_mode="null")
     except PydanticSerializationError:
@@ -69,7 +69,7 @@ def _check_size(asked: Asked, service: Service) -> None:
 
 
 class ToolCalls:
-    """Runs tool calls on sessions, and keeps the questions that servers ask meanwhile."""
+    """Runs tool calls on sessions, and keeps the questions that servers ask during them."""
 
     def __init__(
         self,
@@ -93,11 +93,11 @@ class ToolCalls:
         self.in_flight = 0
 
     def knows(self, asked: Asked, call: OwnedCall) -> bool:
-        """Whether a tool call of the same key runs, or was answered not long ago."""
+        """Return whether a tool call with the same key runs, or was answered not long ago."""
         return self._answers.of(call).knows(asked.key)
 
     async def answer(self, asked: Asked, call: OwnedCall) -> KeptAnswer:
-        """The answer of a tool call: the first under its key runs, and all others hear and get what that one gets.
+        """Return the answer of a tool call. The first call of a key runs; all others join it.
 
         Raises:
             InvalidMessage: the key was used for another request.
@@ -111,7 +111,7 @@ class ToolCalls:
             return claim.give(await self._execute(asked, call, claim.running))
 
     async def _execute(self, asked: Asked, call: OwnedCall, running: Running) -> KeptAnswer:
-        """Run a call; errors become replies. ``running`` is who hears of it, and the way to cancel it."""
+        """Run a tool call. Errors become replies. ``running`` has its listeners, and can cancel it."""
         request = asked.request
         service = request.service_name if request.service_name in self._configured.services else None
         with tracing.span(f"tools/call {request.name}", {"mcp_sessions.session_id": request.session_id}) as span:
@@ -148,7 +148,7 @@ class ToolCalls:
         return self._answered(asked, fresh, await self._run(asked, fresh, running))
 
     def _may_repeat(self, asked: Asked, session: CallSession) -> bool:
-        """Whether a tool says of itself that a second execution does no harm, and the service lets us rely on it."""
+        """Return whether a tool says that a second execution does no harm, and the service allows one."""
         service = session.process.service
         tool = next((one for one in session.process.tools if one.get("name") == asked.request.name), {})
         hints = tool.get("annotations")
@@ -237,7 +237,7 @@ class ToolCalls:
         return {**(asked.request.meta or {}), "call_id": session.call_id, "session_id": session.session_id, **key}
 
     def cancel(self, call: OwnedCall, request: ToolsCancel) -> bool | None:
-        """Cancel the tool call under a key. Return whether this cancelled it; None if the key is unknown."""
+        """Cancel the tool call under a key. Return whether it was cancelled now; None if the key is unknown."""
         key, answers = request.idempotency_key, self._answers.of(call)
         if request.leaves:
             return answers.leave(key)
@@ -315,7 +315,7 @@ class ToolCalls:
         return ask
 
     def take_answer(self, request: InputAnswer) -> Json:
-        """Give an answer to the server that asked.
+        """Pass an answer to the server that asked.
 
         Raises:
             InvalidMessage: no such question is open (any more).

@@ -1,4 +1,4 @@
-"""What a server offers: its tools, all pages of them, with bounds on a server that never stops listing."""
+"""Lists a server's tools, all pages of them, with limits for a server that never stops listing."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,14 +17,14 @@ from schemas.errors import McpError
 MAX_PAGES = 200
 MAX_TOOLS = 5000
 MAX_BYTES = MAX_LISTING
-"""Of one listing as JSON; as objects it takes up to twelve times as much."""
+"""The most bytes of one listing as JSON. Its objects take up to twelve times as much."""
 
 MAX_KEPT = 4 * MAX_BYTES
-"""Of all listings of one service's servers that differ from one another; equal ones are kept once."""
+"""The most bytes of all different listings of one service's servers. Equal listings are kept once."""
 
 MAX_CURSOR = 4_096
 MAX_TTL = 1e12
-"""Milliseconds; more is for ever."""
+"""The longest lifetime of a list in milliseconds. Anything longer counts as unlimited."""
 
 _OBJECTS = ("inputSchema", "outputSchema", "annotations", "_meta")
 
@@ -45,12 +45,12 @@ _kept: dict[str, WeakValueDictionary[bytes, _Kept]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Tools as their server wrote them, and until when (on the event loop's clock) it says that they hold."""
+    """Tools as their server wrote them, and until when (on the event loop's clock) they are valid."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     until: float = inf
     shared: list[dict[str, Any]] = field(default_factory=list)
-    """What ``tools`` are a part of: kept for as long as one session has it."""
+    """The shared list that ``tools`` belong to. It is kept as long as one session uses it."""
 
     @property
     def is_old(self) -> bool:
@@ -59,11 +59,11 @@ class Listing:
 
 
 async def all_tools(page: Page, source: str = "") -> Listing:
-    """The tools of all pages; what is no tool is left out, and so is what comes after a bound or a repeated cursor.
+    """Return the tools of all pages, up to a limit or a repeated cursor. Entries that are not tools are left out.
 
-    ``source`` is what the servers are made of whose listings share a bound; :class:`McpError` beyond it.
-    They hold for the shortest ``ttlMs`` of the pages (2026-07-28). A zero is no bound: it is what the SDKs write for
-    servers that have said nothing.
+    Servers with the same ``source`` share a limit; beyond it this raises :class:`McpError`. The tools are valid for the
+    shortest ``ttlMs`` of the pages (2026-07-28). Zero means no limit, because SDKs write it for servers that set
+    nothing.
     """
     began = asyncio.get_running_loop().time()
     until = inf
@@ -101,7 +101,7 @@ async def all_tools(page: Page, source: str = "") -> Listing:
 
 
 def _share(source: str, digest: bytes, tools: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
-    """The same tools as another session has them already, or these."""
+    """Return the equal tools of another session, if there are any, or else these."""
     known = _kept.setdefault(source, WeakValueDictionary())
     found = known.get(digest)
     if found is None:
@@ -118,7 +118,7 @@ def _share(source: str, digest: bytes, tools: list[dict[str, Any]], size: int) -
 
 
 def _with_objects(tool: dict[str, Any]) -> dict[str, Any]:
-    """The tool, with ``{}`` for each ``[]`` in the place of an object: PHP writes both alike."""
+    """Return the tool with ``{}`` for each ``[]`` in place of an object, because PHP writes both alike."""
     mended: dict[str, Any] = {key: {} for key in _OBJECTS if tool.get(key) == []}
     for key in _OBJECTS[:2]:
         schema = tool.get(key)
@@ -128,12 +128,12 @@ def _with_objects(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 class Catalogue:
-    """The tools of one session as they were listed last."""
+    """The last list of tools of one session."""
 
     def __init__(self) -> None:
         self.listing = Listing()
         self.changed = False
-        """Whether the server has announced a change that is not listed yet."""
+        """Whether the server has announced a change since the last listing."""
         self._names: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._listings = 0

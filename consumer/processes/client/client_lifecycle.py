@@ -1,8 +1,8 @@
-"""The life of a client: tries to start, a time of service, an end. One task, the owner, does all of it.
+"""The life of a client: tries to start, service, end. One task, the owner, does all of it.
 
 The SDK's session and the transport below it are entered and left by the owner, because their cancel scopes belong to
-the task that entered them. Nobody cancels it from outside: who wants it to end says so, and its own deadline (the
-leash) sees to it that it does.
+the task that entered them. No other task cancels it. To end it, a task sets a flag, and the owner's own deadline (the
+leash) guarantees the end.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ LEAVE_TIMEOUT = 6.0
 """Seconds for leaving the session, ending the process and removing its folder; their own budgets sum to less."""
 
 EXIT_TIMEOUT = 0.5
-"""Seconds in which the news of an end follows the end of the connection."""
+"""Seconds within which the exit is reported after the connection has ended."""
 
 STOP_TIMEOUT = 8.0
 """Seconds after which ``stop`` kills the process group by itself and returns."""
@@ -56,15 +56,15 @@ _owners: set[asyncio.Task[None]] = set()
 
 
 Initialized = Callable[[ClientSession, JSONRPCDispatcher[Any], Connection, Introduction], Awaitable[None]]
-"""Learns what is needed of a server that has introduced itself. Counts towards ``start_timeout``."""
+"""Reads what is needed from a server after the handshake. Counts towards ``start_timeout``."""
 
 
 class ClientLifecycle:
-    """Start, stop and death of a client of ``service``.
+    """Starts and stops a client of ``service``, and notices its death.
 
-    Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a keeper of its own; a worker shares one. ``initialized`` is part of the start, and ``hear`` is
-    given what the server says unasked.
+    It can be started once. With ``known_era``, the server is not asked for its era. Without a ``launcher`` it makes its
+    own, with its own keeper; a worker shares one. ``initialized`` is part of the start. ``hear`` gets the server's
+    notifications.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ClientLifecycle:
         self._initialized, self._hear, self._questions = initialized, hear, questions
         self.era = known_era
         self.program: Program = ()
-        """Its program's file as it was at the start."""
+        """The state of its program's file at the start."""
         self._own_launcher = LocalLauncher() if launcher is None else None
         self._launcher: Launcher = launcher if launcher is not None else self._own_launcher or LocalLauncher()
         self._line_cap = line_cap
@@ -120,7 +120,7 @@ class ClientLifecycle:
             raise
 
     async def stop(self) -> None:
-        """End the server and remove its folder. Idempotent, bounded, never raises; calls in flight are given up."""
+        """End the server and remove its folder. Idempotent, bounded, never raises. Running calls are given up."""
         self._ask_to_stop()
         if self._owner is None:
             return
@@ -158,7 +158,7 @@ class ClientLifecycle:
 
     @property
     def exit(self) -> ProcessExit | None:
-        """How the server ended, once it has; over HTTP a lost connection has neither exit code nor signal."""
+        """How the server ended, or None. Over HTTP a lost connection has neither exit code nor signal."""
         return self._exit
 
     @property
@@ -169,9 +169,9 @@ class ClientLifecycle:
         return self._session
 
     def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:
-        """Have ``callback`` called once, in the loop, when the server ends without ``stop`` having been asked.
+        """Call ``callback`` once, in the loop, when the server ends without a call of ``stop``.
 
-        It is called soon when the server has already ended.
+        If the server has already ended, it is called soon.
         """
         if self._exit is None:
             self._exit_callbacks.append(callback)
@@ -179,7 +179,7 @@ class ClientLifecycle:
             asyncio.get_running_loop().call_soon(callback, self._exit)
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called in the loop when nothing of the client is left; only after ``start`` was called."""
+        """Call ``callback`` in the loop when nothing of the client is left. Works only after ``start``."""
         assert self._owner is not None
         self._owner.add_done_callback(lambda _owner: callback())
 
@@ -219,7 +219,7 @@ class ClientLifecycle:
                 await self._over.wait()
 
     async def _live(self, deadline: float) -> None:
-        """One connection from its start to its end; :class:`Setback` when the start does not succeed."""
+        """Run one connection from its start to its end. Raises :class:`Setback` if the start fails."""
         if self._stopping:
             raise Setback(stopped(self.service))
         link: Connection | None = None
@@ -292,7 +292,7 @@ class ClientLifecycle:
                 log.exception("client.exit_callback_failed", service=self.service.name)
 
     def _lost(self, error: BaseException) -> None:
-        """The connection broke under the session."""
+        """Handle a connection that broke during the session."""
         cause = root_cause(error)
         if not isinstance(cause, asyncio.CancelledError):
             log.warning("client.lost", service=self.service.name, error=repr(cause))
@@ -300,7 +300,7 @@ class ClientLifecycle:
             self._connection.break_off(cause)
 
     async def await_exit(self) -> ProcessExit | None:
-        """Return how the server ended, or ends in a moment. A requested stop is an end, too."""
+        """Wait a moment for the server's end. Return how it ended; a requested stop counts too."""
         link = self._connection
         if link is not None and (ending := await link.wait_gone(EXIT_TIMEOUT)) is not None:
             return ending

@@ -1,4 +1,4 @@
-"""A connection to a server: two streams, and what can be known of the life behind them."""
+"""A connection to a server: two streams, and the state of the server behind them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Connection(ABC):
-    """What a session is built on, however the server is reached."""
+    """The connection below a session, however the server is reached."""
 
     read: "ReadStream[SessionMessage | Exception]"
     write: "WriteStream[SessionMessage]"
     process: ServerProcess | None = None
-    """The server's process, where it is ours."""
+    """The server's process, if this worker started it."""
     short_way: ShortWay | None = None
-    """The way for requests whose sender hears nothing before the answer, where there is one."""
+    """The fast path for requests without interim messages, if there is one."""
 
     @property
     @abstractmethod

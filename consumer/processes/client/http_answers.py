@@ -1,8 +1,8 @@
-"""Reads the answers of MCP servers over HTTP before the SDK does, and makes of each what can be handed on.
+"""Reads the responses of MCP servers over HTTP before the SDK does, and makes each one usable.
 
-The SDK's transport drops the status and the words of a refusal, and tells of an answer that it cannot read in the
-prose of its validator. Here every answer to a request becomes a JSON-RPC message with the id of that request. The
-protocol is that of MCP 2025-11-25 and 2026-07-28, basic/transports#streamable-http.
+The SDK's transport drops the status and the text of a refusal, and reports an unreadable answer in its validator's
+words. Here every answer to a request becomes a JSON-RPC message with the id of that request. The protocol is that of
+MCP 2025-11-25 and 2026-07-28, basic/transports#streamable-http.
 """
 
 import asyncio
@@ -41,10 +41,10 @@ FORGOTTEN = "the server no longer knows the session"
 UNANSWERED = "the connection was lost before the response came"
 
 REACHED = 5.0
-"""Seconds in which the server has to answer anything after a connection to it broke."""
+"""Seconds within which the server has to answer at all after a connection to it broke."""
 
 BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
-"""How a connection ends that had been made."""
+"""The errors with which an established connection ends."""
 
 _BEGINNINGS = {"initialize", "server/discover"}
 _OF_THE_BODY = {"content-length", "content-type", "transfer-encoding"}
@@ -52,7 +52,7 @@ _OF_THE_BODY = {"content-length", "content-type", "transfer-encoding"}
 _JSON = {"content-type": "application/json"}
 _IDENTITY = "identity"
 _UNCOMPRESSED = {"accept-encoding": _IDENTITY}
-"""Asks for answers as they are: a small compressed one may be a very large one."""
+"""The header that asks for uncompressed answers, because a small compressed one may be very large."""
 
 _STREAM = "text/event-stream"
 _UNKNOWN_SESSION = re.compile(
@@ -60,7 +60,7 @@ _UNKNOWN_SESSION = re.compile(
     r"|not initialized",
     re.IGNORECASE,
 )
-"""What servers say with status 400 of a session that they do not know, in place of the 404 that MCP wants."""
+"""Texts with which servers report an unknown session with status 400, instead of the 404 that MCP requires."""
 
 
 def _is_stream(response: httpx2.Response) -> bool:
@@ -68,7 +68,7 @@ def _is_stream(response: httpx2.Response) -> bool:
 
 
 def status_line(status: int) -> str:
-    """A status with its standard name: ``502 Bad Gateway``."""
+    """Return a status with its standard name: ``502 Bad Gateway``."""
     return f"{status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
 
 
@@ -87,7 +87,8 @@ class _ChunkedBody(httpx2.AsyncByteStream):
 class AnsweringClient(httpx2.AsyncClient):
     """An HTTP client whose responses the SDK can read.
 
-    ``forgotten`` is told why when the session is no more, and ``talks`` when the server talks without end.
+    ``forgotten`` is called with the reason when the server no longer knows the session, and ``talks`` when the server
+    sends without end.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class AnsweringClient(httpx2.AsyncClient):
         auth: Any = httpx2.USE_CLIENT_DEFAULT,
         follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
     ) -> httpx2.Response:
-        """Send a request of the SDK's transport."""
+        """Send a request for the SDK's transport."""
         try:
             response = await super().send(request, stream=stream, auth=auth, follow_redirects=follow_redirects)
         except BROKEN as fault:
@@ -176,10 +177,10 @@ class AnsweringClient(httpx2.AsyncClient):
         return _like(response, content=_json_of(answer), status=200, headers=_JSON)
 
     async def _unanswered(self, request: httpx2.Request, fault: httpx2.TransportError) -> httpx2.Response:
-        """What stands for the answer to a request whose connection broke, if the server can be reached again.
+        """Return an error in place of the answer to a request whose connection broke, if the server is still reachable.
 
-        One connection is not the session: a proxy or the server closes it when it likes. Nothing is asked again,
-        because nobody knows whether it was executed.
+        The session does not end with a connection, which a proxy or the server may close at any time. The request is
+        not repeated, because it may have been executed.
 
         Raises:
             httpx2.TransportError: the server is out of reach.
@@ -204,7 +205,7 @@ class AnsweringClient(httpx2.AsyncClient):
         return httpx2.Response(200, headers=_JSON, request=request, content=_json_of(failure(asked["id"], UNANSWERED)))
 
     async def _read(self, response: httpx2.Response) -> bytes:
-        """The body; empty if it cannot be decoded, and cut just beyond the limit if it is too long."""
+        """Return the body. It is empty if it cannot be decoded, and cut just beyond the limit if it is too long."""
         read = bytearray()
         try:
             async for chunk in response.aiter_bytes():
@@ -217,7 +218,10 @@ class AnsweringClient(httpx2.AsyncClient):
         return bytes(read)
 
     def _message(self, request_id: int | str | None, data: bytes) -> JSONRPCMessage | None:
-        """One event's message; ``None`` for one that nobody needs. Without a request a server says it unasked."""
+        """Return one event's message; ``None`` if no code uses it.
+
+        Without a request it is a notification or a question.
+        """
         if request_id is None and len(data) > UNASKED_CAP and not may_be_answer(data):
             return None
         try:
@@ -228,7 +232,7 @@ class AnsweringClient(httpx2.AsyncClient):
             return failure(request_id, f"the server's response is not JSON-RPC ({fault}): {quoted(data)}")
 
     async def _events(self, request_id: int | str | None, response: httpx2.Response) -> AsyncIterator[bytes]:
-        """The server-sent events of a response, each message as it can be read."""
+        """Yield the server-sent events of a response, each message in a readable form."""
         async for event in httpx2.EventSource(response, max_event_size=DEFAULT_LINE_CAP):
             data = event.data.encode("utf-8", "replace")
             message = self._message(request_id, data) if event.event == "message" and data else None
@@ -246,7 +250,7 @@ class AnsweringClient(httpx2.AsyncClient):
 
 
 def _unasked(message: JSONRPCMessage | None, size: int) -> JSONRPCMessage | None:
-    """The message, unless it is no answer and too large for that."""
+    """Return the message, unless it is no answer and too large for a message that was not requested."""
     is_answer = isinstance(message, JSONRPCResponse | JSONRPCError)
     return message if is_answer or size <= UNASKED_CAP else None
 
@@ -258,7 +262,7 @@ def _json_of(answer: JSONRPCMessage) -> bytes:
 def _like(
     response: httpx2.Response, *, status: int | None = None, headers: dict[str, str] | None = None, **body: Any
 ) -> httpx2.Response:
-    """A response with another body, which is neither compressed nor of a known length."""
+    """Return a response with another body, uncompressed and of unknown length."""
     kept = {SESSION_ID: response.headers[SESSION_ID]} if SESSION_ID in response.headers else {}
     kept["content-type"] = response.headers.get("content-type", "")
     return httpx2.Response(
@@ -270,7 +274,7 @@ def _like(
 
 
 def _request_id(request: httpx2.Request) -> int | str | None:
-    """The id of the request in the body; ``None`` for a notification or a response."""
+    """Return the id of the request in the body; ``None`` for a notification or a response."""
     message = from_json(request.content)
     request_id: int | str | None = message.get("id") if "method" in message else None
     return request_id
@@ -293,7 +297,7 @@ def _refusal(request_id: int | str, status: int, data: bytes) -> Answer:
 
 
 def _forgets(request: httpx2.Request, response: httpx2.Response, data: bytes) -> str | None:
-    """The server's words if it no longer knows the session; ``None`` if it does, or without a session."""
+    """Return the server's text if it no longer knows the session; ``None`` if it does, or without a session."""
     if SESSION_ID not in request.headers or response.status_code not in {400, 404, 410}:
         return None
     try:

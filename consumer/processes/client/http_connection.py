@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from mcp.shared._stream_protocols import ReadStream, WriteStream  # only the SDK's typing names them
 
 HTTP_TIMEOUT = httpx2.Timeout(10.0, read=600.0)
-"""Connecting, writing and waiting for a free connection; how long a call may take is the call's own business."""
+"""Seconds for connecting, writing and waiting for a free connection. Each call has its own limit for the answer."""
 
 LAST_ANSWERS = 0.1
-"""Seconds in which answers that have come still reach their callers, after the server no longer knows the session."""
+"""Seconds in which received answers still reach their callers after the server has forgotten the session."""
 
 
 class _CheckedWrites(Stream):
-    """Messages on their way to the server, of which each can be written as JSON.
+    """The stream of messages to the server. It refuses those that cannot be written as JSON.
 
-    One that cannot would end the connection: the SDK finds out in a task of its own.
+    Such a message would end the connection, because the SDK writes it in another task.
     """
 
     def __init__(self, inner: "WriteStream[SessionMessage]") -> None:
         self._inner = inner
 
     async def send(self, item: SessionMessage, /) -> None:
-        """Send one message; :class:`NotSerializable` when it is no JSON. NaN and infinity are written as null."""
+        """Send one message. Raises :class:`NotSerializable` if it is no JSON. NaN and infinity are written as null."""
         message = item.message
         if isinstance(message, JSONRPCRequest | JSONRPCNotification) and message.params is not None:
             try:
@@ -58,7 +58,7 @@ class _CheckedWrites(Stream):
 
 
 class FairStream(Stream):
-    """Messages of the server, no faster than its share of the event loop allows."""
+    """The stream of messages from the server, no faster than its share of the event loop allows."""
 
     def __init__(
         self, inner: "ReadStream[SessionMessage | Exception]", share: LoopShare, talks: Callable[[], None]
@@ -90,7 +90,7 @@ class FairStream(Stream):
 
 
 class HttpConnection(Connection):
-    """The session with a server elsewhere, which lasts as long as the server knows it and can be reached."""
+    """The session with a remote server. It lasts while the server knows it and is reachable."""
 
     def __init__(self, service: MCPService) -> None:
         self._service = service
@@ -155,11 +155,11 @@ class HttpConnection(Connection):
         """Do nothing: this worker did not start the server."""
 
     def begin(self, gone: Callable[[ProcessExit], None]) -> None:
-        """Have ``gone`` called when the session ends."""
+        """Call ``gone`` when the session ends."""
         self._gone.add_done_callback(lambda ended: gone(ended.result()))
 
     def break_off(self, cause: BaseException) -> None:
-        """Note that the server cannot be reached any more."""
+        """Note that the server is no longer reachable."""
         self._end(mask_text(f"connection lost: {cause!r}"))
 
     async def wait_gone(self, timeout: float) -> ProcessExit | None:
@@ -173,7 +173,7 @@ class HttpConnection(Connection):
 
 @asynccontextmanager
 async def over_http(service: MCPService) -> AsyncIterator[HttpConnection]:
-    """Connect to a URL for the block. At its end the server is told that the session is over."""
+    """Connect to a URL for the block. Afterwards the server is told that the session is over."""
     assert service.url is not None
     link = HttpConnection(service)
     async with (

@@ -1,4 +1,4 @@
-"""What a server tells of itself when it introduces itself, as it wrote it, and bounded."""
+"""A server's introduction of itself, unchanged but limited in size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from consumer.processes.client.era import Era
 from consumer.processes.foreign_text import written_as_json
 
 MAX_PART = 64 << 10
-"""Bytes of capabilities, and of server info, as JSON, and characters of instructions: what is kept of a server."""
+"""The most bytes of capabilities and of server info, as JSON, and the most characters of instructions that are kept."""
 
 _OPTIONAL: dict[str, type] = {"_meta": dict, "instructions": str}
-"""What a server may leave out when it introduces itself, so that one of another type is better left out."""
+"""The optional fields of an introduction. One with a wrong type is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """What a server is: its era and protocol version, what it can do, and who it says it is."""
+    """A server's description of itself: era, protocol version, capabilities and name."""
 
     era: Era
     protocol_version: str
@@ -41,7 +41,7 @@ class Introduction:
 
 
 def introduction(era: Era, version: str, mended: Mapping[str, Any]) -> Introduction:
-    """The introduction in a result of ``initialize`` or ``server/discover`` that was mended; see ``mended``.
+    """Return the introduction in a repaired result of ``initialize`` or ``server/discover``; see ``mended``.
 
     Capabilities beyond ``MAX_PART`` are reduced to their names, server info to name and version.
     """

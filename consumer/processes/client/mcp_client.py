@@ -1,8 +1,8 @@
-"""One MCP client: what can be asked of a server while its session lasts.
+"""One MCP client: the requests to a server while its session lasts.
 
-Calls run in their callers' tasks and reach the server through the session's dispatcher. What the server returns is
-handed on as it came: neither the SDK's models nor the server's own output schema is applied to it, because both would
-run in our loop (a hostile pattern blocked it for 0.9 s) and the first costs more than the call.
+Calls run in their callers' tasks and reach the server through the session's dispatcher. Results are passed on
+unchanged. Neither the SDK's models nor the server's own output schema checks them, because both would run in our loop
+(a hostile pattern blocked it for 0.9 s), and the models cost more than the call.
 """
 
 import asyncio
@@ -49,9 +49,8 @@ from schemas.text import did_you_mean
 class MCPClient:
     """A client of a service and, for stdio, its server process.
 
-    Good for one start. ``known_era`` saves the question which era the server speaks. Without a ``launcher`` it makes
-    one of its own, with a keeper of its own; a worker shares one. :class:`ClientLifecycle` has more on its start and
-    end.
+    It can be started once. With ``known_era``, the server is not asked for its era. Without a ``launcher`` it makes its
+    own, with its own keeper; a worker shares one. :class:`ClientLifecycle` describes its start and end.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class MCPClient:
         await self._life.start()
 
     async def stop(self) -> None:
-        """End the server and remove its folder. Idempotent, bounded, never raises; calls in flight are given up."""
+        """End the server and remove its folder. Idempotent, bounded, never raises. Running calls are given up."""
         await self._life.stop()
 
     @property
@@ -107,7 +106,7 @@ class MCPClient:
 
     @property
     def exit(self) -> ProcessExit | None:
-        """How the server ended, once it has; over HTTP the end of a session has neither exit code nor signal."""
+        """How the server ended, or None. Over HTTP the end of a session has neither exit code nor signal."""
         return self._life.exit
 
     @property
@@ -138,25 +137,25 @@ class MCPClient:
         return self._life.program
 
     def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:
-        """Have ``callback`` called once, in the loop, when the server ends without ``stop`` having been asked.
+        """Call ``callback`` once, in the loop, when the server ends without a call of ``stop``.
 
-        It is called soon when the server has already ended.
+        If the server has already ended, it is called soon.
         """
         self._life.on_exit(callback)
 
     def on_tools(self, callback: Callable[["MCPClient"], None]) -> None:
-        """Have ``callback`` called when the tools were listed again, or the server announces that they have changed."""
+        """Call ``callback`` when the tools were listed again, or when the server announces that they have changed."""
         self._tools_callbacks.append(callback)
 
     def on_news(self, callback: Callable[[str, str], None]) -> None:
-        """Have ``callback`` called with each notification of the server: what has changed, and which.
+        """Call ``callback`` with each notification of the server: the kind of change, and what has changed.
 
-        That is ``list_changed`` and the kind of the list, or ``resource_updated`` and the URI of the resource.
+        These are ``list_changed`` and the kind of the list, or ``resource_updated`` and the URI of the resource.
         """
         self._news_callbacks.append(callback)
 
     def add_done_callback(self, callback: Callable[["MCPClient"], None]) -> None:
-        """Have ``callback`` called in the loop when nothing of the client is left; only after ``start`` was called."""
+        """Call ``callback`` in the loop when nothing of the client is left. Works only after ``start``."""
         self._life.add_done_callback(partial(callback, self))
 
     async def _initialized(
@@ -220,12 +219,12 @@ class MCPClient:
 
     @property
     def tools_changed(self) -> bool:
-        """Whether the server has announced a change since."""
+        """Whether the server has announced a change since the last listing."""
         return self._catalogue.changed
 
     @property
     def tools(self) -> list[dict[str, Any]]:
-        """The tools as they were listed last, as the server wrote them."""
+        """The last list of tools, as the server wrote them."""
         return self._catalogue.listing.tools
 
     async def get_tools(self) -> list[dict[str, Any]]:
@@ -247,7 +246,9 @@ class MCPClient:
         meta: Mapping[str, Any] | None = None,
         dialogue: Dialogue = SILENT,
     ) -> dict[str, Any]:
-        """The server's ``CallToolResult`` as it wrote it; ``isError: true`` is a result.
+        """Call a tool and return the server's ``CallToolResult`` unchanged.
+
+        ``isError: true`` is a result, not an error.
 
         ``timeout`` is in seconds (default: the service's ``call_timeout``) and includes the time that a question to
         the caller takes. With ``dialogue.returned`` it may be an ``InputRequiredResult``. Raises
@@ -291,7 +292,7 @@ class MCPClient:
         timeout: float | None = None,
         dialogue: Dialogue = SILENT,
     ) -> dict[str, Any]:
-        """The result of any other request (``resources/read``, ``prompts/get`` ...), as the server wrote it.
+        """Send any other request (``resources/read``, ``prompts/get`` ...) and return the result unchanged.
 
         ``timeout`` and errors as for :meth:`call_tool`.
         """

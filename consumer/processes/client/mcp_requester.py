@@ -1,4 +1,4 @@
-"""Requests to a server that has been started, and what their failures mean to our callers."""
+"""Sends requests to a started server, and turns failures into our errors."""
 
 import asyncio
 import time
@@ -25,17 +25,17 @@ from schemas.errors import InvalidMessage, McpError, OutcomeUnknown, SessionDied
 from schemas.text import in_seconds
 
 MAX_ROUNDS = 10
-"""Most questions in a row that a modern server may ask before it has to answer."""
+"""The most questions in a row that a modern server may ask before it has to answer."""
 
 _IDLE_ROUND = 0.05
-"""First pause before a call is sent again to a server that asked for nothing but a little time; doubles to 0.25."""
+"""The first pause (s) before a call is sent again to a server that only asked for time. It doubles up to 0.25 s."""
 
 
 class McpRequester:
-    """Sends requests over one session's dispatcher; from any task, any number at once.
+    """Sends requests over one session's dispatcher, from any task, any number at once.
 
-    ``await_exit`` waits a moment for the news that the server is gone, and tells how it ended if it is; ``connection``
-    is the one below the dispatcher.
+    ``await_exit`` waits a moment for the server's end and returns how it ended. ``connection`` is the one below the
+    dispatcher.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class McpRequester:
         timeout: float | None,
         dialogue: Dialogue = SILENT,
     ) -> dict[str, Any]:
-        """The result of one request, as the server wrote it; ``timeout`` covers all rounds of it.
+        """Send one request and return the server's result unchanged. ``timeout`` covers all its rounds.
 
         When it times out or its task is cancelled, the server is told (``notifications/cancelled``, or over HTTP from
         2026-07-28 on the end of the request's own stream).
@@ -98,7 +98,7 @@ class McpRequester:
     async def _rounds(
         self, method: str, params: Mapping[str, Any], timeout: float | None, dialogue: Dialogue
     ) -> dict[str, Any]:
-        """Revision 2026-07-28, multi round-trip requests: send again with the answers until there is a result."""
+        """Send a multi round-trip request (revision 2026-07-28) again with the answers until there is a result."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _IDLE_ROUND
         result = await self._round(method, params, timeout, dialogue)

@@ -1,4 +1,4 @@
-"""Two eras of MCP on one wire: finding out which one a server speaks, and writing requests for it.
+"""Finds out which era of MCP a server speaks, and writes requests for it.
 
 Up to 2025-11-25 a connection begins with the ``initialize`` handshake. From 2026-07-28 on there is no handshake:
 ``server/discover`` tells what a server can do, and every request carries version, client and capabilities in its
@@ -54,23 +54,23 @@ from consumer.sessions.dialogue import DEFAULT_CAPABILITIES
 from schemas.errors import McpError
 
 PROBE_TIMEOUT = 2.5
-"""Seconds for the answer to ``server/discover``; a server that is silent on what it does not know is old."""
+"""Seconds to wait for the answer to ``server/discover``. A server that ignores it is of the old era."""
 
 CLIENT_INFO = Implementation(name="mcp-sessions", version=__version__)
 log = structlog.get_logger(__name__)
 
 
 _LOST = ("Connection closed", "SSE stream")
-"""How the SDK begins what it says of a connection that broke under a request."""
+"""The beginning of the SDK's message for a connection that broke during a request."""
 
 
 def connection_lost(fault: MCPError) -> bool:
-    """Whether the connection was lost. Many servers use the code -32000 too, so the SDK's text is compared."""
+    """Return whether the connection was lost. Many servers also use the code -32000, so the SDK's text is compared."""
     return fault.code == CONNECTION_CLOSED and fault.message.startswith(_LOST)
 
 
 def answer_lost(fault: MCPError) -> bool:
-    """Whether the stream of one answer has ended without it, in the SDK's words; the session lives on."""
+    """Return whether the stream of one answer ended without the answer, by the SDK's text. The session lives on."""
     return fault.code == CONNECTION_CLOSED and fault.message.startswith(("SSE stream ended", "SSE stream failed"))
 
 
@@ -81,12 +81,12 @@ async def negotiate(
     known: Era | None = None,
     capabilities: Mapping[str, Any] = DEFAULT_CAPABILITIES,
 ) -> Introduction:
-    """Find out what the server speaks and set ``session`` up for it; returns what the server tells of itself.
+    """Find out the server's era and set ``session`` up for it. Return the server's introduction.
 
     ``capabilities`` are those that a handshake offers.
 
-    Whatever goes wrong with the question means "old", except that the connection is gone. A server that was only slow
-    to start answers the handshake that follows with "too late, I am modern" and is asked once more.
+    Any failure of the question means the old era, except a lost connection. A modern server that was only slow to start
+    refuses the handshake that follows, and is asked once more.
     """
     if known is not Era.HANDSHAKE and (found := await _discover(session, LATEST_MODERN_VERSION)):
         return found
@@ -102,7 +102,7 @@ async def negotiate(
 async def _initialize(
     session: ClientSession, dispatcher: JSONRPCDispatcher[Any], capabilities: Mapping[str, Any]
 ) -> Introduction:
-    """Shake hands, as the SDK's session does, with a server that may write its introduction carelessly."""
+    """Shake hands like the SDK's session, but tolerate mistakes in the server's introduction."""
     raw = await dispatcher.send_raw_request(
         "initialize",
         {
@@ -150,7 +150,7 @@ async def _discover(session: ClientSession, version: str) -> Introduction | None
 
 
 def _mutual(refusal: MCPError) -> str | None:
-    """The modern version that a server names in its refusal and that we speak, too."""
+    """Return the modern version that a server names in its refusal and that we support too."""
     if refusal.code != UNSUPPORTED_PROTOCOL_VERSION:
         return None
     try:
@@ -161,7 +161,7 @@ def _mutual(refusal: MCPError) -> str | None:
 
 
 class Envelope:
-    """Writes what each request carries beside its own parameters, for the era and the version agreed on."""
+    """Writes the parts of each request beside its own parameters, for the agreed era and version."""
 
     def __init__(self, era: Era, version: str) -> None:
         self.era = era
@@ -172,11 +172,11 @@ class Envelope:
             CLIENT_CAPABILITIES_META_KEY: DEFAULT_CAPABILITIES,
         }
         self.log_level: str | None = None
-        """From which level on a 2026-07-28 server tells its log messages; None: it tells none."""
+        """The lowest level of log messages that a 2026-07-28 server sends; None: it sends none."""
         self._header_maps: dict[str, dict[tuple[str, ...], str]] = {}
 
     def admit(self, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The tools that may be used; 2026-07-28 demands to drop those with invalid ``x-mcp-header`` annotations."""
+        """Return the usable tools. 2026-07-28 requires dropping those with invalid ``x-mcp-header`` annotations."""
         if self.era is Era.HANDSHAKE:
             return tools
         admitted = [tool for tool in tools if find_invalid_x_mcp_header(tool.get("inputSchema")) is None]
@@ -190,9 +190,9 @@ class Envelope:
         opts: CallOptions,
         capabilities: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """``params`` as they are sent; the headers that HTTP needs are put into ``opts``.
+        """Return ``params`` as they are sent. The headers that HTTP needs are put into ``opts``.
 
-        ``capabilities`` are those of the requester, where it says which it has.
+        ``capabilities`` are those of the requester, if it has named any.
         """
         headers = opts.setdefault("headers", {})
         headers[MCP_PROTOCOL_VERSION_HEADER] = self._version

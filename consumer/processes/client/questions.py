@@ -1,4 +1,4 @@
-"""What a server asks and tells while it works on requests, and whose requester it reaches, in both eras.
+"""A server's questions and messages during requests, and the requesters that get them, in both eras.
 
 Up to 2025-11-25 a question is a request of the server (``elicitation/create``, ``sampling/createMessage``,
 ``roots/list``) that names no call; from 2026-07-28 on it is the result of the call itself,
@@ -31,10 +31,10 @@ from schemas.base import Json
 from schemas.errors import McpError
 
 MAX_OPEN = 8
-"""Questions that may be open to one caller at once; more are declined."""
+"""The most open questions to one caller. Further ones are declined."""
 
 MAX_LOG = 64 << 10
-"""Bytes of one log message's data; a longer one is cut."""
+"""The most bytes of one log message's data. A longer one is cut."""
 
 MAX_LOGS = 1_000
 """The most log messages for the requester of one request; more are dropped."""
@@ -43,7 +43,7 @@ MAX_CHANGES = 1_000
 """The most changes for the requester of one request; more are dropped."""
 
 TELL_TIMEOUT = 5.0
-"""How long (s) a result waits until its requester has been told what came before it."""
+"""How long (s) a result waits until its requester has the messages before it."""
 
 USER_REJECTED = -1
 """The error code of MCP for a question that the user refused."""
@@ -63,7 +63,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Request:
-    """A request in flight whose requester can be reached, and the questions that are open to it."""
+    """A running request with its requester and the questions that it has not answered."""
 
     def __init__(self, dialogue: Dialogue) -> None:
         self.dialogue = dialogue
@@ -86,7 +86,7 @@ class _Request:
                 self._all_told.set()
 
     async def all_told(self) -> None:
-        """Wait, within a bound, until the requester has every message that the server sent before its result."""
+        """Wait, up to a limit, until the requester has every message that the server sent before its result."""
         await asyncio.sleep(0)  # what was read before the result is being told from here on
         if self._telling:
             with suppress(TimeoutError):
@@ -95,7 +95,7 @@ class _Request:
 
 
 class Questions:
-    """Who is reached by what one server asks and tells: the requesters of the requests in flight."""
+    """Passes one server's questions and messages to the requesters of its running requests."""
 
     def __init__(self) -> None:
         self._requests: list[_Request] = []
@@ -103,7 +103,7 @@ class Questions:
     def offered(self, dialogue: Dialogue) -> AbstractAsyncContextManager[None]:
         """Offer the requester to the server while a request runs. A question that is open at its end is dropped.
 
-        A result is as late as what the server has told before it.
+        The result waits for the server's earlier messages.
         """
         if dialogue.on_question is None and dialogue.on_log is None and dialogue.on_change is None:
             return _NOBODY
@@ -121,7 +121,7 @@ class Questions:
                 task.cancel()
 
     async def elicit(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
-        """The SDK's callback for ``elicitation/create``; declined where nobody can be asked."""
+        """Handle ``elicitation/create``, as a callback of the SDK. It is declined if no requester can be asked."""
         given = await self._asked(context, "elicitation/create", _written(params))
         if isinstance(given, ErrorData):
             return ElicitResult.model_validate(DECLINED)
@@ -140,7 +140,7 @@ class Questions:
         return given if isinstance(given, ErrorData) else ListRootsResult.model_validate(given)
 
     async def _asked(self, context: ClientRequestContext, method: str, params: Json) -> Json | ErrorData:
-        """Such a question does not say which request it belongs to: it goes to the requester who offered last."""
+        """Pass a question to the last requester that offered to answer, because the question names no request."""
         asked = next((one for one in reversed(self._requests) if one.dialogue.offers(method, params)), None)
         if asked is None or len(asked.open) >= MAX_OPEN:
             return ErrorData(code=INVALID_REQUEST, message=f"{method} is not supported")
@@ -174,9 +174,9 @@ class Questions:
 
 
 async def answers(requests: Mapping[str, Any], dialogue: Dialogue) -> Json:
-    """The ``inputResponses`` to the ``inputRequests`` of an input-required result.
+    """Return the ``inputResponses`` to the ``inputRequests`` of an input-required result.
 
-    Raises :class:`McpError` for what is not offered, but for an elicitation, which is declined.
+    Raises :class:`McpError` for a kind of question that is not offered, except an elicitation, which is declined.
     """
     found: Json = {}
     for key, request in requests.items():
@@ -200,7 +200,7 @@ async def answers(requests: Mapping[str, Any], dialogue: Dialogue) -> Json:
 
 
 async def _answer(dialogue: Dialogue, method: str, params: Json) -> Json | ErrorData:
-    """The requester's answer in the protocol's form; ``cancel`` or an error if there is no answer."""
+    """Return the requester's answer in the protocol's form; ``cancel`` or an error if there is none."""
     assert dialogue.on_question is not None
     try:
         given = await dialogue.on_question(method, params)

@@ -1,4 +1,4 @@
-"""Why a start did not succeed, and whether another try can help."""
+"""Decides after a failed start whether another try can help."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,28 +23,28 @@ class Again(Enum):
     """Whether to try once more."""
 
     NO = auto()
-    """A missing command, a crash with a traceback, a refusal: the same would happen again."""
+    """Never: a missing command, a crash with a traceback or a refusal would happen again."""
 
     ONCE = auto()
-    """The server was ended by a signal: somebody may have been short of memory."""
+    """Once: the server was ended by a signal, perhaps because memory was short."""
 
     AS_OLD = auto()
-    """The server read the question which era it speaks and left: ask it no such thing, at once."""
+    """At once, as a server of the old era: it ended when it was asked for its era."""
 
     WHILE_TIME = auto()
-    """No process could be forked, nobody listens at the URL yet."""
+    """Until the deadline: no process could be forked, or nothing listens at the URL yet."""
 
 
 @dataclass
 class Setback(Exception):
-    """One try to start a server has failed with ``error``."""
+    """One try to start a server failed with ``error``."""
 
     error: SessionsError
     again: Again = Again.NO
 
 
 def tries(pause: Callable[[float], Awaitable[None]], deadline_passed: Callable[[], bool]) -> AsyncRetrying:
-    """The policy: tries at the start of one client, all of them before its deadline. Raises the last setback."""
+    """Return the retry policy for one client. All tries begin before its deadline. It raises the last setback."""
 
     def another_helps(state: RetryCallState) -> bool:
         setback = state.outcome.exception() if state.outcome is not None else None
@@ -63,7 +63,7 @@ def tries(pause: Callable[[float], Awaitable[None]], deadline_passed: Callable[[
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first real exception inside exception groups."""
+    """Return the first real exception inside exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -17,7 +17,7 @@ from schemas.errors import StartTimeout
 
 
 class StdioConnection(Connection):
-    """The pipes of a process and its life."""
+    """The pipes of a process, and its state."""
 
     process: ServerProcess
 
@@ -42,7 +42,7 @@ class StdioConnection(Connection):
 
     @property
     def _clue(self) -> str:
-        """What it wrote in the place of MCP, as the end of a message."""
+        """Return what the server wrote instead of MCP, as the end of a message."""
         bad_output = self._stdout.bad_output
         return f"; the first line on its stdout that is not MCP: {quoted(bad_output)}" if bad_output else ""
 
@@ -70,7 +70,7 @@ class StdioConnection(Connection):
         self.process.hurry = True
 
     def begin(self, gone: Callable[[ProcessExit], None]) -> None:
-        """Have ``gone`` called when the process exits."""
+        """Call ``gone`` when the process exits."""
         self.process.forget_stdin_duplicate()
         self.process.add_done_callback(gone)
 
@@ -97,6 +97,6 @@ async def over_stdio(service: MCPService, launcher: Launcher, line_cap: int) -> 
 
 
 def _not_there(service: MCPService) -> str:
-    """The scripts of its command that are not there, as the end of a message."""
+    """Return the missing scripts of the service's command, as the end of a message."""
     names = ", ".join(repr(name) for name in missing_files(service))
     return f"; its command names {names}, which is not in {Path.cwd()}, the folder of this process" if names else ""

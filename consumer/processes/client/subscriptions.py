@@ -1,4 +1,4 @@
-"""What a session wants to hear of changes at its server, in both eras.
+"""The subscriptions of a session to changes at its server, in both eras.
 
 Up to 2025-11-25 each resource is subscribed to, and lists that change are announced to everybody. From 2026-07-28 on
 one request, ``subscriptions/listen``, stays open and names all that is wanted; it is sent anew when that changes.
@@ -16,15 +16,15 @@ from consumer.processes.client.era import Era
 from schemas.errors import InvalidMessage, McpError, ToolTimeout
 
 MAX_SUBSCRIPTIONS = 256
-"""Resources that one session can be subscribed to."""
+"""The most resources that one session can subscribe to."""
 
 STOP_TIMEOUT = 2.0
-"""How long (s) it may take to tell the server that a request listens no longer."""
+"""How long (s) telling the server to end a listening request may take."""
 
 _LISTS = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
 
 Send = Callable[[str, dict[str, Any], float | None], Coroutine[Any, Any, dict[str, Any]]]
-"""Sends a request, with the seconds that it may take."""
+"""Sends a request with a time limit (s)."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,10 +39,10 @@ class Subscriptions:
         self._acknowledged: asyncio.Future[dict[str, Any]] | None = None
 
     async def add(self, uri: str | None, era: Era, send: Send, timeout: float) -> None:
-        """Subscribe to a resource, and from 2026-07-28 on to lists that change; without ``uri`` to these alone.
+        """Subscribe to a resource, and from 2026-07-28 on also to changes of lists; without ``uri`` only to these.
 
         Raises:
-            InvalidMessage: the session has as many subscriptions as it may have.
+            InvalidMessage: the session has reached its limit of subscriptions.
             McpError: the server refuses.
         """
         async with self._lock:
@@ -79,7 +79,7 @@ class Subscriptions:
             self._acknowledged.set_result(told.model_dump(by_alias=True, mode="json", exclude_none=True))
 
     async def _listen(self, uris: list[str], send: Send, timeout: float) -> dict[str, Any]:
-        """Replace the request that listens; returns what the server says that it will tell of."""
+        """Replace the listening request. Return which changes the server agrees to report."""
         before = self._listening
         self._acknowledged = asyncio.get_running_loop().create_future()
         wanted = {"notifications": {**_LISTS, "resourceSubscriptions": uris}}

@@ -42,7 +42,7 @@ else:  # the server's interpreter may not have our package; the keeper's file ne
 PR_SET_NAME = 15
 
 REHEARSAL_TIMEOUT = 2
-"""Seconds that the rehearsal may take; a server that does not leave when its input ends takes them all."""
+"""Seconds that the rehearsal may take. A server that does not exit when its input ends takes all of them."""
 
 _CLIENT = {"name": "mcp-sessions", "version": "0"}
 _MODERN = {
@@ -61,11 +61,11 @@ CONVERSATION: list[tuple[str, dict[str, Any]]] = [
     ("notifications/initialized", {}),
     ("tools/list", {"_meta": _MODERN}),
 ]
-"""How any session begins, in either era of MCP; what does not fit is answered with an error."""
+"""The first messages of any session, in either era of MCP. Those of the other era get an error."""
 
 
 def forget(job: Job) -> None:
-    """Make anew what a process has of its environment, remembers of it, or rolls only once."""
+    """Renew the state that a fork must not share: environment, caches, random seeds."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(job["env"])
@@ -95,15 +95,16 @@ def load(target: str) -> Callable[[], Any]:
 
 
 def be_alone() -> None:
-    """Raise RuntimeError when what was imported has started threads, which a fork would lose."""
+    """Raise RuntimeError if the import has started threads, which a fork would lose."""
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - names are all we want
         raise RuntimeError("importing it starts threads, which a fork would lose")
 
 
 def rehearse(function: Callable[[], Any]) -> None:
-    """Import what the function imports only when it runs (a third of a start): a fork tries it on a short session.
+    """Import what the function imports only when it runs, by running it once on a short session in a fork.
 
-    That fork talks to nobody and ends with its input; it has the helper's environment and folder.
+    This saves a third of a start. The fork has no client and ends with its input. It has the helper's environment and
+    folder.
     """
     reading, writing = os.pipe()
     pid = os.fork()
@@ -164,9 +165,9 @@ def run(function: Callable[[], Any]) -> Any:
 
 
 def leave(work: Callable[..., Any], *arguments: Any) -> NoReturn:
-    """Do the work and end as the interpreter does, but do not take apart what is about to vanish.
+    """Do the work and exit as the interpreter does, but without freeing memory.
 
-    That would copy most of the memory that the fork shares with the helper, and take longer than the start.
+    Freeing would copy most of the memory that the fork shares with the helper, and take longer than the start.
     """
     code = 1
     try:

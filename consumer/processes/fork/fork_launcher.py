@@ -1,4 +1,4 @@
-"""A launcher that forks Python servers from helpers which have imported them; all others start as ever."""
+"""A launcher that forks Python servers from helpers that have imported them. It starts all others normally."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from consumer.processes.stdio.process import ServerProcess
 from schemas.errors import SessionsError
 
 REST = 60.0
-"""Seconds for which servers are started from their commands after a helper could not be started or has died."""
+"""For how many seconds servers are started from their commands after a helper failed or died."""
 
 _OPTIONS_WITH_VALUE = {"-W", "-X", "--check-hash-based-pycs"}
 
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PythonCommand:
-    """A command of Python: the interpreter with its options, the ``sys.argv``, and where a script lies."""
+    """A Python command: the interpreter with its options, ``sys.argv``, and the folder of a script."""
 
     interpreter: tuple[str, ...]
     argv: tuple[str, ...]
@@ -74,23 +74,23 @@ def _shebang(script: Path) -> tuple[str, ...]:
 
 
 def _started(starting: asyncio.Task[ForkServer]) -> ForkServer | None:
-    """The helper, if it has come to one."""
+    """Return the helper, if its start has succeeded."""
     failed = not starting.done() or starting.cancelled() or starting.exception() is not None
     return None if failed else starting.result()
 
 
 class ForkLauncher(LocalLauncher):
-    """A :class:`LocalLauncher` for services that may have a ``fork_server``; one helper for each, when it is needed."""
+    """A :class:`LocalLauncher` with one helper for each service with a ``fork_server``, started when needed."""
 
     def __init__(self, *, parent: Path | None = None, ignore_term: bool | None = None) -> None:
         super().__init__(parent=parent, ignore_term=ignore_term)
         self._helpers: dict[str, asyncio.Task[ForkServer]] = {}
         self._resting: dict[str, float] = {}
         self._retired: set[str] = set()
-        """What is started from its command, if it still is: no service has it any more."""
+        """Retired services. If one is still started, its command is used."""
         self._leaving: set[asyncio.Task[ForkServer]] = set()
         self._users: dict[ForkServer, int | None] = {}
-        """The user that a helper and its forks run as, where it is one of their own."""
+        """The user that a helper and its forks run as, if they have their own."""
         self._closing = False
 
     def prepare(self, service: MCPService) -> None:
@@ -178,7 +178,7 @@ class ForkLauncher(LocalLauncher):
     async def _spawn_helper(
         self, service: MCPService, confinement: Confinement, argv: list[str], folder: Path, stdin: int, stderr: int
     ) -> tuple[Process, Watch]:
-        """The helper sees the folders of all sessions, since its forks have theirs there, and can enter its forks'."""
+        """Start a helper. It can see and enter the folders of its forks."""
         needs = [Path(keeper_child.__file__).parent, Path(child.__file__).parent]
         needs += needed_paths(resolve_command(service))
         try:

@@ -1,1 +1,1 @@
-"""How a process is started and kept apart from the others."""
+"""Starts processes and isolates them from each other."""

@@ -1,4 +1,4 @@
-"""A private file tree for a server, by bubblewrap (bwrap(1)).
+"""A private file tree for a server, made by bubblewrap (bwrap(1)).
 
 Inside, a server sees the system's directories read-only, its own folder, and what its command cannot do without: the
 directory of the program or script, the virtualenv or ``node_modules`` around it, and the files that its command and
@@ -43,7 +43,7 @@ _ETC = (
 _TOO_WIDE = {Path("/"), Path("/home"), Path("/root"), Path("/tmp"), Path("/var"), Path("/etc")}  # noqa: S108
 
 _MADE = {"proc", "dev", "sys"}
-"""What a bubble has of its own."""
+"""The directories that a bubble has of its own."""
 
 _refusals: dict[str, str] = {}
 
@@ -61,7 +61,7 @@ async def bubblewrap_refusal(bwrap: str | None) -> str:
 def bubblewrap_arguments(
     service: MCPService, needed: Iterable[Path], folder: Path, cwd: Path, *, own_processes: bool = True
 ) -> list[str]:
-    """The options of bwrap; ``folder`` and ``allowed_paths`` are writable, what is ``needed`` and named read-only."""
+    """Return the options of bwrap. ``folder`` and ``allowed_paths`` are writable, other paths read-only."""
     sandbox = service.sandbox
     arguments = [*_tree(), *_namespaces(network=sandbox.network, own_processes=own_processes)]
     wanted = dict.fromkeys([*needed, *named_paths(service)])
@@ -121,14 +121,14 @@ def _homes(path: Path) -> Iterator[Path]:
 
 
 def _nodes(path: Path) -> Iterator[Path]:
-    """What Node.js finds for a script in the directories above it: each ``node_modules``, the nearest package.json."""
+    """Return what Node.js looks for above a script: each ``node_modules``, and the nearest package.json."""
     yield from (parent / "node_modules" for parent in path.parents if (parent / "node_modules").is_dir())
     described = (parent / "package.json" for parent in path.parents if (parent / "package.json").is_file())
     yield from islice(described, 1)
 
 
 def _installed(path: Path) -> Iterator[Path]:
-    """The virtualenv or the ``node_modules`` that ``path`` lies in, and what that cannot do without."""
+    """Return the virtualenv or ``node_modules`` that contains ``path``, and what that needs."""
     for parent in path.parents:
         if parent.name == "node_modules":
             yield parent
@@ -147,7 +147,7 @@ def _interpreter_of(configuration: Path) -> Path:
 
 
 def _editable(environment: Path) -> Iterator[Path]:
-    """Where that lies which was installed into a virtualenv as editable: in path files, or in setuptools' finders."""
+    """Return the sources of editable installations in a virtualenv, from path files or setuptools' finders."""
     for packages in environment.glob("lib/python*/site-packages"):
         yield from _named_in(packages, packages.stat().st_mtime_ns)
 

@@ -24,13 +24,13 @@ from consumer.processes.stdio.stderr_tail import StderrTail
 
 MESSAGE_SIZE = 1 << 16
 END_TIMEOUT = 1.0
-"""Seconds that the helper has to leave when its socket is closed."""
+"""Seconds that the helper has to exit after its socket is closed."""
 
 log = structlog.get_logger(__name__)
 
 
 class CannotFork(Exception):
-    """There is no helper, or it did not fork; the sentence says why, and ``errno`` what the system said, or 0."""
+    """There is no helper, or it could not fork. The message says why; ``errno`` is the system's, or 0."""
 
     def __init__(self, why: str, errno: int = 0) -> None:
         super().__init__(why)
@@ -39,7 +39,7 @@ class CannotFork(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a fork becomes; ``limits`` maps names as ``RLIMIT_CORE`` to their value.
+    """The description of a forked process. ``limits`` maps names such as ``RLIMIT_CORE`` to their value.
 
     ``user`` is the id of a user that this process has for itself: whatever runs as that user ends with it. With
     ``as_user`` the process is that user from the start; without, its program changes to it.
@@ -56,7 +56,7 @@ class Job:
 
 
 class Process(Protocol):
-    """A process that somebody else has started, and whose number nobody else has until ``wait``."""
+    """A process that another process has started. Its id is not reused before ``wait``."""
 
     @property
     def pid(self) -> int:
@@ -67,7 +67,7 @@ class Process(Protocol):
 
 
 Watch = Callable[[Callable[[], None]], None]
-"""Given what to call, once, in the loop, when the process has ended."""
+"""Takes a function to call once, in the loop, when the process has ended."""
 
 Spawn = Callable[[int, int], Awaitable[tuple[Process, Watch]]]
 """Starts a process with these descriptors as its standard input and its standard error (and output)."""
@@ -87,13 +87,13 @@ class ForkedChild:
         self._on_exit: Callable[[], None] = lambda: None
 
     def watch(self, on_exit: Callable[[], None]) -> None:
-        """Have ``on_exit`` called once, in the loop, when it has ended; it has to call :meth:`wait`."""
+        """Call ``on_exit`` once, in the loop, when it has ended. ``on_exit`` has to call :meth:`wait`."""
         self._on_exit = on_exit
         if self._status is not None:
             asyncio.get_running_loop().call_soon(on_exit)
 
     def wait(self) -> int:
-        """The exit code, ``-n`` for signal n; only after its end was told."""
+        """Return the exit code, ``-n`` for signal n. Call it only after the end was reported."""
         assert self._status is not None
         self._reap(self.pid)
         if self._pidfd >= 0:
@@ -102,7 +102,7 @@ class ForkedChild:
         return self._status
 
     def is_there(self) -> bool:
-        """Whether its number is still its own, also where a helper that has been taken over has reaped it too soon."""
+        """Return whether its id is still its own, even if a compromised helper has reaped it too early."""
         if self._pidfd < 0:
             return True
         try:
@@ -119,10 +119,10 @@ class ForkedChild:
 
 
 class ForkServer:
-    """One process that forks. ``on_end`` is called in the loop when it has ended, asked or not; its forks end then.
+    """One process that forks. ``on_end`` is called in the loop when it has ended; its forks end with it.
 
-    One that has a ``user`` of its own has fewer rights than we, and may have been taken over by what it has forked. A
-    process that it calls its fork must have the same user, lest we signal another's for it.
+    A helper with its own ``user`` has fewer rights than the worker, and one of its forks may have compromised it. So a
+    process that it reports as its fork must have the same user. Otherwise the worker might signal a foreign process.
     """
 
     def __init__(self, on_end: Callable[["ForkServer"], None], *, user: int | None = None) -> None:
@@ -153,7 +153,7 @@ class ForkServer:
         return self._ready.done() and self._ready.exception() is None
 
     async def start(self, spawn: Spawn, *, timeout: float) -> None:
-        """Start the process and wait until it says that it is ready; :class:`CannotFork` if it does not."""
+        """Start the process and wait until it is ready. Raises :class:`CannotFork` if it does not get ready."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         read, write = os.pipe()
         self._connection = ours
@@ -177,9 +177,9 @@ class ForkServer:
         self._ready.result()
 
     async def fork(self, job: Job, stdin: int, stdout: int, stderr: int) -> ForkedChild:
-        """A process that does ``job`` on these descriptors, which stay the caller's; :class:`CannotFork`.
+        """Fork a process for ``job`` with these descriptors, which stay the caller's. Raises :class:`CannotFork`.
 
-        When it is cancelled, the process is ended as soon as it is there.
+        If this is cancelled, the process is ended as soon as it exists.
         """
         if self._connection is None:
             raise CannotFork("it has ended")
@@ -202,7 +202,7 @@ class ForkServer:
             raise
 
     def _send(self, data: bytes, descriptors: list[int]) -> None:
-        """Send a message with descriptors, which are closed then; when there is no room, as soon as there is."""
+        """Send a message with descriptors, now or as soon as there is room, and close the descriptors."""
         assert self._connection is not None
         self._unsent.append((data, descriptors))
         if len(self._unsent) == 1:
@@ -327,7 +327,7 @@ class ForkServer:
         self._on_end(self)
 
     def _disconnect(self, why: str) -> None:
-        """Let go of the helper, which ends by that; all that waits for it or depends on it hears ``why``."""
+        """Close the socket of the helper, which ends it. All waiting and dependent tasks get the reason."""
         if self._connection is None:
             return
         self._loop.remove_reader(self._connection.fileno())

@@ -1,4 +1,4 @@
-"""Saying at a worker's start how far its servers are kept apart on this host."""
+"""Logs at a worker's start how well its servers are isolated on this host."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Finding out what of the machine's tools works, by using it once."""
+"""Finds out which tools of the machine work, by using each once."""
 
 import asyncio
 import shutil
@@ -9,7 +9,7 @@ PROBE_TIMEOUT = 5.0
 
 
 def names_file(word: str) -> bool:
-    """Whether a word of a command is a file's path; it may as well be a program of any length, as after ``-c``."""
+    """Return whether a word of a command is a file's path. It may also be a long program text, as after ``-c``."""
     try:
         return Path(word).is_file()
     except (OSError, ValueError):
@@ -18,9 +18,9 @@ def names_file(word: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HostTools:
-    """Where the small programs are that bubbles are made with; ``None`` for what the machine lacks.
+    """The paths of the small programs that bubbles need; ``None`` for those that the machine lacks.
 
-    Busybox has a setpriv and an env that know less, so being there is not enough.
+    It is not enough that they exist: the setpriv and env of Busybox have fewer options.
     """
 
     setpriv: str | None

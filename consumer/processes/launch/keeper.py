@@ -1,7 +1,7 @@
-"""The worker's end of the keeper: the process whose children its servers are, so that nothing of them outlives it.
+"""The worker's end of the keeper, which is the parent of its servers and ends whatever they leave.
 
-What it does is in :mod:`consumer.processes.launch.keeper_child`. Where there is no Linux there is none: there a server
-is the worker's own child, ended with its process group.
+:mod:`consumer.processes.launch.keeper_child` describes it. Only Linux has a keeper. Elsewhere a server is the worker's
+own child, and is ended with its process group.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from consumer.processes.launch.minimal_environment import MARKER
 from consumer.processes.stdio.spawn import fork, watch
 
 MAX_DEATHS = 5
-"""Keepers that may die on us; then no server is started any more, since somebody kills them on purpose."""
+"""How many keepers may die. After that no server is started any more, because it looks like sabotage."""
 
 START_TIMEOUT = 10.0
 END_TIMEOUT = 6.0
-"""Seconds for its own ones: ending what is below it, and removing the base folder."""
+"""Seconds in addition to the keeper's own, for ending its children and removing the base folder."""
 
 log = structlog.get_logger(__name__)
 
 
 class Keeper:
-    """One helper process for a worker, started with the first server, replaced when it dies.
+    """One helper process of a worker, started with the first server, and replaced when it dies.
 
-    Its servers end with it: when it is killed, the kernel ends them, as it ends them with a worker that is killed.
+    If it is killed, the kernel ends its servers, as it does if the worker is killed.
     """
 
     def __init__(self, base: Path, mark: str) -> None:
@@ -58,7 +58,7 @@ class Keeper:
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def start(self, job: Job, stdin: int, stdout: int, stderr: int) -> ForkedChild:
-        """A process that does ``job`` on these descriptors, which stay the caller's. Raises :class:`OSError`."""
+        """Start a process for ``job`` with these descriptors, which stay the caller's. Raises :class:`OSError`."""
         self.begin()
         if self._starting is None:
             raise OSError("the keeper of the servers is not running: it was killed repeatedly, or is closed")

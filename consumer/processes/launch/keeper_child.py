@@ -50,13 +50,13 @@ PR_SET_NO_NEW_PRIVS = 38
 MESSAGE_SIZE = 1 << 20
 
 LOOK_AGAIN = 0.02
-"""Seconds between two looks for strays while there are some."""
+"""Seconds between two checks for strays while there are some."""
 
 LOOK = 1.0
-"""Seconds between two looks while there is no reason to: a server may have given up being a subreaper."""
+"""Seconds between two checks otherwise, because a server may have given up being a subreaper."""
 
 END_TIMEOUT = 2.0
-"""Seconds in which what is below it must be gone when the worker is."""
+"""Seconds within which all its children must be gone after the worker's end."""
 
 Job = dict[str, Any]
 """``id argv env cwd limits no_new_privs ignore_term user as_user``: ``limits`` maps names to both limits, ``user`` is
@@ -66,13 +66,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, value: Any) -> None:
-    """Set one thing of this process, as the manual of prctl says; raises OSError."""
+    """Set an attribute of this process, as the manual of prctl says. Raises OSError."""
     if _libc.prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
 class Parent:
-    """A process that forks on request: one thread, one selector. In a fork, ``serve`` returns the job."""
+    """A process that forks on request, with one thread and one selector. In a fork, ``serve`` returns the job."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -81,7 +81,7 @@ class Parent:
         self.pidfds: dict[int, int] = {}
         self.users: dict[int, int] = {}
         self.children = set(children_of(os.getpid()))
-        """What it has forked and not reaped."""
+        """The ids of its forks that are not reaped yet."""
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     def say(self, **message: Any) -> None:
@@ -90,7 +90,7 @@ class Parent:
             self.connection.send(json.dumps(message).encode())
 
     def serve(self, gone: Callable[[], NoReturn]) -> Job:
-        """Fork as told until the worker is ``gone``. Returns only in a fork, with what that has to do."""
+        """Fork on request until the worker is ``gone``. It returns only in a fork, with the fork's job."""
         looked = 0.0
         wait = LOOK
         while True:
@@ -230,7 +230,7 @@ def start_program(job: Job) -> NoReturn:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process; from the kernel's own list where it keeps one."""
+    """Return the children of a process, from the kernel's own list if it has one."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()]
     except OSError:
@@ -238,7 +238,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def parents() -> dict[int, int]:
-    """Every process and its parent."""
+    """Return each process with its parent."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -247,13 +247,13 @@ def parents() -> dict[int, int]:
 
 
 def signalled(action: Callable[[int, int], None], number: int) -> None:
-    """Send SIGKILL by ``os.kill`` or ``os.killpg``; that there is nobody left is the aim."""
+    """Send SIGKILL by ``os.kill`` or ``os.killpg``. It is no error if no process is left."""
     with contextlib.suppress(OSError):
         action(number, signal.SIGKILL)
 
 
 def end_user(user: int) -> None:
-    """Kill every process of ``user``, in one step of the kernel's that no fork escapes."""
+    """Kill every process of ``user``, with one kernel call that no fork can escape."""
     try:
         pid = os.fork()
     except OSError:
@@ -268,7 +268,7 @@ def end_user(user: int) -> None:
 
 
 def carriers(mark: bytes) -> list[int]:
-    """Processes whose environment has ``mark``; none where there is no /proc."""
+    """Return the processes whose environment has ``mark``; none if there is no /proc."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -280,7 +280,7 @@ def carriers(mark: bytes) -> list[int]:
 
 
 def end_carriers(mark: bytes) -> None:
-    """Kill what carries ``mark``; for what no keeper is the parent of any more. Bounded."""
+    """Kill every process that carries ``mark``, for those that have no keeper any more. Bounded."""
     for _ in range(20):
         if not (left := carriers(mark)):
             return
@@ -290,7 +290,7 @@ def end_carriers(mark: bytes) -> None:
 
 
 def main() -> None:
-    """Start servers when told; end all of them, and remove their files, when the worker is gone."""
+    """Start servers on request. When the worker is gone, end them all and remove their files."""
     base, mark = Path(sys.argv[1]), sys.argv[2].encode()
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Starting and clearing away server processes: folder, environment, sandbox, keeper.
+"""Starts server processes with folder, environment, sandbox and keeper, and removes what they leave.
 
 :class:`LocalLauncher` starts a process from the service's command;
 :class:`~consumer.processes.fork.fork_launcher.ForkLauncher` knows a quicker way for some.
@@ -34,10 +34,10 @@ log = structlog.get_logger(__name__)
 
 
 class Launcher(Protocol):
-    """Gives a service's client a process; when the block is left, the process and all that is its own are gone."""
+    """Gives a service's client a process. On leaving the block, the process and everything it owns is gone."""
 
     def prepare(self, service: MCPService) -> None:
-        """Begin what would make the first launch of ``service`` slower than the others; returns at once."""
+        """Begin the work that would make the first launch of ``service`` slow. Returns at once."""
 
     def retire(self, service: MCPService) -> None:
         """Release what was prepared for ``service``, which will not be launched again, if nothing else needs it."""
@@ -49,8 +49,8 @@ class Launcher(Protocol):
 class LocalLauncher:
     """Starts servers from their commands, below one base folder, as children of one keeper.
 
-    ``ignore_term`` starts servers with SIGTERM ignored, for platforms that send it to every process and not only to
-    the worker; by default that is done where ``DYNO`` tells that this is Heroku.
+    ``ignore_term`` starts servers with SIGTERM ignored, for platforms that send it to every process and not only to the
+    worker. The default is true on Heroku, which sets ``DYNO``.
     """
 
     def __init__(self, *, parent: Path | None = None, ignore_term: bool | None = None) -> None:
@@ -61,12 +61,12 @@ class LocalLauncher:
 
     @property
     def base(self) -> Path | None:
-        """The folder that holds the sessions' folders, once there was one."""
+        """The folder that contains the sessions' folders, if it exists."""
         return self._base.path if self._base is not None else None
 
     @property
     def keeper_pid(self) -> int | None:
-        """The parent of the servers, while it runs."""
+        """The process id of the keeper, while it runs."""
         return self._keeper.pid if self._keeper is not None else None
 
     def prepare(self, service: MCPService) -> None:
@@ -79,10 +79,10 @@ class LocalLauncher:
 
     @asynccontextmanager
     async def launch(self, service: MCPService) -> AsyncIterator[ServerProcess]:
-        """Start ``service``'s command; on leaving, end it and all that it has started, and remove its folder.
+        """Start ``service``'s command. On leaving, end it and everything it has started, and remove its folder.
 
-        Raises :class:`StartFailed` for a command that cannot be started whatever one tries, :class:`OSError` where
-        another try may help.
+        Raises :class:`StartFailed` for a command that can never be started, and :class:`OSError` if another try may
+        help.
         """
         command = resolve_command(service)
         base, _ = self.ground()
@@ -104,7 +104,7 @@ class LocalLauncher:
         return self._base, self._keeper
 
     async def spawn(self, service: MCPService, command: list[str], folder: Path) -> ServerProcess:
-        """A process for ``service``, which resolves to ``command``, in ``folder``; nobody has to end it yet."""
+        """Start a process for ``service`` with the resolved ``command``, in ``folder``. The caller ends it."""
         confinement = await confinement_of(service)
         bubble = confinement.kind == "bubblewrap"
         if confinement.user is not None:
@@ -140,7 +140,7 @@ class LocalLauncher:
         )
 
     async def start(self, job: Job, stdin: int, stdout: int, stderr: int) -> tuple[Process, Watch]:
-        """Have the keeper start ``job``; where there is no Linux, start it as a child of ours."""
+        """Let the keeper start ``job``. Without Linux, start it as a child of this process."""
         if sys.platform != "linux":
             plain = fork(list(job.argv), stdin=stdin, stdout=stdout, stderr=stderr, environment=job.env, cwd=job.cwd)
             return plain, partial(watch, plain)
@@ -150,7 +150,7 @@ class LocalLauncher:
     async def connected(
         self, process: ServerProcess, start: Callable[[int, int, int], Awaitable[tuple[Process, Watch]]]
     ) -> None:
-        """Have ``process`` started on three new pipes."""
+        """Start ``process`` with three new pipes."""
         (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = pipes(3)
         try:
             child, watch_it = await start(stdin, stdout, stderr)
@@ -177,7 +177,7 @@ class LocalLauncher:
 
 
 def working_directory(service: MCPService, folder: Path) -> Path:
-    """Where the server runs: its private ``folder``, or what its ``working_dir`` says."""
+    """Return the server's working directory: its private ``folder``, or ``working_dir`` of its sandbox."""
     if service.sandbox.working_dir is None:
         return folder
     cwd = Path(service.sandbox.working_dir).expanduser().absolute()
@@ -187,7 +187,7 @@ def working_directory(service: MCPService, folder: Path) -> Path:
 
 
 def resolve_command(service: MCPService) -> list[str]:
-    """The service's command with the program as an absolute path; :class:`StartFailed` when there is no such program.
+    """Return the service's command with an absolute path of the program. Raises :class:`StartFailed` if it is missing.
 
     A server runs in a folder of its own, so words that name a file relative to the worker's folder (SignalWire's
     ``["python3", "./todo_mcp.py"]``) are made absolute as well.
@@ -210,7 +210,7 @@ def resolve_command(service: MCPService) -> list[str]:
 
 
 def missing_files(service: MCPService) -> list[str]:
-    """The scripts in a service's command that are named relative to the worker's folder and are not there."""
+    """Return the missing scripts that a service's command names relative to the worker's folder."""
     if service.command is None or service.sandbox.working_dir is not None:
         return []
     scripts = (word for word in service.command[1:] if Path(word).suffix in SCRIPTS and not word.startswith("-"))
@@ -245,7 +245,7 @@ def _names_file(word: str) -> bool:
 
 
 def pipes(count: int) -> list[tuple[int, int]]:
-    """Open that many pipes, or none if descriptors run out."""
+    """Open this many pipes, or none if the descriptors run out."""
     made: list[tuple[int, int]] = []
     try:
         made += (os.pipe() for _ in range(count))

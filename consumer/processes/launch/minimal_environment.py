@@ -1,4 +1,4 @@
-"""What a server is given of the worker's world: a folder of its own and a handful of variables."""
+"""The folder and the environment variables that a server gets."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ PASSED_ON = ("PYTHONPATH", "NODE_PATH", "JAVA_HOME")
 
 
 def minimal_environment(folder: Path, extra: Mapping[str, str], mark: str) -> dict[str, str]:
-    """The whole environment of a server; ``extra`` (the service's ``env``) wins, except over the mark."""
+    """Return the whole environment of a server. ``extra`` (the service's ``env``) wins, except over the mark."""
     home = str(folder)
     return {
         "PATH": search_path(),
@@ -34,7 +34,7 @@ def minimal_environment(folder: Path, extra: Mapping[str, str], mark: str) -> di
 
 
 def make_folder(base: Path, user: int | None = None) -> Path:
-    """A new private folder (0700) of ``user`` below ``base``; nobody guesses its name, which tells no call id."""
+    """Make a private folder (0700) of ``user`` below ``base``. Its random name contains no call id."""
     folder = base / secrets.token_hex(12)
     folder.mkdir(mode=0o700)
     if user is not None:
@@ -43,5 +43,5 @@ def make_folder(base: Path, user: int | None = None) -> Path:
 
 
 def parent_of_bases(sandbox_dir: Path | None) -> Path:
-    """Where workers make their base folders: the setting, or the system's folder for temporary files."""
+    """Return where workers make their base folders: the setting, or the system's folder for temporary files."""
     return (sandbox_dir or Path(tempfile.gettempdir())).absolute()

@@ -1,4 +1,4 @@
-"""Removing a folder that somebody else may change meanwhile. Standard library only, for the keeper uses it as well.
+"""Removes a folder that other users may change meanwhile. Standard library only, because the keeper uses it too.
 
 No path below the folder is ever followed: directories are opened by descriptor without following links, checked, and
 flattened (what is deep is renamed up to the top), so that neither depth nor a link put in the way at the right moment
@@ -11,17 +11,17 @@ import time
 from pathlib import Path
 
 REMOVE_TIMEOUT = 3.0
-"""Seconds after which a folder that somebody keeps filling, or that cannot be removed, is left."""
+"""Seconds after which a folder is left that keeps being filled, or that cannot be removed."""
 
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LOOKED_AT = getattr(os, "O_PATH", os.O_RDONLY)
 
 
 def remove_tree(folder: Path, timeout: float = REMOVE_TIMEOUT) -> bool:
-    """Remove ``folder`` and all in it, also what was made read-only. Blocking and bounded; never raises.
+    """Remove ``folder`` and everything in it, also read-only files. Blocking and bounded; never raises.
 
-    Returns whether it is gone. What cannot be removed (another user's, a mount) is left. ``folder`` itself must be a
-    directory that belongs to us, or lie where only we can put something; the way to it is trusted.
+    Return whether it is gone. Files of other users and mounts are left. ``folder`` itself must be a directory of our
+    user, or lie where only our user can write. The path to it is trusted.
     """
     try:
         parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -68,13 +68,13 @@ def _remove(parent: int, name: str, deadline: float) -> bool:
 
 
 def _is_ours_alone(directory: int) -> bool:
-    """Whether only we could have put there what is in it, as we do with the folders of servers that are other users."""
+    """Return whether only we could have written into it, as into the folders of servers with their own users."""
     seen = os.fstat(directory)
     return seen.st_uid == os.geteuid() and not seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _emptied(top: int, deadline: float) -> bool:
-    """Remove what is in ``top``; whether all of it could be."""
+    """Remove the contents of ``top``. Return whether all of it could be removed."""
     stuck: set[str] = set()
     moved = 0
     while names := [name for name in os.listdir(top) if name not in stuck]:
@@ -100,7 +100,7 @@ def _emptied(top: int, deadline: float) -> bool:
 
 
 def _lifted(directory: int, top: int, moved: int, deadline: float) -> int:
-    """Unlink the files of ``directory`` and rename what it has of directories up to ``top``."""
+    """Unlink the files of ``directory``, and rename its subdirectories up to ``top``."""
     for name in os.listdir(directory):
         if time.monotonic() > deadline:
             break
@@ -119,7 +119,7 @@ def _lifted(directory: int, top: int, moved: int, deadline: float) -> int:
 
 
 def _unlinked(directory: int, name: str) -> bool:
-    """Unlink anything but a directory; whether it is gone."""
+    """Unlink anything but a directory. Return whether it is gone."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:

@@ -1,12 +1,12 @@
-"""How a server is kept apart: which kind of sandbox it gets, as which user it runs, and the limits of its resources.
+"""Isolates a server: chooses its kind of sandbox, its user and its resource limits.
 
 Limits, death signal and new user are set by the keeper between fork and exec
 (:mod:`consumer.processes.launch.keeper_child`). Only bubblewrap is a program that comes before the server's own::
 
     [bwrap ... -- [setpriv ... --] [env ... --]] command
 
-What was asked for and cannot be had here refuses the service; what was not asked for is left out, and said once at the
-worker's start.
+If the configuration requires an isolation that this host does not support, the service is refused. If it does not, the
+isolation is left out, and the worker logs this once at its start.
 """
 
 import itertools
@@ -33,22 +33,22 @@ DEFAULT_FILE_SIZE = 1 << 30
 
 
 _USERS = range(1_900_000_000, 1_990_000_000)
-"""Ids of users that belong to nobody."""
+"""Ids of users that no account has."""
 
 _CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
-"""What it takes to start a server as another user, to end it, and to remove its files."""
+"""The capabilities for starting a server as another user, ending it, and removing its files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What keeps one server apart here: the kind that it gets, and the id of the user that it alone runs as."""
+    """The isolation of one server: the kind of its sandbox, and the id of the user that only it runs as."""
 
     kind: Literal["bubblewrap", "limits", "none"]
     user: int | None = None
 
 
 async def confinement_of(service: MCPService, *, forks: bool = False) -> Confinement:
-    """The confinement of a new server; :class:`StartFailed` when what was asked for cannot be had here.
+    """Return the isolation of a new server. Raises :class:`StartFailed` if a required one is not available.
 
     ``forks`` is for the helper of a fork server, whose forks share what it has. It has no process namespace, because
     its forks are known by their numbers, and so a bubble has a use for it only where the user changes.
@@ -80,7 +80,7 @@ async def no_bubblewrap() -> str:
 
 
 def own_user(sandbox: Sandbox) -> int | None:
-    """The id of a user of its own for a server of a worker that is root, unless told otherwise. It belongs to nobody.
+    """Return the id of an unused user for a server, if the worker is root and not told otherwise.
 
     With one, the kernel keeps servers from each other's files, memory and signals, and counts their processes.
     """
@@ -91,10 +91,10 @@ def own_user(sandbox: Sandbox) -> int | None:
 
 @cache
 def _numbers() -> Iterator[int]:
-    """Count from a random start, which is rolled when it is needed and not when this is imported.
+    """Count from a random start, which is drawn at the first use and not at the import.
 
-    No two living servers of one host may have the same number, for one's end is the other's; and workers may be forks
-    of one process.
+    No two live servers of one host may have the same number, because ending one would end the other. Workers may be
+    forks of one process.
     """
     return itertools.count(secrets.randbelow(len(_USERS)))
 
@@ -117,7 +117,7 @@ def cannot_change_users() -> str:
 
 
 def limits(sandbox: Sandbox) -> dict[str, int]:
-    """The limits for ``sandbox``, by their names in the module :mod:`resource`.
+    """Return the limits for ``sandbox``, by their names in the module :mod:`resource`.
 
     RLIMIT_DATA rather than RLIMIT_AS: Node reserves gigabytes of address space that it never touches.
     """
@@ -134,13 +134,13 @@ def limits(sandbox: Sandbox) -> dict[str, int]:
 
 
 def _allowed(which: int, value: int) -> int:
-    """``value``, or the hard limit that we live under ourselves: only root could raise it."""
+    """Return ``value``, or our own hard limit if that is lower, because only root could raise it."""
     _, hard = resource.getrlimit(which)
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def environment_of_limits(sandbox: Sandbox) -> dict[str, str]:
-    """Variables that tell a runtime of its limit: Node collects garbage in time instead of running into the wall."""
+    """Return variables that tell a runtime its limit, so that Node collects garbage before it runs into the limit."""
     if sandbox.memory is None:
         return {}
     return {"NODE_OPTIONS": f"--max-old-space-size={max(16, sandbox.memory * 3 // 4 >> 20)}"}
@@ -157,7 +157,7 @@ async def wrapped(
     ignore_term: bool = False,
     forks: bool = False,
 ) -> list[str]:
-    """The argument vector that starts ``command`` (its program an absolute path) in its bubble, if it has one.
+    """Return the arguments that start ``command`` (its program an absolute path) in its bubble, if it has one.
 
     It can write to ``folder`` and read what it ``needs`` beside what its command does.
 

@@ -1,9 +1,9 @@
-"""The base folder of a worker's sessions, and what tells whether its worker lives: a lock that the kernel lets go of.
+"""The base folder of a worker's sessions, with a lock that shows whether the worker is alive.
 
-A worker that is killed is cleared up after by its keeper. Where that was killed as well (a container out of memory, a
-cgroup that is ended), the next worker on the same host finds the folder without a living owner and sweeps it up, with
-every process that still carries its mark. It lies where others may write, so nothing in it is believed that is not a
-plain file of our own, no link is followed, and nothing that is opened can block.
+If a worker is killed, its keeper cleans up. If the keeper was killed too (a container out of memory, a cgroup that
+ended), the next worker on the same host finds the folder without a live owner. It removes the folder, and every process
+that still carries its mark. Other users may write into the parent folder. So only plain files of our own user are
+trusted, no link is followed, and no open can block.
 """
 
 import fcntl
@@ -25,17 +25,17 @@ from consumer.processes.launch.removal import remove_tree
 
 NAME = "mcp-sessions-"
 OWNER = ".worker"
-"""The file that is locked while the worker lives; says on which host."""
+"""The file that is locked while the worker lives. It contains the host's name."""
 
 log = structlog.get_logger(__name__)
 
 
 class NotOurs(OSError):
-    """What has a name as ours was made by somebody else, or is of another kind."""
+    """A file or folder with a name of ours was made by another user, or is of another kind."""
 
 
 class SessionRoot:
-    """A new base folder below ``parent``; it cannot be listed, so that no server finds the others by looking."""
+    """A new base folder below ``parent``. It cannot be listed, so that servers cannot find each other's folders."""
 
     def __init__(self, parent: Path) -> None:
         parent = parent.absolute()
@@ -61,9 +61,9 @@ class SessionRoot:
 
 
 def sweep(sandbox_dir: Path | None) -> None:
-    """Remove what killed workers of this host have left, folders and processes. Blocking: run it in a thread.
+    """Remove the folders and processes that killed workers of this host left. Blocking: run it in a thread.
 
-    Never raises, and always ends: what cannot be removed, or is not ours, is left and told.
+    It never raises, and always ends. What cannot be removed, or is not ours, is left and logged.
     """
     try:
         found = sorted(parent_of_bases(sandbox_dir).glob(f"{NAME}*"))
@@ -86,7 +86,7 @@ def sweep(sandbox_dir: Path | None) -> None:
 
 @contextmanager
 def _taken_over(path: Path) -> Iterator[dict[str, Any] | None]:
-    """What its owner wrote, with the lock held; None if the owner is alive or runs on another host."""
+    """Lock the folder and return what its owner wrote; None if the owner is alive or runs on another host."""
     with _opened(path) as lock:
         owner: Any = None
         with suppress(BlockingIOError):
@@ -99,7 +99,7 @@ def _taken_over(path: Path) -> Iterator[dict[str, Any] | None]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """The lock file of a base folder, both looked at before they are trusted; :class:`NotOurs`."""
+    """Open the lock file of a base folder after checking both. Raises :class:`NotOurs`."""
     folder = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _check(os.fstat(folder), stat.S_ISDIR, "folder")

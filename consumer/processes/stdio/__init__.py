@@ -1,1 +1,1 @@
-"""A server as a process: pipes, lines, and how it ends."""
+"""A server as a process: its pipes, its lines, and its end."""

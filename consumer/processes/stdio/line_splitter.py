@@ -1,19 +1,19 @@
-"""Cuts what comes through a pipe into lines, in linear time and with a bound.
+"""Splits the output of a pipe into lines, in linear time and with a limit.
 
 The framing is that of MCP's stdio transport (revision 2025-11-25, basic/transports: one JSON object a line, UTF-8).
 Nothing here knows processes or sessions.
 """
 
 DEFAULT_LINE_CAP = 16 * 1024 * 1024
-"""Longest line in bytes that is taken from a server."""
+"""The longest line in bytes that is accepted from a server."""
 
 
 class LineTooLong(Exception):
-    """A line is longer than the cap; there is no telling where the next message starts."""
+    """A line is longer than the limit, so the beginning of the next message is unknown."""
 
 
 class LineSplitter:
-    """Cuts a stream of chunks into lines, looking at every byte once."""
+    """Splits a stream of chunks into lines, looking at every byte once."""
 
     def __init__(self, cap: int = DEFAULT_LINE_CAP) -> None:
         self._cap = cap
@@ -21,7 +21,7 @@ class LineSplitter:
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes, without their ends; :class:`LineTooLong` when one passes the cap."""
+        """Return the lines that ``data`` completes, without their ends. Raises :class:`LineTooLong`."""
         head, *rest = data.split(b"\n")
         self._size += len(head)
         if self._size > self._cap:

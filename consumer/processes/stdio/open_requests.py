@@ -1,4 +1,4 @@
-"""The requests that a server has not answered yet, so that each response reaches its request."""
+"""The requests that a server has not answered yet. Matches each response with its request."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,13 @@ from consumer.processes.jsonrpc import Answer, failure, quoted
 
 
 class OpenRequests:
-    """Follows what is sent and says whose an answer is."""
+    """Tracks sent requests, and finds the request of each answer."""
 
     def __init__(self) -> None:
         self._open: set[RequestId] = set()
         self._newest = 0
         self.apart: Callable[[RequestId], bool] = lambda _: False
-        """Whether an id was given out beside the SDK."""
+        """Whether an id was used by a request outside the SDK."""
 
     def sent(self, message: JSONRPCMessage) -> None:
         """Note a message that is sent."""
@@ -36,15 +36,16 @@ class OpenRequests:
         self._open.add(request_id)
 
     def given_up(self, request_id: RequestId) -> None:
-        """Note that nobody waits for a request any more."""
+        """Note that no caller waits for a request any more."""
         self._open.discard(request_id)
 
     def claimed(self, answer: Answer) -> Answer | None:
-        """The answer with the id of its request; ``None`` when it is for none.
+        """Return the answer with the id of its request; ``None`` if no request matches.
 
-        An answer without a usable id, or with one that was never given out, is for the only request that is open. Who
-        asked gets an error then, never a result, which may be another request's. A method that is unknown, without an
-        id, is a notification's: servers answer these, too, and who could read the method could read an id.
+        An answer without a usable id, or with one that was never used, is matched with the only open request. Its
+        caller gets an error and never a result, which may belong to another request. An error "unknown method" without
+        an id is the answer to a notification: servers answer these too, and one that can read the method can read an
+        id.
         """
         request_id = coerce_request_id(answer.id) if answer.id is not None else None
         if request_id in self._open:

@@ -1,4 +1,4 @@
-"""Our ends of a child's pipes, on nothing but ``add_reader`` and ``add_writer``.
+"""Our ends of a child's pipes, based only on ``add_reader`` and ``add_writer``.
 
 The event loops' own pipe transports are not used: uvloop's closes a descriptor twice (libuv first, then the file
 object, and in between a thread may have been given the number), and plain asyncio's cannot be aborted once closed.
@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 
 READ_SIZE = 65_536
-"""As much as a pipe holds."""
+"""The most bytes of one read: as many as a pipe holds."""
 
 
 class PipeReader:
-    """Reads a pipe as long as it is open; owns the descriptor.
+    """Reads a pipe while it is open. Owns the descriptor.
 
     ``on_end`` is called once, when the other end is closed; not when we close ours.
     """
@@ -45,7 +45,7 @@ class PipeReader:
             self._loop.remove_reader(self._descriptor)
 
     def resume(self) -> None:
-        """Read on; idempotent."""
+        """Resume reading; idempotent."""
         if self._descriptor >= 0:
             self._loop.add_reader(self._descriptor, self._readable)
 
@@ -58,7 +58,7 @@ class PipeReader:
 
 
 class PipeWriter:
-    """Writes to a pipe without ever waiting; owns the descriptor. What cannot be written yet is kept.
+    """Writes to a pipe without waiting. It owns the descriptor, and keeps data that cannot be written yet.
 
     ``on_end`` is called once, when the other end is closed; not when we close ours.
     """
@@ -74,7 +74,7 @@ class PipeWriter:
         self._loop.add_reader(descriptor, self._ended)
 
     def write(self, data: bytes) -> None:
-        """Write now what the pipe takes, the rest when it takes more; dropped when the other end is closed."""
+        """Write what the pipe accepts now, and the rest later. Data is dropped if the other end is closed."""
         if self._descriptor < 0:
             return
         if self._kept:

@@ -23,16 +23,16 @@ from consumer.processes.stdio.stderr_tail import StderrTail
 from consumer.sessions.session import ProcessExit
 
 EOF_TIMEOUT = 1.5
-"""Seconds that a server has to leave after its stdin was closed (MCP 2025-11-25, basic/lifecycle, shutdown)."""
+"""Seconds that a server has to exit after its stdin was closed (MCP 2025-11-25, basic/lifecycle, shutdown)."""
 
 TERM_TIMEOUT = 1.0
 """Seconds that it then has after SIGTERM."""
 
 KILL_TIMEOUT = 2.0
-"""Seconds in which a SIGKILLed process must be gone; only one that hangs in the kernel takes more."""
+"""Seconds in which a process must be gone after SIGKILL. Only one that hangs in the kernel takes longer."""
 
 LAST_WORDS = 0.25
-"""Seconds after the exit in which a pipe that somebody outside the group still holds is read on."""
+"""Seconds after the exit during which a pipe is still read that a process outside the group holds open."""
 
 log = structlog.get_logger(__name__)
 
@@ -98,9 +98,10 @@ class ServerProcess:
         watch: Callable[[Callable[[], None]], None],
         is_there: Callable[[], bool] = lambda: True,
     ) -> None:
-        """The process runs; ``child`` has the other ends. ``watch`` is given what to call, once, when it has ended.
+        """Note that the process runs. ``watch`` takes a function to call once when it has ended.
 
-        ``is_there`` says whether its number is still its own, where somebody else may reap it.
+        ``child`` has the other ends of the pipes. ``is_there`` says whether its process id is still its own, if another
+        process may reap it.
         """
         self._child, self.pid, self._is_there = child, child.pid, is_there
         watch(self._exit_noticed)
@@ -108,7 +109,7 @@ class ServerProcess:
             self._given_up(self._closed_pipe)
 
     def disconnect(self) -> None:
-        """Close all pipes of a process that did not start; :meth:`end` does it for one that ran."""
+        """Close all pipes of a process that did not start. :meth:`end` does it for one that ran."""
         self.forget_stdin_duplicate()
         self._close_pipes()
 
@@ -135,7 +136,7 @@ class ServerProcess:
             self._settle()
 
     def _given_up(self, pipe: str) -> None:
-        """Nothing can be asked any more of a server that has closed this pipe. It has a moment to leave by itself."""
+        """Handle a pipe that the server has closed. It gets no more requests, and has a moment to exit."""
         self._closed_pipe = pipe
         if self._child is not None and self.returncode is None and not self._ending:
             self._loop.call_later(LAST_WORDS, self.kill_for_fault, f"it closed its {pipe}")
@@ -175,7 +176,7 @@ class ServerProcess:
 
     @property
     def is_ending(self) -> bool:
-        """Whether it has ended or is about to: nothing more will come from it."""
+        """Whether it has ended or is about to, so that no more output will come."""
         return self.returncode is not None or self.fault is not None or bool(self._closed_pipe)
 
     def poll(self) -> int | None:
@@ -187,7 +188,7 @@ class ServerProcess:
         self._on_stdout, self._on_stdout_end = on_data, on_end
 
     def add_done_callback(self, callback: Callable[[ProcessExit], None]) -> None:
-        """Have ``callback`` called in the loop when the process has ended and its last words are read."""
+        """Call ``callback`` in the loop when the process has ended and its last output is read."""
         self._gone.add_done_callback(lambda gone: callback(gone.result()))
 
     async def wait_gone(self, timeout: float) -> ProcessExit | None:
@@ -196,7 +197,7 @@ class ServerProcess:
         return self.exit
 
     def has_read(self, written: int) -> bool:
-        """Whether any of the first ``written`` bytes on its stdin was read; asked while it starts or after it died."""
+        """Return whether any of the first ``written`` bytes on its stdin was read, during a start or after death."""
         if self._stdin_duplicate < 0:
             return True
         try:
@@ -206,7 +207,7 @@ class ServerProcess:
         return bool(unread < written)
 
     def forget_stdin_duplicate(self) -> None:
-        """Close what :meth:`has_read` looks at; while it is open the server cannot see the end of its stdin."""
+        """Close the duplicate for :meth:`has_read`. While it is open, the server cannot see the end of its stdin."""
         if self._stdin_duplicate >= 0:
             os.close(self._stdin_duplicate)
             self._stdin_duplicate = -1
@@ -218,21 +219,21 @@ class ServerProcess:
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait because the server does not read its stdin."""
+        """The number of bytes that wait because the server does not read its stdin."""
         return self._stdin.unsent if self._stdin is not None else 0
 
     def pause_stdout(self) -> None:
-        """Stop reading what it writes."""
+        """Stop reading the server's output."""
         if self._stdout is not None:
             self._stdout.pause()
 
     def resume_stdout(self) -> None:
-        """Resume reading what the server writes."""
+        """Resume reading the server's output."""
         if self._stdout is not None:
             self._stdout.resume()
 
     def kill_for_fault(self, reason: str) -> None:
-        """End the process now, because of ``reason``, which its ``stderr`` will tell."""
+        """Kill the process now. ``reason`` is added to its ``stderr``."""
         if self.returncode is None and self.fault is None and not self._ending:
             self.fault = reason
             self.stderr.note(f"the server was ended because {reason}")
@@ -240,7 +241,7 @@ class ServerProcess:
             self.kill_group()
 
     def kill_group(self) -> None:
-        """SIGKILL for the process and everything in its group; harmless when there is nobody left."""
+        """Send SIGKILL to the process and its group. Harmless if no process is left."""
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: signal.Signals) -> None:
@@ -249,15 +250,15 @@ class ServerProcess:
                 os.killpg(self.pid, number)
 
     def _close_stdin(self) -> None:
-        """Let the server see the end of its input; what it has not read by now it will not get."""
+        """Close the server's input. Data that it has not received yet is lost."""
         self.forget_stdin_duplicate()
         if self._stdin is not None:
             self._stdin.close()
 
     async def end(self) -> None:
-        """Close stdin, then TERM, then KILL, each wait bounded; afterwards nothing of its process group is left.
+        """End the process: close stdin, then TERM, then KILL, each wait bounded. Nothing of its group remains.
 
-        With ``hurry`` set it starts with KILL. When it is cancelled it kills the group and lets go.
+        With ``hurry`` set it begins with KILL. If it is cancelled, it kills the group and returns.
         """
         self._ending = True
         try:

@@ -1,8 +1,8 @@
-"""Requests that a server answers alone: written to its stdin, and answered where its stdout is read.
+"""A fast path for requests: written directly to stdin, and answered where stdout is read.
 
 The SDK's dispatcher makes streams, a cancel scope and a span for each request, and its answer takes two more turns of
-the loop. Together that is most of what a tool call costs. A request whose sender hears nothing before the answer, and
-that is part of no trace, needs none of it. What fails is told in the dispatcher's words.
+the loop. Together that is most of what a tool call costs. A request without interim messages that is not traced needs
+none of this. Failures have the same texts as the dispatcher's.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, JSONRPCError, JSONRPCM
 from consumer.processes.jsonrpc import Answer
 
 FIRST_ID: Final = 1 << 30
-"""Where the ids begin: the dispatcher counts from 1, and a server may keep ids in 32 bits."""
+"""The first id of this path. The dispatcher counts from 1, and a server may keep ids in 32 bits."""
 
 
 class Writer(Protocol):
@@ -28,7 +28,7 @@ class Writer(Protocol):
 
 
 class ShortWay:
-    """The requests of this way that are open to one server."""
+    """The open requests of this path to one server."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -40,7 +40,7 @@ class ShortWay:
         return len(self._open)
 
     async def ask(self, method: str, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """The result of a request, as the server wrote it. One that is given up is cancelled at the server.
+        """Send a request and return its result unchanged. If it is given up, it is cancelled at the server.
 
         Raises:
             MCPError: the server's error; or ``REQUEST_TIMEOUT``, ``CONNECTION_CLOSED``.
@@ -76,11 +76,11 @@ class ShortWay:
         return result
 
     def gave_out(self, request_id: RequestId) -> bool:
-        """Whether a request of this way had this id."""
+        """Return whether a request of this path had this id."""
         return isinstance(request_id, int) and FIRST_ID < request_id <= self._newest
 
     def heard(self, message: JSONRPCMessage) -> bool:
-        """Take the answer to a request of this way; returns False for any other message."""
+        """Take the answer to a request of this path. Return False for any other message."""
         if not isinstance(message, JSONRPCResponse | JSONRPCError) or message.id is None:
             return False
         request_id = coerce_request_id(message.id)
@@ -92,7 +92,7 @@ class ShortWay:
         return True
 
     def end(self) -> None:
-        """End the open requests with ``CONNECTION_CLOSED``: nothing more will come. Idempotent."""
+        """End the open requests with ``CONNECTION_CLOSED``, because no more output will come. Idempotent."""
         self._ended = True
         for waiting in self._open.values():
             _late(waiting)

@@ -27,7 +27,7 @@ def fork(
 
 
 def watch(child: subprocess.Popen[bytes], on_exit: Callable[[], None]) -> None:
-    """Have ``on_exit`` called once in the event loop when ``child`` has ended; it has to call ``child.wait()``."""
+    """Call ``on_exit`` once in the event loop when ``child`` has ended. ``on_exit`` has to call ``child.wait()``."""
     loop = asyncio.get_running_loop()
     if not hasattr(os, "pidfd_open"):  # macOS: here a thread waits, and has reaped the child when it tells
         _watch_by_thread(child, loop, on_exit)

@@ -1,4 +1,4 @@
-"""What a server writes to stderr, as debug lines of our log: for a tool that fails while its server lives on."""
+"""Logs a server's stderr at debug level, for tools that fail while their server lives on."""
 
 from time import monotonic
 
@@ -7,14 +7,14 @@ import structlog
 log = structlog.get_logger(__name__)
 
 MAX_LINE = 1_000
-"""Bytes of one line; what is longer is cut."""
+"""The most bytes of one line. A longer one is cut."""
 
 MAX_LINES = 50
-"""Lines of one server in a second; of more at once the last ones are logged, and the others counted."""
+"""The most lines of one server in a second. Of more, the last ones are logged, and the others counted."""
 
 
 class StderrLog:
-    """Logs each line of a server's stderr, within bounds. The chain of the log masks secrets in it."""
+    """Logs each line of a server's stderr, within limits. The log's processors mask secrets in it."""
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -24,7 +24,7 @@ class StderrLog:
         self._left_out = 0
 
     def feed(self, data: bytes, pid: int) -> None:
-        """Take the next chunk, of the process with this number."""
+        """Take the next chunk from the process with this id."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[:MAX_LINE]
         texts = [text for line in lines if (text := line[:MAX_LINE].decode("utf-8", "replace").rstrip())]

@@ -1,4 +1,4 @@
-"""The last words of a server: a bounded tail of what it wrote to stderr, without secrets."""
+"""The end of a server's stderr output, limited in size and without secrets."""
 
 import re
 from itertools import dropwhile
@@ -14,11 +14,11 @@ _NODE_ERROR = re.compile(r"\w*Error(?: \[\w+\])?: ")
 _ERROR = re.compile(r"(?:\w*error|fatal)(?: ?\[\w+\])?: ", re.IGNORECASE)
 """``error: Failed to fetch ...``, ``error[E0425]: ...``, ``TypeError: ...`` at the start of a line."""
 _BEHIND_ERROR = re.compile(r"\s+\S|(?:caused by|hint|help|note|tip|for more information)\b", re.IGNORECASE)
-"""What programs like uvx write below their error: causes, hints, and lines that are indented."""
+"""What programs such as uvx write below their error: causes, hints, and indented lines."""
 
 
 class StderrTail:
-    """Keeps the end of a stream of bytes, at most 16 KiB and 64 lines of it, whatever the amount that flows by."""
+    """Keeps the end of a stream of bytes: at most 16 KiB and 64 lines."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
@@ -30,17 +30,17 @@ class StderrTail:
             del self._kept[:-MAX_BYTES]
 
     def note(self, sentence: str) -> None:
-        """Add a line of our own: why we ended the server."""
+        """Add a line of our own: why the worker ended the server."""
         start = b"" if not self._kept or self._kept.endswith(b"\n") else b"\n"
         self.feed(start + f"mcp-sessions: {sentence}\n".encode())
 
     def text(self) -> str:
-        """The tail as text, undecodable bytes replaced and secrets masked, without the final line end."""
+        """Return the tail as text, with undecodable bytes replaced and secrets masked, without the final line end."""
         lines = bytes(self._kept[-MAX_BYTES:]).decode("utf-8", "replace").splitlines()
         return mask_text("\n".join(lines[-MAX_LINES:]), MAX_BYTES)
 
     def last_line(self) -> str:
-        """The last line that says something: of a traceback, or above hints, the error itself."""
+        """Return the last meaningful line: of a traceback, or above hints, the error itself."""
         lines = [line for line in reversed(self.text().splitlines()) if line.strip()]
         if lines and _NODE_VERSION.fullmatch(lines[0]):  # behind the error, its stack and its fields
             lines = [line for line in lines if _NODE_ERROR.match(line)] or lines

@@ -1,4 +1,4 @@
-"""A stdio transport for the SDK's session: two streams over a :class:`ServerProcess`, with bounds.
+"""A stdio transport for the SDK's session: two streams over a :class:`ServerProcess`, with limits.
 
 Framing and shutdown are those of MCP 2025-11-25, basic/transports#stdio; the 2026-07-28 revision left them alone. In
 place of the SDK's own transport because that one parses a huge line in quadratic time, logs a traceback for every bad
@@ -27,49 +27,49 @@ from consumer.processes.stdio.process import ServerProcess
 from consumer.processes.stdio.short_way import ShortWay
 
 BAD_OUTPUT_CAP = 1000
-"""Lines that are no JSON-RPC before we give a server up."""
+"""How many lines that are not JSON-RPC end a server."""
 
 BAD_OUTPUT_LOGGED = 3
 BAD_OUTPUT_SIZE = 1024
-"""Bytes that are kept of the first of them."""
+"""How many bytes of the first such line are kept."""
 
 UNSENT_CAP = 16 * 1024 * 1024
-"""Bytes that may wait for a server that does not read its stdin."""
+"""How many bytes may wait for a server that does not read its stdin."""
 
 BACKLOG = 256
-"""Messages that wait for the session before we stop reading."""
+"""How many messages may wait for the session before reading stops."""
 
 TURN = 0.002
-"""What the session may take of one server (s) before the loop looks at the others, by the prices of messages."""
+"""How much time (s) the session may spend on one server's messages before the loop serves the others."""
 
 ANSWER = TURN / 16
-"""What an answer counts there."""
+"""The cost of an answer in this account (s)."""
 
 SHORT = 4_096
-"""Bytes of a piece of output whose reading is not measured."""
+"""Up to this many bytes, the cost of reading a piece of output is not measured."""
 
 LINE = 2e-5
-"""What a line of such a piece costs (s), at worst."""
+"""The highest cost (s) of a line in such a piece."""
 
 FREE = 0.002
-"""Seconds of reading a piece of its output that are no server's debt if an answer is in it: answers have to be read."""
+"""Seconds for reading a piece of output that are free if it contains an answer, because answers have to be read."""
 
 log = structlog.get_logger(__name__)
 
 
 class InputBlocked(Exception):
-    """The server does not read its stdin, and too much waits for it already; this message was not queued."""
+    """The server does not read its stdin, and too much is already waiting. This message was not queued."""
 
 
 class NotSerializable(ValueError):
-    """The request cannot be written as JSON in UTF-8 (a lone surrogate, an object of ours)."""
+    """The request cannot be written as JSON in UTF-8, for example because of a lone surrogate."""
 
 
 class Stream:
-    """What streams share: they are async context managers that close themselves."""
+    """The common part of both streams: async context managers that close themselves."""
 
     async def aclose(self) -> None:
-        """Take no more, or send no more."""
+        """Receive no more messages, or send no more."""
         raise NotImplementedError
 
     async def __aenter__(self) -> Self:
@@ -82,7 +82,7 @@ class Stream:
 
 
 class StdoutStream(Stream):
-    """Messages from the server, parsed as they arrive; ends with the server's stdout."""
+    """Messages from the server, parsed as they arrive. It ends with the server's stdout."""
 
     def __init__(
         self, process: ServerProcess, requests: OpenRequests, short_way: ShortWay, line_cap: int, longest: int
@@ -195,7 +195,7 @@ class StdoutStream(Stream):
             self._waiter.set_result(None)
 
     async def receive(self) -> SessionMessage:
-        """The next message for the SDK."""
+        """Return the next message for the SDK."""
         while True:
             while not self._messages:
                 if self._ended:
@@ -223,7 +223,7 @@ class StdoutStream(Stream):
             raise StopAsyncIteration from None
 
     async def aclose(self) -> None:
-        """Take no more messages; what the server still writes is read and dropped."""
+        """Deliver no more messages. Further output of the server is read and dropped."""
         self._messages.clear()
         if self._resting is not None:
             self._resting.cancel()
@@ -232,7 +232,7 @@ class StdoutStream(Stream):
 
 
 class StdinStream(Stream):
-    """Messages to the server. Sending never waits for it: a server that does not read costs memory up to a cap."""
+    """Messages to the server. Sending never waits: messages for a server that does not read are kept, up to a limit."""
 
     def __init__(self, process: ServerProcess, requests: OpenRequests) -> None:
         self._process = process
@@ -243,8 +243,8 @@ class StdinStream(Stream):
     async def send(self, item: SessionMessage, /) -> None:
         """Queue one message.
 
-        A request raises :class:`InputBlocked` when too much waits already and :class:`NotSerializable` when it is no
-        JSON; anything else is dropped then, because the SDK has nobody to tell.
+        A request raises :class:`InputBlocked` if too much is already waiting, and :class:`NotSerializable` if it is no
+        JSON. Any other message is dropped in these cases, because no caller waits for it.
         """
         if self._closed or self._process.returncode is not None:
             raise anyio.BrokenResourceError
@@ -263,7 +263,7 @@ class StdinStream(Stream):
         self._write(data)
 
     def request(self, request_id: int, method: str, params: Mapping[str, Any]) -> None:
-        """Queue a request of which the SDK knows nothing; raises as ``send``."""
+        """Queue a request that bypasses the SDK. Raises the errors of ``send``."""
         if self._closed or self._process.returncode is not None:
             raise anyio.BrokenResourceError
         if self._process.unsent > UNSENT_CAP:
@@ -291,7 +291,7 @@ class StdinStream(Stream):
         self._process.write(data + b"\n")
 
     async def aclose(self) -> None:
-        """Take no more messages; the server's stdin is closed with the process."""
+        """Send no more messages. The server's stdin is closed with the process."""
         self._closed = True
 
 
@@ -299,9 +299,10 @@ class StdinStream(Stream):
 async def stdio_transport(
     process: ServerProcess, *, longest: int, line_cap: int = DEFAULT_LINE_CAP
 ) -> AsyncIterator[tuple[StdoutStream, StdinStream, ShortWay]]:
-    """The two streams that the SDK's session wants, over the pipes of ``process``, and the way beside the SDK.
+    """Return the two streams for the SDK's session, over the pipes of ``process``, and the fast path.
 
-    The process is its launcher's. Of a line up to ``longest`` bytes are parsed, and beyond ``line_cap`` it is ended.
+    The launcher ends the process. A line of more than ``longest`` bytes is not parsed, and one of more than
+    ``line_cap`` ends the server.
 
     Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
     """

@@ -1,1 +1,1 @@
-"""Servers that are started ahead of calls."""
+"""Starts servers ahead of calls."""

@@ -1,15 +1,15 @@
-"""How many processes should wait for calls: a sum, without a clock or a process of its own."""
+"""Calculates how many processes should wait for calls, without a clock or a process of its own."""
 
 from math import exp, inf, sqrt
 
 from consumer.processes.service import Warm
 
 MEMORIES = (3.0, 60.0)
-"""Seconds over which arrivals are remembered: the short one sees a burst at once, the long one the hour's pace."""
+"""Seconds over which arrivals are counted: the short time shows a burst at once, the long one the hour's rate."""
 
 
 class Demand:
-    """Arrivals and start times of one service; every ``now`` is in seconds on one clock that does not go back."""
+    """Arrivals and start times of one service. Every ``now`` is in seconds on one monotonic clock."""
 
     def __init__(self, warm: Warm) -> None:
         self._warm = warm
@@ -27,9 +27,9 @@ class Demand:
         self._start_time = (self._start_time + seconds) / 2 if self._start_time else seconds
 
     def wanted(self, now: float) -> int:
-        """How many should wait: what arrives while one is started, and twice its spread for those that come together.
+        """Return how many should wait: the arrivals during one start, plus twice their spread.
 
-        (Arrivals that know nothing of each other spread by the square root of their number.)
+        The spread of independent arrivals is the square root of their number.
         """
         rate = max(level / memory for memory, level in self._faded(now).items())
         expected = rate * self._start_time

@@ -1,7 +1,7 @@
-"""The warm pool: sessions get clients that were started, initialised and listed before they were asked for.
+"""The warm pool: gives sessions clients that were started, initialised and listed before a call needs them.
 
-Each client serves one session and is never returned. Where none waits, a session starts its own, as without a pool;
-such starts go before those that fill the pool.
+Each client serves one session and is never returned. If none waits, a session starts its own, as without a pool. Such
+starts have priority over those that fill the pool.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from consumer.processes.warm.warm_clients import WarmClients
 
 
 class WarmPool:
-    """Gives sessions their clients, warm ones where their service wants some; ``starter`` is its own from now on.
+    """Gives sessions their clients, warm ones if their service has a warm pool. It owns ``starter``.
 
-    ``started`` is told of every client that was started, for a call or ahead of one. Nothing is started ahead until
-    :meth:`warm_up`.
+    ``started`` is called with every client that was started, for a call or ahead of one. Nothing is started ahead
+    before :meth:`warm_up`.
     """
 
     def __init__(self, starter: Starter, *, started: Callable[[MCPClient], None] = lambda _client: None) -> None:
@@ -29,9 +29,9 @@ class WarmPool:
         self._warm = False
 
     def warm_up(self, services: Iterable[MCPService], changed: Callable[[], None] = lambda: None) -> None:
-        """Begin to start clients of those services that say ``warm``, and fork servers; returns at once.
+        """Start clients of the services with ``warm``, and fork servers. Returns at once.
 
-        ``changed`` is called in the loop whenever the number of clients that wait changes.
+        ``changed`` is called in the loop whenever the number of waiting clients changes.
         """
         self._changed, self._warm = changed, True
         for service in services:
@@ -44,7 +44,7 @@ class WarmPool:
             self._clients[service.name] = WarmClients(service, service.warm, self._start_ahead, self._changed)
 
     def reconfigure(self, before: Mapping[str, MCPService], after: Mapping[str, MCPService]) -> None:
-        """Clear the warm clients of changed and removed services, and fill those of new ones; returns at once."""
+        """Stop the warm clients of changed and removed services, and start those of new ones. Returns at once."""
         different = {name for name in {*before, *after} if before.get(name) != after.get(name)}
         for name in different & self._clients.keys():
             clearing = asyncio.create_task(self._clients.pop(name).close(), name=f"warm-clear-{name}")
@@ -60,7 +60,7 @@ class WarmPool:
                 self._provide(after[name])
 
     def waiting(self, service_name: str) -> int:
-        """How many clients of the service wait for a call."""
+        """Return how many clients of the service wait for a call."""
         clients = self._clients.get(service_name)
         return len(clients) if clients is not None else 0
 
@@ -80,7 +80,7 @@ class WarmPool:
         return client
 
     def take_back(self, client: MCPClient) -> bool:
-        """Take back a client that was never used; ``False`` when there is no use for it."""
+        """Take back an unused client. Return ``False`` if the pool does not need it."""
         clients = self._clients.get(client.service.name)
         return clients is not None and clients.put_back(client)
 
@@ -93,11 +93,11 @@ class WarmPool:
         return await self._start(service, ahead=True)
 
     async def cool_down(self) -> None:
-        """Start nothing ahead any more and stop the clients that wait; sessions are served on. Idempotent."""
+        """Stop the waiting clients, and start no more ahead. Sessions are still served. Idempotent."""
         self._warm = False
         waiting, self._clients = list(self._clients.values()), {}
         await asyncio.gather(*(clients.close() for clients in waiting), *self._clearing)
 
     async def close(self) -> None:
-        """End every client that was given out or waits. Idempotent, bounded, never raises."""
+        """End every client, waiting or in use. Idempotent, bounded, never raises."""
         await asyncio.gather(self.cool_down(), self._starter.close())

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Slots:
-    """Places for starts: ``most`` at once, of which work ahead of calls may only use the first ``most_ahead``.
+    """Slots for starts: ``most`` at once. Starts ahead of calls may only use the first ``most_ahead``.
 
     Work ahead begins when fewer than that many starts of any kind run and no call waits for a place.
     """

@@ -1,4 +1,4 @@
-"""How a session comes by its client: the seam for processes that were started ahead.
+"""How a session gets its client: the interface that a warm pool can implement.
 
 :class:`ColdStarter` starts one when it is asked for. The warm pool (:mod:`consumer.processes.warm.pool`) lies
 above it; a fork server is another :class:`~consumer.processes.launch.launcher.Launcher` below it.
@@ -22,27 +22,27 @@ from schemas.errors import ShuttingDown
 log = structlog.get_logger(__name__)
 
 CPU_BOUND = 5.0
-"""Seconds after which a start is no longer thought to be busy: who hangs must not keep others from starting."""
+"""Seconds after which a start no longer counts as busy, so that one that hangs does not block others."""
 
 
 class Starter(Protocol):
     """Starts clients."""
 
     def prepare(self, service: MCPService) -> None:
-        """Begin what would make the first start of ``service`` slower than the others; returns at once."""
+        """Begin the work that would make the first start of ``service`` slow. Returns at once."""
 
     def retire(self, service: MCPService) -> None:
-        """Start ``service`` no more. Its clients live on."""
+        """Stop starting ``service``. Its clients live on."""
 
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
-        """A started client of ``service``, for one session: ``ahead`` of its call, or while that waits."""
+        """Start a client of ``service`` for one session: ``ahead`` of its call, or while the call waits."""
 
     async def close(self) -> None:
-        """End every client that was given out or kept. Idempotent, bounded, never raises."""
+        """End every client, waiting or in use. Idempotent, bounded, never raises."""
 
 
 class ColdStarter:
-    """Starts a process for each session, as many at once as the processors can use.
+    """Starts a process for each session, as many at once as the processors allow.
 
     Those are twice their number for calls, and their number for clients that are started ahead of calls. ``folder``
     is where the folder of this worker's sessions is made, unless a launcher is given (and left to who gave it).
@@ -61,7 +61,7 @@ class ColdStarter:
 
     @property
     def clients(self) -> frozenset[MCPClient]:
-        """The clients of which something is left: starting, serving or stopping."""
+        """The clients that are starting, serving or stopping."""
         return frozenset(self._clients)
 
     def prepare(self, service: MCPService) -> None:
@@ -76,7 +76,7 @@ class ColdStarter:
         self._launcher.retire(service)
 
     async def start(self, service: MCPService, *, ahead: bool = False) -> MCPClient:
-        """Start a client. Waiting for a slot, in which calls go first, does not count towards ``start_timeout``."""
+        """Start a client. Waiting for a slot does not count towards ``start_timeout``."""
         key = (service.name, *(service.command or [service.url or ""]))
         async with self._slots.taken(ahead=ahead, timeout=CPU_BOUND):
             if self._closed:
@@ -96,7 +96,7 @@ class ColdStarter:
         return client
 
     async def close(self) -> None:
-        """Stop all clients at once, then let the launcher clear up."""
+        """Stop all clients at once, then let the launcher clean up."""
         self._closed = True
         await asyncio.gather(*(client.stop() for client in self._clients))
         if self._own_launcher is not None:

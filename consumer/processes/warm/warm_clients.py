@@ -1,7 +1,7 @@
 """The clients of one service that were started ahead and wait for their call.
 
-One task, the keeper, sees to it that there are as many as :class:`Demand` says. It waits for news (one was taken, has
-died, was started, is too old) and never looks around by itself.
+One task, the keeper, keeps their number at what :class:`Demand` says. It wakes up only for events: a client was taken,
+died, was started, or is too old.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from consumer.sessions.session import ProcessExit
 from schemas.errors import SessionDied
 
 BACKOFF = wait_exponential(multiplier=0.5, max=60) + wait_random(0, 0.5)
-"""Seconds between tries while starts fail; an episode of trouble ends when a client was good for something."""
+"""Seconds between tries while starts fail. The back-off ends when a client has proved usable."""
 
 COURTESY = 0.05
 """Seconds before a taken client is replaced, so that its call is answered first."""
@@ -29,9 +29,11 @@ log = structlog.get_logger(__name__)
 
 
 class WarmClients:
-    """Clients of ``service``, each for one session; ``start`` starts one, ``changed`` is called when their number does.
+    """Clients of ``service``, each for one session.
 
-    Everything runs in the event loop, so nobody else can take what :meth:`take` returns.
+    ``start`` starts one; ``changed`` is called when their number changes.
+
+    Everything runs in the event loop, so no other task can take the client that :meth:`take` returns.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class WarmClients:
         return len(self._waiting)
 
     def take(self) -> MCPClient | None:
-        """The client that has waited longest, now the caller's; ``None`` when none waits. Counts as an arrival."""
+        """Return the client that has waited longest; ``None`` if none waits. Counts as an arrival."""
         self._demand.arrived(asyncio.get_running_loop().time())
         taken: MCPClient | None = None
         while self._waiting and taken is None:
@@ -107,7 +109,7 @@ class WarmClients:
                         log.info("warm.recovered", service=self._service.name)
 
     async def _keep_until_proven(self, *, carefully: bool) -> None:
-        """Keep clients waiting until a client was good for something; raises why one was not.
+        """Keep clients waiting until one has proved usable. Raises the reason if one was not.
 
         ``carefully`` starts one at a time, because the last one failed.
         """
