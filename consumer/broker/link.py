@@ -7,17 +7,13 @@ entirely, acknowledgements included. These are plain connections under our own s
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import math
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
 
-import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq.abc import ChannelFrame
 from aiormq.exceptions import (
     AuthenticationError,
     ChannelClosed,
@@ -27,19 +23,14 @@ from aiormq.exceptions import (
 from pamqp import commands
 from yarl import URL
 
-from consumer.broker.channel import MOST_HELD, RPC_TIMEOUT, Channel
+from consumer.broker.channel import MOST_HELD, Channel
 from consumer.broker.direct_reply import DirectReplies
 from consumer.broker.errors import BrokerRefused, BrokerSilent, BrokerUnavailable, BrokerUntrusted, InvalidBrokerUrl
 from consumer.broker.given_up import library_gives_up
+from consumer.broker.lent_channels import LentChannels
 from consumer.broker.pending import Pending
-from consumer.broker.publish_channels import (
-    LentChannels,
-    Opened,
-    PublishChannels,
-    PublishingTerms,
-    SharedChannels,
-    SureWrites,
-)
+from consumer.broker.publish_channels import PublishChannels, PublishingTerms, SharedChannels
+from consumer.broker.raw_channels import closed, opened
 from consumer.broker.signature import verified_user
 from consumer.broker.transport import TolerantConnection
 from consumer.broker.url import problem_of, user_of, vhost_of
@@ -57,10 +48,6 @@ PROBE_TIMEOUT = 1.0
 CLOSE_TIMEOUT = 3.0
 GIVE_UP_TIMEOUT = 0.3
 """How long (s) closing a connection may take if the broker does not answer."""
-CONFIRM_CHANNELS = 2
-
-MOST_CHANNELS = 100
-"""How many channel numbers one publishing connection uses in turn. Some hosting plans allow no more."""
 
 TICK = 0.5
 STALL = 1.5
@@ -96,23 +83,6 @@ class _DirectReplyLookup(commands.Queue.Declare):
 
     def validate(self) -> None:
         """Accept every name."""
-
-
-async def _opened(pika: AbstractChannel, pending: Pending) -> aiormq.Channel:
-    try:
-        async with pending.bounded(RPC_TIMEOUT):  # a connection that is lost by now may answer nothing
-            with library_gives_up():
-                await pika.initialize(timeout=RPC_TIMEOUT)
-                raw = await pika.get_underlay_channel()
-    except Exception as error:  # the connection is closed, or closes meanwhile: aiormq has many words for it
-        raise BrokerUnavailable(f"the broker did not open a channel: {reason_of(error)}") from error
-    assert isinstance(raw, aiormq.Channel), "aio_pika speaks through aiormq"
-    return raw
-
-
-async def _closed(pika: AbstractChannel) -> None:
-    with contextlib.suppress(Exception):  # the broker has closed it, or the connection is lost
-        await pika.close()
 
 
 def told(error: BaseException | None) -> str:
@@ -279,7 +249,7 @@ class Link:
         """
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
-        channel = Channel(pika, await _opened(pika, self._pending), self._pending, self.fail, self.lost.done)
+        channel = Channel(pika, await opened(pika, self._pending), self._pending, self.fail, self.lost.done)
         await channel.prefetch(prefetch)
         return channel
 
@@ -293,7 +263,7 @@ class Link:
         assert self._consuming is not None, "open the link first"
         pika = self._consuming.channel(publisher_confirms=False)
         try:
-            yield Channel(pika, await _opened(pika, self._pending), self._pending, lambda _: None)
+            yield Channel(pika, await opened(pika, self._pending), self._pending, lambda _: None)
         finally:
             await self._close_channel(pika)
 
@@ -313,7 +283,7 @@ class Link:
                 self.fail(reason)
 
         try:
-            channel = Channel(pika, await _opened(pika, self._pending), self._pending, lost, self.lost.done)
+            channel = Channel(pika, await opened(pika, self._pending), self._pending, lost, self.lost.done)
             await channel.prefetch(MOST_HELD)
             yield channel
             if channel.is_closed:
@@ -336,7 +306,7 @@ class Link:
             pika, channel = self._consuming.channel(publisher_confirms=False), None
         try:
             if channel is None:
-                channel = Channel(pika, await _opened(pika, self._pending), self._pending, lambda _: None)
+                channel = Channel(pika, await opened(pika, self._pending), self._pending, lambda _: None)
             yield channel
         except BaseException:  # an answer may be on its way still
             await self._close_channel(pika)
@@ -351,7 +321,7 @@ class Link:
 
         The broker answers a second one by closing the connection.
         """
-        await asyncio.shield(self._closing.start(_closed(pika), "scratch-close"))
+        await asyncio.shield(self._closing.start(closed(pika), "scratch-close"))
 
     async def publishing(
         self, *, signed: bool = False, refused: Callable[[str], None] | None = None
@@ -363,53 +333,9 @@ class Link:
         connection = await self._connect("publish")
         user = await verified_user(connection, user_of(str(self._url))) if signed else None
         terms = PublishingTerms(self._pending, DirectReplies(self._is_direct_reply), user)
-
-        async def opened(confirms: bool) -> Opened:
-            pika = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            return pika, await _opened(pika, self._pending)
-
         if refused is None:
-            channels = [await opened(confirms) for confirms in (*[True] * (CONFIRM_CHANNELS + 1), False, False)]
-            for _, raw in channels:
-                raw.closing.add_done_callback(lambda _: self.fail("a publishing channel was closed"))
-            *confirm, outbox, unconfirmed, look = channels
-            return SharedChannels(terms, confirm, outbox, unconfirmed, look)
-
-        assert connection.transport is not None, "it is connected"
-        agreed = connection.transport.connection.connection_tune.channel_max or MOST_CHANNELS
-        most = min(agreed, MOST_CHANNELS)
-        numbers = itertools.cycle(range(1, most + 1))
-        taken: dict[int, aiormq.Channel | None] = {}
-        """The channels by their numbers; None while one is being opened."""
-
-        async def may_be_refused(confirms: bool) -> Opened:
-            # The library would use a number again before the broker knows that its former channel is closed.
-            turn = itertools.islice(numbers, most)
-            number = next((one for one in turn if one not in taken or ((old := taken[one]) and old.is_closed)), None)
-            if number is None:  # a broker that stands still, or in an alarm, closes none of those that were given up
-                raise BrokerUnavailable("the broker closes no channel of those that are in use; nothing was sent")
-            taken[number] = None
-            pika = connection.channel(number, publisher_confirms=confirms, on_return_raises=confirms)
-            try:
-                taken[number] = raw = await _opened(pika, self._pending)
-            except BaseException:
-                del taken[number]
-                raise
-            if confirms:
-                raw.write_queue = cast("asyncio.Queue[ChannelFrame]", SureWrites(raw.write_queue, self._closing))
-            else:
-                raw.closing.add_done_callback(lambda closing: self._refused(closing, refused))
-            return pika, raw
-
-        def close(pika: AbstractChannel) -> None:
-            self._closing.start(_closed(pika), "publish-close")
-
-        return LentChannels(terms, may_be_refused, close, most=most // 2)
-
-    def _refused(self, closing: "asyncio.Future[Any]", refused: Callable[[str], None]) -> None:
-        error = None if closing.cancelled() else closing.exception()
-        if isinstance(error, ChannelClosed) and not self.lost.done():  # else the channel has ended with its connection
-            refused(reason_of(error))
+            return await SharedChannels.open(connection, terms, self.fail)
+        return LentChannels(terms, connection, self._closing, refused)
 
     async def _is_direct_reply(self, address: str) -> bool | None:
         """Return whether a direct reply-to address is the broker's.
@@ -422,7 +348,7 @@ class Link:
                 try:
                     await connection.connect()
                     pika = connection.channel(publisher_confirms=False)
-                    raw = await _opened(pika, self._pending)
+                    raw = await opened(pika, self._pending)
                 except Exception as error:  # noqa: BLE001 - it lets nobody in just now, and says nothing of the address
                     log.warning("link.not_asked", address=address, error=reason_of(error))
                     return None

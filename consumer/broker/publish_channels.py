@@ -3,31 +3,21 @@
 RabbitMQ closes the channel of a publication that it refuses (no such exchange, no permission, too large). It does not
 say what became of the other publications on that channel. A worker shares a few channels between all publications, and
 gives up the link when it loses one. A client lends each publication a channel until it is confirmed, so that a refusal
-affects no other publication.
+affects no other publication (``lent_channels``).
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import aiormq
-from aio_pika.abc import AbstractChannel
-from aiormq.abc import ChannelFrame
+from aio_pika.abc import AbstractConnection
 
 from consumer.broker.direct_reply import DirectReplies
-from consumer.broker.errors import BrokerUnavailable
 from consumer.broker.pending import Pending
-from consumer.concurrency.task_set import Tasks
+from consumer.broker.raw_channels import RawChannel, opened
 
-MOST_LENT = 16
-"""How many publications can wait for their confirmation at once; others wait for a free channel."""
-
-TURN_TIMEOUT = 30.0
-"""How long (s) a publication waits for a free channel; a broker in a memory or disk alarm confirms nothing."""
-
-Opened = tuple[AbstractChannel, aiormq.Channel]
-"""A channel as both libraries know it. The first must be referenced, because it closes when it is collected."""
+CONFIRM_CHANNELS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +63,28 @@ class PublishChannels(Protocol):
 class SharedChannels:
     """A few channels that take turns. The loss of one is the loss of the link."""
 
-    def __init__(
-        self, terms: PublishingTerms, confirm: Sequence[Opened], outbox: Opened, unconfirmed: Opened, look: Opened
-    ) -> None:
+    def __init__(self, terms: PublishingTerms, confirm: Sequence[RawChannel], others: Sequence[RawChannel]) -> None:
         self.terms = terms
-        self._confirm, self._outbox, self._unconfirmed, self._look = confirm, outbox, unconfirmed, look
+        self._confirm = confirm
+        self._outbox, self._unconfirmed, self._look = others
         self._turn = 0
+
+    @classmethod
+    async def open(cls, connection: AbstractConnection, terms: PublishingTerms, lost: Callable[[str], None]) -> Self:
+        """Open the channels; ``lost`` is called with the reason when one of them is closed.
+
+        Raises:
+            BrokerUnavailable: the broker did not open one.
+        """
+
+        async def one(*, confirms: bool) -> RawChannel:
+            pika = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            raw = await opened(pika, terms.pending)
+            raw.closing.add_done_callback(lambda _: lost("a publishing channel was closed"))
+            return pika, raw
+
+        confirm = [await one(confirms=True) for _ in range(CONFIRM_CHANNELS)]
+        return cls(terms, confirm, [await one(confirms=confirms) for confirms in (True, False, False)])
 
     async def take(self, *, outbox: bool) -> aiormq.Channel:
         """Return the channel whose turn it is, or the outbox's."""
@@ -97,102 +103,3 @@ class SharedChannels:
     def look(self) -> aiormq.Channel:
         """Return the channel for questions."""
         return self._look[1]
-
-
-class SureWrites:
-    """The write queue of a connection with a ``put_nowait`` that drops no frame.
-
-    When the queue is full, aiormq drops its answer to a ``channel.close``. RabbitMQ would then close the connection
-    when a new channel gets that number.
-    """
-
-    def __init__(self, queue: "asyncio.Queue[ChannelFrame]", tasks: Tasks) -> None:
-        self._queue = queue
-        self._tasks = tasks
-
-    async def put(self, frame: ChannelFrame) -> None:
-        """Put a frame when there is room."""
-        await self._queue.put(frame)
-
-    def put_nowait(self, frame: ChannelFrame) -> None:
-        """Put a frame now, or as soon as there is room."""
-        if self._queue.full():
-            self._tasks.start(self._queue.put(frame), "publish-frame")
-        else:
-            self._queue.put_nowait(frame)
-
-
-class LentChannels:
-    """Channels of a client, each with confirms lent to one publication at a time.
-
-    The one without confirms is shared, and replaced when it is lost. Channels are opened when they are needed, and
-    kept. A publication that finds an idle one costs no extra round trip.
-
-    ``open_one`` opens a channel, with confirms or without. ``close`` closes one in the background. At most ``most`` are
-    lent at once, and at most ``MOST_LENT``.
-    """
-
-    def __init__(
-        self,
-        terms: PublishingTerms,
-        open_one: Callable[[bool], Awaitable[Opened]],
-        close: Callable[[AbstractChannel], None],
-        *,
-        most: int,
-    ) -> None:
-        self.terms = terms
-        self._open_one = open_one
-        self._close = close
-        self._idle: list[Opened] = []
-        self._lent: dict[aiormq.Channel, AbstractChannel] = {}
-        self._room = asyncio.Semaphore(max(1, min(MOST_LENT, most)))
-        self._unconfirmed: Opened | None = None
-        self._replacing = asyncio.Lock()
-
-    async def take(self, *, outbox: bool) -> aiormq.Channel:
-        """Lend a channel that nobody else uses.
-
-        Raises:
-            BrokerUnavailable: none was free in time, or none could be opened; nothing was sent.
-        """
-        assert not outbox, "these channels keep no order"
-        try:
-            async with self.terms.pending.bounded(TURN_TIMEOUT):
-                await self._room.acquire()
-        except TimeoutError:
-            lost = "the connection to the broker was lost"
-            silent = "the broker confirms nothing"
-            raise BrokerUnavailable(f"{lost if self.terms.pending.over else silent}; nothing was sent") from None
-        try:
-            pika, raw = await self._one()
-        except BaseException:
-            self._room.release()
-            raise
-        self._lent[raw] = pika
-        return raw
-
-    async def _one(self) -> Opened:
-        while self._idle:
-            if not (one := self._idle.pop())[1].is_closed:
-                return one
-        return await self._open_one(True)
-
-    def give_back(self, channel: aiormq.Channel, *, failed: bool) -> None:
-        """Keep the channel for the next publication. A failed one is closed: a late answer to it could be mistaken."""
-        pika = self._lent.pop(channel)
-        if not failed:
-            self._idle.append((pika, channel))
-        elif not channel.is_closed:
-            self._close(pika)
-        self._room.release()
-
-    async def unconfirmed(self) -> aiormq.Channel:
-        """Return the channel without confirms. It is opened by the first call, and anew after the broker closed it."""
-        async with self._replacing:
-            if self._unconfirmed is None or self._unconfirmed[1].is_closed:
-                self._unconfirmed = await self._open_one(False)
-            return self._unconfirmed[1]
-
-    def look(self) -> aiormq.Channel:
-        """Refuse: only workers ask questions there."""
-        raise NotImplementedError

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from consumer.broker.lent_channels import MOST_LENT
 from consumer.broker.link import Link
-from consumer.broker.publish_channels import MOST_LENT
 from consumer.broker.topology import Binding, Exchange, Names, Queue
 from consumer.client import SessionClient
 from schemas.errors import Disconnected, NoReply, NotConfirmed, NotRouted, NotRoutedReason
@@ -83,7 +83,7 @@ async def test_a_broker_that_confirms_nothing_is_waited_for_no_longer_than_for_t
 
 
 async def test_publications_that_are_given_up_leave_the_client_usable(mcp: Cluster, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("consumer.broker.link.MOST_CHANNELS", 4)
+    monkeypatch.setattr("consumer.broker.lent_channels.MOST_CHANNELS", 4)
     await mcp.start()
     async with proxy_to(mcp.url) as proxy, SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client:
         await asyncio.gather(*(client.publish_call_event(EVENT) for _ in range(4)))  # each on a channel of its own

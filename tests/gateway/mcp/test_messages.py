@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from consumer.broker.publish_channels import MOST_LENT
+from consumer.broker.lent_channels import MOST_LENT
 from consumer.gateway import speech
 from tests.gateway.conftest import Serve, served
 from tests.gateway.mcp.wire import BOTH, JSON_ONLY, STATELESS, ask, call, events, message, modern, text
