@@ -1,4 +1,4 @@
-"""What a process hides of itself from others of its user: its memory, and the secrets that it was started with.
+"""Hides a process from others of its user: its memory, and the secrets in its environment.
 
 Under ``limits`` a server of an ordinary user's worker runs as the same user. That user may read the environment and the
 memory of its processes, unless they are not dumpable.
@@ -18,18 +18,18 @@ KEPT = frozenset(
         *("NO_COLOR", "COLUMNS", "NO_PROXY", "no_proxy", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "NOTIFY_SOCKET"),
     }
 )
-"""Variables that are read later on, by us or by a library, and that hold no secret."""
+"""Variables that we or a library read later, and that contain no secret."""
 
 KEPT_PREFIXES = ("LC_", "LANG", "PYTHON")
 
 PROXIES = frozenset(name for word in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (word, word.lower()))
-"""Read whenever a service with a URL is connected to; kept while it has no password in it."""
+"""Variables that are read when a service with a URL is connected to. They are kept if they contain no password."""
 
 _PR_SET_DUMPABLE = 4
 
 
 def become_private() -> dict[str, str]:
-    """Hide memory and environment of this process for good; returns the environment as it was, to read settings from.
+    """Hide memory and environment of this process for good. Return the former environment, to read settings from.
 
     Nobody but root may trace it, read its memory or its ``/proc/<pid>/environ`` from then on, and it leaves no core
     dump. Its environment keeps what is on a short list; what was there at the start is overwritten, for root as well.
@@ -51,7 +51,7 @@ def kept(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _overwrite_environment(environment: Mapping[str, str]) -> None:
-    """Give the process copies of what it keeps, and overwrite the block that the kernel shows as ``environ``."""
+    """Copy the variables that are kept, and overwrite the block that the kernel shows as ``environ``."""
     for name in environment:
         del os.environ[name]
     os.environ.update(kept(environment))

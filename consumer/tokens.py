@@ -1,4 +1,4 @@
-"""Call tokens: JWTs (RFC 7519) whose holder reaches one call and some of its services, and nothing else.
+"""Call tokens: JWTs (RFC 7519) that let their holder reach one call and some of its services, and nothing else.
 
 Every holder of a key can mint them: the gateway's token route, ``mcp-sessions calls token``, or ``SessionClient``
 without a request. Keys come in a list: the first one signs, all of them verify, so a key is replaced without a gap. A
@@ -22,7 +22,7 @@ from schemas.ids import CallId, ServiceName, escape_call_id
 
 ISSUER: Final = "mcp-sessions"
 DEFAULT_LIFETIME: Final = 14_400.0
-"""How long (s) a token holds unless its minter says otherwise: as long as a session lives at most by default."""
+"""How long (s) a token is valid by default: as long as a session may live by default."""
 
 MAX_LIFETIME: Final = 7 * 86_400.0
 LEEWAY: Final = 5.0
@@ -32,7 +32,7 @@ _CLAIMS: Final = ("iss", "aud", "exp", "iat", "jti", "call")
 
 
 class TokenRefused(Exception):
-    """A token does not hold; the message says why, and repeats nothing of the token."""
+    """A token is not valid. The message says why, and repeats nothing of the token."""
 
 
 class KeyUnusable(ValueError):
@@ -41,11 +41,11 @@ class KeyUnusable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CallToken:
-    """What a verified token says."""
+    """The content of a verified token."""
 
     call_id: CallId
     services: tuple[ServiceName, ...]
-    """The services that it reaches; empty: all of the call."""
+    """The services that it allows. Empty: all of the call."""
     scopes: tuple[str, ...]
     token_id: str
     expires_at: float
@@ -78,7 +78,7 @@ class TokenKeys:
 
     @property
     def can_mint(self) -> bool:
-        """Whether the first key signs."""
+        """Whether the first key can sign."""
         return bool(self._keys) and self._keys[0].signs is not None
 
     def mint(

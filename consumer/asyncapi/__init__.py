@@ -1,7 +1,7 @@
-"""What crosses the wire, for programs: an AsyncAPI document and a JSON Schema of each message.
+"""The messages on the wire, for programs: an AsyncAPI document and a JSON Schema of each message.
 
-Both follow from the models in ``schemas`` and from the topology, and are written by hand nowhere. The document speaks
-from the side of the worker: it *receives* requests and *sends* events; who generates a client turns that round.
+Both are generated from the models in ``schemas`` and from the topology. The document takes the worker's side: it
+*receives* requests and *sends* events. For a client the two are swapped.
 """
 
 from consumer.asyncapi.document import Server, document

@@ -1,7 +1,7 @@
-"""Channels: each exchange and each queue of the topology, with what can arrive there.
+"""Channels: each exchange and each queue of the topology, with the messages that can arrive there.
 
-What is sent where is said once, in ``SENT``; where it gets from there follows from the bindings, the alternate
-exchanges and the dead-letter exchanges.
+``SENT`` says which message is published where. Its further way follows from the bindings, the alternate exchanges and
+the dead-letter exchanges.
 """
 
 from collections import defaultdict
@@ -39,7 +39,7 @@ _ANYBODY = WorkerId("{worker_id}")
 
 @dataclass(frozen=True, slots=True)
 class DocumentChannel:
-    """One channel of the document; ``messages`` are the types of what can arrive there."""
+    """One channel of the document. ``messages`` are the types of messages that can arrive there."""
 
     name: str
     description: str
@@ -80,7 +80,7 @@ class _Channels:
             Binding(names.workers, self.worker.name),
         )
         self.shared = {names.calls, names.queries, names.dead_letters}
-        """What others than workers have to do with, among the queues."""
+        """The queues that also others than workers use."""
 
     def all(self) -> Iterator[DocumentChannel]:
         arriving = self._arriving()
@@ -143,7 +143,7 @@ class _Channels:
     # What can arrive where.
 
     def _sent(self) -> dict[str, list[str]]:
-        """Where messages are published first."""
+        """Return where messages are published first."""
         names = self.names
         workers = [one.type for one in (PresenceReport, PresenceRequest, EndedCalls, SessionsScatter, FiguresScatter)]
         return {
@@ -164,7 +164,7 @@ class _Channels:
         }
 
     def _ways(self) -> Iterator[tuple[str, str]]:
-        """From where to where messages get by themselves, or by way of the placer."""
+        """Return the ways of messages between channels: by the broker's routing, or through the placer."""
         for exchange in self.topology.exchanges:
             if (otherwise := exchange.arguments.get("alternate-exchange")) is not None:
                 yield _exchange(exchange.name), _exchange(otherwise)

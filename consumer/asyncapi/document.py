@@ -1,4 +1,4 @@
-"""The document, put together."""
+"""Assembles the AsyncAPI document."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from consumer.processes.service import MCPService
 from consumer.settings.models import SessionSettings
 
 VERSION = "3.1.0"
-"""Of AsyncAPI."""
+"""The version of AsyncAPI."""
 
 _DESCRIPTION = """\
 Gives each phone call an MCP server process of its own, a *session*. Telephony publishes what happens to calls; agents
@@ -55,7 +55,7 @@ not find every id that is too long.
 """
 
 _SERVICE = MCPService(name="any", command=["any"])
-"""A service that configures nothing."""
+"""A service with default settings."""
 
 _TAGS = {
     "calls": "Call events.",
@@ -70,7 +70,7 @@ _TAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the broker is, as far as everybody may know."""
+    """The address of the broker, without secrets."""
 
     host: str = "localhost:5672"
     vhost: str = "/"
@@ -78,7 +78,7 @@ class Server:
 
     @classmethod
     def of_url(cls, url: str) -> Self:
-        """Return the broker that an AMQP URL names, without user and password."""
+        """Return the broker in an AMQP URL, without user and password."""
         parts = urlsplit(url)
         tls = parts.scheme == "amqps"
         name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname

@@ -1,4 +1,4 @@
-"""An example of each message: made of its schema, with values that a person recognises."""
+"""Makes an example of each message from its schema, with values that a reader recognises."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -57,7 +57,7 @@ _VALUES: Final[Mapping[str, Any]] = {
     dead_letter.REASON_HEADER: "unrecognised",
     dead_letter.ROUTING_KEY_HEADER: "calls",
 }
-"""What fields hold in an example. An optional field is shown if it is here."""
+"""The values of fields in examples. An optional field is shown only if it is here."""
 
 _OF_EVENTS: Final[Mapping[str, Any]] = {"source": "/mcp-sessions/host-1-k3v9x2ab", "subject": "c-1"}
 _OF_UNKNOWN: Final[Mapping[str, Any]] = {"code": "UNKNOWN_TYPE", "message": "the AMQP property 'type' is missing"}
@@ -93,13 +93,13 @@ _WHOLE: Final[Mapping[str, Any]] = {
     PLATFORM_EVENT: {"CallSid": "CA0123456789abcdef0123456789abcdef", "CallStatus": "ringing", "Direction": "inbound"},
     DEAD_LETTER: {"event": "nobody knows this"},
 }
-"""Bodies that no schema describes."""
+"""Examples of bodies without a schema."""
 
 _MOST_DEEP: Final = 12
 
 
 def example(kind: str, schema: Schema, among: Mapping[str, Schema]) -> Any:
-    """Return an example body for a message type; it fits the schema."""
+    """Return an example body for a message type that matches the schema."""
     if kind in _WHOLE:
         return _WHOLE[kind]
     values = {**_VALUES, **_OF_EVENTS} if "specversion" in schema.get("properties", {}) else _VALUES

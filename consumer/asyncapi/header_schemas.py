@@ -158,4 +158,4 @@ HEADERS: dict[str, Schema] = {
         "required": ["type"],
     },
 }
-"""By the name of the schema."""
+"""The headers and properties, by the names of their schemas."""

@@ -1,4 +1,4 @@
-"""Messages: each with its headers, its body, and where it stands."""
+"""Messages: each with its headers, its body, and its place in the reference."""
 
 import re
 from typing import Any, Final
@@ -28,17 +28,17 @@ from schemas.replies import REPLY_SUFFIX
 from schemas.requests import REQUESTS, ToolsCall
 
 UNTYPED = frozenset({CALL_EVENT, PLATFORM_EVENT, DEAD_LETTER})
-"""Messages that are not known by their AMQP ``type``."""
+"""Messages that are not identified by an AMQP ``type``."""
 
 BETWEEN_WORKERS = frozenset({*(one.type for one in INTERNAL), *(one.type for one in ANSWERS)})
 
 CORRELATION = "correlation"
 
 MAX_ARGUMENTS: Final[int] = MCPService.model_fields["max_arguments"].default
-"""``max_arguments`` of a service where it is not configured."""
+"""The default of a service's ``max_arguments``."""
 
 MAX_MESSAGE: Final[int] = WorkerSettings().max_message
-"""``worker.max_message`` where it is not configured."""
+"""The default of ``worker.max_message``."""
 
 
 def tag_of(kind: str) -> str:
@@ -59,7 +59,7 @@ def tag_of(kind: str) -> str:
 
 
 def messages(schemas: dict[str, Schema]) -> dict[str, Any]:
-    """Every message by its type."""
+    """Return every message by its type."""
     return {kind: _message(kind, schemas[schema_name(kind)], schemas) for kind in message_types()}
 
 
@@ -97,7 +97,7 @@ def _message(kind: str, schema: Schema, schemas: dict[str, Schema]) -> dict[str,
 
 
 def _type_of(kind: str) -> Schema:
-    """The AMQP ``type`` of a message; what is refused gets its own type back, if it has one."""
+    """Return the AMQP ``type`` of a message. A refusal has the type of the request, if that has one."""
     if kind == UNKNOWN_REPLY:
         return {"pattern": rf"{re.escape(REPLY_SUFFIX)}$", "examples": [kind]}
     return {"const": kind}

@@ -1,4 +1,4 @@
-"""Operations: what a worker receives and answers, and what it sends."""
+"""Operations: the requests that a worker receives and answers, and the messages that it sends."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
@@ -38,7 +38,7 @@ _ANSWERED = {OwnerCheck.type, SessionsScatter.type, FiguresScatter.type}
 
 
 def operations(channels: tuple[DocumentChannel, ...]) -> dict[str, Operation]:
-    """Every operation by its name: a request is its type."""
+    """Return every operation by its name. The name of a request is its type."""
     found = dict(_requests())
     found["calls"] = _operation("receive", "exchange.calls", (CALL_EVENT, PLATFORM_EVENT), "Receive call events.")
     for channel in channels:

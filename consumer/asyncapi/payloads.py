@@ -1,7 +1,7 @@
 """Bodies as JSON Schemas, draft 7: what AsyncAPI is made of, and what generators of every language can read.
 
-What is sent to us is closed, because we refuse a field that we do not know. What we tell is open: a newer worker may
-say more, and who reads it must not stumble over that.
+Schemas of requests are closed, because a worker refuses unknown fields. Schemas of replies and events are open, because
+a newer worker may add fields, and readers must tolerate these.
 """
 
 import inspect
@@ -29,18 +29,18 @@ REF = "#/components/schemas/"
 CALL_EVENT = "call.event"
 PLATFORM_EVENT = "platform.event"
 DEAD_LETTER = "dead_letter"
-"""Messages that have no AMQP ``type`` of their own, under the names that they have here."""
+"""Names in this document of messages without an AMQP ``type``."""
 
 UNKNOWN_REPLY = f"unknown{REPLY_SUFFIX}"
-"""The answer to a message without a type; to one of an unknown type it is ``<type>.reply``."""
+"""The reply to a message without a type. For an unknown type it is ``<type>.reply``."""
 
 _FAILED = "Failed"
 _BUILT = {CloudEvent.__name__}
-"""Models that only serve to build others."""
+"""Models that are only parts of other models."""
 
 
 class _Plain(GenerateJsonSchema):
-    """Titles for types only: generators make a type of everything that has one."""
+    """Generates titles for types only, because generators make a type of everything with a title."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         del schema
@@ -65,7 +65,7 @@ def message_types() -> tuple[str, ...]:
 
 
 def schemas() -> dict[str, Schema]:
-    """Every schema by its name; a reference from one to another begins with ``REF``."""
+    """Return every schema by its name. References between them begin with ``REF``."""
     read: list[type[BaseModel]] = [CallEvent, *REQUESTS.values(), *INTERNAL]
     told: list[type[BaseModel]] = [
         *(ErrorBody, CloudEvent),
@@ -121,7 +121,7 @@ def _object(description: str, **properties: Schema) -> Schema:
 
 
 def _tidy(schema: Any) -> Any:
-    """Docstrings become Markdown, and a reference stands alone: in draft 7 what stands beside it does not count."""
+    """Convert docstrings to Markdown, and isolate references, because draft 7 ignores what stands beside one."""
     match schema:
         case {"$ref": _, **beside} if beside:
             return {"allOf": [{"$ref": schema["$ref"]}], **_tidy(beside)}
@@ -137,7 +137,7 @@ def _tidy(schema: Any) -> Any:
 
 
 def markdown(text: str) -> str:
-    """A docstring as CommonMark: a paragraph is a line."""
+    """Return a docstring as CommonMark, with each paragraph on one line."""
     paragraphs = re.sub(r"``(.+?)``", r"`\1`", inspect.cleandoc(text)).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
@@ -148,7 +148,7 @@ def first_paragraph(text: str) -> str:
 
 
 def _narrow(found: dict[str, Schema]) -> None:
-    """What the type of a message says about its body."""
+    """Restrict bodies by the type of their message."""
     for kind, request in REQUESTS.items():
         if issubclass(request, CallEvent):
             found[request.__name__] |= {"title": request.__name__}
@@ -166,7 +166,7 @@ def _narrow(found: dict[str, Schema]) -> None:
 
 
 def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
-    """The bodies that no model describes as a whole."""
+    """Build the schemas of bodies that no single model describes."""
     results = {**{f"{kind}{REPLY_SUFFIX}": model for kind, model in RESULTS.items()}, **{m.type: m for m in ANSWERS}}
     for kind, result in results.items():
         good = _object("The request succeeded.", ok={"const": True}, result=_ref(result.__name__))

@@ -1,4 +1,4 @@
-"""A JSON Schema file for each message: one that needs no other, for generators that cannot follow references."""
+"""A self-contained JSON Schema file for each message, for generators that cannot follow references."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from consumer.asyncapi.payloads import REF, Schema, message_types, reachable, sc
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
 ID = "urn:mcp-sessions:schema:"
-"""A name and no address: there is nothing to fetch."""
+"""The prefix of schema ids. It is a name and no address, so nothing can be fetched there."""
 
 _INNER = "#/definitions/"
 
 
 def schema_files() -> dict[str, Schema]:
-    """The schema of each message by the name of its file, ``<type>.json``."""
+    """Return the schema of each message by the name of its file, ``<type>.json``."""
     known = schemas()
     return {f"{kind}.json": _alone(kind, known) for kind in message_types()}
 

@@ -1,4 +1,4 @@
-"""The document as text."""
+"""Writes the document as text."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ def as_yaml(document: dict[str, Any]) -> str:
 
 
 class _Whole(yaml.SafeDumper):
-    """No anchors: a part that occurs twice is written twice, as not every reader knows them."""
+    """Writes repeated parts in full, because not every reader understands YAML anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data

@@ -1,5 +1,5 @@
-"""Bridges: small processes beside a telephony system, which publish what it tells of calls.
+"""Bridges: small processes beside a telephony system that publish its call events.
 
-A bridge needs the rights of a publisher and nothing else. It knows the translators, so that it publishes only what
-concerns the life of a call, and no worker.
+A bridge needs only the rights of a publisher. It uses the translators to publish only events about the life of a call.
+It imports nothing of the worker.
 """

@@ -1,4 +1,4 @@
-"""The way from a bridge to the broker: in order, with confirms, and patient while the broker is away."""
+"""Sends a bridge's events to the broker: in order, with confirms, and kept while the broker is away."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,9 +17,9 @@ log = structlog.get_logger(__name__)
 
 
 class EventSender:
-    """Publishes call events to ``exchange``; of those that wait, ``limit`` are kept.
+    """Publishes call events to ``exchange``, and keeps up to ``limit`` that wait.
 
-    What the broker has not confirmed is sent again, so it may come twice; repeated call events change nothing.
+    Unconfirmed events are sent again, so they may arrive twice. Repeated call events change nothing.
     """
 
     def __init__(self, publisher: Publisher, exchange: str, limit: int) -> None:

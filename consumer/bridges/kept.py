@@ -10,12 +10,12 @@ from consumer.broker.message import Message
 from schemas.calls import CallId, CallKind
 
 ROOM = 10
-"""When there is no room, a tenth of the bound is made free: to look through everything at each event would be slow."""
+"""The share of the limit that is freed when there is no room, because a search at every event would be slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An event on its way; ``first`` is one before which nobody can have been told of its call."""
+    """A waiting event. ``first`` marks one before which no event of its call was published."""
 
     message: Message
     call_id: CallId | None
@@ -26,7 +26,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What had to go: events of calls that were over, events that a later one makes needless, and events lost."""
+    """The dropped events: of calls that were over, of progress that a later event replaces, and lost ones."""
 
     over: int
     needless: int
@@ -66,7 +66,7 @@ class Kept:
 
 
 def _of_calls_that_go_on(waiting: Iterable[Waiting]) -> list[Waiting]:
-    """Without the calls that have begun and ended in here: they were over before anybody could hear of them."""
+    """Return the events without those of calls that began and ended here, which no consumer can know."""
     waiting = list(waiting)
     begun = {one.call_id for one in waiting if one.first}
     over = {one.call_id for one in waiting if one.kind is CallKind.ENDED and one.call_id in begun}
@@ -74,7 +74,7 @@ def _of_calls_that_go_on(waiting: Iterable[Waiting]) -> list[Waiting]:
 
 
 def _needed(waiting: list[Waiting]) -> list[Waiting]:
-    """Without progress that is not the last word on its call."""
+    """Return the events without progress that a later event of its call replaces."""
     last = {one.call_id: number for number, one in enumerate(waiting)}
     return [
         one

@@ -1,6 +1,6 @@
 """The client, which sends requests to workers: for asyncio, and its synchronous version.
 
-What is listed here is what users of the wheel import from ``mcp_sessions``; see ``infra.client_wheel``.
+Users of the wheel import the names listed here from ``mcp_sessions``; see ``infra.client_wheel``.
 """
 
 from consumer.client.blocking import SyncEvents, SyncSessionClient

@@ -1,4 +1,4 @@
-"""The client's connection to the broker: requests over AMQP, call events in, events of sessions and workers out."""
+"""The client's connection to the broker: sends requests and call events, receives replies and events."""
 
 import asyncio
 import contextlib
@@ -39,13 +39,13 @@ from schemas.replies import Reply, parse_reply
 from schemas.requests import DURABLE, SessionCreate, WorkersList
 
 LOOK_AFTER = 2.0
-"""After how long (s) without a reply a client looks whether there is a worker at all, and after how long once more."""
+"""After how long (s) without a reply a client checks whether a worker runs, and after how long again."""
 
 LARGE = 1 << 20
 """From this size (bytes) on every request is confirmed, because a broker's limit may be lower than ours."""
 
 _LIBRARIES = ("aio_pika", "aiormq")
-"""What the broker room stands on. They log, with tracebacks, what they raise as well."""
+"""The loggers of the AMQP libraries. They log errors, with tracebacks, that they raise as well."""
 
 
 def _quiet_libraries() -> None:
@@ -57,7 +57,7 @@ def _quiet_libraries() -> None:
 
 
 class AmqpConnection:
-    """A supervised connection of one client: the ``Requester`` over AMQP, and the way of events."""
+    """A supervised connection of one client: the ``Requester`` over AMQP, and the receiver of events."""
 
     def __init__(self, url: str, prefix: str, connect_timeout: float) -> None:
         _quiet_libraries()
@@ -65,7 +65,10 @@ class AmqpConnection:
         self._url = url
         self._connect_timeout = connect_timeout
         self._abandoned: list[object] = []
-        """Parts of another process or loop. Collected, the AMQP library would try to close their connections."""
+        """Parts from another process or loop.
+
+        If they were collected, the AMQP library would close their connections.
+        """
         self._make_parts()
 
     def _make_parts(self) -> None:
@@ -78,7 +81,7 @@ class AmqpConnection:
         """The exchange for requests to the cluster, on this link."""
         self._link: Link | None = None
         self._proven: set[str] = set()
-        """The exchanges that have taken a message on this link: they are there, and this user may write there."""
+        """The exchanges that accepted a message on this link: they exist, and this user may write to them."""
         self._answered_on: Link | None = None
         self._listening: asyncio.Task[None] | None = None
         self.lookout = Lookout(self.names, self._linked, self._is_answered)
@@ -139,7 +142,7 @@ class AmqpConnection:
         return self._supervisor.up.is_set() and self._home is not None and not self._home.is_over()
 
     def _leave_behind(self, home: Home) -> None:
-        """Begin anew where the old connection cannot be closed: it belongs to another process, or to a loop that ended.
+        """Make new parts if the old connection cannot be closed: it belongs to another process, or to an ended loop.
 
         Raises:
             NotConnectedHere: the other event loop still runs.
@@ -176,10 +179,10 @@ class AmqpConnection:
         return self._link
 
     async def _found(self, link: Link, exchange: str) -> None:
-        """Look for an exchange of the topology.
+        """Check that an exchange of the topology exists.
 
         Raises:
-            NotRouted: it is not there.
+            NotRouted: it does not exist.
         """
         if not await may_exist(link, Exchange(exchange, "fanout", "")):
             await see_that_all_is_declared(link, self.names)
@@ -244,7 +247,7 @@ class AmqpConnection:
             raise InvalidReply(error.message) from error
 
     async def _unroutable(self, error: BrokerError) -> ClientError:
-        """Return the error for a message that no queue took: what is missing of the topology, else the broker's."""
+        """Return the error for a message that no queue took: what the topology lacks, or else the broker's error."""
         try:
             await see_that_all_is_declared(self._linked(), self.names)
         except (NotRouted, Disconnected) as missing:
@@ -254,7 +257,10 @@ class AmqpConnection:
         return translated(error)
 
     async def _is_answered(self, timeout: float) -> bool:
-        """Return whether a worker answers a question; true also when it cannot be sent, as the request will say why."""
+        """Return whether a worker answers a question.
+
+        True also if it cannot be sent, because the request will say why.
+        """
         body = WorkersList(known=True).model_dump_json().encode()  # without it, each worker would be asked for a report
         question = Message(body=body, type=WorkersList.type, expiration=round(timeout * 1000))
         try:
@@ -267,12 +273,13 @@ class AmqpConnection:
 
     @contextlib.asynccontextmanager
     async def _while_somebody_is_there(self) -> AsyncIterator[None]:
-        """Wait for an answer of the cluster, and no longer than it takes to see that the question is nobody's.
+        """Wait for an answer of the cluster, but only while a worker runs that could give it.
 
-        Only for questions: what a worker would still execute must not be given up before it has expired.
+        This is only for questions. A request that a worker could still execute must not be given up before it has
+        expired.
 
         Raises:
-            NoReply: it did, twice in a row: a worker that is started anew may be away for a moment.
+            NoReply: no worker ran at two checks in a row. A restarting worker may be away for one.
         """
         loop = asyncio.get_running_loop()
         looking: asyncio.Task[None] | None = None

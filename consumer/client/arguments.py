@@ -1,8 +1,8 @@
 """Checks the arguments of the client's methods before anything is sent. Pure.
 
-A request is read here by the model by which a worker reads it, so that what a worker would refuse is never sent. Before
-that is checked what would not reach the worker as it was given: what Python cannot address or encode, and what the
-encoder would change without a word.
+The client parses each request with the worker's own model, so a request that a worker would refuse is never sent. First
+it checks for values that would not reach the worker unchanged: those that cannot be encoded, and those that the encoder
+would silently change.
 """
 
 import functools
@@ -29,7 +29,7 @@ Kind = TypeVar("Kind", bound=type)
 _BINARY = (bytes, bytearray, memoryview)
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _IN_PYTHON = {"Field required": "is required, and must not be None"}
-"""What is said to a caller in Python instead of what is said to the publisher of a message."""
+"""Texts for a Python caller, in place of those for the publisher of a message."""
 
 
 def check_text(name: str, value: object, hint: str = "") -> None:
@@ -58,7 +58,7 @@ def check_prefix(value: object) -> None:
     """Check a prefix as workers do.
 
     Raises:
-        InvalidArgument: they do.
+        InvalidArgument: workers would refuse it.
     """
     check_text("prefix", value)
     if not re.fullmatch(NAME_PATTERN, str(value)):
@@ -154,7 +154,7 @@ def check_seconds(name: str, value: object) -> None:
     """Check that an argument is a duration (s): more than 0, and at most a week.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is not.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidArgument(f"{name}: must be a number of seconds, is {kind_of(value)}")
@@ -166,7 +166,7 @@ def check_count(name: str, value: object, most: int) -> None:
     """Check that an argument is a whole number from 1 to ``most``.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is not.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidArgument(f"{name}: must be a whole number, is {kind_of(value)}")
@@ -178,7 +178,7 @@ def check_function(name: str, value: object) -> None:
     """Check that an argument is a function or None.
 
     Raises:
-        InvalidArgument: it cannot be called.
+        InvalidArgument: it is neither.
     """
     if not callable(value):
         raise InvalidArgument(f"{name}: must be a function or None, is {kind_of(value)}")
@@ -213,7 +213,7 @@ def _in_words(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _has_binary(values: Iterable[object]) -> bool:
-    """Whether there is something binary among values, however deep. It is asked for each request, so it is quick."""
+    """Return whether the values contain binary data at any depth. It is fast, because every request calls it."""
     for value in values:
         kind = type(value)
         if kind in _PLAIN:
@@ -237,7 +237,7 @@ def _fault(values: Json) -> str | None:
 
 
 def _faults(value: object, path: str) -> Iterator[str]:
-    """What JSON cannot express in a value, each with the path that leads to it."""
+    """Yield the parts of a value that JSON cannot express, each with its path."""
     match value:
         case str():
             try:
@@ -267,5 +267,5 @@ def _faults(value: object, path: str) -> Iterator[str]:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a sentence that says what it should be."""
+    """Return the kind of a value, for a sentence that says what it should be."""
     return "None" if value is None else f"of type {type(value).__name__}"

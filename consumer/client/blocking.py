@@ -37,7 +37,7 @@ _Work = Callable[[], None]
 def _blocking(
     method: Callable[Concatenate[SessionClient, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["SyncSessionClient", P], T]:
-    """The method, waited for."""
+    """Return a method that waits for the result of the asyncio method."""
 
     @functools.wraps(method)
     def call(self: "SyncSessionClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -53,7 +53,7 @@ def _blocking(
 def _iterating(
     method: Callable[Concatenate[SessionClient, P], AsyncIterator[T]],
 ) -> Callable[Concatenate["SyncSessionClient", P], Iterator[T]]:
-    """The iterator, each step of it waited for."""
+    """Return an iterator that waits for each step of the asyncio iterator."""
 
     @functools.wraps(method)
     def call(self: "SyncSessionClient", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
@@ -65,7 +65,7 @@ def _iterating(
 def _at_once(
     method: Callable[Concatenate[SessionClient, P], T],
 ) -> Callable[Concatenate["SyncSessionClient", P], T]:
-    """The method, which waits for nothing."""
+    """Return a method that calls the asyncio client's method directly, because it does not wait."""
 
     @functools.wraps(method)
     def call(self: "SyncSessionClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -181,7 +181,7 @@ class SyncSessionClient:
         )
         self._client = self._made()
         self._abandoned: list[object] = []
-        """The client and loop of the process that this one was forked from; see ``AmqpConnection``."""
+        """The client and loop of the parent process, after a fork; see ``AmqpConnection``."""
         self._make_parts()
 
     def _make_parts(self) -> None:
@@ -192,7 +192,7 @@ class SyncSessionClient:
         self._thread: threading.Thread | None = None
 
     def _leave_parent_behind(self) -> None:
-        """After a fork neither the thread nor its loop is here, and the lock may be held by a thread that is not."""
+        """Replace thread, loop and lock after a fork: they belong to the parent, where a thread may hold the lock."""
         if self._process != os.getpid():
             self._abandoned.append((self._client, self._loop))
             self._client = self._made()

@@ -1,4 +1,4 @@
-"""The broker room's errors, as the client says them."""
+"""Translates errors of the broker room into the client's errors."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Events of sessions and workers, followed over each link that the client gets."""
+"""Follows events of sessions and workers over each link of the client."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from schemas.events import CloudEvent
 
 @dataclass(slots=True)
 class _Followed:
-    """How events reach one queue of the program, on the link of the moment."""
+    """One queue of the program, and the way events reach it on the current link."""
 
     pattern: str
     channel: Channel
@@ -27,16 +27,16 @@ class _Followed:
     connected: bool = True
 
     def tell(self, *, connected: bool) -> None:
-        """Log once that events have stopped, and once that they come again."""
+        """Log once that events have stopped, and once that they arrive again."""
         changed, self.connected = self.connected != connected, connected
         if changed and self.on_connection is not None:
             self.on_connection(connected)
 
 
 class Followers:
-    """The queues of a program that events are put into, whichever link brings them.
+    """The queues of a program that receive events over the current link.
 
-    ``look_for`` raises ``NotRouted`` when an exchange is not there: a follower declares none, because it only looks.
+    ``look_for`` raises ``NotRouted`` if an exchange does not exist, because a follower declares none.
     """
 
     def __init__(

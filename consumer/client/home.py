@@ -1,7 +1,7 @@
 """The process and the event loop that a connected client belongs to.
 
-Sockets and tasks belong to one event loop, and an event loop to one process. Used anywhere else, a client would wait
-for ever: nothing there reads its socket.
+Sockets and tasks belong to one event loop, and an event loop to one process. In another process or loop a client would
+wait for ever, because nothing there reads its socket.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ import os
 from schemas.errors import NotConnectedHere
 
 FORKED = "the client was connected before this process was forked; connect it in this process"
-"""What a client says in a child of the process that connected it."""
+"""The error message of a client in a child of the process that connected it."""
 
 
 class Home:
-    """The process and the running event loop, as they are when this is made."""
+    """The process and the running event loop in which this object was made."""
 
     def __init__(self) -> None:
         self._process = os.getpid()

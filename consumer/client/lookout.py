@@ -1,7 +1,7 @@
-"""Looks whether a worker runs before a request is sent, because a message in a queue cannot be taken back.
+"""Checks that a worker runs before a request is sent, because a message in a queue cannot be taken back.
 
-RabbitMQ tells how many consumers the workers' shared queues have. From 4.3 on it tells this only to users who may read
-or write the queue, which clients may not. Such a client sends the workers a question that expires.
+RabbitMQ says how many consumers the workers' shared queues have. From 4.3 on it says so only to users who may read or
+write the queue, which clients may not. Such a client sends the workers a question that expires.
 """
 
 import asyncio
@@ -16,26 +16,26 @@ from consumer.concurrency.task_set import cancel_and_wait
 from schemas.errors import Disconnected, NotRouted, NotRoutedReason
 
 MOST_WAITED = 4.0
-"""How long (s) a request waits, unsent, for a worker: one that restarts is away for a moment."""
+"""How long (s) a request waits, unsent, for a worker. A restarting worker is away for a moment."""
 
 LOOK_EVERY = 0.25
-"""How long (s) a look that finds no worker waits before the next one."""
+"""How long (s) to wait after a check that found no worker before the next one."""
 
 SEEN_FOR = 0.1
-"""How long (s) after a reply or a look no new look is needed; a look costs a round trip to the broker."""
+"""How long (s) after a reply or a check no new check is needed. A check costs a round trip to the broker."""
 
 ANSWERED_FOR = 1.0
-"""The same where a look costs two messages: the question to the workers, and the answer."""
+"""The same if a check costs two messages: a question to the workers, and the answer."""
 
 ASK_EVERY = 0.5
-"""How long (s) a look waits for an answer before it asks again; a worker that stands still may have the question."""
+"""How long (s) a check waits for an answer before it asks again, because a hanging worker may have the question."""
 
 QUESTION_TIMEOUT = 2.0
-"""How long (s) workers may take to answer before a question that was sent counts as nobody's."""
+"""How long (s) workers may take to answer before a check counts as failed."""
 
 
 class Lookout:
-    """Looks for workers on the current link, with one look for all requests that wait. It does nothing at rest.
+    """Checks for workers on the current link, with one check for all waiting requests. It does nothing at rest.
 
     ``linked`` returns the link, or raises ``Disconnected``. ``ask`` sends the workers a question, and returns whether
     one of them answered within the given number of seconds.
@@ -46,12 +46,12 @@ class Lookout:
         self._linked = linked
         self._ask = ask
         self.seen_until = 0.0
-        """Until when (the loop's clock) requests are sent without a look."""
+        """Until when (the loop's clock) requests are sent without a check."""
         self.missed = False
-        """Whether the latest look has found no worker, so far."""
+        """Whether the latest check has found no worker so far."""
         self._look: asyncio.Task[bool] | None = None
         self._cannot_look: Link | None = None
-        """The link on which the broker does not tell this user who consumes."""
+        """The link on which the broker does not tell this user the number of consumers."""
 
     def heard(self) -> None:
         """Note that a worker has answered."""
@@ -59,7 +59,7 @@ class Lookout:
         self.seen_until = max(self.seen_until, asyncio.get_running_loop().time() + trusted)
 
     async def close(self) -> None:
-        """End the look that is under way."""
+        """Cancel the running check."""
         look, self._look = self._look, None
         if look is not None:
             await cancel_and_wait(look)
@@ -69,7 +69,7 @@ class Lookout:
 
         Raises:
             NotRouted: none came within ``timeout`` or ``MOST_WAITED`` seconds, or nothing is declared.
-            Disconnected: the broker did not even tell.
+            Disconnected: the link was lost before the broker answered.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + min(timeout, MOST_WAITED)
@@ -90,18 +90,18 @@ class Lookout:
 
     @property
     def nobody(self) -> str:
-        """The sentence for a prefix without workers."""
+        """Return the sentence for a prefix without workers."""
         return f"no worker runs under the prefix {self._names.prefix!r}"
 
     def _current_look(self) -> "asyncio.Task[bool]":
-        """Return the look that is under way, or begin one. It is a task, so it outlives the request that began it."""
+        """Return the running check, or begin one. It is a task, so it outlives the request that began it."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._is_a_worker_there(), name="client-looks-for-workers")
             self._look.add_done_callback(lambda look: look.cancelled() or look.exception())
         return self._look
 
     async def _is_a_worker_there(self) -> bool:
-        """Return whether a worker runs; true also when the connection is lost. A no takes ``LOOK_EVERY`` or longer."""
+        """Return whether a worker runs; true also if the connection is lost. A "no" takes ``LOOK_EVERY`` or longer."""
         link = self._linked()
         self.missed = False
         if link is not self._cannot_look:

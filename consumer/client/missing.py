@@ -7,11 +7,11 @@ from consumer.broker.topology import Exchange, Names, Queue, cluster_topology
 from schemas.errors import NotRouted, NotRoutedReason
 
 MOST_NAMED = 3
-"""How many of the missing exchanges and queues the sentence names; the details name all."""
+"""How many missing exchanges and queues the sentence names. The details name all."""
 
 
 async def see_that_all_is_declared(link: Link, names: Names) -> None:
-    """Check that the topology of a prefix is declared; what this user may not look for does not count.
+    """Check that the topology of a prefix is declared. Parts that this user may not look for are skipped.
 
     Raises:
         NotRouted: nothing is, or something is missing; the message and the details say what.
@@ -46,7 +46,7 @@ async def see_that_all_is_declared(link: Link, names: Names) -> None:
 
 
 async def _is_there(link: Link, thing: Exchange | Queue) -> bool | None:
-    """Whether it is there; None where this user may not look for it, from RabbitMQ 4.3 on."""
+    """Return whether it exists; None if this user may not look for it (RabbitMQ 4.3 and later)."""
     try:
         return await exists(link, thing)
     except NotPermitted:

@@ -1,7 +1,7 @@
 """The interface below the client: it carries a request to a worker, and its reply back.
 
-``SessionClient`` says what is asked, a ``Requester`` carries it. ``consumer.client.amqp_connection`` carries it over
-AMQP; a process that owns calls itself can put one in front that hands their requests to the owner without the broker.
+``SessionClient`` makes requests, and a ``Requester`` sends them. ``consumer.client.amqp_connection`` sends them over
+AMQP. A process that owns calls itself can add a requester that passes their requests to the owner without the broker.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ class Outgoing:
     """A request as it leaves the client.
 
     ``type`` is its message type and ``body`` its JSON. ``call_id`` addresses it to a call; without one any worker
-    answers. ``reply_timeout`` is how long (s) its reply is waited for; the request is worth nothing afterwards.
+    answers. ``reply_timeout`` is how long (s) to wait for its reply. The request expires then.
     """
 
     type: str
@@ -31,7 +31,7 @@ class Outgoing:
 
 
 class Requester(Protocol):
-    """Carries requests. An implementation sends each at most once, and never repeats one silently."""
+    """Sends requests. An implementation sends each at most once, and never repeats one silently."""
 
     async def ask(self, request: Outgoing, on_interim: OnInterim | None = None) -> Reply:
         """Send a request and return its reply, which may be a worker's error.

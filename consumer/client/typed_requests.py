@@ -1,4 +1,4 @@
-"""TypedRequests through a requester: a message type and its fields out, the result as a model back."""
+"""Sends typed requests through a requester, and returns the results as models."""
 
 import asyncio
 import json
@@ -23,10 +23,10 @@ from schemas.requests import (
 )
 
 REPLY_TIMEOUT = 30.0
-"""How long (s) a reply is waited for, unless the caller says otherwise."""
+"""How long (s) to wait for a reply, unless the caller says otherwise."""
 
 REPEATED = frozenset({ServicesList, SessionsList, WorkersFigures, WorkersList})
-"""Requests to the cluster that change nothing, and that a worker answers within a second or two."""
+"""Requests to the cluster that may be repeated: they change nothing, and are answered within a second or two."""
 
 REPEAT_AFTER = 5.0
 """After how long (s) without a reply such a request is sent again."""
@@ -35,7 +35,7 @@ Result = TypeVar("Result", bound=BaseModel)
 
 
 class Page(Protocol):
-    """Part of a list; ``next_cursor`` leads to the next part, ``None`` says that this is the last."""
+    """Part of a list. ``next_cursor`` leads to the next part; ``None`` means that this is the last one."""
 
     @property
     def next_cursor(self) -> str | None: ...  # noqa: D102 - said above
@@ -45,7 +45,7 @@ AnyPage = TypeVar("AnyPage", bound=Page)
 
 
 async def pages(fetch: Callable[[str | None], Awaitable[AnyPage]]) -> AsyncIterator[AnyPage]:
-    """Iterate over a list page after page; ``fetch`` gets the page at a cursor, the first at ``None``."""
+    """Iterate over a list page after page. ``fetch`` returns the page at a cursor, the first one at ``None``."""
     cursor = None
     while True:
         page = await fetch(cursor)
@@ -65,7 +65,7 @@ class OpeningOptions(TypedDict, total=False):
 
 
 class QuestionOptions(OpeningOptions, total=False):
-    """How questions of the server come back, and what they were answered, as ``call_tool`` explains."""
+    """How questions of the server are returned, and the answers to them, as ``call_tool`` explains."""
 
     return_questions: bool
     input_responses: Json | None
@@ -75,7 +75,7 @@ class QuestionOptions(OpeningOptions, total=False):
 
 @naming_arguments
 class TypedRequests:
-    """Sends typed requests through a ``Requester``; what is above it knows no broker."""
+    """Sends typed requests through a ``Requester``. Code above it does not depend on a broker."""
 
     _encode = staticmethod(encoded)
 
@@ -174,7 +174,10 @@ def on_the_wire(options: QuestionOptions) -> Json:
 
 
 def as_given(values: Json, _model: type[BaseModel] | None = None, /) -> bytes:
-    """Encode the values that are not None as they were given to somebody who hands them on, for a worker to judge."""
+    """Encode the values that are not None unchanged, for clients that forward foreign requests.
+
+    The worker checks them.
+    """
     given = {name: value for name, value in values.items() if value is not None}
     try:
         return to_json(given, inf_nan_mode="constants")
@@ -183,7 +186,7 @@ def as_given(values: Json, _model: type[BaseModel] | None = None, /) -> bytes:
 
 
 def _read(model: type[Result], message_type: str, result: Json) -> Result:
-    """The result as a model; what a newer worker says more is left out, and what MCP says more is kept."""
+    """Return the result as a model. Unknown fields of a worker are dropped, and those of MCP are kept."""
     extra: Literal["ignore"] | None = None if model.model_config.get("extra") == "allow" else "ignore"
     try:
         return model.model_validate(result, strict=False, extra=extra)

@@ -1,1 +1,1 @@
-"""Tasks, queues and memory that know nothing of calls."""
+"""Tasks, queues and caches that do not depend on calls."""

@@ -1,4 +1,4 @@
-"""What is remembered for a while: ended calls, recent placements, recipes on their way."""
+"""A mapping for things that are remembered for a while: ended calls, recent placements."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,7 +10,7 @@ V = TypeVar("V")
 class ExpiringDict(Generic[V]):
     """A mapping whose entries are forgotten ``keep`` seconds after they were set.
 
-    Of more than ``most`` the oldest are forgotten before that: what fills it comes from outside.
+    Beyond ``most`` entries the oldest are forgotten earlier, because the entries come from outside.
     """
 
     def __init__(self, keep: float, most: int = 100_000) -> None:
@@ -19,7 +19,7 @@ class ExpiringDict(Generic[V]):
         self._entries: OrderedDict[str, tuple[float, V]] = OrderedDict()
 
     def set(self, key: str, value: V) -> None:
-        """Set a value. It expires counted from now."""
+        """Set a value. It expires ``keep`` seconds from now."""
         self._forget_old()
         self._entries.pop(key, None)
         self._entries[key] = (asyncio.get_running_loop().time() + self._keep, value)

@@ -1,4 +1,4 @@
-"""Queues by key: what concerns one call happens one after the other, what concerns different calls at once."""
+"""Queues by key: work for one call runs one after the other, and work for different calls in parallel."""
 
 import asyncio
 from collections import deque
@@ -30,7 +30,7 @@ class KeyedQueues:
         return len(self._lanes)
 
     def submit(self, key: str, work: Work, *, tag: str = "") -> None:
-        """Do ``work`` after everything that was submitted under ``key`` before; ``tag`` is for ``waiting``."""
+        """Run ``work`` after all earlier work under ``key``. ``tag`` is for ``waiting``."""
         lane = self._lanes.get(key)
         if lane is not None:
             lane.append((tag, work))
@@ -61,7 +61,7 @@ class KeyedQueues:
         return {tag for tag, _ in self._lanes.get(key, ())}
 
     async def turn(self, key: str) -> None:
-        """Wait until everything that was submitted under ``key`` before this call is done; ``abandon`` cancels it."""
+        """Wait until all earlier work under ``key`` is done. ``abandon`` cancels the wait."""
         if key not in self._lanes:
             return
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -76,7 +76,7 @@ class KeyedQueues:
         await reached
 
     async def run(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Do ``work`` at its turn, and return or raise what it does; ``abandon`` cancels it.
+        """Run ``work`` at its turn, and return or raise its outcome. ``abandon`` cancels it.
 
         When the caller is cancelled, the work goes on: it may have begun.
         """
@@ -98,7 +98,7 @@ class KeyedQueues:
         return await done
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until all lanes are idle, ``timeout`` seconds at most; returns whether they are."""
+        """Wait at most ``timeout`` seconds until all lanes are idle. Return whether they are."""
         try:
             async with asyncio.timeout(timeout):
                 while self._tasks:
@@ -108,7 +108,7 @@ class KeyedQueues:
         return True
 
     async def abandon(self) -> None:
-        """Stop everything that runs or waits; deliveries that it held stay unsettled."""
+        """Cancel all running and waiting work. Deliveries that it held stay unsettled."""
         for lane in self._lanes.values():
             lane.clear()
         for turn in list(self._turns):

@@ -1,4 +1,4 @@
-"""Tasks that somebody holds."""
+"""A set of tasks, so that every task has a holder."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,14 +10,14 @@ log = structlog.get_logger(__name__)
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks and wait for their end; what they raise is theirs."""
+    """Cancel tasks and wait for their end. Their exceptions are ignored."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Tasks:
-    """A set of running tasks: named, held, and their failures told."""
+    """A set of running tasks: named, held, and with their failures logged."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -38,7 +38,7 @@ class Tasks:
             log.error("task.failed", task=task.get_name(), exc_info=error)
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until all have ended, ``timeout`` seconds at most; returns whether they have."""
+        """Wait at most ``timeout`` seconds until all tasks have ended. Return whether they have."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout)
         return not self._tasks

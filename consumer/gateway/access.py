@@ -1,4 +1,4 @@
-"""Authenticates requests and says what they may do: Basic, bearer tokens, call tokens. No secret is logged."""
+"""Authenticates requests and decides what they may do: Basic, bearer tokens, call tokens. No secret is logged."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="MCP Gateway"'}
 
 
 class NotAuthenticated(Refused):
-    """A request without credentials that hold. ``reason`` is for the log: its sender does not learn what was wrong."""
+    """A request without valid credentials. ``reason`` is for the log; the sender does not learn it."""
 
     def __init__(self, reason: str, sentence: str = "Authentication required") -> None:
         super().__init__(401, sentence, headers=CHALLENGE)
@@ -29,7 +29,8 @@ class NotAuthenticated(Refused):
 class Grant:
     """What the sender of a request may do.
 
-    ``call_id`` is the one call that he reaches, None any call; ``services`` are those that he reaches, None all.
+    ``call_id`` is the one call that the sender may reach; None means any. ``services`` are those that it may reach;
+    None means all.
     """
 
     holder: str
@@ -63,7 +64,7 @@ EVERYTHING: Final = frozenset(ALL_SCOPES)
 
 
 class Doorkeeper:
-    """Tells from a request's ``Authorization`` what its sender may do."""
+    """Determines a sender's rights from the ``Authorization`` header of its request."""
 
     def __init__(self, settings: GatewaySettings, keys: TokenKeys) -> None:
         self._open = not settings.guarded
@@ -86,7 +87,7 @@ class Doorkeeper:
         """Return the rights of a request's sender.
 
         Raises:
-            NotAuthenticated: there are no credentials, or they do not hold.
+            NotAuthenticated: there are no credentials, or they are not valid.
         """
         if self._open:
             return Grant("anybody on this machine", EVERYTHING)
@@ -143,7 +144,7 @@ class Doorkeeper:
 
 
 def _reason(authorization: str) -> str:
-    """Why credentials do not hold, without any of them."""
+    """Return why credentials are not valid, without any part of them."""
     scheme, _, given = authorization.partition(" ")
     if not given.strip():
         return "no credentials"

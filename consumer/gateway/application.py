@@ -1,7 +1,7 @@
-"""The gateway as an ASGI application: routes, and in front of them what holds for every request.
+"""The gateway as an ASGI application: its routes, and the checks that every request passes first.
 
-In front stands, in this order: whether ``Host`` and ``Origin`` fit, whether there is room for the request. Behind,
-every answer gets the security headers, one log line and its metrics. Only a bug of this gateway is answered with 500.
+First it checks ``Host`` and ``Origin``, then whether there is room for the request. Every answer gets the security
+headers, one log line and its metrics. Only a bug of this gateway is answered with 500.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ SECURITY: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
-"""Headers of every answer."""
+"""The security headers of every answer."""
 
 WARNING: Final = b"x-mcp-warning"
 """The header that names what was ignored in a request."""
@@ -43,17 +43,17 @@ WARNING: Final = b"x-mcp-warning"
 STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 MOST_DRAINED: Final = 32 << 20
 DRAIN_TIMEOUT: Final = 5.0
-"""How many bytes, and how long (s), are read of a request that is refused."""
+"""How many bytes of a refused request are still read, and for how long (s)."""
 
 MCP_PATH: Final = "/mcp"
-"""What the addresses end in whose clients read JSON-RPC and nothing else."""
+"""The endings of addresses whose clients read only JSON-RPC."""
 
 PROBES: Final = frozenset({"/livez", "/readyz", "/health"})
-"""Asked by platforms, under whatever name; they are answered while the gateway leaves, and not counted."""
+"""The addresses of health probes. They are answered even during the shutdown, and not counted."""
 
 
 def _answer_to(error: Exception, request: Request) -> Response:
-    """What is answered where an endpoint has raised."""
+    """Return the answer to a request whose endpoint has raised."""
     match error:
         case Refused():
             return _refused(error, request)
@@ -83,7 +83,7 @@ def _refused(error: Refused, request: Request) -> Response:
 
 
 def _with_warnings(body: ErrorAnswer, request: Request) -> ErrorAnswer:
-    """An error, which may come of what was ignored in the request."""
+    """Add the warnings about ignored fields to an error, because they may be its cause."""
     ignored = told(request).warnings
     return body.model_copy(update={"warnings": list(ignored)}) if ignored else body
 
@@ -97,7 +97,7 @@ def _not_served(request: Request, status: int, sentence: str, headers: dict[str,
 def application(
     routes: Sequence[Route], *, origins: RequestOrigins, doorkeeper: Doorkeeper, in_flight: RequestsInFlight
 ) -> ASGIApp:
-    """The application with these routes."""
+    """Return the application with these routes."""
     return _Front(Table(routes), origins, doorkeeper, in_flight)
 
 
@@ -142,7 +142,7 @@ class _Front:
         _tell(scope["method"], about, answering.status, time.monotonic() - began)
 
     async def _serve(self, request: Request, answering: "_Answering") -> None:
-        """Answer a request, also where its endpoint has no answer."""
+        """Answer a request, even if its endpoint fails to."""
         try:
             response = await self._endpoint(request)
             await response(request.scope, request.receive, answering.send)
@@ -166,15 +166,15 @@ class _Front:
 
 
 def _first_of_each(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    """The headers by their names in lower case; of several of one name the first, as Starlette has it."""
+    """Return the headers by their names in lower case. Of several with one name, the first counts, as in Starlette."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
 
 
 class _ReceivedBody:
-    """What is received of a request.
+    """The body of a request, as it is received.
 
-    A refused request is read to its end, within bounds, before it is answered: who still sends when the connection is
-    closed never sees the answer, and SignalWire's agents ask three times then.
+    A refused request is read to its end, within limits, before it is answered. A client that is still sending when the
+    connection is closed never sees the answer, and SignalWire's agents would repeat the request three times.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -187,7 +187,7 @@ class _ReceivedBody:
         return message
 
     async def drain(self) -> None:
-        """Read what is left."""
+        """Read the rest of the body."""
         left = MOST_DRAINED
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT):

@@ -1,4 +1,4 @@
-"""What the gateway takes and answers over HTTP, as models. Endpoints answer with them; OpenAPI is made of them."""
+"""The models of HTTP bodies. Endpoints answer with them, and the OpenAPI document is made from them."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ class _HttpBody(BaseModel):
 
 
 class Health(_HttpBody):
-    """The gateway lives."""
+    """The gateway is running."""
 
     status: Literal["healthy"] = "healthy"
     timestamp: str
@@ -27,7 +27,7 @@ class ListedService(_HttpBody):
     """An enabled service."""
 
     command: list[str]
-    """What starts its server, without secrets; empty for a service with a URL."""
+    """The command of its server, without secrets; empty for a service with a URL."""
     description: str
     enabled: Literal[True] = True
 
@@ -49,21 +49,21 @@ class ToolCallRequest(_HttpBody):
     `_`, `.` and `-`. With any other id the session must be open already."""
     arguments: Json = {}
     timeout: Annotated[float, Field(gt=0, le=3600)] | None = None
-    """Idle timeout (s) of the session; counts when this call opens it."""
+    """Idle timeout (s) of the session. It applies if this call opens the session."""
     metadata: Json = {}
-    """Kept with the session; counts when this call opens it."""
+    """Kept with the session. It applies if this call opens the session."""
 
 
 class Called(_HttpBody):
-    """What a tool answered."""
+    """The answer of a tool."""
 
     session_id: str
     service: str
     tool: str
     result: Any
-    """The text of the first content block if that is a text, else the whole result of MCP."""
+    """The text of the first content block if that is a text, otherwise the whole MCP result."""
     warnings: list[str] = []
-    """What was ignored in the request: fields that are unknown. Left out if nothing was."""
+    """The unknown fields of the request, which were ignored. Left out if there were none."""
 
 
 class ListedSession(_HttpBody):
@@ -76,7 +76,7 @@ class ListedSession(_HttpBody):
     """Idle timeout (s)."""
     metadata: Json
     time_remaining: float
-    """Seconds until it expires, if nobody uses it."""
+    """Seconds until the session expires if it is not used."""
 
 
 class ClosedSession(_HttpBody):
@@ -86,19 +86,19 @@ class ClosedSession(_HttpBody):
 
 
 class Minted(_HttpBody):
-    """A token of one call."""
+    """A token for one call."""
 
     token: str
     call_id: str
     services: list[str]
-    """Which services it reaches; empty: all of the call."""
+    """The services that it allows. Empty: all of the call."""
     scopes: list[str]
     expires_at: float
     """Seconds since the epoch."""
 
 
 class MintRequest(_HttpBody):
-    """What a token shall allow; an empty body takes the defaults."""
+    """The rights of a token. An empty body means the defaults."""
 
     services: list[str] = []
     scopes: list[Literal["mcp", "gateway"]] = ["mcp", "gateway"]
@@ -110,16 +110,16 @@ class SwaigRequest(_HttpBody):
     """A SWAIG function, hook or request for signatures, as SignalWire sends it. Unknown fields are ignored."""
 
     function: str | None = None
-    """`<service>_<tool>`, `mcp_<service>_<tool>`, or the tool's name where only one service has it."""
+    """`<service>_<tool>`, `mcp_<service>_<tool>`, or the tool's name if only one service has it."""
     call_id: str | None = None
     argument: Json = {}
     """The model's arguments, in `parsed` or `raw`."""
     action: Literal["get_signature"] | str | None = None
-    """`get_signature` asks what functions there are."""
+    """`get_signature` asks for the list of functions."""
 
 
 class SwaigAnswer(_HttpBody):
-    """What the agent says."""
+    """The text that the agent says."""
 
     response: str
 

@@ -1,4 +1,4 @@
-"""Serves the document that a call follows (SWML, cXML, an NCCO, verbs), from a file or from a URL."""
+"""Serves the document that a platform executes for a call (SWML, cXML, an NCCO, verbs), from a file or a URL."""
 
 from pathlib import Path
 from typing import Final
@@ -13,14 +13,14 @@ from schemas.calls import CallEvent, CallKind
 log = structlog.get_logger(__name__)
 
 FETCH_TIMEOUT: Final = 4.0
-"""How long (s) another server may take; SignalWire waits for five."""
+"""How long (s) the other server may take. SignalWire waits for five."""
 
 TYPES: Final = {".json": "application/json", ".yaml": "application/yaml", ".yml": "application/yaml"}
 XML: Final = "application/xml"
 
 
 class Documents:
-    """Answers document fetches with what ``gateway.document`` names: a file that is read anew each time, or a URL."""
+    """Serves the document that ``gateway.document`` names: a file, which is read each time, or a URL."""
 
     def __init__(self, source: str | None) -> None:
         self._url = source if source and source.startswith(("http://", "https://")) else None
@@ -31,10 +31,10 @@ class Documents:
 
     @staticmethod
     def wanted(event: CallEvent, body: bytes) -> bool:
-        """Whether a request asks what to do with a call, and does not only report it.
+        """Return whether a request asks what to do with a call, and does not only report it.
 
-        In SWML's and cXML's form that is a start which is no status callback. jambonz' call hook has the call's
-        INVITE, its status hook has not.
+        For SWML and cXML this is a start that is no status callback. jambonz' call hook contains the call's INVITE, and
+        its status hook does not.
         """
         told = event.attributes.get("event")
         match event.source:
@@ -58,7 +58,7 @@ class Documents:
         """Return the document.
 
         Raises:
-            Refused: 503, it cannot be had.
+            Refused: 503, it is not available.
         """
         if self._file is not None:
             return self._from_file(self._file)

@@ -1,4 +1,4 @@
-"""One request and its answer: reading bodies within bounds, writing JSON, what a request's log line says."""
+"""One request and its answer: reads bodies within limits, writes JSON, and collects fields for the log line."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ BODY_TIMEOUT: Final = 10.0
 """How long (s) the body of a request may take to arrive."""
 
 MAX_ITEMS: Final = 1000
-"""How many events one request may bring."""
+"""The most events in one request."""
 
 MAX_SHOWN: Final = 60
-"""How much of an unknown field's name is said again."""
+"""The most characters of an unknown field's name that an answer repeats."""
 
 MAX_SHOWN_PATH: Final = 200
-"""How much of a path is logged."""
+"""The most characters of a path in the log."""
 
 MOST_WARNINGS: Final = 5
 
@@ -43,7 +43,7 @@ JSON_TYPE: Final = "application/json"
 
 @dataclass(slots=True)
 class Told:
-    """What is said of a request in its log line and its metrics; the endpoints fill it in."""
+    """The fields of a request's log line and metrics. The endpoints fill it in."""
 
     route: str = "other"
     call_id: str | None = None
@@ -52,7 +52,7 @@ class Told:
     code: str | None = None
     holder: str | None = None
     timed: bool = True
-    """Whether the time until its end tells how long it was worked on."""
+    """Whether the request's duration is a measure of work, and not of a stream that stays open."""
     more: dict[str, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     """Sentences about what was ignored in the request; the answer has them in a header."""
@@ -65,15 +65,15 @@ def told(request: Request) -> Told:
 
 
 def overlooks(request: Request, body: Json, model: type[BaseModel]) -> None:
-    """Warn of fields that the model of a body does not have, where they must be ignored."""
+    """Warn of unknown fields in a body, if they have to be ignored."""
     told(request).warnings += _unknown_fields(body, model)
 
 
 def knows_all(body: Json, model: type[BaseModel]) -> None:
-    """Check that the model of a body has all of its fields.
+    """Check that a body has no unknown fields.
 
     Raises:
-        Refused: 400, there is one that it does not have.
+        Refused: 400, the body has an unknown field.
     """
     if unknown := _unknown_fields(body, model):
         raise Refused(400, "; ".join(unknown))
@@ -86,7 +86,7 @@ def _unknown_fields(body: Json, model: type[BaseModel]) -> list[str]:
 
 
 def addressed(request: Request) -> Addressed:
-    """How this request was addressed."""
+    """Return the addresses of this request: its sender's and its own."""
     scope = request.scope
     origins: RequestOrigins = scope["origins"]
     path, query = scope["path"], scope["query_string"].decode("latin-1")
@@ -102,7 +102,7 @@ def only_listens(request: Request) -> None:
 
 
 def header(request: Request, name: str) -> str | None:
-    """A header of this request, by its name in lower case. Starlette's own way decodes them one after the other."""
+    """Return a header of this request, by its name in lower case. This is faster than Starlette's own way."""
     found: Mapping[str, str] = request.scope["first_headers"]
     return found.get(name)
 
@@ -111,7 +111,7 @@ def granted(request: Request) -> Grant:
     """Return the rights of this request's sender, by its ``Authorization`` header.
 
     Raises:
-        NotAuthenticated: there are no credentials, or they do not hold. The log has the reason.
+        NotAuthenticated: there are no credentials, or they are not valid. The log has the reason.
     """
     doorkeeper: Doorkeeper = request.scope["doorkeeper"]
     try:
@@ -133,10 +133,10 @@ def granted(request: Request) -> Grant:
 
 
 def path_parameter(request: Request, name: str) -> str:
-    """A part of the path, with its percent-encoding undone: ids may have ``/``, ``#``, ``:`` and ``@`` in them.
+    """Return a decoded part of the path. Ids may contain ``/``, ``#``, ``:`` and ``@``.
 
     Raises:
-        Refused: 400, it is no text.
+        Refused: 400, it is not valid UTF-8.
     """
     try:
         return unquote(request.path_params[name], errors="strict")
@@ -200,7 +200,7 @@ def read_object(body: bytes) -> Json:
     """Parse a JSON object.
 
     Raises:
-        Refused: 400, the body is none.
+        Refused: 400, the body is not a JSON object.
     """
     try:
         value = from_json(body, allow_inf_nan=False)
@@ -212,7 +212,7 @@ def read_object(body: bytes) -> Json:
 
 
 def read_items(body: bytes) -> list[bytes]:
-    """The events of a body: those of a JSON array, as sinks send them in batches, else the body itself.
+    """Return the events in a body: the items of a JSON array, or else the body itself.
 
     Raises:
         Refused: 400, the array is empty, longer than ``MAX_ITEMS`` or has something other than objects.

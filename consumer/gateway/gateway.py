@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 class GatewayExit(IntEnum):
-    """Exit codes of the gateway; the worker's, as far as they mean the same."""
+    """Exit codes of the gateway. They match the worker's where they mean the same."""
 
     LEFT = 0
     BAD_CONFIGURATION = 2
@@ -45,15 +45,15 @@ class GatewayExit(IntEnum):
 
 
 class _HandingOn(SessionClient):
-    """A client that hands on what HTTP clients sent: a worker says of broken text what it says to everybody."""
+    """A client that forwards requests unchanged, so that the worker's errors about invalid text reach the sender."""
 
     _encode = staticmethod(as_given)
 
 
 class Gateway:
-    """One gateway. ``open`` begins to listen, ``leave`` ends it when what runs has been answered.
+    """One gateway. ``open`` starts it; ``leave`` ends it when all running requests are answered.
 
-    ``middleware`` puts a shorter way before the broker, for a process that owns calls itself.
+    ``middleware`` adds a requester before the broker, for a process that owns calls itself.
     """
 
     def __init__(self, settings: Settings, middleware: Callable[[Requester], Requester] | None = None) -> None:
@@ -91,7 +91,7 @@ class Gateway:
         """Begin to listen. The gateway answers probes before it is connected to the broker.
 
         Raises:
-            CannotListen: the address is not to be had.
+            CannotListen: the address is in use, or not of this machine.
         """
         self.port = await self._server.open()
 
@@ -99,7 +99,7 @@ class Gateway:
         """Connect to the broker.
 
         Raises:
-            CannotConnect: there is none within ``connect_timeout``.
+            CannotConnect: no broker answers within ``connect_timeout``.
         """
         await self.client.connect()
         self._learning = asyncio.create_task(self._known.learn(), name="gateway-learns-services")
@@ -111,7 +111,10 @@ class Gateway:
             await asyncio.shield(self._learning)
 
     async def leave(self, timeout: float) -> bool:
-        """Take no more requests, and wait ``timeout`` s at most for what runs; returns whether all was answered."""
+        """Refuse new requests, and wait at most ``timeout`` seconds for running ones.
+
+        Return whether all were answered.
+        """
         self.in_flight.leaving = True
         self._changes.close()
         log.info("gateway.draining", in_flight=self.in_flight.count)
@@ -124,7 +127,7 @@ class Gateway:
         return True
 
     async def close(self) -> None:
-        """Disconnect, and close the port. What still runs is answered: it ends with ``Disconnected``."""
+        """Disconnect, and close the port. Running requests get the error ``Disconnected``."""
         self.in_flight.leaving = True
         self._changes.close()
         if self._learning is not None:

@@ -1,7 +1,7 @@
-"""What services there are, what each is and what tools it has, as the workers last told.
+"""The workers' latest answers about services: which exist, how each describes itself, and its tools.
 
-Nobody waits for what is known: the last answer is given while it is asked for again. A gateway asks for all of it when
-it starts, so that its clients do not wait for a server's process.
+A known answer is returned at once, and renewed in the background. A gateway asks for everything when it starts, so that
+its clients need not wait for a server's process.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from schemas.mcp import Tool
 from schemas.replies import ServerDescription
 
 FRESH: Final = 30.0
-"""How long (s) an answer counts before it is asked for again."""
+"""How long (s) an answer is used before it is renewed in the background."""
 
 OLD: Final = 300.0
-"""From which age (s) on an answer is not given any more while it is asked for again, but waited for."""
+"""From which age (s) on an answer is renewed before it is used."""
 
 RETRY: Final = 2.0
-"""After how long (s) a gateway that starts asks again, where no worker answers yet."""
+"""After how long (s) a starting gateway asks again if no worker answers."""
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class _Remembered(Generic[T]):
         """Return the last answer, or wait for the first one.
 
         Raises:
-            SessionsError: there is none, and the workers give none.
+            SessionsError: there is no answer yet, and the workers give none.
         """
         age = time.monotonic() - self._told_at
         if age < FRESH and self._answer is not None:
@@ -81,7 +81,7 @@ class _Service:
 
 
 class KnownServices:
-    """Remembers which services are enabled, what each is and what tools it has. Bounded by the services."""
+    """Remembers the enabled services, their descriptions and their tools. It grows only with the number of services."""
 
     def __init__(self, client: SessionClient, timeout: float) -> None:
         self._client = client
@@ -90,15 +90,15 @@ class KnownServices:
         self._known: dict[str, _Service] = {}
 
     async def services(self) -> list[str]:
-        """The names of the enabled services, in the order of the configuration.
+        """Return the names of the enabled services, in the order of the configuration.
 
         Raises:
-            SessionsError: nobody answers, and nothing is known from before.
+            SessionsError: no worker answers, and there is no earlier answer.
         """
         return await self._services.get()
 
     async def tools(self, service: str) -> list[Tool]:
-        """The tools of a service.
+        """Return the tools of a service.
 
         Raises:
             SessionsError: there is no such service, or its server does not start.

@@ -13,7 +13,7 @@ from consumer.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, TokenKeys
 from schemas.ids import MAX_ID_BYTES, escape_call_id
 
 GIVEN: Final = ("mcp", "gateway")
-"""The scopes that a call token may have: it reaches sessions of its call, and mints nothing."""
+"""The scopes that a call token may have. It reaches the sessions of its call, and cannot mint other tokens."""
 
 
 class Minting:

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the gateway, made of the models that its endpoints answer with. Pure."""
+"""Makes the OpenAPI document of the gateway from the models of its endpoints. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -74,15 +74,15 @@ class Operation:
     tag: str
     takes: type[BaseModel] | None = None
     answers: Any = None
-    """A model, a type of models, or None for an answer without a body of ours."""
+    """The model of the answer, a type of models, or None for an answer without a body of ours."""
     status: int = 200
     errors: tuple[int, ...] = ()
     guarded: bool = True
     media: tuple[str, ...] = (JSON,)
     headers: tuple[str, ...] = ()
-    """Headers of the request, of ``HEADERS``."""
+    """The headers of the request, from ``HEADERS``."""
     says: Mapping[int, str] = field(default_factory=dict)
-    """What a status means here, where it means more than elsewhere."""
+    """The meaning of a status, if it differs from the usual one."""
 
 
 def _event(method: str, path: str, summary: str) -> Operation:
@@ -151,7 +151,7 @@ PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
 
 
 def document(operations: Iterable[Operation] = OPERATIONS) -> dict[str, Any]:
-    """The document, as JSON."""
+    """Return the document as JSON."""
     operations = tuple(operations)
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
@@ -241,7 +241,7 @@ def _error(status: int, one: Operation) -> dict[str, Any]:
 
 
 def _warned(one: Operation) -> dict[str, Any]:
-    """The header that names what was ignored, where fields may be."""
+    """Return the header that names ignored fields, for operations that ignore any."""
     if one.takes is not ToolCallRequest:
         return {}
     return {"headers": {WARNING: {"description": WARNED, "schema": {"type": "string"}}}}

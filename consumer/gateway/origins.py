@@ -1,4 +1,4 @@
-"""Where a request comes from and how it was addressed: proxies, ``Host``, ``Origin``. Pure."""
+"""The sender and the address of a request: proxies, ``Host``, ``Origin``. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ class Addressed:
     """A request as its sender addressed it."""
 
     address: str
-    """The sender's address: what a trusted proxy says, else the connection's."""
+    """The sender's address: the one that a trusted proxy names, or else the connection's."""
     url: str
-    """The public URL with its query, as the sender called it."""
+    """The public URL with its query, as the sender used it."""
     direct: bool
     """Whether it came from this machine without a proxy in between."""
 
 
 class RequestOrigins:
-    """Trusts the configured proxies, and refuses host names that are not this gateway's."""
+    """Trusts the configured proxies, and refuses foreign host names."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._proxies: tuple[IPv4Network | IPv6Network, ...] = settings.trusted_proxies
@@ -38,7 +38,7 @@ class RequestOrigins:
         self._origins = {origin.rstrip("/").casefold() for origin in settings.allowed_origins}
 
     def addressed(self, peer: str | None, scheme: str, target: str, headers: Mapping[str, str]) -> Addressed:
-        """How a request was addressed; ``target`` is its path with its query, as it came."""
+        """Return how a request was addressed. ``target`` is its path with its query, unchanged."""
         proxied = self._trusts(peer)
         said = _first(headers.get("x-forwarded-proto", "")) if proxied else ""
         scheme = said if said in ("http", "https") else scheme
@@ -68,14 +68,14 @@ class RequestOrigins:
             raise Refused(403, "this Origin is not allowed; add it to gateway.allowed_origins")
 
     def _host(self, peer: str | None, headers: Mapping[str, str]) -> str:
-        """The host that the sender addressed, with its port."""
+        """Return the host that the sender addressed, with its port."""
         return _first((headers.get("x-forwarded-host") if self._trusts(peer) else None) or headers.get("host", ""))
 
     def _trusts(self, peer: str | None) -> bool:
         return bool(self._proxies) and _within(peer, self._proxies)
 
     def _sender(self, peer: str | None, forwarded_for: str) -> str:
-        """The last address that no trusted proxy has: what stands before it may be anybody's invention."""
+        """Return the last address that is no trusted proxy's. Earlier ones can be forged."""
         hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
         for hop in reversed(hops):
             if not _within(hop, self._proxies):
@@ -91,7 +91,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::[0-
 
 
 def _is_host(host: str) -> bool:
-    """Whether a text can stand in a URL where the host and the port stand."""
+    """Return whether a text is valid in a URL as host and port."""
     found = _HOST.fullmatch(host)
     if found is None:
         return False
@@ -99,14 +99,14 @@ def _is_host(host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """A host without its port."""
+    """Return a host without its port."""
     if host.startswith("["):
         return host.partition("]")[0][1:].casefold()
     return host.partition(":")[0].casefold()
 
 
 def _origin_name(origin: str) -> str:
-    """The host of an origin; empty if it is invalid."""
+    """Return the host of an origin; empty if it is invalid."""
     try:
         return _name(urlsplit(origin).netloc)
     except ValueError:

@@ -9,7 +9,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Refused(Exception):
-    """A request that is answered with ``status`` and a sentence; ``bare`` ones are answered without a body."""
+    """A request that is answered with ``status`` and a sentence. A ``bare`` one is answered without a body."""
 
     def __init__(
         self, status: int, sentence: str, *, headers: Mapping[str, str] = _NONE, bare: bool = False, code: str = ""

@@ -1,4 +1,4 @@
-"""How much is worked on at once, and how often one address may ask."""
+"""Limits how many requests run at once, and how often one address may send requests."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Limited = Literal["default", "tools", "call", "session_delete"]
 
 
 class RequestsInFlight:
-    """Counts the requests that are worked on, refuses what is too many, and takes none while the gateway leaves."""
+    """Counts running requests, and refuses those beyond the limit, and all new ones during the shutdown."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -32,10 +32,10 @@ class RequestsInFlight:
 
     @contextmanager
     def one(self) -> Iterator[Callable[[], None]]:
-        """Work on a request within this; what is given out ends that sooner, for what only listens from then on.
+        """Count a request within this block. The yielded function ends this earlier, for streams that only listen.
 
         Raises:
-            Refused: 503, there are as many as there may be, or the gateway leaves.
+            Refused: 503, the limit is reached, or the gateway shuts down.
         """
         if self.leaving:
             raise Refused(503, "this gateway is shutting down; use another one", headers={"Connection": "close"})
@@ -79,14 +79,14 @@ class Rates:
             self._limits[name] = [item for text in texts or limits.default for item in parse_many(text)]
 
     def __bool__(self) -> bool:
-        """Whether anything is limited."""
+        """Return whether there is any limit."""
         return bool(self._limits)
 
     async def count(self, limited: Limited, route: str, address: str) -> None:
         """Count a request of an address to a route. Each route has a count of its own, as with Flask-Limiter.
 
         Raises:
-            Refused: 429, the address has asked as often as it may.
+            Refused: 429, the address has reached its limit.
         """
         for item in self._limits.get(limited, ()):
             if not await self._counter.hit(item, route, address):

@@ -1,4 +1,4 @@
-"""``/livez``, ``/readyz`` and ``/metrics`` of a gateway; ready is one that reaches a worker."""
+"""``/livez``, ``/readyz`` and ``/metrics`` of a gateway. A gateway that can reach a worker is ready."""
 
 import asyncio
 import time
@@ -16,13 +16,13 @@ from consumer.observability.web import exposed_metrics
 from schemas.errors import SessionsError
 
 FRESH: Final = 1.0
-"""How long (s) an answer of the workers counts: many probes ask RabbitMQ once."""
+"""How long (s) an answer of the workers is reused, so that many probes cause one request to RabbitMQ."""
 
 ASK_TIMEOUT: Final = 1.0
 
 
 class Readiness:
-    """Tells whether requests can be answered here."""
+    """Reports whether requests can be answered here."""
 
     def __init__(self, client: SessionClient, in_flight: RequestsInFlight) -> None:
         self._client = client

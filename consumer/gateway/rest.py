@@ -1,4 +1,4 @@
-"""SignalWire's gateway API: ``/health``, ``/services``, ``/sessions``, so that the SDK's skill works as it is.
+"""SignalWire's gateway API: ``/health``, ``/services``, ``/sessions``, so that the SDK's skill works unchanged.
 
 Source: signalwire-sdk 3.7, ``mcp_gateway/gateway_service.py`` and ``skills/mcp_gateway/skill.py``. Paths, fields and
 answers are theirs. Statuses differ where theirs is a 500: the skill repeats every 5xx three times, so here a 5xx says
@@ -30,9 +30,9 @@ from schemas.sessions import SessionInfo
 from schemas.text import problem_of
 
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-"""The ids that SignalWire's gateway takes, so the only ones under which this API opens a session or finds none missing.
+"""The ids that SignalWire's gateway accepts. Only under these does this API open a session.
 
-Ids of other platforms and of further sessions (``v3:...``, ``c-1#slow``) are taken where there is such a session.
+Ids of other platforms and of further sessions (``v3:...``, ``c-1#slow``) work only if the session is open.
 """
 
 NO_SESSION: Final = "there is no session with this ID"

@@ -1,4 +1,4 @@
-"""Which endpoint answers a request: by its method and the parts of its path. Pure."""
+"""Finds the endpoint of a request by its method and the parts of its path. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ from starlette.routing import Route
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The route of a path; ``taken``: with this method. ``parameters`` are the parts that it names, as they came."""
+    """The route of a path. ``taken`` says whether it accepts the method.
+
+    ``parameters`` are the named parts, not decoded.
+    """
 
     route: Route
     parameters: dict[str, str]
@@ -16,7 +19,7 @@ class Found:
 
 
 class _Pattern:
-    """A route, and what its path has at which place between its slashes."""
+    """A route, and the parts of its path between the slashes."""
 
     def __init__(self, route: Route) -> None:
         self.route = route
@@ -26,7 +29,7 @@ class _Pattern:
         self._fixed = [(at, part) for at, part in enumerate(parts) if not part.startswith("{")]
 
     def parameters(self, parts: list[str]) -> dict[str, str] | None:
-        """The parts that the route names; None when the path is another one."""
+        """Return the named parts; None if the path does not match."""
         for at, part in self._fixed:
             if parts[at] != part:
                 return None
@@ -35,7 +38,7 @@ class _Pattern:
 
 
 class Table:
-    """The routes of an application. Of those that a path fits, the first one that takes the method answers."""
+    """The routes of an application. The first route that matches the path and accepts the method answers."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._patterns: dict[int, list[_Pattern]] = {}
@@ -43,7 +46,7 @@ class Table:
             self._patterns.setdefault(route.path.count("/"), []).append(_Pattern(route))
 
     def find(self, method: str, path: str) -> Found | None:
-        """The route of a path, if there is one; another method's where none takes this one."""
+        """Return the route of a path, if there is one; with another method if none accepts this one."""
         parts = path.split("/")
         other: Found | None = None
         for pattern in self._patterns.get(len(parts) - 1, ()):

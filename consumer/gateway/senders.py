@@ -24,18 +24,18 @@ from schemas.errors import ClientError
 log = structlog.get_logger(__name__)
 
 CONFIRM_TIMEOUT: Final = 4.0
-"""How long (s) RabbitMQ's confirm is waited for."""
+"""How long (s) to wait for RabbitMQ's confirm."""
 
 Sender = Grant
 """The sender of a webhook."""
 
 SIGNALWIRE: Final = Grant("signalwire", EVERYTHING - {"console", "mint"})
-"""SignalWire's agents also call tools."""
+"""SignalWire's scopes as a sender: its agents also call tools."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SignedPlatform:
-    """One platform whose webhooks are signed: how, with which keys, and for how long (s)."""
+    """A platform whose webhooks are signed: the scheme, the keys, and the replay window (s)."""
 
     platform: Platform
     scheme: Scheme
@@ -66,7 +66,7 @@ class Senders:
         """The sender of a platform's webhook: itself when one of its keys has signed, else the holder of credentials.
 
         Raises:
-            Refused: 403 without a body when the signature does not hold, 401 when there are no credentials either.
+            Refused: 403 without a body if the signature is wrong, 401 if there are no credentials either.
         """
         checked = self._checked.get(platform)
         if checked is None:
@@ -74,7 +74,7 @@ class Senders:
         return self._sender([checked], request, body)
 
     def identify_any(self, request: Request, body: bytes, source: str) -> Sender:
-        """The sender of a webhook that ``source`` knows, whichever of its platforms that is.
+        """Return the sender of a webhook of an unknown platform, which is one of those in ``source``.
 
         Raises:
             Refused: as ``identify``.
@@ -97,7 +97,7 @@ class Senders:
         raise Refused(403, reason, bare=True)
 
     def _tell_refused(self, reason: str, platforms: Sequence[_SignedPlatform], request: Request) -> None:
-        """Say why, in the log alone: the sender of a wrong signature learns nothing."""
+        """Log why a webhook is refused. The sender of a wrong signature does not learn it."""
         unsaid = self._refusals.due(reason)
         if unsaid is None:
             return

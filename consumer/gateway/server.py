@@ -1,4 +1,4 @@
-"""Serving an ASGI application with uvicorn, in the loop that runs already, without signal handlers of its own."""
+"""Serves an ASGI application with uvicorn in the running loop, without uvicorn's signal handlers."""
 
 import asyncio
 from typing import Final
@@ -31,11 +31,11 @@ def _too_many() -> bytes:
 
 
 TOO_MANY: Final = _too_many()
-"""The answer to one connection too many."""
+"""The answer to a connection beyond the limit."""
 
 
 def bounds_of(settings: GatewaySettings) -> ConnectionBounds:
-    """Return the bounds of connections for a gateway with these settings."""
+    """Return the connection limits of a gateway with these settings."""
     return ConnectionBounds(settings.max_connections, HEAD_TIMEOUT, READ_TIMEOUT, max_head=MAX_HEAD, refusal=TOO_MANY)
 
 
@@ -77,10 +77,10 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def open(self) -> int:
-        """Begin to listen; returns the port.
+        """Begin to listen. Return the port.
 
         Raises:
-            CannotListen: the address is somebody else's, none of this machine's, or the certificate cannot be used.
+            CannotListen: the address is in use or not of this machine, or the certificate cannot be used.
         """
         if problem := certificate_problem(self._settings):
             raise CannotListen(": ".join(problem))

@@ -1,4 +1,4 @@
-"""What a caller hears when a tool could not be used: sentences that an agent can read out. Pure."""
+"""Sentences that an agent can say to a caller when a tool could not be used. Pure."""
 
 import re
 from typing import Final
@@ -15,7 +15,7 @@ ENDED = "I have lost track of this conversation's data. Please start again."
 
 
 def sentence(error: SessionsError) -> str:
-    """The sentence for an error; it tells whether something may have been done, and nothing technical."""
+    """Return the sentence for an error. It says whether something may have been done, and nothing technical."""
     if isinstance(error, ClientError):
         return BUSY if error.executed is False else LATE
     match error.code:
@@ -44,7 +44,7 @@ _FAULT: Final = re.compile(r"^(\S+)\n  (.+?) \[type=", re.MULTILINE)
 
 
 def told_by_tool(text: str) -> str:
-    """Return a tool's text about its failure. What Pydantic reports of wrong arguments becomes one plain sentence."""
+    """Return a tool's text about its failure. Pydantic's report of wrong arguments becomes one plain sentence."""
     reported = _PYDANTIC.search(text)
     if reported is None:
         return text or FAILED

@@ -1,7 +1,7 @@
-"""Which HTTP status an error has, and its body. Pure.
+"""The HTTP status and the body of each error. Pure.
 
-SignalWire's agents repeat every 5xx three times at once, so a 5xx says that nothing was executed; what was executed, or
-may have been, is answered with 424 or 422.
+SignalWire's agents repeat every 5xx three times at once. So a 5xx says that nothing was executed. If the request was or
+may have been executed, the status is 424 or 422.
 """
 
 from typing import Final, assert_never
@@ -10,7 +10,7 @@ from schemas.base import Json, Strict
 from schemas.errors import ClientError, ErrorCode, InvalidArgument, RequestTooLarge, SessionsError
 
 RETRY_AFTER: Final = 1
-"""What ``Retry-After`` says (s) where nothing was executed: a placement or a reconnection takes about as long."""
+"""The value of ``Retry-After`` (s) if nothing was executed. A placement or a reconnection takes about as long."""
 
 HTTP_CODES: Final = {
     400: "BAD_REQUEST",
@@ -27,11 +27,11 @@ HTTP_CODES: Final = {
     500: "INTERNAL",
     503: "UNAVAILABLE",
 }
-"""``code`` of errors that are HTTP's own and no worker's."""
+"""The ``code`` of errors that come from HTTP and not from a worker."""
 
 
 class ErrorAnswer(Strict):
-    """The body of every answer that is an error."""
+    """The body of every error."""
 
     error: str
     """A sentence for people."""
@@ -40,9 +40,9 @@ class ErrorAnswer(Strict):
     retryable: bool = False
     """Whether the same request may succeed later; nothing of it was executed."""
     details: Json | None = None
-    """What belongs to the error, see the wire reference."""
+    """More about the error; see the wire reference."""
     warnings: list[str] | None = None
-    """What was ignored in the request: fields that are unknown. Left out if nothing was."""
+    """The unknown fields of the request, which were ignored. Left out if there were none."""
 
 
 def status_of(code: ErrorCode) -> int:
@@ -82,7 +82,7 @@ def status_of(code: ErrorCode) -> int:
 
 
 def answer_of(error: SessionsError, *, only_reads: bool = False) -> tuple[int, ErrorAnswer]:
-    """Return status and body for an error of a worker or a client. ``only_reads``: the request executed nothing."""
+    """Return status and body for an error. ``only_reads`` says that the request executes nothing."""
     status = _status_of_client(error) if isinstance(error, ClientError) else status_of(ErrorCode(error.code))
     retryable = error.retryable
     if only_reads and status == 424:
@@ -92,7 +92,7 @@ def answer_of(error: SessionsError, *, only_reads: bool = False) -> tuple[int, E
 
 
 def _status_of_client(error: ClientError) -> int:
-    """The status where no worker has answered: whether something was executed decides."""
+    """Return the status if no worker has answered. It depends on whether something was executed."""
     if isinstance(error, RequestTooLarge):
         return 413
     if isinstance(error, InvalidArgument):
@@ -101,5 +101,5 @@ def _status_of_client(error: ClientError) -> int:
 
 
 def http_error(status: int, sentence: str) -> ErrorAnswer:
-    """The body for an error that is HTTP's own."""
+    """Return the body for an error of HTTP itself."""
     return ErrorAnswer(error=sentence, code=HTTP_CODES.get(status, "HTTP_ERROR"), retryable=status in (429, 503))

@@ -30,12 +30,12 @@ from schemas.mcp import Tool
 log = structlog.get_logger(__name__)
 
 PREFIX: Final = "mcp_"
-"""What SignalWire's skill puts before the names of its functions: ``mcp_<service>_<tool>``."""
+"""The prefix of function names in SignalWire's skill: ``mcp_<service>_<tool>``."""
 
 
 MAX_SHOWN: Final = 60
 MOST_SHOWN: Final = 5
-"""How much of an unknown function's name is logged, and of how many."""
+"""The most characters of an unknown function's name in the log, and the most such names."""
 
 
 class Swaig:
@@ -106,10 +106,10 @@ class Swaig:
         return answer({"response": speech.told_by_tool(result.text) if result.is_error else result.text or "OK"})
 
     async def _find(self, function: str, service: str | None, sender: Sender) -> tuple[str, str]:
-        """The service and the tool that a function means.
+        """Return the service and the tool of a function.
 
         Raises:
-            ToolNotFound: none, or tools of more than one service.
+            ToolNotFound: no service has it, or several have it.
         """
         services = [service] if service else [name for name in await self._catalogue.services() if sender.reaches(name)]
         for name in services:
@@ -162,7 +162,7 @@ def _signature(function: str, tool: Tool, url: str) -> Json:
 
 
 def _arguments(payload: Json) -> Json:
-    """What the model gave: ``argument.parsed`` has it as a list of one, or as the object; ``raw`` as its text."""
+    """Return the model's arguments. ``argument.parsed`` is a list of one object, or the object; ``raw`` is its text."""
     argument = payload.get("argument")
     if not isinstance(argument, dict):
         return {}
@@ -178,7 +178,7 @@ def _arguments(payload: Json) -> Json:
 
 
 def _conversation(payload: Json) -> CallId:
-    """The id of a conversation that is no call: a chat's."""
+    """Return the id of a conversation that is not a call, but a chat."""
     given = payload.get("call_id")
     if not isinstance(given, str) or not given:
         raise Refused(400, "a SWAIG request must have the call's id in call_id")

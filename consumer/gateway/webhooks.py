@@ -1,4 +1,4 @@
-"""``/events`` and ``/signalwire/events``: webhooks that tell of calls, published as they came.
+"""``/events`` and ``/signalwire/events``: publishes webhooks about calls unchanged.
 
 ``/events`` takes what any translator knows, ``/events/<platform>`` the events of one platform. A request is answered
 when RabbitMQ has it. SignalWire connects within two seconds and reads for five; an event that could not be published
@@ -24,14 +24,14 @@ from schemas.calls import CallKind, Platform
 FORM: Final = "application/x-www-form-urlencoded"
 
 ANSWERED_WITH_JSON: Final = frozenset({"daily", "elevenlabs", "vapi"})
-"""Sources whose platforms ask for 200 and not for any success."""
+"""Sources whose platforms require 200 with JSON, and not just any success."""
 
 NOTHING_TO_ADD: Final = {"type": "conversation_initiation_client_data"}
-"""The response when ElevenLabs asks for a conversation's data: there is none."""
+"""The response to ElevenLabs' request for a conversation's data: there is none."""
 
 
 class Webhooks:
-    """Takes webhooks that tell of calls."""
+    """Receives webhooks about calls."""
 
     def __init__(self, client: SessionClient, settings: GatewaySettings, senders: Senders) -> None:
         self._client = client
@@ -65,10 +65,10 @@ class Webhooks:
         return await self._published(request, sender, bodies, content_type)
 
     async def take_one(self, request: Request) -> Response:
-        """Publish what one platform says of a call.
+        """Publish an event of one platform.
 
-        What another platform sends is refused. What nobody knows is published: a worker makes it a dead letter, with
-        the reason, and the platform does not take our not knowing for a failure of its delivery.
+        An event of another platform is refused. An unknown event is published, and a worker makes it a dead letter with
+        the reason. So the platform does not count it as a failed delivery.
         """
         name = path_parameter(request, "platform")
         if name not in get_args(Platform):
@@ -88,7 +88,7 @@ class Webhooks:
         return await self._published(request, sender, bodies, content_type, self._documents.get(platform))
 
     async def _read(self, request: Request) -> tuple[bytes, bytes, str]:
-        """The body as it was sent, the body or else the query, and the content type.
+        """Return the original body, the body or else the query, and the content type.
 
         Raises:
             Refused: 400, 408 or 413.
@@ -109,7 +109,7 @@ class Webhooks:
         content_type: str,
         documents: Documents | None = None,
     ) -> Response:
-        """Publish; 204, or what the platform expects instead."""
+        """Publish events. Return 204, or the answer that the platform expects."""
         meant: Translation | None = None
         for body in bodies:
             meant = translate(body, content_type=content_type)
@@ -132,7 +132,7 @@ def _answer(meant: Translation | None) -> Response:
 
 
 def _word(meant: Translation) -> str:
-    """What an event is taken as: its source and kind, or the word that the worker's log line has as its outcome."""
+    """Return the word for an event in the log: its source and kind, or its outcome."""
     match meant:
         case Translated(event=event):
             return f"{event.source}.{event.kind.value}"

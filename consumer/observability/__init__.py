@@ -1,4 +1,4 @@
-"""Logs, metrics, traces: known by all, knows nobody."""
+"""Logs, metrics, traces. All rooms import it, and it imports none of them."""
 
 from consumer.observability.known_secrets import MASK
 from consumer.observability.logs import LogFormat, LogLevel, bound, configure_logging, get_logger

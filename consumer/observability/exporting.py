@@ -1,4 +1,4 @@
-"""Sending spans away, as OpenTelemetry's own environment variables say; needs the extra ``otel``, and no code.
+"""Exports spans as OpenTelemetry's own environment variables say. Needs the extra ``otel``.
 
 ``OTEL_EXPORTER_OTLP_ENDPOINT`` is enough. ``OTEL_TRACES_EXPORTER`` names exporters (``otlp``, ``console``, ``none``, or
 any that is installed), ``OTEL_EXPORTER_OTLP_PROTOCOL`` is ``http/protobuf`` unless said otherwise, and everything else
@@ -19,11 +19,11 @@ from opentelemetry.trace import ProxyTracerProvider
 log = structlog.get_logger(__name__)
 
 FLUSH_TIMEOUT = 2.0
-"""How long (s) the last spans may take at the end; a collector that is away must not keep a worker from leaving."""
+"""How long (s) the last spans may take at the end. An absent collector must not hold up the worker."""
 
 
 class NoExporter(Exception):
-    """Spans are wanted, and cannot be sent; the message says what is missing."""
+    """Spans are requested, but cannot be exported; the message says what is missing."""
 
 
 def _wanted() -> list[str]:
@@ -34,7 +34,7 @@ def _wanted() -> list[str]:
 
 @contextmanager
 def exporting(service: str, version: str) -> Iterator[None]:
-    """Export spans while this is entered, if the environment says so and nobody has set a provider before.
+    """Export spans within this block, if the environment says so and no provider is set yet.
 
     Raises:
         NoExporter: the environment names an exporter that is not installed.

@@ -1,4 +1,4 @@
-"""HTTP connections with an end to everything that a client can draw out, for h11 and httptools alike.
+"""HTTP connections with time limits for everything that a client can delay, for h11 and httptools alike.
 
 uvicorn bounds the time between requests and nothing else: a client that sends its request slowly, that does not read
 its answer, or that opens connections and says nothing would hold a descriptor for ever.
@@ -18,28 +18,28 @@ Parser = Literal["httptools", "h11"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBounds:
-    """What connections may cost."""
+    """The limits of connections."""
 
     max_connections: int
-    """How many there may be at once. One more, and one that nothing is being answered on is closed."""
+    """The most connections at once. For one more, an idle one is closed."""
     head_timeout: float
-    """How long (s) the head of a request may take, and the first one from the moment of connecting."""
+    """How long (s) the head of a request may take. The first one counts from the moment of connecting."""
     read_timeout: float
-    """How long (s) a client may take to read what has been sent to it."""
+    """How long (s) a client may take to read a response."""
     lifetime: float | None = None
-    """How long (s) a connection may last, whatever is said on it."""
+    """How long (s) a connection may last, whatever happens on it."""
     max_head: int = 64 << 10
-    """Bytes of a request's head that is not complete yet."""
+    """The most bytes of an incomplete head of a request."""
     refusal: bytes = b""
-    """What one connection too many is answered with, when all are busy. Empty: it is closed without an answer."""
+    """The answer to a connection beyond the limit if none is idle. Empty: it is closed without one."""
 
 
 class SignalFreeServer(uvicorn.Server):
-    """An HTTP server without signal handlers: who runs the process has its own."""
+    """An HTTP server without signal handlers, because the process has its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Do not install signal handlers."""
         yield
 
 
@@ -51,10 +51,10 @@ TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\
 
 
 class _AnswerTransport:
-    """A transport that sends the head of an answer with what follows it, in one packet to one reader.
+    """A transport that sends the head of an answer and what follows it in one packet.
 
-    It is not written to, and not asked to read, when it is closing. asyncio's own ignores that; uvloop's raises, so an
-    answer would fail for a client that has gone meanwhile.
+    It ignores writes and reads while it is closing. asyncio's transport does the same. uvloop's raises, so an answer to
+    a client that has disconnected would fail.
     """
 
     __slots__ = ("_head", "_loop", "_transport", "is_closing")
@@ -89,7 +89,7 @@ class _AnswerTransport:
             self._transport.write(data)
 
     def _send_head(self) -> None:
-        """Send a head that nothing has followed at once."""
+        """Send a head that is not followed by more data at once."""
         if self._head:
             self.write(b"")
 
@@ -114,7 +114,7 @@ else:
 
 
 class _Bounded(_Protocol):
-    """What is added to a protocol of uvicorn."""
+    """Adds the limits to a protocol of uvicorn."""
 
     bounds: ConnectionBounds
     opened_at = 0.0
@@ -141,7 +141,10 @@ class _Bounded(_Protocol):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Close the oldest idle connection, one that never asked before one that did; else refuse this one."""
+        """Close the oldest idle connection, first those that never sent a request.
+
+        If there is none, refuse this one.
+        """
         others = [one for one in self.connections if isinstance(one, _Bounded) and one is not self and one.is_idle]
         if others:
             min(others, key=lambda one: (one.cycle is not None, one.opened_at)).transport.abort()
@@ -196,7 +199,7 @@ class _Bounded(_Protocol):
         self._bound_goodbye()
 
     def _bound_goodbye(self) -> None:
-        """Give a connection that closes with the server, and has answered everything, a moment for it."""
+        """Give an idle connection a moment to close when the server does."""
         if self._leaving and self.scheme == "https" and self.is_idle and self._goodbye_timer is None:
             self._goodbye_timer = self.loop.call_later(GOODBYE, self.transport.abort)
 
@@ -208,14 +211,14 @@ class _Bounded(_Protocol):
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """Cancel a timer; returns what stands for none."""
+    """Cancel a timer, and return None in its place."""
     if timer is not None:
         timer.cancel()
     return None
 
 
 def bounded(bounds: ConnectionBounds, parser: Parser = "h11") -> type[asyncio.Protocol]:
-    """A protocol for uvicorn's ``http`` with these bounds."""
+    """Return a protocol for uvicorn's ``http`` with these limits."""
     base: Any = H11Protocol
     if parser == "httptools":
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415 - an extra
@@ -225,7 +228,7 @@ def bounded(bounds: ConnectionBounds, parser: Parser = "h11") -> type[asyncio.Pr
 
 
 def fastest_parser() -> Parser:
-    """The faster parser where it is installed (``pip install 'mcp-sessions[fast]'``)."""
+    """Return the faster parser if it is installed (``pip install 'mcp-sessions[fast]'``)."""
     try:
         import httptools  # noqa: F401, PLC0415 - an extra
     except ImportError:

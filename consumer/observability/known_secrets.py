@@ -1,7 +1,7 @@
-"""The secrets of the configuration, so that they are masked in every text, whatever its source.
+"""The secrets of the configuration, which are masked in every text, whatever its source.
 
-Patterns find what looks like a secret; this knows those that are. A secret that has been learned once is hidden until
-the process ends: what a reload has taken out of the configuration may still stand in somebody's error.
+Patterns find text that looks like a secret; this module knows the real ones. A learned secret is masked until the
+process ends, because after a reload it may still appear in an error.
 """
 
 import base64
@@ -12,10 +12,10 @@ from urllib.parse import quote, unquote
 
 MASK = "***"
 SHORTEST = 8
-"""Letters of the shortest secret that is looked for: a shorter one would mask half of every text."""
+"""The length of the shortest secret that is masked. A shorter one would mask half of every text."""
 
 LONGEST = 4_096
-"""Letters of the longest one; of a longer one the beginning is looked for."""
+"""The most characters of a secret that are searched for. Of a longer one this is its beginning."""
 
 _known: set[str] = set()
 _pattern: re.Pattern[str] | None = None
@@ -37,7 +37,7 @@ def known() -> int:
 
 
 def without_known(text: str) -> str:
-    """The text with each known secret masked."""
+    """Return the text with each known secret masked."""
     return _pattern.sub(MASK, text) if _pattern is not None else text
 
 

@@ -11,10 +11,10 @@ class CannotListen(Exception):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; on ``::`` for IPv4 as well, where the system can.
+    """Return a listening socket. On ``::`` it also accepts IPv4, if the system can.
 
     Raises:
-        OSError: the address is somebody else's, or none of this machine's.
+        OSError: the address is in use, or not of this machine.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()

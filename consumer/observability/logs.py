@@ -22,7 +22,7 @@ LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 bound = bound_contextvars
-"""``with bound(call_id=...):`` every line of this task inside it carries the values: once for each delivery."""
+"""A block in which every log line of this task carries these values, such as the call of a delivery."""
 
 _is_configured_by_us = False
 
@@ -31,11 +31,11 @@ _also: list[Callable[[], Mapping[str, str]]] = []
 _LONG = ("exception", "stack")
 _FORMATTERS = ("_record", "_from_structlog")
 _APART = frozenset({*_LONG, *_FORMATTERS})
-"""What an event may have beside fields: texts that may be longer, and what ``ProcessorFormatter`` keeps in it."""
+"""Parts of an event beside its fields: texts that may be longer, and data of ``ProcessorFormatter``."""
 
 
 class _StandardError:
-    """Writes a line to whatever ``sys.stderr`` is now, so that a test can capture it."""
+    """Writes a line to the present ``sys.stderr``, so that a test can capture it."""
 
     def msg(self, line: str) -> None:
         try:
@@ -48,7 +48,7 @@ class _StandardError:
 
 
 class _Handler(logging.Handler):
-    """What libraries log, to the same place."""
+    """Writes the log lines of libraries to the same place."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -65,28 +65,28 @@ def get_logger(name: str) -> FilteringBoundLogger:
 def get_shared_logger(name: str) -> FilteringBoundLogger:
     """Return a logger for code that other programs use as a library.
 
-    In a program that has not called ``configure_logging`` it logs warnings only, whatever that program lets through.
+    In a program that has not called ``configure_logging`` it logs only warnings, whatever level that program has set.
     """
     made_by = cast("type[BindableLogger]", _shared)
     return cast("FilteringBoundLogger", structlog.wrap_logger(None, wrapper_class=made_by, logger_factory_args=(name,)))
 
 
 def _shared(logger: WrappedLogger, processors: list[Processor], context: Context) -> BindableLogger:
-    """Make a bound logger as the program has configured it, which drops details in a program that is not ours."""
+    """Make a bound logger with the program's configuration. In other programs it drops lines below a warning."""
     chain = processors if _is_configured_by_us else [_warnings_only, *processors]
     made: BindableLogger = structlog.get_config()["wrapper_class"](logger, processors=chain, context=context)
     return made
 
 
 def _warnings_only(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """A processor: drops what is below a warning."""
+    """Drop lines below a warning. This is a structlog processor."""
     if method in ("debug", "info"):
         raise structlog.DropEvent
     return event
 
 
 def quiet_unless_configured() -> None:
-    """For use as a library: warnings only, on standard error, until the program that we are part of says otherwise."""
+    """Log only warnings, on standard error, unless the program that uses this library has configured logging."""
     if not structlog.is_configured():
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
@@ -131,10 +131,10 @@ def configure_logging(level: LogLevel = "info", fmt: LogFormat = "auto", *, with
 
 
 _OURS = __name__.partition(".")[0]
-"""Our package, of which the room of sessions logs by the standard library, and is heard at any level."""
+"""Our loggers. Those of the room ``sessions`` use the standard library, and log at any level."""
 
 _QUIETED = ("aio_pika", "aiormq")
-"""Libraries that a client in this process quiets unless somebody has said at what level they speak."""
+"""Libraries that a client silences unless the program has set their level."""
 
 
 def also_log(fields: Callable[[], Mapping[str, str]]) -> None:
@@ -174,7 +174,7 @@ _ENCODER = json.JSONEncoder(default=repr, check_circular=False)  # what is maske
 
 
 def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """A processor: the line, which begins with when, how grave and what."""
+    """Write the line as JSON that begins with time, level and event. This is a structlog processor."""
     line = {"timestamp": event["timestamp"], "level": event["level"], "event": event["event"], **event}
     return _ENCODER.encode(line)  # json.dumps would make an encoder for each line
 
@@ -190,7 +190,7 @@ def _console() -> list[Processor]:
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor: no secrets, no floods. What the standard library's formatter keeps in an event passes as it is."""
+    """Mask secrets and cut long values. This is a structlog processor."""
     if _APART.isdisjoint(event):  # as most lines
         return masked_fields(event)
     told = masked_fields({key: value for key, value in event.items() if key not in _APART})
@@ -199,7 +199,7 @@ def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Control characters as escapes: an id from a platform must not forge lines or drive the terminal."""
+    """Escape control characters, so that an id from a platform cannot forge lines or control the terminal."""
     return {
         key: value if key in _LONG or not isinstance(value, str) else _escaped(value) for key, value in event.items()
     }

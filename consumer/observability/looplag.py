@@ -1,4 +1,4 @@
-"""How late the event loop is: a busy one misses heartbeats, and is late with everything else before that."""
+"""Measures how late the event loop is. A late loop misses heartbeats."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ import time
 from consumer.observability import metrics
 
 EVERY = 0.5
-"""How often (s) it is looked at."""
+"""How often (s) the lag is measured."""
 
 
 async def measure() -> None:

@@ -2,8 +2,8 @@
 
 What counts as a secret: the value of a key that is named like one (``password``, ``auth_token``, ``X-Api-Key``,
 ``clientSecret``), the password in a URL, a bearer or basic credential, ``password=...`` in a text, and what the
-configuration holds (:mod:`consumer.observability.known_secrets`). Masking never fails and never grows what it is
-given: whatever it does not know becomes its masked ``repr``.
+configuration holds (:mod:`consumer.observability.known_secrets`). Masking never fails, and its result is never longer.
+An unknown object becomes its masked ``repr``.
 """
 
 import math
@@ -17,17 +17,17 @@ from consumer.observability.known_secrets import LONGEST, MASK, known, without_k
 
 MAX_TEXT = 2_000
 MAX_LONG_TEXT = 10_000
-"""For texts whose end matters as much as their start: tracebacks."""
+"""The longest text whose end matters as much as its beginning, such as a traceback."""
 
 MAX_KEY = 200
 MAX_REMEMBERED = 64
-"""Letters of a text whose masking is remembered."""
+"""The most characters of a text whose masked form is cached."""
 
 _AS_IT_IS = frozenset({bool, int, type(None)})
 MAX_ITEMS = 50
 MAX_DEPTH = 6
 MAX_VALUES = 500
-"""How many values one masked value may have, over all its levels."""
+"""The most values in one masked value, over all its levels."""
 
 _NAMES = (
     "password|passwd|passphrase|pwd|secret|token|authorization|api_?key|access_?key|private_?key|credentials?|cookie"
@@ -42,16 +42,16 @@ _IN_TEXT = (
     (re.compile(rf"""(?i)\b((?:\w+[_-])?(?:{_NAMES})(?:=|["']\s*:\s*["']))[^\s"'&,;]+"""), rf"\g<1>{MASK}"),
 )
 _MAY_HIDE = re.compile(r"""://|[…=\s"']""")
-"""Each of the patterns above needs one of these; most texts are names and numbers, and have none."""
+"""Characters of which each pattern above needs one. Most texts have none and skip the patterns."""
 
 
 def is_secret_key(key: object) -> bool:
-    """Whether a value under this key is one to hide."""
+    """Return whether a value under this key has to be masked."""
     return _key(str(key))[1]
 
 
 def _key(key: str) -> tuple[str, bool]:
-    """The key as it is shown, and whether its value is hidden."""
+    """Return the key as it is shown, and whether its value is masked."""
     if len(key) > MAX_KEY:
         return mask_text(key, MAX_KEY), _is_secret_name(key[:MAX_KEY])
     return _short_key(key, known())
@@ -59,7 +59,7 @@ def _key(key: str) -> tuple[str, bool]:
 
 @lru_cache(maxsize=1024)  # a log's keys are few
 def _short_key(key: str, _known: int) -> tuple[str, bool]:
-    """The same of a key that may be remembered, until there are more secrets to hide."""
+    """The same for a key that may be cached, until more secrets are known."""
     return mask_text(key), _is_secret_name(key)
 
 
@@ -69,7 +69,7 @@ def _is_secret_name(name: str) -> bool:
 
 
 def mask_text(text: str, limit: int = MAX_TEXT) -> str:
-    """The text without secrets, its middle left out when it is longer than ``limit``."""
+    """Return the text without secrets, and without its middle if it is longer than ``limit``."""
     if len(text) > limit:
         half = limit // 2  # searched beyond the cut: half a secret is found by nothing
         head, tail = without_known(text[: half + LONGEST])[:half], without_known(text[-half - LONGEST :])[-half:]
@@ -84,7 +84,7 @@ def mask_text(text: str, limit: int = MAX_TEXT) -> str:
 
 @lru_cache(maxsize=4096)  # a log's words are few, but for ids
 def _short_text(text: str, _known: int) -> str:
-    """A masked text, cached until there are more secrets to hide."""
+    """Return a masked text. It is cached until more secrets are known."""
     return mask_text(text)
 
 
@@ -98,7 +98,7 @@ def mask_command(command: Iterable[str]) -> list[str]:
 
 
 def masked(value: Any) -> Any:
-    """A copy to print: JSON's types only, no secrets, bounded in depth, width and length."""
+    """Return a copy for printing: only JSON's types, no secrets, and limits on depth, width and length."""
     return _Masking().value(value, MAX_DEPTH)
 
 
@@ -108,7 +108,7 @@ def masked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Masking:
-    """One value on its way; counts what it has let through."""
+    """Masks one value, and counts its parts."""
 
     def __init__(self) -> None:
         self._left = MAX_VALUES

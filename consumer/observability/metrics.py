@@ -1,8 +1,7 @@
-"""What a worker counts and measures, for Prometheus: every metric, each as the sentence that it answers.
+"""The metrics of a worker, for Prometheus. The help text of each says what it measures.
 
-Labels have few values, known beforehand; nothing is labelled by call. Durations are seconds. What only has to be
-looked at (how many sessions are open, who is there) is not kept in step by hand: ``STATE`` asks its worker when
-somebody collects.
+Labels have few values, known beforehand; nothing is labelled by call. Durations are seconds. Present values (open
+sessions, present workers) are not counted: ``STATE`` asks its worker for them at each scrape.
 
 A child of a labelled metric is looked up once and then remembered, see ``of``: counting costs a tool call a few
 microseconds.
@@ -19,19 +18,19 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 REGISTRY = CollectorRegistry()
-"""Every metric below, and nothing else."""
+"""The registry with every metric below, and no other."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, to say when the worker started
 
 OTHER = "other"
-"""The label of whatever has a name of its own that is not ours."""
+"""The label value for unknown names."""
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A metric as it was declared, for the docs and the dashboard."""
+    """A declared metric, for the docs and the dashboard."""
 
     name: str
     kind: Literal["counter", "histogram", "gauge"]
@@ -40,7 +39,7 @@ class Declared:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """The names of its series, as queries use them."""
+        """The names of its time series, as queries use them."""
         parts = ("_bucket", "_sum", "_count") if self.kind == "histogram" else ("",)
         return tuple(self.name + part for part in parts)
 
@@ -155,7 +154,7 @@ LOOP_LAG = _seconds("loop_lag", "How late the event loop runs what is due")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How things stand with a worker: a gauge each, one value, or one for each value of its label."""
+    """The gauges of a worker: each one value, or one for each value of its label."""
 
     open: Mapping[str, int] = field(metadata=_look("open", "How many sessions are open on this worker", "service"))
     capacity: Mapping[str, int] = field(
@@ -183,7 +182,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class BridgeState:
-    """How things stand with a bridge."""
+    """The gauges of a bridge."""
 
     pbx_up: bool = field(metadata=_look("bridge_pbx_up", "1 while a bridge is connected to its PBX"))
     link_up: bool = field(metadata=_look("bridge_link_up", "1 while a bridge has a link to the broker"))
@@ -197,7 +196,7 @@ S = TypeVar("S", State, BridgeState)
 
 
 class _States(Collector, Generic[S]):
-    """Gauges that are read when they are collected; while nobody tells how things stand they have no values."""
+    """Gauges that are read at each scrape. They have no values while no worker or bridge supplies them."""
 
     def __init__(self, kind: type[S]) -> None:
         self._kind: type[S] = kind
@@ -227,10 +226,10 @@ def _gauge(declared: Declared) -> GaugeMetricFamily:
 
 
 STATE = _States(State)
-"""The gauges; the worker of this process sets ``look``."""
+"""The gauges of the worker in this process, which sets ``look``."""
 
 BRIDGE = _States(BridgeState)
-"""Likewise, of a bridge."""
+"""The gauges of the bridge in this process, which sets ``look``."""
 
 REGISTRY.register(STATE)
 REGISTRY.register(BRIDGE)
@@ -240,5 +239,8 @@ M = TypeVar("M", bound=MetricWrapperBase)
 
 @cache
 def of(metric: M, *values: str) -> M:
-    """The child of a labelled metric for these values, in the order of its labels; give only known, few values."""
+    """Return the child of a labelled metric for these values, in the order of its labels.
+
+    Pass only known, few values.
+    """
     return metric.labels(*values)

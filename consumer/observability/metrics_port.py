@@ -1,4 +1,4 @@
-"""The port for metrics and readiness, in whatever process has one."""
+"""The port for metrics and readiness, in any process that has one."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ from consumer.observability.listening import CannotListen
 
 @asynccontextmanager
 async def metrics_port(host: str, port: int | None, readiness: Callable[[], dict[str, object]]) -> AsyncIterator[bool]:
-    """Serve metrics and readiness on ``worker.http_port`` meanwhile; yields whether there is such a port.
+    """Serve metrics and readiness on ``worker.http_port`` within this block. Yield whether the port is set.
 
     Raises:
         CannotListen: that port cannot be listened on.

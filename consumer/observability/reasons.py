@@ -1,4 +1,4 @@
-"""Errors of libraries, in words: for logs, replies and events, which people read."""
+"""Errors of libraries in words that people can read in logs, replies and events."""
 
 import ssl
 from errno import ECONNREFUSED, ECONNRESET
@@ -7,7 +7,7 @@ from socket import EAI_AGAIN, EAI_NODATA, EAI_NONAME
 _UNKNOWN_HOST = (EAI_NONAME, EAI_AGAIN, EAI_NODATA)
 
 _AMQP_CODES = 200
-"""The lowest code of AMQP; those of the operating system are below."""
+"""The lowest error code of AMQP. Lower ones are the operating system's."""
 
 
 def reason_of(error: BaseException | None) -> str:
@@ -36,6 +36,6 @@ def reason_of(error: BaseException | None) -> str:
 
 
 def _is_refused(error: OSError, text: str) -> bool:
-    """Whether every address of the host refused the connection; asyncio has one text for several addresses."""
+    """Return whether every address of the host refused the connection, for which asyncio has one text."""
     refusals = text.count(f"[Errno {ECONNREFUSED}]")
     return error.errno == ECONNREFUSED or 0 < refusals == text.count("[Errno ")

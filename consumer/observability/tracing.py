@@ -1,8 +1,8 @@
-"""Spans on the way of a call: who publishes, each hop over the broker, placing, starting, the tool call.
+"""Spans along the way of a call: publishing, each hop over the broker, placing, starting, the tool call.
 
-On OpenTelemetry's API, which the MCP SDK brings; the names follow its conventions for messaging. The context travels
-as W3C ``traceparent`` and ``tracestate`` in AMQP headers, and the MCP SDK hands it on in ``_meta``. Without an SDK that
-is configured there are no spans: a message without a context costs a few look-ups, one with a context keeps it.
+On OpenTelemetry's API, which the MCP SDK brings; the names follow its conventions for messaging. The context travels as
+W3C ``traceparent`` and ``tracestate`` in AMQP headers, and the MCP SDK hands it on in ``_meta``. Without a configured
+SDK there are no spans. A message without a context then costs a few look-ups, and one with a context keeps it.
 """
 
 import time
@@ -33,7 +33,7 @@ def _configured() -> bool:
 
 
 def traced() -> bool:
-    """Whether the current task is part of a trace."""
+    """Return whether the current task is part of a trace."""
     return trace.get_current_span().get_span_context().is_valid
 
 
@@ -46,7 +46,7 @@ def carrier() -> dict[str, str]:
 
 
 def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[Span]:
-    """A span for a step of our own, within the current span."""
+    """Open a span for a step of our own, within the current span."""
     if not traced():
         return _NO_SPAN
     return trace.use_span(_tracer.start_span(name, attributes=attributes), end_on_exit=True)
@@ -55,7 +55,7 @@ def span(name: str, attributes: Attributes | None = None) -> AbstractContextMana
 def publishing(
     message_type: str | None, exchange: str, routing_key: str, message_id: str, *, begin: bool
 ) -> AbstractContextManager[Mapping[str, str]]:
-    """Publish within this, with the headers that it gives; a trace is begun here only with ``begin``."""
+    """Publish within this block, with the yielded headers. A trace begins here only with ``begin``."""
     if not traced() and not (begin and _configured()):
         return _NO_HEADERS
     publish = _tracer.start_span(
@@ -82,7 +82,10 @@ def _within(publish: Span) -> Iterator[Mapping[str, str]]:
 def processing(
     kind: str, headers: Headers, queue: str, message_id: str, received_at: float, *, begin: bool
 ) -> AbstractContextManager[Span]:
-    """Deal with a delivery of ``received_at`` (monotonic) within this; without a context it has to ``begin`` one."""
+    """Handle a delivery of ``received_at`` (monotonic) within this block.
+
+    Without a context, ``begin`` starts a trace.
+    """
     came = {name: value for name in _FIELDS if isinstance(value := headers.get(name), str)} if headers else {}
     if not came and not (begin and _configured()):
         return _NO_SPAN
@@ -103,7 +106,7 @@ def processing(
 
 
 def serving(method: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
-    """Answer an HTTP request within this; it continues the sender's trace."""
+    """Answer an HTTP request within this block, which continues the sender's trace."""
     if not _configured():
         return _NO_SPAN
     came = {name: value for name in _FIELDS if (value := headers.get(name)) is not None}
@@ -125,13 +128,13 @@ def served(current: Span, route: str, status: int) -> None:
 
 
 def failed(current: Span, error_type: str, problem: str = "") -> None:
-    """Mark the current span as failed. ``error_type`` is one of few words."""
+    """Mark the current span as failed. ``error_type`` must be one of few words."""
     current.set_attribute("error.type", error_type)
     current.set_status(Status(StatusCode.ERROR, problem or error_type))
 
 
 def carried(work: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """``work``, to be done by another task in the context of what runs now."""
+    """Return ``work`` for another task, with the trace context of the current one."""
     if not traced():
         return work
     here = context.get_current()

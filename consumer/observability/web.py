@@ -1,7 +1,7 @@
 """``/livez``, ``/readyz`` and ``/metrics`` over HTTP.
 
-It serves in the worker's own loop, so that an answer proves that the loop runs, and takes no signals. A client that
-reaches the port can cost it a few connections for a short time, and no more.
+It runs in the worker's own loop, so an answer proves that the loop runs. It handles no signals. A client that reaches
+the port can occupy only a few connections for a short time.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ CLOSE_TIMEOUT = 1.0
 """How long (s) closing may take, which includes sending the last responses."""
 
 BOUNDS = ConnectionBounds(max_connections=32, head_timeout=5.0, read_timeout=5.0, lifetime=60.0, max_head=16 << 10)
-"""Enough for several scrapes at once, and for each of them."""
+"""Limits that allow several scrapes at once."""
 
 
 class _Everything(Collector):
-    """Our own metrics and those of the process: its memory, processor time and descriptors."""
+    """Collects our own metrics and those of the process: its memory, processor time and descriptors."""
 
     def __init__(self) -> None:
         self._process = ProcessCollector(registry=CollectorRegistry())
@@ -51,13 +51,16 @@ def _everything() -> CollectorRegistry:
 
 
 def exposed_metrics(accept: str) -> tuple[bytes, str]:
-    """The metrics of this process and their content type, in the format that ``accept`` asks for."""
+    """Return the metrics of this process and their content type, in the format that ``accept`` asks for."""
     encode, content_type = choose_encoder(accept)
     return encode(_everything()), content_type
 
 
 class Web:
-    """Serves from ``open`` to ``close``; ``readiness`` tells under ``ready`` whether the worker is, and why."""
+    """Serves from ``open`` to ``close``.
+
+    ``readiness`` returns under ``ready`` whether the worker is ready, and why not.
+    """
 
     def __init__(
         self, host: str, port: int, readiness: Callable[[], Mapping[str, object]], bounds: ConnectionBounds = BOUNDS
@@ -93,7 +96,7 @@ class Web:
         """Begin to listen.
 
         Raises:
-            OSError: the address is somebody else's, or none of this machine's.
+            OSError: the address is in use, or not of this machine.
         """
         listening = listen(self._host, self.port)
         host, port = listening.getsockname()[:2]

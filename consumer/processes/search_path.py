@@ -8,5 +8,5 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def search_path() -> str:
-    """The PATH of servers: the worker's own, with its interpreter's directory first so that ``python3`` is ours."""
+    """Return the PATH of servers: the worker's own, with the directory of its Python first."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH") or _DEFAULT_PATH])

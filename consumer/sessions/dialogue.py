@@ -1,4 +1,4 @@
-"""What a server and its requester say to each other while a request runs, beside the request and its result."""
+"""The messages between a server and its requester while a request runs."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,27 +7,27 @@ from typing import Any
 from schemas.base import Json
 
 OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
-"""Told ``progress``, ``total`` and ``message`` of each progress notification, in order of arrival."""
+"""Called with ``progress``, ``total`` and ``message`` of each progress notification, in order of arrival."""
 
 OnLog = Callable[[str, str | None, Any], Awaitable[None]]
-"""Told ``level``, ``logger`` and ``data`` of each log message."""
+"""Called with ``level``, ``logger`` and ``data`` of each log message."""
 
 OnChange = Callable[[str | None, str | None], Awaitable[None]]
-"""Told the list that has changed (``tools``, ``resources``, ``prompts``), or else the URI of the resource."""
+"""Called with the list that has changed (``tools``, ``resources``, ``prompts``), or else with a resource's URI."""
 
 OnQuestion = Callable[[str, Json], Awaitable[Json]]
-"""Given method and parameters of a server's request, returns its result."""
+"""Called with method and parameters of a server's question. Returns its result."""
 
 CAPABILITY_OF = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
 """The client capability that each question needs."""
 
 DEFAULT_CAPABILITIES: Json = {"elicitation": {"form": {}, "url": {}}}
-"""What is offered to servers for requesters who do not say what they offer."""
+"""The capabilities offered to servers if the requester names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """How one request's requester is reached while it runs; what is None is not wanted.
+    """The callbacks of one request's requester. It does not want messages whose callback is None.
 
     ``capabilities`` are the requester's own (MCP ``ClientCapabilities``). With ``returned`` a question of a
     2026-07-28 server is returned as the result of the request, and ``input_responses`` and ``request_state`` are sent
@@ -61,4 +61,4 @@ class Dialogue:
 
 
 SILENT = Dialogue()
-"""Nobody hears or answers anything."""
+"""A dialogue without callbacks."""

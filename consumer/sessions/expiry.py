@@ -1,4 +1,4 @@
-"""One timer for all sessions: it rings when the next one is due, not now and then."""
+"""One timer for all sessions. It fires when the next session is due."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from consumer.sessions.session import P, Session
 from schemas.events import EndReason
 
 _SHORTEST_SLEEP = 0.001
-"""uvloop cuts delays to whole milliseconds; without this the last fraction of one would be spent spinning."""
+"""The shortest delay (s). uvloop cuts delays to whole milliseconds, and would spin for the rest."""
 
 
 class Expiry(Generic[P]):

@@ -1,4 +1,4 @@
-"""How many sessions there may be, how long they may live, and how many places are taken."""
+"""The limits on the number and the age of sessions, and the count of places taken."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from schemas.ids import ServiceName
 
 
 class LimitSettings(Protocol):
-    """Anything with the keys of the configuration's ``[session]`` as attributes; SessionLimits says what they mean."""
+    """Any object with the keys of ``[session]`` as attributes; ``SessionLimits`` describes them."""
 
     @property
     def default_timeout(self) -> float:
@@ -37,8 +37,8 @@ class LimitSettings(Protocol):
 class SessionLimits:
     """SignalWire's ``session`` settings. Durations are seconds.
 
-    ``cleanup_interval`` does not make expiry later: it is how often processes are looked at that may have died
-    without telling. ``max_lifetime`` None is for ever. ``per_service`` overrides ``max_sessions_per_service``.
+    ``cleanup_interval`` does not delay expiry. It is how often processes are checked that may have died unnoticed.
+    ``max_lifetime`` None means no limit. ``per_service`` overrides ``max_sessions_per_service``.
     """
 
     default_timeout: float = 300
@@ -59,9 +59,9 @@ class SessionLimits:
 
     @classmethod
     def from_config(cls, config: "Mapping[str, Any] | LimitSettings | None") -> "SessionLimits":
-        """The limits that a SignalWire configuration, a settings object or nothing at all asks for.
+        """Return the limits in a SignalWire configuration or a settings object, or the defaults.
 
-        Of a mapping ``session.*`` and ``services.<name>.max_sessions`` are read, everything else is somebody else's.
+        In a mapping only ``session.*`` and ``services.<name>.max_sessions`` are read.
         """
         match config:
             case None:
@@ -84,14 +84,14 @@ class SessionLimits:
                 )
 
     def max_sessions_of(self, service_name: ServiceName) -> int:
-        """The most sessions that the service may have, if no other service has any."""
+        """Return the most sessions of the service if no other service has any."""
         return min(self.per_service.get(service_name, self.max_sessions_per_service), self.max_total_sessions)
 
 
 class Places:
-    """Places taken, by sessions that are open and by sessions that are being opened. Refuses, never waits.
+    """Counts the places of open and opening sessions. It refuses, and never waits.
 
-    ``freed`` is called with each place that is given back, whatever it had been taken for.
+    ``freed`` is called with each place that is given back.
     """
 
     def __init__(self, limits: SessionLimits, freed: Callable[[], None] = lambda: None) -> None:
@@ -101,7 +101,7 @@ class Places:
         self._total = 0
 
     def check(self, service_name: ServiceName, freed: ServiceName | None = None) -> None:
-        """Raise unless there is a place, that of a session to be replaced (of service ``freed``) counting as free.
+        """Check that there is a place. That of a session to be replaced (of service ``freed``) counts as free.
 
         Raises:
             SessionLimit: There are ``max_total_sessions``.
@@ -125,7 +125,7 @@ class Places:
         self._total += 1
 
     def give_back(self, service_name: ServiceName) -> None:
-        """Give a place back that was taken."""
+        """Give a place back."""
         self._taken[service_name] -= 1
         self._total -= 1
         if not self._taken[service_name]:
@@ -133,5 +133,5 @@ class Places:
         self._freed()
 
     def count(self, service_name: ServiceName | None = None) -> int:
-        """Places taken, of one service or in all."""
+        """Return the places taken, of one service or in all."""
         return self._total if service_name is None else self._taken[service_name]

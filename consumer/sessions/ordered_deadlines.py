@@ -1,4 +1,4 @@
-"""An ordered set of deadlines that may move away at no cost."""
+"""An ordered set of deadlines in which postponing costs nothing."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -7,15 +7,15 @@ from typing import Generic, TypeVar
 K = TypeVar("K")
 
 _SLACK = 64
-"""Removed entries that a heap may carry before it is worth rebuilding."""
+"""How many removed entries a heap may contain before it is rebuilt."""
 
 
 class Deadlines(Generic[K]):
-    """Keys in the order of their deadlines, which ``deadline_of`` tells.
+    """Keys in the order of their deadlines, which ``deadline_of`` returns.
 
-    A heap whose entries may be early, never late: a deadline that has moved away is found out when its entry comes
-    up, and pushed on then. So a session that is touched ten thousand times has one entry. A deadline that has come
-    *nearer* must be told by ``add``. Everything costs O(log n), touching nothing.
+    It is a heap whose entries may be early, never late. A postponed deadline is noticed when its entry is due, and its
+    entry is moved then. So a session that is touched ten thousand times has one entry. If a deadline has come *nearer*,
+    ``add`` must be called. Everything costs O(log n), touching nothing.
     """
 
     def __init__(self, deadline_of: Callable[[K], float]) -> None:
@@ -29,25 +29,25 @@ class Deadlines(Generic[K]):
 
     @property
     def entries(self) -> int:
-        """Entries that are kept, those of removed keys included: what it costs in memory."""
+        """The number of entries, including those of removed keys. It shows the use of memory."""
         return len(self._heap)
 
     def add(self, key: K) -> None:
-        """Watch a key, or learn that its deadline has come nearer."""
+        """Watch a key, or note that its deadline has come nearer."""
         self._push(self._deadline_of(key), key)
 
     def discard(self, key: K) -> None:
-        """Watch the key no more. Does nothing when it is not watched."""
+        """Stop watching the key. Does nothing if it is not watched."""
         if self._entry.pop(key, None) is not None:
             self._tidy()
 
     def next_check(self) -> float | None:
-        """The moment to call ``pop_due`` at; nothing is due before it."""
+        """The time to call ``pop_due``. Nothing is due before it."""
         self._drop_removed()
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now: float) -> Iterator[K]:
-        """Remove and yield what is due, the longest overdue first; keys may be added and discarded meanwhile."""
+        """Remove and yield the due keys, the longest overdue first. Keys may be added and discarded meanwhile."""
         while (moment := self.next_check()) is not None and moment <= now:
             _, _, key = heapq.heappop(self._heap)
             del self._entry[key]

@@ -1,4 +1,4 @@
-"""What the tools of one session did, in memory that does not grow with the number of calls.
+"""A summary of one session's tool calls, in memory that does not grow with their number.
 
 Durations are seconds. Up to ``EXACT_CALLS`` calls the percentiles are exact; beyond, durations are kept as counts in
 logarithmic buckets, and a percentile is within 2 % of the true one. Counts, sums and the longest are always exact.
@@ -10,17 +10,17 @@ from collections import Counter
 from typing import Any, Literal
 
 StartKind = Literal["cold", "warm", "forked", "reserved"]
-"""How a session came by its process: started for it, taken from those that waited, forked, or got at the ring."""
+"""How a session got its process: started for it, from the warm pool, forked, or reserved while the call rang."""
 
 EXACT_CALLS = 256
 _GROWTH = math.log(1.04)
-"""Width of a bucket: a value is at most half of it, 2 %, from the middle. A microsecond to a week makes 700 buckets."""
+"""The width of a bucket. A value is at most 2 % from its middle. A microsecond to a week makes 700 buckets."""
 
 _SHORTEST = 1e-6
 
 
 class ToolRecord:
-    """The calls of one session, for the event of its end.
+    """The tool calls of one session, for its terminal event.
 
     ``bytes_in`` went into tools (arguments), ``bytes_out`` came out of them (results). ``time_in_flight`` is the sum
     over the calls: two calls at once for a second make two seconds. ``start_kind`` is for whoever knows to say.
@@ -68,7 +68,7 @@ class ToolRecord:
             self._durations = array("d")
 
     def percentile(self, share: float) -> float | None:
-        """The shortest duration that at least ``share`` (0 to 1) of the calls did not exceed; None without calls."""
+        """Return the shortest duration that ``share`` (0 to 1) of the calls did not exceed; None without calls."""
         if not self.calls:
             return None
         rank = max(1, math.ceil(share * self.calls))
@@ -81,7 +81,7 @@ class ToolRecord:
         return self.longest
 
     def summary(self) -> dict[str, Any]:
-        """The record as JSON; times are seconds, rounded to microseconds."""
+        """Return the record as JSON. Times are seconds, rounded to microseconds."""
         return {
             "calls": self.calls,
             "errors": self.errors,
@@ -97,12 +97,12 @@ class ToolRecord:
 
 
 def bucket_of(seconds: float) -> int:
-    """The logarithmic bucket that a duration falls into."""
+    """Return the logarithmic bucket of a duration."""
     return round(math.log(max(seconds, _SHORTEST)) / _GROWTH)
 
 
 def middle_of(bucket: int) -> float:
-    """The duration (s) that a bucket stands for, within 2 % of what fell into it."""
+    """Return the duration (s) that a bucket stands for, within 2 % of each in it."""
     return math.exp(bucket * _GROWTH)
 
 

@@ -1,4 +1,4 @@
-"""A place, and a process that is started ahead, for a session that may be opened or not."""
+"""A reserved place, with a process that is started ahead, for a session that may not be opened."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reservation(Generic[P]):
-    """Held from its making until it is claimed or given back, or until its process has died or did not start.
+    """A place and a process, held until they are claimed or given back, or the process dies or fails to start.
 
     Made by ``SessionManager.reserve``. ``start`` runs in a task of its own, and owns its process until it returns;
     ``unused`` is given a process that no session came to use, ``over`` is called when nothing is held any more.
@@ -30,7 +30,7 @@ class Reservation(Generic[P]):
     ) -> None:
         self.service_name = service_name
         self.kept = False
-        """Whether the process that was claimed is the reserved one, and not one that took the place of a dead one."""
+        """Whether the claimed process is the reserved one, and not the replacement of a dead one."""
         self._start = start
         self._places: Places | None = places
         self._unused = unused
@@ -48,7 +48,7 @@ class Reservation(Generic[P]):
             self._over(self)
 
     async def claim(self) -> P:
-        """The process, now the caller's, as soon as it has started; a new one, when the reserved one has died.
+        """Return the process when it has started, for the caller to own. A dead one is replaced.
 
         Raises what its ``start`` raises. When it is cancelled, ``give_back`` is still to be called.
         """
@@ -74,7 +74,7 @@ class Reservation(Generic[P]):
             self._unused(process)
 
     def _take(self) -> P | None:
-        """The process, but once, and only when it has started."""
+        """Return the process once, if it has started."""
         starting = self.starting
         if self._taken or not starting.done() or starting.cancelled() or starting.exception() is not None:
             return None

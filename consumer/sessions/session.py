@@ -1,4 +1,4 @@
-"""A session: one MCP server process of a call, and how long it may still live.
+"""A session: one MCP server process of a call, with its deadlines.
 
 Decisions are made on the monotonic clock, so neither a corrected system time nor a daylight change ends anybody's
 session; ``created_at`` and ``last_accessed`` are wall clock, in UTC, for people and for the wire.
@@ -30,20 +30,20 @@ class ProcessExit:
 
 
 class SessionProcess(Protocol):
-    """What a session needs of its MCP client; a remote server without a process of ours fits as well."""
+    """The interface of a session's MCP client. A remote server without a process fits too."""
 
     @property
     def is_alive(self) -> bool:
         """Whether calls can still be served."""
 
     def on_exit(self, callback: Callable[[ProcessExit], None]) -> None:
-        """Have ``callback`` called once, in the event loop, when the process ends without ``stop`` having been asked.
+        """Call ``callback`` once, in the event loop, when the process ends without a call of ``stop``.
 
-        It is called soon when the process has already ended.
+        If the process has already ended, it is called soon.
         """
 
     async def stop(self) -> None:
-        """End the process and free what belongs to it. Idempotent; bounded by itself, however stubborn the server."""
+        """End the process and free its resources. Idempotent, and bounded in time."""
 
 
 P = TypeVar("P", bound=SessionProcess)
@@ -56,11 +56,11 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True, eq=False)
 class Session(Generic[P]):
-    """An open session; compared by identity, because a replaced session has its successor's id.
+    """An open session. It is compared by identity, because its replacement has the same id.
 
-    ``timeout`` and ``max_lifetime`` are seconds. A ``created_at`` of before (a restored session) counts towards
-    ``max_lifetime``, a ``last_accessed`` of before towards ``timeout``; what is assigned to the two later changes
-    only what is shown. Whoever makes calls does so within ``in_use``.
+    ``timeout`` and ``max_lifetime`` are seconds. For a restored session, an earlier ``created_at`` counts towards
+    ``max_lifetime``, and an earlier ``last_accessed`` towards ``timeout``. Assigning to them later changes only what is
+    shown. Calls must run within ``in_use``.
     """
 
     session_id: SessionId
@@ -73,13 +73,13 @@ class Session(Generic[P]):
     max_lifetime: float | None = field(default=None, kw_only=True)
     restored: bool = field(default=False, kw_only=True)
     life: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
-    """Names this life of the session: restored, it has the same id, and another life."""
+    """The id of this life. A restored session has the same session id, but another life."""
     record: ToolRecord = field(default_factory=ToolRecord, kw_only=True, repr=False)
     in_flight: int = field(default=0, init=False)
     end_reason: EndReason | None = field(default=None, init=False)
     exit: ProcessExit | None = field(default=None, init=False)
     on_end: "Callable[[SessionEnded[P]], None] | None" = field(default=None, kw_only=True, repr=False)
-    """Called with the end, for the opener of the session."""
+    """Called with the end. For the code that opened the session."""
     _ended: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
     _ends_at: float = field(init=False, repr=False)
     _touched: float = field(init=False, repr=False)
@@ -100,12 +100,12 @@ class Session(Generic[P]):
 
     @property
     def deadline(self) -> float:
-        """The earliest moment, on the monotonic clock, at which the session can expire; ``touch`` moves it away."""
+        """The earliest time, on the monotonic clock, at which the session can expire. ``touch`` postpones it."""
         return min(self._idle_at(time.monotonic()), self._ends_at)
 
     @property
     def time_remaining(self) -> float:
-        """Seconds that are left if nothing touches it; idle time has not begun while a call is in flight."""
+        """Seconds left without a further use. During a call, idle time has not begun."""
         now = time.monotonic()
         return max(0.0, min(self._idle_at(now), self._ends_at) - now)
 
@@ -120,7 +120,7 @@ class Session(Generic[P]):
 
     @property
     def is_expired(self) -> bool:
-        """Whether the session has expired, noticed or not."""
+        """Whether the session has expired, even if nothing has noticed it yet."""
         return self.expired_because is not None
 
     @property
@@ -130,7 +130,7 @@ class Session(Generic[P]):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its manager has ended it; ``end_reason`` says why, ``exit`` how its process died if it did."""
+        """Whether its manager has ended it. ``end_reason`` says why, and ``exit`` how its process died, if it did."""
         return self.end_reason is not None
 
     async def wait_ended(self) -> None:
@@ -138,13 +138,13 @@ class Session(Generic[P]):
         await self._ended.wait()
 
     def touch(self) -> None:
-        """Start the idle time anew. Costs the same however often it is called."""
+        """Restart the idle time. The cost is always the same."""
         self._touched = time.monotonic()
         self.last_accessed = utc_now()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep the session from going idle while a call runs; idle time counts from the end of the last one.
+        """Keep the session from going idle while a call runs. Idle time counts from the end of the last call.
 
         ``max_lifetime`` and a dying process end the session all the same: ``end_reason`` then tells the caller why.
         """
@@ -162,7 +162,7 @@ class Session(Generic[P]):
         self.restored = True
 
     def mark_ended(self, reason: EndReason, exit: ProcessExit | None) -> None:  # noqa: A002 - the field's name
-        """For the manager: record the end and wake its waiters."""
+        """Record the end and wake its waiters. Only the manager calls this."""
         self.end_reason, self.exit = reason, exit
         self._ended.set()
 
@@ -181,9 +181,9 @@ class SessionCreated(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded(Generic[P]):
-    """A session cannot be used any more; ``exit`` is known when the process died of itself.
+    """A session can no longer be used. ``exit`` is known if the process died by itself.
 
-    What the session did is in ``session.record.summary()``.
+    ``session.record.summary()`` summarises its tool calls.
     """
 
     session: Session[P]

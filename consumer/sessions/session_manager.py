@@ -33,11 +33,11 @@ E = TypeVar("E", bound=SessionCreated[Any] | SessionEnded[Any])
 IfExists = Literal["replace", "keep", "reject"]
 
 EXIT_NOTICE_TIMEOUT = 1.0
-"""Seconds that a process found dead has to tell how it died (its stderr may still be read), before it is ended so."""
+"""Seconds that a dead process has to report its exit (its stderr may still be read) before its session ends."""
 
 
 class Opened(NamedTuple, Generic[P]):
-    """What ``open_session`` gives: ``created`` is False when the session was there and has been kept."""
+    """The result of ``open_session``. ``created`` is False if an existing session was kept."""
 
     session: Session[P]
     created: bool
@@ -46,11 +46,11 @@ class Opened(NamedTuple, Generic[P]):
 class SessionManager(Generic[P]):
     """Sessions by id, within limits, each ended exactly once.
 
-    ``on_room`` is called when a place is free again: a session has ended, a start has failed, a call rang in vain.
-    ``on_event`` is called, in order and at the moment of each decision, with ``SessionCreated`` and then exactly one
-    ``SessionEnded`` for each session; the session is then out of the table and its process not stopped yet. It must
-    not block; what it raises is logged. Everything belongs to one event loop; ``start`` is optional and ``shutdown``
-    is not, except within ``async with``.
+    ``on_room`` is called when a place is free again: a session has ended, a start has failed, or a ringing call was not
+    answered. ``on_event`` is called, in order and at the moment of each decision, with ``SessionCreated`` and then
+    exactly one ``SessionEnded`` for each session; the session is then out of the table and its process not stopped yet.
+    It must not block; what it raises is logged. Everything belongs to one event loop; ``start`` is optional and
+    ``shutdown`` is not, except within ``async with``.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class SessionManager(Generic[P]):
         await self.shutdown()
 
     async def start(self) -> None:
-        """Begin to look for processes that died without telling; otherwise the first session begins it. Idempotent."""
+        """Begin to check for processes that died unnoticed. Otherwise the first session begins it. Idempotent."""
         self._refuse_when_leaving()
         self._expiry.start()
 
     async def shutdown(self, reason: EndReason = EndReason.WORKER_SHUTDOWN) -> None:
-        """End all sessions at once and wait until every process has stopped; what is being opened is called off.
+        """End all sessions at once and wait until every process has stopped. Running starts are cancelled.
 
         Idempotent: further calls wait for the same end. Cancelling it stops the waiting only. Takes as long as the
         slowest ``stop``, or the slowest ``start`` takes to notice that it was cancelled.
@@ -300,7 +300,7 @@ class SessionManager(Generic[P]):
         return session
 
     def list_sessions(self) -> dict[SessionId, dict[str, Any]]:
-        """The sessions that can be used, by id; not touched. Times are ISO 8601 in UTC, durations are seconds."""
+        """Return the usable sessions by id, without counting a use. Times are ISO 8601 in UTC, durations in seconds."""
         return {
             session.session_id: {
                 "service_name": session.service_name,
@@ -320,12 +320,12 @@ class SessionManager(Generic[P]):
         return sum(session.is_alive and not session.is_expired for session in sessions)
 
     def count(self, service_name: ServiceName | None = None) -> int:
-        """Places taken, of one service or in all: sessions that are open, being opened or reserved."""
+        """Return the places taken, of one service or in all: sessions that are open, opening or reserved."""
         return self._places.count(service_name)
 
     @property
     def opening(self) -> int:
-        """Sessions that are being opened now."""
+        """The number of sessions that are being opened now."""
         return len(self._starts)
 
     def _timeout(self, timeout: float | None) -> float:
@@ -355,7 +355,7 @@ class SessionManager(Generic[P]):
         return None
 
     def _make_room(self, service_name: ServiceName, existing: Session[P] | None) -> None:
-        """End the session to be replaced, unless even its place would not do."""
+        """End the session to be replaced, unless its place would not be enough."""
         self._places.check(service_name, freed=existing.service_name if existing else None)
         if existing is not None:
             self._end(existing, EndReason.REPLACED)
@@ -397,7 +397,7 @@ class SessionManager(Generic[P]):
         self._end(session, EndReason.PROCESS_EXIT, exit)
 
     def _end(self, session: Session[P], reason: EndReason, exit: ProcessExit | None = None) -> bool:  # noqa: A002 - the field's name
-        """The only way out of the table. False when the session has already gone it."""
+        """End a session; no other code removes one. Return False if it had already ended."""
         if self._sessions.get(session.session_id) is not session:
             return False
         del self._sessions[session.session_id]
@@ -415,7 +415,7 @@ class SessionManager(Generic[P]):
         return True
 
     def _presume_dead(self, session: Session[P]) -> None:
-        """Expect the exit notice of a process that is dead; end the session without it when it does not come."""
+        """Wait for the exit notice of a dead process. End its session without the notice if it does not come."""
         if session not in self._dying and not session.has_ended:
             loop = asyncio.get_running_loop()
             self._dying[session] = loop.call_later(EXIT_NOTICE_TIMEOUT, self._end, session, EndReason.PROCESS_EXIT)
@@ -427,7 +427,7 @@ class SessionManager(Generic[P]):
 
 
 def _about(session: Session[Any]) -> Json:
-    """What a log line says of a session."""
+    """Return the fields that describe a session in a log line."""
     return {
         "call_id": call_id_of(session.session_id),
         "session_id": session.session_id,

@@ -1,4 +1,4 @@
-"""Processes that are being started, each by a task of its own, so that shutting down can call them off."""
+"""Starts processes, each in its own task, so that a shutdown can cancel them."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Starts(Generic[P]):
-    """Runs starts; a process that nobody came to fetch goes to ``stops``."""
+    """Runs starts. A process that no session took goes to ``stops``."""
 
     def __init__(self, stops: Stops) -> None:
         self._stops = stops
@@ -32,13 +32,13 @@ class Starts(Generic[P]):
         return {*self._tasks, *self._waiting}
 
     def call_off(self) -> None:
-        """Cancel all starts, for good: ``run`` raises ShuttingDown, whatever they come to. Idempotent."""
+        """Cancel all starts for good: ``run`` raises ShuttingDown, whatever their result. Idempotent."""
         self._called_off = True
         for task in self._tasks:
             _cancel_once(task)
 
     async def run(self, session_id: SessionId, start: Callable[[], Awaitable[P]]) -> P:
-        """The process that ``start`` gives; cancelling this cancels ``start`` and waits until it has ended."""
+        """Return the process from ``start``. Cancelling this cancels ``start``, and waits until it has ended."""
         # The task is done a moment before its waiter goes on. This covers the moment: until then we are pending.
         claim: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(claim)

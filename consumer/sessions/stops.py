@@ -1,4 +1,4 @@
-"""Processes that are being stopped, each by a task of its own, so that a stubborn one holds up nobody."""
+"""Stops processes, each in its own task, so that a slow one does not hold up others."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ class Stops:
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        """All that run."""
+        """The running tasks."""
         return {task for tasks in self._tasks.values() for task in tasks}
 
     def begin(self, session_id: SessionId, process: SessionProcess) -> None:

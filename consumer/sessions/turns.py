@@ -1,4 +1,4 @@
-"""One at a time for each key."""
+"""Mutual exclusion for each key."""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
@@ -17,7 +17,7 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, key: Hashable) -> AsyncIterator[None]:
-        """Wait for the key's turn and have it. Does not yield to the event loop when nobody else has it."""
+        """Wait for the key's turn and hold it. Does not yield to the event loop if the turn is free."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         self._users[key] = self._users.get(key, 0) + 1
         try:

@@ -1,4 +1,4 @@
-"""Platform events in, call events out; pure, and knows neither broker nor MCP.
+"""Translates events of telephony platforms into call events. Pure; depends on neither the broker nor MCP.
 
 ``translate`` turns the body of whatever a telephony platform sends, or our own normalised event, into ``Translated``
 with a ``schemas.calls.CallEvent``, ``Ignored`` for what does not concern the life of a call, or ``Unrecognised`` with

@@ -1,9 +1,9 @@
-"""From bytes to an object, before any translator looks: JSON, else a form.
+"""Decodes a body into an object before any translator sees it: JSON, or else a form.
 
 The content type is believed only where the bytes leave a choice. FreeSWITCH says ``text/json``, bridges forward HTTP
-bodies without any type or under a wrong one, and charset parameters are everywhere; what is sent is UTF-8, but for a
-letter here and there, out of a SIP header: each such byte stays in the text as a lone surrogate. Who reads a text
-replaces it, who reads an id refuses it.
+bodies without any type or under a wrong one, and charset parameters are everywhere; the text is UTF-8, except for
+single bytes that come from SIP headers. Each such byte stays in the text as a lone surrogate, which is replaced in
+texts and refused in ids.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from schemas.json_values import MAX_VALUES, has_more_values
 from schemas.text import decoded, first_odd
 
 MAX_QUOTING = 3
-"""How often a body may be JSON inside a JSON string: bridges that encode what is encoded already do it once."""
+"""How often JSON may be nested inside a JSON string. Bridges that encode encoded bodies do it once."""
 
 MAX_FORM_FIELDS = 1000
 

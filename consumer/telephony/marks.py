@@ -1,7 +1,7 @@
-"""What a body must have to be of a platform's shape, as data: looked for in events, and named when it is missing.
+"""The marks of a platform's bodies, as data: they select the translator, and name what a refused body lacks.
 
-A translator's shapes are alternatives; a shape is all of its marks. Nothing but the marks tells platforms apart, so
-who asks why a body was not taken gets the very condition that did not hold.
+A translator's shapes are alternatives; a shape is all of its marks. Only the marks distinguish platforms. So the reason
+for refusing a body is always the exact condition that it does not meet.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ Shape: TypeAlias = tuple[Mark, ...]
 
 
 def has(*names: str) -> Mark:
-    """At least one of the fields."""
+    """Require at least one of the fields."""
     said = f"it has no {quoted(names)}" if len(names) == 1 else f"it has none of {quoted(names)}"
     if len(names) == 1:
         (name,) = names
@@ -41,7 +41,7 @@ def has(*names: str) -> Mark:
 
 
 def lacks(*names: str) -> Mark:
-    """None of the fields."""
+    """Require that none of the fields exists."""
     return Mark(
         f"it has {'one of ' if len(names) > 1 else ''}{quoted(names)}",
         lambda body: not any(name in body for name in names),
@@ -50,12 +50,12 @@ def lacks(*names: str) -> Mark:
 
 
 def is_text(name: str) -> Mark:
-    """A field that holds text."""
+    """Require a field with a text."""
     return Mark(f"{name!r} is not a string", lambda body: isinstance(body.get(name), str), (name,))
 
 
 def is_number(name: str) -> Mark:
-    """A field that holds a number, or the digits of one."""
+    """Require a field with a number, or with its digits."""
 
     def holds(body: Payload) -> bool:
         value = body.get(name)
@@ -65,7 +65,7 @@ def is_number(name: str) -> Mark:
 
 
 def is_object(*names: str) -> Mark:
-    """At least one field that holds an object."""
+    """Require at least one field with an object."""
     return Mark(
         f"{quoted(names)} {'is not an object' if len(names) == 1 else 'are not objects'}",
         lambda body: any(isinstance(body.get(name), dict) for name in names),
@@ -74,7 +74,7 @@ def is_object(*names: str) -> Mark:
 
 
 def begins(name: str, *beginnings: str) -> Mark:
-    """A field whose text begins in one of these ways."""
+    """Require a field whose text has one of these beginnings."""
 
     def holds(body: Payload) -> bool:
         value = body.get(name)
@@ -84,7 +84,7 @@ def begins(name: str, *beginnings: str) -> Mark:
 
 
 def among(name: str, words: Iterable[str]) -> Mark:
-    """A field that holds one of these words."""
+    """Require a field with one of these words."""
     known = frozenset(words)
 
     def holds(body: Payload) -> bool:
@@ -95,7 +95,7 @@ def among(name: str, words: Iterable[str]) -> Mark:
 
 
 def inside(name: str, mark: Mark) -> Mark:
-    """A field that holds an object with this mark."""
+    """Require a field with an object that has this mark."""
 
     def holds(body: Payload) -> bool:
         inner = body.get(name)
@@ -105,7 +105,7 @@ def inside(name: str, mark: Mark) -> Mark:
 
 
 def either(*marks: Mark) -> Mark:
-    """At least one of the marks."""
+    """Require at least one of the marks."""
     return Mark(
         " and ".join(mark.missing for mark in marks),
         lambda body: any(mark.holds(body) for mark in marks),
@@ -114,7 +114,7 @@ def either(*marks: Mark) -> Mark:
 
 
 def fits(shape: Shape, body: Payload) -> bool:
-    """Whether the body has every mark of the shape."""
+    """Return whether the body has every mark of the shape."""
     for mark in shape:  # noqa: SIM110 - a generator costs more than most of the marks
         if not mark.holds(body):
             return False
@@ -122,18 +122,18 @@ def fits(shape: Shape, body: Payload) -> bool:
 
 
 def missing(shape: Shape, body: Payload) -> list[Mark]:
-    """The marks of the shape that the body does not have."""
+    """Return the marks of the shape that the body lacks."""
     return [mark for mark in shape if not mark.holds(body)]
 
 
 def nearness(shape: Shape, body: Payload) -> int:
-    """How many marks of the shape the body has that a stranger's would not have; 0 unless a single mark is missing."""
+    """Return how many characteristic marks of the shape the body has, if it lacks only one mark; otherwise 0."""
     lost = missing(shape, body)
     return sum(mark not in lost and not mark.absence for mark in shape) if len(lost) == 1 else 0
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Names in a sentence, the first few of many."""
+    """Return names for a sentence: the first few of many."""
     all_names = list(names)
     more = ", ..." if len(all_names) > MAX_NAMED else ""
     return ", ".join(map(repr, all_names[:MAX_NAMED])) + more

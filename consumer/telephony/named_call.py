@@ -1,6 +1,6 @@
-"""The call that an unreadable event names, as far as that can be seen. Pure.
+"""Finds the call that an unreadable event names, if it can be found. Pure.
 
-Nothing is decided by it: it is written onto the dead letter, so that a search for the call finds the dead letter, too.
+Nothing depends on it: it is added to the dead letter, so that a search for the call finds it.
 """
 
 import re

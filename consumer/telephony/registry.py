@@ -98,13 +98,13 @@ PLATFORMS: Mapping[Platform, frozenset[str]] = {
     "vonage": frozenset({"vonage"}),
     "wazo": frozenset({"wazo"}),
 }
-"""Which translators read what a platform sends."""
+"""The translators that read the events of each platform."""
 
 MAX_KEYS_SHOWN = 8
 MAX_SHOWN = 60
 MAX_PROBLEM_BYTES = 600
 MAX_INNER_BYTES = 256 << 10
-"""The longest text inside a body that is looked into, to tell a wrapper from a stranger."""
+"""The longest inner text that is examined, to distinguish a wrapped event from an unknown one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Verdict:
     source: str
     refused: str | None
     near: int = 0
-    """How many marks of its own the body has, when a single one is missing."""
+    """How many of the translator's marks the body has, if it lacks only one."""
 
 
 def _index() -> dict[str, tuple[tuple[Translator, Shape], ...]]:
@@ -218,7 +218,7 @@ def _look(translator: Translator, payload: Payload) -> Verdict:
 
 
 def _dead_letter(problem: str) -> Unrecognised:
-    """The problem as one bounded line of valid text: it travels in a header, and may quote names out of the body."""
+    """Return the problem as one short line of valid text. It travels in a header, and may quote names in the body."""
     return Unrecognised(one_line(problem, MAX_PROBLEM_BYTES))
 
 
@@ -230,7 +230,7 @@ def _header_content_type(headers: Mapping[str, object] | None) -> str | None:
 
 
 def _nobody_knows(payload: Payload, routing_key: str | None, platform: Platform | None) -> str:
-    """Why nobody takes a body, with what helps most first: who nearly does, and what is wrapped inside it."""
+    """Return why no translator takes a body. The most helpful reasons come first."""
     keys = ", ".join(repr(key[:MAX_SHOWN]) for key in list(payload)[:MAX_KEYS_SHOWN]) or "none"
     more = ", ..." if len(payload) > MAX_KEYS_SHOWN else ""
     came = f", routing key {routing_key[:MAX_SHOWN]!r}" if routing_key else ""
@@ -245,7 +245,7 @@ def _nearly(payload: Payload, sources: Iterable[str]) -> list[str]:
 
 
 def _wrapped(payload: Payload) -> list[str]:
-    """Fields that hold what a platform sent: a bridge or a message framework has put it into an envelope."""
+    """Return the fields that contain a platform's event, because a bridge has put it into an envelope."""
     found = []
     for name, value in payload.items():
         if isinstance(value, str) and 2 < len(value) <= MAX_INNER_BYTES:

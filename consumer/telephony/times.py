@@ -1,4 +1,4 @@
-"""The moment an event tells of, in the many ways that platforms write it.
+"""Parses the time of an event, in the formats of the platforms.
 
 The unit is a matter of the field, never guessed from the value: SignalWire alone uses seconds, milliseconds and
 microseconds. What is missing, zero ("never"), unreadable or absurd is None: a wrong clock must not lose a call.
@@ -15,27 +15,27 @@ LATEST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 
 
 def seconds(value: object) -> datetime | None:
-    """Unix time in seconds, as number or text."""
+    """Parse Unix time in seconds, as number or text."""
     return _epoch(value, per_second=1)
 
 
 def milliseconds(value: object) -> datetime | None:
-    """Unix time in milliseconds, as number or text."""
+    """Parse Unix time in milliseconds, as number or text."""
     return _epoch(value, per_second=1_000)
 
 
 def microseconds(value: object) -> datetime | None:
-    """Unix time in microseconds, as number or text."""
+    """Parse Unix time in microseconds, as number or text."""
     return _epoch(value, per_second=1_000_000)
 
 
 def gregorian_seconds(value: object) -> datetime | None:
-    """Seconds since the year 0, as Kazoo counts."""
+    """Parse seconds since the year 0, as Kazoo counts."""
     return _epoch(value, per_second=1, offset=GREGORIAN_OFFSET)
 
 
 def iso(value: object) -> datetime | None:
-    """ISO 8601; a time without an offset is taken as UTC."""
+    """Parse ISO 8601. A time without an offset is taken as UTC."""
     if not isinstance(value, str):
         return None
     try:

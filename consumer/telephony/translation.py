@@ -1,4 +1,4 @@
-"""What a translation comes to."""
+"""The possible results of a translation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Payload: TypeAlias = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """The body says something about the life of a call."""
+    """The body reports something about the life of a call."""
 
     event: CallEvent
 
@@ -40,7 +40,7 @@ Translation: TypeAlias = Translated | Ignored | Unrecognised
 
 
 class Unusable(Exception):
-    """A body that is broken, or of a known shape without what is needed of it; the message says what is wrong.
+    """A body that is broken, or has a known shape but lacks a required part. The message says what is wrong.
 
     Stays inside this room: ``translate`` turns it into ``Unrecognised``.
     """

@@ -1,4 +1,4 @@
-"""Reading other people's fields: text, identities, directions, attributes; shared by all translators.
+"""Reads the fields of platforms' events: text, ids, directions, attributes. All translators share it.
 
 Everything is bounded, because an event travels on as message body and as session metadata, and a FreeSWITCH event
 can have hundreds of kilobytes of variables.
@@ -29,17 +29,17 @@ NOTHING: Final[Payload] = {}
 
 
 def mapping(value: object) -> Payload:
-    """The object that a field holds; nothing if it holds something else."""
+    """Return the object in a field, or an empty one."""
     return value if isinstance(value, dict) else NOTHING
 
 
 def unlisted(payload: Payload) -> Payload:
-    """The fields of a form; of a list, as ``parse_qs`` makes, the last, which is the one that a form would keep."""
+    """Return the fields of a form. Of a list, as ``parse_qs`` makes, the last value counts."""
     return {name: value[-1] if isinstance(value, list) and value else value for name, value in payload.items()}
 
 
 def text(value: object, limit: int = MAX_TEXT_BYTES) -> str | None:
-    """A scalar as valid text of at most ``limit`` bytes; None for what is blank or no scalar."""
+    """Return a scalar as valid text of at most ``limit`` bytes; None if it is blank or no scalar."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
@@ -52,7 +52,7 @@ def text(value: object, limit: int = MAX_TEXT_BYTES) -> str | None:
 
 
 def first(payload: Payload, *names: str) -> str | None:
-    """The text of the first field that has one."""
+    """Return the text of the first field that has one."""
     for name in names:
         found = text(payload.get(name))
         if found is not None:
@@ -61,19 +61,19 @@ def first(payload: Payload, *names: str) -> str | None:
 
 
 def what(*words: object) -> str:
-    """The name of an ignored event."""
+    """Return the name of an ignored event."""
     return one_line(" ".join(filter(None, (text(word, MAX_WHAT_BYTES) for word in words)))) or "untyped"
 
 
 def one_line(words: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """Text for a log, a label or a header: valid, bounded, without line breaks."""
+    """Return text for a log, a label or a header: valid, short, without line breaks."""
     return " ".join((text(words, limit) or "").split())
 
 
 def call_id(payload: Payload, name: str, path: str = "") -> CallId:
-    """The call's identity from the field ``name``, which is told of as ``path`` and ``name``.
+    """Return the call's id from the field ``name``. Errors name the field as ``path`` and ``name``.
 
-    Opaque: no form is asked of it, and it is never trimmed. A whole number is taken by its digits; a number with a
+    The id is opaque: any form is valid, and it is never trimmed. A whole number is taken by its digits; a number with a
     fraction (an Asterisk id without its quotes) has lost them already.
 
     Raises:
@@ -107,18 +107,18 @@ def parent_id(payload: Payload, name: str) -> CallId | None:
 
 
 def direction_of(word: object) -> Direction | None:
-    """The direction behind the platform's word: ``outbound-api`` and ``outbound-dial`` are outbound."""
+    """Return the direction for the platform's word: ``outbound-api`` and ``outbound-dial`` are outbound."""
     stem = (text(word) or "").casefold().partition("-")[0]
     return cast("Direction", stem) if stem in ("inbound", "outbound", "internal") else None
 
 
 def picked(payload: Payload, table: Table) -> Iterator[tuple[str, object]]:
-    """The fields of ``table``, under their attribute names."""
+    """Return the fields in ``table``, under their attribute names."""
     return ((name, payload.get(field)) for name, field in table)
 
 
 def sip_headers(headers: object) -> Iterator[tuple[str, object]]:
-    """Custom SIP headers as attributes ``sip_header_<name>``, alike for every platform.
+    """Return custom SIP headers as attributes ``sip_header_<name>``, in the same way for every platform.
 
     Sent as an object (Kazoo) or as a list of ``{"name", "value"}`` (SignalWire); header names have no case.
     """
@@ -132,7 +132,7 @@ def sip_headers(headers: object) -> Iterator[tuple[str, object]]:
 
 
 def attributes(pairs: Iterable[tuple[str, object]]) -> Json:
-    """Named scalars as bounded text, empty ones left out, lists of scalars joined; the first of a name wins."""
+    """Return named scalars as short text, without empty ones, lists of scalars joined. The first of a name wins."""
     found: Json = {}
     for name, value in pairs:
         if len(found) == MAX_ATTRIBUTES:
@@ -163,7 +163,7 @@ def translated(
     state: str | None = None,
     about: Iterable[tuple[str, object]] = (),
 ) -> Translated:
-    """The normalised event.
+    """Return the normalised event.
 
     An end reason is kept of an end only, the platform's word for a direction that is not ours as the attribute
     ``platform_direction``, and a call is never its own parent. ``state`` (``created``, ``ringing``, ``answered``) is

@@ -1,25 +1,25 @@
-"""How long (s) a worker may take to leave, step by step; whoever ends it from outside has to wait for their sum.
+"""The time (s) that each step of a worker's shutdown may take. A platform's kill timeout must exceed the sum.
 
 The steps are those of ``consumer.worker.leaving``. ``infra/checks`` holds the limit of every platform against the sum.
 """
 
 STOP_TAKING = 1.0
-"""Placing no longer, and giving back what the broker had sent ahead."""
+"""For stopping to place calls, and returning prefetched messages to the broker."""
 
 TAKEN_TIMEOUT = 1.0
-"""For the raw events that were taken, for what they led to, and for the questions: one after the other."""
+"""For finishing the received raw events, their results, and the requests to the cluster."""
 
 STOP_PROCESSES = 4.0
-"""A server that ignores that it should end takes as long."""
+"""For stopping processes. A server that ignores its end takes this long."""
 
 FLUSH_TIMEOUT = 2.0
 
 OTHER_NODES = 0.3
-"""How long other nodes of a cluster may route by a binding that has been taken away."""
+"""How long other nodes of a RabbitMQ cluster may still use a removed binding."""
 
 INBOX_TIMEOUT = 1.0
 GOODBYE = 0.7
-"""Deleting the inbox, closing channels and connections."""
+"""For deleting the inbox, and closing channels and connections."""
 
 
 def leaving_time(drain_timeout: float) -> float:

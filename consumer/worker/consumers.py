@@ -1,4 +1,4 @@
-"""The consumers of a worker: its queues, its channels and who takes what they deliver, on each link anew."""
+"""The consumers of a worker: its queues and channels, and the handlers of their deliveries, on each link anew."""
 
 import asyncio
 
@@ -35,14 +35,14 @@ from schemas.ids import WorkerId
 log = structlog.get_logger(__name__)
 
 RIVAL_TIMEOUT = 1.0
-"""How long (s) another process under our id may take to answer; our own former life never does."""
+"""How long (s) another process with our id may take to answer. An old connection of ours never answers."""
 
 
 class Consumers:
     """Declares, binds and consumes on each new link.
 
-    ``hear`` takes what comes to the worker's own queue, ``liveness`` the probes that come through its inbox, and
-    ``owner`` what is for the calls of this worker.
+    ``hear`` takes messages from the worker's own queue, ``liveness`` the probes from its inbox, and ``owner`` the
+    messages for its calls.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Consumers:
         await self.shared.attach(link)
 
     async def _see_that_nobody_has_our_id(self, link: Link) -> None:
-        """A consumer of our inbox is another process, or our own former life that the broker still believes in."""
+        """Check that no other process consumes our inbox. An old connection of ours may, if the broker keeps it."""
         if not await consumers_of(link, self._names.inbox(self._worker_id)):
             return
         with self._claim.joining():

@@ -1,4 +1,4 @@
-"""Counters that begin at zero: Prometheus sees no increase of one that appears with its first count."""
+"""Counters that begin at zero, because Prometheus sees no increase of a counter that appears with its first count."""
 
 from collections.abc import Iterable
 
@@ -20,11 +20,11 @@ REFUSALS = (
     ErrorCode.START_FAILED,
     ErrorCode.START_TIMEOUT,
 )
-"""For what a session is not opened."""
+"""The error codes with which a session is not opened."""
 
 
 def begin_counting(services: Iterable[str]) -> None:
-    """Set the counters that alerts look at to zero, for these services and each known reason, unless they count."""
+    """Set the counters of alerts to zero, for these services and each known reason, unless they already count."""
     for service in services:
         metrics.of(metrics.LOST, service)
         for reason in EndReason:

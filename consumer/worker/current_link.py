@@ -1,4 +1,4 @@
-"""The link that a worker has at the moment, and what it asks of the broker on it besides consuming."""
+"""The current link of a worker, and its questions to the broker besides consuming."""
 
 from consumer.broker.declare import consumers_of, ensure
 from consumer.broker.errors import BrokerUnavailable
@@ -33,7 +33,7 @@ class CurrentLink:
         return await consumers_of(self._present(), self._names.inbox(worker)) > 0
 
     async def restore_dead_letters(self) -> None:
-        """Declare the dead-letter queue again: somebody has deleted it."""
+        """Declare the dead-letter queue again, because it was deleted."""
         await ensure(self._present(), dead_letter_topology(self._names, self._max_dead_letter_bytes))
 
     def _present(self) -> Link:

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class WorkerExit(IntEnum):
-    """How the worker has ended, for the shell."""
+    """The exit code of a worker."""
 
     DRAINED = 0
     BAD_CONFIGURATION = 2

@@ -1,4 +1,4 @@
-"""The claim of a worker to its id: whether another process has the same, and which of the two goes."""
+"""The claim of a worker to its id: finds out whether another process has it, and which of the two has to exit."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ from schemas.sessions import WorkerInfo
 
 
 class IdClaim:
-    """Decides who keeps an id that two processes have.
+    """Decides which of two processes keeps their common id.
 
-    While a worker joins, whoever has the id already keeps it. Later, of two that came at the same time, the younger
-    one goes.
+    While a worker joins, a process that already has the id keeps it. Of two that joined at the same time, the younger
+    one exits.
     """
 
     def __init__(self, started_at: datetime) -> None:
         self._started_at = started_at
         self._joining = False
         self.rival: asyncio.Future[WorkerInfo] = asyncio.get_running_loop().create_future()
-        """Done when another process has our id, and we are the one to go."""
+        """A future that is done when another process has our id and this one has to exit."""
 
     @contextmanager
     def joining(self) -> Iterator[None]:
@@ -31,11 +31,11 @@ class IdClaim:
             self._joining = False
 
     def is_ours(self, report: WorkerInfo) -> bool:
-        """Whether a report under our id is our own, which has come back."""
+        """Return whether a report with our id is our own."""
         return report.started_at == self._started_at
 
     def hear(self, rival: WorkerInfo) -> None:
-        """Take a report of another process under our id."""
+        """Take a report of another process with our id."""
         goes = self._joining or rival.started_at < self._started_at
         if goes and not self.rival.done():
             self.rival.set_result(rival)

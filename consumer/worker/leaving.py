@@ -1,4 +1,4 @@
-"""How a worker leaves: a written sequence, with budgets (s) that ``consumer.worker.budgets`` adds up.
+"""How a worker shuts down: a fixed sequence, with time budgets (s) that ``consumer.worker.budgets`` adds up.
 
 1. report it: presence and ``worker.draining``; place nothing more             1
 2. with ``drain = "wait"``, wait for calls to end                              of ``drain_timeout``
@@ -13,8 +13,8 @@ Their sum with the default ``drain_timeout`` stays under the 30 s that Heroku gi
 A second signal makes it hurry (``consumer.worker.stop_signals``): running and waiting tool calls are given up.
 
 In step 2 the calls are left to end by themselves, as long as ``drain_timeout`` leaves time to hand the rest over.
-Meanwhile the worker places nothing and is given no call, and everything else it does as before: ends reach it as raw
-events that only it may be there to take. Here asking again ends the waiting, and a third time hurries.
+Meanwhile the worker places no calls and gets none. It still handles raw events, because it may be the only worker that
+can handle the ends of its calls. In this step a second signal ends the waiting, and a third one makes it hurry.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ from consumer.worker.wiring import Parts
 log = structlog.get_logger(__name__)
 
 HAND_OVER = 15.0
-"""What waiting for calls to end keeps (s) of ``drain_timeout`` for those that do not; at most half of it."""
+"""The part (s) of ``drain_timeout`` that is kept for handing calls over after the wait; at most half of it."""
 
 T = TypeVar("T")
 
 
 async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio.Event) -> WorkerExit:
-    """Leave, in the order above; ``hurry`` may be set at any time. Returns the exit code."""
+    """Shut down in the order above. ``hurry`` may be set at any time. Return the exit code."""
     parts.state = "draining"
     parts.reporter.worker("draining")
     tasks.start(parts.mcp.cool_down(), "cool-down")
@@ -69,7 +69,7 @@ async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio
 async def _wait_for_calls(
     sessions: SessionManager[ToolProcess], room_freed: asyncio.Event, timeout: float, hurry: asyncio.Event
 ) -> float:
-    """Wait until no session is open, at most ``timeout`` seconds; returns how long (s) it took."""
+    """Wait at most ``timeout`` seconds until no session is open. Return how long (s) it took."""
 
     async def none_left() -> None:
         while sessions.count():
@@ -88,7 +88,7 @@ async def _wait_for_calls(
 
 
 async def _until_hurried(work: Coroutine[Any, Any, T], hurry: asyncio.Event) -> T | None:
-    """The result of ``work``, or None as soon as there is hurry."""
+    """Return the result of ``work``, or None as soon as ``hurry`` is set."""
     doing = asyncio.create_task(work, name="leaving-calls")
     hurried = asyncio.create_task(hurry.wait(), name="hurried")
     try:

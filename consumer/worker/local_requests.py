@@ -1,8 +1,9 @@
-"""Requests of this very process to calls that it owns: straight to the owner, under the rules of those from the broker.
+"""Passes requests of this process for its own calls directly to their owner, without the broker.
 
-A gateway in the worker's process asks through ``SessionClient`` like everybody else; this stands between the client and
+A gateway in the worker's process uses ``SessionClient`` like any other; this module sits between the client and
 RabbitMQ. The owner takes a request from here as one from its queue: parsed, on the call's lane, at most once, with its
-deadline, its trace and its log line. What changes a call's life keeps to the broker, whose order holds for it.
+deadline, its trace and its log line. Messages that change a call's life still go through the broker, which keeps their
+order.
 """
 
 import asyncio
@@ -20,11 +21,11 @@ from schemas.replies import REPLY_SUFFIX, Reply, parse_reply
 from schemas.requests import DURABLE
 
 QUEUE = "in-process"
-"""What logs and traces call the way that these requests take."""
+"""The name of this way in logs and traces."""
 
 
 class LocalRequests:
-    """A ``Requester`` that asks the owner in this process where it can, and another requester otherwise."""
+    """A ``Requester`` that uses the owner in this process if it can, and another requester otherwise."""
 
     def __init__(self, owner: Owner, names: Names, elsewhere: Requester) -> None:
         self._owner = owner
@@ -66,7 +67,7 @@ class LocalRequests:
 
 
 class _Asked(LocalRequester):
-    """One request that is under way: what is heard waits here, so that the owner waits for nobody."""
+    """One running request. Its messages wait here, so that the owner never waits for the requester."""
 
     def __init__(self) -> None:
         self._heard: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
@@ -79,7 +80,7 @@ class _Asked(LocalRequester):
         self._heard.put_nowait(None)
 
     async def reply(self, on_interim: OnInterim | None) -> Reply | None:
-        """The reply; interim messages go to ``on_interim`` first. None if this worker does not own the call."""
+        """Return the reply; interim messages go to ``on_interim`` first. None if this worker does not own the call."""
         while (heard := await self._heard.get()) is not None:
             message_type, body = heard
             if message_type.endswith(REPLY_SUFFIX):

@@ -1,4 +1,4 @@
-"""What a worker reports of itself to the other workers."""
+"""This worker's reports to the other workers."""
 
 import os
 import socket
@@ -62,5 +62,5 @@ class OwnReport:
         )
 
     def presence(self) -> PresenceReport:
-        """The report as of now: its load, which placements it has taken, and what it has told."""
+        """Return the present report: the load, the counted placements, and the published recipes."""
         return PresenceReport(worker=self.info(), placements=dict(self._owner.placements), told=self._recovery.told)

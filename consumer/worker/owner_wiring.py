@@ -1,4 +1,4 @@
-"""What the owner of calls is made of."""
+"""Builds the owner of calls from its parts."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ from schemas.ids import WorkerId
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """The parts of the owner that the rest of a worker speaks to."""
+    """The parts of the owner that the rest of a worker uses."""
 
     owner: Owner
     owned_calls: OwnedCalls
@@ -62,7 +62,7 @@ def ownership_of(
     configured: Configured,
     bounds: Bounds,
 ) -> Ownership:
-    """The owner of a worker's calls, and what it is made of; each part gets the parts made before it."""
+    """Build the owner of a worker's calls. Each part gets those made before it."""
     lanes = KeyedQueues("owner")
     answers = AnswerWindows(bounds.max_kept)
     owned_calls = OwnedCalls(worker_id, names, publisher, reporter, answers)

@@ -1,4 +1,4 @@
-"""The peers of a worker: what it hears of the other workers, and how it looks after one of them."""
+"""The peers of a worker: handles their messages, and checks on one of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Peers:
-    """Hears what the other workers say, over the exchange of all workers and straight to this worker's queue."""
+    """Handles messages of other workers, from the exchange of all workers and from this worker's own queue."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class Peers:
         self._rpc_client = rpc_client
 
     async def keep_watching(self, up: asyncio.Event, consumed: Callable[[WorkerId], Awaitable[bool]]) -> None:
-        """Look after our neighbour, for ever: ``consumed`` says whether somebody consumes from a worker's inbox.
+        """Check our neighbour until cancelled. ``consumed`` says whether a worker's inbox has a consumer.
 
-        So everybody knows of a worker that has gone, with calls or without, in the time that its calls wait for it. Of
-        one that is silent each finds out whether it hangs, and its calls are still its own.
+        So all workers know that a worker is gone within the time that its calls wait for it, even if it had none. Each
+        worker also finds out whether a silent one hangs and still holds its calls.
         """
         while True:
             await up.wait()

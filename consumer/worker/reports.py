@@ -1,4 +1,4 @@
-"""The reports of workers: when this one reports and to whom, and what is done with another's report."""
+"""The reports of workers: when this one reports and to whom, and how it handles those of others."""
 
 import asyncio
 from contextlib import suppress
@@ -16,9 +16,9 @@ from schemas.internal import PresenceReport
 
 
 class Reports:
-    """Publishes this worker's reports, and notes each report, this worker's own too.
+    """Publishes this worker's reports, and records every report, including its own.
 
-    ``news`` is set when there is something that the other workers should know.
+    ``news`` is set when this worker should report.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class Reports:
         self._requested = False
 
     def request(self) -> None:
-        """Let this worker report to all workers soon."""
+        """Make this worker report to all workers soon."""
         self._requested = True
         self._news.set()
 
     def note(self, report: PresenceReport, reports_to: str | None) -> None:
-        """Take a report into the table of workers; it may tell of room for a call that waits."""
+        """Record a report in the table of workers. It may bring room for a call that waits."""
         self._presence.heard(report, self._worker_id, reports_to)
         self._placer.look_for_room()
 
     async def announce(self, *, to_placer: bool = False) -> None:
         """Report to all workers, or only to the placer if it is known; without a link, only to this worker.
 
-        What the placer has told is known to all: another one speaks for it when it dies.
+        The placer itself always reports to all, because another worker replaces it if it dies.
         """
         report = self._own.presence()
         reports_to = self._rpc_client.reply_to if self._placer.is_placing else None
@@ -81,7 +81,10 @@ class Reports:
                 self._presence.reported()
 
     async def keep_announcing(self, up: asyncio.Event) -> None:
-        """Report until cancelled: to all workers on request, changes of load to the placer. ``up``: a link is there."""
+        """Report until cancelled: to all workers on request, and changes of load to the placer.
+
+        ``up`` is set with a link.
+        """
         while True:
             await up.wait()  # before, the exchange may not be there
             await self._news.wait()

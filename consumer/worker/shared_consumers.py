@@ -12,13 +12,13 @@ from consumer.calls.placement.placer import Placer
 from consumer.calls.queries import Queries
 
 PLACED_AT_ONCE = 2000
-"""How many messages the placer has in hand; what waits for room beyond that waits in the queue."""
+"""How many messages the placer handles at once. Others wait in the queue."""
 
 
 class SharedConsumers:
     """Consumes the shared queues, each on a channel of its own. A worker that leaves stops in two steps.
 
-    ``prefetch`` is how many raw events, and how many requests, it has in hand.
+    ``prefetch`` is the most raw events, and the most requests, that it handles at once.
     """
 
     def __init__(

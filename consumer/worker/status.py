@@ -67,14 +67,14 @@ class WorkerStatus:
                 await tasks.cancel()
 
     def readiness(self) -> dict[str, object]:
-        """Whether the worker can take a call, and the conditions of that."""
+        """Return whether the worker can take a call, and the conditions for that."""
         state, link, probe = self._phase(), self._link_up(), self._probe()
         ready = state == "ready" and link and probe
         told = state if ready or state != "ready" else "stalled" if link else "connecting"
         return {"ready": ready, "state": told, "link": link, "probe": probe}
 
     def state(self) -> metrics.State:
-        """The worker's gauges as of now."""
+        """Return the present values of the worker's gauges."""
         info = self._own_report.info()
         services = info.services
         return metrics.State(

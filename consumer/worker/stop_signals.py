@@ -1,17 +1,17 @@
-"""What a signal asks of a worker: to leave, to hurry, or nothing that was not asked before."""
+"""Decides what a signal asks of a worker: to leave, to hurry, or nothing new."""
 
 import signal
 from enum import Enum, auto
 
 REPEATED = 5.0
-"""So long (s) a further SIGTERM is the same wish: Heroku sends it to all processes of a dyno, and may do so twice."""
+"""How long (s) a further SIGTERM counts as a repetition. Heroku may send it twice to all processes of a dyno."""
 
 KEYSTROKE = 0.2
-"""So long (s) a further SIGINT is the same keystroke: the terminal sends one, and what started us may send another."""
+"""How long (s) a further SIGINT counts as the same keystroke. Terminal and parent process may each send one."""
 
 
 class Wish(Enum):
-    """What to do about a signal."""
+    """What a signal asks for."""
 
     LEAVE = auto()
     HURRY = auto()
@@ -19,7 +19,7 @@ class Wish(Enum):
 
 
 class StopSignals:
-    """Remembers what a worker was asked, and tells a new wish from one that is only repeated."""
+    """Remembers the signals of a worker, and distinguishes a new wish from a repeated one."""
 
     def __init__(self) -> None:
         self._last: tuple[int, float] | None = None

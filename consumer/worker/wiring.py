@@ -1,4 +1,4 @@
-"""What a worker is made of: every part made once, and given what it needs of the others."""
+"""Builds a worker: each part once, with the parts that it needs."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ from schemas.sessions import WorkerState
 
 
 def new_worker_id() -> WorkerId:
-    """An id that no other worker has ever had, and that is a valid part of a queue name.
+    """Return an id that no other worker has ever had, and that is a valid part of a queue name.
 
     It ends with eight letters, because six are the mark of workers that do not sign; see ``messages.origin``.
     """
@@ -62,7 +62,7 @@ def _services(settings: Settings) -> dict[str, MCPService]:
 
 
 class Parts:
-    """The rooms of one worker, put together; nothing of it runs yet. ``starter`` starts its servers."""
+    """The connected parts of one worker. Nothing runs yet. ``starter`` starts its servers."""
 
     def __init__(self, settings: Settings, *, starter: Starter | None = None) -> None:
         own = settings.worker
@@ -72,7 +72,7 @@ class Parts:
         self.state: WorkerState = "starting"
         self.started_at = datetime.now(UTC)
         self.news = asyncio.Event()
-        """Set when there is something that the other workers should know."""
+        """Set when this worker should report to the others."""
         self.room_freed = asyncio.Event()
         """Set when a place for a session is free again."""
         self.claim = IdClaim(self.started_at)

@@ -1,4 +1,4 @@
-"""The life of a worker: it comes, it lives until it is told to leave, it leaves."""
+"""The life of a worker: it starts, runs until it is told to leave, and shuts down."""
 
 import asyncio
 import gc
@@ -42,13 +42,13 @@ from schemas.sessions import WorkerInfo
 log = structlog.get_logger(__name__)
 
 RECONNECT_PAUSE = 5.0
-"""How long (s) a companion rests that the broker did not let in, while it knows the worker."""
+"""How long (s) a companion waits after the broker refused it, although the worker is connected."""
 
 
 class Worker:
-    """One worker. ``run`` lives until it is told to ``leave``.
+    """One worker. ``run`` runs until ``leave`` is called.
 
-    ``connection`` and ``starter`` are its two ways out: to the broker, and to MCP servers.
+    ``connection`` connects it to the broker, and ``starter`` to MCP servers.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Worker:
         await self._consumers.detached()
 
     def leave(self, number: int = signal.SIGTERM) -> None:
-        """Begin to leave, or hurry if called again. For the handlers of signal ``number``."""
+        """Begin to leave, or hurry if called again, because signal ``number`` arrived."""
         name = signal.Signals(number).name
         match self._stop_signals.received(number, time.monotonic()):
             case Wish.LEAVE:
@@ -220,7 +220,7 @@ class Worker:
 
 
 def _configured(settings: Settings) -> dict[str, object]:
-    """The configuration that a worker logs: the file, if there is one, and the services and routes."""
+    """Return the configuration for the log: the file, if there is one, and the services and routes."""
     return {
         "configuration": "built in" if settings.path is None else str(settings.path.absolute()),
         "services": sorted(name for name, service in settings.services.items() if service.enabled),
@@ -249,7 +249,7 @@ def _gave_up(supervising: asyncio.Task[None]) -> WorkerExit:
 
 
 class Companion(Protocol):
-    """What runs beside a worker in its process: a gateway."""
+    """A gateway that runs beside a worker in its process."""
 
     async def listen(self) -> None: ...  # noqa: D102 - see ``consumer.gateway.gateway``
     async def connect(self) -> None: ...  # noqa: D102
@@ -259,7 +259,7 @@ class Companion(Protocol):
 
 @asynccontextmanager
 async def _accompanied(worker: Worker, companion: Companion | None, drain_timeout: float) -> AsyncIterator[None]:
-    """Run a companion within this; it takes no more requests as soon as the worker is told to leave."""
+    """Run a companion within this block. It refuses new requests once the worker is told to leave."""
     if companion is None:
         yield
         return
@@ -291,9 +291,9 @@ async def _accompanied(worker: Worker, companion: Companion | None, drain_timeou
 async def run_worker(
     settings: Settings, load: Callable[[], Settings], companion: Callable[[Worker], Companion] | None = None
 ) -> WorkerExit:
-    """Run a worker until SIGTERM or SIGINT; asked again, it hurries. SIGHUP takes on what ``load`` returns.
+    """Run a worker until SIGTERM or SIGINT; a second one makes it hurry. SIGHUP applies what ``load`` returns.
 
-    Whether it is ready is told to the end. ``companion`` makes what runs beside it.
+    Readiness is reported until the end. ``companion`` makes a gateway that runs beside it.
     """
     worker = Worker(settings)
     beside = companion(worker) if companion is not None else None

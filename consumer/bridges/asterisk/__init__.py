@@ -1,1 +1,1 @@
-"""The bridge beside an Asterisk: it hears ARI over a WebSocket, or AMI over TCP."""
+"""The bridge beside an Asterisk. It receives events from ARI over a WebSocket, or from AMI over TCP."""

@@ -1,4 +1,4 @@
-"""The manager interface over TCP: log in, hear the events of class ``call``, ask for the channels.
+"""The manager interface (AMI) over TCP: logs in, receives events of the class ``call``, lists the channels.
 
 Sources: docs.asterisk.org, Asterisk Manager Interface, the actions Login, Ping and CoreShowChannels.
 """
@@ -45,7 +45,7 @@ _NOT_OF_AN_END = ("Timestamp", "Cause", "Cause-txt")
 
 
 class _Answer:
-    """What comes to one action: a response, and for a list its events, the last of which says that it is the last."""
+    """The packets that answer one action: a response, and for a list its events up to the last one."""
 
     def __init__(self, *, is_list: bool) -> None:
         self._is_list = is_list
@@ -81,7 +81,7 @@ class Ami:
         self._numbers = itertools.count(1)
         self._asked: dict[str, _Answer] = {}
         self._early: list[Json] = []
-        """What came together with the answer to the login."""
+        """Packets that came together with the answer to the login."""
 
     async def open(self) -> None:
         """Connect and log in."""
@@ -121,7 +121,7 @@ class Ami:
         return answer
 
     def _answered(self, packet: Json) -> bool:
-        """Whether a packet belongs to an action of ours."""
+        """Return whether a packet answers an action of ours."""
         number = str(packet.get("ActionID", ""))
         answer = self._asked.get(number)
         if answer is None:

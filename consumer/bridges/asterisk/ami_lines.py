@@ -1,6 +1,6 @@
-"""The lines of Asterisk's manager interface: headers, and an empty line behind each packet. Pure.
+"""Reads and writes the lines of Asterisk's manager interface: headers, with an empty line after each packet. Pure.
 
-The libraries for it do more than a bridge wants: they reconnect by themselves, and a gap must be known of here.
+Libraries for it do too much: they reconnect by themselves, but the bridge must know of each gap.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ from schemas.text import decoded
 
 MAX_LINE = 64 << 10
 MAX_HEADERS = 1_000
-"""What a packet may have; a larger one is left out as a whole."""
+"""The most headers of a packet. A larger packet is dropped as a whole."""
 
 
 class AmiLines:
-    """Makes packets of bytes as they come; never fails. A header that comes several times holds a list."""
+    """Assembles packets from bytes; never fails. A header that occurs several times has a list."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -22,7 +22,7 @@ class AmiLines:
         self._headers = 0
         self._too_large = False
         self.left_out = 0
-        """How many packets were too large."""
+        """How many packets were dropped because they were too large."""
 
     def feed(self, data: bytes) -> Iterator[Json]:
         """Take bytes, and return the packets that are complete now."""

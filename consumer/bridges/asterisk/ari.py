@@ -1,4 +1,4 @@
-"""ARI: events over a WebSocket, and the channels over HTTP.
+"""ARI: events over a WebSocket, and the list of channels over HTTP.
 
 Sources: asterisk/asterisk ``rest-api/api-docs`` (events, channels, applications); docs.asterisk.org, Asterisk REST
 Interface.
@@ -36,7 +36,7 @@ CLOSE_TIMEOUT = 2.0
 
 
 class Ari:
-    """A WebSocket of ARI and the HTTP beside it; see ``Pbx``."""
+    """A WebSocket of ARI, with HTTP requests beside it; see ``Pbx``."""
 
     def __init__(self, settings: AsteriskSettings) -> None:
         self._settings = settings
@@ -103,7 +103,7 @@ class Ari:
         return [self._event("ChannelCreated", one, one.get("creationtime")) for one in channels]
 
     async def follow(self, start: Json) -> bool:
-        """Subscribe to the channel, unless the application is to all: it may leave the application before it ends."""
+        """Subscribe to the channel, unless the application gets all events: the channel may leave it before its end."""
         if self._settings.subscribe_all:
             return True
         channel = start.get("channel")

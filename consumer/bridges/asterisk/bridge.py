@@ -1,4 +1,4 @@
-"""Between an Asterisk and the broker: what one connection after the other tells, and what was missed in between."""
+"""Connects an Asterisk with the broker: publishes the events of each connection, and those missed in between."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,11 +27,11 @@ TELL_EVERY = 60.0
 
 PING_EVERY = 10.0
 PING_TIMEOUT = 10.0
-"""How long (s) after a ping a PBX that is silent is given up."""
+"""How long (s) after a ping a silent PBX is considered lost."""
 
 
 class Bridge:
-    """Hears a PBX for as long as ``run`` runs; ``connect`` makes a connection that has not been opened."""
+    """Receives events of a PBX while ``run`` runs. ``connect`` makes a connection that is not open yet."""
 
     def __init__(self, connect: Callable[[], Pbx], sender: EventSender, where: str) -> None:
         self._connect = connect
@@ -40,10 +40,10 @@ class Bridge:
         self._calls = KnownCalls()
         self._heard_at: datetime | None = None
         self.up = asyncio.Event()
-        """Set while the PBX is heard."""
+        """Set while the connection to the PBX is up."""
 
     def __len__(self) -> int:
-        """How many calls are known to live."""
+        """Return how many calls are known to be alive."""
         return len(self._calls)
 
     async def run(self, *, connect_timeout: float) -> None:
@@ -94,7 +94,7 @@ class Bridge:
         return tell
 
     async def _listen(self, pbx: Pbx) -> None:
-        """Hear one connection until it is lost.
+        """Receive the events of one connection until it is lost.
 
         Raises:
             PbxRefused: another program has taken our place.
@@ -160,7 +160,7 @@ class Bridge:
             self._heard_at = datetime.now(UTC)
 
     async def _catch_up(self, pbx: Pbx, group: asyncio.TaskGroup, since: datetime | None) -> None:
-        """Ask which channels live, and tell what was missed: since the bridge was cut off, or before it came."""
+        """List the live channels, and publish what was missed since the connection was lost, or before the start."""
         connected_at = datetime.now(UTC)
         why = None
         missed = Missed([], [], [])

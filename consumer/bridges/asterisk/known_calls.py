@@ -1,4 +1,4 @@
-"""Which calls the bridge knows to be alive, so that it can tell what it has missed. Pure."""
+"""The calls that the bridge knows to be alive, so that it can find out what it has missed. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from schemas.calls import CALL_STATE, CallEvent, CallId, CallKind
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """What happened to channels while nobody listened; the last event of those that ended, the present of others."""
+    """Events that were missed: the last event of channels that ended, and the present state of others."""
 
     started: list[Json]
     changed: list[Json]
@@ -20,14 +20,14 @@ class Missed:
 
 
 class KnownCalls:
-    """Remembers the last event of each living call."""
+    """Remembers the last event of each live call."""
 
     def __init__(self) -> None:
         self._known: dict[CallId, tuple[Json, object]] = {}
         self._unsure: set[CallId] = set()
-        """KnownCalls of before the gap of which nothing was heard since."""
+        """Calls from before the gap without an event since."""
         self._ended_since: set[CallId] | None = None
-        """Calls that ended since the gap; None when there is nothing to compare."""
+        """Calls that ended since the gap; None if there is nothing to compare."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -36,7 +36,7 @@ class KnownCalls:
         return call in self._known
 
     def heard(self, event: CallEvent, payload: Json) -> bool:
-        """Take an event in; returns whether it is the first of its call."""
+        """Record an event. Return whether it is the first of its call."""
         call = event.call_id
         self._unsure.discard(call)
         known = self._known.get(call)
@@ -63,9 +63,9 @@ class KnownCalls:
         self._ended_since = set()
 
     def missed(self, living: Mapping[CallId, tuple[CallEvent, Json]], *, starts: bool) -> Missed:
-        """Return the events that were missed, from the calls that live now. ``starts``: whether all of them are ours.
+        """Return the missed events, derived from the live calls. ``starts`` says whether all of them are ours.
 
-        What was heard since the connection came back counts for more than the list, which is older or newer than it.
+        Events since the reconnection have priority over the list, which may be older or newer.
         """
         ended_since = self._ended_since or set()
         started = [told for call, (_, told) in living.items() if call not in self._known and call not in ended_since]

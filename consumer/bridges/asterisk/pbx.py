@@ -1,4 +1,4 @@
-"""What the bridge needs of a connection to an Asterisk, whichever way it speaks."""
+"""The interface of a connection to an Asterisk, for ARI and AMI."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ASK_TIMEOUT = 10.0
 """How long (s) an answer of the PBX may take."""
 
 MISSED = "unknown: it ended while the bridge was cut off"
-"""Instead of the text of a cause, in an end that nobody heard."""
+"""The text of the cause in the event of an end that the bridge has missed."""
 
 
 class PbxLost(Exception):
@@ -26,26 +26,26 @@ class PbxUnreachable(PbxLost):
 
 
 class PbxRefused(Exception):
-    """The PBX lets us in neither now nor in a minute; the message says why, and what to do."""
+    """The PBX refuses the login, and will not accept it later. The message says why, and what to do."""
 
 
 class CannotTell(Exception):
-    """The PBX does not say which channels live; the message says why."""
+    """The PBX cannot list the live channels; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An event: as it is published, and as it is read."""
+    """An event in two forms: as it is published, and as it is parsed."""
 
     body: bytes
     payload: Json
 
 
 class Pbx(Protocol):
-    """One connection, opened once and closed once. Answers come only while somebody reads ``events``."""
+    """One connection, opened once and closed once. Answers arrive only while ``events`` is being read."""
 
     knows_starts: bool
-    """Whether each living channel concerns the bridge, so that one it has not heard of is a start that it missed."""
+    """Whether each live channel concerns the bridge, so that an unknown one is a missed start."""
 
     async def open(self) -> None:
         """Connect and log in.
@@ -66,10 +66,10 @@ class Pbx(Protocol):
         ...
 
     async def living(self) -> list[Json]:
-        """For each channel that lives, the event that it began with, as far as the PBX still knows that.
+        """Return the first event of each live channel, as far as the PBX still has it.
 
         Raises:
-            CannotTell: it may not be asked, or does not answer.
+            CannotTell: it refuses the question, or does not answer.
         """
         ...
 

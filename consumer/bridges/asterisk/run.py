@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class BridgeExit(IntEnum):
-    """Exit codes of a bridge; the worker's, as far as they mean the same."""
+    """Exit codes of a bridge. They match the worker's where they mean the same."""
 
     LEFT = 0
     BAD_CONFIGURATION = 2
@@ -111,7 +111,7 @@ class AsteriskBridge:
         log.info("bridge.ready", pbx=self._settings.asterisk.url, exchange=self._names.calls)
 
     async def _leave(self, hearing: asyncio.Task[None]) -> BridgeExit:
-        """Hang up at the PBX, and have what was heard published."""
+        """Disconnect from the PBX, and publish the remaining events."""
         log.info("bridge.draining", events=len(self._sender))
         await cancel_and_wait(hearing)
         if await self._sender.flush(self._settings.worker.drain_timeout):

@@ -1,4 +1,4 @@
-"""TLS to a PBX: always verified, against a CA of one's own if the settings name one."""
+"""TLS to a PBX: always verified, with your own CA if the settings name one."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""Which call and which service a request means, and whether its sender may reach them."""
+"""Finds the call and the service of a request, and checks that its sender may reach them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SESSION_HEADER = "mcp-session-id"
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What a request means: a service, of a call unless its sender has named none yet."""
+    """The target of a request: a service, and a call unless its sender has named none yet."""
 
     service: str
     call_id: CallId | None
@@ -28,7 +28,7 @@ class Meant:
 
 
 class Calls:
-    """Finds the call: the path names it, else the call token, else a header, else the MCP session."""
+    """Finds the call of a request: from the path, the call token, a header, or the MCP session, in this order."""
 
     def __init__(self, client: SessionClient, catalogue: KnownServices, settings: GatewaySettings, seal: Seal) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""What sessions tell unasked, for those who listen at this gateway: one queue of events for all of them together."""
+"""Passes changes of sessions to the listeners of this gateway, with one queue of events for all of them."""
 
 import asyncio
 import contextlib
@@ -12,21 +12,21 @@ from schemas.events import CloudEvent
 from schemas.ids import CallId
 
 TOLD: Final = "session.#"
-"""The events that are followed while anybody listens."""
+"""The events that are followed while there is a listener."""
 
 
 class Listener(Protocol):
-    """The listeners to the changes of one call's session on one service."""
+    """A listener to the changes of one call's session on one service."""
 
     def hear(self, event: CloudEvent) -> None:
         """Take an event, in the order of arrival. Must not block."""
 
     def end(self) -> None:
-        """End the stream: this gateway leaves, or cannot follow events any more."""
+        """End the stream, because this gateway shuts down or cannot follow events any more."""
 
 
 class SessionChanges:
-    """Follows the events of sessions from the first listener to the last one, and hands each to whom it concerns."""
+    """Follows the events of sessions while there are listeners, and passes each to those that it concerns."""
 
     def __init__(self, client: SessionClient) -> None:
         self._client = client
@@ -45,7 +45,7 @@ class SessionChanges:
         """Pass the events of a call's session on a service to a listener, within this block.
 
         Raises:
-            SessionsError: the broker cannot be asked for events.
+            SessionsError: events cannot be followed on the broker.
         """
         key = call_id, service
         self._listeners.setdefault(key, set()).add(listener)

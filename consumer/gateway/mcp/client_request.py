@@ -21,7 +21,7 @@ class ClientRequest:
     call_id: CallId | None
     capabilities: Json
     key: str | None
-    """Names the request for all replicas: a repetition with the same key joins and is not executed again."""
+    """The idempotency key of the request, the same on all replicas. A repetition joins and is not executed again."""
     request: Request
     hearing: Hearing
 
@@ -29,7 +29,7 @@ class ClientRequest:
         """Return the call that the request names.
 
         Raises:
-            RpcError: none is named.
+            RpcError: it names none.
         """
         if self.call_id is None:
             ways = "in the path (/calls/<call>/<service>/mcp), in a header, or by a call token"
@@ -40,7 +40,7 @@ class ClientRequest:
         """Return a parameter that must be a string.
 
         Raises:
-            RpcError: it is none.
+            RpcError: it is not.
         """
         value = self.call.params.get(name)
         if not isinstance(value, str) or not value:
@@ -51,7 +51,7 @@ class ClientRequest:
         """Return a parameter that must be an object. Without it, return an empty one.
 
         Raises:
-            RpcError: it is none.
+            RpcError: it is not.
         """
         value = self.call.params.get(name)
         if value is not None and not isinstance(value, dict):

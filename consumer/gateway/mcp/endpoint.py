@@ -1,7 +1,8 @@
 """``POST /<service>/mcp``, ``/calls/<call>/<service>/mcp`` and ``/calls/<call>/mcp``: one message of MCP each.
 
-Answers are JSON, or a stream of server-sent events where the client takes one and there is something to hear before
-the answer. ``GET`` and ``DELETE`` are answered with 405: there is no stream beside requests, and nothing to delete.
+Answers are JSON. If the client accepts a stream of server-sent events and there are messages before the answer, they
+are a stream. ``GET`` and ``DELETE`` are answered with 405, because there is no stream beside requests, and nothing to
+delete.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from consumer.settings.gateway_settings import GatewaySettings
 from schemas.errors import SessionsError
 
 RETURN: Final = 2.0
-"""How long (s) a client of the era with ``initialize`` may take to come back to a tool call whose connection broke."""
+"""How long (s) a client of the era with ``initialize`` may take to repeat a tool call whose connection broke."""
 
 
 class Mcp:
@@ -154,10 +155,10 @@ def _error(request_id: rpc_messages.RequestId, error: RpcError) -> Response:
 
 
 def _takes(request: Request) -> bool:
-    """Whether the client takes a stream.
+    """Return whether the client accepts a stream.
 
     Raises:
-        Refused: 406, it takes neither a stream nor JSON.
+        Refused: 406, it accepts neither a stream nor JSON.
     """
     accept = request.headers.get("accept", "*/*").lower()
     kinds = {part.partition(";")[0].strip() for part in accept.split(",")}
@@ -168,6 +169,6 @@ def _takes(request: Request) -> bool:
 
 
 def _key(request_id: int | str, session: McpSession) -> str:
-    """The name of a request of an MCP session for all replicas."""
+    """Return the key of a request of an MCP session, the same on all replicas."""
     kind = "i" if isinstance(request_id, int) else "s"
     return f"{session.nonce}:{hashlib.sha256(f'{kind}{request_id}'.encode('utf-8', 'surrogatepass')).hexdigest()}"

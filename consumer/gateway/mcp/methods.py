@@ -1,4 +1,4 @@
-"""MCP's methods, answered by asking workers: what a service is from the catalogue, the rest from the call's session."""
+"""Answers MCP methods by asking workers: about a service from the catalogue, about the rest from the call's session."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -26,7 +26,7 @@ from schemas.replies import ServerDescription
 log = structlog.get_logger(__name__)
 
 REPLY_GRACE: Final = 1.0
-"""How much longer (s) than the worker's own deadline its reply is waited for: it says more than our silence."""
+"""How long (s) after the worker's deadline to wait for its reply, which says more than a timeout here."""
 
 Method = Callable[[ClientRequest], Awaitable[Json]]
 
@@ -74,7 +74,7 @@ class Methods:
         """Return the result of a request.
 
         Raises:
-            RpcError: there is none, and this is the answer instead.
+            RpcError: the request fails with this error.
         """
         method = self._methods.get(asked.call.method) or self._of_era[asked.era].get(asked.call.method)
         if method is None:
@@ -86,11 +86,11 @@ class Methods:
         return results.of_era(result, asked.era, asked.call.method, await self._server(asked))
 
     async def take_answer(self, answer: ClientAnswer, grant: Grant) -> None:
-        """Hand the client's answer to a question to the session that asked it, whichever replica asked for it.
+        """Pass the client's answer to the session that asked the question, whichever replica passed the question on.
 
         Raises:
-            RpcError: it answers no question of this gateway, or the question is over.
-            Refused: 404, the question is of a call that its sender does not reach.
+            RpcError: no such question was asked by these gateways, or it is not open any more.
+            Refused: 404, the question belongs to a call that its sender may not reach.
         """
         question = self._seal.question(str(answer.id))
         if question is None:
@@ -105,9 +105,9 @@ class Methods:
             raise results.in_rpc(error) from error
 
     async def cancel(self, call_id: CallId, key: str, *, leaves: bool = False) -> None:
-        """Cancel the tool call of this name, on whichever replica it was asked for.
+        """Cancel the tool call with this key, whichever replica it was requested from.
 
-        ``leaves``: one who waits for it has gone; it goes on for another one who has asked the same.
+        With ``leaves``, one requester stops waiting, and the tool call goes on if another one waits for the same key.
         """
         body = {"session_id": call_id, "idempotency_key": key, "leaves": leaves or None}
         try:
@@ -116,7 +116,7 @@ class Methods:
             log.debug("http.not_cancelled", call_id=call_id, code=error.code.value, error=error.message)
 
     async def _server(self, asked: ClientRequest) -> Json:
-        """Who answers, for the results of the stateless era."""
+        """Return name and version of the server, for results of the stateless era."""
         if asked.era == "handshake":
             return {}
         try:
@@ -145,7 +145,7 @@ class Methods:
         return own or results.listed(await self._catalogue.tools(asked.service))
 
     async def _own_tools(self, asked: ClientRequest) -> Json | None:
-        """The tools of the call's session, if its server announces changes of them; None without a session."""
+        """Return the tools of the call's session if its server announces changes of them; None without a session."""
         described = await self._catalogue.description(asked.service)
         if not protocol.offered(described, "stateless").get("tools", {}).get("listChanged"):
             return None
@@ -199,7 +199,7 @@ class Methods:
             protocol.check_arguments(tool.input_schema, arguments, asked.request.headers)
 
     async def _told(self, asked: ClientRequest) -> Json:
-        """What of the server's own words the client hears on the stream of a tool call."""
+        """Return which messages of the server the client gets on the stream of a tool call."""
         if not asked.hearing.streams:
             return {}
         if asked.era == "stateless":
@@ -240,7 +240,10 @@ class Methods:
     def _passed(
         self, message_type: str, *names: str, asks: bool = False, needs: Sequence[str] = (), **fixed: Any
     ) -> Method:
-        """A method that the call's session answers, with these of its params; ``asks``: it may ask back."""
+        """Return a handler that forwards a method to the call's session, with these params.
+
+        With ``asks`` it may ask back.
+        """
 
         async def passed(asked: ClientRequest) -> Json:
             call_id = asked.the_call()
@@ -264,7 +267,7 @@ def _described(found: ServerDescription, era: Era) -> Json:
 
 
 def _questions(asked: ClientRequest) -> Json:
-    """How the server's questions come: as results where the era has it so, else on the stream, if there is one."""
+    """Return how the server's questions are passed on: as results if the era has these, else on the stream, if any."""
     params = asked.call.params
     if asked.era == "stateless":
         return {
@@ -279,7 +282,7 @@ def _questions(asked: ClientRequest) -> Json:
 
 
 def _meta(meta: Json) -> Json | None:
-    """What of a request's ``_meta`` is the server's business: not the token of a progress that goes through us."""
+    """Return a request's ``_meta`` for the server, without the progress token, which is this gateway's."""
     own = {key: value for key, value in meta.items() if key != "progressToken" and not protocol.is_of_envelope(key)}
     return own or None
 

@@ -1,4 +1,4 @@
-"""The eras of MCP: which one a request speaks, and what its headers have to say. Pure.
+"""The eras of MCP: which one a request uses, and what its headers must say. Pure.
 
 Source: the MCP specification, revisions 2024-11-05 to 2025-11-25 (with ``initialize``) and 2026-07-28 (without).
 """
@@ -32,7 +32,7 @@ from schemas.base import Json
 from schemas.replies import ServerDescription
 
 Era = Literal["handshake", "stateless"]
-"""``handshake``: revisions with ``initialize``. ``stateless``: revisions in which each request stands alone."""
+"""``handshake``: revisions with ``initialize``. ``stateless``: revisions whose requests are independent."""
 
 SUPPORTED: Final = list(SUPPORTED_PROTOCOL_VERSIONS)
 SERVER_INFO: Final = SERVER_INFO_META_KEY
@@ -40,17 +40,17 @@ SUBSCRIPTION_ID: Final = SUBSCRIPTION_ID_META_KEY
 CACHEABLE: Final = frozenset(
     {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
 )
-"""What a client of the stateless era may keep; results without a time of their own are stale at once."""
+"""How long a client of the stateless era may cache a result. Without a time of its own, a result is stale at once."""
 
 LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-"""Levels of log messages, the least important one first."""
+"""The levels of log messages, in ascending order."""
 
 _ENVELOPE: Final = frozenset({PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY})
 _STATUSES: Final = ERROR_CODE_HTTP_STATUS
 
 
 def era_of(headers: Mapping[str, str], message: object) -> Era:
-    """The era that a request speaks: its header says it, or the ``_meta`` that only the stateless era has."""
+    """Return the era of a request, from its header or from the ``_meta`` that only the stateless era has."""
     version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
     if version is not None:
         return "handshake" if version in HANDSHAKE_PROTOCOL_VERSIONS else "stateless"
@@ -58,7 +58,7 @@ def era_of(headers: Mapping[str, str], message: object) -> Era:
 
 
 def negotiated(requested: object) -> str:
-    """The version that ``initialize`` agrees on: the client's where it is known, else the newest."""
+    """Return the version that ``initialize`` agrees on: the client's if it is known, else the newest."""
     known = isinstance(requested, str) and requested in HANDSHAKE_PROTOCOL_VERSIONS
     return str(requested) if known else LATEST_HANDSHAKE_VERSION
 
@@ -105,8 +105,8 @@ def check_arguments(schema: Any, arguments: Json, headers: Headers) -> None:
 def offered(described: ServerDescription, era: Era) -> Json:
     """Return the capabilities of a server that its clients can use through this gateway.
 
-    That a list has changed is told on streams of the stateless era. In the other era it is told while a tool call runs,
-    by servers that tell it unasked.
+    Changes of lists are reported on streams of the stateless era. In the other era they are reported during a tool
+    call, if the server sends them without a subscription.
     """
     unasked = era == "stateless" or described.era == "handshake"
     told: Json = {}
@@ -118,7 +118,7 @@ def offered(described: ServerDescription, era: Era) -> Json:
 
 
 def change(changed_list: str | None, uri: str | None) -> tuple[str, Json]:
-    """The notification that a list has changed, or else a resource: its method and its params."""
+    """Return the notification that a list, or else a resource, has changed: its method and its params."""
     if changed_list is not None:
         return f"notifications/{changed_list}/list_changed", {}
     return "notifications/resources/updated", {"uri": uri}
@@ -131,14 +131,14 @@ def log_level(call: RpcRequest) -> str | None:
 
 
 def status_of(error: RpcError, era: Era) -> int:
-    """HTTP's status for an error; the stateless era has one for some codes of JSON-RPC."""
+    """Return the HTTP status of an error. The stateless era defines one for some codes of JSON-RPC."""
     if error.status != 200 or era == "handshake":
         return error.status
     return _STATUSES.get(error.code, 200)
 
 
 def is_of_envelope(key: str) -> bool:
-    """Whether a key of ``_meta`` belongs to the stateless era's envelope. Each hop writes that again."""
+    """Return whether a key of ``_meta`` belongs to the stateless era's envelope, which each hop writes anew."""
     return key in _ENVELOPE
 
 

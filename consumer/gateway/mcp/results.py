@@ -1,7 +1,7 @@
-"""How results and errors of workers read in MCP. Pure.
+"""Translates results and errors of workers into MCP. Pure.
 
-Results are handed on as the session's server wrote them. An error of a tool call that its model should speak of is a
-result with ``isError`` and a sentence; every other error is one of JSON-RPC, with the code in ``data``.
+Results are handed on as the session's server wrote them. An error of a tool call that the model should mention is a
+result with ``isError`` and a sentence. Every other error is one of JSON-RPC, with the code in ``data``.
 """
 
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ from schemas.mcp import Tool
 from schemas.replies import ServerDescription
 
 RESTORED: Final = "mcp-sessions/restored"
-"""In ``_meta``: true in the first answer of a session that replaces a lost one, whose memory is gone."""
+"""The key in ``_meta`` that is true in the first answer of a session that replaces a lost one without its memory."""
 
 CODE: Final = "mcp-sessions/code"
-"""In ``_meta`` of a result with ``isError`` that the server did not write: the error's code."""
+"""The key in ``_meta`` with the error's code, in a result with ``isError`` that the server did not write."""
 
 _OURS: Final = frozenset({"session_id", "text", "restored"})
 
@@ -40,16 +40,16 @@ SPOKEN: Final = frozenset(
         ErrorCode.INTERNAL,
     }
 )
-"""Errors of a tool call that its model is told as a result: late, no room, the server lost."""
+"""The errors of a tool call that become results for the model: too late, no room, the server lost."""
 
 
 def listed(tools: Iterable[Tool]) -> Json:
-    """The result of ``tools/list``."""
+    """Return the result of ``tools/list``."""
     return {"tools": [tool.model_dump(by_alias=True, exclude_unset=True) for tool in tools]}
 
 
 def tool_result(reply: Json) -> Json:
-    """MCP's ``CallToolResult`` as the server gave it, of what a worker replied."""
+    """Return MCP's ``CallToolResult`` as the server wrote it, from a worker's reply."""
     result = {name: value for name, value in reply.items() if name not in _OURS}
     if result.get("resultType") == "input_required":
         return {name: value for name, value in result.items() if name != "content"}
@@ -59,7 +59,7 @@ def tool_result(reply: Json) -> Json:
 
 
 def server_info(described: ServerDescription) -> Json:
-    """Name and version of a server, its service's where it does not say them."""
+    """Return name and version of a server, or else those of its service."""
     own = described.server_info or {}
     return own if isinstance(own.get("name"), str) else {"name": described.service_name, "version": __version__}
 
@@ -78,7 +78,7 @@ def told(error: SessionsError) -> Json:
     """Return an error of a tool call as a result for the model.
 
     Raises:
-        RpcError: it is none that a model should speak of.
+        RpcError: the model should not mention it.
     """
     unsure = isinstance(error, ClientError) and error.executed is None
     if error.code not in SPOKEN and not unsure:
@@ -88,7 +88,7 @@ def told(error: SessionsError) -> Json:
 
 
 def in_rpc(error: SessionsError) -> RpcError:
-    """An error of a worker, or of the way to it, as one of JSON-RPC; a server's own error is handed on as it was."""
+    """Return an error of a worker or a client as a JSON-RPC error. A server's own error stays unchanged."""
     data: Json = {"code": error.code.value, "retryable": error.retryable}
     if isinstance(error, ClientError):
         return _of_client(error, data)

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 as MCP has it: one message for each request, read strictly and written as bytes. Pure."""
+"""Reads and writes JSON-RPC 2.0 as MCP uses it: one message for each request, read strictly. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 REFUSED: Final = -32000
-"""The code of what HTTP's status says already: no credentials, too large, too much, over."""
+"""The code for errors that the HTTP status already describes: no credentials, too large, too many, over."""
 
 RequestId = int | str | None
 
 
 @dataclass(frozen=True, slots=True)
 class RpcRequest:
-    """A request that wants an answer."""
+    """A request, which needs an answer."""
 
     id: int | str
     method: str
@@ -38,7 +38,7 @@ class RpcRequest:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A message that wants no answer."""
+    """A message that gets no answer."""
 
     method: str
     params: Json = field(default_factory=dict)
@@ -70,7 +70,7 @@ def read(body: bytes) -> RpcRequest | Notification | ClientAnswer:
     """Parse a body as a JSON-RPC message.
 
     Raises:
-        RpcError: 400, it is no JSON, a batch, or no message of JSON-RPC 2.0.
+        RpcError: 400, it is not JSON, it is a batch, or it is not a message of JSON-RPC 2.0.
     """
     try:
         value = from_json(body, allow_inf_nan=False)
@@ -128,6 +128,6 @@ def question(request_id: str, method: str, params: Json) -> bytes:
 def refusal(
     status: int, sentence: str, code: str, headers: Mapping[str, str], request_id: RequestId = None
 ) -> Response:
-    """The answer to a request that HTTP refuses, as a client of MCP can read it."""
+    """Return the answer to a request that HTTP refuses, in a form that an MCP client can read."""
     error = RpcError(REFUSED, sentence, {"code": code, "retryable": status in (429, 503)})
     return Response(error_of(request_id, error), status, dict(headers), JSON_TYPE)

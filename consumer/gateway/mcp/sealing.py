@@ -1,7 +1,7 @@
-"""What a client carries for us and cannot read or change: its MCP session, and the ids of questions to it. Pure.
+"""Seals data that clients carry but cannot read or change: MCP sessions and ids of questions. Pure.
 
-Every replica opens what another one has sealed, because the key is derived from secrets that all of them are
-configured with. Nothing has to be kept.
+Every replica can open the seals of another one, because the key is derived from secrets that all of them are configured
+with. Nothing has to be stored.
 """
 
 import base64
@@ -21,19 +21,19 @@ from schemas.base import Json
 from schemas.ids import CallId, SessionId
 
 REMEMBERED: Final = 1024
-"""How many opened sessions are remembered: to open one costs as much as to read a request."""
+"""How many opened sessions are cached. Opening one costs as much as reading a request."""
 
 MAX_SEALED: Final = 4096
-"""The most letters of a sealed text that is looked at: servers allow headers of about 8 KiB in all."""
+"""The most characters of a sealed text that is opened. Servers allow headers of about 8 KiB in all."""
 
 
 class McpSession(BaseModel):
-    """What ``Mcp-Session-Id`` says: whose MCP session it is, and what its client can do."""
+    """The content of ``Mcp-Session-Id``: the call of the MCP session, and what its client can do."""
 
     model_config = ConfigDict(frozen=True)
 
     call_id: CallId | None = Field(default=None, alias="c")
-    """The call; None for a client that has named none yet."""
+    """The call; None if the client has not named one yet."""
     service: str = Field(alias="s")
     version: str = Field(alias="v")
     capabilities: Json = Field(alias="k")
@@ -46,7 +46,7 @@ class McpSession(BaseModel):
 
 
 class Question(BaseModel):
-    """What the id of a question says: which input of which session its answer is for, and what was asked."""
+    """The content of a question's id: which input of which session its answer is for, and what was asked."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,7 +56,7 @@ class Question(BaseModel):
 
 
 class Seal:
-    """Seals and opens; the first secret seals, all of them open, so a secret is replaced without a gap."""
+    """Seals and opens values. The first secret seals, and all open, so that a secret can be replaced without a gap."""
 
     def __init__(self, fernet: MultiFernet) -> None:
         self._fernet = fernet
@@ -64,7 +64,7 @@ class Seal:
 
     @classmethod
     def of(cls, settings: GatewaySettings, prefix: str) -> "Seal":
-        """The seal of a gateway with these settings; all its replicas have the same."""
+        """Return the seal of a gateway with these settings, the same for all its replicas."""
         return cls(MultiFernet([Fernet(_derived(secret)) for secret in _secrets(settings, prefix)]))
 
     def close(self, value: McpSession | Question) -> str:

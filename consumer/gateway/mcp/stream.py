@@ -1,7 +1,7 @@
-"""An answer that may have something before it: progress, questions. JSON where it is alone, else server-sent events.
+"""Sends an answer that may have messages before it, as JSON or as server-sent events.
 
-The stream begins with the first thing that is told, or when the answer takes longer than ``QUIET``: a proxy closes a
-connection on which nothing moves. Until then an answer can still have a status of its own.
+The stream begins with the first message, or when the answer takes longer than ``QUIET``, because a proxy closes an idle
+connection. Until then an answer can still have its own status.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from consumer.concurrency.task_set import cancel_and_wait
 from consumer.gateway.exchange import JSON_TYPE
 
 QUIET: Final = 15.0
-"""How long (s) a stream may be silent."""
+"""How long (s) a stream may be idle."""
 
 WATCHED_AFTER: Final = 0.1
-"""After how long (s) without an answer it is watched whether its client is still there."""
+"""After how long (s) without an answer to check whether the client is still connected."""
 
 STREAM_TYPE: Final = "text/event-stream"
 STREAM_HEADERS: Final = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
@@ -29,7 +29,7 @@ PING: Final = b": ping\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer: the bytes of its message, and the status and headers that it has where it is not streamed."""
+    """An answer: the bytes of its message, and its status and headers if it is not streamed."""
 
     body: bytes
     status: int = 200
@@ -72,9 +72,9 @@ class Hearing:
 
 
 class Answering(Response):
-    """The response that carries an answer and what comes before it.
+    """The response with an answer and the messages before it.
 
-    When the client goes away before the answer, nobody waits for it any more, and ``left`` is awaited.
+    If the client disconnects before the answer, ``left`` is awaited.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Answering(Response):
         self._left = left
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer when it is there, and what is told before it."""
+        """Send the answer and the messages before it."""
         if not self._hearing.streams:
             answer = await self._while_there(receive)
             if answer is not None:
@@ -122,7 +122,7 @@ class Answering(Response):
         return Response(answer.body, answer.status, answer.headers, JSON_TYPE)
 
     async def _while_there(self, receive: Receive) -> Answered | None:
-        """The answer; None if the client disconnected before."""
+        """Return the answer; None if the client disconnected before."""
         loop = asyncio.get_running_loop()
         watching: asyncio.Task[None] | None = None
 
@@ -149,7 +149,7 @@ class Answering(Response):
                 await cancel_and_wait(watching)
 
     async def _stream(self, send: Send) -> bool:
-        """Send what is told; returns whether anything was, and with it the head of a stream."""
+        """Send the messages before the answer. Return whether there were any, so that the stream has begun."""
         began = False
         async for event in self._hearing.events():
             if not began:

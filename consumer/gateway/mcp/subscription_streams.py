@@ -1,8 +1,9 @@
-"""``subscriptions/listen`` of the stateless era: a request whose answer is a stream of what changes.
+"""``subscriptions/listen`` of the stateless era: a request whose answer is a stream of changes.
 
-The session's server is asked to tell (``resources.subscribe``), what it tells comes as events of the session, and each
-that the client wants becomes a notification on his stream. The stream is about the call: it outlives a session that is
-lost, and its client is told then that all has changed. It ends with the call, or when this gateway leaves.
+The gateway subscribes at the session's server (``resources.subscribe``). The server's changes arrive as events of the
+session, and each one that the client wants becomes a notification on its stream. The stream belongs to the call. If a
+session is lost, the stream goes on with the next one, and the client is notified that everything has changed. It ends
+with the call, or when this gateway shuts down.
 """
 
 import asyncio
@@ -27,13 +28,13 @@ from schemas.events import TERMINAL, CloudEvent, EndReason, SessionEventType
 log = structlog.get_logger(__name__)
 
 MAX_RESOURCES: Final = 256
-"""Resources that one stream may want to hear of: as many as a session can be subscribed to."""
+"""The most resources that one stream may subscribe to: as many as a session can."""
 
 LISTS: Final = {"tools": "toolsListChanged", "prompts": "promptsListChanged", "resources": "resourcesListChanged"}
-"""The lists that may change, and what a filter calls them."""
+"""The lists that may change, and their names in a filter."""
 
 Change = tuple[str | None, str | None]
-"""What has changed: a list, or else a resource by its URI."""
+"""A change: of a list, or else of a resource by its URI."""
 
 _ENDS: Final = frozenset(f"mcp.session.{what.value}" for what in TERMINAL)
 _CREATED: Final = f"mcp.session.{SessionEventType.CREATED.value}"
@@ -41,7 +42,7 @@ _CREATED: Final = f"mcp.session.{SessionEventType.CREATED.value}"
 
 @dataclass(frozen=True, slots=True)
 class ChangeFilter:
-    """What a stream tells of: lists, and resources by their URIs."""
+    """The changes that a stream reports: of lists, and of resources by their URIs."""
 
     lists: frozenset[str]
     uris: tuple[str, ...]
@@ -56,7 +57,7 @@ def wanted(notifications: Any) -> ChangeFilter:
     """Return the filter of a request.
 
     Raises:
-        RpcError: it is none.
+        RpcError: it is not valid.
     """
     if not isinstance(notifications, dict):
         raise RpcError(INVALID_PARAMS, "params.notifications must be an object")
@@ -70,7 +71,7 @@ def wanted(notifications: Any) -> ChangeFilter:
 
 
 class Listening:
-    """One stream: what it tells of, and what of it has happened that was not told yet. Each thing is kept once."""
+    """One stream: its filter, and the changes that were not sent yet. Each change is kept once."""
 
     def __init__(self, told_of: ChangeFilter) -> None:
         self._filter = told_of
@@ -78,7 +79,7 @@ class Listening:
         self._woken = asyncio.Event()
         self._was_over = False
         self.opened_anew = False
-        """Whether there is another session than before, which knows nothing of this stream yet."""
+        """Whether a new session has replaced the former one, and is not subscribed yet."""
         self.over = False
 
     def hear(self, event: CloudEvent) -> None:
@@ -140,7 +141,7 @@ class SubscriptionStreams:
         """Send changes on the request's stream until the call ends.
 
         Raises:
-            RpcError: the filter is none, no call is named, or the client takes no stream (406).
+            RpcError: the filter is not valid, no call is named, or the client accepts no stream (406).
             SessionsError: the call has no session, and none can be opened.
         """
         if not asked.hearing.streams:
@@ -168,13 +169,13 @@ class SubscriptionStreams:
                     return {"_meta": about}
 
     async def _offered(self, service: str, wants: ChangeFilter) -> ChangeFilter:
-        """What of a filter the service's server can tell of at all."""
+        """Return the part of a filter that the service's server can report."""
         can = protocol.offered(await self._catalogue.description(service), "stateless")
         lists = frozenset(name for name in wants.lists if can.get(name, {}).get("listChanged"))
         return ChangeFilter(lists, wants.uris if can.get("resources", {}).get("subscribe") else ())
 
     async def _subscribed(self, asked: ClientRequest, wants: ChangeFilter) -> Iterable[str]:
-        """Have the session's server tell; returns the URIs of the resources that it will tell of."""
+        """Subscribe at the session's server. Return the URIs of the resources whose changes it will report."""
         if not wants.uris:
             if wants.lists:
                 await self._subscribe(asked, None)
@@ -190,7 +191,7 @@ class SubscriptionStreams:
         return told
 
     async def _subscribe_again(self, asked: ClientRequest, told: ChangeFilter) -> None:
-        """Have the server of the new session tell as well, as far as it does."""
+        """Subscribe at the server of the new session, as far as it supports this."""
         try:
             await self._subscribed(asked, told)
         except SessionsError as error:

@@ -1,7 +1,7 @@
-"""How platforms sign their webhooks: one pure module for each scheme, all of the same two functions.
+"""Verifies the signatures of platforms' webhooks: one pure module for each scheme, with the same two functions.
 
-A scheme says whether a request carries its signature at all, and whether one of several keys has made it: two keys hold
-while one is replaced. What covers no body, or is older than the replay window, does not hold.
+A scheme says whether a request carries its signature at all, and whether one of several keys has made it. Two keys are
+valid while one is replaced. A signature that does not cover the body, or is older than the replay window, is refused.
 """
 
 from collections.abc import Mapping
@@ -41,6 +41,6 @@ SCHEMES: Final[Mapping[Platform, Scheme]] = {
 """The scheme of each platform that signs."""
 
 COVERS_URL: Final[frozenset[Platform]] = frozenset({"plivo", "signalwire", "twilio"})
-"""Whose signatures cover the address with its query. A request of all others that has no body says nothing signed."""
+"""The platforms whose signatures cover the address with its query. For others, a request without a body is unsigned."""
 
 __all__ = ["COVERS_URL", "SCHEMES", "Scheme", "Signed"]

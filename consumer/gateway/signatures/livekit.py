@@ -11,7 +11,7 @@ from consumer.gateway.signatures.signed import Signed, equal, from_base64, sha25
 from consumer.gateway.signatures.vouched import claims_of
 
 WINDOW: Final = 60.0
-"""The token says until when it holds; this is the leeway (s) for clocks."""
+"""The leeway (s) for clocks. The token itself has an expiry."""
 
 
 def is_signed(headers: Mapping[str, str]) -> bool:

@@ -33,7 +33,7 @@ def holds(keys: Sequence[str], request: Signed) -> bool:
 
 
 def _base(request: Signed) -> str | None:
-    """What is signed before the nonce: the URL with its query sorted, and behind a point the form, sorted too."""
+    """Return the signed text before the nonce: the URL with its query sorted, a point, and the sorted form."""
     parts = urlsplit(without_credentials(request.url))
     try:
         query = _sorted(parts.query)

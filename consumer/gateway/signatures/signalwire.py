@@ -1,4 +1,4 @@
-"""SignalWire signs its webhooks; whether a request carries the signature of a key. Pure.
+"""SignalWire's signatures of webhooks. Pure.
 
 Source: signalwire-sdk 3.7, ``core/security/webhook_validator.py``; the schemes are those of its documentation. RELAY,
 SWML and SWAIG sign the URL and the raw body (scheme A, SHA-1 and SHA-256); cXML signs the URL and the form's fields,
@@ -56,7 +56,7 @@ def _signed_with(key: str, signature: str, url: str, body: bytes) -> bool:
 
 
 def _covers_body(url: str, body: bytes) -> bool:
-    """Whether a signature of the URL alone says anything of the body."""
+    """Return whether a signature of the URL alone also covers the body."""
     return not body if _body_hash(url) is None else _hash_fits(url, body)
 
 
@@ -71,7 +71,7 @@ def _body_hash(url: str) -> str | None:
 
 
 def _sorted_fields(body: bytes) -> str:
-    """A form's fields, sorted by name, each as its name and value; empty when the body is no form."""
+    """Return a form's fields, sorted by name, each as name and value; empty if the body is no form."""
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:

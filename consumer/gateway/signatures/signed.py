@@ -1,4 +1,4 @@
-"""What a signature is looked for in, and the few operations that all schemes share."""
+"""The parts of a request that signatures cover, and the operations that all schemes share."""
 
 import base64
 import binascii
@@ -13,13 +13,13 @@ FIVE_MINUTES: Final = 300.0
 """The replay window (s) that most platforms recommend."""
 
 _MILLISECONDS_FROM: Final = 100_000_000_000
-"""From here on a timestamp is one of milliseconds; in seconds it would be the year 5138."""
+"""From this value on a timestamp is in milliseconds. In seconds it would be in the year 5138."""
 _STANDARD_PORTS: Final = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A request as it came: ``headers`` by their names in lower case, ``url`` the public one with its query.
+    """A request as it was received: ``headers`` by lower-case names, ``url`` the public one with its query.
 
     ``now`` is Unix time (s); ``window`` how far (s) a signature's own time may be from it.
     """
@@ -32,7 +32,7 @@ class Signed:
     window: float = FIVE_MINUTES
 
     def header(self, name: str) -> str:
-        """The header, or an empty text."""
+        """Return the header, or an empty text."""
         return self.headers.get(name, "")
 
     @property
@@ -42,7 +42,7 @@ class Signed:
         return token if scheme.casefold() in ("", "bearer") else ""
 
     def is_fresh(self, timestamp: str) -> bool:
-        """Whether a timestamp (s or ms, in digits) is within the window."""
+        """Return whether a timestamp (s or ms, in digits) is within the replay window."""
         if not (timestamp.isascii() and timestamp.isdecimal()) or len(timestamp) > 16:
             return False
         moment = int(timestamp)
@@ -50,36 +50,36 @@ class Signed:
 
 
 class Scheme(Protocol):
-    """How one platform signs: a module of this package."""
+    """The signature scheme of one platform, which is a module of this package."""
 
     @property
     def WINDOW(self) -> float:  # noqa: N802 - a constant of the module
-        """The replay window (s) unless a configuration says another; 0 where the scheme has no timestamp."""
+        """The replay window (s) unless the configuration sets another one; 0 if the scheme has no timestamp."""
 
     def is_signed(self, headers: Mapping[str, str]) -> bool:
         """Whether a request carries a signature at all."""
 
     def holds(self, keys: Sequence[str], request: Signed) -> bool:
-        """Whether one of the keys has signed this request; each is compared in constant time."""
+        """Return whether one of the keys has signed this request. Each is compared in constant time."""
 
 
 def hex_hmac(key: bytes, message: bytes, digest: str = "sha256") -> str:
-    """An HMAC in hexadecimal digits."""
+    """Return an HMAC in hexadecimal digits."""
     return hmac.new(key, message, digest).hexdigest()
 
 
 def base64_hmac(key: bytes, message: bytes, digest: str = "sha256") -> str:
-    """An HMAC in base64."""
+    """Return an HMAC in base64."""
     return base64.b64encode(hmac.digest(key, message, digest)).decode()
 
 
 def sha256(body: bytes) -> bytes:
-    """The hash of a body."""
+    """Return the hash of a body."""
     return hashlib.sha256(body).digest()
 
 
 def equal(expected: str, given: str) -> bool:
-    """Whether two texts are the same, in constant time."""
+    """Return whether two texts are equal, in constant time."""
     return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape"))
 
 
@@ -92,14 +92,14 @@ def from_base64(text: str) -> bytes | None:
 
 
 def pairs(header: str) -> Iterator[tuple[str, str]]:
-    """The parts of ``t=1700000000,v1=...``."""
+    """Return the parts of ``t=1700000000,v1=...``."""
     for part in header.split(","):
         name, _, value = part.strip().partition("=")
         yield name, value
 
 
 def port_variants(url: str) -> Iterator[str]:
-    """``url``, and the same with its standard port said or left out: proxies disagree about it."""
+    """Return ``url`` with and without its standard port, because proxies differ in this."""
     yield url
     parts = urlsplit(url)
     standard = _STANDARD_PORTS.get(parts.scheme)
@@ -115,7 +115,7 @@ def port_variants(url: str) -> Iterator[str]:
 
 
 def without_credentials(url: str) -> str:
-    """``url`` without the user and password that may stand before its host."""
+    """Return ``url`` without user and password."""
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"

@@ -48,7 +48,7 @@ def _algorithm(settings: str) -> str:
 
 
 def _fields(request: Signed) -> str | None:
-    """What is signed behind the URL; None when nothing would cover the body."""
+    """Return the signed text behind the URL; None if nothing would cover the body."""
     named = parse_qs(urlsplit(request.url).query).get("bodySHA256")
     if named is not None:
         return "" if equal(hashlib.sha256(request.body).hexdigest(), named[0]) else None

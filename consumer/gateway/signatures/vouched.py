@@ -1,4 +1,4 @@
-"""JWTs that vouch for a body, as Vonage and LiveKit send them."""
+"""JWTs that prove who sent a body, as Vonage and LiveKit use them."""
 
 import warnings
 from typing import Any, Final
@@ -7,11 +7,11 @@ import jwt
 from jwt.warnings import InsecureKeyLengthWarning
 
 _UNTIMED: Final[Any] = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
-"""The times are compared by who reads the claims: with the request's own now, and its window."""
+"""Options for a token whose times are checked later, with the request's time and its replay window."""
 
 
 def claims_of(token: str, secret: str, issuer: str | None = None) -> dict[str, Any] | None:
-    """The claims of a token that ``secret`` has signed (HS256); None when it has not, or when it is no token.
+    """Return the claims of a token that ``secret`` has signed (HS256); None if it has not, or if it is no token.
 
     The platform chooses how long its secret is, so a short one is no reason to warn at each request.
     """

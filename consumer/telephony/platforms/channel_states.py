@@ -1,4 +1,4 @@
-"""What Wazo's and Asterisk's own events share: the states of a channel, and what tells the one from the other."""
+"""What the events of Wazo and Asterisk share: the states of a channel, and the fields that distinguish them."""
 
 CHANNEL_STATES = {
     "down": "created",
@@ -11,7 +11,7 @@ CHANNEL_STATES = {
     "ringing": "ringing",
     "up": "answered",
 }
-"""How far a call is, by the state of its channel in lower case."""
+"""The state of a call by the state of its channel in lower case."""
 
 OF_WAZO = ("origin_uuid", "tenant_uuid", "required_acl", "required_access")
-"""What every event of the Wazo bus has one of."""
+"""Fields of which every event of the Wazo bus has one."""

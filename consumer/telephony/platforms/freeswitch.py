@@ -28,13 +28,13 @@ EVENTS = {
     "CHANNEL_DESTROY": CallKind.ENDED,
 }
 STATES = {"CHANNEL_CREATE": "created", "CHANNEL_ANSWER": "answered"}
-"""How far the call is."""
+"""The state of a call."""
 
 SHAPES = (
     (has("Event-Name"), has("Unique-ID"), lacks("Event-Category")),
     (has("Event-Name"), lacks("Unique-ID", "Call-ID", "Event-Category")),
 )
-"""Kazoo's events have an ``Event-Name`` too."""
+"""The shape of FreeSWITCH's events. Kazoo's events also have an ``Event-Name``, but other fields with it."""
 
 _ATTRIBUTES = (
     ("event", "Event-Name"),

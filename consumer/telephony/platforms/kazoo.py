@@ -19,7 +19,7 @@ EVENTS = {
     "CHANNEL_DESTROY": CallKind.ENDED,
 }
 STATES = {"CHANNEL_CREATE": "created", "CHANNEL_ANSWER": "answered"}
-"""How far the call is."""
+"""The state of a call."""
 
 SHAPES = (
     (has("Event-Name"), has("Event-Category")),

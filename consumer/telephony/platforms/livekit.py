@@ -36,10 +36,10 @@ SHAPES = (
 )
 
 _SIP_KINDS = ("SIP", 3, "3")
-"""protojson writes the name; test events of third parties the number."""
+"""The kinds of a SIP participant: protojson writes the name, test events of third parties the number."""
 
 STATES = {"active": "answered"}
-"""How far the call is, by ``sip.callStatus``. Any other word would never be corrected by a later event."""
+"""The state of a call by ``sip.callStatus``. Other words are ignored, because no later event would correct them."""
 
 _ATTRIBUTES = (
     ("sip_trunk_id", "sip.trunkID"), ("sip_rule_id", "sip.ruleID"), ("sip_call_id", "sip.callIDFull"),

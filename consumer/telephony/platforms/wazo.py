@@ -24,7 +24,7 @@ EVENTS = {
     "call_ended": CallKind.ENDED,
 }
 STATES = {"call_created": "created", "call_answered": "answered"}
-"""How far the call is."""
+"""The state of a call."""
 
 SHAPES = ((has("name"), has("data"), has(*OF_WAZO)),)
 
