@@ -1,4 +1,4 @@
-"""What operators and developers use around the worker: deployments, dashboard and alerts, checks of them, a broker.
+"""Tools for operators and developers: deployments, dashboard, alerts, checks of these, and a broker.
 
 The broker helper needs the standard library only, the checks what the development dependencies bring.
 """

@@ -41,7 +41,7 @@ FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 
 def private_broker(*, peer: PrivateBroker | None = None, config: str = "", arguments: str = "") -> PrivateBroker:
-    """A private node of the RabbitMQ on this machine, not yet started: enter it.
+    """Return a private node of the RabbitMQ on this machine. It starts when it is entered.
 
     Raises:
         BrokerFailed: no RabbitMQ is installed and none could be.
@@ -54,7 +54,7 @@ def private_broker(*, peer: PrivateBroker | None = None, config: str = "", argum
 
 @contextlib.contextmanager
 def open_broker(port: int | None = None) -> Iterator[str]:
-    """The URL of a broker; what had to be started for it is gone on exit. ``port`` is for a private node.
+    """Return the URL of a broker. Everything that was started for it is stopped on exit.
 
     Raises:
         BrokerFailed: there is none, or it did not start.

@@ -1,4 +1,4 @@
-"""``python -m infra.client_wheel [FOLDER]``: the wheel for users of the client, from the same source.
+"""``python -m infra.client_wheel [FOLDER]``: builds the wheel for users of the client, from the same source.
 
 An application has packages of its own, perhaps ``schemas``, perhaps ``consumer``. So the wheel has one package,
 ``mcp_sessions``: what ``consumer.client`` needs of this repository, moved below it and importing itself from there. The
@@ -29,7 +29,7 @@ REQUIREMENTS: Final = {
     "structlog": {"structlog"},
     "tenacity": {"tenacity"},
 }
-"""What the client needs, and what each of them brings to be imported."""
+"""The dependencies of the client, with the packages that each of them provides."""
 
 _IMPORT = re.compile(rf"^(\s*(?:from|import) )({'|'.join(MOVED)})(?=[ .])", re.MULTILINE)
 _WHEEL = b"""\
@@ -39,7 +39,7 @@ Root-Is-Purelib: true
 Tag: py3-none-any
 """
 _THEN = (1980, 1, 1, 0, 0, 0)
-"""The time of every file in the wheel: the earliest that a zip can name."""
+"""The time of every file in the wheel: the earliest that a zip file allows."""
 
 
 def main(arguments: list[str]) -> int:
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 def build(folder: Path) -> Path:
-    """Write the wheel into ``folder``, which is made when it is not there; returns its path."""
+    """Write the wheel into ``folder``, which is created if necessary. Return its path."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     name, version = f"{project['name']}-client", project["version"]
     stem = f"{name.replace('-', '_')}-{version}"
@@ -85,14 +85,14 @@ def build(folder: Path) -> Path:
 
 
 def unpack(folder: Path) -> None:
-    """Write the package into ``folder``, to be imported from there without being installed."""
+    """Write the package into ``folder``, so that it can be imported without being installed."""
     for path, text in sources().items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
 
 
 def sources() -> Mapping[str, str]:
-    """The files of the package, by their paths in it.
+    """Return the files of the package, by their paths in it.
 
     Raises:
         LookupError: the client imports what is not in ``REQUIREMENTS``.
@@ -111,7 +111,7 @@ def sources() -> Mapping[str, str]:
 
 
 def _public() -> str:
-    """``mcp_sessions/__init__.py``: what the entry offers, and the version."""
+    """Return the text of ``mcp_sessions/__init__.py``: the public names, and the version."""
     tree = ast.parse(_path(ENTRY).read_text(encoding="utf-8"))
     (listed,) = (one.value for one in tree.body if isinstance(one, ast.Assign) and _is_all(one))
     names = sorted(ast.literal_eval(listed))
@@ -137,7 +137,7 @@ def _is_all(assigned: ast.Assign) -> bool:
 
 
 def _needed() -> set[str]:
-    """The modules of this repository that the entry imports, and what they import, and the packages of all of them."""
+    """Return the modules of this repository that the entry imports, directly or not, and their packages."""
     needed: set[str] = set()
     waiting = [ENTRY]
     while waiting:
@@ -152,7 +152,7 @@ def _needed() -> set[str]:
 
 
 def _imports(text: str) -> Iterator[str]:
-    """What a module imports: modules, and names of modules that may be modules themselves."""
+    """Return what a module imports: modules, and names that may be modules themselves."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names)

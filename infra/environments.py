@@ -1,4 +1,4 @@
-"""Environments of other people's packages, apart from ours: made once, whoever asks for one at the same time."""
+"""Virtual environments for packages of others, apart from ours. Each is made once, even for concurrent callers."""
 
 import fcntl
 import subprocess
@@ -11,7 +11,7 @@ INSTALL_TIMEOUT = 600.0
 
 
 def environment(folder: Path, modules: Sequence[str], packages: Sequence[str]) -> Path:
-    """The Python of an environment in ``folder`` that can import ``modules``; ``packages`` are installed if need be.
+    """Return the Python of an environment in ``folder`` that can import ``modules``; install ``packages`` if needed.
 
     Raises:
         subprocess.CalledProcessError: pip could not install them.

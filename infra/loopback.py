@@ -1,4 +1,4 @@
-"""Ports and processes of our own on loopback: found, probed, watched, and ended without leftovers.
+"""Ports and processes on loopback: finds, probes and watches them, and ends them without leftovers.
 
 The ports lie below the range that the kernel gives to outgoing connections. In that range a client that retries a
 stopped broker may be handed the broker's own port as its source and connect to itself.
@@ -30,7 +30,7 @@ class BrokerFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on and no outgoing connection is given."""
+    """Return a free TCP port of loopback, outside the range for outgoing connections."""
     for port in random.SystemRandom().sample(range(12_000, 32_000), k=100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def speaks_amqp(port: int) -> bool:
-    """Whether a broker answers the protocol header on this port of loopback."""
+    """Return whether a broker answers the protocol header on this port of loopback."""
     with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=2) as peer:
         peer.sendall(b"AMQP\x00\x00\x09\x01")
         return peer.recv(1) == b"\x01"  # a method frame: connection.start
@@ -48,7 +48,7 @@ def speaks_amqp(port: int) -> bool:
 
 
 def end_group(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
-    """SIGKILL a process with its group, and return when none of the group is left."""
+    """Send SIGKILL to a process group, and return when no process of it is left."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
@@ -64,7 +64,7 @@ def end_group(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
 
 
 def epmd_program(server: Path) -> str:
-    """The Erlang port mapper: beside ``server``, else on the PATH, else where Erlang itself is.
+    """Return the Erlang port mapper: beside ``server``, on the PATH, or in Erlang's own folder.
 
     Raises:
         BrokerFailed: there is none.
@@ -81,7 +81,7 @@ def epmd_program(server: Path) -> str:
 
 
 class Guard:
-    """Ends process groups and removes a folder when this process is gone, however it went: its pipe closes then."""
+    """Ends process groups and removes a folder when this process is gone: its pipe closes then."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -94,7 +94,7 @@ class Guard:
         )
 
     def watch(self, groups: Iterable[int]) -> None:
-        """From now on these are the process groups to end; none changes nothing."""
+        """Set the process groups to end. Without arguments nothing changes."""
         line = " ".join(map(str, groups))
         if line and self._process.stdin:
             with contextlib.suppress(BrokenPipeError):
@@ -102,6 +102,6 @@ class Guard:
                 self._process.stdin.flush()
 
     def dismiss(self) -> None:
-        """There is nothing left to guard."""
+        """Stop guarding: nothing is left to end."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate(b"\n", timeout=5)

@@ -1,4 +1,4 @@
-"""What only exists for Node.js: ``infra/node`` has the versions, and the scripts that run validators and MCP clients.
+"""Tools that only exist for Node.js: ``infra/node`` has their versions, and scripts that run them.
 
 They are installed when they are first needed, into ``node_modules`` beside their versions. Nothing of the product needs
 them.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "node"
 MCP = FOLDER / "mcp"
-"""MCP clients and the official conformance suite, and a Node.js that is new enough for it."""
+"""The folder with MCP clients and the official conformance suite, and with a Node.js that is new enough for it."""
 
 INSTALL_TIMEOUT = 300.0
 RUN_TIMEOUT = 60.0
@@ -23,7 +23,7 @@ class NpmFailed(Exception):
 
 
 def available() -> bool:
-    """Whether there is an npm."""
+    """Return whether npm is installed."""
     return shutil.which("npm") is not None and shutil.which("node") is not None
 
 
@@ -31,7 +31,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script of ``infra/node`` with Node.js.
 
     Raises:
-        NpmFailed: what it needs cannot be installed.
+        NpmFailed: its packages cannot be installed.
     """
     _install()
     return subprocess.run(
@@ -40,7 +40,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def package_file(name: str, folder: Path = FOLDER) -> Path:
-    """A file of an installed package, as ``package/folder/file``.
+    """Return a file of an installed package, given as ``package/folder/file``.
 
     Raises:
         NpmFailed: the package cannot be installed.
@@ -50,7 +50,7 @@ def package_file(name: str, folder: Path = FOLDER) -> Path:
 
 
 def _install(folder: Path = FOLDER) -> None:
-    """Install what a folder's lock says, once, however many ask for it at the same time."""
+    """Install the packages in a folder's lock once, even for concurrent callers."""
     wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
     stamp = folder / "node_modules" / ".installed"
     with (folder / ".npm.lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""Where a RabbitMQ comes from when nobody gave its URL: this machine, its package manager, or Docker Compose."""
+"""Finds a RabbitMQ if no URL is given: on this machine, with its package manager, or with Docker Compose."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from infra.loopback import LOOPBACK, BrokerFailed, free_port, speaks_amqp
 COMPOSE_FILE = Path(__file__).with_name("compose.yaml")
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/home/linuxbrew/.linuxbrew/sbin")
 OLDEST = (3, 10)
-"""The first version whose quorum queues dead-letter at least once, which the design rests on."""
+"""The oldest supported version: the first whose quorum queues dead-letter at least once."""
 
 INSTALL_TIMEOUT_S = 900
 
@@ -37,12 +37,12 @@ if [ -d /run/systemd/system ]; then systemctl --quiet disable rabbitmq-server ||
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal; standard output belongs to the command."""
+    """Print a sentence on standard error, because standard output belongs to the command."""
     print(f"broker: {sentence}", file=sys.stderr, flush=True)
 
 
 def version_of(server: Path) -> tuple[int, ...] | None:
-    """The version of an installation, read from the folder of its core plugin; None when it is laid out otherwise."""
+    """Return the version of an installation, from the folder of its core plugin; None if the layout is unknown."""
     for plugin in server.resolve().parents[1].glob("plugins/rabbit-[0-9]*"):
         found = re.match(r"rabbit-(\d+)\.(\d+)\.(\d+)", plugin.name)
         if found:
@@ -51,7 +51,7 @@ def version_of(server: Path) -> tuple[int, ...] | None:
 
 
 def find_server() -> Path | None:
-    """The start script of an installed RabbitMQ that is new enough.
+    """Return the start script of an installed RabbitMQ that is new enough.
 
     ``RABBITMQ_SERVER`` names one that is not on the PATH, to test against another version. The script of that name in
     ``/usr/sbin`` is the packages' wrapper, which serves the users root and rabbitmq only: what it wraps serves all.
@@ -67,13 +67,13 @@ def find_server() -> Path | None:
         server = wrapped
     version = version_of(server)
     if version and version < OLDEST:
-        say(f"{found} is RabbitMQ {'.'.join(map(str, version))}, at least 3.10 is needed: left alone")
+        say(f"{found} is RabbitMQ {'.'.join(map(str, version))}, at least 3.10 is needed, so it is not used")
         return None
     return server
 
 
 def install_server() -> Path | None:
-    """Have the system's package manager install RabbitMQ, without a running service; None where it cannot."""
+    """Install RabbitMQ with the system's package manager, without starting it; None if that is not possible."""
     for command in _installers():
         say(f"installing RabbitMQ: {command[-1] if command[-1] != APT else 'apt-get install rabbitmq-server'}")
         try:
@@ -111,7 +111,7 @@ def _apt_has_it(as_root: list[str]) -> bool:
 
 @contextlib.contextmanager
 def compose_broker(start_timeout: float = 180.0) -> Iterator[str | None]:
-    """The URL of a broker in a container, removed on exit; None where Docker Compose or its engine is missing."""
+    """Return the URL of a broker in a container, which is removed on exit; None without Docker Compose."""
     port = free_port()
     ports = {"MCP_BROKER_PORT": str(port), "MCP_MANAGEMENT_PORT": str(free_port())}
     compose = ["docker", "compose", "-p", f"mcp-sessions-{secrets.token_hex(4)}", "-f", str(COMPOSE_FILE)]

@@ -1,4 +1,4 @@
-"""One RabbitMQ node of our own on loopback: nothing of it is shared with the system, nothing of it stays behind.
+"""A private RabbitMQ node on loopback. It shares nothing with the system, and leaves nothing behind.
 
 A node has its own ports, node name, Erlang cookie, epmd, data and log folder, loads no plugin and reads no file of
 ``/etc/rabbitmq``. Works as root and as a normal user. Needs the standard library only.
@@ -21,10 +21,10 @@ from infra.loopback import LOOPBACK, BrokerFailed, Guard, end_group, epmd_progra
 
 ROOT = Path(__file__).resolve().parents[1]
 ADVANCED = ROOT / "infra" / "rabbitmq" / "advanced.config"
-"""Which docs/operations/upgrades.md recommends for every RabbitMQ."""
+"""The advanced configuration that docs/operations/upgrades.md recommends for every RabbitMQ."""
 KEEP_OUT = "{127,0,0,1}"
 TAKEN = ("eaddrinuse", "dist_port_already_used")
-"""What a node logs when somebody else took a port between its choice and its use."""
+"""The log message of a node whose port another process took between its choice and its use."""
 
 
 class PrivateBroker:
@@ -76,7 +76,7 @@ class PrivateBroker:
 
     @property
     def url(self) -> str:
-        """Where clients connect; stays the same over ``kill`` and ``restart``."""
+        """The URL for clients. It stays the same over ``kill`` and ``restart``."""
         return f"amqp://guest:guest@{LOOPBACK}:{self.port}/"
 
     @property
@@ -98,7 +98,7 @@ class PrivateBroker:
         self.close()
 
     def start(self) -> None:
-        """Start the node on the data it has, and return when it answers. Nothing happens when it runs.
+        """Start the node on its present data, and return when it answers. Does nothing if it runs.
 
         Raises:
             BrokerFailed: it ended, or did not answer within ``start_timeout`` seconds.
@@ -109,7 +109,7 @@ class PrivateBroker:
             self._await_ready()
 
     def _refuse_taken_port(self) -> None:
-        """The node would answer nobody there, and whoever asks would speak to somebody else's broker."""
+        """Check that the port is free. Otherwise clients would reach another program."""
         with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=1):
             raise BrokerFailed(
                 f"port {self.port} is taken: something listens there already. If it is the RabbitMQ that you want, set "
@@ -117,7 +117,7 @@ class PrivateBroker:
             )
 
     def stop(self) -> None:
-        """End the node in good order and keep its data."""
+        """Shut the node down, and keep its data."""
         if self._process and self.pid is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -136,7 +136,7 @@ class PrivateBroker:
             self._tell_guard()
 
     def restart(self) -> None:
-        """Stop the node in good order and start it again: same ports, same data."""
+        """Shut the node down and start it again, with the same ports and data."""
         self.stop()
         self.start()
 
@@ -154,7 +154,7 @@ class PrivateBroker:
             self.home.parent.rmdir()  # the last node takes the folder with it
 
     def stop_app(self) -> None:
-        """Stop RabbitMQ inside the running Erlang node: clients are cut off."""
+        """Stop RabbitMQ inside the running Erlang node. Clients are disconnected."""
         self.rabbitmqctl("stop_app")
 
     def start_app(self) -> None:
@@ -163,14 +163,14 @@ class PrivateBroker:
         self._await_ready()
 
     def join_cluster(self, other: "PrivateBroker") -> None:
-        """Make this node, which must have been made with a ``peer`` of that cluster, a member; it loses its data."""
+        """Make this node, made with a ``peer`` of that cluster, a member of it. It loses its data."""
         self.stop_app()
         self.rabbitmqctl("reset")
         self.rabbitmqctl("join_cluster", other.node)
         self.start_app()
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 60.0) -> str:
-        """What ``rabbitmqctl`` prints when it is asked about this node.
+        """Return the output of ``rabbitmqctl`` for this node.
 
         Raises:
             BrokerFailed: it failed or took longer than ``timeout`` seconds.
@@ -198,11 +198,11 @@ class PrivateBroker:
         return script
 
     def sync(self) -> None:
-        """Have the names of the quorum queues written, which the node otherwise does within three seconds."""
+        """Write the names of the quorum queues to disk, which the node otherwise does within three seconds."""
         self.rabbitmqctl("eval", "lists:foreach(fun dets:sync/1, dets:all()).")
 
     def log_tail(self, lines: int = 25) -> str:
-        """The last lines of what the node logged."""
+        """Return the last lines of the node's log."""
         told = [
             path.read_text(errors="replace")
             for path in (self.home / "node.log", self.home / "console.log")
@@ -273,7 +273,7 @@ class PrivateBroker:
             self._guard.watch([process.pid for process in (self._epmd, self._process) if process])
 
     def environment(self) -> dict[str, str]:
-        """The environment in which the server's programs talk to this node."""
+        """Return the environment in which the server's programs talk to this node."""
         inherited = ("PATH", "LANG", "LC_ALL", "TMPDIR", "ERLANG_HOME")
         kept = {name: os.environ[name] for name in inherited if name in os.environ}
         home = str(self.home)

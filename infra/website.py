@@ -1,4 +1,4 @@
-"""The documentation as a site, in ``build/site``: strict, and complete in itself.
+"""Builds the documentation as a site in ``build/site``, strictly, with everything it needs.
 
 ``python infra/website.py`` builds it, ``python infra/website.py serve`` shows it as the pages are now. Mermaid, which
 draws the pictures, comes from npm as the validators do, and is put into the site.
@@ -30,7 +30,7 @@ _FETCHED = re.compile(
 
 
 def faults(docs: Path = DOCS, build: Path = BUILD) -> Iterator[str]:
-    """What is wrong with the pages: links that lead nowhere, pages that are in no menu, anything from elsewhere."""
+    """Yield the faults of the pages: broken links, pages in no menu, and anything fetched from elsewhere."""
     try:
         prepare(docs, build)
     except npm.NpmFailed as error:
@@ -50,7 +50,7 @@ def faults(docs: Path = DOCS, build: Path = BUILD) -> Iterator[str]:
 
 
 def incomplete(site: Path) -> Iterator[str]:
-    """What a page of a built site would fetch from elsewhere, and the pages that no menu leads to."""
+    """Yield what the pages of a built site would fetch from elsewhere, and the pages in no menu."""
     menu = set(re.findall(r'href="([^"#]+\.html)', (site / "index.html").read_text(encoding="utf-8")))
     for page in sorted(site.rglob("*.html")):
         name = page.relative_to(site).as_posix()
@@ -61,9 +61,9 @@ def incomplete(site: Path) -> Iterator[str]:
 
 
 def prepare(docs: Path = DOCS, build: Path = BUILD) -> None:
-    """Put into ``build`` what the site is made of, beside the pages.
+    """Put the files of the site beside the pages into ``build``.
 
-    Without npm the pictures stay text, which is said.
+    Without npm the diagrams stay text, and a note says so.
 
     Raises:
         NpmFailed: npm cannot install Mermaid.
@@ -78,7 +78,7 @@ def prepare(docs: Path = DOCS, build: Path = BUILD) -> None:
     if npm.available():
         shutil.copy(npm.package_file(MERMAID), script)
     else:
-        print("docs: the site has no pictures, for want of npm", file=sys.stderr)
+        print("docs: the site has no diagrams, because npm is missing", file=sys.stderr)
         script.write_text("window.mermaid = { initialize() {}, async render(id, text) { throw new Error(text) } }\n")
 
 

@@ -39,7 +39,7 @@ be configured. A larger body becomes a dead letter with the reason `too_large`. 
 refused as well. For `tools.call` it is `max_arguments` of the service. A larger one, up to `worker.max_message`, is
 answered with `INVALID_MESSAGE`, and does not become a dead letter.
 
-Where a request leaves a duration out or sets it to `null`, the configuration says it. An idle timeout (`timeout` of
+If a request leaves a duration out or sets it to `null`, the configuration decides. An idle timeout (`timeout` of
 `session.create`, `session_timeout`) is the service's `timeout`, else `session.default_timeout`, by default {idle:g} s.
 The `timeout` of any other request is the service's `call_timeout`, by default {call:g} s. A longer one than its
 `max_call_timeout`, by default {longest:g} s, is shortened to that.

@@ -51,7 +51,7 @@ _VALUES: Final[Mapping[str, Any]] = {
     "version": "0.1.0",
     "worker_id": "host-1-k3v9x2ab",
     dead_letter.DEAD_LETTERED_AT_HEADER: "2026-01-02T03:04:05+00:00",
-    dead_letter.ERROR_HEADER: "this is no event of a platform that is known",
+    dead_letter.ERROR_HEADER: "this is no event of a known platform",
     dead_letter.EXCHANGE_HEADER: "mcp.calls",
     dead_letter.QUEUE_HEADER: "mcp.calls",
     dead_letter.REASON_HEADER: "unrecognised",

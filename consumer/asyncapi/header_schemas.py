@@ -35,7 +35,7 @@ _PLACING: dict[str, str] = {
     headers.REFUSED: "The worker on which the call was placed, but which had no room.",
     headers.RESENT: "The message was sent through the sessions exchange a second time.",
     headers.DEATHS: "How many workers died with this message in their inbox.",
-    headers.LATE: "The message has been an orphan.",
+    headers.LATE: "The message was an orphan: its inbox had no consumer.",
     headers.ORPHAN_OF: "The dead worker whose inbox gave the message up.",
     headers.LOST: "The sessions of the recipe have been reported lost.",
     headers.ADMISSION: "When (ms since the epoch) a start that found no room is rejected.",
@@ -128,7 +128,7 @@ HEADERS: dict[str, Schema] = {
     ),
     "DeadLetterHeaders": {
         "type": "object",
-        "description": "The message's own properties and headers, without its reply address, and why it is here.",
+        "description": "The original properties and headers without the reply address, and why it is a dead letter.",
         "properties": {
             "type": _property("string", "The message type, if it had one."),
             "content_type": _property("string", "MIME type of the body, if it had one."),

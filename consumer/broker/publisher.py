@@ -236,6 +236,6 @@ class Publisher:
                     declared = await asyncio.shield(looking)
         except Exception as error:
             raise BrokerUnavailable(
-                f"the broker does not say who consumes from {queue!r}: {reason_of(error)}"
+                f"the broker did not say how many consumers {queue!r} has: {reason_of(error)}"
             ) from error
         return declared.consumer_count or 0

@@ -42,7 +42,7 @@ async def verified_user(connection: AbstractConnection, claimed: str) -> str:
     found = _AUTHENTICATED.search(refusal)
     if found is not None and await _refusal(connection, found["user"]) is None:
         return found["user"]
-    raise BrokerUnavailable(f"it does not tell the user of this connection, so messages cannot be signed: {refusal}")
+    raise BrokerUnavailable(f"it does not name the user of this connection, so messages cannot be signed: {refusal}")
 
 
 async def _refusal(connection: AbstractConnection, user: str) -> str | None:

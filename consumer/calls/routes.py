@@ -154,7 +154,7 @@ def odd_sources(route: Route, sources: Iterable[str]) -> list[str]:
     """Warn of values of ``match.source`` that no translator has."""
     known = sorted(sources)
     return [
-        f"source: no events that are translated have the source {pattern!r}; known: {', '.join(known)}"
+        f"source: no known platform has the source {pattern!r}; known: {', '.join(known)}"
         for pattern in route.match.get("source", ())
         if not any(fnmatchcase(source, pattern) for source in known)
     ]

@@ -1,7 +1,7 @@
 """The command line: ``mcp-sessions``.
 
-``command`` has what all commands share, ``screen`` what people see, ``failures`` what is told when something goes
-wrong; every other module is a command or a group of them.
+``command`` contains what all commands share, ``screen`` the output for people, and ``failures`` the error messages.
+Every other module is a command or a group of commands.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""``mcp-sessions``: the command line, put together."""
+"""``mcp-sessions``: assembles the command line from its commands."""
 
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from consumer.cli.command import Config, Invocation, Json, Prefix, Url
 
 
 class _Root(TyperGroup):
-    """The root of all commands: it says of a value that does not fit what it must be, in our words."""
+    """The root of all commands. It describes invalid values in our own words."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that is named."""
@@ -52,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-"""The root; typer adds ``--install-completion``."""
+"""The root command; typer adds ``--install-completion``."""
 
 
 def _version(wanted: bool) -> None:

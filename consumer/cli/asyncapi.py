@@ -1,4 +1,4 @@
-"""``mcp-sessions asyncapi``: everything that crosses the wire, for programs."""
+"""``mcp-sessions asyncapi``: prints the AsyncAPI document of all messages."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import sys

@@ -1,4 +1,4 @@
-"""``mcp-sessions bridge``: processes beside a telephony system that publish what it tells."""
+"""``mcp-sessions bridge``: processes beside a telephony system that publish its call events."""
 # ruff: noqa: PLC0415 - the configuration is checked before what takes long is imported
 
 import os

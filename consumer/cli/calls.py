@@ -1,4 +1,4 @@
-"""``mcp-sessions calls``: telephony events by hand, from files."""
+"""``mcp-sessions calls``: sends telephony events from files."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import sys
@@ -29,10 +29,10 @@ FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 UNRECOGNISED = "unrecognised"
-"""What a body is that no translator takes."""
+"""The outcome for a body that no translator recognises."""
 
 NEAREST = 3
-"""How many refusals are told of a body that nobody knows."""
+"""How many refusals are shown for a body that no translator recognises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """One file, where it goes, and what a worker will make of it."""
+    """One file: where it goes, and the outcome that a worker would give it."""
 
     file: str
     exchange: str
@@ -132,7 +132,7 @@ async def send(
 
 
 async def _publish(invocation: Invocation, events: list[tuple[Sendable, bytes]], exchange: str | None) -> None:
-    """Publish one after the other; if that ends early, say how far it came."""
+    """Publish one event after the other. If that ends early, print how many were sent."""
     sent: list[Sendable] = []
     try:
         async with invocation.client() as client:
@@ -147,7 +147,7 @@ async def _publish(invocation: Invocation, events: list[tuple[Sendable, bytes]],
 
 
 def _tell_refused(refused: list[Sendable], count: int, *, why: bool, as_json: bool) -> None:
-    """Say why nothing is sent."""
+    """Print why nothing is sent."""
     from consumer.cli.failures import Failure, tell
 
     what = "this is" if count == 1 else f"{len(refused)} of {count} are"
@@ -167,14 +167,14 @@ def _tell_refused(refused: list[Sendable], count: int, *, why: bool, as_json: bo
 
 
 def _tell_looks(looks: list[Looked], *, all_of_them: bool) -> None:
-    """Why translators refuse a body: all of them, else those that come nearest, and none where one knows the body."""
+    """Print why translators refuse a body: all of them, or the nearest ones. None if one recognises it."""
     if not all_of_them and any(not look.refused for look in looks):
         return
     shown = looks if all_of_them else looks[:NEAREST]
     for look in shown:
         say(f"  {look.source}: {f'not its own: {look.refused}' if look.refused else 'takes it'}", style="dim")
     if len(shown) < len(looks):
-        say(f"  {len(looks) - len(shown)} more are less like it: --why shows them", style="dim")
+        say(f"  {len(looks) - len(shown)} more translators fit even less: --why shows them", style="dim")
 
 
 def _read(file: str) -> bytes:

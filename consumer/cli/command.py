@@ -1,6 +1,6 @@
-"""What all commands share: where the broker is, in what form the answer comes, and how it ends (``exit_codes``).
+"""What all commands share: the broker's address, the form of the output, and the exit code (``exit_codes``).
 
-Commands import what is heavy when they run, so that ``--help`` and completion are quick.
+Commands import large modules only when they run, so that ``--help`` and completion are quick.
 """
 # ruff: noqa: PLC0415 - see above
 
@@ -68,12 +68,12 @@ _EVERYWHERE: dict[str, tuple[Any, Any]] = {
 
 
 _OPTIONS = {"AMQP_URL": "--url", "MCP_SESSIONS_PREFIX": "--prefix"}
-"""The variables that options stand for."""
+"""The environment variable of each option."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The options that every command takes, before its name or behind it."""
+    """The options that every command takes, before or after its name."""
 
     url: str | None = None
     prefix: str | None = None
@@ -90,7 +90,7 @@ class Invocation:
         )
 
     def settings(self, environment: Mapping[str, str] | None = None) -> "Settings":
-        """The settings: the options over the environment (without one, that of the process), and that over the file.
+        """Return the settings. Options override the environment (default: the process's), which overrides the file.
 
         Raises:
             ConfigurationError: with every fault in it.
@@ -121,11 +121,11 @@ class Invocation:
 
     @asynccontextmanager
     async def link(self, name: str) -> AsyncIterator["Link"]:
-        """Open a link that declares nothing, unlike the client's.
+        """Open a link that, unlike the client's, declares nothing.
 
         Raises:
             BrokerUnreachable: there is no broker.
-            BrokerRefused: it does not let us in.
+            BrokerRefused: it refuses the login.
         """
         from consumer.broker.link import Link
         from consumer.broker.supervisor import PATIENCE, unreachable
@@ -147,7 +147,7 @@ C = TypeVar("C", bound=Callable[..., Coroutine[Any, Any, None] | None])
 
 
 def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
-    """Make a function a command: a coroutine or not, whose first parameter is the ``Invocation``.
+    """Make a command from a function or coroutine, whose first parameter is the ``Invocation``.
 
     Its errors become exit codes. The options that every command takes are added to its signature, which is what
     typer reads. A parameter that is a dataclass stands for its fields, which are options that several commands share.
@@ -161,7 +161,7 @@ def command(app: typer.Typer, name: str, **more: Any) -> Callable[[C], C]:
 
 
 def without_a_name(group: typer.Typer, **more: Any) -> Callable[[C], C]:
-    """Make a function what a group does where none of its commands is named; see ``command``."""
+    """Make a function the default of a group, for a line that names none of its commands; see ``command``."""
 
     def register(function: C) -> C:
         group.callback(invoke_without_command=True, **more)(_for_typer(function))
@@ -205,12 +205,12 @@ def _is_group(parameter: inspect.Parameter) -> bool:
 
 
 def _options(parameter: inspect.Parameter) -> Iterable[inspect.Parameter]:
-    """What a parameter of a command stands for."""
+    """Return the options that a parameter of a command stands for."""
     return inspect.signature(parameter.annotation).parameters.values() if _is_group(parameter) else (parameter,)
 
 
 def _guarded(invocation: Invocation, call: Callable[[], Coroutine[Any, Any, None] | None]) -> None:
-    """Run a command; raises ``typer.Exit`` with the code of what went wrong, after having said it."""
+    """Run a command. On an error, print it and raise ``typer.Exit`` with its code."""
     try:
         running = call()
         if running is not None:
@@ -233,13 +233,13 @@ R = TypeVar("R")
 
 
 def run(work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine for a command that is not one, because it asks the user something in between."""
+    """Run a coroutine for a command that is none, because it has to ask the user something first."""
     quiet_logs("broker.lost")
     return asyncio.run(work)
 
 
 def quiet_logs(*without: str) -> None:
-    """Log only what a person should know, on stderr, ``without`` the lines that the command prints itself."""
+    """Log only what a user should know, on stderr, ``without`` the lines that the command prints itself."""
     import logging
 
     from consumer.observability import configure_logging

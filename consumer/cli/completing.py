@@ -1,10 +1,10 @@
-"""What a shell completes: sessions, calls, services, workers and tools, as the running workers have them.
+"""Shell completion of sessions, calls, services, workers and tools, from the running workers.
 
 It is quick or silent: the user waits at most ``BOUND`` after Tab, and sees no error about a missing broker.
 Nothing counts as a use of a session.
 
-The scripts of bash and zsh evaluate what they are offered, and call ids come from whoever calls. So only words of
-letters that no shell cares about are offered, and everything else is left to be typed.
+The scripts of bash and zsh evaluate completions, and call ids come from callers. So only words without special
+characters are offered. The user has to type all others.
 """
 # ruff: noqa: PLC0415 - see consumer.cli.command
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from consumer.client import SessionClient
 
 BOUND = 0.7
-"""How long (s) the broker and the workers have."""
+"""How long (s) the broker and the workers may take."""
 
 CLOSING = 0.2
-"""How long (s) an open connection may take to be closed politely; the broker's log complains otherwise."""
+"""How long (s) closing the connection may take. Without a proper close, the broker logs a warning."""
 
 MOST = 200
 """How many words are offered at most."""
 
 LISTED = 2000
-"""How many sessions are looked through."""
+"""How many sessions are searched at most."""
 
 _HARMLESS = re.compile(r"[A-Za-z0-9_.@+:/#%,-]+")
 _NO_WORDS = re.compile(r"[^A-Za-z0-9_.,/ -]+")
 HELP = 60
 
 Offers = list[tuple[str, str]]
-"""Words, each with a few words about it; bash shows only the words."""
+"""Words with a short description each. Bash shows only the words."""
 
 Question = Callable[["SessionClient"], Awaitable[Offers]]
 
@@ -111,7 +111,7 @@ def event_patterns(incomplete: str) -> list[str]:
 
 
 def files(incomplete: str) -> list[str]:  # noqa: ARG001 - typer asks for it
-    """Nothing: a shell completes files by itself when it is offered nothing, and does it better."""
+    """Offer nothing, because the shell then completes files by itself."""
     return []
 
 
@@ -125,7 +125,7 @@ def _offers(context: typer.Context, incomplete: str, question: Question) -> Offe
 
 
 def _answer(invocation: Invocation, question: Question) -> Offers:
-    """Ask in a thread that is left alone when it takes too long: closing a connection that hangs would, too."""
+    """Ask in a thread that is abandoned if it takes too long, because closing a hanging connection would hang too."""
     import consumer.client  # noqa: F401 - takes long, and is not the broker's fault
     from consumer.observability import configure_logging
 
@@ -152,7 +152,7 @@ def _answer(invocation: Invocation, question: Question) -> Offers:
 
 
 def _invocation(context: typer.Context) -> Invocation:
-    """The options that have been typed so far, before the command's name and behind it."""
+    """Return the options typed so far, before and after the command's name."""
     found, at = Invocation(), context
     while True:
         given = at.params

@@ -1,4 +1,4 @@
-"""``mcp-sessions config``: what a configuration says, before a worker is started with it."""
+"""``mcp-sessions config``: checks a configuration before a worker uses it."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 from collections.abc import Collection
@@ -68,10 +68,10 @@ def check(
 
 
 _OF_WORKER = ("worker_id", "grace", "drain", "drain_timeout", "connect_timeout", "http_port", "log_level")
-"""The settings of a worker that its summary names; ``--json`` has all."""
+"""The worker's settings in the summary. ``--json`` has all."""
 
 _UNSET = {"worker_id": "a new one at each start", "http_port": "none"}
-"""What they are if nothing sets them."""
+"""The text for settings that are not set."""
 
 
 def _text(value: object) -> str:

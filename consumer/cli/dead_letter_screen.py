@@ -1,4 +1,4 @@
-"""Dead letters on a screen and as JSON."""
+"""Prints dead letters for people and as JSON."""
 
 import base64
 import json
@@ -51,7 +51,7 @@ def whole(letter: "DeadLetter") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A header as JSON has it: what it has no type for is text, and bytes that are no text are escaped in it."""
+    """Return a header in JSON. A type that JSON lacks becomes text, and bytes that are no text are escaped."""
     match value:
         case dict():
             return {name: _plain(one) for name, one in value.items()}
@@ -70,7 +70,7 @@ def _plain(value: Any) -> Any:
 
 
 LONGEST = 60
-"""How much of an id or a routing key a list shows; a message may bring 255 letters of each."""
+"""The most characters of an id or a routing key in a list. A message may have 255 of each."""
 
 
 def dead_letter_table(letters: "list[DeadLetter]") -> Table:
@@ -89,7 +89,7 @@ def dead_letter_table(letters: "list[DeadLetter]") -> Table:
 
 
 def shortened(word: str) -> str:
-    """A word of at most ``LONGEST`` letters, with the end that tells ids apart."""
+    """Return a word of at most ``LONGEST`` characters, with its end, which distinguishes ids."""
     return word if len(word) <= LONGEST else f"{word[: LONGEST - 13]}…{word[-12:]}"
 
 

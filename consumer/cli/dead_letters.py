@@ -1,6 +1,6 @@
 """``mcp-sessions dead-letters``: the dead-letter queue, where messages wait that no worker could handle.
 
-Looking takes nothing. What is replayed or dropped is named before: by id, by a filter, or by ``--all``.
+Listing removes nothing. A replay or drop needs an explicit selection: ids, a filter, or ``--all``.
 """
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
@@ -51,7 +51,7 @@ All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Which dead letters are meant, as options."""
+    """The options that select dead letters."""
 
     reason: Annotated[str | None, typer.Option(metavar="WORD", help="Only those with this reason.")] = None
     type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only messages of this type.")] = None
@@ -235,10 +235,10 @@ def _tell_dropped(dropped: "list[DeadLetter]", *, as_json: bool) -> None:
 
 
 def _meant(ids: list[str] | None, wanted: "Filter", *, everything: bool) -> "list[str] | Filter":
-    """What was named, in one way.
+    """Return the selected messages.
 
     Raises:
-        typer.BadParameter: in none, or in more than one.
+        typer.BadParameter: no selection was given, or more than one.
     """
     from consumer.broker.dead_letter import Filter
 

@@ -1,4 +1,4 @@
-"""``mcp-sessions demo``: two workers, calls of several platforms, a live table; and nothing of it left afterwards."""
+"""``mcp-sessions demo``: two workers, calls of several platforms, a live table. It leaves nothing behind."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import asyncio
@@ -63,7 +63,7 @@ async def demo(
 
 
 def _stop_on_signals(view: "DemoView") -> list[int]:
-    """Let the first signal end the demo in good order, and ignore more of them; returns the signals that came."""
+    """Let the first signal end the demo in an orderly way, and ignore further ones. Return the received signals."""
     came: list[int] = []
     running = asyncio.current_task()
     assert running is not None, "a command runs in a task"

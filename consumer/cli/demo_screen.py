@@ -1,4 +1,4 @@
-"""How the demo is watched: a live table on a terminal, lines anywhere else."""
+"""Shows the demo: as a live table on a terminal, and as lines elsewhere."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -19,17 +19,17 @@ from schemas.events import CloudEvent
 from schemas.sessions import SessionInfo
 
 AROUND = 6
-"""Lines of the live screen that are neither a call nor something that happened."""
+"""How many lines of the live screen are neither calls nor events."""
 
 BELOW = 9
-"""Lines that the last picture leaves for the figures below it."""
+"""How many lines the last picture leaves for the figures below it."""
 
 FEWEST_LINES = 3
 PLATFORM_WIDTH = max(len(part.platform) for part in PARTS)
 
 
 class _View:
-    """What both have in common: entering and leaving, which here does nothing."""
+    """The common part of both views."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
@@ -44,7 +44,7 @@ class _View:
 
 
 class PlainView(_View):
-    """Lines, each final once it is written."""
+    """Prints lines, which do not change later."""
 
     def say(self, sentence: str) -> None:
         """Show the current step."""
@@ -70,7 +70,7 @@ class PlainView(_View):
 
 
 class LiveView(_View):
-    """A table of the calls, and below it what happened last."""
+    """Draws a table of the calls, with the latest events below it."""
 
     def __init__(self, screen: Console) -> None:
         super().__init__(screen)
@@ -120,7 +120,7 @@ class LiveView(_View):
 
 
 def figures(summary: Summary) -> Table:
-    """The summary, for people."""
+    """Return the summary for people."""
     return facts(
         ("calls", f"{summary.calls} of {summary.platforms} platforms on {summary.workers} workers"),
         (

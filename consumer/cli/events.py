@@ -1,4 +1,4 @@
-"""``mcp-sessions events``: what happens to sessions, as it happens."""
+"""``mcp-sessions events``: prints events of sessions and workers as they happen."""
 
 import time
 from datetime import datetime
@@ -59,7 +59,7 @@ async def follow_events(
 
 
 class _Gaps:
-    """Tells of the times without a connection, in which events are missed."""
+    """Reports the times without a connection, in which events are missed."""
 
     def __init__(self) -> None:
         self._lost_at = 0.0
@@ -75,12 +75,12 @@ class _Gaps:
 
 
 def topic(pattern: str) -> str:
-    """A topic pattern; one word that is no wildcard says what happened: ``closed`` is ``*.closed.#``."""
+    """Return a topic pattern. A single word is an event's type: ``closed`` becomes ``*.closed.#``."""
     return pattern if "." in pattern or pattern in {"#", "*"} else f"*.{pattern}.#"
 
 
 def event_line(event: "CloudEvent") -> Text:
-    """An event as a line for people."""
+    """Return an event as a line for people."""
     return line_of(event.time, what_of(event), event.subject or "", about(event))
 
 

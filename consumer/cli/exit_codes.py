@@ -14,7 +14,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command ends with; ``worker`` has codes of its own beside these."""
+    """The exit code of a command. ``worker`` has further ones."""
 
     OK = 0
     ERROR = 1

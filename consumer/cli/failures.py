@@ -1,4 +1,4 @@
-"""Expected errors, as a command tells them: a code, a sentence, what to do next; never a traceback."""
+"""Turns expected errors into messages: a code, a sentence, and what to do next; never a traceback."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -43,7 +43,7 @@ HINTS: dict[ErrorCode | ClientErrorCode, str] = {
     ErrorCode.CAPACITY: "'mcp-sessions workers list' shows how full they are.",
 }
 UNREACHABLE_HINT = "Is it running? Name another one with --url or AMQP_URL."
-REFUSED_HINT = "User, password and vhost are those of --url or AMQP_URL; rabbitmqctl shows what there is."
+REFUSED_HINT = "Check user, password and vhost in --url or AMQP_URL; rabbitmqctl lists those of the broker."
 FORBIDDEN_HINT = "'mcp-sessions topology permissions' shows what each role needs."
 NO_DEAD_LETTER_HINT = "'mcp-sessions dead-letters list' shows the dead letters."
 NO_WORKER_RUNS_HINT = "Start one: mcp-sessions worker."
@@ -69,7 +69,7 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure | None:
-    """The text for an error; None if it is a bug of this program."""
+    """Return the message for an error; None if it is a bug of this program."""
     match error:
         case ConfigurationError():
             faults = [_known(asdict(fault)) for fault in error.faults]
@@ -109,7 +109,7 @@ def failure_of(error: Exception) -> Failure | None:
 
 
 def _known(details: Json) -> Json:
-    """Details without those that say nothing, such as the signal of a process that exited."""
+    """Return details without empty ones, such as the signal of a process that exited normally."""
     return {name: value for name, value in details.items() if value not in (None, "")}
 
 

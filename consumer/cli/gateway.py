@@ -1,4 +1,4 @@
-"""``mcp-sessions gateway``: the HTTP gateway as a process of its own."""
+"""``mcp-sessions gateway``: runs the HTTP gateway as a separate process."""
 # ruff: noqa: PLC0415 - the configuration is checked before what takes long is imported
 
 import typer

@@ -1,4 +1,4 @@
-"""``mcp-sessions openapi``: what the HTTP gateway takes and answers, for programs."""
+"""``mcp-sessions openapi``: prints the OpenAPI document of the HTTP gateway."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import sys

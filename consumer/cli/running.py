@@ -1,4 +1,4 @@
-"""Runs the programs that stay: their log, their traces, their event loop, their exit code."""
+"""Runs long-running programs: their log, their traces, their event loop, their exit code."""
 # ruff: noqa: PLC0415 - the configuration is checked before what takes long is imported
 
 import asyncio
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def begin_log(settings: "Settings", *, opens_sessions: bool = False) -> None:
-    """Configure the log as the settings say, and log what they warn of, as far as it concerns the program."""
+    """Configure the log, and log the warnings of the settings that concern this program."""
     from consumer.observability import configure_logging, get_logger
 
     configure_logging(settings.worker.log_level, settings.worker.log_format)
@@ -23,7 +23,7 @@ def begin_log(settings: "Settings", *, opens_sessions: bool = False) -> None:
 
 
 def exit_with(program: str, run: Callable[[], int]) -> NoReturn:
-    """End with the exit code that ``run`` returns, its traces exported under the name of the program."""
+    """Exit with the code that ``run`` returns. Its traces are exported under the program's name."""
     from consumer import __version__
     from consumer.observability import get_logger
     from consumer.observability.exporting import NoExporter, exporting
@@ -38,7 +38,7 @@ def exit_with(program: str, run: Callable[[], int]) -> NoReturn:
 
 
 def run_loop(running: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine to its end, on uvloop where there is one."""
+    """Run a coroutine to its end, with uvloop if it is installed."""
     try:
         import uvloop
     except ImportError:  # where there is none, asyncio's own loop does as well

@@ -1,7 +1,7 @@
-"""What people read: tables that fit 80 columns, times as ages, and nothing cut that somebody wants to copy.
+"""Output for people: tables that fit 80 columns, times as ages, and no cut in text that a user may want to copy.
 
-Answers go to stdout, everything else to stderr. What comes from telephony or from an MCP server may hold anything:
-it is never read as markup, and its control characters are shown, not obeyed.
+Answers go to stdout, everything else to stderr. Text from telephony or an MCP server may contain anything. It is never
+interpreted as markup, and its control characters are made visible.
 """
 
 import json
@@ -20,24 +20,24 @@ from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 1000
-"""Columns when the output is no terminal: piped output is not folded, and has one line for each row."""
+"""The columns of output that does not go to a terminal. Nothing is folded, and each row is one line."""
 
 _FILLING = re.compile(r" +(?=\n)| +$")
 
 BAR = 5
-"""Letters of a bar."""
+"""The width of a bar in characters."""
 
 Row: TypeAlias = Sequence[str | Text]
-"""The cells of a row; a ``Text`` is never folded."""
+"""The cells of a row. A ``Text`` is never folded."""
 
 GAP = 2
-"""Between columns."""
+"""The gap between columns."""
 
 NARROW = 10
-"""The narrowest that a column is folded to."""
+"""The narrowest width that a column is folded to."""
 
 WHOLE = 44
-"""How wide a column of ids is kept while another one can be folded: a UUID, and some more."""
+"""The width up to which a column of ids is kept while another one can be folded: a UUID and a few more."""
 
 STYLES = {
     "ready": "green",
@@ -74,7 +74,7 @@ def _is_screen(stream: TextIO) -> bool:
 
 
 class _Stripped:
-    """A stream without the blanks that fill lines up to the width of a table."""
+    """A stream that strips the trailing blanks of table lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -96,12 +96,12 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def answers() -> Console:
-    """The screen for what was asked: stdout."""
+    """Return the console for answers: stdout."""
     return _console()
 
 
 def problems() -> Console:
-    """The screen for everything else: stderr."""
+    """Return the console for everything else: stderr."""
     return _console(stderr=True)
 
 
@@ -112,7 +112,7 @@ def write_json(value: Any, *, line: bool = False) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A model as it came over the wire; whatever else JSON does not know as text."""
+    """Return a model as it was on the wire, and any other unknown type as text."""
     dump = getattr(value, "model_dump", None)
     return str(value) if dump is None else dump(mode="json", by_alias=True, exclude_unset=True)
 
@@ -140,7 +140,7 @@ def warn(sentence: str) -> None:
 
 
 def state(word: str) -> Text:
-    """Colour a state."""
+    """Return a state in its colour."""
     return Text(word, style=STYLES.get(word, ""))
 
 
@@ -151,9 +151,9 @@ def table(
     whole: Iterable[str] = (),
     width: int | None = None,
 ) -> Table:
-    """A table of rows, ``width`` wide at most (default: the screen). What does not fit is folded, never cut off.
+    """Return a table of rows, at most ``width`` wide (default: the screen). Long cells are folded, never cut off.
 
-    The columns named in ``whole`` are folded last: they hold what somebody wants to copy.
+    The columns named in ``whole`` are folded last, because users copy their text.
     """
     given = [list(row) for row in rows]
     widths = fit(
@@ -177,7 +177,7 @@ def table(
 
 @dataclass(frozen=True, slots=True)
 class Width:
-    """How wide a column would be, and how narrow it may get: in a first round, and when that is not enough."""
+    """The wanted width of a column, and how narrow it may get in a first and in a second round."""
 
     natural: int
     first: int
@@ -185,7 +185,7 @@ class Width:
 
     @classmethod
     def of(cls, header: str, cells: Sequence[str | Text], *, whole: bool) -> Self:
-        """The width of a column; bars and states (``Text``) are never folded."""
+        """Return the width of a column. Bars and states (``Text``) are never folded."""
         lines = [line for cell in cells for line in str(cell).split("\n")]
         natural = max(map(cell_len, (header, *lines)))
         if any(isinstance(cell, Text) for cell in cells):
@@ -195,7 +195,10 @@ class Width:
 
 
 def fit(columns: Sequence[Width], available: int) -> list[int]:
-    """Widths that fit into ``available``, the widest narrowed first; more than that only when nothing can give."""
+    """Return widths that fit into ``available``, narrowing the widest first.
+
+    The result is wider only if none can shrink.
+    """
     widths = [column.natural for column in columns]
     for bounds in ([column.first for column in columns], [column.last for column in columns]):
         while sum(widths) > available:
@@ -238,7 +241,7 @@ def duration(seconds: float) -> str:
 
 
 def bar(part: float, whole: float, label: str, *, full_is_bad: bool = False) -> Text:
-    """Return a small bar with its figure: how much of a whole is used, or left."""
+    """Return a small bar with its label: how much of a whole is used, or left."""
     share = min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
     filled = round(share * BAR)
     danger = share if full_is_bad else 1 - share

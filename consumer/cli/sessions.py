@@ -1,4 +1,4 @@
-"""``mcp-sessions sessions``: what is open, and opening and closing it by hand."""
+"""``mcp-sessions sessions``: lists, opens and closes sessions by hand."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import json
@@ -126,9 +126,9 @@ async def close_session(invocation: Invocation, session_id: SessionArgument) -> 
 
 
 def sessions_table(sessions: Collection["SessionInfo"], *, width: int | None = None) -> Table:
-    """A table of sessions; the state is a column only where there is something to say.
+    """Return a table of sessions. It has a column for the state only if a state is unusual.
 
-    It has no bars: a UUID, the id of a worker and a line for each session fit 80 columns without them.
+    It has no bars, because a UUID and the id of a worker must fit into 80 columns.
     """
     stateful = any(state_of(session) != "alive" for session in sessions)
     rows: list[Row] = [

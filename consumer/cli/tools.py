@@ -1,4 +1,4 @@
-"""``mcp-sessions tools``: what a session's MCP server can do, and doing it."""
+"""``mcp-sessions tools``: lists and calls the tools of a session's MCP server."""
 
 import json
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ async def call_tool(
 
 
 def tools_table(tools: "Sequence[Tool]") -> Table:
-    """A table of tools, with what they take."""
+    """Return a table of tools with their arguments."""
     rows = [[_signature(tool), (tool.description or tool.title or "").strip()] for tool in tools]
     return table("TOOL", "WHAT IT DOES", rows=rows)
 
@@ -121,13 +121,16 @@ def _signature(tool: "Tool") -> str:
 async def _input_schema(
     client: "SessionClient", session_id: str, name: str, service: str | None
 ) -> dict[str, Any] | None:
-    """What a tool takes. With a ``service`` there may be no session yet: its own listing opens none."""
+    """Return the input schema of a tool.
+
+    With a ``service`` it comes from the service's list, which opens no session.
+    """
     found = await (client.service_tools(service) if service else client.list_tools(session_id))
     schema = next((tool.input_schema for tool in found.tools if tool.name == name), None)
     return schema if isinstance(schema, dict) else None
 
 
 def _structured(result: "ToolCallResult") -> str:
-    """What to show of a result without text."""
+    """Return the text to show for a result without text."""
     shown = result.structured_content or result.content or "(no content)"
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, indent=2)

@@ -1,4 +1,4 @@
-"""``mcp-sessions topology``: what is declared on the broker, as data, for real, and the one against the other."""
+"""``mcp-sessions topology``: shows, declares and verifies the exchanges and queues on the broker."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 from dataclasses import asdict
@@ -71,7 +71,7 @@ async def apply(invocation: Invocation) -> None:
             else:
                 answers().print(_findings(problems))
                 refused = all(one.state == "refused" for one in problems)
-                why = "this user may not declare it" if refused else "what is there is something else"
+                why = "this user may not declare it" if refused else "it exists with other settings"
                 say(f"Not applied: {why}.", style="red")
                 if refused:
                     say(OPERATORS)
@@ -139,7 +139,7 @@ def show_permissions(
 
 
 def needed(settings: "Settings") -> "Topology":
-    """The topology that these settings make."""
+    """Return the topology for these settings."""
     from consumer.broker.topology import CallExchange, Names, cluster_topology
 
     own = settings.worker

@@ -1,4 +1,4 @@
-"""What is typed on a command line, as values."""
+"""Parses values from the command line."""
 
 import json
 import re
@@ -15,7 +15,7 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        typer.BadParameter: it is none; a usage error, exit code 2.
+        typer.BadParameter: it is not a JSON object. This is a usage error, exit code 2.
     """
     try:
         value = json.loads(text)
@@ -27,10 +27,10 @@ def json_object(text: str, what: str) -> dict[str, Any]:
 
 
 def moment(text: str, what: str) -> datetime:
-    """Parse a time: ISO 8601 (without an offset: of this machine), or how long ago, as ``90s``, ``10m``, ``2h``.
+    """Parse a time: ISO 8601 (without an offset in this machine's zone), or an age such as ``90s``, ``10m``, ``2h``.
 
     Raises:
-        typer.BadParameter: neither the one nor the other.
+        typer.BadParameter: it is neither.
     """
     if found := re.fullmatch(r"(\d{1,9})([smhd])", text.strip()):
         return datetime.now(UTC) - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
@@ -41,12 +41,12 @@ def moment(text: str, what: str) -> datetime:
 
 
 def tool_arguments(given: Sequence[str], schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The arguments of a tool call: one JSON object, or ``key=value`` pairs.
+    """Parse the arguments of a tool call: one JSON object, or ``key=value`` pairs.
 
     A value is text, unless the tool's input ``schema`` says that it is something else: then it is read as JSON.
 
     Raises:
-        typer.BadParameter: neither the one nor the other.
+        typer.BadParameter: it is neither.
     """
     if len(given) == 1 and given[0].lstrip().startswith("{"):
         return json_object(given[0], "ARGS")
@@ -60,14 +60,14 @@ def tool_arguments(given: Sequence[str], schema: Mapping[str, Any] | None = None
 
 
 def wants_schema(given: Sequence[str]) -> bool:
-    """Whether reading these arguments depends on the tool's input schema: one of the values may be more than text."""
+    """Return whether parsing these arguments needs the tool's input schema, because a value may not be text."""
     if len(given) == 1 and given[0].lstrip().startswith("{"):
         return False
     return any(not isinstance(_parsed(pair.partition("=")[2]), str) for pair in given)
 
 
 def _types(schema: Mapping[str, Any] | None, name: str) -> set[str]:
-    """The JSON types that a schema allows for a property; empty when it does not say."""
+    """Return the JSON types that a schema allows for a property; empty if it does not say."""
     properties = (schema or {}).get("properties")
     declared = properties.get(name) if isinstance(properties, dict) else None
     found: set[str] = set()

@@ -85,7 +85,7 @@ async def get_worker(
 
 
 def services_table(worker: "WorkerInfo", failing: "Collection[str]" = ()) -> Table:
-    """A table of the services of a worker."""
+    """Return a table of the services of a worker."""
     rows: list[Row] = [
         [
             name,
@@ -100,7 +100,7 @@ def services_table(worker: "WorkerInfo", failing: "Collection[str]" = ()) -> Tab
 
 
 def workers_table(workers: "Collection[WorkerInfo]") -> Table:
-    """A table of workers."""
+    """Return a table of workers."""
     rows: list[Row] = [
         [
             worker.worker_id,

@@ -1,4 +1,4 @@
-"""A worker or a gateway as a child process, which the demo and the benchmarks start alike."""
+"""Starts a worker or a gateway as a child process, for the demo and the benchmarks."""
 
 import asyncio
 import json

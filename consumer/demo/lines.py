@@ -1,4 +1,4 @@
-"""How calls reach the workers: over RabbitMQ, or over HTTP as SignalWire's do, signed."""
+"""The ways of calls to the workers: over RabbitMQ, or over HTTP with signatures, as SignalWire does."""
 
 import base64
 import contextlib
@@ -34,16 +34,16 @@ LEAVING = 5.0
 
 
 class Line(Protocol):
-    """A way for a call's events and tool calls."""
+    """A way for the events and tool calls of a call."""
 
     async def tell(self, call: PlayedCall, event: str) -> None:
         """Report an event of the call; ``event`` names its sample."""
 
     async def use(self, call: PlayedCall, tool: str, arguments: Json) -> Json:
-        """Call a tool of the call's todo list, and return what it has answered.
+        """Call a tool of the call's todo list, and return its answer.
 
         Raises:
-            DemoFailed: it has answered with an error.
+            DemoFailed: the answer is an error.
         """
 
 
@@ -73,7 +73,7 @@ class RabbitMQLine:
 
 
 class SignalWireLine:
-    """Events as webhooks, tool calls as SWAIG functions; each request is signed as SignalWire signs it."""
+    """Sends events as webhooks and tool calls as SWAIG functions, signed as SignalWire signs them."""
 
     def __init__(self, http: httpx2.AsyncClient, base: str, key: str) -> None:
         self.http = http
@@ -103,7 +103,7 @@ class SignalWireLine:
         """Check that the gateway refuses a request with a wrong signature.
 
         Raises:
-            DemoFailed: it was let in.
+            DemoFailed: the request was accepted.
         """
         answer = await self._post(EVENTS, b'{"event_type": "calling.call.state"}', JSON, secrets.token_hex(16))
         if answer.status_code != 403:
@@ -120,7 +120,7 @@ class SignalWireLine:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The ways that calls come by."""
+    """The ways of all calls."""
 
     rabbitmq: RabbitMQLine
     signalwire: SignalWireLine
@@ -131,7 +131,7 @@ class Lines:
 
 
 def signature(key: str, url: str, body: bytes, content_type: str) -> dict[str, str]:
-    """The headers with which SignalWire signs a request.
+    """Return the headers with which SignalWire signs a request.
 
     JSON: the URL and the body, as HMAC-SHA256 in hex. Forms, of cXML: the URL and the sorted fields, as HMAC-SHA1 in
     base 64. Source: signalwire-sdk 3.7, ``core/security/webhook_validator.py``.

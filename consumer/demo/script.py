@@ -1,4 +1,4 @@
-"""The calls of the demo: events as the platforms send them, with fresh call ids so that every run is a new one."""
+"""The calls of the demo: events as the platforms send them, with new call ids in every run."""
 
 import secrets
 import string
@@ -15,7 +15,7 @@ SHORT_TIMEOUT = 4.0
 """The idle timeout (s) of the one call whose session is left to expire."""
 
 TIMEOUT = 60.0
-"""The same for all others."""
+"""The idle timeout (s) of all other calls."""
 
 
 def _uuid() -> str:
@@ -37,28 +37,28 @@ class PlatformExchange:
     name: str
     type: str
     routing_key: str
-    """What the platform publishes under; the call id of the samples stands in it."""
+    """The routing key that the platform uses, with the call id of the samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one platform plays: how its calls start and end."""
+    """The part of one platform: how its calls start and end."""
 
     platform: str
     source: str
-    """What its translator calls it."""
+    """The name of its translator."""
     started: str
     ended: str
     call_id: str
-    """The call id that stands in both samples."""
+    """The call id in both samples."""
     todos: tuple[str, ...]
-    """What is put on the call's todo list."""
+    """The todos that the call adds to its list."""
     fresh_id: Callable[[], str] = _uuid
     content_type: str = JSON
     exchange: PlatformExchange | None = None
-    """None: the exchange of call events."""
+    """The platform's exchange. None: the exchange of call events."""
     over_http: bool = False
-    """Whether its events and tool calls come to the HTTP gateway, and not over RabbitMQ."""
+    """Whether its events and tool calls go to the HTTP gateway, and not over RabbitMQ."""
     expires: bool = False
     """Whether the call goes quiet, so that its session expires before the call ends."""
 

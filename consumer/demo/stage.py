@@ -1,8 +1,8 @@
-"""What the demo needs around it: two workers as processes, their configuration, names of its own on the broker.
+"""The surroundings of the demo: two worker processes, their configuration, and names on the broker.
 
-Whatever way the demo ends, all of it is gone afterwards: the workers are asked to leave, and ended when they do not;
-the queues and exchanges are deleted; the folder is removed. If the demo itself is killed outright, the kernel asks the
-workers to leave where ``setpriv`` is there to arrange for that.
+However the demo ends, everything is removed afterwards: the workers are told to shut down, and killed if they do not;
+the queues and exchanges are deleted; the folder is removed. If the demo itself is killed, the kernel signals the
+workers, if ``setpriv`` is installed.
 """
 
 import asyncio
@@ -30,25 +30,25 @@ from schemas.ids import WorkerId
 
 WORKERS = ("demo-1", "demo-2")
 LEAVING = 15.0
-"""How long (s) a worker may take to leave before it is ended."""
+"""How long (s) a worker may take to shut down before it is killed."""
 
 LOG_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the demo plays."""
+    """The folder, the broker and the prefix of the demo."""
 
     url: str
     prefix: str
     folder: Path
 
     def exchange(self, name: str) -> str:
-        """A platform's exchange, under our prefix: the real one may be on the same broker."""
+        """Return a platform's exchange under our prefix, because the real one may be on the same broker."""
         return f"{self.prefix}.{name}"
 
     def call_exchanges(self) -> list[CallExchange]:
-        """The platforms' exchanges, as the workers are to bind them."""
+        """Return the platforms' exchanges for the workers' configuration."""
         return [
             CallExchange(self.exchange(part.exchange.name), part.exchange.type, "#")  # type: ignore[arg-type]
             for part in PARTS
@@ -83,13 +83,13 @@ def configuration(place: Place) -> dict[str, object]:
 
 
 class DemoWorker:
-    """One of the demo's workers: a process of its own, which outlives no demo."""
+    """One of the demo's workers: a process that never outlives the demo."""
 
     def __init__(self, worker_id: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.worker_id = worker_id
         self.process = process
         self.overdue = False
-        """Whether it took too long to leave."""
+        """Whether its shutdown took too long."""
         self._log = log
 
     def last_words(self) -> str:
@@ -144,7 +144,7 @@ async def place_for(url: str, prefix: str) -> AsyncIterator[Place]:
 
 @contextlib.asynccontextmanager
 async def workers_at(place: Place, watch: Watch) -> AsyncIterator[Sequence[DemoWorker]]:
-    """Run two workers. If one ends too soon, the demo fails, and that is the reason of any other failure."""
+    """Run two workers. If one ends too soon, the demo fails for this reason."""
     workers: list[DemoWorker] = []
     watching: list[asyncio.Task[None]] = []
     try:
@@ -174,7 +174,7 @@ def _ended(worker: DemoWorker, code: int) -> DemoFailed:
 
 
 async def _declare_names(place: Place) -> None:
-    """Declare what the workers would: the demo follows their events from the first one on."""
+    """Declare what the workers would, so that the demo can follow their events from the beginning."""
     link = Link(place.url, "mcp-sessions demo setup")
     try:
         await link.open()

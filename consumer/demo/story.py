@@ -1,4 +1,4 @@
-"""What happens in the demo, from the first call to the last, and what has to come true."""
+"""The story of the demo, from the first call to the last, with its checks."""
 
 import asyncio
 import contextlib
@@ -18,19 +18,19 @@ from schemas.events import CloudEvent
 from schemas.sessions import SessionInfo
 
 STARTING = 20.0
-"""How long (s) the workers, and then a session, may take to start: an MCP server takes a second of CPU."""
+"""How long (s) the workers, and then a session, may take to start. An MCP server needs a second of CPU."""
 
 ENDING = 10.0
 CONNECT_TIMEOUT = 1.0
 BETWEEN_CALLS = 0.25
 LOOK = 0.5
-"""How often (s) the workers are asked what is open."""
+"""How often (s) the workers are asked for the open sessions."""
 
 DRAW = 0.125
 
 
 class DemoView(Protocol):
-    """Where the demo is watched; entered before it begins."""
+    """The view of the demo. It is entered before the demo begins."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -50,14 +50,14 @@ class DemoView(Protocol):
         """Show the sessions that the workers list."""
 
     def draw(self, watch: Watch) -> None:
-        """How things stand; called several times a second."""
+        """Draw the present state. Called several times a second."""
 
 
 async def play(url: str, prefix: str, view: DemoView) -> Summary:
     """Play the demo and return its figures. It leaves nothing behind, however it ends.
 
     Raises:
-        DemoFailed: something did not come true.
+        DemoFailed: a check failed.
         CannotConnect: there is no broker.
     """
     began, watch = time.monotonic(), Watch()
@@ -117,7 +117,7 @@ async def _calls(client: SessionClient, lines: Lines, watch: Watch, view: DemoVi
 
 
 async def _talk(lines: Lines, call: PlayedCall, watch: Watch, view: DemoView) -> None:
-    """One call from its start to the end of what its agent does with its tools."""
+    """Play one call, from its start to its agent's last tool call."""
     call.published = time.monotonic()
     await _tell(lines, call, call.part.started, watch)
     await watch.until(
@@ -149,7 +149,7 @@ async def _tell(lines: Lines, call: PlayedCall, event: str, watch: Watch) -> Non
 
 
 async def _compare_listing(client: SessionClient, watch: Watch, view: DemoView) -> None:
-    """What the workers list over RPC must be what their events tell, whichever of both is heard first."""
+    """Check that the workers' list of sessions agrees with their events."""
     before = watch.open_calls()
     page = await client.list_sessions()
     listed = set(page.sessions)
@@ -158,7 +158,7 @@ async def _compare_listing(client: SessionClient, watch: Watch, view: DemoView) 
     view.listing(page.sessions.values())
     await watch.until(
         lambda: watch.open_calls() <= listed <= before,
-        f"the workers list {sorted(listed)}, and tell by their events of {sorted(watch.open_calls())}",
+        f"the workers list {sorted(listed)}, but their events name {sorted(watch.open_calls())}",
         within=ENDING,
     )
 

@@ -1,4 +1,4 @@
-"""What is seen of the calls: noted as it happens, and nothing noted that was not seen."""
+"""Records what happens to the calls of the demo."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ REJECTED = "mcp.session.rejected"
 
 
 class DemoFailed(Exception):
-    """Something did not come true; the message is a sentence about it."""
+    """A check failed; the message is a sentence about it."""
 
 
 @dataclass(slots=True)
 class PlayedCall:
-    """One call, as far as it has come. Moments are of the monotonic clock."""
+    """The state of one call. Times are of the monotonic clock."""
 
     part: Part
     call_id: str
@@ -29,14 +29,14 @@ class PlayedCall:
     worker_id: str = ""
     todos: int = 0
     listed: SessionInfo | None = None
-    """Its session as the workers listed it last; None when they did not."""
+    """Its session in the workers' latest list; None if it was not there."""
     ended: str = ""
-    """The word of its session's terminal event."""
+    """The type of its session's terminal event."""
     reason: str = ""
 
     @property
     def state(self) -> str:
-        """One word for people."""
+        """The state in one word."""
         if self.ended:
             return self.ended
         if self.opened is not None:
@@ -46,7 +46,7 @@ class PlayedCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One tool call, and how long its answer took (s), as its caller sees it."""
+    """One tool call, and how long (s) its caller waited for the answer."""
 
     call_id: str
     tool: str
@@ -57,13 +57,13 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Watch:
-    """Everything that was seen in one run."""
+    """The records of one run."""
 
     calls: dict[str, PlayedCall] = field(default_factory=dict)
     events: list[CloudEvent] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
     webhooks: int = 0
-    """How many call events the HTTP gateway has taken."""
+    """The number of call events that the HTTP gateway has taken."""
     _failure: DemoFailed | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -87,7 +87,7 @@ class Watch:
         self._changed.set()
 
     def fail(self, failure: DemoFailed) -> None:
-        """End every wait; the first failure counts."""
+        """End every wait with a failure. The first one counts."""
         self._failure = self._failure or failure
         self._changed.set()
 
@@ -95,7 +95,8 @@ class Watch:
         """Wait for a condition.
 
         Raises:
-            DemoFailed: it was not, within so many seconds; ``what`` says what was waited for. Or ``fail`` was called.
+            DemoFailed: the condition was not met within this many seconds (``what`` describes it), or ``fail`` was
+                called.
         """
         try:
             async with asyncio.timeout(within):
@@ -121,7 +122,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A run in figures; durations are seconds."""
+    """The figures of a run. Durations are in seconds."""
 
     calls: int
     platforms: int
@@ -132,13 +133,13 @@ class Summary:
     tool_calls: int
     calls_over_http: int
     webhooks: int
-    """Call events that the HTTP gateway took, each with a signature that holds."""
+    """Call events that the HTTP gateway took, each with a valid signature."""
     swaig_calls: int
-    """Tool calls that came to the HTTP gateway; ``tool_calls`` counts them as well."""
+    """Tool calls over the HTTP gateway. ``tool_calls`` includes them."""
     first_session: float
     """From the publishing of the first call's start to the first session's ``created``."""
     slowest_session: float
-    """The longest from the publishing of a start to its ``created``."""
+    """The longest time from the publishing of a start to its ``created``."""
     slowest_tool_call: float
     slowest_tool: str
     median_tool_call: float
@@ -146,7 +147,7 @@ class Summary:
 
 
 def summary_of(watch: Watch, *, workers: int, took: float) -> Summary:
-    """The figures of a run in which every call had its session and every session a tool call."""
+    """Return the figures of a run in which every call had a session, and every session a tool call."""
     calls = list(watch.calls.values())
     starts = [call.published for call in calls if call.published is not None]
     opened = [call.opened for call in calls if call.opened is not None]

@@ -63,7 +63,7 @@ class Senders:
         self._refusals = RefusalCounter()
 
     def identify(self, request: Request, body: bytes, platform: Platform = "signalwire") -> Sender:
-        """The sender of a platform's webhook: itself when one of its keys has signed, else the holder of credentials.
+        """Return the sender of a platform's webhook: the platform if one of its keys signed it, or who has credentials.
 
         Raises:
             Refused: 403 without a body if the signature is wrong, 401 if there are no credentials either.

@@ -70,7 +70,7 @@ def _look(name: str, sentence: str, *labels: str) -> dict[str, Declared]:
 
 DELIVERIES = _counter(
     "deliveries_total",
-    "How many messages were taken from queues, by outcome: the word that the message's line in the log has, such as "
+    "How many messages were taken from queues, by outcome: the same word as in the message's log line, such as "
     "opened, not_opened, failed or dead_lettered",
     "type",
     "outcome",
@@ -138,8 +138,8 @@ HTTP_REQUEST = _seconds("http_request", "How long the HTTP gateway took for requ
 BRIDGE_EVENTS = _counter(
     "bridge_events_total",
     "How many events of its PBX a bridge handled: published (the broker has confirmed them), ignored (they do "
-    "not concern the life of a call), made_up (for what it missed), over and lost (there was no room while the broker "
-    "was away)",
+    "not concern the life of a call), made_up (by the bridge, for events that it missed), over (dropped for lack of "
+    "room, because a later event made them needless) and lost (dropped for lack of room)",
     "outcome",
 )
 BRIDGE_GAPS = _counter("bridge_gaps_total", "How many times a bridge was cut off from its PBX")
@@ -149,7 +149,7 @@ BRIDGE_GAPS = _counter("bridge_gaps_total", "How many times a bridge was cut off
 EVENTS_PUBLISHED = _counter("events_published_total", "How many events the broker has confirmed", "type")
 EVENT_DELAY = _seconds("event_delay", "How long events took until the broker had confirmed them")
 RECONNECTS = _counter("reconnects_total", "How many times a link to the broker was restored")
-LOOP_LAG = _seconds("loop_lag", "How late the event loop runs what is due")
+LOOP_LAG = _seconds("loop_lag", "How late the event loop runs scheduled callbacks")
 
 
 @dataclass(frozen=True, slots=True)

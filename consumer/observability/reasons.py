@@ -32,7 +32,7 @@ def reason_of(error: BaseException | None) -> str:
         case ConnectionError() | EOFError() if not text:
             return "the connection was closed"
         case _:
-            return text or f"it failed without a word ({type(error).__name__})"
+            return text or f"it failed without a message ({type(error).__name__})"
 
 
 def _is_refused(error: OSError, text: str) -> bool:

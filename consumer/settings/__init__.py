@@ -1,4 +1,4 @@
-"""Configuration: a file, the environment over it, and every fault named at once. Knows no broker, starts nothing."""
+"""Configuration: a file, overridden by the environment. All faults are reported at once. Starts nothing."""
 
 from consumer.settings.asterisk_settings import AsteriskSettings
 from consumer.settings.broker_url import BrokerUrl

@@ -73,12 +73,12 @@ class AsteriskSettings(Section):
 
     @property
     def speaks(self) -> Literal["ari", "ami"]:
-        """The interface of Asterisk that the address belongs to."""
+        """The interface of Asterisk, as the address says."""
         return "ari" if self.url.startswith("http") else "ami"
 
     @property
     def credentials(self) -> tuple[str, str]:
-        """User and password in clear; what is not set is empty."""
+        """User and password in clear text; empty if not set."""
         return self.user or "", self.password.get_secret_value() if self.password else ""
 
     @property

@@ -1,4 +1,4 @@
-"""Where the broker is: a URL that is never printed with its password."""
+"""The broker's address: a URL that is never printed with its password."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from consumer.broker.url import without_password
 
 VARIABLES = ("AMQP_URL", "CLOUDAMQP_URL", "RABBITMQ_URL")
-"""Where it is looked for, in this order; a variable that is empty counts as not set."""
+"""The variables that are searched for it, in this order. An empty variable counts as not set."""
 
 DEFAULT = "amqp://guest:guest@localhost:5672/"
 
@@ -20,5 +20,5 @@ class BrokerUrl(SecretStr):
 
 
 def variable_of(env: Mapping[str, str]) -> str | None:
-    """The variable that says where the broker is; None when none does and the default counts."""
+    """Return the variable that contains the broker's URL; None if none does and the default applies."""
     return next((name for name in VARIABLES if env.get(name)), None)

@@ -1,4 +1,4 @@
-"""Settings as they may be shown: what ``config check`` prints."""
+"""The settings in the form that ``config check`` prints."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""``MCP_SESSIONS_<NAME>``: any single setting of ``[session]`` and ``[worker]``, over what the file says.
+"""``MCP_SESSIONS_<NAME>``: any setting of ``[session]`` and ``[worker]``, which overrides the file.
 
 Those of ``[gateway]`` are ``MCP_SESSIONS_GATEWAY_<NAME>``, those of ``[asterisk]`` ``MCP_SESSIONS_ASTERISK_<NAME>``.
-``PORT``, which platforms set, is the gateway's port where nothing else says one.
+``PORT``, which platforms set, is the gateway's port if no other setting names one.
 """
 
 import json
@@ -19,13 +19,13 @@ from schemas.text import unknown_field
 
 PREFIX = "MCP_SESSIONS_"
 NOT_SETTINGS = ("MCP_SESSIONS_CONFIG", "MCP_SESSIONS_WORKER")
-"""Variables with our prefix that are no settings: where the file is, and the mark of what a worker started."""
+"""Variables with our prefix that are no settings: the path of the file, and the mark of started processes."""
 
 _AS_JSON = ("call_exchanges", "services", "routes", "tokens", "rate_limits", "webhooks")
 
 
 def variables() -> dict[str, KeyPath]:
-    """Every variable, and the setting that it sets."""
+    """Return every variable with the setting that it sets."""
     sections: dict[str, type[BaseModel]] = {"session": SessionSettings, "worker": WorkerSettings}
     paths: list[KeyPath] = [(section, name) for section, model in sections.items() for name in model.model_fields]
     ours = {f"{PREFIX}{str(keys[-1]).upper()}": keys for keys in [*paths, ("services",), ("routes",)]}
@@ -38,7 +38,7 @@ def variables() -> dict[str, KeyPath]:
 
 
 def apply_environment(table: Table, env: Mapping[str, str], fault: Callable[[Fault], None]) -> dict[KeyPath, str]:
-    """Write what the environment says into ``table``; returns which variable each setting came from.
+    """Write the settings in the environment into ``table``. Return the variable of each setting.
 
     A variable that is empty counts as not set. A list or table replaces that of the file as a whole.
     """

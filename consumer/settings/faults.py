@@ -1,4 +1,4 @@
-"""Everything that is wrong with a configuration, told in one go and by key."""
+"""Collects all faults of a configuration, with their keys."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from consumer.settings.fields import first_sentence, meaning_of
 from schemas.text import problem_of, unknown_field
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands: ``("services", "todo", "command")``."""
+"""The path of a value: ``("services", "todo", "command")``."""
 
 _HIDDEN = ("env", "headers", "url", "command", "sha256")
-"""Keys whose values are not repeated in an error: they may hold secrets, or be the token instead of its hash."""
+"""Keys whose values no error repeats. They may contain secrets, or a token in place of its hash."""
 
 _TABLES = ("dict_type", "model_type", "model_attributes_type")
-"""Faults of a value that has the place of a table, and may be any of the table's secrets."""
+"""Faults of a value in place of a table, which may be any of the table's secrets."""
 
 _SAYS = {
     "missing": "is missing",
@@ -44,17 +44,17 @@ _PATTERNS = {
     "public_url": "must be an address like https://gateway.example.com",
     "call_header": "must be the name of an HTTP header",
 }
-"""What is said of a text whose pattern is not that of a name."""
+"""The messages for texts that do not match a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: the key as the person wrote it, and what to write instead."""
+    """One fault: the key as the user wrote it, and what to write instead."""
 
     key: str
     problem: str
     meaning: str = ""
-    """What the setting is for, where there is such a setting."""
+    """The meaning of the setting, if there is such a setting."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self.problem}"
@@ -63,7 +63,7 @@ class Fault:
 class ConfigurationError(Exception):
     """The configuration cannot be used; ``faults`` has everything that is wrong with it.
 
-    ``warnings`` are the sentences that would have been told of it without the faults, as far as they are known.
+    ``warnings`` are the warnings about it, as far as they are known despite the faults.
     """
 
     def __init__(self, faults: Iterable[Fault], warnings: Iterable[str] = ()) -> None:
@@ -80,7 +80,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[KeyPath, str]) -> Iterator[Fault]:
-    """Pydantic's faults in our words; ``written`` maps paths to the names that their values were given under."""
+    """Return pydantic's faults in our words. ``written`` maps paths to the names that the user wrote."""
     found = error.errors(include_url=False)
     lists = {fault["loc"][:-1] for fault in found if fault["loc"]}
     for fault in found:
@@ -100,9 +100,9 @@ def faults_of(error: ValidationError, model: type[BaseModel], written: Mapping[K
 def faults_behind(
     error: ValidationError, table: Mapping[str, Any], model: type[BaseModel], written: Mapping[KeyPath, str]
 ) -> Iterator[Fault]:
-    """The faults of whole tables that pydantic looks for only where each key is good: these keys are left out for it.
+    """Return the faults of whole tables, which pydantic checks only if each key is valid.
 
-    What is said of a table that has lost a key counts only if it names none of the lost keys.
+    Invalid keys are left out for this check. A fault counts only if it names none of them.
     """
     paths = [tuple(part for part in fault["loc"] if part != "[key]") for fault in error.errors(include_url=False)]
     rest = deepcopy(dict(table))
@@ -145,7 +145,7 @@ _WORD = re.compile(r"\w+")
 
 
 def key_of(path: KeyPath, written: Mapping[KeyPath, str]) -> str:
-    """A path by the name under which its value was given."""
+    """Return a path under the name that the user wrote."""
     for length in range(len(path), 0, -1):
         name = written.get(path[:length])
         if name is not None:
@@ -167,7 +167,7 @@ def _problem(path: KeyPath, kind: str, message: str, given: Any) -> str:
 
 
 def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
-    """Whether the setting at a path, or a list around it, is a secret, or a list of tables, which may have some."""
+    """Return whether the setting at a path is a secret, or may contain one."""
     for length in range(1, len(path) + 1):
         inside = _model_at(model, path[: length - 1])
         setting = inside.model_fields.get(str(path[length - 1])) if inside is not None else None
@@ -180,7 +180,7 @@ def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
 
 
 def _unknown(model: type[BaseModel], path: KeyPath) -> str:
-    """The fault of an unknown key; one that belongs into a table beside it is looked for there."""
+    """Return the fault of an unknown key. It names the neighbouring table if the key belongs there."""
     inside, name = _model_at(model, path[:-1]), str(path[-1])
     for key, found in inside.model_fields.items() if inside is not None else ():
         table = next((one for one in (found.annotation, *get_args(found.annotation)) if _is_model(one)), None)
@@ -194,13 +194,13 @@ def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
 
 
 def _keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys that a model has at a path inside it; none when the path leads nowhere we know."""
+    """Return the keys of a model at an inner path; none if the path is unknown."""
     inside = _model_at(model, path)
     return list(inside.model_fields) if inside is not None else []
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
-    """The model at a path inside another one."""
+    """Return the model at a path inside another one."""
     if not path:
         return model
     found = model.model_fields.get(str(path[0]))
@@ -214,7 +214,7 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
 
 
 def _meaning_at(model: type[BaseModel], path: KeyPath) -> str:
-    """The meaning of the setting at a path, in a sentence; empty if there is no such setting."""
+    """Return the meaning of the setting at a path in one sentence; empty if there is no such setting."""
     for length in range(len(path), 1, -1):
         inside = _model_at(model, path[: length - 1])
         if inside is not None and path[length - 1] in inside.model_fields:

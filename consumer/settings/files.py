@@ -1,4 +1,4 @@
-"""A configuration file as a table: TOML or JSON, variables filled in, SignalWire's sections understood."""
+"""Reads a configuration file: TOML or JSON, with variables filled in, and with SignalWire's sections."""
 
 import json
 import re
@@ -14,28 +14,28 @@ from schemas.text import unknown_field
 DEFAULT_FILE = "mcp-sessions.toml"
 OURS = ("session", "services", "routes", "worker", "gateway", "asterisk")
 SIGNALWIRES = ("server", "rate_limiting", "logging", "security")
-"""Sections of SignalWire's ``config.json`` that ours have another name for."""
+"""Sections of SignalWire's ``config.json`` that have another name here."""
 SIGNALWIRES_CERTIFICATE = Path("certs/server.pem")
 """Where SignalWire's gateway looks for a certificate with its key. If it is there, it serves HTTPS."""
 _UNDERSTOOD = ("server", "rate_limiting", "logging")
-"""Those of which something has a meaning here."""
+"""Those sections whose settings have a meaning here."""
 
 _VARIABLE = re.compile(r"\$\{([^}|]*)(?:\|([^}]*))?\}")
 _NOT_OURS = {"security": "the gateway reads these from [gateway]: allowed_hosts, allowed_origins, tls_cert"}
-"""Sections of SignalWire's gateway that mean nothing here, and why."""
+"""Sections of SignalWire's gateway that have no meaning here, and why."""
 
 Table = dict[str, Any]
 
 
 def find_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
-    """The file to read: the one that is asked for, else the default one if it is there."""
+    """Return the file to read: the requested one, or the default one if it exists."""
     named = path or (Path(env["MCP_SESSIONS_CONFIG"]) if env.get("MCP_SESSIONS_CONFIG") else None)
     default = Path(DEFAULT_FILE)
     return named or (default if default.exists() else None)
 
 
 def read_file(path: Path, env: Mapping[str, str]) -> Table:
-    """The file's table.
+    """Return the file's table.
 
     Raises:
         ConfigurationError: there is no such file, it cannot be read, or it is neither TOML nor JSON; with the line.
@@ -89,7 +89,7 @@ def understood(
 
 
 def _logging(section: Any, ours: Table, written: dict[KeyPath, str]) -> list[str]:
-    """Take the level over into ``worker``, unless that has its own."""
+    """Copy the level into ``worker``, unless that has its own."""
     section = section if isinstance(section, dict) else {}
     worker = ours.setdefault("worker", {})
     if "level" in section and isinstance(worker, dict) and "log_level" not in worker:
@@ -100,7 +100,7 @@ def _logging(section: Any, ours: Table, written: dict[KeyPath, str]) -> list[str
 
 
 def _gateway(server: Any, rate_limiting: Any, ours: Table, written: dict[KeyPath, str], file: Path) -> list[str]:
-    """Take what SignalWire's gateway has of its server over into ``gateway``, unless that says it itself."""
+    """Copy the settings of SignalWire's server into ``gateway``, unless that has its own."""
     taken, warnings, names = from_signalwire(server, rate_limiting)
     # It looks in its working directory, where its configuration is as well.
     places = (SIGNALWIRES_CERTIFICATE, file.parent / SIGNALWIRES_CERTIFICATE)

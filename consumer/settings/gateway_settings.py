@@ -27,18 +27,18 @@ Scope = Literal["gateway", "mcp", "mint", "events", "console"]
 ALL_SCOPES: tuple[Scope, ...] = ("gateway", "mcp", "mint", "events", "console")
 
 PUBLISHED = {"auth_password": "changeme", "auth_token": "optional-bearer-token"}
-"""Secrets that everybody knows: those of SignalWire's sample configurations, by their settings."""
+"""Published secrets: those in SignalWire's sample configurations, by their settings."""
 
 
 def _several(value: object) -> object:
-    """One text is a list of one; the environment separates several by commas."""
+    """Return one text as a list. In the environment, commas separate several."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def _nothing(value: object) -> object:
-    """An empty text stands for nothing, as in SignalWire's ``${MCP_AUTH_TOKEN|}``."""
+    """Return None for an empty text, as in SignalWire's ``${MCP_AUTH_TOKEN|}``."""
     return None if value == "" else value
 
 
@@ -104,7 +104,7 @@ class RateLimits(Section):
 
     @property
     def any(self) -> bool:
-        """Whether anything is limited."""
+        """Whether there is any limit."""
         return bool(self.default or self.tools or self.call or self.session_delete)
 
 
@@ -228,7 +228,7 @@ class GatewaySettings(Section):
 
     @property
     def local(self) -> bool:
-        """Whether ``host`` is reached from this machine only."""
+        """Whether ``host`` can be reached from this machine only."""
         if self.host == "localhost":
             return True
         try:
@@ -256,7 +256,7 @@ class GatewaySettings(Section):
 
     @property
     def documents(self) -> tuple[tuple[str, str], ...]:
-        """Each setting that names a document, and what it names."""
+        """Each setting that names a document, with its value."""
         named = {"gateway.document": self.document}
         named |= {f"gateway.webhooks.{platform}.document": told.document for platform, told in self.webhooks.items()}
         return tuple((setting, name) for setting, name in named.items() if name)
@@ -268,9 +268,9 @@ class GatewaySettings(Section):
 
 
 def certificate_problem(gateway: GatewaySettings) -> tuple[str, str] | None:
-    """The setting and the reason why HTTPS cannot be served; None if it can be, or is not wanted.
+    """Return the setting and the reason why HTTPS cannot be served; None if it can be, or is not configured.
 
-    Only who serves asks: other commands with the same file need not be able to read the key.
+    Only a serving gateway checks this. Other commands with the same file need not be able to read the key.
     """
     if gateway.tls_cert is None:
         return None
@@ -298,7 +298,7 @@ def certificate_problem(gateway: GatewaySettings) -> tuple[str, str] | None:
 
 
 AGENTS_TIMEOUT = 28.0
-"""SignalWire's agents wait 30 s for an answer, and some of that goes for the way."""
+"""The timeout (s) of SignalWire's agents is 30; a part of it is left for the network."""
 
 
 def second_thoughts(gateway: GatewaySettings) -> list[str]:
@@ -329,7 +329,7 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
 
 
 def counted_keys(keys: tuple[SecretStr, ...]) -> str:
-    """How many keys there are, in words."""
+    """Return the number of keys in words."""
     return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
 
 
@@ -346,7 +346,7 @@ _RATES = {
 def from_signalwire(
     server: Any, rate_limiting: Any
 ) -> tuple[dict[str, Any], list[str], dict[tuple[str | int, ...], str]]:
-    """The sections ``server`` and ``rate_limiting`` of SignalWire's ``config.json`` as ``[gateway]``, and warnings.
+    """Convert the sections ``server`` and ``rate_limiting`` of SignalWire's ``config.json`` to ``[gateway]``.
 
     The last result has the key in that file of each setting, by its path in ``[gateway]``.
 
@@ -372,7 +372,7 @@ def from_signalwire(
 
 
 def _ignored(section: str, given: Iterable[str], known: Collection[str], ours: str) -> list[str]:
-    """A warning for each key of a section of SignalWire's file that means nothing here."""
+    """Return a warning for each key of a section of SignalWire's file that has no meaning here."""
     return [
         f"{section}.{key}: ignored; {did_you_mean(key, known) or f'see [{ours}]'}".strip()
         for key in given

@@ -1,4 +1,4 @@
-"""From a file and the environment to settings, or to everything that is wrong with them."""
+"""Loads the settings from a file and the environment, or reports everything that is wrong with them."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from schemas.text import nearest
 
 
 def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
-    """The settings.
+    """Load the settings.
 
     Args:
         path: the configuration file; None takes ``MCP_SESSIONS_CONFIG``, else ``mcp-sessions.toml`` in the working
@@ -31,7 +31,7 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
         env: the environment; None takes that of the process.
 
     Raises:
-        ConfigurationError: something is wrong; it names everything that is.
+        ConfigurationError: something is wrong. The error lists all faults.
     """
     env = os.environ if env is None else env
     faults: list[Fault] = []
@@ -79,7 +79,7 @@ def _read(
 
 
 def _routes_without_service(table: Table) -> Iterator[Fault]:
-    """Looked for in the table as it was written, so that faults elsewhere do not hide these."""
+    """Find routes with unknown services in the unparsed table, so that faults elsewhere do not hide them."""
     services: Any = table.get("services", {})
     routes: Any = table.get("routes", [])
     if not isinstance(services, dict) or not isinstance(routes, list):
@@ -93,7 +93,7 @@ def _routes_without_service(table: Table) -> Iterator[Fault]:
 
 
 def _services_of_two_kinds(table: Table, written: Mapping[KeyPath, str]) -> Iterator[Fault]:
-    """Services with a command and a URL, looked for in the table as it was written: either may have its own fault."""
+    """Find services with a command and a URL in the unparsed table, because either may have its own fault."""
     services: Any = table.get("services", {})
     for name, service in services.items() if isinstance(services, dict) else ():
         if isinstance(service, dict) and None not in (service.get("command"), service.get("url")):
@@ -118,7 +118,7 @@ def _starts_that_nobody_awaits(settings: Settings) -> Iterator[str]:
 
 
 def _with_second_thoughts(settings: Settings) -> Settings:
-    """Add warnings about what is allowed and still hardly meant."""
+    """Add warnings about settings that are valid but probably a mistake."""
     thoughts, of_services = list(settings.warnings), list(settings.service_warnings)
     url = settings.amqp_url.get_secret_value()
     thoughts += unknown_parameters(url)

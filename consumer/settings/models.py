@@ -1,4 +1,4 @@
-"""What can be configured, and what holds when nothing is said. Durations are seconds."""
+"""The settings and their defaults. Durations are in seconds."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ from schemas.ids import NAME_PATTERN, ServiceName, ServiceNameField
 from schemas.internal import MAX_RECIPE
 
 AmqpName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@#,/+ -]{1,200}$")]
-"""An exchange's name, of the letters that the AMQP library takes."""
+"""The name of an exchange, with the characters that the AMQP library accepts."""
 
 
 def _lower(value: object) -> object:
@@ -28,7 +28,7 @@ def _lower(value: object) -> object:
 
 
 def _unlimited(value: object) -> object:
-    """0 and an empty text mean for ever: TOML and the environment have no null."""
+    """Return None for 0 and an empty text, because TOML and the environment have no null."""
     if isinstance(value, int | float) and value < 0:
         raise ValueError("must be a number of seconds, or 0 for no limit")
     return None if value in (0, "0", "", "none") and value is not False else value
@@ -129,13 +129,13 @@ class WorkerSettings(Section):
 
 
 def built_in_services() -> dict[str, Any]:
-    """The service without any configuration: a todo list, to try things out."""
+    """Return the services without a configuration: a todo list, for trying things out."""
     command = [sys.executable, "-m", "consumer.processes.todo_server"]
     return {"todo": {"command": command, "description": "A todo list for each call (built in)"}}
 
 
 class Settings(BaseSettings):
-    """Everything that is configured. Made by ``load_settings``; made directly it reads neither files nor environment.
+    """All settings. ``load_settings`` makes them; made directly, they read neither files nor environment.
 
     ``warnings`` are sentences for the operator. ``service_warnings`` are about services and routes, and concern only a
     program that opens sessions. ``path`` is the file that was read, if one was.

@@ -1,4 +1,4 @@
-"""What no other tool looks at: lengths of files, and what operators and package managers read.
+"""Checks that no other tool makes: lengths of files, and the files of operators and package managers.
 
 ``python -m infra.checks`` prints what is wrong and exits with 1, or says what was checked. Tests call the same
 functions. A tool that the system has to bring (Docker Compose, systemd-analyze, kubectl, npm) is asked where it is

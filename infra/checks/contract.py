@@ -1,4 +1,4 @@
-"""The AsyncAPI document, as AsyncAPI's own parser reads it."""
+"""Checks the AsyncAPI document with AsyncAPI's own parser."""
 
 import re
 import sys
@@ -9,12 +9,12 @@ from infra.checks.common import ROOT, Faults
 
 
 def asyncapi(root: Path = ROOT) -> Faults:
-    """AsyncAPI's own parser takes our document; without npm it is told that nobody has asked it."""
+    """Check that AsyncAPI's own parser accepts our document. Without npm, note that this was not checked."""
     for name in ("package-lock.json", ".npmrc"):
         if re.search(r"resolved\"|registry=", (root / "infra" / "node" / name).read_text()):
-            yield f"infra/node/{name}: names a place to fetch from"
+            yield f"infra/node/{name}: contains a download address"
     if not npm.available():
-        print("docs/asyncapi.json: AsyncAPI's parser has not seen it, for want of npm", file=sys.stderr)
+        print("docs/asyncapi.json: not checked by AsyncAPI's parser, because npm is missing", file=sys.stderr)
         return
     try:
         done = npm.run("asyncapi.mjs", str(root / "docs" / "asyncapi.json"))

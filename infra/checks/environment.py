@@ -1,4 +1,4 @@
-"""What operators set: that it exists, and that the time a platform gives is the time a worker needs."""
+"""Checks the files of operators: their variables exist, and the kill timeouts are long enough for a worker."""
 
 import json
 import re
@@ -19,7 +19,7 @@ DRAIN = f"{PREFIX}DRAIN_TIMEOUT"
 
 
 def variables_that_exist(root: Path = ROOT) -> Faults:
-    """Every ``MCP_SESSIONS_`` variable in a file of operators is a setting."""
+    """Check that every ``MCP_SESSIONS_`` variable in the operators' files is a setting."""
     known = {*variables(), f"{PREFIX}CONFIG"}
     for path in sorted(found for pattern in FILES for found in root.glob(pattern)):
         text = re.sub(r"^\s*#.*", "", path.read_text(), flags=re.MULTILINE)
@@ -28,15 +28,15 @@ def variables_that_exist(root: Path = ROOT) -> Faults:
 
 
 def time_to_leave(root: Path = ROOT) -> Faults:
-    """Nobody kills a worker before it has given its calls away."""
+    """Check that no platform kills a worker before it has handed its calls over."""
     for name, drain, given in _limits(root):
         needed = leaving_time(drain)
         if needed > given:
-            yield f"{name}: gives {given:g} s to leave, and with drain_timeout = {drain:g} it may take {needed:g}"
+            yield f"{name}: gives {given:g} s to shut down, but with drain_timeout = {drain:g} it may take {needed:g}"
 
 
 def _limits(root: Path) -> list[tuple[str, float, float]]:
-    """Each file with the ``drain_timeout`` that it sets, and the time that its platform then gives."""
+    """Yield each file with its ``drain_timeout``, and the time that its platform allows."""
     default = WorkerSettings().drain_timeout
     app = json.loads((root / "app.json").read_text())["env"]
     compose = read_yaml(root / "infra" / "compose.yaml")["services"]["worker"]

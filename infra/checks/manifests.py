@@ -1,4 +1,4 @@
-"""The manifests: by the schemas of Kubernetes, and that they speak of each other."""
+"""Checks the Kubernetes manifests: against the schemas, and against each other."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from consumer.settings import Settings, load_settings
 from infra.checks.common import ROOT, Faults, complaints, read_yaml, works
 
 VERSIONS = ("1.29", "1.37")
-"""Of Kubernetes: the oldest and the newest that the manifests are for."""
+"""The oldest and the newest version of Kubernetes that the manifests support."""
 
 FOLDER = Path("infra") / "kubernetes"
 SCALED_OBJECT = json.loads(Path(__file__).with_name("scaledobject.schema.json").read_text())
@@ -20,7 +20,7 @@ SCALED_OBJECT_VALIDATOR = Draft202012Validator(SCALED_OBJECT)
 
 
 def kubernetes(root: Path = ROOT) -> Faults:
-    """Kubernetes takes every manifest, and together they make a deployment."""
+    """Check that Kubernetes accepts every manifest, and that together they make a deployment."""
     folder = root / FOLDER
     manifests = {path.name: read_yaml(path) for path in sorted(folder.glob("*.yaml"))}
     listed = manifests.pop("kustomization.yaml")["resources"]
@@ -37,7 +37,7 @@ def kubernetes(root: Path = ROOT) -> Faults:
 
 
 def gateway(root: Path = ROOT) -> Faults:
-    """The manifests of the gateway, as those of the workers, and what its pods are told."""
+    """Check the manifests of the gateway, and the settings of its pods."""
     folder = root / FOLDER / "gateway"
     manifests = {path.name: read_yaml(path) for path in sorted(folder.glob("*.yaml"))}
     listed = manifests.pop("kustomization.yaml")["resources"]
@@ -66,7 +66,7 @@ def _serving(by_kind: dict[str, dict[str, Any]]) -> Faults:
             yield f"{kind} selects {selector}, and the pods are {labels}"
     scaled = by_kind["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     if (scaled["kind"], scaled["name"]) != ("Deployment", deployment["metadata"]["name"]):
-        yield "the HorizontalPodAutoscaler scales something else than the Deployment"
+        yield "the HorizontalPodAutoscaler does not scale the Deployment"
     (container,) = pods["spec"]["containers"]
     if container["args"] != ["mcp-sessions", "gateway"]:
         yield f"the pods run {container['args']}, and no gateway"
@@ -81,11 +81,11 @@ def _serving(by_kind: dict[str, dict[str, Any]]) -> Faults:
     before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     needed = before + float(variables["MCP_SESSIONS_DRAIN_TIMEOUT"]) + CLOSING
     if needed > pods["spec"]["terminationGracePeriodSeconds"]:
-        yield f"a gateway may take {needed:g} s to leave, and gets {pods['spec']['terminationGracePeriodSeconds']}"
+        yield f"a gateway may take {needed:g} s to shut down, but gets {pods['spec']['terminationGracePeriodSeconds']}"
 
 
 CLOSING = 5.0
-"""Seconds for closing connections, when what was under way has been answered."""
+"""Seconds for closing connections after running requests are answered."""
 
 
 def _manifest(manifest: dict[str, Any]) -> Faults:
@@ -102,7 +102,7 @@ def _manifest(manifest: dict[str, Any]) -> Faults:
 
 
 def _autoscaler(scaled: dict[str, Any]) -> dict[str, Any]:
-    """The HorizontalPodAutoscaler that KEDA makes, without what only KEDA knows."""
+    """Return the HorizontalPodAutoscaler that KEDA makes, without the parts that only KEDA knows."""
     spec = scaled["spec"]
     return {
         "apiVersion": "autoscaling/v2",
@@ -130,7 +130,7 @@ def _together(by_kind: dict[str, dict[str, Any]]) -> Faults:
         if not selector["matchLabels"].items() <= labels.items():
             yield f"{kind} selects {selector['matchLabels']}, and the pods are {labels}"
     if by_kind["ScaledObject"]["spec"]["scaleTargetRef"]["name"] != deployment["metadata"]["name"]:
-        yield "the ScaledObject scales something else than the Deployment"
+        yield "the ScaledObject does not scale the Deployment"
     if pods["spec"]["serviceAccountName"] != by_kind["ServiceAccount"]["metadata"]["name"]:
         yield "the pods run under another ServiceAccount"
     (container,) = pods["spec"]["containers"]
@@ -139,7 +139,7 @@ def _together(by_kind: dict[str, dict[str, Any]]) -> Faults:
     if str(ports["http"]) != variables["MCP_SESSIONS_HTTP_PORT"]:
         yield f"the port http is {ports['http']}, and the worker listens on {variables['MCP_SESSIONS_HTTP_PORT']}"
     if pods["metadata"]["annotations"]["prometheus.io/port"] != str(ports["http"]):
-        yield "Prometheus is told another port than http"
+        yield "Prometheus scrapes another port than http"
 
 
 def _scaling(by_kind: dict[str, dict[str, Any]], settings: Settings) -> Faults:
@@ -154,6 +154,6 @@ def _scaling(by_kind: dict[str, dict[str, Any]], settings: Settings) -> Faults:
     down = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     grace = by_kind["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     if [policy["type"] for policy in down["policies"]] != ["Pods"] or down["policies"][0]["value"] != 1:
-        yield "more than one worker at a time goes, and its calls go to one that may be next"
+        yield "more than one worker stops at a time, so a call may be handed over several times"
     if settings.worker.drain == "hand_over" and (period := down["policies"][0]["periodSeconds"]) < grace:
-        yield f"the next worker goes after {period} s, and one may take {grace} s to leave"
+        yield f"the next worker stops after {period} s, but one may take {grace} s to shut down"

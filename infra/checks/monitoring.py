@@ -1,4 +1,4 @@
-"""Alerts and dashboard: they are what Prometheus and Grafana read, and ask for metrics that there are."""
+"""Checks alerts and dashboard: Prometheus and Grafana can read them, and their metrics exist."""
 
 import importlib
 import importlib.util
@@ -30,25 +30,25 @@ OTHERS = {
     "rabbitmq_detailed_queue_messages_ready",
     "rabbitmq_detailed_queue_messages_unacked",
 }
-"""What Prometheus says itself, and RabbitMQ at ``/metrics/detailed``; read off 4.0.5."""
+"""Metrics of Prometheus itself, and of RabbitMQ 4.0.5 at ``/metrics/detailed``."""
 
 VARIABLES = {"$__rate_interval": "5m", "$instance": ".+"}
-"""What Grafana puts in."""
+"""The values of Grafana's variables in the checked expressions."""
 
 
 def rules(root: Path = ROOT) -> Iterator[dict[str, Any]]:
-    """Every alert."""
+    """Yield every alert."""
     for group in read_yaml(root / ALERTS)["groups"]:
         yield from group["rules"]
 
 
 def alerts(root: Path = ROOT) -> Faults:
-    """Every alert can be read, is tried out, and says where to look."""
+    """Check that every alert can be read, has a scenario, and links to its section."""
     tried = (root / TRIED).read_text()
     for rule in rules(root):
         name = rule["alert"]
         if set(rule) - {"alert", "expr", "for", "labels", "annotations"}:
-            yield f"{ALERTS}: {name} has more than an alert has"
+            yield f"{ALERTS}: {name} has fields that no alert needs"
         if rule["labels"].get("severity") not in ("critical", "warning"):
             yield f"{ALERTS}: {name} is neither critical nor a warning"
         if rule["annotations"].get("runbook_url") != f"{PAGE}#{name.lower()}":
@@ -58,23 +58,23 @@ def alerts(root: Path = ROOT) -> Faults:
         except ValueError as error:
             yield f"{ALERTS}: {name}: {error}"
         if name not in tried:
-            yield f"{TRIED}: {name} is never seen firing"
+            yield f"{TRIED}: {name} has no scenario that makes it fire"
     if promtool := find_promtool():
         yield from complaints(str(CONFIG), promtool, "check", "config", root / CONFIG)
         yield from complaints(str(TRIED), promtool, "test", "rules", root / TRIED)
 
 
 def runbook(root: Path = ROOT) -> Faults:
-    """Every alert has its section on the page, and every section its alert."""
+    """Check that every alert has its section on the page, and every section its alert."""
     named = [rule["alert"] for rule in rules(root)]
     told = re.findall(r"^### (\w+)$", (root / PAGE).read_text(), re.MULTILINE)
     if named != told:
         odd = sorted(set(named) ^ set(told)) or "the same in another order"
-        yield f"{PAGE}: its sections are not the alerts: {odd}"
+        yield f"{PAGE}: its sections differ from the alerts: {odd}"
 
 
 def dashboard(root: Path = ROOT) -> Faults:
-    """The dashboard is what ``infra/grafana`` makes, its questions can be read, and its data source is provisioned."""
+    """Check that the dashboard is up to date, its queries can be read, and its data source is provisioned."""
     if (root / DASHBOARD).read_text() != infra.grafana.dashboard.text():
         yield f"{DASHBOARD}: is not what panels.py says: python -m infra.grafana.dashboard"
     sources = read_yaml(root / "infra/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
@@ -92,7 +92,7 @@ def dashboard(root: Path = ROOT) -> Faults:
 
 
 def questions(root: Path = ROOT) -> Iterator[tuple[str, str, str]]:
-    """Every question of the dashboard: the panel, the data source, the expression."""
+    """Yield every query of the dashboard: the panel, the data source, the expression."""
     for panel in json.loads((root / DASHBOARD).read_text())["panels"]:
         for target in panel.get("targets", []):
             expr = target["expr"]
@@ -102,14 +102,14 @@ def questions(root: Path = ROOT) -> Iterator[tuple[str, str, str]]:
 
 
 def metrics_that_exist(root: Path = ROOT) -> Faults:
-    """Alerts, dashboard and scaling ask for metrics that there are, and the dashboard for all of ours."""
+    """Check that the metrics of alerts, dashboard and scaling exist, and that the dashboard uses all of ours."""
     shown = {name for _, _, expr in questions(root) for name in metrics_of(expr)}
     alerting = {name for rule in rules(root) for name in metrics_of(rule["expr"])}
     triggers = read_yaml(root / SCALING)["spec"]["triggers"]
     scaling = {name for one in triggers if one["type"] == "prometheus" for name in metrics_of(one["metadata"]["query"])}
     families = worker_metrics()
     if families is None:
-        note(f"{METRICS} is not here yet, so the metrics of dashboard and alerts were not compared with it")
+        note(f"{METRICS} does not exist yet, so the metrics of dashboard and alerts were not compared with it")
         return
     there = OTHERS | {name for names in families.values() for name in names}
     for file, asked in ((DASHBOARD, shown), (ALERTS, alerting), (SCALING, scaling)):
@@ -123,7 +123,7 @@ def metrics_that_exist(root: Path = ROOT) -> Faults:
 
 
 def metrics_of(expr: str) -> set[str]:
-    """The metrics that an expression asks for."""
+    """Return the metrics in an expression."""
     found: set[str] = set()
 
     def visit(node: promql_parser.Expr) -> None:
@@ -137,7 +137,7 @@ def metrics_of(expr: str) -> set[str]:
 
 
 def worker_metrics() -> dict[str, set[str]] | None:
-    """Our metrics by family, each with the names of its series; None when there are none yet."""
+    """Return our metrics by family, each with the names of its series; None if the module does not exist."""
     if importlib.util.find_spec(METRICS) is None:
         return None
     client = importlib.import_module("prometheus_client")

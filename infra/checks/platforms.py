@@ -1,4 +1,4 @@
-"""Heroku, the image, Compose and systemd."""
+"""Checks the files for Heroku, the image, Compose and systemd."""
 
 import configparser
 import json
@@ -14,11 +14,11 @@ UNIT = "mcp-sessions@.service"
 GATEWAY_UNIT = "mcp-sessions-gateway.service"
 BRIDGE_UNIT = "mcp-sessions-bridge.service"
 PROCFILE = ["worker: python -m consumer", "web: mcp-sessions ${WEB_PROCESS:-worker --gateway}"]
-"""Alone, a web dyno is worker and gateway in one; beside worker dynos it is the gateway."""
+"""The expected Procfile. A web dyno alone runs worker and gateway; beside worker dynos it is the gateway."""
 
 
 def heroku(root: Path = ROOT) -> Faults:
-    """The worker is what the Procfile starts, with a broker and settings that exist."""
+    """Check that Heroku runs a worker, with a broker and with existing settings."""
     procfile = (root / "Procfile").read_text()
     if procfile.splitlines() != PROCFILE:
         yield f"Procfile: says {procfile.strip()!r}"
@@ -36,12 +36,12 @@ def heroku(root: Path = ROOT) -> Faults:
 
 
 def dockerfile(root: Path = ROOT) -> Faults:
-    """The image runs the worker, not as root, on the Python that the tests run on, with the pinned versions."""
+    """Check that the image runs the worker, not as root, on the tested Python, with the pinned versions."""
     path = root / "infra" / "Dockerfile"
     if hadolint := tool("hadolint"):
         yield from complaints("infra/Dockerfile", hadolint, "--no-color", path)
     else:
-        note("hadolint is not here, the Dockerfile was only looked at")
+        note("hadolint is missing, so the Dockerfile was not linted")
     text = path.read_text()
     python = (root / ".python-version").read_text().strip()
     bases = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
@@ -65,7 +65,7 @@ def dockerfile(root: Path = ROOT) -> Faults:
 
 
 def compose(root: Path = ROOT) -> Faults:
-    """The file is one of the Compose specification, and has what the broker helper and the worker rely on."""
+    """Check that the Compose file is valid, and has what the broker helper and the worker need."""
     name = "infra/compose.yaml"
     path = root / name
     schema = ("check_jsonschema", "--builtin-schema", "vendor.compose-spec")
@@ -81,11 +81,11 @@ def compose(root: Path = ROOT) -> Faults:
         services["gateway"]["command"] != ["mcp-sessions", "gateway"]
         or "AMQP_URL" not in services["gateway"]["environment"]
     ):
-        yield f"{name}: the gateway is none, or has no broker"
+        yield f"{name}: the service gateway runs no gateway, or has no broker"
     if not all(port.startswith("127.0.0.1:") for port in services["gateway"]["ports"]):
-        yield f"{name}: the gateway has a password that everybody knows, and is reached from elsewhere"
+        yield f"{name}: the gateway has a published password, and can be reached from other machines"
     if services["worker"]["deploy"]["replicas"] < 2:
-        yield f"{name}: one worker alone has nobody to give its calls to"
+        yield f"{name}: there is only one worker, which cannot hand its calls over"
     for service, told in services.items():
         for volume in told.get("volumes", []):
             source = volume.partition(":")[0]
@@ -94,7 +94,7 @@ def compose(root: Path = ROOT) -> Faults:
 
 
 def unit(root: Path = ROOT, name: str = UNIT) -> configparser.SectionProxy:
-    """The section ``[Service]`` of a unit; of an option that is there twice, the last."""
+    """Return the section ``[Service]`` of a unit. Of a repeated option, the last one counts."""
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(root / "infra" / "systemd" / name)
@@ -102,7 +102,7 @@ def unit(root: Path = ROOT, name: str = UNIT) -> configparser.SectionProxy:
 
 
 def systemd(root: Path = ROOT) -> Faults:
-    """The units are such that systemd can read, and a stop reaches the worker first."""
+    """Check that systemd can read the units, and that a stop signals the worker first."""
     name = f"infra/systemd/{UNIT}"
     service = unit(root)
     program, _, arguments = service["ExecStart"].partition(" ")
@@ -116,7 +116,7 @@ def systemd(root: Path = ROOT) -> Faults:
         if command != wanted:
             yield f"infra/systemd/{file}: starts no {wanted.partition(' ')[0]} but {others[file]} {command}"
     if not shutil.which("systemd-analyze"):
-        note("systemd-analyze is not here, the units were only looked at")
+        note("systemd-analyze is missing, so the units were not verified")
         return
     for file, starts in ((UNIT, program), *others.items()):
         yield from _analysed(root, file, starts)

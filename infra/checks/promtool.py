@@ -1,4 +1,4 @@
-"""Prometheus's own checker: found on this machine, or taken out of Debian's package without installing that."""
+"""Finds Prometheus's own checker on this machine, or takes it out of Debian's package without installing that."""
 
 import os
 import shutil
@@ -13,19 +13,19 @@ DOWNLOAD_TIMEOUT_S = 120
 
 
 def find_promtool() -> Path | None:
-    """``promtool``, or None after a word about that."""
+    """Return the path of ``promtool``, or None after a note."""
     if found := shutil.which("promtool"):
         return Path(found)
     if not CACHE.exists() and shutil.which("apt-get") and shutil.which("dpkg-deb"):
         _take_from_package(CACHE)
     if not CACHE.exists():
-        note("promtool is not here, so the alerts were read and not tried (Debian: apt-get install prometheus)")
+        note("promtool is missing, so the alerts were read but not run (Debian: apt-get install prometheus)")
         return None
     return CACHE
 
 
 def _take_from_package(target: Path) -> None:
-    """The package is 19 MB, and would bring a service and what it depends on; one file of it is all that is needed."""
+    """Extract promtool from Debian's package, which would install a service and its dependencies."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = ["apt-get", "-qq", "download", "prometheus"]

@@ -1,4 +1,4 @@
-"""Lengths of files, the lock, and the scripts."""
+"""Checks the lengths of files, the lock, and the scripts."""
 
 import re
 import subprocess
@@ -13,12 +13,12 @@ from infra.checks.common import ROOT, Faults, note
 
 MAX_LINES = 500
 LONGER = {"tests/servers/echo.py": 600, "tests/servers/everything_server.py": 600}
-"""Servers for the tests are one file each: each is read alone."""
+"""Files that may be longer: servers for the tests are one file each, and are read alone."""
 WRITTEN_BY_HAND = {".py", ".toml", ".yaml", ".yml", ".sh", ".cfg", ".service", ""}
 
 
 def files_too_long(root: Path = ROOT) -> Faults:
-    """Code that nobody wants to read any more; a reference is as long as what it refers to."""
+    """Check the length of code files. A reference page may be as long as necessary."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -36,7 +36,7 @@ def files_too_long(root: Path = ROOT) -> Faults:
 
 
 def lock(root: Path = ROOT) -> Faults:
-    """Every dependency is pinned to a version that it allows and to hashes, and no lock tells of a machine."""
+    """Check that every dependency is pinned with hashes to an allowed version, and that no lock names a machine."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     yield from _locked(root / "requirements.lock", project["dependencies"] + extras["dev"])
@@ -48,7 +48,7 @@ def _locked(path: Path, wanted: list[str]) -> Faults:
     text = path.read_text()
     for number, line in enumerate(text.splitlines(), 1):
         if re.search(r"://|^\s*-(?!-hash=sha256:)|\s@\s|(^|\s)/", line.partition("#")[0]):
-            yield f"{path.name}:{number}: names a place to fetch from"
+            yield f"{path.name}:{number}: contains a download address"
     pins: dict[str, str] = {}
     for name, version, rest in re.findall(r"^([\w.-]+)==([^\s;]+)(.*(?:\n .*)*)", text, re.MULTILINE):
         pins[canonicalize_name(name)] = version
@@ -65,7 +65,7 @@ ADVISORIES = 60
 
 
 def vulnerabilities(root: Path = ROOT) -> Faults:
-    """Nothing that is installed to run is known to be vulnerable, where somebody can be asked."""
+    """Check that no installed runtime package has a known vulnerability, if the advisory service can be reached."""
     audit = Path(sys.executable).with_name("pip-audit")
     command: list[str | Path] = [
         audit,
@@ -78,17 +78,17 @@ def vulnerabilities(root: Path = ROOT) -> Faults:
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ADVISORIES)
     except (subprocess.TimeoutExpired, FileNotFoundError) as error:
-        note(f"nobody has looked for known vulnerabilities: {type(error).__name__}")
+        note(f"known vulnerabilities were not checked: {type(error).__name__}")
         return
     unknown = "could not be audited" in asked.stdout + asked.stderr
     if asked.returncode and asked.stdout.strip() and not unknown:
         yield f"requirements-run.lock: pip-audit found\n{asked.stdout.strip()}"
     elif asked.returncode or unknown:
-        note("nobody has looked for known vulnerabilities: the advisory service of pip-audit cannot be reached")
+        note("known vulnerabilities were not checked: the advisory service of pip-audit cannot be reached")
 
 
 def scripts(root: Path = ROOT) -> Faults:
-    """Every script can be run, and bash can read it."""
+    """Check that every script is executable, and that bash can parse it."""
     found = [path for path in (root / "scripts").iterdir() if path.is_file() and not path.suffix]
     others = (".ci/run", "infra/rabbitmq_of_debian", "infra/asterisk_of_debian")
     for path in [*found, *(root / other for other in others)]:

@@ -1,1 +1,1 @@
-"""The dashboard, and how Grafana is told of it."""
+"""The dashboard, and its provisioning in Grafana."""

@@ -1,4 +1,4 @@
-"""Makes the dashboard's JSON of ``panels``: ``python -m infra.grafana.dashboard`` writes it, ``--check`` compares.
+"""Makes the dashboard's JSON from ``panels``: ``python -m infra.grafana.dashboard`` writes it, ``--check`` compares.
 
 The shape is that of Grafana 9 and newer (``schemaVersion`` 39), which later versions read and lift by themselves.
 """
@@ -17,7 +17,7 @@ COLUMNS = 24
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana reads it."""
+    """Return the dashboard in Grafana's format."""
     return {
         "uid": "mcp-sessions",
         "title": "mcp-sessions",
@@ -56,7 +56,7 @@ def _instances() -> dict[str, Any]:
 
 
 def _laid_out() -> list[dict[str, Any]]:
-    """Rows below each other, their panels from left to right, on a grid of 24 columns."""
+    """Place the rows below each other, and their panels from left to right, on a grid of 24 columns."""
     found: list[dict[str, Any]] = []
     y = 0
     for title, panels in ROWS.items():
@@ -152,12 +152,12 @@ def _timeseries(panel: Panel) -> dict[str, Any]:
 
 
 def text() -> str:
-    """The file's content."""
+    """Return the file's content."""
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
 def main() -> int:
-    """Write the dashboard, or with ``--check`` say whether it is as it should be."""
+    """Write the dashboard, or with ``--check`` say whether it is up to date."""
     if "--check" not in sys.argv[1:]:
         PATH.write_text(text(), encoding="utf-8")
     elif not PATH.is_file() or PATH.read_text(encoding="utf-8") != text():

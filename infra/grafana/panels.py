@@ -1,4 +1,4 @@
-"""What the dashboard shows: its rows, and their panels as questions to Prometheus. ``dashboard`` draws them."""
+"""The rows of the dashboard and their panels, each a query to Prometheus. ``dashboard`` draws them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from schemas.events import EndReason, SessionEventType
 
 OURS = 'instance=~"$instance"'
-"""A panel follows the choice of workers at the top of the dashboard."""
+"""The selector that limits a panel to the workers chosen at the top of the dashboard."""
 
 RATE = "[$__rate_interval]"
 QUANTILES = (0.5, 0.95, 0.99)
@@ -14,7 +14,7 @@ QUANTILES = (0.5, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Query:
-    """A question to Prometheus, and the name of each line of the answer."""
+    """A query to Prometheus, and the name of each line of its answer."""
 
     expr: str
     legend: str
@@ -36,18 +36,18 @@ class Panel:
 
 
 def gauge(metric: str, by: str = "") -> Query:
-    """The sum of a gauge, for each of ``by``."""
+    """Return the query for the sum of a gauge, for each of ``by``."""
     return Query(_sum(f"{metric}{{{OURS}}}", by), _legend(by) or "all workers")
 
 
 def rate(metric: str, by: str = "", where: str = "", legend: str = "") -> Query:
-    """How often a second, for each of ``by``."""
+    """Return the query for how often a counter increases per second, for each of ``by``."""
     chosen = ", ".join(filter(None, (OURS, where)))
     return Query(_sum(f"rate({metric}{{{chosen}}}{RATE})", by), legend or _legend(by) or "all workers")
 
 
 def quantiles(metric: str, by: str = "", shares: tuple[float, ...] = QUANTILES) -> tuple[Query, ...]:
-    """How long it takes for the median, and for the slow ones."""
+    """Return the queries for the median and the high percentiles of a duration."""
     rates = _sum(f"rate({metric}_bucket{{{OURS}}}{RATE})", f"{by}, le" if by else "le")
     return tuple(
         Query(f"histogram_quantile({share}, {rates})", f"{_legend(by)} p{share * 100:g}".strip()) for share in shares
@@ -86,7 +86,7 @@ def _share_of_service() -> Query:
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Now": (
         Panel("Sessions open", (gauge("mcp_sessions_open"),), kind="stat", width=4),
-        Panel("In use", (_share_in_use(),), "percentunit", "Of all that the workers may have.", "stat", 4, red=0.85),
+        Panel("In use", (_share_in_use(),), "percentunit", "Share of the limit of all workers.", "stat", 4, red=0.85),
         Panel("Workers ready", (Query('max(mcp_sessions_workers{state="ready"})', "ready"),), kind="stat", width=4),
         Panel(
             "Connected to RabbitMQ",
@@ -118,14 +118,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Calls and sessions": (
         Panel("Sessions open", (gauge("mcp_sessions_open", "service"),), stacked=True),
-        Panel("In use, by service", (_share_of_service(),), "percentunit", "Of those that the service may have."),
+        Panel("In use, by service", (_share_of_service(),), "percentunit", "Share of the service's limit."),
         Panel("Sessions opened and ended", (rate("mcp_sessions_created_total", legend="opened"),
               rate("mcp_sessions_ended_total", "reason")), "ops"),
         Panel("Call events", (rate("mcp_sessions_call_events_total", "source, kind"),), "ops"),
         Panel("Starts of servers", (rate("mcp_sessions_starts_total", "kind, outcome"),), "ops"),
         Panel("Start of a server", quantiles("mcp_sessions_start_seconds", "kind"), "s"),
         Panel("Servers that wait for a call", (gauge("mcp_sessions_warm", "service"),)),
-        Panel("Ends that nobody asked for", (
+        Panel("Sessions that ended by themselves", (
             _ended(SessionEventType.EXPIRED, "expired"),
             _ended(SessionEventType.DIED, "died"),
             rate("mcp_sessions_lost_total", legend="lost"),
@@ -146,12 +146,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Bridges": (
         Panel("Events of PBXs", (rate("mcp_sessions_bridge_events_total", "instance, outcome"),), "ops"),
-        Panel("Heard, and linked to RabbitMQ", (
+        Panel("Connected to the PBX and to RabbitMQ", (
             Query(f"mcp_sessions_bridge_pbx_up{{{OURS}}}", "{{instance}} hears"),
             Query(f"mcp_sessions_bridge_link_up{{{OURS}}}", "{{instance}} is linked"),
-        ), about="1 for each bridge that is well."),
+        ), about="1 for each bridge with both connections."),
         Panel("Gaps", (Query(f"increase(mcp_sessions_bridge_gaps_total{{{OURS}}}[$__rate_interval])", "{{instance}}"),),
-              about="How often a bridge was cut off from its PBX; its log says what it made up for."),
+              about="How often a bridge was cut off from its PBX; its log says which events it missed."),
         Panel("Events that wait for RabbitMQ", (gauge("mcp_sessions_bridge_events_waiting", "instance"),), width=12),
         Panel("Calls that live", (gauge("mcp_sessions_bridge_calls", "instance"),), width=12),
     ),
@@ -177,7 +177,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Reconnects", (rate("mcp_sessions_reconnects_total", "instance"),), "ops"),
         Panel("How late the event loop is", quantiles("mcp_sessions_loop_lag_seconds", "instance", (0.5, 0.99)), "s"),
         Panel("Workers by state", (Query("max by (state) (mcp_sessions_workers)", "{{state}}"),),
-              about="As the worker that hears of most of them sees it."),
+              about="As seen by the worker that knows most of them."),
     ),
     "RabbitMQ": (
         Panel("Messages that wait", (_depth("queue_messages_ready"),)),
@@ -186,7 +186,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Consumers", (_depth("queue_consumers"),)),
     ),
 }  # fmt: skip
-"""Each metric of a worker is here, or in ``NOT_SHOWN``; ``infra/checks`` compares them with what there is."""
+"""The rows of the dashboard. Each metric of a worker is here or in ``NOT_SHOWN``; ``infra/checks`` verifies this."""
 
 NOT_SHOWN: dict[str, str] = {}
-"""Metrics that no panel asks for, each with the reason."""
+"""Metrics that no panel uses, each with the reason."""

@@ -228,9 +228,7 @@ async def test_a_source_that_no_translator_has_is_warned_of(offline: Cli):
     )
     ran = await offline("config", "check", "odd.toml", "--json")
     (told,) = [one for one in ran.json["warnings"] if ".match.source" in one]
-    assert told.startswith(
-        "routes[0].match.source: no events that are translated have the source 'signalwire'; known: "
-    )
+    assert told.startswith("routes[0].match.source: no known platform has the source 'signalwire'; known: ")
     assert "relay" in told
 
 

@@ -32,7 +32,7 @@ REFUSED = "the connection was refused: nobody listens there"
         (OSError(2, "No such file or directory"), "[Errno 2] No such file or directory"),
         (ChannelPreconditionFailed(406, "PRECONDITION_FAILED - it differs"), "PRECONDITION_FAILED - it differs"),
         (ConnectionClosed(320, "CONNECTION_FORCED"), "CONNECTION_FORCED"),
-        (RuntimeError(), "it failed without a word (RuntimeError)"),
+        (RuntimeError(), "it failed without a message (RuntimeError)"),
     ],
 )
 def test_an_error_is_told_in_words(error: Exception, said: str):

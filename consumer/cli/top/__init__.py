@@ -1,9 +1,8 @@
 """``mcp-sessions top``: a live view of the workers, their sessions, and what happens.
 
-``known`` is what has been heard of the cluster, ``view`` what the person at the keys has chosen, ``picture`` makes
-lines of both; these are pure. ``keys`` reads keys out of bytes. The edges are ``watching``, which asks the workers and
-follows their events, and ``terminal``: what the screen and the keyboard were before, they are afterwards. ``live``
-runs them.
+``known`` is the known state of the cluster, ``view`` the user's choices, and ``picture`` makes lines from both.
+``keys`` parses the keyboard input. All these are pure. ``watching`` asks the workers and follows their events.
+``terminal`` uses the screen and the keyboard, and restores them afterwards. ``live`` runs them.
 """
 
 from consumer.cli.top.start import register

@@ -1,4 +1,4 @@
-"""Lines of columns that fit a width exactly: what matters least is left out first, then what is long is shortened."""
+"""Formats columns that fit a width exactly: leaves out the least important ones, then shortens long cells."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Column:
     rank: int = 0
     right: bool = False
     middle: bool = False
-    """Whether it is shortened in its middle: ids differ at their ends."""
+    """Whether it is shortened in its middle, as ids are, because they differ at their ends."""
 
 
 def shortened(text: Text, width: int, *, middle: bool = False) -> Text:
@@ -44,7 +44,7 @@ def shortened(text: Text, width: int, *, middle: bool = False) -> Text:
 
 
 def line(text: Text, width: int) -> Text:
-    """One line, filled to ``width``."""
+    """Return one line, filled to ``width``."""
     made = text.copy()
     made.truncate(width, overflow="ellipsis", pad=True)
     made.no_wrap = True
@@ -59,7 +59,7 @@ def lines(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int)
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[int]:
-    """How wide each column is; 0 when it is left out."""
+    """Return the width of each column; 0 if it is left out."""
     natural = [
         max(cell_len(cell.plain) for cell in cells)
         for cells in zip(*([Text(column.title) for column in columns], *rows), strict=True)

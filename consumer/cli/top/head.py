@@ -1,4 +1,4 @@
-"""What stands above and below the tables: the state of things in three lines, the keys in one, and the help; pure."""
+"""The lines above and below the tables: three with the state, one with the keys, and the help; pure."""
 
 from rich.text import Text
 
@@ -82,12 +82,12 @@ def _rate(value: float, figures: object) -> str:
 
 
 def per_second(value: float) -> str:
-    """Return a rate with the digits that tell it from none: one call in a minute is 0.02."""
+    """Return a rate with enough digits to differ from zero: one call in a minute is 0.02."""
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if 0 < value < 0.095 else f"{value:.1f}"
 
 
 def took(seconds: float | None) -> str:
-    """A duration that may not be known."""
+    """Return a duration, or a mark if it is unknown."""
     return "-" if seconds is None else duration(seconds)
 
 

@@ -1,7 +1,7 @@
-"""Keys out of the bytes that a terminal sends; pure. A key is its letter, or a word in capitals: ``UP``, ``ENTER``.
+"""Parses keys from the bytes of a terminal; pure. A key is a letter, or a word in capitals: ``UP``, ``ENTER``.
 
-A lone escape and the beginning of an arrow key are the same byte: ``waiting`` says that it is not decided, and
-``flush`` that nothing more has come.
+A lone escape and the beginning of an arrow key are the same byte: ``waiting`` says that more input may follow, and
+``flush`` decides that none does.
 """
 
 import codecs
@@ -35,7 +35,7 @@ _UNFINISHED = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|O)?$")
 
 
 class Keys:
-    """Takes bytes as they come, and gives keys."""
+    """Collects bytes and returns keys."""
 
     def __init__(self) -> None:
         self._rest = b""

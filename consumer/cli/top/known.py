@@ -1,7 +1,7 @@
-"""What is known of the cluster at a moment: workers, sessions, the figures of the last minute, and what happened last.
+"""The known state of the cluster: workers, sessions, the figures of the last minute, and the latest events.
 
-Pure. A listing is a picture of a moment that has passed when it arrives: what events have told since it was asked for
-is applied to it once more, so that nothing closed comes back for a second, and nothing new is missing for one.
+Pure. A listing is already out of date when it arrives. So the events since the request are applied to it again.
+Otherwise closed sessions would reappear for a second, and new ones would be missing.
 """
 
 import math
@@ -20,7 +20,7 @@ EVENTS = 200
 
 NOBODY = "no worker answers"
 NOTHING = "nothing declared"
-"""What is wrong where no worker has declared anything under the prefix, and no operator has."""
+"""The problem shown if neither a worker nor an operator has declared the topology under the prefix."""
 
 
 class Now(NamedTuple):
@@ -32,7 +32,7 @@ class Now(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """An open session; ``runs_out`` (on our own clock, s) is when it expires if nobody uses it."""
+    """An open session. ``runs_out`` (on our own clock, s) is when it expires without a use."""
 
     session_id: str
     call_id: str
@@ -69,16 +69,16 @@ class ClusterListing:
     workers: Sequence[Mapping[str, Any]]
     sessions: Mapping[str, Mapping[str, Any]]
     missing: Sequence[str] = ()
-    """Workers that did not tell their sessions in time."""
+    """Workers that did not list their sessions in time."""
     more: bool = False
     """Whether there are more sessions than were fetched."""
     figures: Sequence[Mapping[str, Any]] | None = None
-    """What each worker did in the last minute; None when the workers are too old to tell."""
+    """What each worker did in the last minute; None if the workers are too old to report it."""
     dead_letters: int | None = None
 
 
 _OVER = frozenset({"closed", "expired", "died", "lost"})
-"""The events that end a session; others tell of one that lives on, or never lived."""
+"""The types of events that end a session."""
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Known:
     where: str
     connected: bool = True
     problem: str = ""
-    """Why what is shown is not up to date."""
+    """Why the shown data is not up to date."""
     listing: ClusterListing = field(default_factory=lambda: ClusterListing((), {}))
     heard_at: float = -math.inf
     """When the workers answered last, on our own clock (s)."""
@@ -120,13 +120,13 @@ class Known:
 
     @property
     def open(self) -> int:
-        """How many sessions are open, also of those that were not fetched."""
+        """The number of open sessions, including those that were not fetched."""
         counted = sum(worker["sessions"] for worker in self.listing.workers)
         return max(counted, len(self.sessions)) if self.listing.more else len(self.sessions)
 
     @property
     def capacity(self) -> int:
-        """How many sessions all workers may have."""
+        """The number of sessions that all workers may have."""
         return sum(worker["capacity"] for worker in self.listing.workers)
 
     @property
@@ -137,7 +137,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What happened in the last minute: rates are per second, durations seconds."""
+    """The figures of the last minute: rates are per second, durations in seconds."""
 
     starts: float = 0.0
     ends: float = 0.0
@@ -149,7 +149,7 @@ class Minute:
 
 
 def minute(figures: Iterable[Mapping[str, Any]]) -> Minute:
-    """The figures of several workers as one."""
+    """Return the figures of several workers as one."""
     starts = ends = calls = errors = 0.0
     durations: Counter[float] = Counter()
     dead_letters: Counter[str] = Counter()

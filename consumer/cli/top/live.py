@@ -1,4 +1,4 @@
-"""The live view: it is drawn again after keys, changes and time, at a bounded rate."""
+"""The live view. It is redrawn after keys, changes and time, at a limited rate."""
 
 import asyncio
 import os
@@ -19,13 +19,13 @@ from consumer.cli.top.view import Close, Pause, Quit, Redraw, View, pressed
 from consumer.cli.top.watching import Watcher
 
 FASTEST = 0.1
-"""How long (s) a picture stays at least."""
+"""The shortest time (s) between two pictures."""
 
 SLOWEST = 1.0
-"""How long (s) it stays at most: ages and bars move by themselves."""
+"""The longest time (s) between two pictures, because ages and bars change by themselves."""
 
 LEAVING = 1.0
-"""How long (s) the broker may take to let us go."""
+"""How long (s) disconnecting from the broker may take."""
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,7 +36,7 @@ def now() -> Now:
 
 
 class Screen:
-    """Runs the view until somebody wants to leave."""
+    """Runs the view until the user quits."""
 
     def __init__(
         self, watcher: Watcher, screen: Console, keyboard: int, interval: float, changed: asyncio.Event

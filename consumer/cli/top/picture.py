@@ -1,4 +1,4 @@
-"""The picture of a moment: lines that fit the screen, from what is known and what is chosen; pure.
+"""Draws the screen: lines that fit, from the known state and the user's choices; pure.
 
 Only what fits is drawn, however many sessions there are.
 """
@@ -15,7 +15,7 @@ from consumer.cli.top.known import NOTHING, Known, Now, SessionRow, minute
 from consumer.cli.top.view import View, chosen, position
 
 FEWEST = 3
-"""Lines of workers, and of events, that a screen has at least."""
+"""The fewest lines for workers, and for events, on a screen."""
 
 _DECLARE = "Nothing is declared: start a worker, or run 'mcp-sessions topology apply'"
 
@@ -40,7 +40,7 @@ _SESSIONS = (
 
 
 def picture(known: Known, view: View, width: int, height: int | None, now: Now, *, paused: bool = False) -> list[Text]:
-    """The lines of a screen; without a ``height`` there are as many as there are things to tell."""
+    """Return the lines of a screen. Without a ``height`` it is as long as necessary."""
     above = [*head(known, width, now, paused=paused), line(Text(), width)]
     if view.mode == "help":
         return _filled([*above, *help_lines(width)], [], width, height)
@@ -124,7 +124,7 @@ def _sessions(
 
 
 def _call_of(session: SessionRow) -> str:
-    """The id of a session's call, which with the service says what session it is, or else the session's whole id."""
+    """Return the id of a session's call, or the session's whole id if call and service do not determine it."""
     usual = (session.call_id, f"{session.call_id}#{session.service}")
     return session.call_id if session.session_id in usual else session.session_id
 
@@ -135,7 +135,7 @@ def _left(session: SessionRow, ticks: float) -> Text:
 
 
 def _note(known: Known, view: View, rows: Sequence[SessionRow], first: int, drawn: int) -> Text:
-    """What the list does not show by itself."""
+    """Return what the list itself does not show: how many there are, and how they are sorted."""
     if not rows:
         told = Text("Nothing matches the filter." if known.sessions else "No session is open.", style="dim")
         return _with_missing(told, known)

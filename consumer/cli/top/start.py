@@ -1,4 +1,4 @@
-"""The command: the live view on a terminal, one frame anywhere else, or the figures as JSON."""
+"""The command ``top``: the live view on a terminal, one frame elsewhere, or the figures as JSON."""
 # ruff: noqa: PLC0415 - commands import what is heavy when they run
 
 import asyncio
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from consumer.cli.top.known import Known
 
 WIDEST = 160
-"""Columns of a frame that goes into a pipe."""
+"""The columns of a frame that goes into a pipe."""
 
 
 def register(app: typer.Typer) -> None:
@@ -98,7 +98,7 @@ def snapshot(known: "Known") -> dict[str, Any]:
 
 
 def _host(url: "SecretStr") -> str:
-    """Where the broker is, without the password."""
+    """Return the broker's address without the password."""
     from yarl import URL
 
     parsed = URL(url.get_secret_value())
@@ -107,7 +107,7 @@ def _host(url: "SecretStr") -> str:
 
 
 def _silent_logs() -> None:
-    """Nothing is written into the picture; it tells by itself how the connection is."""
+    """Turn logging off, because lines would disturb the picture, which shows the state of the connection itself."""
     from consumer.observability import configure_logging
 
     configure_logging("critical", "console")

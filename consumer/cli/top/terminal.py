@@ -1,4 +1,4 @@
-"""The screen and the keyboard: borrowed, and given back as they were, however the program ends.
+"""The screen and the keyboard of a terminal. Both are restored, however the program ends.
 
 The alternate screen keeps what was on the screen before. Keys come one by one and are not echoed; Ctrl-C and Ctrl-Z
 stay signals.
@@ -19,13 +19,13 @@ from rich.text import Text
 from consumer.cli.top.keys import Keys
 
 ESCAPE_DELAY = 0.05
-"""How long (s) after an escape the rest of an arrow key may come."""
+"""How long (s) after an escape the rest of an arrow key may arrive."""
 
 READ = 4096
 
 
 class Terminal:
-    """The terminal, while it is entered. ``pressed`` is called with each key, ``hung_up`` when no more can come."""
+    """The terminal, within a block. ``pressed`` is called with each key, ``hung_up`` when there is no more input."""
 
     def __init__(
         self, screen: Console, keyboard: int, pressed: Callable[[str], None], hung_up: Callable[[], None]
@@ -82,7 +82,7 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines, as of now; a terminal that knows none has 80 by 24."""
+        """Return the present columns and lines; 80 by 24 if the terminal does not know them."""
         try:
             columns, lines = os.get_terminal_size(self._output)
         except OSError:
@@ -90,7 +90,7 @@ class Terminal:
         return (columns, lines) if columns and lines else (80, 24)
 
     def draw(self, lines: Sequence[Text]) -> None:
-        """Show these lines, which are as many and as wide as ``size`` says; what is there already is not sent again."""
+        """Show these lines, which must match ``size``. Unchanged lines are not sent again."""
         picture = (self.size, list(lines))
         if self._live is None or picture == self._drawn:
             return
@@ -99,11 +99,11 @@ class Terminal:
         self._live.update(Group(*lines), refresh=True)
 
     def forget(self) -> None:
-        """Send the next picture whole, even if it is the same."""
+        """Send the next picture as a whole, even if it is unchanged."""
         self._drawn = None
 
     def suspend(self, stop: Callable[[], None]) -> None:
-        """Give the terminal back, ``stop`` this process, and take it again when it goes on."""
+        """Restore the terminal, ``stop`` this process, and take the terminal again when it continues."""
         self._give_back()
         stop()
         self._before = termios.tcgetattr(self._keyboard)

@@ -1,4 +1,4 @@
-"""What the person at the keys has chosen, and what a key makes of it; pure."""
+"""The user's choices, and how each key changes them; pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +10,17 @@ PAGE = 10
 """How many rows a page key moves."""
 
 SAID = 6.0
-"""How long (s) a sentence stays on the screen."""
+"""How long (s) a message stays on the screen."""
 
 Mode = Literal["watching", "filtering", "asking", "help"]
 
 SORTS = ("age", "left", "service", "worker", "call")
-"""By what sessions can be sorted."""
+"""The columns by which sessions can be sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quit:
-    """Leave."""
+    """Quit the view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Hold the picture, or let it go on."""
+    """Pause updates, or resume them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redraw:
-    """Paint everything anew: something else has written on the screen."""
+    """Redraw everything, because another program has written on the screen."""
 
 
 Action = Quit | Close | Pause | Redraw | None
@@ -45,7 +45,7 @@ Action = Quit | Close | Pause | Redraw | None
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is chosen. ``selected`` is an id, so that the choice stays with its session when the list moves."""
+    """The user's choices. ``selected`` is an id, so the selection stays on its session when the list moves."""
 
     mode: Mode = "watching"
     filter: str = ""
@@ -53,19 +53,19 @@ class View:
     reverse: bool = False
     selected: str | None = None
     at: int = 0
-    """The row of the selected session, in case it ends."""
+    """The row of the selected session, in case the session ends."""
     asked: tuple[str, int] = ("", 0)
-    """The session that is to be closed, and how many sessions that would end."""
+    """The session to be closed, and how many sessions that would end, while the user is asked to confirm."""
     said: str = ""
     said_until: float = 0.0
 
     def say(self, sentence: str, ticks: float) -> "View":
-        """Show a sentence for a while."""
+        """Show a message for a while."""
         return replace(self, said=sentence, said_until=ticks + SAID)
 
 
 def chosen(sessions: Iterable[SessionRow], view: View) -> list[SessionRow]:
-    """The sessions that fit the filter, in the order of the view."""
+    """Return the sessions that match the filter, in the order of the view."""
     wanted = view.filter.lower()
     fitting = [one for one in sessions if not wanted or _fits(one, wanted)]
     match view.sort:
@@ -87,7 +87,7 @@ def _fits(session: SessionRow, wanted: str) -> bool:
 
 
 def position(view: View, rows: Sequence[SessionRow]) -> int | None:
-    """The row of the selected session; if it has ended, that of the next one. None: nothing is selected."""
+    """Return the row of the selected session, or of the next one if it has ended. None: nothing is selected."""
     if view.selected is None or not rows:
         return None
     here = (number for number, one in enumerate(rows) if one.session_id == view.selected)
@@ -95,7 +95,7 @@ def position(view: View, rows: Sequence[SessionRow]) -> int | None:
 
 
 def pressed(view: View, key: str, sessions: Mapping[str, SessionRow]) -> tuple[View, Action]:
-    """Handle a key. Return the new view and what is to be done."""
+    """Handle a key. Return the new view and the action to carry out."""
     if key == "INTERRUPT":
         return view, Quit()
     if key == "REDRAW":

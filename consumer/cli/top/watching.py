@@ -1,9 +1,9 @@
-"""Asking the workers, and following what happens: fills ``Known``, at a rate that they do not feel.
+"""Asks the workers and follows their events, at a rate that is no load for them. Updates ``Known``.
 
 A round of questions is asked at most once in ``interval`` seconds, and rounds never take more than a fifth of the time:
-where listing thousands of sessions takes long, it is done less often. In between, events keep the picture right. Only
-what takes long twice in a row counts: one long round was a moment's standstill, as of a broker that was stopped. A
-round that failed has listed nothing, however long it took: the next one follows after ``interval``.
+if listing thousands of sessions takes long, it is done less often. In between, events keep the picture up to date. A
+single long round does not count, because it may be a short standstill, such as a stopped broker. A round that failed
+has listed nothing, however long it took: the next one follows after ``interval``.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 MOST = 5000
-"""How many sessions are fetched at most: more than anybody reads, and what a filter finds something in."""
+"""How many sessions are fetched at most: more than a user reads, and enough for a filter to find some."""
 
 REPLY_TIMEOUT = 3.0
-"""How long (s) the workers have to answer, and the broker to count the dead letters."""
+"""How long (s) the workers may take to answer, and the broker to count the dead letters."""
 
 RETRY = 1.0
-"""After how long (s) events are looked for again that there were none to follow of: no worker had declared them."""
+"""After how long (s) to try again to follow events, if no worker had declared their exchange."""
 
 SHARE = 5
-"""A round may take this fraction of the time."""
+"""The largest share of the time that rounds may take."""
 
 
 def pause_after(took: float, before: float, interval: float) -> float:
-    """How long (s) to wait after a round that took ``took`` seconds, and the one before it ``before``."""
+    """Return how long (s) to wait after a round of ``took`` seconds that followed one of ``before`` seconds."""
     return max(interval, SHARE * min(took, before))
 
 
@@ -98,7 +98,7 @@ class Watcher:
         return sessions, sorted(missing), cursor is not None
 
     async def _figures(self) -> list[Json] | None:
-        """What the workers did; None when one of them does not know the question, which is then asked once only."""
+        """Return what the workers did; None if one does not know the request. It is then not asked again."""
         if not self._tells_figures:
             return None
         try:
@@ -125,7 +125,7 @@ class Watcher:
                     await self._wanted.wait()
 
     async def _round(self) -> float:
-        """Ask once; returns how long (s) the workers took to list, which is nothing where they did not."""
+        """Ask once. Return how long (s) the workers took to list their sessions, or 0 if they did not."""
         began, took = _ticks(), 0.0
         self._since = []
         try:
@@ -145,7 +145,7 @@ class Watcher:
         return took
 
     async def follow(self, retry: float = RETRY) -> None:
-        """Follow the events until cancelled; ``retry`` seconds after each try that found nothing declared to follow."""
+        """Follow the events until cancelled. If their exchange is not declared, try again every ``retry`` seconds."""
         while True:
             with contextlib.suppress(NotRouted, Disconnected):
                 await self._follow()
@@ -163,13 +163,13 @@ class Watcher:
                     self._held.append(event)
 
     def look(self) -> None:
-        """Note how the connection is, and ask at once when it is back."""
+        """Note the state of the connection, and ask at once when it is back."""
         before, self.known.connected = self.known.connected, self._client.connected
         if self.known.connected and not before:
             self.ask()
 
     async def close(self, session_id: str) -> str:
-        """Close a session; returns the result as a sentence."""
+        """Close a session. Return the result as a sentence."""
         try:
             result = await self._client.close(session_id)
         except SessionsError as error:

@@ -25,7 +25,7 @@ def _on_swml_channel(payload: Payload) -> bool:
     return isinstance(channel, str) and channel.startswith(_CHANNEL)
 
 
-FETCH = Mark("'call' is not what SWML says of a call that asks for its document", is_fetch, ("call",))
+FETCH = Mark("'call' is not the call object of a request for a SWML document", is_fetch, ("call",))
 ON_SWML_CHANNEL = Mark(
     "it is not an event of SignalWire on a channel swml:...", _on_swml_channel, ("event_type", "params")
 )
