@@ -350,7 +350,7 @@ class Link:
                     pika = connection.channel(publisher_confirms=False)
                     raw = await opened(pika, self._pending)
                 except Exception as error:  # noqa: BLE001 - it lets nobody in just now, and says nothing of the address
-                    log.warning("link.not_asked", address=address, error=reason_of(error))
+                    log.warning("link.reply_address_unchecked", address=address, error=reason_of(error))
                     return None
                 await raw.rpc(_DirectReplyLookup(queue=address, passive=True))
         except ChannelClosed:
@@ -359,7 +359,7 @@ class Link:
             log.warning("link.no_direct_reply", address=address, error=reason_of(error))
             return False
         except Exception as error:  # noqa: BLE001 - the link is lost, or the broker takes too long
-            log.warning("link.not_asked", address=address, error=reason_of(error))
+            log.warning("link.reply_address_unchecked", address=address, error=reason_of(error))
             return None
         else:
             return True

@@ -89,7 +89,7 @@ class PlannedService(Protocol):
 class Plan:
     """The sessions that a starting call gets. A ``timeout`` (s) of None leaves it to each service.
 
-    ``rings``: not yet, but when it is answered.
+    ``rings`` means that the sessions open only when the call is answered.
     """
 
     services: tuple[ServiceName, ...] = ()
@@ -101,9 +101,9 @@ class Plan:
 def plan(event: CallEvent, routes: Sequence[Route], services: Mapping[ServiceName, PlannedService]) -> Plan:
     """Return the services that a call gets.
 
-    Without routes every service, in the order of the configuration; with routes what the first that matches says, and
-    nothing when none does. Disabled services are left out. The order is that of the sessions: the first of the plan's
-    services gets the bare call id.
+    Without routes these are all services, in the order of the configuration. With routes, the first one that matches
+    decides; if none does, the call gets nothing. Disabled services are left out. The session of the first service has
+    the call's id as its own.
     """
     enabled = [name for name, service in services.items() if service.enabled]
     if not routes:

@@ -63,7 +63,7 @@ def _serving(by_kind: dict[str, dict[str, Any]]) -> Faults:
     }
     for kind, selector in selectors.items():
         if not selector.items() <= labels.items():
-            yield f"{kind} selects {selector}, and the pods are {labels}"
+            yield f"{kind} selects {selector}, but the pods have {labels}"
     scaled = by_kind["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     if (scaled["kind"], scaled["name"]) != ("Deployment", deployment["metadata"]["name"]):
         yield "the HorizontalPodAutoscaler does not scale the Deployment"
@@ -73,7 +73,7 @@ def _serving(by_kind: dict[str, dict[str, Any]]) -> Faults:
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     variables = {one["name"]: one.get("value") for one in container["env"]}
     if str(ports["http"]) != variables["MCP_SESSIONS_GATEWAY_PORT"]:
-        yield f"the port http is {ports['http']}, and the gateway listens on {variables['MCP_SESSIONS_GATEWAY_PORT']}"
+        yield f"the port http is {ports['http']}, but the gateway listens on {variables['MCP_SESSIONS_GATEWAY_PORT']}"
     probes = {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
     for probe, path in probes.items():
         if container[probe]["httpGet"] != {"path": path, "port": "http"}:
@@ -128,7 +128,7 @@ def _together(by_kind: dict[str, dict[str, Any]]) -> Faults:
     }
     for kind, selector in selectors.items():
         if not selector["matchLabels"].items() <= labels.items():
-            yield f"{kind} selects {selector['matchLabels']}, and the pods are {labels}"
+            yield f"{kind} selects {selector['matchLabels']}, but the pods have {labels}"
     if by_kind["ScaledObject"]["spec"]["scaleTargetRef"]["name"] != deployment["metadata"]["name"]:
         yield "the ScaledObject does not scale the Deployment"
     if pods["spec"]["serviceAccountName"] != by_kind["ServiceAccount"]["metadata"]["name"]:
@@ -137,7 +137,7 @@ def _together(by_kind: dict[str, dict[str, Any]]) -> Faults:
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     variables = {one["name"]: one.get("value") for one in container["env"]}
     if str(ports["http"]) != variables["MCP_SESSIONS_HTTP_PORT"]:
-        yield f"the port http is {ports['http']}, and the worker listens on {variables['MCP_SESSIONS_HTTP_PORT']}"
+        yield f"the port http is {ports['http']}, but the worker listens on {variables['MCP_SESSIONS_HTTP_PORT']}"
     if pods["metadata"]["annotations"]["prometheus.io/port"] != str(ports["http"]):
         yield "Prometheus scrapes another port than http"
 

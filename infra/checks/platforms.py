@@ -56,7 +56,7 @@ def dockerfile(root: Path = ROOT) -> Faults:
     )
     for needed in wanted:
         if not re.search(needed, text, re.MULTILINE):
-            yield f"infra/Dockerfile: has nothing like {needed}"
+            yield f"infra/Dockerfile: must contain {needed}"
     ignored = (root / "infra" / "Dockerfile.dockerignore").read_text().splitlines()
     for source in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE):
         for name in source.split():

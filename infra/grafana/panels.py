@@ -100,7 +100,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Healthy",
             (Query(f"min(mcp_sessions_healthy{{{OURS}}})", "all of them"),),
-            about="1: a message to itself comes back to every worker.",
+            about="1 while the test messages of all workers come back.",
             kind="stat",
             width=4,
             red=1,

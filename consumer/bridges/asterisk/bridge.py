@@ -188,7 +188,8 @@ class Bridge:
             until=iso(connected_at),
             seconds=round((connected_at - since).total_seconds(), 1),
             made_up=told,
-            not_made_up=why or (None if pbx.knows_starts else "starts: the application is not subscribed to all"),
+            not_made_up=why
+            or (None if pbx.knows_starts else "starts, because the application is not subscribed to all channels"),
             hint="the bridge cannot know of calls that began and ended in this time",
         )
 

@@ -58,7 +58,10 @@ def admitted(delivery: Delivery, names: Names) -> Delivery:
 
 
 def is_answerable(delivery: Delivery, names: Names) -> bool:
-    """Return whether a reply may go to the reply address. Queues of workers are refused, because workers trust them."""
+    """Return whether a reply may go to the reply address.
+
+    Workers' queues are refused, as workers trust their messages.
+    """
     reply_to = delivery.message.reply_to
     return reply_to is None or not names.is_workers(reply_to)
 

@@ -1,6 +1,6 @@
-"""Choosing a worker for the sessions of a call, and the arithmetic of room. Pure.
+"""Chooses a worker for the sessions of a call, by the room that each has. Pure.
 
-Another placement strategy is another ``choose``.
+To change the placement strategy, change ``choose``.
 """
 
 from collections.abc import Collection, Iterable

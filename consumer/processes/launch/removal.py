@@ -68,7 +68,7 @@ def _remove(parent: int, name: str, deadline: float) -> bool:
 
 
 def _is_ours_alone(directory: int) -> bool:
-    """Return whether only we could have written into it, as into the folders of servers with their own users."""
+    """Return whether only our user could have written into the directory."""
     seen = os.fstat(directory)
     return seen.st_uid == os.geteuid() and not seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
