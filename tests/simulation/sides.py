@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from consumer.broker.channel import Channel
-from consumer.broker.errors import BrokerError
+from consumer.broker.errors import BrokerError, PublishUnknown
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publish_channels import PublishChannels
@@ -85,6 +85,8 @@ class Taken:
 
 def _why(error: BaseException) -> str:
     cause = error.__cause__
+    if isinstance(error, PublishUnknown):
+        return type(error).__name__  # the link was lost, and either its task or its socket says so first
     return type(error).__name__ if cause is None else f"{type(error).__name__}: {type(cause).__name__}"
 
 

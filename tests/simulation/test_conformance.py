@@ -29,6 +29,8 @@ SLOWER = 10
 """By how much longer times a difference has to come again: a busy machine may have taken longer than the first ones."""
 LONG_MS = 100_000
 """A time to live that does not end in a run."""
+CALM = 8
+"""How many operations there are between two restarts or alarms."""
 
 OPEN = st.sampled_from(LINKS)
 QUEUES = st.sampled_from([*["plain", "unowned"] * 3, "inbox", *queues(0), *EXCLUSIVE])
@@ -67,6 +69,9 @@ class Both(RuleBasedStateMachine):
         for source in ("direct", "topic", "fanout"):
             self.play("bind", 0, Binding(source, "plain", "a"), True)
         self.play("declare_queue", 0, "own0", {}, False)
+        self.consume_first()
+
+    def consume_first(self) -> None:
         for link, queue, prefetch in (
             (0, "plain", 2), (1, "plain", 100), (0, "unowned", 3), (1, "unowned", 100), (1, "dead", 9), (0, "own0", 2),
         ):  # fmt: skip
@@ -261,27 +266,53 @@ class Both(RuleBasedStateMachine):
 class BothDisturbed(Both):
     """Also restarts the node and sets it alarms; it is a node of our own."""
 
-    @precondition(Both._goes_on)
-    @rule()
-    def restart(self) -> None:
-        assert self.both is not None
-        self.play("restart")
+    def __init__(self) -> None:
+        super().__init__()
+        self._calm_since = 0
+
+    def _may_disturb(self) -> bool:
+        """Whether something was done since the last time: a restart takes longer than all else."""
+        return self._has_links() and len(self.played) >= self._calm_since + CALM
+
+    def _open_links(self) -> None:
         for link in LINKS:
-            if self._goes_on() and self.both.real.links[link] is None:
+            if self._goes_on() and self.both is not None and self.both.real.links[link] is None:
                 self.play("open", link)
 
-    @precondition(Both._has_links)
-    @rule(link=OPEN, queues=st.lists(QUEUES, min_size=1, max_size=4), how=st.sampled_from([None, True]))
-    def alarm(self, link: int, queues: list[str], how: bool | None) -> None:
-        """Publish in an alarm, and settle what was delivered: only who has published is not heard."""
+    @precondition(_may_disturb)
+    @rule()
+    def restart(self) -> None:
+        self.play("restart")
+        self._open_links()
+        if self._goes_on():
+            self.play("declare_queue", 0, "own0", {}, False)
+            self.consume_first()
+        self._calm_since = len(self.played)
+
+    @precondition(_may_disturb)
+    @rule(
+        link=OPEN,
+        queues=st.lists(QUEUES, min_size=1, max_size=4),
+        how=st.sampled_from([None, True]),
+        cut=st.booleans(),
+    )
+    def alarm(self, link: int, queues: list[str], how: bool | None, cut: bool) -> None:
+        """Publish in an alarm, and settle what was delivered: only who has published is not heard.
+
+        A link may be lost meanwhile. What it has published is taken when the alarm is over.
+        """
         self.play("alarm", True)
         for queue in queues:
             self._number += 1
             message = Message(body=str(self._number).encode(), type="t")
             self.play("publish_later", self._link(link), "", queue, message)
         self.settle(0, 0, how, 2)
+        if cut and LINKS[-1] in self._links():
+            self.play("cut", LINKS[-1])
         self.play("alarm", False)
         self.play("answers")
+        self._open_links()
+        self._calm_since = len(self.played)
 
 
 @pytest.fixture(autouse=True)
@@ -318,11 +349,64 @@ def test_the_simulated_broker_does_what_the_real_one_does(amqp_url):
     run(Both, 6)
 
 
+def _message(number: int) -> Message:
+    return Message(body=str(number).encode(), type="t")
+
+
+def _in_an_alarm(*meanwhile: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Link 1 has published before the alarm, and publishes two messages in it."""
+    return [
+        ("publish", 1, "", "plain", _message(0), "mandatory"),
+        ("consume", 1, 1, "plain", 3, False, 0),
+        ("alarm", True),
+        ("publish_later", 1, "", "plain", _message(1)),
+        ("publish_later", 1, "", "inbox", _message(2)),
+        *meanwhile,
+        ("alarm", False),
+        ("answers",),
+    ]
+
+
+DISTURBED: dict[str, list[tuple[Any, ...]]] = {
+    "a publisher waits for the end of an alarm": _in_an_alarm(("settle", 1, 0, None)),
+    "what a link has sent in an alarm is taken though the link is lost": _in_an_alarm(("cut", 1)),
+    "a restart gives back what was not acknowledged": [
+        ("declare_queue", 0, "own0", {}, False),
+        *(("publish", 0, "", queue, _message(number), "mandatory") for number, queue in enumerate(("plain", "own0"))),
+        ("consume", 1, 0, "plain", 3, False, 0),
+        ("consume", 2, 0, "own0", 3, False, 0),
+        ("restart",),
+        ("open", 0),
+        ("open", 1),
+        ("consume", 3, 1, "plain", 3, False, 0),
+        ("declare_queue", 1, "own1", {}, False),
+    ],
+}
+
+
+async def _play_both(operations: list[tuple[Any, ...]], broker: PrivateBroker) -> None:
+    both = Comparison(broker.url, await version_of(broker.url), TTL_MS, Counter(), broker)
+    await both.begin()
+    try:
+        for operation in operations:
+            await both.play(*operation)
+    finally:
+        await both.end()
+
+
+@pytest.mark.long
+def test_the_two_do_the_same_in_an_alarm_and_a_restart():
+    with private_broker() as broker:
+        for name, operations in DISTURBED.items():
+            print(name)  # noqa: T201
+            asyncio.run(asyncio.wait_for(_play_both(operations, broker), 90))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_simulated_broker_does_what_a_disturbed_one_does():
     global url, node  # noqa: PLW0603
     with private_broker() as node:
         url = node.url
-        run(BothDisturbed, 2, 12)
+        run(BothDisturbed, 3, 40)
     node = None

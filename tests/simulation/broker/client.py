@@ -91,7 +91,7 @@ class SimulatedConnection:
         """Close; the broker learns of it a moment later."""
         if not self.closed:
             if self.server is not None:
-                self.to_server.send(self.server.end)
+                self.to_server.send(self.server.lost)
             self.lost("closed by us")
 
     def lost(self, reason: str) -> None:
@@ -127,7 +127,7 @@ class SimulatedConnection:
 
     def _end_server(self) -> None:
         if self.server is not None:
-            self.server.end()
+            self.server.lost()
 
 
 class PikaChannel:

@@ -28,16 +28,23 @@ class ServerConnection:
         self.channels: dict[int, ServerChannel] = {}
         self.closed = False
         self.publishes = False
+        self._is_lost = False
         self._blocked: list[tuple[ServerChannel, str, tuple[Any, ...]]] = []
 
     def handle(self, channel: "ServerChannel", method: str, args: tuple[Any, ...]) -> None:
         """Do what a frame says; in an alarm, who publishes is not listened to."""
         if self.closed or not self.node.up:
             return
-        if self.node.alarm and (self.publishes or method == "basic_publish"):
+        if method == "basic_publish":
+            self.publishes = True
+        if self._is_blocked:
             self._blocked.append((channel, method, args))
             return
         channel.handle(method, args)
+
+    @property
+    def _is_blocked(self) -> bool:
+        return self.node.alarm and self.publishes
 
     def unblocked(self) -> None:
         """The alarm is over."""
@@ -45,6 +52,15 @@ class ServerConnection:
         for channel, method, args in blocked:
             if not self.closed:
                 channel.handle(method, args)
+        if self._is_lost:
+            self.end()
+
+    def lost(self) -> None:
+        """The client has gone: the broker notices when it reads what the client has sent."""
+        if self._is_blocked:
+            self._is_lost = True
+        else:
+            self.end()
 
     def end(self) -> None:
         """The connection is over, as far as the broker is concerned. Idempotent."""
@@ -203,7 +219,6 @@ class ServerChannel:
         return held[0].message if held is not None else None
 
     def basic_publish(self, exchange: str, key: str, wire: bytes, body: bytes, mandatory: bool) -> None:
-        self._connection.publishes = True
         properties = properties_of(wire)
         if properties.user_id and properties.user_id != self._node.user:
             raise Refused(
