@@ -60,7 +60,7 @@ def _verdict() -> str:
     ]
     known = [row[3] for row in rows if row[3] != UNKNOWN]
     head = f"{known.count('met')} of {len(known)} targets that can be judged were met."
-    return f"{head}\n\n{table(('subject', 'what', 'target', ''), rows)}"
+    return f"{head}\n\n{table(('subject', 'what', 'target', 'result'), rows)}"
 
 
 def _word(met: bool) -> str:

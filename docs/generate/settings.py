@@ -109,14 +109,18 @@ def short() -> str:
 def environment() -> str:
     """Every variable that is read."""
     config, _marker = NOT_SETTINGS
-    rows = [(", then ".join(code(one) for one in VARIABLES), f"Where the broker is. Without any: `{DEFAULT}`.")]
-    rows.append((code(config), "Path of the configuration. Without it: `mcp-sessions.toml` in the working directory."))
+    rows = [(", then ".join(code(one) for one in VARIABLES), f"The broker's URL. Default: `{DEFAULT}`.")]
+    rows.append(
+        (code(config), "The path of the configuration file. Default: `mcp-sessions.toml` in the working directory.")
+    )
     others = {name: keys for name, keys in variables().items() if len(keys) == 1}
     rows += [(code(name), f"The whole of `{keys[0]}`, as JSON.") for name, keys in others.items()]
     rows.append((code(f"{PREFIX}<NAME>"), "Any single setting of `[session]` and `[worker]`; see the tables below."))
     rows.append((code(f"{PREFIX}GATEWAY_<NAME>"), "Any single setting of `[gateway]`."))
     rows.append((code(f"{PREFIX}ASTERISK_<NAME>"), "Any single setting of `[asterisk]`."))
-    rows.append((code("PORT"), "`gateway.port`, where nothing else says one; Heroku and others set it."))
+    rows.append(
+        (code("PORT"), "The port of the gateway if `gateway.port` is not set. Heroku and other platforms set it.")
+    )
     return table(("variable", "meaning"), rows)
 
 

@@ -55,7 +55,7 @@ SHAPES = (
     _OF_ARI,
     (
         Mark(
-            "it has no AMI event with a Uniqueid or Privilege",
+            "it is not an AMI event: it has neither Uniqueid nor Privilege",
             lambda body: _ami_event(body) is not None,
             _AMI_NAMES,
         ),

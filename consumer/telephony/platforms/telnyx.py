@@ -26,7 +26,7 @@ DIRECTIONS = {"incoming": "inbound", "outgoing": "outbound"}
 
 _EVENT: Shape = (among("record_type", ["event"]), is_text("event_type"), is_object("payload"))
 _IN_DATA = Mark(
-    "'data' has no record_type event with an event_type and a payload",
+    "'data' is not an event of Telnyx: it needs record_type, event_type and payload",
     lambda body: fits(_EVENT, values.mapping(body.get("data"))),
     ("data",),
 )
