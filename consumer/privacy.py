@@ -31,8 +31,9 @@ _PR_SET_DUMPABLE = 4
 def become_private() -> dict[str, str]:
     """Hide memory and environment of this process for good. Return the former environment, to read settings from.
 
-    Nobody but root may trace it, read its memory or its ``/proc/<pid>/environ`` from then on, and it leaves no core
-    dump. Its environment keeps what is on a short list; what was there at the start is overwritten, for root as well.
+    From then on only root may trace it, or read its memory or its ``/proc/<pid>/environ``, and it leaves no core dump.
+    Its environment keeps only a short list of variables. The original environment is overwritten, so that not even root
+    can read it.
     """
     environment = dict(os.environ)
     if sys.platform == "linux":

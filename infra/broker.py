@@ -57,7 +57,7 @@ def open_broker(port: int | None = None) -> Iterator[str]:
     """Return the URL of a broker. Everything that was started for it is stopped on exit.
 
     Raises:
-        BrokerFailed: there is none, or it did not start.
+        BrokerFailed: no broker was found, or it did not start.
     """
     given = os.environ.get("AMQP_URL")
     server = None if given else find_server() or install_server()

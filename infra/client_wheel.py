@@ -2,7 +2,7 @@
 
 An application has packages of its own, perhaps ``schemas``, perhaps ``consumer``. So the wheel has one package,
 ``mcp_sessions``: what ``consumer.client`` needs of this repository, moved below it and importing itself from there. The
-same source gives the same bytes. It needs a part of what the workers need; see ``REQUIREMENTS``.
+same source gives the same bytes. It needs some of the workers' dependencies; see ``REQUIREMENTS``.
 """
 
 import ast
@@ -95,7 +95,7 @@ def sources() -> Mapping[str, str]:
     """Return the files of the package, by their paths in it.
 
     Raises:
-        LookupError: the client imports what is not in ``REQUIREMENTS``.
+        LookupError: the client imports a package that is not in ``REQUIREMENTS``.
     """
     files = {"mcp_sessions/__init__.py": _public(), "mcp_sessions/py.typed": ""}
     foreign: set[str] = set()

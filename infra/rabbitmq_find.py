@@ -54,7 +54,8 @@ def find_server() -> Path | None:
     """Return the start script of an installed RabbitMQ that is new enough.
 
     ``RABBITMQ_SERVER`` names one that is not on the PATH, to test against another version. The script of that name in
-    ``/usr/sbin`` is the packages' wrapper, which serves the users root and rabbitmq only: what it wraps serves all.
+    ``/usr/sbin`` is the packages' wrapper, which only root and rabbitmq can use. The script that it wraps works for all
+    users.
     """
     named = os.environ.get("RABBITMQ_SERVER")
     path = os.pathsep.join((os.environ.get("PATH", ""), *PLACES))

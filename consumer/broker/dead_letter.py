@@ -1,9 +1,9 @@
 """A dead letter: its headers, its id, and the message that a replay makes of it.
 
-Two kinds of messages are in the dead-letter queue. A worker makes dead letters of what it cannot handle, and says why
-in headers of its own; it publishes to the exchange of the dead-letter queue, which nobody else may. The broker puts
-there what it could not deliver (too many deliveries, expired), and its ``x-death`` tells. Any other message in that
-queue cannot be trusted.
+Two kinds of messages are in the dead-letter queue. A worker makes a dead letter of a message that it cannot handle, and
+says why in headers. It publishes to the exchange of the dead-letter queue, which only workers may use. The broker
+dead-letters messages that it could not deliver (too many deliveries, expired), and says so in ``x-death``. Any other
+message in that queue cannot be trusted.
 
 An operator has more rights than the publisher of the original message. So a replay publishes only where that publisher
 could have published, never where one of its headers says.

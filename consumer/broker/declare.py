@@ -106,7 +106,7 @@ async def exists(link: Link, thing: Exchange | Queue) -> bool:
 async def cluster_exchange(link: Link, names: Names) -> str:
     """Return the exchange for requests to the cluster; with older workers this is the default exchange.
 
-    Also where this user may not use the other one, which RabbitMQ tells from 4.3 on.
+    It is also the default exchange if this user may not use the other one, which RabbitMQ reports from 4.3 on.
     """
     try:
         return names.cluster if await exists(link, Exchange(names.cluster, "fanout", "")) else ""
@@ -118,7 +118,7 @@ async def consumers_of(link: Link, queue: str) -> int:
     """Return the number of consumers of a queue, 0 if it does not exist. This sends no message.
 
     Raises:
-        NotPermitted: this user may not know, from RabbitMQ 4.3 on.
+        NotPermitted: this user may not ask for it, from RabbitMQ 4.3 on.
         BrokerUnavailable: the broker does not answer.
     """
     try:

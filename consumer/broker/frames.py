@@ -1,10 +1,10 @@
 """Repairs AMQP frames that the library could not decode. Pure: bytes in, bytes out.
 
-pamqp decodes properties and headers while aiormq reads, before anybody can look at them. What it cannot decode (a
-timestamp in microseconds, text that is not UTF-8, a table that is nested hundreds deep) ends the connection with every
-call on it, and the redelivery ends the next one. RabbitMQ accepts all of that from any publisher.
+pamqp decodes properties and headers while aiormq reads, before anybody can look at them. A frame that it cannot decode
+(a timestamp in microseconds, text that is not UTF-8, a table with hundreds of levels) ends the connection with every
+call on it, and its redelivery ends the next one. RabbitMQ accepts all of that from any publisher.
 
-``decodable`` returns what pamqp can decode, and exactly what came if that is so already. In what it changes:
+``decodable`` returns what pamqp can decode, and exactly what came if that is so already. It changes:
 
 * Text that is not UTF-8 has U+FFFD in place of each wrong byte, cut to the 255 bytes of a short string.
 * A timestamp property in microseconds or nanoseconds becomes seconds; any other that is no date is left out.

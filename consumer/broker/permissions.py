@@ -4,9 +4,8 @@ RabbitMQ checks names against three regular expressions: what a user may declare
 or bind a queue (``write``), consume or bind from (``read``). They cannot distinguish an exchange from a queue of the
 same name, or routing keys of the default exchange: a user that may write there may write into any queue of the vhost.
 So only workers and operators may, and no exchange that a client writes to has a queue's name. Topic permissions hold at
-topic exchanges only, for the routing keys of what is published (``write``) and of bindings (``read``). From RabbitMQ
-4.3 on they are refused for an exchange that does not exist yet, so commands and definitions declare the exchanges
-first.
+topic exchanges only, for the routing keys of messages (``write``) and of bindings (``read``). From RabbitMQ 4.3 on they
+are refused for an exchange that does not exist yet, so commands and definitions declare the exchanges first.
 """
 
 import re

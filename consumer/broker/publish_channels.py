@@ -39,7 +39,7 @@ class PublishChannels(Protocol):
         """Take a channel with confirms. The outbox has one of its own, because its order must be kept.
 
         Raises:
-            BrokerUnavailable: there is none; nothing was sent.
+            BrokerUnavailable: there is no connection; nothing was sent.
         """
         ...
 
@@ -51,7 +51,7 @@ class PublishChannels(Protocol):
         """Return the channel without confirms.
 
         Raises:
-            BrokerUnavailable: there is none; nothing was sent.
+            BrokerUnavailable: there is no connection; nothing was sent.
         """
         ...
 

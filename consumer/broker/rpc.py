@@ -62,7 +62,7 @@ class RpcClient:
         end in ``.reply``.
 
         Raises:
-            TimeoutError: nobody answered within ``timeout`` seconds.
+            TimeoutError: no reply came within ``timeout`` seconds.
             BrokerError: the request or the reply was lost with the link.
         """
         request = self._request(message)

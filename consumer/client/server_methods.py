@@ -50,7 +50,7 @@ class ServerMethods(TypedRequests):
         """List one page of a session's resources (MCP ``resources/list``).
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         return await self._session(ResourcesList, ListResourcesResult, session_id, reply_timeout, cursor=cursor)
@@ -69,7 +69,7 @@ class ServerMethods(TypedRequests):
         """List one page of a session's resource templates (MCP ``resources/templates/list``).
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         return await self._session(
@@ -97,7 +97,7 @@ class ServerMethods(TypedRequests):
         """Read a resource (MCP ``resources/read``); questions work as in ``call_tool``.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         return await self._session(
@@ -117,7 +117,7 @@ class ServerMethods(TypedRequests):
         Without ``uri``, only changes of the server's lists become events (``session.list_changed``).
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server refuses.
         """
         await self._session(ResourcesSubscribe, McpResult, session_id, reply_timeout, uri=uri, **options)
@@ -141,7 +141,7 @@ class ServerMethods(TypedRequests):
         """Set the lowest level of the log messages that a session's server sends to ``on_log`` of tool calls.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         await self._session(LoggingLevel, McpResult, session_id, reply_timeout, level=level, **options)
@@ -167,7 +167,7 @@ class ServerMethods(TypedRequests):
             options: ``service_name`` selects the session, and ``open`` says whether it is opened.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         return await self._session(
@@ -187,7 +187,7 @@ class ServerMethods(TypedRequests):
         """List one page of a session's prompts (MCP ``prompts/list``).
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         return await self._session(PromptsList, ListPromptsResult, session_id, reply_timeout, cursor=cursor)
@@ -212,7 +212,7 @@ class ServerMethods(TypedRequests):
         """Get a prompt with its arguments filled in (MCP ``prompts/get``); questions work as in ``call_tool``.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         return await self._session(

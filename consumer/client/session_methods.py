@@ -53,8 +53,8 @@ class SessionMethods(TypedRequests):
             timeout: the session's idle timeout (s); without one the configured one.
             metadata: is kept with the session and is part of its events. Bound arguments take their values from it.
             if_exists: what happens if a session with this id is open; ``keep`` returns it if it is on this service.
-            reply_timeout: how long (s) to wait. A start that still waits for its turn then is not carried out. One that
-                is under way goes on, and the session may open later.
+            reply_timeout: how long (s) to wait. If the start is still waiting for its turn then, it is not carried out.
+                One that is under way goes on, and the session may open later.
 
         Raises:
             ServiceNotFound, ServiceDisabled: there is no such service.
@@ -80,7 +80,7 @@ class SessionMethods(TypedRequests):
         """Return a session. This counts as a use.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
         """
         return await self._session(SessionGet, SessionInfo, session_id, reply_timeout)
 
@@ -88,7 +88,7 @@ class SessionMethods(TypedRequests):
         """Count a use of a session.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
         """
         return await self._session(SessionTouch, SessionInfo, session_id, reply_timeout)
 
@@ -98,7 +98,7 @@ class SessionMethods(TypedRequests):
         """Return how the MCP server of a session describes itself: era, protocol version, capabilities, instructions.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
         """
         return await self._session(
             SessionDescribe, ServerDescription, session_id, reply_timeout, service_name=service_name

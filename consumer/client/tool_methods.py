@@ -37,7 +37,7 @@ class ToolMethods(TypedRequests):
         """List the tools of a session.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is no such session.
             McpError: the server answered with an error.
         """
         return await self._session(ToolsList, ListToolsResult, session_id, reply_timeout, service_name=service_name)
@@ -68,7 +68,7 @@ class ToolMethods(TypedRequests):
     ) -> ToolCallResult:
         """Call a tool. It is executed at most once, and the client never repeats it.
 
-        A call that is no longer waited for, for example because its task was cancelled, runs on at the server until
+        If you stop waiting, for example because the task was cancelled, the call runs on at the server until
         ``timeout``, and counts towards ``max_calls``. ``cancel_tool`` stops it.
 
         A callback must return quickly, because the reply waits for it. Its exception is raised, and ends the waiting.
@@ -109,7 +109,7 @@ class ToolMethods(TypedRequests):
             SessionExists: ``open`` is ``alone``, and a session with that id is on another service.
             ToolNotFound: its server has no such tool.
             ToolTimeout: it took longer than ``timeout`` and was cancelled.
-            ToolCancelled: somebody cancelled it.
+            ToolCancelled: it was cancelled with ``cancel_tool``.
             McpError: the server answered with an error.
             OutcomeUnknown, SessionDied: the server ended during the call, or before it.
             DeadlineExceeded: it waited longer than ``timeout``, and was not executed.

@@ -95,10 +95,10 @@ class TypedRequests:
 
         Args:
             message_type: as the wire reference names it, for example ``tools.call``.
-            body: the fields of the message; those that are None are left out. The worker judges the others.
+            body: the fields of the message; those that are None are left out. The worker checks the others.
             call_id: the call that it is addressed to; without one any worker answers.
             reply_timeout: how long (s) to wait for the reply.
-            on_interim: is awaited for what comes before the reply.
+            on_interim: is awaited for each message before the reply.
 
         Raises:
             SessionsError: the worker's error, as the class of its code, or a ``ClientError``.

@@ -22,8 +22,8 @@ async def start_program(
 ) -> asyncio.subprocess.Process:
     """Start ``mcp-sessions <command>`` in ``folder``: ``<name>.json`` there configures it, ``<name>.log`` is its log.
 
-    ``settings`` are single settings as the environment names them, over ``environment`` or that of this process;
-    ``guard`` is put before the command, and with ``own_session`` a Ctrl-C is for whoever started it alone.
+    ``settings`` are environment variables with settings, added to ``environment`` or that of this process. ``guard`` is
+    put before the command. With ``own_session``, a Ctrl-C does not reach the program.
     """
     path = folder / f"{name}.json"
     path.write_text(json.dumps(configuration, indent=2))

@@ -42,7 +42,7 @@ class Grant:
         """Check that the sender has the scope, and may reach the call and the service.
 
         Raises:
-            Refused: 403, with a sentence that names what is missing.
+            Refused: 403, with a sentence that names the missing right.
         """
         if scope not in self.scopes:
             raise Refused(403, f"these credentials do not have the scope {scope!r}")

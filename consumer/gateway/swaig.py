@@ -1,8 +1,8 @@
 """SWAIG functions as tool calls: ``/signalwire/swaig`` and ``/signalwire/swaig/<service>``.
 
 Source: SignalWire's documentation of the SWAIG webhook (``function``, ``argument.parsed``, ``call_id``) and of the
-request for signatures (``action: get_signature``). The answer is ``{"response": text}``; what the agent should say
-when a tool failed or is late is a sentence in it, because the platform reads nothing else.
+request for signatures (``action: get_signature``). The answer is ``{"response": text}``. If a tool failed or is late,
+it contains a sentence for the agent to say, because the platform reads nothing else.
 """
 
 from typing import Final

@@ -1,9 +1,9 @@
 """Masks secrets in texts and bounds their size. Pure.
 
 What counts as a secret: the value of a key that is named like one (``password``, ``auth_token``, ``X-Api-Key``,
-``clientSecret``), the password in a URL, a bearer or basic credential, ``password=...`` in a text, and what the
-configuration holds (:mod:`consumer.observability.known_secrets`). Masking never fails, and its result is never longer.
-An unknown object becomes its masked ``repr``.
+``clientSecret``), the password in a URL, a bearer or basic credential, ``password=...`` in a text, and the secrets of
+the configuration (:mod:`consumer.observability.known_secrets`). Masking never fails, and its result is never longer. An
+unknown object becomes its masked ``repr``.
 """
 
 import math

@@ -38,7 +38,7 @@ class MCPManager:
     """Makes clients for services by name.
 
     ``services`` maps names to services, or is a configuration as SignalWire's gateway has it, with a ``services``
-    object in it; pydantic's ``ValidationError`` tells what is wrong with it. Use it from the main thread.
+    object in it; pydantic's ``ValidationError`` says what is wrong with it. Use it from the main thread.
     """
 
     def __init__(

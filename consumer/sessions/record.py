@@ -23,7 +23,8 @@ class ToolRecord:
     """The tool calls of one session, for its terminal event.
 
     ``bytes_in`` went into tools (arguments), ``bytes_out`` came out of them (results). ``time_in_flight`` is the sum
-    over the calls: two calls at once for a second make two seconds. ``start_kind`` is for whoever knows to say.
+    over the calls: two calls at once for a second make two seconds. ``start_kind`` is set by the code that starts the
+    process.
     """
 
     __slots__ = (

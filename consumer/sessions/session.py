@@ -146,7 +146,7 @@ class Session(Generic[P]):
     def in_use(self) -> Iterator[None]:
         """Keep the session from going idle while a call runs. Idle time counts from the end of the last call.
 
-        ``max_lifetime`` and a dying process end the session all the same: ``end_reason`` then tells the caller why.
+        ``max_lifetime`` and the death of the process still end the session. ``end_reason`` then says why.
         """
         self.in_flight += 1
         self.touch()

@@ -49,7 +49,7 @@ class SessionManager(Generic[P]):
     ``on_room`` is called when a place is free again: a session has ended, a start has failed, or a ringing call was not
     answered. ``on_event`` is called, in order and at the moment of each decision, with ``SessionCreated`` and then
     exactly one ``SessionEnded`` for each session; the session is then out of the table and its process not stopped yet.
-    It must not block; what it raises is logged. Everything belongs to one event loop; ``start`` is optional and
+    It must not block; its exceptions are logged. Everything belongs to one event loop; ``start`` is optional and
     ``shutdown`` is not, except within ``async with``.
     """
 
@@ -167,11 +167,11 @@ class SessionManager(Generic[P]):
         uses its place, and does not wait for its process to stop. ``keep`` touches the session that it finds and
         leaves it as it is, whatever service, timeout and metadata were asked for.
 
-        ``on_end`` is told of the end of a session that this creates, once and before ``on_event``; it must not block,
-        and what it raises is logged. Nothing runs between the creation and the return of this to who awaits it.
+        ``on_end`` is called once at the end of the created session, before ``on_event``. It must not block, and its
+        exceptions are logged. No other code runs between the creation and the return to the caller.
 
-        What is ``reserved`` is used up, or given back if it was not needed: its place is this session's, and its
-        process, if it lives, saves the ``start``.
+        A ``reserved`` place and process are used, or given back if they were not needed. The session takes the place,
+        and a live process saves the ``start``.
 
         When it raises, no session was opened, the place is given back and a process that was started is being
         stopped; a session that was there is untouched if a limit refused, and gone if ``start`` failed. Cancelling
@@ -261,8 +261,8 @@ class SessionManager(Generic[P]):
     def get_session(self, session_id: SessionId) -> Session[P] | None:
         """Return the session and count a use; None if no usable session has this id.
 
-        One that is overdue is ended by this. One that is dead is ended as soon as its process has told how it died,
-        ``EXIT_NOTICE_TIMEOUT`` from now at the latest, so that its event can say so.
+        One that is overdue is ended by this. A dead one is ended as soon as its process has reported its exit, or after
+        ``EXIT_NOTICE_TIMEOUT``, so that the event can name the cause.
         """
         session = self._sessions.get(session_id)
         if session is None or not self._usable(session):

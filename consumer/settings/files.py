@@ -70,9 +70,9 @@ def understood(
 ) -> tuple[Table, list[str], dict[KeyPath, str]]:
     """Return our part of a file's table, with ``${VARIABLE|default}`` filled in, and warnings about the rest.
 
-    The format of SignalWire's gateway is ours with other sections beside it: ``logging.level`` is our ``log_level``,
-    what has no meaning here is named in a warning and otherwise left alone, variables in it included. The last result
-    has the key in the file of each setting that came from one of these sections.
+    The format of SignalWire's gateway is ours with more sections. ``logging.level`` is our ``log_level``. A key without
+    a meaning here is named in a warning and otherwise ignored, including variables in it. The last result has the key
+    in the file of each setting that came from one of these sections.
     """
     warnings = [f"{key}: ignored; {why}" for key, why in _NOT_OURS.items() if key in table]
     for key in table:

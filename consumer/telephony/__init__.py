@@ -2,7 +2,7 @@
 
 ``translate`` turns the body of whatever a telephony platform sends, or our own normalised event, into ``Translated``
 with a ``schemas.calls.CallEvent``, ``Ignored`` for what does not concern the life of a call, or ``Unrecognised`` with
-the reason why it becomes a dead letter. ``looks`` tells what each translator thinks of a body.
+the reason why it becomes a dead letter. ``looks`` returns each translator's verdict on a body.
 """
 
 from consumer.telephony.named_call import named_call

@@ -140,9 +140,9 @@ def translate(
 ) -> Translation:
     """Translate a telephony platform's message to a call event. Never raises.
 
-    Platforms are told apart by the shape of the body. ``content_type`` (or a ``content-type`` among the ``headers``,
-    as HTTP bridges leave it) helps with a form that does not look like one; ``routing_key`` is only quoted in
-    the problem of a body that nobody knows. ``platform``, one of ``PLATFORMS``, says whose event it must be.
+    Platforms are told apart by the shape of the body. ``content_type`` (or a ``content-type`` among the ``headers``, as
+    HTTP bridges leave it) helps with a form that does not look like one; ``routing_key`` is only quoted in the problem
+    of an unknown body. ``platform``, one of ``PLATFORMS``, says whose event it must be.
     """
     try:
         payload = _payload(body, content_type, headers, platform)

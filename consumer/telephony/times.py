@@ -1,7 +1,8 @@
 """Parses the time of an event, in the formats of the platforms.
 
 The unit is a matter of the field, never guessed from the value: SignalWire alone uses seconds, milliseconds and
-microseconds. What is missing, zero ("never"), unreadable or absurd is None: a wrong clock must not lose a call.
+microseconds. A missing, zero ("never"), unreadable or absurd time becomes None, because a wrong clock must not lose a
+call.
 """
 
 from datetime import UTC, datetime

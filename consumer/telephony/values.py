@@ -167,7 +167,7 @@ def translated(
 
     An end reason is kept of an end only, the platform's word for a direction that is not ours as the attribute
     ``platform_direction``, and a call is never its own parent. ``state`` (``created``, ``ringing``, ``answered``) is
-    how far the call is, as far as the event tells.
+    the state of the call, if the event has it.
     """
     known = direction_of(direction)
     word = text(direction)

@@ -148,7 +148,7 @@ class Consumers:
     async def delete_inbox(self, *, untold: int = 0) -> None:
         """Delete the inbox unless something in it is still needed. Then its messages and recipes become orphans.
 
-        ``untold`` is how many events RabbitMQ has not confirmed: the recipes stand for them.
+        ``untold`` is how many events RabbitMQ has not confirmed: their recipes must stay.
         """
         if reason := self._inbox_needed(untold) or await self._delete_if_empty():
             log.info("worker.inbox_left", queue=self._owned_calls.inbox, reason=reason)

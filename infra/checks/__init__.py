@@ -1,6 +1,6 @@
 """Checks that no other tool makes: lengths of files, and the files of operators and package managers.
 
-``python -m infra.checks`` prints what is wrong and exits with 1, or says what was checked. Tests call the same
+``python -m infra.checks`` prints all faults and exits with 1, or prints the number of checks. Tests call the same
 functions. A tool that the system has to bring (Docker Compose, systemd-analyze, kubectl, npm) is asked where it is
 there; the other validators come with the development dependencies.
 """

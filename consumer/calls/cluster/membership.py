@@ -189,8 +189,8 @@ class Presence:
     async def refreshed(self, max_age: float | None = None) -> None:
         """Ask for reports unless each live worker has reported in the last ``max_age`` seconds (default: the grace).
 
-        Waits ``PRESENCE_TIMEOUT`` seconds at most. Who was asked in vain for so long already is not waited for. With 0,
-        this worker reports anew, too: its last report may be older than its last change.
+        Waits ``PRESENCE_TIMEOUT`` seconds at most. A worker that has left earlier requests unanswered for this long is
+        not waited for. With 0, this worker reports anew, too: its last report may be older than its last change.
         """
         loop = asyncio.get_running_loop()
         age = self.grace if max_age is None else max_age

@@ -1,6 +1,6 @@
 """The border refuses types and drops headers that only workers may send, and checks the headers of workers.
 
-Workers tell each other about calls in message types and in ``x-mcp-*`` headers. From anybody else those types are
+Workers exchange information about calls in message types and ``x-mcp-*`` headers. From anybody else those types are
 refused and those headers are dropped, and so is ``x-death``, which RabbitMQ up to 3.13 takes over from a publisher.
 Behind the border, every ``x-mcp-*`` header is as ``schemas.headers`` says, and its times are plausible. Pure.
 """

@@ -1,9 +1,9 @@
 """The gate checks every message before a handler takes it: its size, and whether its sender may send it.
 
-What is too large becomes a dead letter, unread: neither parsed nor translated, because that is what a large body costs.
-So does a message with too many JSON values, because each value costs as much as many bytes. A recipe combines several
-messages, so it has a limit of its own, which the owner observes when it opens sessions. A message whose publisher may
-not send it becomes a dead letter too, and the publisher gets an error (``border``).
+A body that is too large becomes a dead letter unread, because parsing and translating it would cost too much. So does a
+message with too many JSON values, because each value costs as much as many bytes. A recipe combines several messages,
+so it has a limit of its own, which the owner observes when it opens sessions. A message whose publisher may not send it
+becomes a dead letter too, and the publisher gets an error (``border``).
 """
 
 from collections.abc import Callable, Coroutine

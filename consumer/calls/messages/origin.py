@@ -1,8 +1,8 @@
 """Tells whether a worker published a message.
 
-A worker signs what it publishes with its user of the broker, and RabbitMQ verifies the signature
-(``consumer.broker.signature``). The users of workers are our own, and those that have signed a message to the exchange
-of the workers, which only workers may write to. A message without a user counts as published by no worker.
+A worker signs its messages with its RabbitMQ user, and RabbitMQ verifies the signature (``consumer.broker.signature``).
+The users of workers are our own, and those that have signed a message to the exchange of the workers, which only
+workers may write to. A message without a user counts as published by no worker.
 """
 
 from collections import OrderedDict

@@ -9,9 +9,9 @@ from schemas.internal import Recipe
 def is_untold(recipe: Recipe, given: Headers, dead: WorkerId | None = None) -> bool:
     """Return whether the inbox of the recipe's own worker gave it up, and its sessions are not reported as lost.
 
-    ``given`` are the headers of its message, and ``dead`` is the worker whose inbox RabbitMQ says gave it up. A recipe
-    that another inbox gave up was on its way there, and who sent it there has reported the sessions. So has who
-    returned it: its own worker when it left, or one that found them untold.
+    ``given`` are the headers of its message, and ``dead`` is the worker whose inbox RabbitMQ says gave it up. If
+    another inbox gave the recipe up, it was on its way there, and the worker that sent it has reported the sessions. So
+    has a worker that returned it: its own worker when it left, or one that found them unreported.
     """
     told = headers.LOST in given or headers.RETURNS in given
     return not told and recipe.worker_id in (dead, given.get(headers.ORPHAN_OF))

@@ -53,8 +53,8 @@ class Handover:
     async def give_away(self, call: OwnedCall, *, until: float, hand_over: bool) -> None:
         """Let a call's tool calls finish until ``until`` (loop's clock), close the call, and pass its recipe on.
 
-        The bindings stay while that lasts: what comes for the call waits on its lane, and is sent on to the placer,
-        where it finds the recipe before it. The placer takes the bindings away before it places the call.
+        The bindings stay meanwhile. Messages for the call wait on its lane and are then forwarded to the placer, where
+        the recipe arrives before them. The placer takes the bindings away before it places the call.
         """
         sessions = list(call.sessions.values())
         try:

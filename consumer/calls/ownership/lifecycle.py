@@ -164,7 +164,7 @@ class CallLifecycle:
     ) -> CallSession:
         """Open one session, or raise the reason. With ``fails_alone``, only the requester learns of a limit.
 
-        It gets what the call's start gives to all its sessions, if that has come.
+        If the call's start has arrived, the session gets the metadata that the start gives to all sessions of the call.
         """
         wanted = replace(wanted, metadata=self._of_call(call, wanted.metadata))
         (result,) = await self._opening.open_all(call, [wanted], if_exists=if_exists, fails_alone=fails_alone)

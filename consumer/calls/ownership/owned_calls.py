@@ -351,7 +351,7 @@ class OwnedCalls:
         """Begin new lives where RabbitMQ may never have received the only recipes that name the old ones.
 
         A recipe that is sent again might exist twice, and a placer could hold one while we hold the other. The worker
-        that gets the old recipe reports its lives. If it never arrived, nobody knows these lives.
+        that gets the old recipe reports its lives. If it never arrived, no other worker knows these lives.
         """
         unheard = [one for one in call.events.pending if one.life in awaited]
         renamed = {one.life: uuid.uuid4().hex for one in unheard}

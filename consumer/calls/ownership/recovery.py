@@ -1,9 +1,9 @@
 """Keeps calls recoverable: recipes, bindings and published events agree with the sessions.
 
-The order is what makes them true when a worker dies in between. A session is told of right behind its recipe, so
-whatever was ``created`` can be told ``lost``, and who tells that tells ``created`` as well unless it knows that it has
-been (``told``); a recipe goes when the session's end has been told, so no life ends untold. What cannot be done without
-a broker is caught up when it is back, or at the next look.
+The order keeps this true if a worker dies in between. ``created`` is published right behind the recipe, so a session
+that was reported as ``created`` can be reported as ``lost``. The worker that reports ``lost`` reports ``created``
+first, unless it knows that this was done (``told``). A recipe is removed after the session's end was published, so the
+end of no life is missing. What cannot be done without a broker is caught up when it is back, or at the next look.
 """
 
 import asyncio

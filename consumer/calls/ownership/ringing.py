@@ -1,8 +1,8 @@
 """Ringing calls: reserves what an answered call will need, and releases it if nobody answers.
 
-A reservation is this worker's own affair: neither an event nor a recipe tells of it. Should the worker die, the message
-that says that the call was answered reaches the placer, as any of a call that nobody owns, and opens the sessions
-elsewhere.
+A reservation is local to this worker: neither an event nor a recipe mentions it. If the worker dies, the message that
+the call was answered reaches the placer, like any message for a call without an owner, and opens the sessions on
+another worker.
 """
 
 import asyncio

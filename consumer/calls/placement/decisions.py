@@ -99,7 +99,7 @@ def decide(message: Addressed, given: Circumstances, configured: Configured) -> 
     """Decide what happens to a message.
 
     Raises:
-        SessionNotFound: nobody has the session that it is for.
+        SessionNotFound: no worker has the session that it addresses.
     """
     if given.placed:
         return ToOwner()

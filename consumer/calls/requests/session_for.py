@@ -57,8 +57,8 @@ class SessionFor:
         """Return the session that a request means. It is opened if there is none and the request names its service.
 
         Raises:
-            SessionNotFound: there is none, and the request does not want one to be opened, or its id is not one that
-                the call gives to a session on that service.
+            SessionNotFound: there is none, and the request does not ask to open one, or its id cannot be that of the
+                call's session on that service.
             ServiceNotFound, ServiceDisabled: none can be opened on that service.
             SessionExists: the id belongs to a session on another service, and the request wants it alone.
             DeadlineExceeded: the session was not open in time.

@@ -1,7 +1,7 @@
 """Plivo, version 3: HMAC-SHA256 of the URL, the fields and a nonce, with the auth token of the account or subaccount.
 
 Source: plivo 4.63, ``plivo/utils/signature_v3.py``. Several signatures are separated by commas while a token is
-replaced. There is no timestamp; the nonce makes signatures differ, and nobody remembers it.
+replaced. There is no timestamp; the nonce only makes signatures differ, and is not remembered.
 """
 
 from collections.abc import Mapping, Sequence

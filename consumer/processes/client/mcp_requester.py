@@ -62,7 +62,7 @@ class McpRequester:
     ) -> dict[str, Any]:
         """Send one request and return the server's result unchanged. ``timeout`` covers all its rounds.
 
-        When it times out or its task is cancelled, the server is told (``notifications/cancelled``, or over HTTP from
+        If it times out or its task is cancelled, the server is notified (``notifications/cancelled``, or over HTTP from
         2026-07-28 on the end of the request's own stream).
         """
         try:

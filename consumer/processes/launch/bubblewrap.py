@@ -97,9 +97,9 @@ def _namespaces(*, network: bool, own_processes: bool = True) -> list[str]:
 def needed_paths(command: list[str]) -> Iterator[Path]:
     """Return the paths outside the system's directories that ``command`` needs to start.
 
-    Looked at are the program and the script that it is given, through symbolic links: what they were installed with
-    (a virtualenv and its base, a ``node_modules``, the prefix above a ``bin``), or else the directory they lie in and
-    what Node.js looks for in the directories above it.
+    It follows symbolic links of the program and its script. For each it returns the installation (a virtualenv and its
+    base, a ``node_modules``, the prefix above a ``bin``), or else its directory and the paths that Node.js searches in
+    the directories above.
     """
     script = next((word for word in command[1:] if not word.startswith("-") and names_file(word)), None)
     for word in (command[0], *([script] if script is not None else [])):

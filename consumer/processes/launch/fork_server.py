@@ -76,7 +76,7 @@ Spawn = Callable[[int, int], Awaitable[tuple[Process, Watch]]]
 class ForkedChild:
     """A process that was forked for us; stands in for a :class:`subprocess.Popen`.
 
-    It stays a zombie until :meth:`wait` is called, so that until then nobody else can have its number.
+    It stays a zombie until :meth:`wait` is called, so that its process id is not reused before.
     """
 
     def __init__(self, pid: int, reap: Callable[[int], None], pidfd: int = -1) -> None:

@@ -1,8 +1,8 @@
 """Removes a folder that other users may change meanwhile. Standard library only, because the keeper uses it too.
 
 No path below the folder is ever followed: directories are opened by descriptor without following links, checked, and
-flattened (what is deep is renamed up to the top), so that neither depth nor a link put in the way at the right moment
-leads anywhere. Every call is bounded in time.
+flattened (what is deep is renamed up to the top), so that neither a deep tree nor a link created at the right moment
+can redirect the removal. Every call is bounded in time.
 """
 
 import os

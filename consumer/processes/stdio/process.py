@@ -1,7 +1,7 @@
 """One server process: its pipes, its exit, and its end.
 
-The process leads a session and a process group of its own, so that what it started can be ended with it. It is made
-by a launcher (see :mod:`consumer.processes.launch.launcher`); this module knows nothing of MCP.
+The process leads its own session and process group, so that its children can be ended with it. It is made by a launcher
+(see :mod:`consumer.processes.launch.launcher`); this module knows nothing of MCP.
 """
 
 import asyncio
@@ -52,9 +52,9 @@ class ServerProcess:
     """A server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
 
     ``obeys_term`` is false when it is started with SIGTERM ignored; ``forked`` when it is the fork of a process that
-    had imported the server; ``in_shell`` when a program around it tells of the signal that ended it as a shell does, by
-    an exit code of 128 and the signal's number; ``hurry`` makes its end a short one; ``fault`` says why we ended it
-    ourselves. Its stderr is logged under ``service``. Everything runs in the event loop.
+    had imported the server; ``in_shell`` when a program around it reports a signal like a shell, with an exit code of
+    128 plus the signal's number; ``hurry`` makes its end a short one; ``fault`` says why we ended it ourselves. Its
+    stderr is logged under ``service``. Everything runs in the event loop.
     """
 
     def __init__(self, service: str, *, obeys_term: bool = True, forked: bool = False, in_shell: bool = False) -> None:

@@ -1,7 +1,7 @@
 """A fast path for requests: written directly to stdin, and answered where stdout is read.
 
 The SDK's dispatcher makes streams, a cancel scope and a span for each request, and its answer takes two more turns of
-the loop. Together that is most of what a tool call costs. A request without interim messages that is not traced needs
+the loop. Together that is most of the cost of a tool call. A request without interim messages that is not traced needs
 none of this. Failures have the same texts as the dispatcher's.
 """
 

@@ -44,8 +44,8 @@ class Starter(Protocol):
 class ColdStarter:
     """Starts a process for each session, as many at once as the processors allow.
 
-    Those are twice their number for calls, and their number for clients that are started ahead of calls. ``folder``
-    is where the folder of this worker's sessions is made, unless a launcher is given (and left to who gave it).
+    Those are twice their number for calls, and their number for clients that are started ahead of calls. ``folder`` is
+    the parent of this worker's base folder, unless a launcher is given. The caller closes a given launcher.
     """
 
     def __init__(

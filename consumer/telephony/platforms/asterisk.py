@@ -4,12 +4,12 @@ Sources: asterisk/asterisk ``rest-api/api-docs/events.json``, ``main/stasis_chan
 Newchannel, Newstate, Hangup; ``cel_amqp.c``, ``cdr_amqp.c``; wazo-platform/wazo-res-stasis-amqp for ``{name, data}``.
 
 Each channel is a call. ARI names no parent; in AMI and CEL it is the oldest channel of the call (``Linkedid``). Nothing
-says which direction a channel has. ``StasisEnd`` is progress: the channel leaves the application and may go on in the
-dialplan or have been moved, and its own end, ``ChannelDestroyed``, comes to whoever is subscribed to it.
+says which direction a channel has. ``StasisEnd`` is progress: the channel leaves the application, and may go on in the
+dialplan or have been moved. Its real end, ``ChannelDestroyed``, is sent to its subscribers.
 
-What wazo-res-stasis-amqp and wazo-amid wrap into ``{name, data}`` is known and opens nothing: where it is published,
-Wazo's call events tell of the same channels, and these tell of internal ones too. ``unwrapped`` takes the wrapping off,
-for an exchange that is configured as Asterisk's own.
+Events that wazo-res-stasis-amqp and wazo-amid wrap into ``{name, data}`` are recognised but open nothing, because Wazo
+publishes call events for the same channels, and the wrapped ones also report internal channels. ``unwrapped`` takes the
+wrapping off, for an exchange that is configured as Asterisk's own.
 """
 
 import re

@@ -100,7 +100,7 @@ _STREAMED = {
 def translate(payload: Payload) -> Translated | Ignored:
     """Translate the status of a call.
 
-    No call ends by the callback of a recording, nor by a ``<Dial action>``: that one tells of the dialled leg, and its
+    The callback of a recording does not end a call. Nor does a ``<Dial action>``: it reports the dialled leg, and its
     ``CallSid`` is the parent, which goes on.
     """
     if fits(STREAMED, payload):

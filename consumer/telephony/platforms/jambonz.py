@@ -2,8 +2,8 @@
 
 Sources: jambonz/jambonz-feature-server ``lib/session/call-info.js``, ``lib/utils/constants.json``,
 ``lib/utils/http-requestor.js``; docs.jambonz.org ``call-status``, ``ws/verb-hook``. The call is ``call_sid``;
-``call_id`` is the Call-ID of SIP. The call hook and the status hook both tell of the start, and each action hook
-repeats all fields. No event has a time.
+``call_id`` is the Call-ID of SIP. The call hook and the status hook both report the start, and each action hook repeats
+all fields. No event has a time.
 """
 
 from collections.abc import Iterator

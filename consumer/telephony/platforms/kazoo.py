@@ -1,7 +1,7 @@
 """Kazoo: call events of the exchange ``callevt``.
 
 Sources: 2600hz/kazoo ``kapi_call.erl``, ``blackhole/doc/README.md``. ``LEG_*`` events carry the other leg's life under
-this leg's ``Call-ID``, so they are nobody's start or end.
+this leg's ``Call-ID``, so they start and end no call.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """LiveKit: webhooks of the server, in which a telephone is a participant of kind SIP.
 
 Sources: livekit/protocol ``livekit_webhook.proto``, ``livekit_models.proto``; docs.livekit.io
-``reference/telephony/sip-participant``. The encoding is protojson: whole numbers of 64 bits are text, and what has its
-default value is left out, so a browser's participant has no ``kind`` at all. A room holds several legs or none: neither
-its start nor its end is a call's.
+``reference/telephony/sip-participant``. The encoding is protojson: whole numbers of 64 bits are text, and fields with
+their default value are left out, so a browser's participant has no ``kind`` at all. A room holds several legs or none:
+neither its start nor its end is a call's.
 
 No webhook tells when an outbound leg is answered. A leg that joins as ``dialing`` therefore has no ``call_state``: a
 route that waits for the answer would wait in vain.

@@ -5,7 +5,7 @@ developers.openai.com ``realtime-sip``. There is no webhook for the end: the app
 ``realtime.call.ended`` and its like are not in OpenAI's list; they are read, because one integrator expects them.
 
 One INVITE raises both ``realtime.call.incoming`` and ``live.transport.incoming`` where a project subscribes to both,
-under ids that have nothing in common; the attribute ``sip_call_id`` tells that they are one call.
+under ids that have nothing in common; the attribute ``sip_call_id`` shows that they are one call.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 Sources: plivo.com/docs ``voice/xml/request``, ``voice/xml/dial``, ``voice/use-cases/dial-status-reporting``. Vobiz
 sends the same forms. ``StartTime``, ``AnswerTime`` and ``EndTime`` are in the account's time zone and do not say so;
-only ``SessionStart`` is known to be UTC, and it tells of the start.
+only ``SessionStart`` is known to be UTC, and it is the time of the start.
 """
 
 import re

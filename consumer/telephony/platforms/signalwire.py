@@ -88,7 +88,7 @@ def is_call(value: object) -> bool:
 def is_fetch(payload: Payload) -> bool:
     """Whether this is the request for a SWML document: a ``call`` as SWML describes it, and no event or function.
 
-    An id alone does not make it one. Other platforms send a ``call`` with a ``call_id`` as well, to tell of its end.
+    An id alone does not make it one. Other platforms send a ``call`` with a ``call_id`` as well, to report its end.
     """
     call = payload.get("call")
     return (

@@ -50,7 +50,7 @@ _OF_THE_CALL = (
 def translate(payload: Payload) -> Translated | Ignored:
     """The leg's event; all that is not calls is ignored.
 
-    ``call_updated`` (hold, mute, another name) says that the call lives, not how far it is: its ``status`` tells.
+    ``call_updated`` (hold, mute, another name) says that the call is alive; its ``status`` is the state of the call.
     """
     name = values.text(payload["name"])
     kind = EVENTS.get(name or "")
