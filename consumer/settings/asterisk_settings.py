@@ -47,7 +47,7 @@ class AsteriskSettings(Section):
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError("must be only an address; set user and password separately")
         if parts.scheme in ("tcp", "tls") and parts.path not in ("", "/"):
-            raise ValueError("must not have a path, because the manager interface has none")
+            raise ValueError("has a path, which the manager interface does not use")
         return url
 
     @field_validator("user", "app")

@@ -133,7 +133,7 @@ def _with_second_thoughts(settings: Settings) -> Settings:
         of_services.append("no service is enabled, so calls get no session")
     of_services += [missing for service in settings.services.values() if (missing := missing_file(service))]
     of_services += [
-        f"services.{name}.sandbox: also without restricted_env the server gets a minimal environment; set the "
+        f"services.{name}.sandbox: the server gets a minimal environment even without restricted_env; set the "
         "variables that it needs in env"
         for name, service in settings.services.items()
         if service.enabled and not service.sandbox.restricted_env and not service.env

@@ -73,8 +73,8 @@ def one_line(words: str, limit: int = MAX_TEXT_BYTES) -> str:
 def call_id(payload: Payload, name: str, path: str = "") -> CallId:
     """Return the call's id from the field ``name``. Errors name the field as ``path`` and ``name``.
 
-    The id is opaque: any form is valid, and it is never trimmed. A whole number is taken by its digits; a number with a
-    fraction (an Asterisk id without its quotes) has lost them already.
+    The id is opaque: any form is valid, and it is never trimmed. A whole number becomes its digits. A number with a
+    fraction (an Asterisk id without its quotes) is refused, because it may have lost digits.
 
     Raises:
         Unusable: missing, of another type, blank, not Unicode, or over 255 bytes.

@@ -35,10 +35,10 @@ REMEMBER = 600.0
 
 
 class Endings:
-    """When calls have ended (s since the epoch); each has a tombstone for ``tombstone`` seconds.
+    """The ends of calls: their times (s since the epoch), with a tombstone for ``tombstone`` seconds each.
 
-    A worker reports each end to all workers, and all ends to a new link. Workers compare each other's clocks
-    here: they have to agree within seconds, as they do by NTP.
+    A worker reports each end to all workers, and all ends to a new link. The clocks of all workers have to agree within
+    seconds, as they do with NTP.
     """
 
     def __init__(self, worker_id: WorkerId, names: Names, publisher: Publisher, tombstone: float) -> None:
