@@ -49,7 +49,7 @@ def operations(channels: tuple[DocumentChannel, ...]) -> dict[str, Operation]:
         ):
             name = f"calls.{channel.name.removeprefix('exchange.')}"
             found[name] = _operation(
-                "receive", channel.name, (PLATFORM_EVENT,), "Receive what a platform publishes by itself."
+                "receive", channel.name, (PLATFORM_EVENT,), "Receive events from a platform's own exchange."
             )
         if channel.name in {SESSION_EVENTS, WORKER_EVENTS}:
             found[channel.name] = _operation("send", channel.name, channel.messages, channel.description)

@@ -184,7 +184,7 @@ def _built(found: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
                 "required": list(event["properties"]),
             },
         )
-    told = "The answer to a message whose type is missing; to one of an unknown type it is `<type>.reply`."
+    told = "The reply to a message without a type. The reply to an unknown type is `<type>.reply`."
     yield UNKNOWN_REPLY, {"title": schema_name(UNKNOWN_REPLY), "description": told, "allOf": [_ref(_FAILED)]}
     yield (
         PLATFORM_EVENT,

@@ -119,5 +119,5 @@ class Intake:
 
 
 def _translated(event: CallEvent) -> Done:
-    """Return the outcome of a raw event that was passed on, named after its source unless a custom event chose it."""
+    """Return the outcome of a raw event that was passed on, with its source and kind for the log line."""
     return Done(what="translated", about={"source": event.source, "kind": event.kind.value})

@@ -258,12 +258,12 @@ def _faults(value: object, path: str) -> Iterator[str]:
             for at, one in enumerate(value):
                 yield from _faults(one, f"{path}[{at}]")
         case bytes() | bytearray() | memoryview():
-            yield f"{path}: must be a value that JSON has, is {kind_of(value)}; decode it, or send it as base64"
+            yield f"{path}: must be a JSON value, is {kind_of(value)}; decode it, or send it as base64"
         case _:
             try:
                 to_json(value)
             except (ValueError, TypeError):
-                yield f"{path}: must be a value that JSON has, is {kind_of(value)}"
+                yield f"{path}: must be a JSON value, is {kind_of(value)}"
 
 
 def kind_of(value: Any) -> str:

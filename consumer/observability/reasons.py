@@ -26,7 +26,7 @@ def reason_of(error: BaseException | None) -> str:
         case OSError() if error.errno == ECONNRESET:
             return "the connection was reset by the other side"
         case ssl.SSLError() if error.reason == "WRONG_VERSION_NUMBER":
-            return "the other side does not speak TLS; is the port that of amqps?"
+            return "the other side does not speak TLS; is this the port for amqps?"
         case TimeoutError() if not text:
             return "no answer came in time"
         case ConnectionError() | EOFError() if not text:

@@ -69,7 +69,7 @@ def _serving(by_kind: dict[str, dict[str, Any]]) -> Faults:
         yield "the HorizontalPodAutoscaler does not scale the Deployment"
     (container,) = pods["spec"]["containers"]
     if container["args"] != ["mcp-sessions", "gateway"]:
-        yield f"the pods run {container['args']}, and no gateway"
+        yield f"the pods run {container['args']} instead of a gateway"
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     variables = {one["name"]: one.get("value") for one in container["env"]}
     if str(ports["http"]) != variables["MCP_SESSIONS_GATEWAY_PORT"]:
@@ -77,7 +77,7 @@ def _serving(by_kind: dict[str, dict[str, Any]]) -> Faults:
     probes = {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
     for probe, path in probes.items():
         if container[probe]["httpGet"] != {"path": path, "port": "http"}:
-            yield f"{probe} asks {container[probe]['httpGet']}, and {path} at http tells"
+            yield f"{probe} requests {container[probe]['httpGet']}, not {path} on the port http"
     before = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     needed = before + float(variables["MCP_SESSIONS_DRAIN_TIMEOUT"]) + CLOSING
     if needed > pods["spec"]["terminationGracePeriodSeconds"]:
@@ -150,7 +150,7 @@ def _scaling(by_kind: dict[str, dict[str, Any]], settings: Settings) -> Faults:
             yield f"with {metadata['threshold']} sessions for each worker there is no room while one starts or leaves"
         names = Names(settings.worker.prefix)
         if trigger["type"] == "rabbitmq" and metadata["queueName"] not in (names.calls, names.unowned):
-            yield f"there is no queue {metadata['queueName']} whose length tells of too few workers"
+            yield f"there is no queue {metadata['queueName']} whose length shows that there are too few workers"
     down = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     grace = by_kind["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     if [policy["type"] for policy in down["policies"]] != ["Pods"] or down["policies"][0]["value"] != 1:

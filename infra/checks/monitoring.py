@@ -52,7 +52,7 @@ def alerts(root: Path = ROOT) -> Faults:
         if rule["labels"].get("severity") not in ("critical", "warning"):
             yield f"{ALERTS}: {name} is neither critical nor a warning"
         if rule["annotations"].get("runbook_url") != f"{PAGE}#{name.lower()}":
-            yield f"{ALERTS}: {name} does not say where to look"
+            yield f"{ALERTS}: {name} has no runbook_url to its section"
         try:
             promql_parser.parse(rule["expr"])
         except ValueError as error:
@@ -76,7 +76,7 @@ def runbook(root: Path = ROOT) -> Faults:
 def dashboard(root: Path = ROOT) -> Faults:
     """Check that the dashboard is up to date, its queries can be read, and its data source is provisioned."""
     if (root / DASHBOARD).read_text() != infra.grafana.dashboard.text():
-        yield f"{DASHBOARD}: is not what panels.py says: python -m infra.grafana.dashboard"
+        yield f"{DASHBOARD}: differs from panels.py; run python -m infra.grafana.dashboard"
     sources = read_yaml(root / "infra/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
     for where, source, expr in questions(root):
         if source not in {one["uid"] for one in sources}:
@@ -88,7 +88,7 @@ def dashboard(root: Path = ROOT) -> Faults:
     (provider,) = read_yaml(root / "infra/grafana/provisioning/dashboards/mcp-sessions.yaml")["providers"]
     mounted = read_yaml(root / "infra/compose.yaml")["services"]["grafana"]["volumes"]
     if f"./grafana/dashboards:{provider['options']['path']}:ro" not in mounted:
-        yield "infra/compose.yaml: the dashboard is not mounted where Grafana is told to look"
+        yield "infra/compose.yaml: the dashboard is not mounted where Grafana looks for it"
 
 
 def questions(root: Path = ROOT) -> Iterator[tuple[str, str, str]]:

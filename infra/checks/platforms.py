@@ -107,14 +107,14 @@ def systemd(root: Path = ROOT) -> Faults:
     service = unit(root)
     program, _, arguments = service["ExecStart"].partition(" ")
     if arguments != "-m consumer":
-        yield f"{name}: starts no worker but {service['ExecStart']!r}"
+        yield f"{name}: starts no worker, but {service['ExecStart']!r}"
     if service["KillMode"] != "mixed":
         yield f"{name}: SIGTERM must reach the worker alone, which ends its MCP servers itself"
     others = {}
     for file, wanted in ((GATEWAY_UNIT, "gateway"), (BRIDGE_UNIT, "bridge asterisk")):
         others[file], _, command = unit(root, file)["ExecStart"].partition(" ")
         if command != wanted:
-            yield f"infra/systemd/{file}: starts no {wanted.partition(' ')[0]} but {others[file]} {command}"
+            yield f"infra/systemd/{file}: starts no {wanted.partition(' ')[0]}, but {others[file]} {command}"
     if not shutil.which("systemd-analyze"):
         note("systemd-analyze is missing, so the units were not verified")
         return

@@ -161,7 +161,7 @@ def main() -> int:
     if "--check" not in sys.argv[1:]:
         PATH.write_text(text(), encoding="utf-8")
     elif not PATH.is_file() or PATH.read_text(encoding="utf-8") != text():
-        print(f"{PATH.name} is not what panels.py says: python -m infra.grafana.dashboard")
+        print(f"{PATH.name} differs from panels.py; run python -m infra.grafana.dashboard")
         return 1
     return 0
 

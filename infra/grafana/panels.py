@@ -161,7 +161,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Rejected and waiting", (
             rate("mcp_sessions_rejected_total", "code"),
             Query("sum(mcp_sessions_admission_waiting)", "starts that wait for room"),
-        ), about="Rejected starts a second, and starts that wait now."),
+        ), about="Rejected starts per second, and starts that wait now."),
     ),
     "Messages": (
         Panel("Deliveries", (rate("mcp_sessions_deliveries_total", "type, outcome"),), "ops"),

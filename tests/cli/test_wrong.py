@@ -149,7 +149,7 @@ async def test_an_event_that_no_worker_knows_is_not_sent(offline: Cli):
     assert (ran.code, ran.out) == (1, ""), "and no broker was asked"
     assert ran.err.startswith("UNRECOGNISED: nothing was sent, because this is no event that a worker knows\n")
     assert ran.err.count("not its own: ") == 3
-    assert "more are less like it: --why shows them" in ran.err
+    assert "more translators fit even less: --why shows them" in ran.err
     assert ran.err.endswith("It would become a dead letter. --force sends it all the same.\n")
     assert "telnyx: not its own: " in (await offline("calls", "send", "-", "--why", stdin=unknown)).err
     ran = await offline("calls", "send", "-", stdin=b'{"call_id": "c-9", "kind": "started", "form": "+1"}')

@@ -45,7 +45,7 @@ Use = Callable[[SessionClient], Any]
         (lambda client: client.following("x" * 256).__aenter__(), "pattern: must be 0 to 255 bytes long, is 256"),
         (lambda client: client.request("tools.call", "x"), "body: must be a dict, is of type str"),
         (lambda client: client.request(7, {}), "message_type: must be a str, is of type int"),
-        (lambda client: client.publish_call_event({"call_id": b"c"}), "call_id: must be a value that JSON has"),
+        (lambda client: client.publish_call_event({"call_id": b"c"}), "call_id: must be a JSON value"),
         (lambda client: client.following(3).__aenter__(), "pattern: must be a str"),
         (lambda client: client.call_tool("c", "echo", [1]), "arguments: must be an object"),
         (lambda client: client.call_tool("c", "echo", "x"), "arguments: must be an object"),

@@ -45,4 +45,4 @@ def test_a_broker_without_tls_is_told_in_words():
     incoming.write(b"AMQP\x00\x00\x09\x01")
     with pytest.raises(ssl.SSLError) as caught:
         client.do_handshake()
-    assert reason_of(caught.value) == "the other side does not speak TLS; is the port that of amqps?"
+    assert reason_of(caught.value) == "the other side does not speak TLS; is this the port for amqps?"

@@ -1,4 +1,4 @@
-"""Asking every worker to report its presence."""
+"""Asks every worker to report its presence."""
 
 from contextlib import suppress
 
