@@ -107,7 +107,7 @@ class SignalWireLine:
         """
         answer = await self._post(EVENTS, b'{"event_type": "calling.call.state"}', JSON, secrets.token_hex(16))
         if answer.status_code != 403:
-            raise DemoFailed(f"a webhook with another's signature was answered with {_told(answer)}, not with 403")
+            raise DemoFailed(f"a webhook with a wrong signature was answered with {_told(answer)}, not with 403")
 
     async def _post(self, path: str, body: bytes, content_type: str, key: str) -> httpx2.Response:
         url = self.base + path

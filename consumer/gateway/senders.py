@@ -74,7 +74,7 @@ class Senders:
         return self._sender([checked], request, body)
 
     def identify_any(self, request: Request, body: bytes, source: str) -> Sender:
-        """Return the sender of a webhook of an unknown platform, which is one of those in ``source``.
+        """Return the sender of a webhook that the translator ``source`` recognises, for all of its platforms.
 
         Raises:
             Refused: as ``identify``.

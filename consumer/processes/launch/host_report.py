@@ -29,7 +29,7 @@ async def report_host(services: Iterable[MCPService]) -> None:
             )
         as_root = [service.name for service in local if service.name not in own]
         if as_root:
-            reason = cannot_change_users() or "their sandbox is configured so"
+            reason = cannot_change_users() or "their sandbox settings say so"
             log.warning("sandbox.as_root", services=as_root, reason=reason, hint=f"they run as root; see {PAGE}")
     wanted = [service.name for service in local if service.sandbox.kind == "auto"]
     if wanted and (refusal := await no_bubblewrap()):

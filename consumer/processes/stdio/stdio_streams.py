@@ -52,7 +52,7 @@ LINE = 2e-5
 """The highest cost (s) of a line in such a piece."""
 
 FREE = 0.002
-"""Seconds for reading a piece of output that are free if it contains an answer, because answers have to be read."""
+"""How much reading time (s) for a piece of output is not charged to the server if the output contains an answer."""
 
 log = structlog.get_logger(__name__)
 

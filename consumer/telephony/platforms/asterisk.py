@@ -39,7 +39,7 @@ _OF_ARI = (
 
 
 def _ami_event(body: Payload, marks: frozenset[str] = _AMI_MARKS) -> str | None:
-    """The event's name; bridges send its keys, and some its values, in lower case."""
+    """Return the event's name. Bridges send its keys, and some of its values, in lower case."""
     name = next((body[key] for key in _AMI_NAMES if key in body), None)
     return name if isinstance(name, str) and any(key.casefold() in marks for key in body) else None
 
@@ -82,7 +82,7 @@ CEL_EVENTS = {
 }
 
 _NO_NUMBER = re.compile(r"[shit]|<unknown>", re.IGNORECASE)
-"""Extensions of the dialplan itself (start, hangup, invalid, timeout), and a caller that is not known."""
+"""Extensions of the dialplan itself (start, hangup, invalid, timeout), and an unknown caller."""
 
 _OF_ARI_CHANNEL = (("channel", "name"), ("sip_call_id", "protocol_id"), ("account_code", "accountcode"))
 _OF_ARI_EVENT = (
@@ -148,7 +148,10 @@ def _about_ari(event: Payload, channel: Payload, caller: Payload, dialplan: Payl
 
 
 def _ami(event: Payload) -> Translated | Ignored:
-    """An event of the manager; ``Uniqueid`` and ``UniqueID`` are both written, so names are compared without case."""
+    """Translate an event of the manager.
+
+    Names are compared without case, because ``Uniqueid`` and ``UniqueID`` both occur.
+    """
     fields = {name.casefold(): value for name, value in event.items()}
     name = values.text(fields["event"]) or ""
     kind = AMI_EVENTS.get(name.casefold())
@@ -169,7 +172,7 @@ def _ami(event: Payload) -> Translated | Ignored:
 
 
 def _cel(event: Payload) -> Translated | Ignored:
-    """A record of call event logging. ``HANGUP`` and ``CHAN_END`` both come; only the former has a cause."""
+    """Translate a record of call event logging. ``HANGUP`` and ``CHAN_END`` both come; only the former has a cause."""
     name = values.text(event["event_name"]) or ""
     kind = CEL_EVENTS.get(name)
     if kind is None:

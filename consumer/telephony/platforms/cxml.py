@@ -30,7 +30,7 @@ STATUSES = {
     "cancelled": CallKind.ENDED,
     "failed": CallKind.ENDED,
 }
-"""Call statuses as ``normal_reason`` spells them."""
+"""The call statuses, as ``normal_reason`` spells them."""
 
 STATES = {
     "queued": "created",
@@ -50,7 +50,7 @@ _OTHERS = {
     "QueueSid": "queue",
     "DialCallStatus": "dial action",
 }
-"""Callbacks that are not a call's status, by the field that only they have."""
+"""Callbacks that do not report a call's status, by the field that only they have."""
 
 STREAMED = (begins("type", "com.twilio."), has("specversion"), is_object("data"), lacks("CallSid", "CallUUID"))
 
@@ -62,7 +62,7 @@ SHAPES = (
 )
 
 _OF_A_STATUS_CALLBACK = ("CallbackSource", "SequenceNumber", "Timestamp")
-"""What a status callback has (the number-level one only the last) and the request for a document has not."""
+"""Fields of a status callback (number-level ones have only the last) that a document request lacks."""
 
 _ATTRIBUTES = (
     ("call_status", "CallStatus"),
@@ -94,7 +94,7 @@ _STREAMED = {
     "completed": "completed",
     "requested": "ringing",
 }
-"""Call statuses by the last word of an event's type in Event Streams; ``requested`` is the request for the document."""
+"""The call statuses by the last word of an event's type in Event Streams; ``requested`` is a document request."""
 
 
 def translate(payload: Payload) -> Translated | Ignored:
@@ -134,7 +134,7 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _streamed(event: Payload) -> Translated | Ignored:
-    """An event of Twilio's Event Streams: the form of a callback, if it is one of a call.
+    """Translate an event of Twilio's Event Streams, if it contains the form of a call's callback.
 
     ``...call.completed`` stands for every end; the form's ``CallStatus`` says which. Insights come up to half an hour
     after the end. Twilio's own examples have forms without fields: the type's last word is the status then.

@@ -31,7 +31,7 @@ _FAMILIES = (
 )  # fmt: skip
 
 _TESTS = ({"test": "test"}, {"Test": "Test"}, {"Test": "test"})
-"""What is sent when a webhook is made, which has to be answered well."""
+"""The test requests when a webhook is created, which have to succeed."""
 
 SHAPES = (
     (begins("type", *_FAMILIES), is_number("event_ts"), is_object("payload"), has("version")),
@@ -45,7 +45,7 @@ _ATTRIBUTES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """A telephone that is connected to a room, or leaves it; the request for a room comes before any call."""
+    """Translate a telephone's connection to a room or its leaving. A request for a room comes before any call."""
     if "type" not in payload:
         return Ignored(SOURCE, "pinless dial-in" if "callDomain" in payload else "test")
     name = str(payload["type"])

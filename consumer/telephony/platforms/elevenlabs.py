@@ -31,7 +31,7 @@ SHAPES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The start that the request for a conversation's data stands for, or the end that a report tells of."""
+    """Translate a request for a conversation's data to a start, or a report to an end."""
     if "type" not in payload:
         return values.translated(
             SOURCE,
@@ -70,7 +70,7 @@ def _report(payload: Payload, data: Payload) -> Translated:
 
 
 def _failure(payload: Payload, data: Payload) -> Translated:
-    """An outbound call that nobody took; the telephone provider's own callback is inside."""
+    """Translate an outbound call that was not answered. The telephone provider's own callback is inside."""
     body = values.mapping(values.mapping(data.get("metadata")).get("body"))
     return values.translated(
         SOURCE,
@@ -86,7 +86,7 @@ def _failure(payload: Payload, data: Payload) -> Translated:
 
 
 def _call(data: Payload, *places: tuple[Payload, str]) -> CallId:
-    """The telephone provider's id if it is told, else the conversation's."""
+    """Return the telephone provider's call id if there is one, else the conversation's."""
     for place, name in places:
         if values.first(place, name) is not None:
             return values.call_id(place, name)

@@ -83,11 +83,11 @@ _OF_THE_SWITCH = tuple(
         "uuid", "video_", "wait", "write_",
     )
 )  # fmt: skip
-"""What the names of the switch's own variables begin with; the others were set by a dialplan and may steer routes."""
+"""The prefixes of the switch's own variables. Others were set by a dialplan, and may steer routes."""
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The channel's event; what it is called decides, not ``Channel-State``, which lags behind on HANGUP."""
+    """Translate a channel's event by its name. ``Channel-State`` is not used, because it lags behind on HANGUP."""
     name = (values.text(payload["Event-Name"]) or "").upper()
     kind = EVENTS.get(name)
     if kind is None:
@@ -108,7 +108,10 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _parent(payload: Payload) -> CallId | None:
-    """The leg that this one was made by: the other leg only if that is the originator (the A leg has one too)."""
+    """Return the leg that created this one.
+
+    The other leg counts only if it is the originator (the A leg has one too).
+    """
     parent = values.parent_id(payload, "variable_originating_leg_uuid")
     if parent is None and payload.get("Other-Type") == "originator":
         parent = values.parent_id(payload, "Other-Leg-Unique-ID")

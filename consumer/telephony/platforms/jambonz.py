@@ -30,7 +30,7 @@ STATES = {
     "trying": "created", "queued": "created", "ringing": "ringing", "early-media": "ringing", "in-progress": "answered",
 }  # fmt: skip
 FRAMES = {"session:new": "trying"}
-"""The status that a frame stands for when it names none."""
+"""The status that a frame implies if it names none."""
 
 _NO_STATUS = ("verb:status", "jambonz:error")
 
@@ -56,7 +56,7 @@ _ATTRIBUTES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The call's own status; ``dial_call_status`` beside it is the dialled leg's, which has hooks of its own."""
+    """Translate the call's own status. ``dial_call_status`` belongs to the dialled leg, which has its own hooks."""
     if "message_sid" in payload and "call_status" not in payload:
         return Ignored(SOURCE, "message")
     frame = values.first(payload, "type") if "msgid" in payload else None

@@ -81,12 +81,12 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _user(payload: Payload, name: str) -> str | None:
-    """The number in ``user@realm``, which is what routes are written for."""
+    """Return the number in ``user@realm``, which routes are written for."""
     return (values.first(payload, name) or "").removeprefix("sip:").partition("@")[0] or None
 
 
 def _parent(payload: Payload) -> CallId | None:
-    """An outbound leg was made for the other one; an inbound leg has another leg too, but not as its parent."""
+    """Return the other leg if this one is outbound. An inbound leg has another leg too, but not as its parent."""
     outbound = values.direction_of(payload.get("Call-Direction")) == "outbound"
     return values.parent_id(payload, "Other-Leg-Call-ID") if outbound else None
 

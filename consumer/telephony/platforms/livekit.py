@@ -49,7 +49,7 @@ _STANDARD = "sip."
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """A telephone that joins or leaves a room."""
+    """Translate a telephone's joining or leaving of a room."""
     name = str(payload["event"])
     participant = values.mapping(payload.get("participant"))
     kind = EVENTS.get(name)

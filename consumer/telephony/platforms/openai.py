@@ -25,7 +25,7 @@ EVENTS = {
     "realtime.call.hangup": (CallKind.ENDED, "call_id"),
     "realtime.call.hungup": (CallKind.ENDED, "call_id"),
 }
-"""What an event says, and the field of ``data`` that is the call's id."""
+"""The kind of each event, and the field of ``data`` with the call's id."""
 
 _FAMILIES = ("realtime.", "live.", "response.", "batch.", "eval.", "fine_tuning.", "video.", "agent.", "safety.")
 
@@ -37,7 +37,7 @@ _ADDRESS = re.compile(r"<([^<>]+)>")
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The call that comes in, before anybody has accepted it."""
+    """Translate an incoming call, which nobody has accepted yet."""
     name = str(payload["type"])
     if name not in EVENTS:
         return Ignored(SOURCE, values.what(name))
@@ -58,7 +58,7 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _headers(listed: object) -> Iterator[tuple[str, str]]:
-    """The SIP headers by name in lower case; of one that comes twice the first counts."""
+    """Return the SIP headers by name in lower case. Of a repeated one, the first counts."""
     found = [values.mapping(header) for header in listed] if isinstance(listed, list) else []
     for header in reversed(found):
         name, value = values.first(header, "name"), values.first(header, "value")
@@ -67,7 +67,7 @@ def _headers(listed: object) -> Iterator[tuple[str, str]]:
 
 
 def _address(value: str | None) -> str | None:
-    """The URI of ``"Name" <sip:...>;tag=...``, or what stands there without brackets."""
+    """Return the URI of ``"Name" <sip:...>;tag=...``, or the text if it has no brackets."""
     if value is None:
         return None
     found = _ADDRESS.search(value)

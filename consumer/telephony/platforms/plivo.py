@@ -17,13 +17,13 @@ SOURCE = "plivo"
 SHAPES = ((has("CallUUID"), lacks("CallSid")),)
 
 ENDS = frozenset({"completed", "busy", "failed", "timeout", "noanswer", "cancel", "canceled", "cancelled", "rejected"})
-"""Call statuses of an end, as ``normal_reason`` spells them."""
+"""The call statuses of an end, as ``normal_reason`` spells them."""
 
 STATES = {"ringing": "ringing", "inprogress": "answered"}
 DIAL_ACTIONS = {"answer": CallKind.PROGRESS, "connected": CallKind.PROGRESS, "hangup": CallKind.ENDED}
 
 _OF_SOMETHING_ELSE = re.compile(r"Record|Machine|Stream|Conference|Audio|Transcri|Member", re.IGNORECASE)
-"""Events that may have the ``CallStatus`` of the call that they happen on."""
+"""Events about other things that may contain the ``CallStatus`` of their call."""
 
 _ATTRIBUTES = (
     ("event", "Event"), ("call_status", "CallStatus"), ("caller_name", "CallerName"), ("request_uuid", "RequestUUID"),
@@ -36,7 +36,7 @@ _ATTRIBUTES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The call's status, or the dialled leg's in a callback of ``<Dial>``."""
+    """Translate the call's status, or that of the dialled leg in a callback of ``<Dial>``."""
     fields = values.unlisted(payload)
     action = values.first(fields, "DialAction")
     if action is not None:
@@ -68,7 +68,7 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _dialled(fields: Payload, action: str) -> Translated | Ignored:
-    """The leg that ``<Dial>`` called; ``CallUUID`` and ``CallStatus`` beside it are the caller's."""
+    """Translate the leg that ``<Dial>`` called. ``CallUUID`` and ``CallStatus`` in it are the caller's."""
     kind = DIAL_ACTIONS.get(action)
     if kind is None or fields.get("DialBLegUUID") == "":  # nobody answered: there never was a leg
         return Ignored(SOURCE, values.what("dial", action))

@@ -45,7 +45,7 @@ SHAPES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The event of a frame; frames without one (pings, answers, legacy tasks) are no call's affair."""
+    """Translate the event of a frame. Frames without one (pings, answers, legacy tasks) are ignored."""
     envelope = envelope_of(payload)
     if envelope is not None:
         return event_in(SOURCE, envelope)

@@ -29,7 +29,7 @@ _ATTRIBUTES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The call's start or end; a function that is called says that the call is up."""
+    """Translate the call's start or end. A function call means that the call is active."""
     name = values.first(payload, "event")
     kind = CallKind.PROGRESS if name is None else EVENTS.get(name)
     if kind is None:

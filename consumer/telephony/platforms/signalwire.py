@@ -33,7 +33,7 @@ FAMILIES = (
     "calling.", "call.", "messaging.", "message.", "signalwire.", "queuing.", "tasking.", "task.", "provisioning.",
     "video.", "room.", "member.", "chat.", "conversation.", "webrtc.", "subscriber.",
 )  # fmt: skip
-"""What the event types of SignalWire begin with; anything else with an ``event_type`` is not theirs."""
+"""The prefixes of SignalWire's event types. An ``event_type`` without one is another platform's."""
 
 _NOT_OF_A_FETCH = (
     "event_type", "dial_state", "event", "function", "action", "post_prompt_data", "call_info", "args", "kind",
@@ -42,7 +42,10 @@ _OF_A_FETCHED_CALL = ("call_state", "node_id", "segment_id", "project_id", "spac
 _BESIDE_A_FETCHED_CALL = ("vars", "envs", "params")
 
 _DEEPEST = 3
-"""A JSON-RPC frame has the envelope at ``params``, a legacy ``blade.broadcast`` one level deeper."""
+"""How deep the envelope may be.
+
+A JSON-RPC frame has it at ``params``, a legacy ``blade.broadcast`` one level deeper.
+"""
 
 _OF_THE_ENVELOPE = (
     ("event", "event_type"),
@@ -67,7 +70,7 @@ _OF_THE_CALL = (
 
 
 def envelope_of(payload: Payload) -> Payload | None:
-    """The object that has the ``event_type``: the body itself, or its ``params``, however the bridge cut the frame."""
+    """Return the object with the ``event_type``: the body itself, or its ``params``."""
     found = payload
     for _ in range(_DEEPEST):
         event_type = found.get("event_type")
@@ -81,12 +84,12 @@ def envelope_of(payload: Payload) -> Payload | None:
 
 
 def is_call(value: object) -> bool:
-    """Whether this is an object that identifies a call or tells its state."""
+    """Return whether this is an object that identifies a call or has its state."""
     return isinstance(value, dict) and ("call_id" in value or "call_state" in value)
 
 
 def is_fetch(payload: Payload) -> bool:
-    """Whether this is the request for a SWML document: a ``call`` as SWML describes it, and no event or function.
+    """Return whether this is a request for a SWML document: a ``call`` as SWML describes it, no event, no function.
 
     An id alone does not make it one. Other platforms send a ``call`` with a ``call_id`` as well, to report its end.
     """
@@ -102,7 +105,7 @@ def is_fetch(payload: Payload) -> bool:
 
 
 def event_in(source: str, envelope: Payload) -> Translated | Ignored:
-    """The event of an envelope.
+    """Translate the event of an envelope.
 
     The call's fields are in ``params``, or beside the ``event_type`` if the bridge forwarded the inner object only.
     Everything but a call's state, its receipt and an answered dial is about something else (play, record, connect
@@ -164,7 +167,7 @@ def _inner(envelope: Payload) -> Payload:
 
 
 def _dial(source: str, dial: Payload, envelope: Payload) -> Translated | Ignored:
-    """An answered dial names the winning leg, which is up; any other dial has no call yet, or never."""
+    """Translate a dial. An answered one names the winning leg, which is up. Any other has no call yet, or never."""
     state = values.text(dial.get("dial_state")) or "unknown"
     call = values.mapping(dial.get("call"))
     if state.casefold() != "answered" or "call_id" not in call:

@@ -19,7 +19,7 @@ from schemas.calls import CallKind
 SOURCE = "swaig"
 
 HOOKS = {"startup_hook": CallKind.STARTED, "hangup_hook": CallKind.ENDED}
-"""Functions that tell of a call's life; any other one is a tool asked for: the call is up."""
+"""The functions that report a start or an end. Any other function means that the call is active."""
 
 _FUNCTION_MARKS = (
     "argument", "argument_desc", "meta_data_token", "ai_session_id", "channel_data", "content_disposition",
@@ -71,7 +71,7 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _debug(payload: Payload, info: Payload) -> Translated | Ignored:
-    """The debug feed reports every step; its ``startup_hook`` and ``hangup_hook`` tell how long those took."""
+    """Translate the debug feed, which reports every step. Its hooks only say how long the real hooks took."""
     end = payload.get("session_end")
     if end is not None:
         return _event({**values.mapping(end), **info}, CallKind.ENDED, values.mapping(end).get("reason"))
@@ -106,12 +106,12 @@ def _event(body: Payload, kind: CallKind, end_reason: object = None) -> Translat
 
 
 def _call(body: Payload) -> Payload:
-    """The call as SWML sees it: ``call`` in one documented shape, ``SWMLCall`` when ``swaig_post_swml_vars`` is on."""
+    """Return SWML's call object: ``call`` in a documented body, ``SWMLCall`` if ``swaig_post_swml_vars`` is on."""
     return values.mapping(body.get("call")) or values.mapping(body.get("SWMLCall"))
 
 
 def _occurred_at(body: Payload, kind: CallKind) -> datetime | None:
-    """Only starts and ends have a time: no body says when a function was called."""
+    """Return the time of a start or an end. No body says when a function was called."""
     names = {CallKind.STARTED: ("call_start_date",), CallKind.ENDED: ("call_end_date", "ai_end_date")}.get(kind, ())
     return next(filter(None, (times.microseconds(body.get(name)) for name in names)), None)
 

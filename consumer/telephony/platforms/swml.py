@@ -41,7 +41,7 @@ SHAPES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The call's state, or the start that a document fetch stands for."""
+    """Translate the call's state, or a document request, which means a start."""
     if is_fetch(payload):
         call = values.mapping(payload.get("call"))
         return call_event(SOURCE, call, payload, kind=_kind_of_fetch(call))
@@ -52,6 +52,6 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _kind_of_fetch(call: Payload) -> CallKind:
-    """A fetch is a start unless the call is known to be further on: it is ringing ("typically") when it is fetched."""
+    """Return the kind of a document request: a start, unless the call is known to be further on."""
     state = (values.text(call.get("call_state")) or "created").casefold()
     return CallKind.STARTED if state == "ringing" else STATES.get(state, CallKind.STARTED)

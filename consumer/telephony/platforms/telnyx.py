@@ -42,7 +42,7 @@ _ATTRIBUTES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The event of a leg; whatever happens on it (speech, recordings, detection of machines) is ignored."""
+    """Translate the event of a leg. Other events on it (speech, recordings, detection of machines) are ignored."""
     event = payload if "event_type" in payload else values.mapping(payload["data"])
     name = str(event["event_type"])
     dotted = name.replace("_", ".")  # API v1: call_initiated

@@ -32,7 +32,7 @@ MESSAGES = {
     "knowledge-base-request": CallKind.PROGRESS,
     "end-of-call-report": CallKind.ENDED,
 }
-"""Messages that tell of a call's life without a status: the report, and requests that only a live call makes."""
+"""Messages about a call's life without a status: the report, and requests that only an active call makes."""
 
 _OTHERS = frozenset({
     "status-update", "hang", "conversation-update", "speech-update", "model-output", "user-interrupted", "voice-input",

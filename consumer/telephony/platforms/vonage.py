@@ -39,7 +39,7 @@ _OTHERS = {
     "payload": "notify",
     "reason": "error",
 }
-"""Webhooks that are not a leg's status, by the field that only they have."""
+"""Webhooks that do not report a leg's status, by the field that only they have."""
 
 _ATTRIBUTES = (
     ("status", "status"), ("detail", "detail"), ("sip_code", "sip_code"), ("conversation_uuid", "conversation_uuid"),
@@ -48,7 +48,7 @@ _ATTRIBUTES = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """A leg's status, or the start that the request for the NCCO stands for."""
+    """Translate a leg's status, or a request for the NCCO, which means a start."""
     fields = values.unlisted(payload)
     if other := next((name for field, name in _OTHERS.items() if field in fields), None):
         return Ignored(SOURCE, other)

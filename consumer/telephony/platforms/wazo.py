@@ -48,7 +48,7 @@ _OF_THE_CALL = (
 
 
 def translate(payload: Payload) -> Translated | Ignored:
-    """The leg's event; all that is not calls is ignored.
+    """Translate the event of a leg. Events that are not about calls are ignored.
 
     ``call_updated`` (hold, mute, another name) says that the call is alive; its ``status`` is the state of the call.
     """
@@ -75,7 +75,7 @@ def translate(payload: Payload) -> Translated | Ignored:
 
 
 def _parties(data: Payload) -> tuple[str | None, str | None]:
-    """The caller and the called: the caller id is that of the leg's own user, who is one of the two."""
+    """Return the caller and the called party. The caller id is that of the leg's own user, who is one of them."""
     own = values.first(data, "caller_id_number")
     peer = values.first(data, "peer_caller_id_number")
     dialed = values.first(data, "dialed_extension")
@@ -83,7 +83,7 @@ def _parties(data: Payload) -> tuple[str | None, str | None]:
 
 
 def _occurred_at(payload: Payload, data: Payload, kind: CallKind) -> datetime | None:
-    """The event's time, written without an offset in UTC; else the leg's, written with one."""
+    """Return the event's time, written without an offset in UTC, or else the leg's, written with one."""
     own = {CallKind.STARTED: "creation_time", CallKind.ENDED: "hangup_time"}.get(kind, "answer_time")
     return times.iso(payload.get("timestamp")) or times.iso(data.get(own))
 
