@@ -143,7 +143,11 @@ class UnknownType(SessionsError):
 
 
 class SessionNotFound(SessionsError):
-    """There is no such session: it was never opened, or it was closed, has expired or has died."""
+    """There is no such session: it was never opened, or it was closed, has expired or has died.
+
+    For ten minutes after a session died, the message says how, and details are ``exit_code``, ``signal`` and
+    ``stderr``. Only its worker knows it.
+    """
 
     code = ErrorCode.SESSION_NOT_FOUND
     executed = False
@@ -247,7 +251,10 @@ class McpError(SessionsError):
 
 
 class SessionDied(SessionsError):
-    """The session's process has ended; details: ``exit_code``, ``signal``, ``stderr``."""
+    """The session's process ended just before the request; details: ``exit_code``, ``signal``, ``stderr``.
+
+    Later requests get ``SESSION_NOT_FOUND``, unless they open a new session.
+    """
 
     code = ErrorCode.SESSION_DIED
     executed = False

@@ -16,7 +16,7 @@ from enum import Enum
 from consumer.broker.message import Delivery
 from consumer.calls.context import ToolProcess
 from consumer.calls.wanted import Wanted
-from consumer.sessions import Reservation, Session
+from consumer.sessions import ProcessExit, Reservation, Session
 from schemas.events import CloudEvent
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe
@@ -295,7 +295,7 @@ class Reason(Enum):
     RINGING = "ringing"
     """The call rings, and processes are held for the sessions that it gets when it is answered."""
     ANSWERS = "answers"
-    """A repeated tool call must find the answer to the first one."""
+    """A repeated tool call must find the answer to the first one, and a request to a dead session how it died."""
     ENDED = "ended"
     """The call has ended, and its tombstone must bar later messages."""
 
@@ -354,6 +354,8 @@ class OwnedCall:
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
     had: set[SessionId] = field(default_factory=set)
     """Every session that the call has had here. No recipe restores one of them again."""
+    died: dict[SessionId, ProcessExit] = field(default_factory=dict)
+    """How the servers of the sessions ended that died and were not opened again. A request for one is told."""
     opened_by: dict[SessionId, str] = field(default_factory=dict)
     """The message that opened each session. If it is delivered again, it opens nothing."""
     undecided: set[SessionId] = field(default_factory=set)
@@ -379,6 +381,7 @@ class OwnedCall:
         """Add a session that has been opened."""
         self.sessions[session.session_id] = session
         self.had.add(session.session_id)
+        self.died.pop(session.session_id, None)
         self.events.wait_for_recipe(session)
         self.recipe.outdate()
         if self.tenure.reason is Reason.ANSWERS:
@@ -389,6 +392,8 @@ class OwnedCall:
         if self.sessions.get(session.session_id) is not session:
             return False
         del self.sessions[session.session_id]
+        if session.exit is not None:
+            self.died[session.session_id] = session.exit
         self.recipe.outdate()
         return True
 

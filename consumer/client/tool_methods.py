@@ -105,13 +105,16 @@ class ToolMethods(TypedRequests):
             this is a result too: check ``is_error``.
 
         Raises:
-            SessionNotFound: there is no session, and either no ``service_name`` or ``open`` is ``never``.
+            SessionNotFound: there is no session, and either no ``service_name`` or ``open`` is ``never``. If the
+                session died in the last ten minutes, the message says how, and the details are those of
+                ``SessionDied``.
             SessionExists: ``open`` is ``alone``, and a session with that id is on another service.
             ToolNotFound: its server has no such tool.
             ToolTimeout: it took longer than ``timeout`` and was cancelled.
             ToolCancelled: it was cancelled with ``cancel_tool``.
             McpError: the server answered with an error.
-            OutcomeUnknown, SessionDied: the server ended during the call, or before it.
+            OutcomeUnknown: the server ended during the call.
+            SessionDied: the server ended just before the call, and the worker has not closed the session yet.
             DeadlineExceeded: it waited longer than ``timeout``, and was not executed.
             NoReply, Disconnected: it is unknown whether it was executed. Repeated with the same ``idempotency_key``, it
                 is executed at most once as long as the call stays with its owner.

@@ -28,6 +28,15 @@ class ProcessExit:
     signal: int | None
     stderr: str
 
+    @property
+    def told(self) -> str:
+        """How the process ended, in words. Over HTTP there is neither number."""
+        if self.signal is not None:
+            return f"the server was ended by signal {self.signal}"
+        if self.exit_code is not None:
+            return f"the server has ended with exit code {self.exit_code}"
+        return "the connection was lost"
+
 
 class SessionProcess(Protocol):
     """The interface of a session's MCP client. A remote server without a process fits too."""

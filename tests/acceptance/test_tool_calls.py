@@ -15,7 +15,6 @@ from schemas.errors import (
     InvalidMessage,
     McpError,
     OutcomeUnknown,
-    SessionDied,
     SessionNotFound,
     ToolNotFound,
     ToolTimeout,
@@ -152,8 +151,11 @@ async def test_a_call_whose_server_died_is_of_unknown_outcome_and_never_executed
     for _ in range(2):
         with pytest.raises(OutcomeUnknown):
             await call.client.call_tool("c", "die", {"code": 3, "stderr": "oops\n"}, idempotency_key="fatal")
-    with pytest.raises((SessionNotFound, SessionDied)):
-        await call.client.call_tool("c", "counter")
+    for request in (call.client.call_tool("c", "counter"), call.client.list_tools("c"), call.client.get("c")):
+        with pytest.raises(SessionNotFound, match="it died, the server has ended with exit code 3") as missing:
+            await request
+        assert missing.value.details["exit_code"] == 3
+        assert "oops" in missing.value.details["stderr"]
     assert len(call.of("created")) == 1
     fresh = await call.client.call_tool("c", "counter", service_name="echo")
     assert fresh.structured_content == {"count": 1}

@@ -26,6 +26,7 @@ from consumer.calls.owned_call import (
     Tenure,
 )
 from consumer.calls.ownership.upkeep import CHECK_EVERY, MISSING_AFTER, Findings, Upkeep, look_at, upkeep_of
+from consumer.sessions import ProcessExit
 from schemas.events import SessionEventType, session_event
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.internal import Recipe, SessionRecipe
@@ -39,7 +40,7 @@ EVENT = session_event(SessionEventType.CLOSED, {"worker_id": "w-1", "session_id"
 
 def session(name: str = CALL) -> CallSession:
     """What of a session its call looks at."""
-    return cast("CallSession", SimpleNamespace(session_id=SessionId(name)))
+    return cast("CallSession", SimpleNamespace(session_id=SessionId(name), exit=None))
 
 
 def owned(
@@ -89,6 +90,19 @@ def test_a_call_with_sessions_has_a_recipe_that_names_them(reason: Reason):
         for dirty, done in ((True, Upkeep.WRITE_RECIPE), (False, Upkeep.NOTHING)):
             call = owned(reason=reason, sessions=1, dirty=dirty)
             assert upkeep_of(call, has_answers=has_answers, leaving=leaving) is done
+
+
+def test_how_a_session_died_is_kept_like_an_answer_until_it_is_opened_again():
+    call, dead, anew = owned(), session(), session()
+    call.enter(dead)
+    dead.exit = ProcessExit(3, None, "oops")
+    call.leave(dead)
+    assert call.died == {ID: dead.exit}
+    assert upkeep_of(call, has_answers=False, leaving=False) is Upkeep.KEEP_ANSWERS
+    assert upkeep_of(call, has_answers=False, leaving=True) is Upkeep.RELEASE
+    call.enter(anew)
+    call.leave(anew)
+    assert upkeep_of(call, has_answers=False, leaving=False) is Upkeep.RELEASE, "it was closed"
 
 
 def test_a_tool_call_that_runs_is_as_good_as_an_answer():

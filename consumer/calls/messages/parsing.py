@@ -8,6 +8,7 @@ from consumer.broker.message import CALL_HEADER, Delivery
 from consumer.broker.outcome import ToDeadLetters
 from consumer.broker.topology import Names
 from consumer.observability import metrics
+from consumer.sessions import ProcessExit
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionNotFound, SessionsError
 from schemas.ids import CallId, ServiceName, routing_key, session_id_of
@@ -90,17 +91,26 @@ def names_session_of(request: CallRequest, service: ServiceName) -> bool:
     return request.session_id in (request.call_id, session_id_of(request.call_id, service, first=False))
 
 
-def no_session(request: CallRequest, *, ended: bool = False) -> SessionNotFound:
-    """Return the error for a request without a session. It says why, or how the request could open one."""
-    hint = ": its call has ended" if ended else ""
+def no_session(request: CallRequest, *, ended: bool = False, died: ProcessExit | None = None) -> SessionNotFound:
+    """Return the error for a request without a session. It says why, or how the request could open one.
+
+    ``died`` is how the session's server ended, if the session died.
+    """
+    hint, details = "", dict[str, Any]()
+    if ended:
+        hint = ": its call has ended"
+    elif died is not None:
+        hint = f": it died, {died.told}"
+        details = {"exit_code": died.exit_code, "signal": died.signal, "stderr": died.stderr}
     if not ended and isinstance(request, MayOpen):
         service = request.service_name
         if service is None:
-            hint = f"; with a service_name{' and open' if request.open == 'never' else ''} the request opens one"
+            hint += f"; with a service_name{' and open' if request.open == 'never' else ''} the request opens one"
         elif not names_session_of(request, service):
             other = session_id_of(request.call_id, service, first=False)
-            hint = f"; the call's session on service {service!r} has the id {request.call_id!r} or {other!r}"
-    return SessionNotFound(f"there is no session {request.session_id!r}{hint}", session_id=request.session_id)
+            hint += f"; the call's session on service {service!r} has the id {request.call_id!r} or {other!r}"
+    told = f"there is no session {request.session_id!r}{hint}"
+    return SessionNotFound(told, session_id=request.session_id, **details)
 
 
 def timeout_named_by(request: CallRequest) -> float | None:

@@ -7,14 +7,14 @@ from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Outcome, told_about
 from consumer.calls.context import Configured
 from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
-from consumer.calls.messages.parsing import about, no_session, service_named_by, timeout_named_by
+from consumer.calls.messages.parsing import about, service_named_by, timeout_named_by
 from consumer.calls.owned_call import OwnedCall
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.returns import Returns
 from consumer.calls.requests.asked import Asked
 from consumer.calls.requests.in_flight import InFlight
-from consumer.calls.requests.session_for import find
+from consumer.calls.requests.session_for import find, missing
 from consumer.calls.requests.session_requests import OpeningUse, SessionRequests
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
@@ -93,7 +93,7 @@ class CallRequests:
         if session is None and isinstance(request, OpeningUse) and request.opens is not None:
             return Done(await self._open_and_use(call, request, deadline))
         if session is None:
-            return Done(failed(self._not_found(request)))
+            return Done(failed(self._not_found(call, request)))
         return Done(await self._session_requests.run(session, request, deadline - time.monotonic()))
 
     async def _call_tool(self, asked: Asked, call: OwnedCall) -> Done:
@@ -117,7 +117,7 @@ class CallRequests:
             if not call.sessions:
                 self._recovery.keep_later(call.call_id)
 
-    def _not_found(self, request: Use) -> SessionsError:
+    def _not_found(self, call: OwnedCall, request: Use) -> SessionsError:
         """Return the error for a request without a session. It says so if the named service does not exist."""
         service = service_named_by(request)
         try:
@@ -125,7 +125,7 @@ class CallRequests:
                 self._configured.service(service)
         except SessionsError as error:
             return error
-        return no_session(request)
+        return missing(call, request)
 
     def _cancelled(self, call_id: CallId, request: ToolsCancel) -> bool | None:
         """Return whether a tool call was cancelled; None if no such call is known."""

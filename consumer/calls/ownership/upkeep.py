@@ -24,7 +24,10 @@ class Upkeep(Enum):
     DROP_RECIPE = "drop the recipe"
     """There is no session to restore, and the call is owned because it rings or has ended."""
     KEEP_ANSWERS = "keep the answers"
-    """There is no session to restore either, but a repeated tool call must find its answer."""
+    """There is no session to restore either, but a repeated tool call must find its answer.
+
+    Or a request to a session that died must be told how.
+    """
     RELEASE = "release the call"
     """Nothing is left to own."""
 
@@ -37,7 +40,7 @@ def upkeep_of(call: OwnedCall, *, has_answers: bool, leaving: bool) -> Upkeep:
         return Upkeep.WRITE_RECIPE if call.recipe.dirty else Upkeep.NOTHING
     if call.tenure.reason in (Reason.ENDED, Reason.RINGING):
         return Upkeep.DROP_RECIPE
-    if (call.tool_calls or has_answers) and not leaving:
+    if (call.tool_calls or has_answers or call.died) and not leaving:
         return Upkeep.KEEP_ANSWERS
     return Upkeep.RELEASE
 

@@ -9,7 +9,7 @@ from consumer.calls.messages.deadlines import too_late
 from consumer.calls.messages.parsing import names_session_of, no_session, service_named_by
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.wanted import Wanted
-from schemas.errors import SessionDied, SessionExists
+from schemas.errors import SessionDied, SessionExists, SessionNotFound
 from schemas.ids import ServiceName, SessionId, session_id_of
 from schemas.requests import CallRequest, MayOpen
 
@@ -46,6 +46,12 @@ def find(call: OwnedCall, request: CallRequest) -> CallSession | None:
     return next((one for one in call.sessions.values() if one.service_name == service), None)
 
 
+def missing(call: OwnedCall, request: CallRequest) -> SessionNotFound:
+    """The error for a request whose session the call does not have; it says what happened to it, if that is known."""
+    died = call.died.get(SessionId(request.session_id))
+    return no_session(request, ended=call.tenure.has_ended, died=died)
+
+
 class SessionFor:
     """Finds the session of a request, or has it opened before ``deadline`` (monotonic clock)."""
 
@@ -68,9 +74,9 @@ class SessionFor:
         if request.service_name is not None and not call.tenure.has_ended:
             self._configured.service(request.service_name)  # first: nobody means a service that is not there
         if request.opens is None or call.tenure.has_ended:
-            raise no_session(request, ended=call.tenure.has_ended)
+            raise missing(call, request)
         if SessionId(request.session_id) not in call.sessions and not names_session_of(request, request.opens):
-            raise no_session(request)
+            raise missing(call, request)
         return await self._open(call, request, _wanted(call, request, request.opens), deadline, undecided=True)
 
     async def replacement(self, call: OwnedCall, request: MayOpen, died: CallSession, deadline: float) -> CallSession:
@@ -85,7 +91,7 @@ class SessionFor:
         if (session := find(call, request)) is not None:
             return session
         if call.tenure.has_ended:
-            raise no_session(request, ended=True)
+            raise missing(call, request)
         wanted = Wanted(died.session_id, died.service_name, died.timeout, died.metadata)
         return await self._open(call, request, wanted, deadline, undecided=False)
 

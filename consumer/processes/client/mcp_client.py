@@ -326,11 +326,7 @@ class MCPClient:
             words = link.last_words if link is not None else ""
             how = FORGOTTEN if link is not None and link.forgotten else "the server has just ended"
             raise SessionDied(f"{name}: {how}", exit_code=None, signal=None, stderr=words)
-        how = FORGOTTEN if link is not None and link.forgotten else "the connection was lost"
-        if seen.signal is not None:
-            how = f"the server was ended by signal {seen.signal}"
-        elif seen.exit_code is not None:
-            how = f"the server has ended with exit code {seen.exit_code}"
+        how = FORGOTTEN if link is not None and link.forgotten else seen.told
         raise SessionDied(f"{name}: {how}", exit_code=seen.exit_code, signal=seen.signal, stderr=seen.stderr)
 
     async def _look_for(self, name: str) -> None:
