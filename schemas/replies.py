@@ -97,9 +97,10 @@ class SessionsPage(Strict):
 
 
 class ServicesResult(Strict):
-    """Result of ``services.list``."""
+    """Result of ``services.list``. ``missing_workers`` do not answer: the figures lack theirs."""
 
     services: dict[str, ServiceInfo]
+    missing_workers: list[WorkerId] = Field(default_factory=list)
 
 
 class ServiceTools(Strict):

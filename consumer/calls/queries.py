@@ -141,7 +141,8 @@ class Queries:
     async def _result(self, request: Told) -> Json:
         match request:
             case ServicesList():
-                return ServicesResult(services=self._services()).model_dump(mode="json")
+                silent = sorted(self._unaccounted())
+                return ServicesResult(services=self._services(), missing_workers=silent).model_dump(mode="json")
             case ServicesTools(service_name=service):
                 self._configured.service(service)
                 tools = await self._catalogue.get_service_tools(service)

@@ -36,9 +36,6 @@ GAP = 2
 NARROW = 10
 """The narrowest width that a column is folded to."""
 
-WHOLE = 44
-"""The width up to which a column of ids is kept while another one can be folded: a UUID and a few more."""
-
 STYLES = {
     "ready": "green",
     "open": "green",
@@ -73,6 +70,14 @@ def _is_screen(stream: TextIO) -> bool:
     return stream.isatty() or bool(os.environ.get("COLUMNS"))
 
 
+class _Uncropped(Console):
+    """A console that leaves a line that is too long to the terminal, which folds it so that it is copied whole."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, and crop nothing."""
+        super().print(*objects, **{"crop": False, **options})
+
+
 class _Stripped:
     """A stream that strips the trailing blanks of table lines."""
 
@@ -90,7 +95,7 @@ class _Stripped:
 def _console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     if _is_screen(stream):
-        return Console(file=stream, markup=False, highlight=False, emoji=False)
+        return _Uncropped(file=stream, markup=False, highlight=False, emoji=False)
     plain = cast("IO[str]", _Stripped(stream))
     return Console(file=plain, width=UNBOUNDED, markup=False, highlight=False, emoji=False)
 
@@ -139,6 +144,12 @@ def warn(sentence: str) -> None:
     say(f"warning: {sentence}", style="yellow")
 
 
+def tell_missing(workers: Sequence[str]) -> None:
+    """Print a note about the workers that did not answer, if there are any."""
+    if workers:
+        say(f"No answer from {', '.join(workers)}: it hangs or was killed.", style="yellow")
+
+
 def state(word: str) -> Text:
     """Return a state in its colour."""
     return Text(word, style=STYLES.get(word, ""))
@@ -151,9 +162,10 @@ def table(
     whole: Iterable[str] = (),
     width: int | None = None,
 ) -> Table:
-    """Return a table of rows, at most ``width`` wide (default: the screen). Long cells are folded, never cut off.
+    """Return a table of rows, ``width`` wide (default: the screen). Long cells are folded, never cut off.
 
-    The columns named in ``whole`` are folded last, because users copy their text.
+    The columns named in ``whole`` are never folded, because users copy their text. Where they leave too little room for
+    the other columns, the table is wider.
     """
     given = [list(row) for row in rows]
     widths = fit(
@@ -167,6 +179,7 @@ def table(
         made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     else:
         made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    made.width = sum(widths) + GAP * (len(columns) - 1)
     for column, wide in zip(columns, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column in right else "left"
         made.add_column(column, overflow="fold", justify=justify, width=wide)
@@ -185,13 +198,13 @@ class Width:
 
     @classmethod
     def of(cls, header: str, cells: Sequence[str | Text], *, whole: bool) -> Self:
-        """Return the width of a column. Bars and states (``Text``) are never folded."""
+        """Return the width of a column. Bars and states (``Text``) and ``whole`` columns are never folded."""
         lines = [line for cell in cells for line in str(cell).split("\n")]
         natural = max(map(cell_len, (header, *lines)))
         if any(isinstance(cell, Text) for cell in cells):
             return cls(natural, natural, natural)
-        last = min(natural, max(cell_len(header), NARROW))
-        return cls(natural, max(last, min(natural, WHOLE)) if whole else last, last)
+        last = natural if whole else min(natural, max(cell_len(header), NARROW))
+        return cls(natural, last, last)
 
 
 def fit(columns: Sequence[Width], available: int) -> list[int]:

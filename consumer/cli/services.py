@@ -12,7 +12,7 @@ import typer
 from consumer.cli import completing
 from consumer.cli.command import Invocation, command
 from consumer.cli.exit_codes import ExitCode
-from consumer.cli.screen import Row, answers, bar, duration, facts, say, state, table, write_json
+from consumer.cli.screen import Row, answers, bar, duration, facts, say, state, table, tell_missing, write_json
 
 group = typer.Typer(help="List and check the MCP servers of the workers.", no_args_is_help=True)
 
@@ -63,6 +63,8 @@ async def list_services(invocation: Invocation) -> None:
         tell_failing(failing)
     else:
         say("The workers have no services. Configure one: see mcp-sessions config check")
+    if not invocation.json:
+        tell_missing(found.missing_workers)
 
 
 @command(group, "tools", epilog="Example: mcp-sessions services tools todo")

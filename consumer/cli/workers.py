@@ -10,7 +10,7 @@ from rich.table import Table
 
 from consumer.cli import completing
 from consumer.cli.command import Invocation, command, without_a_name
-from consumer.cli.screen import Row, age, answers, bar, facts, say, state, table, write_json
+from consumer.cli.screen import Row, age, answers, bar, facts, say, state, table, tell_missing, write_json
 
 if TYPE_CHECKING:
     from schemas.sessions import WorkerInfo
@@ -41,8 +41,8 @@ async def list_workers(invocation: Invocation) -> None:
         answers().print(workers_table(found.workers))
     else:
         say("No worker is present. Start one: mcp-sessions worker")
-    if found.missing_workers and not invocation.json:
-        say(f"No answer from {', '.join(found.missing_workers)}: it hangs or was killed.", style="yellow")
+    if not invocation.json:
+        tell_missing(found.missing_workers)
 
 
 @command(group, "get", epilog="Example: mcp-sessions workers get host-1-k3v9x2ab")

@@ -23,8 +23,11 @@ def fetcher_of(service: MCPService) -> str | None:
     return " ".join([name, *arguments[:1]]) if words else name
 
 
-def advice(service: MCPService, seconds: float) -> str:
-    """Return advice about a start that took ``seconds``; empty if it was fast enough."""
+def advice(service: MCPService, seconds: float, *, failed: bool = False) -> str:
+    """Return advice about a start that took ``seconds``; empty if it was fast enough, or if nothing here helps.
+
+    A server whose start has ``failed`` must work before it can be kept warm.
+    """
     fetcher = fetcher_of(service)
     if fetcher is not None:
         return (
@@ -35,4 +38,6 @@ def advice(service: MCPService, seconds: float) -> str:
         return ""
     if service.url is not None:
         return "the server at the URL responds slowly; its own log may say why"
+    if failed:
+        return ""
     return f"keep servers warm, or fork them if this one is in Python ({GUIDE}, 'Ready before the call')"

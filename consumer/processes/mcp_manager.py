@@ -163,7 +163,7 @@ class MCPManager:
             client = await self._create(service_name)
         except SessionsError as error:
             took = time.monotonic() - began
-            return ServiceCheck(error, seconds=took, advice=advice(self.services[service_name], took))
+            return ServiceCheck(error, seconds=took, advice=advice(self.services[service_name], took, failed=True))
         took = time.monotonic() - began
         await client.stop()
         return ServiceCheck(tools=client.tools, seconds=took, advice=advice(self.services[service_name], took))

@@ -256,6 +256,8 @@ async def test_a_worker_that_hangs_is_missing_until_its_sessions_are_lost(at: Ca
                 workers = await at(mcp.prefix)("workers")
                 assert hung.worker_id not in workers.out
                 assert f"No answer from {hung.worker_id}" in workers.err
+                services = await at(mcp.prefix)("services", "list")
+                assert f"No answer from {hung.worker_id}" in services.err
                 said = True
             await asyncio.sleep(0.2)
         assert said

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from consumer.cli.screen import Width, age, bar, duration, fit, shown, table
+from consumer.cli.screen import Width, age, answers, bar, duration, fit, shown, table
 from consumer.cli.sessions import sessions_table
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.sessions import SessionInfo
@@ -29,8 +30,10 @@ def printed(made: object, width: int) -> list[str]:
 
 @given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=4), st.integers(50, 130))
 def test_a_table_fits_and_loses_no_letter(rows: list[tuple[str, str, str]], width: int):
-    lines = printed(table("ID", "B", "C", rows=rows, whole=["ID"], width=width), width)
-    assert max(map(len, lines)) <= width
+    lines = printed(table("ID", "B", "C", rows=rows, whole=["ID"], width=width), 2 * width)
+    longest = max(len(row[0]) for row in rows)
+    assert max(map(len, lines)) <= max(width, longest + 2 * (10 + 2))
+    assert all(any(line.startswith(row[0]) for line in lines) for row in rows)
     letters = sorted("".join("".join(row) for row in rows))
     assert sorted("".join(lines[2:]).replace(" ", "")) == letters
 
@@ -40,6 +43,14 @@ def test_a_call_id_stays_in_one_piece_while_another_column_can_be_folded():
     row = (call_id, "todo", "a-rather-long-host-name-of-a-worker-4711-abcdef", Text("━━━━━ 4m58s"))
     lines = printed(table("SESSION", "SERVICE", "WORKER", "LEFT", rows=[row], whole=["SESSION"], width=80), 80)
     assert any(line.startswith(call_id) and "━━━━━ 4m58s" in line for line in lines)
+
+
+def test_an_id_is_printed_whole_on_a_terminal_that_is_narrower(monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    monkeypatch.setenv("COLUMNS", "40")
+    call_id = "v3:" + "a-very-long-id-of-a-call-leg-" * 3
+    row = (call_id, "a description that is folded as narrow as it may be", Text("━━━━━ 4m58s"))
+    answers().print(table("SESSION", "SERVICE", "LEFT", rows=[row], whole=["SESSION"]))
+    assert any(line.startswith(f"{call_id}  ") for line in capsys.readouterr().out.splitlines())
 
 
 def test_a_session_of_a_uuid_has_one_line_of_80_columns():

@@ -19,7 +19,7 @@ from consumer.broker.message import Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Exchange, Names
 from consumer.cli.top import watching
-from consumer.cli.top.known import Known
+from consumer.cli.top.known import Interruption, Known
 from consumer.client import SessionClient
 from consumer.concurrency.task_set import cancel_and_wait
 from schemas.errors import NoReply, NotRouted
@@ -325,3 +325,27 @@ async def test_events_are_followed_as_soon_as_there_is_something_to_follow(amqp_
     finally:
         await link.close()
         await remove_everything(amqp_url, prefix, [])
+
+
+async def test_events_that_were_missed_are_told_of_between_the_others(mcp: Cluster):
+    await mcp.start()
+    known = Known("here")
+    async with (
+        asyncio.timeout(3 * WAIT),
+        proxy_to(mcp.url) as proxy,
+        SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client,
+    ):
+        following = asyncio.create_task(watching.Watcher(client, known, lambda: None).follow(0.05))
+        while not known.events:
+            await mcp.client.create("before", "echo")
+            await asyncio.sleep(0.05)
+        await proxy.disconnect_all()
+        while not any(isinstance(one, Interruption) for one in known.events):
+            await asyncio.sleep(0.02)
+        await mcp.client.create("after", "echo")
+        while getattr(known.events[-1], "subject", "") != "after":
+            await asyncio.sleep(0.02)
+        gaps = [one for one in known.events if isinstance(one, Interruption)]
+        assert len(gaps) == 1
+        assert 0 < gaps[0].seconds < WAIT
+        await cancel_and_wait(following)

@@ -1,6 +1,7 @@
 """The parts of top that need neither a worker nor a terminal: what is known, what a key does, and what is drawn."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from consumer.calls.cluster.statistics import SPAN, Figures
 from consumer.cli.events import about
 from consumer.cli.top.head import per_second
 from consumer.cli.top.keys import Keys
-from consumer.cli.top.known import ClusterListing, Known, Now, SessionRow, minute
+from consumer.cli.top.known import ClusterListing, Interruption, Known, Now, SessionRow, minute
 from consumer.cli.top.picture import picture
 from consumer.cli.top.start import snapshot
 from consumer.cli.top.view import Close, Quit, View, chosen, pressed
@@ -142,6 +143,24 @@ def test_the_end_of_a_former_life_does_not_end_the_next_one():
     told.happened(event("rejected", "call-1"), NOW.ticks)
     told.happened(event("list_changed", "call-1", worker="w-2"), NOW.ticks)
     assert told.sessions["call-1"].worker == "w-2"
+
+
+def test_the_reason_of_a_failed_start_is_read_whole_on_the_narrowest_screen():
+    told = known([])
+    reason = "todo: the server ended while it was starting (exit code 1): no database at db.example, and no other one"
+    told.happened(event("created", "before"), NOW.ticks)
+    rejected = event("rejected", "call-1")
+    told.happened(rejected.model_copy(update={"data": rejected.data | {"message": reason}}), NOW.ticks)
+    drawn = [line.plain for line in picture(told, View(), 80, 24, NOW)]
+    assert reason in " ".join(" ".join(drawn).split())
+
+
+def test_what_was_missed_without_a_connection_is_said_among_the_events():
+    told = known([])
+    told.happened(event("created", "call-1"), NOW.ticks)
+    told.happened(Interruption(NOW.date, 12.3), NOW.ticks)
+    text = "\n".join(line.plain for line in picture(told, View(), 80, 24, NOW))
+    assert re.search(r"created +call-1 .*\n\d\d:\d\d:\d\d missed +events of 12s: the connection was lost", text)
 
 
 def test_a_session_that_goes_leaves_the_selection_where_it_was():

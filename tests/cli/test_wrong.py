@@ -272,16 +272,19 @@ async def test_a_slow_start_and_a_fetched_package_are_told_with_what_to_do(offli
         "fetched": {"command": [str(npx), "-y", "a-package"], "env": {"SERVERS": str(Path(ECHO[-1]).parent)}},
         "slow": {"command": [*ECHO, "--slow-start", "5.1"]},
         "quick": {"command": ECHO},
+        "never": {"command": [*ECHO, "--slow-start", "60"], "start_timeout": 5.1},
     }
     config = offline.folder / "services.json"
     config.write_text(json.dumps({"services": services}))
     ran = await offline("services", "check", str(config), "--json")
     found = ran.json["services"]
-    assert ran.code == 0
+    assert ran.code == 1
     assert found["fetched"]["advice"].startswith("npx downloads its package for each session")
     assert found["slow"]["seconds"] > 5
     assert "keep servers warm" in found["slow"]["advice"]
     assert found["quick"]["advice"] == ""
+    assert found["never"]["error"]["code"] == "START_TIMEOUT"
+    assert found["never"]["advice"] == "", "a server that never starts cannot be kept warm"
 
 
 async def test_permissions_are_printed_for_a_shell_and_for_an_import(offline: Cli):

@@ -1,14 +1,19 @@
 """Formats columns that fit a width exactly: leaves out the least important ones, then shortens long cells."""
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
 from consumer.cli.screen import GAP, Width, fit
 
 ELLIPSIS = "…"
+
+_PLAIN = Console(file=io.StringIO())
+"""What Rich asks how wide a tab is; nothing is printed on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,15 @@ def line(text: Text, width: int) -> Text:
     made.truncate(width, overflow="ellipsis", pad=True)
     made.no_wrap = True
     return made
+
+
+def folded(text: Text, width: int, indent: int) -> list[Text]:
+    """A text as lines of ``width``, the first one and then indented ones."""
+    first, *more = text.wrap(_PLAIN, width) or [Text()]
+    if more:
+        rest = Text(" ").join(more)
+        more = [Text(" " * indent).append_text(one) for one in rest.wrap(_PLAIN, width - indent)]
+    return [line(one, width) for one in (first, *more)]
 
 
 def lines(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[Text]:

@@ -31,6 +31,14 @@ class Now(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Interruption:
+    """A time without a connection, in which events were missed: when it was over, and its length (s)."""
+
+    time: datetime
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SessionRow:
     """An open session. ``runs_out`` (on our own clock, s) is when it expires without a use."""
 
@@ -93,7 +101,7 @@ class Known:
     heard_at: float = -math.inf
     """When the workers answered last, on our own clock (s)."""
     sessions: dict[str, SessionRow] = field(default_factory=dict)
-    events: "deque[CloudEvent]" = field(default_factory=lambda: deque(maxlen=EVENTS))
+    events: "deque[CloudEvent | Interruption]" = field(default_factory=lambda: deque(maxlen=EVENTS))
 
     def listed(self, listing: ClusterListing, ticks: float, since: "Iterable[CloudEvent]" = ()) -> None:
         """Take the workers' answers. ``since``: the events that came after the request."""
@@ -102,10 +110,11 @@ class Known:
         for event in since:
             self._apply(event, ticks)
 
-    def happened(self, event: "CloudEvent", ticks: float) -> None:
-        """Take an event."""
+    def happened(self, event: "CloudEvent | Interruption", ticks: float) -> None:
+        """Take an event, or note that some were missed."""
         self.events.append(event)
-        self._apply(event, ticks)
+        if not isinstance(event, Interruption):
+            self._apply(event, ticks)
 
     def _apply(self, event: "CloudEvent", ticks: float) -> None:
         family, _, what = event.type.removeprefix("mcp.").partition(".")

@@ -4,18 +4,25 @@ Only what fits is drawn, however many sessions there are.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from consumer.cli.events import event_line
+from consumer.cli.events import event_line, line_of
 from consumer.cli.screen import age_of, bar, duration, shown, state
-from consumer.cli.top.columns import Column, line, lines
+from consumer.cli.top.columns import Column, folded, line, lines
 from consumer.cli.top.head import foot, head, help_lines, per_second, took
-from consumer.cli.top.known import NOTHING, Known, Now, SessionRow, minute
+from consumer.cli.top.known import NOTHING, Interruption, Known, Now, SessionRow, minute
 from consumer.cli.top.view import View, chosen, position
+
+if TYPE_CHECKING:
+    from schemas.events import CloudEvent
 
 FEWEST = 3
 """The fewest lines for workers, and for events, on a screen."""
+
+INDENT = len("14:03:07 ")
+"""Blanks before what an event says on its further lines."""
 
 _DECLARE = "Nothing is declared: start a worker, or run 'mcp-sessions topology apply'"
 
@@ -157,10 +164,13 @@ def _with_missing(told: Text, known: Known) -> Text:
 def _events(known: Known, width: int, most: int | None) -> list[Text]:
     if most is None:
         return []
-    last = list(known.events)[-most:]
-    told = [
-        line(Text(), width),
-        line(Text("EVENTS", style="bold"), width),
-        *(line(event_line(one), width) for one in last),
-    ]
+    last = [part for one in list(known.events)[-most:] for part in folded(_event(one), width, INDENT)][-most:]
+    told = [line(Text(), width), line(Text("EVENTS", style="bold"), width), *last]
     return [*told, *[line(Text(), width)] * (most - len(last))]
+
+
+def _event(one: "CloudEvent | Interruption") -> Text:
+    if isinstance(one, Interruption):
+        missed = f"events of {duration(one.seconds)}: the connection was lost"
+        return line_of(one.time, "missed", "", missed)
+    return event_line(one)

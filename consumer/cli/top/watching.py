@@ -9,9 +9,10 @@ has listed nothing, however long it took: the next one follows after ``interval`
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from consumer.cli.top.known import NOBODY, NOTHING, ClusterListing, Known
+from consumer.cli.top.known import NOBODY, NOTHING, ClusterListing, Interruption, Known
 from schemas.base import Json
 from schemas.errors import Disconnected, Forbidden, NoReply, NotRouted, NotRoutedReason, SessionsError, UnknownType
 from schemas.requests import SessionsList, WorkersFigures, WorkersList
@@ -49,7 +50,8 @@ class Watcher:
         self._since: list[CloudEvent] = []
         self._wanted = asyncio.Event()
         self._tells_figures = True
-        self._held: list[CloudEvent] | None = None
+        self._held: list[CloudEvent | Interruption] | None = None
+        self._lost_at = 0.0
 
     @property
     def held(self) -> bool:
@@ -152,15 +154,24 @@ class Watcher:
             await asyncio.sleep(retry)
 
     async def _follow(self) -> None:
-        async with self._client.following("#") as events:
+        async with self._client.following("#", on_connection=self._connection) as events:
             while True:
                 event = await events.get()
                 self._since.append(event)
-                if self._held is None:
-                    self.known.happened(event, _ticks())
-                    self._changed()
-                else:
-                    self._held.append(event)
+                self._happened(event)
+
+    def _connection(self, connected: bool) -> None:
+        if connected:
+            self._happened(Interruption(datetime.now(UTC), _ticks() - self._lost_at))
+        else:
+            self._lost_at = _ticks()
+
+    def _happened(self, event: "CloudEvent | Interruption") -> None:
+        if self._held is None:
+            self.known.happened(event, _ticks())
+            self._changed()
+        else:
+            self._held.append(event)
 
     def look(self) -> None:
         """Note the state of the connection, and ask at once when it is back."""
