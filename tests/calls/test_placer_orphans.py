@@ -16,6 +16,7 @@ from consumer.broker.topology import Binding, inbox
 from consumer.calls.placement.decisions import MAX_DEATHS
 from consumer.calls.placement.placer import REORDER
 from schemas import headers
+from schemas.calls import CallKind
 from schemas.ids import WorkerId, routing_key
 from schemas.internal import Recipe
 from tests.calls.placing import CALL, LONG, ME, OTHER, OWNER, PlacerScene, kept, placing
@@ -51,6 +52,19 @@ async def test_what_a_dead_workers_inbox_gives_up_goes_to_another_worker():
         assert not {"x-death", headers.ORPHAN_OF, headers.RESENT, headers.LATE} & given.keys()
         assert scene.bound() == [scene.names.inbox(OWNER)], "nothing more of it leads to the dead"
         await scene.nothing_more()
+
+
+@in_virtual_time
+async def test_that_a_worker_is_gone_is_logged_once_for_all_messages_of_a_call():
+    async with placing() as scene:
+        await owned_by(scene, DEAD)
+        with capture_logs() as logs:
+            await scene.start()
+            await scene.event(CallKind.PROGRESS)
+            await scene.event(CallKind.PROGRESS)
+            for _ in range(3):
+                await scene.arrived()
+        assert [one["event"] for one in logs].count("placer.owner_gone") == 1
 
 
 @in_virtual_time

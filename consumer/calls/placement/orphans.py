@@ -9,10 +9,14 @@ from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
 from consumer.calls.placement.decisions import SendAgain, in_a_crash_loop
 from consumer.calls.placement.placements import Placement, Placements, Term
+from consumer.concurrency.expiring_dict import ExpiringDict
 from schemas import headers
 from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId
 from schemas.internal import Recipe
+
+TELL_AGAIN = 60.0
+"""After how long (s) it is logged again that a worker has lost a call: it may have come back and got the call again."""
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +29,7 @@ class Orphans:
         self._placements = placements
         self._presence = presence
         self._reporter = reporter
+        self._told_gone: ExpiringDict[bool] = ExpiringDict(TELL_AGAIN)
 
     async def dead_owner(
         self, delivery: Delivery, call_id: CallId, term: Term
@@ -51,7 +56,7 @@ class Orphans:
         self, worker: WorkerId, call_id: CallId, term: Term, *, for_good: bool
     ) -> WorkerId | SendAgain:
         if not for_good:  # the message comes a second time, and says so
-            log.info("placer.owner_gone", call_id=call_id, worker_id=worker)
+            self._tell_gone(worker, call_id)
         await self._placements.unbind(call_id, worker, term)
         # That takes its time where a worker had many calls. One that came back before it was done has reported, and
         # may have found that the call still led there; one that comes back later finds that it does not.
@@ -60,6 +65,13 @@ class Orphans:
             return SendAgain()  # another may have got the call since; if nobody has, it comes back
         self._placements.forget(call_id, worker)
         return worker
+
+    def _tell_gone(self, worker: WorkerId, call_id: CallId) -> None:
+        """Log that a call's owner is gone: once for all messages of the call that its inbox gave up."""
+        key = f"{worker}/{call_id}"
+        if self._told_gone.get(key) is None:
+            self._told_gone.set(key, True)
+            log.info("placer.owner_gone", call_id=call_id, worker_id=worker)
 
     async def tell_lost(self, recipe: Recipe) -> None:
         """Report a dead worker's sessions as lost, before the recipe is sent on.
