@@ -145,8 +145,8 @@ class UnknownType(SessionsError):
 class SessionNotFound(SessionsError):
     """There is no such session: it was never opened, or it was closed, has expired or has died.
 
-    For ten minutes after a session died, the message says how, and details are ``exit_code``, ``signal`` and
-    ``stderr``. Only its worker knows it.
+    For 30 seconds (``worker.tombstone``) after a session died, the message says how, and details are ``exit_code``,
+    ``signal`` and ``stderr``. Only its worker knows it.
     """
 
     code = ErrorCode.SESSION_NOT_FOUND
@@ -244,7 +244,7 @@ class McpError(SessionsError):
     """The MCP server answered with a JSON-RPC error or an invalid response; details: ``code``, ``message``, ``data``.
 
     The sentence quotes the server's own, which is ``message``. If a server refused over HTTP without JSON-RPC, the
-    status is in ``data.status``.
+    status is in ``data.status``. If the result is larger than ``max_result``, details are ``size`` and ``limit``.
     """
 
     code = ErrorCode.MCP_ERROR
@@ -268,7 +268,11 @@ class DeadlineExceeded(SessionsError):
 
 
 class OutcomeUnknown(SessionsError):
-    """The tool call was sent to the server, but it is unknown whether it was executed."""
+    """The tool call was sent to the server, but it is unknown whether it was executed.
+
+    If the server died, details are ``exit_code``, ``signal`` and ``stderr``. If it was ended, because the call ended or
+    its session was closed or replaced, ``reason`` is that of the session's terminal event.
+    """
 
     code = ErrorCode.OUTCOME_UNKNOWN
 
@@ -314,14 +318,19 @@ class InvalidUrl(ClientError, ValueError):
 
 
 class Disconnected(ClientError):
-    """The client is not connected and sent nothing, or lost the connection before the reply came. It reconnects."""
+    """The client is not connected and sent nothing, or lost the connection before the reply came. It reconnects.
+
+    Before ``connect`` and after ``disconnect`` it does not, and the error is not retryable.
+    """
 
     code = ClientErrorCode.BROKER_UNAVAILABLE
 
-    def __init__(self, message: str, /, *, executed: bool | None = None, **details: Any) -> None:
+    def __init__(
+        self, message: str, /, *, executed: bool | None = None, retryable: bool = True, **details: Any
+    ) -> None:
         super().__init__(message, **details)
         self.executed = executed
-        self.retryable = executed is False
+        self.retryable = retryable and executed is False
 
 
 class NotConnectedHere(ClientError, RuntimeError):
@@ -357,6 +366,7 @@ class NotRouted(ClientError):
     """Nothing takes the message, which is in no queue; details: ``reason``, and ``missing`` if it is ``not_declared``.
 
     ``reason`` is ``no_worker``, ``not_declared``, ``no_exchange``, ``no_queue`` or ``refused`` (``NotRoutedReason``).
+    With ``no_exchange`` the name is wrong, so the error is not retryable.
     """
 
     code = ClientErrorCode.NOT_ROUTED
@@ -365,6 +375,7 @@ class NotRouted(ClientError):
 
     def __init__(self, message: str, /, *, reason: NotRoutedReason, **details: Any) -> None:
         super().__init__(message, reason=reason.value, **details)
+        self.retryable = reason is not NotRoutedReason.NO_EXCHANGE
 
 
 class NotConfirmed(ClientError):

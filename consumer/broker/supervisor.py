@@ -186,7 +186,7 @@ class Supervisor:
 
         first = tenacity.AsyncRetrying(
             wait=BACK_OFF,
-            stop=tenacity.stop_after_delay(connect_timeout),
+            stop=tenacity.stop_before_delay(connect_timeout),
             retry=tenacity.retry_if_exception(_may_pass),
             before_sleep=tell_first,
             reraise=True,

@@ -128,6 +128,7 @@ class AmqpConnection:
             self._leave_behind(self._home)
             return
         self._home = None
+        self.followers.close()
         running, self._running = self._running, None
         listening, self._listening = self._listening, None
         if running is not None:
@@ -175,7 +176,9 @@ class AmqpConnection:
             self._home.check()
         if self._link is None:
             closed = "the connection to the broker is closed; connect the client first ('async with')"
-            raise Disconnected(self._publisher.why_away if self._running else closed, executed=False)
+            if self._running is None:
+                raise Disconnected(closed, executed=False, retryable=False)
+            raise Disconnected(self._publisher.why_away, executed=False)
         return self._link
 
     async def _found(self, link: Link, exchange: str) -> None:
@@ -338,9 +341,9 @@ class AmqpConnection:
         if link is self._answered_on:
             return
         answers = Queue(f"{self.names.prefix}.replies.{link.token}", "answers to a client", exclusive=True)
-        async with link.scratch() as scratch:  # what is refused closes its channel
-            await scratch.declare_queue(answers)
-        await (await link.channel()).consume(answers.name, self._heard, no_ack=True)
+        async with link.trial() as channel:  # what is refused closes its channel, and not the link
+            await channel.declare_queue(answers)
+            await channel.consume(answers.name, self._heard, no_ack=True)
         if link is self._link:
             self._rpc_client.attach(answers.name)
             self._answered_on = link

@@ -194,7 +194,7 @@ def encoded(values: Json, model: type[BaseModel] | None = None, /) -> bytes:
     try:
         body = to_json(given, inf_nan_mode="constants")
         # Bytes become text without a word, and constants are no JSON; text may have their names in it, too.
-        suspect = b"NaN" in body or b"Infinity" in body or _has_binary(given.values())
+        suspect = b"NaN" in body or b"Infinity" in body or _is_changed(given.values())
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(_fault(given) or f"the request cannot be written as JSON: {error}") from error
     if suspect and (fault := _fault(given)):
@@ -212,17 +212,20 @@ def _in_words(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join(f"{fault['field']}: {_IN_PYTHON.get(fault['problem'], fault['problem'])}" for fault in faults)
 
 
-def _has_binary(values: Iterable[object]) -> bool:
-    """Return whether the values contain binary data at any depth. It is fast, because every request calls it."""
+def _is_changed(values: Iterable[object]) -> bool:
+    """Return whether the values contain binary data or a key that is no text, at any depth: both would become text.
+
+    It is fast, because every request calls it.
+    """
     for value in values:
         kind = type(value)
         if kind in _PLAIN:
             continue
         if kind is dict:
-            if _has_binary(value.values()):  # type: ignore[attr-defined]  # it is one
+            if not all(type(name) is str for name in value) or _is_changed(value.values()):  # type: ignore[attr-defined]
                 return True
         elif kind is list or kind is tuple:
-            if _has_binary(value):  # type: ignore[arg-type]  # it is one
+            if _is_changed(value):  # type: ignore[arg-type]  # it is one
                 return True
         elif isinstance(value, _BINARY):
             return True
@@ -253,6 +256,8 @@ def _faults(value: object, path: str) -> Iterator[str]:
             for name, one in value.items():
                 if isinstance(name, str):
                     yield from _faults(name, f"a key of {path}" if path else "a key")
+                else:
+                    yield f"a key of {path}: must be a str, is {kind_of(name)} ({name!r}); JSON has no other keys"
                 yield from _faults(one, f"{path}.{name}" if path else str(name))
         case list() | tuple():
             for at, one in enumerate(value):

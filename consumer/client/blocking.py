@@ -129,13 +129,13 @@ class SyncEvents:
         self._events = events
 
     def get(self, timeout: float | None = None) -> CloudEvent:
-        """Return the next event.
+        """Return the next event. A ``timeout`` of 0 returns only one that has come.
 
         Raises:
             TimeoutError: none came within ``timeout`` seconds.
             Disconnected: the client is disconnected.
         """
-        if timeout is not None:
+        if timeout is not None and timeout != 0:
             check_seconds("timeout", timeout)
 
         async def next_one() -> CloudEvent:
@@ -160,7 +160,8 @@ class SyncSessionClient:
     Args:
         url: the broker; ``amqps://`` is verified.
         prefix: the first word of every name on the broker; the same as the workers'.
-        connect_timeout: how long (s) the first connection may take.
+        connect_timeout: how long (s) the first connection may take. A broker that accepts the connection and then does
+            not answer has at least 5 s.
         token_keys: the keys of ``mint_token``, the same as the gateway's ``token_keys``; the first one signs.
 
     Raises:

@@ -36,7 +36,7 @@ from consumer.client.session_methods import SessionMethods
 from consumer.client.tool_methods import ToolMethods
 from schemas.base import Json
 from schemas.calls import CallEvent
-from schemas.errors import InvalidArgument, InvalidKey
+from schemas.errors import Disconnected, InvalidArgument, InvalidKey
 from schemas.events import CloudEvent
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     Args:
         url: the broker; ``amqps://`` is verified.
         prefix: the first word of every name on the broker; the same as the workers'.
-        connect_timeout: how long (s) the first connection may take.
+        connect_timeout: how long (s) the first connection may take. A broker that accepts the connection and then does
+            not answer has at least 5 s.
         token_keys: the keys of ``mint_token``, the same as the gateway's ``token_keys``; the first one signs.
         middleware: gets the requester over AMQP, and returns the one to use; for a process that owns calls itself.
 
@@ -172,6 +173,10 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     ) -> None:
         """Publish an event of a telephony platform. Returns when the broker has confirmed it.
 
+        The client does not read the event. One that the workers cannot read becomes a dead letter, with the reason, and
+        its publisher hears nothing of it: ``mcp-sessions dead-letters list`` shows it, and ``mcp-sessions calls send
+        FILE --dry-run`` says beforehand what an event would be taken as.
+
         Args:
             event: an event of this project's own format, or an unchanged event of a platform.
             content_type: the content type of ``bytes``.
@@ -203,7 +208,8 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     ) -> AbstractAsyncContextManager[asyncio.Queue[CloudEvent]]:
         """Follow the events whose routing key (``session.<what>.<service>``, ``worker.<what>``) matches, in a queue.
 
-        The queue gets every event from the moment this is entered. Events are missed while the connection is lost.
+        The queue gets every event from the moment this is entered. Events are missed while the connection is lost. When
+        the client disconnects, the queue's ``get`` raises ``Disconnected`` after the last event.
 
         Args:
             pattern: a topic pattern for the routing key.
@@ -218,10 +224,14 @@ class SessionClient(SessionMethods, ToolMethods, ServerMethods):
         return self._connection.followers.following(pattern, on_connection)
 
     async def events(self, pattern: str = "#") -> AsyncIterator[CloudEvent]:
-        """Iterate over events without end; see ``following``."""
+        """Iterate over events until the client disconnects; see ``following``."""
         async with self.following(pattern) as events:
             while True:
-                yield await events.get()
+                try:
+                    event = await events.get()
+                except Disconnected:
+                    return
+                yield event
 
 
 def _minter(keys: Sequence[str], prefix: str) -> "TokenKeys":

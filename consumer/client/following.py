@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -13,6 +14,7 @@ from consumer.broker.link import Link
 from consumer.broker.message import Delivery
 from consumer.broker.topology import Binding, Names, Queue
 from consumer.client.broker_errors import translating
+from schemas.errors import Disconnected
 from schemas.events import CloudEvent
 
 
@@ -33,6 +35,23 @@ class _Followed:
             self.on_connection(connected)
 
 
+class _Events(asyncio.Queue["CloudEvent | None"]):
+    """The events of one follower; None at their end, which stays in it for everybody who waits."""
+
+    def get_nowait(self) -> CloudEvent:
+        """Return the next event; ``get`` waits until there is one, and calls this.
+
+        Raises:
+            QueueEmpty: there is none.
+            Disconnected: the client has disconnected, so no event comes any more.
+        """
+        event = super().get_nowait()
+        if event is None:
+            self.put_nowait(None)
+            raise Disconnected("the client was disconnected; connect it, and follow again", executed=False)
+        return event
+
+
 class Followers:
     """The queues of a program that receive events over the current link.
 
@@ -46,7 +65,7 @@ class Followers:
         self._linked = linked
         self._look_for = look_for
         self._link: Link | None = None
-        self._followed: dict[asyncio.Queue[CloudEvent], _Followed] = {}
+        self._followed: dict[_Events, _Followed] = {}
 
     async def attach(self, link: Link) -> None:
         """Follow the same events over a new link."""
@@ -54,6 +73,12 @@ class Followers:
         for events, followed in self._followed.items():
             followed.channel, followed.consumer_tag = await self._follow(link, events, followed.pattern)
             followed.tell(connected=True)
+
+    def close(self) -> None:
+        """Note that the client disconnects: who waits for an event hears it, and nothing is followed any more."""
+        for events in self._followed:
+            events.put_nowait(None)
+        self._followed.clear()
 
     def detach(self) -> None:
         """Note that the link is lost, so events have stopped."""
@@ -64,26 +89,25 @@ class Followers:
     @contextlib.asynccontextmanager
     async def following(
         self, pattern: str, on_connection: Callable[[bool], None] | None = None
-    ) -> AsyncIterator[asyncio.Queue[CloudEvent]]:
+    ) -> AsyncIterator["asyncio.Queue[CloudEvent]"]:
         """Follow the events whose routing key matches ``pattern``, in a queue."""
-        events: asyncio.Queue[CloudEvent] = asyncio.Queue()
+        events = _Events()
         with translating():
             channel, consumer_tag = await self._follow(self._linked(), events, pattern)
             self._followed[events] = followed = _Followed(pattern, channel, consumer_tag, on_connection)
         try:
-            yield events
+            yield cast("asyncio.Queue[CloudEvent]", events)
         finally:
-            del self._followed[events]
-            if (link := self._link) is not None:  # else its queue has gone with the connection
+            if self._followed.pop(events, None) and (link := self._link):  # else its queue has gone with the connection
                 with contextlib.suppress(BrokerUnavailable):
                     await followed.channel.cancel(followed.consumer_tag)
                     await followed.channel.delete_queue(self._queue_of(link, events))
                     await followed.channel.close()
 
-    def _queue_of(self, link: Link, events: asyncio.Queue[CloudEvent]) -> str:
+    def _queue_of(self, link: Link, events: _Events) -> str:
         return f"{self._names.prefix}.following.{link.token}.{id(events):x}"
 
-    async def _follow(self, link: Link, events: asyncio.Queue[CloudEvent], pattern: str) -> tuple[Channel, str]:
+    async def _follow(self, link: Link, events: _Events, pattern: str) -> tuple[Channel, str]:
         def heard(delivery: Delivery) -> None:
             with contextlib.suppress(ValidationError):
                 events.put_nowait(CloudEvent.model_validate_json(delivery.message.body, extra="ignore"))

@@ -48,7 +48,8 @@ class SessionMethods(TypedRequests):
         """Open a session.
 
         Args:
-            session_id: the call's id, or ``<call_id>#<service_name>`` for a further service of the call.
+            session_id: the call's id, or ``<call_id>#<name>`` for a further session of the call. The name is usually
+                the service's. It may be any other, because only ``service_name`` selects the service.
             service_name: a configured service.
             timeout: the session's idle timeout (s); without one the configured one.
             metadata: is kept with the session and is part of its events. Bound arguments take their values from it.

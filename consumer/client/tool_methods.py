@@ -106,19 +106,23 @@ class ToolMethods(TypedRequests):
 
         Raises:
             SessionNotFound: there is no session, and either no ``service_name`` or ``open`` is ``never``. If the
-                session died in the last ten minutes, the message says how, and the details are those of
-                ``SessionDied``.
+                session died in the last 30 seconds (``worker.tombstone``), the message says how, and the details are
+                those of ``SessionDied``. Or the call ended less than ``worker.tombstone`` ago; after that, a call
+                with a ``service_name`` opens a session for it again.
             SessionExists: ``open`` is ``alone``, and a session with that id is on another service.
             ToolNotFound: its server has no such tool.
             ToolTimeout: it took longer than ``timeout`` and was cancelled.
             ToolCancelled: it was cancelled with ``cancel_tool``.
-            McpError: the server answered with an error.
-            OutcomeUnknown: the server ended during the call.
+            McpError: the server answered with an error. A server of 2026-07-28 answers so if it does not know the
+                ``request_state``: call without it to start again.
+            OutcomeUnknown: the server ended during the call; ``details["reason"]`` says if it was ended, for example
+                because the caller hung up (``call_ended``).
             SessionDied: the server ended just before the call, and the worker has not closed the session yet.
             DeadlineExceeded: it waited longer than ``timeout``, and was not executed.
             NoReply, Disconnected: it is unknown whether it was executed. Repeated with the same ``idempotency_key``, it
                 is executed at most once as long as the call stays with its owner.
-            InvalidMessage: the arguments are too large, or the key was used for another tool or other arguments.
+            InvalidMessage: the arguments are too large, the key was used for another tool or other arguments, or the
+                ``request_state`` is unknown or has expired: call without it to start again.
             LimitReached, StartFailed, StartTimeout, ServiceNotFound: as with ``create``, with a ``service_name``.
         """
 

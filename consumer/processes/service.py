@@ -183,8 +183,9 @@ class MCPService(Section):
     max_arguments: Size = 1 << 20
     """The most bytes in a request's body."""
     max_result: Size = 4 << 20
-    """The most bytes in a result, with the text of its content counted twice. A response that is longer than this and
-    than 4 MiB is not parsed, nor is one with more than 100,000 values, because all sessions wait during parsing."""
+    """The most bytes in a reply with a result: the whole result, structured content included, and once more the text
+    of its content. A response of a server that is longer than this and than 4 MiB is not parsed, nor is one with more
+    than 100,000 values, because all sessions wait during parsing."""
     warm: Warm | None = None
     """Processes that are started ahead of calls. Their number is that of the calls that arrive while one starts."""
     fork_server: Annotated[str, Field(pattern=_FUNCTION)] | None = None

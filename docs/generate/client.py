@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
+from consumer import client
 from consumer.client import SessionClient
 from consumer.client.typed_requests import TypedRequests
 from docs.generate.markdown import code, prose, table
@@ -108,12 +109,12 @@ def _marked(text: str) -> str:
 
 
 def results() -> str:
-    """The models of what MCP servers say."""
+    """The models that the client takes and returns: those of what MCP servers say, then the others by name."""
     rows = []
-    for name, model in vars(mcp).items():
-        if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == mcp.__name__:
-            if name.startswith("_"):
-                continue
+    exported = {name: getattr(client, name) for name in client.__all__}
+    for name, model in {**vars(mcp), **exported}.items():
+        public = not name.startswith("_") and isinstance(model, type) and issubclass(model, BaseModel)
+        if public and (name in exported or model.__module__ == mcp.__name__):
             rows.append((code(name), ", ".join(code(field) for field in model.model_fields), _marked(prose(model))))
     return table(("model", "fields", "what it is"), rows)
 

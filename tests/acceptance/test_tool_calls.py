@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 
 import psutil
 import pytest
@@ -62,6 +63,41 @@ async def test_every_call_carries_the_call_and_the_session_beside_the_callers_ow
     assert "idempotency_key" not in meta
     answer = await call.client.call_tool("c", "meta", meta={"idempotency_key": "theirs"}, idempotency_key="order-7")
     assert answer.structured_content["meta"]["idempotency_key"] == "order-7"
+
+
+async def end_of_call(mcp: Cluster) -> None:
+    await mcp.client.publish_call_event({"call_id": "c", "kind": "ended"})
+
+
+async def close(mcp: Cluster) -> None:
+    await mcp.client.close("c")
+
+
+async def replace(mcp: Cluster) -> None:
+    await mcp.client.create("c", "echo")
+
+
+@pytest.mark.parametrize(
+    ("end", "why", "reason"),
+    [
+        (end_of_call, "the call ended", "call_ended"),
+        (close, "the session was closed", "requested"),
+        (replace, "the session was replaced", "replaced"),
+    ],
+    ids=["the caller hangs up", "it is closed", "it is replaced"],
+)
+async def test_a_tool_call_whose_session_is_ended_says_why(
+    call: Cluster, end: Callable[[Cluster], Awaitable[None]], why: str, reason: str
+):
+    began: asyncio.Queue[ToolsProgress] = asyncio.Queue()
+    slow = asyncio.create_task(
+        call.client.call_tool("c", "progress", {"steps": 99, "interval": 0.5}, on_progress=began.put_nowait)
+    )
+    await began.get()
+    await end(call)
+    with pytest.raises(OutcomeUnknown, match=f"{why}, and ended the server before it answered") as caught:
+        await slow
+    assert caught.value.details["reason"] == reason
 
 
 async def test_resources_and_prompts_are_the_servers_own(call):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import time
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,6 +16,7 @@ from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Binding, Names, Queue, cluster_topology
+from consumer.client import CannotConnect, SessionClient
 from infra.loopback import LOOPBACK, free_port
 from tests.broker.conftest import Kept, running
 from tests.calls.simulated_link import BOUND, simulated_link
@@ -214,6 +216,14 @@ async def test_no_broker_at_start_is_an_error_that_names_it_without_its_password
         await supervisor.run(connect_timeout=0.5)
     assert str(port) in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+async def test_no_broker_at_start_takes_no_longer_than_it_may():
+    client = SessionClient(f"amqp://{LOOPBACK}:{free_port()}/", connect_timeout=1.5)
+    began = time.monotonic()
+    with pytest.raises(CannotConnect, match=r"within 1\.5 s"):
+        await client.connect()
+    assert time.monotonic() - began < 1.5
 
 
 async def test_a_broker_was_away_since_its_link_was_lost(amqp_url, proxy):

@@ -101,7 +101,7 @@ def test_an_argument_of_a_client(kind: Any, arguments: dict[str, Any], told: str
 async def test_what_json_makes_of_an_argument_counts():
     """A model, a tuple or a key that is a number becomes what JSON has, and only then is read as a worker reads it."""
     event = CallEvent.model_validate({"call_id": "c", "kind": "started"})
-    for arguments in (event, {1: "a"}, {"pair": (1, 2)}):
+    for arguments in (event, {"pair": (1, 2)}):
         with pytest.raises(Disconnected):
             await SessionClient("amqp://localhost").call_tool("c", "echo", arguments)  # type: ignore[arg-type]
 

@@ -38,8 +38,23 @@ class Inside(dict):
         ({"audio": [bytearray(b"abc")]}, "arguments.audio[0]: must be a JSON value, is of type bytearray"),
         ({"text": object()}, "arguments.text: must be a JSON value, is of type object"),
         (Inside(), "the request contains itself"),
+        ({"prices": {1: "one"}}, "a key of arguments.prices: must be a str, is of type int (1)"),
+        ([{None: "one"}], "a key of arguments[0]: must be a str, is None (None)"),
+        ({(1, 2): "one"}, "a key of arguments: must be a str, is of type tuple ((1, 2))"),
     ],
-    ids=["nan", "infinity", "half a surrogate", "a key of it", "bytes", "bytearray", "object", "itself"],
+    ids=[
+        "nan",
+        "infinity",
+        "half a surrogate",
+        "a key of it",
+        "bytes",
+        "bytearray",
+        "object",
+        "itself",
+        "a number as a key",
+        "None as a key",
+        "a tuple as a key",
+    ],
 )
 def test_what_json_cannot_express_is_refused_with_the_way_to_it(value: object, told: str):
     with pytest.raises(InvalidArgument, match=re.escape(told)) as caught:

@@ -248,6 +248,31 @@ async def test_what_a_newer_worker_says_more_is_left_out(amqp_url: str, prefix: 
         assert (await client.list_services()).services["echo"].sessions == 1
 
 
+async def test_who_follows_hears_that_the_client_has_disconnected(mcp: Cluster):
+    await mcp.start()
+    client = SessionClient(mcp.url, prefix=mcp.prefix)
+    with pytest.raises(Disconnected, match="connect the client first") as caught:
+        await client.list_workers()
+    assert (caught.value.executed, caught.value.retryable) == (False, False), "it does not connect by itself"
+    await client.connect()
+
+    async def all_events() -> list[str]:
+        return [event.type async for event in client.events()]
+
+    iterating = asyncio.create_task(all_events())
+    async with asyncio.timeout(WAIT), client.following() as events:
+        waiting = [asyncio.create_task(events.get()) for _ in range(2)]
+        while len(client._connection.followers._followed) < 2:
+            await asyncio.sleep(0.01)
+        await client.disconnect()
+        for one in waiting:
+            with pytest.raises(Disconnected, match="follow again"):
+                await one
+        with pytest.raises(Disconnected):
+            await events.get()
+        assert await iterating == []
+
+
 class answering:  # noqa: N801 - it reads as what it does
     """A client whose every question gets the same answer, whoever answers."""
 

@@ -3,13 +3,15 @@
 import asyncio
 import inspect
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
-from consumer.client import SessionClient, SyncSessionClient
+from consumer.client import SessionClient, SyncEvents, SyncSessionClient
 from infra.loopback import LOOPBACK, free_port
-from schemas.errors import CannotConnect, Disconnected, ToolNotFound
+from schemas.errors import CannotConnect, Disconnected, SessionNotFound, ToolNotFound
 from schemas.events import CloudEvent
 from tests.harness import WAIT, Cluster
 
@@ -29,11 +31,22 @@ async def in_a_thread(work):
         return await asyncio.to_thread(work)
 
 
+def polled(events: SyncEvents) -> CloudEvent:
+    while True:
+        with suppress(TimeoutError):
+            return events.get(0)
+        time.sleep(0.01)
+
+
 async def test_it_does_what_the_asyncio_client_does(mcp: Cluster):
     def work() -> None:
         with SyncSessionClient(mcp.url, prefix=mcp.prefix) as client, client.following("session.*.echo") as events:
             client.publish_call_event({"call_id": "c", "kind": "started"})
             assert events.get(timeout=WAIT).type == "mcp.session.created"
+            with pytest.raises(TimeoutError):
+                events.get(0)
+            with pytest.raises(SessionNotFound, match="with the service_name 'other' the request opens one"):
+                client.call_tool("c#other", "echo")
             assert client.call_tool("c", "echo", {"text": "hello"}).text == "hello"
             assert client.get("c").service_name == "echo"
             with pytest.raises(ToolNotFound):
@@ -42,6 +55,9 @@ async def test_it_does_what_the_asyncio_client_does(mcp: Cluster):
             assert client.list_services().services["echo"].sessions == 1
             assert client.close("c").closed
             assert next(iter(events)).data["reason"] == "requested"
+            client.create("c", "echo")
+            client.close("c")
+            assert [polled(events).type for _ in range(2)] == ["mcp.session.created", "mcp.session.closed"]
             with pytest.raises(TimeoutError):
                 events.get(timeout=0.05)
 

@@ -11,7 +11,7 @@ from consumer.observability import metrics
 from consumer.sessions import ProcessExit
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionNotFound, SessionsError
-from schemas.ids import CallId, ServiceName, routing_key, session_id_of
+from schemas.ids import SEPARATOR, CallId, ServiceName, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
 from schemas.requests import (
@@ -105,7 +105,9 @@ def no_session(request: CallRequest, *, ended: bool = False, died: ProcessExit |
     if not ended and isinstance(request, MayOpen):
         service = request.service_name
         if service is None:
-            hint += f"; with a service_name{' and open' if request.open == 'never' else ''} the request opens one"
+            _, _, name = request.session_id.partition(SEPARATOR)
+            given = f"the service_name {name!r}" if name else "a service_name"
+            hint += f"; with {given}{' and open' if request.open == 'never' else ''} the request opens one"
         elif not names_session_of(request, service):
             other = session_id_of(request.call_id, service, first=False)
             hint += f"; the call's session on service {service!r} has the id {request.call_id!r} or {other!r}"

@@ -42,6 +42,17 @@ from schemas.text import replaced
 log = structlog.get_logger(__name__)
 
 
+_CUT = {
+    EndReason.CALL_ENDED: "the call ended",
+    EndReason.REQUESTED: "the session was closed",
+    EndReason.REPLACED: "the session was replaced",
+    EndReason.MAX_LIFETIME: "the session reached its max_lifetime",
+    EndReason.SUPERSEDED: "another worker has the call",
+    EndReason.WORKER_SHUTDOWN: "the worker shut down",
+}
+"""What ends a server in the middle of a tool call, besides itself."""
+
+
 def text_of(result: Json) -> str:
     """Return the text of a tool's answer: its text contents, one per line, or its structured content as JSON."""
     parts = (part for part in result.get("content") or () if isinstance(part, dict) and part.get("type") == "text")
@@ -201,10 +212,12 @@ class ToolCalls:
             )
             failure = bool(result.get("isError"))
         except OutcomeUnknown as error:
-            if session.end_reason is not EndReason.WORKER_SHUTDOWN:
+            reason = session.end_reason
+            if reason is None or (why := _CUT.get(reason)) is None:
                 raise
-            cut = f"tools/call {request.name}: the worker shut down, and ended the server before it answered"
-            raise OutcomeUnknown(f"{cut}; it is unknown whether the call was executed", **error.details) from error
+            cut = f"tools/call {request.name}: {why}, and ended the server before it answered"
+            told = error.details | {"reason": reason.value}
+            raise OutcomeUnknown(f"{cut}; it is unknown whether the call was executed", **told) from error
         finally:
             self.in_flight -= 1
             if pending is not None:
@@ -224,7 +237,7 @@ class ToolCalls:
         limit = session.process.service.max_result
         if len(body) > limit:
             raise McpError(
-                f"{asked.request.name}: its result has {len(body)} bytes, {limit} are allowed (max_result)",
+                f"{asked.request.name}: the reply has {len(body)} bytes, and max_result is {limit}",
                 size=len(body),
                 limit=limit,
             )
