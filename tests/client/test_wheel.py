@@ -20,6 +20,8 @@ from tests.realservers.install import TIMEOUT, Unreachable, _run
 GUIDE = "docs/guides/python.md"
 SNIPPETS = [one for one in blocks(GUIDE) if one.language == "python"]
 BESIDE = "signalwire-sdk==3.7.5"
+TRIES = "httpx2>=2,<3"
+"""What FastAPI's ``TestClient`` stands on, in the snippet of a web application."""
 OWN = "the application's own"
 
 
@@ -31,7 +33,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheel = client_wheel.build(folder)
     command = [sys.executable, "-m", "pip", "--python", str(folder / "env" / "bin" / "python"), "install"]
     try:
-        _run("pip", [*command, "--quiet", "--no-compile", "--retries", "2", "--timeout", "20", str(wheel), BESIDE])
+        _run(
+            "pip", [*command, "--quiet", "--no-compile", "--retries", "2", "--timeout", "20", str(wheel), BESIDE, TRIES]
+        )
     except Unreachable as problem:
         pytest.skip(f"the wheel was tried in no environment of its own: {problem}")
     return folder / "env" / "bin" / "python"
