@@ -125,6 +125,15 @@ class SimulatedConnection:
             timing.at(now + client_after, self.owner, self.lost, "cut")
         timing.at(now + max(server_after, tail), None, self._end_server)
 
+    def loses_the_rest(self) -> bool:
+        """Lose what is on its way to the broker, if the connection is over; returns whether it is."""
+        if self.to_server.is_cut:  # the broker notices when it does
+            self.to_server.cut(self._node.timing.now())
+            return True
+        if self.closed:
+            self.cut(client_after=None, server_after=0.0)
+        return self.closed
+
     def _end_server(self) -> None:
         if self.server is not None:
             self.server.lost()

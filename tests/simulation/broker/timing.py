@@ -92,6 +92,11 @@ class Pipe:
         """Let what is sent from now on arrive at that moment, or later."""
         self._last = max(self._last, until)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing gets through, now or soon."""
+        return self._cut_at < float("inf")
+
     def cut(self, when: float) -> None:
         """Let nothing through from that moment on."""
         self._cut_at = min(self._cut_at, when)

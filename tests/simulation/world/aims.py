@@ -125,11 +125,7 @@ class Aims:
             more = {**more, "connection": channel.client.simulated}
         if more["do"] in ("kill", "cut") and more["before"]:
             self._act(more, victim, call)
-            if channel.client.simulated.owner is not victim.process:
-                return False
-            # It may be on a connection that its client has given up: nothing that was sent behind it arrives either.
-            channel.client.simulated.to_server.cut(now)
-            return True
+            return channel.client.simulated.owner is victim.process and channel.client.simulated.loses_the_rest()
         self._world.loop.at(now + more["delay"], None, self._act, more, victim, call)
         return False
 
