@@ -351,6 +351,8 @@ class OwnedCall:
 
     call_id: CallId
     owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    start_sent: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When the start or command was sent that its sessions go back to: an end that bars it is the end of the call."""
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
     had: set[SessionId] = field(default_factory=set)
     """Every session that the call has had here. No recipe restores one of them again."""

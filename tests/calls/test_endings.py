@@ -8,10 +8,11 @@ import pytest
 
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Names
+from consumer.broker.topology import Binding, Names, Queue
 from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from schemas.ids import CallId, WorkerId
 from schemas.internal import EndedCalls
+from tests.calls.simulated_link import simulated_link
 
 CALL = CallId("c-1")
 TOMBSTONE = 30.0
@@ -69,6 +70,30 @@ async def test_a_call_that_somebody_opens_again_has_not_ended(mine: Endings):
     mine.note(CALL)
     told(mine, {}, lifted=(CALL,))
     assert not mine.bar(CALL, ago(10))
+
+
+async def test_an_end_that_is_told_again_by_who_did_not_hear_of_the_lifting_stays_lifted(mine: Endings):
+    ended = time.time() - 1
+    told(mine, {CALL: ended})
+    mine.lift(CALL)
+    told(mine, {CALL: ended}, by="w-3")
+    assert CALL not in mine
+    told(mine, {CALL: time.time() + 1}, by="w-3")
+    assert CALL in mine, "it has ended once more"
+
+
+async def test_what_was_heard_from_another_is_told_over_a_new_link():
+    async with simulated_link() as wire:
+        mine = Endings(WorkerId("w-1"), wire.names, wire.publisher, TOMBSTONE)
+        await wire.declare(Queue("w-3", "of this test"))
+        await (await wire.link.channel()).bind(Binding(wire.names.workers, "w-3"))
+        taken = await wire.consume("w-3")
+        ended = time.time() - 1
+        told(mine, {CALL: ended})
+        mine.tell_again()
+        heard = EndedCalls.model_validate_json((await taken.next()).message.body)
+        assert heard.ended == {CALL: ended}
+        await mine.stop()
 
 
 async def test_a_start_from_behind_the_end_opens_nothing_however_late_it_comes(mine: Endings):

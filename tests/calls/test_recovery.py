@@ -4,8 +4,10 @@ The owner consumes its own inbox on the simulated broker; its sessions are on si
 """
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import pytest
 from structlog.testing import capture_logs
 
 from consumer.broker.message import Delivery, Message
@@ -13,14 +15,20 @@ from consumer.calls.events import Reporter
 from consumer.calls.owned_call import RENEW_AFTER, Reason
 from consumer.calls.ownership.recovery import ASK_AT_ONCE, LOOK_EVERY
 from consumer.calls.ownership.upkeep import MISSING_AFTER
+from consumer.calls.routes import CALL_KEY
 from consumer.concurrency.task_set import cancel_and_wait
+from schemas.calls import CallKind
 from schemas.events import EndReason
-from schemas.ids import CallId, WorkerId
-from schemas.internal import EndedCalls, OwnerCheck
-from tests.calls.owner_parts import CALL, GRACE, ME
+from schemas.ids import CallId, SessionId, WorkerId
+from schemas.internal import EndedCalls, OwnerCheck, Recipe, SessionRecipe
+from schemas.requests import CallStarted
+from tests.calls.owner_parts import CALL, ECHO, GRACE, ME
 from tests.calls.owning import A_WHILE, owning
 from tests.calls.presences import report_of
-from tests.virtual_time import in_virtual_time, passes
+from tests.virtual_time import in_virtual_time, moment, passes
+
+ID = SessionId(CALL)
+STARTED = CallStarted(call_id=CALL, kind=CallKind.STARTED, source="test")
 
 # Recipes and what is told.
 
@@ -391,6 +399,37 @@ async def test_a_call_that_has_ended_elsewhere_is_closed():
         assert "closed" in await scene.told()
         assert session.end_reason is EndReason.CALL_ENDED
         assert scene.parts.owned_calls.calls == {}
+
+
+@pytest.mark.parametrize(
+    ("opened_by", "closed"),
+    [("a start from before the end", True), ("a recipe from before the end", True), ("a command", False)],
+)
+@in_virtual_time
+async def test_an_end_that_is_heard_of_late_closes_what_it_would_have_kept_out(opened_by: str, closed: bool):
+    async with owning() as scene:
+        ended = datetime.fromtimestamp(moment(), UTC) - timedelta(seconds=120)  # its tombstone is over
+        before = ended - timedelta(seconds=10)
+        if opened_by == "a command":
+            await scene.open()
+        elif opened_by == "a recipe from before the end":
+            one = SessionRecipe(
+                session_id=ID, service_name=ECHO, created_at=before, last_accessed=before, timeout=3600.0,
+                metadata={CALL_KEY: STARTED.model_dump(mode="json")}, life="life",
+            )  # fmt: skip
+            await scene.parts.carry_out(Recipe(call_id=CALL, worker_id=WorkerId("w-2"), revision=1, sessions=[one]))
+        else:
+            await scene.parts.carry_out(STARTED, timestamp=before)
+        await scene.parts.recovery.keep(CALL)
+        sessions = list(scene.parts.call.sessions.values())
+        assert sessions
+        told = EndedCalls(worker_id=WorkerId("w-2"), ended={CALL: ended.timestamp()})
+        body = told.model_dump_json().encode()
+        scene.parts.endings.hear(Delivery(Message(body, type=EndedCalls.type), "", "", "", False, 0.0, None))
+        await passes(2)
+        scene.parts.recovery.look()
+        await scene.told()
+        assert {one.end_reason for one in sessions} == {EndReason.CALL_ENDED if closed else None}
 
 
 @in_virtual_time

@@ -265,10 +265,7 @@ def _is_known_to_be_over(world: World, call: str, holders: list[SimulatedWorker]
         one.running
         and one.worker is not None
         and one.worker._parts.endings._ended_at.get(call) is not None
-        and (
-            (one in holders and one.worker._parts.endings._noted_here.get(call) is not None)
-            or not any(since - 1.0 <= began <= until + 1.0 for since, until, _ in one.disturbed)
-        )
+        and (one in holders or not any(since - 1.0 <= began <= until + 1.0 for since, until, _ in one.disturbed))
         for one in world.workers
     )
 

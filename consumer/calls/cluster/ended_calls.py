@@ -37,8 +37,8 @@ REMEMBER = 600.0
 class Endings:
     """The ends of calls: their times (s since the epoch), with a tombstone for ``tombstone`` seconds each.
 
-    A worker reports each end to all workers, and all ends to a new link. The clocks of all workers have to agree within
-    seconds, as they do with NTP.
+    A worker reports each end to all workers. It sends all ends that it knows to a worker with a new link, and over a
+    new link of its own to all. The clocks of all workers have to agree within seconds, as they do with NTP.
     """
 
     def __init__(self, worker_id: WorkerId, names: Names, publisher: Publisher, tombstone: float) -> None:
@@ -48,7 +48,7 @@ class Endings:
         self._tombstone = tombstone
         self._remember = max(REMEMBER, tombstone)
         self._ended_at: ExpiringDict[float] = ExpiringDict(self._remember)
-        self._noted_here: ExpiringDict[float] = ExpiringDict(self._remember)
+        self._lifted_at: ExpiringDict[float] = ExpiringDict(self._remember)
         self._news: dict[CallId, float | None] = {}
         self._tasks = Tasks()
 
@@ -78,7 +78,6 @@ class Endings:
         """Remember that a call has ended, and tell all workers."""
         now = time.time()
         self._ended_at.set(call_id, now)
-        self._noted_here.set(call_id, now)
         self._tell_soon(call_id, now)
 
     def lift(self, call_id: CallId) -> None:
@@ -89,7 +88,7 @@ class Endings:
 
     def _forget(self, call_id: CallId) -> None:
         self._ended_at.drop(call_id)
-        self._noted_here.drop(call_id)
+        self._lifted_at.set(call_id, time.time())  # who did not hear of it may report the end again
 
     def hear(self, delivery: Delivery) -> None:
         """Take ended calls from another worker. A repeated report does not extend the ten minutes."""
@@ -102,14 +101,15 @@ class Endings:
             return
         earliest = time.time() - self._remember
         for call_id, ended_at in message.ended.items():
-            if ended_at > max(earliest, self._ended_at.get(call_id) or 0.0):
+            known = self._ended_at.get(call_id) or self._lifted_at.get(call_id) or 0.0
+            if ended_at > max(earliest, known):
                 self._ended_at.set(call_id, ended_at)
         for call_id in message.lifted:
             self._forget(call_id)
 
     def tell_again(self) -> None:
-        """Send the ends that this worker noted again, because some may have been lost with the old link."""
-        for call_id, ended_at in self._noted_here.items():
+        """Send all known ends again, because a worker that started while this one was away may know none of them."""
+        for call_id, ended_at in self._ended_at.items():
             self._tell_soon(CallId(call_id), ended_at)
 
     def tell_newcomer(self, queue: str) -> None:

@@ -1,6 +1,9 @@
-"""Decides whether the sessions of an orphaned recipe still have to be reported as lost. Pure."""
+"""Decides whether the sessions of an orphaned recipe must be reported lost, and when its call started. Pure."""
+
+from datetime import datetime
 
 from consumer.broker.message import Headers
+from consumer.calls.routes import CALL_KEY
 from schemas import headers
 from schemas.ids import WorkerId
 from schemas.internal import Recipe
@@ -15,3 +18,8 @@ def is_untold(recipe: Recipe, given: Headers, dead: WorkerId | None = None) -> b
     """
     told = headers.LOST in given or headers.RETURNS in given
     return not told and recipe.worker_id in (dead, given.get(headers.ORPHAN_OF))
+
+
+def started_at(recipe: Recipe) -> datetime | None:
+    """When a start opened the first of the recipe's sessions. None if a command opened them all."""
+    return min((one.created_at for one in recipe.sessions if CALL_KEY in one.metadata), default=None)

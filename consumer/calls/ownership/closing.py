@@ -1,6 +1,7 @@
 """Closing the sessions of a call: at its end, when its worker leaves, or when another worker owns it."""
 
 import asyncio
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -57,6 +58,7 @@ class Closing:
     def lift_tombstone(self, call: OwnedCall) -> None:
         """Open the call again, if it has ended."""
         self._endings.lift(call.call_id)
+        call.start_sent = datetime.now(UTC)
         if call.tenure.has_ended:
             call.tenure.resume()
 

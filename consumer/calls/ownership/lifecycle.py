@@ -15,6 +15,7 @@ from consumer.calls.context import Configured
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.messages.parsing import no_session
+from consumer.calls.messages.recipes import started_at
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.opening import Opening
@@ -192,6 +193,8 @@ class CallLifecycle:
         # The placer may have sent it on before it heard of the end.
         if call.tenure.has_ended or self._endings.bars_start(call.call_id, sent):
             return Done(succeeded({"sessions": []}), what="ended_before")
+        if not call.sessions and sent is not None:
+            call.start_sent = sent
         for session in call.sessions.values():
             session.touch()
         ringing = call.tenure.ringing
@@ -231,6 +234,8 @@ class CallLifecycle:
     async def _restore(self, call: OwnedCall, recipe: Recipe, *, died: bool) -> Outcome:
         if call.tenure.has_ended or not call.is_news(recipe, within=self._recipes_come_within):
             return Done(what="restore_not_needed")
+        if not call.sessions and (started := started_at(recipe)) is not None:
+            call.start_sent = started
         call.restoration.restored(recipe, asyncio.get_running_loop().time(), died=died)
         wanted = [
             Wanted(

@@ -208,8 +208,8 @@ class Recovery:
             self._lanes.submit(call_id, partial(self._unbind_leaked, call_id))
 
     def _look_at(self, call: OwnedCall, now: float) -> None:
-        # What was opened within the tombstone was opened by who had not heard of the end: no start does that.
-        has_ended = self._endings.bars_start(call.call_id, call.owned_since)
+        # Had we heard of this end in time, the start would have opened nothing.
+        has_ended = self._endings.bars_start(call.call_id, call.start_sent)
         found = look_at(call, now=now, grace=self._presence.grace, has_ended=has_ended)
         if found.ended_elsewhere:
             self._closing.give_up(call.call_id, EndReason.CALL_ENDED)

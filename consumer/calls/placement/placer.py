@@ -27,7 +27,7 @@ from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import check_deadline
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused, service_named_by
-from consumer.calls.messages.recipes import is_untold
+from consumer.calls.messages.recipes import is_untold, started_at
 from consumer.calls.placement.admission import Admission
 from consumer.calls.placement.decisions import (
     MAX_DEATHS,
@@ -42,7 +42,6 @@ from consumer.calls.placement.decisions import (
 )
 from consumer.calls.placement.orphans import Orphans, given_up_by
 from consumer.calls.placement.placements import Placement, Placements, Term
-from consumer.calls.routes import CALL_KEY
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics, tracing
@@ -251,10 +250,8 @@ class Placer:
             return self._endings.bars_start(call_id, sent)
         if isinstance(message, SessionCreate) and headers.DEATHS not in delivery.message.headers:
             return self._endings.came_behind(call_id, sent)
-        if isinstance(message, Recipe):
-            started = (one.created_at for one in message.sessions if CALL_KEY in one.metadata)
-            if self._endings.bars_start(call_id, min(started, default=None)):
-                return True
+        if isinstance(message, Recipe) and self._endings.bars_start(call_id, started_at(message)):
+            return True
         return self._endings.bar(call_id, sent)
 
     def _placement(self, call_id: CallId) -> Placement | None:
