@@ -44,7 +44,8 @@ def test_the_worker_whose_inbox_gave_a_message_up(given: dict[str, Any], worker:
     [
         ("nobody says so", {}, W_1, None),
         ("another owner is remembered", {headers.RETURNED: W_1}, W_2, W_1),
-        ("nothing is remembered", {headers.RETURNED: W_1}, None, W_1),
+        ("a former placer may have placed it there", {headers.RETURNED: W_1, headers.RETURNS: 1}, None, None),
+        ("nothing is remembered, and it came back twice", {headers.RETURNED: W_1, headers.RETURNS: 2}, None, W_1),
         ("it came through the binding before", {headers.RETURNED: W_1, headers.RETURNS: 1}, W_1, None),
         ("it came back twice", {headers.RETURNED: W_1, headers.RETURNS: headers.FOR_GOOD}, W_1, W_1),
         ("it has no room", {headers.REFUSED: W_1, headers.RETURNS: 1, headers.DISOWNED: MARK}, W_1, W_1),

@@ -112,8 +112,11 @@ def disowned_by(given: Headers, placement: Placement | None, mark: str) -> Worke
     if returned is None:
         return None
     worker = WorkerId(str(returned))
+    for_good = int(given.get(headers.RETURNS, 0)) >= headers.FOR_GOOD
+    if placement is None and not for_good:
+        return None  # a former placer may have placed the call there since
     if placement is not None and placement.owner == worker:
-        if headers.RETURNED in given and int(given.get(headers.RETURNS, 0)) < headers.FOR_GOOD:
+        if headers.RETURNED in given and not for_good:
             return None  # it may have come through the binding before that which was placed
         # What was returned without naming a placement came through a binding, and maybe before this placement.
         believed = (mark,) if headers.RETURNED in given else (mark, "")
