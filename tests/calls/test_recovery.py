@@ -401,6 +401,23 @@ async def test_a_call_that_has_ended_elsewhere_is_closed():
         assert scene.parts.owned_calls.calls == {}
 
 
+@in_virtual_time
+async def test_a_recipe_that_a_lost_link_has_taken_back_is_not_acknowledged_over_it():
+    async with owning() as scene:
+        session = await scene.opened()
+        held = scene.parts.call.recipe.held
+        assert held is not None
+        scene.wire.node.set_alarm(on=True)
+        reporter = Reporter(ME, scene.wire.names, scene.parts.outbox)
+        reporter.publish(reporter.ended(session, EndReason.IDLE, {}))
+        freeing = asyncio.create_task(scene.parts.owned_calls.free(held))
+        await passes(1)
+        scene.parts.owned_calls.detach()  # the worker counts on the recipe, and its old link is still open
+        scene.wire.node.set_alarm(on=False)
+        await freeing
+        assert "ack" not in await scene.told()
+
+
 @pytest.mark.parametrize(
     ("opened_by", "closed"),
     [("a start from before the end", True), ("a recipe from before the end", True), ("a command", False)],

@@ -39,6 +39,7 @@ FOUND_AMONG_FIFTY = {
     101982: "a connection that RabbitMQ had not given up got a recipe, and its end was told twice",
     100109: "a worker that left before it had come left its inbox, which expires",
     300125: "a command that RabbitMQ held back for three minutes opened a session of a call that had ended",
+    801013: "a recipe that counted as RabbitMQ's was acknowledged over the link that was just lost, and waited for",
     100156: "a report that was sent before the worker's queue was bound never came back, and its ends waited for it",
 }
 """The same in worlds of fifty calls."""

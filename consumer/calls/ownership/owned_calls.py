@@ -261,12 +261,15 @@ class OwnedCalls:
         That is a newer recipe, or the ends of the sessions that it names. Until then it protects them against our
         death.
         """
-        while self.attached:  # what came over a link that is lost is RabbitMQ's again
+        channel = self._channel
+        while channel is not None and self._channel is channel:
             try:
                 await self._reporter.settled()
                 break
             except BrokerError:
                 await asyncio.sleep(RETRY_DELAY)
+        if channel is None or self._channel is not channel:
+            return  # we wait for RabbitMQ to return it; a link that counts as lost could still carry this
         await recipe.ack()
         if (call := self.calls.get(CallId(str(recipe.message.headers[CALL_HEADER])))) is not None:
             call.recipe.acknowledged(recipe)
