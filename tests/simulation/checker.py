@@ -7,14 +7,13 @@ faults are over, everything must be as it should be within a bound.
 import itertools
 from collections import Counter, defaultdict
 from datetime import datetime
-from math import inf
 from typing import Any
 
 from consumer.worker.exit_codes import WorkerExit
 from tests.simulation.broker.node import DEAD_LETTER_AGAIN
 from tests.simulation.world.loop import BEGINNING, EPOCH
 from tests.simulation.world.people import EVENTS, REPLIES, Asked
-from tests.simulation.world.world import SimulatedWorker, World
+from tests.simulation.world.world import World
 
 FINAL = {"process_exit", "idle", "requested", "crash_loop", "worker_shutdown"}
 """Reasons after which a call may have no session, though nobody has ended it."""
@@ -88,11 +87,6 @@ class Lives:
 
     def reasons(self, life: str) -> list[str]:
         return [str(event["data"]["reason"]) for _, event in self.ends.get(life, ())]
-
-    def began(self, session_id: str) -> float:
-        """When the last life of a session was told as created."""
-        lives = self.of_session.get(session_id)
-        return self.created[lives[-1]][0] if lives else inf
 
     def last_reason(self, session_id: str) -> str | None:
         """Why the last life of a session has ended, if it has."""
@@ -228,7 +222,7 @@ def open_problems(world: World, lives: Lives) -> list[str]:
         if len(holders) > 1:
             problems.append(f"{session_id} lives on {holders}")
         call = session_id.partition("#")[0]
-        if _is_over(world, call) and _is_known_to_be_over(world, call, holders, lives.began(session_id)):
+        if _is_over(world, call) and _is_known_to_be_over(world, call):
             problems.append(f"{session_id} is open on {holders}, though its call has ended")
         elif _is_over(world, call) and call not in world.passed_on:
             problems.append(f"{session_id} is open on {holders}, and the end of its call was lost")
@@ -249,8 +243,8 @@ def open_problems(world: World, lives: Lives) -> list[str]:
     return problems + bound_twice(world)
 
 
-def _is_known_to_be_over(world: World, call: str, holders: list[SimulatedWorker], began: float) -> bool:
-    """Whether anybody is left who knew when the session ``began``: who was away then could tell the holders only.
+def _is_known_to_be_over(world: World, call: str) -> bool:
+    """Whether anybody is left who knows it: who was away tells all that it knows when it is back.
 
     Everybody was told who was there and undisturbed since the end came, if the others were undisturbed just then.
     """
@@ -262,10 +256,7 @@ def _is_known_to_be_over(world: World, call: str, holders: list[SimulatedWorker]
     if calm and any(all(until < ended for _, until, _ in one.disturbed) for one in witnesses):
         return True
     return any(
-        one.running
-        and one.worker is not None
-        and one.worker._parts.endings._ended_at.get(call) is not None
-        and (one in holders or not any(since - 1.0 <= began <= until + 1.0 for since, until, _ in one.disturbed))
+        one.running and one.worker is not None and one.worker._parts.endings._ended_at.get(call) is not None
         for one in world.workers
     )
 

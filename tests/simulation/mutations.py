@@ -442,3 +442,13 @@ def _no_key(put: Put) -> None:
         return claim(self, "", identity)
 
     put(Answers, "claim", forgetful)
+
+
+@_mutation("an end that is heard of late closes nothing")
+def _heard_late(put: Put) -> None:
+    put(OwnedCall, "start_sent", property(lambda self: self.owned_since, lambda _self, _sent: None))
+
+
+@_mutation("who is back reports no ends")
+def _ends_kept(put: Put) -> None:
+    put(Endings, "tell_again", lambda _self: None)

@@ -164,6 +164,30 @@ ORDERS = {
             (10.4, "kill", {"which": 0, "again": None}),
         ),
     ),
+    "suspended when its call was restored without its end": Plan(
+        seed=1,
+        conditions=_ALONE,
+        # It has a link again, answers the end, and stands still. Its recipe is with RabbitMQ until 7.0. The worker that
+        # starts then has heard of no end, and restores the call when the tombstone is over.
+        calls={"c0": ((2.0, "start", {"to": "1"}), (5.5, "end", {}))},
+        faults=(
+            (5.0, "cut", {"which": 0, "how": "both", "away": 0.0}),
+            (6.3, "freeze", {"which": 0, "lasts": 20.0}),
+            (6.4, "add", {}),
+        ),
+    ),
+    "suspended while those who saw the end and a newcomer change": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # One worker answers the end and is killed. The other has heard of it, and stands still when a third one starts.
+        calls=_SIX_CALLS | {name: (*steps, (5.5, "end", {})) for name, steps in _SIX_CALLS.items()},
+        faults=(
+            (5.0, "cut", {"which": 0, "how": "both", "away": 0.0}),
+            (6.3, "freeze", {"which": 1, "lasts": 20.0}),
+            (6.31, "kill", {"which": 0, "again": None}),
+            (6.4, "add", {}),
+        ),
+    ),
 }
 
 MENDED = {
@@ -178,6 +202,8 @@ MENDED = {
     "a late message of a dead worker": "a placer places what a dead worker had, without asking",
     "killed before its ends are told": "a recipe goes before the end is told",
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
+    "suspended when its call was restored without its end": "an end that is heard of late closes nothing",
+    "suspended while those who saw the end and a newcomer change": "who is back reports no ends",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }
 """What an order leads to only with this mistake."""
