@@ -44,6 +44,12 @@ FOUND_AMONG_FIFTY = {
 }
 """The same in worlds of fifty calls."""
 
+FOUND_WHERE_ENDS_BREAK = {
+    7000: "the simulation lost for good what a worker sent, because another one was killed at that moment",
+    7009: "a placer believed a worker that had returned what came ahead of the message that was placed",
+}
+"""The same in worlds of thirty calls of that swarm."""
+
 QUICKLY_FOUND: tuple[str, ...] = (
     "an idempotency key is not remembered",
     "a recipe is acknowledged when it comes",
@@ -98,6 +104,10 @@ def test_what_was_found_once_stays_mended():
 
 def test_what_was_found_once_among_fifty_calls_stays_mended():
     simulate("--seed", *map(str, FOUND_AMONG_FIFTY), "--calls", "50", "--quiet")
+
+
+def test_what_was_found_once_where_ends_break_stays_mended():
+    simulate("--seed", *map(str, FOUND_WHERE_ENDS_BREAK), "--swarm", "end breaks", "--calls", "30", "--quiet")
 
 
 def test_mistakes_in_the_protocol_are_found():
