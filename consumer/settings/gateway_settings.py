@@ -1,11 +1,13 @@
 """The settings of the HTTP gateway: where it listens, who may use it, and its limits."""
 
+import hashlib
 from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     IPvAnyNetwork,
@@ -42,8 +44,21 @@ def _nothing(value: object) -> object:
     return None if value == "" else value
 
 
-Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_several)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_nothing)]
+def _several_keys(value: object) -> object:
+    """Like ``_several``, but a text without any key is a list with an empty one, which is refused."""
+    return (_several(value) or [""]) if isinstance(value, str) else value
+
+
+def _not_blank(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().strip():
+        raise ValueError("is an empty secret, which anybody can use: write the secret, or leave the setting out")
+    return secret
+
+
+Secret = Annotated[SecretStr, AfterValidator(_not_blank)]
+"""A secret that is not blank: with an empty key, anybody could sign."""
+Keys = Annotated[tuple[Secret, ...], BeforeValidator(_several_keys)]
+OptionalSecret = Annotated[Secret | None, BeforeValidator(_nothing)]
 OptionalText = Annotated[str | None, BeforeValidator(_nothing)]
 
 
@@ -60,6 +75,13 @@ class StaticToken(Section):
     """The services that the token allows. Default: all."""
     calls: Literal["any"] | None = None
     """Must be `"any"` for the scopes `gateway`, `mcp` and `mint`, because such a token reaches every call."""
+
+    @field_validator("sha256")
+    @classmethod
+    def _of_a_token(cls, digest: str) -> str:
+        if digest.lower() == hashlib.sha256(b"").hexdigest():
+            raise ValueError("is the SHA-256 of an empty text: the variable TOKEN was not set where it was made")
+        return digest
 
     @model_validator(mode="after")
     def _any_call_is_said(self) -> "StaticToken":
