@@ -99,11 +99,7 @@ class Doorkeeper:
     def _of(self, authorization: str) -> Grant | None:
         # The scheme of a bearer is compared as SignalWire's gateway does it, with its case.
         scheme, _, given = authorization.partition(" ")
-        if scheme == "Bearer":
-            return self._bearer(given.strip())
-        if scheme.lower() == "basic":
-            return self._basic(given.strip())
-        return None
+        return self._bearer(given.strip()) if scheme == "Bearer" else self._basic(authorization)
 
     def _bearer(self, token: str) -> Grant | None:
         if not token:
@@ -124,13 +120,11 @@ class Doorkeeper:
             raise NotAuthenticated(str(error).partition(": ")[0], str(error)) from None
         return Grant(f"call-token:{said.token_id}", _known(said.scopes), said.call_id, frozenset(said.services) or None)
 
-    def _basic(self, encoded: str) -> Grant | None:
-        try:
-            user, separator, password = base64.b64decode(encoded, validate=True).partition(b":")
-        except (binascii.Error, ValueError):
+    def _basic(self, authorization: str) -> Grant | None:
+        given = basic_credentials(authorization)
+        if given is None:
             return None
-        if not separator:
-            return None
+        user, password = given
         if self._password is not None:
             same_user = hmac.compare_digest(user, self._user)
             if hmac.compare_digest(password, self._password) and same_user:
@@ -141,6 +135,18 @@ class Doorkeeper:
     def _by_hash(self, token: bytes) -> Grant | None:
         # A look-up by the hash of what came tells nothing of the tokens through its time.
         return self._static.get(hashlib.sha256(token).hexdigest())
+
+
+def basic_credentials(authorization: str) -> tuple[bytes, bytes] | None:
+    """User and password of an ``Authorization`` header; None if it has none."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, separator, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return (user, password) if separator else None
 
 
 def _reason(authorization: str) -> str:

@@ -7,13 +7,13 @@ its clients need not wait for a server's process.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
 
 from consumer.client import SessionClient
-from schemas.errors import SessionsError
+from schemas.errors import ClientError, NoReply, SessionsError
 from schemas.mcp import Tool
 from schemas.replies import ServerDescription
 
@@ -23,6 +23,9 @@ FRESH: Final = 30.0
 OLD: Final = 300.0
 """From which age (s) on an answer is renewed before it is used."""
 
+PATIENCE: Final = 5.0
+"""How long (s) a service is waited for where several are looked through."""
+
 RETRY: Final = 2.0
 """After how long (s) a starting gateway asks again if no worker answers."""
 
@@ -30,13 +33,22 @@ T = TypeVar("T")
 
 
 class _Remembered(Generic[T]):
-    """One answer of the workers."""
+    """One answer of the workers, or why they give none."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
         self._ask = ask
         self._answer: T | None = None
+        self._error: SessionsError | None = None
         self._told_at = -OLD
+        self._asked_at = -OLD
         self._asking: asyncio.Task[T] | None = None
+
+    def known(self) -> T | None:
+        """Return the last answer without waiting. An older one is asked for again."""
+        age = time.monotonic() - self._told_at
+        if age >= FRESH:
+            self._renewal()
+        return self._answer if age < OLD else None
 
     async def get(self) -> T:
         """Return the last answer, or wait for the first one.
@@ -44,21 +56,42 @@ class _Remembered(Generic[T]):
         Raises:
             SessionsError: there is no answer yet, and the workers give none.
         """
-        age = time.monotonic() - self._told_at
-        if age < FRESH and self._answer is not None:
+        known = self.known()
+        return known if known is not None else await asyncio.shield(self._renewal())
+
+    async def soon(self) -> T | SessionsError:
+        """Return the last answer, or the error if there is none.
+
+        It waits for ``PATIENCE`` from when the workers were asked, and not at all if they had no answer the last time.
+        """
+        known = self.known()
+        if known is not None:
+            return known
+        if self._error is not None:
+            return self._error
+        asking = self._renewal()
+        await asyncio.wait([asking], timeout=max(self._asked_at + PATIENCE - time.monotonic(), 0))
+        if self._answer is not None:
             return self._answer
+        failure = asking.exception() if asking.done() and not asking.cancelled() else None
+        late = NoReply(f"its server has not answered within {PATIENCE:g} s")
+        return failure if isinstance(failure, SessionsError) else late
+
+    def _renewal(self) -> "asyncio.Task[T]":
         if self._asking is None:
+            self._asked_at = time.monotonic()
             self._asking = asyncio.create_task(self._renewed(), name="known-services")
             self._asking.add_done_callback(self._asked)
-        if age < OLD and self._answer is not None:
-            return self._answer
-        return await asyncio.shield(self._asking)
+        return self._asking
 
     async def _renewed(self) -> T:
         try:
             self._answer = await self._ask()
-        except SessionsError:
+            self._error = None
+        except SessionsError as error:
             if self._answer is None:
+                if not (isinstance(error, ClientError) and error.executed is False):  # no worker was asked
+                    self._told_at, self._error = time.monotonic(), error
                 raise
         self._told_at = time.monotonic()
         return self._answer
@@ -108,6 +141,24 @@ class KnownServices:
         # Of one that is not known the workers say what is wrong with it.
         return await (known.tools.get() if known is not None else self._tools(service))
 
+    def known_tools(self, service: str) -> list[Tool]:
+        """Return the tools of a service as far as they are known, without waiting."""
+        known = self._known.get(service)
+        return (known.tools.known() if known is not None else None) or []
+
+    async def tools_of(self, services: Iterable[str]) -> dict[str, list[Tool] | SessionsError]:
+        """Return the tools of each service, or why they cannot be listed.
+
+        The services are asked at the same time. One that does not answer is waited for ``PATIENCE`` (s), and only once.
+
+        Raises:
+            SessionsError: it is not known which services there are.
+        """
+        await self.services()
+        asked = [name for name in services if name in self._known]
+        answers = await asyncio.gather(*(self._known[name].tools.soon() for name in asked))
+        return dict(zip(asked, answers, strict=True))
+
     async def description(self, service: str) -> ServerDescription:
         """Return how the server of a service describes itself.
 
@@ -126,10 +177,13 @@ class KnownServices:
                 break
             except SessionsError:
                 await asyncio.sleep(RETRY)
-        for service in services:
-            with contextlib.suppress(SessionsError):
-                await self.description(service)
-                await self.tools(service)
+        await asyncio.gather(*(self._learn_of(service) for service in services))
+
+    async def _learn_of(self, service: str) -> None:
+        with contextlib.suppress(SessionsError):
+            await self.description(service)
+        with contextlib.suppress(SessionsError):
+            await self.tools(service)
 
     def close(self) -> None:
         """Stop asking the workers."""

@@ -11,6 +11,7 @@ BUSY = "I cannot do that right now because the system is busy. Please try again 
 UNKNOWN = "I do not have a way to do that."
 FAILED = "That did not work. You can try again, or ask for something else."
 UNSURE = "Something went wrong, and I cannot tell whether that was done. Please check before you try again."
+UNREADABLE = "I could not use what I was given for that. Please tell me again."
 ENDED = "I have lost track of this conversation's data. Please start again."
 
 
@@ -33,6 +34,8 @@ def sentence(error: SessionsError) -> str:
             return BUSY
         case ErrorCode.TOOL_NOT_FOUND | ErrorCode.SERVICE_NOT_FOUND | ErrorCode.SERVICE_DISABLED:
             return UNKNOWN
+        case ErrorCode.INVALID_MESSAGE:
+            return UNREADABLE
         case ErrorCode.SESSION_NOT_FOUND:
             return ENDED
         case _:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import time
 from typing import Any
 
 import httpx2
@@ -9,8 +11,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from structlog.testing import capture_logs
 
-from consumer.gateway import speech
-from tests.gateway.conftest import Serve
+from consumer.gateway import known_services, speech
+from tests.gateway.conftest import OPEN_TO_THIS_MACHINE, PASSWORD, USER, Serve, served, soon
 from tests.gateway.test_cases import SERVICES
 from tests.harness import ROOT, Cluster, config
 
@@ -66,7 +68,95 @@ async def test_signatures_are_the_tools_with_this_address(mcp: Cluster, serve: S
     (told,) = (await http.post("/signalwire/swaig", json=asked)).json()
     assert told["function"] == "add_todo"
     assert told["parameters"] == {"type": "object"}
-    assert told["web_hook_url"] == "https://voice.example.com/gateway/signalwire/swaig"
+    assert told["web_hook_url"] == f"https://{USER}:{PASSWORD}@voice.example.com/gateway/signalwire/swaig"
+
+
+MUTE = {"command": [sys.executable, str(ROOT / "tests/servers/mute.py")]}
+
+
+async def test_a_service_that_hangs_or_fails_holds_no_other_ones_functions(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"hangs": MUTE, "todo": SERVICES["todo"], "broken": SERVICES["broken"]}))
+    http = await serve()
+    await soon(lambda: succeeds(http, "todo_list_todos"))
+    began = time.monotonic()
+    assert (await run(http, "add_todo", "s-1", text="milk")).json() == {"response": "added milk"}
+    assert (await run(http, "list_todos", "s-1")).json() == {"response": "milk"}
+    assert time.monotonic() - began < known_services.PATIENCE
+    with capture_logs() as logs:
+        # It may be one of theirs. They are waited for once, and not by each caller anew.
+        assert (await run(http, "dance", "s-1")).json() == {"response": speech.BUSY}
+        began = time.monotonic()
+        assert (await run(http, "dance", "s-1")).json() == {"response": speech.BUSY}
+    assert time.monotonic() - began < known_services.PATIENCE / 2
+    lines = [line for line in logs if line["event"] == "swaig.left_out"]
+    assert {(line["service"], line["log_level"]) for line in lines} == {("hangs", "warning"), ("broken", "warning")}
+    assert len(lines) == 2
+
+
+async def succeeds(http: httpx2.AsyncClient, function: str) -> bool:
+    return bool((await run(http, function, "s-0")).json() == {"response": "nothing"})
+
+
+async def test_a_function_of_a_service_that_fails_is_told_its_own_error(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"broken": SERVICES["broken"], "todo": SERVICES["todo"]}))
+    http = await serve()
+    for function, path in (("broken_dance", ""), ("mcp_broken_dance", ""), ("mcp_broken_dance", "/broken")):
+        with capture_logs() as logs:
+            assert (await run(http, function, "s-1", path)).json() == {"response": speech.FAILED}
+        [line] = [line for line in logs if line["event"] == "swaig.failed"]
+        assert (line["service"], line["tool"], line["code"]) == ("broken", "dance", "START_FAILED")
+
+
+async def test_finding_a_function_and_running_it_share_one_timeout(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"hangs": MUTE, "todo": SERVICES["todo"]}))
+    http = await serve(call_timeout=3)
+    began = time.monotonic()
+    assert (await run(http, "hangs_dance", "s-1")).json() == {"response": speech.LATE}
+    assert time.monotonic() - began < 5
+
+
+async def test_signatures_are_told_of_the_services_that_answer(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"hangs": MUTE, "todo": SERVICES["todo"], "broken": SERVICES["broken"]}))
+    http = await serve()
+    asked = {"action": "get_signature", "functions": ["add_todo"]}
+    with capture_logs() as logs:
+        [told] = (await http.post("/signalwire/swaig", json=asked)).json()
+    assert told["function"] == "todo_add_todo"
+    assert {line["service"] for line in logs if line["event"] == "swaig.left_out"} == {"hangs", "broken"}
+    alone = await http.post("/signalwire/swaig/broken", json=asked)
+    assert (alone.status_code, alone.json()["code"]) == (424, "START_FAILED")
+
+
+async def test_the_address_of_a_function_has_the_credentials_it_was_asked_with(mcp: Cluster) -> None:
+    await mcp.start(config(services={"todo": SERVICES["todo"]}))
+    asked = {"action": "get_signature", "functions": ["add_todo"]}
+    password = "one/two:three@four"
+    async with served(mcp, auth_user="agent", auth_password=password) as (gateway, http):
+        http.auth = ("agent", password)
+        [told] = (await http.post("/signalwire/swaig/todo", json=asked)).json()
+        place = f"127.0.0.1:{gateway.port}/signalwire/swaig/todo"
+        assert told["web_hook_url"] == f"http://agent:one%2Ftwo%3Athree%40four@{place}"
+        async with httpx2.AsyncClient(timeout=30) as platform:  # which takes them out of the address
+            body = {"function": "add_todo", "call_id": "s-1", "argument": {"parsed": [{"text": "milk"}]}}
+            assert (await platform.post(told["web_hook_url"], json=body)).json() == {"response": "added milk"}
+    async with served(mcp, **OPEN_TO_THIS_MACHINE) as (gateway, http):
+        [told] = (await http.post("/signalwire/swaig/todo", json=asked)).json()
+        assert told["web_hook_url"] == f"http://127.0.0.1:{gateway.port}/signalwire/swaig/todo"
+
+
+async def test_arguments_that_are_no_object_run_nothing(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"todo": SERVICES["todo"]}))
+    http = await serve()
+    body = {"function": "list_todos", "call_id": "s-1"}
+    for argument in ("milk", 7, ["milk"], {"raw": "not json"}, {"raw": "[1]"}, {"parsed": ["x"]}):
+        with capture_logs() as logs:
+            told = (await http.post("/signalwire/swaig", json=body | {"argument": argument})).json()
+        assert told == {"response": speech.UNREADABLE}, argument
+        [line] = [line for line in logs if line["event"] == "swaig.failed"]
+        assert (line["code"], line["error"]) == ("INVALID_MESSAGE", "argument: neither parsed nor raw is an object")
+    for none in (None, {}, {"parsed": [], "raw": ""}, {"raw": "{}"}, {"parsed": [None]}):
+        told = (await http.post("/signalwire/swaig", json=body | {"argument": none})).json()
+        assert told == {"response": "nothing"}, none
 
 
 async def test_a_function_that_swml_includes_and_no_service_has_is_named_in_the_log(mcp: Cluster, serve: Serve) -> None:
