@@ -36,7 +36,8 @@ class Different(AssertionError):
 class Unordered(Exception):
     """RabbitMQ may put messages into any order.
 
-    Dead letters of several queues come to one at once, or several consumers of a queue are lost at once.
+    Dead letters of several queues come to one at once, or several consumers of a queue are lost at once. Or it may give
+    messages twice.
     """
 
 
@@ -74,6 +75,8 @@ class Comparison:
         self.node = Node(self._clock, version=version)
         self.node.on_publish = self._heed
         self._came_from: dict[str, set[str]] = {}
+        self._gave_itself = False
+        """Whether a dead letter has come to the queue that gave it up: RabbitMQ publishes it again after a restart."""
         self._heartbeat = 300  # between two operations the loop does not run: no link may think that it stood still
 
     async def begin(self) -> None:
@@ -134,12 +137,15 @@ class Comparison:
     def _heed(self, message: Published, queues: list[str]) -> None:
         died = message.headers.get("x-death")
         for queue in queues:
-            self._came_from.setdefault(queue, set()).add(died[0]["queue"] if died else "")
+            source = died[0]["queue"] if died else ""
+            self._came_from.setdefault(queue, set()).add(source)
+            self._gave_itself |= source == queue
 
     async def _restart(self) -> tuple[str, str]:
         """Stop the node in good order, and start it again."""
         assert self._broker is not None
-        if any(sum(one.held > 0 for one in queue.consumers) > 1 for queue in self.node.queues.values()):
+        several_hold = any(sum(one.held > 0 for one in queue.consumers) > 1 for queue in self.node.queues.values())
+        if several_hold or self._gave_itself:
             raise Unordered
         self.node.stop()
         self._broker.restart()
