@@ -58,7 +58,7 @@ def _answer_to(error: Exception, request: Request) -> Response:
         case Refused():
             return _refused(error, request)
         case SessionsError():
-            status, body = answer_of(error, only_reads=request.method == "GET")
+            status, body = answer_of(error, only_reads=request.method == "GET", operator=told(request).operator)
             told(request).code = body.code
             body = _with_warnings(body, request)
             return error_answer(status, body, {"Retry-After": str(RETRY_AFTER)} if status == 503 else None)

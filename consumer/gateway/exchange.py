@@ -51,6 +51,8 @@ class Told:
     tool: str | None = None
     code: str | None = None
     holder: str | None = None
+    operator: bool = False
+    """Whether the sender's credentials are an operator's: with the scope ``console``."""
     timed: bool = True
     """Whether the request's duration is a measure of work, and not of a stream that stays open."""
     more: dict[str, object] = field(default_factory=dict)
@@ -128,7 +130,8 @@ def granted(request: Request) -> Grant:
                 unsaid=unsaid,
             )
         raise
-    told(request).holder = grant.holder
+    about = told(request)
+    about.holder, about.operator = grant.holder, "console" in grant.scopes
     return grant
 
 

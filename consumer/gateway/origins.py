@@ -21,7 +21,7 @@ class Addressed:
     url: str
     """The public URL with its query, as the sender used it."""
     direct: bool
-    """Whether it came from this machine without a proxy in between."""
+    """Whether it came from this machine, to a name of this machine, and says of no proxy in between."""
 
 
 class RequestOrigins:
@@ -47,7 +47,7 @@ class RequestOrigins:
         return Addressed(
             address=self._sender(peer, headers.get("x-forwarded-for", "")) if proxied else peer or "",
             url=base + target,
-            direct=not forwarded and _is_loopback(peer),
+            direct=not forwarded and _is_loopback(peer) and _is_local(self._host(peer, headers)),
         )
 
     def check(self, headers: Mapping[str, str], peer: str | None) -> None:
@@ -103,6 +103,11 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0][1:].casefold()
     return host.partition(":")[0].casefold()
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host is this machine's loopback. A proxy that passes the name of the public URL on is told by it."""
+    return _name(host) in LOOPBACK_NAMES or _is_loopback(_name(host))
 
 
 def _origin_name(origin: str) -> str:

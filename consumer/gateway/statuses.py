@@ -4,10 +4,11 @@ SignalWire's agents repeat every 5xx three times at once. So a 5xx says that not
 may have been executed, the status is 424 or 422.
 """
 
+from collections.abc import Mapping
 from typing import Final, assert_never
 
 from schemas.base import Json, Strict
-from schemas.errors import ClientError, ErrorCode, InvalidArgument, RequestTooLarge, SessionsError
+from schemas.errors import ClientError, ClientErrorCode, ErrorCode, InvalidArgument, RequestTooLarge, SessionsError
 
 RETRY_AFTER: Final = 1
 """The value of ``Retry-After`` (s) if nothing was executed. A placement or a reconnection takes about as long."""
@@ -81,14 +82,33 @@ def status_of(code: ErrorCode) -> int:
             assert_never(code)
 
 
-def answer_of(error: SessionsError, *, only_reads: bool = False) -> tuple[int, ErrorAnswer]:
-    """Return status and body for an error. ``only_reads`` says that the request executes nothing."""
+WITHOUT_OUTPUT: Final[Mapping[ErrorCode | ClientErrorCode, str]] = {
+    ErrorCode.START_FAILED: "the server of this service did not start; the worker's log says why",
+    ErrorCode.START_TIMEOUT: "the server of this service did not start in time; the worker's log says more",
+    ErrorCode.SESSION_DIED: "the session's server has ended; the worker's log says why",
+}
+"""The messages of errors that quote the server's last line or name its program."""
+
+
+def without_output(error: SessionsError) -> tuple[str, Json]:
+    """Return an error's message and details without the server's stderr, and without paths of its host."""
+    if "stderr" not in error.details:
+        return error.message, error.details
+    details = {name: value for name, value in error.details.items() if name != "stderr"}
+    return WITHOUT_OUTPUT.get(error.code, error.message), details
+
+
+def answer_of(error: SessionsError, *, only_reads: bool = False, operator: bool = False) -> tuple[int, ErrorAnswer]:
+    """Return status and body for an error.
+
+    ``only_reads`` says that the request executes nothing, ``operator`` that its sender may see the server's stderr.
+    """
     status = _status_of_client(error) if isinstance(error, ClientError) else status_of(ErrorCode(error.code))
     retryable = error.retryable
     if only_reads and status == 424:
         status, retryable = 503, True
-    details = error.details or None
-    return status, ErrorAnswer(error=error.message, code=error.code.value, retryable=retryable, details=details)
+    message, details = (error.message, error.details) if operator else without_output(error)
+    return status, ErrorAnswer(error=message, code=error.code.value, retryable=retryable, details=details or None)
 
 
 def _status_of_client(error: ClientError) -> int:

@@ -310,6 +310,38 @@ async def test_metrics_are_for_this_machine_or_for_who_may_watch(mcp: Cluster, s
     assert (await http.get("/metrics", headers=from_outside)).status_code == 200
 
 
+async def test_metrics_asked_for_by_the_public_name_need_credentials(mcp: Cluster, serve: Serve) -> None:
+    http = await serve(public_url="https://voice.example.com")
+    passed_on = {"host": "voice.example.com"}  # by a proxy on this machine that says nothing of itself
+    assert (await http.get("/metrics", headers=passed_on, auth=NOBODY)).status_code == 401
+    assert (await http.get("/metrics", headers=passed_on)).status_code == 200
+    for name in ("localhost:9", "127.0.0.1", "[::1]:9"):
+        assert (await http.get("/metrics", headers={"host": name}, auth=NOBODY)).status_code == 200, name
+
+
+WRITES = "import sys; print('the secret of line 7', file=sys.stderr); sys.exit(3)"
+
+
+async def test_what_a_server_wrote_is_for_operators_alone(mcp: Cluster, serve: Serve) -> None:
+    await mcp.start(config(services={"broken": {"command": [sys.executable, "-c", WRITES]}}))
+    http = await serve(token_keys=[TOKEN_KEY])
+    told = await call(http, "broken", "x", "call-a")
+    assert (told.status_code, told.json()["code"]) == (424, "START_FAILED")
+    assert "line 7" in told.json()["error"]
+    assert "line 7" in told.json()["details"]["stderr"]
+    http.headers |= bearer(TokenKeys([TOKEN_KEY], mcp.prefix).mint("call-a"))
+    http.auth = NOBODY
+    told = await call(http, "broken", "x", "call-a")
+    assert (told.status_code, told.json()["code"]) == (424, "START_FAILED")
+    assert told.json()["details"] == {"exit_code": 3, "signal": None}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    over_mcp = await http.post("/calls/call-a/broken/mcp", json=asked)
+    assert over_mcp.json()["error"]["data"]["code"] == "START_FAILED"
+    for answer in (told, over_mcp):
+        assert "line 7" not in answer.text
+        assert sys.executable not in answer.text
+
+
 async def test_each_route_has_a_rate_of_its_own(mcp: Cluster, serve: Serve) -> None:
     http = await serve(rate_limits={"default": "2 per minute"})
     assert [(await http.get("/health")).status_code for _ in range(3)] == [200, 200, 429]

@@ -11,7 +11,7 @@ from consumer import __version__
 from consumer.gateway import speech
 from consumer.gateway.mcp.protocol import CACHEABLE, SERVER_INFO, Era
 from consumer.gateway.mcp.rpc_messages import INTERNAL_ERROR, INVALID_PARAMS, REFUSED, RpcError
-from consumer.gateway.statuses import RETRY_AFTER
+from consumer.gateway.statuses import RETRY_AFTER, without_output
 from schemas.base import Json
 from schemas.errors import ClientError, ErrorCode, InvalidArgument, RequestTooLarge, SessionsError
 from schemas.mcp import Tool
@@ -103,7 +103,7 @@ def in_rpc(error: SessionsError) -> RpcError:
         case ErrorCode.TOOL_NOT_FOUND | ErrorCode.INVALID_MESSAGE:
             return RpcError(INVALID_PARAMS, error.message, data)
         case _:
-            return RpcError(INTERNAL_ERROR, error.message, data)
+            return RpcError(INTERNAL_ERROR, without_output(error)[0], data)
 
 
 def _of_client(error: ClientError, data: Json) -> RpcError:
