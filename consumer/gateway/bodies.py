@@ -49,7 +49,8 @@ class ToolCallRequest(_HttpBody):
     `_`, `.` and `-`. With any other id the session must be open already."""
     arguments: Json = {}
     timeout: Annotated[float, Field(gt=0, le=3600)] | None = None
-    """Idle timeout (s) of the session. It applies if this call opens the session."""
+    """Idle timeout (s) of the session, 3600 at most, as in SignalWire's gateway. It applies if this call opens the
+    session."""
     metadata: Json = {}
     """Kept with the session. It applies if this call opens the session."""
 

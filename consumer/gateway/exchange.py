@@ -151,8 +151,10 @@ async def body_of(request: Request, limit: int) -> bytes:
     """Read the body: at most ``limit`` bytes, not too many values, and in time.
 
     Raises:
-        Refused: 413 or 408.
+        Refused: 408, 413, or 415 if it is compressed.
     """
+    if header(request, "content-encoding") not in (None, "", "identity"):
+        raise Refused(415, "the body must not be compressed: send it without Content-Encoding")
     length = header(request, "content-length") or ""
     if length.isdecimal() and int(length) > limit:
         raise _too_large(limit)

@@ -38,7 +38,7 @@ STATUSES: Final = {
     404: "There is no such service, tool or session.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The body is not JSON.",
+    415: "The body is not JSON, or it is compressed.",
     422: "The server answered with a JSON-RPC error. What a tool itself reports as an error is a 200 with its text.",
     424: "There is no result, and the tool may have been executed. With `START_FAILED`, `SESSION_DIED` and "
     "`DEADLINE_EXCEEDED` it was not, but do not repeat the request at once.",
@@ -87,7 +87,7 @@ class Operation:
 
 def _event(method: str, path: str, summary: str) -> Operation:
     name = {"/events": "any", "/events/{platform}": "platform", "/signalwire/events": "signalwire"}[path]
-    errors = (400, 401, 403, 404, 408, 413, 503)
+    errors = (400, 401, 403, 404, 408, 413, 415, 503)
     media = (JSON, FORM) if method == "post" else ()
     return Operation(method, path, f"{method}_{name}_event", summary, "events", None, None, 204, errors, media=media)
 
@@ -131,7 +131,7 @@ OPERATIONS: Final = (
     *(
         Operation(
             "post", path, operation, "Run a SWAIG function as a tool call", "swaig", SwaigRequest, SwaigAnswer, 200,
-            (400, 401, 403, 408, 413, 503),
+            (400, 401, 403, 408, 413, 415, 424, 503),
         )
         for path, operation in (("/signalwire/swaig", "swaig"), ("/signalwire/swaig/{service}", "swaig_of_service"))
     ),

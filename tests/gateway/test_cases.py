@@ -1,6 +1,7 @@
 """What SignalWire's gateway was asked, in its order, and what ours answers: its own status, or one that is right."""
 
 import base64
+import gzip
 import json
 import sys
 from typing import Any
@@ -113,6 +114,16 @@ async def test_an_unknown_field_is_ignored_and_named(mcp: Cluster, serve: Serve)
     minted = await http.post("/calls/c-1/token", json={"service": ["todo"]})
     assert minted.status_code == 400
     assert minted.json()["error"] == "'service' is unknown; did you mean services?"
+
+
+async def test_a_compressed_body_is_refused_by_its_name(mcp: Cluster, serve: Serve) -> None:
+    http = await serve()
+    body = gzip.compress(json.dumps({"tool": "list_todos", "session_id": "s-1"}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    for path in ("/services/todo/call", "/signalwire/swaig", "/signalwire/events", "/todo/mcp"):
+        answer = await http.post(path, content=body, headers=headers)
+        assert answer.status_code == 415, path
+        assert "without Content-Encoding" in answer.text, path
 
 
 async def test_sessions_of_calls_with_other_ids_are_used_and_closed_but_not_opened(mcp: Cluster, serve: Serve) -> None:

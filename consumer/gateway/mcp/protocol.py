@@ -72,6 +72,8 @@ def check_stateless(headers: Headers, call: RpcRequest) -> Json:
     duplicated = find_duplicated_routing_header(headers.items())
     if duplicated is not None:
         raise RpcError(HEADER_MISMATCH, f"the header {duplicated} occurs more than once", status=400)
+    if MCP_PROTOCOL_VERSION_HEADER in headers and PROTOCOL_VERSION_META_KEY not in call.meta:
+        check_version(headers)  # a version that nobody speaks explains more than the _meta that it does not have
     body = {"method": call.method, "params": call.params}
     verdict = classify_inbound_request(body, headers=dict(headers))
     if isinstance(verdict, InboundLadderRejection):
@@ -81,7 +83,7 @@ def check_stateless(headers: Headers, call: RpcRequest) -> Json:
 
 
 def check_version(headers: Mapping[str, str]) -> None:
-    """Check that this gateway speaks the version of a notification.
+    """Check that this gateway speaks the version that a header names.
 
     Raises:
         RpcError: 400.

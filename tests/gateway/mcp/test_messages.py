@@ -184,6 +184,9 @@ async def test_headers_of_the_stateless_era_repeat_the_body(mcp: Cluster, serve:
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
     fits = await http.post(PATH, json=body, headers=headers | {"mcp-param-region": "eu"})
     assert text(fits.json()["result"]) == "region eu"
+    unknown = await http.post(PATH, json=message("tools/list"), headers=BOTH | {"mcp-protocol-version": "1999-01-01"})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (400, -32022)
+    assert unknown.json()["error"]["data"]["requested"] == "1999-01-01"
     future = await http.post(PATH, json=body, headers=headers | {"mcp-protocol-version": "2099-01-01"})
     assert future.status_code == 400
     body, headers = modern("ping")
