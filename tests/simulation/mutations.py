@@ -55,7 +55,7 @@ WHERE: dict[str, str] = {
     "what is lost is not told as created": "killed telling",
     "a standstill is not noticed": "away twice",
     "a call is given back to a worker beside its new owner": "comes back",
-    "the placer's tombstone left out": "end breaks",
+    "the placer's tombstone left out": "early",
     "the owner's tombstone left out": "end breaks",
     "an end is told to nobody": "end breaks",
     "an end is acknowledged before its owner has answered": "end breaks",
