@@ -285,6 +285,11 @@ class BothDisturbed(Both):
         names = {taken.queue: name for name, taken in self.both.real.taken.items()}
         return next((name for name, one in self.both.real.taken.items() if names[one.queue] != name), None)
 
+    @precondition(lambda self: self.over)
+    @rule()
+    def do_nothing_more(self) -> None:
+        """The run is over; Hypothesis wants a rule for the steps that are left."""
+
     @precondition(_may_disturb)
     @rule()
     def restart(self) -> None:
