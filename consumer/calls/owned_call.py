@@ -143,10 +143,6 @@ class LifeEvent:
         """Whether it ends the life."""
         return self.event.id == self.life
 
-    def of_life(self, life: str) -> "LifeEvent":
-        """Return the same event for another life of the session."""
-        return LifeEvent(life, self.event.model_copy(update={"id": self.event.id.replace(self.life, life)}))
-
 
 @dataclass(slots=True)
 class EventState:
@@ -350,6 +346,8 @@ class OwnedCall:
     """A call of this worker. It is compared by identity, because a worker may own the same call again later."""
 
     call_id: CallId
+    placement: str = ""
+    """The placement with which it was bound to this inbox last."""
     owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
     start_sent: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When the start or command was sent that its sessions go back to: an end that bars it is the end of the call."""
@@ -378,6 +376,19 @@ class OwnedCall:
     def may_tell(self) -> bool:
         """Whether this worker reports the ends: it surely owns the call, and holds all its recipes."""
         return not (self.check.in_doubt or self.recipe.away)
+
+    def begin(self, placement: str) -> bool:
+        """Own the call from now on, unless this is its last placement again; returns whether it is not.
+
+        Others may have owned the call before: what they had is news.
+        """
+        if placement == self.placement:
+            return False
+        self.placement = placement
+        self.owned_since = datetime.now(UTC)
+        self.had.intersection_update(self.sessions)
+        self.restoration.source = None
+        return True
 
     def enter(self, session: CallSession) -> None:
         """Add a session that has been opened."""

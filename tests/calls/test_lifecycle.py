@@ -175,17 +175,30 @@ async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_
 
 async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: OwnerParts):
     await parts.carry_out(create())
+    recipe_held(parts)
     parts.owned_calls.detach()
     await parts.carry_out(SessionClose(session_id=ID))
-    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.created", "mcp.session.closed"]
-    assert len(parts.outbox) == 0
+    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.closed"]
+    told = len(parts.outbox)
     async with simulated_link() as wire, asyncio.timeout(BOUND):
         await wire.declare(Queue("requests", "of this test", exclusive=True))
         parts.owned_calls.attach(await wire.link.channel(), "requests")
+        parts.call.recipe.lives.clear()  # it has come back, and was acknowledged
         await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=ME, revision=0))
         while parts.call.events.pending:
             await asyncio.sleep(0)
-    assert len(parts.outbox) == 2
+    assert len(parts.outbox) == told + 1
+
+
+async def test_what_ends_before_it_is_told_of_is_told_behind_a_recipe_and_its_end_when_that_has_come(parts: OwnerParts):
+    await parts.carry_out(create())
+    parts.owned_calls.detach()
+    session = parts.call.sessions[ID]
+    await parts.carry_out(SessionClose(session_id=ID))
+    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.closed"]
+    assert len(parts.outbox) == 2, "the recipe and created, in this order"
+    assert parts.call.recipe.naming(session.life) == {parts.call.recipe.revision}
+    assert not parts.call.events.untold
 
 
 def recipe_held(parts: OwnerParts) -> None:

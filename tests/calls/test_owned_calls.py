@@ -226,17 +226,36 @@ async def test_a_recipe_that_the_broker_never_confirmed_is_not_sent_again_and_it
     assert worker.told == ["life-1.created", "life-1"], "it had arrived: it is ours to tell what it names"
 
 
-async def test_what_ended_while_its_recipe_was_not_confirmed_is_told_as_another_life():
+async def test_what_ended_while_its_recipe_was_not_confirmed_is_told_if_that_has_arrived():
     worker = mine()
     call, session = opened(worker)
     worker.calls.write_recipe(call)
+    recipe = worker.calls.recipe(call, [session])
     end(call, session)
     worker.calls.detach()
-    (waiting,) = call.events.pending
-    assert waiting.life != "life-1"
-    assert waiting.event.id == waiting.life
+    assert call.events.pending == []
     await worker.calls.release(call)
-    assert worker.told == [waiting.life], "no recipe that may be a placer's names it"
+    assert worker.told == [], "if RabbitMQ has not got the recipe, nobody has heard of the session"
+    worker.calls.recipe_arrived(delivered(recipe), recipe)
+    assert worker.told == ["life-1"]
+
+
+async def test_who_is_given_its_call_by_a_placer_does_not_wait_for_what_a_placer_has():
+    worker = mine()
+    worker.calls.own_anew(CALL, "w-2/1")
+    call, session = opened(worker)
+    recipe = written(worker, call)
+    worker.calls.detach()
+    worker.calls.own_anew(CALL, "w-2/1")
+    assert (session.life, call.recipe.given_back) == ("life-1", {recipe.revision}), "the same message once more"
+    call.had.add(SessionId(f"{CALL}#over"))
+    worker.calls.own_anew(CALL, "w-3/1")
+    assert session.life != "life-1"
+    assert (call.recipe.given_back, call.recipe.dirty) == (set(), True)
+    assert call.events.untold == [session]
+    assert call.had == {session.session_id}, "what others opened since may come back by their recipes"
+    worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
+    assert worker.told == [], "a placer has told of the life before"
 
 
 async def test_what_is_handed_over_does_not_pass_for_the_recipe_that_is_awaited():

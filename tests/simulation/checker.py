@@ -88,11 +88,11 @@ class Lives:
     def reasons(self, life: str) -> list[str]:
         return [str(event["data"]["reason"]) for _, event in self.ends.get(life, ())]
 
-    def last_reason(self, session_id: str) -> str | None:
-        """Why the last life of a session has ended, if it has."""
+    def last_end(self, session_id: str) -> tuple[float, dict[str, Any]] | None:
+        """When the end of the last life of a session was told, and its event, if it has ended."""
         lives = self.of_session.get(session_id)
-        reasons = self.reasons(lives[-1]) if lives else []
-        return reasons[-1] if reasons else None
+        ends = self.ends.get(lives[-1]) if lives else None
+        return ends[-1] if ends else None
 
 
 def _disturbed(world: World, worker_id: str, when: float) -> bool:
@@ -233,8 +233,10 @@ def open_problems(world: World, lives: Lives) -> list[str]:
         if _is_over(world, call) is not False or call in world.closes or call in lives.rejected:
             continue
         for session_id in sessions[call]:
-            last = lives.last_reason(session_id)
-            if session_id not in alive and last not in FINAL and not _not_restored(world, call, last):
+            end = lives.last_end(session_id)
+            last = str(end[1]["data"]["reason"]) if end else None
+            expected = last in FINAL or _not_restored(world, call, last) or (end and _idle_meanwhile(world, *end))
+            if session_id not in alive and not expected:
                 problems.append(f"{session_id} is not open, its last end was {last}")
         if not sessions[call] and call in world.people.started and not _rings(world, call):
             problems.append(f"{call}: its start was accepted, and nothing became of it")
@@ -259,6 +261,19 @@ def _is_known_to_be_over(world: World, call: str) -> bool:
         one.running and one.worker is not None and one.worker._parts.endings._ended_at.get(call) is not None
         for one in world.workers
     )
+
+
+def _idle_meanwhile(world: World, when: float, end: dict[str, Any]) -> bool:
+    """Whether a session may have been idle for its timeout at a worker that was cut off when it was told lost.
+
+    The worker has come back, and has nothing to go on with.
+    """
+    data = end["data"]
+    if data["reason"] != "worker_gone" or data["service_name"] != "brief":
+        return False
+    holder = next(one for one in world.workers if one.worker_id == data["worker_id"])
+    died = any(what == "kill" and began <= when for began, _, what in holder.disturbed)
+    return not died and _disturbed(world, data["worker_id"], when)
 
 
 def _not_restored(world: World, call: str, reason: str | None) -> bool:

@@ -215,8 +215,8 @@ class Opening:
         details: Json = {"tools": session.record.summary()}
         if end.exit is not None:
             details |= {"exit_code": end.exit.exit_code, "signal": end.exit.signal, "stderr": end.exit.stderr}
+        self._keep_untold(call, session)
         if call.events.was_untold(session):
-            self._keep_untold(call, session)
             call.events.postpone(session.life, self._reporter.created(session))
         call.events.postpone(session.life, self._reporter.ended(session, end.reason, details))
         if self._owned_calls.is_ours(call):
@@ -227,11 +227,11 @@ class Opening:
             self._recovery.keep_later(call.call_id)
 
     def _keep_untold(self, call: OwnedCall, session: CallSession) -> None:
-        """Write a recipe before the ``created`` of a session that has already ended.
+        """Report a session that has already ended, behind a recipe that names it.
 
         Its end then survives this worker.
         """
         is_there = call.sessions.get(session.session_id) is session and self._owned_calls.is_ours(call)
-        was_away = call.check.in_doubt or call.recipe.given_back
-        if is_there and not was_away and not self._owned_calls.leaving:
+        if session in call.events.untold and is_there and not self._owned_calls.leaving:
             self._owned_calls.write_recipe(call)
+            self._owned_calls.tell_created(call)

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import math
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -123,6 +122,15 @@ class OwnedCalls:
         if call_id not in self.calls:
             self.calls[call_id] = OwnedCall(call_id)
         return self.calls[call_id]
+
+    def own_anew(self, call_id: CallId, placement: str) -> None:
+        """Own a call that a placer has given to this worker. If it had the call, it has counted as dead since.
+
+        The recipes that RabbitMQ has had back from it are a placer's then, and are not waited for.
+        """
+        call = self.own(call_id)
+        if call.begin(placement) and call.recipe.given_back:
+            self.stop_waiting(call)
 
     def is_ours(self, call: OwnedCall) -> bool:
         """Return whether the call is still owned, and was not released or taken again meanwhile."""
@@ -354,13 +362,11 @@ class OwnedCalls:
         """Begin new lives where RabbitMQ may never have received the only recipes that name the old ones.
 
         A recipe that is sent again might exist twice, and a placer could hold one while we hold the other. The worker
-        that gets the old recipe reports its lives. If it never arrived, no other worker knows these lives.
+        that gets the old recipe reports its lives. If it never arrived, no other worker knows these lives, nor the sessions that
+        have ended: RabbitMQ still has the messages that opened them.
         """
         unheard = [one for one in call.events.pending if one.life in awaited]
-        renamed = {one.life: uuid.uuid4().hex for one in unheard}
-        call.events.pending = [
-            one.of_life(renamed[one.life]) if one.life in renamed else one for one in call.events.pending
-        ]
+        call.events.drop_told(frozenset(awaited))
         for session in call.sessions.values():
             if session.life in awaited:
                 unheard.append(LifeEvent(session.life, self._reporter.created(session)))

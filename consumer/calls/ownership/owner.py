@@ -86,7 +86,10 @@ class Owner:
             return
         if placement := delivery.message.headers.get(headers.PLACEMENT):
             self._note_placement(placement)
-            self._owned_calls.own(call_id)
+            if isinstance(message, OwnerCheck) or headers.LATE in delivery.message.headers:
+                self._owned_calls.own(call_id)  # it goes back to who had it, and so does its recipe
+            else:
+                self._owned_calls.own_anew(call_id, placement)
             self._hand_on(delivery, call_id, message)
             self._early_messages.admit(call_id)
         elif self._waits_for_placement(delivery, call_id):
