@@ -135,8 +135,9 @@ async def test_a_worker_that_comes_back_while_it_is_declared_dead_has_its_call_a
         taken = await scene.wire.consume(scene.names.inbox(DEAD))
         given = (await taken.next()).message.headers
         assert given[headers.PLACEMENT] == f"{ME}/1"
-        assert not {headers.DEATHS, headers.LOST} & given.keys()
-        assert scene.told() == [], "its sessions live on"
+        assert headers.DEATHS not in given
+        assert given[headers.LOST] is True, "it counted as dead, so its sessions go on with new lives"
+        assert scene.told() == [(CALL, "created"), (CALL, "lost")]
         assert scene.bound() == [scene.names.inbox(DEAD)]
         await scene.nothing_more()
 
@@ -211,6 +212,19 @@ async def test_what_another_workers_inbox_gave_up_is_told_by_who_sent_it_there()
         await scene.recipe(OTHER)
         assert (await scene.arrived()).message.headers[headers.DEATHS] == 1
         assert scene.told() == []
+
+
+@in_virtual_time
+async def test_what_counted_as_lost_is_told_even_if_its_worker_has_come_back_since():
+    async with placing() as scene:
+        await owned_by(scene, DEAD)
+        scene.workers.report(DEAD)  # a former placer may have told it, and not have said so in the recipe
+        await scene.unowned.unbind(Binding(scene.names.sessions, inbox(scene.names, DEAD).name, routing_key(CALL)))
+        await scene.recipe(DEAD, given=dead_and_told())
+        taken = await scene.wire.consume(scene.names.inbox(DEAD))
+        back = (await taken.next()).message.headers
+        assert (back[headers.LATE], back[headers.LOST]) == (True, True), "its worker goes on with another life"
+        assert scene.told() == [(CALL, "created"), (CALL, "lost")]
 
 
 # Who dies with a message.

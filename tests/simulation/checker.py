@@ -160,7 +160,10 @@ def check_lives(world: World, lives: Lives) -> list[str]:
             if ended and ended[0][0] <= began:
                 continue
             holder, next_holder = (lives.created[life][1]["data"]["worker_id"] for life in (one, other))
-            late = _told_late(lives, other) and _disturbed(world, next_holder, began)
+            late = any(
+                _told_late(lives, life) and _disturbed(world, worker_id, lives.created[life][0])
+                for life, worker_id in ((one, holder), (other, next_holder))
+            )
             held_back = world.late_letters and _was_held_back(lives, one)
             if late or held_back or _disturbed(world, holder, began):
                 lives.counts["overlaps of a worker that was cut off"] += 1

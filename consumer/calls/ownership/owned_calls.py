@@ -362,8 +362,8 @@ class OwnedCalls:
         """Begin new lives where RabbitMQ may never have received the only recipes that name the old ones.
 
         A recipe that is sent again might exist twice, and a placer could hold one while we hold the other. The worker
-        that gets the old recipe reports its lives. If it never arrived, no other worker knows these lives, nor the sessions that
-        have ended: RabbitMQ still has the messages that opened them.
+        that gets the old recipe reports its lives. If it never arrived, no other worker knows these lives, nor
+        the sessions that have ended: RabbitMQ still has the messages that opened them.
         """
         unheard = [one for one in call.events.pending if one.life in awaited]
         call.events.drop_told(frozenset(awaited))

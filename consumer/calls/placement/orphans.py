@@ -1,5 +1,7 @@
 """Orphans: messages from the inbox of a worker that has died, or that does not own their call."""
 
+import dataclasses
+
 import structlog
 
 from consumer.broker.message import Delivery, Headers
@@ -73,8 +75,8 @@ class Orphans:
             self._told_gone.set(key, True)
             log.info("placer.owner_gone", call_id=call_id, worker_id=worker)
 
-    async def tell_lost(self, recipe: Recipe) -> None:
-        """Report a dead worker's sessions as lost, before the recipe is sent on.
+    async def tell_lost(self, delivery: Delivery, recipe: Recipe) -> Delivery:
+        """Report a worker's sessions as lost, before the recipe is sent on; returns the recipe, which says so.
 
         A former placer may have done it already. The event's id is that of the life, so consumers see a duplicate.
         """
@@ -82,6 +84,7 @@ class Orphans:
         told = recipe.revision <= self._presence.told_of(recipe.worker_id)
         self._reporter.lost(recipe, reason, told=told)
         await self._reporter.settled()
+        return dataclasses.replace(delivery, message=delivery.message.with_headers({headers.LOST: True}))
 
     async def release_disowned(self, given: Headers, call_id: CallId, term: Term) -> None:
         """Remove the bindings to a worker that says it does not own the call, if that is credible."""

@@ -174,9 +174,11 @@ class Placer:
         return told_about(outcome, **about(message))
 
     async def _place(self, delivery: Delivery, call_id: CallId, message: Addressed, term: Term) -> Outcome:
-        given = delivery.message.headers
-        if isinstance(message, ToolsCall) and headers.LATE in given:
+        if isinstance(message, ToolsCall) and headers.LATE in delivery.message.headers:
             return Done(what="not_repeated")  # it may have been executed: at most once
+        if isinstance(message, Recipe) and is_untold(message, delivery.message.headers):
+            delivery = await self._orphans.tell_lost(delivery, message)
+        given = delivery.message.headers
         dead = await self._orphans.dead_owner(delivery, call_id, term)
         if isinstance(dead, Forward):
             return dead
@@ -184,9 +186,6 @@ class Placer:
             return self._send_again(delivery, call_id, orphan_of=given_up_by(delivery, self._names))
         if dead is not None and isinstance(message, ToolsCall):
             return Done(what="not_repeated")  # the same
-        if dead is not None and isinstance(message, Recipe) and is_untold(message, given, dead):
-            await self._orphans.tell_lost(message)
-            delivery = dataclasses.replace(delivery, message=delivery.message.with_headers({headers.LOST: True}))
         if delivery.redelivered or (dead is not None and headers.RESENT not in given):
             # Whoever was the placer since may have bound the call already: sent once more, it reaches its owner.
             self._placements.sent_again(call_id)
