@@ -348,6 +348,17 @@ def _untold_without_recipe(put: Put) -> None:
     put(Opening, "_keep_untold", lambda *_: None)
 
 
+@_mutation("what ends while its worker is cut off is told without a recipe")
+def _cut_off_without_recipe(put: Put) -> None:
+    keep = Opening._keep_untold
+
+    def keep_untold(self: Any, call: Any, session: Any) -> None:
+        if not call.check.in_doubt:
+            keep(self, call, session)
+
+    put(Opening, "_keep_untold", keep_untold)
+
+
 @_mutation("who sends a recipe on is taken to have told of its sessions")
 def _taken_for_told(put: Put) -> None:
     put(placer, "is_untold", lambda *_: False)

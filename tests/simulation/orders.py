@@ -151,6 +151,16 @@ ORDERS = {
             (9.0, "kill", {"which": 0, "again": None}),
         ),
     ),
+    "killed when it tells what ended meanwhile": Plan(
+        seed=1,
+        conditions=_ALONE,
+        # RabbitMQ does not get the recipe. The session is idle after four seconds, and the worker is back after six.
+        calls={"c0": ((2.0, "start", {"to": "3"}),)},
+        faults=(
+            _aim("call.recipe", "cut", before=True, only=True, how="both", away=6.0, sharp=True),
+            _aim("mcp.session.created", "kill", sharp=True, again=0.5),
+        ),
+    ),
     "killed while it comes back": Plan(
         seed=1,
         conditions=Conditions(workers=3, late=0.0),
@@ -204,6 +214,7 @@ MENDED = {
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
     "suspended when its call was restored without its end": "an end that is heard of late closes nothing",
     "suspended while those who saw the end and a newcomer change": "who is back reports no ends",
+    "killed when it tells what ended meanwhile": "what ends while its worker is cut off is told without a recipe",
     "killed between created and terminal": "what ends before its recipe is told without one",
 }
 """What an order leads to only with this mistake."""
