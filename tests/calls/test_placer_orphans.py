@@ -81,6 +81,20 @@ async def test_what_a_dead_workers_inbox_gives_up_reaches_the_owner_that_the_cal
 
 
 @in_virtual_time
+async def test_what_was_sent_again_to_an_inbox_that_gives_it_up_is_sent_again_before_it_is_placed():
+    async with placing() as scene:
+        await owned_by(scene, DEAD)
+        await scene.start(given={headers.ORPHAN_OF: "another", headers.RESENT: True, headers.LATE: True})
+        await passes(0.1)
+        await owned_by(scene, OTHER)  # another placer has placed it meanwhile
+        again = await scene.arrived(OTHER)
+        given = again.message.headers
+        assert (given[headers.RESENT], given[headers.ORPHAN_OF]) == (True, DEAD)
+        assert scene.bound() == [scene.names.inbox(OTHER)]
+        await scene.nothing_more()
+
+
+@in_virtual_time
 async def test_what_the_inbox_of_a_living_worker_gives_up_goes_back_there():
     async with placing() as scene:
         await owned_by(scene, DEAD)

@@ -42,6 +42,7 @@ FOUND_AMONG_FIFTY = {
     801013: "a recipe that counted as RabbitMQ's was acknowledged over the link that was just lost, and waited for",
     100156: "a report that was sent before the worker's queue was bound never came back, and its ends waited for it",
     400042: "a worker that counted as dead was given its call, and left while it waited for its own recipe",
+    801536: "a recipe that came back from an inbox passed for one that nobody is bound for, and was placed twice",
     800128: "a placer told ends and lost its link, and the worker that came back told them as well",
 }
 """The same in worlds of fifty calls."""

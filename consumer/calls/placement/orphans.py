@@ -98,12 +98,31 @@ class Orphans:
 def given_up_by(delivery: Delivery, names: Names) -> WorkerId | None:
     """Return the worker whose inbox gave a message up, as the broker or the placer that forwarded it says."""
     given = delivery.message.headers
+    worker = _inbox_of_death(given, names)
+    if worker is None and headers.ORPHAN_OF in given:
+        return WorkerId(str(given[headers.ORPHAN_OF]))
+    return worker
+
+
+def without_former_hop(delivery: Delivery, names: Names) -> Delivery:
+    """Return the delivery without the marks of its way to an inbox, if that inbox has given it up since.
+
+    They say that no inbox was bound to the call, and one was.
+    """
+    given = delivery.message.headers
+    if _inbox_of_death(given, names) is None:
+        return delivery
+    kept = {name: value for name, value in given.items() if name not in (headers.RESENT, headers.ORPHAN_OF)}
+    return dataclasses.replace(delivery, message=dataclasses.replace(delivery.message, headers=kept))
+
+
+def _inbox_of_death(given: Headers, names: Names) -> WorkerId | None:
     deaths = given.get("x-death")
     for death in deaths if isinstance(deaths, list) else ():
         queue = death.get("queue") if isinstance(death, dict) else None
         if isinstance(queue, str) and (worker := names.worker_of_inbox(queue)) is not None:
             return worker
-    return WorkerId(str(given[headers.ORPHAN_OF])) if headers.ORPHAN_OF in given else None
+    return None
 
 
 def disowned_by(given: Headers, placement: Placement | None, mark: str) -> WorkerId | None:

@@ -40,7 +40,7 @@ from consumer.calls.placement.decisions import (
     decide,
     is_poison,
 )
-from consumer.calls.placement.orphans import Orphans, given_up_by
+from consumer.calls.placement.orphans import Orphans, given_up_by, without_former_hop
 from consumer.calls.placement.placements import Placement, Placements, Term
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
@@ -178,6 +178,7 @@ class Placer:
             return Done(what="not_repeated")  # it may have been executed: at most once
         if isinstance(message, Recipe) and is_untold(message, delivery.message.headers):
             delivery = await self._orphans.tell_lost(delivery, message)
+        delivery = without_former_hop(delivery, self._names)
         given = delivery.message.headers
         dead = await self._orphans.dead_owner(delivery, call_id, term)
         if isinstance(dead, Forward):
