@@ -52,7 +52,8 @@ class CallEvent(Strict):
     kind: Annotated[CallKind, Field(strict=False)]  # also its text, as JSON has it
     source: str = "custom"
     direction: Direction | None = None
-    from_: str | None = Field(default=None, alias="from")
+    # Not ``alias``: type checkers would take ``from`` for the parameter's name, and that is a keyword.
+    from_: str | None = Field(default=None, validation_alias="from", serialization_alias="from")
     to: str | None = None
     end_reason: str | None = None
     parent_call_id: CallIdField | None = None

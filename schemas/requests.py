@@ -411,7 +411,7 @@ REQUESTS: dict[str, type[Request]] = {
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, list[Json]]:
     """Return a validation error of a model as one sentence that names the fields, and as a list for programs."""
-    known = [field.alias or name for name, field in model.model_fields.items()]
+    known = [field.serialization_alias or name for name, field in model.model_fields.items()]
     faults: list[dict[str, Any]] = [
         {
             "field": ".".join(str(part) for part in fault["loc"]) or "body",

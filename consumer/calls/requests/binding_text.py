@@ -12,7 +12,8 @@ from schemas.calls import CallEvent
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}|]+)(?:\|([^{}]*))?\}")
 
-EVENT_FIELDS = frozenset(field.alias or name for name, field in CallEvent.model_fields.items()) - {"attributes"}
+_FIELDS = {field.serialization_alias or name for name, field in CallEvent.model_fields.items()}
+EVENT_FIELDS = frozenset(_FIELDS - {"attributes"})
 """Names whose values come only from a call event."""
 
 

@@ -21,7 +21,7 @@ SHAPES = (
     (among("kind", (kind.value for kind in CallKind)),),  # without a call_id: to be told what is missing
 )
 
-_FIELDS = tuple(field.alias or name for name, field in CallEvent.model_fields.items())
+_FIELDS = tuple(field.serialization_alias or name for name, field in CallEvent.model_fields.items())
 
 MAX_ERRORS_SHOWN = 3
 MAX_SHOWN = 100
