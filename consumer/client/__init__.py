@@ -7,7 +7,7 @@ from consumer.client.blocking import SyncEvents, SyncSessionClient
 from consumer.client.client import SessionClient
 from consumer.client.requester import OnInterim, Outgoing, Requester
 from consumer.client.tool_methods import Answer
-from schemas.calls import CallEvent, CallKind
+from schemas.calls import CallEvent, CallId, CallKind
 from schemas.errors import (
     AccessRefused,
     CannotConnect,
@@ -85,6 +85,7 @@ __all__ = [
     "AccessRefused",
     "Answer",
     "CallEvent",
+    "CallId",
     "CallKind",
     "CancelResult",
     "CannotConnect",
