@@ -31,7 +31,7 @@ def work(
     """Run a worker until SIGTERM or Ctrl-C. A second Ctrl-C makes it hurry. SIGHUP reloads the configuration.
 
     Exit codes: 0 shut down cleanly; 2 bad configuration, or its worker_id or a port in use; 3 broker unreachable for
-    too long; 4 drain_timeout too short.
+    too long; 4 drain_timeout too short, or events unsent.
     """
 
     def load(environment: "Mapping[str, str] | None" = None) -> "Settings":

@@ -57,13 +57,15 @@ async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio
     parts.state = "stopped"
     parts.reporter.worker("stopped")
     await parts.reports.announce()
-    if not await parts.outbox.flush(FLUSH_TIMEOUT):
+    events_sent = await parts.outbox.flush(FLUSH_TIMEOUT)
+    if not events_sent:
         log.warning("worker.events_unsent", count=len(parts.outbox))
     await asyncio.sleep(OTHER_NODES)
     await parts.owner.stop(INBOX_TIMEOUT)
     await consumers.delete_inbox(untold=len(parts.outbox))
-    log.info("worker.stopped", drained=in_time)
-    return WorkerExit.DRAINED if in_time else WorkerExit.DRAIN_TIMED_OUT
+    drained = in_time and events_sent
+    log.info("worker.stopped", drained=drained)
+    return WorkerExit.DRAINED if drained else WorkerExit.DRAIN_TIMED_OUT
 
 
 async def _wait_for_calls(

@@ -208,11 +208,15 @@ async def test_what_cannot_be_told_is_left_to_the_placer_with_the_inbox():
 
 
 @in_virtual_time
-async def test_a_worker_without_calls_leaves_its_inbox_as_well_while_its_events_are_not_told():
+async def test_a_worker_without_calls_whose_events_are_not_told_leaves_its_inbox_and_has_not_drained():
     async with attached() as scene:
         scene.wire.node.set_alarm(on=True)
         leaving = Leaving(scene)
-        assert await leaving.code() is WorkerExit.DRAINED
+        with capture_logs() as logs:
+            assert await leaving.code() is WorkerExit.DRAIN_TIMED_OUT
+        told = {one["event"]: one for one in logs}
+        assert told["worker.events_unsent"]["count"] > 0
+        assert told["worker.stopped"]["drained"] is False
         assert leaving.took == pytest.approx(FLUSH_TIMEOUT + OTHER_NODES, abs=0.5)
         assert scene.wire.names.inbox(ME) in scene.wire.node.queues
         scene.wire.node.set_alarm(on=False)
