@@ -14,9 +14,10 @@ import aiormq
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import spec
-from aiormq.exceptions import ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 
 from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.refused_operations import not_permitted
 from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ async def verified_user(connection: AbstractConnection, claimed: str) -> str:
     own channel, because the broker closes it for a wrong name.
 
     Raises:
+        NotPermitted: the user may not publish to the default exchange.
         BrokerUnavailable: the connection is lost, or the broker does not name its user.
     """
     refusal = await _refusal(connection, claimed)
@@ -61,6 +63,8 @@ async def _refusal(connection: AbstractConnection, user: str) -> str | None:
         )
     except ChannelPreconditionFailed as error:
         return str(error)
+    except ChannelAccessRefused as error:
+        raise not_permitted(error, "publish") from error
     except Exception as error:
         raise BrokerUnavailable(f"the broker did not say whether this is {user!r}: {reason_of(error)}") from error
     else:

@@ -36,10 +36,12 @@ from tests.broker_users import (
     give_rights,
     may,
     publish,
+    rights,
     url_of,
 )
 from tests.harness import WAIT, Cluster, cluster, config
 from tests.programs import PROGRAM
+from tests.proxy import proxy_to, through
 
 DEAD_WORKER = WorkerId("w-dead")
 pytestmark = [
@@ -330,6 +332,37 @@ async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: Priva
         named = told["error"].partition("may not declare ")[2].partition(":")[0].split(", ")
         assert len(named) == len(set(named)), "an exchange and a queue may have one name"
         assert await worker.ended() == 3
+
+
+LACKS_WRITE = "lacks the permission write for exchange 'amq.default'"
+"""What is said to a worker that may not sign its messages: its first use of a permission."""
+
+
+async def test_a_worker_with_the_user_of_a_client_is_told_the_permission_that_it_lacks(
+    node: PrivateBroker, mcp: Cluster
+):
+    worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "client"))
+    first = await worker.logged("broker.not_usable")
+    assert f"the user 'client' {LACKS_WRITE}" in first["error"]
+    assert "topology permissions" in first["hint"]
+    told = await worker.logged("broker.not_permitted")
+    assert f"the user 'client' {LACKS_WRITE}" in told["error"]
+    assert await worker.ended() == 3
+
+
+async def test_a_worker_whose_user_loses_its_permissions_names_the_first_that_it_lacks(
+    node: PrivateBroker, mcp: Cluster
+):
+    async with proxy_to(node.url) as proxy:
+        worker = await mcp.start(config(), AMQP_URL=through(url_of(node, "worker"), proxy))
+        await asyncio.to_thread(node.rabbitmqctl, "set_permissions", "worker", "", "", "")
+        try:
+            await proxy.disconnect_all()
+            told = await worker.logged("broker.reconnecting")
+            assert f"the user 'worker' {LACKS_WRITE}" in told["error"]
+        finally:
+            await asyncio.to_thread(define, node, rights())
+        await worker.logged("broker.reconnected")
 
 
 def test_names_beside_the_prefix_fit_no_role():
