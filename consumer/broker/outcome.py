@@ -1,5 +1,6 @@
 """The possible outcomes of a delivery. Handlers return one of these, and ``settling`` carries it out."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ class Done:
 
     A ``routine`` request is logged at debug level only: it changes nothing, and programs repeat it often. ``about`` has
     more fields for the log line of the delivery, such as the tool. ``code`` and ``problem`` are the error of an encoded
-    reply.
+    reply. ``failed_as`` is the word for what became of the message if the reply is an error.
     """
 
     reply: Reply | bytes | None = None
@@ -23,10 +24,16 @@ class Done:
     about: Mapping[str, object] = field(default_factory=dict)
     code: str | None = None
     problem: str | None = None
+    failed_as: str = "failed"
 
     def with_about(self, about: Mapping[str, object]) -> "Done":
         """Return the same outcome with more fields for its log line. Existing fields stay."""
-        return Done(self.reply, self.what, self.routine, {**about, **self.about}, self.code, self.problem)
+        return dataclasses.replace(self, about={**about, **self.about})
+
+    @property
+    def word(self) -> str:
+        """What became of the message: ``what``, or ``failed_as`` if the reply is an error."""
+        return self.what if self.error_code is None else self.failed_as
 
     @property
     def error_code(self) -> str | None:

@@ -87,7 +87,7 @@ class Settler:
         ) as span:
             word = await self._settle(delivery, deciding, kind)
             span.set_attribute("mcp_sessions.outcome", word)
-            if word in ("failed", "dead_lettered", "requeued"):
+            if word in ("failed", "not_opened", "not_restored", "dead_lettered", "requeued"):
                 tracing.failed(span, word)
 
     async def _settle(self, delivery: Delivery, deciding: Awaitable[Outcome], kind: str) -> str:
@@ -234,7 +234,7 @@ class Settler:
 
 def _word(outcome: Outcome) -> str:
     """What became of a delivery: the same word in its log line, in the metric and in its trace."""
-    return "failed" if isinstance(outcome, Done) and outcome.error_code is not None else outcome.what
+    return outcome.word if isinstance(outcome, Done) else outcome.what
 
 
 def _level(outcome: Outcome, problem: str | None) -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from consumer.broker.message import Delivery, Message
-from consumer.broker.outcome import Done, Outcome
+from consumer.broker.outcome import Done, Outcome, told_about
 from consumer.broker.rpc import RpcClient
 from consumer.broker.settling import Settler
 from consumer.broker.topology import Names
@@ -18,7 +18,7 @@ from consumer.calls.cluster.membership import PRESENCE_TIMEOUT, Presence
 from consumer.calls.cluster.statistics import Figures
 from consumer.calls.context import Configured, ToolProcess
 from consumer.calls.events import session_info
-from consumer.calls.messages.parsing import refused
+from consumer.calls.messages.parsing import about, refused
 from consumer.concurrency.task_set import Tasks
 from consumer.observability import mask_command
 from consumer.sessions import SessionManager
@@ -124,6 +124,9 @@ class Queries:
                 )
         except SessionsError as error:
             return refused(error)
+        return told_about(await self._answered(request), **about(request))
+
+    async def _answered(self, request: ClusterRequest) -> Outcome:
         try:
             if not (isinstance(request, WorkersList) and request.known):
                 await self._presence.has_listened(PRESENCE_TIMEOUT)

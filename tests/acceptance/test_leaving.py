@@ -54,6 +54,22 @@ async def test_a_session_of_a_service_that_shall_not_be_restored_is_only_closed(
     assert len(mcp.of("created")) == 1
 
 
+async def test_what_the_others_have_no_room_for_is_rejected_and_opens_only_when_it_is_asked_for(mcp: Cluster):
+    configuration = config(session={"max_total_sessions": 1}, worker={"admission_wait": 0.2})
+    first = await mcp.start(configuration)
+    await mcp.client.create("moves", "echo")
+    other = await mcp.start(configuration)
+    await mcp.client.create("stays", "echo")
+    assert await first.terminate() == 0
+    await mcp.event("closed", session_id="moves", reason="worker_shutdown")
+    await mcp.event("rejected", session_id="moves", code="CAPACITY")
+    await other.logged("delivery", type="call.recipe", outcome="not_restored", code="CAPACITY")
+    await mcp.start(configuration)  # the first one is back
+    assert set((await mcp.client.list_sessions()).sessions) == {"stays"}
+    await mcp.client.call_tool("moves", "echo", {"text": "again"}, service_name="echo")
+    assert set((await mcp.client.list_sessions()).sessions) == {"moves", "stays"}
+
+
 class Steps:
     """A tool call of so many steps, each half a second, and a word for each that it has done."""
 

@@ -49,6 +49,11 @@ async def test_each_failed_start_is_one_warning_with_its_code_and_its_reason(mcp
     line = await worker.logged("delivery", type="tools.call", outcome="failed")
     assert (line["code"], line["service"], line["tool"]) == ("START_FAILED", "broken", "counter")
 
+    with pytest.raises(StartFailed):
+        await mcp.client.service_tools("missing")
+    line = await worker.logged("delivery", type="services.tools", outcome="failed")
+    assert (line["code"], line["service"]) == ("START_FAILED", "missing")
+
     await worker.terminate()
     warned = [(one["call_id"], one["service"]) for one in worker.records if one["event"] == "session.rejected"]
     assert sorted(warned) == [("c-1", "broken"), ("c-1", "missing"), ("c-2", "missing"), ("c-3", "broken")]

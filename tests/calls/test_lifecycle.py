@@ -24,6 +24,7 @@ from schemas.replies import Reply
 from schemas.requests import CallEnded, CallProgress, CallStarted, SessionClose, SessionCreate, ToolsCall
 from tests.calls.owner_parts import CALL, ECHO, ME, OTHER, OwnerParts, owner_parts
 from tests.calls.simulated_link import BOUND, simulated_link
+from tests.simulation.world.servers import Books, SimulatedServers
 
 STARTED = CallStarted(call_id=CALL, kind=CallKind.STARTED, source="test")
 ENDED = CallEnded(call_id=CALL, kind=CallKind.ENDED, source="test")
@@ -161,6 +162,12 @@ async def test_a_recipe_brings_back_what_the_call_has_not_had_here(parts: OwnerP
     assert parts.call.sessions == {}, "what has been here comes back by no recipe"
     await parts.carry_out(ENDED)
     assert done(await parts.carry_out(recipe_of(SECOND, revision=3)))[0] == "restore_not_needed"
+
+
+async def test_a_recipe_whose_sessions_do_not_start_is_not_restored():
+    async with owner_parts(SimulatedServers("w-1", Books(), lambda: 0.5, 1.0)) as parts:
+        assert done(await parts.carry_out(recipe_of(ID)))[0] == "not_restored"
+        assert parts.call.sessions == {}
 
 
 async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_is_not_theirs(parts: OwnerParts):

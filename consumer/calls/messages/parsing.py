@@ -18,7 +18,10 @@ from schemas.requests import (
     REQUESTS,
     CallAddressed,
     CallRequest,
+    ClusterRequest,
     MayOpen,
+    ServicesDescribe,
+    ServicesTools,
     SessionCreate,
     SessionDescribe,
     ToolsCall,
@@ -71,10 +74,15 @@ def _read(delivery: Delivery, names: Names) -> tuple[CallId, Addressed]:
     )
 
 
-def about(message: Addressed) -> dict[str, Any]:
+def about(message: Addressed | ClusterRequest) -> dict[str, Any]:
     """Return the fields of a message for its log line: the tool and the service that it names."""
     told: dict[str, Any] = {"tool": message.name} if isinstance(message, ToolsCall) else {}
-    if isinstance(message, CallRequest) and (service := service_named_by(message)) is not None:
+    service: str | None = None
+    if isinstance(message, CallRequest):
+        service = service_named_by(message)
+    elif isinstance(message, ServicesTools | ServicesDescribe):
+        service = message.service_name
+    if service is not None:
         told["service"] = service
     return told
 

@@ -244,8 +244,11 @@ class CallLifecycle:
             for one in recipe.sessions
             if one.session_id not in call.had and self._configured.restores(one.service_name)
         ]
-        await self._opening.open_all(call, wanted, if_exists="keep")
-        return Done(what="restored" if wanted else "restore_not_needed")
+        if not wanted:
+            return Done(what="restore_not_needed")
+        results = await self._opening.open_all(call, wanted, if_exists="keep")
+        none_opened = all(isinstance(result, SessionsError) for result in results)
+        return Done(what="not_restored" if none_opened else "restored")
 
 
 def _check_same_service(session: CallSession, request: SessionCreate) -> None:

@@ -168,8 +168,8 @@ class Placer:
         if what == "placed":
             metrics.PLACEMENT.observe(time.monotonic() - delivery.received_at)
             what = "restored" if isinstance(message, Recipe) else what
-        elif isinstance(outcome, Done) and outcome.error_code is not None:
-            what = "failed"
+        elif isinstance(outcome, Done):
+            what = outcome.word
         metrics.of(metrics.PLACEMENTS, what).inc()
         return told_about(outcome, **about(message))
 
@@ -238,7 +238,7 @@ class Placer:
         except SessionsError as error:
             if isinstance(message, SessionCreate) and not delivery.expects_answers:
                 self._reporter.unanswered(message, error)
-            return Done(failed(error))
+            return Done(failed(error), failed_as=_refused(message))
 
     def _has_ended(self, delivery: Delivery, call_id: CallId, message: Addressed) -> bool:
         """Return whether the call has ended and ``message`` does not open it again.
@@ -351,6 +351,17 @@ class Placer:
 def _came_back(given: Headers) -> bool:
     """Return whether a worker has returned the message. It may have been routed there before the last placement."""
     return headers.RESENT not in given and bool({headers.RETURNED, headers.REFUSED} & given.keys())
+
+
+def _refused(message: Addressed) -> str:
+    """Return the outcome of a message that gets no worker: for a start or a recipe, the owner's word for the same."""
+    match message:
+        case CallStarted() | CallProgress():
+            return "not_opened"
+        case Recipe():
+            return "not_restored"
+        case _:
+            return "failed"
 
 
 def _poison(delivery: Delivery, call_id: CallId) -> ToDeadLetters:
