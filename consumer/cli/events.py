@@ -1,8 +1,10 @@
 """``mcp-sessions events``: prints events of sessions and workers as they happen."""
 
 import time
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.text import Text
@@ -44,8 +46,9 @@ async def follow_events(
     If the connection is lost, the command reconnects, and a line on stderr says that events were missed. With --json,
     each line on stdout is a CloudEvents 1.0 object.
     """
+    chosen = topic(pattern)
     quiet_logs("broker.lost", "broker.reconnecting", "broker.reconnected")
-    async with invocation.client() as client, client.following(topic(pattern), on_connection=_Gaps().tell) as events:
+    async with invocation.client() as client, client.following(chosen, on_connection=_Gaps().tell) as events:
         if not invocation.json:
             say("Following; Ctrl-C ends it.", style="dim")
         screen, left = answers(), count
@@ -75,8 +78,51 @@ class _Gaps:
 
 
 def topic(pattern: str) -> str:
-    """Return a topic pattern. A single word is an event's type: ``closed`` becomes ``*.closed.#``."""
+    """Return a topic pattern. A single word is an event's type: ``closed`` becomes ``*.closed.#``.
+
+    Raises:
+        typer.BadParameter: no event can have a routing key that fits the pattern.
+    """
+    found = _topic(pattern)
+    if not _fits_any(found):
+        raise typer.BadParameter(f"no event fits {pattern!r}{_meant(pattern)}", param_hint="PATTERN")
+    return found
+
+
+def _topic(pattern: str) -> str:
     return pattern if "." in pattern or pattern in {"#", "*"} else f"*.{pattern}.#"
+
+
+def _fits_any(topic_pattern: str) -> bool:
+    return any(_fits(topic_pattern.split("."), key) for key in _keys())
+
+
+def _keys() -> Iterator[tuple[str | None, ...]]:
+    """Yield the words of the routing key of each type of event; None is the name of a service."""
+    from schemas.events import SessionEventType, WorkerEventType  # noqa: PLC0415 - see consumer.cli.command
+
+    yield from (("session", one.value, None) for one in SessionEventType)
+    yield from (("worker", one) for one in get_args(WorkerEventType))
+
+
+def _fits(pattern: Sequence[str], key: Sequence[str | None]) -> bool:
+    """Return whether a routing key fits a topic pattern: ``*`` stands for one word, ``#`` for any number of words."""
+    if not pattern or not key:
+        return not key and all(word == "#" for word in pattern)
+    first, *others = pattern
+    if first == "#":
+        return _fits(others, key) or _fits(pattern, key[1:])
+    return (first == "*" or key[0] in (None, first)) and _fits(others, key[1:])
+
+
+def _meant(pattern: str) -> str:
+    """Return what may have been meant by a pattern that fits no event."""
+    known = {word for key in _keys() for word in key if word is not None}
+    near = {word: get_close_matches(word, known, n=1) for word in pattern.split(".") if word not in {*known, "*", "#"}}
+    meant = ".".join(near[word][0] if near.get(word) else word for word in pattern.split("."))
+    if _fits_any(_topic(meant)):
+        return f"; did you mean {meant!r}?"
+    return ": it is session.WHAT.SERVICE or worker.WHAT, or only WHAT"
 
 
 def event_line(event: "CloudEvent") -> Text:
@@ -101,8 +147,7 @@ def about(event: "CloudEvent") -> str:
     data: dict[str, Any] = event.data
     if event.type.startswith("mcp.worker."):
         return " ".join(f"{key}={data[key]}" for key in ("host", "pid", "version") if key in data)
-    service = str(data.get("service_name", ""))
-    words = [] if (event.subject or "").endswith(f"#{service}") else [service]
+    words = [str(data.get("service_name", ""))]
     if data.get("restored") and event.type.endswith(".created"):
         words.append("restored")
     if "reason" in data:

@@ -102,15 +102,17 @@ def failure_of(error: Exception) -> Failure | None:
         case BrokerError():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNAVAILABLE", str(error), True)
         case SessionsError(code=code, message=message, retryable=retryable):
-            details = _known(error.details)
-            return Failure(ExitCode.ERROR, code.value, message, retryable, details, HINTS.get(code, ""))
+            return Failure(ExitCode.ERROR, code.value, message, retryable, error.details, HINTS.get(code, ""))
         case _:
             return None
 
 
+EMPTY = (None, "")
+
+
 def _known(details: Json) -> Json:
     """Return details without empty ones, such as the signal of a process that exited normally."""
-    return {name: value for name, value in details.items() if value not in (None, "")}
+    return {name: value for name, value in details.items() if value not in EMPTY}
 
 
 def _first_line(error: Exception) -> str:
@@ -130,7 +132,7 @@ def tell(failure: Failure, *, as_json: bool) -> None:
         return
     screen = problems()
     screen.print(Text.assemble((failure.code, "bold red"), ": ", shown(failure.message, lines=True)), soft_wrap=True)
-    for name, value in failure.details.items():
+    for name, value in _known(failure.details).items():
         if str(value) in failure.message:
             continue  # said already
         if name == "faults":
