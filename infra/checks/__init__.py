@@ -11,7 +11,7 @@ from infra.checks.common import ROOT, Faults
 from infra.checks.contract import asyncapi
 from infra.checks.environment import time_to_leave, variables_that_exist
 from infra.checks.manifests import gateway, kubernetes
-from infra.checks.monitoring import alerts, dashboard, metrics_that_exist, runbook
+from infra.checks.monitoring import alerts, dashboard, metrics_that_exist, runbook, scraping
 from infra.checks.platforms import compose, dockerfile, heroku, systemd
 from infra.checks.repository import files_too_long, lock, scripts, vulnerabilities
 
@@ -29,6 +29,7 @@ CHECKS: tuple[Callable[[], Faults], ...] = (
     variables_that_exist,
     time_to_leave,
     alerts,
+    scraping,
     runbook,
     dashboard,
     metrics_that_exist,

@@ -17,6 +17,7 @@ from infra.grafana.panels import NOT_SHOWN
 
 ALERTS = Path("infra/prometheus/alerts.yaml")
 CONFIG = Path("infra/prometheus/prometheus.yaml")
+COMPOSE = Path("infra/compose.yaml")
 TRIED = Path("infra/prometheus/alerts.test.yaml")
 DASHBOARD = Path("infra/grafana/dashboards/mcp-sessions.json")
 SCALING = Path("infra/kubernetes/scaledobject.yaml")
@@ -62,6 +63,21 @@ def alerts(root: Path = ROOT) -> Faults:
     if promtool := find_promtool():
         yield from complaints(str(CONFIG), promtool, "check", "config", root / CONFIG)
         yield from complaints(str(TRIED), promtool, "test", "rules", root / TRIED)
+
+
+def scraping(root: Path = ROOT) -> Faults:
+    """Check that Prometheus finds workers and gateways of the Compose file, and can read its credentials."""
+    services = read_yaml(root / COMPOSE)["services"]
+    jobs = read_yaml(root / CONFIG)["scrape_configs"]
+    found = {name for job in jobs for one in job.get("dns_sd_configs", ()) for name in one["names"]}
+    for name in ("worker", "gateway"):
+        if name not in services or name not in found:
+            yield f"{CONFIG}: does not scrape the service {name} of {COMPOSE}"
+    mounted = {one["target"] for one in services["prometheus"].get("configs", ())}
+    for job in jobs:
+        file = job.get("basic_auth", {}).get("password_file")
+        if file is not None and file not in mounted:
+            yield f"{CONFIG}: {file} of {job['job_name']} is not mounted in {COMPOSE}"
 
 
 def runbook(root: Path = ROOT) -> Faults:

@@ -62,9 +62,9 @@ def _legend(by: str) -> str:
     return " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")) if by else ""
 
 
-def _ended(event: SessionEventType, legend: str) -> Query:
+def _ended(event: SessionEventType, legend: str, by: str = "") -> Query:
     reasons = "|".join(reason.value for reason in EndReason if reason.event_type is event)
-    return rate("mcp_sessions_ended_total", where=f'reason=~"{reasons}"', legend=legend)
+    return rate("mcp_sessions_ended_total", by, where=f'reason=~"{reasons}"', legend=legend)
 
 
 def _depth(metric: str) -> Query:
@@ -123,6 +123,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
               rate("mcp_sessions_ended_total", "reason")), "ops"),
         Panel("Call events", (rate("mcp_sessions_call_events_total", "source, kind"),), "ops"),
         Panel("Starts of servers", (rate("mcp_sessions_starts_total", "kind, outcome"),), "ops"),
+        Panel("Starts that fail, by service",
+              (rate("mcp_sessions_starts_total", "service, outcome", 'outcome!="ok"'),), "ops"),
+        Panel("Servers that died, by service", (_ended(SessionEventType.DIED, "{{service}}", "service"),), "ops"),
         Panel("Start of a server", quantiles("mcp_sessions_start_seconds", "kind"), "s"),
         Panel("Servers that wait for a call", (gauge("mcp_sessions_warm", "service"),)),
         Panel("Sessions that ended by themselves", (

@@ -47,6 +47,7 @@ BRIDGE_UNIT = "infra/systemd/mcp-sessions-bridge.service"
 OF_GATEWAY = "infra/kubernetes/gateway"
 SERVING = f"{OF_GATEWAY}/deployment.yaml"
 ALERTS = "infra/prometheus/alerts.yaml"
+SCRAPED = "infra/prometheus/prometheus.yaml"
 BOARD = "infra/grafana/dashboards/mcp-sessions.json"
 
 
@@ -108,6 +109,8 @@ BOARD = "infra/grafana/dashboards/mcp-sessions.json"
             "paren",
         ),
         (ALERTS, "rate(mcp_sessions_loop", "abs(mcp_sessions_loop", monitoring.alerts, "LoopLag"),
+        (SCRAPED, "names: [gateway]", "names: [web]", monitoring.scraping, "does not scrape the service gateway"),
+        (COMPOSE, "target: /etc/prometheus/gateway_password", "target: /tmp/it", monitoring.scraping, "not mounted"),
         (ALERTS, "#mcpsessionslost", "#lost", monitoring.alerts, "McpSessionsLost has no runbook_url to its section"),
         (ALERTS, "alert: McpSessionsDying", "alert: McpSessionsDead", monitoring.runbook, "McpSessionsDead"),
         ("docs/operations/alerts.md", "### McpSessionsLost", "### Lost", monitoring.runbook, "McpSessionsLost"),
