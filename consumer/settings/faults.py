@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeGuard, get_args
+from types import UnionType
+from typing import Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
@@ -208,9 +209,19 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     if found is None or inside is None:
         return None
     rest = path[1:]
-    while rest and rest[0] not in inside.model_fields:  # the index of a list, the name in a table of tables
+    if _holds_many(found.annotation):  # an index, or a name, which may be that of a setting: a service named "url"
+        if not rest:
+            return None
+        rest = rest[1:]
+    while rest and rest[0] not in inside.model_fields:  # the member of a union
         rest = rest[1:]
     return _model_at(inside, rest)
+
+
+def _holds_many(annotation: Any) -> bool:
+    """Return whether a value is a list or a table of models, and not one model."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return not any(map(_is_model, members)) and any(get_origin(one) in (dict, list, tuple) for one in members)
 
 
 def _meaning_at(model: type[BaseModel], path: KeyPath) -> str:

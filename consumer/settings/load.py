@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from consumer.broker.url import is_unverified, problem_of, unknown_parameters
-from consumer.calls.routes import odd_fields
+from consumer.calls.routes import Route, odd_fields
 from consumer.processes.advice import fetcher_of
 from consumer.processes.service import EITHER, missing_file
 from consumer.settings.asterisk_settings import open_password
@@ -60,8 +60,9 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
         found = [*faults_of(error, Settings, written), *faults_behind(error, table, Settings, written)]
         faults += [fault for fault in found if fault.key not in told]
     if faults or settings is None:
-        told_too = (warnings, of_services) if settings is None else (settings.warnings, settings.service_warnings)
-        raise ConfigurationError(faults, chain(*told_too))
+        if settings is None:
+            raise ConfigurationError(faults, [*warnings, *of_services, *_odd_routes(table)])
+        raise ConfigurationError(faults, [*settings.warnings, *settings.service_warnings])
     return settings
 
 
@@ -90,6 +91,18 @@ def _routes_without_service(table: Table) -> Iterator[Fault]:
             if isinstance(name, str) and name not in services:
                 hint = nearest(name, map(str, services))
                 yield Fault(f"routes[{number}].services", f"there is no service {name!r}; {hint}")
+
+
+def _odd_routes(table: Table) -> Iterator[str]:
+    """Warn of misspelt fields of valid routes in the unparsed table, so that faults elsewhere do not hide them."""
+    routes: Any = table.get("routes", [])
+    for number, given in enumerate(routes if isinstance(routes, list) else []):
+        with suppress(ValidationError):
+            yield from _odd(number, Route.model_validate(given))
+
+
+def _odd(number: int, route: Route) -> Iterator[str]:
+    return (f"routes[{number}].match.{odd}" for odd in odd_fields(route))
 
 
 def _services_of_two_kinds(table: Table, written: Mapping[KeyPath, str]) -> Iterator[Fault]:
@@ -141,7 +154,7 @@ def _with_second_thoughts(settings: Settings) -> Settings:
     if "gateway" in settings.model_fields_set:
         of_services += _starts_that_nobody_awaits(settings)
     for number, route in enumerate(settings.routes):
-        of_services += [f"routes[{number}].match.{odd}" for odd in odd_fields(route)]
+        of_services += _odd(number, route)
         off = [name for name in route.services if name not in enabled]
         if off:
             of_services.append(f"routes[{number}].services: {', '.join(off)} is disabled and left out")
