@@ -41,12 +41,16 @@ def dead_and_told(**more: Any) -> dict[str, Any]:
 async def test_what_a_dead_workers_inbox_gives_up_goes_to_another_worker():
     async with placing() as scene:
         await owned_by(scene, DEAD)
+        scene.workers.report(DEAD, sessions=3)
+        scene.workers.die(DEAD)
         began = moment()
         with capture_logs() as logs:
             await scene.start()
             placed = await scene.arrived()
         assert moment() - began > 5, "its worker may come back within the grace"
         assert [one["event"] for one in logs].count("placer.owner_gone") == 1, "though it came twice"
+        gone = [one for one in logs if one["event"] == "placer.worker_gone"]
+        assert [(one["log_level"], one["worker_id"], one["sessions"]) for one in gone] == [("warning", DEAD, 3)]
         given = placed.message.headers
         assert (given[headers.PLACEMENT], given[headers.DEATHS]) == (f"{ME}/1", 1)
         assert not {"x-death", headers.ORPHAN_OF, headers.RESENT, headers.LATE} & given.keys()

@@ -13,10 +13,14 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import structlog
+
 from consumer.broker.topology import INBOX_TTL_MS
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import PresenceReport
 from schemas.sessions import WorkerInfo
+
+log = structlog.get_logger(__name__)
 
 FORGET = 60.0
 """After how long (s) a silent worker that was asked gets no more messages."""
@@ -55,6 +59,8 @@ class Seen:
     """The revision of its recipes up to which it has reported its sessions."""
     asked_at: float | None = None
     """When all workers were asked to report, if it has not answered since; otherwise None."""
+    told_gone: bool = False
+    """Whether it was logged that the worker is gone."""
     held_at: float = -math.inf
     """When its inbox was last seen to have a consumer, while it was silent."""
     placed: dict[int, tuple[ServiceName, ...]] = field(default_factory=dict)
@@ -294,6 +300,13 @@ class Presence:
         if seen is None:
             return False
         return seen.asked_at is None or asyncio.get_running_loop().time() - seen.asked_at <= FORGET
+
+    def tell_gone(self, worker_id: WorkerId) -> None:
+        """Log that a worker is gone, with the sessions of its last report: once until it reports again."""
+        seen = self._table.get(worker_id)
+        if seen is not None and not seen.told_gone:
+            seen.told_gone = True
+            log.warning("placer.worker_gone", worker_id=worker_id, host=seen.info.host, sessions=seen.info.sessions)
 
     def told_of(self, worker_id: WorkerId) -> int:
         """Return the last recipe revision whose sessions the worker is known to have reported."""

@@ -52,6 +52,8 @@ class Orphans:
                 log.info("placer.owner_returned", call_id=call_id, worker_id=worker)
                 placement = Placement(worker, self._presence.place(worker, ()))
                 return await self._placements.bind(call_id, placement, delivery.message, term, {headers.LATE: True})
+        else:
+            self._presence.tell_gone(worker)
         return await self._declare_dead(worker, call_id, term, for_good=taken_away)
 
     async def _declare_dead(
