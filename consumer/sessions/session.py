@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from consumer.sessions.record import ToolRecord
 from schemas.base import Json
-from schemas.events import EndReason
+from schemas.events import EndReason, SessionEventType
 from schemas.ids import CallId, ServiceName, SessionId, call_id_of
 
 
@@ -117,6 +117,12 @@ class Session(Generic[P]):
         """Seconds left without a further use. During a call, idle time has not begun."""
         now = time.monotonic()
         return max(0.0, min(self._idle_at(now), self._ends_at) - now)
+
+    @property
+    def closed_because(self) -> EndReason | None:
+        """The reason for which the session was ended while its process ran; None if it is open, or the process died."""
+        reason = self.end_reason
+        return None if reason is None or reason.event_type is SessionEventType.DIED else reason
 
     @property
     def expired_because(self) -> EndReason | None:

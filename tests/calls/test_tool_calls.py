@@ -17,7 +17,7 @@ from consumer.sessions import Session
 from consumer.sessions.dialogue import SILENT, Dialogue
 from schemas.base import Json
 from schemas.errors import OutcomeUnknown, SessionDied, SessionsError
-from schemas.events import EndReason
+from schemas.events import EndReason, SessionEventType
 from schemas.ids import ServiceName, routing_key
 from schemas.replies import Reply, parse_reply
 from tests.calls.asked_server import AskedServer
@@ -211,14 +211,31 @@ async def test_what_is_executed_again_on_a_fresh_session(
         assert (len(calls.server.asked), reply.ok) == (times, times == 2), why
 
 
+CLOSED = sorted(reason for reason in EndReason if reason.event_type is not SessionEventType.DIED)
+
+
+@pytest.mark.parametrize("reason", CLOSED, ids=[reason.value for reason in CLOSED])
 @in_virtual_time
-async def test_a_call_that_was_cut_by_the_workers_end_says_so():
-    async with calling() as calls:
+async def test_a_call_that_was_cut_by_the_end_of_its_session_names_the_reason_and_is_not_repeated(reason: EndReason):
+    async with calling(retry=True, tools=HARMLESS) as calls:
         calls.server.errors.append(unknown())
-        calls.session.end_reason = EndReason.WORKER_SHUTDOWN
-        reply = await calls.reply()
+        calls.session.end_reason = reason
+        reply = await calls.reply(service_name=SERVICE)
         assert reply.error is not None
-        assert "the worker shut down" in reply.error.message
+        assert (reply.error.code, reply.error.details["reason"]) == ("OUTCOME_UNKNOWN", reason.value)
+        assert "and ended the server before it answered" in reply.error.message
+        assert calls.server.asked == [("t", {})]
+
+
+@pytest.mark.parametrize("kind", ["resources.list", "prompts.get"])
+@in_virtual_time
+async def test_other_requests_name_the_reason_too(kind: str):
+    async with calling() as calls:
+        calls.server.error = unknown()
+        calls.session.end_reason = EndReason.CALL_ENDED
+        calls.ask(kind, **({"name": "p"} if kind == "prompts.get" else {}))
+        _, body = await calls.heard()
+        assert body["error"]["details"]["reason"] == "call_ended"
 
 
 # What the requester hears before the reply.

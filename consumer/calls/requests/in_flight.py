@@ -5,7 +5,20 @@ from contextlib import contextmanager
 
 from consumer.calls.context import Bounds
 from consumer.calls.owned_call import CallSession
-from schemas.errors import Capacity
+from schemas.errors import Capacity, OutcomeUnknown
+from schemas.events import EndReason
+
+_CUT = {
+    EndReason.CALL_ENDED: "the call ended",
+    EndReason.REQUESTED: "the session was closed",
+    EndReason.REPLACED: "the session was replaced",
+    EndReason.IDLE: "the session expired",
+    EndReason.MAX_LIFETIME: "the session reached its max_lifetime",
+    EndReason.SUPERSEDED: "another worker has the call",
+    EndReason.WORKER_GONE: "another worker has the call",
+    EndReason.WORKER_SHUTDOWN: "the worker shut down",
+}
+"""How a session is closed while its server runs."""
 
 
 class InFlight:
@@ -41,11 +54,15 @@ class InFlight:
             self._bytes -= size
 
     @contextmanager
-    def at_server(self, session: CallSession) -> Iterator[None]:
+    def at_server(self, session: CallSession, what: str) -> Iterator[None]:
         """Count a request to a session's server while it runs; this counts as a use of the session.
+
+        If the session is closed meanwhile, the server cannot know why it ends. The error then names the reason, and
+        ``what`` was cut off.
 
         Raises:
             Capacity: the session (``max_calls``) or the worker has reached its limit.
+            OutcomeUnknown: the server ended before it answered, by itself or because the session was closed.
         """
         limit = session.process.service.max_calls
         if session.in_flight >= limit:
@@ -62,5 +79,11 @@ class InFlight:
         try:
             with session.in_use():
                 yield
+        except OutcomeUnknown as error:
+            if (reason := session.closed_because) is None:
+                raise
+            cut = f"{what}: {_CUT[reason]}, and ended the server before it answered"
+            unknown = f"{cut}; it is unknown whether the request was executed"
+            raise OutcomeUnknown(unknown, **error.details | {"reason": reason.value}) from error
         finally:
             self._at_servers -= 1

@@ -101,7 +101,7 @@ class SessionRequests:
                     return succeeded(self._at_once(session, request))
             if isinstance(request, ResourcesRead | PromptsGet):
                 return succeeded(await self._interactive(session, request, left))
-            with self._in_flight.at_server(session):
+            with self._in_flight.at_server(session, request.type):
                 return succeeded(await self._asked(session, request, left))
         except SessionsError as error:
             return failed(error)
@@ -143,7 +143,7 @@ class SessionRequests:
                 input_responses=request.input_responses,
                 request_state=request.request_state,
             )
-            with self._in_flight.at_server(session):
+            with self._in_flight.at_server(session, what):
                 return await process.call_method(method, params, timeout=timeout, dialogue=dialogue)
 
         async def work(kept: KeptCall) -> Json:

@@ -33,24 +33,12 @@ from schemas.errors import (
     SessionsError,
     ToolCancelled,
 )
-from schemas.events import EndReason
 from schemas.interim import InputRequired, Interim, ToolsChanged, ToolsLog, ToolsPending, ToolsProgress, dump
 from schemas.replies import failed
 from schemas.requests import InputAnswer, ToolsCall, ToolsCancel
 from schemas.text import replaced
 
 log = structlog.get_logger(__name__)
-
-
-_CUT = {
-    EndReason.CALL_ENDED: "the call ended",
-    EndReason.REQUESTED: "the session was closed",
-    EndReason.REPLACED: "the session was replaced",
-    EndReason.MAX_LIFETIME: "the session reached its max_lifetime",
-    EndReason.SUPERSEDED: "another worker has the call",
-    EndReason.WORKER_SHUTDOWN: "the worker shut down",
-}
-"""What ends a server in the middle of a tool call, besides itself."""
 
 
 def text_of(result: Json) -> str:
@@ -152,7 +140,9 @@ class ToolCalls:
         except (OutcomeUnknown, SessionDied) as error:
             # A session that was dead before has executed nothing: who named a service gets a fresh one.
             untried = isinstance(error, SessionDied) and asked.request.service_name is not None
-            if not (untried or self._may_repeat(asked, session)):
+            # A session that was closed on purpose is not opened again by a request that it cut off.
+            repeatable = session.closed_because is None and self._may_repeat(asked, session)
+            if not (untried or repeatable):
                 raise
             log.info("tool.repeated", session_id=session.session_id, name=asked.request.name, after=error.message)
         fresh = await self._sessions.replacement(call, asked.request, session, asked.deadline)
@@ -188,7 +178,7 @@ class ToolCalls:
     async def _call(
         self, asked: Asked, session: CallSession, running: Running, left: float, ask: OnQuestion | None
     ) -> Json:
-        with self._in_flight.at_server(session):
+        with self._in_flight.at_server(session, f"tools/call {asked.request.name}"):
             return await self._at_server(asked, session, running, left, ask)
 
     async def _at_server(
@@ -211,13 +201,6 @@ class ToolCalls:
                 dialogue=self._dialogue(request, session, running, ask),
             )
             failure = bool(result.get("isError"))
-        except OutcomeUnknown as error:
-            reason = session.end_reason
-            if reason is None or (why := _CUT.get(reason)) is None:
-                raise
-            cut = f"tools/call {request.name}: {why}, and ended the server before it answered"
-            told = error.details | {"reason": reason.value}
-            raise OutcomeUnknown(f"{cut}; it is unknown whether the call was executed", **told) from error
         finally:
             self.in_flight -= 1
             if pending is not None:
