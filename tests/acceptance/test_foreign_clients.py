@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 import uuid
 
 import pika
 import pytest
 
-from tests.harness import Cluster
+from schemas import headers
+from tests.harness import ECHO, Cluster
 
 
 class Plain:
@@ -27,7 +29,7 @@ class Plain:
     def _answer(self, channel, method, properties, body):
         self.answers.append((properties, json.loads(body)))
 
-    def ask(self, exchange: str, key: str, kind: str, body, timeout: float = 45.0):
+    def ask(self, exchange: str, key: str, kind: str, body, timeout: float = 45.0, **more):
         correlation_id = uuid.uuid4().hex
         self.channel.basic_publish(
             exchange,
@@ -39,6 +41,7 @@ class Plain:
                 correlation_id=correlation_id,
                 content_type="application/json",
                 message_id=uuid.uuid4().hex,
+                **more,
             ),
         )
         self.answers.clear()
@@ -103,6 +106,34 @@ async def test_a_session_lives_its_life_for_a_client_that_is_not_ours(mcp: Clust
     await mcp.start()
     await asyncio.to_thread(whole_life, mcp.url, mcp.prefix, direct)
     await mcp.until(lambda: len(mcp.of("closed")) == 2)
+
+
+def too_late(url: str, prefix: str) -> None:
+    client = Plain(url, prefix, direct=True)
+    over = {headers.DEADLINE: headers.milliseconds(time.time() - 60)}
+    uses = {
+        "tools.call": {"name": "echo", "service_name": "echo"},
+        "resources.list": {"service_name": "echo", "open": "beside"},
+    }
+    try:
+        for kind, fields in uses.items():
+            for call in ("unowned", "owned"):
+                body = {"session_id": call, **fields, "service_name": "echo" if call == "unowned" else "second"}
+                answer = client.ask(f"{prefix}.requests", call, kind, body, headers=over)
+                assert answer["error"]["code"] == "DEADLINE_EXCEEDED", answer
+                assert "was not executed" in answer["error"]["message"]
+    finally:
+        client.connection.close()
+
+
+async def test_a_request_whose_deadline_has_passed_opens_no_session(mcp: Cluster):
+    await mcp.start({"services": {name: {"command": ECHO} for name in ("echo", "second")}})
+    await mcp.client.create("owned", "echo")
+    await asyncio.to_thread(too_late, mcp.url, mcp.prefix)
+    assert set((await mcp.client.list_sessions()).sessions) == {"owned"}
+    await mcp.client.close("owned")
+    await mcp.event("closed", session_id="owned")  # what was told before it has come by now
+    assert [event.subject for event in mcp.of("created")] == ["owned"]
 
 
 def wrong_input(url: str, prefix: str) -> None:

@@ -17,7 +17,7 @@ from schemas import headers
 from schemas.base import Json
 from schemas.ids import routing_key
 from schemas.replies import Reply, parse_reply
-from tests.calls.owner_parts import CALL, ECHO, ME
+from tests.calls.owner_parts import CALL, ECHO, ME, OTHER
 from tests.calls.owning import A_WHILE, ID, Owning, owning
 from tests.calls.simulated_link import Heard, Settled, delivered
 from tests.virtual_time import in_virtual_time, moment, passes
@@ -114,6 +114,39 @@ async def test_a_request_that_waits_too_long_for_its_turn_is_not_executed():
         assert settled.how == ["acked"]
         await asked.no_reply()
         assert asked.executed() == 0
+
+
+OPENING = [
+    ("tools.call", {"name": "note", "service_name": ECHO}),
+    ("resources.list", {"service_name": ECHO, "open": "beside"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), OPENING, ids=["tools.call", "resources.list"])
+@in_virtual_time
+async def test_a_request_whose_deadline_has_passed_opens_no_session(kind: str, fields: Json):
+    async with asking() as asked:
+        asked.take(kind, fields, headers={headers.DEADLINE: headers.milliseconds(moment() - 60)})
+        reply = await asked.reply()
+        assert reply.error is not None
+        assert (reply.error.code, "was not executed" in reply.error.message) == ("DEADLINE_EXCEEDED", True)
+        assert "still starting" not in reply.error.message
+        await asked.no_reply()
+        assert not asked.scene.parts.call.sessions
+        assert "created" not in asked.scene.story
+
+
+@in_virtual_time
+async def test_an_opening_that_does_not_begin_in_time_never_begins():
+    """Two requests get their turn together: the second has to wait until the session of the first is open."""
+    async with asking() as asked:
+        asked.make_busy(0.01)
+        asked.call_tool(1, fields={"service_name": ECHO})
+        asked.call_tool(2, fields={"service_name": OTHER, "timeout": 0.03})  # less than a server takes to start
+        replies = [await asked.reply() for _ in range(2)]
+        assert [one.error.code if one.error is not None else "ok" for one in replies] == ["DEADLINE_EXCEEDED", "ok"]
+        await asked.no_reply()
+        assert [one.service_name for one in asked.scene.parts.call.sessions.values()] == [ECHO]
 
 
 @in_virtual_time

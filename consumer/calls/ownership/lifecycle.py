@@ -1,6 +1,7 @@
 """Handles the messages that change a call's life: start, end, commands, recipes. All of it runs on the call's lane."""
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,7 +14,7 @@ from consumer.broker.outcome import Done, Outcome
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.context import Configured
 from consumer.calls.events import session_info
-from consumer.calls.messages.deadlines import check_deadline
+from consumer.calls.messages.deadlines import check_deadline, too_late
 from consumer.calls.messages.parsing import no_session
 from consumer.calls.messages.recipes import started_at
 from consumer.calls.owned_call import CallSession, OwnedCall
@@ -138,21 +139,27 @@ class CallLifecycle:
         self._closing.lift_tombstone(call)  # an explicit request overrides the end
         return Done(succeeded(session_info(self._worker_id, session)))
 
-    async def open_for(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:
+    async def open_for(
+        self, call: OwnedCall, request: MayOpen, wanted: Wanted, deadline: float, *, undecided: bool
+    ) -> CallSession:
         """Return the session that a request means, or open the ``wanted`` one on the call's lane.
 
         See ``requests.session_for.SessionOpener``.
         """
         if self._owned_calls.leaving:
             raise no_session(request)
-        work = partial(self._find_or_open, call, request, wanted, undecided=undecided)
+        work = partial(self._find_or_open, call, request, wanted, deadline, undecided=undecided)
         return await self._lanes.run(call.call_id, tracing.carried(work))
 
-    async def _find_or_open(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:
+    async def _find_or_open(
+        self, call: OwnedCall, request: MayOpen, wanted: Wanted, deadline: float, *, undecided: bool
+    ) -> CallSession:
         if not self._owned_calls.is_ours(call):
             raise no_session(request)
         session = find(call, request)
         if session is None:
+            if deadline <= time.monotonic():  # nobody would use it
+                raise too_late(request)
             self._configured.service(wanted.service_name)  # a wrong name is a wrong request, and no failed start
             session = await self._open_one(call, wanted)
             if undecided:

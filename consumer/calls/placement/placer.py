@@ -25,7 +25,7 @@ from consumer.calls.cluster.presence_requests import PresenceRequests
 from consumer.calls.context import Configured
 from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
-from consumer.calls.messages.deadlines import check_deadline
+from consumer.calls.messages.deadlines import check_deadline, deadline_of
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused, service_named_by
 from consumer.calls.messages.recipes import is_untold, started_at
 from consumer.calls.placement.admission import Admission
@@ -227,7 +227,7 @@ class Placer:
                     return self._send_again(delivery, call_id)
                 case Admit():
                     if isinstance(message, CallRequest):
-                        self._check_command(delivery, message, decision)
+                        self._check_request(delivery, message, decision)
                     return await self._admit(delivery, call_id, decision, term)
                 case EndCall():
                     return await self._end(delivery, call_id)
@@ -261,16 +261,15 @@ class Placer:
             return None
         return placement
 
-    def _check_command(self, delivery: Delivery, request: CallRequest, decision: Admit) -> None:
-        """Check that the caller of a command still waits, and that a worker offers its service.
+    def _check_request(self, delivery: Delivery, request: CallRequest, decision: Admit) -> None:
+        """Check that the caller of a request still waits, and that a worker offers its service.
 
         Raises:
             DeadlineExceeded: its caller no longer waits.
             ServiceNotFound: no worker has a service of that name.
             ServiceDisabled: it is not enabled.
         """
-        if decision.commanded:
-            check_deadline(delivery, request)
+        check_deadline(delivery, request)
         for one in decision.wanted if decision.named else ():
             self._check_offered(one.service_name)
         if decision.commanded:
@@ -309,8 +308,10 @@ class Placer:
         without = {WorkerId(str(given[headers.REFUSED]))} if headers.REFUSED in given else set()
         if until <= now:  # who has just become the placer hears the others, before it says that nobody has room
             await self._presence.has_listened(PRESENCE_TIMEOUT)
-        # The wait for room is part of the caller's timeout.
-        deadline = {} if decision.timeout is None else {headers.DEADLINE: headers.milliseconds(now + decision.timeout)}
+        deadline = {}
+        if decision.timeout is not None:  # the wait for room is part of it
+            left = deadline_of(delivery, decision.timeout) - time.monotonic()
+            deadline[headers.DEADLINE] = headers.milliseconds(now + left)
         try:
             placement = await self._find_room(services, until, now, without)
         except LimitReached as error:

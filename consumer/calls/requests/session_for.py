@@ -20,12 +20,15 @@ DEATH_NOTICE = 5.0
 class SessionOpener(Protocol):
     """Opens a session of a call on the call's lane. The owner of the call implements it."""
 
-    async def open_for(self, call: OwnedCall, request: MayOpen, wanted: Wanted, *, undecided: bool) -> CallSession:
+    async def open_for(
+        self, call: OwnedCall, request: MayOpen, wanted: Wanted, deadline: float, *, undecided: bool
+    ) -> CallSession:
         """Return the session that the request means, or open the ``wanted`` one now.
 
         With ``undecided``, a later start of the call sets the timeout of the session.
 
         Raises:
+            DeadlineExceeded: the ``deadline`` (monotonic clock) had passed before the lane was free; nothing is opened.
             SessionNotFound: the call has ended, or this worker gives it away.
             SessionsError: the session could not be opened.
         """
@@ -67,7 +70,7 @@ class SessionFor:
                 call's session on that service.
             ServiceNotFound, ServiceDisabled: none can be opened on that service.
             SessionExists: the id belongs to a session on another service, and the request wants it alone.
-            DeadlineExceeded: the session was not open in time.
+            DeadlineExceeded: the session was not open in time. If its start had begun by then, it goes on.
         """
         if (session := find(call, request)) is not None:
             return session
@@ -100,7 +103,7 @@ class SessionFor:
     ) -> CallSession:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._opener.open_for(call, request, wanted, undecided=undecided)
+                return await self._opener.open_for(call, request, wanted, deadline, undecided=undecided)
         except TimeoutError:
             raise too_late(request, call.starting) from None
 
