@@ -43,8 +43,9 @@ _PLACING: dict[str, str] = {
 }
 
 DEADLINE_MEANS: Final = (
-    "Until when its sender waits, in milliseconds since the epoch. `session.create` opens nothing after that, and a "
-    "use of a session (`mcp.requests`) is not executed. Other messages ignore it."
+    "Until when its sender waits, in milliseconds since the epoch: a whole number, or its digits as text. "
+    "`session.create` opens nothing after that, and a use of a session (`mcp.requests`) is not executed. These two are "
+    "refused if it is neither. It is not read in any other message."
 )
 
 
@@ -106,7 +107,7 @@ HEADERS: dict[str, Schema] = {
             "when it is over is cancelled, and answered with `TOOL_TIMEOUT`.",
             pattern="^[0-9]+$",
         ),
-        **{headers.DEADLINE: _header(DEADLINE_MEANS)},
+        **{headers.DEADLINE: _header(DEADLINE_MEANS) | {"type": ["string", "integer"]}},
         timestamp=_TIMESTAMP,
     ),
     "ReplyHeaders": _headers(

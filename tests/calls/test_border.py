@@ -46,6 +46,21 @@ def test_further_routing_keys_are_for_the_first_publication_alone():
     assert admitted(delivery(given=given), NAMES).message.headers == {"cc": "kept"}
 
 
+@pytest.mark.parametrize("kind", ["session.close", "sessions.list", "workers.list", "", "session.create"])
+def test_a_deadline_that_does_not_apply_is_not_read(kind: str):
+    """In a call event it is never read, whatever its type is: an end must not be lost."""
+    given = {headers.DEADLINE: "soon"}
+    assert admitted(delivery(kind, queue=NAMES.calls, given=given), NAMES).message.headers == {}
+    if kind != "session.create":
+        assert admitted(delivery(kind, given=given), NAMES).message.headers == {}
+
+
+@pytest.mark.parametrize("kind", ["session.create", "session.touch", "tools.call", "resources.list"])
+def test_a_wrong_deadline_is_refused_where_it_applies(kind: str):
+    with pytest.raises(InvalidMessage, match="x-mcp-deadline"):
+        admitted(delivery(kind, given={headers.DEADLINE: "soon"}), NAMES)
+
+
 @pytest.mark.parametrize("by_worker", [True, False])
 def test_deaths_are_believed_only_where_the_broker_brings_dead_letters(by_worker: bool):
     given = {"x-death": [{"queue": INBOX}], "x-first-death-queue": INBOX}

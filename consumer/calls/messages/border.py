@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from consumer.broker.message import CALL_HEADER, Delivery, Headers, own_headers
 from consumer.broker.topology import Names
@@ -17,7 +17,7 @@ from schemas import headers
 from schemas.errors import InvalidMessage
 from schemas.ids import MAX_ID_BYTES
 from schemas.internal import INTERNAL
-from schemas.requests import MADE_OF_EVENTS
+from schemas.requests import MADE_OF_EVENTS, SessionCreate, Use
 
 OURS: Final = "x-mcp-"
 """The prefix of all headers that workers write."""
@@ -25,8 +25,8 @@ OURS: Final = "x-mcp-"
 INTERNAL_TYPES: Final = frozenset(one.type for one in INTERNAL)
 WORKERS_WORDS: Final = INTERNAL_TYPES | MADE_OF_EVENTS
 
-FROM_CLIENTS: Final = frozenset({headers.DEADLINE})
-"""The only ``x-mcp-*`` header that a client may set."""
+WITH_DEADLINE: Final = frozenset({SessionCreate.type, *(use.type for use in get_args(Use))})
+"""The messages of clients whose ``x-mcp-deadline`` is read. It is the only ``x-mcp-*`` header that a client may set."""
 
 FURTHEST: Final = 604_800.0
 """How far (s) from now a time in a header may be: a week, like the longest duration of a request."""
@@ -51,7 +51,8 @@ def admitted(delivery: Delivery, names: Names) -> Delivery:
     if not kept:
         return delivery
     if not delivery.by_worker:
-        kept = {name: value for name, value in kept.items() if _may_bring(name)}
+        waits = delivery.queue != names.calls and delivery.type in WITH_DEADLINE
+        kept = {name: value for name, value in kept.items() if _may_bring(name, waits=waits)}
     if delivery.exchange != names.unowned:  # only there does the broker bring dead letters
         kept = own_headers(kept)
     return dataclasses.replace(delivery, message=dataclasses.replace(message, headers=_checked(kept)))
@@ -91,8 +92,8 @@ def _check_origin(delivery: Delivery, names: Names) -> None:
         )
 
 
-def _may_bring(name: str) -> bool:
-    return not name.startswith(OURS) or name in FROM_CLIENTS
+def _may_bring(name: str, *, waits: bool) -> bool:
+    return not name.startswith(OURS) or (waits and name == headers.DEADLINE)
 
 
 def _checked(given: Headers) -> Headers:
