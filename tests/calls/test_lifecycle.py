@@ -301,7 +301,9 @@ async def test_a_session_of_another_name_is_found_by_that_name_only(parts: Owner
     [
         ({"service_name": "nope"}, "SERVICE_NOT_FOUND"),
         ({"metadata": {"call": {}}}, "INVALID_MESSAGE"),
+        ({"metadata": {"large": "x" * 300_000}}, "INVALID_MESSAGE"),
     ],
+    ids=["no service", "a reserved key", "too large"],
 )
 async def test_a_command_whose_sender_hears_no_reply_is_rejected_with_an_event(
     parts: OwnerParts, bad: Json, code: str, capsys: pytest.CaptureFixture[str]
@@ -317,6 +319,18 @@ async def test_a_command_whose_sender_hears_no_reply_is_rejected_with_an_event(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "session.rejected" in line]
     assert "[warning" in line
     assert code in line
+
+
+async def test_a_refused_command_tells_nothing_of_a_session_that_is_open(
+    parts: OwnerParts, capsys: pytest.CaptureFixture[str]
+):
+    await parts.carry_out(SessionCreate(session_id=ID, service_name=ECHO))
+    told = len(parts.outbox)
+    with pytest.raises(ServiceNotFound):
+        await parts.carry_out(SessionCreate(session_id=ID, service_name=ServiceName("nope")))
+    assert len(parts.outbox) == told
+    assert "session.rejected" not in capsys.readouterr().out
+    assert list(parts.call.sessions) == [ID]
 
 
 async def test_nothing_is_opened_for_a_call_that_has_ended_or_is_given_away(parts: OwnerParts):

@@ -83,11 +83,12 @@ class CallLifecycle:
         match message:
             case SessionCreate():
                 try:
-                    return await self._create(delivery, call, message)
+                    self._check_create(delivery, call, message)
                 except SessionsError as error:
-                    if not delivery.expects_answers:
+                    if not delivery.expects_answers and message.session_id not in call.sessions:
                         self._opening.unanswered(message, error)
                     raise
+                return await self._create(delivery, call, message)
             case SessionClose(session_id=session_id):
                 closed = await self._close(call, session_id)
                 result = CloseResult(closed=bool(closed), sessions=closed)
@@ -109,24 +110,27 @@ class CallLifecycle:
 
     # Commands.
 
-    async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
+    def _check_create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> None:
         check_deadline(delivery, request)
         self._configured.service(request.service_name)
-        again = call.opened_by.get(request.session_id) == delivery.message.message_id != ""
+        again = _is_repeated(delivery, call, request)
         late = call.tenure.has_ended and headers.LATE in delivery.message.headers
         if late or (again and request.session_id not in call.sessions):  # what it asked for has been, and is over
             raise SessionNotFound(f"session {request.session_id!r} has ended", session_id=request.session_id)
-        metadata = request.metadata or {}
-        if CALL_KEY in metadata:
+        if CALL_KEY in (request.metadata or {}):
             raise InvalidMessage(
                 f"session.create: metadata.{CALL_KEY}: is reserved for the call event; choose another key"
             )
         before = call.sessions.get(request.session_id)
         if before is not None and not again and request.if_exists == "keep":
             _check_same_service(before, request)
+
+    async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
+        again = _is_repeated(delivery, call, request)
+        before = call.sessions.get(request.session_id)
         session = await self._open_one(
             call,
-            Wanted(request.session_id, request.service_name, request.timeout, metadata),
+            Wanted(request.session_id, request.service_name, request.timeout, request.metadata or {}),
             if_exists="keep" if again else request.if_exists,
             fails_alone=delivery.expects_answers,
         )
@@ -170,7 +174,7 @@ class CallLifecycle:
     async def _open_one(
         self, call: OwnedCall, wanted: Wanted, *, if_exists: IfExists = "replace", fails_alone: bool = False
     ) -> CallSession:
-        """Open one session, or raise the reason. With ``fails_alone``, only the requester learns of a limit.
+        """Open one session, or raise the reason. ``fails_alone``: see ``Opening.open_all``.
 
         If the call's start has arrived, the session gets the metadata that the start gives to all sessions of the call.
         """
@@ -256,6 +260,11 @@ class CallLifecycle:
         results = await self._opening.open_all(call, wanted, if_exists="keep")
         none_opened = all(isinstance(result, SessionsError) for result in results)
         return Done(what="not_restored" if none_opened else "restored")
+
+
+def _is_repeated(delivery: Delivery, call: OwnedCall, request: SessionCreate) -> bool:
+    """Return whether this very message has opened the session before, and has come again."""
+    return call.opened_by.get(request.session_id) == delivery.message.message_id != ""
 
 
 def _check_same_service(session: CallSession, request: SessionCreate) -> None:

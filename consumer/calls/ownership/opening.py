@@ -75,8 +75,9 @@ class Opening:
     ) -> list[CallSession | SessionsError]:
         """Open all, or as many as can be: the result has a session or an error for each.
 
-        A session that could not be opened is rejected with an event. With ``fails_alone``, a limit causes no event. A
-        request for a session that is already open gets an error, but causes no event.
+        A session that could not be opened is rejected with an event. With ``fails_alone``, neither a limit nor
+        metadata that is too large causes an event. A request for a session that is already open gets an error, but
+        causes no event.
 
         Raises:
             LimitReached: the call has no session, and limits allow none of these.
@@ -96,7 +97,7 @@ class Opening:
         refusals = [result for result in results if isinstance(result, SessionsError)]
         if not call.sessions and refusals and all(isinstance(refusal, LimitReached) for refusal in refusals):
             raise refusals[0]
-        silent = (SessionExists, LimitReached) if fails_alone else (SessionExists,)
+        silent = (SessionExists, LimitReached, InvalidMessage) if fails_alone else (SessionExists,)
         for one, result in zip(wanted, results, strict=True):
             if isinstance(result, SessionsError) and not isinstance(result, silent):
                 too_large = weight_of(one.metadata) > self._kept_metadata.max_weight
