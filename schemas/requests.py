@@ -48,8 +48,10 @@ class SessionCreate(CallRequest):
     ``if_exists`` says what happens to an open session with that id: ``replace``, ``keep`` if it is on the same service,
     or ``reject``.
 
-    If it fails and names no reply address, the event ``mcp.session.rejected`` says why. Only ``SESSION_EXISTS`` has no
-    such event.
+    The event ``mcp.session.rejected`` says that the start of its server failed, or that no worker had room. If the
+    request names no reply address, it also says that the service is not found or disabled, the deadline has passed, or
+    the metadata is too large or has the key ``call``; unless the session is open. A request that cannot be read becomes
+    a dead letter only.
     """
 
     type: ClassVar[str] = "session.create"
@@ -129,8 +131,9 @@ class ToolsCall(MayOpen):
 
     With a ``service_name``, the call's id and ``<call_id>#<service_name>`` both mean the call's session on that
     service, whatever its own id is; so does the id of an open session on another service. The result's ``session_id``
-    says which session it was. It is opened if there is none. ``open`` says how: ``beside`` the call's other sessions,
-    ``alone`` only if no session has that id, or ``never``. Any other id of no open session is ``SESSION_NOT_FOUND``.
+    says which session it was. If there is none, and the call has not ended, it is opened. ``open`` says how: ``beside``
+    the call's other sessions, ``alone`` only if no session has that id, or ``never``. Any other id of no open session
+    is ``SESSION_NOT_FOUND``, as is any id after the end of the call, until a ``session.create`` opens it again.
     ``session_timeout`` (idle timeout, s) and ``session_metadata`` apply to a session that is opened.
 
     ``timeout`` (s) counts from when a worker takes the request. Set the AMQP property ``expiration`` (ms) as well.

@@ -136,8 +136,6 @@ def _made(schema: Schema, among: Mapping[str, Schema], values: Mapping[str, Any]
             return values[name] if values.get(name) in options else options[0]
         case {"$ref": str(ref)}:
             return _made(among[ref.removeprefix(REF)], among, values, name, depth)
-        case {"allOf": [one, *_]} | {"oneOf": [one, *_]} | {"anyOf": [one, *_]}:
-            return _made(one, among, values, name, depth)
         case {"properties": dict(properties)}:
             required = schema.get("required", ())
             shown = [field for field in properties if field in required or (field in values and depth < _MOST_DEEP)]
@@ -146,6 +144,8 @@ def _made(schema: Schema, among: Mapping[str, Schema], values: Mapping[str, Any]
                 field: _made(properties[field], among, inner if field == "data" else values, field, depth + 1)
                 for field in shown
             }
+        case {"allOf": [one, *_]} | {"oneOf": [one, *_]} | {"anyOf": [one, *_]}:
+            return _made(one, among, values, name, depth)
     return (
         values[name] if name in values and not isinstance(values[name], dict) else _plain(schema, among, values, name)
     )

@@ -12,8 +12,8 @@ from schemas import headers
 DEAD_LETTER_HEADERS: dict[str, str] = {
     dead_letter.REASON_HEADER: "one word: `unrecognised` (no platform's event, or a faulty one), `invalid_message`, "
     "`unknown_type`, "
-    "`too_large` (`worker.max_message`), `expired` (not consumed within its `expiration`), `crash_loop` (four "
-    "workers died with it), `defect` (a bug in mcp-sessions; the log has the traceback)",
+    "`too_large` (`worker.max_message`), `crash_loop` (four workers died with it), `defect` (a bug in mcp-sessions; "
+    "the log has the traceback)",
     dead_letter.ERROR_HEADER: "a sentence that describes the fault",
     dead_letter.EXCHANGE_HEADER: "the exchange that it was published to",
     dead_letter.ROUTING_KEY_HEADER: "its routing key",
@@ -48,6 +48,13 @@ DEADLINE_MEANS: Final = (
     "refused if it is neither. It is not read in any other message."
 )
 
+DEAD_LETTER_MEANS: Final = (
+    "A message that a worker gave up has the `x-mcp-*` headers, and no reply address any more: its sender was "
+    "answered. A message that RabbitMQ gave up, for example because it expired, has `x-death` instead. Its properties "
+    "and headers are those of its publisher, with the reply address and without `expiration`, and nobody has answered "
+    "it."
+)
+
 
 def _property(kind: str, description: str, **more: object) -> Schema:
     return {"type": kind, "description": description, "x-amqp-property": True, **more}
@@ -64,6 +71,23 @@ _TIMESTAMP = _property("integer", "When it was sent, in seconds since the epoch.
 _TRACE: dict[str, Schema] = {
     "traceparent": _header("W3C Trace Context, level 1, section 3.2, passed to the MCP server."),
     "tracestate": _header("W3C Trace Context, level 1, section 3.3."),
+}
+
+
+_DEATHS: Schema = {
+    "type": "array",
+    "description": "Written by RabbitMQ: a message that it gave up itself, and from which queue. The newest is first.",
+    "items": {
+        "type": "object",
+        "properties": {
+            "reason": {"type": "string", "description": "`expired`, `delivery_limit`, `rejected` or `maxlen`."},
+            "queue": {"type": "string", "description": "The queue that it was in."},
+            "exchange": {"type": "string", "description": "The exchange that brought it to that queue."},
+            "routing-keys": {"type": "array", "items": {"type": "string"}},
+            "count": {"type": "integer", "description": "How often this happened to it in this queue."},
+        },
+        "required": ["reason", "queue"],
+    },
 }
 
 
@@ -129,14 +153,19 @@ HEADERS: dict[str, Schema] = {
     ),
     "DeadLetterHeaders": {
         "type": "object",
-        "description": "The original properties and headers without the reply address, and why it is a dead letter.",
+        "description": DEAD_LETTER_MEANS,
         "properties": {
             "type": _property("string", "The message type, if it had one."),
             "content_type": _property("string", "MIME type of the body, if it had one."),
+            "reply_to": _property("string", "The original reply address, only beside `x-death`."),
             **{name: _header(told) for name, told in DEAD_LETTER_HEADERS.items()},
+            "x-death": _DEATHS,
             **_TRACE,
         },
-        "required": [name for name in DEAD_LETTER_HEADERS if name not in _OPTIONAL],
+        "anyOf": [
+            {"required": [name for name in DEAD_LETTER_HEADERS if name not in _OPTIONAL]},
+            {"required": ["x-death"]},
+        ],
     },
     "InternalHeaders": {
         "type": "object",

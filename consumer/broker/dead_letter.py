@@ -43,12 +43,10 @@ HEADERS = (
 )
 """The headers that a worker adds to a dead letter."""
 
-WORKER_REASONS = frozenset(
-    {"unrecognised", "invalid_message", "unknown_type", "too_large", "expired", "crash_loop", "defect"}
-)
+WORKER_REASONS = frozenset({"unrecognised", "invalid_message", "unknown_type", "too_large", "crash_loop", "defect"})
 """The reasons for which a worker dead-letters a message."""
 
-REASONS = WORKER_REASONS | {"rejected", "maxlen", "delivery_limit"}
+REASONS = WORKER_REASONS | {"rejected", "maxlen", "delivery_limit", "expired"}
 """Every reason of a dead letter: those of a worker, and those that RabbitMQ writes into ``x-death``."""
 
 _OURS = "x-mcp-"

@@ -53,8 +53,8 @@ WHAT_HAPPENED = {
     "died": "The session's process ended by itself, or brought down its workers. `data` has `exit_code`, `signal` and "
     "the last lines of `stderr`.",
     "lost": "The session's worker died. Another worker publishes the event, with a reduced session info.",
-    "rejected": "A start failed, or a `session.create` without a reply address was refused, so there is no session. "
-    "`data` has `code`, `message` and `details`. There is none for `SESSION_EXISTS`: that session is open.",
+    "rejected": "A session was not opened: its start failed, or a `session.create` [without a reply](#replies) was "
+    "refused. `data` has `code`, `message` and `details`. It is not published while the session is open.",
     "resource_updated": "A resource that the session is subscribed to has changed. `data.uri` names it.",
     "list_changed": "The server's list of `tools`, `resources` or `prompts` has changed. `data.list` names it.",
     "started": "The worker takes calls.",

@@ -235,8 +235,18 @@ def test_no_duration_is_written_as_nothing(duration: float, told: str):
 
 def test_every_reason_of_a_worker_for_a_dead_letter_is_described():
     told = header_schemas.DEAD_LETTER_HEADERS[dead_letter.REASON_HEADER]
-    described = set(re.findall(r"`([a-z_]+)`", told)) - {"expiration"}
-    assert described | {"rejected", "maxlen", "delivery_limit"} == dead_letter.REASONS
+    assert set(re.findall(r"`([a-z_]+)`", told)) == dead_letter.WORKER_REASONS
+    deaths = HEADERS["DeadLetterHeaders"]["properties"]["x-death"]["items"]["properties"]["reason"]["description"]
+    assert set(re.findall(r"`([a-z_]+)`", deaths)) == dead_letter.REASONS - dead_letter.WORKER_REASONS
+
+
+def test_both_documents_say_the_same_of_who_gave_a_message_up():
+    page = " ".join((ROOT / "docs" / "wire.md").read_text().split())
+    assert header_schemas.DEAD_LETTER_MEANS in page
+    by_rabbitmq = {"type": "tools.call", "reply_to": "q", "x-death": [{"reason": "expired", "queue": "mcp.unowned"}]}
+    schema = Draft7Validator(HEADERS["DeadLetterHeaders"])
+    assert schema.is_valid(by_rabbitmq)
+    assert not schema.is_valid({"type": "tools.call", dead_letter.REASON_HEADER: "defect"})
 
 
 def test_every_header_is_described():
