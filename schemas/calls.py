@@ -42,8 +42,9 @@ class CallEvent(Strict):
     Workers send each other the same body as ``call.started``, ``call.progress`` and ``call.ended``.
 
     ``source`` names the translator (``relay``, ``freeswitch_amqp``, ...). ``end_reason`` is the platform's own word.
-    ``attributes`` holds the rest of the event as text, for routes to match on. The attribute ``call_state`` has a
-    special meaning: it is the state of the call (``created``, ``ringing``, ``answered``), if the platform reports it.
+    ``attributes`` holds the rest of the event, for routes to match on: text, and in your own events any JSON. The
+    attribute ``call_state`` has a special meaning: it is the state of the call (``created``, ``ringing``,
+    ``answered``), if the platform reports it.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, serialize_by_alias=True)

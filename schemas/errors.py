@@ -96,6 +96,12 @@ class ErrorBody(Strict):
     """The ``error`` of a reply that is not ``ok``.
 
     ``retryable`` says that nothing was executed, and that the same request may succeed later.
+
+    ``details`` of ``INVALID_MESSAGE`` are one of: ``faults``, a list of ``field`` and, mostly, ``problem``, with the
+    ``type`` of the message or alone; ``type``, if that was sent to the wrong place; ``header``; ``reply_to``;
+    ``call_id`` and ``routing_key``; ``size`` and ``limit`` (bytes); ``limit`` alone (a number of JSON values or
+    subscriptions); ``idempotency_key``; ``input_id``; ``request_state``; ``argument`` and ``missing``, the metadata
+    that it is bound to; or nothing.
     """
 
     code: Annotated[ErrorCode, Field(strict=False)]  # also read from JSON that was parsed before, where it is a text

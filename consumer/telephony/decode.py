@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from consumer.telephony.translation import Payload, Unusable
 from schemas.json_values import MAX_VALUES, has_more_values
+from schemas.requests import GZIP
 from schemas.text import decoded, first_odd
 
 MAX_QUOTING = 3
@@ -33,6 +34,8 @@ def decode(body: bytes, content_type: str | None = None) -> Payload:
     Raises:
         Unusable: broken, nested too deep, or no object.
     """
+    if body.startswith(GZIP):
+        raise Unusable("the body is compressed with gzip; send JSON without a content_encoding")
     found: object = decoded(body.removeprefix(codecs.BOM_UTF8))
     for _ in range(1 + MAX_QUOTING):
         if not isinstance(found, str):

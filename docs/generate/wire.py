@@ -218,13 +218,11 @@ def queues() -> str:
 
 
 _COMMON = frozenset({"x-queue-type", "x-delivery-limit", "x-overflow", "x-consumer-disconnected-timeout"})
-_BOUNDS = frozenset({"x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires"})
 
 
 def _special(queue: Queue, common: Mapping[str, object]) -> dict[str, object]:
-    """The arguments of a queue that say how long its messages are kept, and those that differ from the common ones."""
-    told = {name: value for name, value in queue.arguments.items() if name in _COMMON or name in _BOUNDS}
-    return {name: value for name, value in told.items() if common.get(name) != value}
+    """The arguments of a queue that differ from the common ones."""
+    return {name: value for name, value in queue.arguments.items() if common.get(name) != value}
 
 
 def _arguments(arguments: Mapping[str, object]) -> str:

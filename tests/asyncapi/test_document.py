@@ -1,5 +1,6 @@
 """The document and the schemas: whole, closed where we refuse, open where we tell, and the same from the command."""
 
+import ast
 import gzip
 import json
 import re
@@ -238,6 +239,24 @@ def test_every_reason_of_a_worker_for_a_dead_letter_is_described():
     assert set(re.findall(r"`([a-z_]+)`", told)) == dead_letter.WORKER_REASONS
     deaths = HEADERS["DeadLetterHeaders"]["properties"]["x-death"]["items"]["properties"]["reason"]["description"]
     assert set(re.findall(r"`([a-z_]+)`", deaths)) == dead_letter.REASONS - dead_letter.WORKER_REASONS
+
+
+def test_the_details_of_every_invalid_message_are_described():
+    """In both documents: whoever raises the error with another detail has to describe it."""
+    calls = [
+        node
+        for folder in ("consumer", "schemas")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == InvalidMessage.__name__
+    ]
+    given = {str(one.arg) for node in calls for one in node.keywords}
+    assert {"faults", "header", "limit"} <= given
+    page = (ROOT / "docs" / "wire.md").read_text().partition("The `details` of `INVALID_MESSAGE`")[2]
+    body = MADE["components"]["schemas"]["ErrorBody"]["description"]
+    for told in (page.partition("| none |")[0], body):
+        beside = {"ok", "error", "details", "field", "problem", "retryable"}
+        assert given == set(re.findall(r"`([a-z_]+)`", told)) - beside
 
 
 def test_both_documents_say_the_same_of_who_gave_a_message_up():

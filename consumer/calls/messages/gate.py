@@ -71,7 +71,7 @@ class Gate:
             reply = failed(InvalidMessage(problem, size=size, limit=limit))
         elif not delivery.by_worker and has_more_values(delivery.message.body):
             problem = f"the message has more than {MAX_VALUES} JSON values"
-            reply = failed(InvalidMessage(problem, size=size, limit=MAX_VALUES))
+            reply = failed(InvalidMessage(problem, limit=MAX_VALUES))
         else:
             return None
         answered = delivery.queue != self._names.calls and is_answerable(delivery, self._names)

@@ -119,7 +119,8 @@ class CallLifecycle:
             raise SessionNotFound(f"session {request.session_id!r} has ended", session_id=request.session_id)
         if CALL_KEY in (request.metadata or {}):
             raise InvalidMessage(
-                f"session.create: metadata.{CALL_KEY}: is reserved for the call event; choose another key"
+                f"session.create: metadata.{CALL_KEY}: is reserved for the call event; choose another key",
+                faults=[{"field": f"metadata.{CALL_KEY}", "problem": "is reserved for the call event"}],
             )
         before = call.sessions.get(request.session_id)
         if before is not None and not again and request.if_exists == "keep":

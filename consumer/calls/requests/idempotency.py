@@ -157,7 +157,8 @@ class Answers:
             return Claim(entry, is_first=True, window=self)
         if entry.identity is not None and (difference := identity.difference_to(entry.identity)) is not None:
             raise InvalidMessage(
-                f"idempotency_key: was used before in this call, for {difference}; each request needs a key of its own",
+                f"idempotency_key: was used before in this call, for {difference}; each request needs a key of its own "
+                "(without one, its message_id is the key)",
                 idempotency_key=key,
             )
         entry.waiting += 1
