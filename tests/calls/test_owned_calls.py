@@ -117,6 +117,21 @@ async def test_a_recipe_that_comes_back_after_all_is_told_of_by_us():
     assert worker.told == ["life-1"], "once"
 
 
+async def test_an_end_that_we_report_after_all_waits_for_the_recipe_again_if_the_link_is_lost():
+    worker = mine()
+    call, recipe = held(worker)
+    worker.calls.detach()
+    worker.calls.leave_to_placer(call)
+    await worker.calls.release(call)
+    worker.calls.recipe_arrived(delivered(recipe), recipe)
+    worker.calls.detach()
+    assert worker.outbox.take_back({"life-1"}) == set(), "the broker has the recipe again, and a placer may get it"
+    assert worker.calls.left_from == recipe.revision
+    worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
+    assert worker.told == ["life-1"], "a placer has told of it"
+    assert not worker.calls.needs_recipes
+
+
 async def test_every_recipe_that_is_on_its_way_has_to_come_back():
     worker = mine()
     call, session = opened(worker)

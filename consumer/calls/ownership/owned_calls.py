@@ -55,6 +55,11 @@ class OwnedCalls:
         """Calls that are not ours any more, but whose binding could not be removed."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
         self._left_to_placer: ExpiringDict[list[_LeftToPlacer]] = ExpiringDict(TRAVELS)
+        self._taken_over: list[tuple[Recipe, LifeEvent]] = []
+        """Events that were left to the placer and that we report, with the recipe that came back last.
+
+        RabbitMQ takes the recipe back with the link, so what it has not confirmed waits for the recipe again.
+        """
         self._channel: Channel | None = None
         self._requests_queue = ""
 
@@ -92,6 +97,16 @@ class OwnedCalls:
             if awaited:
                 self._leave_unsent(call, awaited)
             call.link_lost()
+        self._leave_again()
+
+    def _leave_again(self) -> None:
+        """Leave the events to the placer again that we report in its place, and that RabbitMQ may not have."""
+        taken_over, self._taken_over = self._taken_over, []
+        taken_back = self._reporter.take_back({one.event.id for _, one in taken_over})
+        for recipe, one in taken_over:
+            if one.event.id in taken_back:
+                left = self._left_to_placer.get(recipe.call_id) or []
+                self._left_to_placer.set(recipe.call_id, [*left, _LeftToPlacer({recipe.revision}, one)])
 
     @property
     def attached(self) -> bool:
@@ -279,6 +294,8 @@ class OwnedCalls:
         if channel is None or self._channel is not channel:
             return  # we wait for RabbitMQ to return it; a link that counts as lost could still carry this
         await recipe.ack()
+        acknowledged = recipe.message.message_id
+        self._taken_over = [one for one in self._taken_over if self._recipe_id(one[0].revision) != acknowledged]
         if (call := self.calls.get(CallId(str(recipe.message.headers[CALL_HEADER])))) is not None:
             call.recipe.acknowledged(recipe)
 
@@ -391,6 +408,7 @@ class OwnedCalls:
                 kept.append(waiting)
             else:
                 self._reporter.publish(waiting.one.event)
+                self._taken_over.append((recipe, waiting.one))
         if kept:
             self._left_to_placer.set(recipe.call_id, kept)
         else:
