@@ -114,13 +114,14 @@ def _may_be_told_twice(world: World, life: str, told: list[tuple[float, dict[str
 
 
 def _told_late(lives: Lives, life: str) -> bool:
-    """Whether ``created`` of a life was told with its end, when a start may have opened the next one.
+    """Whether ``created`` of a life was told when it had ended, and a start may have opened the next one.
 
-    By a worker that was cut off when it opened the session: it tells both when it is back, whether the session has
-    ended meanwhile or ends because the call is another's. Or by a placer, when the worker is dead.
+    By a worker that was cut off when it opened the session: it tells ``created`` when it is back, and the end when it
+    has the recipe, whether the session has ended meanwhile or ends because the call is another's. Or by a placer, when
+    the worker is dead.
     """
     began, ends = lives.created[life][0], lives.ends.get(life, [])
-    told_with_it = any(when - began <= AT_ONCE for when, _ in ends)
+    told_with_it = any(min(when, _made_at(event)) - began <= AT_ONCE for when, event in ends)
     return told_with_it or not {"superseded", "worker_gone"}.isdisjoint(lives.reasons(life))
 
 
@@ -238,7 +239,7 @@ def open_problems(world: World, lives: Lives) -> list[str]:
         for session_id in sessions[call]:
             end = lives.last_end(session_id)
             last = str(end[1]["data"]["reason"]) if end else None
-            expected = last in FINAL or _not_restored(world, call, last) or (end and _idle_meanwhile(world, *end))
+            expected = last in FINAL or _not_restored(world, call, last) or (end and _ended_meanwhile(world, *end))
             if session_id not in alive and not expected:
                 problems.append(f"{session_id} is not open, its last end was {last}")
         if not sessions[call] and call in world.people.started and not _rings(world, call):
@@ -266,13 +267,14 @@ def _is_known_to_be_over(world: World, call: str) -> bool:
     )
 
 
-def _idle_meanwhile(world: World, when: float, end: dict[str, Any]) -> bool:
-    """Whether a session may have been idle for its timeout at a worker that was cut off when it was told lost.
+def _ended_meanwhile(world: World, when: float, end: dict[str, Any]) -> bool:
+    """Whether a session may have ended at a worker that was cut off when it was told lost.
 
-    The worker has come back, and has nothing to go on with.
+    It was idle for its timeout, or its server died. The worker has come back, and has nothing to go on with.
     """
     data = end["data"]
-    if data["reason"] != "worker_gone" or data["service_name"] != "brief":
+    has_ended = data["service_name"] == "brief" or end["id"] in world.lost_server
+    if data["reason"] != "worker_gone" or not has_ended:
         return False
     holder = next(one for one in world.workers if one.worker_id == data["worker_id"])
     died = any(what == "kill" and began <= when for began, _, what in holder.disturbed)

@@ -43,6 +43,8 @@ FOUND_AMONG_FIFTY = {
     100156: "a report that was sent before the worker's queue was bound never came back, and its ends waited for it",
     400042: "a worker that counted as dead was given its call, and left while it waited for its own recipe",
     801536: "a recipe that came back from an inbox passed for one that nobody is bound for, and was placed twice",
+    840059: "a session whose server had died at a worker that was cut off was told lost, and not restored",
+    840100: "an alarm held an end back that a killed worker had sent, and a placer told it as well",
     800128: "a placer told ends and lost its link, and the worker that came back told them as well",
 }
 """The same in worlds of fifty calls."""

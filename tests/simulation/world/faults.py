@@ -149,6 +149,9 @@ class Faults:
             return False
         client = clients[int(self._drawn() * len(clients))]
         self._world.tell(victim.process.name, "loses a server")
+        assert victim.worker is not None, "it has servers"
+        sessions = victim.worker._parts.sessions.sessions.values()
+        self._world.lost_server.update(one.life for one in sessions if one.process is client)
         self._loop.at(self._loop.time(), victim.process, client.die, 3)
         return True
 

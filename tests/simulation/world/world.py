@@ -136,6 +136,8 @@ class World:
         """Calls whose end has left the queue of raw events."""
         self.recipe_was_held: dict[str, bool] = {}
         """Of each life whose end its owner has told: whether a connection of the owner had its recipe just then."""
+        self.lost_server: set[str] = set()
+        """The lives whose server died of a fault."""
         self.node.on_publish = self.published
         self._hash = hashlib.blake2b(digest_size=12)
         if traced:
@@ -176,13 +178,16 @@ class World:
             for consumer in (inbox.consumers if inbox is not None else ())
             for one in consumer.channel.delivered(consumer)
         )
-        self.recipe_was_held[event["id"]] = was_held or self._was_just_cut(told["worker_id"])
+        self.recipe_was_held[event["id"]] = was_held or self._was_on_its_way(told["worker_id"])
 
-    def _was_just_cut(self, worker_id: str) -> bool:
-        """Whether a worker's link was cut while what comes from it now was on its way."""
+    def _was_on_its_way(self, worker_id: str) -> bool:
+        """Whether a worker was killed, or its link cut, while what comes from it now was on its way.
+
+        A broker with an alarm reads what a killed worker has sent when the alarm is over.
+        """
         now = self.loop.time()
         return any(
-            what == "cut" and began <= now <= began + ON_ITS_WAY
+            (what == "kill" and began <= now) or (what == "cut" and began <= now <= began + ON_ITS_WAY)
             for one in self.workers
             if one.worker_id == worker_id
             for began, _, what in one.disturbed
