@@ -174,7 +174,10 @@ async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_
     await parts.carry_out(create())
     parts.owned_calls.detach()
     assert not parts.call.may_tell
-    assert done(await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=ME, revision=0)))[0] == "still_owner"
+    mine = OwnerCheck(call_id=CALL, worker_id=ME, revision=0)
+    assert done(await parts.carry_out(mine, reply_to="mcp.workers.w-1.older"))[0] == "asked_before"
+    assert not parts.call.may_tell, "a placer may have taken the call away since"
+    assert done(await parts.carry_out(mine, reply_to=parts.owned_calls.answers_to))[0] == "still_owner"
     assert parts.call.may_tell
     _, answer = done(await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=WorkerId("w-2"), revision=0)))
     assert answer == {"call_id": CALL, "owner": ME}
@@ -191,7 +194,8 @@ async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: Owner
         await wire.declare(Queue("requests", "of this test", exclusive=True))
         parts.owned_calls.attach(await wire.link.channel(), "requests")
         parts.call.recipe.lives.clear()  # it has come back, and was acknowledged
-        await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=ME, revision=0))
+        question = OwnerCheck(call_id=CALL, worker_id=ME, revision=0)
+        await parts.carry_out(question, reply_to=parts.owned_calls.answers_to)
         while parts.call.events.pending:
             await asyncio.sleep(0)
     assert len(parts.outbox) == told + 1

@@ -101,6 +101,8 @@ class CallLifecycle:
             case Recipe():
                 return await self._restore(call, message, died=headers.DEATHS in delivery.message.headers)
             case OwnerCheck(worker_id=asker) if asker == self._worker_id:
+                if not self._owned_calls.asks(delivery):
+                    return Done(what="asked_before", routine=True)
                 was_in_doubt = await self._recovery.still_ours(call)
                 return Done(what="still_owner", routine=not was_in_doubt)
             case OwnerCheck():

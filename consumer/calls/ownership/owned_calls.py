@@ -422,9 +422,21 @@ class OwnedCalls:
                 body=question.model_dump_json().encode(),
                 type=OwnerCheck.type,
                 headers={CALL_HEADER: call.call_id},
-                reply_to=self._names.worker(self._worker_id, self._requests_queue.rpartition(".")[2]),
+                reply_to=self.answers_to,
                 correlation_id=call.call_id,
             ),
             self._names.sessions,
             routing_key(call.call_id),
         )
+
+    @property
+    def answers_to(self) -> str:
+        """The name of the queue in which the answers to our owner checks come, which belongs to the present link."""
+        return self._names.worker(self._worker_id, self._requests_queue.rpartition(".")[2])
+
+    def asks(self, delivery: Delivery) -> bool:
+        """Return whether an owner check of ours was sent over the present link.
+
+        One that was sent over an older link may have reached our inbox before a placer took the call away.
+        """
+        return delivery.message.reply_to == self.answers_to
