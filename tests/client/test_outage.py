@@ -30,9 +30,12 @@ async def outage(node: PrivateBroker, client: SessionClient, break_down: Callabl
     with capture_logs() as lines:
 
         async def told(event: str) -> None:
-            async with asyncio.timeout(2 * WAIT):
-                while not any(one["event"] == event for one in lines):
-                    await asyncio.sleep(0.02)
+            try:
+                async with asyncio.timeout(4 * WAIT):  # a node that starts accepts connections before it answers them
+                    while not any(one["event"] == event for one in lines):
+                        await asyncio.sleep(0.02)
+            except TimeoutError:
+                raise AssertionError(f"no {event} among {lines}") from None
 
         await asyncio.to_thread(break_down)
         await told("broker.reconnecting")
