@@ -37,6 +37,11 @@ class ProcessExit:
             return f"the server has ended with exit code {self.exit_code}"
         return "the connection was lost"
 
+    @property
+    def details(self) -> Json:
+        """The details of an error or event about this end: ``exit_code``, ``signal`` and ``stderr``."""
+        return {"exit_code": self.exit_code, "signal": self.signal, "stderr": self.stderr}
+
 
 class SessionProcess(Protocol):
     """The interface of a session's MCP client. A remote server without a process fits too."""

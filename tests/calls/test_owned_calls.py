@@ -93,6 +93,15 @@ def held(mine: Mine, life: str = "life-1") -> tuple[OwnedCall, Recipe]:
     return call, recipe
 
 
+async def left(mine: Mine) -> tuple[OwnedCall, Recipe]:
+    """Such a call after the link was lost: its recipe and its end are left to the placer, and it is released."""
+    call, recipe = held(mine)
+    mine.calls.detach()
+    mine.calls.leave_to_placer(call)
+    await mine.calls.release(call)
+    return call, recipe
+
+
 async def test_what_the_placer_has_the_recipe_of_is_told_by_the_placer():
     worker = mine()
     call, _ = held(worker)
@@ -106,10 +115,7 @@ async def test_what_the_placer_has_the_recipe_of_is_told_by_the_placer():
 
 async def test_a_recipe_that_comes_back_after_all_is_told_of_by_us():
     worker = mine()
-    call, recipe = held(worker)
-    worker.calls.detach()
-    worker.calls.leave_to_placer(call)
-    await worker.calls.release(call)
+    _, recipe = await left(worker)
     again = delivered(recipe)
     assert worker.calls.recipe_arrived(again, recipe) is again, "nobody needs it any more"
     assert worker.told == ["life-1"]
@@ -119,10 +125,7 @@ async def test_a_recipe_that_comes_back_after_all_is_told_of_by_us():
 
 async def test_an_end_that_we_report_after_all_waits_for_the_recipe_again_if_the_link_is_lost():
     worker = mine()
-    call, recipe = held(worker)
-    worker.calls.detach()
-    worker.calls.leave_to_placer(call)
-    await worker.calls.release(call)
+    _, recipe = await left(worker)
     worker.calls.recipe_arrived(delivered(recipe), recipe)
     worker.calls.detach()
     assert worker.outbox.take_back({"life-1"}) == set(), "the broker has the recipe again, and a placer may get it"
@@ -195,10 +198,7 @@ async def test_an_end_that_a_placer_has_told_is_not_told_by_us():
 
 async def test_an_end_that_was_left_to_a_placer_and_told_by_it_is_not_told_by_us():
     worker = mine()
-    call, recipe = held(worker)
-    worker.calls.detach()
-    worker.calls.leave_to_placer(call)
-    await worker.calls.release(call)
+    _, recipe = await left(worker)
     worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
     assert worker.told == []
 

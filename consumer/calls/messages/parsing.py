@@ -109,7 +109,7 @@ def no_session(request: CallRequest, *, ended: bool = False, died: ProcessExit |
         hint = ": its call has ended"
     elif died is not None:
         hint = f": it died, {died.told}"
-        details = {"exit_code": died.exit_code, "signal": died.signal, "stderr": died.stderr}
+        details = died.details
     if not ended and isinstance(request, MayOpen):
         service = request.service_name
         if service is None:

@@ -215,7 +215,7 @@ class Opening:
         self._kept_metadata.forget(session)
         details: Json = {"tools": session.record.summary()}
         if end.exit is not None:
-            details |= {"exit_code": end.exit.exit_code, "signal": end.exit.signal, "stderr": end.exit.stderr}
+            details |= end.exit.details
         self._keep_untold(call, session)
         if call.events.was_untold(session):
             call.events.postpone(session.life, self._reporter.created(session))

@@ -327,7 +327,7 @@ class MCPClient:
             how = FORGOTTEN if link is not None and link.forgotten else "the server has just ended"
             raise SessionDied(f"{name}: {how}", exit_code=None, signal=None, stderr=words)
         how = FORGOTTEN if link is not None and link.forgotten else seen.told
-        raise SessionDied(f"{name}: {how}", exit_code=seen.exit_code, signal=seen.signal, stderr=seen.stderr)
+        raise SessionDied(f"{name}: {how}", **seen.details)
 
     async def _look_for(self, name: str) -> None:
         capabilities = self.session.server_capabilities

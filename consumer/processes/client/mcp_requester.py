@@ -146,9 +146,7 @@ class McpRequester:
         if ending is not None:
             return OutcomeUnknown(
                 f"{named}: the server ended before it answered; it is unknown whether the call was executed",
-                exit_code=ending.exit_code,
-                signal=ending.signal,
-                stderr=ending.stderr,
+                **ending.details,
             )
         if fault.message == UNANSWERED or answer_lost(fault):
             return OutcomeUnknown(

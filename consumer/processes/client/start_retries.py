@@ -87,9 +87,7 @@ def ended_while_starting(service: MCPService, ending: ProcessExit, last_line: st
     why = f": {last_line}" if last_line else ", with no output on stderr"
     return StartFailed(
         f"{service.name}: the server ended while it was starting ({how}){why}{clue}",
-        exit_code=ending.exit_code,
-        signal=ending.signal,
-        stderr=ending.stderr,
+        **ending.details,
     )
 
 

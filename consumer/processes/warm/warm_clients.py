@@ -179,9 +179,7 @@ class WarmClients:
             how = f"exit code {ending.exit_code}"
         self._failure = SessionDied(
             f"{name}: the server ended while it waited for a call ({how})",
-            exit_code=ending.exit_code,
-            signal=ending.signal,
-            stderr=ending.stderr,
+            **ending.details,
         )
         self._news.set()
 
