@@ -235,7 +235,7 @@ class AmqpConnection:
             self._proven.add(exchange)
             return parse_reply(answer.message.body)
         except TimeoutError:
-            raise NoReply(f"no reply to {request.type} within {round(request.reply_timeout, 3):g} s") from None
+            raise NoReply(f"no reply to {request.type} within {request.reply_timeout:g} s") from None
         except Unroutable as error:
             raise await self._unroutable(error) from error
         except NotPermitted as error:

@@ -154,15 +154,15 @@ class TypedRequests:
         RabbitMQ gives the next one to another worker.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + reply_timeout
+        left, until = reply_timeout, loop.time() + reply_timeout
         while True:
-            left, began = until - loop.time(), loop.time()
+            began = loop.time()
             try:
                 return await self._ask(asked, body, call_id, min(left, REPEAT_AFTER))
             except NoReply:
                 if loop.time() - began < REPEAT_AFTER:  # nobody is there, or the time is up
                     raise
-                if loop.time() >= until:
+                if (left := until - loop.time()) <= 0:
                     raise NoReply(f"no reply to {asked.type} within {reply_timeout:g} s") from None
 
 

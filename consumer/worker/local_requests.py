@@ -60,7 +60,7 @@ class LocalRequests:
             async with asyncio.timeout(request.reply_timeout):
                 reply = await asked.reply(on_interim)
         except TimeoutError:
-            raise NoReply(f"no reply to {request.type} within {round(request.reply_timeout, 3):g} s") from None
+            raise NoReply(f"no reply to {request.type} within {request.reply_timeout:g} s") from None
         if reply is None:  # the call went to another worker meanwhile
             return await self._elsewhere.ask(request, on_interim)
         return reply
