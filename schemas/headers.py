@@ -38,6 +38,12 @@ ORPHAN_OF: Final = "x-mcp-orphan-of"
 LOST: Final = "x-mcp-lost"
 """The sessions of this recipe have been reported as lost. The header stays with the message."""
 
+STARTED: Final = "x-mcp-started"
+"""When (ms since the epoch) the start was sent that the sessions of this recipe go back to.
+
+This is not a field of the recipe, because older workers read a recipe strictly.
+"""
+
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the worker that saw it first."""
 

@@ -1,21 +1,24 @@
 """Who gave a message up, and who says that a call is not its own. Pure."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Names
-from consumer.calls.messages.recipes import is_untold
+from consumer.calls.messages.recipes import is_untold, started_at
 from consumer.calls.placement.orphans import disowned_by, given_up_by
 from consumer.calls.placement.placements import Placement
+from consumer.calls.routes import CALL_KEY
 from schemas import headers
-from schemas.ids import CallId, WorkerId
-from schemas.internal import Recipe
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.internal import Recipe, SessionRecipe
 
 NAMES = Names()
 W_1, W_2 = WorkerId("w-1"), WorkerId("w-2")
 MARK = "placer/7"
+SENT, OPENED = datetime(2026, 1, 1, 3, 0, tzinfo=UTC), datetime(2026, 1, 1, 3, 3, tzinfo=UTC)
 
 
 def delivery(given: dict[str, Any]) -> Delivery:
@@ -78,3 +81,20 @@ def test_the_worker_that_is_believed_not_to_own_the_call(why: str, given: dict[s
 def test_whether_the_sessions_of_a_recipe_are_still_to_be_told_of(why: str, given: dict[str, Any], untold: bool):
     recipe = Recipe(call_id=CallId("c-1"), worker_id=W_1, revision=1, sessions=[])
     assert is_untold(recipe, given) is untold, why
+
+
+@pytest.mark.parametrize(
+    ("why", "by_a_start", "given", "started"),
+    [
+        ("a late start is older than what it opened", True, {headers.STARTED: "1767236400000"}, SENT),
+        ("an older worker does not write it", True, {}, OPENED),
+        ("a command opened it", False, {headers.STARTED: "1767236400000"}, None),
+    ],
+)
+def test_when_the_start_was_sent_that_a_recipe_goes_back_to(why: str, by_a_start: bool, given: Any, started: Any):
+    session = SessionRecipe(
+        session_id=SessionId("c-1"), service_name=ServiceName("echo"), created_at=OPENED, last_accessed=OPENED,
+        timeout=60.0, metadata={CALL_KEY: {}} if by_a_start else {}, life="l-1",
+    )  # fmt: skip
+    recipe = Recipe(call_id=CallId("c-1"), worker_id=W_1, revision=1, sessions=[session])
+    assert started_at(recipe, given) == started, why

@@ -16,7 +16,9 @@ from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
+from consumer.calls.messages.recipes import started_at
 from consumer.calls.owned_call import EventState, OwnedCall, RecipeState
+from consumer.calls.ownership import lifecycle
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.early_messages import EarlyMessages
@@ -459,3 +461,9 @@ def _heard_late(put: Put) -> None:
 @_mutation("who is back reports no ends")
 def _ends_kept(put: Put) -> None:
     put(Endings, "tell_again", lambda _self: None)
+
+
+@_mutation("a recipe does not say when its start was sent")
+def _start_unknown(put: Put) -> None:
+    for module in (placer, lifecycle):
+        put(module, "started_at", lambda recipe, _given: started_at(recipe, {}))

@@ -198,6 +198,19 @@ ORDERS = {
             (6.4, "add", {}),
         ),
     ),
+    "a late start whose owner dies before it hears of the end": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # Both workers know of the end. The start is sent within the tombstone, and one of them has it when both stand
+        # still. A third worker gets it seconds later, when the tombstone is over, and dies before the two go on.
+        calls={"c0": ((2.0, "end", {}), (5.5, "start", {"to": "1"}))},
+        faults=(
+            _aim("deliver raw event", "freeze", skip=1, lasts=20.0),
+            _aim("deliver raw event", "freeze", skip=1, whose="other", lasts=20.0),
+            (5.7, "add", {}),
+            _aim("mcp.session.created", "kill", delay=0.5, again=None),
+        ),
+    ),
 }
 
 MENDED = {
@@ -216,5 +229,6 @@ MENDED = {
     "suspended while those who saw the end and a newcomer change": "who is back reports no ends",
     "killed when it tells what ended meanwhile": "what ends while its worker is cut off is told without a recipe",
     "killed between created and terminal": "what ends before its recipe is told without one",
+    "a late start whose owner dies before it hears of the end": "a recipe does not say when its start was sent",
 }
 """What an order leads to only with this mistake."""

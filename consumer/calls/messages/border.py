@@ -167,6 +167,7 @@ _READ: Final[dict[str, Callable[[str, Any], Any]]] = {
     headers.LATE: _flag,
     headers.ORPHAN_OF: _text,
     headers.LOST: _flag,
+    headers.STARTED: _moment,
     headers.ADMISSION: _moment,
     headers.DEADLINE: _moment,
 }

@@ -1,6 +1,6 @@
 """Decides whether the sessions of an orphaned recipe must be reported lost, and when its call started. Pure."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from consumer.broker.message import Headers
 from consumer.calls.routes import CALL_KEY
@@ -20,6 +20,13 @@ def is_untold(recipe: Recipe, given: Headers) -> bool:
     return not told and recipe.worker_id == given.get(headers.ORPHAN_OF)
 
 
-def started_at(recipe: Recipe) -> datetime | None:
-    """When a start opened the first of the recipe's sessions. None if a command opened them all."""
-    return min((one.created_at for one in recipe.sessions if CALL_KEY in one.metadata), default=None)
+def started_at(recipe: Recipe, given: Headers) -> datetime | None:
+    """When the start was sent that the recipe's sessions go back to. None if a command opened them all.
+
+    ``given`` are the headers of its message. Older workers do not write there when the start was sent. Then it is the
+    time at which the start opened the first session.
+    """
+    opened = [one.created_at for one in recipe.sessions if CALL_KEY in one.metadata]
+    if opened and headers.STARTED in given:
+        return datetime.fromtimestamp(float(given[headers.STARTED]) / 1000, UTC)
+    return min(opened, default=None)

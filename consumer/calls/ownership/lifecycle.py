@@ -9,7 +9,7 @@ from typing import assert_never
 
 from pydantic_core import to_json
 
-from consumer.broker.message import Delivery
+from consumer.broker.message import Delivery, Headers
 from consumer.broker.outcome import Done, Outcome
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.context import Configured
@@ -99,7 +99,7 @@ class CallLifecycle:
                 closed = await self._closing.end(call)
                 return Done(succeeded(EndResult(closed=closed).model_dump()))
             case Recipe():
-                return await self._restore(call, message, died=headers.DEATHS in delivery.message.headers)
+                return await self._restore(call, message, delivery.message.headers)
             case OwnerCheck(worker_id=asker) if asker == self._worker_id:
                 if not self._owned_calls.asks(delivery):
                     return Done(what="asked_before", routine=True)
@@ -245,12 +245,12 @@ class CallLifecycle:
 
     # A recipe of another worker.
 
-    async def _restore(self, call: OwnedCall, recipe: Recipe, *, died: bool) -> Outcome:
+    async def _restore(self, call: OwnedCall, recipe: Recipe, given: Headers) -> Outcome:
         if call.tenure.has_ended or not call.is_news(recipe, within=self._recipes_come_within):
             return Done(what="restore_not_needed")
-        if not call.sessions and (started := started_at(recipe)) is not None:
+        if not call.sessions and (started := started_at(recipe, given)) is not None:
             call.start_sent = started
-        call.restoration.restored(recipe, asyncio.get_running_loop().time(), died=died)
+        call.restoration.restored(recipe, asyncio.get_running_loop().time(), died=headers.DEATHS in given)
         wanted = [
             Wanted(
                 one.session_id, one.service_name, one.timeout, one.metadata, restored=True, created_at=one.created_at

@@ -209,18 +209,21 @@ class OwnedCalls:
         lives = frozenset(session.life for session in call.sessions.values())
         call.recipe.written(next(self._revisions), asyncio.get_running_loop().time(), lives)
         call.events.published()
-        self._reporter.keep(self._message_of(self.recipe(call, call.sessions.values())), self.inbox)
+        self._reporter.keep(self._message_of(call, self.recipe(call, call.sessions.values())), self.inbox)
 
     def handover_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
         """Return a recipe of the call for another worker. The one in the inbox stays."""
-        return self._message_of(self.recipe(call, sessions, next(self._revisions)))
+        return self._message_of(call, self.recipe(call, sessions, next(self._revisions)))
 
-    def _message_of(self, recipe: Recipe) -> Message:
+    def _message_of(self, call: OwnedCall, recipe: Recipe) -> Message:
         return Message(
             body=recipe.model_dump_json().encode(),
             type=Recipe.type,
             message_id=self._recipe_id(recipe.revision),
-            headers={CALL_HEADER: recipe.call_id},
+            headers={
+                CALL_HEADER: call.call_id,
+                headers.STARTED: headers.milliseconds(call.start_sent.timestamp()),
+            },
         )
 
     def _recipe_id(self, revision: int) -> str:

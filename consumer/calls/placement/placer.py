@@ -250,8 +250,10 @@ class Placer:
             return self._endings.bars_start(call_id, sent)
         if isinstance(message, SessionCreate) and headers.DEATHS not in delivery.message.headers:
             return self._endings.came_behind(call_id, sent)
-        if isinstance(message, Recipe) and self._endings.bars_start(call_id, started_at(message)):
-            return True
+        if isinstance(message, Recipe):
+            started = started_at(message, delivery.message.headers)
+            if self._endings.bars_start(call_id, started):
+                return True
         return self._endings.bar(call_id, sent)
 
     def _placement(self, call_id: CallId) -> Placement | None:
