@@ -302,11 +302,19 @@ class ClientError(SessionsError):
 
 
 class CannotConnect(ClientError):
-    """The client could not connect: no broker answered within ``connect_timeout``, or its certificate is untrusted."""
+    """The client could not connect: no broker answered within ``connect_timeout``, or it cannot be used.
+
+    Retrying does not help, and the error is not retryable, if the broker's certificate is not trusted, if only one side
+    speaks TLS, or if the user lacks a permission.
+    """
 
     code = ClientErrorCode.BROKER_UNREACHABLE
     retryable = True
     executed = False
+
+    def __init__(self, message: str, /, *, retryable: bool = True, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.retryable = retryable
 
 
 class AccessRefused(CannotConnect):
@@ -314,6 +322,9 @@ class AccessRefused(CannotConnect):
 
     code = ClientErrorCode.BROKER_REFUSED
     retryable = False
+
+    def __init__(self, message: str, /, **details: Any) -> None:
+        super().__init__(message, retryable=False, **details)
 
 
 class InvalidUrl(ClientError, ValueError):

@@ -5,9 +5,9 @@
     BrokerError
     ├── BrokerUnreachable   nobody answered at start for longer than allowed
     │   ├── BrokerRefused   somebody did, and lets us in neither now nor in a minute
-    │   └── BrokerForbids   somebody did, and our user lacks a permission
+    │   ├── BrokerForbids   somebody did, and our user lacks a permission
+    │   └── BrokerUntrusted   TLS does not prove that it is the broker, or only one side speaks it
     ├── BrokerSilent        somebody accepts connections there, and says nothing
-    ├── BrokerUntrusted     TLS does not prove that it is the broker
     ├── NameTaken           another process uses our name there
     ├── InvalidBrokerUrl    no connection can be made of the URL
     ├── BrokerUnavailable   the connection is lost, or not there yet
@@ -38,6 +38,13 @@ class BrokerForbids(BrokerUnreachable):
     """The broker accepts the login, but the user lacks a permission that the message names."""
 
 
+class BrokerUntrusted(BrokerUnreachable):
+    """TLS does not prove the broker's identity. Nothing secret was sent, and trying again does not help.
+
+    The certificate is not trusted, our certificate files cannot be read, or only one side speaks TLS.
+    """
+
+
 class BrokerSilent(BrokerError):
     """The connection was accepted, but no answer came: the broker is frozen, or this is no RabbitMQ."""
 
@@ -48,10 +55,6 @@ class NameTaken(BrokerError):
 
 class InvalidBrokerUrl(BrokerError, ValueError):
     """The URL is invalid. The message says what to write, and does not repeat the URL."""
-
-
-class BrokerUntrusted(BrokerError):
-    """TLS does not prove the broker's identity, or the certificate files cannot be read. Nothing secret was sent."""
 
 
 class BrokerUnavailable(BrokerError):

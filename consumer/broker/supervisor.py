@@ -56,7 +56,7 @@ def unreachable(error: Exception, where: str, within: str = "") -> BrokerUnreach
         case BrokerRefused():
             return BrokerRefused(f"RabbitMQ at {where} refuses the connection: {reason_of(error)}")
         case BrokerUntrusted():
-            return BrokerUnreachable(f"no RabbitMQ at {where}: {reason_of(error)}")
+            return BrokerUntrusted(f"no RabbitMQ at {where}: {reason_of(error)}")
         case BrokerSilent():
             return BrokerUnreachable(f"RabbitMQ at {where} does not answer: {error}")
         case NotPermitted():
@@ -171,6 +171,7 @@ class Supervisor:
         Raises:
             BrokerUnreachable: no first link within ``connect_timeout`` seconds.
             BrokerRefused: the broker refuses the login, and will not accept it later.
+            BrokerUntrusted: TLS does not prove that it is the broker, or only one side speaks it.
         """
         where = place_of(self._url)
 

@@ -14,16 +14,21 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory, Transpor
 from pamqp import constants
 from yarl import URL
 
+from consumer.broker.errors import BrokerUntrusted
 from consumer.broker.frames import decodable
 
 _START: Final = constants.FRAME_HEADER_SIZE
+
+_TLS_ALERT: Final = b"\x15\x03"
+"""The beginning of the answer of a port for TLS to a client without it. AMQP has no frame of this type."""
 
 
 class _Frames:
     """The part of ``StreamReader`` that aiormq uses, for a stream of decodable frames."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: asyncio.StreamReader, place: str) -> None:
         self._reader = reader
+        self._place = place
         self._frame = b""
         self._at = 0
 
@@ -42,6 +47,10 @@ class _Frames:
         start = await self._reader.readexactly(_START)
         if start.startswith(constants.AMQP):
             return start  # the broker refuses our version of the protocol, and says so in no frame
+        if start.startswith(_TLS_ALERT):
+            raise BrokerUntrusted(
+                f"{self._place} speaks TLS: write amqps://, or name the broker's port without TLS, usually 5672"
+            )
         rest = await self._reader.readexactly(int.from_bytes(start[3:]) + 1)
         payload = decodable(start[0], rest[:-1])
         return start[:3] + len(payload).to_bytes(4) + payload + rest[-1:]
@@ -51,7 +60,7 @@ class _FrameTransport(TransportFactory):
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         plain = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await plain.create(url, **options)
-        return cast("asyncio.StreamReader", _Frames(reader)), writer
+        return cast("asyncio.StreamReader", _Frames(reader, f"{url.host}:{url.port}")), writer
 
 
 def _ours(_: object) -> TransportFactory:

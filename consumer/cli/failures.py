@@ -11,6 +11,7 @@ from consumer.broker.errors import (
     BrokerForbids,
     BrokerRefused,
     BrokerUnreachable,
+    BrokerUntrusted,
     NoExchange,
     NotPermitted,
     PublishFailed,
@@ -79,6 +80,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(ExitCode.UNREACHABLE, "BROKER_REFUSED", str(error), hint=REFUSED_HINT)
         case BrokerForbids():
             return Failure(ExitCode.ERROR, "ACCESS_REFUSED", str(error), hint=FORBIDDEN_HINT)
+        case CannotConnect(retryable=False) | BrokerUntrusted():
+            return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error))
         case CannotConnect() | BrokerUnreachable():
             return Failure(ExitCode.UNREACHABLE, "BROKER_UNREACHABLE", str(error), True, hint=UNREACHABLE_HINT)
         case NotRouted(details={"reason": NotRoutedReason.NO_EXCHANGE}) | NoExchange():

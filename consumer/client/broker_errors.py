@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from consumer.broker.errors import (
     BrokerError,
+    BrokerForbids,
     BrokerRefused,
     BrokerUnreachable,
     BrokerUntrusted,
@@ -39,7 +40,9 @@ def translated(error: BrokerError) -> ClientError:
             return AccessRefused(str(error))
         case InvalidBrokerUrl():
             return InvalidUrl(str(error))
-        case BrokerUnreachable() | BrokerUntrusted():
+        case BrokerForbids() | BrokerUntrusted():
+            return CannotConnect(str(error), retryable=False)
+        case BrokerUnreachable():
             return CannotConnect(str(error))
         case NotPermitted():
             return Forbidden(str(error))

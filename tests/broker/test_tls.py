@@ -82,6 +82,7 @@ async def fails(url: str) -> str:
     with pytest.raises(CannotConnect) as refused:
         async with client:
             pass
+    assert not refused.value.retryable
     return str(refused.value)
 
 
@@ -110,6 +111,12 @@ async def test_another_host_name_is_refused(listener: Listener):
 async def test_a_ca_file_that_is_not_there_is_named(listener: Listener, tmp_path: Path):
     missing = tmp_path / "nobody.pem"
     assert "nobody.pem" in await fails(listener.url("localhost", missing))
+
+
+async def test_the_port_for_tls_is_named_to_who_speaks_none(listener: Listener):
+    told = await fails(f"amqp://guest:guest@{LOOPBACK}:{listener.port}/")
+    assert f"{LOOPBACK}:{listener.port} speaks TLS: write amqps://" in told
+    assert "guest:guest" not in told
 
 
 async def test_verification_ends_only_where_somebody_said_so(listener: Listener):
