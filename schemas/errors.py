@@ -250,7 +250,8 @@ class McpError(SessionsError):
     """The MCP server answered with a JSON-RPC error or an invalid response; details: ``code``, ``message``, ``data``.
 
     The sentence quotes the server's own, which is ``message``. If a server refused over HTTP without JSON-RPC, the
-    status is in ``data.status``. If the result is larger than ``max_result``, details are ``size`` and ``limit``.
+    status is in ``data.status``. If the result is larger than ``max_result``, or a response is too large to be parsed,
+    details are ``size`` and ``limit`` (bytes), or ``limit`` alone (a number of JSON values).
     """
 
     code = ErrorCode.MCP_ERROR

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from mcp_types import (
     INTERNAL_ERROR,
@@ -62,6 +62,9 @@ _BEGINS = re.compile(rb"\{|\[\s*[\[{\]]")
 _LAST_ID = re.compile(rb'[,{]\s*"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.]+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 
 
+TOO_LARGE: Final = "the server's response is too large to be read"
+"""The beginning of the error in place of a response that is not parsed. Its ``data`` are the size and the limit."""
+
 UNASKED_CAP = 256 * 1024
 """The most bytes of a message that is no answer. A longer one is dropped unread."""
 
@@ -77,6 +80,14 @@ class NotJsonRpc(ValueError):
 
 class _Unreadable(NotJsonRpc):
     """The output may be a message, but cannot be read."""
+
+
+class _TooLarge(_Unreadable):
+    """The output may be a message, but is too large to be parsed."""
+
+    def __init__(self, told: str, **details: int) -> None:
+        super().__init__(told)
+        self.details = details
 
 
 def parse(data: bytes, *, longest: int | None = None, most: int = MAX_VALUES) -> JSONRPCMessage | None:
@@ -95,6 +106,8 @@ def parse(data: bytes, *, longest: int | None = None, most: int = MAX_VALUES) ->
     except _Unreadable as fault:
         if (request_id := _id_within(data)) is None:
             raise
+        if isinstance(fault, _TooLarge):
+            return too_large(request_id, str(fault), **fault.details)
         return failure(request_id, f"the server's response cannot be read ({fault}): {quoted(data)}")
     if isinstance(value, list):
         return _unwrapped(value, data)
@@ -137,6 +150,11 @@ def failure(request_id: int | str | None, message: str, *, code: int = INTERNAL_
     return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message, data=data))
 
 
+def too_large(request_id: int | str | None, told: str, **details: int) -> Answer:
+    """Return an error in place of a response that is too large to be parsed; ``details`` are its size and the limit."""
+    return failure(request_id, f"{TOO_LARGE}: {told}", data=details)
+
+
 def quoted(said: Any) -> str:
     """Return the beginning of a server's output on one line: JSON unchanged, bytes and texts in quotation marks."""
     text = said.strip()[: 4 * QUOTED].decode("utf-8", "replace") if isinstance(said, bytes) else said
@@ -150,9 +168,9 @@ def quoted(said: Any) -> str:
 
 def _check_bounds(data: bytes, longest: int | None, most: int) -> None:
     if longest is not None and len(data) > longest:
-        raise _Unreadable(f"it has {len(data)} bytes; the limit is {longest}")
+        raise _TooLarge(f"it has {len(data)} bytes; {longest} are read at most (max_result)", size=len(data), limit=longest)
     if has_more_values(data, most):
-        raise _Unreadable(f"it has more than {most} JSON values")
+        raise _TooLarge(f"it has more than {most} JSON values", limit=most)
 
 
 def _loads(data: bytes) -> Any:

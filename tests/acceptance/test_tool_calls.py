@@ -284,6 +284,10 @@ async def test_limits_are_told_with_their_sizes(mcp: Cluster):
         await mcp.client.call_tool("c", "big", {"size": 30_000})
     assert caught.value.details["size"] > 30_000
     assert caught.value.details["limit"] == 20 * 1024
+    with pytest.raises(McpError, match=r"max_result") as caught:  # so large that it is not even parsed
+        await mcp.client.call_tool("c", "big", {"size": 5_000_000})
+    assert set(caught.value.details) == {"size", "limit"}
+    assert caught.value.details["size"] > 5_000_000 > caught.value.details["limit"]
     pending: asyncio.Queue = asyncio.Queue()
     running = [
         asyncio.create_task(

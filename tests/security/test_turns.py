@@ -27,7 +27,7 @@ TALK = 0.025
 """Seconds that a turn may cost for what is said unasked; measured: 0.01."""
 
 
-BYTES, VALUES = "the limit is 4259840", "more than 100000 JSON values"
+BYTES, VALUES = "4259840 are read at most", "more than 100000 JSON values"
 REFUSED = {"integers": BYTES, "objects": BYTES, "long": BYTES, "nested": VALUES, "names": VALUES}
 
 

@@ -32,6 +32,7 @@ from consumer.processes.jsonrpc import (
     most_values,
     parse,
     quoted,
+    too_large,
 )
 from consumer.processes.loop_share import EVENT, PARSING, LoopShare
 from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
@@ -169,7 +170,8 @@ class AnsweringClient(httpx2.AsyncClient):
         if why is not None:
             answer = failure(request_id, FORGOTTEN, code=INVALID_REQUEST)
         elif len(data) > self._cap:
-            answer = failure(request_id, f"the server's response has more than {self._cap} bytes")
+            told = f"it has more bytes than {self._cap}, which are read at most (max_result)"
+            answer = too_large(request_id, told, size=len(data), limit=self._cap)
         elif response.is_success:
             answer = answer_to(request_id, data)
         else:

@@ -17,7 +17,7 @@ from consumer.processes.client.http_answers import FORGOTTEN, UNANSWERED
 from consumer.processes.client.protocol_versions import Envelope, answer_lost, connection_lost
 from consumer.processes.client.questions import Questions, answers
 from consumer.processes.foreign_text import without_secrets
-from consumer.processes.jsonrpc import quoted
+from consumer.processes.jsonrpc import TOO_LARGE, quoted
 from consumer.processes.stdio.stdio_streams import InputBlocked, NotSerializable
 from consumer.sessions.dialogue import SILENT, Dialogue, OnProgress
 from consumer.sessions.session import ProcessExit
@@ -155,6 +155,8 @@ class McpRequester:
                 signal=None,
                 stderr="",
             )
+        if fault.message.startswith(TOO_LARGE) and isinstance(fault.data, dict):
+            return McpError(f"{named}: {fault.message}", **fault.data)
         said = fault.message  # ours, as ``http_answers`` words it, tells who said what
         told = said if said.startswith("the server") else f"the MCP server answered {named}: {said}"
         return McpError(told, code=fault.code, message=said, data=fault.data)
