@@ -230,13 +230,15 @@ async def test_a_request_opens_its_session_only_if_it_says_so():
 
 @in_virtual_time
 async def test_a_call_that_a_request_opened_nothing_for_is_not_kept():
-    for kind, body in (
-        ("prompts.list", {"service_name": "nobody", "open": "beside"}),
-        ("tools.call", {"name": "t", "service_name": "nobody"}),
+    opening = {"service_name": "echo", "open": "beside"}
+    for kind, body, code in (
+        ("prompts.list", {"service_name": "nobody", "open": "beside"}, "SERVICE_NOT_FOUND"),
+        ("tools.call", {"name": "t", "service_name": "nobody"}, "SERVICE_NOT_FOUND"),
+        ("tools.call", {"name": "t", "arguments": {"a": "x" * (1 << 20)}, **opening}, "INVALID_MESSAGE"),
     ):
         async with asking() as asked:
             asked.take(kind, dict(body))
-            assert await asked.code() == "SERVICE_NOT_FOUND"
+            assert await asked.code() == code
             await passes(A_WHILE)
             assert asked.scene.parts.owned_calls.calls == {}
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-from consumer.calls.context import Configured
+from consumer.calls.context import Configured, Service
 from consumer.calls.messages.deadlines import too_late
 from consumer.calls.messages.parsing import names_session_of, no_session, service_named_by
 from consumer.calls.owned_call import CallSession, OwnedCall
@@ -62,8 +63,12 @@ class SessionFor:
         self._opener = opener
         self._configured = configured
 
-    async def ensure(self, call: OwnedCall, request: MayOpen, deadline: float) -> CallSession:
+    async def ensure(
+        self, call: OwnedCall, request: MayOpen, deadline: float, check: Callable[[Service], None] = lambda _: None
+    ) -> CallSession:
         """Return the session that a request means. It is opened if there is none and the request names its service.
+
+        ``check`` gets the service before a session is opened on it, and raises if the request would be refused then.
 
         Raises:
             SessionNotFound: there is none, and the request does not ask to open one, or its id cannot be that of the
@@ -80,6 +85,7 @@ class SessionFor:
             raise missing(call, request)
         if SessionId(request.session_id) not in call.sessions and not names_session_of(request, request.opens):
             raise missing(call, request)
+        check(self._configured.service(request.opens))
         return await self._open(call, request, _wanted(call, request, request.opens), deadline, undecided=True)
 
     async def replacement(self, call: OwnedCall, request: MayOpen, died: CallSession, deadline: float) -> CallSession:

@@ -115,7 +115,7 @@ class ToolCalls:
         service = request.service_name if request.service_name in self._configured.services else None
         with tracing.span(f"tools/call {request.name}", {"mcp_sessions.session_id": request.session_id}) as span:
             try:
-                session = await self._sessions.ensure(call, request, asked.deadline)
+                session = await self._sessions.ensure(call, request, asked.deadline, partial(_check_size, asked))
                 service = session.service_name
                 answer = await self._run_again_if_harmless(asked, call, session, running)
             except SessionsError as error:
