@@ -111,6 +111,8 @@ class Settler:
         word = "requeued" if problem else _word(outcome)
         metrics.of(metrics.DELIVERIES, kind, word).inc()
         metrics.of(metrics.DELIVERY, kind).observe(took)
+        if isinstance(outcome, Done) and outcome.error_code is not None:
+            metrics.of(metrics.ERRORS, kind, outcome.error_code.lower()).inc()
         getattr(log, _level(outcome, problem))(
             "delivery",
             type=delivery.type,

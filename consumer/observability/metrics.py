@@ -75,6 +75,12 @@ DELIVERIES = _counter(
     "type",
     "outcome",
 )
+ERRORS = _counter(
+    "errors_total",
+    "How many requests and other messages failed with an error, by its code. Dead letters are not among them",
+    "type",
+    "code",
+)
 DELIVERY = _seconds("delivery", "How long messages took from their arrival until they were settled", "type")
 CALL_EVENTS = _counter(
     "call_events_total",

@@ -168,6 +168,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Messages": (
         Panel("Deliveries", (rate("mcp_sessions_deliveries_total", "type, outcome"),), "ops"),
+        Panel("Errors", (rate("mcp_sessions_errors_total", "type, code"),), "ops", "By the code of the error."),
         Panel("From arrival to settling, p95", quantiles("mcp_sessions_delivery_seconds", "type", (0.95,)), "s"),
         Panel("Dead letters", (rate("mcp_sessions_dead_letters_total", "reason"),), "ops", "What cannot be handled."),
         Panel("Dead-letter bytes", (rate("mcp_sessions_dead_letter_bytes_total", "reason"),), "Bps", "Bounded in all."),

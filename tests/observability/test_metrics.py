@@ -12,7 +12,7 @@ import pytest
 from consumer.broker.message import Message
 from consumer.observability.metrics import DECLARED, Declared
 from infra.broker import PrivateBroker
-from schemas.errors import McpError, OutcomeUnknown, SessionsError, StartFailed
+from schemas.errors import McpError, OutcomeUnknown, ServiceNotFound, SessionsError, StartFailed
 from tests.faults.stage import faulty
 from tests.harness import ECHO, OPEN, Cluster, cluster
 from tests.observability.conftest import Watched, watched
@@ -77,6 +77,10 @@ async def sessions(mcp: Cluster, worker: Watched) -> None:
         await mcp.client.create("s-broken", "broken")
     assert await worker.value("starts_total", service="broken", kind="cold", outcome="start_failed") == 1
     assert await worker.value("rejected_total", code="start_failed") == 1
+    assert await worker.value("errors_total", type="session.create", code="start_failed") == 1
+    with pytest.raises(ServiceNotFound):
+        await mcp.client.create("s-nobody", "nobody")
+    assert await worker.value("errors_total", type="session.create", code="service_not_found") == 1
 
     await mcp.client.call_tool("s-echo", "echo", {"text": "hello"})
     assert (await mcp.client.call_tool("s-echo", "fail")).is_error
