@@ -86,8 +86,8 @@ class WorkerFigures(Strict):
     """What one worker did in the last ``seconds``: a minute, or less if it has just started.
 
     ``starts`` and ``ends`` count sessions. ``parked`` counts the messages that it dead-lettered, by reason. ``placer``
-    is true for the worker that places calls now. ``failing`` has each service whose latest start for a session failed,
-    however long ago.
+    is true for the worker that places calls now. ``failing`` has each service whose latest start for a session failed
+    with its present configuration, however long ago.
     """
 
     worker_id: WorkerId

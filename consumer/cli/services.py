@@ -35,7 +35,8 @@ async def list_services(invocation: Invocation) -> None:
     """List the services of the running workers, and how many sessions each has and may have.
 
     The services share the sessions of their workers: 'workers list' shows how many those may still open.
-    A service is failing on a worker if its latest start for a session failed there. 'services check' tries all.
+    A service is failing on a worker if its latest start for a session failed there with its present configuration.
+    'services check' tries all.
     """
     from consumer.cli.failing import failing_on, tell_failing, with_failing
 

@@ -207,8 +207,10 @@ class Parts:
         configured = self.configured
         configured.services, configured.routes, configured.timings = new.services, new.routes, new.timings
         self.sessions.limits = SessionLimits.from_config(session)
-        self.mcp.reconfigure(_services(settings))
-        begin_counting(_services(settings))
+        services, before = _services(settings), self.mcp.services
+        self.figures.reconfigured({name for name, service in services.items() if service == before.get(name)})
+        self.mcp.reconfigure(services)
+        begin_counting(services)
         self.news.set()
         return kept
 

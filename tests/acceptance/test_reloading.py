@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from schemas.errors import Capacity, ServiceNotFound
+from schemas.errors import Capacity, ServiceNotFound, StartFailed
 from tests.harness import ECHO, Cluster, WorkerProcess, config
 
 
@@ -41,6 +41,25 @@ async def test_new_calls_get_the_new_configuration_and_live_calls_keep_theirs(mc
     assert created.data["service_name"] == "other"
     assert created.data["metadata"]["tenant"] == "new"
     assert created.data["timeout"] == 77
+
+
+async def test_a_service_that_a_reload_has_mended_is_not_called_failing_any_more(mcp: Cluster):
+    broken = {"command": ["false"]}
+    worker = await mcp.start({"services": {"mended": broken, "left": broken}})
+
+    async def failing() -> set[str]:
+        (figures,) = (await mcp.client.worker_figures()).workers
+        return set(figures.failing)
+
+    for service in ("mended", "left"):
+        with pytest.raises(StartFailed):
+            await mcp.client.create(service, service)
+    assert await failing() == {"mended", "left"}
+    mended = {"services": {"mended": {"command": ECHO}, "left": broken}}
+    await reload(mcp, worker, mended, outcome="settings.reloaded")
+    assert await failing() == {"left"}
+    await reload(mcp, worker, {"services": {"mended": {"command": ECHO}}}, outcome="settings.reloaded")
+    assert await failing() == set()
 
 
 async def test_limits_hold_from_the_next_start_on_and_close_nothing(mcp: Cluster):

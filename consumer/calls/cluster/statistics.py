@@ -7,7 +7,7 @@ sees a rate at once.
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -67,6 +67,10 @@ class Figures:
     def start_worked(self, service: ServiceName) -> None:
         """Note that a service has started for a session."""
         self._failing.pop(service, None)
+
+    def reconfigured(self, unchanged: Container[str]) -> None:
+        """Note a new configuration: of a service that it adds or changes no failed start is known."""
+        self._failing = {service: failed for service, failed in self._failing.items() if service in unchanged}
 
     def ended(self) -> None:
         """Count a session that has ended."""
