@@ -80,6 +80,9 @@ class AmqpConnection:
         self._to_cluster = ""
         """The exchange for requests to the cluster, on this link."""
         self._link: Link | None = None
+        self._was_linked = False
+        """Whether there has been a link since ``open``."""
+        self._blocks = 0
         self._proven: set[str] = set()
         """The exchanges that accepted a message on this link: they exist, and this user may write to them."""
         self._answered_on: Link | None = None
@@ -96,27 +99,52 @@ class AmqpConnection:
 
         Raises:
             CannotConnect: not within ``connect_timeout`` seconds.
+            Disconnected: it was closed meanwhile.
             NotConnectedHere: it is connected in another event loop, which still runs.
         """
         if self._home is not None:
             if self._home.is_here():
+                await self._opened()
                 return
             self._leave_behind(self._home)
         self._home = Home()
         self._running = asyncio.create_task(
             self._supervisor.run(connect_timeout=self._connect_timeout), name="client-supervisor"
         )
-        up = asyncio.create_task(self._supervisor.up.wait(), name="client-up")
         try:
-            await asyncio.wait({self._running, up}, return_when=asyncio.FIRST_COMPLETED)
-            if self._running.done():
-                with translating():
-                    await self._running
+            await self._opened()
         except BaseException:
             await self.close()
             raise
+
+    async def _opened(self) -> None:
+        """Wait for the first link."""
+        running = self._running
+        if running is None or self._was_linked:
+            return
+        up = asyncio.create_task(self._supervisor.up.wait(), name="client-up")
+        try:
+            await asyncio.wait({running, up}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             up.cancel()
+        if running.cancelled():
+            raise Disconnected("the client was disconnected while it connected", executed=False, retryable=False)
+        if running.done():
+            with translating():
+                await running
+
+    async def enter(self) -> None:
+        """Connect for a block of the caller. Blocks may be nested, and open at once in several tasks."""
+        await self.open()
+        self._blocks += 1
+
+    async def leave(self) -> None:
+        """End a block of the caller. The end of the last one disconnects."""
+        if self._home is None or self._home.is_here():
+            self._blocks -= 1
+            if self._blocks > 0:
+                return
+        await self.close()
 
     async def close(self) -> None:
         """Disconnect from the broker. Requests in flight raise ``Disconnected``. Idempotent.
@@ -128,6 +156,7 @@ class AmqpConnection:
             self._leave_behind(self._home)
             return
         self._home = None
+        self._was_linked = False
         self.followers.close()
         running, self._running = self._running, None
         listening, self._listening = self._listening, None
@@ -160,6 +189,7 @@ class AmqpConnection:
         self._proven = set()
         self._to_cluster = await cluster_exchange(link, self.names)
         await self.followers.attach(link)
+        self._was_linked = True
 
     def _refused(self, reason: str) -> None:
         """Note that the broker refused a request without a confirmation. The next ones are confirmed, and say why."""

@@ -154,8 +154,9 @@ class SyncSessionClient:
     """A connection to the workers of one prefix, for synchronous code. It can be used from many threads at once.
 
     It has the methods, arguments, results and errors of ``SessionClient``. ``with`` connects and disconnects it, and so
-    do ``connect`` and ``disconnect``. Disconnecting also ends its thread. Callbacks run in the thread that called the
-    method. Its methods block, so do not call them in an event loop.
+    do ``connect`` and ``disconnect``. ``with`` blocks may be nested, and entered by several threads: leaving the last one
+    disconnects. Disconnecting also ends its thread. Callbacks run in the thread that called the method. Its methods
+    block, so do not call them in an event loop.
 
     Args:
         url: the broker; ``amqps://`` is verified.
@@ -191,6 +192,7 @@ class SyncSessionClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._thread: threading.Thread | None = None
+        self._blocks = 0
 
     def _leave_parent_behind(self) -> None:
         """Replace thread, loop and lock after a fork: they belong to the parent, where a thread may hold the lock."""
@@ -245,11 +247,18 @@ class SyncSessionClient:
 
     def __enter__(self) -> Self:
         self.connect()
+        with self._lock:
+            self._blocks += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._leave_parent_behind()
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks > 0:
+                return
         self.disconnect()
 
     @property
