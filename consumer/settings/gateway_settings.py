@@ -28,8 +28,14 @@ Scope = Literal["gateway", "mcp", "mint", "events", "console"]
 
 ALL_SCOPES: tuple[Scope, ...] = ("gateway", "mcp", "mint", "events", "console")
 
-PUBLISHED = {"auth_password": "changeme", "auth_token": "optional-bearer-token"}
-"""Published secrets: those in SignalWire's sample configurations, by their settings."""
+PUBLISHED = {
+    "auth_password": ("changeme", "a-password-of-your-own"),
+    "auth_token": ("optional-bearer-token",),
+    "signing_keys": ("PSKtest1234567890abcdef",),
+}
+"""Published secrets by their settings: those in SignalWire's sample configurations, and in our guides."""
+
+PUBLISHED_WHAT = {"auth_password": "password", "auth_token": "token", "signing_keys": "key"}
 
 
 def _several(value: object) -> object:
@@ -237,10 +243,16 @@ class GatewaySettings(Section):
 
     @property
     def published(self) -> tuple[str, ...]:
-        """The settings whose secret is a published default."""
-        given = {"auth_password": self.auth_password, "auth_token": self.auth_token}
+        """The settings with a published secret."""
+        given = {
+            "auth_password": (self.auth_password,),
+            "auth_token": (self.auth_token,),
+            "signing_keys": self.signing_keys,
+        }
         return tuple(
-            setting for setting, secret in given.items() if secret and secret.get_secret_value() == PUBLISHED[setting]
+            setting
+            for setting, secrets in given.items()
+            if any(secret is not None and secret.get_secret_value() in PUBLISHED[setting] for secret in secrets)
         )
 
     @property
@@ -285,7 +297,7 @@ class GatewaySettings(Section):
 
     @property
     def listens_on(self) -> str:
-        """The address to listen on: loopback while the password or the token is a published default."""
+        """The address to listen on: loopback while a secret is a published one."""
         return "127.0.0.1" if self.published and not self.local else self.host
 
 
@@ -328,10 +340,14 @@ def second_thoughts(gateway: GatewaySettings) -> list[str]:
     thoughts = []
     if gateway.listens_on != gateway.host:
         thoughts += [
-            f"gateway.{setting}: everybody knows this published {setting.removeprefix('auth_')}, so the gateway "
-            "listens on 127.0.0.1 only"
+            f"gateway.{setting}: everybody knows this published {PUBLISHED_WHAT[setting]}, so the gateway listens on "
+            "127.0.0.1 only"
             for setting in gateway.published
         ]
+    elif "signing_keys" in gateway.published:  # webhooks come through a proxy or a tunnel, which is on this machine
+        thoughts.append(
+            "gateway.signing_keys: everybody knows this published key and can sign with it: enter that of your project"
+        )
     if (gateway.signing_keys or gateway.signed_platforms) and not (gateway.public_url or gateway.trusted_proxies):
         thoughts.append(
             "neither gateway.public_url nor trusted_proxies is set: a signature covers the URL that was called, so "

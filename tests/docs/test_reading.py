@@ -12,7 +12,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from consumer.settings import load_settings
+from consumer.settings import Settings, load_settings
+from consumer.settings.gateway_settings import PUBLISHED
 from consumer.telephony import Translated, translate
 from docs.generate.commands import commands
 from schemas.events import CloudEvent
@@ -67,6 +68,12 @@ def test_a_toml_block_is_a_configuration(block: Block, tmp_path: Path):
     path.write_text(block.text)
     settings = load_settings(path, env={})
     assert {str(name) for name in settings.services} == set(tomllib.loads(block.text).get("services", {}))
+    assert knows_its_secrets(settings), f"{block.where}: who copies its secrets is not warned"
+
+
+def knows_its_secrets(settings: Settings) -> bool:
+    """Whether the gateway knows that everybody can read the secrets of a configuration in the documentation."""
+    return {name for name in PUBLISHED if getattr(settings.gateway, name)} == set(settings.gateway.published)
 
 
 @each("json")
@@ -85,7 +92,9 @@ def test_a_json_block_is_what_is_said_of_it(block: Block, tmp_path: Path):
         case {"config": _}:
             path = tmp_path / "config.json"
             path.write_text(block.text)
-            assert load_settings(path, env={}).services
+            settings = load_settings(path, env={})
+            assert settings.services
+            assert knows_its_secrets(settings), f"{block.where}: who copies its secrets is not warned"
         case {"swml": section}:
             assert section in json.loads(body)
         case _:

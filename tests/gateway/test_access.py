@@ -277,6 +277,8 @@ def test_without_credentials_only_loopback_is_listened_on() -> None:
         ({"auth_token": "optional-bearer-token"}, "127.0.0.1"),
         ({"host": "::1", "auth_token": "optional-bearer-token"}, "::1"),
         ({"auth_token": "changeme"}, "0.0.0.0"),
+        ({"signing_keys": ["a-key-of-ours", "PSKtest1234567890abcdef"]}, "127.0.0.1"),
+        ({"signing_keys": ["a-key-of-ours"]}, "0.0.0.0"),
         ({}, "0.0.0.0"),
     ],
 )

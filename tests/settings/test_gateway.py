@@ -153,6 +153,15 @@ def test_what_is_hardly_meant_of_a_gateway_is_warned_of(tmp_path: Path, gateway:
     assert any(warning.startswith(told) for warning in warnings_of(tmp_path, **gateway))
 
 
+def test_the_signing_key_of_the_guide_is_warned_of_wherever_the_gateway_listens(tmp_path: Path) -> None:
+    published: dict[str, Any] = {"signing_keys": ["PSKtest1234567890abcdef"], "public_url": "https://calls.example.com"}
+    everywhere = {"host": "0.0.0.0", "auth_user": "a", "auth_password": "tulip"}
+    for gateway in (published, published | everywhere):
+        (told,) = [one for one in warnings_of(tmp_path, **gateway) if one.startswith("gateway.signing_keys")]
+        assert "everybody knows this published key" in told
+        assert "PSK" not in told
+
+
 def test_a_gateway_as_it_is_meant_is_not_warned_of(tmp_path: Path) -> None:
     document = tmp_path / "call.xml"
     document.write_text("<Response/>")
