@@ -40,6 +40,9 @@ MOST_WARNINGS: Final = 5
 
 JSON_TYPE: Final = "application/json"
 
+UTF8: Final = ("utf-8", "utf8", "us-ascii", "ascii")
+"""The charsets that a body of JSON may name. ASCII is a part of UTF-8."""
+
 
 @dataclass(slots=True)
 class Told:
@@ -181,10 +184,29 @@ def _too_large(limit: int) -> Refused:
     return Refused(413, f"the body has more than {limit} bytes (gateway.max_body)")
 
 
-def is_json(content_type: str) -> bool:
-    """Whether a content type is JSON's: ``application/json`` or ``+json``."""
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == JSON_TYPE or kind.endswith("+json")
+def check_json(request: Request) -> None:
+    """Check that a request says that its body is JSON: ``application/json`` or ``+json``, in UTF-8.
+
+    Raises:
+        Refused: 415, it does not.
+    """
+    kind = (header(request, "content-type") or "").partition(";")[0].strip().lower()
+    if kind != JSON_TYPE and not kind.endswith("+json"):
+        raise Refused(415, "the body must be JSON: send it with content-type: application/json")
+    check_charset(request)
+
+
+def check_charset(request: Request) -> None:
+    """Check that a request does not say that its body is in another encoding than UTF-8, which all JSON is in.
+
+    Raises:
+        Refused: 415, it says so.
+    """
+    for parameter in (header(request, "content-type") or "").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        charset = value.strip().strip('"').lower()
+        if name.strip().lower() == "charset" and charset not in UTF8:
+            raise Refused(415, f"the body must be in UTF-8, and its content-type says charset={charset[:MAX_SHOWN]!a}")
 
 
 async def json_object(request: Request, limit: int, *, optional: bool = False) -> Json:
@@ -196,8 +218,7 @@ async def json_object(request: Request, limit: int, *, optional: bool = False) -
     body = await body_of(request, limit)
     if optional and not body:
         return {}
-    if not is_json(header(request, "content-type") or ""):
-        raise Refused(415, "the body must be JSON: send it with content-type: application/json")
+    check_json(request)
     return read_object(body)
 
 

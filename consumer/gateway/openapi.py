@@ -38,7 +38,7 @@ STATUSES: Final = {
     404: "There is no such service, tool or session.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The body is not JSON, or it is compressed.",
+    415: "The body is not JSON in UTF-8, or it is compressed.",
     422: "The server answered with a JSON-RPC error. What a tool itself reports as an error is a 200 with its text.",
     424: "There is no result, and the tool may have been executed. With `START_FAILED`, `SESSION_DIED` and "
     "`DEADLINE_EXCEEDED` it was not, but do not repeat the request at once.",

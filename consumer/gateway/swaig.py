@@ -19,7 +19,7 @@ from starlette.routing import Route
 from consumer.client import SessionClient
 from consumer.gateway import speech
 from consumer.gateway.access import basic_credentials
-from consumer.gateway.exchange import addressed, answer, body_of, header, path_parameter, read_object, told
+from consumer.gateway.exchange import addressed, answer, body_of, check_charset, header, path_parameter, read_object, told
 from consumer.gateway.known_services import KnownServices
 from consumer.gateway.problems import Refused
 from consumer.gateway.refusals import RefusalCounter
@@ -68,6 +68,7 @@ class Swaig:
         """Run a function, take a hook, or list the functions."""
         body = await body_of(request, self._settings.max_body)
         sender = self._senders.identify(request, body)
+        check_charset(request)
         payload = read_object(body)
         service = path_parameter(request, "service") if "service" in request.path_params else None
         if payload.get("action") == "get_signature" and "function" not in payload:

@@ -126,6 +126,22 @@ async def test_a_compressed_body_is_refused_by_its_name(mcp: Cluster, serve: Ser
         assert "without Content-Encoding" in answer.text, path
 
 
+async def test_a_body_in_another_encoding_than_utf_8_is_refused_by_its_name(mcp: Cluster, serve: Serve) -> None:
+    """``{"text": "Ã¼"}`` in Latin-1 is a valid body in UTF-8, with another letter in it."""
+    http = await serve()
+    body = '{"text": "Ã¼"}'.encode("latin-1")
+    for path in ("/services/todo/call", "/calls/c-1/token", "/signalwire/swaig", "/todo/mcp"):
+        answer = await http.post(path, content=body, headers={"content-type": "application/json; charset=ISO-8859-1"})
+        assert answer.status_code == 415, path
+        assert "must be in UTF-8, and its content-type says charset=" in answer.text, path
+        for harmless in ("application/json", "application/json;charset=UTF-8", 'application/json; Charset="utf8"'):
+            answer = await http.post(path, content=body, headers={"content-type": harmless})
+            assert answer.status_code != 415, (path, harmless)
+    event = {"content-type": "application/json; charset=iso-8859-1"}
+    body = '{"call_id": "c-1", "kind": "ended"}'.encode()
+    assert (await http.post("/events", content=body, headers=event)).status_code != 415, "no event is lost for it"
+
+
 async def test_sessions_of_calls_with_other_ids_are_used_and_closed_but_not_opened(mcp: Cluster, serve: Serve) -> None:
     """``v3:`` begins each id of Telnyx, ``#`` is in the id of each further session of a call."""
     await mcp.start(config(services=SERVICES))

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from consumer.client import SessionClient
-from consumer.gateway.exchange import body_of, is_json, told
+from consumer.gateway.exchange import body_of, check_json, told
 from consumer.gateway.known_services import KnownServices
 from consumer.gateway.mcp import protocol, results, rpc_messages
 from consumer.gateway.mcp.call_finder import Calls, Meant
@@ -107,8 +107,7 @@ class Mcp:
             await self._methods.cancel(meant.call_id, _key(request_id, meant.session))
 
     async def _body(self, request: Request) -> bytes:
-        if not is_json(request.headers.get("content-type", "")):
-            raise Refused(415, "the body must be JSON: send it with content-type: application/json")
+        check_json(request)
         return await body_of(request, self._settings.max_body)
 
     def _answering(self, request: Request, call: RpcRequest, era: Era, meant: Meant, hearing: Hearing) -> Response:
