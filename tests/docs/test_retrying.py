@@ -7,7 +7,9 @@ import pytest
 
 from consumer.asyncapi import document
 from consumer.broker.topology import Names, cluster_topology
+from consumer.calls.requests.idempotency import KEEP
 from consumer.gateway.statuses import answer_of
+from consumer.settings.models import WorkerSettings
 from schemas.errors import ClientError, Disconnected, NotRouted, NotRoutedReason, SessionsError, by_code
 from tests.docs.blocks import PAGES
 
@@ -50,6 +52,14 @@ def test_the_clients_reference_says_of_each_error_what_its_class_says():
             assert row["retryable"] == ("yes" if CLIENTS[name].retryable else "no")
     assert re.match("no, or unknown", rows["Disconnected"]["executed"])
     assert [Disconnected("", executed=sure).retryable for sure in (False, None)] == [True, False]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/tools.md"])
+def test_how_long_answers_are_kept_is_said_as_it_is(page: str):
+    said = " ".join(PAGES[page].read_text().split())
+    assert (KEEP, WorkerSettings().tombstone) == (600, 30)
+    assert "The owner keeps answers for ten minutes" in said
+    assert re.search(r"30 seconds [^.]*(`worker\.tombstone`)?[^.]* last session", said)
 
 
 _KEY = re.compile(r"same `+(?:idempotency_key|Idempotency-Key)|without an `+(?:idempotency_key|Idempotency-Key)`+ if")

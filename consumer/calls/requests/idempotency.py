@@ -23,7 +23,10 @@ from schemas.errors import InvalidMessage
 from schemas.requests import ToolsCall
 
 KEEP = 600.0
-"""How long (s) an answer is kept after it was given."""
+"""How long (s) an answer is kept after it was given, while its call is owned.
+
+A call without a session is owned for ``worker.tombstone`` longer, see ``Upkeep.KEEP_ANSWERS``.
+"""
 
 MAX_ANSWERS = 512
 MAX_BYTES = 8 << 20
