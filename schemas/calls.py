@@ -1,11 +1,13 @@
 """The normalised call event, which the events of every telephony platform are translated to."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from schemas.base import Json, Strict, Time
+from schemas.errors import InvalidArgument
+from schemas.explaining import explain
 from schemas.ids import CallId, CallIdField
 
 
@@ -60,6 +62,21 @@ class CallEvent(Strict):
     parent_call_id: CallIdField | None = None
     occurred_at: Time | None = None
     attributes: Json = Field(default_factory=dict)
+
+    if not TYPE_CHECKING:  # who makes an event has arguments with the names and types of its fields
+
+        def __init__(self, /, **fields: Any) -> None:
+            """Make an event.
+
+            Raises:
+                InvalidArgument: a field is missing, unknown, or has the wrong type or value; the message names it.
+            """
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise InvalidArgument(f"{type(self).__name__}: {explain(error, type(self))[0]}") from None
+
+        __init__.__pydantic_base_init__ = True  # else it would be called for what is read from a message, too
 
     @property
     def is_answered(self) -> bool:

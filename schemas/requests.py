@@ -6,11 +6,12 @@ that are addressed to the cluster go to the ``queries`` queue and are answered b
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from schemas.base import Json, Seconds, Strict
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, UnknownType
+from schemas.explaining import explain
 from schemas.ids import (
     CallId,
     CallIdField,
@@ -21,7 +22,7 @@ from schemas.ids import (
     WorkerId,
     call_id_of,
 )
-from schemas.text import REPLACED, did_you_mean, problem_of, repaired, unknown_field
+from schemas.text import REPLACED, did_you_mean, repaired
 
 GZIP = b"\x1f\x8b"
 """The first bytes of a body that is compressed with gzip (RFC 1952, 2.3.1)."""
@@ -410,21 +411,6 @@ REQUESTS: dict[str, type[Request]] = {
     )
 }
 """Every request by its message type."""
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, list[Json]]:
-    """Return a validation error of a model as one sentence that names the fields, and as a list for programs."""
-    known = [field.serialization_alias or name for name, field in model.model_fields.items()]
-    faults: list[dict[str, Any]] = [
-        {
-            "field": ".".join(str(part) for part in fault["loc"]) or "body",
-            "problem": unknown_field(str(fault["loc"][0]), known)
-            if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1
-            else problem_of(fault["msg"]),
-        }
-        for fault in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    return "; ".join(f"{fault['field']}: {fault['problem']}" for fault in faults), faults
 
 
 def parse_request(message_type: str | None, body: bytes) -> Request:

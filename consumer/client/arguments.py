@@ -17,8 +17,8 @@ from pydantic_core import to_json
 
 from schemas.base import MAX_SECONDS, Json
 from schemas.errors import InvalidArgument
+from schemas.explaining import explain
 from schemas.ids import NAME_PATTERN
-from schemas.requests import explain
 from schemas.text import did_you_mean
 
 MAX_NAME = 255

@@ -11,6 +11,7 @@ from consumer.observability import metrics
 from consumer.sessions import ProcessExit
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionNotFound, SessionsError
+from schemas.explaining import explain
 from schemas.ids import SEPARATOR, CallId, ServiceName, routing_key, session_id_of
 from schemas.internal import OwnerCheck, Recipe, SessionsScatter
 from schemas.replies import failed
@@ -26,7 +27,6 @@ from schemas.requests import (
     SessionDescribe,
     ToolsCall,
     ToolsList,
-    explain,
     parse_request,
 )
 
