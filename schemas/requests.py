@@ -4,7 +4,7 @@ Requests that are addressed to a call carry a ``session_id`` and travel under th
 that are addressed to the cluster go to the ``queries`` queue and are answered by any worker.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 

@@ -154,8 +154,8 @@ class SyncSessionClient:
     """A connection to the workers of one prefix, for synchronous code. It can be used from many threads at once.
 
     It has the methods, arguments, results and errors of ``SessionClient``. ``with`` connects and disconnects it, and so
-    do ``connect`` and ``disconnect``. ``with`` blocks may be nested, and entered by several threads: leaving the last one
-    disconnects. Disconnecting also ends its thread. Callbacks run in the thread that called the method. Its methods
+    do ``connect`` and ``disconnect``. ``with`` blocks may be nested, and entered by several threads: leaving the last
+    one disconnects. Disconnecting also ends its thread. Callbacks run in the thread that called the method. Its methods
     block, so do not call them in an event loop.
 
     Args:

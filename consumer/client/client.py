@@ -50,9 +50,9 @@ TokenScope = Literal["mcp", "gateway"]
 class SessionClient(SessionMethods, ToolMethods, ServerMethods):
     """A connection to the workers of one prefix, for asyncio; safe for any number of requests at once.
 
-    ``async with`` connects and disconnects it. Such blocks may be nested, and entered by several tasks: leaving the last
-    one disconnects. When the connection is lost, it reconnects; requests that were in flight raise ``Disconnected``. The
-    client never repeats a request.
+    ``async with`` connects and disconnects it. Such blocks may be nested, and entered by several tasks: leaving the
+    last one disconnects. When the connection is lost, it reconnects; requests that were in flight raise
+    ``Disconnected``. The client never repeats a request.
 
     Every error of RabbitMQ or of a worker is a ``SessionsError``: the class of a worker's error code, or a
     ``ClientError`` when no worker answered. Each method can raise ``InvalidArgument`` and ``NotConnectedHere``. Each

@@ -19,7 +19,16 @@ from starlette.routing import Route
 from consumer.client import SessionClient
 from consumer.gateway import speech
 from consumer.gateway.access import basic_credentials
-from consumer.gateway.exchange import addressed, answer, body_of, check_charset, header, path_parameter, read_object, told
+from consumer.gateway.exchange import (
+    addressed,
+    answer,
+    body_of,
+    check_charset,
+    header,
+    path_parameter,
+    read_object,
+    told,
+)
 from consumer.gateway.known_services import KnownServices
 from consumer.gateway.problems import Refused
 from consumer.gateway.refusals import RefusalCounter

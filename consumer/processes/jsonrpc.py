@@ -168,7 +168,9 @@ def quoted(said: Any) -> str:
 
 def _check_bounds(data: bytes, longest: int | None, most: int) -> None:
     if longest is not None and len(data) > longest:
-        raise _TooLarge(f"it has {len(data)} bytes; {longest} are read at most (max_result)", size=len(data), limit=longest)
+        raise _TooLarge(
+            f"it has {len(data)} bytes; {longest} are read at most (max_result)", size=len(data), limit=longest
+        )
     if has_more_values(data, most):
         raise _TooLarge(f"it has more than {most} JSON values", limit=most)
 

@@ -84,8 +84,8 @@ class WorkerSettings(Section):
     id for each start."""
     tombstone: Seconds = 30.0
     """How long after a call's end no start opens the call again. A start that was sent in this time or earlier opens
-    nothing for ten minutes after the end. A call whose last session has ended keeps the answers of its tool calls for as
-    long."""
+    nothing for ten minutes after the end. A call whose last session has ended keeps the answers of its tool calls for
+    as long."""
     grace: Seconds = 5.0
     """How long a worker may take to reconnect before its calls are placed elsewhere. It must be the same on all workers
     of a prefix, because it is an argument of a queue."""

@@ -46,7 +46,7 @@ async def test_tasks_that_enter_it_at_once_share_one_connection(mcp: Cluster):
             await asyncio.sleep(pause)
             return len((await client.list_workers()).workers)
 
-    assert await asyncio.gather(ask(0), ask(0.5), ask(0.2)) == [1, 1, 1]
+    assert list(await asyncio.gather(ask(0), ask(0.5), ask(0.2))) == [1, 1, 1]
     assert not client.connected
 
 

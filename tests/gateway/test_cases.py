@@ -138,7 +138,7 @@ async def test_a_body_in_another_encoding_than_utf_8_is_refused_by_its_name(mcp:
             answer = await http.post(path, content=body, headers={"content-type": harmless})
             assert answer.status_code != 415, (path, harmless)
     event = {"content-type": "application/json; charset=iso-8859-1"}
-    body = '{"call_id": "c-1", "kind": "ended"}'.encode()
+    body = b'{"call_id": "c-1", "kind": "ended"}'
     assert (await http.post("/events", content=body, headers=event)).status_code != 415, "no event is lost for it"
 
 
