@@ -97,7 +97,11 @@ class PresenceRequest(Strict):
 
 
 class EndedCalls(Strict):
-    """Calls that have ended, with the time (s since the epoch), and calls that were opened again after their end."""
+    """Calls that have ended, each with the time (s since the epoch).
+
+    A call that ``lifted`` names, too, was opened again after its end, at that time. Older workers forget the end of
+    such a call whenever they hear of it. They themselves name it in ``lifted`` only.
+    """
 
     type: ClassVar[str] = "worker.endings"
     worker_id: WorkerId

@@ -82,6 +82,37 @@ async def test_an_end_that_is_told_again_by_who_did_not_hear_of_the_lifting_stay
     assert CALL in mine, "it has ended once more"
 
 
+async def test_an_opening_again_that_is_heard_of_late_does_not_lift_a_newer_end(mine: Endings):
+    lifted = time.time() - 2
+    told(mine, {CALL: lifted + 1})
+    told(mine, {CALL: lifted}, lifted=(CALL,), by="w-3")
+    assert CALL in mine
+    told(mine, {CALL: lifted + 1.5}, lifted=(CALL,), by="w-3")
+    assert CALL not in mine
+
+
+async def test_who_opens_a_call_again_or_ends_it_does_so_after_what_it_has_heard(mine: Endings):
+    told(mine, {CALL: time.time() + 2})
+    mine.lift(CALL)
+    assert CALL not in mine, "the other's clock is ahead"
+    mine.note(CALL)
+    assert CALL in mine
+
+
+async def test_an_older_worker_reads_that_a_call_was_opened_again():
+    async with simulated_link() as wire:
+        mine = Endings(WorkerId("w-1"), wire.names, wire.publisher, TOMBSTONE)
+        await wire.declare(Queue("w-3", "of this test"))
+        await (await wire.link.channel()).bind(Binding(wire.names.workers, "w-3"))
+        taken = await wire.consume("w-3")
+        mine.note(CALL)
+        mine.lift(CALL)
+        heard = EndedCalls.model_validate_json((await taken.next()).message.body)
+        assert heard.lifted == [CALL], "it forgets the end of whatever is named here"
+        assert list(heard.ended) == [CALL], "and newer ones learn when"
+        await mine.stop()
+
+
 async def test_what_was_heard_from_another_is_told_over_a_new_link():
     async with simulated_link() as wire:
         mine = Endings(WorkerId("w-1"), wire.names, wire.publisher, TOMBSTONE)

@@ -212,7 +212,7 @@ def _is_over(world: World, call: str) -> bool | None:
     if not ended:
         return False
     opened = world.people.opening.get(call)
-    if world.people.commanded(call) > min(ended) - 1.0:
+    if world.people.commanded(call) > max(ended) - 1.0:
         return None
     return True if not opened or max(opened) - max(ended) < LATE_START else None
 
@@ -258,11 +258,21 @@ def _is_known_to_be_over(world: World, call: str) -> bool:
     calm = not any(
         began <= ended + 3.0 and until >= ended - 8.0 for one in world.workers for began, until, _ in one.disturbed
     ) and not any(one.leaving_since is not None and one.leaving_since <= ended + 3.0 for one in world.workers)
+    if any(_has_heard(world, when, process) for when, at, process in world.heard_of_ends.get(call, ()) if at >= ended):
+        return True
     witnesses = (one for one in world.workers if one.running and one.started_at < ended - 3.0)
     if calm and any(all(until < ended for _, until, _ in one.disturbed) for one in witnesses):
         return True
     return any(
-        one.running and one.worker is not None and one.worker._parts.endings._ended_at.get(call) is not None
+        one.running and one.worker is not None and one.worker._parts.endings.ended_at(call) is not None
+        for one in world.workers
+    )
+
+
+def _has_heard(world: World, when: float, process: object) -> bool:
+    """Whether a process that is there was undisturbed when RabbitMQ had a report for it, and has been since."""
+    return any(
+        one.process is process and one.running and all(until < when for _, until, _ in one.disturbed)
         for one in world.workers
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from consumer.broker.outcome import Done
 from consumer.broker.supervisor import Supervisor
-from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.ended_calls import Change, Endings
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
@@ -32,7 +32,7 @@ from consumer.calls.placement.placer import Placer
 from consumer.calls.requests.idempotency import Answers, Claim, Identity
 from schemas import headers
 from schemas.events import EndReason
-from schemas.internal import Recipe
+from schemas.internal import EndedCalls, Recipe
 from schemas.replies import EndResult, succeeded
 from schemas.requests import ToolsCall
 from tests.simulation.orders import MENDED
@@ -467,3 +467,15 @@ def _ends_kept(put: Put) -> None:
 def _start_unknown(put: Put) -> None:
     for module in (placer, lifecycle):
         put(module, "started_at", lambda recipe, _given: started_at(recipe, {}))
+
+
+@_mutation("an opening again counts whenever it is heard of")
+def _lifted_late(put: Put) -> None:
+    hear = Endings.hear
+
+    def by_arrival(self: Any, delivery: Any) -> None:
+        hear(self, delivery)
+        for call_id in EndedCalls.model_validate_json(delivery.message.body).lifted:
+            self._changes.set(call_id, Change(self._now(call_id), lifted=True))
+
+    put(Endings, "hear", by_arrival)

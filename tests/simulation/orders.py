@@ -211,6 +211,18 @@ ORDERS = {
             _aim("mcp.session.created", "kill", delay=0.5, again=None),
         ),
     ),
+    "an opening again that is told behind a newer end": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # The placer stands still between opening the call again and telling of it. Meanwhile the call ends. Then the
+        # placer goes on, and both who have seen the end are killed. The third one has only heard of it.
+        calls={"c0": ((2.0, "end", {}), (4.0, "create", {}), (5.1, "end", {}), (8.0, "start", {"to": "1"}))},
+        faults=(
+            _aim("session.create placed", "freeze", lasts=1.35),
+            (5.8, "kill", {"which": 2, "again": None}),
+            (5.81, "kill", {"which": 0, "again": None}),
+        ),
+    ),
 }
 
 MENDED = {
@@ -230,5 +242,6 @@ MENDED = {
     "killed when it tells what ended meanwhile": "what ends while its worker is cut off is told without a recipe",
     "killed between created and terminal": "what ends before its recipe is told without one",
     "a late start whose owner dies before it hears of the end": "a recipe does not say when its start was sent",
+    "an opening again that is told behind a newer end": "an opening again counts whenever it is heard of",
 }
 """What an order leads to only with this mistake."""

@@ -17,7 +17,7 @@ from tests.simulation.broker.node import Node
 from tests.simulation.broker.stored import Published
 from tests.simulation.broker.timing import Delays
 from tests.simulation.world.faults import Faults
-from tests.simulation.world.loop import Process, SimulatedLoop
+from tests.simulation.world.loop import BEGINNING, EPOCH, Process, SimulatedLoop
 from tests.simulation.world.nature import Nature
 from tests.simulation.world.people import People
 from tests.simulation.world.plan import SPAN, Plan, Step
@@ -134,6 +134,8 @@ class World:
         self.problems: list[str] = []
         self.passed_on: set[str] = set()
         """Calls whose end has left the queue of raw events."""
+        self.heard_of_ends: dict[str, list[tuple[float, float, Any]]] = {}
+        """Of each call, what RabbitMQ had for whom of its ends: when, of which time at least, and the process."""
         self.recipe_was_held: dict[str, bool] = {}
         """Of each life whose end its owner has told: whether a connection of the owner had its recipe just then."""
         self.lost_server: set[str] = set()
@@ -161,12 +163,25 @@ class World:
     def _trace(self, who: str, method: str, args: tuple[Any, ...]) -> None:
         self._hash.update(f"{self.loop.time():.7f}{who}{method}{args[:2]!r}".encode())
 
-    def published(self, message: Published, _queues: list[str]) -> None:
+    def published(self, message: Published, queues: list[str]) -> None:
         """Note what the broker was given."""
         if message.properties.message_type == "call.ended":
             self.passed_on.add(message.routing_key)
         elif message.properties.message_type in TERMINAL:
             self._end_is_told(json.loads(message.body))
+        elif message.properties.message_type == "worker.endings":
+            self._end_of_call_is_told(json.loads(message.body), queues)
+
+    def _end_of_call_is_told(self, told: dict[str, Any], queues: list[str]) -> None:
+        ahead = max(self.plan.conditions.skews)
+        ends = {
+            call: at - EPOCH + BEGINNING - ahead for call, at in told["ended"].items() if call not in told["lifted"]
+        }
+        for queue in queues:
+            for consumer in self.node.queues[queue].consumers:
+                hearer = consumer.channel.client.simulated.owner
+                for call, at in ends.items():
+                    self.heard_of_ends.setdefault(call, []).append((self.loop.time(), at, hearer))
 
     def _end_is_told(self, event: dict[str, Any]) -> None:
         life, told = event["id"].encode(), event["data"]
