@@ -11,7 +11,7 @@ from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelClosed
 
 from consumer.broker.errors import BrokerUnavailable
-from consumer.broker.publish_channels import PublishingTerms
+from consumer.broker.publish_channels import PublishingTerms, Purpose
 from consumer.broker.raw_channels import RawChannel, closed, opened
 from consumer.concurrency.task_set import Tasks
 from consumer.observability.reasons import reason_of
@@ -114,13 +114,13 @@ class LentChannels:
         self._unconfirmed: RawChannel | None = None
         self._replacing = asyncio.Lock()
 
-    async def take(self, *, outbox: bool) -> aiormq.Channel:
-        """Lend a channel that nobody else uses.
+    async def take(self, purpose: Purpose) -> aiormq.Channel:
+        """Lend a channel that nobody else uses; any of them can carry a question, too.
 
         Raises:
             BrokerUnavailable: none was free in time, or none could be opened; nothing was sent.
         """
-        assert not outbox, "these channels keep no order"
+        assert purpose != "outbox", "these channels keep no order"
         try:
             async with self.terms.pending.bounded(TURN_TIMEOUT):
                 await self._room.acquire()
@@ -176,7 +176,3 @@ class LentChannels:
             if self._unconfirmed is None or self._unconfirmed[1].is_closed:
                 self._unconfirmed = await self._open(confirms=False)
             return self._unconfirmed[1]
-
-    def look(self) -> aiormq.Channel:
-        """Refuse: only workers ask questions there."""
-        raise NotImplementedError

@@ -8,7 +8,7 @@ affects no other publication (``lent_channels``).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -18,6 +18,13 @@ from consumer.broker.pending import Pending
 from consumer.broker.raw_channels import RawChannel, opened
 
 CONFIRM_CHANNELS = 2
+
+Purpose = Literal["message", "outbox", "question"]
+"""What a channel is taken for.
+
+``message`` is a publication with a confirm. ``outbox`` is one whose order must be kept. ``question`` asks the broker
+something that changes nothing, such as how many consumers a queue has.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +38,12 @@ class PublishingTerms:
 
 
 class PublishChannels(Protocol):
-    """The channels to publish on. Those with confirms are taken and given back; the one without is shared."""
+    """The channels to publish on. They are taken and given back, except the one without confirms, which is shared."""
 
     terms: PublishingTerms
 
-    async def take(self, *, outbox: bool) -> aiormq.Channel:
-        """Take a channel with confirms. The outbox has one of its own, because its order must be kept.
+    async def take(self, purpose: Purpose) -> aiormq.Channel:
+        """Take a channel.
 
         Raises:
             BrokerUnavailable: there is no connection; nothing was sent.
@@ -44,7 +51,7 @@ class PublishChannels(Protocol):
         ...
 
     def give_back(self, channel: aiormq.Channel, *, failed: bool) -> None:
-        """Give a channel back. ``failed`` says that its publication failed, or that the caller gave it up."""
+        """Give a channel back. ``failed`` says that its use failed, or that the caller gave it up."""
         ...
 
     async def unconfirmed(self) -> aiormq.Channel:
@@ -55,10 +62,6 @@ class PublishChannels(Protocol):
         """
         ...
 
-    def look(self) -> aiormq.Channel:
-        """Return the channel for questions to the broker, such as how many consumers a queue has."""
-        ...
-
 
 class SharedChannels:
     """A few channels that take turns. The loss of one is the loss of the link."""
@@ -66,7 +69,7 @@ class SharedChannels:
     def __init__(self, terms: PublishingTerms, confirm: Sequence[RawChannel], others: Sequence[RawChannel]) -> None:
         self.terms = terms
         self._confirm = confirm
-        self._outbox, self._unconfirmed, self._look = others
+        self._outbox, self._unconfirmed, self._question = others
         self._turn = 0
 
     @classmethod
@@ -86,10 +89,12 @@ class SharedChannels:
         confirm = [await one(confirms=True) for _ in range(CONFIRM_CHANNELS)]
         return cls(terms, confirm, [await one(confirms=confirms) for confirms in (True, False, False)])
 
-    async def take(self, *, outbox: bool) -> aiormq.Channel:
-        """Return the channel whose turn it is, or the outbox's."""
-        if outbox:
+    async def take(self, purpose: Purpose) -> aiormq.Channel:
+        """Return the outbox's channel, the one for questions, or the one with confirms whose turn it is."""
+        if purpose == "outbox":
             return self._outbox[1]
+        if purpose == "question":
+            return self._question[1]
         self._turn = (self._turn + 1) % len(self._confirm)
         return self._confirm[self._turn][1]
 
@@ -99,7 +104,3 @@ class SharedChannels:
     async def unconfirmed(self) -> aiormq.Channel:
         """Return the channel without confirms."""
         return self._unconfirmed[1]
-
-    def look(self) -> aiormq.Channel:
-        """Return the channel for questions."""
-        return self._look[1]

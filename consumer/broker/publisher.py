@@ -148,7 +148,7 @@ class Publisher:
         self, message: Message, exchange: str, routing_key: str, *, mandatory: bool, outbox: bool
     ) -> None:
         channels = self._get()
-        channel = await channels.take(outbox=outbox)
+        channel = await channels.take("outbox" if outbox else "message")
         failed = True
         try:
             with self._traced(message, exchange, routing_key) as trace:
@@ -228,14 +228,19 @@ class Publisher:
             BrokerUnavailable: there is no link, or no answer.
         """
         channels = self._get()
+        channel = await channels.take("question")
+        failed = True
         try:
             async with channels.terms.pending.bounded(LOOK_TIMEOUT):
-                looking = asyncio.ensure_future(channels.look().queue_declare(queue, passive=True))
+                looking = asyncio.ensure_future(channel.queue_declare(queue, passive=True))
                 looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # we may have given it up
                 with library_gives_up():
                     declared = await asyncio.shield(looking)
+            failed = False
         except Exception as error:
             raise BrokerUnavailable(
                 f"the broker did not say how many consumers {queue!r} has: {reason_of(error)}"
             ) from error
+        finally:
+            channels.give_back(channel, failed=failed)
         return declared.consumer_count or 0

@@ -5,8 +5,12 @@ import asyncio
 import pytest
 
 from consumer.broker.declare import consumers_of, exists
+from consumer.broker.errors import BrokerUnavailable
+from consumer.broker.lent_channels import MOST_LENT
 from consumer.broker.link import Link
-from consumer.broker.topology import Queue
+from consumer.broker.publisher import Publisher
+from consumer.broker.topology import Names, Queue
+from schemas.ids import WorkerId
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
@@ -59,3 +63,17 @@ async def test_who_asks_often_asks_on_one_channel(amqp_url: str, prefix: str):
         assert not link.lost.done()
     finally:
         await link.close()
+
+
+async def test_a_publisher_with_lent_channels_asks_on_one_of_them(link: Link, names: Names):
+    refusals = list[str]()
+    publisher = Publisher(refused=refusals.append)
+    publisher.attach(await link.publishing(refused=publisher.refused))
+    assert await publisher.consumers_of(names.unowned) == 0
+    await (await link.channel()).consume(names.unowned, lambda _: None)
+    for _ in range(2 * MOST_LENT):  # more than there are channels: a refusal gives its own back
+        with pytest.raises(BrokerUnavailable, match=r"NOT_FOUND"):
+            await publisher.consumers_of(names.inbox(WorkerId("nobody")))
+    assert await publisher.consumers_of(names.unowned) == 1
+    assert refusals == []
+    assert not link.lost.done()
