@@ -85,6 +85,10 @@ class _DirectReplyLookup(commands.Queue.Declare):
         """Accept every name."""
 
 
+def _ignored(_reason: str) -> None:
+    """Do nothing about the loss of a channel that may be lost."""
+
+
 def told(error: BaseException | None) -> str:
     """Return the text of an error to add to a reason; empty if the error has no text."""
     return f": {reason_of(error)}" if str(error or "") else ""
@@ -247,9 +251,7 @@ class Link:
         Raises:
             BrokerUnavailable: the connection is lost.
         """
-        assert self._consuming is not None, "open the link first"
-        pika = self._consuming.channel(publisher_confirms=False)
-        channel = Channel(pika, await opened(pika, self._pending), self._pending, self.fail, self.lost.done)
+        _, channel = await self._open_channel(self.fail, self.lost.done)
         await channel.prefetch(prefetch)
         return channel
 
@@ -260,10 +262,9 @@ class Link:
         Raises:
             BrokerUnavailable: the connection is lost.
         """
-        assert self._consuming is not None, "open the link first"
-        pika = self._consuming.channel(publisher_confirms=False)
+        pika, channel = await self._open_channel(_ignored)
         try:
-            yield Channel(pika, await opened(pika, self._pending), self._pending, lambda _: None)
+            yield channel
         finally:
             await self._close_channel(pika)
 
@@ -274,16 +275,14 @@ class Link:
         Raises:
             BrokerUnavailable: the connection is lost, or the channel is closed at the end of the block.
         """
-        assert self._consuming is not None, "open the link first"
-        pika = self._consuming.channel(publisher_confirms=False)
         kept = False
 
         def lost(reason: str) -> None:
             if kept:
                 self.fail(reason)
 
+        pika, channel = await self._open_channel(lost, self.lost.done)
         try:
-            channel = Channel(pika, await opened(pika, self._pending), self._pending, lost, self.lost.done)
             await channel.prefetch(MOST_HELD)
             yield channel
             if channel.is_closed:
@@ -300,13 +299,9 @@ class Link:
         Raises:
             BrokerUnavailable: the connection is lost.
         """
-        assert self._consuming is not None, "open the link first"
-        (pika, channel), self._asking = self._asking or (None, None), None
-        if pika is None or (channel is not None and channel.is_closed):
-            pika, channel = self._consuming.channel(publisher_confirms=False), None
+        idle, self._asking = self._asking, None
+        pika, channel = idle if idle is not None and not idle[1].is_closed else await self._open_channel(_ignored)
         try:
-            if channel is None:
-                channel = Channel(pika, await opened(pika, self._pending), self._pending, lambda _: None)
             yield channel
         except BaseException:  # an answer may be on its way still
             await self._close_channel(pika)
@@ -315,6 +310,23 @@ class Link:
             self._asking = pika, channel
         else:
             await self._close_channel(pika)  # two have asked at once
+
+    async def _open_channel(
+        self, on_loss: Callable[[str], None], is_lost: Callable[[], bool] = lambda: False
+    ) -> tuple[AbstractChannel, Channel]:
+        """Open a channel of the consuming connection. Return it with what closes it.
+
+        Raises:
+            BrokerUnavailable: the connection is lost.
+        """
+        assert self._consuming is not None, "open the link first"
+        pika = self._consuming.channel(publisher_confirms=False)
+        try:
+            raw = await opened(pika, self._pending)
+        except BaseException:
+            await self._close_channel(pika)
+            raise
+        return pika, Channel(pika, raw, self._pending, on_loss, is_lost)
 
     async def _close_channel(self, pika: AbstractChannel) -> None:
         """Close a channel, even if the caller is cancelled: aiormq would then send a second Channel.Close.
