@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.gateway.problems import Refused
-from consumer.gateway.refusals import RefusalCounter
+from consumer.observability.log_limiter import LogLimiter
 from consumer.settings.gateway_settings import ALL_SCOPES, GatewaySettings, Scope
 from consumer.tokens import TokenKeys, TokenRefused
 from schemas.ids import CallId, ServiceName
@@ -68,7 +68,7 @@ class Doorkeeper:
 
     def __init__(self, settings: GatewaySettings, keys: TokenKeys) -> None:
         self._open = not settings.guarded
-        self.refusals = RefusalCounter()
+        self.refusals = LogLimiter()
         self._keys = keys
         self._user = (settings.auth_user or "").encode()
         self._password = settings.auth_password.get_secret_value().encode() if settings.auth_password else None

@@ -13,9 +13,9 @@ from consumer.client import SessionClient
 from consumer.gateway.access import EVERYTHING, Grant
 from consumer.gateway.exchange import addressed, granted, told
 from consumer.gateway.problems import Refused
-from consumer.gateway.refusals import RefusalCounter
 from consumer.gateway.signatures import COVERS_URL, SCHEMES, Scheme, Signed
 from consumer.gateway.signatures.signed import without_credentials
+from consumer.observability.log_limiter import LogLimiter
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import PLATFORMS
 from schemas.calls import Platform
@@ -60,7 +60,7 @@ class Senders:
     def __init__(self, settings: GatewaySettings) -> None:
         self._guarded = settings.guarded
         self._checked = _checked(settings)
-        self._refusals = RefusalCounter()
+        self._refusals = LogLimiter()
 
     def identify(self, request: Request, body: bytes, platform: Platform = "signalwire") -> Sender:
         """Return the sender of a platform's webhook: the platform if one of its keys signed it, or who has credentials.

@@ -31,8 +31,8 @@ from consumer.gateway.exchange import (
 )
 from consumer.gateway.known_services import KnownServices
 from consumer.gateway.problems import Refused
-from consumer.gateway.refusals import RefusalCounter
 from consumer.gateway.senders import SIGNALWIRE, Sender, Senders
+from consumer.observability.log_limiter import LogLimiter
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.telephony import Translated, translate
 from schemas.base import Json
@@ -64,7 +64,7 @@ class Swaig:
         self._settings = settings
         self._senders = senders
         self._catalogue = catalogue
-        self._left_out = RefusalCounter()
+        self._left_out = LogLimiter()
 
     def routes(self) -> list[Route]:
         """Return the routes of this endpoint."""

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from consumer.client import InvalidKey, SessionClient, SyncSessionClient
 from consumer.gateway.gateway import Gateway
-from consumer.gateway.refusals import SAID_EVERY, RefusalCounter
+from consumer.observability.log_limiter import LOGGED_EVERY, LogLimiter
 from consumer.settings import Settings
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.tokens import KeyUnusable, TokenKeys, TokenRefused
@@ -253,10 +253,10 @@ async def test_why_a_request_is_not_authenticated_is_in_the_log_once_a_minute(mc
 def test_refusals_that_are_not_logged_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    counter = RefusalCounter()
+    counter = LogLimiter()
     assert [counter.due("a") for _ in range(3)] == [0, None, None]
     assert counter.due("b") == 0
-    now += SAID_EVERY
+    now += LOGGED_EVERY
     assert [counter.due("a"), counter.due("a"), counter.due("b")] == [2, None, 0]
 
 
