@@ -15,19 +15,13 @@ from consumer.broker.frames import SHORT, shortened
 from consumer.broker.message import Delivery, Message
 from consumer.broker.outcome import Done, Forward, Hold, Outcome, Requeue, ToDeadLetters
 from consumer.broker.publisher import Publisher
-from consumer.concurrency.expiring_dict import ExpiringDict
 from consumer.observability import metrics, tracing
+from consumer.observability.log_limiter import LogLimiter
 from consumer.observability.reasons import reason_of
 from schemas.errors import Internal, InvalidMessage
 from schemas.replies import REPLY_SUFFIX, Reply, failed
 
 log = structlog.get_logger(__name__)
-
-TELL_AGAIN = 60.0
-"""After how long (s) a reply address without a queue is logged again."""
-
-MOST_ADDRESSES = 1000
-"""How many such addresses are remembered. There is a limit because anybody can make some up."""
 
 PAUSE = 0.3
 """How long (s) to wait before a message that the broker refused is requeued."""
@@ -66,7 +60,7 @@ class Settler:
         self._dead_lettered = dead_lettered
         self._restore = restore
         self._restoring = asyncio.Lock()
-        self._dropped: ExpiringDict[bool] = ExpiringDict(TELL_AGAIN, MOST_ADDRESSES)
+        self._dropped_replies = LogLimiter()
 
     async def settle(self, delivery: Delivery, deciding: Awaitable[Outcome]) -> None:
         """Wait for the decision and carry it out. It raises nothing, except when it is cancelled.
@@ -216,8 +210,7 @@ class Settler:
         Every reply keeps this callback for a while (see ``returned``), so it holds no delivery, whose body may be
         large.
         """
-        if self._dropped.get(address) is None:
-            self._dropped.set(address, True)
+        if self._dropped_replies.due(address) is not None:
             log.warning("reply.dropped", type=message_type, reply_to=address, call_id=call, **about)
 
     async def _dead_letter(self, delivery: Delivery, reason: str, problem: str) -> None:

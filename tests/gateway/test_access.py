@@ -18,7 +18,6 @@ from structlog.testing import capture_logs
 
 from consumer.client import InvalidKey, SessionClient, SyncSessionClient
 from consumer.gateway.gateway import Gateway
-from consumer.observability.log_limiter import LOGGED_EVERY, LogLimiter
 from consumer.settings import Settings
 from consumer.settings.gateway_settings import GatewaySettings
 from consumer.tokens import KeyUnusable, TokenKeys, TokenRefused
@@ -248,16 +247,6 @@ async def test_why_a_request_is_not_authenticated_is_in_the_log_once_a_minute(mc
         assert (told["reason"], told["address"], told["path"]) == (reason, "198.51.100.7", "/services")
         assert "wr0ng" not in str(logs)
         assert wrong not in str(logs)
-
-
-def test_refusals_that_are_not_logged_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    counter = LogLimiter()
-    assert [counter.due("a") for _ in range(3)] == [0, None, None]
-    assert counter.due("b") == 0
-    now += LOGGED_EVERY
-    assert [counter.due("a"), counter.due("a"), counter.due("b")] == [2, None, 0]
 
 
 # Without credentials.
