@@ -1,7 +1,6 @@
 """What a service offers is known without a process, and known anew when it may have changed."""
 
 import asyncio
-import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -108,11 +107,12 @@ async def test_a_ttl_of_zero_is_what_servers_write_that_say_nothing(starts: list
 
 async def test_a_program_that_was_replaced_is_asked_anew(tmp_path: Path, starts: list[MCPClient]) -> None:
     script = tmp_path / "server.py"
-    shutil.copy(SERVERS / "echo.py", script)
+    script.write_text(f"import sys\nsys.path.insert(0, {str(SERVERS)!r})\nfrom echo import TOOLS, main\n\nmain()\n")
     async with MCPManager({"svc": service(command=[sys.executable, str(script)])}) as manager:
         old = await manager.create_client("svc")
         assert "renamed" not in await names(manager)
-        script.write_text(script.read_text().replace("def tool_counter(", "def tool_renamed("))
+        rename = 'TOOLS["renamed"] = TOOLS.pop("counter")'
+        script.write_text(script.read_text().replace("main()", f"{rename}\nmain()"))
         assert "renamed" in await names(manager)
         assert len(starts) == 2
         await old.call_tool("add_tool", {"name": "extra"})  # of the old edition: it tells nothing of the new one
