@@ -34,7 +34,7 @@ log = get_shared_logger(__name__)
 BACK_OFF = tenacity.wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.2)
 """The longest pauses between tries (s). They are well below the grace, after which this worker counts as dead."""
 
-PATIENCE = 5.0
+HANDSHAKE_TIMEOUT = 5.0
 """How long (s) the broker may take to accept the first connection, even if the configured time is shorter."""
 
 ATTACH_TIMEOUT = 60.0
@@ -166,7 +166,7 @@ class Supervisor:
     async def run(self, *, connect_timeout: float) -> None:
         """Run until cancelled.
 
-        A broker that accepts the connection gets at least ``PATIENCE`` seconds to finish the handshake.
+        A broker that accepts the connection gets at least ``HANDSHAKE_TIMEOUT`` seconds to finish the handshake.
 
         Raises:
             BrokerUnreachable: no first link within ``connect_timeout`` seconds.
@@ -193,7 +193,7 @@ class Supervisor:
             reraise=True,
         )
         try:
-            link: Link = await first(self._open, min(CONNECT_TIMEOUT, max(PATIENCE, connect_timeout)))
+            link: Link = await first(self._open, min(CONNECT_TIMEOUT, max(HANDSHAKE_TIMEOUT, connect_timeout)))
         except Exception as error:
             raise unreachable(error, where, f" within {connect_timeout:g} s") from error
         while True:

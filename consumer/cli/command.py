@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from consumer.settings import Settings
 
 CONNECT_TIMEOUT = 1.0
-"""How long (s) a command retries a broker that refuses connections; one that accepts them has ``PATIENCE``."""
+"""How long (s) a command retries a broker that refuses connections.
+
+One that accepts them has ``HANDSHAKE_TIMEOUT``.
+"""
 
 _PANEL = "Everywhere"
 
@@ -128,11 +131,11 @@ class Invocation:
             BrokerRefused: it refuses the login.
         """
         from consumer.broker.link import Link
-        from consumer.broker.supervisor import PATIENCE, unreachable
+        from consumer.broker.supervisor import HANDSHAKE_TIMEOUT, unreachable
         from consumer.broker.url import place_of
 
         url = self.settings().amqp_url
-        link = Link(url.get_secret_value(), f"mcp-sessions {name}", connect_timeout=PATIENCE)
+        link = Link(url.get_secret_value(), f"mcp-sessions {name}", connect_timeout=HANDSHAKE_TIMEOUT)
         try:
             try:
                 await link.open()

@@ -23,8 +23,8 @@ FRESH: Final = 30.0
 OLD: Final = 300.0
 """From which age (s) on an answer is renewed before it is used."""
 
-PATIENCE: Final = 5.0
-"""How long (s) a service is waited for where several are looked through."""
+ANSWER_TIMEOUT: Final = 5.0
+"""How long (s) to wait for each service when several are asked at once."""
 
 RETRY: Final = 2.0
 """After how long (s) a starting gateway asks again if no worker answers."""
@@ -62,7 +62,8 @@ class _Remembered(Generic[T]):
     async def soon(self) -> T | SessionsError:
         """Return the last answer, or the error if there is none.
 
-        It waits for ``PATIENCE`` from when the workers were asked, and not at all if they had no answer the last time.
+        It waits until ``ANSWER_TIMEOUT`` after the workers were asked. If they had no answer the last time, it does not
+        wait.
         """
         known = self.known()
         if known is not None:
@@ -70,11 +71,11 @@ class _Remembered(Generic[T]):
         if self._error is not None:
             return self._error
         asking = self._renewal()
-        await asyncio.wait([asking], timeout=max(self._asked_at + PATIENCE - time.monotonic(), 0))
+        await asyncio.wait([asking], timeout=max(self._asked_at + ANSWER_TIMEOUT - time.monotonic(), 0))
         if self._answer is not None:
             return self._answer
         failure = asking.exception() if asking.done() and not asking.cancelled() else None
-        late = NoReply(f"its server has not answered within {PATIENCE:g} s")
+        late = NoReply(f"its server has not answered within {ANSWER_TIMEOUT:g} s")
         return failure if isinstance(failure, SessionsError) else late
 
     def _renewal(self) -> "asyncio.Task[T]":
@@ -149,7 +150,7 @@ class KnownServices:
     async def tools_of(self, services: Iterable[str]) -> dict[str, list[Tool] | SessionsError]:
         """Return the tools of each service, or why they cannot be listed.
 
-        The services are asked at the same time. One that does not answer is waited for ``PATIENCE`` (s), and only once.
+        All services are asked at the same time. One that does not answer has ``ANSWER_TIMEOUT`` seconds, once.
 
         Raises:
             SessionsError: it is not known which services there are.

@@ -77,7 +77,7 @@ def test_an_alias_is_found(line: str, aliases: list[str]) -> None:
 
 RETIRED = {
     r"parking\b|\bparked\b(?!-at)": "dead letter",
-    r"\bpatience\b|_PATIENCE\b": "timeout",
+    r"(?i)(\b|_)patience\b": "timeout",
     r"\b(durable|fast) lane\b": "the sessions or the requests exchange",
 }
 """Words that stood beside another one for the same thing, and the one that stayed."""
