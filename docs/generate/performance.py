@@ -20,8 +20,8 @@ UNTIDY = 0.5
 FRONT = (
     ("http", "one tool call, worker --gateway", "one tool call over HTTP"),
     ("http", "tool calls, 48 callers on 12 sessions, worker --gateway", "tool calls by 48 callers at once"),
-    ("starts", "SDK, forked", "opening a session (MCP SDK's server, in mcp-sessions' fork server)"),
-    ("bursts", "32 creates at once, standard library, forked", "opening 32 sessions at once (in the fork server)"),
+    ("starts", "SDK, forked", "opening a session (server with the MCP SDK, forked by mcp-sessions)"),
+    ("bursts", "32 creates at once, standard library, forked", "opening 32 sessions at once (forked by mcp-sessions)"),
     ("bursts", "32 closes at once, standard library, forked", "closing 32 sessions at once"),
 )
 """The figures on the front page: subject, figure, and what a reader who is new calls it."""
