@@ -120,7 +120,7 @@ class RecipeState:
         return {revision for revision in self.away if life in self.lives[revision]}
 
     def stop_waiting(self) -> None:
-        """Stop waiting for recipes that the broker took back: a placer dropped them, or the broker holds them."""
+        """Stop waiting for recipes that the broker took back: a placer dropped them, or the broker delays them."""
         for revision in self.given_back:
             self.lives.pop(revision, None)
         self.given_back.clear()

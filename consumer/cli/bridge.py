@@ -30,7 +30,9 @@ def asterisk(
     user: Annotated[
         str | None, typer.Option(metavar="NAME", help="The Asterisk user. The password is a setting.")
     ] = None,
-    application: Annotated[str | None, typer.Option("--app", metavar="NAME", help="The ARI application.")] = None,
+    application: Annotated[
+        str | None, typer.Option("--app", metavar="NAME", help="The name under which the bridge registers with ARI.")
+    ] = None,
 ) -> None:
     """Publish the call events of an Asterisk until SIGTERM or Ctrl-C, from ARI's WebSocket or the manager interface.
 

@@ -22,7 +22,8 @@ def mint(
         typer.Option("--service", metavar="NAME", help="A service that the token allows. Default: all."),
     ] = None,
     scope: Annotated[
-        list[str] | None, typer.Option("--scope", metavar="SCOPE", help="mcp or gateway. Default: both.")
+        list[str] | None,
+        typer.Option("--scope", metavar="SCOPE", help="An interface that it allows: mcp or gateway. Default: both."),
     ] = None,
     lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="How long the token is valid.", min=1)] = 14_400,
 ) -> None:

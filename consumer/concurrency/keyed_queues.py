@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class KeyedQueues:
-    """A lane, first in and first out, for each key that has work; an idle key costs nothing."""
+    """Runs the work of each key on a lane, in the order in which it was submitted.
+
+    A key without work has no lane and uses no memory.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -40,7 +40,7 @@ def bounds_of(settings: GatewaySettings) -> ConnectionBounds:
 
 
 class HttpServer:
-    """Serves from ``open`` to ``close``."""
+    """Serves HTTP requests from ``open`` until ``close``."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class TodoServer(MCPServer):
     """An MCP server whose tools fail with a sentence that an agent can say."""
 
     async def call_tool(self, *arguments: Any, **more: Any) -> Any:
-        """Call a tool, and raise the tool's own sentence without what the SDK writes before it."""
+        """Call a tool. An error has the tool's own message, without the words that the SDK puts before it."""
         try:
             return await super().call_tool(*arguments, **more)
         except UnexpectedToolError:

@@ -86,7 +86,7 @@ class StaticToken(Section):
     @classmethod
     def _of_a_token(cls, digest: str) -> str:
         if digest.lower() == hashlib.sha256(b"").hexdigest():
-            raise ValueError("is the SHA-256 of an empty text: the variable TOKEN was not set where it was made")
+            raise ValueError("is the SHA-256 of an empty text: TOKEN was not set when the digest was computed")
         return digest
 
     @model_validator(mode="after")

@@ -132,7 +132,10 @@ def sip_headers(headers: object) -> Iterator[tuple[str, object]]:
 
 
 def attributes(pairs: Iterable[tuple[str, object]]) -> Json:
-    """Return named scalars as short text, without empty ones, lists of scalars joined. The first of a name wins."""
+    """Return named values as short texts.
+
+    Empty values are left out, and a list of scalars becomes one text. If a name occurs twice, the first value counts.
+    """
     found: Json = {}
     for name, value in pairs:
         if len(found) == MAX_ATTRIBUTES:

@@ -161,7 +161,10 @@ class Consumers:
         return "recipes" if self._owned_calls.needs_recipes else None
 
     async def _delete_if_empty(self) -> str | None:
-        """Delete the inbox if it has no message; quorum queues know no such option. Return why it could not be."""
+        """Delete the inbox if it has no message. Return why not, if it stays.
+
+        Quorum queues do not support ``if_empty``.
+        """
         control = self._control
         queue = inbox(self._names, self._worker_id)
         try:

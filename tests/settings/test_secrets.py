@@ -62,7 +62,7 @@ def test_a_token_is_no_hash_of_nothing(tmp_path: Path) -> None:
     token = {"name": "a", "sha256": hashlib.sha256(b"").hexdigest().upper(), "scopes": ["events"]}
     [(key, problem)] = faults_of(tmp_path, {"gateway": {"tokens": [token]}}).items()
     assert key == "gateway.tokens[0].sha256"
-    assert problem == "is the SHA-256 of an empty text: the variable TOKEN was not set where it was made"
+    assert problem == "is the SHA-256 of an empty text: TOKEN was not set when the digest was computed"
 
 
 def secrets_in(model: type[BaseModel], path: str) -> Iterator[str]:

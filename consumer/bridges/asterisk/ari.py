@@ -171,4 +171,4 @@ def _refusal(status: int, user: str) -> Exception:
                 "there is no ARI at this address (404): is res_ari loaded, and does http.conf set a prefix?"
             )
         case _:
-            return PbxUnreachable(f"ARI answers with {status}")
+            return PbxUnreachable(f"ARI answered with the HTTP status {status}")

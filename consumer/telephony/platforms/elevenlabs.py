@@ -70,7 +70,7 @@ def _report(payload: Payload, data: Payload) -> Translated:
 
 
 def _failure(payload: Payload, data: Payload) -> Translated:
-    """Translate an outbound call that was not answered. The telephone provider's own callback is inside."""
+    """Translate an outbound call that was not answered. The event contains the phone provider's own callback."""
     body = values.mapping(values.mapping(data.get("metadata")).get("body"))
     return values.translated(
         SOURCE,
