@@ -1,6 +1,6 @@
 """How a worker shuts down: a fixed sequence, with time budgets (s) that ``consumer.worker.budgets`` adds up.
 
-1. report it: presence and ``worker.draining``; place nothing more             1
+1. report it: presence and ``worker.draining``; leave placing to others        1
 2. with ``drain = "wait"``, wait for calls to end                              of ``drain_timeout``
 3. stop consuming raw events and cluster requests, finish the received ones    3
 4. hand over or close every call                                              the rest of ``drain_timeout`` (15)
@@ -13,8 +13,10 @@ Their sum with the default ``drain_timeout`` stays under the 30 s that Heroku gi
 A second signal makes it hurry (``consumer.worker.stop_signals``): running and waiting tool calls are given up.
 
 In step 2 the calls are left to end by themselves, as long as ``drain_timeout`` leaves time to hand the rest over.
-Meanwhile the worker places no calls and gets none. It still handles raw events, because it may be the only worker that
-can handle the ends of its calls. In this step a second signal ends the waiting, and a third one makes it hurry.
+Meanwhile the worker gets no calls. It still handles raw events, because it may be the only worker that can handle the
+ends of its calls. For the same reason it is the placer if there is no other: after a lost link, the recipes of its
+calls and the requests to them go through the placer. What needs room waits there for another worker. In this step a
+second signal ends the waiting, and a third one makes it hurry.
 """
 
 import asyncio
@@ -24,9 +26,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from consumer.calls.context import ToolProcess
 from consumer.concurrency.task_set import Tasks, cancel_and_wait
-from consumer.sessions import SessionManager
 from consumer.worker.budgets import FLUSH_TIMEOUT, INBOX_TIMEOUT, OTHER_NODES, TAKEN_TIMEOUT
 from consumer.worker.consumers import Consumers
 from consumer.worker.exit_codes import WorkerExit
@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 HAND_OVER = 15.0
 """The part (s) of ``drain_timeout`` that is kept for handing calls over after the wait; at most half of it."""
+
+LOOK_EVERY = 0.25
+"""How often (s) is looked whether all ends are reported."""
 
 T = TypeVar("T")
 
@@ -47,10 +50,11 @@ async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio
     tasks.start(parts.mcp.cool_down(), "cool-down")
     await parts.reports.announce()
     await parts.presence.refreshed()  # for it has to be known who can take the calls over
-    await consumers.shared.stop_placing()
     budget = parts.settings.worker.drain_timeout
     if parts.settings.worker.drain == "wait":
-        budget -= await _wait_for_calls(parts.sessions, parts.room_freed, budget - min(HAND_OVER, budget / 2), hurry)
+        await consumers.shared.place_last()
+        budget -= await _wait_for_calls(parts, budget - min(HAND_OVER, budget / 2), hurry)
+    await consumers.shared.stop_placing()
     await consumers.shared.stop_taking(TAKEN_TIMEOUT)
     in_time = bool(await _until_hurried(parts.owner.leave(parts.presence.others_ready(parts.worker_id), budget), hurry))
     await parts.sessions.shutdown()
@@ -68,15 +72,19 @@ async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio
     return WorkerExit.DRAINED if drained else WorkerExit.DRAIN_TIMED_OUT
 
 
-async def _wait_for_calls(
-    sessions: SessionManager[ToolProcess], room_freed: asyncio.Event, timeout: float, hurry: asyncio.Event
-) -> float:
-    """Wait at most ``timeout`` seconds until no session is open. Return how long (s) it took."""
+async def _wait_for_calls(parts: Parts, timeout: float, hurry: asyncio.Event) -> float:
+    """Wait at most ``timeout`` seconds until no session is open and all ends are reported. Return how long (s) it took.
+
+    An end that waits for its recipe after a lost link would be left to a placer, which may come much later.
+    """
+    sessions, owned_calls = parts.sessions, parts.ownership.owned_calls
 
     async def none_left() -> None:
-        while sessions.count():
-            room_freed.clear()
-            await room_freed.wait()
+        while sessions.count() or owned_calls.pending_events:
+            parts.room_freed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await parts.room_freed.wait()
 
     loop = asyncio.get_running_loop()
     began = loop.time()

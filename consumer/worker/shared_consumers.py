@@ -32,18 +32,16 @@ class SharedConsumers:
         self._prefetch = prefetch
         self._channels: dict[str, Channel] = {}
         self._consumer_tags: dict[str, str] = {}
+        self._link: Link | None = None
         self._places = True
         self._takes = True
 
     async def attach(self, link: Link) -> None:
         """Consume on a new link, except from queues that this worker has stopped consuming as it leaves."""
         names, before = self._names, self._gate.before
+        self._link = link
         if self._places:
-            unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
-            self._placer.attach(unowned)
-            self._consumer_tags["unowned"] = await unowned.consume(names.unowned, before(self._placer.take))
-            if not self._places:  # it was asked to stop meanwhile
-                await self._give_back("unowned")
+            await self._place(link)
         if self._takes:
             calls = await self._channel(link, "calls", prefetch=self._prefetch)
             queries = await self._channel(link, "queries", prefetch=self._prefetch)
@@ -52,22 +50,44 @@ class SharedConsumers:
             if not self._takes:
                 await self._give_back("calls", "queries")
 
+    async def _place(self, link: Link) -> None:
+        unowned = await self._channel(link, "unowned", prefetch=PLACED_AT_ONCE)
+        self._placer.attach(unowned)
+        self._consumer_tags["unowned"] = await unowned.consume(
+            self._names.unowned, self._gate.before(self._placer.take)
+        )
+        if not self._places:  # it was asked to stop meanwhile
+            await self._give_back("unowned")
+
     async def _channel(self, link: Link, name: str, *, prefetch: int) -> Channel:
         self._channels[name] = channel = await link.channel(prefetch=prefetch)
         return channel
 
     async def detached(self) -> None:
         """Note that the link is lost, with everything in progress on it."""
-        self._channels, self._consumer_tags = {}, {}
+        self._channels, self._consumer_tags, self._link = {}, {}, None
         await self._placer.detach()
         await self._intake.detach()
         await self._queries.detach()
 
     # Leaving.
 
+    async def place_last(self) -> None:
+        """Leave placing to another worker if there is one, and go on otherwise.
+
+        RabbitMQ makes that consumer the placer which has waited longest. So this worker consumes anew.
+        """
+        await self._resign()
+        if self._link is not None:
+            with suppress(BrokerError):  # the next link consumes
+                await self._place(self._link)
+
     async def stop_placing(self) -> None:
         """Stop being the placer, for good."""
         self._places = False
+        await self._resign()
+
+    async def _resign(self) -> None:
         await self._placer.resign(0.5)
         # Closed, not cancelled: the next placer gets what is unacknowledged back in order, and nothing before that.
         await self._give_back("unowned")

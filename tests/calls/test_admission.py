@@ -116,8 +116,6 @@ async def test_room_is_given_to_those_who_wait_longest(presence):
 
 async def test_a_full_service_and_a_full_cluster_are_told_apart(presence):
     admission = Admission(presence)
-    with pytest.raises(Capacity):
-        await admission.admit((ECHO,), until=soon())
     presence.heard(report("a", echo=5), ME)
     with pytest.raises(ServiceSessionLimit, match="echo"):
         await admission.admit((ECHO,), until=soon())

@@ -1,11 +1,13 @@
-"""What the placer does with the deadline of a request that opens its session."""
+"""What the placer does with the deadline of a request that opens its session, and how long a start waits."""
 
 import pytest
 
 from schemas import headers
 from schemas.base import Json
-from tests.calls.placing import CALL, ECHO, placing
-from tests.virtual_time import in_virtual_time, moment
+from schemas.ids import CallId
+from schemas.requests import CallStarted
+from tests.calls.placing import CALL, ECHO, LONG, OTHER, OWNER, placing
+from tests.virtual_time import in_virtual_time, moment, passes
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,19 @@ async def test_the_earlier_of_a_requests_deadlines_goes_on_to_the_owner():
         await scene.call_tool(fields={"service_name": ECHO, "timeout": 7}, given=ahead)
         given = (await scene.arrived()).message.headers
         assert int(given[headers.DEADLINE]) / 1000 == pytest.approx(began + 3, abs=0.1)
+
+
+@in_virtual_time
+async def test_where_all_workers_leave_a_start_waits_for_another_and_a_use_is_refused_in_time():
+    async with placing() as scene:
+        scene.workers.report(OWNER, state="draining")
+        await scene.start()
+        other = CallId("c-2")
+        await scene.call_tool(call=other, fields={"session_id": other, "service_name": ECHO})
+        assert await scene.refused() == "CAPACITY", "it may be executed once at most, so no other placer may get it"
+        await passes(LONG)
+        assert scene.told() == [(other, "rejected")], "nobody can say that there is no room"
+        scene.workers.report(OTHER)
+        scene.placer.look_for_room()
+        assert (await scene.arrived(OTHER)).type == CallStarted.type
+        await scene.nothing_more()

@@ -223,6 +223,26 @@ ORDERS = {
             (5.81, "kill", {"which": 0, "again": None}),
         ),
     ),
+    "the last worker has a new link while it waits for its calls to end": Plan(
+        seed=1,
+        conditions=Conditions(workers=1, late=0.0, drain="wait"),
+        # It waits from 4.0 to 9.0. Tool calls come before it knows over its new link that the call is still its own.
+        calls={"c0": ((2.0, "start", {"to": "1"}), *((5.01 + 0.005 * number, "tool", {}) for number in range(80)))},
+        faults=(
+            (4.0, "leave", {"which": 0, "alone": True}),
+            (5.0, "cut", {"which": 0, "how": "both", "away": 0.0, "sharp": True}),
+        ),
+    ),
+    "a session of the last worker ends while its recipe is away": Plan(
+        seed=1,
+        conditions=Conditions(workers=1, late=0.0, drain="wait"),
+        # It waits from 4.0 to 9.0. The session is idle at 5.5, and its recipe is an orphan until 6.1.
+        calls={"c0": ((1.5, "start", {"to": "3"}),)},
+        faults=(
+            (4.0, "leave", {"which": 0, "alone": True}),
+            (4.1, "cut", {"which": 0, "how": "both", "away": 1.0, "sharp": True}),
+        ),
+    ),
 }
 
 MENDED = {

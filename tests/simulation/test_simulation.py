@@ -131,6 +131,16 @@ def test_orders_that_were_holes_once_are_holes_only_with_their_mistakes():
     simulate("--seeds", "4", "--mutations", *MENDED.values())
 
 
+def test_the_last_worker_that_waits_for_its_calls_answers_and_tells_of_ends_over_a_new_link():
+    asked, ended = (
+        "the last worker has a new link while it waits for its calls to end",
+        "a session of the last worker ends while its recipe is away",
+    )
+    told = simulate("--order", asked, ended, "--seeds", "4")
+    assert re.search(f"^{asked}: .* requests answered 320,.* tool calls executed 320,", told, re.MULTILINE), told
+    assert re.search(f"^{ended}: .* expired 4,", told, re.MULTILINE), told
+
+
 def test_in_two_orders_a_call_comes_back_that_had_ended():
     told = simulate("--order", "ended while its recipe was away", "closed by command")
     assert re.search("^ended while its recipe was away: .* created 2,.* lost 1,", told, re.MULTILINE), told

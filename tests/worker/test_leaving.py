@@ -117,7 +117,7 @@ async def test_who_waits_keeps_its_calls_until_they_end_and_takes_their_ends():
         await scene.other_reports()
         leaving = Leaving(scene)
         await passes(HALF / 2)
-        assert scene.consumed() == {"calls", "queries"}, "a call event may be the end of one of them"
+        assert scene.consumed() == {"unowned", "calls", "queries"}, "there may be no other worker for what these bring"
         assert scene.parts.sessions.count() == 1
         event = CallEvent(call_id=CALL, kind=CallKind.ENDED, source="test")
         await scene.send("", event.model_dump(mode="json", exclude_none=True), exchange=scene.wire.names.calls)

@@ -158,8 +158,8 @@ async def test_a_link_that_comes_while_the_worker_waits_brings_what_it_takes_unt
         await passes(15)
         assert one.consumed
         names, queues = Names(), one.node.queues
-        assert not queues[names.unowned].consumers, "it places no calls any more"
-        assert all(len(queues[name].consumers) == 1 for name in (names.calls, names.queries)), "it has calls that end"
+        shared = (names.unowned, names.calls, names.queries)
+        assert all(len(queues[name].consumers) == 1 for name in shared), "there may be no other worker"
         await one.running
 
 

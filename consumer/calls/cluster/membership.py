@@ -326,6 +326,11 @@ class Presence:
             if heard and fresh and seen.info.state == "ready":
                 yield seen
 
+    @property
+    def any_ready(self) -> bool:
+        """Whether any worker may get calls."""
+        return next(self.ready(), None) is not None
+
     def others_ready(self, worker_id: WorkerId) -> bool:
         """Whether another worker could take calls over."""
         return any(seen.info.worker_id != worker_id for seen in self.ready())

@@ -32,11 +32,11 @@ class Admission:
         self._lines: dict[Services, dict[_Waiter, None]] = {}
 
     async def admit(
-        self, services: Services, *, until: float, without: Collection[WorkerId] = ()
+        self, services: Services, *, until: float | None, without: Collection[WorkerId] = ()
     ) -> tuple[WorkerId, int]:
         """Return the chosen worker and the number of the placement, which counts as its load from now on.
 
-        ``until`` is a moment of the event loop's clock.
+        ``until`` is a moment of the event loop's clock. None: the caller waits until there is room.
 
         Raises:
             ServiceSessionLimit: there is room, but not for one of these services.

@@ -79,6 +79,11 @@ class Admit:
     timeout: float | None = None
     """How long (s) its caller waits, if the wait for room is a part of that."""
 
+    @property
+    def comes_again(self) -> bool:
+        """Whether the next placer may handle the message if this one keeps it: it is no use of a session."""
+        return self.commanded or not self.named
+
 
 @dataclass(frozen=True, slots=True)
 class EndCall:

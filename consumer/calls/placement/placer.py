@@ -315,7 +315,9 @@ class Placer:
             left = deadline_of(delivery, decision.timeout) - time.monotonic()
             deadline[headers.DEADLINE] = headers.milliseconds(now + left)
         try:
-            placement = await self._find_room(services, until, now, without)
+            # Where all workers leave, none can say that there is no room, and what comes again waits for another one.
+            limited = self._presence.any_ready or not decision.comes_again
+            placement = await self._find_room(services, until if limited else math.inf, now, without)
         except LimitReached as error:
             roomy = self._admission.with_room(services, without)
             if 0 < len(roomy) < len(services):  # the owner rejects what it cannot open
@@ -332,7 +334,7 @@ class Placer:
     ) -> Placement:
         if without and until <= now:
             raise Capacity("every worker is full; another call took the last place")
-        loop_until = asyncio.get_running_loop().time() + until - now
+        loop_until = None if until == math.inf else asyncio.get_running_loop().time() + until - now
         worker, number = await self._admission.admit(services, until=loop_until, without=without)
         return Placement(worker, number)
 

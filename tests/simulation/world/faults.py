@@ -122,7 +122,7 @@ class Faults:
         victim = self._victim(more)
         if victim is None or victim.leaving_since is not None:
             return False
-        if sum(one.serving for one in self._world.workers) < 2:
+        if sum(one.serving for one in self._world.workers) < 2 and not more.get("alone"):
             self._world.start_worker()
         self.send_home(victim)
         return True
