@@ -1,11 +1,10 @@
 """The requests that a server has not answered yet. Matches each response with its request."""
 
-from collections.abc import Callable
-
 from mcp.shared.dispatcher import coerce_request_id
 from mcp_types import METHOD_NOT_FOUND, JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, RequestId
 
 from consumer.processes.jsonrpc import Answer, failure, quoted
+from consumer.processes.stdio.short_way import FIRST_ID
 
 
 class OpenRequests:
@@ -14,8 +13,7 @@ class OpenRequests:
     def __init__(self) -> None:
         self._open: set[RequestId] = set()
         self._newest = 0
-        self.apart: Callable[[RequestId], bool] = lambda _: False
-        """Whether an id was used by a request outside the SDK."""
+        self._newest_of_short_way = FIRST_ID
 
     def sent(self, message: JSONRPCMessage) -> None:
         """Note a message that is sent."""
@@ -24,8 +22,6 @@ class OpenRequests:
                 if method == "initialize":
                     self._open.clear()  # the question about the era, whose answer nobody waits for any more
                 self.opened(request_id)
-                if isinstance(request_id, int):
-                    self._newest = max(self._newest, request_id)
             case JSONRPCNotification(method="notifications/cancelled", params={"requestId": int() | str() as given_up}):
                 self.given_up(given_up)
             case _:
@@ -34,6 +30,11 @@ class OpenRequests:
     def opened(self, request_id: RequestId) -> None:
         """Note a request that is sent."""
         self._open.add(request_id)
+        if isinstance(request_id, int):
+            if request_id > FIRST_ID:
+                self._newest_of_short_way = max(self._newest_of_short_way, request_id)
+            else:
+                self._newest = max(self._newest, request_id)
 
     def given_up(self, request_id: RequestId) -> None:
         """Note that no caller waits for a request any more."""
@@ -51,7 +52,7 @@ class OpenRequests:
         if request_id in self._open:
             self._open.discard(request_id)
             return answer
-        if isinstance(request_id, int) and (0 < request_id <= self._newest or self.apart(request_id)):
+        if isinstance(request_id, int) and self._was_sent(request_id):
             return answer  # too late: its caller has gone
         if request_id is None and isinstance(answer, JSONRPCError) and answer.error.code == METHOD_NOT_FOUND:
             return None
@@ -61,3 +62,6 @@ class OpenRequests:
         if isinstance(answer, JSONRPCError):
             return answer.model_copy(update={"id": only})
         return failure(only, f"the server answered a request that was not sent, {quoted(answer.id)}")
+
+    def _was_sent(self, request_id: int) -> bool:
+        return 0 < request_id <= self._newest or FIRST_ID < request_id <= self._newest_of_short_way

@@ -75,7 +75,7 @@ class ShortWay:
         result: dict[str, Any] = answer.result
         return result
 
-    def gave_out(self, request_id: RequestId) -> bool:
+    def _gave_out(self, request_id: RequestId) -> bool:
         """Return whether a request of this path had this id."""
         return isinstance(request_id, int) and FIRST_ID < request_id <= self._newest
 
@@ -84,7 +84,7 @@ class ShortWay:
         if not isinstance(message, JSONRPCResponse | JSONRPCError) or message.id is None:
             return False
         request_id = coerce_request_id(message.id)
-        if not self.gave_out(request_id):
+        if not self._gave_out(request_id):
             return False
         waiting = self._open.get(int(request_id))
         if waiting is not None and not waiting.done():  # else it is too late: its caller has gone

@@ -309,7 +309,6 @@ async def stdio_transport(
     requests = OpenRequests()
     stdin = StdinStream(process, requests)
     short_way = ShortWay(stdin)
-    requests.apart = short_way.gave_out
     stdout = StdoutStream(process, requests, short_way, line_cap, longest)
     try:
         yield stdout, stdin, short_way
