@@ -8,6 +8,7 @@ microseconds.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Generic, Literal, TypeVar
@@ -206,14 +207,23 @@ class _States(Collector, Generic[S]):
 
     def __init__(self, kind: type[S]) -> None:
         self._kind: type[S] = kind
-        self.look: Callable[[], S] | None = None
+        self._read: Callable[[], S] | None = None
+
+    @contextmanager
+    def supplied_by(self, read: Callable[[], S]) -> Iterator[None]:
+        """Show what ``read`` returns at each scrape within this block."""
+        self._read = read
+        try:
+            yield
+        finally:
+            self._read = None
 
     def describe(self) -> Iterator[Metric]:
         for one in fields(self._kind):
             yield _gauge(one.metadata["gauge"])
 
     def collect(self) -> Iterator[Metric]:
-        state = self.look() if self.look is not None else None
+        state = self._read() if self._read is not None else None
         for one in fields(self._kind):
             gauge = _gauge(one.metadata["gauge"])
             match getattr(state, one.name, None):
@@ -232,10 +242,10 @@ def _gauge(declared: Declared) -> GaugeMetricFamily:
 
 
 STATE = _States(State)
-"""The gauges of the worker in this process, which sets ``look``."""
+"""The gauges of the worker in this process, if there is one."""
 
 BRIDGE = _States(BridgeState)
-"""The gauges of the bridge in this process, which sets ``look``."""
+"""The gauges of the bridge in this process, if there is one."""
 
 REGISTRY.register(STATE)
 REGISTRY.register(BRIDGE)

@@ -57,13 +57,12 @@ class WorkerStatus:
             if not (listening or exposed):
                 yield
                 return
-            metrics.STATE.look = self.state
             tasks = Tasks()
             tasks.start(looplag.measure(), "loop-lag")
             try:
-                yield
+                with metrics.STATE.supplied_by(self.state):
+                    yield
             finally:
-                metrics.STATE.look = None
                 await tasks.cancel()
 
     def readiness(self) -> dict[str, object]:

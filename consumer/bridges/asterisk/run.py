@@ -132,11 +132,8 @@ class AsteriskBridge:
             if not listening:
                 yield
                 return
-            metrics.BRIDGE.look = self._state
-            try:
+            with metrics.BRIDGE.supplied_by(self._state):
                 yield
-            finally:
-                metrics.BRIDGE.look = None
 
     def _readiness(self) -> dict[str, object]:
         link, pbx = self._supervisor.up.is_set(), self._bridge.up.is_set()
