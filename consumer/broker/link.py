@@ -44,7 +44,7 @@ Connect = Callable[..., AbstractConnection]
 """Makes a connection, not open yet, of a URL and ``client_properties``. The simulation passes one of its own."""
 
 CONNECT_TIMEOUT = 10.0
-PROBE_TIMEOUT = 1.0
+ACCEPT_TIMEOUT = 1.0
 CLOSE_TIMEOUT = 3.0
 GIVE_UP_TIMEOUT = 0.3
 """How long (s) closing a connection may take if the broker does not answer."""
@@ -223,7 +223,7 @@ class Link:
     async def _is_accepted(self) -> bool:
         """Return whether anything accepts connections at the broker's address."""
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
+            async with asyncio.timeout(ACCEPT_TIMEOUT):
                 _, writer = await asyncio.open_connection(self._url.host, self._url.port)
         except (OSError, TimeoutError):
             return False

@@ -1,6 +1,6 @@
-"""The time (s) that each step of a worker's shutdown may take. A platform's kill timeout must exceed the sum.
+"""The time (s) that each step of a worker's shutdown may take. A hosting platform's kill timeout must exceed the sum.
 
-The steps are those of ``consumer.worker.leaving``. ``infra/checks`` holds the limit of every platform against the sum.
+The steps are those of ``consumer.worker.leaving``. ``infra/checks`` compares the sum with the limit of each platform.
 """
 
 STOP_TAKING = 1.0

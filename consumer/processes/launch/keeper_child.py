@@ -10,10 +10,10 @@ input. Each message is a JSON object::
     it hears   {"id": 1, "argv": [], ...} + stdin, stdout, stderr      start; see ``Job``
                {"reap": 4711}                       whoever wanted to signal that group has done so
 
-No process can leave it. It is a subreaper (PR_SET_CHILD_SUBREAPER), and so is each server: an orphan becomes the child
-of its own server while that lives, and the keeper's afterwards, whatever it did to its session, its group, its parents
-or its environment. So a child that the keeper did not start belongs to a session that has ended, and is killed. A
-server's own user, where it has one, is swept as well.
+No process can leave it. It is a subreaper (PR_SET_CHILD_SUBREAPER), and so is each server: a process whose parent has
+ended becomes a child of its own server while that lives, and of the keeper afterwards, whatever it did to its session,
+its group, its parents or its environment. So a child that the keeper did not start belongs to a session that has ended,
+and is killed. A server's own user, where it has one, is swept as well.
 
 The end of its input means that the worker is gone. Then it kills everything below it, removes the base folder, and
 ends.
@@ -160,7 +160,7 @@ class Parent:
         self.children.discard(pid)
 
     def end_strays(self) -> bool:
-        """Kill and reap children that it did not fork, orphans of an ended session. Return whether there were any."""
+        """Kill and reap children that it did not fork: an ended session left them. Return whether there were any."""
         strays = [pid for pid in children_of(os.getpid()) if pid not in self.children]
         for pid in strays:
             signalled(os.kill, pid)
