@@ -3,6 +3,7 @@
 Importing takes a second, and the tests start hundreds of workers, gateways and commands. Run as a program with one end
 of a SOCK_SEQPACKET pair as standard input; :mod:`tests.programs` has the other end. Each message is a JSON object::
 
+    it says    {"imported": 512}                                               modules; it forks from now on
     it hears   {"argv": [], "env": {}, "cwd": ""} + stdin, stdout, stderr      start a process; argv[0] may be a script
     it says    {"pid": 4711}
     it hears   {"reap": 4711}                                                  after that process has ended
@@ -103,6 +104,7 @@ def main() -> None:
     end_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, whose end is ours
     load()
+    connection.send(json.dumps({"imported": len(sys.modules)}).encode())
     job = serve(connection)
     from consumer import cli
     from consumer.processes.fork.child import leave

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from functools import cache
@@ -47,13 +48,27 @@ class ForkServer:
         command = [sys.executable, "-P", fork_server.__file__, str(os.getpid())]
         with theirs:
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+        self._importing = threading.Lock()
+        self._has_imported = False
+
+    async def ready(self) -> None:
+        """Wait until it has imported everything. From then on it answers at once."""
+        if not self._has_imported:  # a wait here would keep the loop from everything else for seconds
+            await asyncio.to_thread(self.wait_ready)
+
+    def wait_ready(self) -> None:
+        """Wait as ``ready`` does, without a loop."""
+        with self._importing:
+            if not self._has_imported:
+                self._answer()
+                self._has_imported = True
 
     def can_be(self, environment: Mapping[str, str]) -> bool:
         """Whether a fork is what an interpreter with that environment would be."""
         return _early(environment) == _early(self._environment)
 
     def fork(self, argv: list[str], environment: Mapping[str, str], folder: str, streams: list[int]) -> int:
-        """Start a process; returns its id."""
+        """Start a process when it is ready; returns its id."""
         job = {"argv": argv, "env": dict(environment), "cwd": folder, "script": _is_script(argv[0])}
         socket.send_fds(self._connection, [json.dumps(job).encode()], streams)
         return self._answer()["pid"]
@@ -199,6 +214,7 @@ async def _fork(
     argv: list[str], environment: Mapping[str, str], folder: str, wanted: list[int | None], limit: int
 ) -> ForkedProcess:
     server = the_fork_server()
+    await server.ready()
     theirs: list[int] = []
     ours: list[int | None] = []
     with contextlib.ExitStack() as closing:

@@ -1,5 +1,6 @@
 """A fork is what a new interpreter would be: the same words, codes and ends."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -87,9 +88,13 @@ async def test_a_stand_in_is_what_it_stands_for(tmp_path: Path):
     assert shell.returncode == 3
 
 
-async def test_it_ends_with_the_fork_server(tmp_path: Path):
+async def test_it_is_ready_without_keeping_the_loop_and_ends_with_the_fork_server(tmp_path: Path):
     server = ForkServer()
     env = os.environ | {"AMQP_URL": "amqp://127.0.0.1:1/"}
+    importing = asyncio.create_task(server.ready())
+    await asyncio.sleep(0)
+    assert not importing.done(), "the loop is free meanwhile"
+    await importing
     worker = psutil.Process(server.fork(["consumer", "worker"], env, str(tmp_path), [0, 1, 2]))
     server.close()
     psutil.wait_procs([worker], timeout=15)
