@@ -118,8 +118,8 @@ async def test_a_cancelled_caller_cancels_at_the_server(start: Start) -> None:
 async def test_calls_overlap(start: Start) -> None:
     client = await start()
     started = time.monotonic()
-    await asyncio.gather(*(client.call_tool("sleep", {"seconds": 0.3}) for _ in range(20)))
-    assert time.monotonic() - started < 4
+    await asyncio.gather(*(client.call_tool("sleep", {"seconds": 1}) for _ in range(20)))
+    assert time.monotonic() - started < 15  # one after the other would take twenty
 
 
 async def test_progress_is_told_in_order(start: Start) -> None:

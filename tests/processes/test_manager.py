@@ -149,9 +149,8 @@ async def test_an_old_server_is_asked_once_which_era_it_speaks(monkeypatch: pyte
     monkeypatch.setattr("consumer.processes.client.protocol_versions.PROBE_TIMEOUT", 2.0)
     async with MCPManager({"silent": service("echo_server", "--silent")}) as manager:
         assert (await manager.create_client("silent")).era is Era.HANDSHAKE
-        started = time.monotonic()
-        assert (await manager.create_client("silent")).era is Era.HANDSHAKE
-        assert time.monotonic() - started < 1.9
+        monkeypatch.setattr("consumer.processes.client.protocol_versions.PROBE_TIMEOUT", 600.0)
+        assert (await manager.create_client("silent")).era is Era.HANDSHAKE  # a second question would take too long
 
 
 async def test_shutdown_ends_all_at_once_and_leaves_nothing(temporary: Path) -> None:
