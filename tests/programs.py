@@ -21,7 +21,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tests import fork_server
 
@@ -179,6 +179,14 @@ async def start(
             *words, env=environment, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, limit=limit
         )
     return await _fork([words[0], *arguments], environment, str(cwd or Path.cwd()), [stdin, stdout, stderr], limit)
+
+
+async def start_code(code: str, folder: Path, *arguments: str, **more: Any) -> Process:
+    """Start a program that is written here, from a script in ``folder``; see :func:`start`."""
+    script = folder / "script"
+    script.write_text(f"#!{sys.executable}\n{code}")
+    script.chmod(0o755)
+    return await start(script, *arguments, **more)
 
 
 async def output_of(process: Process, timeout: float) -> tuple[bytes, bytes]:

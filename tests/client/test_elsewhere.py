@@ -1,13 +1,12 @@
 """A client that was connected before a fork, or in another event loop, says so at once, and can be connected anew."""
 
 import asyncio
-import sys
 from textwrap import dedent
 
 import pytest
 
 from tests.harness import WAIT, Cluster
-from tests.programs import output_of
+from tests.programs import output_of, start_code
 
 
 @pytest.fixture
@@ -18,15 +17,14 @@ async def mcp(mcp: Cluster) -> Cluster:
 
 async def printed(mcp: Cluster, program: str) -> list[str]:
     """What a program prints, in a process of its own: a fork of this one would have its threads' locks."""
-    head = f"import asyncio, os\nfrom consumer.client import *\nURL, PREFIX = {mcp.url!r}, {mcp.prefix!r}\n"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "ignore::DeprecationWarning",
-        "-c",
-        head + dedent(program),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    head = f"""
+import asyncio, os, warnings
+from consumer.client import *
+warnings.simplefilter("ignore", DeprecationWarning)  # who forks a process with threads is told
+URL, PREFIX = {mcp.url!r}, {mcp.prefix!r}
+"""
+    process = await start_code(
+        head + dedent(program), mcp.folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     out, _ = await output_of(process, 2 * WAIT)
     return out.decode().splitlines()

@@ -19,6 +19,8 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """What has to do with processes and pipes runs on plain asyncio as well as on uvloop, which the worker uses."""
+    if item.path.stem == "test_worker_ends":  # what is tested has a loop of its own
+        return {"asyncio": asyncio.new_event_loop}
     both = item.path.stem in {"test_calls", "test_end", "test_start", "test_keeper"}
     plain = {"asyncio": asyncio.new_event_loop} if both else {}
     return {**plain, "uvloop": uvloop.new_event_loop}

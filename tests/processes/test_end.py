@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from consumer.processes.client.mcp_client import MCPClient
 from consumer.processes.launch.launcher import LocalLauncher
 from schemas.errors import OutcomeUnknown, SessionDied
 
-from .helpers import Exits, Start, command, runs, service, structured, text, until
+from .helpers import Exits, Start, runs, service, structured, text, until
 
 
 async def test_a_server_that_listens_leaves_by_itself(start: Start) -> None:
@@ -219,27 +218,3 @@ async def test_heroku_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     psutil.Process(client.process.pid).terminate()
     assert text(await client.call_tool("echo", {"text": "still here"})) == "still here"
     await client.stop()
-
-
-@pytest.mark.parametrize("starting", [False, True])
-async def test_a_torn_down_loop_leaves_nothing(temporary: Path, starting: bool) -> None:
-    """A worker whose main coroutine ends without stopping anything: ``asyncio.run`` cancels the owners."""
-    server = command("mute") if starting else command("echo_server", "--ignore-eof", "--grandchild")
-    code = f"""
-import asyncio
-from consumer.processes.client.mcp_client import MCPClient
-from consumer.processes.service import MCPService
-async def main():
-    client = MCPClient(MCPService(command={server!r}))
-    start = asyncio.create_task(client.start())
-    while client.process is None or not ({starting} or start.done()):
-        await asyncio.sleep(0.01)
-    print(client.process.pid, flush=True)
-asyncio.run(main())
-"""
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env={"TMPDIR": str(temporary)}
-    )
-    out, _ = await asyncio.wait_for(worker.communicate(), 45)
-    assert worker.returncode == 0
-    assert not runs(next(int(line) for line in out.splitlines() if line.isdigit()))  # the others are its log

@@ -3,9 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
-import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -13,49 +10,7 @@ import pytest
 from consumer.processes.launch.launcher import LocalLauncher
 from schemas.errors import OutcomeUnknown
 
-from .helpers import Exits, Start, command, runs, structured, until
-
-WORKER = """
-import asyncio, sys
-from consumer.processes.client.mcp_client import MCPClient
-from consumer.processes.launch.launcher import LocalLauncher
-from consumer.processes.service import MCPService
-
-async def main():
-    launcher = LocalLauncher()
-    pids = []
-    for switches in ([], ["--ignore-eof", "--ignore-term"], ["--ignore-eof", "--ignore-term", "--grandchild"]):
-        sandbox = {"kind": "limits", "user": "worker"}
-        client = MCPClient(MCPService(command=[*sys.argv[1:], *switches], sandbox=sandbox), launcher=launcher)
-        await client.start()
-        pids.append(client.process.pid)
-    await client.call_tool("spawn", {"stubborn": True, "escape": True, "clean": True})
-    pids += (await client.call_tool("grandchildren"))["structuredContent"]["pids"]
-    print(launcher.base, launcher.keeper_pid, *pids, flush=True)
-    await asyncio.sleep(1000)
-
-asyncio.run(main())
-"""
-
-
-async def test_a_killed_worker_leaves_nothing_after_three_seconds(temporary: Path) -> None:
-    """Not even what has left its parents, its session and its environment."""
-    worker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", WORKER, *command("echo_server")),
-        stdout=asyncio.subprocess.PIPE,
-        env={"TMPDIR": str(temporary), "PATH": os.environ["PATH"]},
-    )
-    assert worker.stdout is not None
-    base, *numbers = (await asyncio.wait_for(worker.stdout.readline(), 45)).decode().split()
-    pids = [int(number) for number in numbers]
-    assert len(pids) == 6  # the keeper, three servers, two grandchildren
-    assert all(runs(pid) for pid in pids)
-    worker.kill()
-    killed = time.monotonic()
-    await worker.wait()
-    await until(lambda: not any(runs(pid) for pid in pids), "processes are left", timeout=3.0)
-    await until(lambda: not Path(base).exists(), "the folder is left", timeout=3.0)
-    assert time.monotonic() - killed < 3.0
+from .helpers import Exits, Start, runs, structured, until
 
 
 @pytest.mark.parametrize("how", [{}, {"escape": True}, {"daemon": True}, {"daemon": True, "clean": True}])
