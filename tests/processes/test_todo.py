@@ -1,12 +1,18 @@
 """The server that comes with the worker."""
 
-import pytest
-
 from consumer.processes.client.era import Era
 
 from .helpers import Start, structured, text
 
 COMMAND = ["python3", "-m", "consumer.processes.todo_server"]
+MISTAKES: list[tuple[str, dict[str, object], str]] = [
+    ("complete_todo", {"id": 9}, "There is no todo 9. The list has 1, 2."),
+    ("delete_todo", {"id": 9}, "There is no todo 9. The list has 1, 2."),
+    ("add_todo", {"text": " "}, "What is there to do? The text is empty."),
+    ("add_todo", {}, "The text is missing."),
+    ("complete_todo", {"id": "soon"}, "The id is not valid."),
+]
+"""Calls with a list of two todos, and what is told of each."""
 
 
 async def test_a_list_for_a_call(start: Start) -> None:
@@ -30,30 +36,15 @@ async def test_a_list_for_a_call(start: Start) -> None:
     assert structured(await client.call_tool("add_todo", {"text": "eggs"}))["id"] == 3  # ids are not used twice
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "told"),
-    [
-        ("complete_todo", {"id": 9}, "There is no todo 9. The list has 1, 2."),
-        ("delete_todo", {"id": 9}, "There is no todo 9. The list has 1, 2."),
-        ("add_todo", {"text": " "}, "What is there to do? The text is empty."),
-        ("add_todo", {}, "The text is missing."),
-        ("complete_todo", {"id": "soon"}, "The id is not valid."),
-    ],
-)
-async def test_mistakes_are_told_in_a_sentence(
-    start: Start, tool: str, arguments: dict[str, object], told: str
-) -> None:
-    client = await start(command=COMMAND)
-    for todo in ("milk", "bread"):
-        await client.call_tool("add_todo", {"text": todo})
-    result = await client.call_tool(tool, arguments)
-    assert result["isError"] is True
-    assert text(result) == told
-
-
-async def test_an_empty_list_has_no_ids_to_tell(start: Start) -> None:
+async def test_mistakes_are_told_in_a_sentence(start: Start) -> None:
     client = await start(command=COMMAND)
     assert text(await client.call_tool("complete_todo", {"id": 1})) == "There is no todo 1. The list is empty."
+    for todo in ("milk", "bread"):
+        await client.call_tool("add_todo", {"text": todo})
+    for tool, arguments, told in MISTAKES:
+        result = await client.call_tool(tool, arguments)
+        assert result["isError"] is True, told
+        assert text(result) == told
 
 
 async def test_it_speaks_both_eras(start: Start) -> None:

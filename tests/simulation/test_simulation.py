@@ -89,18 +89,18 @@ def test_the_same_seed_is_the_same_world():
 def test_a_run_in_parts_and_processes_comes_to_the_same_sums(tmp_path):
     def sums(name: str) -> dict[str, int]:
         summary = json.loads((tmp_path / name).read_text())
-        assert summary["next"] == 26
+        assert summary["next"] == 11
         (of_commit,) = summary["commits"].values()
         assert of_commit["failed"] == []
         return {what: count for what, count in of_commit["counts"].items() if what != "cpu ms"}
 
     few = ("--first", "1", "--calls", "3")
-    simulate(*few, "--seeds", "21", "--jobs", "2", "--summary", str(tmp_path / "parts"))
-    told = simulate(*few, "--seeds", "25", "--jobs", "2", "--summary", str(tmp_path / "parts"))
+    simulate(*few, "--seeds", "6", "--jobs", "2", "--summary", str(tmp_path / "parts"))
+    told = simulate(*few, "--seeds", "10", "--jobs", "2", "--summary", str(tmp_path / "parts"))
     assert "4 worlds" in told, told
-    simulate(*few, "--seeds", "25", "--summary", str(tmp_path / "whole"))
+    simulate(*few, "--seeds", "10", "--summary", str(tmp_path / "whole"))
     assert sums("parts") == sums("whole")
-    assert sums("whole")["worlds"] == 25
+    assert sums("whole")["worlds"] == 10
     assert sums("whole")["fault kill"] > 0
 
 
