@@ -38,15 +38,20 @@ class MCPManager:
     """Makes clients for services by name.
 
     ``services`` maps names to services, or is a configuration as SignalWire's gateway has it, with a ``services``
-    object in it; pydantic's ``ValidationError`` says what is wrong with it. Use it from the main thread.
+    object in it; pydantic's ``ValidationError`` says what is wrong with it. ``warm_changed`` is called when the number
+    of clients that were started ahead changes. Use it from the main thread.
     """
 
     def __init__(
-        self, services: Mapping[str, MCPService] | Mapping[str, Any], *, starter: Starter | None = None
+        self,
+        services: Mapping[str, MCPService] | Mapping[str, Any],
+        *,
+        starter: Starter | None = None,
+        warm_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.services = read_services(services)
         self._known = ToolCache()
-        self._pool = WarmPool(starter or ColdStarter(), started=self._known.started)
+        self._pool = WarmPool(starter or ColdStarter(), started=self._known.started, changed=warm_changed)
         self._listings: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self._closing: asyncio.Task[None] | None = None
 
@@ -67,9 +72,9 @@ class MCPManager:
         """List all services, also the disabled ones, without secrets."""
         return {name: service.public() for name, service in self.services.items()}
 
-    def warm_up(self, changed: Callable[[], None] = lambda: None) -> None:
-        """Start clients ahead for services with ``warm``. ``changed`` is called when their number changes."""
-        self._pool.warm_up(self.services.values(), changed)
+    def warm_up(self) -> None:
+        """Start clients ahead for services with ``warm``."""
+        self._pool.warm_up(self.services.values())
 
     def reconfigure(self, services: Mapping[str, MCPService]) -> None:
         """Use these services for starts from now on. Returns at once.

@@ -101,7 +101,11 @@ class Parts:
             quiet=AMONG_WORKERS,
         )
         self.configured = _configured(settings)
-        self.mcp = MCPManager(_services(settings), starter=starter or ColdStarter(folder=settings.session.sandbox_dir))
+        self.mcp = MCPManager(
+            _services(settings),
+            starter=starter or ColdStarter(folder=settings.session.sandbox_dir),
+            warm_changed=self.news.set,
+        )
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self._on_room
         )

@@ -185,7 +185,7 @@ class Worker:
         sweeping = asyncio.to_thread(sweep, parts.settings.session.sandbox_dir)
         self._tasks.start(sweeping, "sweep")
         self._tasks.start(report_host(list(parts.mcp.services.values())), "host-report")
-        parts.mcp.warm_up(parts.news.set)
+        parts.mcp.warm_up()
         self._tasks.start(parts.reports.keep_announcing(self._supervisor.up), "presence")
         self._tasks.start(parts.peers.keep_watching(self._supervisor.up, parts.link.consumed), "watch")
         self._tasks.start(parts.outbox.run(), "outbox")

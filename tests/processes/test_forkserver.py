@@ -257,11 +257,16 @@ async def test_a_shutdown_while_the_helper_starts_leaves_nothing(wait: float) ->
     await launcher.close()
 
 
+def changed(filled: asyncio.Event, pool: MCPManager) -> None:
+    if pool.warm("svc") == 2:
+        filled.set()
+
+
 async def test_warm_forks(manager: MCPManager) -> None:
     warm = service(fork_server=ECHO, warm={"min": 2, "max": 2})
     filled = asyncio.Event()
-    async with MCPManager({"svc": warm}) as pool:
-        pool.warm_up(lambda: filled.set() if pool.warm("svc") == 2 else None)
+    async with MCPManager({"svc": warm}, warm_changed=lambda: changed(filled, pool)) as pool:
+        pool.warm_up()
         async with asyncio.timeout(45):
             await filled.wait()
         client = await pool.create_client("svc")

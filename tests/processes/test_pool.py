@@ -23,13 +23,13 @@ Make = Callable[..., "Pool"]
 class Pool:
     """A manager whose only service ``svc`` is kept warm, and its news."""
 
-    def __init__(self, manager: MCPManager) -> None:
-        self.manager = manager
+    def __init__(self, services: dict[str, MCPService]) -> None:
+        self.manager = MCPManager(services, warm_changed=self._heard)
         self.counts: list[int] = []
         self._changed = asyncio.Event()
 
     def begin(self) -> None:
-        self.manager.warm_up(self._heard)
+        self.manager.warm_up()
 
     def _heard(self) -> None:
         self.counts.append(self.manager.warm("svc"))
@@ -55,7 +55,7 @@ async def warm() -> AsyncIterator[Make]:
     made: list[Pool] = []
 
     def make(name: str = "echo_server", *switches: str, warm: dict[str, float], **settings: object) -> Pool:
-        pool = Pool(MCPManager({"svc": service(name, *switches, warm=warm, **settings)}))
+        pool = Pool({"svc": service(name, *switches, warm=warm, **settings)})
         made.append(pool)
         pool.begin()
         return pool

@@ -16,24 +16,21 @@ from consumer.processes.warm.warm_clients import WarmClients
 class WarmPool:
     """Gives sessions their clients, warm ones if their service has a warm pool. It owns ``starter``.
 
-    ``started`` is called with every client that was started, for a call or ahead of one. Nothing is started ahead
-    before :meth:`warm_up`.
+    ``started`` is called with every client that was started, for a call or ahead of one. ``changed`` is called in the
+    loop whenever the number of waiting clients changes. Nothing is started ahead before :meth:`warm_up`.
     """
 
-    def __init__(self, starter: Starter, *, started: Callable[[MCPClient], None] = lambda _client: None) -> None:
+    def __init__(self, starter: Starter, *, started: Callable[[MCPClient], None], changed: Callable[[], None]) -> None:
         self._starter = starter
         self._started = started
         self._clients: dict[str, WarmClients] = {}
         self._clearing: set[asyncio.Task[None]] = set()
-        self._changed: Callable[[], None] = lambda: None
+        self._changed = changed
         self._warm = False
 
-    def warm_up(self, services: Iterable[MCPService], changed: Callable[[], None] = lambda: None) -> None:
-        """Start clients of the services with ``warm``, and fork servers. Returns at once.
-
-        ``changed`` is called in the loop whenever the number of waiting clients changes.
-        """
-        self._changed, self._warm = changed, True
+    def warm_up(self, services: Iterable[MCPService]) -> None:
+        """Start clients of the services with ``warm``, and fork servers. Returns at once."""
+        self._warm = True
         for service in services:
             self._provide(service)
 
