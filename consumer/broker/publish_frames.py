@@ -9,6 +9,7 @@ Source: AMQP 0-9-1, sections 2.3.5, 4.2.3 and 4.2.6.
 """
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 from aiormq.abc import ChannelFrame
@@ -44,8 +45,7 @@ def published(
     Raises:
         ValueError: the exchange or routing key is not valid in AMQP.
     """
-    commands.Basic.Publish(exchange=exchange, routing_key=routing_key)  # which looks at both
-    method = _PUBLISH + _short(exchange) + _short(routing_key) + _BITS[mandatory]
+    method = _method(exchange, routing_key, mandatory)
     parts = [
         _FRAME.pack(_METHOD, channel, len(method)),
         method,
@@ -60,6 +60,13 @@ def published(
         piece = body if len(body) <= step else body[start : start + step]
         parts += (_FRAME.pack(_BODY, channel, len(piece)), piece, _END)
     return ChannelFrame(payload=b"".join(parts), should_close=False)
+
+
+@lru_cache(maxsize=1024)
+def _method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    """Return the payload of ``basic.publish``. Workers write to few addresses without confirmations, and often."""
+    commands.Basic.Publish(exchange=exchange, routing_key=routing_key)  # which looks at both
+    return _PUBLISH + _short(exchange) + _short(routing_key) + _BITS[mandatory]
 
 
 def _short(text: str) -> bytes:

@@ -55,7 +55,10 @@ def admitted(delivery: Delivery, names: Names) -> Delivery:
         kept = {name: value for name, value in kept.items() if _may_bring(name, waits=waits)}
     if delivery.exchange != names.unowned:  # only there does the broker bring dead letters
         kept = own_headers(kept)
-    return dataclasses.replace(delivery, message=dataclasses.replace(message, headers=_checked(kept)))
+    checked = _checked(kept)
+    if checked == message.headers:
+        return delivery
+    return dataclasses.replace(delivery, message=dataclasses.replace(message, headers=checked))
 
 
 def is_answerable(delivery: Delivery, names: Names) -> bool:

@@ -49,7 +49,8 @@ class Gate:
         """Return a handler that checks each delivery and then calls ``handler``."""
 
         def take(delivery: Delivery) -> None:
-            delivery = replace(delivery, by_worker=self._origins.by_worker(delivery))
+            if self._origins.by_worker(delivery):
+                delivery = replace(delivery, by_worker=True)
             outcome: Outcome | None = self._too_large(delivery)
             if outcome is None:
                 try:
