@@ -83,13 +83,19 @@ _READERS = [(spec.Basic.Properties.flags[name], name, _read_by(name)) for name i
 
 def properties_of(wire: bytes) -> Properties:
     """Properties as they come over the wire."""
-    flags, at = int.from_bytes(wire[:2]), 2
+    at = 2
     made = Properties()
     values = made.__dict__
-    for flag, name, read in _READERS:
-        if flags & flag:
-            values[name], at = read(wire, at)
+    for name, read in _readers_of(wire[:2]):
+        values[name], at = read(wire, at)
     return made
+
+
+@lru_cache(maxsize=1024)
+def _readers_of(flags: bytes) -> list[tuple[str, Callable[[bytes, int], tuple[Any, int]]]]:
+    """The names and readers of the properties that are there."""
+    there = int.from_bytes(flags)
+    return [(name, read) for flag, name, read in _READERS if there & flag]
 
 
 def publication(frames: bytes) -> tuple[str, str, bytes, bytes]:

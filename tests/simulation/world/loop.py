@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import copy_context
 from heapq import heappop, heappush
 from typing import Any
@@ -91,29 +91,23 @@ class Process:
         self.frozen = False
         self.dead = False
         self.listed = False
-        self._tasks: list[SimulatedTask] = []
-        self._most = MANY
+        self.tasks: list[SimulatedTask] = []
+        """The tasks that it has begun; of those that are done, some. They are held until they are done, and those of a
+        killed process for good: no ``finally`` of theirs may run."""
+        self.most = MANY
 
     def __repr__(self) -> str:
         return self.name
 
-    def hold(self, task: SimulatedTask) -> None:
-        """Hold a task until it is done, and those of a killed process for good: no ``finally`` of theirs may run."""
-        tasks = self._tasks
-        tasks.append(task)
-        if len(tasks) > self._most:
-            tasks[:] = [one for one in tasks if not one.done()]
-            self._most = MANY + 2 * len(tasks)
-
-    @property
-    def tasks(self) -> Sequence[asyncio.Task[Any]]:
-        """The tasks that it has begun; of those that are done, some."""
-        return self._tasks
+    def let_go(self) -> None:
+        """Hold those tasks only that are not done."""
+        self.tasks[:] = [one for one in self.tasks if not one.done()]
+        self.most = MANY + 2 * len(self.tasks)
 
     def forget(self) -> None:
         """Let go of everything; the world is over."""
         self.ready.clear()
-        self._tasks.clear()
+        self.tasks.clear()
 
 
 class Deadlock(Exception):
@@ -142,7 +136,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._now
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
-        entry = Entry((callback, args, context or copy_context()))
+        entry = Entry((callback, args, copy_context() if context is None else context))
         process = self.current
         process.ready.append(entry)
         if not (process.listed or process.frozen or process.dead):
@@ -154,14 +148,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
-        entry = Timer((callback, args, context or copy_context(), when))
+        entry = Timer((callback, args, copy_context() if context is None else context, when))
         self._serial += 1
         heappush(self._timers, (when, self._serial, self.current, entry))
         return entry
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> Any:
         task = SimulatedTask(coro, loop=self, name=name, context=context)
-        self.current.hold(task)
+        process = self.current
+        tasks = process.tasks
+        tasks.append(task)
+        if len(tasks) > process.most:
+            process.let_go()
         return task
 
     def create_future(self) -> Any:
@@ -236,16 +234,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         runnable, drawn = self._runnable, self._drawn
         steps = self.steps
         while not self._stopping:
-            if not runnable:
+            count = len(runnable)
+            if count > 1:
+                process = runnable[int(drawn() * count)]
+            elif count:
+                process = runnable[0]
+            else:
                 self._pass_time()
                 continue
-            count = len(runnable)
-            process = runnable[0] if count == 1 else runnable[int(drawn() * count)]
             ready = process.ready
             entry = ready.popleft()
             if not ready:
                 process.listed = False
-                runnable.remove(process)
+                if count > 1:
+                    runnable.remove(process)
+                else:
+                    runnable.clear()
             self.current = process
             steps += 1
             callback = entry[0]
@@ -262,15 +266,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.current = self.world
 
     def _pass_time(self) -> None:
-        timers = self._timers
-        if not timers:
-            raise Deadlock
-        now = self._now = max(self._now, timers[0][0])
-        while timers and timers[0][0] <= now:
-            _, _, process, entry = heappop(timers)
-            if process.dead or entry[0] is None:
-                continue
-            process.ready.append(entry)
-            if not (process.listed or process.frozen):
-                process.listed = True
-                self._runnable.append(process)
+        """Let time pass until somebody has something to do."""
+        timers, runnable = self._timers, self._runnable
+        while not runnable:
+            if not timers:
+                raise Deadlock
+            now = self._now = max(self._now, timers[0][0])
+            while timers and timers[0][0] <= now:
+                _, _, process, entry = heappop(timers)
+                if process.dead or entry[0] is None:
+                    continue
+                process.ready.append(entry)
+                if not (process.listed or process.frozen):
+                    process.listed = True
+                    runnable.append(process)

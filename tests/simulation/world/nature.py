@@ -94,8 +94,9 @@ def simulated() -> Iterator[Callable[[Nature], None]]:
     put(secrets, "token_hex", lambda size=32: f"{current[0].chance.getrandbits(8 * size):0{2 * size}x}")
     put(wiring, "new_worker_id", lambda: f"{current[0].loop.current.name}-{secrets.token_hex(4)}")
     put(asyncio.Timeout, "__hash__", number_of)
-    for module in (asyncio, asyncio.events):  # up to Python 3.11 it asks the kernel each time whether it was forked
-        put(module, "get_running_loop", lambda: current[0].loop)
+    of_loops = (asyncio, asyncio.events)
+    for module in of_loops:
+        put(module, "get_running_loop", asyncio.get_running_loop)
     if (known_tasks := getattr(asyncio.tasks, "_all_tasks", None)) is not None:  # Python 3.11; later ones are quick
         put(known_tasks, "add", lambda _: None)  # nobody asks for all of them
     for metric, method in ((Counter, "inc"), (Histogram, "observe"), (Gauge, "set")):
@@ -103,6 +104,8 @@ def simulated() -> Iterator[Callable[[Nature], None]]:
 
     def begin(nature: Nature) -> None:
         current[:] = [nature]
+        for module in of_loops:  # up to Python 3.11 it asks the kernel each time whether it was forked
+            vars(module)["get_running_loop"] = itertools.repeat(nature.loop).__next__
         numbers[:] = [itertools.count(1)]
         random.seed(nature.chance.getrandbits(64))
 
