@@ -44,6 +44,12 @@ STARTED: Final = "x-mcp-started"
 This is not a field of the recipe, because older workers read a recipe strictly.
 """
 
+COMMANDED: Final = "x-mcp-commanded"
+"""When (ms since the epoch) the explicit request came that the sessions of this recipe go back to, instead of a start.
+
+An earlier end of the call does not bar them.
+"""
+
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the worker that saw it first."""
 

@@ -39,6 +39,7 @@ _PLACING: dict[str, str] = {
     headers.ORPHAN_OF: "The dead worker whose inbox gave the message up.",
     headers.LOST: "The sessions of the recipe have been reported lost.",
     headers.STARTED: "When (ms since the epoch) the start was sent that the sessions of the recipe go back to.",
+    headers.COMMANDED: "When (ms since the epoch) the request came that the sessions of the recipe go back to.",
     headers.ADMISSION: "When (ms since the epoch) a start that found no room is rejected.",
     headers.DEADLINE: "When (ms since the epoch) the caller of a request stops waiting.",
 }

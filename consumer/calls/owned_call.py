@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from consumer.broker.message import Delivery
+from consumer.calls.cluster.ended_calls import Opened
 from consumer.calls.context import ToolProcess
 from consumer.calls.wanted import Wanted
 from consumer.sessions import ProcessExit, Reservation, Session
@@ -349,8 +350,8 @@ class OwnedCall:
     placement: str = ""
     """The placement with which it was bound to this inbox last."""
     owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    start_sent: datetime = field(default_factory=lambda: datetime.now(UTC))
-    """When the start or command was sent that its sessions go back to: an end that bars it is the end of the call."""
+    opened: Opened = field(default_factory=lambda: Opened(datetime.now(UTC)))
+    """The message that its sessions go back to: an end that bars it is the end of the call."""
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
     had: set[SessionId] = field(default_factory=set)
     """Every session that the call has had here. No recipe restores one of them again."""

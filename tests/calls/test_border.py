@@ -89,6 +89,7 @@ def test_deaths_are_believed_only_where_the_broker_brings_dead_letters(by_worker
         (headers.ORPHAN_OF, None),
         (headers.LOST, "yes"),
         (headers.STARTED, "soon"),
+        (headers.COMMANDED, "soon"),
         (headers.ADMISSION, "soon"),
         (headers.ADMISSION, "nan"),
         (headers.DEADLINE, {"a": 1}),

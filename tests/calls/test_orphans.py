@@ -7,7 +7,8 @@ import pytest
 
 from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Names
-from consumer.calls.messages.recipes import is_untold, started_at
+from consumer.calls.cluster.ended_calls import Opened
+from consumer.calls.messages.recipes import is_untold, opened_by
 from consumer.calls.placement.orphans import disowned_by, given_up_by
 from consumer.calls.placement.placements import Placement
 from consumer.calls.routes import CALL_KEY
@@ -19,6 +20,7 @@ NAMES = Names()
 W_1, W_2 = WorkerId("w-1"), WorkerId("w-2")
 MARK = "placer/7"
 SENT, OPENED = datetime(2026, 1, 1, 3, 0, tzinfo=UTC), datetime(2026, 1, 1, 3, 3, tzinfo=UTC)
+MILLISECONDS = headers.milliseconds(SENT.timestamp())
 
 
 def delivery(given: dict[str, Any]) -> Delivery:
@@ -84,17 +86,18 @@ def test_whether_the_sessions_of_a_recipe_are_still_to_be_told_of(why: str, give
 
 
 @pytest.mark.parametrize(
-    ("why", "by_a_start", "given", "started"),
+    ("why", "by_a_start", "given", "opened"),
     [
-        ("a late start is older than what it opened", True, {headers.STARTED: "1767236400000"}, SENT),
-        ("an older worker does not write it", True, {}, OPENED),
-        ("a command opened it", False, {headers.STARTED: "1767236400000"}, None),
+        ("a late start is older than what it opened", True, {headers.STARTED: MILLISECONDS}, Opened(SENT)),
+        ("an explicit request", True, {headers.COMMANDED: MILLISECONDS}, Opened(SENT, commanded=True)),
+        ("an older worker does not write it", True, {}, Opened(OPENED)),
+        ("nor of a request", False, {}, Opened(None)),
     ],
 )
-def test_when_the_start_was_sent_that_a_recipe_goes_back_to(why: str, by_a_start: bool, given: Any, started: Any):
+def test_what_the_sessions_of_a_recipe_go_back_to(why: str, by_a_start: bool, given: Any, opened: Opened):
     session = SessionRecipe(
         session_id=SessionId("c-1"), service_name=ServiceName("echo"), created_at=OPENED, last_accessed=OPENED,
         timeout=60.0, metadata={CALL_KEY: {}} if by_a_start else {}, life="l-1",
     )  # fmt: skip
     recipe = Recipe(call_id=CallId("c-1"), worker_id=W_1, revision=1, sessions=[session])
-    assert started_at(recipe, given) == started, why
+    assert opened_by(recipe, given) == opened, why

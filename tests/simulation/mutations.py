@@ -12,11 +12,11 @@ from typing import Any
 
 from consumer.broker.outcome import Done
 from consumer.broker.supervisor import Supervisor
-from consumer.calls.cluster.ended_calls import Change, Endings
+from consumer.calls.cluster.ended_calls import Change, Endings, Opened
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
-from consumer.calls.messages.recipes import started_at
+from consumer.calls.messages.recipes import opened_by
 from consumer.calls.owned_call import EventState, OwnedCall, RecipeState
 from consumer.calls.ownership import lifecycle
 from consumer.calls.ownership.call_requests import CallRequests
@@ -455,7 +455,7 @@ def _no_key(put: Put) -> None:
 
 @_mutation("an end that is heard of late closes nothing")
 def _heard_late(put: Put) -> None:
-    put(OwnedCall, "start_sent", property(lambda self: self.owned_since, lambda _self, _sent: None))
+    put(OwnedCall, "opened", property(lambda self: Opened(self.owned_since), lambda _self, _opened: None))
 
 
 @_mutation("who is back reports no ends")
@@ -466,7 +466,7 @@ def _ends_kept(put: Put) -> None:
 @_mutation("a recipe does not say when its start was sent")
 def _start_unknown(put: Put) -> None:
     for module in (placer, lifecycle):
-        put(module, "started_at", lambda recipe, _given: started_at(recipe, {}))
+        put(module, "opened_by", lambda recipe, _given: opened_by(recipe, {}))
 
 
 @_mutation("an opening again counts whenever it is heard of")

@@ -223,6 +223,13 @@ ORDERS = {
             (5.81, "kill", {"which": 0, "again": None}),
         ),
     ),
+    "an end before an explicit request is heard of late": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # The worker that has answered the end is cut off before it has told the others. It is back at 12.
+        calls={"c0": ((2.0, "end", {}), (8.5, "create", {}), (20.0, "tool", {}))},
+        faults=(_aim("call.ended.reply", "cut", delay=0.02, how="both", away=9.0, sharp=True),),
+    ),
     "the last worker has a new link while it waits for its calls to end": Plan(
         seed=1,
         conditions=Conditions(workers=1, late=0.0, drain="wait"),

@@ -141,6 +141,11 @@ def test_the_last_worker_that_waits_for_its_calls_answers_and_tells_of_ends_over
     assert re.search(f"^{ended}: .* expired 4,", told, re.MULTILINE), told
 
 
+def test_an_end_that_is_heard_of_late_closes_no_session_that_was_requested_after_it():
+    told = simulate("--order", "an end before an explicit request is heard of late", "--seeds", "4")
+    assert re.search(" tool calls executed 4,", told), told
+
+
 def test_in_two_orders_a_call_comes_back_that_had_ended():
     told = simulate("--order", "ended while its recipe was away", "closed by command")
     assert re.search("^ended while its recipe was away: .* created 2,.* lost 1,", told, re.MULTILINE), told

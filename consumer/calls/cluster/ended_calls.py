@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
@@ -36,6 +36,19 @@ REMEMBER = 600.0
 """How long (s) an end is remembered: longer than a restarting broker may delay a dead letter."""
 
 
+CLOCKS = 5.0
+"""By how much (s) the clocks of two workers may differ. An end that seems to be older than a request may be newer."""
+
+
+class Opened(NamedTuple):
+    """The message that the sessions of a call go back to."""
+
+    sent: datetime | None
+    """When it was sent; None if it is not known."""
+    commanded: bool = False
+    """Whether it was an explicit request, which opens a call that has ended. No tombstone bars it."""
+
+
 class Change(NamedTuple):
     """The end of a call, or its opening again by an explicit request (``lifted``)."""
 
@@ -48,7 +61,7 @@ class Endings:
 
     A worker reports each change to all workers. It sends all changes that it knows to a worker with a new link, and
     over a new link of its own to all. The latest counts, in whatever order they arrive. The clocks of all workers have
-    to agree within seconds, as they do with NTP.
+    to agree within ``CLOCKS`` seconds, as they do with NTP.
     """
 
     def __init__(self, worker_id: WorkerId, names: Names, publisher: Publisher, tombstone: float) -> None:
@@ -87,6 +100,13 @@ class Endings:
         ended_at = self.ended_at(call_id)
         in_time = ended_at is not None and sent is not None and sent.timestamp() <= ended_at + self._tombstone
         return in_time or self.bar(call_id, sent)
+
+    def ends(self, call_id: CallId, opened: Opened) -> bool:
+        """Return whether sessions that go back to ``opened`` must end, because their call has ended."""
+        if opened.commanded:
+            assert opened.sent is not None, "whoever opens it for a request knows when"
+            return self.came_behind(call_id, opened.sent - timedelta(seconds=CLOCKS))
+        return self.bars_start(call_id, opened.sent)
 
     def note(self, call_id: CallId) -> None:
         """Remember that a call has ended, and tell all workers."""

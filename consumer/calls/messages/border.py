@@ -171,6 +171,7 @@ _READ: Final[dict[str, Callable[[str, Any], Any]]] = {
     headers.ORPHAN_OF: _text,
     headers.LOST: _flag,
     headers.STARTED: _moment,
+    headers.COMMANDED: _moment,
     headers.ADMISSION: _moment,
     headers.DEADLINE: _moment,
 }

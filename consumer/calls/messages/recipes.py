@@ -1,8 +1,9 @@
-"""Decides whether the sessions of an orphaned recipe must be reported lost, and when its call started. Pure."""
+"""Decides whether the sessions of an orphaned recipe must be reported lost, and what opened its call. Pure."""
 
 from datetime import UTC, datetime
 
 from consumer.broker.message import Headers
+from consumer.calls.cluster.ended_calls import Opened
 from consumer.calls.routes import CALL_KEY
 from schemas import headers
 from schemas.internal import Recipe
@@ -20,13 +21,13 @@ def is_untold(recipe: Recipe, given: Headers) -> bool:
     return not told and recipe.worker_id == given.get(headers.ORPHAN_OF)
 
 
-def started_at(recipe: Recipe, given: Headers) -> datetime | None:
-    """When the start was sent that the recipe's sessions go back to. None if a command opened them all.
+def opened_by(recipe: Recipe, given: Headers) -> Opened:
+    """Return the message that the recipe's sessions go back to.
 
-    ``given`` are the headers of its message. Older workers do not write there when the start was sent. Then it is the
-    time at which the start opened the first session.
+    ``given`` are the headers of the recipe's message. Older workers do not write there when a start was sent. Then it
+    is the time at which the start opened the first session, and nothing is known of an explicit request.
     """
-    opened = [one.created_at for one in recipe.sessions if CALL_KEY in one.metadata]
-    if opened and headers.STARTED in given:
-        return datetime.fromtimestamp(float(given[headers.STARTED]) / 1000, UTC)
-    return min(opened, default=None)
+    for name, commanded in ((headers.COMMANDED, True), (headers.STARTED, False)):
+        if name in given:
+            return Opened(datetime.fromtimestamp(float(given[name]) / 1000, UTC), commanded)
+    return Opened(min((one.created_at for one in recipe.sessions if CALL_KEY in one.metadata), default=None))

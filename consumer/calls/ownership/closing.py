@@ -1,13 +1,13 @@
 """Closing the sessions of a call: at its end, when its worker leaves, or when another worker owns it."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 import structlog
 
 from consumer.broker.errors import BrokerError
-from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.ended_calls import Endings, Opened
 from consumer.calls.context import Configured, ToolProcess
 from consumer.calls.owned_call import OwnedCall
 from consumer.calls.ownership.owned_calls import OwnedCalls
@@ -55,10 +55,10 @@ class Closing:
             self._start_tombstone(call)
         return await self.close_all(call, EndReason.CALL_ENDED)
 
-    def lift_tombstone(self, call: OwnedCall) -> None:
-        """Open the call again, if it has ended."""
+    def lift_tombstone(self, call: OwnedCall, sent: datetime) -> None:
+        """Open the call again, if it has ended, for an explicit request of this time."""
         self._endings.lift(call.call_id)
-        call.start_sent = datetime.now(UTC)
+        call.opened = Opened(sent, commanded=True)
         if call.tenure.has_ended:
             call.tenure.resume()
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import assert_never
 
@@ -11,12 +11,12 @@ from pydantic_core import to_json
 
 from consumer.broker.message import Delivery, Headers
 from consumer.broker.outcome import Done, Outcome
-from consumer.calls.cluster.ended_calls import Endings
+from consumer.calls.cluster.ended_calls import Endings, Opened
 from consumer.calls.context import Configured
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_deadline, too_late
 from consumer.calls.messages.parsing import no_session
-from consumer.calls.messages.recipes import started_at
+from consumer.calls.messages.recipes import opened_by
 from consumer.calls.owned_call import CallSession, OwnedCall
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.opening import Opening
@@ -143,7 +143,9 @@ class CallLifecycle:
         if session is not before:
             (call.undecided.add if request.timeout is None else call.undecided.discard)(request.session_id)
         call.recipe.outdate()
-        self._closing.lift_tombstone(call)  # an explicit request overrides the end
+        # An explicit request overrides the end, unless it is older and came late.
+        sent = delivery.message.timestamp if headers.LATE in delivery.message.headers else None
+        self._closing.lift_tombstone(call, sent or datetime.now(UTC))
         return Done(succeeded(session_info(self._worker_id, session)))
 
     async def open_for(
@@ -208,7 +210,7 @@ class CallLifecycle:
         if call.tenure.has_ended or self._endings.bars_start(call.call_id, sent):
             return Done(succeeded({"sessions": []}), what="ended_before")
         if not call.sessions and sent is not None:
-            call.start_sent = sent
+            call.opened = Opened(sent)
         for session in call.sessions.values():
             session.touch()
         ringing = call.tenure.ringing
@@ -248,8 +250,8 @@ class CallLifecycle:
     async def _restore(self, call: OwnedCall, recipe: Recipe, given: Headers) -> Outcome:
         if call.tenure.has_ended or not call.is_news(recipe, within=self._recipes_come_within):
             return Done(what="restore_not_needed")
-        if not call.sessions and (started := started_at(recipe, given)) is not None:
-            call.start_sent = started
+        if not call.sessions and (opened := opened_by(recipe, given)).sent is not None:
+            call.opened = opened
         call.restoration.restored(recipe, asyncio.get_running_loop().time(), died=headers.DEATHS in given)
         wanted = [
             Wanted(

@@ -13,6 +13,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names
+from consumer.calls.cluster.ended_calls import Opened
 from consumer.calls.events import Reporter
 from consumer.calls.owned_call import CallSession, LifeEvent, OwnedCall
 from consumer.calls.requests.idempotency import AnswerWindows
@@ -220,10 +221,7 @@ class OwnedCalls:
             body=recipe.model_dump_json().encode(),
             type=Recipe.type,
             message_id=self._recipe_id(recipe.revision),
-            headers={
-                CALL_HEADER: call.call_id,
-                headers.STARTED: headers.milliseconds(call.start_sent.timestamp()),
-            },
+            headers={CALL_HEADER: call.call_id} | _opened(call.opened),
         )
 
     def _recipe_id(self, revision: int) -> str:
@@ -443,3 +441,11 @@ class OwnedCalls:
         One that was sent over an older link may have reached our inbox before a placer took the call away.
         """
         return delivery.message.reply_to == self.answers_to
+
+
+def _opened(opened: Opened) -> dict[str, str]:
+    """Return the header that says what a recipe's sessions go back to."""
+    if opened.sent is None:
+        return {}
+    name = headers.COMMANDED if opened.commanded else headers.STARTED
+    return {name: headers.milliseconds(opened.sent.timestamp())}

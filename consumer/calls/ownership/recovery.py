@@ -209,7 +209,7 @@ class Recovery:
 
     def _look_at(self, call: OwnedCall, now: float) -> None:
         # Had we heard of this end in time, the start would have opened nothing.
-        has_ended = self._endings.bars_start(call.call_id, call.start_sent)
+        has_ended = self._endings.ends(call.call_id, call.opened)
         found = look_at(call, now=now, grace=self._presence.grace, has_ended=has_ended)
         if found.ended_elsewhere:
             self._closing.give_up(call.call_id, EndReason.CALL_ENDED)

@@ -27,7 +27,7 @@ from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.messages.deadlines import check_deadline, deadline_of
 from consumer.calls.messages.parsing import Addressed, about, read_addressed, refused, service_named_by
-from consumer.calls.messages.recipes import is_untold, started_at
+from consumer.calls.messages.recipes import is_untold, opened_by
 from consumer.calls.placement.admission import Admission
 from consumer.calls.placement.decisions import (
     MAX_DEATHS,
@@ -251,9 +251,9 @@ class Placer:
         if isinstance(message, SessionCreate) and headers.DEATHS not in delivery.message.headers:
             return self._endings.came_behind(call_id, sent)
         if isinstance(message, Recipe):
-            started = started_at(message, delivery.message.headers)
-            if self._endings.bars_start(call_id, started):
-                return True
+            opened = opened_by(message, delivery.message.headers)
+            if opened.sent is not None:
+                return self._endings.ends(call_id, opened)
         return self._endings.bar(call_id, sent)
 
     def _placement(self, call_id: CallId) -> Placement | None:
