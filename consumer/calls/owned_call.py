@@ -116,6 +116,10 @@ class RecipeState:
         lives = frozenset().union(*taken.values()) - frozenset().union(*self.lives.values())
         return {life: {revision for revision in taken if life in taken[revision]} for life in lives}
 
+    def names(self, life: str) -> bool:
+        """Return whether the broker may have a recipe that names a life."""
+        return any(life in lives for lives in self.lives.values())
+
     def naming(self, life: str) -> set[int]:
         """Return the revisions that name a life and that the broker has."""
         return {revision for revision in self.away if life in self.lives[revision]}

@@ -293,3 +293,18 @@ async def test_events_that_are_left_are_not_taken_for_told():
     worker.calls.write_recipe(call)
     worker.calls.detach()
     assert worker.calls.left_from == 1
+
+
+async def test_an_end_of_a_life_that_no_recipe_names_is_told_by_us_however_often_the_link_is_lost():
+    worker = mine()
+    call, session = opened(worker)
+    written(worker, call)
+    worker.calls.detach()
+    _, later = opened(worker, "life-2")
+    call.leave(session)
+    end(call, later)
+    worker.calls.leave_to_placer(call)
+    worker.calls.detach()  # a reconnect has failed
+    assert worker.told == ["life-2"]
+    assert worker.outbox.take_back({"life-2"}) == {"life-2"}, "it is still to be published"
+    assert call.events.pending == []

@@ -56,6 +56,11 @@ FOUND_WHERE_ENDS_BREAK = {
 }
 """The same in worlds of thirty calls of that swarm."""
 
+FOUND_WHERE_PLACERS_CHANGE = {
+    7006: "a worker that left cut off told of what it opened, and took the ends back at a failed reconnect",
+}
+"""The same in worlds of thirty calls of that swarm."""
+
 QUICKLY_FOUND: tuple[str, ...] = (
     "an idempotency key is not remembered",
     "a recipe is acknowledged when it comes",
@@ -114,6 +119,10 @@ def test_what_was_found_once_among_fifty_calls_stays_mended():
 
 def test_what_was_found_once_where_ends_break_stays_mended():
     simulate("--seed", *map(str, FOUND_WHERE_ENDS_BREAK), "--swarm", "end breaks", "--calls", "30", "--quiet")
+
+
+def test_what_was_found_once_where_placers_change_stays_mended():
+    simulate("--seed", *map(str, FOUND_WHERE_PLACERS_CHANGE), "--swarm", "placers change", "--calls", "30", "--quiet")
 
 
 def test_mistakes_in_the_protocol_are_found():

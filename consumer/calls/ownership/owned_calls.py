@@ -78,7 +78,10 @@ class OwnedCalls:
         """Note that the link is lost. The requests queue and its bindings are gone; the broker has the recipes back."""
         self._channel = None
         calls = list(self.calls.values())
-        ends = {one.event.id for call in calls for one in call.events.sent if one.is_end}
+        # An end that no recipe names is ours to report: nobody else knows of that life.
+        ends = {
+            one.event.id for call in calls for one in call.events.sent if one.is_end and call.recipe.names(one.life)
+        }
         written = {self._recipe_id(revision) for call in calls for revision in call.recipe.lives}
         taken_back = self._reporter.take_back(ends | written)
         unsent = [
