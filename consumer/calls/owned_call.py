@@ -142,6 +142,8 @@ class LifeEvent:
 
     life: str
     event: CloudEvent
+    ended: CallSession | None = None
+    """The session, if it has ended before its ``created`` was published: a recipe must name it first."""
 
     @property
     def is_end(self) -> bool:
@@ -176,9 +178,9 @@ class EventState:
         self.untold.remove(session)
         return True
 
-    def postpone(self, life: str, event: CloudEvent) -> None:
-        """Keep an event of a life until it is known which worker reports it."""
-        self.pending.append(LifeEvent(life, event))
+    def postpone(self, life: str, event: CloudEvent, *, ended: CallSession | None = None) -> None:
+        """Keep an event of a life until it is known which worker reports it. ``ended``: see ``LifeEvent``."""
+        self.pending.append(LifeEvent(life, event, ended))
 
     def drop_told(self, lives: frozenset[str]) -> None:
         """Drop the events of lives whose end a placer has reported."""
@@ -394,6 +396,16 @@ class OwnedCall:
         self.had.intersection_update(self.sessions)
         self.restoration.source = None
         return True
+
+    def take_next_event(self) -> LifeEvent:
+        """Take the waiting event that is published next. Those of lives that a recipe names come first.
+
+        A recipe that is written for another life replaces this one, and does not name them.
+        """
+        pending = self.events.pending
+        one = next((one for one in pending if self.recipe.names(one.life)), pending[0])
+        pending.remove(one)
+        return one
 
     def enter(self, session: CallSession) -> None:
         """Add a session that has been opened."""

@@ -203,19 +203,67 @@ async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: Owner
 
 async def test_what_ends_before_it_is_told_of_is_told_behind_a_recipe_and_its_end_when_that_has_come(parts: OwnerParts):
     await parts.carry_out(create())
-    parts.owned_calls.detach()
     session = parts.call.sessions[ID]
     await parts.carry_out(SessionClose(session_id=ID))
+    async with simulated_link() as wire:
+        parts.owned_calls.attach(await wire.link.channel(), "requests")
+        await parts.owned_calls.tell_ends(parts.call)
     assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.closed"]
     assert len(parts.outbox) == 2, "the recipe and created, in this order"
     assert parts.call.recipe.naming(session.life) == {parts.call.recipe.revision}
-    assert not parts.call.events.untold
+
+
+async def test_what_ends_before_it_is_told_of_is_told_behind_the_end_of_the_life_before(parts: OwnerParts):
+    await parts.carry_out(create())
+    recipe_away(parts)
+    await parts.carry_out(SessionClose(session_id=ID))
+    told = len(parts.outbox)
+    await parts.carry_out(create())
+    await parts.carry_out(SessionClose(session_id=ID))
+    assert [one.event.type.rpartition(".")[2] for one in parts.call.events.pending] == ["closed", "created", "closed"]
+    async with simulated_link() as wire:
+        parts.owned_calls.attach(await wire.link.channel(), "requests")
+        await parts.owned_calls.tell_ends(parts.call)
+        assert len(parts.outbox) == told, "the recipe of the life before may be at a placer"
+        recipe_back(parts)
+        await parts.owned_calls.tell_ends(parts.call)
+    assert len(parts.outbox) == told + 3, "the end of the life before, then a recipe and created"
+    assert [one.event.type.rpartition(".")[2] for one in parts.call.events.pending] == ["closed"]
+
+
+async def test_what_ends_before_it_is_told_of_at_a_worker_that_gives_its_call_up_has_a_recipe_too(parts: OwnerParts):
+    await parts.carry_out(create())
+    await parts.carry_out(SessionClose(session_id=ID))
+    parts.owned_calls.leave_to_placer(parts.call)
+    assert len(parts.outbox) == 2, "the recipe and created; whoever gets the recipe reports the end"
+    assert not parts.call.events.pending
+    assert parts.owned_calls.left_from == parts.call.recipe.revision
+
+
+async def test_a_recipe_for_what_has_ended_leaves_out_what_is_told_of_later(parts: OwnerParts):
+    await parts.carry_out(create())
+    ended = parts.call.sessions[ID]
+    await parts.carry_out(SessionClose(session_id=ID))
+    await parts.carry_out(create())
+    parts.owned_calls.leave_to_placer(parts.call)
+    assert parts.call.recipe.lives == {parts.call.recipe.revision: frozenset({ended.life})}
+    assert parts.call.recipe.dirty, "the next one names the new life, and created is behind it"
+
+
+def recipe_away(parts: OwnerParts) -> None:
+    """Have the call's recipe written, and its sessions told of."""
+    parts.owned_calls.write_recipe(parts.call)
+    parts.owned_calls.tell_created(parts.call)
 
 
 def recipe_held(parts: OwnerParts) -> None:
     """Have the call's recipe written, its sessions told of, and the recipe delivered to us."""
-    parts.owned_calls.write_recipe(parts.call)
-    parts.owned_calls.tell_created(parts.call)
+    recipe_away(parts)
+    recipe_back(parts)
+
+
+def recipe_back(parts: OwnerParts) -> None:
+    """Have the call's recipe delivered to us."""
     recipe = parts.owned_calls.recipe(parts.call, parts.call.sessions.values())
     message = Message(recipe.model_dump_json().encode(), headers={CALL_HEADER: CALL})
     parts.owned_calls.recipe_arrived(Delivery(message, "inbox", "", "", False, 0.0, None), recipe)

@@ -22,7 +22,6 @@ from consumer.calls.ownership import lifecycle
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.early_messages import EarlyMessages
-from consumer.calls.ownership.opening import Opening
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.placement import orphans, placer
@@ -347,18 +346,7 @@ def _created_first(put: Put) -> None:
 
 @_mutation("what ends before its recipe is told without one")
 def _untold_without_recipe(put: Put) -> None:
-    put(Opening, "_keep_untold", lambda *_: None)
-
-
-@_mutation("what ends while its worker is cut off is told without a recipe")
-def _cut_off_without_recipe(put: Put) -> None:
-    keep = Opening._keep_untold
-
-    def keep_untold(self: Any, call: Any, session: Any) -> None:
-        if not call.check.in_doubt:
-            keep(self, call, session)
-
-    put(Opening, "_keep_untold", keep_untold)
+    put(OwnedCalls, "_write_ended", lambda *_: None)
 
 
 @_mutation("who sends a recipe on is taken to have told of its sessions")

@@ -266,7 +266,7 @@ MENDED = {
     "killed while it comes back": "who sends a recipe on is taken to have told of its sessions",
     "suspended when its call was restored without its end": "an end that is heard of late closes nothing",
     "suspended while those who saw the end and a newcomer change": "who is back reports no ends",
-    "killed when it tells what ended meanwhile": "what ends while its worker is cut off is told without a recipe",
+    "killed when it tells what ended meanwhile": "what ends before its recipe is told without one",
     "killed between created and terminal": "what ends before its recipe is told without one",
     "a late start whose owner dies before it hears of the end": "a recipe does not say when its start was sent",
     "an opening again that is told behind a newer end": "an opening again counts whenever it is heard of",

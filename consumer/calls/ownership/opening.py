@@ -216,23 +216,13 @@ class Opening:
         details: Json = {"tools": session.record.summary()}
         if end.exit is not None:
             details |= end.exit.details
-        self._keep_untold(call, session)
         if call.events.was_untold(session):
-            call.events.postpone(session.life, self._reporter.created(session))
+            call.events.postpone(session.life, self._reporter.created(session), ended=session)
         call.events.postpone(session.life, self._reporter.ended(session, end.reason, details))
+        was_there = call.leave(session)
         if self._owned_calls.is_ours(call):
             self._recovery.tell_ends_soon(call)
         else:
             self._owned_calls.leave_to_placer(call)
-        if call.leave(session):
+        if was_there:
             self._recovery.keep_later(call.call_id)
-
-    def _keep_untold(self, call: OwnedCall, session: CallSession) -> None:
-        """Report a session that has already ended, behind a recipe that names it.
-
-        Its end then survives this worker.
-        """
-        is_there = call.sessions.get(session.session_id) is session and self._owned_calls.is_ours(call)
-        if session in call.events.untold and is_there and not self._owned_calls.leaving:
-            self._owned_calls.write_recipe(call)
-            self._owned_calls.tell_created(call)

@@ -210,10 +210,22 @@ class OwnedCalls:
 
     def write_recipe(self, call: OwnedCall) -> None:
         """Put the recipe into the inbox. Once the broker has confirmed it, the call survives this worker."""
-        lives = frozenset(session.life for session in call.sessions.values())
+        self._write(call, list(call.sessions.values()))
+
+    def _write(self, call: OwnedCall, sessions: list[CallSession]) -> None:
+        lives = frozenset(session.life for session in sessions)
         call.recipe.written(next(self._revisions), asyncio.get_running_loop().time(), lives)
         call.events.published()
-        self._reporter.keep(self._message_of(call, self.recipe(call, call.sessions.values())), self.inbox)
+        self._reporter.keep(self._message_of(call, self.recipe(call, sessions)), self.inbox)
+
+    def _write_ended(self, call: OwnedCall, session: CallSession) -> None:
+        """Write a recipe that names a session that has ended before its ``created``: so its end survives this worker.
+
+        It leaves out the sessions whose ``created`` has its turn later: a recipe names what is published before it, or
+        right behind it.
+        """
+        self._write(call, [one for one in call.sessions.values() if one not in call.events.untold] + [session])
+        call.recipe.outdate()
 
     def handover_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
         """Return a recipe of the call for another worker. The one in the inbox stays."""
@@ -324,9 +336,8 @@ class OwnedCalls:
         """
         if call.events.pending and call.may_tell and self._channel is not None:
             await self._channel.proven()
-            if call.may_tell:
-                for one in call.events.take_pending():
-                    self._send(call, one)
+            while call.events.pending and call.may_tell:
+                self._send(call, call.take_next_event())
 
     def tell_created(self, call: OwnedCall) -> None:
         """Publish ``created`` of the sessions whose recipe is written, right behind the recipe."""
@@ -334,6 +345,8 @@ class OwnedCalls:
             self._send(call, LifeEvent(session.life, self._reporter.created(session)))
 
     def _send(self, call: OwnedCall, one: LifeEvent) -> None:
+        if one.ended is not None and not self.leaving and not call.recipe.names(one.life):
+            self._write_ended(call, one.ended)
         call.events.send(one)
         self._reporter.publish(one.event)
 
