@@ -34,6 +34,8 @@ class _Waiting:
     routing_key: str
     put_at: float
     is_taken_back: bool = False
+    was_sent: bool = False
+    """Whether a link was given it, so that the broker may have it."""
 
 
 class Outbox:
@@ -89,6 +91,14 @@ class Outbox:
             one.is_taken_back = True
         return {str(one.message.message_id) for one in found}
 
+    def never_sent(self, message_ids: Collection[str]) -> set[str]:
+        """Return the ids of those messages that no link was given: the broker gets them with the next one."""
+        return {
+            str(one.message.message_id)
+            for one in self._waiting
+            if not (one.was_sent or one.is_taken_back) and one.message.message_id in message_ids
+        }
+
     async def settled(self) -> None:
         """Wait until everything that has been put so far is confirmed.
 
@@ -124,6 +134,7 @@ class Outbox:
 
     async def _publish(self, one: _Waiting) -> None:
         if not one.is_taken_back:
+            one.was_sent = one.was_sent or self._publisher.attached
             await self._publisher.publish(
                 one.message, one.exchange, one.routing_key, mandatory=self._mandatory, outbox=True
             )

@@ -92,6 +92,10 @@ class Reporter:
         """Stop publishing these events. Return the ids of those that the broker has not confirmed."""
         return self._outbox.take_back(event_ids)
 
+    def never_sent(self, message_ids: Collection[str]) -> set[str]:
+        """Return the ids of those messages that the broker cannot have. It gets them with the next link."""
+        return self._outbox.never_sent(message_ids)
+
     async def settled(self) -> None:
         """Wait until the broker has confirmed every event so far."""
         await self._outbox.settled()

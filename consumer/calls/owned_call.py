@@ -7,7 +7,7 @@ Each part of the state is read by everybody and changed by its own methods only.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -98,9 +98,12 @@ class RecipeState:
             del self.delivered[revision]
             self.lives.pop(revision, None)
 
-    def link_lost(self) -> None:
-        """Note that the broker may give a placer the recipes that it had delivered to us, and those in the inbox."""
-        self.given_back.update(self.lives)
+    def link_lost(self, never_sent: Collection[int] = ()) -> None:
+        """Note that the broker may give a placer the recipes that it had delivered to us, and those in the inbox.
+
+        Those of the revisions ``never_sent`` are in neither.
+        """
+        self.given_back.update(self.lives.keys() - never_sent)
         self.delivered.clear()
         self.held = None
 
@@ -436,10 +439,13 @@ class OwnedCall:
                     self.events.wait_for_recipe(session)
                 self.recipe.outdate()
 
-    def link_lost(self) -> None:
-        """Note that the link is lost: the broker has taken the recipe back, and another worker may own the call."""
+    def link_lost(self, never_sent: Collection[int] = ()) -> None:
+        """Note that the link is lost: the broker has taken the recipe back, and another worker may own the call.
+
+        ``never_sent`` are the revisions of recipes that wait for the next link.
+        """
         self.check.link_lost()
-        self.recipe.link_lost()
+        self.recipe.link_lost(never_sent)
 
     @contextmanager
     def starts(self, service: ServiceName) -> Iterator[None]:

@@ -35,6 +35,10 @@ class KeptOutbox(Outbox):
         if message.content_type == CONTENT_TYPE:
             self.lives.append(message.message_id)
 
+    def give_to_link(self) -> None:
+        for one in self._waiting:
+            one.was_sent = True
+
 
 @dataclass
 class Mine:
@@ -46,6 +50,11 @@ class Mine:
     @property
     def told(self) -> list[str | None]:
         return self.outbox.lives
+
+    def lose_link(self) -> None:
+        """Lose a link that was given everything, and confirmed nothing."""
+        self.outbox.give_to_link()
+        self.calls.detach()
 
 
 def mine() -> Mine:
@@ -96,7 +105,7 @@ def held(mine: Mine, life: str = "life-1") -> tuple[OwnedCall, Recipe]:
 async def left(mine: Mine) -> tuple[OwnedCall, Recipe]:
     """Such a call after the link was lost: its recipe and its end are left to the placer, and it is released."""
     call, recipe = held(mine)
-    mine.calls.detach()
+    mine.lose_link()
     mine.calls.leave_to_placer(call)
     await mine.calls.release(call)
     return call, recipe
@@ -105,7 +114,7 @@ async def left(mine: Mine) -> tuple[OwnedCall, Recipe]:
 async def test_what_the_placer_has_the_recipe_of_is_told_by_the_placer():
     worker = mine()
     call, _ = held(worker)
-    worker.calls.detach()
+    worker.lose_link()
     assert call.recipe.given_back
     assert not call.may_tell
     worker.calls.leave_to_placer(call)
@@ -127,7 +136,7 @@ async def test_an_end_that_we_report_after_all_waits_for_the_recipe_again_if_the
     worker = mine()
     _, recipe = await left(worker)
     worker.calls.recipe_arrived(delivered(recipe), recipe)
-    worker.calls.detach()
+    worker.lose_link()
     assert worker.outbox.take_back({"life-1"}) == set(), "the broker has the recipe again, and a placer may get it"
     assert worker.calls.left_from == recipe.revision
     worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
@@ -139,10 +148,10 @@ async def test_every_recipe_that_is_on_its_way_has_to_come_back():
     worker = mine()
     call, session = opened(worker)
     older = written(worker, call)
-    worker.calls.detach()
+    worker.lose_link()
     newer = written(worker, call)
     end(call, session)
-    worker.calls.detach()
+    worker.lose_link()
     worker.calls.leave_to_placer(call)
     worker.calls.recipe_arrived(delivered(newer), newer)
     assert worker.told == [], "the placer may have told of it with the older one"
@@ -166,7 +175,7 @@ async def test_what_no_recipe_names_that_is_out_of_our_hands_is_told_by_us():
     worker = mine()
     call, session = opened(worker)
     written(worker, call)
-    worker.calls.detach()
+    worker.lose_link()
     _, later = opened(worker, "life-2")
     written(worker, call)
     end(call, later)
@@ -179,7 +188,7 @@ async def test_a_recipe_that_was_told_lost_gives_its_session_another_life():
     worker = mine()
     call, session = opened(worker)
     recipe = written(worker, call)
-    worker.calls.detach()
+    worker.lose_link()
     worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
     assert (session.life == "life-1", session.restored) == (False, True)
     assert call.events.untold == [session], "it is told of behind a recipe that names the new life"
@@ -190,7 +199,7 @@ async def test_a_recipe_that_was_told_lost_gives_its_session_another_life():
 async def test_an_end_that_a_placer_has_told_is_not_told_by_us():
     worker = mine()
     call, recipe = held(worker)
-    worker.calls.detach()
+    worker.lose_link()
     worker.calls.recipe_arrived(delivered(recipe, told=True), recipe)
     assert call.events.pending == []
     assert worker.told == []
@@ -207,7 +216,7 @@ async def test_a_session_whose_recipe_stays_away_goes_on_with_another_life():
     worker = mine()
     call, session = opened(worker)
     recipe = written(worker, call)
-    worker.calls.detach()
+    worker.lose_link()
     worker.calls.stop_waiting(call)
     assert session.life != "life-1"
     assert call.recipe.dirty
@@ -219,7 +228,7 @@ async def test_a_session_whose_recipe_stays_away_goes_on_with_another_life():
 async def test_an_end_whose_recipe_stays_away_is_told_by_who_gets_it():
     worker = mine()
     call, recipe = held(worker)
-    worker.calls.detach()
+    worker.lose_link()
     worker.calls.stop_waiting(call)
     assert (worker.told, call.events.pending) == ([], [])
     worker.calls.recipe_arrived(delivered(recipe), recipe)
@@ -231,7 +240,7 @@ async def test_a_recipe_that_the_broker_never_confirmed_is_not_sent_again_and_it
     call, session = opened(worker)
     worker.calls.write_recipe(call)
     first = worker.calls.recipe(call, call.sessions.values())
-    worker.calls.detach()
+    worker.lose_link()
     assert (session.life == "life-1", call.recipe.dirty, call.recipe.away) == (False, True, set())
     assert call.events.untold == [session]
     second = written(worker, call)
@@ -247,7 +256,7 @@ async def test_what_ended_while_its_recipe_was_not_confirmed_is_told_if_that_has
     worker.calls.write_recipe(call)
     recipe = worker.calls.recipe(call, [session])
     end(call, session)
-    worker.calls.detach()
+    worker.lose_link()
     assert call.events.pending == []
     await worker.calls.release(call)
     assert worker.told == [], "if RabbitMQ has not got the recipe, nobody has heard of the session"
@@ -260,7 +269,7 @@ async def test_who_is_given_its_call_by_a_placer_does_not_wait_for_what_a_placer
     worker.calls.own_anew(CALL, "w-2/1")
     call, session = opened(worker)
     recipe = written(worker, call)
-    worker.calls.detach()
+    worker.lose_link()
     worker.calls.own_anew(CALL, "w-2/1")
     assert (session.life, call.recipe.given_back) == ("life-1", {recipe.revision}), "the same message once more"
     call.had.add(SessionId(f"{CALL}#over"))
@@ -277,7 +286,7 @@ async def test_what_is_handed_over_does_not_pass_for_the_recipe_that_is_awaited(
     worker = mine()
     call, session = opened(worker)
     written(worker, call)
-    worker.calls.detach()
+    worker.lose_link()
     message = worker.calls.handover_message(call, [session])
     end(call, session)
     await worker.calls.release(call)
@@ -291,7 +300,7 @@ async def test_events_that_are_left_are_not_taken_for_told():
     call, _ = opened(worker)
     assert worker.calls.left_from == float("inf")
     worker.calls.write_recipe(call)
-    worker.calls.detach()
+    worker.lose_link()
     assert worker.calls.left_from == 1
 
 
@@ -299,7 +308,7 @@ async def test_an_end_of_a_life_that_no_recipe_names_is_told_by_us_however_often
     worker = mine()
     call, session = opened(worker)
     written(worker, call)
-    worker.calls.detach()
+    worker.lose_link()
     _, later = opened(worker, "life-2")
     call.leave(session)
     end(call, later)
@@ -308,3 +317,22 @@ async def test_an_end_of_a_life_that_no_recipe_names_is_told_by_us_however_often
     assert worker.told == ["life-2"]
     assert worker.outbox.take_back({"life-2"}) == {"life-2"}, "it is still to be published"
     assert call.events.pending == []
+
+
+async def test_a_recipe_that_no_link_was_given_waits_for_the_next_one_and_its_life_goes_on():
+    worker = mine()
+    call, session = opened(worker)
+    first = written(worker, call)
+    worker.lose_link()
+    _, later = opened(worker, "life-2")
+    worker.calls.write_recipe(call)
+    worker.calls.tell_created(call)
+    second = worker.calls.recipe(call, call.sessions.values())
+    worker.calls.detach()  # a reconnect has failed
+    assert (session.life, later.life, call.recipe.dirty) == ("life-1", "life-2", False)
+    assert (call.recipe.given_back, call.recipe.away) == ({first.revision}, {first.revision, second.revision})
+    end(call, later)
+    assert worker.outbox.take_back({f"{ME}/{second.revision}"}), "it is still to be sent"
+    worker.calls.recipe_arrived(delivered(second), second)
+    worker.calls.leave_to_placer(call)
+    assert worker.told == ["life-2"]

@@ -75,7 +75,10 @@ class OwnedCalls:
         self._requests_queue = requests_queue
 
     def detach(self) -> None:
-        """Note that the link is lost. The requests queue and its bindings are gone; the broker has the recipes back."""
+        """Note that the link is lost. The requests queue and its bindings are gone; the broker has the recipes back.
+
+        This is called for a link that could not be attached, too. Recipes that were never sent wait for the next one.
+        """
         self._channel = None
         calls = list(self.calls.values())
         # An end that no recipe names is ours to report: nobody else knows of that life.
@@ -83,7 +86,8 @@ class OwnedCalls:
             one.event.id for call in calls for one in call.events.sent if one.is_end and call.recipe.names(one.life)
         }
         written = {self._recipe_id(revision) for call in calls for revision in call.recipe.lives}
-        taken_back = self._reporter.take_back(ends | written)
+        waiting = self._reporter.never_sent(written)
+        taken_back = self._reporter.take_back(ends | written - waiting)
         unsent = [
             call.recipe.unsent({one for one in call.recipe.away if self._recipe_id(one) in taken_back})
             for call in calls
@@ -100,7 +104,7 @@ class OwnedCalls:
             call.events.took_back(taken_back, {session.life: session for session in call.sessions.values()})
             if awaited:
                 self._leave_unsent(call, awaited)
-            call.link_lost()
+            call.link_lost([one for one in call.recipe.lives if self._recipe_id(one) in waiting])
         self._leave_again()
 
     def _leave_again(self) -> None:
