@@ -7,6 +7,7 @@ Each part of the state is read by everybody and changed by its own methods only.
 """
 
 import asyncio
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -119,9 +120,13 @@ class RecipeState:
         lives = frozenset().union(*taken.values()) - frozenset().union(*self.lives.values())
         return {life: {revision for revision in taken if life in taken[revision]} for life in lives}
 
+    def first_naming(self, life: str) -> float:
+        """Return the lowest revision that names a life and that the broker may have; infinite if there is none."""
+        return min((revision for revision, lives in self.lives.items() if life in lives), default=math.inf)
+
     def names(self, life: str) -> bool:
         """Return whether the broker may have a recipe that names a life."""
-        return any(life in lives for lives in self.lives.values())
+        return self.first_naming(life) != math.inf
 
     def naming(self, life: str) -> set[int]:
         """Return the revisions that name a life and that the broker has."""
@@ -146,7 +151,7 @@ class LifeEvent:
     life: str
     event: CloudEvent
     ended: CallSession | None = None
-    """The session, if it has ended before its ``created`` was published: a recipe must name it first."""
+    """The session, if it has ended: a recipe may have to name it before its ``created`` is published."""
 
     @property
     def is_end(self) -> bool:
@@ -399,16 +404,6 @@ class OwnedCall:
         self.had.intersection_update(self.sessions)
         self.restoration.source = None
         return True
-
-    def take_next_event(self) -> LifeEvent:
-        """Take the waiting event that is published next. Those of lives that a recipe names come first.
-
-        A recipe that is written for another life replaces this one, and does not name them.
-        """
-        pending = self.events.pending
-        one = next((one for one in pending if self.recipe.names(one.life)), pending[0])
-        pending.remove(one)
-        return one
 
     def enter(self, session: CallSession) -> None:
         """Add a session that has been opened."""

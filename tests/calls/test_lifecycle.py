@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.outcome import Done, Outcome
 from consumer.broker.topology import Queue
-from consumer.calls.owned_call import Reason
+from consumer.calls.owned_call import CallSession, Reason
 from consumer.calls.routes import Route
 from schemas.base import Json
 from schemas.calls import CallKind
@@ -208,34 +209,43 @@ async def test_what_ends_before_it_is_told_of_is_told_behind_a_recipe_and_its_en
     async with simulated_link() as wire:
         parts.owned_calls.attach(await wire.link.channel(), "requests")
         await parts.owned_calls.tell_ends(parts.call)
-    assert [one.event.type for one in parts.call.events.pending] == ["mcp.session.closed"]
-    assert len(parts.outbox) == 2, "the recipe and created, in this order"
-    assert parts.call.recipe.naming(session.life) == {parts.call.recipe.revision}
+        assert len(parts.outbox) == 1, "the recipe"
+        assert parts.call.recipe.naming(session.life) == {parts.call.recipe.revision}
+        assert len(parts.call.events.pending) == 2
+        assert parts.owned_calls.left_from == parts.call.recipe.revision, "should we die, a placer reports created"
+        recipe_back(parts, [session])
+        await parts.owned_calls.tell_ends(parts.call)
+    assert len(parts.outbox) == 3, "created and its end"
+    assert parts.owned_calls.left_from == parts.call.recipe.revision, "RabbitMQ may not have created"
 
 
 async def test_what_ends_before_it_is_told_of_is_told_behind_the_end_of_the_life_before(parts: OwnerParts):
     await parts.carry_out(create())
+    before = parts.call.sessions[ID]
     recipe_away(parts)
     await parts.carry_out(SessionClose(session_id=ID))
     told = len(parts.outbox)
     await parts.carry_out(create())
+    session = parts.call.sessions[ID]
     await parts.carry_out(SessionClose(session_id=ID))
     assert [one.event.type.rpartition(".")[2] for one in parts.call.events.pending] == ["closed", "created", "closed"]
     async with simulated_link() as wire:
         parts.owned_calls.attach(await wire.link.channel(), "requests")
         await parts.owned_calls.tell_ends(parts.call)
         assert len(parts.outbox) == told, "the recipe of the life before may be at a placer"
-        recipe_back(parts)
+        recipe_back(parts, [before])
         await parts.owned_calls.tell_ends(parts.call)
-    assert len(parts.outbox) == told + 3, "the end of the life before, then a recipe and created"
-    assert [one.event.type.rpartition(".")[2] for one in parts.call.events.pending] == ["closed"]
+        assert len(parts.outbox) == told + 1, "a recipe"
+        recipe_back(parts, [before, session])
+        await parts.owned_calls.tell_ends(parts.call)
+    assert len(parts.outbox) == told + 4, "the end of the life before, then created and its end"
 
 
 async def test_what_ends_before_it_is_told_of_at_a_worker_that_gives_its_call_up_has_a_recipe_too(parts: OwnerParts):
     await parts.carry_out(create())
     await parts.carry_out(SessionClose(session_id=ID))
     parts.owned_calls.leave_to_placer(parts.call)
-    assert len(parts.outbox) == 2, "the recipe and created; whoever gets the recipe reports the end"
+    assert len(parts.outbox) == 1, "the recipe: whoever gets it reports its lives"
     assert not parts.call.events.pending
     assert parts.owned_calls.left_from == parts.call.recipe.revision
 
@@ -259,12 +269,12 @@ def recipe_away(parts: OwnerParts) -> None:
 def recipe_held(parts: OwnerParts) -> None:
     """Have the call's recipe written, its sessions told of, and the recipe delivered to us."""
     recipe_away(parts)
-    recipe_back(parts)
+    recipe_back(parts, parts.call.sessions.values())
 
 
-def recipe_back(parts: OwnerParts) -> None:
-    """Have the call's recipe delivered to us."""
-    recipe = parts.owned_calls.recipe(parts.call, parts.call.sessions.values())
+def recipe_back(parts: OwnerParts, sessions: Iterable[CallSession]) -> None:
+    """Have the call's recipe delivered to us, which names these sessions."""
+    recipe = parts.owned_calls.recipe(parts.call, sessions)
     message = Message(recipe.model_dump_json().encode(), headers={CALL_HEADER: CALL})
     parts.owned_calls.recipe_arrived(Delivery(message, "inbox", "", "", False, 0.0, None), recipe)
 

@@ -346,7 +346,7 @@ def _created_first(put: Put) -> None:
 
 @_mutation("what ends before its recipe is told without one")
 def _untold_without_recipe(put: Put) -> None:
-    put(OwnedCalls, "_write_ended", lambda *_: None)
+    put(OwnedCalls, "_name_ended", lambda *_: None)
 
 
 @_mutation("who sends a recipe on is taken to have told of its sessions")

@@ -218,7 +218,7 @@ class Opening:
             details |= end.exit.details
         if call.events.was_untold(session):
             call.events.postpone(session.life, self._reporter.created(session), ended=session)
-        call.events.postpone(session.life, self._reporter.ended(session, end.reason, details))
+        call.events.postpone(session.life, self._reporter.ended(session, end.reason, details), ended=session)
         was_there = call.leave(session)
         if self._owned_calls.is_ours(call):
             self._recovery.tell_ends_soon(call)

@@ -16,11 +16,12 @@ from consumer.broker.topology import Binding, Names
 from consumer.calls.cluster.ended_calls import Opened
 from consumer.calls.events import Reporter
 from consumer.calls.owned_call import CallSession, LifeEvent, OwnedCall
+from consumer.calls.ownership.kept_metadata import weight_of
 from consumer.calls.requests.idempotency import AnswerWindows
 from consumer.concurrency.expiring_dict import ExpiringDict
 from schemas import headers
 from schemas.ids import CallId, WorkerId, routing_key
-from schemas.internal import OwnerCheck, Recipe, SessionRecipe
+from schemas.internal import MAX_RECIPE, OwnerCheck, Recipe, SessionRecipe
 
 log = structlog.get_logger(__name__)
 
@@ -137,8 +138,19 @@ class OwnedCalls:
 
     @property
     def left_from(self) -> float:
-        """Return the lowest revision of a recipe whose events are left to the worker that gets it."""
-        return min((min(one.awaited) for _, left in self._left_to_placer.items() for one in left), default=math.inf)
+        """Return the lowest revision of a recipe whose events are left to the worker that gets it.
+
+        Or which names a life whose ``created`` RabbitMQ may not have.
+        """
+        left = (min(one.awaited) for _, left in self._left_to_placer.items() for one in left)
+        taken_over = (recipe.revision for recipe, one in self._taken_over if not one.is_end)
+        unheard = (
+            call.recipe.first_naming(one.life)
+            for call in self.calls.values()
+            for one in itertools.chain(call.events.pending, call.events.sent)
+            if not one.is_end
+        )
+        return min(itertools.chain(left, taken_over, unheard), default=math.inf)
 
     def own(self, call_id: CallId) -> OwnedCall:
         """Own a call that the placer has bound."""
@@ -222,14 +234,21 @@ class OwnedCalls:
         call.events.published()
         self._reporter.keep(self._message_of(call, self.recipe(call, sessions)), self.inbox)
 
-    def _write_ended(self, call: OwnedCall, session: CallSession) -> None:
-        """Write a recipe that names a session that has ended before its ``created``: so its end survives this worker.
+    def _name_ended(self, call: OwnedCall) -> None:
+        """Write a recipe if a session has ended before its ``created`` was published, and no recipe names it.
 
-        It leaves out the sessions whose ``created`` has its turn later: a recipe names what is published before it, or
-        right behind it.
+        So its end survives this worker: its events wait for this recipe. It names all whose events wait, because it
+        replaces older recipes, and leaves out the open sessions whose ``created`` comes behind these events.
         """
-        self._write(call, [one for one in call.sessions.values() if one not in call.events.untold] + [session])
-        call.recipe.outdate()
+        ended = {one.life: one.ended for one in call.events.pending if one.ended is not None}
+        untold = {one.life for one in call.events.pending if not one.is_end}
+        if self.leaving or all(call.recipe.names(life) for life in untold & ended.keys()):
+            return
+        told = [one for one in call.sessions.values() if one not in call.events.untold]
+        sessions = told + list(ended.values())
+        if sum(weight_of(one.metadata) for one in sessions) <= MAX_RECIPE:
+            self._write(call, sessions)
+            call.recipe.outdate()
 
     def handover_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
         """Return a recipe of the call for another worker. The one in the inbox stays."""
@@ -340,8 +359,10 @@ class OwnedCalls:
         """
         if call.events.pending and call.may_tell and self._channel is not None:
             await self._channel.proven()
-            while call.events.pending and call.may_tell:
-                self._send(call, call.take_next_event())
+            self._name_ended(call)
+            if call.may_tell:
+                for one in call.events.take_pending():
+                    self._send(call, one)
 
     def tell_created(self, call: OwnedCall) -> None:
         """Publish ``created`` of the sessions whose recipe is written, right behind the recipe."""
@@ -349,8 +370,6 @@ class OwnedCalls:
             self._send(call, LifeEvent(session.life, self._reporter.created(session)))
 
     def _send(self, call: OwnedCall, one: LifeEvent) -> None:
-        if one.ended is not None and not self.leaving and not call.recipe.names(one.life):
-            self._write_ended(call, one.ended)
         call.events.send(one)
         self._reporter.publish(one.event)
 
@@ -371,6 +390,7 @@ class OwnedCalls:
         If the recipe comes back to us, the placer has reported nothing, and we do. We always report events of lives
         that no absent recipe names.
         """
+        self._name_ended(call)
         left = self._left_to_placer.get(call.call_id) or []
         for one in call.events.take_pending():
             if awaited := call.recipe.naming(one.life):
