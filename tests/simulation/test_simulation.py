@@ -52,14 +52,13 @@ FOUND_AMONG_FIFTY = {
 FOUND_WHERE_ENDS_BREAK = {
     7000: "the simulation lost for good what a worker sent, because another one was killed at that moment",
     7011: "a question that was asked over a lost link was answered before the call was taken away, and believed",
-    7009: "what ended before it was told of had the next life told of ahead of the end of the life before",
+    7016: "what ended before it was told of had the next life told of ahead of the end of the life before",
 }
 """The same in worlds of thirty calls of that swarm."""
 
 FOUND_WHERE_PLACERS_CHANGE = {
     7006: "a worker that left cut off told of what it opened, and took the ends back at a failed reconnect",
-    7009: "what ended before it was told of had the next life told of ahead of the end of the life before",
-    7016: "the same",
+    7016: "what ended before it was told of had the next life told of ahead of the end of the life before",
 }
 """The same in worlds of thirty calls of that swarm."""
 
