@@ -17,6 +17,7 @@ from enum import Enum
 from consumer.broker.message import Delivery
 from consumer.calls.cluster.ended_calls import Opened
 from consumer.calls.context import ToolProcess
+from consumer.calls.starting import Starting
 from consumer.calls.wanted import Wanted
 from consumer.sessions import ProcessExit, Reservation, Session
 from schemas.events import CloudEvent
@@ -384,8 +385,7 @@ class OwnedCall:
     """The requests queue that is bound to the call."""
     tool_calls: int = 0
     """Tool calls that are running, or wait for their session."""
-    starting: list[ServiceName] = field(default_factory=list)
-    """The services whose servers are starting for this call."""
+    starting: Starting = field(default_factory=Starting)
 
     @property
     def may_tell(self) -> bool:
@@ -441,15 +441,6 @@ class OwnedCall:
         """
         self.check.link_lost()
         self.recipe.link_lost(never_sent)
-
-    @contextmanager
-    def starts(self, service: ServiceName) -> Iterator[None]:
-        """Note within this block that a server of this service is starting."""
-        self.starting.append(service)
-        try:
-            yield
-        finally:
-            self.starting.remove(service)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

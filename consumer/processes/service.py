@@ -153,7 +153,8 @@ class MCPService(Section):
     headers: dict[str, str] = Field(default_factory=dict)
     """HTTP headers for a `url`."""
     start_timeout: Seconds = 30.0
-    """How long starting and the handshake may take. Further messages of the call wait meanwhile, also its end."""
+    """How long starting and the handshake may take. Further messages of the call wait meanwhile. The call's end cancels
+    a start that has taken 5 seconds."""
     call_timeout: Seconds = 30.0
     """How long a tool call may take if its requester sets no timeout."""
     max_call_timeout: Seconds = 600.0

@@ -76,7 +76,7 @@ class CallRequests:
             except TimeoutError:
                 await delivery.ack()
                 busy = self._owned_calls.calls.get(call_id)
-                return Done(failed(too_late(request, busy.starting if busy is not None else ())))
+                return Done(failed(too_late(request, busy.starting.services if busy is not None else ())))
         await delivery.ack()  # from here on it is at most once, here or elsewhere
         call = self._owned_calls.calls.get(call_id)
         if isinstance(request, ToolsCall) and (delivery.redelivered or headers.LATE in delivery.message.headers):

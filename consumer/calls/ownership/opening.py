@@ -26,6 +26,7 @@ from schemas.errors import (
     InvalidMessage,
     LimitReached,
     SessionExists,
+    SessionNotFound,
     SessionsError,
     StartFailed,
     StartTimeout,
@@ -77,7 +78,7 @@ class Opening:
 
         A session that could not be opened is rejected with an event. With ``fails_alone``, neither a limit nor
         metadata that is too large causes an event. A request for a session that is already open gets an error, but
-        causes no event.
+        causes no event, and neither does a start that was cut off by the session's end.
 
         Raises:
             LimitReached: the call has no session, and limits allow none of these.
@@ -97,7 +98,9 @@ class Opening:
         refusals = [result for result in results if isinstance(result, SessionsError)]
         if not call.sessions and refusals and all(isinstance(refusal, LimitReached) for refusal in refusals):
             raise refusals[0]
-        silent = (SessionExists, LimitReached, InvalidMessage) if fails_alone else (SessionExists,)
+        silent: tuple[type[SessionsError], ...] = (SessionExists, SessionNotFound)
+        if fails_alone:
+            silent = (*silent, LimitReached, InvalidMessage)
         for one, result in zip(wanted, results, strict=True):
             if isinstance(result, SessionsError) and not isinstance(result, silent):
                 too_large = weight_of(one.metadata) > self._kept_metadata.max_weight
@@ -168,18 +171,19 @@ class Opening:
         try:
             service = self._configured.service(wanted.service_name)
             reserved = ringing.reserved(wanted.service_name) if ringing is not None else None
-            opened = await self._sessions.open_session(
-                wanted.session_id,
-                wanted.service_name,
-                partial(self._started, call, wanted.service_name),
-                wanted.timeout or service.timeout,
-                wanted.metadata,
-                if_exists=if_exists,
-                restored=wanted.restored,
-                created_at=wanted.created_at,
-                reserved=reserved,
-                on_end=partial(self._ended, call),
-            )
+            async with call.starting.noted(wanted.session_id, wanted.service_name):
+                opened = await self._sessions.open_session(
+                    wanted.session_id,
+                    wanted.service_name,
+                    partial(self._started, wanted.service_name),
+                    wanted.timeout or service.timeout,
+                    wanted.metadata,
+                    if_exists=if_exists,
+                    restored=wanted.restored,
+                    created_at=wanted.created_at,
+                    reserved=reserved,
+                    on_end=partial(self._ended, call),
+                )
         except SessionsError as error:
             return error
         session = opened.session
@@ -191,9 +195,9 @@ class Opening:
             session.record.start_kind = "reserved" if kept else session.process.start_kind
         return session
 
-    async def _started(self, call: OwnedCall, service: ServiceName) -> ToolProcess:
+    async def _started(self, service: ServiceName) -> ToolProcess:
         began = time.monotonic()
-        with call.starts(service), tracing.span(f"start {service}") as span:
+        with tracing.span(f"start {service}") as span:
             try:
                 process = await self._start(service)
             except SessionsError as error:  # one that waited, or was to be forked and could not be, does not fail

@@ -5,7 +5,7 @@ safe; what uses its sessions waits for the lane and then runs beside everything 
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
 from schemas import headers
 from schemas.errors import LimitReached, SessionsError
-from schemas.ids import CallId, WorkerId
+from schemas.ids import CallId, SessionId, WorkerId
 from schemas.internal import OwnerCheck, Recipe
 from schemas.replies import failed
 from schemas.requests import CallEnded, Lifecycle, SessionClose, Use
@@ -117,7 +117,19 @@ class Owner:
         elif isinstance(message, Use):
             self._settle(delivery, self._requests.take(delivery, call_id, message))
         else:
-            self._lanes.submit(call_id, partial(self._settled, delivery, call_id, message))
+            its_turn = self._end_waits(call_id, message)
+            self._lanes.submit(call_id, partial(self._settled, delivery, call_id, message, its_turn))
+
+    def _end_waits(self, call_id: CallId, message: Addressed) -> Callable[[], None]:
+        """Tell the starts on the call's lane that an end waits behind them. Call the result when it is its turn."""
+        call = self._owned_calls.calls.get(call_id)
+        match message:
+            case CallEnded() if call is not None:
+                return call.starting.end_waits(None)
+            case SessionClose(session_id=session_id) if call is not None:
+                return call.starting.end_waits(None if session_id == SessionId(call_id) else SessionId(session_id))
+            case _:
+                return lambda: None
 
     def _keep_recipe(self, delivery: Delivery, recipe: Recipe) -> None:
         freed = self._owned_calls.recipe_arrived(delivery, recipe)
@@ -130,7 +142,14 @@ class Owner:
     def _settle(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:
         self._tasks.start(self._settle_and_report(delivery, deciding), f"settle {delivery.type}")
 
-    async def _settled(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> None:
+    async def _settled(
+        self,
+        delivery: Delivery,
+        call_id: CallId,
+        message: Lifecycle | Recipe | OwnerCheck,
+        its_turn: Callable[[], None],
+    ) -> None:
+        its_turn()
         await self._settle_and_report(delivery, self._changed(delivery, call_id, message))
 
     async def _settle_and_report(self, delivery: Delivery, deciding: Coroutine[Any, Any, Outcome]) -> None:

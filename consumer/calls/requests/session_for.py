@@ -111,7 +111,7 @@ class SessionFor:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self._opener.open_for(call, request, wanted, deadline, undecided=undecided)
         except TimeoutError:
-            raise too_late(request, call.starting) from None
+            raise too_late(request, call.starting.services) from None
 
 
 def _wanted(call: OwnedCall, request: MayOpen, service: ServiceName) -> Wanted:
