@@ -15,6 +15,7 @@ from consumer.broker.outcome import Done, Outcome
 from consumer.broker.topology import Queue
 from consumer.calls.owned_call import CallSession, Reason
 from consumer.calls.routes import Route
+from schemas import headers
 from schemas.base import Json
 from schemas.calls import CallKind
 from schemas.errors import InvalidMessage, ServiceNotFound, SessionExists, SessionNotFound, SessionsError
@@ -105,6 +106,17 @@ async def test_a_command_lifts_the_tombstone(parts: OwnerParts):
     await parts.carry_out(create())
     assert parts.call.tenure.reason is Reason.SESSIONS
     assert CALL not in parts.endings
+
+
+@pytest.mark.parametrize("given", [{headers.LATE: True}, {headers.DEATHS: 1}], ids=["orphan", "forwarded since"])
+async def test_a_command_that_was_held_back_until_after_the_end_opens_nothing(parts: OwnerParts, given: Json):
+    before = datetime.now(UTC)
+    await parts.carry_out(ENDED)
+    with pytest.raises(SessionNotFound, match="has ended"):
+        await parts.carry_out(create(), headers=given, timestamp=before)
+    assert CALL in parts.endings
+    await parts.carry_out(create(), headers=given, timestamp=datetime.now(UTC))
+    assert ID in parts.call.sessions, "it was sent behind the end"
 
 
 async def test_a_session_on_another_service_is_not_kept(parts: OwnerParts):

@@ -258,7 +258,12 @@ def _is_known_to_be_over(world: World, call: str) -> bool:
     calm = not any(
         began <= ended + 3.0 and until >= ended - 8.0 for one in world.workers for began, until, _ in one.disturbed
     ) and not any(one.leaving_since is not None and one.leaving_since <= ended + 3.0 for one in world.workers)
-    if any(_has_heard(world, when, process) for when, at, process in world.heard_of_ends.get(call, ()) if at >= ended):
+    at_least = ended - BEGINNING + EPOCH + max(world.plan.conditions.skews)
+    if any(
+        _has_heard(world, when, process)
+        for when, at, process in world.heard_of_ends.get(call, ())
+        if at >= at_least and at > world.lifted_at.get(call, 0.0)
+    ):
         return True
     witnesses = (one for one in world.workers if one.running and one.started_at < ended - 3.0)
     if calm and any(all(until < ended for _, until, _ in one.disturbed) for one in witnesses):

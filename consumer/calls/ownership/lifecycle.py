@@ -116,8 +116,8 @@ class CallLifecycle:
         check_deadline(delivery, request)
         self._configured.service(request.service_name)
         again = _is_repeated(delivery, call, request)
-        late = call.tenure.has_ended and headers.LATE in delivery.message.headers
-        if late or (again and request.session_id not in call.sessions):  # what it asked for has been, and is over
+        is_over = again and request.session_id not in call.sessions  # what it asked for has been
+        if is_over or self._came_behind_the_end(delivery, call):
             raise SessionNotFound(f"session {request.session_id!r} has ended", session_id=request.session_id)
         if CALL_KEY in (request.metadata or {}):
             raise InvalidMessage(
@@ -127,6 +127,12 @@ class CallLifecycle:
         before = call.sessions.get(request.session_id)
         if before is not None and not again and request.if_exists == "keep":
             _check_same_service(before, request)
+
+    def _came_behind_the_end(self, delivery: Delivery, call: OwnedCall) -> bool:
+        """Return whether a request was sent before the call's end, and held back until then."""
+        sent = delivery.message.timestamp
+        older = sent is None or self._endings.came_behind(call.call_id, sent)
+        return call.tenure.has_ended and _was_held_back(delivery) and older
 
     async def _create(self, delivery: Delivery, call: OwnedCall, request: SessionCreate) -> Outcome:
         again = _is_repeated(delivery, call, request)
@@ -144,7 +150,7 @@ class CallLifecycle:
             (call.undecided.add if request.timeout is None else call.undecided.discard)(request.session_id)
         call.recipe.outdate()
         # An explicit request overrides the end, unless it is older and came late.
-        sent = delivery.message.timestamp if headers.LATE in delivery.message.headers else None
+        sent = delivery.message.timestamp if _was_held_back(delivery) else None
         self._closing.lift_tombstone(call, sent or datetime.now(UTC))
         return Done(succeeded(session_info(self._worker_id, session)))
 
@@ -265,6 +271,11 @@ class CallLifecycle:
         results = await self._opening.open_all(call, wanted, if_exists="keep")
         none_opened = all(isinstance(result, SessionsError) for result in results)
         return Done(what="not_restored" if none_opened else "restored")
+
+
+def _was_held_back(delivery: Delivery) -> bool:
+    """Return whether an inbox has given the message up. What was sent later may have arrived before it."""
+    return bool({headers.LATE, headers.DEATHS} & delivery.message.headers.keys())
 
 
 def _is_repeated(delivery: Delivery, call: OwnedCall, request: SessionCreate) -> bool:

@@ -17,7 +17,7 @@ from tests.simulation.broker.node import Node
 from tests.simulation.broker.stored import Published
 from tests.simulation.broker.timing import Delays
 from tests.simulation.world.faults import Faults
-from tests.simulation.world.loop import BEGINNING, EPOCH, Process, SimulatedLoop
+from tests.simulation.world.loop import Process, SimulatedLoop
 from tests.simulation.world.nature import Nature
 from tests.simulation.world.people import People
 from tests.simulation.world.plan import SPAN, Plan, Step
@@ -135,7 +135,9 @@ class World:
         self.passed_on: set[str] = set()
         """Calls whose end has left the queue of raw events."""
         self.heard_of_ends: dict[str, list[tuple[float, float, Any]]] = {}
-        """Of each call, what RabbitMQ had for whom of its ends: when, of which time at least, and the process."""
+        """Of each call, what RabbitMQ had for whom of its ends: when, of which time, and the process."""
+        self.lifted_at: dict[str, float] = {}
+        """When a call was opened again last. Both times are by clocks of workers."""
         self.recipe_was_held: dict[str, bool] = {}
         """Of each life whose end its owner has told: whether a connection of the owner had its recipe just then."""
         self.lost_server: set[str] = set()
@@ -173,15 +175,14 @@ class World:
             self._end_of_call_is_told(json.loads(message.body), queues)
 
     def _end_of_call_is_told(self, told: dict[str, Any], queues: list[str]) -> None:
-        ahead = max(self.plan.conditions.skews)
-        ends = {
-            call: at - EPOCH + BEGINNING - ahead for call, at in told["ended"].items() if call not in told["lifted"]
-        }
+        for call in told["lifted"]:
+            self.lifted_at[call] = max(told["ended"][call], self.lifted_at.get(call, 0.0))
         for queue in queues:
             for consumer in self.node.queues[queue].consumers:
                 hearer = consumer.channel.client.simulated.owner
-                for call, at in ends.items():
-                    self.heard_of_ends.setdefault(call, []).append((self.loop.time(), at, hearer))
+                for call, at in told["ended"].items():
+                    if call not in told["lifted"]:
+                        self.heard_of_ends.setdefault(call, []).append((self.loop.time(), at, hearer))
 
     def _end_is_told(self, event: dict[str, Any]) -> None:
         life, told = event["id"].encode(), event["data"]
