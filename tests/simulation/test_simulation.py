@@ -52,7 +52,7 @@ FOUND_AMONG_FIFTY = {
 FOUND_WHERE_ENDS_BREAK = {
     7000: "the simulation lost for good what a worker sent, because another one was killed at that moment",
     7011: "a question that was asked over a lost link was answered before the call was taken away, and believed",
-    7016: "what ended before it was told of had the next life told of ahead of the end of the life before",
+    7009: "a placer believed a worker that had returned what came ahead of the message that was placed",
 }
 """The same in worlds of thirty calls of that swarm."""
 
