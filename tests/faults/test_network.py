@@ -4,13 +4,13 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aiomisc.pytest import TCPProxy
 
 from consumer.broker.link import Link
 from consumer.broker.message import Delivery
-from consumer.broker.topology import Queue
 from tests.faults.checker import check
 from tests.faults.load import Load
 from tests.faults.stage import Stage, faulty
@@ -110,6 +110,7 @@ async def test_a_worker_that_comes_back_while_it_is_declared_dead_keeps_its_call
     await scene.start_calls(calls)
     mine = await scene.calls_of(worker)
     assert mine
+    assert set((await scene.counts(calls)).values()) == {1}
     assert _placer(scene) is placer
     proxy.set_delay(0.8)  # longer, and the placer would doubt that it hears the others
     scene.freeze(worker)
@@ -117,15 +118,16 @@ async def test_a_worker_that_comes_back_while_it_is_declared_dead_keeps_its_call
     scene.thaw(worker)
     await scene.until(lambda: {r["call_id"] for r in scene.logged("placer.owner_returned")} == mine, within=60)
     proxy.set_delay(0)
-    assert {info.worker_id for info in (await scene.sessions_are(calls)).values()} == {
-        placer.worker_id,
-        worker.worker_id,
-    }
-    assert not scene.of("lost")
-    assert set((await scene.counts(calls)).values()) == {1}
+    # Their recipes said that the worker counted as dead: the old lives are lost, and the sessions go on with new ones.
+    await scene.until(lambda: {e.subject for e in scene.of("created", restored=True)} == mine, within=60)
+    assert {e.subject for e in scene.of("lost", worker_id=worker.worker_id)} == mine
+    after = await scene.sessions_are(calls)
+    assert {call for call, info in after.items() if info.worker_id == worker.worker_id} == mine
+    assert set((await scene.counts(calls)).values()) == {2}, "a session has lost its state"
     await scene.end_calls(calls)
     report = await check(scene, "back while it is buried")
     assert report.counts["reason:call_ended"] == len(calls)
+    assert report.counts["lost"] == len(mine)
 
 
 @pytest.mark.long
@@ -170,32 +172,41 @@ async def test_a_recipe_that_the_broker_keeps_back_is_written_anew(scene: Stage)
     """As when RabbitMQ starts: its queues come up one after the other, and a dead letter may wait for minutes."""
     worker = await scene.start()
     await scene.start_calls(["call-1", "call-2"])
+    first = {event.id.removesuffix(".created") for event in scene.of("created")}
     scene.freeze(worker)
-    await take_all(scene, scene.names.orphans, 2)
-    scene.thaw(worker)
-    await scene.until(lambda: len(scene.logged("recovery.recipe_missing")) == 2, within=60)
-    await scene.end_calls(["call-2"])
-    await scene.event("closed", call_id="call-2")
-    await scene.start()
-    await scene.kill_worker(worker)
-    await scene.event("lost", call_id="call-1", within=30)
-    await scene.until(lambda: len(scene.of("created", call_id="call-1")) == 2, within=30)
-    assert (await scene.sessions_are(["call-1"]))["call-1"].restored
+    async with kept_back(scene, scene.names.orphans, 2):
+        scene.thaw(worker)
+        await scene.until(lambda: len(scene.logged("recovery.recipe_missing")) == 2, within=60)
+        await scene.end_calls(["call-2"])
+        await scene.event("closed", call_id="call-2")
+        await scene.start()
+        await scene.kill_worker(worker)
+        await scene.event("lost", call_id="call-1", within=30)
+        await scene.until(lambda: scene.of("created", worker_id=scene.workers[-1].worker_id), within=30)
+        assert (await scene.sessions_are(["call-1"]))["call-1"].restored
+        assert not first & {event.id for event in scene.events}, "who has not the recipe cannot tell of its lives"
+    # They arrive at last: who receives them tells of the lives that they name, and opens nothing.
+    await scene.until(lambda: {event.id for event in scene.of("lost")} >= first, within=30)
+    assert set(await scene.sessions()) == {"call-1"}
+    assert set((await scene.counts(["call-1"])).values()) == {1}
     await scene.end_calls(["call-1"])
-    await check(scene, "recipes kept back")
+    report = await check(scene, "recipes kept back")
+    assert (report.counts["created"], report.counts["lost"], report.counts["closed"]) == (5, 3, 2)
 
 
-async def take_all(scene: Stage, queue: str, count: int) -> None:
-    """Take this many messages out of a queue, for ever."""
-    link = Link(scene.url, "taker")
+@asynccontextmanager
+async def kept_back(scene: Stage, queue: str, count: int) -> AsyncIterator[None]:
+    """Hold this many messages of a queue, so that they do not expire; at the end they return to it."""
+    link = Link(scene.url, "holder")
     await link.open()
-    taken: asyncio.Queue[Delivery] = asyncio.Queue()
+    held: asyncio.Queue[Delivery] = asyncio.Queue()
     try:
         channel = await link.channel()
-        await channel.consume(queue, taken.put_nowait)
+        consumer = await channel.consume(queue, held.put_nowait)
         async with asyncio.timeout(20):
             for _ in range(count):
-                await (await taken.get()).ack()
-        await channel.declare_queue(Queue(queue, ""), passive=True)  # the broker has read what came before
+                await held.get()
+        await channel.cancel(consumer)
+        yield
     finally:
         await link.close()
