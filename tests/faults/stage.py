@@ -143,6 +143,8 @@ class Stage(Cluster):
         """Workers that were ended without being asked."""
         self.frozen: set[str] = set()
         """Workers that were stopped, or cut off, for longer than the broker waits."""
+        self.deposed = 0
+        """Placers that left under load. A message that one has placed and not acknowledged comes to the next one."""
         self.counting = CountingClient(broker.url, prefix)
         self.client = self.counting
         self.accepted: set[str] = set()

@@ -137,21 +137,20 @@ async def test_a_placer_that_changes_every_few_seconds_under_load(scene: Stage):
     load = Load(scene, random.Random(3), pace=0.5)
     done = asyncio.Event()
 
-    async def depose() -> int:
-        deposed = 0
+    async def depose() -> None:
         while not done.is_set():
             if (placer := _placer(scene)) is not None:
                 await scene.start()
+                scene.deposed += 1
                 await placer.terminate()
-                deposed += 1
             await asyncio.sleep(0.5)
-        return deposed
 
     deposing = asyncio.create_task(depose())
     while not deposing.done() and len(scene.logged("placer.elected")) < 5:
         await load.run(40, at_once=15, name=f"call-{len(scene.accepted)}")
     done.set()
-    print(f"\n{await deposing} placers deposed, uses: {dict(load.outcomes)}")  # noqa: T201
+    await deposing
+    print(f"\n{scene.deposed} placers deposed, uses: {dict(load.outcomes)}")  # noqa: T201
     await check(scene, "changing placer")
 
 
