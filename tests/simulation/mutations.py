@@ -51,7 +51,6 @@ def _mutation(name: str) -> Callable[[Callable[[Put], None]], Callable[[Put], No
 
 
 WHERE: dict[str, str] = {
-    "a worker is buried while it comes back": "comes back",
     "a recipe behind a command restores nothing": "meanwhile",
     "what is lost is not told as created": "killed telling",
     "a standstill is not noticed": "away twice",
@@ -78,6 +77,7 @@ WHERE: dict[str, str] = {
 """The script, or the order, whose worlds find a mistake soonest; ``""`` is any world of the swarm."""
 
 HARMLESS = {
+    "a worker is buried while it comes back": "its orphans are sent again first, and come to it if it is back by then",
     "the dead are not missed": "the placer asks for itself when the orphans come: it only takes longer",
     "what comes through a new binding is not held back": "it is returned, and the placer sends it on behind the rest",
     "a tool call is acknowledged after it was executed": "what is delivered twice is not executed again",
