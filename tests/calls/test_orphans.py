@@ -70,19 +70,23 @@ def test_the_worker_that_is_believed_not_to_own_the_call(why: str, given: dict[s
 
 
 @pytest.mark.parametrize(
-    ("why", "given", "untold"),
+    ("why", "given", "inbox_of", "untold"),
     [
-        ("its inbox has just given it up, and its worker may be back", {}, False),
-        ("its worker counted as dead", {headers.ORPHAN_OF: W_1}, True),
-        ("it was told before it was sent on", {headers.ORPHAN_OF: W_1, headers.LOST: True}, False),
-        ("it was on its way to another worker", {headers.ORPHAN_OF: W_2}, False),
-        ("its worker has handed it over", {headers.RETURNED: W_1}, False),
-        ("who returned it has told of them", {headers.ORPHAN_OF: W_1, headers.RETURNS: 1}, False),
+        ("its inbox has just given it up, and its worker may be back", {}, W_1, False),
+        ("its worker counted as dead", {headers.ORPHAN_OF: W_1}, None, True),
+        ("who should have told of it is dead", {headers.ORPHAN_OF: W_1}, W_2, True),
+        ("it has come back to its worker, and that one is gone again", {headers.ORPHAN_OF: W_1}, W_1, False),
+        ("it was told before it was sent on", {headers.ORPHAN_OF: W_1, headers.LOST: True}, None, False),
+        ("it was on its way to another worker", {headers.ORPHAN_OF: W_2}, None, False),
+        ("its worker has handed it over", {headers.RETURNED: W_1}, None, False),
+        ("who returned it has told of them", {headers.ORPHAN_OF: W_1, headers.RETURNS: 1}, None, False),
     ],
 )
-def test_whether_the_sessions_of_a_recipe_are_still_to_be_told_of(why: str, given: dict[str, Any], untold: bool):
+def test_whether_the_sessions_of_a_recipe_are_still_to_be_told_of(
+    why: str, given: dict[str, Any], inbox_of: WorkerId | None, untold: bool
+):
     recipe = Recipe(call_id=CallId("c-1"), worker_id=W_1, revision=1, sessions=[])
-    assert is_untold(recipe, given) is untold, why
+    assert is_untold(recipe, given, inbox_of) is untold, why
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,45 @@ async def test_what_the_inbox_of_a_living_worker_gives_up_goes_back_there():
         await scene.nothing_more()
 
 
+async def another_placer_takes(scene: PlacerScene) -> None:
+    """Have what the dead worker's inbox gives up delivered to a placer that loses its link, and then to the next."""
+    await scene.placer.detach()  # it settles nothing
+    await passes(7)
+    scene.workers.report(DEAD)  # it is back
+    fresh = await scene.wire.link.channel()
+    scene.placer.attach(fresh)
+    await scene.unowned.close()
+    await fresh.consume(scene.names.unowned, scene.placer.take)
+
+
+@in_virtual_time
+async def test_what_a_former_placer_had_of_a_living_worker_goes_back_by_the_binding():
+    async with placing() as scene:
+        await owned_by(scene, DEAD)
+        await scene.recipe(DEAD)
+        await another_placer_takes(scene)
+        taken = await scene.wire.consume(scene.names.inbox(DEAD))
+        given = (await taken.next()).message.headers
+        assert (given[headers.RESENT], given[headers.ORPHAN_OF]) == (True, DEAD), "it may have gone on as orphaned"
+        assert headers.LOST not in given
+        assert scene.told() == [], "its worker has it, so nobody reported its sessions"
+        await scene.nothing_more()
+
+
+@in_virtual_time
+async def test_what_a_former_placer_had_is_told_lost_if_it_has_taken_the_call_away():
+    async with placing() as scene:
+        await owned_by(scene, DEAD)
+        await scene.recipe(DEAD)
+        await passes(0.1)
+        await scene.unowned.unbind(Binding(scene.names.sessions, inbox(scene.names, DEAD).name, routing_key(CALL)))
+        await another_placer_takes(scene)
+        taken = await scene.wire.consume(scene.names.inbox(DEAD))
+        back = (await taken.next()).message.headers
+        assert (back[headers.LATE], back[headers.LOST]) == (True, True), "its worker goes on with another life"
+        assert scene.told() == [(CALL, "created"), (CALL, "lost")]
+
+
 @in_virtual_time
 async def test_the_call_of_a_worker_that_came_back_too_late_is_its_own_again_if_nobody_has_it():
     async with placing() as scene:

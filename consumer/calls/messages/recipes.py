@@ -6,18 +6,20 @@ from consumer.broker.message import Headers
 from consumer.calls.cluster.ended_calls import Opened
 from consumer.calls.routes import CALL_KEY
 from schemas import headers
+from schemas.ids import WorkerId
 from schemas.internal import Recipe
 
 
-def is_untold(recipe: Recipe, given: Headers) -> bool:
+def is_untold(recipe: Recipe, given: Headers, inbox_of: WorkerId | None = None) -> bool:
     """Return whether the recipe's own worker counted as dead, and its sessions may not be reported as lost.
 
-    ``given`` are the headers of its message. Whoever receives such a recipe first reports its sessions, even if the
-    worker has come back: a placer may have reported them and have lost its link before the recipe said so. If another
-    inbox gave the recipe up, it was on its way there, and the worker that sent it has reported the sessions. So has a
-    worker that returned it: its own worker when it left, or one that found them unreported.
+    ``given`` are the headers of its message, and ``inbox_of`` is the worker whose inbox has given it up since. Whoever
+    receives such a recipe first reports its sessions, even if the worker has come back: a placer may have reported them
+    and have lost its link before the recipe said so. If another inbox gave the recipe up, it was on its way there, and
+    the worker that sent it has reported the sessions. So has a worker that returned it: its own worker when it left, or
+    one that found them unreported. If the recipe has come back to its own worker, this one reported their ends.
     """
-    told = headers.LOST in given or headers.RETURNS in given
+    told = headers.LOST in given or headers.RETURNS in given or inbox_of == recipe.worker_id
     return not told and recipe.worker_id == given.get(headers.ORPHAN_OF)
 
 

@@ -38,7 +38,9 @@ class Orphans:
     ) -> WorkerId | Forward | SendAgain | None:
         """Return whose inbox gave the message up: none, a dead worker's, or a live one's, to which it goes back.
 
-        If that worker was declared dead meanwhile, the message goes to the call's new owner, if there is one.
+        If that worker was declared dead meanwhile, the message goes to the call's new owner, if there is one. A former
+        placer may have declared it dead, and have sent the message on: so what is delivered again goes back only by the
+        call's binding, or behind that copy.
         """
         worker = given_up_by(delivery, self._names)
         if worker is None:
@@ -46,6 +48,8 @@ class Orphans:
         taken_away = headers.ORPHAN_OF in delivery.message.headers
         if await self._presence.lives(worker):
             if not taken_away:
+                if delivery.redelivered:
+                    return SendAgain()
                 return self._placements.to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
             placed = self._placements.of(call_id)
             if placed is None or placed.owner == worker:
@@ -100,7 +104,7 @@ class Orphans:
 def given_up_by(delivery: Delivery, names: Names) -> WorkerId | None:
     """Return the worker whose inbox gave a message up, as the broker or the placer that forwarded it says."""
     given = delivery.message.headers
-    worker = _inbox_of_death(given, names)
+    worker = inbox_of_death(given, names)
     if worker is None and headers.ORPHAN_OF in given:
         return WorkerId(str(given[headers.ORPHAN_OF]))
     return worker
@@ -112,13 +116,14 @@ def without_former_hop(delivery: Delivery, names: Names) -> Delivery:
     They say that no inbox was bound to the call, and one was.
     """
     given = delivery.message.headers
-    if _inbox_of_death(given, names) is None:
+    if inbox_of_death(given, names) is None:
         return delivery
     kept = {name: value for name, value in given.items() if name not in (headers.RESENT, headers.ORPHAN_OF)}
     return dataclasses.replace(delivery, message=dataclasses.replace(delivery.message, headers=kept))
 
 
-def _inbox_of_death(given: Headers, names: Names) -> WorkerId | None:
+def inbox_of_death(given: Headers, names: Names) -> WorkerId | None:
+    """Return the worker whose inbox gave a message up at the last hop, as the broker says."""
     deaths = given.get("x-death")
     for death in deaths if isinstance(deaths, list) else ():
         queue = death.get("queue") if isinstance(death, dict) else None

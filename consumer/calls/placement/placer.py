@@ -40,7 +40,7 @@ from consumer.calls.placement.decisions import (
     decide,
     is_poison,
 )
-from consumer.calls.placement.orphans import Orphans, given_up_by, without_former_hop
+from consumer.calls.placement.orphans import Orphans, given_up_by, inbox_of_death, without_former_hop
 from consumer.calls.placement.placements import Placement, Placements, Term
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.concurrency.task_set import Tasks
@@ -176,7 +176,8 @@ class Placer:
     async def _place(self, delivery: Delivery, call_id: CallId, message: Addressed, term: Term) -> Outcome:
         if isinstance(message, ToolsCall) and headers.LATE in delivery.message.headers:
             return Done(what="not_repeated")  # it may have been executed: at most once
-        if isinstance(message, Recipe) and is_untold(message, delivery.message.headers):
+        given = delivery.message.headers
+        if isinstance(message, Recipe) and is_untold(message, given, inbox_of_death(given, self._names)):
             delivery = await self._orphans.tell_lost(delivery, message)
         delivery = without_former_hop(delivery, self._names)
         given = delivery.message.headers
