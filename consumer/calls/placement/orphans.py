@@ -39,17 +39,17 @@ class Orphans:
         """Return whose inbox gave the message up: none, a dead worker's, or a live one's, to which it goes back.
 
         If that worker was declared dead meanwhile, the message goes to the call's new owner, if there is one. A former
-        placer may have declared it dead, and have sent the message on: so what is delivered again goes back only by the
-        call's binding, or behind that copy.
+        placer may have declared it dead and have sent the message on, or have placed the call elsewhere: so what is
+        delivered again goes back only by the call's binding, or behind that copy.
         """
         worker = given_up_by(delivery, self._names)
         if worker is None:
             return None
         taken_away = headers.ORPHAN_OF in delivery.message.headers
         if await self._presence.lives(worker):
+            if delivery.redelivered:
+                return SendAgain()
             if not taken_away:
-                if delivery.redelivered:
-                    return SendAgain()
                 return self._placements.to_inbox(worker, call_id, delivery.message, {headers.LATE: True})
             placed = self._placements.of(call_id)
             if placed is None or placed.owner == worker:
