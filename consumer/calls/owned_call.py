@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from consumer.broker.message import Delivery
-from consumer.calls.cluster.ended_calls import Opened
+from consumer.calls.cluster.ended_calls import OpenedBy
 from consumer.calls.context import ToolProcess
 from consumer.calls.starting import Starting
 from consumer.calls.wanted import Wanted
@@ -365,7 +365,7 @@ class OwnedCall:
     placement: str = ""
     """The placement with which it was bound to this inbox last."""
     owned_since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    opened: Opened = field(default_factory=lambda: Opened(datetime.now(UTC)))
+    opened: OpenedBy = field(default_factory=lambda: OpenedBy(datetime.now(UTC)))
     """The message that its sessions go back to: an end that bars it is the end of the call."""
     sessions: dict[SessionId, CallSession] = field(default_factory=dict)
     had: set[SessionId] = field(default_factory=set)

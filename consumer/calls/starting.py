@@ -13,7 +13,7 @@ from schemas.ids import ServiceName, SessionId
 
 log = structlog.get_logger(__name__)
 
-PATIENCE = 5.0
+CUT_OFF_AFTER = 5.0
 """How long (s) a server may take to start while the end of its session waits. Servers that work take less."""
 
 
@@ -26,7 +26,7 @@ class _Start:
 
 
 class Starting:
-    """The running starts of one call. An end that waits behind a start gives it ``PATIENCE`` seconds in all."""
+    """The running starts of one call. An end that waits behind a start gives it ``CUT_OFF_AFTER`` seconds in all."""
 
     def __init__(self) -> None:
         self._running: list[_Start] = []
@@ -70,4 +70,4 @@ class Starting:
 
     def _hurry(self, one: _Start) -> None:
         if any(ends in (None, one.session_id) for ends in self._ends):
-            one.bound.reschedule(one.began + PATIENCE)
+            one.bound.reschedule(one.began + CUT_OFF_AFTER)

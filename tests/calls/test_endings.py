@@ -9,7 +9,7 @@ import pytest
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
-from consumer.calls.cluster.ended_calls import CLOCKS, REMEMBER, Endings, Opened
+from consumer.calls.cluster.ended_calls import CLOCKS, REMEMBER, Endings, OpenedBy
 from schemas.ids import CallId, WorkerId
 from schemas.internal import EndedCalls
 from tests.calls.simulated_link import simulated_link
@@ -137,8 +137,8 @@ async def test_a_start_from_behind_the_end_opens_nothing_however_late_it_comes(m
 
 async def test_an_end_that_is_heard_of_late_ends_what_a_start_opened_and_no_newer_request(mine: Endings):
     told(mine, {CALL: time.time() - 20})
-    assert mine.ends(CALL, Opened(ago(10))), "there was a tombstone"
-    assert mine.ends(CALL, Opened(None)), "there is one"
-    assert not mine.ends(CALL, Opened(ago(10), commanded=True)), "a request opens a call that has ended"
-    assert mine.ends(CALL, Opened(ago(21), commanded=True)), "it has ended since"
-    assert mine.ends(CALL, Opened(ago(20 - CLOCKS / 2), commanded=True)), "by the clock of another"
+    assert mine.ends(CALL, OpenedBy(ago(10))), "there was a tombstone"
+    assert mine.ends(CALL, OpenedBy(None)), "there is one"
+    assert not mine.ends(CALL, OpenedBy(ago(10), commanded=True)), "a request opens a call that has ended"
+    assert mine.ends(CALL, OpenedBy(ago(21), commanded=True)), "it has ended since"
+    assert mine.ends(CALL, OpenedBy(ago(20 - CLOCKS / 2), commanded=True)), "by the clock of another"

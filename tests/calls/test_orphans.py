@@ -7,7 +7,7 @@ import pytest
 
 from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Names
-from consumer.calls.cluster.ended_calls import Opened
+from consumer.calls.cluster.ended_calls import OpenedBy
 from consumer.calls.messages.recipes import is_untold, opened_by
 from consumer.calls.placement.orphans import disowned_by, given_up_by
 from consumer.calls.placement.placements import Placement
@@ -92,13 +92,13 @@ def test_whether_the_sessions_of_a_recipe_are_still_to_be_told_of(
 @pytest.mark.parametrize(
     ("why", "by_a_start", "given", "opened"),
     [
-        ("a late start is older than what it opened", True, {headers.STARTED: MILLISECONDS}, Opened(SENT)),
-        ("an explicit request", True, {headers.COMMANDED: MILLISECONDS}, Opened(SENT, commanded=True)),
-        ("an older worker does not write it", True, {}, Opened(OPENED)),
-        ("nor of a request", False, {}, Opened(None)),
+        ("a late start is older than what it opened", True, {headers.STARTED: MILLISECONDS}, OpenedBy(SENT)),
+        ("an explicit request", True, {headers.COMMANDED: MILLISECONDS}, OpenedBy(SENT, commanded=True)),
+        ("an older worker does not write it", True, {}, OpenedBy(OPENED)),
+        ("nor of a request", False, {}, OpenedBy(None)),
     ],
 )
-def test_what_the_sessions_of_a_recipe_go_back_to(why: str, by_a_start: bool, given: Any, opened: Opened):
+def test_what_the_sessions_of_a_recipe_go_back_to(why: str, by_a_start: bool, given: Any, opened: OpenedBy):
     session = SessionRecipe(
         session_id=SessionId("c-1"), service_name=ServiceName("echo"), created_at=OPENED, last_accessed=OPENED,
         timeout=60.0, metadata={CALL_KEY: {}} if by_a_start else {}, life="l-1",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from consumer.broker.topology import Queue
-from consumer.calls.starting import PATIENCE
+from consumer.calls.starting import CUT_OFF_AFTER
 from consumer.processes.service import MCPService
 from schemas.base import Json
 from schemas.ids import routing_key
@@ -84,7 +84,7 @@ async def test_an_end_cuts_off_a_start_that_takes_long(end: tuple[str, Json], af
         hangs.take(*CREATE)
         await passes(after)
         hangs.take(*end)
-        await passes(max(0.0, PATIENCE - after - 0.1))
+        await passes(max(0.0, CUT_OFF_AFTER - after - 0.1))
         assert hangs.silent(), "a server that works has some time to start"
         await passes(0.3)
         kind, created = await hangs.heard()
@@ -106,7 +106,7 @@ async def test_what_starts_behind_it_is_not_waited_for_longer_either():
         hangs.take(*ENDED)
         heard = [(await hangs.heard())[0] for _ in range(3)]
         assert heard == ["session.create", "call.progress", "call.ended"]
-        assert asyncio.get_running_loop().time() - began < 2 * PATIENCE + 1
+        assert asyncio.get_running_loop().time() - began < 2 * CUT_OFF_AFTER + 1
         hangs.take(*CREATE)  # and what comes behind the end is what somebody wants
         await passes(HANGS + 1)
         assert (await hangs.heard())[1].ok

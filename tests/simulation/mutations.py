@@ -12,7 +12,7 @@ from typing import Any
 
 from consumer.broker.outcome import Done
 from consumer.broker.supervisor import Supervisor
-from consumer.calls.cluster.ended_calls import Change, Endings, Opened
+from consumer.calls.cluster.ended_calls import Change, Endings, OpenedBy
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
@@ -443,7 +443,7 @@ def _no_key(put: Put) -> None:
 
 @_mutation("an end that is heard of late closes nothing")
 def _heard_late(put: Put) -> None:
-    put(OwnedCall, "opened", property(lambda self: Opened(self.owned_since), lambda _self, _opened: None))
+    put(OwnedCall, "opened", property(lambda self: OpenedBy(self.owned_since), lambda _self, _opened: None))
 
 
 @_mutation("who is back reports no ends")

@@ -40,7 +40,7 @@ CLOCKS = 5.0
 """By how much (s) the clocks of two workers may differ. An end that seems to be older than a request may be newer."""
 
 
-class Opened(NamedTuple):
+class OpenedBy(NamedTuple):
     """The message that the sessions of a call go back to."""
 
     sent: datetime | None
@@ -101,7 +101,7 @@ class Endings:
         in_time = ended_at is not None and sent is not None and sent.timestamp() <= ended_at + self._tombstone
         return in_time or self.bar(call_id, sent)
 
-    def ends(self, call_id: CallId, opened: Opened) -> bool:
+    def ends(self, call_id: CallId, opened: OpenedBy) -> bool:
         """Return whether sessions that go back to ``opened`` must end, because their call has ended."""
         if opened.commanded:
             assert opened.sent is not None, "whoever opens it for a request knows when"

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from consumer.broker.message import Headers
-from consumer.calls.cluster.ended_calls import Opened
+from consumer.calls.cluster.ended_calls import OpenedBy
 from consumer.calls.routes import CALL_KEY
 from schemas import headers
 from schemas.ids import WorkerId
@@ -23,7 +23,7 @@ def is_untold(recipe: Recipe, given: Headers, inbox_of: WorkerId | None = None) 
     return not told and recipe.worker_id == given.get(headers.ORPHAN_OF)
 
 
-def opened_by(recipe: Recipe, given: Headers) -> Opened:
+def opened_by(recipe: Recipe, given: Headers) -> OpenedBy:
     """Return the message that the recipe's sessions go back to.
 
     ``given`` are the headers of the recipe's message. Older workers do not write there when a start was sent. Then it
@@ -31,5 +31,5 @@ def opened_by(recipe: Recipe, given: Headers) -> Opened:
     """
     for name, commanded in ((headers.COMMANDED, True), (headers.STARTED, False)):
         if name in given:
-            return Opened(datetime.fromtimestamp(float(given[name]) / 1000, UTC), commanded)
-    return Opened(min((one.created_at for one in recipe.sessions if CALL_KEY in one.metadata), default=None))
+            return OpenedBy(datetime.fromtimestamp(float(given[name]) / 1000, UTC), commanded)
+    return OpenedBy(min((one.created_at for one in recipe.sessions if CALL_KEY in one.metadata), default=None))

@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 
 from consumer.broker.errors import BrokerError
-from consumer.calls.cluster.ended_calls import Endings, Opened
+from consumer.calls.cluster.ended_calls import Endings, OpenedBy
 from consumer.calls.context import Configured, ToolProcess
 from consumer.calls.owned_call import OwnedCall
 from consumer.calls.ownership.owned_calls import OwnedCalls
@@ -58,7 +58,7 @@ class Closing:
     def lift_tombstone(self, call: OwnedCall, sent: datetime) -> None:
         """Open the call again, if it has ended, for an explicit request of this time."""
         self._endings.lift(call.call_id)
-        call.opened = Opened(sent, commanded=True)
+        call.opened = OpenedBy(sent, commanded=True)
         if call.tenure.has_ended:
             call.tenure.resume()
 

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from consumer.broker.message import Delivery, Headers
 from consumer.broker.outcome import Done, Outcome
-from consumer.calls.cluster.ended_calls import Endings, Opened
+from consumer.calls.cluster.ended_calls import Endings, OpenedBy
 from consumer.calls.context import Configured
 from consumer.calls.events import session_info
 from consumer.calls.messages.deadlines import check_deadline, too_late
@@ -216,7 +216,7 @@ class CallLifecycle:
         if call.tenure.has_ended or self._endings.bars_start(call.call_id, sent):
             return Done(succeeded({"sessions": []}), what="ended_before")
         if not call.sessions and sent is not None:
-            call.opened = Opened(sent)
+            call.opened = OpenedBy(sent)
         for session in call.sessions.values():
             session.touch()
         ringing = call.tenure.ringing

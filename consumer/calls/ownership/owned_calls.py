@@ -13,7 +13,7 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names
-from consumer.calls.cluster.ended_calls import Opened
+from consumer.calls.cluster.ended_calls import OpenedBy
 from consumer.calls.events import Reporter
 from consumer.calls.owned_call import CallSession, LifeEvent, OwnedCall
 from consumer.calls.ownership.kept_metadata import weight_of
@@ -483,7 +483,7 @@ class OwnedCalls:
         return delivery.message.reply_to == self.answers_to
 
 
-def _opened(opened: Opened) -> dict[str, str]:
+def _opened(opened: OpenedBy) -> dict[str, str]:
     """Return the header that says what a recipe's sessions go back to."""
     if opened.sent is None:
         return {}
