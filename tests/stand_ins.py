@@ -7,9 +7,9 @@ folder, and its exit code; a new interpreter would import for a second each time
 import asyncio
 import json
 import os
+import secrets
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,11 +31,9 @@ sys.exit(int(code))
 @asynccontextmanager
 async def stand_in(path: Path, *command: str | Path) -> AsyncIterator[None]:
     """Have a program at ``path`` that is ``command``, for as long as this lasts."""
-    with (
-        tempfile.TemporaryDirectory(prefix="mcp-sessions-test-") as folder,
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening,
-    ):
-        address = f"{folder}/asked"  # short: the kernel takes a hundred characters
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        # No path: the kernel takes a hundred characters, and a test's folder may have more.
+        address = f"\0mcp-sessions-test-{secrets.token_hex(8)}"
         listening.bind(address)
         listening.listen()
         listening.setblocking(False)
