@@ -137,9 +137,10 @@ async def test_a_lost_connection_ends_what_waits_with_an_error_of_the_family(mcp
     await mcp.start()
     async with SessionClient(through(mcp.url, proxy), prefix=mcp.prefix) as client:
         await client.create("c", "echo")
-        calling = asyncio.create_task(client.call_tool("c", "sleep", {"seconds": 30}))
-        while not client._connection._rpc_client._waiting:
-            await asyncio.sleep(0.01)
+        runs = asyncio.Event()  # so the broker has confirmed it
+        slow = {"steps": 300, "interval": 0.1}
+        calling = asyncio.create_task(client.call_tool("c", "progress", slow, on_progress=lambda _: runs.set()))
+        await asyncio.wait_for(runs.wait(), WAIT)
         await proxy.disconnect_all()
         with pytest.raises(Disconnected) as caught:
             await asyncio.wait_for(calling, WAIT)
