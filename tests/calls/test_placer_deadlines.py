@@ -28,6 +28,16 @@ async def test_a_request_that_nobody_waits_for_gets_no_worker(kind: str, fields:
 
 
 @in_virtual_time
+async def test_of_a_tool_call_that_was_sent_again_nobody_knows_whether_it_was_executed():
+    async with placing() as scene:
+        over = {headers.DEADLINE: headers.milliseconds(moment() - 1), headers.RESENT: True}
+        await scene.call_tool(fields={"service_name": ECHO}, given=over)
+        assert await scene.refused() == "OUTCOME_UNKNOWN", "an owner that is gone may have had its first copy"
+        await scene.nothing_more()
+        assert scene.bound() == []
+
+
+@in_virtual_time
 async def test_the_earlier_of_a_requests_deadlines_goes_on_to_the_owner():
     async with placing() as scene:
         began = moment()

@@ -118,9 +118,11 @@ class CountingClient(SessionClient):
     def tool_calls_answered_twice(self) -> list[set[bytes]]:
         """The answers of each tool call that was answered with this and with that.
 
-        The same answer once more is none: its worker lost the link, and does not know whether it arrived.
+        The same answer once more is none: its worker lost the link, and does not know whether it arrived. Nor is one
+        that it is unknown whether the tool call was executed: it contradicts no other.
         """
-        return [answers for answers in self._tool_calls.values() if len(answers) > 1]
+        said = ({one for one in answers if b'"OUTCOME_UNKNOWN"' not in one} for answers in self._tool_calls.values())
+        return [answers for answers in said if len(answers) > 1]
 
     @property
     def commands_answered_twice(self) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from consumer.broker.message import Delivery
 from schemas import headers
-from schemas.errors import DeadlineExceeded
+from schemas.errors import DeadlineExceeded, OutcomeUnknown
 from schemas.requests import CallRequest, ToolsCall
 
 BEAT: Final = 0.25
@@ -32,9 +32,15 @@ def check_deadline(delivery: Delivery, request: CallRequest) -> None:
 
     Raises:
         DeadlineExceeded: the caller no longer waits.
+        OutcomeUnknown: the same for a tool call that was sent again. Its first copy may have reached an owner that has
+            gone since.
     """
-    if deadline_of(delivery, math.inf) <= time.monotonic():
-        raise too_late(request)
+    if deadline_of(delivery, math.inf) > time.monotonic():
+        return
+    if isinstance(request, ToolsCall) and headers.RESENT in delivery.message.headers:
+        again = "it was sent again after its caller's timeout; it is unknown whether its first copy was executed"
+        raise OutcomeUnknown(f"tools.call {request.name}: {again}")
+    raise too_late(request)
 
 
 class Heartbeat:

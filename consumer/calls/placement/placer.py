@@ -269,6 +269,7 @@ class Placer:
 
         Raises:
             DeadlineExceeded: its caller no longer waits.
+            OutcomeUnknown: the same, but its first copy may have been executed.
             ServiceNotFound: no worker has a service of that name.
             ServiceDisabled: it is not enabled.
         """
