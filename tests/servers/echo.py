@@ -36,11 +36,11 @@ from echo_tools import (  # type: ignore[import-not-found]
     SLOW,
     TOOLS,
     Call,
-    Failure,
     tool_echo,
     tool_spawn,
     tool_stderr,
 )
+from json_rpc import Failure  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

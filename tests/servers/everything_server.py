@@ -32,13 +32,12 @@ from everything_wire import (  # type: ignore[import-not-found]
     STATELESS,
     SUBSCRIBED,
     WAITING,
-    Failure,
     listen,
     picture,
     resource,
-    send,
     text,
 )
+from json_rpc import Failure, send  # type: ignore[import-not-found]
 
 Json = dict[str, Any]
 

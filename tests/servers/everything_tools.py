@@ -14,15 +14,14 @@ from everything_wire import (  # type: ignore[import-not-found]
     META,
     WAITING,
     WAV,
-    Failure,
     announce,
     log,
     picture,
     resource,
     said,
-    send,
     text,
 )
+from json_rpc import Failure, send  # type: ignore[import-not-found]
 
 Json = dict[str, Any]
 Asking = Generator[Json, Json, Json]

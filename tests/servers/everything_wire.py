@@ -1,12 +1,12 @@
-"""What the parts of the everything server share: its state, its way to the client, and the kinds of content."""
+"""What the parts of the everything server share: its state, what it announces, and the kinds of content."""
 
 import base64
-import json
 import queue
 import struct
-import sys
 import threading
 from typing import Any
+
+from json_rpc import send  # type: ignore[import-not-found]
 
 Json = dict[str, Any]
 
@@ -25,26 +25,11 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX
 WAV = base64.b64encode(
     b"RIFF" + struct.pack("<I4s4sIHHIIHH4sI", 36, b"WAVE", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8, b"data", 0)
 ).decode()
-LOCK = threading.Lock()
 WAITING: dict[str, "queue.Queue[Json]"] = {}
 CLIENT: Json = {}
 SUBSCRIBED: set[str] = set()
 LISTENERS: dict[Any, tuple[Json, threading.Event]] = {}
 """What each ``subscriptions/listen`` wants, by its id, and its end."""
-
-
-class Failure(Exception):
-    """A JSON-RPC error."""
-
-    def __init__(self, code: int, message: str, data: Any = None) -> None:
-        super().__init__(message)
-        self.code, self.data = code, data
-
-
-def send(message: Json) -> None:
-    with LOCK:
-        sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
-        sys.stdout.flush()
 
 
 def text(words: str) -> Json:

@@ -15,6 +15,8 @@ import threading
 import time
 from typing import Any
 
+from json_rpc import Failure, send  # type: ignore[import-not-found]
+
 Json = dict[str, Any]
 
 META = "io.modelcontextprotocol/"
@@ -23,7 +25,6 @@ CANCELLED: list[Any] = []
 IN_FLIGHT: dict[Any, threading.Event] = {}
 ADDED: list[str] = []
 TTL_MS = [0]
-LOCK = threading.Lock()
 TOOLS = (
     "echo",
     "meta",
@@ -39,20 +40,6 @@ TOOLS = (
     "touch",
 )
 LISTENERS: dict[Any, list[str]] = {}
-
-
-class Failure(Exception):
-    """A JSON-RPC error."""
-
-    def __init__(self, code: int, message: str, data: Any = None) -> None:
-        super().__init__(message)
-        self.code, self.data = code, data
-
-
-def send(message: Json) -> None:
-    with LOCK:
-        sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
-        sys.stdout.flush()
 
 
 def text(words: str, **more: Any) -> Json:
