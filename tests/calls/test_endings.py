@@ -12,7 +12,7 @@ from consumer.broker.topology import Binding, Names, Queue
 from consumer.calls.cluster.ended_calls import CLOCKS, REMEMBER, Endings, OpenedBy
 from schemas.ids import CallId, WorkerId
 from schemas.internal import EndedCalls
-from tests.calls.simulated_link import simulated_link
+from tests.calls.simulated_link import Heard, SimulatedLink, simulated_link
 
 CALL = CallId("c-1")
 TOMBSTONE = 30.0
@@ -30,6 +30,13 @@ def told(mine: Endings, ended: dict[CallId, float], *, lifted: tuple[CallId, ...
     message = EndedCalls(worker_id=WorkerId(by), ended=ended, lifted=list(lifted))
     body = message.model_dump_json().encode()
     mine.hear(Delivery(Message(body), "workers", "", "", False, 0.0, None))
+
+
+async def reports(wire: SimulatedLink) -> Heard:
+    """Consume what a worker reports to all others."""
+    await wire.declare(Queue("w-3", "of this test"))
+    await (await wire.link.channel()).bind(Binding(wire.names.workers, "w-3"))
+    return await wire.consume("w-3")
 
 
 def ago(seconds: float) -> datetime:
@@ -102,9 +109,7 @@ async def test_who_opens_a_call_again_or_ends_it_does_so_after_what_it_has_heard
 async def test_an_older_worker_reads_that_a_call_was_opened_again():
     async with simulated_link() as wire:
         mine = Endings(WorkerId("w-1"), wire.names, wire.publisher, TOMBSTONE)
-        await wire.declare(Queue("w-3", "of this test"))
-        await (await wire.link.channel()).bind(Binding(wire.names.workers, "w-3"))
-        taken = await wire.consume("w-3")
+        taken = await reports(wire)
         mine.note(CALL)
         mine.lift(CALL)
         heard = EndedCalls.model_validate_json((await taken.next()).message.body)
@@ -116,9 +121,7 @@ async def test_an_older_worker_reads_that_a_call_was_opened_again():
 async def test_what_was_heard_from_another_is_told_over_a_new_link():
     async with simulated_link() as wire:
         mine = Endings(WorkerId("w-1"), wire.names, wire.publisher, TOMBSTONE)
-        await wire.declare(Queue("w-3", "of this test"))
-        await (await wire.link.channel()).bind(Binding(wire.names.workers, "w-3"))
-        taken = await wire.consume("w-3")
+        taken = await reports(wire)
         ended = time.time() - 1
         told(mine, {CALL: ended})
         mine.tell_again()
