@@ -33,3 +33,11 @@ def opened_by(recipe: Recipe, given: Headers) -> OpenedBy:
         if name in given:
             return OpenedBy(datetime.fromtimestamp(float(given[name]) / 1000, UTC), commanded)
     return OpenedBy(min((one.created_at for one in recipe.sessions if CALL_KEY in one.metadata), default=None))
+
+
+def opening_header(opened: OpenedBy) -> dict[str, str]:
+    """Return the header of a recipe that says what its sessions go back to; none if it is not known."""
+    if opened.sent is None:
+        return {}
+    name = headers.COMMANDED if opened.commanded else headers.STARTED
+    return {name: headers.milliseconds(opened.sent.timestamp())}

@@ -13,8 +13,8 @@ from consumer.broker.errors import BrokerError
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names
-from consumer.calls.cluster.ended_calls import OpenedBy
 from consumer.calls.events import Reporter
+from consumer.calls.messages.recipes import opening_header
 from consumer.calls.owned_call import CallSession, LifeEvent, OwnedCall
 from consumer.calls.ownership.kept_metadata import weight_of
 from consumer.calls.requests.idempotency import AnswerWindows
@@ -259,7 +259,7 @@ class OwnedCalls:
             body=recipe.model_dump_json().encode(),
             type=Recipe.type,
             message_id=self._recipe_id(recipe.revision),
-            headers={CALL_HEADER: call.call_id} | _opened(call.opened),
+            headers={CALL_HEADER: call.call_id} | opening_header(call.opened),
         )
 
     def _recipe_id(self, revision: int) -> str:
@@ -481,11 +481,3 @@ class OwnedCalls:
         One that was sent over an older link may have reached our inbox before a placer took the call away.
         """
         return delivery.message.reply_to == self.answers_to
-
-
-def _opened(opened: OpenedBy) -> dict[str, str]:
-    """Return the header that says what a recipe's sessions go back to."""
-    if opened.sent is None:
-        return {}
-    name = headers.COMMANDED if opened.commanded else headers.STARTED
-    return {name: headers.milliseconds(opened.sent.timestamp())}
