@@ -46,6 +46,7 @@ FOUND_AMONG_FIFTY = {
     840059: "a session whose server had died at a worker that was cut off was told lost, and not restored",
     840100: "an alarm held an end back that a killed worker had sent, and a placer told it as well",
     800128: "a placer told ends and lost its link, and the worker that came back told them as well",
+    1001663: "an alarm held an end back that a worker had sent before its link was cut, and a placer told it as well",
 }
 """The same in worlds of fifty calls."""
 

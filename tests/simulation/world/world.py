@@ -199,14 +199,16 @@ class World:
     def _was_on_its_way(self, worker_id: str) -> bool:
         """Whether a worker was killed, or its link cut, while what comes from it now was on its way.
 
-        A broker with an alarm reads what a killed worker has sent when the alarm is over.
+        A broker with an alarm reads what a worker has sent over a lost link when the alarm is over.
         """
         now = self.loop.time()
+        disturbed = [one for worker in self.workers if worker.worker_id == worker_id for one in worker.disturbed]
+        held_since = [began for began, until, what in disturbed if what == "alarm" and now <= until]
         return any(
-            (what == "kill" and began <= now) or (what == "cut" and began <= now <= began + ON_ITS_WAY)
-            for one in self.workers
-            if one.worker_id == worker_id
-            for began, _, what in one.disturbed
+            (what == "kill" and began <= now)
+            or (what == "cut" and began <= now <= began + ON_ITS_WAY)
+            or (what == "cut" and any(since <= began <= now for since in held_since))
+            for began, _, what in disturbed
         )
 
     def tell(self, who: str, what: str) -> None:
