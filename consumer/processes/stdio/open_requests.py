@@ -1,10 +1,14 @@
 """The requests that a server has not answered yet. Matches each response with its request."""
 
+from typing import Final
+
 from mcp.shared.dispatcher import coerce_request_id
 from mcp_types import METHOD_NOT_FOUND, JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, RequestId
 
 from consumer.processes.jsonrpc import Answer, failure, quoted
-from consumer.processes.stdio.short_way import FIRST_ID
+
+FIRST_ID: Final = 1 << 30
+"""The ids of the fast path come after this one. The dispatcher counts from 1, and a server may keep ids in 32 bits."""
 
 
 class OpenRequests:
@@ -14,6 +18,15 @@ class OpenRequests:
         self._open: set[RequestId] = set()
         self._newest = 0
         self._newest_of_short_way = FIRST_ID
+
+    @property
+    def next_of_short_way(self) -> int:
+        """The id of the next request on the fast path."""
+        return self._newest_of_short_way + 1
+
+    def is_of_short_way(self, request_id: RequestId) -> bool:
+        """Return whether a request with this id was sent on the fast path."""
+        return isinstance(request_id, int) and FIRST_ID < request_id <= self._newest_of_short_way
 
     def sent(self, message: JSONRPCMessage) -> None:
         """Note a message that is sent."""
@@ -64,4 +77,4 @@ class OpenRequests:
         return failure(only, f"the server answered a request that was not sent, {quoted(answer.id)}")
 
     def _was_sent(self, request_id: int) -> bool:
-        return 0 < request_id <= self._newest or FIRST_ID < request_id <= self._newest_of_short_way
+        return 0 < request_id <= self._newest or self.is_of_short_way(request_id)

@@ -7,32 +7,30 @@ none of this. Failures have the same texts as the dispatcher's.
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import anyio
 from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId
+from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, JSONRPCError, JSONRPCMessage, JSONRPCResponse
 
 from consumer.processes.jsonrpc import Answer
-
-FIRST_ID: Final = 1 << 30
-"""The first id of this path. The dispatcher counts from 1, and a server may keep ids in 32 bits."""
+from consumer.processes.stdio.open_requests import OpenRequests
 
 
 class Writer(Protocol):
     """Writes to the server's stdin."""
 
-    def request(self, request_id: int, method: str, params: Mapping[str, Any]) -> None: ...  # noqa: D102 - see StdinStream
+    def request(self, method: str, params: Mapping[str, Any]) -> int: ...  # noqa: D102 - see StdinStream
     def cancel(self, request_id: int, reason: str) -> None: ...  # noqa: D102
 
 
 class ShortWay:
-    """The open requests of this path to one server."""
+    """The callers that wait on this path for one server. ``requests`` knows the ids of its requests."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, requests: OpenRequests) -> None:
         self._writer = writer
-        self._newest = FIRST_ID
+        self._requests = requests
         self._open: dict[int, asyncio.Future[Answer | None]] = {}
         self._ended = False
 
@@ -49,10 +47,8 @@ class ShortWay:
         if self._ended:
             raise _closed()
         loop = asyncio.get_running_loop()
-        self._newest += 1
-        request_id = self._newest
         try:
-            self._writer.request(request_id, method, params)
+            request_id = self._writer.request(method, params)
         except anyio.BrokenResourceError:
             raise _closed() from None
         waiting = self._open[request_id] = loop.create_future()
@@ -75,16 +71,12 @@ class ShortWay:
         result: dict[str, Any] = answer.result
         return result
 
-    def _gave_out(self, request_id: RequestId) -> bool:
-        """Return whether a request of this path had this id."""
-        return isinstance(request_id, int) and FIRST_ID < request_id <= self._newest
-
     def heard(self, message: JSONRPCMessage) -> bool:
         """Take the answer to a request of this path. Return False for any other message."""
         if not isinstance(message, JSONRPCResponse | JSONRPCError) or message.id is None:
             return False
         request_id = coerce_request_id(message.id)
-        if not self._gave_out(request_id):
+        if not self._requests.is_of_short_way(request_id):
             return False
         waiting = self._open.get(int(request_id))
         if waiting is not None and not waiting.done():  # else it is too late: its caller has gone

@@ -262,12 +262,13 @@ class StdinStream(Stream):
         self._requests.sent(item.message)
         self._write(data)
 
-    def request(self, request_id: int, method: str, params: Mapping[str, Any]) -> None:
-        """Queue a request that bypasses the SDK. Raises the errors of ``send``."""
+    def request(self, method: str, params: Mapping[str, Any]) -> int:
+        """Queue a request that bypasses the SDK. Return its id. Raises the errors of ``send``."""
         if self._closed or self._process.returncode is not None:
             raise anyio.BrokenResourceError
         if self._process.unsent > UNSENT_CAP:
             raise InputBlocked
+        request_id = self._requests.next_of_short_way
         message: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method}
         if params:
             message["params"] = params
@@ -277,6 +278,7 @@ class StdinStream(Stream):
             raise NotSerializable(str(cause)) from cause
         self._requests.opened(request_id)
         self._write(data)
+        return request_id
 
     def cancel(self, request_id: int, reason: str) -> None:
         """Cancel a request of ``request`` at the server. Does nothing if the server does not read."""
@@ -308,7 +310,7 @@ async def stdio_transport(
     """
     requests = OpenRequests()
     stdin = StdinStream(process, requests)
-    short_way = ShortWay(stdin)
+    short_way = ShortWay(stdin, requests)
     stdout = StdoutStream(process, requests, short_way, line_cap, longest)
     try:
         yield stdout, stdin, short_way
