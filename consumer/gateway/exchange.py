@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
@@ -190,10 +190,11 @@ def check_json(request: Request) -> None:
     Raises:
         Refused: 415, it does not.
     """
-    kind = (header(request, "content-type") or "").partition(";")[0].strip().lower()
+    media_type, *parameters = _content_type(request)
+    kind = media_type.strip().lower()
     if kind != JSON_TYPE and not kind.endswith("+json"):
         raise Refused(415, "the body must be JSON: send it with content-type: application/json")
-    check_charset(request)
+    _check_utf8(parameters)
 
 
 def check_charset(request: Request) -> None:
@@ -202,7 +203,17 @@ def check_charset(request: Request) -> None:
     Raises:
         Refused: 415, it says so.
     """
-    for parameter in (header(request, "content-type") or "").split(";")[1:]:
+    _, *parameters = _content_type(request)
+    _check_utf8(parameters)
+
+
+def _content_type(request: Request) -> list[str]:
+    """Return the media type of a request's body, which may be empty, and its parameters."""
+    return (header(request, "content-type") or "").split(";")
+
+
+def _check_utf8(parameters: Iterable[str]) -> None:
+    for parameter in parameters:
         name, _, value = parameter.partition("=")
         charset = value.strip().strip('"').lower()
         if name.strip().lower() == "charset" and charset not in UTF8:
