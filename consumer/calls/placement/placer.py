@@ -319,7 +319,7 @@ class Placer:
         try:
             # Where all workers leave, none can say that there is no room, and what comes again waits for another one.
             limited = self._presence.any_ready or not decision.comes_again
-            placement = await self._find_room(services, until if limited else math.inf, now, without)
+            placement = await self._find_room(services, until if limited else None, now, without)
         except LimitReached as error:
             roomy = self._admission.with_room(services, without)
             if 0 < len(roomy) < len(services):  # the owner rejects what it cannot open
@@ -332,11 +332,11 @@ class Placer:
         return await self._placements.bind(call_id, placement, delivery.message, term, marks)
 
     async def _find_room(
-        self, services: tuple[ServiceName, ...], until: float, now: float, without: set[WorkerId]
+        self, services: tuple[ServiceName, ...], until: float | None, now: float, without: set[WorkerId]
     ) -> Placement:
-        if without and until <= now:
+        if until is not None and without and until <= now:
             raise Capacity("every worker is full; another call took the last place")
-        loop_until = None if until == math.inf else asyncio.get_running_loop().time() + until - now
+        loop_until = None if until is None else asyncio.get_running_loop().time() + until - now
         worker, number = await self._admission.admit(services, until=loop_until, without=without)
         return Placement(worker, number)
 
