@@ -206,14 +206,12 @@ class ForkLauncher(LocalLauncher):
         cwd = working_directory(service, folder)
         confinement = Confinement("none" if service.sandbox.kind == "none" else "limits")
         job = self.job(service, confinement, python.argv, folder, cwd, ignore_term=self.ignore_term)
-        process = ServerProcess(service.name, obeys_term=not self.ignore_term, forked=True)
 
         async def fork(stdin: int, stdout: int, stderr: int) -> tuple[Process, Watch]:
             forked = await helper.fork(job, stdin, stdout, stderr)
             return forked, forked.watch
 
-        await self.connected(process, fork)
-        return process
+        return await self.connected(service, fork, forked=True)
 
     async def close(self) -> None:
         """End the fork servers, then everything of :class:`LocalLauncher`."""

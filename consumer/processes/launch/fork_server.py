@@ -83,23 +83,20 @@ class ForkedChild:
         self.pid = pid
         self._reap = reap
         self._pidfd = pidfd
-        self._status: int | None = None
-        self._on_exit: Callable[[], None] = lambda: None
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def watch(self, on_exit: Callable[[], None]) -> None:
         """Call ``on_exit`` once, in the loop, when it has ended. ``on_exit`` has to call :meth:`wait`."""
-        self._on_exit = on_exit
-        if self._status is not None:
-            asyncio.get_running_loop().call_soon(on_exit)
+        self._status.add_done_callback(lambda _status: on_exit())
 
     def wait(self) -> int:
         """Return the exit code, ``-n`` for signal n. Call it only after the end was reported."""
-        assert self._status is not None
+        status = self._status.result()
         self._reap(self.pid)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        return self._status
+        return status
 
     def is_there(self) -> bool:
         """Return whether its id is still its own, even if a compromised helper has reaped it too early."""
@@ -113,9 +110,8 @@ class ForkedChild:
 
     def ended(self, status: int) -> None:
         """Note that the process has ended. Called by the fork server."""
-        if self._status is None:
-            self._status = status
-            self._on_exit()
+        if not self._status.done():
+            self._status.set_result(status)
 
 
 class ForkServer:
@@ -138,6 +134,7 @@ class ForkServer:
         self._ended = asyncio.Event()
         self._asked: dict[int, asyncio.Future[ForkedChild]] = {}
         self._children: dict[int, ForkedChild] = {}
+        """Its forks, each until it is reaped."""
         self.retired = False
         """Whether it ends with its last fork."""
         self._last_id = 0
@@ -290,7 +287,7 @@ class ForkServer:
                 if not asked.done():
                     asked.set_exception(CannotFork(why, errno))
             case {"exit": int(pid), "code": code, "signal": number}:
-                if (child := self._children.pop(pid, None)) is not None:
+                if (child := self._children.get(pid)) is not None:
                     child.ended(code if number is None else -number)
         self._leave_when_idle()
 
@@ -315,9 +312,11 @@ class ForkServer:
         _drop(child)
 
     def _reap(self, pid: int) -> None:
+        self._children.pop(pid, None)
         if self._connection is not None:
             with contextlib.suppress(OSError):  # it has ended, and its children are somebody else's now
                 self._send(json.dumps({"reap": pid}).encode(), [])
+        self._leave_when_idle()
 
     def _exited(self) -> None:
         assert self._child is not None

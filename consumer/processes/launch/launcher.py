@@ -26,7 +26,7 @@ from consumer.processes.launch.removal import remove_tree
 from consumer.processes.launch.sandbox import Confinement, confinement_of, environment_of_limits, limits, wrapped
 from consumer.processes.launch.session_root import SessionRoot
 from consumer.processes.service import SCRIPTS, MCPService
-from consumer.processes.stdio.process import ServerProcess
+from consumer.processes.stdio.process import Pipes, ServerProcess
 from consumer.processes.stdio.spawn import fork, watch
 from schemas.errors import StartFailed
 
@@ -112,9 +112,7 @@ class LocalLauncher:
         cwd = working_directory(service, folder)
         argv = await wrapped(service, command, folder, cwd, confinement=confinement, ignore_term=self.ignore_term)
         job = self.job(service, confinement, argv, folder, cwd, ignore_term=self.ignore_term or bubble)
-        process = ServerProcess(service.name, obeys_term=not self.ignore_term, in_shell=bubble)
-        await self.connected(process, partial(self.start, job))
-        return process
+        return await self.connected(service, partial(self.start, job), in_shell=bubble)
 
     def job(
         self,
@@ -148,9 +146,14 @@ class LocalLauncher:
         return child, child.watch
 
     async def connected(
-        self, process: ServerProcess, start: Callable[[int, int, int], Awaitable[tuple[Process, Watch]]]
-    ) -> None:
-        """Start ``process`` with three new pipes."""
+        self,
+        service: MCPService,
+        start: Callable[[int, int, int], Awaitable[tuple[Process, Watch]]],
+        *,
+        forked: bool = False,
+        in_shell: bool = False,
+    ) -> ServerProcess:
+        """Start a process for ``service`` with three new pipes."""
         (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = pipes(3)
         try:
             child, watch_it = await start(stdin, stdout, stderr)
@@ -161,10 +164,16 @@ class LocalLauncher:
         finally:
             for descriptor in (stdin, stdout, stderr):
                 os.close(descriptor)
-        # Only now, because what it writes is read from here on and must find who listens.
-        process.connect(our_stdin, our_stdout, our_stderr)
-        is_there = child.is_there if isinstance(child, ForkedChild) else lambda: True
-        process.adopt(child, watch_it, is_there)
+        return ServerProcess(
+            service.name,
+            child,
+            Pipes(our_stdin, our_stdout, our_stderr),
+            watch=watch_it,
+            is_there=child.is_there if isinstance(child, ForkedChild) else lambda: True,
+            obeys_term=not self.ignore_term,
+            forked=forked,
+            in_shell=in_shell,
+        )
 
     async def close(self) -> None:
         """End the keeper, which ends what is left, and remove the base folder. Call when all launches are over."""

@@ -16,7 +16,7 @@ READ_SIZE = 65_536
 class PipeReader:
     """Reads a pipe while it is open. Owns the descriptor.
 
-    ``on_end`` is called once, when the other end is closed; not when we close ours.
+    ``on_end`` is called once, when the other end is closed, or by ``finish``; not by ``close``.
     """
 
     def __init__(self, descriptor: int, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
@@ -36,8 +36,7 @@ class PipeReader:
         if data:
             self._on_data(data)
         else:
-            self.close()
-            self._on_end()
+            self.finish()
 
     def pause(self) -> None:
         """Stop reading; idempotent."""
@@ -48,6 +47,12 @@ class PipeReader:
         """Resume reading; idempotent."""
         if self._descriptor >= 0:
             self._loop.add_reader(self._descriptor, self._readable)
+
+    def finish(self) -> None:
+        """Close the pipe, and report its end if it was open. Idempotent."""
+        if self._descriptor >= 0:
+            self.close()
+            self._on_end()
 
     def close(self) -> None:
         """Close the pipe. Idempotent."""

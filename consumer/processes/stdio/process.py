@@ -13,7 +13,7 @@ import struct
 import termios
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -48,8 +48,19 @@ class Child(Protocol):
         """Return the exit code after the end; ``-n`` for signal n."""
 
 
+class Pipes(NamedTuple):
+    """The descriptors of our ends of a server's three pipes."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
 class ServerProcess:
-    """A server: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
+    """A server that runs: ``pid``, ``returncode`` and ``poll()`` are those of :class:`subprocess.Popen`.
+
+    ``child`` has the other ends of ``pipes``, which it takes over. ``watch`` takes a function to call once when the
+    child has ended. ``is_there`` says whether its process id is still its own, if another process may reap it.
 
     ``obeys_term`` is false when it is started with SIGTERM ignored; ``forked`` when it is the fork of a process that
     had imported the server; ``in_shell`` when a program around it reports a signal like a shell, with an exit code of
@@ -57,9 +68,20 @@ class ServerProcess:
     stderr is logged under ``service``. Everything runs in the event loop.
     """
 
-    def __init__(self, service: str, *, obeys_term: bool = True, forked: bool = False, in_shell: bool = False) -> None:
+    def __init__(
+        self,
+        service: str,
+        child: Child,
+        pipes: Pipes,
+        *,
+        watch: Callable[[Callable[[], None]], None],
+        is_there: Callable[[], bool],
+        obeys_term: bool,
+        forked: bool,
+        in_shell: bool,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.pid = 0
+        self.pid = child.pid
         self.returncode: int | None = None
         self.fault: str | None = None
         self.stderr = StderrTail()
@@ -70,58 +92,20 @@ class ServerProcess:
         self._closed_pipe = ""
         self._obeys_term = obeys_term
         self._in_shell = in_shell
-        self._child: Child | None = None
-        self._is_there: Callable[[], bool] = lambda: True
-        self._stdin: PipeWriter | None = None
-        self._stdout: PipeReader | None = None
-        self._stderr: PipeReader | None = None
-        self._stdin_duplicate = -1
+        self._child = child
+        self._is_there = is_there
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[ProcessExit] = self._loop.create_future()
         self._open_pipes = {1, 2}
-        self._on_stdout: Callable[[bytes], None] = lambda _data: None
-        self._on_stdout_end: Callable[[], None] = lambda: None
-
-    # What the launcher does with it.
-
-    def connect(self, stdin: int, stdout: int, stderr: int) -> None:
-        """Take over our ends of the three pipes, before there is a process."""
-        self._stdin = PipeWriter(stdin, partial(self._given_up, "stdin"))
-        self._stdout = PipeReader(stdout, self._stdout_data, partial(self._pipe_ended, 1))
-        self._stderr = PipeReader(stderr, self._stderr_data, partial(self._pipe_ended, 2))
+        self._stdin = PipeWriter(pipes.stdin, partial(self._given_up, "stdin"))
+        self._unread_stdout = pipes.stdout
+        self._stdout: PipeReader | None = None
+        self._stderr = PipeReader(pipes.stderr, self._stderr_data, partial(self._pipe_ended, 2))
         # Our own end is closed as soon as the server is gone; see has_read.
-        self._stdin_duplicate = os.dup(stdin)
-
-    def adopt(
-        self,
-        child: Child,
-        watch: Callable[[Callable[[], None]], None],
-        is_there: Callable[[], bool] = lambda: True,
-    ) -> None:
-        """Note that the process runs. ``watch`` takes a function to call once when it has ended.
-
-        ``child`` has the other ends of the pipes. ``is_there`` says whether its process id is still its own, if another
-        process may reap it.
-        """
-        self._child, self.pid, self._is_there = child, child.pid, is_there
+        self._stdin_duplicate = os.dup(pipes.stdin)
         watch(self._exit_noticed)
-        if self._closed_pipe:
-            self._given_up(self._closed_pipe)
-
-    def disconnect(self) -> None:
-        """Close all pipes of a process that did not start. :meth:`end` does it for one that ran."""
-        self.forget_stdin_duplicate()
-        self._close_pipes()
-
-    def _close_pipes(self) -> None:
-        for pipe in (self._stdin, self._stdout, self._stderr):
-            if pipe is not None:
-                pipe.close()
 
     # What the pipes and the kernel tell.
-
-    def _stdout_data(self, data: bytes) -> None:
-        self._on_stdout(data)
 
     def _stderr_data(self, data: bytes) -> None:
         self.stderr.feed(data)
@@ -129,27 +113,28 @@ class ServerProcess:
 
     def _pipe_ended(self, number: int) -> None:
         self._open_pipes.discard(number)
-        if number == 1:
-            self._on_stdout_end()
-            self._given_up("stdout")
         if self.returncode is not None and not self._open_pipes:
             self._settle()
+
+    def _stdout_ended(self, on_end: Callable[[], None]) -> None:
+        on_end()
+        self._given_up("stdout")
+        self._pipe_ended(1)
 
     def _given_up(self, pipe: str) -> None:
         """Handle a pipe that the server has closed. It gets no more requests, and has a moment to exit."""
         self._closed_pipe = pipe
-        if self._child is not None and self.returncode is None and not self._ending:
+        if self.returncode is None and not self._ending:
             self._loop.call_later(LAST_WORDS, self.kill_for_fault, f"it closed its {pipe}")
 
     def _exit_noticed(self) -> None:
-        assert self._child is not None
         # Before it is reaped, while the number of the group is certainly its own: whatever it started.
         self.kill_group()
         code = self._child.wait()
         self.returncode = 128 - code if self._in_shell and 128 < code <= 128 + signal.SIGRTMAX else code
         self._exited.set_result(None)
         if self._open_pipes:
-            self.resume_stdout()
+            self._resume_stdout()
             self._loop.call_later(LAST_WORDS, self._settle)
         else:
             self._settle()
@@ -164,8 +149,10 @@ class ServerProcess:
             if code >= 0
             else ProcessExit(exit_code=None, signal=-code, stderr=text)
         )
-        self._on_stdout_end()
-        self._close_pipes()
+        self._stdin.close()
+        if self._stdout is not None:
+            self._stdout.finish()
+        self._stderr.close()
 
     # What its owner does with it.
 
@@ -183,9 +170,14 @@ class ServerProcess:
         """The exit code, ``-n`` for signal n, ``None`` while it runs."""
         return self.returncode
 
-    def attach_stdout(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
-        """Set the readers of the server's stdout, before the event loop runs again after the launch."""
-        self._on_stdout, self._on_stdout_end = on_data, on_end
+    def read_stdout(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> PipeReader:
+        """Begin to read the server's stdout, from its first byte; once, before :meth:`end`.
+
+        ``on_end`` is called once, in the loop, when no more will come.
+        """
+        self._stdout = PipeReader(self._unread_stdout, on_data, partial(self._stdout_ended, on_end))
+        self._unread_stdout = -1
+        return self._stdout
 
     def add_done_callback(self, callback: Callable[[ProcessExit], None]) -> None:
         """Call ``callback`` in the loop when the process has ended and its last output is read."""
@@ -214,21 +206,14 @@ class ServerProcess:
 
     def write(self, data: bytes) -> None:
         """Queue ``data`` for its stdin; never waits. Once the pipe is broken, data is dropped."""
-        if self._stdin is not None:
-            self._stdin.write(data)
+        self._stdin.write(data)
 
     @property
     def unsent(self) -> int:
         """The number of bytes that wait because the server does not read its stdin."""
-        return self._stdin.unsent if self._stdin is not None else 0
+        return self._stdin.unsent
 
-    def pause_stdout(self) -> None:
-        """Stop reading the server's output."""
-        if self._stdout is not None:
-            self._stdout.pause()
-
-    def resume_stdout(self) -> None:
-        """Resume reading the server's output."""
+    def _resume_stdout(self) -> None:
         if self._stdout is not None:
             self._stdout.resume()
 
@@ -245,15 +230,14 @@ class ServerProcess:
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: signal.Signals) -> None:
-        if self._child is not None and self.returncode is None and self._is_there():
+        if self.returncode is None and self._is_there():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def _close_stdin(self) -> None:
         """Close the server's input. Data that it has not received yet is lost."""
         self.forget_stdin_duplicate()
-        if self._stdin is not None:
-            self._stdin.close()
+        self._stdin.close()
 
     async def end(self) -> None:
         """End the process: close stdin, then TERM, then KILL, each wait bounded. Nothing of its group remains.
@@ -263,7 +247,7 @@ class ServerProcess:
         self._ending = True
         try:
             self._close_stdin()
-            self.resume_stdout()
+            self._resume_stdout()
             if not self.hurry and not await self._left_within(EOF_TIMEOUT) and self._obeys_term:
                 self._signal_group(signal.SIGTERM)
                 await self._left_within(TERM_TIMEOUT)
@@ -275,6 +259,9 @@ class ServerProcess:
         finally:
             self.kill_group()
             self._settle()
+            if self._unread_stdout >= 0:
+                os.close(self._unread_stdout)
+                self._unread_stdout = -1
 
     async def _left_within(self, seconds: float) -> bool:
         await asyncio.wait({self._exited}, timeout=seconds)

@@ -102,7 +102,7 @@ class StdoutStream(Stream):
         self._paused = False
         self._bad_lines = 0
         self._first_bad_output = b""
-        process.attach_stdout(self._feed, self._end)
+        self._pipe = process.read_stdout(self._feed, self._end)
 
     def _feed(self, data: bytes) -> None:
         if self._ended:
@@ -144,7 +144,7 @@ class StdoutStream(Stream):
             self._resting = asyncio.get_running_loop().call_later(self._share.rest, self._rested)
         if (len(self._messages) > BACKLOG or self._resting is not None) and not self._paused:
             self._paused = True
-            self._process.pause_stdout()
+            self._pipe.pause()
 
     def _rested(self) -> None:
         self._resting = None
@@ -155,7 +155,7 @@ class StdoutStream(Stream):
 
     def _resume(self) -> None:
         self._paused = False
-        self._process.resume_stdout()
+        self._pipe.resume()
 
     def _read(self, line: bytes) -> JSONRPCMessage | None:
         message = parse(line, longest=self._longest, most=most_values(line))
@@ -305,8 +305,6 @@ async def stdio_transport(
 
     The launcher ends the process. A line of more than ``longest`` bytes is not parsed, and one of more than
     ``line_cap`` ends the server.
-
-    Enter it before the event loop runs again after the launch, or the first of the server's output is lost.
     """
     requests = OpenRequests()
     stdin = StdinStream(process, requests)
