@@ -37,7 +37,7 @@ from consumer.worker.counting import begin_counting
 from consumer.worker.current_link import CurrentLink
 from consumer.worker.id_claim import IdClaim
 from consumer.worker.own_report import OwnReport
-from consumer.worker.owner_wiring import ownership_of
+from consumer.worker.owner_wiring import Ownership, ownership_of
 from consumer.worker.peers import Peers
 from consumer.worker.reports import Reports
 from schemas.ids import WorkerId
@@ -62,11 +62,15 @@ def _services(settings: Settings) -> dict[str, MCPService]:
 
 
 class Parts:
-    """The connected parts of one worker. Nothing runs yet. ``starter`` starts its servers."""
+    """The connected parts of one worker. Nothing runs yet. ``starter`` starts its servers.
+
+    Each part is made from parts above it. A ``_make`` method makes one with the parts that it names.
+    """
 
     def __init__(self, settings: Settings, *, starter: Starter | None = None) -> None:
         own = settings.worker
         self.settings = settings
+        self.configured = _configured(settings)
         self.worker_id = WorkerId(own.worker_id) if own.worker_id else new_worker_id()
         self.names = Names(own.prefix)
         self.state: WorkerState = "starting"
@@ -75,32 +79,28 @@ class Parts:
         """Set when this worker should report to the others."""
         self.room_freed = asyncio.Event()
         """Set when a place for a session is free again."""
-        self.claim = IdClaim(self.started_at)
-        self.publisher = Publisher(signs=True)
-        self.origins = Origins(self.names, lambda: self.publisher.user)
-        self.outbox = Outbox(self.publisher, published)
         self.tasks = Tasks()
+        self.figures = Figures()
+        begin_counting(_services(settings))
+
+        # The broker.
+        self.link = CurrentLink(self.names, own.max_dead_letter_bytes)
+        self.publisher = Publisher(signs=True)
+        self.rpc_client = RpcClient(self.publisher)
+        self.outbox = Outbox(self.publisher, published)
+        self.settler = self._make_settler()
+
+        # The cluster.
+        self.claim = IdClaim(self.started_at)
+        self.origins = Origins(self.names, lambda: self.publisher.user)
         self.presence_requests = PresenceRequests(self.publisher, self.names.workers, self.worker_id, self.tasks)
         self.presence = Presence(
-            own.grace,
-            self.worker_id,
-            report_soon=self.news.set,
-            request_presence=self.presence_requests.send_soon,
+            own.grace, self.worker_id, report_soon=self.news.set, request_presence=self.presence_requests.send_soon
         )
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)
-        self.link = CurrentLink(self.names, own.max_dead_letter_bytes)
-        self.figures = Figures()
-        begin_counting(_services(settings))
-        self.settler = Settler(
-            self.publisher,
-            self.names.dead_letters,
-            dead_lettered=self.figures.dead_lettered,
-            restore=self.link.restore_dead_letters,
-            kind_of=partial(kind_of, names=self.names),
-            quiet=AMONG_WORKERS,
-        )
-        self.configured = _configured(settings)
+
+        # MCP servers and their sessions.
         self.mcp = MCPManager(
             _services(settings),
             starter=starter or ColdStarter(folder=settings.session.sandbox_dir),
@@ -109,8 +109,33 @@ class Parts:
         self.sessions: SessionManager[ToolProcess] = SessionManager(
             settings.session, on_event=self._on_session, on_room=self._on_room
         )
-        self.rpc_client = RpcClient(self.publisher)
-        self.ownership = ownership_of(
+
+        # Calls: who owns them, and who handles which messages.
+        self.ownership = self._make_ownership()
+        self.owner = self.ownership.owner
+        self.placer = self._make_placer()
+        self.intake = self._make_intake()
+        self.queries = self._make_queries()
+        self.gate = Gate(self.settler, self.names, self.origins, max_message=own.max_message, start=self.tasks.start)
+
+        # What this worker and the others tell each other.
+        self.own_report = self._make_own_report()
+        self.reports = self._make_reports()
+        self.peers = self._make_peers()
+
+    def _make_settler(self) -> Settler:
+        return Settler(
+            self.publisher,
+            self.names.dead_letters,
+            dead_lettered=self.figures.dead_lettered,
+            restore=self.link.restore_dead_letters,
+            kind_of=partial(kind_of, names=self.names),
+            quiet=AMONG_WORKERS,
+        )
+
+    def _make_ownership(self) -> Ownership:
+        own = self.settings.worker
+        return ownership_of(
             self.worker_id,
             self.names,
             self.publisher,
@@ -124,12 +149,13 @@ class Parts:
             figures=self.figures,
             configured=self.configured,
             bounds=Bounds(
-                max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=settings.session.max_metadata
+                max_requests=own.max_requests, max_kept=own.max_kept, max_metadata=self.settings.session.max_metadata
             ),
         )
-        self.owner = self.ownership.owner
+
+    def _make_placer(self) -> Placer:
         placements = Placements(self.worker_id, self.names)
-        self.placer = Placer(
+        return Placer(
             self.names,
             self.settler,
             placements,
@@ -140,15 +166,20 @@ class Parts:
             reporter=self.reporter,
             configured=self.configured,
         )
-        self.intake = Intake(
+
+    def _make_intake(self) -> Intake:
+        exchanges = self.settings.worker.call_exchanges
+        return Intake(
             self.names,
             self.settler,
             self.publisher,
             self.rpc_client,
             self.configured,
-            {one.exchange: one.platform for one in own.call_exchanges if one.platform},
+            {one.exchange: one.platform for one in exchanges if one.platform},
         )
-        self.queries = Queries(
+
+    def _make_queries(self) -> Queries:
+        return Queries(
             self.worker_id,
             self.names,
             self.settler,
@@ -160,14 +191,9 @@ class Parts:
             configured=self.configured,
             is_placer=lambda: self.placer.is_placing,
         )
-        self.gate = Gate(
-            self.settler,
-            self.names,
-            self.origins,
-            max_message=own.max_message,
-            start=self.tasks.start,
-        )
-        self.own_report = OwnReport(
+
+    def _make_own_report(self) -> OwnReport:
+        return OwnReport(
             self.worker_id,
             self.started_at,
             self.sessions,
@@ -176,7 +202,9 @@ class Parts:
             recovery=self.ownership.recovery,
             phase=lambda: self.state,
         )
-        self.reports = Reports(
+
+    def _make_reports(self) -> Reports:
+        return Reports(
             self.worker_id,
             self.names,
             self.publisher,
@@ -186,7 +214,9 @@ class Parts:
             placer=self.placer,
             news=self.news,
         )
-        self.peers = Peers(
+
+    def _make_peers(self) -> Peers:
+        return Peers(
             self.worker_id,
             self.claim,
             self.reports,
