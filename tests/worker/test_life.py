@@ -14,12 +14,14 @@ from structlog.testing import capture_logs
 from consumer.broker.topology import Names
 from consumer.settings import ConfigurationError, Settings
 from consumer.settings.faults import Fault
+from consumer.worker.budgets import leaving_time
 from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.worker import Worker
 from schemas.ids import WorkerId
 from tests.calls.asked_server import simulated_servers
 from tests.simulation.broker.client import SimulatedConnection
 from tests.simulation.broker.node import Node
+from tests.simulation.broker.stored import Published
 from tests.virtual_time import in_virtual_time, moment, passes
 
 ME = WorkerId("w-1")
@@ -109,6 +111,47 @@ async def test_a_worker_that_reaches_no_broker_gives_up_in_time():
         assert await one.running is WorkerExit.BROKER_UNREACHABLE
     assert moment() - began == pytest.approx(20, abs=6)
     assert "broker.unreachable" in [log["event"] for log in logs]
+
+
+@in_virtual_time
+async def test_a_worker_that_is_told_to_leave_before_it_has_a_broker_was_never_ready_and_owes_its_events():
+    node = Node()
+    node.up = False
+    began = moment()
+    one = begun(node, connect_timeout=60.0)
+    await passes(2)
+    ready = asyncio.create_task(one.worker.is_ready())
+    with capture_logs() as logs:
+        one.worker.leave()
+        assert await one.running is WorkerExit.DRAIN_TIMED_OUT
+    assert moment() - began < 2 + leaving_time(0), "it does not wait for a broker"
+    told = {log["event"]: log for log in logs}
+    assert told["worker.events_unsent"]["count"] == 2, "that it drains, and that it has stopped"
+    assert "worker.ready" not in told
+    assert not ready.done()
+    ready.cancel()
+
+
+@in_virtual_time
+async def test_a_worker_says_that_it_has_started_once_however_often_its_link_is_lost():
+    node, started = Node(), list[str]()
+
+    def published(message: Published, _queues: list[str]) -> None:
+        if message.properties.message_type == "mcp.worker.started":
+            started.append(message.properties.message_type)
+
+    node.on_publish = published
+    one = begun(node)
+    await one.worker.is_ready()
+    for _ in range(2):
+        await passes(1)
+        for client in list(node.clients):
+            client.cut(client_after=0.1, server_after=0.1)
+        await passes(20)
+        assert one.worker.healthy
+    assert started == ["mcp.worker.started"]
+    one.worker.leave()
+    assert await one.running is WorkerExit.DRAINED
 
 
 @in_virtual_time
