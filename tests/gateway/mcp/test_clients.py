@@ -88,7 +88,7 @@ async def test_inspector_calls_the_tools_of_the_call(mcp: Cluster, serve: Serve)
     await mcp.start(config(services=SERVICES))
     http = await serve(**OPEN_TO_THIS_MACHINE)  # its command line sends no headers
     await call(http, "/calls/c-1/todo/mcp", "add_todo", text="milk")
-    inspector: list[str | Path] = ["node", installed("@modelcontextprotocol/inspector/cli/build/cli.js"), "--cli"]
+    inspector: list[str | Path] = ["node", installed("@modelcontextprotocol/inspector-cli/build/cli.js"), "--cli"]
     inspector += [address(http, "c-1", "todo"), "--transport", "http"]
     listed = json.loads(await ran(*inspector, "--method", "tools/list"))
     assert "list_todos" in {tool["name"] for tool in listed["tools"]}
