@@ -35,7 +35,7 @@ USER = "bench"
 
 def install() -> Path:
     """The Python of an environment that has the gateway; made in ``.peer``, once."""
-    return environment(FOLDER, [MODULE], [PACKAGE])
+    return environment(FOLDER, [PACKAGE])
 
 
 def version(python: Path) -> str:

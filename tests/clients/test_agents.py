@@ -18,8 +18,8 @@ from tests.harness import ECHO, ROOT, Cluster, config
 
 FOLDER = ROOT / ".clients"
 AGENTS = {
-    "livekit": (["livekit.agents.llm.mcp"], ["livekit-agents[mcp]>=1.8.9,<2"]),
-    "pipecat": (["pipecat.services.mcp_service"], ["pipecat-ai[mcp]>=1.14,<2"]),
+    "livekit": ["livekit-agents[mcp]>=1.8.9,<2"],
+    "pipecat": ["pipecat-ai[mcp]>=1.14,<2"],
 }
 SERVICES = config(
     services={
@@ -36,7 +36,7 @@ async def ran(agent: str, *arguments: str) -> dict[str, Any]:
     """What an agent's script has printed, run by the Python that has its framework."""
     FOLDER.mkdir(exist_ok=True)
     try:
-        python = await asyncio.to_thread(environment, FOLDER / agent, *AGENTS[agent])
+        python = await asyncio.to_thread(environment, FOLDER / agent, AGENTS[agent])
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
         pytest.skip(f"{agent} could not be installed from PyPI: {error}")
     process = await asyncio.create_subprocess_exec(

@@ -12,10 +12,6 @@ from infra.environments import environment
 from tests.harness import ROOT
 
 FOLDER = ROOT / ".oracles"
-MODULES = [
-    *("twilio", "telnyx", "nacl", "vonage_jwt", "plivo", "livekit.api", "retell", "elevenlabs", "openai"),
-    "standardwebhooks",
-]
 PACKAGES = [
     "twilio>=9.13,<10",
     "telnyx>=4.189,<5",
@@ -115,7 +111,7 @@ SDKS = {
 def judges() -> Iterator[Verdict]:
     """The SDKs' own verdicts; the test is left out where PyPI does not give them."""
     try:
-        python = str(environment(FOLDER, MODULES, PACKAGES))
+        python = str(environment(FOLDER, PACKAGES))
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
         pytest.skip(f"the platforms' SDKs could not be installed from PyPI: {error}")
     with subprocess.Popen(
