@@ -277,9 +277,10 @@ class DeadlineExceeded(SessionsError):
 class OutcomeUnknown(SessionsError):
     """The tool call may have reached the server, but it is unknown whether it was executed.
 
-    RabbitMQ may deliver a tool call again after its caller's timeout, when the worker that had it is gone; then there
-    are no details. If the server died, details are ``exit_code``, ``signal`` and ``stderr``. If it was ended, because
-    the call ended or its session was closed or replaced, ``reason`` is that of the session's terminal event.
+    RabbitMQ may deliver a tool call again after its caller's timeout, when the worker that had it is gone or has lost
+    its connection; then there are no details. If the server died, details are ``exit_code``, ``signal`` and ``stderr``.
+    If it was ended, because the call ended or its session was closed or replaced, ``reason`` is that of the session's
+    terminal event.
     """
 
     code = ErrorCode.OUTCOME_UNKNOWN

@@ -116,6 +116,31 @@ async def test_a_request_that_waits_too_long_for_its_turn_is_not_executed():
         assert asked.executed() == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"redelivered": True}, "OUTCOME_UNKNOWN"),
+        ({"headers": {headers.LATE: True}}, "OUTCOME_UNKNOWN"),
+        ({"headers": {headers.RESENT: True}}, "DEADLINE_EXCEEDED"),
+    ],
+    ids=["again", "late", "sent on"],
+)
+@in_virtual_time
+async def test_a_tool_call_that_waits_too_long_may_have_been_executed_only_if_it_was_delivered_before(
+    more: dict[str, Any], code: str
+):
+    async with asking() as asked:
+        await asked.scene.opened()
+        asked.make_busy()
+        settled = asked.call_tool(expiration=1000, **more)
+        assert await asked.code() == code, "the owner has the first copy of what was sent on to it"
+        asked.take("session.get", {}, expiration=1000, **more)
+        assert await asked.code() == "DEADLINE_EXCEEDED", "to look executes nothing"
+        assert settled.how == ["acked"]
+        await asked.no_reply()
+        assert asked.executed() == 0
+
+
 OPENING = [
     ("tools.call", {"name": "note", "service_name": ECHO}),
     ("resources.list", {"service_name": ECHO, "open": "beside"}),

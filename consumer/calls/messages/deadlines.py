@@ -12,7 +12,7 @@ from typing import Final
 
 from consumer.broker.message import Delivery
 from schemas import headers
-from schemas.errors import DeadlineExceeded, OutcomeUnknown
+from schemas.errors import DeadlineExceeded, OutcomeUnknown, SessionsError
 from schemas.requests import CallRequest, ToolsCall
 
 BEAT: Final = 0.25
@@ -20,27 +20,35 @@ STALLED: Final = 1.0
 """A pause (s) of the event loop after which the process must have been stopped, or the machine have slept."""
 
 
-def too_late(request: CallRequest, starting: Sequence[str] = ()) -> DeadlineExceeded:
-    """Return the error for a request whose caller no longer waits. ``starting`` lists the services it waited for."""
+def may_have_been_executed(delivery: Delivery) -> bool:
+    """Return whether an owner may have had this tool call before: RabbitMQ or a placer delivers it a second time."""
+    return delivery.redelivered or headers.LATE in delivery.message.headers
+
+
+def too_late(request: CallRequest, starting: Sequence[str] = (), *, again: bool = False) -> SessionsError:
+    """Return the error for a request whose caller no longer waits: ``DeadlineExceeded``, or ``OutcomeUnknown``.
+
+    ``starting`` lists the services that it waited for. ``again`` says that an earlier copy of it may have reached an
+    owner, which may have executed it if it is a tool call.
+    """
     named = f"{request.type} {request.name}" if isinstance(request, ToolsCall) else request.type
+    if again and isinstance(request, ToolsCall):
+        told = "it was delivered again after its caller's timeout; it is unknown whether its first copy was executed"
+        return OutcomeUnknown(f"{named}: {told}")
     why = f", and the server of {' and '.join(starting)} was still starting" if starting else ""
     return DeadlineExceeded(f"{named}: waited longer than its caller's timeout{why}; it was not executed")
 
 
 def check_deadline(delivery: Delivery, request: CallRequest) -> None:
-    """Check that the caller of a request still waits, if the request says for how long.
+    """Check that the caller of a request that has no owner still waits, if the request says for how long.
 
     Raises:
         DeadlineExceeded: the caller no longer waits.
         OutcomeUnknown: the same for a tool call that was sent again. Its first copy may have reached an owner that has
             gone since.
     """
-    if deadline_of(delivery, math.inf) > time.monotonic():
-        return
-    if isinstance(request, ToolsCall) and headers.RESENT in delivery.message.headers:
-        again = "it was sent again after its caller's timeout; it is unknown whether its first copy was executed"
-        raise OutcomeUnknown(f"tools.call {request.name}: {again}")
-    raise too_late(request)
+    if deadline_of(delivery, math.inf) <= time.monotonic():
+        raise too_late(request, again=may_have_been_executed(delivery) or headers.RESENT in delivery.message.headers)
 
 
 class Heartbeat:

@@ -6,7 +6,7 @@ import time
 from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done, Outcome, told_about
 from consumer.calls.context import Configured
-from consumer.calls.messages.deadlines import Heartbeat, deadline_of, too_late
+from consumer.calls.messages.deadlines import Heartbeat, deadline_of, may_have_been_executed, too_late
 from consumer.calls.messages.parsing import about, service_named_by, timeout_named_by
 from consumer.calls.owned_call import OwnedCall
 from consumer.calls.ownership.owned_calls import OwnedCalls
@@ -18,7 +18,6 @@ from consumer.calls.requests.session_for import find, missing
 from consumer.calls.requests.session_requests import OpeningUse, SessionRequests
 from consumer.calls.requests.tool_calls import ToolCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
-from schemas import headers
 from schemas.errors import Capacity, SessionsError
 from schemas.ids import CallId
 from schemas.replies import Reply, failed, succeeded
@@ -76,10 +75,11 @@ class CallRequests:
             except TimeoutError:
                 await delivery.ack()
                 busy = self._owned_calls.calls.get(call_id)
-                return Done(failed(too_late(request, busy.starting.services if busy is not None else ())))
+                starting = busy.starting.services if busy is not None else ()
+                return Done(failed(too_late(request, starting, again=may_have_been_executed(delivery))))
         await delivery.ack()  # from here on it is at most once, here or elsewhere
         call = self._owned_calls.calls.get(call_id)
-        if isinstance(request, ToolsCall) and (delivery.redelivered or headers.LATE in delivery.message.headers):
+        if isinstance(request, ToolsCall) and may_have_been_executed(delivery):
             asked = Asked(request, delivery, deadline)
             if call is None or not self._tool_calls.knows(asked, call):
                 return Done(what="not_repeated")  # it may have been executed, or answered: at most once
