@@ -82,6 +82,9 @@ class Consumers:
         self._tasks = tasks
         self._control: Channel | None = None
         self._inbox_consumer = ""
+        self._inbox_closed = False
+        self._left_in_inbox = False
+        """Whether the closed inbox has given us a message that we did not take."""
 
     async def attach(self, link: Link) -> None:
         """Consume on a new link."""
@@ -133,6 +136,8 @@ class Consumers:
         if delivery.type == PROBE:
             self._liveness.heard(delivery)
             self._tasks.start(delivery.ack(), "probe-ack")
+        elif self._inbox_closed:
+            self._left_in_inbox = True  # given back with its channel
         else:
             self._owner.take(delivery)
 
@@ -144,6 +149,13 @@ class Consumers:
         self._presence.deafened()
         self._owned_calls.detach()
         await self.shared.detached()
+
+    def close_inbox(self) -> None:
+        """Take nothing more from the inbox, over this link or the next.
+
+        A recipe that arrived later could make this worker report an end that it has no time left to finish.
+        """
+        self._inbox_closed = True
 
     async def delete_inbox(self, *, untold: int = 0) -> None:
         """Delete the inbox unless something in it is still needed. Then its messages and recipes become orphans.
@@ -173,6 +185,8 @@ class Consumers:
             if await control.declare_queue(queue):
                 return "messages"
             await control.cancel(self._inbox_consumer)
+            if self._left_in_inbox:
+                return "messages"
             await control.delete_queue(queue.name)
         except BrokerError:
             return "no_link"

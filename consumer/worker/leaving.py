@@ -6,7 +6,8 @@
 4. hand over or close every call                                              the rest of ``drain_timeout`` (15)
 5. stop every MCP process that is left                                        4
 6. flush the events, ``worker.stopped`` the last of them                      2
-7. empty the inbox and delete it, close channels and connections              2
+7. close the inbox, finish what came out of it, and delete it if it is empty;
+   close channels and connections                                             2
 
 Their sum with the default ``drain_timeout`` stays under the 30 s that Heroku gives.
 
@@ -65,6 +66,7 @@ async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio
     if not events_sent:
         log.warning("worker.events_unsent", count=len(parts.outbox))
     await asyncio.sleep(OTHER_NODES)
+    consumers.close_inbox()
     await parts.owner.stop(INBOX_TIMEOUT)
     await consumers.delete_inbox(untold=len(parts.outbox))
     drained = in_time and events_sent

@@ -64,6 +64,11 @@ FOUND_WHERE_PLACERS_CHANGE = {
 }
 """The same in worlds of thirty calls of that swarm."""
 
+FOUND_WHERE_WORKERS_LEAVE = {
+    7037: "a worker that left told an end when it had no time left to acknowledge its recipe",
+}
+"""The same in worlds of thirty calls of that swarm."""
+
 QUICKLY_FOUND: tuple[str, ...] = (
     "an idempotency key is not remembered",
     "a recipe is acknowledged when it comes",
@@ -126,6 +131,10 @@ def test_what_was_found_once_where_ends_break_stays_mended():
 
 def test_what_was_found_once_where_placers_change_stays_mended():
     simulate("--seed", *map(str, FOUND_WHERE_PLACERS_CHANGE), "--swarm", "placers change", "--calls", "30", "--quiet")
+
+
+def test_what_was_found_once_where_workers_leave_stays_mended():
+    simulate("--seed", *map(str, FOUND_WHERE_WORKERS_LEAVE), "--swarm", "leaves", "--calls", "30", "--quiet")
 
 
 def test_mistakes_in_the_protocol_are_found():

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from consumer.broker.topology import Binding, Queue, inbox
 from consumer.calls.cluster.inbox_probe import PROBE
 from consumer.worker.consumers import RIVAL_TIMEOUT
 from consumer.worker.shared_consumers import PLACED_AT_ONCE
+from schemas.events import EndReason
 from schemas.ids import CallId
 from schemas.internal import PresenceReport, PresenceRequest
 from tests.calls.presences import report_of
@@ -151,6 +153,37 @@ async def test_an_inbox_stays_for_a_recipe_that_has_not_come_back():
             await scene.consumers.delete_inbox()
         assert scene.wire.names.inbox(ME) in scene.wire.node.queues
         assert why_left(logs) == ["recipes"]
+
+
+@in_virtual_time
+async def test_a_closed_inbox_gives_back_what_comes_and_stays_for_it():
+    async with attached() as scene:
+        inbox = scene.wire.names.inbox(ME)
+        scene.consumers.close_inbox()
+        await scene.send("session.create", {"session_id": CALL, "service_name": "echo"})
+        await passes(0.5)
+        assert CALL not in scene.parts.ownership.owned_calls.calls
+        assert len(scene.queue(inbox).held) == 1, "RabbitMQ takes it back with the channel"
+        with capture_logs() as logs:
+            await scene.consumers.delete_inbox()
+        assert inbox in scene.wire.node.queues
+        assert why_left(logs) == ["messages"]
+
+
+@in_virtual_time
+async def test_the_owner_stops_when_the_last_end_is_told_and_its_recipe_acknowledged():
+    async with attached() as scene:
+        await scene.open()
+        owned_calls = scene.parts.ownership.owned_calls
+        owned_calls.leaving = True
+        node = scene.wire.node
+        node.set_alarm(on=True)  # it confirms the end when the alarm is over
+        asyncio.get_running_loop().call_later(0.5, partial(node.set_alarm, on=False))
+        for session in list(owned_calls.calls[CALL].sessions):
+            await scene.parts.sessions.close_session(session, EndReason.WORKER_SHUTDOWN)
+        await scene.parts.owner.stop(1.0)
+        assert not owned_calls.needs_recipes
+        assert not scene.queue(scene.wire.names.inbox(ME)).held
 
 
 def why_left(logs: list[Any]) -> list[str]:

@@ -202,10 +202,10 @@ class Owner:
         return await self._lanes.drain(timeout) and not self._handover.cut
 
     async def stop(self, timeout: float) -> None:
-        """Wait for the requests in progress, then stop them."""
+        """Wait at most ``timeout`` seconds for what is in progress, such as the last ends, and stop the rest."""
         self._early_messages.stop()
         self._requests.stop()
-        await self._tasks.drain(timeout)
+        await asyncio.gather(self._tasks.drain(timeout), self._lanes.drain(timeout))
         await self._lanes.abandon()
         await self._tasks.cancel()
         self._owned_calls.let_all_go()
