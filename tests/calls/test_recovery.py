@@ -157,6 +157,16 @@ async def test_what_was_away_and_lost_is_told_by_the_owner_to_whom_its_recipe_co
 
 
 @in_virtual_time
+async def test_who_leaves_tells_of_a_session_without_a_recipe_only_when_it_holds_one():
+    async with owning() as scene:
+        await scene.open()
+        await scene.told()
+        assert await scene.parts.owner.leave(True, 10.0)
+        story = [one for one in await scene.told() if one not in ("ack", "bind", "unbind")]
+        assert story == ["call.recipe", "created", "closed", "call.recipe"], "the last one goes to another worker"
+
+
+@in_virtual_time
 async def test_a_call_without_sessions_is_kept_for_its_answers_as_long_as_a_tombstone():
     async with owning() as scene:
         await scene.opened()

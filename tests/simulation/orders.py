@@ -250,6 +250,17 @@ ORDERS = {
             (4.1, "cut", {"which": 0, "how": "both", "away": 1.0, "sharp": True}),
         ),
     ),
+    "a leaving worker is killed between created and terminal": Plan(
+        seed=1,
+        conditions=_ALONE,
+        # The end of the first session waits for its recipe, which is an orphan until 8.1; so the second one has none.
+        calls={"c0": ((2.0, "start", {"to": "1"}), (5.3, "close", {}), (5.5, "create", {}))},
+        faults=(
+            (5.0, "cut", {"which": 0, "how": "both", "away": 0.0}),
+            (6.2, "leave", {"which": 0}),
+            _aim("mcp.session.created", "kill", skip=1, sharp=True),
+        ),
+    ),
 }
 
 MENDED = {
@@ -268,6 +279,7 @@ MENDED = {
     "suspended while those who saw the end and a newcomer change": "who is back reports no ends",
     "killed when it tells what ended meanwhile": "what ends before its recipe is told without one",
     "killed between created and terminal": "what ends before its recipe is told without one",
+    "a leaving worker is killed between created and terminal": "what ends before its recipe is told without one",
     "a late start whose owner dies before it hears of the end": "a recipe does not say when its start was sent",
     "an opening again that is told behind a newer end": "an opening again counts whenever it is heard of",
 }

@@ -65,6 +65,9 @@ class Handover:
             message = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
             await self._owned_calls.tell_ends(call)
+            if call.events.pending:  # a recipe now names what had none
+                await _recipe_held(call)
+                await self._owned_calls.tell_ends(call)
             self._owned_calls.leave_to_placer(call)
             now = asyncio.get_running_loop().time()
             async with asyncio.timeout_at(max(until, now + TOLD_WITHIN)):

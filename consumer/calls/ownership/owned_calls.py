@@ -242,7 +242,7 @@ class OwnedCalls:
         """
         ended = {one.life: one.ended for one in call.events.pending if one.ended is not None}
         untold = {one.life for one in call.events.pending if not one.is_end}
-        if self.leaving or all(call.recipe.names(life) for life in untold & ended.keys()):
+        if all(call.recipe.names(life) for life in untold & ended.keys()):
             return
         told = [one for one in call.sessions.values() if one not in call.events.untold]
         sessions = told + list(ended.values())
