@@ -1,6 +1,6 @@
 """The MCP clients of LiveKit's and Pipecat's agents, unchanged from PyPI, each in an environment of its own.
 
-``scripts/test clients`` runs them: the packages are large.
+``scripts/test -m long tests/clients`` runs them: the packages are large.
 """
 
 import asyncio

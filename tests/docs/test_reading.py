@@ -19,7 +19,7 @@ from docs.generate.commands import commands
 from schemas.events import CloudEvent
 from schemas.replies import parse_reply
 from schemas.requests import REQUESTS, parse_request
-from tests.docs.blocks import PAGES, Block, all_blocks, tokens
+from tests.docs.blocks import PAGES, Block, all_blocks, spans, tokens
 from tests.harness import ROOT
 
 LANGUAGES = {"python", "sh", "js", "json", "toml", "xml", "mermaid", "text"}
@@ -177,6 +177,25 @@ def test_the_scripts_that_the_readme_names_are_there():
     named = set(re.findall(r"`(scripts/\w+)`", (ROOT / "README.md").read_text()))
     assert {f"scripts/{name}" for name in ("setup", "check", "test", "demo", "bench")} <= named
     assert all(executable(ROOT / name) for name in named)
+
+
+def asked_of_scripts_test(page: str) -> list[list[str]]:
+    """The arguments of ``scripts/test`` wherever the page shows it."""
+    shown = [
+        *spans(page),
+        *(line for block in all_blocks("sh") if block.page == page for line in block.text.splitlines()),
+    ]
+    found = [shlex.split(line.partition("scripts/test")[2], comments=True) for line in shown if "scripts/test" in line]
+    return [arguments for arguments in found if arguments]
+
+
+def test_what_scripts_test_is_shown_to_run_is_there():
+    modes = set(re.findall(r'"\$\{1:-\}" == (\w+)', (ROOT / "scripts" / "test").read_text()))
+    shown = [one for page in PAGES if page != "CHANGELOG.md" for one in asked_of_scripts_test(page)]
+    assert {"faults", "simulate", "-m", "tests/broker"} <= {first for first, *_ in shown}
+    for first, *others in shown:
+        assert first.startswith("-") or first in modes or (ROOT / first).exists(), f"scripts/test {first}"
+        assert [one for one in others if "/" in one and not (ROOT / one).exists()] == []
 
 
 def test_the_variables_of_app_json_are_read():
