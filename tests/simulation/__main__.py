@@ -101,7 +101,7 @@ def _report(outcome: Outcome, options: argparse.Namespace, begin: Callable[[Natu
         _tell(live(outcome.plan, begin, logs, telling=True))
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
     """End the interpreter; what killed workers have left is collected then."""
     sys.unraisablehook = lambda *_: None
     sys.exit(code)
@@ -162,4 +162,4 @@ def _tell(outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    _leave(main())
+    leave(main())

@@ -1,14 +1,17 @@
 """Some thousands of simulated calls in every run of the tests, and the seeds that have once found something.
 
-Importing costs more than most worlds, so what belongs together is lived by one process. It says which failed.
+Importing costs more than most worlds, so what belongs together is lived by one run. It says which failed.
 """
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -81,25 +84,49 @@ QUICKLY_FOUND: tuple[str, ...] = (
 """Mistakes that few worlds are enough for. An order that was a hole once has a test of its own."""
 
 
-def simulate(*options: str) -> str:
-    """Run the command; an order of sets that is the same each time needs a process of its own."""
-    command = [sys.executable, "-m", "tests.simulation", "--no-shrink", *options]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=False
+Simulate: TypeAlias = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def simulate() -> Iterator[Simulate]:
+    """Return a function that runs the command, each time in a process of its own, and returns what it prints.
+
+    An order of sets that is the same each time needs another interpreter than ours.
+    """
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.simulation.serving"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "0"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
-    return done.stdout
+
+    def run(*options: str) -> str:
+        assert server.stdin
+        assert server.stdout
+        print(json.dumps(["--no-shrink", *options]), file=server.stdin, flush=True)
+        code, told = json.loads(server.stdout.readline())
+        assert code == 0, told[-20_000:]
+        return str(told)
+
+    with server:
+        try:
+            yield run
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)  # with a run that took too long
 
 
-def test_thousands_of_simulated_calls_keep_every_guarantee():
+def test_thousands_of_simulated_calls_keep_every_guarantee(simulate: Simulate):
     print(simulate("--seeds", "20", "--first", "1000"))  # noqa: T201
 
 
-def test_the_same_seed_is_the_same_world():
+def test_the_same_seed_is_the_same_world(simulate: Simulate):
     simulate("--seeds", "3", "--first", "500", "--calls", "50", "--twice")
 
 
-def test_a_run_in_parts_and_processes_comes_to_the_same_sums(tmp_path):
+def test_a_run_in_parts_and_processes_comes_to_the_same_sums(simulate: Simulate, tmp_path: Path):
     def sums(name: str) -> dict[str, int]:
         summary = json.loads((tmp_path / name).read_text())
         assert summary["next"] == 11
@@ -117,42 +144,42 @@ def test_a_run_in_parts_and_processes_comes_to_the_same_sums(tmp_path):
     assert sums("whole")["fault kill"] > 0
 
 
-def test_what_was_found_once_stays_mended():
+def test_what_was_found_once_stays_mended(simulate: Simulate):
     simulate("--seed", *map(str, FOUND), "--quiet")
 
 
-def test_what_was_found_once_among_fifty_calls_stays_mended():
+def test_what_was_found_once_among_fifty_calls_stays_mended(simulate: Simulate):
     simulate("--seed", *map(str, FOUND_AMONG_FIFTY), "--calls", "50", "--quiet")
 
 
-def test_what_was_found_once_where_ends_break_stays_mended():
+def test_what_was_found_once_where_ends_break_stays_mended(simulate: Simulate):
     simulate("--seed", *map(str, FOUND_WHERE_ENDS_BREAK), "--swarm", "end breaks", "--calls", "30", "--quiet")
 
 
-def test_what_was_found_once_where_placers_change_stays_mended():
+def test_what_was_found_once_where_placers_change_stays_mended(simulate: Simulate):
     simulate("--seed", *map(str, FOUND_WHERE_PLACERS_CHANGE), "--swarm", "placers change", "--calls", "30", "--quiet")
 
 
-def test_what_was_found_once_where_workers_leave_stays_mended():
+def test_what_was_found_once_where_workers_leave_stays_mended(simulate: Simulate):
     simulate("--seed", *map(str, FOUND_WHERE_WORKERS_LEAVE), "--swarm", "leaves", "--calls", "30", "--quiet")
 
 
-def test_mistakes_in_the_protocol_are_found():
+def test_mistakes_in_the_protocol_are_found(simulate: Simulate):
     simulate("--seeds", "60", "--calls", "8", "--mutations", *QUICKLY_FOUND)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(WHERE.keys() - {*QUICKLY_FOUND, *MENDED.values()}))
-def test_each_mistake_in_the_protocol_is_found(name):
+def test_each_mistake_in_the_protocol_is_found(simulate: Simulate, name: str):
     simulate("--seeds", "500", "--calls", "8", "--mutations", name)
 
 
-def test_orders_that_were_holes_once_are_holes_only_with_their_mistakes():
+def test_orders_that_were_holes_once_are_holes_only_with_their_mistakes(simulate: Simulate):
     simulate("--order", *MENDED, "--seeds", "4")
     simulate("--seeds", "4", "--mutations", *MENDED.values())
 
 
-def test_the_last_worker_that_waits_for_its_calls_answers_and_tells_of_ends_over_a_new_link():
+def test_the_last_worker_that_waits_for_its_calls_answers_and_tells_of_ends_over_a_new_link(simulate: Simulate):
     asked, ended = (
         "the last worker has a new link while it waits for its calls to end",
         "a session of the last worker ends while its recipe is away",
@@ -162,12 +189,12 @@ def test_the_last_worker_that_waits_for_its_calls_answers_and_tells_of_ends_over
     assert re.search(f"^{ended}: .* expired 4,", told, re.MULTILINE), told
 
 
-def test_an_end_that_is_heard_of_late_closes_no_session_that_was_requested_after_it():
+def test_an_end_that_is_heard_of_late_closes_no_session_that_was_requested_after_it(simulate: Simulate):
     told = simulate("--order", "an end before an explicit request is heard of late", "--seeds", "4")
     assert re.search(" tool calls executed 4,", told), told
 
 
-def test_in_two_orders_a_call_comes_back_that_had_ended():
+def test_in_two_orders_a_call_comes_back_that_had_ended(simulate: Simulate):
     told = simulate("--order", "ended while its recipe was away", "closed by command")
     assert re.search("^ended while its recipe was away: .* created 2,.* lost 1,", told, re.MULTILINE), told
     assert re.search("^closed by command: .* created 2,.* lost 1,", told, re.MULTILINE), told
