@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of their own otherwise
@@ -15,8 +16,9 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of th
         sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"}
     )
 
+from tests.simulation.findings import WHERE, made_with
 from tests.simulation.many import Summary, batches
-from tests.simulation.mutations import WHERE, mutated
+from tests.simulation.mutations import mutated
 from tests.simulation.orders import ORDERS
 from tests.simulation.run import Logs, Outcome, live
 from tests.simulation.shrink import shrunk
@@ -122,29 +124,37 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
 def _find(name: str, options: argparse.Namespace, begin: Callable[[Nature], None], logs: Logs) -> int:
     """Live worlds with a mistake until it is found; returns whether it was not.
 
-    What goes wrong with a mistake has to go right without it. If we keep going, all worlds are lived with and without
-    it, to see how often either goes wrong.
+    A harmless one is made together with the one that takes away what makes up for it. What goes wrong with both has to
+    go right with either of them, and with none. If we keep going, all worlds are lived with and without them, to see
+    how often either goes wrong.
     """
     if options.swarm is None and options.order is None and (where := WHERE.get(name)) is not None:
         kind, _, order = where.rpartition(": ")
         chosen = {"order": order} if kind else {"swarm": where}
         options = argparse.Namespace(**{**vars(options), **chosen})
     where = options.order or options.swarm or "any"
+    mistakes = made_with(name)
+    fewer = [some for count in range(len(mistakes)) for some in combinations(mistakes, count)]
+    told = f"{' + '.join(mistakes)} | {where}"
+
+    def lived(plan: Plan, some: tuple[str, ...]) -> list[str]:
+        with mutated(*some):
+            return live(plan, begin, logs).problems
+
     tried = found = without = 0
     for tried, seed in enumerate(_seeds(options), start=1):
         plan = _plan(options, seed)
-        with mutated(name):
-            problems = live(plan, begin, logs).problems
+        problems = lived(plan, mistakes)
         if options.keep_going:
             found += bool(problems)
-            without += bool(live(plan, begin, logs).problems)
-        elif problems and not live(plan, begin, logs).problems:
-            print(f"{name} | {where} | {tried} | {problems[0][:160]}", flush=True)  # noqa: T201
+            without += any(lived(plan, some) for some in fewer)
+        elif problems and not any(lived(plan, some) for some in fewer):
+            print(f"{told} | {tried} | {problems[0][:160]}", flush=True)  # noqa: T201
             return 0
     if options.keep_going:
-        print(f"{name} | {where} | {found} of {tried} with it, {without} without it", flush=True)  # noqa: T201
+        print(f"{told} | {found} of {tried} with it, {without} without it", flush=True)  # noqa: T201
         return int(found <= without)
-    print(f"{name}: not in {tried}", flush=True)  # noqa: T201
+    print(f"{told}: not in {tried}", flush=True)  # noqa: T201
     return 1
 
 

@@ -1,7 +1,7 @@
 """Mistakes in the protocol, each made on purpose by one function of the product: the simulation has to find them.
 
-``scripts/test simulate --mutations`` makes one after the other and says how many seeds it took. Some of them are
-defects that the product had once.
+``scripts/test simulate --mutations`` makes one after the other and says how many seeds it took; ``findings`` has where.
+Some of them are defects that the product had once.
 """
 
 import dataclasses
@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from math import inf
 from typing import Any
 
+from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done
 from consumer.broker.supervisor import Supervisor
+from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import Change, Endings, OpenedBy
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
@@ -31,10 +33,8 @@ from consumer.calls.placement.placer import Placer
 from consumer.calls.requests.idempotency import Answers, Claim, Identity
 from schemas import headers
 from schemas.events import EndReason
-from schemas.internal import EndedCalls, Recipe
+from schemas.internal import EndedCalls
 from schemas.replies import EndResult, succeeded
-from schemas.requests import ToolsCall
-from tests.simulation.orders import MENDED
 
 Put = Callable[[Any, str, Any], None]
 """Puts another value where an object has one."""
@@ -50,52 +50,17 @@ def _mutation(name: str) -> Callable[[Callable[[Put], None]], Callable[[Put], No
     return note
 
 
-WHERE: dict[str, str] = {
-    "a recipe behind a command restores nothing": "meanwhile",
-    "what is lost is not told as created": "killed telling",
-    "a standstill is not noticed": "away twice",
-    "a call is given back to a worker beside its new owner": "comes back",
-    "the placer's tombstone left out": "early",
-    "the owner's tombstone left out": "end breaks",
-    "an end is told to nobody": "end breaks",
-    "an end is acknowledged before its owner has answered": "end breaks",
-    "a dead worker's binding stays": "",
-    "a released call's binding stays": "",
-    "a placer places what another had before, without asking": "placers change",
-    "who was away does not ask for its calls": "comes back",
-    "who was away does not give up what is another's": "comes back",
-    "a recipe is acknowledged when it comes": "killed telling",
-    "a recipe is never taken away": "killed telling",
-    "who was cut off tells its ends at once": "comes back",
-    "a recipe that RabbitMQ has back is not waited for": "comes back",
-    "what was told lost goes on with its life": "comes back",
-    "created is told before the recipe is written": "killed telling",
-    "two ends are told of each life": "early",
-    "an idempotency key is not remembered": "tool breaks",
-    **{mistake: f"order: {order}" for order, mistake in MENDED.items()},
-}
-"""The script, or the order, whose worlds find a mistake soonest; ``""`` is any world of the swarm."""
-
-HARMLESS = {
-    "a worker is buried while it comes back": "its orphans are sent again first, and come to it if it is back by then",
-    "the dead are not missed": "the placer asks for itself when the orphans come: it only takes longer",
-    "what comes through a new binding is not held back": "it is returned, and the placer sends it on behind the rest",
-    "a tool call is acknowledged after it was executed": "what is delivered twice is not executed again",
-    "a tool call that comes again is executed again": "what a dead worker's inbox gave up is not executed either",
-}
-"""Mistakes that another rule makes up for, and which."""
-
-
 @contextmanager
-def mutated(name: str) -> Iterator[None]:
-    """Have the mistake of that name within this."""
+def mutated(*names: str) -> Iterator[None]:
+    """Have the mistakes of these names within this."""
     saved: list[tuple[Any, str, Any]] = []
 
     def put(where: Any, attribute: str, value: Any) -> None:
         saved.append((where, attribute, getattr(where, attribute)))
         setattr(where, attribute, value)
 
-    MUTATIONS[name](put)
+    for name in names:
+        MUTATIONS[name](put)
     try:
         yield
     finally:
@@ -153,19 +118,13 @@ def _given_back(put: Put) -> None:
 
 @_mutation("a placer places what a dead worker had, without asking")
 def _orphan_placed(put: Put) -> None:
-    place = Placer._place
+    def as_resent(delivery: Delivery, names: Names) -> Delivery:
+        of_this_hop = orphans.inbox_of_death(delivery.message.headers, names) is not None
+        delivery = orphans.without_former_hop(delivery, names)
+        marks = {headers.RESENT: True} if of_this_hop else {}
+        return dataclasses.replace(delivery, message=delivery.message.with_headers(marks))
 
-    async def at_once(self: Any, delivery: Any, call_id: Any, message: Any, term: Any) -> Any:
-        dead = await self._orphans.dead_owner(delivery, call_id, term)
-        if not isinstance(dead, str) or isinstance(message, ToolsCall) or delivery.redelivered:
-            return await place(self, delivery, call_id, message, term)
-        if isinstance(message, Recipe) and message.worker_id == dead:
-            delivery = await self._orphans.tell_lost(delivery, message)
-        deaths = int(delivery.message.headers.get(headers.DEATHS, 0)) + 1
-        marked = delivery.message.with_headers({headers.DEATHS: deaths})
-        return await self._decide(dataclasses.replace(delivery, message=marked), call_id, message, term)
-
-    put(Placer, "_place", at_once)
+    put(placer, "without_former_hop", as_resent)
 
 
 @_mutation("whatever was returned is believed")
@@ -263,6 +222,16 @@ def _not_given_up(put: Put) -> None:
 @_mutation("the dead are not missed")
 def _not_missed(put: Put) -> None:
     put(Presence, "missed", lambda _: None)
+
+
+@_mutation("a placer does not ask whether an owner lives")
+def _owner_not_asked(put: Put) -> None:
+    async def lives(self: Any, worker_id: Any) -> bool:
+        await self.has_listened(self.grace)
+        await self.heard_out()
+        return bool(self.alive(worker_id))
+
+    put(Presence, "lives", lives)
 
 
 # Recipes and events.
@@ -418,9 +387,14 @@ def _executed_again(put: Put) -> None:
     put(Placer, "_place", placed)
 
 
+@_mutation("a placer does with a tool call what it does with other messages")
+def _no_tool_calls_at_the_placer(put: Put) -> None:
+    put(placer, "ToolsCall", type("NoToolsCall", (), {}))
+
+
 @_mutation("a placer passes a tool call on that another had")
 def _passed_on_again(put: Put) -> None:
-    put(placer, "ToolsCall", type("NoToolsCall", (), {}))
+    _no_tool_calls_at_the_placer(put)
     run = CallRequests._run
 
     async def again(self: Any, delivery: Any, call_id: Any, request: Any) -> Any:

@@ -60,6 +60,40 @@ ORDERS = {
             _aim("tools.call.reply", "kill", sharp=True),
         ),
     ),
+    "a tool call whose owner lost its acknowledgement": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # Its owner executes it, and has it again over the next link.
+        calls={"c0": ((2.0, "tool", {"service": "echo"}),)},
+        faults=(_aim("ack tools.call placed", "cut", before=True, only=True, how="both", away=0.0, sharp=True),),
+    ),
+    "killed while its tool call runs": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        calls={"c0": ((2.0, "tool", {"service": "echo", "takes": 1.0}),)},
+        faults=(_aim("deliver tools.call placed", "kill", delay=0.6, sharp=True),),
+    ),
+    "killed when nobody wants anything": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # Nothing but its orphans makes the placer ask who lives.
+        calls=_SIX_CALLS,
+        faults=((5.0, "kill", {"which": 0, "again": None}),),
+    ),
+    "a message comes through the binding before the one placed": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # The call's progress is at its owner 0.2 s before its start.
+        calls={"c0": ((2.0, "start", {"to": "1"}),)},
+        faults=(_aim("bind", "slow", lasts=0.3), _aim("bind", "progress", delay=0.1)),
+    ),
+    "a message that is returned before the one placed has come": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # The call's progress is at its owner 0.8 s before its start, and waits for half a second.
+        calls={"c0": ((2.0, "start", {"to": "1"}),)},
+        faults=(_aim("bind", "slow", lasts=0.9), _aim("bind", "progress", delay=0.1)),
+    ),
     "killed between created and terminal": Plan(
         seed=1,
         conditions=Conditions(workers=2, late=0.0),
@@ -174,6 +208,19 @@ ORDERS = {
             (10.4, "kill", {"which": 0, "again": None}),
         ),
     ),
+    "back while its calls are taken away": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # It counts as dead when its recipes reach the placer. The placer has taken one call away when its links become
+        # slow. Before it takes the next one away, the worker is back, asks for that call, and gets its own answer.
+        calls=_SIX_CALLS,
+        faults=(
+            (8.0, "cut", {"which": 0, "how": "both", "away": 0.0}),
+            (8.001, "freeze", {"which": 0, "lasts": 20.0}),
+            _aim("unbind", "slow", lasts=1.5),
+            _aim("unbind", "come back", delay=0.1),
+        ),
+    ),
     "suspended when its call was restored without its end": Plan(
         seed=1,
         conditions=_ALONE,
@@ -266,6 +313,7 @@ ORDERS = {
 MENDED = {
     "a start that waited for longer than the tombstone": "a call event is as new as its translation",
     "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had",
+    "a message that is returned before the one placed has come": "whatever was returned is believed",
     "killed before its recipes are written anew": "an older recipe is acknowledged before a newer one is written",
     "leaves its recipes to a placer that has not got them": "who leaves and holds no recipe deletes its inbox",
     "told over a link that RabbitMQ has given up": "an end is told without asking RabbitMQ first",

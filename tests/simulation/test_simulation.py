@@ -15,7 +15,8 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.simulation.mutations import WHERE
+from tests.simulation.findings import HARMLESS, WHERE
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.orders import MENDED
 
 pytestmark = pytest.mark.timeout(600)
@@ -168,8 +169,16 @@ def test_mistakes_in_the_protocol_are_found(simulate: Simulate):
     simulate("--seeds", "60", "--calls", "8", "--mutations", *QUICKLY_FOUND)
 
 
+def test_mistakes_that_another_rule_makes_up_for_are_found_without_that_rule(simulate: Simulate):
+    simulate("--seeds", "4", "--mutations", *HARMLESS)
+
+
+def test_each_mistake_is_found_somewhere_or_takes_away_what_makes_up_for_another():
+    assert MUTATIONS.keys() == WHERE.keys() | {made_up_for.without for made_up_for in HARMLESS.values()}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("name", sorted(WHERE.keys() - {*QUICKLY_FOUND, *MENDED.values()}))
+@pytest.mark.parametrize("name", sorted(WHERE.keys() - {*QUICKLY_FOUND, *MENDED.values(), *HARMLESS}))
 def test_each_mistake_in_the_protocol_is_found(simulate: Simulate, name: str):
     simulate("--seeds", "500", "--calls", "8", "--mutations", name)
 
