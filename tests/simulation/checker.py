@@ -125,6 +125,20 @@ def _told_late(lives: Lives, life: str) -> bool:
     return told_with_it or not {"superseded", "worker_gone"}.isdisjoint(lives.reasons(life))
 
 
+def _told_behind(lives: Lives, life: str, former: str) -> bool:
+    """Whether ``created`` of a life was told behind that of ``former``, though its session had been opened before.
+
+    By a worker that was cut off when it opened the session. When it asks for the call, the owner may have closed its
+    session by command, and have given the call up: then this one goes on. It is the first life that the worker tells.
+    """
+    opened = [lives.created[one][1] for one in lives.of_session[lives.created[life][1]["subject"]]]
+    session = lives.created[life][1]
+    same = ("worker_id", "created_at")
+    first = next(one for one in opened if all(one["data"][name] == session["data"][name] for name in same))
+    before = _on_our_clock(session["data"]["created_at"]) < lives.created[former][0]
+    return first is session and before and lives.reasons(former) == ["requested"]
+
+
 def _was_held_back(lives: Lives, life: str) -> bool:
     """Whether the end of a life was told when RabbitMQ gave its recipe out that it had held back for minutes.
 
@@ -138,7 +152,12 @@ def _was_held_back(lives: Lives, life: str) -> bool:
 
 def _made_at(event: dict[str, Any]) -> float:
     """When an event was made (s on the world's clock), as its worker's clock says."""
-    return datetime.fromisoformat(event["time"]).timestamp() - EPOCH + BEGINNING
+    return _on_our_clock(event["time"])
+
+
+def _on_our_clock(told: str) -> float:
+    """A time that a worker tells, in s on the world's clock."""
+    return datetime.fromisoformat(told).timestamp() - EPOCH + BEGINNING
 
 
 def check_lives(world: World, lives: Lives) -> list[str]:
@@ -165,6 +184,7 @@ def check_lives(world: World, lives: Lives) -> list[str]:
                 _told_late(lives, life) and _disturbed(world, worker_id, lives.created[life][0])
                 for life, worker_id in ((one, holder), (other, next_holder))
             )
+            late = late or (_told_behind(lives, other, one) and _disturbed(world, next_holder, lives.created[other][0]))
             held_back = world.late_letters and _was_held_back(lives, one)
             if late or held_back or _disturbed(world, holder, began):
                 lives.counts["overlaps of a worker that was cut off"] += 1

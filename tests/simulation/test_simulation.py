@@ -73,6 +73,11 @@ FOUND_WHERE_WORKERS_LEAVE = {
 }
 """The same in worlds of thirty calls of that swarm."""
 
+FOUND_WHERE_WORKERS_ARE_AWAY_TWICE = {
+    7120: "a worker told late of a session that it had opened cut off, and kept: its next owner had closed its own one",
+}
+"""The same in worlds of thirty calls of that swarm. What this leads to is not guaranteed, and the concepts say so."""
+
 QUICKLY_FOUND: tuple[str, ...] = (
     "an idempotency key is not remembered",
     "a recipe is acknowledged when it comes",
@@ -163,6 +168,12 @@ def test_what_was_found_once_where_placers_change_stays_mended(simulate: Simulat
 
 def test_what_was_found_once_where_workers_leave_stays_mended(simulate: Simulate):
     simulate("--seed", *map(str, FOUND_WHERE_WORKERS_LEAVE), "--swarm", "leaves", "--calls", "30", "--quiet")
+
+
+def test_what_was_found_once_where_workers_are_away_twice_is_as_the_concepts_say(simulate: Simulate):
+    seeds = map(str, FOUND_WHERE_WORKERS_ARE_AWAY_TWICE)
+    told = simulate("--seed", *seeds, "--swarm", "away twice", "--calls", "30", "--quiet")
+    assert re.search(" overlaps of a worker that was cut off 1,", told), told
 
 
 def test_mistakes_in_the_protocol_are_found(simulate: Simulate):
