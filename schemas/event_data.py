@@ -10,6 +10,9 @@ from schemas.events import EndReason
 from schemas.ids import CallId, ServiceName, SessionId, WorkerId
 from schemas.sessions import SessionInfo
 
+StartKind = Literal["cold", "warm", "forked", "reserved"]
+"""How a session got its process: started for it, from the warm pool, forked, or reserved while the call rang."""
+
 
 class ToolsRecord(Strict):
     """The tool calls of one session: their number, durations (s) and sizes; and how its process was started."""
@@ -22,7 +25,7 @@ class ToolsRecord(Strict):
     time_in_flight: float
     bytes_in: int
     bytes_out: int
-    start: Literal["cold", "warm", "forked"] | None = None
+    start: StartKind | None = None
     start_duration: float | None = None
 
 

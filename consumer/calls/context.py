@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from consumer.calls.routes import Route
 from consumer.sessions import SessionProcess
 from consumer.sessions.dialogue import SILENT, Dialogue
-from consumer.sessions.record import StartKind
 from schemas.base import Json
 from schemas.errors import ServiceDisabled, ServiceNotFound
+from schemas.event_data import StartKind
 from schemas.ids import ServiceName
 from schemas.text import nearest
 

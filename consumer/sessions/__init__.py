@@ -24,7 +24,7 @@ over), ``record`` (its tools).
 """
 
 from consumer.sessions.limits import LimitSettings, SessionLimits
-from consumer.sessions.record import StartKind, ToolRecord
+from consumer.sessions.record import ToolRecord
 from consumer.sessions.reservations import Reservation
 from consumer.sessions.session import ProcessExit, Session, SessionCreated, SessionEnded, SessionProcess
 from consumer.sessions.session_manager import IfExists, Opened, SessionManager
@@ -41,6 +41,5 @@ __all__ = [
     "SessionLimits",
     "SessionManager",
     "SessionProcess",
-    "StartKind",
     "ToolRecord",
 ]

@@ -7,10 +7,9 @@ logarithmic buckets, and a percentile is within 2 % of the true one. Counts, sum
 import math
 from array import array
 from collections import Counter
-from typing import Any, Literal
+from typing import Any
 
-StartKind = Literal["cold", "warm", "forked", "reserved"]
-"""How a session got its process: started for it, from the warm pool, forked, or reserved while the call rang."""
+from schemas.event_data import StartKind
 
 EXACT_CALLS = 256
 _GROWTH = math.log(1.04)

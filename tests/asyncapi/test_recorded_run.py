@@ -43,7 +43,11 @@ CONFIGURATION = {
         "brief": {"command": ECHO, "timeout": 0.5},
         "broken": {"command": [sys.executable, "-c", "raise SystemExit('no licence')"]},
     },
-    "routes": [{"match": {"to": "nobody"}, "services": ["broken"]}, {"match": {}, "services": ["echo"]}],
+    "routes": [
+        {"match": {"to": "nobody"}, "services": ["broken"]},
+        {"match": {"to": "rings"}, "services": ["echo"], "start": "answered"},
+        {"match": {}, "services": ["echo"]},
+    ],
     "worker": {"grace": 1.5},
 }
 
@@ -125,6 +129,17 @@ async def calls(recording: Recording) -> None:
     await client.publish_call_event({"call_id": "hopeless", "kind": "started", "to": "nobody"})
     await mcp.event("rejected", session_id="hopeless")
     await client.publish_call_event({"nobody": "sends this"})
+    await a_call_that_rings(client, mcp)
+
+
+async def a_call_that_rings(client: SessionClient, mcp: Cluster) -> None:
+    rings = {"call_id": "rings", "to": "rings", "attributes": {"call_state": "ringing"}}
+    await client.publish_call_event(rings | {"kind": "started"})
+    await mcp.until(lambda: mcp.logged("delivery", call_id="rings", outcome="reserved"))
+    await client.publish_call_event(rings | {"kind": "progress", "attributes": {"call_state": "answered"}})
+    await mcp.event("created", session_id="rings")
+    await client.publish_call_event({"call_id": "rings", "kind": "ended"})
+    assert (await mcp.event("closed", session_id="rings")).data["tools"]["start"] == "reserved"
 
 
 async def sessions(client: SessionClient, mcp: Cluster) -> None:

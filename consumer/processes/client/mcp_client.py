@@ -40,9 +40,9 @@ from consumer.processes.service import MCPService
 from consumer.processes.stdio.line_splitter import DEFAULT_LINE_CAP
 from consumer.processes.stdio.process import ServerProcess
 from consumer.sessions.dialogue import SILENT, Dialogue
-from consumer.sessions.record import StartKind
 from consumer.sessions.session import ProcessExit
 from schemas.errors import McpError, SessionDied, SessionsError, ToolNotFound
+from schemas.event_data import StartKind
 from schemas.text import did_you_mean
 
 

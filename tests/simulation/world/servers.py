@@ -11,8 +11,8 @@ from consumer.processes.launch.launcher import Program
 from consumer.processes.service import MCPService
 from consumer.sessions import ProcessExit
 from consumer.sessions.dialogue import SILENT, Dialogue
-from consumer.sessions.record import StartKind
 from schemas.errors import OutcomeUnknown, SessionDied, StartFailed, ToolTimeout
+from schemas.event_data import StartKind
 
 TOOLS = [{"name": "note", "inputSchema": {"type": "object"}}]
 
