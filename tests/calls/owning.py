@@ -108,8 +108,11 @@ class Owning:
 
 
 @asynccontextmanager
-async def owning(bounds: Bounds = Bounds()) -> AsyncIterator[Owning]:  # noqa: B008 - a value
-    servers = simulated_servers()
+async def owning(
+    bounds: Bounds = Bounds(),  # noqa: B008 - a value
+    servers: SimulatedServers | None = None,
+) -> AsyncIterator[Owning]:
+    servers = servers or simulated_servers()
     async with simulated_link() as wire, owner_parts(servers, publisher=wire.publisher, bounds=bounds) as parts:
         tasks = Tasks()
         tasks.start(parts.outbox.run(), "outbox")

@@ -25,8 +25,10 @@ from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 from schemas.replies import Reply
 from schemas.requests import CallEnded, CallProgress, CallStarted, SessionClose, SessionCreate, ToolsCall
 from tests.calls.owner_parts import CALL, ECHO, ME, OTHER, OwnerParts, owner_parts
+from tests.calls.owning import owning
 from tests.calls.simulated_link import BOUND, simulated_link
 from tests.simulation.world.servers import Books, SimulatedServers
+from tests.virtual_time import in_virtual_time
 
 STARTED = CallStarted(call_id=CALL, kind=CallKind.STARTED, source="test")
 ENDED = CallEnded(call_id=CALL, kind=CallKind.ENDED, source="test")
@@ -177,10 +179,12 @@ async def test_a_recipe_brings_back_what_the_call_has_not_had_here(parts: OwnerP
     assert done(await parts.carry_out(recipe_of(SECOND, revision=3)))[0] == "restore_not_needed"
 
 
-async def test_a_recipe_whose_sessions_do_not_start_is_not_restored():
-    async with owner_parts(SimulatedServers("w-1", Books(), lambda: 0.5, 1.0)) as parts:
-        assert done(await parts.carry_out(recipe_of(ID)))[0] == "not_restored"
-        assert parts.call.sessions == {}
+@in_virtual_time
+async def test_a_recipe_whose_sessions_do_not_start_is_not_restored_and_rejected_before_it_is_acknowledged():
+    async with owning(servers=SimulatedServers("w-1", Books(), lambda: 0.5, 1.0)) as scene:
+        assert done(await scene.parts.carry_out(recipe_of(ID)))[0] == "not_restored"
+        assert scene.story[-1] == "rejected"
+        assert scene.parts.call.sessions == {}
 
 
 async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_is_not_theirs(parts: OwnerParts):
@@ -379,17 +383,19 @@ async def test_a_session_of_another_name_is_found_by_that_name_only(parts: Owner
     ],
     ids=["no service", "a reserved key", "too large"],
 )
+@in_virtual_time
 async def test_a_command_whose_sender_hears_no_reply_is_rejected_with_an_event(
-    parts: OwnerParts, bad: Json, code: str, capsys: pytest.CaptureFixture[str]
+    bad: Json, code: str, capsys: pytest.CaptureFixture[str]
 ):
     request = SessionCreate.model_validate({"session_id": ID, "service_name": ECHO, **bad})
-    with pytest.raises(SessionsError):
-        await parts.carry_out(request, reply_to="replies")
-    assert len(parts.outbox) == 0
-    assert "session.rejected" not in capsys.readouterr().out
-    with pytest.raises(SessionsError):
-        await parts.carry_out(request)
-    assert len(parts.outbox) == 1, "the event"
+    async with owning() as scene:
+        with pytest.raises(SessionsError):
+            await scene.parts.carry_out(request, reply_to="replies")
+        assert "rejected" not in await scene.told()
+        assert "session.rejected" not in capsys.readouterr().out
+        with pytest.raises(SessionsError):
+            await scene.parts.carry_out(request)
+        assert (await scene.told()).count("rejected") == 1
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "session.rejected" in line]
     assert "[warning" in line
     assert code in line

@@ -327,6 +327,7 @@ class Placer:
                 return await self._admit(delivery, call_id, dataclasses.replace(decision, wanted=partly), term)
             for one in decision.wanted:
                 self._reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
+            await self._reporter.settled()  # or nobody hears of it if this worker dies behind the acknowledgement
             raise
         marks = {headers.ADMISSION: headers.milliseconds(until)} | deadline
         return await self._placements.bind(call_id, placement, delivery.message, term, marks)
