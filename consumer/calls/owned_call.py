@@ -235,10 +235,20 @@ class OwnershipCheck:
     """When messages for the call were last known to arrive here."""
     in_doubt: bool = False
     """Whether the link is or was lost, so that another worker may own the call now."""
+    told: set[WorkerId] = field(default_factory=set)
+    """The workers whose owner checks were answered over this link. Each of them gives the call up."""
 
     def link_lost(self) -> None:
         """Doubt that the call is ours: another worker may own it from now on."""
         self.in_doubt = True
+        self.told.clear()
+
+    def yields(self, ours: WorkerId, owner: WorkerId) -> bool:
+        """Return whether this worker (``ours``) gives the call up, because ``owner`` has answered that it owns it.
+
+        Two owners that check at once are both answered. Only one of them may give the call up.
+        """
+        return owner not in self.told or ours < owner
 
     def confirmed(self, now: float) -> bool:
         """Note that the call is ours ``now``. Return whether that was in doubt."""

@@ -66,7 +66,7 @@ def ownership_of(
     lanes = KeyedQueues("owner")
     answers = AnswerWindows(bounds.max_kept)
     owned_calls = OwnedCalls(worker_id, names, publisher, reporter, answers)
-    closing = Closing(sessions, owned_calls, lanes, endings, configured)
+    closing = Closing(worker_id, sessions, owned_calls, lanes, endings, configured)
     recovery = Recovery(
         owned_calls,
         closing,

@@ -18,7 +18,6 @@ from consumer.calls.queries import Queries
 from consumer.worker.id_claim import IdClaim
 from consumer.worker.reports import Reports
 from schemas.errors import SessionsError
-from schemas.events import EndReason
 from schemas.ids import CallId, WorkerId
 from schemas.internal import EndedCalls, FiguresScatter, OwnerCheck, PresenceReport, PresenceRequest, SessionsScatter
 from schemas.replies import REPLY_SUFFIX, parse_reply
@@ -121,6 +120,6 @@ class Peers:
             return
         call_id = CallId(str(answer.get("call_id")))
         if answer.get("ended"):
-            self._closing.give_up(call_id, EndReason.CALL_ENDED)
-        elif answer.get("owner", self._worker_id) != self._worker_id:
-            self._closing.give_up(call_id, EndReason.SUPERSEDED)
+            self._closing.end_elsewhere(call_id)
+        elif (owner := WorkerId(str(answer.get("owner", self._worker_id)))) != self._worker_id:
+            self._closing.yield_to(call_id, owner)

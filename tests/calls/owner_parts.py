@@ -71,6 +71,7 @@ class OwnerParts:
     call: OwnedCall
     owned_calls: OwnedCalls
     lifecycle: CallLifecycle
+    closing: Closing
     recovery: Recovery
     presence: Presence
     session_for: SessionFor
@@ -115,7 +116,7 @@ async def owner_parts(
     async with MCPManager({str(name): one for name, one in services.items()}, starter=starter) as mcp:
         sessions: SessionManager[ToolProcess] = SessionManager()
         owned_calls = OwnedCalls(ME, names, publisher, reporter, answers)
-        closing = Closing(sessions, owned_calls, lanes, endings, configured)
+        closing = Closing(ME, sessions, owned_calls, lanes, endings, configured)
         recovery = Recovery(
             owned_calls, closing, answers, lanes,
             reporter=reporter, presence=presence, endings=endings, configured=configured,
@@ -148,8 +149,8 @@ async def owner_parts(
         )  # fmt: skip
         call = owned_calls.own(CALL)
         parts = OwnerParts(
-            owner, call, owned_calls, lifecycle, recovery, presence, session_for, session_requests, endings, lanes,
-            answers, configured, outbox, heartbeat, mcp,
+            owner, call, owned_calls, lifecycle, closing, recovery, presence, session_for, session_requests, endings,
+            lanes, answers, configured, outbox, heartbeat, mcp,
         )  # fmt: skip
         try:
             yield parts

@@ -50,6 +50,8 @@ FOUND_AMONG_FIFTY = {
     840059: "a session whose server had died at a worker that was cut off was told lost, and not restored",
     840100: "an alarm held an end back that a killed worker had sent, and a placer told it as well",
     800128: "a placer told ends and lost its link, and the worker that came back told them as well",
+    2000461: "two owners checked at once whose a call was, answered each other, and both gave it up",
+    2000809: "a placer died behind the acknowledgement of a recipe before anybody heard that it was rejected",
     1001663: "an alarm held an end back that a worker had sent before its link was cut, and a placer told it as well",
 }
 """The same in worlds of fifty calls."""

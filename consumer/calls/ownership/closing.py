@@ -14,7 +14,7 @@ from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.concurrency.keyed_queues import KeyedQueues
 from consumer.sessions import SessionManager
 from schemas.events import EndReason
-from schemas.ids import CallId, SessionId
+from schemas.ids import CallId, SessionId, WorkerId
 
 log = structlog.get_logger(__name__)
 
@@ -24,12 +24,14 @@ class Closing:
 
     def __init__(
         self,
+        worker_id: WorkerId,
         sessions: SessionManager[ToolProcess],
         owned_calls: OwnedCalls,
         lanes: KeyedQueues,
         endings: Endings,
         configured: Configured,
     ) -> None:
+        self._worker_id = worker_id
         self._sessions = sessions
         self._owned_calls = owned_calls
         self._lanes = lanes
@@ -78,11 +80,21 @@ class Closing:
 
     # Another worker's call.
 
-    def give_up(self, call_id: CallId, reason: EndReason) -> None:
-        """Close and release a call that another worker owns (``SUPERSEDED``), or that ended while we were away."""
-        call = self._owned_calls.calls.get(call_id)
-        if call is not None:
-            self._lanes.submit(call_id, partial(self._give_up, call, reason))
+    def end_elsewhere(self, call_id: CallId) -> None:
+        """Close and release a call that ended while this worker was away."""
+        if (call := self._owned_calls.calls.get(call_id)) is not None:
+            self._lanes.submit(call_id, partial(self._give_up, call, EndReason.CALL_ENDED))
+
+    def yield_to(self, call_id: CallId, owner: WorkerId) -> None:
+        """Close and release a call that another worker owns, unless that one gives it up."""
+        if (call := self._owned_calls.calls.get(call_id)) is not None:
+            self._lanes.submit(call_id, partial(self._yield, call, owner))
+
+    async def _yield(self, call: OwnedCall, owner: WorkerId) -> None:
+        if call.check.yields(self._worker_id, owner):
+            await self._give_up(call, EndReason.SUPERSEDED)
+        else:
+            log.info("owner.kept", call_id=call.call_id, other=owner)
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
         await self.close_all(call, reason)

@@ -105,7 +105,8 @@ class CallLifecycle:
                     return Done(what="asked_before", routine=True)
                 was_in_doubt = await self._recovery.still_ours(call)
                 return Done(what="still_owner", routine=not was_in_doubt)
-            case OwnerCheck():
+            case OwnerCheck(worker_id=asker):
+                call.check.told.add(asker)
                 return Done(succeeded({"call_id": call.call_id, "owner": self._worker_id}))
             case _:
                 assert_never(message)

@@ -212,7 +212,7 @@ class Recovery:
         has_ended = self._endings.ends(call.call_id, call.opened)
         found = look_at(call, now=now, grace=self._presence.grace, has_ended=has_ended)
         if found.ended_elsewhere:
-            self._closing.give_up(call.call_id, EndReason.CALL_ENDED)
+            self._closing.end_elsewhere(call.call_id)
         if found.recipe_missing:
             log.warning("recovery.recipe_missing", call_id=call.call_id, revisions=sorted(call.recipe.given_back))
             self._owned_calls.stop_waiting(call)
