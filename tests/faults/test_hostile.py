@@ -118,7 +118,7 @@ async def test_an_answer_of_any_size_costs_nobody_the_connection(scene: Stage):
 
 
 async def test_with_all_workers_full_starts_are_rejected_in_time_and_ends_still_close(scene: Stage):
-    wait, room = 1.0, 20
+    wait, room = 3.0, 20
     configuration = faulty(
         session={"max_total_sessions": room, "max_sessions_per_service": room}, worker={"admission_wait": wait}
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import statistics
 import sys
 import time
 from typing import Any
@@ -26,6 +27,10 @@ ANSWER = 0.1
 
 TALK = 0.025
 """Seconds that a turn may cost for what is said unasked; measured: 0.01."""
+
+PARSES = 10
+"""How many times a turn may cost what it costs to parse the largest message of a flood; measured: 3. Where the machine
+is slower than it was when ``TALK`` was measured, or the process has more to look after, this is more than ``TALK``."""
 
 MEASUREMENTS = 3
 """A turn that costs too much because of the product does so in each; one charged with the machine's work does not."""
@@ -68,9 +73,21 @@ async def test_no_turn_of_the_loop_is_long_because_a_server_talks(kind: str, mon
     monkeypatch.setattr(loop_share, "OVERDRAWN_TIMEOUT", FLOOD)
     for _ in range(MEASUREMENTS):
         turns = await turns_beside_a_flood(kind)
-        if turns.longest < TALK:
+        most = max(TALK, PARSES * parsing())
+        if turns.longest < most:
             return
-    pytest.fail(f"each time a turn was too long, at last {turns.longest * 1000:.0f} ms in {turns.ran}")
+    took, allowed = (f"{seconds * 1000:.0f} ms" for seconds in (turns.longest, most))
+    pytest.fail(f"each time a turn was too long, at last {took} in {turns.ran}; {allowed} are allowed")
+
+
+def parsing() -> float:
+    """Processor time (s) in which the standard library parses the largest message of a flood, here and now."""
+    text, took = json.dumps({"extra": [{}] * 45_000}), []
+    for _ in range(5):
+        began = time.thread_time()
+        json.loads(text)
+        took.append(time.thread_time() - began)
+    return statistics.median(took)
 
 
 async def turns_beside_a_flood(kind: str) -> Turns:
