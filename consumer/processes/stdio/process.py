@@ -89,7 +89,7 @@ class ServerProcess:
         self.hurry = False
         self.forked = forked
         self._ending = False
-        self._closed_pipe = ""
+        self._closed_a_pipe = False
         self._obeys_term = obeys_term
         self._in_shell = in_shell
         self._child = child
@@ -123,7 +123,7 @@ class ServerProcess:
 
     def _given_up(self, pipe: str) -> None:
         """Handle a pipe that the server has closed. It gets no more requests, and has a moment to exit."""
-        self._closed_pipe = pipe
+        self._closed_a_pipe = True
         if self.returncode is None and not self._ending:
             self._loop.call_later(LAST_WORDS, self.kill_for_fault, f"it closed its {pipe}")
 
@@ -164,7 +164,7 @@ class ServerProcess:
     @property
     def is_ending(self) -> bool:
         """Whether it has ended or is about to, so that no more output will come."""
-        return self.returncode is not None or self.fault is not None or bool(self._closed_pipe)
+        return self.returncode is not None or self.fault is not None or self._closed_a_pipe
 
     def poll(self) -> int | None:
         """The exit code, ``-n`` for signal n, ``None`` while it runs."""
