@@ -50,6 +50,9 @@ COMMANDED: Final = "x-mcp-commanded"
 An earlier end of the call does not bar them.
 """
 
+RESTORED: Final = "x-mcp-restored"
+"""Which sessions of this recipe are restored: in the recipe's order, ``1`` for one that is, and else ``0``."""
+
 ADMISSION: Final = "x-mcp-admission-until"
 """When (ms since the epoch) a start that found no room is rejected; set by the worker that saw it first."""
 

@@ -13,7 +13,10 @@ MAX_RECIPE = 12 << 20
 
 
 class SessionRecipe(Strict):
-    """The data to open one session again and to publish its events. ``life`` is the id of its terminal event."""
+    """The data to open one session again and to publish its events. ``life`` is the id of its terminal event.
+
+    ``restores`` is the same for all sessions of a recipe: how many workers in a row have died with the call.
+    """
 
     session_id: SessionId
     service_name: ServiceName

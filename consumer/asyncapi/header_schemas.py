@@ -40,6 +40,7 @@ _PLACING: dict[str, str] = {
     headers.LOST: "The sessions of the recipe have been reported lost.",
     headers.STARTED: "When (ms since the epoch) the start was sent that the sessions of the recipe go back to.",
     headers.COMMANDED: "When (ms since the epoch) the request came that the sessions of the recipe go back to.",
+    headers.RESTORED: "Which sessions of the recipe are restored: in its order, `1` for one that is, and else `0`.",
     headers.ADMISSION: "When (ms since the epoch) a start that found no room is rejected.",
     headers.DEADLINE: "When (ms since the epoch) the caller of a request stops waiting.",
 }

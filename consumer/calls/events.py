@@ -120,13 +120,13 @@ class Reporter:
         reason = EndReason.WORKER_GONE
         return session_event(reason.event_type, info, session.life, reason=reason.value)
 
-    def lost(self, recipe: Recipe, reason: EndReason, *, told: bool) -> None:
+    def lost(self, recipe: Recipe, reason: EndReason, *, restored: list[bool], told: bool) -> None:
         """Report the sessions of a dead worker's recipe as lost: ``WORKER_GONE``, or ``CRASH_LOOP`` for the last time.
 
-        Unless their ``created`` is known to be published (``told``), it is published first, because only a created
-        session can be lost.
+        ``restored`` says of each session, in the recipe's order, whether it is restored. Unless the ``created`` of the
+        sessions is known to be published (``told``), it is published first, because only a created session can be lost.
         """
-        for one in recipe.sessions:
+        for one, is_restored in zip(recipe.sessions, restored, strict=True):
             if reason.event_type is SessionEventType.LOST:
                 metrics.of(metrics.LOST, one.service_name).inc()
             else:
@@ -143,7 +143,7 @@ class Reporter:
                 metadata=one.metadata,
                 is_alive=False,
                 is_expired=False,
-                restored=one.restores > 0,
+                restored=is_restored,
             ).model_dump(mode="json")
             if not told:
                 begun = info | {"is_alive": True, "time_remaining": one.timeout}

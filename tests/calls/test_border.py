@@ -90,6 +90,8 @@ def test_deaths_are_believed_only_where_the_broker_brings_dead_letters(by_worker
         (headers.LOST, "yes"),
         (headers.STARTED, "soon"),
         (headers.COMMANDED, "soon"),
+        (headers.RESTORED, 1),
+        (headers.RESTORED, "12"),
         (headers.ADMISSION, "soon"),
         (headers.ADMISSION, "nan"),
         (headers.DEADLINE, {"a": 1}),

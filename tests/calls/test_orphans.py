@@ -8,7 +8,7 @@ import pytest
 from consumer.broker.message import Delivery, Message
 from consumer.broker.topology import Names
 from consumer.calls.cluster.ended_calls import OpenedBy
-from consumer.calls.messages.recipes import is_untold, opened_by
+from consumer.calls.messages.recipes import is_untold, opened_by, which_restored
 from consumer.calls.placement.orphans import disowned_by, given_up_by
 from consumer.calls.placement.placements import Placement
 from consumer.calls.routes import CALL_KEY
@@ -105,3 +105,25 @@ def test_what_the_sessions_of_a_recipe_go_back_to(why: str, by_a_start: bool, gi
     )  # fmt: skip
     recipe = Recipe(call_id=CallId("c-1"), worker_id=W_1, revision=1, sessions=[session])
     assert opened_by(recipe, given) == opened, why
+
+
+@pytest.mark.parametrize(
+    ("why", "deaths", "given", "restored"),
+    [
+        ("one was opened since the call was restored", 1, {headers.RESTORED: "10"}, [True, False]),
+        ("nobody died with what was handed over", 0, {headers.RESTORED: "01"}, [False, True]),
+        ("an older worker does not write it", 0, {}, [False, False]),
+        ("nor if a worker has died with the call", 1, {}, [True, True]),
+        ("it is another recipe's", 1, {headers.RESTORED: "0"}, [True, True]),
+    ],
+)
+def test_which_sessions_of_a_recipe_are_restored(why: str, deaths: int, given: Any, restored: list[bool]):
+    sessions = [
+        SessionRecipe(
+            session_id=SessionId(name), service_name=ServiceName("echo"), created_at=OPENED, last_accessed=OPENED,
+            timeout=60.0, metadata={}, life=name, restores=deaths,
+        )
+        for name in ("c-1", "c-1#echo")
+    ]  # fmt: skip
+    recipe = Recipe(call_id=CallId("c-1"), worker_id=W_1, revision=1, sessions=sessions)
+    assert which_restored(recipe, given) == restored, why

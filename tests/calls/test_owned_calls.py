@@ -29,9 +29,11 @@ class KeptOutbox(Outbox):
     def __init__(self, publisher: Publisher) -> None:
         super().__init__(publisher)
         self.lives: list[str | None] = []
+        self.messages: list[Message] = []
 
     def put(self, message: Message, exchange: str, routing_key: str) -> None:
         super().put(message, exchange, routing_key)
+        self.messages.append(message)
         if message.content_type == CONTENT_TYPE:
             self.lives.append(message.message_id)
 
@@ -293,6 +295,17 @@ async def test_what_is_handed_over_does_not_pass_for_the_recipe_that_is_awaited(
     handed_over = Recipe.model_validate_json(message.body)
     worker.calls.recipe_arrived(delivered(handed_over), handed_over)
     assert worker.told == []
+
+
+async def test_a_recipe_says_which_sessions_are_restored_however_they_became_it():
+    worker = mine()
+    call, session = opened(worker)
+    session.renew_life()
+    since: CallSession = Session(SessionId(f"{CALL}#echo"), ServiceName("echo"), session.process)
+    message = worker.calls.handover_message(call, [since, session])
+    assert message.headers[headers.RESTORED] == "01"
+    worker.calls.write_recipe(call)
+    assert worker.outbox.messages[-1].headers[headers.RESTORED] == "1"
 
 
 async def test_events_that_are_left_are_not_taken_for_told():

@@ -284,6 +284,18 @@ async def test_what_counted_as_lost_is_told_even_if_its_worker_has_come_back_sin
         assert scene.told() == [(CALL, "created"), (CALL, "lost")]
 
 
+@pytest.mark.parametrize("restored", [True, False])
+@in_virtual_time
+async def test_what_is_told_for_a_dead_worker_says_whether_the_session_was_restored(restored: bool):
+    async with placing() as scene:
+        given = dead_and_told(**{headers.RESTORED: "1" if restored else "0"})
+        await scene.recipe(DEAD, given=given, sessions=[kept(restores=0 if restored else 1)])
+        assert (await scene.arrived()).message.headers[headers.RESTORED] == given[headers.RESTORED]
+        events = [json.loads((await scene.heard["events"].next()).message.body) for _ in range(2)]
+        told = [(event["type"].removeprefix("mcp.session."), event["data"]["restored"]) for event in events]
+        assert told == [("created", restored), ("lost", restored)]
+
+
 # Who dies with a message.
 
 

@@ -139,17 +139,17 @@ async def test_what_was_away_and_lost_is_told_by_the_owner_to_whom_its_recipe_co
     async with owning() as scene:
         await scene.opened()
         recipe = scene.recipe().model_copy(update={"worker_id": WorkerId("away"), "revision": 7})
-        await scene.parts.recovery.tell_lost(recipe)
+        await scene.parts.recovery.tell_lost(recipe, {})
         assert await scene.told() == ["created", "lost"]
         scene.wire.node.set_alarm(on=True)
-        telling = asyncio.create_task(scene.parts.recovery.tell_lost(recipe))
+        telling = asyncio.create_task(scene.parts.recovery.tell_lost(recipe, {}))
         await passes(10)
         assert not telling.done(), "its recipe stands for it until RabbitMQ has it"
         scene.wire.node.set_alarm(on=False)
         await telling
         assert await scene.told() == ["created", "lost"]
         scene.parts.presence.heard(report_of(WorkerId("away"), told=7), ME)
-        await scene.parts.recovery.tell_lost(recipe)
+        await scene.parts.recovery.tell_lost(recipe, {})
         assert await scene.told() == ["lost"]
 
 

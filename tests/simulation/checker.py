@@ -48,6 +48,8 @@ class Lives:
         self.created: dict[str, tuple[float, dict[str, Any]]] = {}
         self.ends: dict[str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
         self.of_session: dict[str, list[str]] = defaultdict(list)
+        self.restored: dict[str, set[bool]] = defaultdict(set)
+        """What the events of a life say of it, repeated ones too: whether its session was restored."""
         self.rejected: dict[str, list[float]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -60,6 +62,8 @@ class Lives:
             if not event["type"].startswith("mcp.session."):
                 continue
             what = word(event)
+            if "restored" in event["data"]:
+                self.restored[str(event["id"]).removesuffix(".created")].add(event["data"]["restored"])
             known = (event["source"], event["id"], what)
             if known in self._seen:
                 self.counts["told again"] += 1
@@ -190,6 +194,30 @@ def check_lives(world: World, lives: Lives) -> list[str]:
                 lives.counts["overlaps of a worker that was cut off"] += 1
             else:
                 problems.append(f"{session_id}: lives on {holder} beside its next life ({lives.reasons(one)})")
+    return problems
+
+
+def check_restored(world: World, lives: Lives) -> list[str]:
+    """A life is restored if its session has had one before: all its events say so, whoever publishes them.
+
+    A session keeps its ``created_at`` as long as it is restored. Of its first life nothing is told if its worker was
+    cut off before RabbitMQ had the recipe, and the session had a new life when the worker was back.
+    """
+    problems = []
+    going_on: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for life, (_, created) in lives.created.items():
+        going_on[created["subject"], created["data"]["created_at"]].append(life)
+        if len(lives.restored[life]) > 1:
+            problems.append(f"{created['subject']} on {created['data']['worker_id']}: restored, and not restored")
+    for (session_id, created_at), several in going_on.items():
+        first = sum(False in lives.restored[life] for life in several)
+        if first > 1:
+            problems.append(f"{session_id}: {first} of its {len(several)} lives since {created_at} are its first")
+        began, created = lives.created[several[0]]
+        if not first and _disturbed(world, created["data"]["worker_id"], began):
+            lives.counts["first lives that were not told"] += 1
+        elif not first:
+            problems.append(f"{session_id}: none of its {len(several)} lives since {created_at} is its first")
     return problems
 
 

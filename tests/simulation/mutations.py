@@ -20,7 +20,7 @@ from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
 from consumer.calls.messages.recipes import opened_by
 from consumer.calls.owned_call import EventState, OwnedCall, RecipeState
-from consumer.calls.ownership import lifecycle
+from consumer.calls.ownership import lifecycle, owned_calls
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.early_messages import EarlyMessages
@@ -93,7 +93,7 @@ def _behind_a_command(put: Put) -> None:
 @_mutation("what is lost is not told as created")
 def _lost_without_created(put: Put) -> None:
     lost = Reporter.lost
-    put(Reporter, "lost", lambda self, recipe, reason, *, told: lost(self, recipe, reason, told=True))
+    put(Reporter, "lost", lambda *args, **more: lost(*args, **{**more, "told": True}))
 
 
 @_mutation("a standstill is not noticed")
@@ -429,6 +429,11 @@ def _ends_kept(put: Put) -> None:
 def _start_unknown(put: Put) -> None:
     for module in (placer, lifecycle):
         put(module, "opened_by", lambda recipe, _given: opened_by(recipe, {}))
+
+
+@_mutation("a recipe does not say which sessions are restored")
+def _restored_unknown(put: Put) -> None:
+    put(owned_calls, "restored_header", lambda _restored: {})
 
 
 @_mutation("an opening again counts whenever it is heard of")

@@ -308,6 +308,28 @@ ORDERS = {
             _aim("mcp.session.created", "kill", skip=1, sharp=True),
         ),
     ),
+    "killed with what was handed over to it": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # No worker has died with the calls before, and some of their sessions are restored.
+        calls=_SIX_CALLS,
+        faults=((5.0, "leave", {"which": 0}), (8.0, "kill", {"which": 0, "again": None})),
+    ),
+    "killed with a restored session and one that was opened since": Plan(
+        seed=1,
+        conditions=_ALONE,
+        # The next worker has the call at 8.2. Its second session is opened there.
+        calls={"c0": ((2.0, "start", {"to": "1"}), (11.0, "create", {"service": "second"}))},
+        faults=((5.0, "kill", {"which": 0, "again": 0.5}), (14.0, "kill", {"which": 0, "again": 0.5})),
+    ),
+    "killed when what was told lost has gone on there": Plan(
+        seed=1,
+        # Its recipes find no room elsewhere. It is back at 11.0, and waits for them until 29.0. Then its sessions go on
+        # with new lives.
+        conditions=Conditions(workers=2, room=2, late=0.0),
+        calls={f"c{number}": ((2.0 + 0.3 * number, "start", {"to": "1"}),) for number in range(4)},
+        faults=((5.0, "cut", {"which": 0, "how": "both", "away": 6.0}), (34.0, "kill", {"which": 0, "again": 0.5})),
+    ),
 }
 
 MENDED = {
@@ -330,5 +352,8 @@ MENDED = {
     "a leaving worker is killed between created and terminal": "what ends before its recipe is told without one",
     "a late start whose owner dies before it hears of the end": "a recipe does not say when its start was sent",
     "an opening again that is told behind a newer end": "an opening again counts whenever it is heard of",
+    "killed with what was handed over to it": "a recipe does not say which sessions are restored",
+    "killed with a restored session and one that was opened since": "a recipe does not say which sessions are restored",
+    "killed when what was told lost has gone on there": "a recipe does not say which sessions are restored",
 }
 """What an order leads to only with this mistake."""

@@ -138,6 +138,7 @@ def live(
         lives.heard()
         problems += [
             *checker.check_lives(world, lives),
+            *checker.check_restored(world, lives),
             *checker.check_executions(world),
             *checker.check_answers(world),
             *checker.check_left(world),

@@ -157,6 +157,12 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
+def _digits(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not set(value) <= {"0", "1"}:
+        raise _wrong(name, value, "a string of the digits 0 and 1")
+    return value
+
+
 _READ: Final[dict[str, Callable[[str, Any], Any]]] = {
     CALL_HEADER: _text,
     headers.PLACEMENT: _placement,
@@ -172,6 +178,7 @@ _READ: Final[dict[str, Callable[[str, Any], Any]]] = {
     headers.LOST: _flag,
     headers.STARTED: _moment,
     headers.COMMANDED: _moment,
+    headers.RESTORED: _digits,
     headers.ADMISSION: _moment,
     headers.DEADLINE: _moment,
 }

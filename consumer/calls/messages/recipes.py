@@ -1,5 +1,6 @@
-"""Decides whether the sessions of an orphaned recipe must be reported lost, and what opened its call. Pure."""
+"""Decides whether the sessions of an orphaned recipe must be reported lost, and reads and writes its headers. Pure."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from consumer.broker.message import Headers
@@ -41,3 +42,20 @@ def opening_header(opened: OpenedBy) -> dict[str, str]:
         return {}
     name = headers.COMMANDED if opened.commanded else headers.STARTED
     return {name: headers.milliseconds(opened.sent.timestamp())}
+
+
+def which_restored(recipe: Recipe, given: Headers) -> list[bool]:
+    """Return of each session of the recipe, in order, whether it is restored.
+
+    ``given`` are the headers of the recipe's message. Older workers do not write it there. Then all count as restored
+    if a worker has died with the call.
+    """
+    digits = str(given.get(headers.RESTORED, ""))
+    if len(digits) != len(recipe.sessions):
+        return [one.restores > 0 for one in recipe.sessions]
+    return [digit == "1" for digit in digits]
+
+
+def restored_header(restored: Iterable[bool]) -> dict[str, str]:
+    """Return the header of a recipe that says of each session, in the recipe's order, whether it is restored."""
+    return {headers.RESTORED: "".join("1" if one else "0" for one in restored)}

@@ -14,7 +14,7 @@ from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names
 from consumer.calls.events import Reporter
-from consumer.calls.messages.recipes import opening_header
+from consumer.calls.messages.recipes import opening_header, restored_header
 from consumer.calls.owned_call import CallSession, LifeEvent, OwnedCall
 from consumer.calls.ownership.kept_metadata import weight_of
 from consumer.calls.requests.idempotency import AnswerWindows
@@ -232,7 +232,7 @@ class OwnedCalls:
         lives = frozenset(session.life for session in sessions)
         call.recipe.written(next(self._revisions), asyncio.get_running_loop().time(), lives)
         call.events.published()
-        self._reporter.keep(self._message_of(call, self.recipe(call, sessions)), self.inbox)
+        self._reporter.keep(self._message_of(call, sessions), self.inbox)
 
     def _name_ended(self, call: OwnedCall) -> None:
         """Write a recipe if a session has ended before its ``created`` was published, and no recipe names it.
@@ -250,16 +250,18 @@ class OwnedCalls:
             self._write(call, sessions)
             call.recipe.outdate()
 
-    def handover_message(self, call: OwnedCall, sessions: Iterable[CallSession]) -> Message:
+    def handover_message(self, call: OwnedCall, sessions: list[CallSession]) -> Message:
         """Return a recipe of the call for another worker. The one in the inbox stays."""
-        return self._message_of(call, self.recipe(call, sessions, next(self._revisions)))
+        return self._message_of(call, sessions, next(self._revisions))
 
-    def _message_of(self, call: OwnedCall, recipe: Recipe) -> Message:
+    def _message_of(self, call: OwnedCall, sessions: list[CallSession], revision: int | None = None) -> Message:
+        recipe = self.recipe(call, sessions, revision)
+        restored = restored_header(one.restored for one in sessions)
         return Message(
             body=recipe.model_dump_json().encode(),
             type=Recipe.type,
             message_id=self._recipe_id(recipe.revision),
-            headers={CALL_HEADER: call.call_id} | opening_header(call.opened),
+            headers={CALL_HEADER: call.call_id} | opening_header(call.opened) | restored,
         )
 
     def _recipe_id(self, revision: int) -> str:

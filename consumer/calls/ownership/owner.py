@@ -168,7 +168,7 @@ class Owner:
 
     async def _change(self, delivery: Delivery, call_id: CallId, message: Lifecycle | Recipe | OwnerCheck) -> Outcome:
         if isinstance(message, Recipe) and is_untold(message, delivery.message.headers):
-            await self._recovery.tell_lost(message)
+            await self._recovery.tell_lost(message, delivery.message.headers)
         call = self._owned_calls.calls.get(call_id)
         # A call that has sessions is ours until it is handed over, later on its lane: sent on before, its messages
         # would open them on another worker beside those that are here.

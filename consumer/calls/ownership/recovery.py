@@ -14,10 +14,12 @@ from typing import assert_never
 import structlog
 
 from consumer.broker.errors import BrokerError
+from consumer.broker.message import Headers
 from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.context import Configured
 from consumer.calls.events import Reporter
+from consumer.calls.messages.recipes import which_restored
 from consumer.calls.owned_call import OwnedCall, Reason
 from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.owned_calls import OwnedCalls
@@ -148,10 +150,13 @@ class Recovery:
         if not call.sessions or call.recipe.dirty:  # it may have been owned for the sake of that end only
             self.keep_later(call_id)
 
-    async def tell_lost(self, recipe: Recipe) -> None:
-        """Report the sessions of the former owner as lost: its recipe came to this worker, the owner now."""
+    async def tell_lost(self, recipe: Recipe, given: Headers) -> None:
+        """Report the sessions of the former owner as lost: its recipe came to this worker, the owner now.
+
+        ``given`` are the headers of the recipe's message.
+        """
         told = recipe.revision <= self._presence.told_of(recipe.worker_id)
-        self._reporter.lost(recipe, EndReason.WORKER_GONE, told=told)
+        self._reporter.lost(recipe, EndReason.WORKER_GONE, restored=which_restored(recipe, given), told=told)
         await self._reporter.settled()
 
     def _keep_answers(self, call: OwnedCall) -> None:

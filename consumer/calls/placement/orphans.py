@@ -9,6 +9,7 @@ from consumer.broker.outcome import Forward
 from consumer.broker.topology import Names
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.events import Reporter
+from consumer.calls.messages.recipes import which_restored
 from consumer.calls.placement.decisions import SendAgain, in_a_crash_loop
 from consumer.calls.placement.placements import Placement, Placements, Term
 from consumer.concurrency.expiring_dict import ExpiringDict
@@ -88,7 +89,7 @@ class Orphans:
         """
         reason = EndReason.CRASH_LOOP if in_a_crash_loop(recipe) else EndReason.WORKER_GONE
         told = recipe.revision <= self._presence.told_of(recipe.worker_id)
-        self._reporter.lost(recipe, reason, told=told)
+        self._reporter.lost(recipe, reason, restored=which_restored(recipe, delivery.message.headers), told=told)
         await self._reporter.settled()
         return dataclasses.replace(delivery, message=delivery.message.with_headers({headers.LOST: True}))
 
