@@ -92,7 +92,7 @@ class PresenceReport(Strict):
 class PresenceRequest(Strict):
     """A worker asks all others to report, because it reconnected, became the placer, or must know who is present.
 
-    With a ``reply_to`` it asks for ``worker.endings`` as well.
+    With a ``reply_to`` it asks for ``worker.endings`` and ``worker.closings`` as well.
     """
 
     type: ClassVar[str] = "worker.report"
@@ -110,6 +110,17 @@ class EndedCalls(Strict):
     worker_id: WorkerId
     ended: dict[CallId, float]
     lifted: list[CallId] = Field(default_factory=list)
+
+
+class ClosedSessions(Strict):
+    """Sessions that ``session.close`` has closed, each with a time (s since the epoch): so was what is older than that.
+
+    The id of a call stands for all its sessions. Older workers ignore this, because it is a message of its own.
+    """
+
+    type: ClassVar[str] = "worker.closings"
+    worker_id: WorkerId
+    closed: dict[SessionId, float]
 
 
 class SessionsScatter(Strict):
@@ -148,7 +159,15 @@ class FiguresGather(Strict):
 
 INTERNAL: tuple[
     type[
-        Recipe | OwnerCheck | Probe | PresenceReport | PresenceRequest | EndedCalls | SessionsScatter | FiguresScatter
+        Recipe
+        | OwnerCheck
+        | Probe
+        | PresenceReport
+        | PresenceRequest
+        | EndedCalls
+        | ClosedSessions
+        | SessionsScatter
+        | FiguresScatter
     ],
     ...,
 ] = (
@@ -158,6 +177,7 @@ INTERNAL: tuple[
     PresenceReport,
     PresenceRequest,
     EndedCalls,
+    ClosedSessions,
     SessionsScatter,
     FiguresScatter,
 )

@@ -16,6 +16,7 @@ from schemas.ids import WorkerId
 from schemas.interim import INTERIM
 from schemas.internal import (
     ANSWERS,
+    ClosedSessions,
     EndedCalls,
     FiguresScatter,
     OwnerCheck,
@@ -145,7 +146,8 @@ class _Channels:
     def _sent(self) -> dict[str, list[str]]:
         """Return where messages are published first."""
         names = self.names
-        workers = [one.type for one in (PresenceReport, PresenceRequest, EndedCalls, SessionsScatter, FiguresScatter)]
+        reports = (PresenceReport, PresenceRequest, EndedCalls, ClosedSessions)
+        workers = [one.type for one in (*reports, SessionsScatter, FiguresScatter)]
         return {
             _exchange(names.calls): [CALL_EVENT, PLATFORM_EVENT],
             _exchange(names.sessions): [*(one.type for one in get_args(Lifecycle)), OwnerCheck.type],

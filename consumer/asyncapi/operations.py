@@ -9,6 +9,7 @@ from consumer.asyncapi.payloads import CALL_EVENT, DEAD_LETTER, PLATFORM_EVENT, 
 from schemas.interim import INTERIM
 from schemas.internal import (
     ANSWERS,
+    ClosedSessions,
     EndedCalls,
     FiguresScatter,
     OwnerCheck,
@@ -31,6 +32,7 @@ _SENT_BETWEEN_WORKERS = {
     PresenceReport.type: "exchange.workers",
     PresenceRequest.type: "exchange.workers",
     EndedCalls.type: "exchange.workers",
+    ClosedSessions.type: "exchange.workers",
     SessionsScatter.type: "exchange.workers",
     FiguresScatter.type: "exchange.workers",
 }

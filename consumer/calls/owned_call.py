@@ -238,6 +238,9 @@ class OwnershipCheck:
     told: set[WorkerId] = field(default_factory=set)
     """The workers whose owner checks were answered over this link. Each of them gives the call up."""
 
+    returned_at: datetime | None = None
+    """When such a doubt was over last. Another worker may have owned the call until then."""
+
     def link_lost(self) -> None:
         """Doubt that the call is ours: another worker may own it from now on."""
         self.in_doubt = True
@@ -254,7 +257,13 @@ class OwnershipCheck:
         """Note that the call is ours ``now``. Return whether that was in doubt."""
         self.checked_at = now
         was_in_doubt, self.in_doubt = self.in_doubt, False
+        if was_in_doubt:
+            self.returned_at = datetime.now(UTC)
         return was_in_doubt
+
+    def covers(self, session: CallSession) -> bool:
+        """Return whether another worker may have closed the session: it had been opened before the doubt was over."""
+        return session.restored or (self.returned_at is not None and session.created_at <= self.returned_at)
 
 
 @dataclass(slots=True)

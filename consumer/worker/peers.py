@@ -19,7 +19,15 @@ from consumer.worker.id_claim import IdClaim
 from consumer.worker.reports import Reports
 from schemas.errors import SessionsError
 from schemas.ids import CallId, WorkerId
-from schemas.internal import EndedCalls, FiguresScatter, OwnerCheck, PresenceReport, PresenceRequest, SessionsScatter
+from schemas.internal import (
+    ClosedSessions,
+    EndedCalls,
+    FiguresScatter,
+    OwnerCheck,
+    PresenceReport,
+    PresenceRequest,
+    SessionsScatter,
+)
 from schemas.replies import REPLY_SUFFIX, parse_reply
 
 log = structlog.get_logger(__name__)
@@ -80,8 +88,9 @@ class Peers:
                 self._reports.request()
                 self._presence.asked()
                 self._tell_endings(delivery.message.reply_to)
-            case EndedCalls.type:
-                self._endings.hear(delivery)
+            case EndedCalls.type | ClosedSessions.type:
+                for call_id in self._endings.hear(delivery):
+                    self._closing.closed_elsewhere(call_id)
             case SessionsScatter.type | FiguresScatter.type:
                 if delivery.message.reply_to != self._rpc_client.reply_to:  # or it is our own request to all workers
                     self._queries.take_scatter(delivery)

@@ -12,7 +12,7 @@ from consumer.calls.owned_call import CallSession
 from consumer.calls.requests.idempotency import Identity, KeptAnswer
 from consumer.concurrency.task_set import Tasks
 from schemas.ids import SessionId, routing_key
-from schemas.internal import Recipe
+from schemas.internal import ClosedSessions, Recipe
 from schemas.requests import SessionClose, SessionCreate
 from tests.calls.asked_server import simulated_servers
 from tests.calls.asking import ask_for
@@ -50,7 +50,7 @@ class Owning:
 
     def published(self, message: Published, queues: list[str]) -> None:
         kind = (message.properties.message_type or "").removeprefix("mcp.session.")
-        if "x-death" not in message.headers:
+        if "x-death" not in message.headers and kind != ClosedSessions.type:
             self.story.append(kind)
 
     def frame(self, _who: str, method: str, _args: tuple[Any, ...]) -> None:

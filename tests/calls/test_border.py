@@ -159,7 +159,7 @@ def test_workers_are_known_by_our_user_and_by_what_they_sign_for_all():
 
 def test_what_bears_no_name_is_nobodys():
     origins = Origins(NAMES, lambda: "worker")
-    for kind in ("worker.presence", "worker.report", "worker.endings", "call.recipe", ""):
+    for kind in ("worker.presence", "worker.report", "worker.endings", "worker.closings", "call.recipe", ""):
         assert not origins.heard(delivery(kind, exchange=NAMES.workers))
     assert not origins.by_worker(delivery())
     assert not Origins(NAMES, lambda: None).by_worker(delivery()), "without a link as well"

@@ -13,8 +13,8 @@ from consumer.calls.cluster.ended_calls import REMEMBER, Endings
 from consumer.calls.cluster.membership import KEPT_IN_ANY_CASE, MOST_WORKERS
 from consumer.calls.placement.strategy import choose
 from consumer.concurrency.expiring_dict import ExpiringDict
-from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, WorkerId
-from schemas.internal import EndedCalls, PresenceReport
+from schemas.ids import MAX_ID_BYTES, CallId, ServiceName, SessionId, WorkerId
+from schemas.internal import ClosedSessions, EndedCalls, PresenceReport
 from schemas.sessions import WorkerInfo
 from tests.calls.presences import presence_of
 
@@ -41,10 +41,15 @@ async def test_a_memory_forgets_what_was_set_too_long_ago():
     assert memory.items() == []
 
 
-def told(worker: str, ended: dict[str, float]) -> Delivery:
-    body = EndedCalls(worker_id=WorkerId(worker), ended=ended).model_dump_json().encode()  # type: ignore[arg-type]
+def told(worker: str, ended: dict[str, float], *, closed: bool = False) -> Delivery:
+    """A report of ended calls, or of closed sessions."""
+    message: EndedCalls | ClosedSessions
+    if closed:
+        message = ClosedSessions(worker_id=WorkerId(worker), closed=ended)  # type: ignore[arg-type]
+    else:
+        message = EndedCalls(worker_id=WorkerId(worker), ended=ended)  # type: ignore[arg-type]
     return Delivery(
-        message=Message(body, type=EndedCalls.type),
+        message=Message(message.model_dump_json().encode(), type=message.type),
         queue="q",
         exchange=NAMES.workers,
         routing_key="",
@@ -54,20 +59,26 @@ def told(worker: str, ended: dict[str, float]) -> Delivery:
     )
 
 
-async def test_a_flood_of_made_up_ended_calls_grows_a_worker_by_no_more_than_its_bound():
+@pytest.mark.parametrize("closed", [False, True], ids=["ended calls", "closed sessions"])
+async def test_a_flood_of_made_up_ends_grows_a_worker_by_no_more_than_its_bound(closed: bool):
     endings = Endings(WorkerId("me"), NAMES, Publisher(), tombstone=60)
     now, batch = time.time(), 1000
     tracemalloc.start()
     try:
         for start in range(0, MOST_ENDED + 20 * batch, batch):
             names = (f"made-up-{number}".ljust(MAX_ID_BYTES, "x") for number in range(start, start + batch))
-            endings.hear(told("other", dict.fromkeys(names, now)))
+            endings.hear(told("other", dict.fromkeys(names, now), closed=closed))
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     first, last = (CallId(f"made-up-{one}".ljust(MAX_ID_BYTES, "x")) for one in (0, MOST_ENDED + 20 * batch - 1))
-    assert last in endings, "what came last is known"
-    assert first not in endings
+    created = datetime.fromtimestamp(now - 1, UTC)
+
+    def is_known(one: CallId) -> bool:
+        return endings.was_closed(SessionId(one), created) if closed else one in endings
+
+    assert is_known(last), "what came last is known"
+    assert not is_known(first)
     assert MOST_BYTES // 4 < grown < MOST_BYTES, grown
     await endings.stop()
 

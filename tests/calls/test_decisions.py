@@ -25,7 +25,7 @@ from consumer.calls.placement.decisions import (
 from consumer.processes.service import MCPService
 from schemas.calls import CallEvent, CallKind
 from schemas.errors import SessionNotFound
-from schemas.ids import CallId, ServiceName, SessionId, WorkerId
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId, session_id_of
 from schemas.internal import OwnerCheck, Recipe, SessionRecipe
 from schemas.requests import REQUESTS, ClusterRequest, parse_request
 
@@ -185,6 +185,17 @@ def test_a_recipe_that_workers_died_with_one_after_the_other_is_given_up():
     assert word(last, Circumstances(orphaned=True)) == D
     assert word(last, Circumstances()) == A, "it was handed over, and nobody died"
     assert word(recipe(MAX_DEATHS - 2), Circumstances(orphaned=True)) == A
+
+
+def test_of_a_recipe_nothing_is_wanted_that_was_closed_since():
+    assert word(recipe(), Circumstances(closed=frozenset({SessionId(CALL)}))) == D
+    second = session_id_of(CALL, ECHO, first=False)
+    both = recipe().model_copy(
+        update={"sessions": [*recipe().sessions, recipe().sessions[0].model_copy(update={"session_id": second})]}
+    )
+    decision = decide(both, Circumstances(closed=frozenset({SessionId(CALL)})), CONFIGURED)
+    assert isinstance(decision, Admit)
+    assert [one.session_id for one in decision.wanted] == [second]
 
 
 def test_what_changes_nothing_or_has_a_rule_of_its_own_is_no_poison():

@@ -10,11 +10,13 @@ from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Binding, Names, Queue
 from consumer.calls.cluster.ended_calls import CLOCKS, REMEMBER, Endings, OpenedBy
-from schemas.ids import CallId, WorkerId
-from schemas.internal import EndedCalls
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId, session_id_of
+from schemas.internal import ClosedSessions, EndedCalls
 from tests.calls.simulated_link import Heard, SimulatedLink, simulated_link
 
 CALL = CallId("c-1")
+ID = SessionId(CALL)
+SECOND = session_id_of(CALL, ServiceName("other"), first=False)
 TOMBSTONE = 30.0
 
 
@@ -30,6 +32,11 @@ def told(mine: Endings, ended: dict[CallId, float], *, lifted: tuple[CallId, ...
     message = EndedCalls(worker_id=WorkerId(by), ended=ended, lifted=list(lifted))
     body = message.model_dump_json().encode()
     mine.hear(Delivery(Message(body), "workers", "", "", False, 0.0, None))
+
+
+def told_closed(mine: Endings, closed: dict[SessionId, float], *, by: str = "w-2") -> set[CallId]:
+    body = ClosedSessions(worker_id=WorkerId(by), closed=closed).model_dump_json().encode()
+    return mine.hear(Delivery(Message(body, type=ClosedSessions.type), "workers", "", "", False, 0.0, None))
 
 
 async def reports(wire: SimulatedLink) -> Heard:
@@ -145,3 +152,54 @@ async def test_an_end_that_is_heard_of_late_ends_what_a_start_opened_and_no_newe
     assert not mine.ends(CALL, OpenedBy(ago(10), commanded=True)), "a request opens a call that has ended"
     assert mine.ends(CALL, OpenedBy(ago(21), commanded=True)), "it has ended since"
     assert mine.ends(CALL, OpenedBy(ago(20 - CLOCKS / 2), commanded=True)), "by the clock of another"
+
+
+async def test_a_session_that_was_closed_is_that_which_the_command_closed_or_an_older_one(mine: Endings):
+    created = ago(1)
+    mine.note_closed(SECOND, [created])
+    assert mine.was_closed(SECOND, created), "however short it lived"
+    assert mine.was_closed(SECOND, ago(2)), "another worker had opened it before"
+    assert not mine.was_closed(SECOND, ago(0)), "it was opened again"
+    assert not mine.was_closed(ID, created), "another one of the call"
+    assert not mine.bar(CALL, ago(1)), "the call has not ended"
+
+
+async def test_the_id_of_a_call_stands_for_all_its_sessions(mine: Endings):
+    mine.note_closed(ID, [ago(60), ago(50)])
+    assert mine.was_closed(ID, ago(60))
+    assert mine.was_closed(SECOND, ago(50))
+    assert not mine.was_closed(SessionId("c-2"), ago(60))
+
+
+async def test_a_command_that_closed_nothing_here_counts_for_what_is_older_than_clocks_differ(mine: Endings):
+    mine.note_closed(ID, [])
+    assert mine.was_closed(ID, ago(CLOCKS + 1))
+    assert not mine.was_closed(ID, ago(CLOCKS - 1)), "it may have been opened since, by a clock that is behind"
+
+
+async def test_the_last_closing_counts_whoever_tells_of_it(mine: Endings):
+    mine.note_closed(ID, [ago(10)])
+    assert told_closed(mine, {ID: time.time() - 100}) == {CALL}
+    assert mine.was_closed(ID, ago(10))
+    told_closed(mine, {ID: time.time() - 1, SECOND: time.time() - 1}, by="w-3")
+    assert mine.was_closed(ID, ago(2))
+    mine.note_closed(ID, [])
+    assert mine.was_closed(ID, ago(2)), "the other's clock is ahead"
+    told_closed(mine, {SessionId("c-2"): time.time() - REMEMBER - 1})
+    assert not mine.was_closed(SessionId("c-2"), ago(REMEMBER + 2)), "it is not remembered for longer"
+
+
+async def test_what_was_closed_is_told_in_a_message_of_its_own_and_over_a_new_link():
+    async with simulated_link() as wire:
+        mine = Endings(WorkerId("w-1"), wire.names, wire.publisher, TOMBSTONE)
+        taken = await reports(wire)
+        closed = ago(10)
+        mine.note_closed(ID, [closed])
+        for _ in range(2):
+            heard = await taken.next()
+            assert heard.type == ClosedSessions.type, "older workers ignore it, and no ended call with it"
+            (told_of,) = ClosedSessions.model_validate_json(heard.message.body).closed.items()
+            assert told_of[0] == ID
+            assert told_of[1] >= closed.timestamp()
+            mine.tell_again()
+        await mine.stop()

@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from consumer.worker.exit_codes import WorkerExit
+from schemas.ids import SessionId
 from tests.simulation.broker.node import DEAD_LETTER_AGAIN
 from tests.simulation.world.loop import BEGINNING, EPOCH
 from tests.simulation.world.people import EVENTS, REPLIES, Asked
-from tests.simulation.world.world import World
+from tests.simulation.world.world import SimulatedWorker, World
 
 FINAL = {"process_exit", "idle", "requested", "crash_loop", "worker_shutdown"}
 """Reasons after which a call may have no session, though nobody has ended it."""
@@ -129,20 +130,6 @@ def _told_late(lives: Lives, life: str) -> bool:
     return told_with_it or not {"superseded", "worker_gone"}.isdisjoint(lives.reasons(life))
 
 
-def _told_behind(lives: Lives, life: str, former: str) -> bool:
-    """Whether ``created`` of a life was told behind that of ``former``, though its session had been opened before.
-
-    By a worker that was cut off when it opened the session. When it asks for the call, the owner may have closed its
-    session by command, and have given the call up: then this one goes on. It is the first life that the worker tells.
-    """
-    opened = [lives.created[one][1] for one in lives.of_session[lives.created[life][1]["subject"]]]
-    session = lives.created[life][1]
-    same = ("worker_id", "created_at")
-    first = next(one for one in opened if all(one["data"][name] == session["data"][name] for name in same))
-    before = _on_our_clock(session["data"]["created_at"]) < lives.created[former][0]
-    return first is session and before and lives.reasons(former) == ["requested"]
-
-
 def _was_held_back(lives: Lives, life: str) -> bool:
     """Whether the end of a life was told when RabbitMQ gave its recipe out that it had held back for minutes.
 
@@ -188,7 +175,6 @@ def check_lives(world: World, lives: Lives) -> list[str]:
                 _told_late(lives, life) and _disturbed(world, worker_id, lives.created[life][0])
                 for life, worker_id in ((one, holder), (other, next_holder))
             )
-            late = late or (_told_behind(lives, other, one) and _disturbed(world, next_holder, lives.created[other][0]))
             held_back = world.late_letters and _was_held_back(lives, one)
             if late or held_back or _disturbed(world, holder, began):
                 lives.counts["overlaps of a worker that was cut off"] += 1
@@ -278,6 +264,8 @@ def open_problems(world: World, lives: Lives) -> list[str]:
             problems.append(f"{session_id} is open on {holders}, though its call has ended")
         elif _is_over(world, call) and call not in world.passed_on:
             problems.append(f"{session_id} is open on {holders}, and the end of its call was lost")
+        if call in world.closes and any(_was_closed(world, session_id, one) for one in holders):
+            problems.append(f"{session_id} is open on {holders}, though it was closed by command")
     sessions: dict[str, list[str]] = defaultdict(list)
     for session_id in lives.of_session:
         sessions[session_id.partition("#")[0]].append(session_id)
@@ -319,6 +307,21 @@ def _is_known_to_be_over(world: World, call: str) -> bool:
     return any(
         one.running and one.worker is not None and one.worker._parts.endings.ended_at(call) is not None
         for one in world.workers
+    )
+
+
+def _was_closed(world: World, session_id: str, holder: SimulatedWorker) -> bool:
+    """Whether an open session is older than a command that closed it, of which a worker that is there has heard."""
+    assert holder.worker is not None
+    call = session_id.partition("#")[0]
+    told = holder.worker._parts.sessions.sessions[SessionId(session_id)].created_at
+    created = _on_our_clock(told.isoformat()) + max(abs(skew) for skew in world.plan.conditions.skews)
+    heard = [one for one in world.heard_of_closings.get(call, ()) if one[1] >= told.timestamp()]
+    return any(
+        asked.at > created and any(when > asked.at and _has_heard(world, when, process) for when, _, process in heard)
+        for asked in world.people.asked
+        if (asked.what, asked.call, asked.code) == ("session.close", call, "ok")
+        and asked.answers[0][1]["result"]["closed"]
     )
 
 

@@ -5,6 +5,7 @@ Some of them are defects that the product had once.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -14,8 +15,9 @@ from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Names
-from consumer.calls.cluster.ended_calls import Change, Endings, OpenedBy
+from consumer.calls.cluster.ended_calls import Endings, OpenedBy
 from consumer.calls.cluster.membership import Presence
+from consumer.calls.cluster.shared_changes import Change, SharedChanges
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
 from consumer.calls.messages.recipes import opened_by
@@ -154,7 +156,7 @@ def _no_tombstone_at_the_owner(put: Put) -> None:
 
 @_mutation("an end is told to nobody")
 def _untold_end(put: Put) -> None:
-    put(Endings, "_tell", _nothing)
+    put(SharedChanges, "_tell", _nothing)
 
 
 @_mutation("an end is acknowledged before its owner has answered")
@@ -420,6 +422,11 @@ def _heard_late(put: Put) -> None:
     put(OwnedCall, "opened", property(lambda self: OpenedBy(self.owned_since), lambda _self, _opened: None))
 
 
+@_mutation("what was closed by command comes back")
+def _closed_comes_back(put: Put) -> None:
+    put(Endings, "was_closed", lambda *_: False)
+
+
 @_mutation("who is back reports no ends")
 def _ends_kept(put: Put) -> None:
     put(Endings, "tell_again", lambda _self: None)
@@ -440,9 +447,14 @@ def _restored_unknown(put: Put) -> None:
 def _lifted_late(put: Put) -> None:
     hear = Endings.hear
 
-    def by_arrival(self: Any, delivery: Any) -> None:
-        hear(self, delivery)
+    def by_arrival(self: Any, delivery: Any) -> Any:
+        closed = hear(self, delivery)
+        if delivery.type != EndedCalls.type:
+            return closed
         for call_id in EndedCalls.model_validate_json(delivery.message.body).lifted:
-            self._changes.set(call_id, Change(self._now(call_id), lifted=True))
+            lifted = Change(self._calls.after_the_last(call_id, time.time()), lifted=True)
+            self._calls._changes.set(call_id, lifted)
+
+        return closed
 
     put(Endings, "hear", by_arrival)

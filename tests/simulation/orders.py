@@ -31,6 +31,24 @@ ORDERS = {
             (7.7, "kill", {"which": 0, "again": 0.5}),
         ),
     ),
+    "closed while its recipe was away": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # The owner has a link again, and answers the command. Its recipes are with RabbitMQ until 8.0.
+        calls={name: (*steps, (6.75, "close", {})) for name, steps in _SIX_CALLS.items()},
+        faults=(
+            (5.0, "cut", {"which": 0, "how": "both", "away": 0.7}),
+            (6.98, "kill", {"which": 0, "again": None}),
+        ),
+    ),
+    "closed while another worker had opened it cut off": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # The start becomes an orphan, and the next owner has it at 8.1. That one closes the session and gives the call
+        # up before the first one is back.
+        calls={"c0": ((2.0, "start", {"to": "1"}), (9.0, "close", {}))},
+        faults=(_aim("deliver call.started placed", "cut", delay=0.02, how="both", away=8.0, sharp=True),),
+    ),
     "a start that waited for longer than the tombstone": Plan(
         seed=1,
         conditions=_ALONE,
@@ -333,6 +351,8 @@ ORDERS = {
 }
 
 MENDED = {
+    "closed while its recipe was away": "what was closed by command comes back",
+    "closed while another worker had opened it cut off": "what was closed by command comes back",
     "a start that waited for longer than the tombstone": "a call event is as new as its translation",
     "a tool call whose placer lost its acknowledgement": "a placer passes a tool call on that another had",
     "a message that is returned before the one placed has come": "whatever was returned is believed",

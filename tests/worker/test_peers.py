@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from consumer.settings import Settings
 from consumer.worker.wiring import Parts
 from schemas.base import Json
 from schemas.ids import CallId, WorkerId
-from schemas.internal import EndedCalls, FiguresScatter, PresenceReport, PresenceRequest
+from schemas.internal import ClosedSessions, EndedCalls, FiguresScatter, PresenceReport, PresenceRequest
 from schemas.replies import parse_reply, succeeded
 from tests.calls.simulated_link import BOUND, Heard, SimulatedLink, delivered, simulated_link
 
@@ -139,6 +140,11 @@ async def test_whoever_asks_for_reports_gets_one_and_a_newcomer_every_end(scene:
         assert (told.type, list(json.loads(told.message.body)["ended"])) == (EndedCalls.type, [CALL])
         scene.hear(PresenceRequest.type, {"worker_id": ME}, reply_to="mine")  # our own, on a new link
         assert list(json.loads((await scene.told(EndedCalls.type)).message.body)["ended"]) == [CALL]
+        scene.hear(ClosedSessions.type, {"worker_id": OTHER, "closed": {CALL: time.time()}})
+        scene.hear(PresenceRequest.type, {"worker_id": OTHER}, reply_to="newcomers")
+        assert (await newcomer.next()).type == EndedCalls.type
+        assert list(json.loads((await newcomer.next()).message.body)["closed"]) == [CALL]
+        await scene.told(PresenceReport.type)
         scene.hear(PresenceRequest.type, {"worker_id": OTHER})  # a new placer, whose link is an old one
         await scene.told(PresenceReport.type)
         assert scene.other.deliveries.empty()

@@ -1,36 +1,27 @@
-"""Remembers which calls have ended, on every worker: the next placer must not open them again.
+"""Remembers which calls have ended, and which sessions were closed, on every worker: nobody must open them again.
 
 A start or a recipe may arrive after the end: from a dead worker's inbox, or from a former placer. For a short time the
 tombstone bars every start, even one that was sent after the end. A start that was sent before the end is barred much
-longer, because a dead letter may take minutes to arrive (see ``consumer.broker.topology``).
+longer, because a dead letter may take minutes to arrive (see ``consumer.broker.topology``). A session that was closed
+by command comes back from no recipe, and from no worker that was cut off meanwhile.
 """
 
-import asyncio
-import math
 import time
-from contextlib import suppress
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
 from pydantic import ValidationError
 
-from consumer.broker.errors import BrokerError
 from consumer.broker.message import Delivery, Message
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names
-from consumer.concurrency.expiring_dict import ExpiringDict
-from consumer.concurrency.task_set import Tasks
-from schemas.ids import CallId, WorkerId
-from schemas.internal import EndedCalls
+from consumer.calls.cluster.shared_changes import Change, SharedChanges
+from schemas.ids import CallId, SessionId, WorkerId, call_id_of
+from schemas.internal import ClosedSessions, EndedCalls
 
 log = structlog.get_logger(__name__)
-
-BATCH = 1000
-"""The most calls that one message names."""
-
-GATHER = 0.05
-"""How long (s) ends are collected into one message, which goes to every worker."""
 
 REMEMBER = 600.0
 """How long (s) an end is remembered: longer than a restarting broker may delay a dead letter."""
@@ -49,30 +40,19 @@ class OpenedBy(NamedTuple):
     """Whether it was an explicit request, which opens a call that has ended. No tombstone bars it."""
 
 
-class Change(NamedTuple):
-    """The end of a call, or its opening again by an explicit request (``lifted``)."""
-
-    at: float
-    lifted: bool
-
-
 class Endings:
     """The last change of each call: its end, with a tombstone for ``tombstone`` seconds, or its opening again.
 
-    A worker reports each change to all workers. It sends all changes that it knows to a worker with a new link, and
-    over a new link of its own to all. The latest counts, in whatever order they arrive. The clocks of all workers have
-    to agree within ``CLOCKS`` seconds, as they do with NTP.
+    And which sessions were closed by command. The latest change counts. The clocks of all workers have to agree within
+    ``CLOCKS`` seconds, as they do with NTP.
     """
 
     def __init__(self, worker_id: WorkerId, names: Names, publisher: Publisher, tombstone: float) -> None:
         self._worker_id = worker_id
-        self._names = names
-        self._publisher = publisher
         self._tombstone = tombstone
-        self._remember = max(REMEMBER, tombstone)
-        self._changes: ExpiringDict[Change] = ExpiringDict(self._remember)
-        self._news: dict[CallId, Change] = {}
-        self._tasks = Tasks()
+        remember = max(REMEMBER, tombstone)
+        self._calls = SharedChanges(names, publisher, remember, self._ended_calls)
+        self._sessions = SharedChanges(names, publisher, remember, self._closed_sessions)
 
     def __contains__(self, call_id: CallId) -> bool:
         """Whether the call has a tombstone."""
@@ -80,7 +60,7 @@ class Endings:
 
     def ended_at(self, call_id: str) -> float | None:
         """Return when the call has ended; None if it has not, or was opened again, or if it is not known any more."""
-        known = self._changes.get(call_id)
+        known = self._calls.get(call_id)
         return None if known is None or known.lifted else known.at
 
     def bar(self, call_id: CallId, sent: datetime | None) -> bool:
@@ -118,71 +98,67 @@ class Endings:
             self._change(call_id, lifted=True)
 
     def _change(self, call_id: CallId, *, lifted: bool) -> None:
-        change = Change(self._now(call_id), lifted)
-        self._changes.set(call_id, change)
-        self._tell_soon(call_id, change)
+        self._calls.note(call_id, Change(self._calls.after_the_last(call_id, time.time()), lifted))
 
-    def _now(self, call_id: CallId) -> float:
-        """Return the time (s since the epoch), later than the call's last change, whose clock may be ahead of ours."""
-        known = self._changes.get(call_id)
-        return time.time() if known is None else max(time.time(), math.nextafter(known.at, math.inf))
+    def note_closed(self, session_id: str, created: Iterable[datetime]) -> None:
+        """Remember that a session was closed by command, or all of a call under the call's id, and tell all workers.
 
-    def hear(self, delivery: Delivery) -> None:
-        """Take ended calls from another worker. A repeated report does not extend the ten minutes."""
+        ``created`` says when the sessions were created that this has closed. What was created later is another session.
+        So is what was created less than ``CLOCKS`` ago, maybe on a worker whose clock is behind ours.
+        """
+        at = max([time.time() - CLOCKS, *(one.timestamp() for one in created)])
+        self._sessions.note(session_id, Change(self._sessions.after_the_last(session_id, at), lifted=False))
+
+    def was_closed(self, session_id: SessionId, created: datetime) -> bool:
+        """Return whether the session that was created at ``created`` has been closed by command since."""
+        known = (self._sessions.get(one) for one in (session_id, call_id_of(session_id)))
+        return any(closed is not None and created.timestamp() <= closed.at for closed in known)
+
+    def hear(self, delivery: Delivery) -> set[CallId]:
+        """Take ended calls, or closed sessions, from another worker. Return the calls of which sessions were closed."""
+        model = ClosedSessions if delivery.type == ClosedSessions.type else EndedCalls
         try:
-            message = EndedCalls.model_validate_json(delivery.message.body)
+            message = model.model_validate_json(delivery.message.body)
         except ValidationError as error:  # of another version
             log.warning("endings.unreadable", error=str(error))
-            return
+            return set()
         if message.worker_id == self._worker_id:
-            return
-        earliest = time.time() - self._remember
+            return set()
+        if isinstance(message, ClosedSessions):
+            self._sessions.hear((one, Change(at, lifted=False)) for one, at in message.closed.items())
+            return {call_id_of(one) for one in message.closed}
         lifted = set(message.lifted)
         told = {call_id: Change(at, call_id in lifted) for call_id, at in message.ended.items()}
         # An older worker does not say when it has opened a call again.
-        told |= {call_id: Change(self._now(call_id), lifted=True) for call_id in lifted - told.keys()}
-        for call_id, change in told.items():
-            known = self._changes.get(call_id)
-            if change.at > max(earliest, 0.0 if known is None else known.at):
-                self._changes.set(call_id, change)
+        for call_id in lifted - told.keys():
+            told[call_id] = Change(self._calls.after_the_last(call_id, time.time()), lifted=True)
+        self._calls.hear(told.items())
+        return set()
 
     def tell_again(self) -> None:
-        """Send all known changes again, because a worker that started while this one was away may know none of them."""
-        for call_id, change in self._changes.items():
-            self._tell_soon(CallId(call_id), change)
+        """Send everything again, because a worker that started while this one was away may know nothing of it."""
+        self._calls.tell_again()
+        self._sessions.tell_again()
 
     def tell_newcomer(self, queue: str) -> None:
-        """Send all known changes to a worker that has a new link, to its ``queue``."""
-        everything = {CallId(call_id): change for call_id, change in self._changes.items()}
-        self._tasks.start(self._tell(everything, "", queue), "endings-newcomer")
+        """Send everything to a worker that has a new link, to its ``queue``."""
+        self._calls.tell_newcomer(queue)
+        self._sessions.tell_newcomer(queue)
 
-    def _tell_soon(self, call_id: CallId, change: Change) -> None:
-        if not self._news:
-            self._tasks.start(self._tell_news(), "endings")
-        self._news[call_id] = change
+    def _ended_calls(self, told: dict[str, Change]) -> Message:
+        message = EndedCalls(
+            worker_id=self._worker_id,
+            ended={CallId(call_id): change.at for call_id, change in told.items()},
+            lifted=[CallId(call_id) for call_id, change in told.items() if change.lifted],
+        )
+        return Message(body=message.model_dump_json().encode(), type=EndedCalls.type, persistent=False)
 
-    async def _tell_news(self) -> None:
-        await asyncio.sleep(GATHER)
-        news, self._news = self._news, {}
-        await self._tell(news, self._names.workers, "")
-
-    async def _tell(self, told: dict[CallId, Change], exchange: str, key: str) -> None:
-        calls = list(told.items())
-        for start in range(0, len(calls), BATCH):
-            batch = calls[start : start + BATCH]
-            message = EndedCalls(
-                worker_id=self._worker_id,
-                ended={call_id: change.at for call_id, change in batch},
-                lifted=[call_id for call_id, change in batch if change.lifted],
-            )
-            with suppress(BrokerError):  # all ends are reported when the link is back
-                await self._publisher.publish(
-                    Message(body=message.model_dump_json().encode(), type=EndedCalls.type, persistent=False),
-                    exchange,
-                    key,
-                    confirm=False,
-                )
+    def _closed_sessions(self, told: dict[str, Change]) -> Message:
+        closed = {SessionId(session_id): change.at for session_id, change in told.items()}
+        message = ClosedSessions(worker_id=self._worker_id, closed=closed)
+        return Message(body=message.model_dump_json().encode(), type=ClosedSessions.type, persistent=False)
 
     async def stop(self) -> None:
         """Stop sending ends."""
-        await self._tasks.cancel()
+        await self._calls.stop()
+        await self._sessions.stop()

@@ -48,6 +48,26 @@ class Closing:
         closed = await asyncio.gather(*(self.close(one, reason) for one in sessions))
         return [session_id for session_id, did in zip(sessions, closed, strict=True) if did]
 
+    async def close_by_command(self, call: OwnedCall, session_id: SessionId) -> list[SessionId]:
+        """Close a session for a request, or all with the call's id. All workers remember it. Return their ids."""
+        every = session_id == SessionId(call.call_id)
+        closed = [one for one in call.sessions.values() if every or one.session_id == session_id]
+        self._endings.note_closed(session_id, [one.created_at for one in closed])
+        if every:
+            return await self.close_all(call, EndReason.REQUESTED)
+        return [session_id] if await self.close(session_id, EndReason.REQUESTED) else []
+
+    def closed_elsewhere(self, call_id: CallId) -> None:
+        """Close what another worker has closed by command, if this worker has it: it was away, or has restored it."""
+        if (call := self._owned_calls.calls.get(call_id)) is not None:
+            self._lanes.submit(call_id, partial(self.close_again, call))
+
+    async def close_again(self, call: OwnedCall) -> None:
+        """Close the sessions that were closed by command on another worker."""
+        covered = [one for one in call.sessions.values() if call.check.covers(one)]
+        closed = [one.session_id for one in covered if self._endings.was_closed(one.session_id, one.created_at)]
+        await asyncio.gather(*(self.close(one, EndReason.REQUESTED) for one in closed))
+
     # The end of the call.
 
     async def end(self, call: OwnedCall) -> list[SessionId]:

@@ -35,7 +35,6 @@ from schemas import headers
 from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionExists, SessionNotFound, SessionsError
-from schemas.events import EndReason
 from schemas.ids import SessionId, WorkerId, session_id_of
 from schemas.internal import OwnerCheck, Recipe
 from schemas.replies import CloseResult, EndResult, succeeded
@@ -90,7 +89,7 @@ class CallLifecycle:
                     raise
                 return await self._create(delivery, call, message)
             case SessionClose(session_id=session_id):
-                closed = await self._close(call, session_id)
+                closed = await self._closing.close_by_command(call, SessionId(session_id))
                 result = CloseResult(closed=bool(closed), sessions=closed)
                 return Done(succeeded(result.model_dump()), what="done" if closed else "no_session")
             case CallStarted() | CallProgress():
@@ -204,12 +203,6 @@ class CallLifecycle:
         chosen = plan(event, self._configured.routes, self._configured.services)
         return below_telephony(metadata, {**chosen.metadata, CALL_KEY: told})
 
-    async def _close(self, call: OwnedCall, session_id: str) -> list[SessionId]:
-        if session_id == call.call_id:
-            return await self._closing.close_all(call, EndReason.REQUESTED)
-        closed = await self._closing.close(SessionId(session_id), EndReason.REQUESTED)
-        return [SessionId(session_id)] if closed else []
-
     # The start of the call.
 
     async def _start(self, call: OwnedCall, event: CallStarted | CallProgress, *, sent: datetime | None) -> Outcome:
@@ -265,7 +258,9 @@ class CallLifecycle:
                 one.session_id, one.service_name, one.timeout, one.metadata, restored=True, created_at=one.created_at
             )
             for one in recipe.sessions
-            if one.session_id not in call.had and self._configured.restores(one.service_name)
+            if one.session_id not in call.had
+            and self._configured.restores(one.service_name)
+            and not self._endings.was_closed(one.session_id, one.created_at)
         ]
         if not wanted:
             return Done(what="restore_not_needed")

@@ -185,6 +185,8 @@ class Recovery:
         if call.call_id in self._unasked:
             self._unasked.discard(call.call_id)
             log.info("recovery.owner_checked", call_id=call.call_id)
+        if was_in_doubt:
+            await self._closing.close_again(call)
         if was_in_doubt and call.sessions:  # the broker counts one delivery more of the recipe with each link
             call.recipe.outdate()
         self.tell_ends_soon(call)

@@ -9,7 +9,7 @@ from consumer.calls.messages.parsing import Addressed, names_session_of, no_sess
 from consumer.calls.routes import plan
 from consumer.calls.wanted import Wanted, wanted_by
 from schemas.errors import SessionNotFound
-from schemas.ids import WorkerId
+from schemas.ids import SessionId, WorkerId
 from schemas.internal import OwnerCheck, Recipe
 from schemas.replies import CloseResult, succeeded
 from schemas.requests import (
@@ -55,6 +55,8 @@ class Circumstances:
     """
     orphaned: bool = False
     """Whether a worker has died with the message in its inbox."""
+    closed: frozenset[SessionId] = frozenset()
+    """The sessions of a recipe that were closed by command since it was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def _decide_recipe(recipe: Recipe, given: Circumstances, configured: Configured)
     wanted = [
         Wanted(one.session_id, one.service_name, metadata=one.metadata)
         for one in recipe.sessions
-        if configured.restores(one.service_name)
+        if configured.restores(one.service_name) and one.session_id not in given.closed
     ]
     if given.ended or not wanted or (given.orphaned and in_a_crash_loop(recipe)):
         return Done(what="not_restored")

@@ -47,10 +47,10 @@ from consumer.concurrency.task_set import Tasks
 from consumer.observability import metrics, tracing
 from schemas import headers
 from schemas.errors import Capacity, Internal, LimitReached, SessionsError
-from schemas.ids import CallId, ServiceName, WorkerId, routing_key
+from schemas.ids import CallId, ServiceName, SessionId, WorkerId, routing_key
 from schemas.internal import Recipe
 from schemas.replies import EndResult, failed, succeeded
-from schemas.requests import CallProgress, CallRequest, CallStarted, SessionCreate, ToolsCall, Use
+from schemas.requests import CallProgress, CallRequest, CallStarted, SessionClose, SessionCreate, ToolsCall, Use
 
 log = structlog.get_logger(__name__)
 
@@ -210,6 +210,7 @@ class Placer:
             ended=self._has_ended(delivery, call_id, message),
             resent=headers.RESENT in delivery.message.headers,
             orphaned=headers.DEATHS in delivery.message.headers,
+            closed=self._closed(message),
         )
         try:
             if given.resent and placement is None and isinstance(message, Use):
@@ -219,6 +220,8 @@ class Placer:
             decision = decide(message, given, self._configured)
             match decision:
                 case Done():
+                    if isinstance(message, SessionClose):  # what it means may come back from a recipe
+                        self._endings.note_closed(message.session_id, ())
                     return decision
                 case ToOwner():
                     assert placement is not None, "it is decided so where there is one"
@@ -256,6 +259,10 @@ class Placer:
             if opened.sent is not None:
                 return self._endings.ends(call_id, opened)
         return self._endings.bar(call_id, sent)
+
+    def _closed(self, message: Addressed) -> frozenset[SessionId]:
+        sessions = message.sessions if isinstance(message, Recipe) else ()
+        return frozenset(one.session_id for one in sessions if self._endings.was_closed(one.session_id, one.created_at))
 
     def _placement(self, call_id: CallId) -> Placement | None:
         placement = self._placements.of(call_id)

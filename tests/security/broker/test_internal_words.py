@@ -55,6 +55,7 @@ def bodies(call: str, worker: str) -> dict[str, bytes]:
         ),
         "owner.check": b'{"call_id": "%s", "worker_id": "w-1", "revision": 1}' % call.encode(),
         "worker.endings": b'{"worker_id": "w-1", "ended": {"%s": %d}}' % (call.encode(), time.time()),
+        "worker.closings": b'{"worker_id": "w-1", "closed": {"%s": %d}}' % (call.encode(), time.time()),
     } | {kind: b'{"call_id": "%s", "kind": "%s"}' % (call.encode(), kind[5:].encode()) for kind in MADE_OF_EVENTS}
 
 

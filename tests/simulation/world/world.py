@@ -136,6 +136,8 @@ class World:
         """Calls whose end has left the queue of raw events."""
         self.heard_of_ends: dict[str, list[tuple[float, float, Any]]] = {}
         """Of each call, what RabbitMQ had for whom of its ends: when, of which time, and the process."""
+        self.heard_of_closings: dict[str, list[tuple[float, float, Any]]] = {}
+        """The same of each session that was closed by command, or of each call whose sessions were."""
         self.lifted_at: dict[str, float] = {}
         """When a call was opened again last. Both times are by clocks of workers."""
         self.recipe_was_held: dict[str, bool] = {}
@@ -172,17 +174,22 @@ class World:
         elif message.properties.message_type in TERMINAL:
             self._end_is_told(json.loads(message.body))
         elif message.properties.message_type == "worker.endings":
-            self._end_of_call_is_told(json.loads(message.body), queues)
+            told = json.loads(message.body)
+            for call in told["lifted"]:
+                self.lifted_at[call] = max(told["ended"][call], self.lifted_at.get(call, 0.0))
+            ended = {call: at for call, at in told["ended"].items() if call not in told["lifted"]}
+            self._is_told(ended, self.heard_of_ends, queues)
+        elif message.properties.message_type == "worker.closings":
+            self._is_told(json.loads(message.body)["closed"], self.heard_of_closings, queues)
 
-    def _end_of_call_is_told(self, told: dict[str, Any], queues: list[str]) -> None:
-        for call in told["lifted"]:
-            self.lifted_at[call] = max(told["ended"][call], self.lifted_at.get(call, 0.0))
+    def _is_told(
+        self, told: dict[str, float], heard: dict[str, list[tuple[float, float, Any]]], queues: list[str]
+    ) -> None:
         for queue in queues:
             for consumer in self.node.queues[queue].consumers:
                 hearer = consumer.channel.client.simulated.owner
-                for call, at in told["ended"].items():
-                    if call not in told["lifted"]:
-                        self.heard_of_ends.setdefault(call, []).append((self.loop.time(), at, hearer))
+                for key, at in told.items():
+                    heard.setdefault(key, []).append((self.loop.time(), at, hearer))
 
     def _end_is_told(self, event: dict[str, Any]) -> None:
         life, told = event["id"].encode(), event["data"]
