@@ -174,7 +174,9 @@ class EventState:
     sent: list[LifeEvent] = field(default_factory=list)
     """Published events. The broker may not have them yet."""
     unconfirmed: bool = False
-    """Whether the broker may lack the last publication of the call, including its recipe."""
+    """Whether the broker may lack the last publication of the call: an event, or its recipe."""
+    unheard_rejection: bool = False
+    """Whether the broker may lack the event that says what was not opened."""
 
     def wait_for_recipe(self, session: CallSession) -> None:
         """Delay a session's ``created`` until the recipe that names it is written."""
@@ -221,10 +223,15 @@ class EventState:
         """Note that a publication of the call is on its way to the broker."""
         self.unconfirmed = True
 
+    def published_rejection(self) -> None:
+        """Note that an event says what was not opened. Nobody else hears of that if this worker dies."""
+        self.unconfirmed = self.unheard_rejection = True
+
     def confirmed(self, events: int) -> None:
         """Note that the broker has confirmed the call's publications, up to this number of events."""
         del self.sent[:events]
         self.unconfirmed = bool(self.sent)
+        self.unheard_rejection = False
 
 
 @dataclass(slots=True)

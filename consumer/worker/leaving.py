@@ -6,8 +6,8 @@
 4. hand over or close every call                                              the rest of ``drain_timeout`` (15)
 5. stop every MCP process that is left                                        4
 6. flush the events, ``worker.stopped`` the last of them                      2
-7. close the inbox, finish what came out of it, and delete it if it is empty;
-   close channels and connections                                             2
+7. close the inbox, finish what came out of it, flush the events again, and
+   delete the inbox if it is empty; close channels and connections            2
 
 Their sum with the default ``drain_timeout`` stays under the 30 s that Heroku gives.
 
@@ -63,11 +63,15 @@ async def leave(parts: Parts, consumers: Consumers, tasks: Tasks, hurry: asyncio
     parts.reporter.worker("stopped")
     await parts.reports.announce()
     events_sent = await parts.outbox.flush(FLUSH_TIMEOUT)
-    if not events_sent:
-        log.warning("worker.events_unsent", count=len(parts.outbox))
     await asyncio.sleep(OTHER_NODES)
     consumers.close_inbox()
+    until = asyncio.get_running_loop().time() + INBOX_TIMEOUT
     await parts.owner.stop(INBOX_TIMEOUT)
+    # What came out of the inbox may have ended a session.
+    left = until - asyncio.get_running_loop().time()
+    events_sent = events_sent and await parts.outbox.flush(max(0.0, left))
+    if not events_sent:
+        log.warning("worker.events_unsent", count=len(parts.outbox))
     await consumers.delete_inbox(untold=len(parts.outbox))
     drained = in_time and events_sent
     log.info("worker.stopped", drained=drained)

@@ -231,11 +231,22 @@ def check_executions(world: World) -> list[str]:
     return problems
 
 
+def check_commands(world: World, lives: Lives) -> list[str]:
+    """What a request without a reply address opened, or that it was refused, is told by an event."""
+    opened = {session_id.partition("#")[0] for session_id in lives.of_session}
+    return [
+        f"nobody heard of what became of a {one.what} of {one.call}"
+        for one in world.people.asked
+        if not one.hears and one.call not in opened | lives.rejected.keys()
+    ]
+
+
 def check_answers(world: World) -> list[str]:
     """Where nothing broke, everybody was answered, and in time."""
     if world.faults.done or world.plan.conditions.unconfirmed:
         return []
-    problems = [f"{one.what} of {one.call} was not answered" for one in world.people.asked if not one.answers]
+    unanswered = [one for one in world.people.asked if one.hears and not one.answers]
+    problems = [f"{one.what} of {one.call} was not answered" for one in unanswered]
     late = [one for one in world.people.asked if one.answers and one.answers[0][0] > one.until + 1.0]
     return problems + [f"{one.what} of {one.call} was answered late" for one in late]
 

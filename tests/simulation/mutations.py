@@ -349,6 +349,16 @@ def _told_twice(put: Put) -> None:
     put(Reporter, "ended", two)
 
 
+@_mutation("an owner acknowledges what opens nothing before its rejection is told")
+def _owner_rejects_unconfirmed(put: Put) -> None:
+    put(EventState, "published_rejection", lambda _: None)
+
+
+@_mutation("a placer acknowledges what opens nothing before its rejection is told")
+def _placer_rejects_unconfirmed(put: Put) -> None:
+    put(Placer, "_rejection_confirmed", _nothing)
+
+
 # Tool calls.
 
 

@@ -348,7 +348,40 @@ ORDERS = {
         calls={f"c{number}": ((2.0 + 0.3 * number, "start", {"to": "1"}),) for number in range(4)},
         faults=((5.0, "cut", {"which": 0, "how": "both", "away": 6.0}), (34.0, "kill", {"which": 0, "again": 0.5})),
     ),
+    "killed when it has acknowledged a request that is refused": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # The owner finds that a key of the metadata is reserved. RabbitMQ does not take the event before 6.0.
+        calls={"c0": ((2.0, "create", {"metadata": {"call": {}}, "hears": False}),)},
+        faults=((1.9, "events wait", {"lasts": 4.1}), _aim("ack session.create placed", "kill", sharp=True)),
+    ),
+    "killed when it has acknowledged a start whose servers fail": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0, failing=1.0),
+        calls={"c0": ((2.0, "start", {"to": "1"}),)},
+        faults=((1.9, "events wait", {"lasts": 4.1}), _aim("ack call.started placed", "kill", sharp=True)),
+    ),
+    "killed when it has refused a request that it places": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # No worker has the service.
+        calls={"c0": ((2.0, "create", {"service": "none", "hears": False}),)},
+        faults=((1.9, "events wait", {"lasts": 4.1}), _aim("ack session.create", "kill", sharp=True)),
+    ),
+    "killed when it has refused a start for want of room": Plan(
+        seed=1,
+        conditions=Conditions(workers=1, room=1, late=0.0),
+        # The start waits for room for two seconds.
+        calls={"c0": ((1.0, "start", {"to": "1"}),), "c1": ((2.0, "start", {"to": "1"}),)},
+        faults=(
+            (1.9, "events wait", {"lasts": 4.1}),
+            _aim("ack call.started", "kill", skip=1, sharp=True, again=0.5),
+        ),
+    ),
 }
+
+_OWNER_REJECTS = "an owner acknowledges what opens nothing before its rejection is told"
+_PLACER_REJECTS = "a placer acknowledges what opens nothing before its rejection is told"
 
 MENDED = {
     "closed while its recipe was away": "what was closed by command comes back",
@@ -375,5 +408,9 @@ MENDED = {
     "killed with what was handed over to it": "a recipe does not say which sessions are restored",
     "killed with a restored session and one that was opened since": "a recipe does not say which sessions are restored",
     "killed when what was told lost has gone on there": "a recipe does not say which sessions are restored",
+    "killed when it has acknowledged a request that is refused": _OWNER_REJECTS,
+    "killed when it has acknowledged a start whose servers fail": _OWNER_REJECTS,
+    "killed when it has refused a request that it places": _PLACER_REJECTS,
+    "killed when it has refused a start for want of room": _PLACER_REJECTS,
 }
 """What an order leads to only with this mistake."""

@@ -140,6 +140,7 @@ def live(
             *checker.check_lives(world, lives),
             *checker.check_restored(world, lives),
             *checker.check_executions(world),
+            *checker.check_commands(world, lives),
             *checker.check_answers(world),
             *checker.check_left(world),
             *checker.check_workers(world),

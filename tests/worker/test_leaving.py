@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from consumer.broker.topology import Binding, Queue
 from consumer.concurrency.task_set import Tasks
-from consumer.worker.budgets import FLUSH_TIMEOUT, OTHER_NODES
+from consumer.worker.budgets import FLUSH_TIMEOUT, INBOX_TIMEOUT, OTHER_NODES
 from consumer.worker.exit_codes import WorkerExit
 from consumer.worker.leaving import HAND_OVER, leave
 from schemas import headers
@@ -205,6 +206,26 @@ async def test_what_cannot_be_told_is_left_to_the_placer_with_the_inbox():
         assert leaving.took > FLUSH_TIMEOUT
         assert scene.wire.names.inbox(ME) in scene.wire.node.queues
         scene.wire.node.set_alarm(on=False)
+
+
+@pytest.mark.parametrize(("waits", "drained"), [(INBOX_TIMEOUT / 2, True), (INBOX_TIMEOUT + 1, False)])
+@in_virtual_time
+async def test_an_event_of_what_comes_out_of_the_inbox_last_is_waited_for(waits: float, drained: bool):
+    async with attached() as scene:
+        leaving = Leaving(scene)
+        await passes(OTHER_NODES / 2)
+        assert "worker.stopped" in scene.story, "all events so far are confirmed"
+        await scene.wire.declare(Queue("events", "of this test"))
+        await (await scene.wire.link.channel()).bind(Binding(scene.wire.names.events, "events", "#"))
+        scene.wire.node.leaderless["events"] = asyncio.get_running_loop().time() + OTHER_NODES / 2 + waits
+        scene.parts.reporter.worker("stopped")
+        with capture_logs() as logs:
+            assert await leaving.code() is (WorkerExit.DRAINED if drained else WorkerExit.DRAIN_TIMED_OUT)
+        told = {one["event"]: one for one in logs}
+        assert told["worker.stopped"]["drained"] is drained
+        assert ("worker.events_unsent" in told) is not drained
+        assert (scene.wire.names.inbox(ME) in scene.wire.node.queues) is not drained
+        assert leaving.took < OTHER_NODES + INBOX_TIMEOUT + 0.5
 
 
 @in_virtual_time

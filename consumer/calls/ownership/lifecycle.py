@@ -85,7 +85,7 @@ class CallLifecycle:
                     self._check_create(delivery, call, message)
                 except SessionsError as error:
                     if not delivery.expects_answers and message.session_id not in call.sessions:
-                        self._opening.unanswered(message, error)
+                        self._opening.unanswered(call, message, error)
                     raise
                 return await self._create(delivery, call, message)
             case SessionClose(session_id=session_id):

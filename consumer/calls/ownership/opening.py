@@ -82,7 +82,6 @@ class Opening:
 
         Raises:
             LimitReached: the call has no session, and limits allow none of these.
-            BrokerError: the call has no session, and the broker has not confirmed that these were rejected.
         """
         # Both bindings exist before the session is reported.
         bound, results = await asyncio.gather(
@@ -102,20 +101,18 @@ class Opening:
         silent: tuple[type[SessionsError], ...] = (SessionExists, SessionNotFound)
         if fails_alone:
             silent = (*silent, LimitReached, InvalidMessage)
-        rejected = False
         for one, result in zip(wanted, results, strict=True):
             if isinstance(result, SessionsError) and not isinstance(result, silent):
                 too_large = weight_of(one.metadata) > self._kept_metadata.max_weight
                 metadata = {} if too_large else one.metadata
                 self._reporter.rejected(call.call_id, one.session_id, one.service_name, result, metadata)
-                rejected = True
-        if rejected and not call.sessions:  # or nobody hears of it if this worker dies behind the acknowledgement
-            await self._reporter.settled()
+                call.events.published_rejection()
         return results
 
-    def unanswered(self, request: SessionCreate, error: SessionsError) -> None:
+    def unanswered(self, call: OwnedCall, request: SessionCreate, error: SessionsError) -> None:
         """Publish that a ``session.create`` without a reply address was refused."""
         self._reporter.unanswered(request, error)
+        call.events.published_rejection()
 
     def adopt(self, call: OwnedCall, wanted: Wanted) -> bool:
         """Return whether the call has a session on that service.

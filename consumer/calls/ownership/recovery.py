@@ -77,12 +77,21 @@ class Recovery:
         return self._told if left_from > self._told else int(left_from) - 1
 
     async def keep(self, call_id: CallId) -> None:
-        """Write the recipe again if the sessions differ from it. Release a call that has nothing left."""
+        """Write the recipe again if the sessions differ from it. Release a call that has nothing left.
+
+        It returns when the broker has confirmed what was published for the call, unless that waits for a recipe. Only
+        then is a message acknowledged that changes the call's life.
+
+        Raises:
+            BrokerError: the link is lost, or the broker fails.
+        """
         call = self._owned_calls.calls.get(call_id)
         if call is None:
             return
         await self._owned_calls.tell_ends(call)
         if call.events.pending:
+            if call.events.unheard_rejection:  # it does not wait for the recipe, as those do
+                await self._owned_calls.confirmed(call)
             return
         await self._confirmed(call)
         upkeep = upkeep_of(call, has_answers=self._answers.has_some(call), leaving=self._owned_calls.leaving)

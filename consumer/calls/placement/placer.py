@@ -242,7 +242,21 @@ class Placer:
         except SessionsError as error:
             if isinstance(message, SessionCreate) and not delivery.expects_answers:
                 self._reporter.unanswered(message, error)
+            if not isinstance(message, Use):  # that is handled once at most, and its requester waits
+                await self._rejection_confirmed(delivery, error)
             return Done(failed(error), failed_as=_refused(message))
+
+    async def _rejection_confirmed(self, delivery: Delivery, error: SessionsError) -> None:
+        """Wait until RabbitMQ has the event of a rejection, which precedes the acknowledgement.
+
+        Otherwise nobody would hear of it if this worker died in between. What a reply says has no event, except that
+        there is no room.
+
+        Raises:
+            BrokerError: the link was lost meanwhile, and the message comes again.
+        """
+        if isinstance(error, LimitReached) or not delivery.expects_answers:
+            await self._reporter.settled()
 
     def _has_ended(self, delivery: Delivery, call_id: CallId, message: Addressed) -> bool:
         """Return whether the call has ended and ``message`` does not open it again.
@@ -334,7 +348,6 @@ class Placer:
                 return await self._admit(delivery, call_id, dataclasses.replace(decision, wanted=partly), term)
             for one in decision.wanted:
                 self._reporter.rejected(call_id, one.session_id, one.service_name, error, one.metadata)
-            await self._reporter.settled()  # or nobody hears of it if this worker dies behind the acknowledgement
             raise
         marks = {headers.ADMISSION: headers.milliseconds(until)} | deadline
         return await self._placements.bind(call_id, placement, delivery.message, term, marks)

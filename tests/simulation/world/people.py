@@ -45,6 +45,8 @@ class Asked:
     number: str
     key: str | None = None
     until: float = 0.0
+    hears: bool = True
+    """Whether it has a reply address."""
     answers: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -136,11 +138,11 @@ class People:
         """When the broker had the last request of a call that may open a session; before all time if there is none."""
         return max((one.at for one in self._commands.get(call, ())), default=-inf)
 
-    def ask(self, what: str, call: str, body: dict[str, Any], *, key: str | None = None) -> None:
-        """An agent asks; nobody repeats it."""
+    def ask(self, what: str, call: str, body: dict[str, Any], *, key: str | None = None, hears: bool = True) -> None:
+        """An agent asks; nobody repeats it. Unless it ``hears``, there is no reply."""
         number = f"{call}/{len(self.asked)}"
         now = self._nature.loop.time()
-        asked = Asked(what, call, now, number, key, now + PATIENCE)
+        asked = Asked(what, call, now, number, key, now + PATIENCE, hears)
         self.asked.append(asked)
         if what != "session.close":
             self._commands.setdefault(call, []).append(asked)
@@ -162,6 +164,6 @@ class People:
             {"session_id": call, **body},
             taken,
             message_type=what,
-            reply_to=REPLIES,
+            reply_to=REPLIES if hears else None,
             correlation_id=correlation,
         )

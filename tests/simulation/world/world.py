@@ -272,7 +272,9 @@ class World:
             case "create":
                 name = more.get("service", "echo")
                 named = {"session_id": f"{call}#{name}"} if "service" in more else {}
-                people.ask("session.create", call, {"service_name": name, **named})
+                given = {"metadata": more["metadata"]} if "metadata" in more else {}
+                asked_for = {"service_name": name, **named, **given}
+                people.ask("session.create", call, asked_for, hears=more.get("hears", True))
             case "close":
                 self.closes.add(call)
                 people.ask("session.close", call, {})
