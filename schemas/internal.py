@@ -58,11 +58,15 @@ class OwnerCheck(Strict):
 
 
 class OwnerAnswer(Strict):
-    """Result of ``owner.check``: the owner of the call, or that the call has ended."""
+    """Result of ``owner.check``: the owner of the call, or that the call has ended.
+
+    ``link`` is the queue of the link over which the owner answers. Older workers do not name it.
+    """
 
     type: ClassVar[str] = "owner.check.reply"
     call_id: CallId
     owner: WorkerId | None = None
+    link: str | None = None
     ended: bool = False
 
 

@@ -242,8 +242,11 @@ class OwnershipCheck:
     """When messages for the call were last known to arrive here."""
     in_doubt: bool = False
     """Whether the link is or was lost, so that another worker may own the call now."""
-    told: set[WorkerId] = field(default_factory=set)
-    """The workers whose owner checks were answered over this link. Each of them gives the call up."""
+    told: set[str] = field(default_factory=set)
+    """Where owner checks of other workers were answered: the queues of the links that the checks were sent over.
+
+    Whoever still has that link gives the call up.
+    """
 
     returned_at: datetime | None = None
     """When such a doubt was over last. Another worker may have owned the call until then."""
@@ -253,12 +256,13 @@ class OwnershipCheck:
         self.in_doubt = True
         self.told.clear()
 
-    def yields(self, ours: WorkerId, owner: WorkerId) -> bool:
+    def yields(self, ours: WorkerId, owner: WorkerId, link: str) -> bool:
         """Return whether this worker (``ours``) gives the call up, because ``owner`` has answered that it owns it.
 
-        Two owners that check at once are both answered. Only one of them may give the call up.
+        Two owners that check at once are both answered. Only one of them may give the call up. ``link`` is the queue of
+        the link over which the owner has answered. If its check came over an older one, it never got our answer.
         """
-        return owner not in self.told or ours < owner
+        return link not in self.told or ours < owner
 
     def confirmed(self, now: float) -> bool:
         """Note that the call is ours ``now``. Return whether that was in doubt."""

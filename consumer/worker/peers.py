@@ -131,4 +131,4 @@ class Peers:
         if answer.get("ended"):
             self._closing.end_elsewhere(call_id)
         elif (owner := WorkerId(str(answer.get("owner", self._worker_id)))) != self._worker_id:
-            self._closing.yield_to(call_id, owner)
+            self._closing.yield_to(call_id, owner, str(answer.get("link")))

@@ -195,7 +195,7 @@ async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_
     assert done(await parts.carry_out(mine, reply_to=parts.owned_calls.answers_to))[0] == "still_owner"
     assert parts.call.may_tell
     _, answer = done(await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=WorkerId("w-2"), revision=0)))
-    assert answer == {"call_id": CALL, "owner": ME}
+    assert answer == {"call_id": CALL, "owner": ME, "link": parts.owned_calls.answers_to}
 
 
 async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: OwnerParts):

@@ -105,13 +105,13 @@ class Closing:
         if (call := self._owned_calls.calls.get(call_id)) is not None:
             self._lanes.submit(call_id, partial(self._give_up, call, EndReason.CALL_ENDED))
 
-    def yield_to(self, call_id: CallId, owner: WorkerId) -> None:
-        """Close and release a call that another worker owns, unless that one gives it up."""
+    def yield_to(self, call_id: CallId, owner: WorkerId, link: str) -> None:
+        """Close and release a call that another worker owns, as it says over ``link``, unless that one gives it up."""
         if (call := self._owned_calls.calls.get(call_id)) is not None:
-            self._lanes.submit(call_id, partial(self._yield, call, owner))
+            self._lanes.submit(call_id, partial(self._yield, call, owner, link))
 
-    async def _yield(self, call: OwnedCall, owner: WorkerId) -> None:
-        if call.check.yields(self._worker_id, owner):
+    async def _yield(self, call: OwnedCall, owner: WorkerId, link: str) -> None:
+        if call.check.yields(self._worker_id, owner, link):
             await self._give_up(call, EndReason.SUPERSEDED)
         else:
             log.info("owner.kept", call_id=call.call_id, other=owner)

@@ -36,7 +36,7 @@ from schemas.base import Json
 from schemas.calls import CallEvent
 from schemas.errors import InvalidMessage, SessionExists, SessionNotFound, SessionsError
 from schemas.ids import SessionId, WorkerId, session_id_of
-from schemas.internal import OwnerCheck, Recipe
+from schemas.internal import OwnerAnswer, OwnerCheck, Recipe
 from schemas.replies import CloseResult, EndResult, succeeded
 from schemas.requests import (
     CallEnded,
@@ -104,9 +104,10 @@ class CallLifecycle:
                     return Done(what="asked_before", routine=True)
                 was_in_doubt = await self._recovery.still_ours(call)
                 return Done(what="still_owner", routine=not was_in_doubt)
-            case OwnerCheck(worker_id=asker):
-                call.check.told.add(asker)
-                return Done(succeeded({"call_id": call.call_id, "owner": self._worker_id}))
+            case OwnerCheck():
+                call.check.told.add(delivery.message.reply_to or "")
+                answer = OwnerAnswer(call_id=call.call_id, owner=self._worker_id, link=self._owned_calls.answers_to)
+                return Done(succeeded(answer.model_dump(exclude_defaults=True)))
             case _:
                 assert_never(message)
 

@@ -10,7 +10,7 @@ from consumer.calls.routes import plan
 from consumer.calls.wanted import Wanted, wanted_by
 from schemas.errors import SessionNotFound
 from schemas.ids import SessionId, WorkerId
-from schemas.internal import OwnerCheck, Recipe
+from schemas.internal import OwnerAnswer, OwnerCheck, Recipe
 from schemas.replies import CloseResult, succeeded
 from schemas.requests import (
     CallEnded,
@@ -130,7 +130,7 @@ def decide(message: Addressed, given: Circumstances, configured: Configured) -> 
             return _decide_recipe(message, given, configured)
         case OwnerCheck(call_id=call_id, worker_id=asker):
             if given.ended:
-                return Done(succeeded({"call_id": call_id, "ended": True}))
+                return Done(succeeded(OwnerAnswer(call_id=call_id, ended=True).model_dump(exclude_defaults=True)))
             return ConfirmOwner(asker)
         case ToolsCancel() if given.resent:
             return Done(succeeded({"cancelled": False}))
