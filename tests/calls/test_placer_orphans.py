@@ -296,6 +296,19 @@ async def test_what_is_told_for_a_dead_worker_says_whether_the_session_was_resto
         assert told == [("created", restored), ("lost", restored)]
 
 
+@in_virtual_time
+async def test_a_second_copy_of_what_was_told_lost_says_so_to_the_worker_that_has_come_back_since():
+    async with placing() as scene:
+        await owned_by(scene, DEAD)
+        await scene.recipe(DEAD, given=dead_and_told())  # a former placer sent it again, and lost its acknowledgement
+        await scene.recipe(DEAD, given=dead_and_told(), exchange=scene.names.unowned)
+        assert (await scene.arrived()).message.headers[headers.LOST] is True
+        scene.workers.report(DEAD)
+        taken = await scene.wire.consume(scene.names.inbox(DEAD))
+        assert (await taken.next()).message.headers[headers.LOST] is True
+        assert scene.told() == [(CALL, "created"), (CALL, "lost")]
+
+
 # Who dies with a message.
 
 

@@ -21,6 +21,9 @@ from schemas.internal import Recipe
 TELL_AGAIN = 60.0
 """After how long (s) it is logged again that a worker has lost a call: it may have come back and got the call again."""
 
+REMEMBER_LOST = 600.0
+"""How long (s) it is remembered which recipes were reported lost: a broker may hold a copy back for three minutes."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -33,6 +36,7 @@ class Orphans:
         self._presence = presence
         self._reporter = reporter
         self._told_gone: ExpiringDict[bool] = ExpiringDict(TELL_AGAIN)
+        self._lost: ExpiringDict[bool] = ExpiringDict(REMEMBER_LOST)
 
     async def dead_owner(
         self, delivery: Delivery, call_id: CallId, term: Term
@@ -87,11 +91,19 @@ class Orphans:
 
         A former placer may have done it already. The event's id is that of the life, so consumers see a duplicate.
         """
+        self._lost.set(_name_of(recipe), True)
         reason = EndReason.CRASH_LOOP if in_a_crash_loop(recipe) else EndReason.WORKER_GONE
         told = recipe.revision <= self._presence.told_of(recipe.worker_id)
         self._reporter.lost(recipe, reason, restored=which_restored(recipe, delivery.message.headers), told=told)
         await self._reporter.settled()
-        return dataclasses.replace(delivery, message=delivery.message.with_headers({headers.LOST: True}))
+        return _marked_lost(delivery)
+
+    def known_lost(self, delivery: Delivery, recipe: Recipe) -> Delivery:
+        """Return the recipe, which says that its sessions are lost if this worker has reported them.
+
+        A former placer that lost its link may have sent the recipe on. Then there are two, and its worker may be back.
+        """
+        return delivery if self._lost.get(_name_of(recipe)) is None else _marked_lost(delivery)
 
     async def release_disowned(self, given: Headers, call_id: CallId, term: Term) -> None:
         """Remove the bindings to a worker that says it does not own the call, if that is credible."""
@@ -100,6 +112,14 @@ class Orphans:
         if worker is not None:
             self._placements.forget(call_id, worker)
             await self._placements.unbind(call_id, worker, term)
+
+
+def _name_of(recipe: Recipe) -> str:
+    return f"{recipe.worker_id}/{recipe.revision}"
+
+
+def _marked_lost(delivery: Delivery) -> Delivery:
+    return dataclasses.replace(delivery, message=delivery.message.with_headers({headers.LOST: True}))
 
 
 def given_up_by(delivery: Delivery, names: Names) -> WorkerId | None:

@@ -177,8 +177,10 @@ class Placer:
         if isinstance(message, ToolsCall) and headers.LATE in delivery.message.headers:
             return Done(what="not_repeated")  # it may have been executed: at most once
         given = delivery.message.headers
-        if isinstance(message, Recipe) and is_untold(message, given, inbox_of_death(given, self._names)):
-            delivery = await self._orphans.tell_lost(delivery, message)
+        if isinstance(message, Recipe):
+            delivery = self._orphans.known_lost(delivery, message)
+            if is_untold(message, delivery.message.headers, inbox_of_death(given, self._names)):
+                delivery = await self._orphans.tell_lost(delivery, message)
         delivery = without_former_hop(delivery, self._names)
         given = delivery.message.headers
         dead = await self._orphans.dead_owner(delivery, call_id, term)
