@@ -77,6 +77,8 @@ FOUND_WHERE_WORKERS_LEAVE = {
 
 FOUND_WHERE_WORKERS_ARE_AWAY_TWICE = {
     7120: "a worker kept a session that it had opened cut off: its next owner had closed its own one by command",
+    7133: "two owners kept a call for good: the higher had answered the lower over a link that this one had lost",
+    7135: "one copy of a recipe was told lost, and the other went back to its worker, which told the ends again",
 }
 """The same in worlds of thirty calls of that swarm."""
 
