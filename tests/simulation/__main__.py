@@ -18,7 +18,7 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts have an order of th
 
 from tests.simulation.findings import WHERE, made_with
 from tests.simulation.many import Summary, batches
-from tests.simulation.mutations import mutated
+from tests.simulation.mutating import MUTATIONS, mutated
 from tests.simulation.orders import ORDERS
 from tests.simulation.run import Logs, Outcome, live
 from tests.simulation.shrink import shrunk
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="how many worlds; 200, or one of an order")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument(
-        "--swarm", nargs="?", const="", choices=["", *SCRIPTS], help="worlds of the swarm, of one script"
+        "--swarm", nargs="?", const="", choices=["", *SCRIPTS], help="worlds of the swarm; of one script if it is named"
     )
     parser.add_argument("--seed", type=int, nargs="+", help="these only, each with its story")
     parser.add_argument("--calls", type=int, default=100, help="calls in a world")
@@ -40,11 +40,20 @@ def main() -> int:
     parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it is")
     parser.add_argument("--quiet", action="store_true", help="no story")
     parser.add_argument("--twice", action="store_true", help="live each world twice and compare the traces")
-    parser.add_argument("--order", nargs="+", choices=sorted(ORDERS), help="worlds that are written down")
-    parser.add_argument("--mutations", nargs="*", help="make these mistakes (all), where each is found soonest")
+    parser.add_argument(
+        "--order", nargs="+", choices=sorted(ORDERS), metavar="NAME", help="worlds that orders.py has, by name"
+    )
+    parser.add_argument(
+        "--mutations",
+        nargs="*",
+        metavar="NAME",
+        help="make these mistakes, which findings.py has by name (all), where each is found soonest",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="how many processes live worlds at once")
     parser.add_argument("--summary", type=Path, help="a file for the sums; a run that has one goes on where it stopped")
     options = parser.parse_args()
+    if unknown := set(options.mutations or ()) - MUTATIONS.keys():
+        parser.error(f"there is no mistake {', '.join(sorted(unknown))!r}; there are: {'; '.join(sorted(MUTATIONS))}")
     if options.seeds is None:
         options.seeds = 1 if options.order else 200
     gc.disable()

@@ -51,7 +51,8 @@ class Lives:
         self.of_session: dict[str, list[str]] = defaultdict(list)
         self.restored: dict[str, set[bool]] = defaultdict(set)
         """What the events of a life say of it, repeated ones too: whether its session was restored."""
-        self.rejected: dict[str, list[float]] = defaultdict(list)
+        self.rejected: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        """Of each call, when a start of it was rejected, and why."""
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
         self._seen: set[tuple[str, str, str]] = set()
@@ -83,7 +84,7 @@ class Lives:
             self.created[life] = when, event
             self.of_session[event["subject"]].append(life)
         elif what == "rejected":
-            self.rejected[str(event["data"]["call_id"])].append(when)
+            self.rejected[str(event["data"]["call_id"])].append((when, str(event["data"]["reason"])))
         elif what in ("closed", "expired", "died", "lost"):
             life = str(event["id"])
             self.ends[life].append((when, event))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tests.simulation import mutations, session_mutations  # noqa: F401 - they give mistakes their names
 from tests.simulation.orders import MENDED
 
 
@@ -42,6 +43,11 @@ HARMLESS = {
         "an idempotency key is not remembered",
         "order: a tool call whose owner lost its acknowledgement",
     ),
+    "who was away gets no requests any more": MadeUpFor(
+        "the placer gets them, and sends them to its inbox",
+        "a placer does not send a request on to the inbox",
+        "comes back",
+    ),
 }
 """Mistakes that are found only together with another one, and which."""
 
@@ -66,6 +72,8 @@ WHERE: dict[str, str] = {
     "what was told lost goes on with its life": "comes back",
     "created is told before the recipe is written": "killed telling",
     "two ends are told of each life": "early",
+    "a restored session has lost its metadata": "placers change",
+    "a restored session has the timeout of its service": "meanwhile",
     "an idempotency key is not remembered": "tool breaks",
     **{mistake: f"order: {order}" for order, mistake in MENDED.items()},
     **{mistake: made_up_for.where for mistake, made_up_for in HARMLESS.items()},

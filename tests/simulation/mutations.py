@@ -5,9 +5,6 @@ Some of them are defects that the product had once.
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -21,7 +18,7 @@ from consumer.calls.cluster.shared_changes import Change, SharedChanges
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
 from consumer.calls.messages.recipes import opened_by
-from consumer.calls.owned_call import EventState, OwnedCall, RecipeState
+from consumer.calls.owned_call import EventState, OwnedCall, OwnershipCheck, RecipeState
 from consumer.calls.ownership import lifecycle, owned_calls
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
@@ -37,47 +34,12 @@ from schemas import headers
 from schemas.events import EndReason
 from schemas.internal import EndedCalls
 from schemas.replies import EndResult, succeeded
-
-Put = Callable[[Any, str, Any], None]
-"""Puts another value where an object has one."""
-
-MUTATIONS: dict[str, Callable[[Put], None]] = {}
-
-
-def _mutation(name: str) -> Callable[[Callable[[Put], None]], Callable[[Put], None]]:
-    def note(make: Callable[[Put], None]) -> Callable[[Put], None]:
-        MUTATIONS[name] = make
-        return make
-
-    return note
-
-
-@contextmanager
-def mutated(*names: str) -> Iterator[None]:
-    """Have the mistakes of these names within this."""
-    saved: list[tuple[Any, str, Any]] = []
-
-    def put(where: Any, attribute: str, value: Any) -> None:
-        saved.append((where, attribute, getattr(where, attribute)))
-        setattr(where, attribute, value)
-
-    for name in names:
-        MUTATIONS[name](put)
-    try:
-        yield
-    finally:
-        for where, attribute, value in reversed(saved):
-            setattr(where, attribute, value)
-
-
-async def _nothing(*_: Any, **__: Any) -> None:
-    """Do nothing."""
-
+from tests.simulation.mutating import Put, mutation, nothing
 
 # Defects that were found last.
 
 
-@_mutation("a worker is buried while it comes back")
+@mutation("a worker is buried while it comes back")
 def _buried(put: Put) -> None:
     async def declare_dead(self: Any, worker: Any, call_id: Any, term: Any, *, for_good: bool) -> Any:
         await self._placements.unbind(call_id, worker, term)
@@ -87,24 +49,24 @@ def _buried(put: Put) -> None:
     put(Orphans, "_declare_dead", declare_dead)
 
 
-@_mutation("a recipe behind a command restores nothing")
+@mutation("a recipe behind a command restores nothing")
 def _behind_a_command(put: Put) -> None:
     put(OwnedCall, "is_news", lambda self, recipe, *, within: self.restoration.allows(recipe) and not self.sessions)
 
 
-@_mutation("what is lost is not told as created")
+@mutation("what is lost is not told as created")
 def _lost_without_created(put: Put) -> None:
     lost = Reporter.lost
     put(Reporter, "lost", lambda *args, **more: lost(*args, **{**more, "told": True}))
 
 
-@_mutation("a standstill is not noticed")
+@mutation("a standstill is not noticed")
 def _standstill(put: Put) -> None:
     init = Supervisor.__init__
     put(Supervisor, "__init__", lambda self, *args, **more: init(self, *args, **{**more, "standstill": inf}))
 
 
-@_mutation("a call is given back to a worker beside its new owner")
+@mutation("a call is given back to a worker beside its new owner")
 def _given_back(put: Put) -> None:
     async def dead_owner(self: Any, delivery: Any, call_id: Any, term: Any) -> Any:
         worker = orphans.given_up_by(delivery, self._names)
@@ -118,7 +80,7 @@ def _given_back(put: Put) -> None:
     put(Orphans, "dead_owner", dead_owner)
 
 
-@_mutation("a placer places what a dead worker had, without asking")
+@mutation("a placer places what a dead worker had, without asking")
 def _orphan_placed(put: Put) -> None:
     def as_resent(delivery: Delivery, names: Names) -> Delivery:
         of_this_hop = orphans.inbox_of_death(delivery.message.headers, names) is not None
@@ -129,7 +91,7 @@ def _orphan_placed(put: Put) -> None:
     put(placer, "without_former_hop", as_resent)
 
 
-@_mutation("whatever was returned is believed")
+@mutation("whatever was returned is believed")
 def _believed(put: Put) -> None:
     put(
         orphans,
@@ -141,7 +103,7 @@ def _believed(put: Put) -> None:
 # Ends.
 
 
-@_mutation("the placer's tombstone left out")
+@mutation("the placer's tombstone left out")
 def _no_tombstone_at_the_placer(put: Put) -> None:
     async def end(*_: Any) -> Any:
         return Done(succeeded(EndResult(closed=[]).model_dump()), what="tombstone")
@@ -149,17 +111,17 @@ def _no_tombstone_at_the_placer(put: Put) -> None:
     put(Placer, "_end", end)
 
 
-@_mutation("the owner's tombstone left out")
+@mutation("the owner's tombstone left out")
 def _no_tombstone_at_the_owner(put: Put) -> None:
     put(Closing, "end", lambda self, call: self.close_all(call, EndReason.CALL_ENDED))
 
 
-@_mutation("an end is told to nobody")
+@mutation("an end is told to nobody")
 def _untold_end(put: Put) -> None:
-    put(SharedChanges, "_tell", _nothing)
+    put(SharedChanges, "_tell", nothing)
 
 
-@_mutation("an end is acknowledged before its owner has answered")
+@mutation("an end is acknowledged before its owner has answered")
 def _end_not_awaited(put: Put) -> None:
     pass_on = Intake._pass_on
 
@@ -170,7 +132,7 @@ def _end_not_awaited(put: Put) -> None:
     put(Intake, "_pass_on", at_once)
 
 
-@_mutation("a call event is as new as its translation")
+@mutation("a call event is as new as its translation")
 def _new_by_translation(put: Put) -> None:
     pass_on = Intake._pass_on
 
@@ -186,22 +148,22 @@ def _new_by_translation(put: Put) -> None:
 # Bindings.
 
 
-@_mutation("a dead worker's binding stays")
+@mutation("a dead worker's binding stays")
 def _no_unbind(put: Put) -> None:
-    put(Placements, "unbind", _nothing)
+    put(Placements, "unbind", nothing)
 
 
-@_mutation("a released call's binding stays")
+@mutation("a released call's binding stays")
 def _not_released(put: Put) -> None:
-    put(OwnedCalls, "_unbind", _nothing)
+    put(OwnedCalls, "_unbind", nothing)
 
 
-@_mutation("what comes through a new binding is not held back")
+@mutation("what comes through a new binding is not held back")
 def _early(put: Put) -> None:
     put(EarlyMessages, "wait", lambda self, call_id, go_on: go_on())
 
 
-@_mutation("a placer places what another had before, without asking")
+@mutation("a placer places what another had before, without asking")
 def _not_sent_again(put: Put) -> None:
     place = Placer._place
     put(
@@ -211,22 +173,27 @@ def _not_sent_again(put: Put) -> None:
     )
 
 
-@_mutation("who was away does not ask for its calls")
+@mutation("who was away does not ask for its calls")
 def _not_asked(put: Put) -> None:
-    put(Recovery, "_check_owner", _nothing)
+    put(Recovery, "_check_owner", nothing)
 
 
-@_mutation("who was away does not give up what is another's")
+@mutation("who was away does not give up what is another's")
 def _not_given_up(put: Put) -> None:
     put(Closing, "give_up", lambda *_: None)
 
 
-@_mutation("the dead are not missed")
+@mutation("whoever hears that another owns its call gives it up")
+def _both_give_up(put: Put) -> None:
+    put(OwnershipCheck, "yields", lambda *_: True)
+
+
+@mutation("the dead are not missed")
 def _not_missed(put: Put) -> None:
     put(Presence, "missed", lambda _: None)
 
 
-@_mutation("a placer does not ask whether an owner lives")
+@mutation("a placer does not ask whether an owner lives")
 def _owner_not_asked(put: Put) -> None:
     async def lives(self: Any, worker_id: Any) -> bool:
         await self.has_listened(self.grace)
@@ -239,39 +206,39 @@ def _owner_not_asked(put: Put) -> None:
 # Recipes and events.
 
 
-@_mutation("a recipe is acknowledged when it comes")
+@mutation("a recipe is acknowledged when it comes")
 def _recipe_not_held(put: Put) -> None:
     arrived = OwnedCalls.recipe_arrived
     put(OwnedCalls, "recipe_arrived", lambda self, delivery, recipe: arrived(self, delivery, recipe) or delivery)
 
 
-@_mutation("a recipe goes before the end is told")
+@mutation("a recipe goes before the end is told")
 def _dropped_early(put: Put) -> None:
     async def drop_recipe(self: Any, call: Any) -> None:
         if (held := call.recipe.dropped(next(self._revisions))) is not None:
             await held.ack()
             call.recipe.acknowledged(held)
 
-    put(Recovery, "_confirmed", _nothing)
+    put(Recovery, "_confirmed", nothing)
     put(OwnedCalls, "drop_recipe", drop_recipe)
 
 
-@_mutation("a recipe is never taken away")
+@mutation("a recipe is never taken away")
 def _never_dropped(put: Put) -> None:
-    put(OwnedCalls, "drop_recipe", _nothing)
+    put(OwnedCalls, "drop_recipe", nothing)
 
 
-@_mutation("who was cut off tells its ends at once")
+@mutation("who was cut off tells its ends at once")
 def _tells_at_once(put: Put) -> None:
     put(OwnedCall, "may_tell", property(lambda _: True))
 
 
-@_mutation("a recipe that RabbitMQ has back is not waited for")
+@mutation("a recipe that RabbitMQ has back is not waited for")
 def _not_waited_for(put: Put) -> None:
     put(RecipeState, "link_lost", lambda self: setattr(self, "held", None))
 
 
-@_mutation("an end is told without asking RabbitMQ first")
+@mutation("an end is told without asking RabbitMQ first")
 def _told_unasked(put: Put) -> None:
     async def tell_ends(self: Any, call: Any) -> None:
         if call.may_tell:
@@ -281,29 +248,29 @@ def _told_unasked(put: Put) -> None:
     put(OwnedCalls, "tell_ends", tell_ends)
 
 
-@_mutation("a recipe that was written is as good as held")
+@mutation("a recipe that was written is as good as held")
 def _held_when_written(put: Put) -> None:
     put(RecipeState, "away", property(lambda self: self.given_back))
 
 
-@_mutation("a recipe that RabbitMQ has not confirmed is sent again")
+@mutation("a recipe that RabbitMQ has not confirmed is sent again")
 def _sent_again(put: Put) -> None:
     take_back = Reporter.take_back
     put(Reporter, "take_back", lambda self, ids: take_back(self, {one for one in ids if "/" not in one}))
 
 
-@_mutation("who does not get its recipe back tells its ends")
+@mutation("who does not get its recipe back tells its ends")
 def _told_without_its_recipe(put: Put) -> None:
     put(OwnedCalls, "stop_waiting", lambda _, call: call.recipe.stop_waiting())
 
 
-@_mutation("what was told lost goes on with its life")
+@mutation("what was told lost goes on with its life")
 def _not_renewed(put: Put) -> None:
     put(OwnedCall, "renew_lives", lambda *_: None)
     put(EventState, "drop_told", lambda *_: None)
 
 
-@_mutation("created is told before the recipe is written")
+@mutation("created is told before the recipe is written")
 def _created_first(put: Put) -> None:
     write = OwnedCalls.write_recipe
 
@@ -315,22 +282,22 @@ def _created_first(put: Put) -> None:
     put(OwnedCalls, "write_recipe", write_recipe)
 
 
-@_mutation("what ends before its recipe is told without one")
+@mutation("what ends before its recipe is told without one")
 def _untold_without_recipe(put: Put) -> None:
     put(OwnedCalls, "_name_ended", lambda *_: None)
 
 
-@_mutation("who sends a recipe on is taken to have told of its sessions")
+@mutation("who sends a recipe on is taken to have told of its sessions")
 def _taken_for_told(put: Put) -> None:
     put(placer, "is_untold", lambda *_: False)
 
 
-@_mutation("an older recipe is acknowledged before a newer one is written")
+@mutation("an older recipe is acknowledged before a newer one is written")
 def _freed_early(put: Put) -> None:
     put(OwnedCalls, "free", lambda _, recipe: recipe.ack())
 
 
-@_mutation("who leaves and holds no recipe deletes its inbox")
+@mutation("who leaves and holds no recipe deletes its inbox")
 def _inbox_deleted(put: Put) -> None:
     def held(self: Any) -> bool:
         return any(call.recipe.held is not None for call in self.calls.values())
@@ -338,7 +305,7 @@ def _inbox_deleted(put: Put) -> None:
     put(OwnedCalls, "needs_recipes", property(held))
 
 
-@_mutation("two ends are told of each life")
+@mutation("two ends are told of each life")
 def _told_twice(put: Put) -> None:
     ended = Reporter.ended
 
@@ -362,7 +329,7 @@ def _placer_rejects_unconfirmed(put: Put) -> None:
 # Tool calls.
 
 
-@_mutation("a tool call is acknowledged after it was executed")
+@mutation("a tool call is acknowledged after it was executed")
 def _acknowledged_late(put: Put) -> None:
     take = CallRequests.take
 
@@ -378,7 +345,7 @@ def _acknowledged_late(put: Put) -> None:
     put(CallRequests, "take", late)
 
 
-@_mutation("a tool call that comes again is executed again")
+@mutation("a tool call that comes again is executed again")
 def _executed_again(put: Put) -> None:
     run = CallRequests._run
 
@@ -399,12 +366,12 @@ def _executed_again(put: Put) -> None:
     put(Placer, "_place", placed)
 
 
-@_mutation("a placer does with a tool call what it does with other messages")
+@mutation("a placer does with a tool call what it does with other messages")
 def _no_tool_calls_at_the_placer(put: Put) -> None:
     put(placer, "ToolsCall", type("NoToolsCall", (), {}))
 
 
-@_mutation("a placer passes a tool call on that another had")
+@mutation("a placer passes a tool call on that another had")
 def _passed_on_again(put: Put) -> None:
     _no_tool_calls_at_the_placer(put)
     run = CallRequests._run
@@ -417,7 +384,7 @@ def _passed_on_again(put: Put) -> None:
     put(CallRequests, "_run", again)
 
 
-@_mutation("an idempotency key is not remembered")
+@mutation("an idempotency key is not remembered")
 def _no_key(put: Put) -> None:
     claim = Answers.claim
 
@@ -427,33 +394,33 @@ def _no_key(put: Put) -> None:
     put(Answers, "claim", forgetful)
 
 
-@_mutation("an end that is heard of late closes nothing")
+@mutation("an end that is heard of late closes nothing")
 def _heard_late(put: Put) -> None:
     put(OwnedCall, "opened", property(lambda self: OpenedBy(self.owned_since), lambda _self, _opened: None))
 
 
-@_mutation("what was closed by command comes back")
+@mutation("what was closed by command comes back")
 def _closed_comes_back(put: Put) -> None:
     put(Endings, "was_closed", lambda *_: False)
 
 
-@_mutation("who is back reports no ends")
+@mutation("who is back reports no ends")
 def _ends_kept(put: Put) -> None:
     put(Endings, "tell_again", lambda _self: None)
 
 
-@_mutation("a recipe does not say when its start was sent")
+@mutation("a recipe does not say when its start was sent")
 def _start_unknown(put: Put) -> None:
     for module in (placer, lifecycle):
         put(module, "opened_by", lambda recipe, _given: opened_by(recipe, {}))
 
 
-@_mutation("a recipe does not say which sessions are restored")
+@mutation("a recipe does not say which sessions are restored")
 def _restored_unknown(put: Put) -> None:
     put(owned_calls, "restored_header", lambda _restored: {})
 
 
-@_mutation("an opening again counts whenever it is heard of")
+@mutation("an opening again counts whenever it is heard of")
 def _lifted_late(put: Put) -> None:
     hear = Endings.hear
 

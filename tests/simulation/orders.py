@@ -315,6 +315,20 @@ ORDERS = {
             (4.1, "cut", {"which": 0, "how": "both", "away": 1.0, "sharp": True}),
         ),
     ),
+    "closed where nothing breaks": Plan(
+        seed=1, conditions=_ALONE, calls={"c0": ((2.0, "start", {"to": "1"}), (4.0, "close", {}))}
+    ),
+    "room comes in time": Plan(
+        seed=1,
+        conditions=Conditions(workers=1, room=1, late=0.0),
+        calls={"c0": ((1.0, "start", {"to": "1"}), (3.0, "end", {})), "c1": ((2.0, "start", {"to": "1"}),)},
+    ),
+    "a call whose workers are killed one after the other": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        calls={"c0": ((1.0, "start", {"to": "1"}),)},
+        faults=tuple(_aim("mcp.session.created", "kill", skip=number, delay=0.5, again=0.5) for number in range(6)),
+    ),
     "a leaving worker is killed between created and terminal": Plan(
         seed=1,
         conditions=_ALONE,
@@ -412,5 +426,8 @@ MENDED = {
     "killed when it has acknowledged a start whose servers fail": _OWNER_REJECTS,
     "killed when it has refused a request that it places": _PLACER_REJECTS,
     "killed when it has refused a start for want of room": _PLACER_REJECTS,
+    "closed where nothing breaks": "a command closes nothing",
+    "room comes in time": "a start does not wait for room",
+    "a call whose workers are killed one after the other": "the workers that died with a call are not counted",
 }
 """What an order leads to only with this mistake."""

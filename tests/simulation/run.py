@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from tests.simulation import checker
+from tests.simulation import checker, undisturbed
 from tests.simulation.broker.stored import Published
 from tests.simulation.world.loop import SimulatedLoop
 from tests.simulation.world.nature import OURS, Nature
@@ -102,6 +102,9 @@ async def _live(world: World, lives: checker.Lives) -> list[str]:
     problems = []
     if not await world.until(lambda: not checker.open_problems(world, lives), "peace"):
         problems += [f"after peace: {one}" for one in checker.open_problems(world, lives)]
+    probe = undisturbed.Probe(world)
+    if not await world.until(lambda: not probe.unanswered(), "answers"):
+        problems += [f"after peace: {one}" for one in probe.unanswered()]
     world.tell("world", "all calls end")
     world.end_all()
     if not await world.until(lambda: not checker.none_open(world), "ends"):
@@ -142,6 +145,8 @@ def live(
             *checker.check_executions(world),
             *checker.check_commands(world, lives),
             *checker.check_answers(world),
+            *undisturbed.check_undisturbed(world, lives),
+            *undisturbed.check_restored(world, lives),
             *checker.check_left(world),
             *checker.check_workers(world),
             *world.problems,
@@ -156,9 +161,11 @@ def live(
     counts += Counter({f"fault {what}": count for what, count in world.faults.done.items()})
     counts["frames"] = world.node.frames
     counts["steps"] = loop.steps
-    counts["tool calls executed"] = len(world.books.executed)
-    counts["requests"] = len(world.people.asked)
-    counts["requests answered"] = sum(bool(one.answers) for one in world.people.asked)
+    probes = {one.number for one in world.people.asked if one.what == undisturbed.PROBE}
+    asked = [one for one in world.people.asked if one.number not in probes]
+    counts["tool calls executed"] = len(world.books.executed.keys() - probes)
+    counts["requests"] = len(asked)
+    counts["requests answered"] = sum(bool(one.answers) for one in asked)
     counts["cpu ms"] = round((time.process_time() - began) * 1000)
     return Outcome(plan, problems, world.trace_hash, counts, world.story)
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import pytest
 
 from tests.simulation.findings import HARMLESS, WHERE
-from tests.simulation.mutations import MUTATIONS
+from tests.simulation.mutating import MUTATIONS
 from tests.simulation.orders import MENDED
 
 pytestmark = pytest.mark.timeout(600)

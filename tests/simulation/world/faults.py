@@ -2,6 +2,7 @@
 
 import signal
 from collections import Counter
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.broker.client import SimulatedConnection
@@ -23,6 +24,8 @@ class Faults:
         self._drawn = world.drawn
         self.aims = Aims(world, self)
         self.done: Counter[str] = Counter()
+        self.first_at = inf
+        """When the first of them was done."""
         self.finished = False
         self._last: SimulatedWorker | None = None
 
@@ -31,6 +34,7 @@ class Faults:
         _, what, more = step
         if getattr(self, f"_{what.replace(' ', '_')}")(more):
             self.done[what] += 1
+            self.first_at = min(self.first_at, self._loop.time())
 
     def _do(self, more: dict[str, Any]) -> bool:
         """Somebody does something of a call that is open."""

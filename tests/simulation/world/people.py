@@ -138,7 +138,7 @@ class People:
         """When the broker had the last request of a call that may open a session; before all time if there is none."""
         return max((one.at for one in self._commands.get(call, ())), default=-inf)
 
-    def ask(self, what: str, call: str, body: dict[str, Any], *, key: str | None = None, hears: bool = True) -> None:
+    def ask(self, what: str, call: str, body: dict[str, Any], *, key: str | None = None, hears: bool = True) -> Asked:
         """An agent asks; nobody repeats it. Unless it ``hears``, there is no reply."""
         number = f"{call}/{len(self.asked)}"
         now = self._nature.loop.time()
@@ -167,3 +167,4 @@ class People:
             reply_to=REPLIES if hears else None,
             correlation_id=correlation,
         )
+        return asked

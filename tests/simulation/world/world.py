@@ -142,6 +142,8 @@ class World:
         """When a call was opened again last. Both times are by clocks of workers."""
         self.recipe_was_held: dict[str, bool] = {}
         """Of each life whose end its owner has told: whether a connection of the owner had its recipe just then."""
+        self.recipes: dict[str, set[bytes]] = {}
+        """Of each call, the bodies of its recipes that RabbitMQ was given."""
         self.lost_server: set[str] = set()
         """The lives whose server died of a fault."""
         self.node.on_publish = self.published
@@ -171,6 +173,8 @@ class World:
         """Note what the broker was given."""
         if message.properties.message_type == "call.ended":
             self.passed_on.add(message.routing_key)
+        elif message.properties.message_type == "call.recipe":
+            self.recipes.setdefault(str(message.headers[CALL_HEADER]), set()).add(message.body)
         elif message.properties.message_type in TERMINAL:
             self._end_is_told(json.loads(message.body))
         elif message.properties.message_type == "worker.endings":
@@ -271,9 +275,13 @@ class World:
                 people.ask("tools.call", call, body, key=more.get("key"))
             case "create":
                 name = more.get("service", "echo")
-                named = {"session_id": f"{call}#{name}"} if "service" in more else {}
-                given = {"metadata": more["metadata"]} if "metadata" in more else {}
-                asked_for = {"service_name": name, **named, **given}
+                asked_for: dict[str, Any] = {"service_name": name}
+                if name != "brief":
+                    asked_for |= {"timeout": 600, "metadata": {"asked_by": "somebody"}}
+                if "service" in more:
+                    asked_for["session_id"] = f"{call}#{name}"
+                if "metadata" in more:
+                    asked_for["metadata"] = more["metadata"]
                 people.ask("session.create", call, asked_for, hears=more.get("hears", True))
             case "close":
                 self.closes.add(call)
