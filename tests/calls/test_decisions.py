@@ -113,7 +113,7 @@ TABLE = {
     "session.close": (D, D, D, D),
     "call.recipe": (A, A, D, D),
     "owner.check": ("confirm", "confirm", D, D),
-    "tools.call that opens": (A, A, S, N),
+    "tools.call that opens": (S, A, S, N),
     "tools.cancel": (S, D, S, D),
 }
 OTHER_USES = (S, N, S, N)
@@ -159,7 +159,7 @@ def test_an_orphan_opens_no_call_that_has_ended():
 
 def test_only_a_command_opens_what_has_ended_and_is_checked():
     command = decide(MESSAGES["session.create"], Circumstances(), CONFIGURED)
-    use = decide(MESSAGES["tools.call that opens"], Circumstances(), CONFIGURED)
+    use = decide(MESSAGES["tools.call that opens"], Circumstances(resent=True), CONFIGURED)
     start = decide(MESSAGES["call.started"], Circumstances(), CONFIGURED)
     assert isinstance(command, Admit)
     assert isinstance(use, Admit)
@@ -170,7 +170,7 @@ def test_only_a_command_opens_what_has_ended_and_is_checked():
 
 def test_an_id_that_no_session_on_its_service_can_have_opens_nothing():
     for named in ("c-1", "c-1#echo"):
-        assert word(request("tools.call", **OPENING, session_id=named), Circumstances()) == A
+        assert word(request("tools.call", **OPENING, session_id=named), Circumstances(resent=True)) == A
     misspelt = request("tools.call", **OPENING, session_id="c-1#ecko")
     assert word(misspelt, Circumstances(resent=True)) == N
 

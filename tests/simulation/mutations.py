@@ -5,6 +5,7 @@ Some of them are defects that the product had once.
 """
 
 import dataclasses
+import time
 from math import inf
 from typing import Any
 
@@ -18,7 +19,7 @@ from consumer.calls.cluster.shared_changes import Change, SharedChanges
 from consumer.calls.events import Reporter
 from consumer.calls.intake import Intake
 from consumer.calls.messages.recipes import opened_by
-from consumer.calls.owned_call import EventState, OwnedCall, OwnershipCheck, RecipeState
+from consumer.calls.owned_call import EventState, OwnedCall, RecipeState
 from consumer.calls.ownership import lifecycle, owned_calls
 from consumer.calls.ownership.call_requests import CallRequests
 from consumer.calls.ownership.closing import Closing
@@ -183,11 +184,6 @@ def _not_given_up(put: Put) -> None:
     put(Closing, "give_up", lambda *_: None)
 
 
-@mutation("whoever hears that another owns its call gives it up")
-def _both_give_up(put: Put) -> None:
-    put(OwnershipCheck, "yields", lambda *_: True)
-
-
 @mutation("the dead are not missed")
 def _not_missed(put: Put) -> None:
     put(Presence, "missed", lambda _: None)
@@ -316,14 +312,14 @@ def _told_twice(put: Put) -> None:
     put(Reporter, "ended", two)
 
 
-@_mutation("an owner acknowledges what opens nothing before its rejection is told")
+@mutation("an owner acknowledges what opens nothing before its rejection is told")
 def _owner_rejects_unconfirmed(put: Put) -> None:
     put(EventState, "published_rejection", lambda _: None)
 
 
-@_mutation("a placer acknowledges what opens nothing before its rejection is told")
+@mutation("a placer acknowledges what opens nothing before its rejection is told")
 def _placer_rejects_unconfirmed(put: Put) -> None:
-    put(Placer, "_rejection_confirmed", _nothing)
+    put(Placer, "_rejection_confirmed", nothing)
 
 
 # Tool calls.

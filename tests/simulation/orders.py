@@ -118,7 +118,7 @@ ORDERS = {
         calls={"c0": ((2.0, "start", {"to": "2"}),)},
         faults=(
             # One server dies while the other one starts: there is no recipe yet.
-            *((2.02 + 0.005 * step, "server dies", {"which": which}) for step in range(60) for which in (0, 1)),
+            *((2.02 + 0.005 * step, "server dies", {"which": which}) for step in range(60) for which in (1,)),
             _aim("mcp.session.created", "kill", sharp=True),
         ),
     ),
@@ -315,6 +315,26 @@ ORDERS = {
             (4.1, "cut", {"which": 0, "how": "both", "away": 1.0, "sharp": True}),
         ),
     ),
+    "asked while its owner has no link": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # The requests queue has gone with the link, and the placer does not remember any more where the calls are.
+        calls={name: (*steps, (15.3, "tool", {"service": "echo"})) for name, steps in _SIX_CALLS.items()},
+        faults=((15.0, "cut", {"which": 1, "how": "both", "away": 0.5, "sharp": True}),),
+    ),
+    "asked again while placers change": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0, pace=0.05),
+        # The next placer gets the second tool call of a call before its owner has bound the requests queue.
+        calls={
+            f"c{number}": tuple(
+                (2.0 + 0.002 * number + later, "tool", {"service": "echo"})
+                for later in (0.0, 0.05 + 0.01 * (number % 20))
+            )
+            for number in range(40)
+        },
+        faults=(_aim("deliver tools.call placed", "cut", skip=15, whose="placer", how="both", away=0.0, sharp=True),),
+    ),
     "closed where nothing breaks": Plan(
         seed=1, conditions=_ALONE, calls={"c0": ((2.0, "start", {"to": "1"}), (4.0, "close", {}))}
     ),
@@ -426,6 +446,7 @@ MENDED = {
     "killed when it has acknowledged a start whose servers fail": _OWNER_REJECTS,
     "killed when it has refused a request that it places": _PLACER_REJECTS,
     "killed when it has refused a start for want of room": _PLACER_REJECTS,
+    "asked again while placers change": "a placer places a request without asking whether its call has an owner",
     "closed where nothing breaks": "a command closes nothing",
     "room comes in time": "a start does not wait for room",
     "a call whose workers are killed one after the other": "the workers that died with a call are not counted",

@@ -9,12 +9,13 @@ from typing import Any
 
 from consumer.calls.owned_call import Restoration
 from consumer.calls.ownership import lifecycle
-from consumer.calls.ownership.lifecycle import CallLifecycle
+from consumer.calls.ownership.closing import Closing
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.placement import placer
+from consumer.calls.placement.decisions import decide
 from consumer.calls.placement.placer import Placer
 from consumer.calls.wanted import Wanted
-from schemas.requests import Use
+from schemas.requests import MayOpen, Use
 from tests.simulation.mutating import Put, mutation
 
 
@@ -47,7 +48,7 @@ def _not_closed(put: Put) -> None:
     async def close(*_: Any) -> list[Any]:
         return []
 
-    put(CallLifecycle, "_close", close)
+    put(Closing, "close_by_command", close)
 
 
 @mutation("who was away gets no requests any more")
@@ -61,9 +62,19 @@ def _requests_not_bound(put: Put) -> None:
     put(Recovery, "still_ours", unbound)
 
 
+@mutation("a placer places a request without asking whether its call has an owner")
+def _not_asked_first(put: Put) -> None:
+
+    def at_once(message: Any, given: Any, configured: Any) -> Any:
+        if isinstance(message, MayOpen) and message.opens is not None:
+            given = dataclasses.replace(given, resent=True)
+        return decide(message, given, configured)
+
+    put(placer, "decide", at_once)
+
+
 @mutation("a placer does not send a request on to the inbox")
 def _requests_not_sent_on(put: Put) -> None:
-    decide = placer.decide
 
     def refused(message: Any, given: Any, configured: Any) -> Any:
         if isinstance(message, Use):

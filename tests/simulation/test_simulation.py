@@ -218,6 +218,11 @@ def test_an_end_that_is_heard_of_late_closes_no_session_that_was_requested_after
     assert re.search(" tool calls executed 4,", told), told
 
 
+def test_a_request_that_may_open_a_session_is_not_placed_beside_an_owner_without_a_link(simulate: Simulate):
+    told = simulate("--order", "asked while its owner has no link", "--seeds", "4")
+    assert re.search(" created 24,.* tool calls executed 24,", told), told
+
+
 def test_in_two_orders_a_call_comes_back_that_had_ended_when_the_only_worker_that_knew_is_gone(simulate: Simulate):
     told = simulate("--order", "ended while its recipe was away", "closed by command")
     assert re.search("^ended while its recipe was away: .* created 2,.* lost 1,", told, re.MULTILINE), told

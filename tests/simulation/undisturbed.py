@@ -68,7 +68,7 @@ def check_undisturbed(world: World, lives: Lives) -> list[str]:
     problems = []
     for asked in world.people.asked:
         if not asked.answers:
-            if asked.until + 1.0 < until:
+            if asked.hears and asked.until + 1.0 < until:
                 problems.append(f"{asked.what} of {asked.call} was not answered, and nothing had broken")
         elif (answered := asked.answers[0][0]) + ENDS_LATE < until:
             if has_room and asked.code in FULL | {"DEADLINE_EXCEEDED"}:

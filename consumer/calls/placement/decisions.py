@@ -121,6 +121,8 @@ def decide(message: Addressed, given: Circumstances, configured: Configured) -> 
                 raise SessionNotFound(f"the call of {session_id!r} has ended", session_id=session_id)
             return Admit([Wanted(session_id, service, metadata=metadata or {})], named=True, commanded=True)
         case MayOpen(opens=service) if service is not None and not given.ended and names_session_of(message, service):
+            if not given.resent:
+                return SendAgain()  # the call's inbox may be bound, though no requests queue is
             return Admit([Wanted(message.session_id, service)], named=True, timeout=message.timeout)
         case CallEnded():
             return EndCall()

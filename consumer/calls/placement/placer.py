@@ -230,6 +230,8 @@ class Placer:
                     believed = {headers.BELIEVED: self._placements.mark(placement.number)}
                     return self._placements.to_inbox(placement.owner, call_id, delivery.message, believed)
                 case SendAgain():
+                    if isinstance(message, CallRequest):
+                        check_deadline(delivery, message)
                     return self._send_again(delivery, call_id)
                 case Admit():
                     if isinstance(message, CallRequest):
