@@ -72,8 +72,8 @@ ORDERS = {
         calls={"c0": ((2.0, "tool", {"service": "echo"}),)},
         faults=(
             # The placer sends it on, and RabbitMQ gives it to the next one, who is slow.
-            _aim("ack tools.call", "cut", before=True, only=True, how="both", away=0.0, sharp=True),
-            _aim("deliver tools.call again", "stall", lasts=1.3),
+            _aim("ack tools.call resent", "cut", before=True, only=True, how="both", away=0.0, sharp=True),
+            _aim("deliver tools.call resent again", "stall", lasts=1.3),
             # Its owner executes it, answers, and dies.
             _aim("tools.call.reply", "kill", sharp=True),
         ),
