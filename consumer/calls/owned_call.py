@@ -213,9 +213,12 @@ class EventState:
         self.unconfirmed = True
 
     def took_back(self, event_ids: set[str], opened: dict[str, CallSession]) -> None:
-        """Hold back the events without a confirm after a lost link; ``opened`` are the open sessions by their lives."""
+        """Hold back the events without a confirm after a lost link; ``opened`` are the open sessions by their lives.
+
+        Other events wait for the next link behind their recipe, which may be lost with that one.
+        """
         again = [one for one in self.sent if one.event.id in event_ids]
-        self.sent.clear()
+        self.sent = [one for one in self.sent if one.event.id not in event_ids]
         self.untold[:0] = [opened[one.life] for one in again if one.life in opened]
         self.pending[:0] = [one for one in again if one.life not in opened]
 

@@ -349,3 +349,18 @@ async def test_a_recipe_that_no_link_was_given_waits_for_the_next_one_and_its_li
     worker.calls.recipe_arrived(delivered(second), second)
     worker.calls.leave_to_placer(call)
     assert worker.told == ["life-2"]
+
+
+async def test_what_waits_for_the_next_link_is_taken_back_with_its_recipe_if_that_link_is_lost_too():
+    worker = mine()
+    call, session = opened(worker)
+    call.events.wait_for_recipe(session)
+    worker.calls.write_recipe(call)
+    worker.calls.tell_created(call)
+    worker.calls.detach()  # before any link was given it
+    assert (session.life, call.events.untold) == ("life-1", [])
+    worker.lose_link()
+    assert session.life != "life-1", "if RabbitMQ has not got the recipe, nobody can tell the end of that life"
+    assert call.events.untold == [session]
+    assert worker.told == ["life-1.created"]
+    assert worker.outbox.take_back({"life-1.created"}) == set(), "it was taken back"

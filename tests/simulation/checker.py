@@ -94,6 +94,10 @@ class Lives:
     def reasons(self, life: str) -> list[str]:
         return [str(event["data"]["reason"]) for _, event in self.ends.get(life, ())]
 
+    def opened_at(self, life: str) -> float:
+        """When the session of a life was opened (s on the world's clock), as its worker's clock says."""
+        return _on_our_clock(self.created[life][1]["data"]["created_at"])
+
     def last_end(self, session_id: str) -> tuple[float, dict[str, Any]] | None:
         """When the end of the last life of a session was told, and its event, if it has ended."""
         lives = self.of_session.get(session_id)
@@ -101,11 +105,12 @@ class Lives:
         return ends[-1] if ends else None
 
 
-def _disturbed(world: World, worker_id: str, when: float) -> bool:
-    """Whether a worker was killed, stood still or was cut off just then, or was about to be."""
+def _disturbed(world: World, worker_id: str, when: float, since: float | None = None) -> bool:
+    """Whether a worker was killed, stood still or was cut off at that time, or ``since``, or was about to be."""
+    since = when if since is None else since
     for one in world.workers:
         if one.worker_id == worker_id:
-            return any(began - INSTANT <= when <= until + 8.0 for began, until, _ in one.disturbed)
+            return any(began - INSTANT <= when and since <= until + 8.0 for began, until, _ in one.disturbed)
     return False
 
 
@@ -173,7 +178,7 @@ def check_lives(world: World, lives: Lives) -> list[str]:
                 continue
             holder, next_holder = (lives.created[life][1]["data"]["worker_id"] for life in (one, other))
             late = any(
-                _told_late(lives, life) and _disturbed(world, worker_id, lives.created[life][0])
+                _told_late(lives, life) and _disturbed(world, worker_id, lives.created[life][0], lives.opened_at(life))
                 for life, worker_id in ((one, holder), (other, next_holder))
             )
             held_back = world.late_letters and _was_held_back(lives, one)

@@ -72,6 +72,7 @@ FOUND_WHERE_PLACERS_CHANGE = {
 
 FOUND_WHERE_WORKERS_LEAVE = {
     7037: "a worker that left told an end when it had no time left to acknowledge its recipe",
+    7165: "the checker did not know that a life of a worker that left cut off is told when there is a placer again",
 }
 """The same in worlds of thirty calls of that swarm."""
 
