@@ -94,15 +94,24 @@ class Lives:
     def reasons(self, life: str) -> list[str]:
         return [str(event["data"]["reason"]) for _, event in self.ends.get(life, ())]
 
-    def opened_at(self, life: str) -> float:
-        """When the session of a life was opened (s on the world's clock), as its worker's clock says."""
-        return _on_our_clock(self.created[life][1]["data"]["created_at"])
+    def began_at(self, life: str) -> float:
+        """When a life began at the latest (s on the world's clock), as its worker's clock says.
 
-    def last_end(self, session_id: str) -> tuple[float, dict[str, Any]] | None:
-        """When the end of the last life of a session was told, and its event, if it has ended."""
-        lives = self.of_session.get(session_id)
-        ends = self.ends.get(lives[-1]) if lives else None
-        return ends[-1] if ends else None
+        A restored session keeps its ``created_at``. Whoever tells ``created`` from a recipe gives it the recipe's time.
+        """
+        told, created = self.created[life]
+        return min(told, _made_at(created))
+
+    def last_ends(self, session_id: str) -> list[tuple[float, dict[str, Any]]]:
+        """The ends of a session, each with the time at which it was told: none if its last life has not ended.
+
+        They are those of the last life, and of the lives that were still open when that one had ended: the last life
+        may be an older one that was told late.
+        """
+        ends = [self.ends.get(life) for life in self.of_session.get(session_id, ())]
+        if not ends or not (last := ends[-1]):
+            return []
+        return [last[-1], *(told[-1] for told in ends[:-1] if told and told[-1][0] > last[-1][0])]
 
 
 def _disturbed(world: World, worker_id: str, when: float, since: float | None = None) -> bool:
@@ -178,7 +187,7 @@ def check_lives(world: World, lives: Lives) -> list[str]:
                 continue
             holder, next_holder = (lives.created[life][1]["data"]["worker_id"] for life in (one, other))
             late = any(
-                _told_late(lives, life) and _disturbed(world, worker_id, lives.created[life][0], lives.opened_at(life))
+                _told_late(lives, life) and _disturbed(world, worker_id, lives.created[life][0], lives.began_at(life))
                 for life, worker_id in ((one, holder), (other, next_holder))
             )
             held_back = world.late_letters and _was_held_back(lives, one)
@@ -290,10 +299,11 @@ def open_problems(world: World, lives: Lives) -> list[str]:
         if _is_over(world, call) is not False or call in world.closes or call in lives.rejected:
             continue
         for session_id in sessions[call]:
-            end = lives.last_end(session_id)
-            last = str(end[1]["data"]["reason"]) if end else None
-            expected = last in FINAL or _not_restored(world, call, last) or (end and _ended_meanwhile(world, *end))
-            if session_id not in alive and not expected:
+            if session_id in alive:
+                continue
+            ends = lives.last_ends(session_id)
+            if not any(_may_be_gone(world, call, *end) for end in ends):
+                last = str(ends[0][1]["data"]["reason"]) if ends else None
                 problems.append(f"{session_id} is not open, its last end was {last}")
         if not sessions[call] and call in world.people.started and not _rings(world, call):
             problems.append(f"{call}: its start was accepted, and nothing became of it")
@@ -364,7 +374,13 @@ def _ended_meanwhile(world: World, when: float, end: dict[str, Any]) -> bool:
     return not died and _disturbed(world, data["worker_id"], when)
 
 
-def _not_restored(world: World, call: str, reason: str | None) -> bool:
+def _may_be_gone(world: World, call: str, when: float, end: dict[str, Any]) -> bool:
+    """Whether a session of a call that goes on need not be open after this end of it."""
+    reason = str(end["data"]["reason"])
+    return reason in FINAL or _not_restored(world, call, reason) or _ended_meanwhile(world, when, end)
+
+
+def _not_restored(world: World, call: str, reason: str) -> bool:
     return reason == "worker_gone" and any(more.get("to") == "4" for _, _, more in world.plan.calls[call])
 
 
