@@ -133,6 +133,10 @@ class RecipeState:
         """Return the revisions that name a life and that the broker has."""
         return {revision for revision in self.away if life in self.lives[revision]}
 
+    def holding(self, life: str) -> set[int]:
+        """Return the revisions that name a life and that were delivered to us."""
+        return {revision for revision in self.delivered if life in self.lives.get(revision, ())}
+
     def stop_waiting(self) -> None:
         """Stop waiting for recipes that the broker took back: a placer dropped them, or the broker delays them."""
         for revision in self.given_back:

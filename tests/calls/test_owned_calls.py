@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from consumer.broker.message import CALL_HEADER, Delivery, Message
 from consumer.broker.outbox import Outbox
 from consumer.broker.publisher import Publisher
@@ -364,3 +366,16 @@ async def test_what_waits_for_the_next_link_is_taken_back_with_its_recipe_if_tha
     assert call.events.untold == [session]
     assert worker.told == ["life-1.created"]
     assert worker.outbox.take_back({"life-1.created"}) == set(), "it was taken back"
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_an_end_that_is_on_its_way_when_the_call_is_released_waits_for_the_recipe_if_the_link_is_lost(told: bool):
+    worker = mine()
+    call, recipe = held(worker)
+    worker.calls.leave_to_placer(call)
+    await worker.calls.release(call)
+    assert worker.told == ["life-1"], "it is ours to tell: we hold the recipe"
+    worker.lose_link()
+    assert worker.outbox.take_back({"life-1"}) == set(), "it was taken back"
+    worker.calls.recipe_arrived(delivered(recipe, told=told), recipe)
+    assert worker.told == ["life-1"] * (1 if told else 2)

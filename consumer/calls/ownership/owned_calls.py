@@ -39,6 +39,15 @@ class _LeftToPlacer:
     one: LifeEvent
 
 
+@dataclass(slots=True)
+class _Reported:
+    """A published event of a call that is not ours any more, and the revisions that we hold and that name its life."""
+
+    call_id: CallId
+    held: set[int]
+    one: LifeEvent
+
+
 class OwnedCalls:
     """The calls of this worker, with their bindings and recipes in the broker."""
 
@@ -57,11 +66,8 @@ class OwnedCalls:
         """Calls that are not ours any more, but whose binding could not be removed."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
         self._left_to_placer: ExpiringDict[list[_LeftToPlacer]] = ExpiringDict(TRAVELS)
-        self._taken_over: list[tuple[Recipe, LifeEvent]] = []
-        """Events that were left to the placer and that we report, with the recipe that came back last.
-
-        RabbitMQ takes the recipe back with the link, so what it has not confirmed waits for the recipe again.
-        """
+        self._reported: list[_Reported] = []
+        """RabbitMQ takes their recipes back with the link, so what it has not confirmed waits for them again."""
         self._channel: Channel | None = None
         self._requests_queue = ""
 
@@ -109,13 +115,13 @@ class OwnedCalls:
         self._leave_again()
 
     def _leave_again(self) -> None:
-        """Leave the events to the placer again that we report in its place, and that RabbitMQ may not have."""
-        taken_over, self._taken_over = self._taken_over, []
-        taken_back = self._reporter.take_back({one.event.id for _, one in taken_over})
-        for recipe, one in taken_over:
-            if one.event.id in taken_back:
-                left = self._left_to_placer.get(recipe.call_id) or []
-                self._left_to_placer.set(recipe.call_id, [*left, _LeftToPlacer({recipe.revision}, one)])
+        """Leave the events of released calls to the placer again that RabbitMQ may not have."""
+        reported, self._reported = self._reported, []
+        taken_back = self._reporter.take_back({known.one.event.id for known in reported})
+        for known in reported:
+            if known.one.event.id in taken_back:
+                left = self._left_to_placer.get(known.call_id) or []
+                self._left_to_placer.set(known.call_id, [*left, _LeftToPlacer(known.held, known.one)])
 
     @property
     def attached(self) -> bool:
@@ -143,7 +149,7 @@ class OwnedCalls:
         Or which names a life whose ``created`` RabbitMQ may not have.
         """
         left = (min(one.awaited) for _, left in self._left_to_placer.items() for one in left)
-        taken_over = (recipe.revision for recipe, one in self._taken_over if not one.is_end)
+        taken_over = (min(known.held) for known in self._reported if not known.one.is_end)
         unheard = (
             call.recipe.first_naming(one.life)
             for call in self.calls.values()
@@ -187,6 +193,9 @@ class OwnedCalls:
             return
         self._let_go(call)
         self.leave_to_placer(call)
+        for one in call.events.sent:
+            if one.is_end and (held := call.recipe.holding(one.life)):
+                self._reported.append(_Reported(call.call_id, held, one))
         await self.drop_recipe(call)
         try:
             await self._unbind(call)
@@ -336,7 +345,9 @@ class OwnedCalls:
             return  # we wait for RabbitMQ to return it; a link that counts as lost could still carry this
         await recipe.ack()
         acknowledged = recipe.message.message_id
-        self._taken_over = [one for one in self._taken_over if self._recipe_id(one[0].revision) != acknowledged]
+        for known in self._reported:
+            known.held = {revision for revision in known.held if self._recipe_id(revision) != acknowledged}
+        self._reported = [known for known in self._reported if known.held]
         if (call := self.calls.get(CallId(str(recipe.message.headers[CALL_HEADER])))) is not None:
             call.recipe.acknowledged(recipe)
 
@@ -451,7 +462,7 @@ class OwnedCalls:
                 kept.append(waiting)
             else:
                 self._reporter.publish(waiting.one.event)
-                self._taken_over.append((recipe, waiting.one))
+                self._reported.append(_Reported(recipe.call_id, {recipe.revision}, waiting.one))
         if kept:
             self._left_to_placer.set(recipe.call_id, kept)
         else:
