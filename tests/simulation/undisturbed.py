@@ -118,7 +118,8 @@ def check_restored(world: World, lives: Lives) -> list[str]:
             if lives.reasons(life) == ["worker_gone"] and _was_killed(world, told["worker_id"]):
                 deaths += 1
             if told["restored"]:
-                before = list(_in_recipes(world, session_id, life))
+                recipes = _in_recipes(world, session_id, life)
+                before = [one for one in recipes if one["created_at"] == told["created_at"]]  # the same session
                 if before and not any(_has_all_of(told, one) for one in before):
                     problems.append(f"{session_id} was restored with less than it had: {told}, and not {before[-1]}")
     return problems
