@@ -333,7 +333,8 @@ class Link:
 
         The broker answers a second one by closing the connection.
         """
-        await asyncio.shield(self._closing.start(closed(pika), "scratch-close"))
+        closing = self._closing.start(closed(pika), "scratch-close")
+        await asyncio.wait({closing})  # if the link is lost meanwhile, ``close`` cancels it, and not the caller
 
     async def publishing(
         self, *, signed: bool = False, refused: Callable[[str], None] | None = None

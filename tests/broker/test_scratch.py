@@ -1,6 +1,7 @@
 """A channel that may fail, and what its end may cost."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -11,6 +12,8 @@ from consumer.broker.link import Link
 from consumer.broker.publisher import Publisher
 from consumer.broker.topology import Names, Queue
 from schemas.ids import WorkerId
+from tests.calls.simulated_link import simulated_link
+from tests.proxy import proxy_to, standing_still, through
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
@@ -38,6 +41,29 @@ async def test_a_scratch_channel_whose_closing_is_cancelled_costs_no_connection(
         assert not link.lost.done(), link.lost.result()
     finally:
         await link.close()
+
+
+async def test_who_closes_a_channel_is_not_cancelled_with_the_link(amqp_url: str):
+    async with proxy_to(amqp_url) as proxy:
+        link = Link(through(amqp_url, proxy), "test")
+        await link.open()
+        async with asyncio.timeout(30), AsyncExitStack() as silence:
+            async with link.scratch():
+                silence.enter_context(standing_still(proxy))
+                closing = asyncio.create_task(link.close())
+            await closing
+
+
+async def test_who_opens_a_channel_is_not_cancelled_with_the_link():
+    async with simulated_link() as there:
+        opening = asyncio.create_task(there.link.channel())
+        await asyncio.sleep(0)
+        for connection in list(there.node.clients):
+            connection.lost("cut")
+        await asyncio.sleep(0)  # what has not opened is to be closed now
+        await there.link.close()
+        with pytest.raises(BrokerUnavailable, match="did not open a channel"):
+            await opening
 
 
 async def test_who_asks_often_asks_on_one_channel(amqp_url: str, prefix: str):

@@ -67,6 +67,7 @@ FOUND_WHERE_PLACERS_CHANGE = {
     7006: "a worker that left cut off told of what it opened, and took the ends back at a failed reconnect",
     7016: "what ended before it was told of had the next life told of ahead of the end of the life before",
     7028: "a recipe that a placer had placed came to it again, and went back to its worker, beside the new owner",
+    7146: "a link was lost while a worker that left opened a channel: it was cancelled, and ended without its ends",
     7151: "the new owner told of lives of a worker that had left, and they counted as the last ones of their sessions",
     7197: "a worker that left released a call whose ends were on their way, and did not take them back with its link",
 }
