@@ -247,7 +247,7 @@ class World:
             try:
                 made.exit = await made.worker.run()
                 self.tell(made.process.name, f"exits with {made.exit.name}")
-            except Exception as error:  # noqa: BLE001 - whatever it is, the checker tells it
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the checker tells it
                 made.failure = error
 
         asyncio.get_running_loop().create_task(live(), name=made.process.name)
