@@ -95,7 +95,11 @@ class Parts:
         self.origins = Origins(self.names, lambda: self.publisher.user)
         self.presence_requests = PresenceRequests(self.publisher, self.names.workers, self.worker_id, self.tasks)
         self.presence = Presence(
-            own.grace, self.worker_id, report_soon=self.news.set, request_presence=self.presence_requests.send_soon
+            own.grace,
+            self.worker_id,
+            report_soon=self.news.set,
+            request_presence=self.presence_requests.send_soon,
+            restart=self.link.restart,
         )
         self.reporter = Reporter(self.worker_id, self.names, self.outbox)
         self.endings = Endings(self.worker_id, self.names, self.publisher, own.tombstone)

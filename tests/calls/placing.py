@@ -47,7 +47,13 @@ class Workers:
 
     def __init__(self, publisher: Publisher, names: Names, tasks: Tasks) -> None:
         self.requests = PresenceRequests(publisher, names.workers, ME, tasks)
-        self.presence = Presence(GRACE, ME, report_soon=self._report_ours, request_presence=self.requests.send_soon)
+        self.presence = Presence(
+            GRACE,
+            ME,
+            report_soon=self._report_ours,
+            request_presence=self.requests.send_soon,
+            restart=lambda _: None,
+        )
         self.presence.bound()
         self._living: dict[WorkerId, PresenceReport] = {}
         self.asked = 0

@@ -1,5 +1,7 @@
 """A table of workers for tests, without a worker of its own that reports or asks, and reports for it."""
 
+from collections.abc import Callable
+
 from consumer.calls.cluster.membership import Presence
 from schemas.ids import ServiceName, WorkerId
 from schemas.internal import PresenceReport
@@ -9,9 +11,9 @@ from tests.virtual_time import now
 ECHO = ServiceName("echo")
 
 
-def presence_of(me: WorkerId, grace: float = 5) -> Presence:
+def presence_of(me: WorkerId, grace: float = 5, restart: Callable[[str], None] = lambda _: None) -> Presence:
     """What the worker ``me`` knows of the others: nothing yet."""
-    return Presence(grace, me, report_soon=lambda: None, request_presence=lambda: None)
+    return Presence(grace, me, report_soon=lambda: None, request_presence=lambda: None, restart=restart)
 
 
 def report_of(

@@ -19,7 +19,7 @@ class Asked(Presence):
     """A table of workers that counts how often it has everybody asked for a report."""
 
     def __init__(self) -> None:
-        super().__init__(5, ME, report_soon=lambda: None, request_presence=self._count)
+        super().__init__(5, ME, report_soon=lambda: None, request_presence=self._count, restart=lambda _: None)
         self.times = 0
 
     def _count(self) -> None:
@@ -83,6 +83,44 @@ async def test_a_report_that_was_sent_before_our_queue_was_bound_is_not_waited_f
     presence.echoed()
     async with asyncio.timeout(10):
         await hearing
+
+
+@in_virtual_time
+async def test_who_does_not_hear_its_own_answer_drops_its_link_before_others_take_it_for_dead():
+    dropped: list[str] = []
+    presence = presence_of(ME, grace=5, restart=dropped.append)
+    presence.bound()
+    presence.asked()
+    await passes(5)
+    assert not dropped, "the link is being attached: nothing has come back yet"
+    presence.echoed()
+    for _ in range(3):
+        presence.asked()
+        await passes(3.4)
+        presence.echoed()
+        await passes(5)
+    assert not dropped, "everybody has heard its answers"
+    presence.asked()
+    await passes(3.4)
+    presence.asked()  # it is late for the first request
+    assert not dropped
+    await passes(0.2)
+    assert len(dropped) == 1
+    presence.deafened()
+    presence.asked()
+    await passes(5)
+    assert len(dropped) == 1
+
+
+@in_virtual_time
+async def test_a_lost_link_has_no_answer_to_wait_for():
+    dropped: list[str] = []
+    presence = presence_of(ME, grace=5, restart=dropped.append)
+    presence.echoed()
+    presence.asked()
+    presence.deafened()
+    await passes(5)
+    assert not dropped
 
 
 @in_virtual_time

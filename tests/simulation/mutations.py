@@ -13,6 +13,7 @@ from consumer.broker.message import Delivery
 from consumer.broker.outcome import Done
 from consumer.broker.supervisor import Supervisor
 from consumer.broker.topology import Names
+from consumer.calls.cluster import membership
 from consumer.calls.cluster.ended_calls import Endings, OpenedBy
 from consumer.calls.cluster.membership import Presence
 from consumer.calls.cluster.shared_changes import Change, SharedChanges
@@ -431,3 +432,8 @@ def _lifted_late(put: Put) -> None:
         return closed
 
     put(Endings, "hear", by_arrival)
+
+
+@mutation("who is not heard keeps its link")
+def _unheard(put: Put) -> None:
+    put(membership, "STANDSTILL", 1_000.0)

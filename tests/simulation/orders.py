@@ -239,6 +239,19 @@ ORDERS = {
             _aim("unbind", "come back", delay=0.1),
         ),
     ),
+    "asked while a former owner cannot publish and does not know it": Plan(
+        seed=1,
+        conditions=Conditions(workers=2, late=0.0),
+        # Its recipe is an orphan from 7.2 on. It has a link again and reports, and RabbitMQ closes the connection on
+        # which it publishes. The placer handles the orphan at 9.45, asks, and takes the worker for dead at 11.1. The
+        # worker notices its loss at 13.4 at the earliest.
+        calls={"c0": ((2.0, "start", {"to": "1"}), *((11.8 + 0.4 * number, "tool", {}) for number in range(5)))},
+        faults=(
+            _aim("call.recipe", "freeze", delay=3.0, lasts=2.0),
+            _aim("call.recipe", "cut", skip=1, delay=0.3, only=True, how="server", away=0.0, sharp=True),
+            (8.6, "stall", {"which": 0, "placer": True, "lasts": 0.85}),
+        ),
+    ),
     "suspended when its call was restored without its end": Plan(
         seed=1,
         conditions=_ALONE,
@@ -446,6 +459,7 @@ MENDED = {
     "killed when it has acknowledged a start whose servers fail": _OWNER_REJECTS,
     "killed when it has refused a request that it places": _PLACER_REJECTS,
     "killed when it has refused a start for want of room": _PLACER_REJECTS,
+    "asked while a former owner cannot publish and does not know it": "who is not heard keeps its link",
     "asked again while placers change": "a placer places a request without asking whether its call has an owner",
     "closed where nothing breaks": "a command closes nothing",
     "room comes in time": "a start does not wait for room",

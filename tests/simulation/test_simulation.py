@@ -56,6 +56,11 @@ FOUND_AMONG_FIFTY = {
 }
 """The same in worlds of fifty calls."""
 
+FOUND_IN_THE_SWARM = {
+    7177: "a worker that could not publish lost its call unnoticed, and answered a tool call beside the next owner",
+}
+"""The same in worlds of thirty calls of the whole swarm, each of one of its scripts."""
+
 FOUND_WHERE_ENDS_BREAK = {
     7000: "the simulation lost for good what a worker sent, because another one was killed at that moment",
     7011: "a question that was asked over a lost link was answered before the call was taken away, and believed",
@@ -164,6 +169,10 @@ def test_what_was_found_once_stays_mended(simulate: Simulate):
 
 def test_what_was_found_once_among_fifty_calls_stays_mended(simulate: Simulate):
     simulate("--seed", *map(str, FOUND_AMONG_FIFTY), "--calls", "50", "--quiet")
+
+
+def test_what_was_found_once_in_the_swarm_stays_mended(simulate: Simulate):
+    simulate("--seed", *map(str, FOUND_IN_THE_SWARM), "--swarm", "", "--calls", "30", "--quiet")
 
 
 def test_what_was_found_once_where_ends_break_stays_mended(simulate: Simulate):

@@ -43,7 +43,8 @@ ANSWER_SHARE = 0.8
 held waits for a whole grace, and everybody is asked within the first fifth of that; see ``watch_every``."""
 
 STANDSTILL = 0.7
-"""After which share of the grace a worker that stood still drops its link, because others may own its calls by now."""
+"""After which share of the grace a worker drops its link that stood still, or whose report does not come back although
+it was asked for. Others may own its calls soon: see ``ANSWER_SHARE``."""
 
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
@@ -81,14 +82,24 @@ class Presence:
     """The table of workers.
 
     ``report_soon`` is called when this worker should report, and ``request_presence`` when all workers should.
+    ``restart`` drops the link, for a reason.
     """
 
     def __init__(
-        self, grace: float, me: WorkerId, *, report_soon: Callable[[], None], request_presence: Callable[[], None]
+        self,
+        grace: float,
+        me: WorkerId,
+        *,
+        report_soon: Callable[[], None],
+        request_presence: Callable[[], None],
+        restart: Callable[[str], None],
     ) -> None:
         self._me = me
         self.report_soon = report_soon
         self._request_presence = request_presence
+        self._restart = restart
+        self._unanswered: asyncio.TimerHandle | None = None
+        """Drops the link, unless our report comes back before others take us for dead."""
         self.grace = grace
         """How long (s) a worker may be silent."""
         self._table: dict[WorkerId, Seen] = {}
@@ -122,6 +133,7 @@ class Presence:
     def echoed(self) -> None:
         """Record that our own report came back: all earlier reports of other workers have been received."""
         self._echoes += 1
+        self._answered()
         self._hears()
         self._tell()
 
@@ -139,12 +151,26 @@ class Presence:
                 await self._news.wait()
 
     def asked(self) -> None:
-        """Note that all workers were asked to report. The live ones answer now."""
-        now = asyncio.get_running_loop().time()
+        """Note that all workers were asked to report. The live ones answer now.
+
+        If our own answer does not come back, the others have not heard it either: the connection on which we publish
+        can be lost unnoticed, while tool calls still arrive on the other one. A link on which none of our reports has
+        come back yet leads no tool calls here, and may need longer while it is being attached.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         self._hears()
+        if self._echoes and self._unanswered is None:
+            why = f"a report that was asked for did not come back within {STANDSTILL * self.grace:g} s"
+            self._unanswered = loop.call_later(STANDSTILL * self.grace, self._restart, why)
         for worker_id, seen in self._table.items():
             if seen.asked_at is None and worker_id != self._me:
                 seen.asked_at = now
+
+    def _answered(self) -> None:
+        if self._unanswered is not None:
+            self._unanswered.cancel()
+            self._unanswered = None
 
     def heard(self, message: PresenceReport, placer: WorkerId, reports_to: str | None = None) -> None:
         """Take a report. ``placer`` is this worker, whose placements are kept here.
@@ -254,6 +280,7 @@ class Presence:
     def deafened(self) -> None:
         """Note that the link is lost: no reports arrive, and those on their way are lost."""
         self._bound = False
+        self._answered()
         self._reported = self._echoes = 0
         self._deafened_at = asyncio.get_running_loop().time()
         self._listening_since = math.inf
