@@ -182,7 +182,7 @@ def _not_asked(put: Put) -> None:
 
 @mutation("who was away does not give up what is another's")
 def _not_given_up(put: Put) -> None:
-    put(Closing, "give_up", lambda *_: None)
+    put(Closing, "yield_to", lambda *_: None)
 
 
 @mutation("the dead are not missed")
@@ -232,7 +232,7 @@ def _tells_at_once(put: Put) -> None:
 
 @mutation("a recipe that RabbitMQ has back is not waited for")
 def _not_waited_for(put: Put) -> None:
-    put(RecipeState, "link_lost", lambda self: setattr(self, "held", None))
+    put(RecipeState, "link_lost", lambda self, _: setattr(self, "held", None))
 
 
 @mutation("an end is told without asking RabbitMQ first")
