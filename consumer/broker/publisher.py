@@ -7,8 +7,9 @@ channel is lost.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import aiormq
 import structlog
@@ -41,11 +42,13 @@ from consumer.observability.reasons import reason_of
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 CONFIRM_TIMEOUT = 30.0
 """How long (s) a confirm may take. A broker in a memory or disk alarm is slow."""
 
 LOOK_TIMEOUT = 10.0
-"""How long (s) the broker may take to answer how many consumers a queue has."""
+"""How long (s) the broker may take to answer a question, such as how many consumers a queue has."""
 
 
 def _properties(message: Message, trace: Mapping[str, str], channel: aiormq.Channel, user: str | None) -> Encoded:
@@ -231,11 +234,7 @@ class Publisher:
         channel = await channels.take("question")
         failed = True
         try:
-            async with channels.terms.pending.bounded(LOOK_TIMEOUT):
-                looking = asyncio.ensure_future(channel.queue_declare(queue, passive=True))
-                looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # we may have given it up
-                with library_gives_up():
-                    declared = await asyncio.shield(looking)
+            declared = await _answer(channels, channel.queue_declare(queue, passive=True))
             failed = False
         except Exception as error:
             raise BrokerUnavailable(
@@ -244,3 +243,27 @@ class Publisher:
         finally:
             channels.give_back(channel, failed=failed)
         return declared.consumer_count or 0
+
+    async def proven(self) -> None:
+        """Wait for an answer of the broker: it has read everything that was published before, also without a confirm.
+
+        In a memory or disk alarm there is no answer.
+
+        Raises:
+            BrokerUnavailable: there is no link, or no answer.
+        """
+        channels = self._get()
+        channel = await channels.unconfirmed()
+        try:
+            await _answer(channels, channel.basic_qos(prefetch_count=0))  # changes nothing
+        except Exception as error:
+            raise BrokerUnavailable(f"the broker did not answer: {reason_of(error)}") from error
+
+
+async def _answer(channels: PublishChannels, asking: Coroutine[Any, Any, T]) -> T:
+    """Return the answer to a question. Giving it up leaves the channel as it is: the library would close it."""
+    async with channels.terms.pending.bounded(LOOK_TIMEOUT):
+        answer = asyncio.ensure_future(asking)
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        with library_gives_up():
+            return await asyncio.shield(answer)

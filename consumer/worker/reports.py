@@ -91,5 +91,13 @@ class Reports:
             if not self._requested:
                 await asyncio.sleep(SETTLE)
             self._news.clear()
-            everybody, self._requested = self._requested, False
-            await self.announce(to_placer=not everybody)
+            asked, self._requested = self._requested, False
+            await self.announce(to_placer=not asked)
+            if asked:
+                await self._prove_heard()
+
+    async def _prove_heard(self) -> None:
+        """Record that RabbitMQ has read the last report: it answers a question on the same connection."""
+        with suppress(BrokerError):
+            await self._publisher.proven()
+            self._presence.answered()

@@ -86,7 +86,7 @@ async def test_a_report_that_was_sent_before_our_queue_was_bound_is_not_waited_f
 
 
 @in_virtual_time
-async def test_who_does_not_hear_its_own_answer_drops_its_link_before_others_take_it_for_dead():
+async def test_whose_answer_is_not_read_drops_its_link_before_others_take_it_for_dead():
     dropped: list[str] = []
     presence = presence_of(ME, grace=5, restart=dropped.append)
     presence.bound()
@@ -97,9 +97,9 @@ async def test_who_does_not_hear_its_own_answer_drops_its_link_before_others_tak
     for _ in range(3):
         presence.asked()
         await passes(3.4)
-        presence.echoed()
+        presence.answered()
         await passes(5)
-    assert not dropped, "everybody has heard its answers"
+    assert not dropped, "RabbitMQ has read its answers"
     presence.asked()
     await passes(3.4)
     presence.asked()  # it is late for the first request

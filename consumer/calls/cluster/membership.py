@@ -43,8 +43,8 @@ ANSWER_SHARE = 0.8
 held waits for a whole grace, and everybody is asked within the first fifth of that; see ``watch_every``."""
 
 STANDSTILL = 0.7
-"""After which share of the grace a worker drops its link that stood still, or whose report does not come back although
-it was asked for. Others may own its calls soon: see ``ANSWER_SHARE``."""
+"""After which share of the grace a worker drops its link that stood still, or whose report RabbitMQ does not read
+although it was asked for. Others may own its calls soon: see ``ANSWER_SHARE``."""
 
 SETTLE = 0.05
 """How long (s) changes of load are gathered into one report."""
@@ -99,7 +99,7 @@ class Presence:
         self._request_presence = request_presence
         self._restart = restart
         self._unanswered: asyncio.TimerHandle | None = None
-        """Drops the link, unless our report comes back before others take us for dead."""
+        """Drops the link, unless RabbitMQ answers behind our report before others take us for dead."""
         self.grace = grace
         """How long (s) a worker may be silent."""
         self._table: dict[WorkerId, Seen] = {}
@@ -133,7 +133,6 @@ class Presence:
     def echoed(self) -> None:
         """Record that our own report came back: all earlier reports of other workers have been received."""
         self._echoes += 1
-        self._answered()
         self._hears()
         self._tell()
 
@@ -153,21 +152,22 @@ class Presence:
     def asked(self) -> None:
         """Note that all workers were asked to report. The live ones answer now.
 
-        If our own answer does not come back, the others have not heard it either: the connection on which we publish
-        can be lost unnoticed, while tool calls still arrive on the other one. A link on which none of our reports has
-        come back yet leads no tool calls here, and may need longer while it is being attached.
+        If RabbitMQ has not read our own answer, the others have not heard it: the connection on which we publish can be
+        lost unnoticed, while tool calls still arrive on the other one. A link on which none of our reports has come
+        back yet leads no tool calls here, and may need longer while it is being attached.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._hears()
         if self._echoes and self._unanswered is None:
-            why = f"a report that was asked for did not come back within {STANDSTILL * self.grace:g} s"
+            why = f"RabbitMQ did not read a report that was asked for within {STANDSTILL * self.grace:g} s"
             self._unanswered = loop.call_later(STANDSTILL * self.grace, self._restart, why)
         for worker_id, seen in self._table.items():
             if seen.asked_at is None and worker_id != self._me:
                 seen.asked_at = now
 
-    def _answered(self) -> None:
+    def answered(self) -> None:
+        """Note that RabbitMQ has read our answer."""
         if self._unanswered is not None:
             self._unanswered.cancel()
             self._unanswered = None
@@ -280,7 +280,7 @@ class Presence:
     def deafened(self) -> None:
         """Note that the link is lost: no reports arrive, and those on their way are lost."""
         self._bound = False
-        self._answered()
+        self.answered()
         self._reported = self._echoes = 0
         self._deafened_at = asyncio.get_running_loop().time()
         self._listening_since = math.inf
