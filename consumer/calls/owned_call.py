@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
-from consumer.broker.message import Delivery
+from consumer.broker.message import Delivery, Message
 from consumer.calls.cluster.ended_calls import OpenedBy
 from consumer.calls.context import ToolProcess
 from consumer.calls.starting import Starting
@@ -423,6 +423,8 @@ class OwnedCall:
     tool_calls: int = 0
     """Tool calls that are running, or wait for their session."""
     starting: Starting = field(default_factory=Starting)
+    hand_over: Message | None = None
+    """What the placer gets before we release the call, when this worker leaves."""
 
     @property
     def may_tell(self) -> bool:

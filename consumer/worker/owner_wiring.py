@@ -127,7 +127,7 @@ def ownership_of(
         lifecycle=lifecycle,
         recovery=recovery,
         requests=requests,
-        handover=Handover(worker_id, names, publisher, reporter, owned_calls, closing),
+        handover=Handover(worker_id, reporter, owned_calls, closing),
         returns=returns,
     )
     return Ownership(owner, owned_calls, recovery, closing, tool_calls, heartbeat)

@@ -144,7 +144,7 @@ async def owner_parts(
         )  # fmt: skip
         owner = Owner(
             ME, names, settler, presence, lanes, owned_calls=owned_calls, lifecycle=lifecycle, recovery=recovery,
-            requests=requests, handover=Handover(ME, names, publisher, reporter, owned_calls, closing),
+            requests=requests, handover=Handover(ME, reporter, owned_calls, closing),
             returns=returns,
         )  # fmt: skip
         call = owned_calls.own(CALL)

@@ -117,6 +117,7 @@ class Closing:
             log.info("owner.kept", call_id=call.call_id, other=owner)
 
     async def _give_up(self, call: OwnedCall, reason: EndReason) -> None:
+        call.hand_over = None  # it has its next owner, or has ended
         await self.close_all(call, reason)
         if call.recipe.away:
             sessions = sum(bool(call.recipe.naming(one.life)) for one in call.events.pending)

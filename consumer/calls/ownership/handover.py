@@ -6,8 +6,6 @@ import structlog
 
 from consumer.broker.errors import BrokerError
 from consumer.broker.message import Message
-from consumer.broker.publisher import Publisher
-from consumer.broker.topology import Names
 from consumer.calls.events import Reporter
 from consumer.calls.messages import forwarding
 from consumer.calls.owned_call import CallSession, OwnedCall
@@ -16,7 +14,7 @@ from consumer.calls.ownership.owned_calls import OwnedCalls
 from schemas import headers
 from schemas.calls import CallEvent, CallKind
 from schemas.events import EndReason
-from schemas.ids import WorkerId, routing_key
+from schemas.ids import WorkerId
 
 log = structlog.get_logger(__name__)
 
@@ -35,15 +33,11 @@ class Handover:
     def __init__(
         self,
         worker_id: WorkerId,
-        names: Names,
-        publisher: Publisher,
         reporter: Reporter,
         owned_calls: OwnedCalls,
         closing: Closing,
     ) -> None:
         self._worker_id = worker_id
-        self._names = names
-        self._publisher = publisher
         self._reporter = reporter
         self._owned_calls = owned_calls
         self._closing = closing
@@ -62,7 +56,7 @@ class Handover:
                 self.cut += cut
                 log.warning("owner.requests_cut", call_id=call.call_id, requests=cut)
             await _recipe_held(call)
-            message = self._handover_message(call, sessions) if hand_over else None
+            call.hand_over = self._handover_message(call, sessions) if hand_over else None
             await self._closing.close_all(call, EndReason.WORKER_SHUTDOWN)
             await self._owned_calls.tell_ends(call)
             if call.events.pending:  # a recipe now names what had none
@@ -73,14 +67,10 @@ class Handover:
             async with asyncio.timeout_at(max(until, now + TOLD_WITHIN)):
                 # Its closed event comes before it opens elsewhere, and before its recipe is removed.
                 await self._reporter.settled()
-            if message is not None:
-                marks = {headers.RETURNED: self._worker_id, headers.RETURNS: headers.FOR_GOOD}
-                await self._publisher.publish(
-                    forwarding.onward(message, marks), self._names.unowned, routing_key(call.call_id)
-                )
             await self._owned_calls.release(call)
         except (BrokerError, TimeoutError) as error:
-            # Without a broker, or with one in an alarm, the recipe stays in the inbox, and is placed as an orphan.
+            # The call is released as soon as RabbitMQ confirms the rest. If it does not before this worker is gone, the
+            # recipe stays in the inbox, and is placed as an orphan.
             self._owned_calls.leave_to_placer(call)
             log.warning("owner.left_without_broker", call_id=call.call_id, error=repr(error))
 
@@ -88,9 +78,12 @@ class Handover:
         """Return the message for the placer about a call that we leave: its recipe, or that it has ended."""
         if call.tenure.has_ended:
             event = CallEvent(call_id=call.call_id, kind=CallKind.ENDED, source="worker")
-            return Message(body=event.model_dump_json().encode(), type=event.message_type)
-        alive = [one for one in sessions if one.end_reason in (None, EndReason.WORKER_SHUTDOWN)]
-        return self._owned_calls.handover_message(call, alive) if alive else None
+            message = Message(body=event.model_dump_json().encode(), type=event.message_type)
+        elif alive := [one for one in sessions if one.end_reason in (None, EndReason.WORKER_SHUTDOWN)]:
+            message = self._owned_calls.handover_message(call, alive)
+        else:
+            return None
+        return forwarding.onward(message, {headers.RETURNED: self._worker_id, headers.RETURNS: headers.FOR_GOOD})
 
 
 async def _still_running(sessions: list[CallSession], until: float) -> int:

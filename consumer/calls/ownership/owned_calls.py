@@ -188,9 +188,16 @@ class OwnedCalls:
             call.bound_to = queue
 
     async def release(self, call: OwnedCall) -> None:
-        """Release a call: later messages for it reach the placer. Idempotent."""
-        if self.calls.pop(call.call_id, None) is None:
+        """Release a call: later messages for it reach the placer, behind its hand-over. Idempotent.
+
+        Raises:
+            BrokerError: RabbitMQ has not confirmed the hand-over. We keep the call, and hold its recipe.
+        """
+        if call.call_id not in self.calls:
             return
+        if call.hand_over is not None:
+            await self._publisher.publish(call.hand_over, self._names.unowned, routing_key(call.call_id))
+        del self.calls[call.call_id]
         self._let_go(call)
         self.leave_to_placer(call)
         for one in call.events.sent:
@@ -352,11 +359,11 @@ class OwnedCalls:
             call.recipe.acknowledged(recipe)
 
     def to_renew(self, now: float) -> list[OwnedCall]:
-        """Return the calls with an outdated recipe, or with one that the broker will soon want acknowledged."""
+        """Return the calls with an outdated recipe, or one that is soon to be acknowledged, or with a hand-over."""
         for call in self.calls.values():
             if call.restoration.outlived(now) or (call.sessions and call.recipe.is_old(now)):
                 call.recipe.outdate()
-        return [call for call in self.calls.values() if call.recipe.dirty and call.sessions]
+        return [call for call in self.calls.values() if (call.recipe.dirty and call.sessions) or call.hand_over]
 
     # Events that wait until it is known who tells them.
 

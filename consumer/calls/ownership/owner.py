@@ -175,6 +175,7 @@ class Owner:
         leaves_it = self._owned_calls.leaving and not isinstance(message, CallEnded | SessionClose)
         if call is None or (leaves_it and not call.sessions):
             if call is not None:
+                await self._owned_calls.confirmed(call)  # its ends come before it opens elsewhere
                 await self._owned_calls.release(call)
             return self._returns.not_ours(delivery, call_id)
         try:
