@@ -16,7 +16,7 @@ from tests.simulation.world.loop import BEGINNING, EPOCH
 from tests.simulation.world.people import EVENTS, REPLIES, Asked
 from tests.simulation.world.world import SimulatedWorker, World
 
-FINAL = {"process_exit", "idle", "requested", "crash_loop", "worker_shutdown"}
+FINAL = {"process_exit", "idle", "requested", "crash_loop"}
 """Reasons after which a call may have no session, though nobody has ended it."""
 
 UNTRIED = {"CAPACITY", "DEADLINE_EXCEEDED", "INVALID_MESSAGE", "SESSION_DIED", "SESSION_NOT_FOUND", "TOOL_NOT_FOUND"}
@@ -377,11 +377,27 @@ def _ended_meanwhile(world: World, when: float, end: dict[str, Any]) -> bool:
 def _may_be_gone(world: World, call: str, when: float, end: dict[str, Any]) -> bool:
     """Whether a session of a call that goes on need not be open after this end of it."""
     reason = str(end["data"]["reason"])
+    if reason == "worker_shutdown" and not _could_hand_over(world, end["data"]["worker_id"], when):
+        return True
     return reason in FINAL or _not_restored(world, call, reason) or _ended_meanwhile(world, when, end)
 
 
+def _could_hand_over(world: World, worker_id: str, when: float) -> bool:
+    """Whether another worker was there and undisturbed all the time while a worker left, and told an end."""
+    leaving = next(one for one in world.workers if one.worker_id == worker_id)
+    since = leaving.leaving_since
+    return since is not None and any(
+        one is not leaving
+        and one.was_up
+        and one.started_at < since - 15.0
+        and (one.leaving_since is None or one.leaving_since > when + 15.0)
+        and not any(began <= when + 15.0 and until >= since - 15.0 for began, until, _ in one.disturbed)
+        for one in world.workers
+    )
+
+
 def _not_restored(world: World, call: str, reason: str) -> bool:
-    return reason == "worker_gone" and any(more.get("to") == "4" for _, _, more in world.plan.calls[call])
+    return reason in ("worker_gone", "worker_shutdown") and any(more.get("to") == "4" for _, _, more in world.plan.calls[call])
 
 
 def _rings(world: World, call: str) -> bool:

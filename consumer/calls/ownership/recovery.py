@@ -188,9 +188,18 @@ class Recovery:
     # After we were away.
 
     async def still_ours(self, call: OwnedCall) -> bool:
-        """Record that we own the call, because our own owner check came back. Return whether that was in doubt."""
-        await self._owned_calls.bind_requests(call)
+        """Record that we own the call, because our own owner check came back. Return whether that was in doubt.
+
+        Raises:
+            BrokerError: the requests queue was not bound. It stays in doubt, and is asked for again.
+        """
+        # A link that is lost from here on brings new doubts, which the answer over it does not remove.
         was_in_doubt = call.check.confirmed(asyncio.get_running_loop().time())
+        try:
+            await self._owned_calls.bind_requests(call)
+        except BrokerError:
+            call.check.in_doubt = True
+            raise
         if call.call_id in self._unasked:
             self._unasked.discard(call.call_id)
             log.info("recovery.owner_checked", call_id=call.call_id)
