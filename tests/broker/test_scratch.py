@@ -103,3 +103,14 @@ async def test_a_publisher_with_lent_channels_asks_on_one_of_them(link: Link, na
     assert await publisher.consumers_of(names.unowned) == 1
     assert refusals == []
     assert not link.lost.done()
+
+
+async def test_a_publisher_asks_whether_its_own_connection_lives(link: Link):
+    publisher = Publisher()
+    with pytest.raises(BrokerUnavailable):
+        await publisher.proven()
+    publisher.attach(await link.publishing())
+    await publisher.proven()
+    await link.close()
+    with pytest.raises(BrokerUnavailable, match="did not answer"):
+        await publisher.proven()

@@ -397,7 +397,9 @@ def _could_hand_over(world: World, worker_id: str, when: float) -> bool:
 
 
 def _not_restored(world: World, call: str, reason: str) -> bool:
-    return reason in ("worker_gone", "worker_shutdown") and any(more.get("to") == "4" for _, _, more in world.plan.calls[call])
+    return reason in ("worker_gone", "worker_shutdown") and any(
+        more.get("to") == "4" for _, _, more in world.plan.calls[call]
+    )
 
 
 def _rings(world: World, call: str) -> bool:
