@@ -250,10 +250,7 @@ class OwnershipCheck:
     in_doubt: bool = False
     """Whether the link is or was lost, so that another worker may own the call now."""
     told: set[str] = field(default_factory=set)
-    """Where owner checks of other workers were answered: the queues of the links that the checks were sent over.
-
-    Whoever still has that link gives the call up.
-    """
+    """The queues of the links over which others have asked, and were answered. Who has that link gives the call up."""
 
     returned_at: datetime | None = None
     """When such a doubt was over last. Another worker may have owned the call until then."""

@@ -32,19 +32,11 @@ TRAVELS = 600.0
 
 
 @dataclass(slots=True)
-class _LeftToPlacer:
-    """An event that a placer reports if it gets a recipe that names the life. We report it if we get all of these."""
-
-    awaited: set[int]
-    one: LifeEvent
-
-
-@dataclass(slots=True)
-class _Reported:
-    """A published event of a call that is not ours any more, and the revisions that we hold and that name its life."""
+class _NamedEvent:
+    """An event of a call, and the revisions of the recipes that name its life."""
 
     call_id: CallId
-    held: set[int]
+    naming: set[int]
     one: LifeEvent
 
 
@@ -65,9 +57,10 @@ class OwnedCalls:
         self.leaked: set[CallId] = set()
         """Calls that are not ours any more, but whose binding could not be removed."""
         self._revisions = itertools.count(1)  # no two recipes of a worker are mistaken for each other
-        self._left_to_placer: ExpiringDict[list[_LeftToPlacer]] = ExpiringDict(TRAVELS)
-        self._reported: list[_Reported] = []
-        """RabbitMQ takes their recipes back with the link, so what it has not confirmed waits for them again."""
+        self._left_to_placer: ExpiringDict[list[_NamedEvent]] = ExpiringDict(TRAVELS)
+        """Events that a placer reports if it gets a recipe that names the life. We report them if we get all these."""
+        self._reported: list[_NamedEvent] = []
+        """Events that we report of released calls. If the link is lost, those without a confirm are left again."""
         self._channel: Channel | None = None
         self._requests_queue = ""
 
@@ -121,7 +114,7 @@ class OwnedCalls:
         for known in reported:
             if known.one.event.id in taken_back:
                 left = self._left_to_placer.get(known.call_id) or []
-                self._left_to_placer.set(known.call_id, [*left, _LeftToPlacer(known.held, known.one)])
+                self._left_to_placer.set(known.call_id, [*left, known])
 
     @property
     def attached(self) -> bool:
@@ -148,8 +141,8 @@ class OwnedCalls:
 
         Or which names a life whose ``created`` RabbitMQ may not have.
         """
-        left = (min(one.awaited) for _, left in self._left_to_placer.items() for one in left)
-        taken_over = (min(known.held) for known in self._reported if not known.one.is_end)
+        left = (min(one.naming) for _, left in self._left_to_placer.items() for one in left)
+        taken_over = (min(known.naming) for known in self._reported if not known.one.is_end)
         unheard = (
             call.recipe.first_naming(one.life)
             for call in self.calls.values()
@@ -202,7 +195,7 @@ class OwnedCalls:
         self.leave_to_placer(call)
         for one in call.events.sent:
             if one.is_end and (held := call.recipe.holding(one.life)):
-                self._reported.append(_Reported(call.call_id, held, one))
+                self._reported.append(_NamedEvent(call.call_id, held, one))
         await self.drop_recipe(call)
         try:
             await self._unbind(call)
@@ -353,8 +346,8 @@ class OwnedCalls:
         await recipe.ack()
         acknowledged = recipe.message.message_id
         for known in self._reported:
-            known.held = {revision for revision in known.held if self._recipe_id(revision) != acknowledged}
-        self._reported = [known for known in self._reported if known.held]
+            known.naming = {revision for revision in known.naming if self._recipe_id(revision) != acknowledged}
+        self._reported = [known for known in self._reported if known.naming]
         if (call := self.calls.get(CallId(str(recipe.message.headers[CALL_HEADER])))) is not None:
             call.recipe.acknowledged(recipe)
 
@@ -414,7 +407,7 @@ class OwnedCalls:
         left = self._left_to_placer.get(call.call_id) or []
         for one in call.events.take_pending():
             if awaited := call.recipe.naming(one.life):
-                left.append(_LeftToPlacer(awaited, one))
+                left.append(_NamedEvent(call.call_id, awaited, one))
             else:
                 self._send(call, one)
         if left:
@@ -452,7 +445,7 @@ class OwnedCalls:
         call.renew_lives(frozenset(awaited))
         if unheard:
             left = self._left_to_placer.get(call.call_id) or []
-            left += [_LeftToPlacer(set(awaited[one.life]), one) for one in unheard]
+            left += [_NamedEvent(call.call_id, set(awaited[one.life]), one) for one in unheard]
             self._left_to_placer.set(call.call_id, left)
 
     def _take_left_to_placer(self, recipe: Recipe, *, told: bool) -> None:
@@ -462,14 +455,14 @@ class OwnedCalls:
         lives = {one.life for one in recipe.sessions}
         kept = []
         for waiting in left:
-            waiting.awaited.discard(recipe.revision)
+            waiting.naming.discard(recipe.revision)
             if told and waiting.one.life in lives:
                 continue
-            if waiting.awaited:
+            if waiting.naming:
                 kept.append(waiting)
             else:
                 self._reporter.publish(waiting.one.event)
-                self._reported.append(_Reported(recipe.call_id, {recipe.revision}, waiting.one))
+                self._reported.append(_NamedEvent(recipe.call_id, {recipe.revision}, waiting.one))
         if kept:
             self._left_to_placer.set(recipe.call_id, kept)
         else:
