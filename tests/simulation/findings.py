@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tests.simulation import mutations, session_mutations  # noqa: F401 - they give mistakes their names
+from tests.simulation import handling_mutations, mutations, session_mutations  # noqa: F401 - they name mistakes
 from tests.simulation.orders import MENDED
 
 
@@ -48,6 +48,11 @@ HARMLESS = {
         "a placer does not send a request on to the inbox",
         "comes back",
     ),
+    "who is given its call again waits for its recipes": MadeUpFor(
+        "it stops waiting when a recipe is missing for too long",
+        "a recipe that does not come back is waited for",
+        "order: placed where it was when its recipe was told lost",
+    ),
 }
 """Mistakes that are found only together with another one, and which."""
 
@@ -75,6 +80,8 @@ WHERE: dict[str, str] = {
     "a restored session has lost its metadata": "placers change",
     "a restored session has the timeout of its service": "meanwhile",
     "an idempotency key is not remembered": "tool breaks",
+    "a newcomer hears no ends": "order: closed while another worker had opened it cut off",
+    "a worker says that it has told of one recipe more": "order: a recipe whose confirmation is lost",
     **{mistake: f"order: {order}" for order, mistake in MENDED.items()},
     **{mistake: made_up_for.where for mistake, made_up_for in HARMLESS.items()},
 }

@@ -94,7 +94,9 @@ FOUND_WHERE_WORKERS_ARE_AWAY_TWICE = {
 QUICKLY_FOUND: tuple[str, ...] = (
     "an idempotency key is not remembered",
     "a recipe is acknowledged when it comes",
+    "a newcomer hears no ends",
     "a released call's binding stays",
+    "a worker says that it has told of one recipe more",
     "an end is acknowledged before its owner has answered",
     "created is told before the recipe is written",
     "what is lost is not told as created",
@@ -234,6 +236,18 @@ def test_an_end_that_is_heard_of_late_closes_no_session_that_was_requested_after
 def test_a_request_that_may_open_a_session_is_not_placed_beside_an_owner_without_a_link(simulate: Simulate):
     told = simulate("--order", "asked while its owner has no link", "--seeds", "4")
     assert re.search(" created 24,.* tool calls executed 24,", told), told
+
+
+def test_a_request_that_comes_again_opens_nothing_and_what_has_expired_is_not_handed_over(simulate: Simulate):
+    told = simulate(
+        "--order",
+        "a request whose acknowledgement is lost",
+        "leaves when one of two sessions has expired",
+        "--seeds",
+        "4",
+    )
+    assert re.search("^a request .* created 4,", told, re.MULTILINE), told
+    assert re.search("^leaves when .* created 12,", told, re.MULTILINE), told
 
 
 def test_in_two_orders_a_call_comes_back_that_had_ended_when_the_only_worker_that_knew_is_gone(simulate: Simulate):
