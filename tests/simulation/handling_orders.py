@@ -113,6 +113,18 @@ HANDLING = {
             (9.5, "cut", {"which": 0, "placer": True, "how": "both", "away": 0.0, "sharp": True}),
         ),
     ),
+    "suspended while it is told that its call is its own": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # It has its answer, and binds its requests queue, when it stands still. Meanwhile its calls are taken away.
+        # When it goes on, its link counts as lost, and then it goes on with the answer.
+        calls=SIX_CALLS,
+        faults=(
+            (8.0, "cut", {"which": 0, "how": "both", "away": 0.0, "sharp": True}),
+            aim("deliver owner.check", "freeze", delay=0.002, lasts=3.8),
+            (9.5, "cut", {"which": 0, "placer": True, "how": "both", "away": 0.0, "sharp": True}),
+        ),
+    ),
     "placed where it was when its recipe was told lost": Plan(
         seed=1,
         # The first call's session is not restored, so its recipe does not come back. Its progress finds no room, and
@@ -136,6 +148,23 @@ HANDLING = {
             aim("bind", "slow", lasts=0.6),
             aim("bind", "leave", whose="other"),
             aim("bind", "slow", whose="other", delay=0.2, lasts=1.5),
+        ),
+    ),
+    "leaves while RabbitMQ confirms nothing": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # It may wait five seconds to hand its calls over. The alarm is over two seconds later, and it is still there.
+        calls=SIX_CALLS,
+        faults=((5.0, "leave", {"which": 0}), (5.005, "alarm", {"lasts": 7.0})),
+    ),
+    "leaves while its hand-over is lost": Plan(
+        seed=1,
+        conditions=Conditions(workers=3, late=0.0),
+        # Of its two connections, only the one that publishes is lost.
+        calls={"c0": ((2.0, "start", {"to": "1"}),)},
+        faults=(
+            aim("call.recipe", "leave", delay=2.0),
+            aim("call.recipe returned", "cut", before=True, only=True, how="both", away=0.0, sharp=True),
         ),
     ),
     "a request whose acknowledgement is lost": Plan(
