@@ -185,17 +185,24 @@ async def test_a_recipe_whose_sessions_do_not_start_is_not_restored():
         assert parts.call.sessions == {}
 
 
-async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_is_not_theirs(parts: OwnerParts):
-    await parts.carry_out(create())
-    parts.owned_calls.detach()
-    assert not parts.call.may_tell
-    mine = OwnerCheck(call_id=CALL, worker_id=ME, revision=0)
-    assert done(await parts.carry_out(mine, reply_to="mcp.workers.w-1.older"))[0] == "asked_before"
-    assert not parts.call.may_tell, "a placer may have taken the call away since"
-    assert done(await parts.carry_out(mine, reply_to=parts.owned_calls.answers_to))[0] == "still_owner"
-    assert parts.call.may_tell
-    _, answer = done(await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=WorkerId("w-2"), revision=0)))
-    assert answer == {"call_id": CALL, "owner": ME, "link": parts.owned_calls.answers_to}
+@in_virtual_time
+async def test_our_own_question_says_that_the_call_is_ours_and_anothers_that_it_is_not_theirs():
+    async with owning() as scene:
+        await scene.opened()
+        parts = scene.parts
+        mine = OwnerCheck(call_id=CALL, worker_id=ME, revision=0)
+        older = parts.owned_calls.answers_to
+        await scene.lose_link()
+        assert done(await parts.carry_out(mine, reply_to=older))[0] == "asked_before", (
+            "it came before the link was lost"
+        )
+        await scene.new_link()
+        assert done(await parts.carry_out(mine, reply_to=older))[0] == "asked_before"
+        assert parts.call.check.in_doubt, "a placer may have taken the call away since"
+        assert done(await parts.carry_out(mine, reply_to=parts.owned_calls.answers_to))[0] == "still_owner"
+        assert not parts.call.check.in_doubt
+        _, answer = done(await parts.carry_out(OwnerCheck(call_id=CALL, worker_id=WorkerId("w-2"), revision=0)))
+        assert answer == {"call_id": CALL, "owner": ME, "link": parts.owned_calls.answers_to}
 
 
 async def test_an_end_waits_while_it_is_not_known_whose_the_call_is(parts: OwnerParts):

@@ -112,7 +112,7 @@ async def test_a_worker_that_comes_back_while_it_is_declared_dead_keeps_its_call
     assert mine
     assert set((await scene.counts(calls)).values()) == {1}
     assert _placer(scene) is placer
-    proxy.set_delay(0.8)  # longer, and the placer would doubt that it hears the others
+    proxy.set_delay(0.4)  # longer, and RabbitMQ would not read the reports of the placer in time
     scene.freeze(worker)
     await scene.until(lambda: scene.logged("placer.owner_gone", worker_id=worker.worker_id), within=60)
     scene.thaw(worker)

@@ -493,4 +493,4 @@ class OwnedCalls:
 
         One that was sent over an older link may have reached our inbox before a placer took the call away.
         """
-        return delivery.message.reply_to == self.answers_to
+        return self.attached and delivery.message.reply_to == self.answers_to
