@@ -386,14 +386,12 @@ def _could_hand_over(world: World, worker_id: str, when: float) -> bool:
     """Whether another worker was there and undisturbed all the time while a worker left, and told an end."""
     leaving = next(one for one in world.workers if one.worker_id == worker_id)
     since = leaving.leaving_since
-    return since is not None and any(
-        one is not leaving
-        and one.was_up
-        and one.started_at < since - 15.0
-        and (one.leaving_since is None or one.leaving_since > when + 15.0)
-        and not any(began <= when + 15.0 and until >= since - 15.0 for began, until, _ in one.disturbed)
-        for one in world.workers
-    )
+    if since is None:
+        return False
+    there = [one for one in world.workers if one.was_up and one.started_at < since - 4.0 and one is not leaving]
+    staying = [one for one in there if one.leaving_since is None or one.leaving_since > when + 15.0]
+    disturbed = [[(a, b) for a, b, what in one.disturbed if what != "alarm"] for one in staying]
+    return any(all(a > when + 15.0 or b < since - 15.0 for a, b in one) for one in disturbed)
 
 
 def _not_restored(world: World, call: str, reason: str) -> bool:

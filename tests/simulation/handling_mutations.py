@@ -162,3 +162,27 @@ def _inbox_deleted_full(put: Put) -> None:
 @mutation("an answer over an older link is believed")
 def _older_answer(put: Put) -> None:
     put(OwnedCalls, "asks", lambda *_: True)
+
+
+@mutation("an answer removes the doubts of a later link")
+def _doubts_removed(put: Put) -> None:
+    still_ours = Recovery.still_ours
+
+    async def answered(self: Any, call: Any) -> bool:
+        was_in_doubt = await still_ours(self, call)
+        call.check.in_doubt = False
+        return was_in_doubt
+
+    put(Recovery, "still_ours", answered)
+
+
+@mutation("a call is released without its hand-over")
+def _not_handed_over(put: Put) -> None:
+    keep = Recovery.keep
+
+    async def kept(self: Any, call_id: Any) -> None:
+        if (call := self._owned_calls.calls.get(call_id)) is not None:
+            call.hand_over = None
+        await keep(self, call_id)
+
+    put(Recovery, "keep", kept)

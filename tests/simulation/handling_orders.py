@@ -214,5 +214,8 @@ MENDED_IN_HANDLING = {
     "an opening again that is heard of behind a newer end": "what is heard counts, though something newer is known",
     "leaves when a start is placed on it": "who leaves deletes its inbox with what is in it",
     "asked under its key when its session is closed": "answers are not kept",
+    "suspended while it is told that its call is its own": "an answer removes the doubts of a later link",
+    "leaves while RabbitMQ confirms nothing": "a call is released without its hand-over",
+    "leaves while its hand-over is lost": "a call is released without its hand-over",
 }
 """What an order leads to only with this mistake."""
