@@ -14,7 +14,7 @@ from consumer.calls.cluster.ended_calls import Endings
 from consumer.calls.cluster.shared_changes import SharedChanges
 from consumer.calls.messages import forwarding
 from consumer.calls.owned_call import OwnedCall
-from consumer.calls.ownership import recovery
+from consumer.calls.ownership import recovery, upkeep
 from consumer.calls.ownership.owned_calls import OwnedCalls
 from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.placement.orphans import Orphans
@@ -131,7 +131,7 @@ def _waits_anew(put: Put) -> None:
 
 @mutation("a recipe that does not come back is waited for")
 def _waited_for(put: Put) -> None:
-    look_at = recovery.look_at
+    look_at = upkeep.look_at
     put(recovery, "look_at", lambda *args, **more: dataclasses.replace(look_at(*args, **more), recipe_missing=False))
 
 
@@ -140,7 +140,7 @@ def _waited_for(put: Put) -> None:
 
 @mutation("answers are not kept")
 def _no_answers(put: Put) -> None:
-    upkeep_of = recovery.upkeep_of
+    upkeep_of = upkeep.upkeep_of
     put(recovery, "upkeep_of", lambda call, **more: upkeep_of(call, **{**more, "has_answers": False}))
 
 

@@ -10,8 +10,7 @@ HANDLING = {
         # The placer has bound the call when RabbitMQ gives its consumers up. The start that it has placed is 0.9 s on
         # its way. The next placer gets the start again, and sends it to the binding, where it waits for half a second.
         # By then that worker is not the one with the most room any more.
-        calls={"c0": ((2.0, "start", {"to": "1"}),)}
-        | {f"c{number}": ((2.2, "start", {"to": "1"}),) for number in (1, 2)},
+        calls={name: ((when, "start", {"to": "1"}),) for name, when in (("c0", 2.0), ("c1", 2.2), ("c2", 2.2))},
         faults=(
             aim("bind", "slow", lasts=0.9),
             aim("bind", "cut", delay=0.01, only=True, how="server", away=0.0, sharp=True),
