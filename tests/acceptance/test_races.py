@@ -168,13 +168,15 @@ async def test_a_start_that_comes_after_a_tool_call_opens_what_is_missing_and_ad
     assert len(mcp.of("created")) == 2
 
 
-async def test_of_a_hundred_starts_with_a_tool_call_behind_each_none_has_the_wrong_timeout(mcp: Cluster):
+async def test_of_a_hundred_starts_with_a_tool_call_just_before_each_none_has_the_wrong_timeout(mcp: Cluster):
     route = {"services": ["echo"], "timeout": 777, "metadata": {"tenant": "acme"}}
     await mcp.start(config(routes=[route], session={"max_sessions_per_service": 200}, **FORKED))
 
     async def one(call: str) -> None:
+        calling = asyncio.create_task(mcp.client.call_tool(call, "counter", service_name="echo", timeout=20))
+        await asyncio.sleep(0)  # it is on its way; its owner is asked for first, so the start may still overtake it
         await mcp.client.publish_call_event({"call_id": call, "kind": "started", "from": "+15550100"})
-        await mcp.client.call_tool(call, "counter", service_name="echo", timeout=20)
+        await calling
 
     async def settled(call: str) -> SessionInfo:
         """What the call has, when its start has been carried out."""

@@ -320,7 +320,7 @@ async def operates(url: str) -> None:
 
 async def test_a_worker_that_may_not_declare_what_is_missing_says_so(node: PrivateBroker):
     async with cluster(node.url, NAMES.prefix) as mcp:
-        worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "worker"))
+        worker = await mcp.spawn(config(worker={"connect_timeout": 3}), AMQP_URL=url_of(node, "worker"))
         first = await worker.logged("broker.not_usable")
         assert "topology permissions" in first["hint"], "the broker is there: nobody shall start one"
         told = await worker.logged("broker.not_permitted")
@@ -341,7 +341,7 @@ LACKS_WRITE = "lacks the permission write for exchange 'amq.default'"
 async def test_a_worker_with_the_user_of_a_client_is_told_the_permission_that_it_lacks(
     node: PrivateBroker, mcp: Cluster
 ):
-    worker = await mcp.spawn(config(worker={"connect_timeout": 1}), AMQP_URL=url_of(node, "client"))
+    worker = await mcp.spawn(config(worker={"connect_timeout": 3}), AMQP_URL=url_of(node, "client"))
     first = await worker.logged("broker.not_usable")
     assert f"the user 'client' {LACKS_WRITE}" in first["error"]
     assert "topology permissions" in first["hint"]
