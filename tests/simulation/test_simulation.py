@@ -53,6 +53,7 @@ FOUND_AMONG_FIFTY = {
     2000461: "two owners checked at once whose a call was, answered each other, and both gave it up",
     2000809: "a placer died behind the acknowledgement of a recipe before anybody heard that it was rejected",
     1001663: "an alarm held an end back that a worker had sent before its link was cut, and a placer told it as well",
+    4002270: "a leaving worker could not release an ended call, whose hand-over had failed, when its tombstone was over",
 }
 """The same in worlds of fifty calls."""
 

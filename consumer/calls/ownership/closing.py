@@ -73,6 +73,7 @@ class Closing:
     async def end(self, call: OwnedCall) -> list[SessionId]:
         """Close the sessions of an ended call, and refuse later messages. Return their ids."""
         self._endings.note(call.call_id)
+        call.hand_over = None
         if not call.tenure.has_ended:
             self._start_tombstone(call)
         return await self.close_all(call, EndReason.CALL_ENDED)
@@ -95,8 +96,11 @@ class Closing:
             return
         if call.events.pending:  # it will be known whose they are to tell
             self._start_tombstone(call)
-        else:
+            return
+        try:
             await self._owned_calls.release(call)
+        except BrokerError:  # the placer has not heard of the end from us, who leave
+            self._start_tombstone(call)
 
     # Another worker's call.
 
