@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,15 @@ async def test_a_start_that_the_placer_sent_on_before_it_heard_of_the_end_opens_
 
 def soon() -> float:
     return time.monotonic() + 30
+
+
+async def test_a_request_that_waits_for_its_turn_while_its_call_ends_opens_nothing(parts: OwnerParts):
+    ending = asyncio.create_task(parts.lanes.run(CALL, partial(parts.closing.end, parts.call)))
+    await asyncio.sleep(0)  # it is the end's turn, and it is not carried out yet
+    with pytest.raises(SessionNotFound, match="ended"):
+        await parts.session_for.ensure(parts.call, tool_call(service_name=ECHO, open="beside"), soon())
+    await ending
+    assert parts.call.sessions == {}
 
 
 async def test_a_request_finds_its_session_by_id_or_by_service(parts: OwnerParts):

@@ -53,7 +53,8 @@ FOUND_AMONG_FIFTY = {
     2000461: "two owners checked at once whose a call was, answered each other, and both gave it up",
     2000809: "a placer died behind the acknowledgement of a recipe before anybody heard that it was rejected",
     1001663: "an alarm held an end back that a worker had sent before its link was cut, and a placer told it as well",
-    4002270: "a leaving worker could not release an ended call, whose hand-over had failed, when its tombstone was over",
+    4002270: "a leaving worker released an ended call, whose hand-over had failed, over a link that was lost",
+    4002340: "a tool call opened a session of a call that had ended while it waited for its turn",
 }
 """The same in worlds of fifty calls."""
 

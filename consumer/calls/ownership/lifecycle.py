@@ -25,7 +25,7 @@ from consumer.calls.ownership.recovery import Recovery
 from consumer.calls.ownership.ringing import Ringer
 from consumer.calls.ownership.upkeep import MISSING_AFTER
 from consumer.calls.requests.binding_text import below_telephony
-from consumer.calls.requests.session_for import find
+from consumer.calls.requests.session_for import find, missing
 from consumer.calls.routes import CALL_KEY, plan
 from consumer.calls.wanted import Wanted, wanted_by
 from consumer.concurrency.keyed_queues import KeyedQueues
@@ -174,6 +174,8 @@ class CallLifecycle:
             raise no_session(request)
         session = find(call, request)
         if session is None:
+            if call.tenure.has_ended:  # while this waited for its turn
+                raise missing(call, request)
             if deadline <= time.monotonic():  # nobody would use it
                 raise too_late(request)
             self._configured.service(wanted.service_name)  # a wrong name is a wrong request, and no failed start
@@ -226,8 +228,8 @@ class CallLifecycle:
             if chosen.rings:
                 return await self._ring(call, wanted)
         # Sessions that somebody opened ahead of the call's start become the start's: the order makes no difference.
-        missing = [_under_free_id(call, one) for one in wanted if not self._opening.adopt(call, one)]
-        results = await self._opening.open_all(call, missing, if_exists="keep")
+        absent = [_under_free_id(call, one) for one in wanted if not self._opening.adopt(call, one)]
+        results = await self._opening.open_all(call, absent, if_exists="keep")
         call.tenure.stop_ringing()
         call.undecided.clear()
         opened = [result.session_id for result in results if not isinstance(result, SessionsError)]
