@@ -146,7 +146,7 @@ def live(
             *checker.check_commands(world, lives),
             *checker.check_answers(world),
             *undisturbed.check_undisturbed(world, lives),
-            *undisturbed.check_restored(world, lives),
+            *undisturbed.check_kept(world, lives),
             *checker.check_left(world),
             *checker.check_workers(world),
             *world.problems,

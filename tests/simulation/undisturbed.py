@@ -105,7 +105,7 @@ def _open_all_the_time(lives: Lives, call: str, since: float, until: float) -> I
             yield session_id
 
 
-def check_restored(world: World, lives: Lives) -> list[str]:
+def check_kept(world: World, lives: Lives) -> list[str]:
     """A restored session has what it had before, and is not restored any more when four of its workers have died."""
     problems = []
     for session_id, several in lives.of_session.items():

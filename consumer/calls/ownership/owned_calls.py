@@ -142,14 +142,14 @@ class OwnedCalls:
         Or which names a life whose ``created`` RabbitMQ may not have.
         """
         left = (min(one.naming) for _, left in self._left_to_placer.items() for one in left)
-        taken_over = (min(known.naming) for known in self._reported if not known.one.is_end)
+        reported = (min(known.naming) for known in self._reported if not known.one.is_end)
         unheard = (
             call.recipe.first_naming(one.life)
             for call in self.calls.values()
             for one in itertools.chain(call.events.pending, call.events.sent)
             if not one.is_end
         )
-        return min(itertools.chain(left, taken_over, unheard), default=math.inf)
+        return min(itertools.chain(left, reported, unheard), default=math.inf)
 
     def own(self, call_id: CallId) -> OwnedCall:
         """Own a call that the placer has bound."""
